@@ -1,0 +1,49 @@
+"""benchkit: an experiment described in one small file becomes a finished, honest report with one command.
+
+The names below are what plugin authors may import; everything else is private to the toolkit.
+"""
+
+from benchkit.errors import BenchkitError, DataError, PluginError, TrainingError
+from benchkit.protocols import (
+    API_VERSION,
+    Batch,
+    Card,
+    Dataset,
+    Figure,
+    ImageGrid,
+    Model,
+    Norm,
+    NormFactory,
+    NothingToDraw,
+    Range,
+    Regularizer,
+    Split,
+    Splits,
+    card,
+    card_of,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "API_VERSION",
+    "Batch",
+    "BenchkitError",
+    "Card",
+    "DataError",
+    "Dataset",
+    "Figure",
+    "ImageGrid",
+    "Model",
+    "Norm",
+    "NormFactory",
+    "NothingToDraw",
+    "PluginError",
+    "Range",
+    "Regularizer",
+    "Split",
+    "Splits",
+    "TrainingError",
+    "card",
+    "card_of",
+]

@@ -1,0 +1,1 @@
+"""From trials to numbers: estimates, comparisons and findings as pure functions."""

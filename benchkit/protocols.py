@@ -1,0 +1,221 @@
+"""What a plugin author meets: the contracts of norms, data sets, regularizers, models and figures.
+
+Shapes: N images, C channels, H height, W width, K classes. A plugin is any object that fits one of these protocols;
+nothing is inherited and nothing is registered in code: an entry point names the object (see CONTRIBUTING.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from benchkit.results import EpochRecord, StudyResults
+
+API_VERSION = 1
+"""The version of this plugin interface. A plugin that states another one in its card is refused."""
+
+NormFactory = Callable[[int], "nn.Module"]
+"""A norm with its options bound: channel count in, module on (N, C, H, W) out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """The sensible range of a numeric option: inclusive `low` and `high`; `log` when it is best searched on a log scale."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What a plugin says of itself; the report's glossary and bibliography are made from it.
+
+    `reference` is the citation in words (authors, title, venue, year), `ranges` maps option names to their valid range,
+    `choices` maps option names to their allowed values, `api` is the plugin interface it was written for.
+    """
+
+    title: str
+    summary: str
+    reference: str = ""
+    url: str = ""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    api: int = API_VERSION
+
+
+Plugin = TypeVar("Plugin", bound=Callable[..., Any])
+
+
+def card(
+    *,
+    title: str,
+    summary: str,
+    reference: str = "",
+    url: str = "",
+    ranges: Mapping[str, Range] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
+    api: int = API_VERSION,
+) -> Callable[[Plugin], Plugin]:
+    """Return a decorator that gives a plugin (class or function) its `Card`."""
+
+    def attach(plugin: Plugin) -> Plugin:
+        plugin.__benchkit_card__ = Card(  # type: ignore[attr-defined]
+            title=title,
+            summary=summary,
+            reference=reference,
+            url=url,
+            ranges=ranges or {},
+            choices=choices or {},
+            api=api,
+        )
+        return plugin
+
+    return attach
+
+
+def card_of(plugin: object) -> Card:
+    """Return a plugin's card; without one, a card made from its name and the first line of its docstring."""
+    found = getattr(plugin, "__benchkit_card__", None)
+    if isinstance(found, Card):
+        return found
+    name = getattr(plugin, "__name__", type(plugin).__name__)
+    summary = (getattr(plugin, "__doc__", None) or "").strip().partition("\n")[0]
+    return Card(title=name, summary=summary)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Images uint8 (N, H, W, C) in 0..255, memory-mapped when large, and labels int64 (N,) in 0..K-1."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """A data set: train and test, val when it ships one, class names in label order, licence, citation, fingerprint.
+
+    `fingerprint` is a sha256 hex digest over images, labels and class names (see `benchkit.preparation`).
+    """
+
+    train: Split
+    test: Split
+    val: Split | None = None
+    class_names: tuple[str, ...]
+    licence: str
+    citation: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Images float32 (N, C, H, W) in [0, 1] on the training device and targets float32 (N, K), each row summing to 1."""
+
+    images: torch.Tensor
+    targets: torch.Tensor
+
+
+class Norm(Protocol):
+    """A callable that returns a normalisation module for (N, C, H, W) input.
+
+    Statistics are computed in float32 or wider and the output has the input's dtype. `device` and `dtype` may be accepted
+    as keyword arguments (timm passes them). A module may have a method `constrain() -> None`, called after every
+    optimizer step (for example to clip a gate to [0, 1]).
+    """
+
+    def __call__(self, num_channels: int, /, **options: Any) -> nn.Module:
+        """Return the module for `num_channels` channels."""
+        ...
+
+
+class Dataset(Protocol):
+    """A function that returns the prepared data set, preparing it under `root` once and atomically.
+
+    An optional keyword `source: Path | None` makes `benchkit data import NAME PATH` work: files that the user already has.
+    """
+
+    def __call__(self, root: Path, /, **options: Any) -> Splits:
+        """Return the splits; raise `DataError` when they are absent and cannot be fetched."""
+        ...
+
+
+class Model(Protocol):
+    """A callable that returns a classifier: (N, C, H, W) float to logits (N, K)."""
+
+    def __call__(
+        self, num_classes: int, image_shape: tuple[int, int, int], norm: NormFactory, /, **options: Any
+    ) -> nn.Module:
+        """Return the network for `num_classes` classes and images of `image_shape` = (C, H, W)."""
+        ...
+
+
+class Regularizer(Protocol):
+    """A frozen dataclass with any of these methods; its fields are its options. Absent methods are not called."""
+
+    def optimizer_options(self) -> dict[str, Any]:
+        """Return keyword arguments for the optimizer, for example `{"weight_decay": 5e-4}`."""
+        ...
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the model to train, changed before the first step."""
+        ...
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch to train on; randomness from `generator` (on the batch's device) alone."""
+        ...
+
+    def penalty(self, model: nn.Module) -> torch.Tensor:
+        """Return a scalar that is added to the loss."""
+        ...
+
+    def clip(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Change the gradients in place before the optimizer step."""
+        ...
+
+    def stop(self, history: Sequence[EpochRecord]) -> bool:
+        """Return whether training ends after the last epoch in `history`. A function of `history` alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageGrid:
+    """A figure made of pictures: rows of (caption, PNG or JPEG bytes), and the headings of the columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[bytes, ...]], ...]
+
+
+class Figure(Protocol):
+    """A frozen dataclass (its fields are its options) that turns a study's results into a figure.
+
+    `data` computes plain numbers, `draw` turns them into a picture, so that numbers are tested without drawing. `data` raises
+    `benchkit.NothingToDraw` with the reason when the results hold nothing for it.
+    """
+
+    def data(self, results: StudyResults) -> Any:
+        """Return a frozen dataclass of plain, finite numbers and text."""
+        ...
+
+    def draw(self, data: Any) -> Any:
+        """Return an `altair` chart or an `ImageGrid`."""
+        ...
+
+    def caption(self, data: Any) -> str:
+        """Return the caption: what is shown, over how many repeats, what the bands or bars are."""
+        ...
+
+    def alt_text(self, data: Any) -> str:
+        """Return one sentence that states the result."""
+        ...
+
+
+class NothingToDraw(Exception):
+    """The results hold nothing for this figure; the message says what is missing."""

@@ -1,0 +1,1 @@
+"""From results to pages: context, figures, tables, HTML and PDF."""

@@ -1,0 +1,172 @@
+"""The values that trials leave behind: epoch records, split metrics, trials, and a study's results as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from benchkit.plan import Condition
+    from benchkit.study import Study
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+State = Literal["done", "pruned", "diverged", "failed", "running", "stale", "waiting"]
+"""done, pruned, diverged and failed are results; running has a live owner; stale lost its owner; waiting is queued."""
+
+FINISHED: frozenset[str] = frozenset({"done", "pruned", "diverged", "failed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """One epoch of a trial. Losses are mean cross-entropy in nats, accuracies fractions, the rest in the units named.
+
+    `epoch` counts from 1. `train_loss` includes penalties and augmentation, as the optimizer saw it. `learning_rate` is that
+    of the epoch's last step, `gradient_norm` the mean over steps of the global L2 norm before clipping,
+    `images_per_second` counts training images over training time (evaluation excluded), `peak_memory` is in MiB.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    images_per_second: float
+    peak_memory: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitMetrics:
+    """What the finished model scores on one split of `n` images; `confusion[i][j]` counts images of class i called j."""
+
+    n: int
+    loss: float
+    accuracy: float
+    micro_f1: float
+    macro_f1: float
+    calibration_error: float
+    class_accuracy: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a trial cost: parameters, forward FLOPs per image, training seconds, mean images/s, peak memory in MiB."""
+
+    parameters: int
+    flops: int
+    seconds: float
+    images_per_second: float
+    peak_memory: float
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a finished trial is recorded with.
+
+    `selected_epoch` is the epoch whose weights were scored, `notes` are fallbacks and oddities worth a line in the report,
+    `environment` names versions, device and plugins.
+    """
+
+    state: State
+    reason: str = ""
+    selected_epoch: int = 0
+    metrics: Mapping[SplitName, SplitMetrics] = field(default_factory=dict)
+    cost: Cost | None = None
+    data_fingerprint: str = ""
+    test_reads: int = 0
+    notes: tuple[str, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One training run as the ledger tells it.
+
+    `phase` is grid (a condition's repeat), search (Optuna chose `params`) or confirm (a repeat after a search). `index` is the
+    repeat within its condition, or the slot within its search. `params` maps dotted setting paths to what was chosen.
+    `predictions` reads logits float32 (n, K) of a split from disk.
+    """
+
+    condition: Condition
+    phase: Literal["grid", "search", "confirm"]
+    index: int
+    attempt: int
+    number: int
+    state: State
+    params: Mapping[str, Any]
+    history: tuple[EpochRecord, ...]
+    outcome: Outcome | None
+    folder: Path
+    started: float = 0.0
+    finished: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """Return why the trial did not end as done, or an empty string."""
+        return self.outcome.reason if self.outcome else ""
+
+    def score(self, metric: str) -> float:
+        """Return `split.metric`, for example `test.accuracy`, of a done trial; raise `KeyError` when it has none."""
+        split, _, name = metric.partition(".")
+        if self.outcome is None or split not in self.outcome.metrics:
+            raise KeyError(metric)
+        return float(getattr(self.outcome.metrics[split], name))  # type: ignore[index]
+
+    def predictions(self, split: SplitName) -> np.ndarray:
+        """Return the stored logits, float32 (n, K), in the split's order; raise `FileNotFoundError` when absent."""
+        from safetensors.numpy import load_file
+
+        return load_file(self.folder / "predictions.safetensors")[split]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyResults:
+    """A study with everything the ledger holds of it: planned conditions, all trials, and what was left out and why.
+
+    `conditions` are those planned (confirm conditions included, in report order); `left_out` says in words which trials in the
+    ledger belong to another version of the study file. `labels` holds true labels int64 (n,) of val and test.
+    """
+
+    study: Study
+    conditions: tuple[Condition, ...]
+    trials: tuple[Trial, ...]
+    class_names: tuple[str, ...] = ()
+    labels: Mapping[SplitName, np.ndarray] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    workspace: str = ""
+    command: str = ""
+
+    def of(self, condition: Condition, *states: State) -> tuple[Trial, ...]:
+        """Return the repeats (grid and confirm) of a condition in index order, in the given states (default: all)."""
+        return tuple(
+            trial
+            for trial in sorted(self.trials, key=lambda t: (t.index, t.attempt))
+            if trial.condition.key == condition.key
+            and trial.phase != "search"
+            and (not states or trial.state in states)
+        )
+
+    def searched(self, condition: Condition | None = None) -> tuple[Trial, ...]:
+        """Return the search trials, of one searched condition or of all, in the order they were started."""
+        return tuple(
+            trial
+            for trial in sorted(self.trials, key=lambda t: t.number)
+            if trial.phase == "search" and (condition is None or trial.condition.key == condition.key)
+        )
+
+
+def metric_names() -> Sequence[str]:
+    """Return the names that `Trial.score` knows after the split's name."""
+    return ("accuracy", "loss", "micro_f1", "macro_f1", "calibration_error")

@@ -1,0 +1,1 @@
+"""The engine: one trial from data and settings to epoch records."""

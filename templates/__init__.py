@@ -1,0 +1,1 @@
+"""The page, print and scaffold templates of benchkit, as package data."""
