@@ -13,10 +13,11 @@ from benchkit.study import Tree
 class Condition:
     """One combination of levels, and after a search the chosen settings.
 
-    `key` is the first 12 hex digits of a sha256 over everything that determines its trials but the repeat. `label` is short and
-    unique within the study, `levels` maps factor paths to level labels. `kind` says whether it comes from the grid, is the frame of a
-    search, or is what the confirm stage trains again (`confirm-best`, `confirm-default`); a confirm condition's `parent` is the
-    key of the searched condition and `chosen` the settings in which it differs from it.
+    `key` is the first 12 hex digits of a sha256 over everything that determines its trials but the repeat. `label` is
+    short and unique within the study, `levels` maps factor paths to level labels. `kind` says whether it comes from
+    the grid, is the frame of a search, or is what the confirm stage trains again (`confirm-best`, `confirm-default`);
+    a confirm condition's `parent` is the key of the searched condition and `chosen` the settings in which it differs
+    from it.
     """
 
     key: str

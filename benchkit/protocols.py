@@ -126,9 +126,9 @@ class Batch:
 class Norm(Protocol):
     """A callable that returns a normalisation module for (N, C, H, W) input.
 
-    Statistics are computed in float32 or wider and the output has the input's dtype. `device` and `dtype` may be accepted
-    as keyword arguments (timm passes them). A module may have a method `constrain() -> None`, called after every
-    optimizer step (for example to clip a gate to [0, 1]).
+    Statistics are computed in float32 or wider and the output has the input's dtype. `device` and `dtype` may be
+    accepted as keyword arguments (timm passes them). A module may have a method `constrain() -> None`, called after
+    every optimizer step (for example to clip a gate to [0, 1]).
     """
 
     def __call__(self, num_channels: int, /, **options: Any) -> nn.Module:
@@ -139,7 +139,8 @@ class Norm(Protocol):
 class Dataset(Protocol):
     """A function that returns the prepared data set, preparing it under `root` once and atomically.
 
-    An optional keyword `source: Path | None` makes `benchkit data import NAME PATH` work: files that the user already has.
+    An optional keyword `source: Path | None` makes `benchkit data import NAME PATH` work: files that the user already
+    has.
     """
 
     def __call__(self, root: Path, /, **options: Any) -> Splits:
@@ -196,8 +197,8 @@ class ImageGrid:
 class Figure(Protocol):
     """A frozen dataclass (its fields are its options) that turns a study's results into a figure.
 
-    `data` computes plain numbers, `draw` turns them into a picture, so that numbers are tested without drawing. `data` raises
-    `benchkit.NothingToDraw` with the reason when the results hold nothing for it.
+    `data` computes plain numbers, `draw` turns them into a picture, so that numbers are tested without drawing.
+    `data` raises `benchkit.NothingToDraw` with the reason when the results hold nothing for it.
     """
 
     def data(self, results: StudyResults) -> Any:

@@ -26,8 +26,8 @@ FINISHED: frozenset[str] = frozenset({"done", "pruned", "diverged", "failed"})
 class EpochRecord:
     """One epoch of a trial. Losses are mean cross-entropy in nats, accuracies fractions, the rest in the units named.
 
-    `epoch` counts from 1. `train_loss` includes penalties and augmentation, as the optimizer saw it. `learning_rate` is that
-    of the epoch's last step, `gradient_norm` the mean over steps of the global L2 norm before clipping,
+    `epoch` counts from 1. `train_loss` includes penalties and augmentation, as the optimizer saw it. `learning_rate`
+    is that of the epoch's last step, `gradient_norm` the mean over steps of the global L2 norm before clipping,
     `images_per_second` counts training images over training time (evaluation excluded), `peak_memory` is in MiB.
     """
 
@@ -74,8 +74,8 @@ class Cost:
 class Outcome:
     """What a finished trial is recorded with.
 
-    `selected_epoch` is the epoch whose weights were scored, `notes` are fallbacks and oddities worth a line in the report,
-    `environment` names versions, device and plugins.
+    `selected_epoch` is the epoch whose weights were scored, `notes` are fallbacks and oddities worth a line in the
+    report, `environment` names versions, device and plugins.
     """
 
     state: State
@@ -93,9 +93,9 @@ class Outcome:
 class Trial:
     """One training run as the ledger tells it.
 
-    `phase` is grid (a condition's repeat), search (Optuna chose `params`) or confirm (a repeat after a search). `index` is the
-    repeat within its condition, or the slot within its search. `params` maps dotted setting paths to what was chosen.
-    `predictions` reads logits float32 (n, K) of a split from disk.
+    `phase` is grid (a condition's repeat), search (Optuna chose `params`) or confirm (a repeat after a search).
+    `index` is the repeat within its condition, or the slot within its search. `params` maps dotted setting paths to
+    what was chosen. `predictions` reads logits float32 (n, K) of a split from disk.
     """
 
     condition: Condition
@@ -134,8 +134,9 @@ class Trial:
 class StudyResults:
     """A study with everything the ledger holds of it: planned conditions, all trials, and what was left out and why.
 
-    `conditions` are those planned (confirm conditions included, in report order); `left_out` says in words which trials in the
-    ledger belong to another version of the study file. `labels` holds true labels int64 (n,) of val and test.
+    `conditions` are those planned (confirm conditions included, in report order); `left_out` says in words which
+    trials in the ledger belong to another version of the study file. `labels` holds true labels int64 (n,) of val and
+    test.
     """
 
     study: Study

@@ -94,9 +94,9 @@ class ReportSettings:
 class Study:
     """One experiment as its file describes it, overrides applied.
 
-    `settings` is the base tree; factors and the search change it by dotted paths. `repeats` is the number of trials a condition,
-    `confirm` the number of fresh repeats for the best and the default condition after a search. `source` is the file's text.
-    `smoke` marks the tiny version, whose results are never shown as real ones.
+    `settings` is the base tree; factors and the search change it by dotted paths. `repeats` is the number of trials a
+    condition, `confirm` the number of fresh repeats for the best and the default condition after a search. `source`
+    is the file's text. `smoke` marks the tiny version, whose results are never shown as real ones.
     """
 
     name: str
