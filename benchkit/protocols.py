@@ -27,7 +27,7 @@ NormFactory = Callable[[int], "nn.Module"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The sensible range of a numeric option: inclusive `low` and `high`; `log` when it is best searched on a log scale."""
+    """The valid range of a numeric option, inclusive; `log` when it is best searched on a log scale."""
 
     low: float
     high: float
@@ -117,7 +117,7 @@ class Splits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Images float32 (N, C, H, W) in [0, 1] on the training device and targets float32 (N, K), each row summing to 1."""
+    """Images float32 (N, C, H, W) in [0, 1] on the device, and targets float32 (N, K) whose rows sum to 1."""
 
     images: torch.Tensor
     targets: torch.Tensor

@@ -45,7 +45,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitMetrics:
-    """What the finished model scores on one split of `n` images; `confusion[i][j]` counts images of class i called j."""
+    """What the finished model scores on `n` images; `confusion[i][j]` counts images of class i called j."""
 
     n: int
     loss: float

@@ -82,7 +82,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
-    """What the study asks of its report: extra figures by plugin name (with options), authors, abstract, main metric."""
+    """What the study asks of its report: extra figures (plugin, options), authors, abstract, main metric."""
 
     figures: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     authors: tuple[str, ...] = ()

@@ -1,0 +1,108 @@
+"""The settings of one training run, typed: what a condition's tree of settings becomes. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginRef:
+    """A plugin by name, with the options that the study gives it."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """Which data set, how much of it, and how images reach the model.
+
+    `train_size`, `val_size` and `test_size` count images, drawn class-balanced under the study's seed; 0 means all (for
+    val: the split that the data set ships, else a tenth of train). `image_size` resizes images to that many pixels a
+    side on the device, 0 leaves them. `normalize` subtracts the training images' channel mean and divides by their
+    standard deviation.
+    """
+
+    dataset: PluginRef
+    train_size: int = 0
+    val_size: int = 0
+    test_size: int = 0
+    image_size: int = 0
+    normalize: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Which model, which norm inside it, and `weights`: a local safetensors or pth file to start from."""
+
+    model: PluginRef
+    norm: PluginRef = field(default_factory=lambda: PluginRef(name="torch-bn"))
+    weights: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerSettings:
+    """`name` is sgd, adam or adamw; `momentum` and `nesterov` belong to sgd, `betas` to the Adams."""
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSettings:
+    """How the learning rate moves.
+
+    constant; step (times `gamma` every `every` epochs); cosine (annealed per batch to zero over training); one-cycle
+    (per batch, cosine from max_lr/25 up to `max_lr` over the first `warmup` share of training, then down to
+    max_lr/250000; Smith and Topin 2017). `max_lr` 0 takes the optimizer's lr.
+    """
+
+    name: str = "constant"
+    every: int = 30
+    gamma: float = 0.1
+    max_lr: float = 0.0
+    warmup: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """How a model is trained.
+
+    `precision` is auto (bf16 where the processor has it, else float32), bf16, fp16 or float32. `select` scores the
+    weights of the best epoch by `goal` (the study's first search goal or val.loss) or of the last one. `threads` is the
+    number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    precision: str = "auto"
+    channels_last: bool = True
+    select: str = "best"
+    select_by: str = "val.loss"
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegularizerSettings:
+    """A regularizer plugin under an `id` (its name unless the study gives another, to use one twice)."""
+
+    id: str
+    plugin: PluginRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that determines one trial but its repeat."""
+
+    data: DataSettings
+    model: ModelSettings
+    train: TrainSettings = field(default_factory=TrainSettings)
+    regularizers: tuple[RegularizerSettings, ...] = ()
+    seed: int = 0
