@@ -1,0 +1,164 @@
+"""The live view of a sweep: a panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from benchkit.cli.printing import cell, console, line
+from benchkit.events import EpochEnded, Event, TrialEnded, TrialStarted
+from benchkit.pace import Pace, Running, duration, name_of
+from benchkit.progress import listening, progress_lines
+from benchkit.sweep import View
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+EVERY = 5.0
+"""Seconds between two plain lines about the same trial."""
+
+
+@contextmanager
+def watching(*, quiet: bool = False) -> Iterator[View]:
+    """Yield the view that fits: a live panel on a terminal, lines on standard error otherwise, nothing when quiet."""
+    out = console(stderr=True)
+    if quiet:
+        yield Lines(write=lambda text: None)
+    elif out.is_terminal:
+        from rich.live import Live
+
+        with Live(console=out, refresh_per_second=8, transient=False) as live, listening(_in_panel(live)):
+            yield Panel(live)
+    else:
+
+        def write(text: str) -> None:
+            out.print(cell(line(text)))
+
+        with listening(progress_lines(write)):
+            yield Lines(write=write)
+
+
+def _in_panel(live: Live):  # type: ignore[no-untyped-def]
+    def show(done: int, total: int, what: str) -> None:
+        live.update(cell(f"{what}: {done:,} of {total:,}" if total else what))
+
+    return show
+
+
+class Lines:
+    """One line for each trial's start and end, and for its epochs at most every few seconds."""
+
+    def __init__(self, write) -> None:  # type: ignore[no-untyped-def]
+        """Write lines with `write`."""
+        self._write = write
+        self._pace = Pace()
+        self._last: dict[int, float] = {}
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Say that a stage begins."""
+        self._pace.stage(title, states, total)
+        if self._pace.finished < total:
+            self._write(f"{title}: {total} trials, {self._pace.finished} of them finished before")
+
+    def event(self, worker: int, event: Event) -> None:
+        """Say what happened, if it is worth a line."""
+        running = self._pace.running.get(worker)
+        self._pace.event(worker, event)
+        if isinstance(event, TrialStarted) and event.epoch:
+            self._write(f"{name_of(event)}: goes on after epoch {event.epoch}")
+        elif isinstance(event, EpochEnded) and running and time.monotonic() - self._last.get(worker, 0) > EVERY:
+            self._last[worker] = time.monotonic()
+            self._write(f"{name_of(running.trial)}: {_epoch(running)}")
+        elif isinstance(event, TrialEnded):
+            left = self._pace.left()
+            rest = f", {duration(left)} left" if left is not None else ""
+            self._write(f"[{self._pace.finished}/{self._pace.total}{rest}] {name_of(event)}: {_ending(event)}")
+
+    def tick(self) -> None:
+        """Do nothing: lines do not move."""
+
+
+class Panel:
+    """A panel that is drawn over itself: progress with time left, running trials, the best so far."""
+
+    def __init__(self, live: Live) -> None:
+        """Draw into rich's live display."""
+        self._live = live
+        self._pace = Pace()
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Show that a stage begins."""
+        self._pace.stage(title, states, total)
+        self.tick()
+
+    def event(self, worker: int, event: Event) -> None:
+        """Show an event; trials that ended badly stay on screen above the panel."""
+        self._pace.event(worker, event)
+        if isinstance(event, TrialEnded) and event.state in ("failed", "diverged"):
+            self._live.console.print(cell(line(f"{name_of(event)}: {_ending(event)}"), "yellow"))
+        self.tick()
+
+    def tick(self) -> None:
+        """Draw the panel anew."""
+        self._live.update(self._drawn())
+
+    def _drawn(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        pace = self._pace
+        left = pace.left()
+        head = Table.grid(padding=(0, 1))
+        rest = f"{duration(left)} left" if left is not None else "starting"
+        ended = ", ".join(f"{count} {state}" for state, count in pace.ended.items())
+        head.add_row(
+            cell(pace.title.capitalize(), "bold"),
+            ProgressBar(total=max(1, pace.total), completed=pace.finished, width=30),
+            cell(f"{pace.finished}/{pace.total}  {duration(pace.elapsed())}, {rest}  {ended}"),
+        )
+        rows = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("running", "epoch", "train loss", "val loss", "val acc.", "images/s"):
+            rows.add_column(column, justify="left" if column == "running" else "right")
+        for _, running in sorted(pace.running.items()):
+            rows.add_row(*(cell(text) for text in _row(running)))
+        best = cell(f"best val accuracy so far: {name_of(pace.best)}, {_ending(pace.best)}" if pace.best else "", "dim")
+        return Group(head, rows, best)
+
+
+def _row(running: Running) -> tuple[str, ...]:
+    name, record = line(name_of(running.trial)), running.record
+    if record is None:
+        return name, f"{running.trial.epoch}/{running.trial.epochs}", "", "", "", ""
+    return (
+        name,
+        f"{record.epoch}/{running.trial.epochs}",
+        f"{record.train_loss:.4f}",
+        f"{record.val_loss:.4f}",
+        f"{record.val_accuracy:.1%}",
+        f"{record.images_per_second:,.0f}",
+    )
+
+
+def _epoch(running: Running) -> str:
+    record = running.record
+    if record is None:
+        return "starting"
+    return (
+        f"epoch {record.epoch}/{running.trial.epochs}, train loss {record.train_loss:.4f}, val loss "
+        f"{record.val_loss:.4f}, val accuracy {record.val_accuracy:.1%}, {record.images_per_second:,.0f} images/s"
+    )
+
+
+def _ending(trial: TrialEnded) -> str:
+    if trial.state != "done":
+        return f"{trial.state}: {trial.reason}"
+    scores = ", ".join(
+        f"{split} accuracy {trial.scores[f'{split}.accuracy']:.1%}"
+        for split in ("val", "test")
+        if f"{split}.accuracy" in trial.scores
+    )
+    return f"{scores} in {duration(trial.seconds)}"

@@ -1,0 +1,23 @@
+"""The options that say where: workspace and storage, the same for every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Workspace = Annotated[
+    Path,
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="BENCHKIT_WORKSPACE",
+        help="The folder of the ledger and of all trials.",
+        file_okay=False,
+    ),
+]
+Storage = Annotated[
+    str,
+    typer.Option(envvar="BENCHKIT_STORAGE", metavar="URL", help="An Optuna storage to share between machines."),
+]

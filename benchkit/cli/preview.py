@@ -1,0 +1,62 @@
+"""`benchkit sweep --dry-run`: what would be trained, what is there already, and what it takes."""
+
+from __future__ import annotations
+
+from benchkit.cli.printing import print_json, print_table, print_text
+from benchkit.estimate import Estimate, estimate
+from benchkit.pace import duration
+from benchkit.registry import Registry
+from benchkit.sweep import Request
+
+
+def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
+    """Print a sweep's conditions, trials, what is done, and an estimate of time and disk; train nothing."""
+    found = estimate(request, registry)
+    if as_json:
+        print_json(_json(request, found))
+        return
+    rows = [
+        (
+            one.condition.label,
+            one.condition.kind,
+            f"{one.finished}/{one.trials}",
+            one.epochs,
+            duration(one.seconds) if one.seconds is not None else "?",
+        )
+        for one in found.conditions
+    ]
+    print_table(("condition", "kind", "done", "epochs", "a trial"), rows)
+    total = sum(one.trials for one in found.conditions)
+    left = total - sum(one.finished for one in found.conditions)
+    print_text(f"{request.study.name}: {len(rows)} conditions, {total} trials, {left} to train")
+    if found.problem:
+        print_text(f"no estimate: {found.problem}")
+        return
+    assert found.seconds is not None
+    print_text(
+        f"about {duration(found.seconds)} with {found.jobs} at once on {found.device}, and {found.bytes / 2**20:,.0f} MiB"
+        f" in {request.workspace} (from a timed run of {found.probed} conditions; nothing pruned)"
+    )
+
+
+def _json(request: Request, found: Estimate) -> dict[str, object]:
+    return {
+        "study": request.study.name,
+        "seconds": found.seconds,
+        "bytes": found.bytes,
+        "jobs": found.jobs,
+        "device": found.device,
+        "problem": found.problem,
+        "conditions": [
+            {
+                "label": one.condition.label,
+                "kind": one.condition.kind,
+                "key": one.condition.key,
+                "trials": one.trials,
+                "finished": one.finished,
+                "epochs": one.epochs,
+                "seconds": one.seconds,
+            }
+            for one in found.conditions
+        ],
+    }

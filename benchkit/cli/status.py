@@ -1,0 +1,41 @@
+"""`benchkit status`: where every condition of a study stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchkit.cli.completion import complete_study
+from benchkit.cli.places import Storage, Workspace
+
+
+def status(
+    study: Annotated[
+        str, typer.Argument(help="A study's name; without one, the latest.", autocompletion=complete_study)
+    ] = "",
+    workspace: Workspace = Path("benchkit-runs"),
+    storage: Storage = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the state of every condition of STUDY, failures with their reason, and the time left."""
+    from benchkit.cli.printing import print_json, print_note, print_table, print_text
+    from benchkit.ledger import read_results
+    from benchkit.standing import standing_of
+
+    name = study.removesuffix(".toml").rpartition("/")[2] if study else None
+    found = standing_of(read_results(workspace, name, storage or None))
+    if as_json:
+        print_json(found.plain())
+        return
+    states = [state for state in found.states if any(row.states.get(state) for row in found.rows)]
+    rows = [(row.condition, row.kind, *(row.states.get(state, 0) for state in states), row.score) for row in found.rows]
+    print_table(("condition", "kind", *states, found.metric), rows)
+    for failure in found.failures:
+        print_text(failure, "yellow")
+    for running in found.running:
+        print_text(running)
+    for line in found.left_out:
+        print_note(f"left out: {line}")
+    print_text(found.sentence)

@@ -1,0 +1,98 @@
+"""`benchkit studies`: list, show, check and write study files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchkit.cli.completion import complete_study
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show, check and write studies.")
+Name = Annotated[str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")]
+
+
+@app.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the installed studies with their questions."""
+    from benchkit.cli.printing import print_json, print_table
+    from benchkit.errors import BenchkitError
+    from benchkit.lookup import find_study
+    from benchkit.registry import Registry
+
+    registry = Registry.installed()
+    rows = []
+    for entry in registry.entries("studies"):
+        try:
+            study = find_study(entry.name, registry)
+            title, question, problem = study.title, study.question, ""
+        except BenchkitError as error:
+            title, question, problem = "", "", error.what
+        rows.append(
+            {"name": entry.name, "title": title, "question": question, "origin": entry.origin, "problem": problem}
+        )
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            ("study", "question", "from"),
+            [(r["name"], r["question"] or f"broken: {r['problem']}", r["origin"]) for r in rows],
+        )
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Print a study's file."""
+    from benchkit.lookup import find_study
+    from benchkit.registry import Registry
+
+    typer.echo(find_study(name, Registry.installed()).source.rstrip())
+
+
+@app.command()
+def check(
+    name: Name,
+    set_: Set = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a study file, its plugins and their options, and list its conditions."""
+    from benchkit.checks import check_plan
+    from benchkit.cli.printing import print_json, print_table, print_text
+    from benchkit.lookup import find_study
+    from benchkit.plan import make_plan
+    from benchkit.registry import Registry
+
+    registry = Registry.installed()
+    study = find_study(name, registry, overrides=set_)
+    plan = make_plan(study)
+    check_plan(plan, registry)
+    if as_json:
+        found = [{"label": c.label, "kind": c.kind, "key": c.key, "trials": plan.count(c)} for c in plan.conditions]
+        print_json({"study": study.name, "conditions": found})
+        return
+    print_table(
+        ("condition", "kind", "trials", "key"), [(c.label, c.kind, plan.count(c), c.key) for c in plan.conditions]
+    )
+    print_text(f"{study.name}: nothing wrong, {len(plan.conditions)} conditions, {len(plan.units())} trials")
+
+
+@app.command()
+def new(path: Annotated[Path, typer.Argument(help="The file to write, ending in .toml.")]) -> None:
+    """Write a small complete study to start from."""
+    from importlib.resources import files
+
+    from benchkit.cli.printing import print_text
+    from benchkit.errors import StudyError
+
+    if path.suffix != ".toml":
+        raise StudyError(f"{path}: a study's file name ends in .toml")
+    if path.exists():
+        raise StudyError(
+            f"{path}: there is a file of that name already", hint="choose another name; nothing was changed"
+        )
+    text = files("benchkit_templates").joinpath("study.toml.txt").read_text(encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.replace("TITLE", path.stem.replace("-", " ").capitalize()), encoding="utf-8")
+    print_text(f"{path} written; next: benchkit studies check {path}, then benchkit sweep {path}")

@@ -1,0 +1,93 @@
+"""`benchkit sweep`: train what a study lacks."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchkit.cli.completion import complete_study
+from benchkit.cli.places import Storage, Workspace
+from benchkit.errors import StudyError
+
+RETRIED = ("failed", "diverged", "pruned")
+
+
+def sweep(
+    study: Annotated[
+        str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)
+    ],
+    set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(metavar="FACTOR=LEVEL", help="Train only these levels of a factor.")] = [],  # noqa: B006
+    smoke: Annotated[bool, typer.Option("--smoke", help="The tiny version of the study, on digits.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, and how long it takes.")
+    ] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Trials at once; 0 fills the cores.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    retry: Annotated[
+        list[str], typer.Option(metavar="STATE", help="Train failed, diverged or pruned trials again.")
+    ] = [],  # noqa: B006
+    plugin: Annotated[list[Path], typer.Option(metavar="FILE", help="Load plugins from a Python file too.")] = [],  # noqa: B006
+    workspace: Workspace = Path("benchkit-runs"),
+    storage: Storage = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
+    from benchkit.lookup import find_study
+    from benchkit.overrides import parse_only
+    from benchkit.preparation import data_root
+    from benchkit.registry import Registry
+    from benchkit.sweep import Request
+    from benchkit.sweep import sweep as run_sweep
+
+    for state in retry:
+        if state not in RETRIED:
+            raise StudyError(f"--retry {state}: expected one of {', '.join(RETRIED)}")
+    registry = Registry.installed(plugin)
+    request = Request(
+        study=find_study(study, registry, overrides=set_, smoke=smoke),
+        workspace=workspace,
+        data_root=data_root(),
+        storage=storage,
+        only=parse_only(only),
+        jobs=jobs,
+        device=device,
+        retry=tuple(retry),  # type: ignore[arg-type]
+        command=_spoken(),
+        plugins=tuple(path.resolve() for path in plugin),
+    )
+    if dry_run:
+        from benchkit.cli.preview import preview
+
+        preview(request, registry, as_json=as_json)
+        return
+    from benchkit.cli.live import watching
+
+    with watching(quiet=as_json) as view:
+        states = run_sweep(request, registry, view)
+    _conclude(request.study.name, states, as_json)
+
+
+def _conclude(name: str, states: Counter[str], as_json: bool) -> None:
+    from benchkit.cli.printing import print_json, print_note, print_text
+
+    if as_json:
+        print_json({"study": name, "states": dict(states)})
+    else:
+        told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+        print_text(f"{name}: {told or 'nothing to train'}")
+        print_note(f"next: benchkit report {name}")
+    if states["failed"] or states["diverged"]:
+        if not as_json:
+            print_note(f"reasons: benchkit status {name}")
+        raise typer.Exit(1)
+
+
+def _spoken() -> str:
+    """Return the command as the user gave it."""
+    return shlex.join(["benchkit", *sys.argv[1:]])

@@ -1,0 +1,95 @@
+"""What workers tell the sweep while they train: one JSON line an event. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from benchkit.codec import decode, encode
+from benchkit.results import EpochRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReady:
+    """A worker has imported everything and names the device it trains on."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialStarted:
+    """A worker took a trial; `epoch` is the last epoch already done, above 0 when it goes on from a checkpoint."""
+
+    condition: str
+    phase: str
+    index: int
+    key: str
+    number: int
+    epochs: int
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochEnded:
+    """An epoch of the worker's trial ended."""
+
+    record: EpochRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialEnded:
+    """The worker's trial ended in a state, for a reason; scores by `split.metric` when it is done."""
+
+    condition: str
+    phase: str
+    index: int
+    state: str
+    reason: str
+    seconds: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerIdle:
+    """The worker found nothing left to train."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFailed:
+    """The worker itself, not a trial, cannot go on."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost:
+    """The worker's process ended without saying so; `code` is its exit status, negative for a signal."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """A condition's epoch takes `seconds`, and a trial of it leaves `bytes` on disk at most."""
+
+    key: str
+    seconds: float
+    bytes: int
+
+
+Event = Probed | WorkerReady | TrialStarted | EpochEnded | TrialEnded | WorkerIdle | WorkerFailed | WorkerLost
+KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (Probed, WorkerReady, TrialStarted, EpochEnded, TrialEnded, WorkerIdle, WorkerFailed, WorkerLost)
+}
+
+
+def dump(event: Event) -> str:
+    """Return an event as one line of JSON."""
+    return json.dumps({"event": type(event).__name__, **encode(event)})
+
+
+def load(line: str) -> Event:
+    """Return the event that a line tells; raise `ValueError` for a line that tells none."""
+    table = json.loads(line)
+    return decode(KINDS[table.pop("event")], table)

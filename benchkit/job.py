@@ -1,0 +1,32 @@
+"""What a sweep hands to its workers, and the plan that both read from it. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from benchkit.plan import Condition, Plan
+from benchkit.study import Study
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Train what is queued of these conditions (`train`), or time one short run of each (`probe`).
+
+    `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, `plugins` are
+    local plugin files.
+    """
+
+    task: Literal["train", "probe"]
+    study: Study
+    conditions: tuple[Condition, ...]
+    workspace: Path
+    data_root: Path
+    storage: str = ""
+    device: str = "auto"
+    plugins: tuple[Path, ...] = ()
+
+    def plan(self) -> Plan:
+        """Return the plan of the job's conditions."""
+        return Plan(study=self.study, conditions=self.conditions)

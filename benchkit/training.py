@@ -1,0 +1,211 @@
+"""One trial after another from the ledger: claim, train, prune, record. Runs in a worker; every failure is a result."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from benchkit.binding import bind, load_data
+from benchkit.claims import SPLIT_METRICS, Claim, claim_next, claim_stale
+from benchkit.errors import BenchkitError, DivergedError
+from benchkit.events import EpochEnded, Event, TrialEnded, TrialStarted
+from benchkit.job import Job
+from benchkit.ledger import Ledger
+from benchkit.output import captured
+from benchkit.plan import typed_settings
+from benchkit.protocols import Splits
+from benchkit.provenance import environment_of
+from benchkit.registry import Registry
+from benchkit.results import Outcome
+from benchkit.settings import PluginRef, Settings
+from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
+from benchkit.train.finish import Finished, finish
+from benchkit.train.fit import fit
+from benchkit.train.run import Plugins, Run, build_run
+from benchkit.train.weights import save_weights
+from benchkit.tree import changed
+
+CHECKPOINT_SHARE = 0.02
+"""Checkpoints take at most this share of the time between them."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """What one worker trains with: the job, its device, the plugins, and the data set it loaded last."""
+
+    job: Job
+    device: str
+    registry: Registry
+    send: Callable[[Event], None]
+    loaded: dict[str, Splits] = field(default_factory=dict)
+
+    def splits(self, ref: PluginRef) -> Splits:
+        """Return a data set's splits, kept until another one is asked for."""
+        key = repr(ref)
+        if key not in self.loaded:
+            self.loaded = {key: load_data(self.registry, ref, self.job.data_root)}
+        return self.loaded[key]
+
+
+def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
+    """Train what is queued of a job's conditions, interrupted trials first, until nothing is left to claim."""
+    plan = job.plan()
+    ledger = Ledger(job.workspace, job.storage or None)
+    bench = Bench(job=job, device=device, registry=Registry.installed(job.plugins), send=send)
+    order = [unit.condition for unit in plan.units()]
+    while claim := claim_stale(ledger, plan) or claim_next(ledger, plan, order):
+        with captured(claim.folder.log):
+            train_claim(bench, claim)
+
+
+def train_claim(bench: Bench, claim: Claim) -> None:
+    """Train one trial to its end and record it; a diverging, failing or pruned trial is recorded with its reason."""
+    started = time.perf_counter()
+    outcome = claim.folder.read_outcome()
+    if outcome is None:
+        with failures_as_outcomes() as ended:
+            ended.outcome = train_trial(bench, claim)
+        outcome = ended.outcome
+        assert outcome is not None
+    claim.finish(outcome)
+    scores = {f"{s}.{name}": getattr(m, name) for s, m in outcome.metrics.items() for name in SPLIT_METRICS}
+    bench.send(
+        TrialEnded(
+            condition=claim.condition.label,
+            phase=claim.phase,
+            index=claim.index,
+            state=outcome.state,
+            reason=outcome.reason,
+            seconds=time.perf_counter() - started,
+            scores=scores,
+        )
+    )
+
+
+@dataclass(slots=True)
+class Ended:
+    """Where a trial's outcome is put, by its training or by what went wrong with it."""
+
+    outcome: Outcome | None = None
+
+
+@contextmanager
+def failures_as_outcomes() -> Iterator[Ended]:
+    """Turn whatever a trial raises into its outcome; the traceback goes to the trial's log."""
+    ended = Ended()
+    try:
+        yield ended
+    except DivergedError as error:
+        ended.outcome = Outcome(state="diverged", reason=str(error))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        traceback.print_exc()
+        first = str(error).partition("\n")[0]
+        ended.outcome = Outcome(
+            state="failed", reason=f"out of memory: {first}; try a smaller train.batch_size or --jobs"
+        )
+    except BenchkitError as error:
+        traceback.print_exc()
+        ended.outcome = Outcome(state="failed", reason=str(error))
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and the study goes on
+        traceback.print_exc()
+        ended.outcome = Outcome(state="failed", reason=f"{type(error).__name__}: {error}{_where(error)}")
+
+
+def _where(error: BaseException) -> str:
+    """Return the file and line that raised, without its folders."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+
+
+def train_trial(bench: Bench, claim: Claim) -> Outcome:
+    """Train a trial from its checkpoint, or from the start, to its last epoch, and score it."""
+    settings = typed_settings(changed(claim.condition.settings, claim.params), claim.plan.study.seed)
+    torch.set_num_threads(settings.train.threads)
+    splits = bench.splits(settings.data.dataset)
+    run = _start(bench, claim, settings, splits)
+    last_saved, cost = time.perf_counter(), 0.0
+    for record in fit(run):
+        claim.folder.append_epoch(record)
+        bench.send(EpochEnded(record=record))
+        if claim.should_prune(record):
+            return _pruned(bench, run, splits, record.epoch)
+        now = time.perf_counter()
+        if cost <= CHECKPOINT_SHARE * (now - last_saved):
+            save_checkpoint(claim.folder.checkpoint, run)
+            last_saved, cost = time.perf_counter(), time.perf_counter() - now
+    return _scored(bench, claim, run, splits)
+
+
+def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Run:
+    """Return the run, at its last saved epoch if the trial was interrupted, and tell of its start."""
+    plugins = bind_plugins(bench.registry, settings)
+    parts = ("search" if claim.phase == "search" else "repeat", claim.index)
+    run = build_run(settings, splits, plugins, repeat_parts=parts, device=bench.device)
+    load_checkpoint(claim.folder.checkpoint, run)
+    claim.folder.write_history(run.history)
+    bench.send(
+        TrialStarted(
+            condition=claim.condition.label,
+            phase=claim.phase,
+            index=claim.index,
+            key=claim.condition.key,
+            number=claim.trial.number,
+            epochs=settings.train.epochs,
+            epoch=len(run.history),
+        )
+    )
+    return run
+
+
+def bind_plugins(registry: Registry, settings: Settings) -> Plugins:
+    """Return the norm, model and regularizers of a trial's settings, ready to use."""
+    return Plugins(
+        norm=bind(registry, "norms", settings.model.norm),
+        model=bind(registry, "models", settings.model.model),
+        regularizers=tuple((one.id, bind(registry, "regularizers", one.plugin)()) for one in settings.regularizers),
+    )
+
+
+def save_predictions(path: Path, finished: Finished) -> None:
+    """Write logits float32 (n, K) and labels int64 (n,) of val and test, from which every metric can be recomputed."""
+    arrays = {str(split): np.ascontiguousarray(logits) for split, logits in finished.logits.items()}
+    arrays.update({f"{split}_labels": np.ascontiguousarray(labels) for split, labels in finished.labels.items()})
+    save_file(arrays, path)
+
+
+def _pruned(bench: Bench, run: Run, splits: Splits, epoch: int) -> Outcome:
+    return Outcome(
+        state="pruned",
+        reason=f"given up by the pruner after epoch {epoch}",
+        data_fingerprint=splits.fingerprint,
+        notes=tuple(run.notes),
+        environment=environment_of(bench.device),
+    )
+
+
+def _scored(bench: Bench, claim: Claim, run: Run, splits: Splits) -> Outcome:
+    """Score the selected weights on every split, test among them once; a search's trials never see the test split."""
+    searching = claim.phase == "search"
+    finished = finish(run, test=not searching)
+    if not searching:
+        save_predictions(claim.folder.predictions, finished)
+        save_weights(claim.folder.weights, run)
+    claim.folder.checkpoint.unlink(missing_ok=True)
+    return Outcome(
+        state="done",
+        selected_epoch=finished.selected_epoch,
+        metrics=finished.metrics,
+        cost=finished.cost,
+        data_fingerprint=splits.fingerprint,
+        test_reads=0 if searching else 1,
+        notes=finished.notes,
+        environment=environment_of(bench.device),
+    )
