@@ -1,1 +1,5 @@
-"""The command line: parse, call one function, print."""
+"""The command line: each command parses, calls one function and prints."""
+
+from benchkit.cli.app import main
+
+__all__ = ["main"]

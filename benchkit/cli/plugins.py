@@ -1,0 +1,150 @@
+"""`benchkit plugins`: which plugins there are, whether they work, and what each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchkit.cli.completion import complete_kind, complete_plugin
+from benchkit.cli.printing import cell, line, print_facts, print_json, print_note, print_table, print_text
+from benchkit.description import Description, to_json
+from benchkit.entries import KINDS, Entry, kind_word, parse_kind
+from benchkit.errors import PluginError, nearest
+from benchkit.options import REQUIRED, Option
+from benchkit.registry import Registry
+
+app = typer.Typer(no_args_is_help=True, help="List and show plugins: norms, data sets, regularizers, models, figures.")
+
+KindOption = Annotated[
+    str,
+    typer.Option("--kind", metavar="KIND", autocompletion=complete_kind, help=f"Only this kind: {', '.join(KINDS)}."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FilesOption = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
+]
+
+
+@app.command("list")
+def list_plugins(
+    kind: KindOption = "",
+    json: JsonOption = False,
+    check: Annotated[bool, typer.Option("--check", help="Import every plugin; exit with 1 if one is broken.")] = False,
+    plugin: FilesOption = None,
+) -> None:
+    """List plugins with origin and status, without importing them (unless --check)."""
+    from benchkit.descriptions import describe_all, glance
+
+    registry = Registry.installed(plugin or ())
+    entries = registry.entries(kind or None)
+    descriptions = describe_all(entries) if check else glance(entries)
+    claimed = [entry for entry in entries if len(registry.claims(entry.kind, entry.name)) > 1]
+    if json:
+        print_json([_row_json(description, description.entry in claimed) for description in descriptions])
+    else:
+        _print_list(descriptions, claimed)
+    if check and any(description.status == "broken" for description in descriptions):
+        raise typer.Exit(1)
+
+
+@app.command("show")
+def show_plugin(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_plugin, help="A plugin's name.")],
+    kind: KindOption = "",
+    json: JsonOption = False,
+    plugin: FilesOption = None,
+) -> None:
+    """Show a plugin's card and options; of all kinds and distributions that have the name. Exit with 1 if broken."""
+    from benchkit.descriptions import describe_all
+
+    descriptions = describe_all(_named(Registry.installed(plugin or ()), name, kind))
+    if json:
+        print_json([to_json(description) for description in descriptions])
+    else:
+        for place, description in enumerate(descriptions):
+            if place:
+                print_text("")
+            _print_description(description)
+        if len({description.entry.kind for description in descriptions}) < len(descriptions):
+            print_note("several distributions have this name; in a study, write one as distribution:name")
+    if any(description.status == "broken" for description in descriptions):
+        raise typer.Exit(1)
+
+
+def _named(registry: Registry, name: str, kind: str) -> list[Entry]:
+    """Return every plugin that a name can mean, a family for `family:variant`."""
+    kinds = [parse_kind(kind)] if kind else list(KINDS)
+    found = [entry for one in kinds for entry in registry.claims(one, name)]
+    if not found and ":" in name:
+        found = [entry for one in kinds for entry in registry.claims(one, name.partition(":")[0])]
+    if not found:
+        known = sorted({known for one in kinds for known in registry.names(one)})
+        raise PluginError(
+            f"there is no plugin {name!r}{nearest(name, known)}",
+            hint="`benchkit plugins list` shows all; a distribution may have to be installed",
+        )
+    return found
+
+
+def _row_json(description: Description, claimed: bool) -> dict[str, Any]:
+    names = ("kind", "name", "distribution", "version", "target", "origin", "status", "reason", "title", "summary")
+    values = to_json(description)
+    return {name: values[name] for name in names} | {"ambiguous": claimed}
+
+
+def _print_list(descriptions: Sequence[Description], claimed: Sequence[Entry]) -> None:
+    rows = [
+        (
+            kind_word(description.entry.kind),
+            description.entry.qualified if description.entry in claimed else description.entry.name,
+            description.entry.origin,
+            cell(description.status, {"ok": "green", "broken": "bold red"}.get(description.status, "")),
+            line(description.reason or description.title),
+        )
+        for description in descriptions
+    ]
+    print_table(("kind", "name", "origin", "status", ""), rows)
+    states = [description.status for description in descriptions]
+    counts = [(states.count("broken"), "broken"), (states.count("unchecked"), "not imported yet")]
+    notable = ", ".join(f"{count} {what}" for count, what in counts if count)
+    if notable:
+        print_note(f"{notable}; `benchkit plugins list --check` imports all, `benchkit plugins show NAME` one")
+
+
+def _print_description(description: Description) -> None:
+    entry = description.entry
+    print_text(f"{entry.name}: {line(description.title) or kind_word(entry.kind)}", "bold")
+    if description.summary:
+        print_text(line(description.summary))
+    print_facts(
+        {
+            "kind": kind_word(entry.kind),
+            "origin": entry.origin,
+            "target": entry.value,
+            "reference": line(description.reference),
+            "url": line(description.url),
+            "status": description.status,
+            "reason": description.reason,
+        }
+    )
+    if description.detail:
+        print_text("\n" + description.detail.rstrip(), "dim")
+    if description.options:
+        print_text("\noptions", "bold")
+        print_table(("name", "type", "default", "allowed", ""), [_option_row(option) for option in description.options])
+
+
+def _option_row(option: Option) -> tuple[str, ...]:
+    default = "required" if option.default is REQUIRED else repr(option.default)
+    return option.name, option.type, default, _allowed(option), option.help
+
+
+def _allowed(option: Option) -> str:
+    if option.choices:
+        return ", ".join(str(choice) for choice in option.choices)
+    if option.low is None or option.high is None:
+        return ""
+    return f"{option.low:g}..{option.high:g}" + (" (log)" if option.log else "")

@@ -1,0 +1,105 @@
+"""What is known of a plugin before it is imported: its kind, name, target and the distribution it comes from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchkit.errors import PluginError, nearest
+
+KINDS: tuple[str, ...] = ("norms", "datasets", "regularizers", "models", "figures", "studies")
+"""The plugin kinds, in the order of every listing. The entry-point group of a kind is `benchkit.` and its name."""
+
+BUILT_IN = "benchkit"
+"""The distribution of the built-in plugins."""
+
+_WORDS = {
+    "norms": "norm",
+    "datasets": "data set",
+    "regularizers": "regularizer",
+    "models": "model",
+    "figures": "figure",
+    "studies": "study",
+}
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_TARGET = re.compile(r"(?P<module>\w+(\.\w+)*)(\s*:\s*(?P<attribute>\w+(\.\w+)*))?\s*(\[[^\]]*\])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One plugin as its entry point names it; nothing of it has been imported.
+
+    `value` is the target, `module:attribute` (a study's is a package). `version` is that of the distribution; for a
+    local file, `distribution` is the file's stem and `version` starts with `sha256:` and its content's first 12 hex
+    digits. `shadows` names the distributions whose plugin of the same name the local file replaces. `problem` says why
+    the entry can never be loaded, and is empty otherwise.
+    """
+
+    kind: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+    file: Path | None = None
+    shadows: str = ""
+    problem: str = ""
+
+    @property
+    def module(self) -> str:
+        """Return the module part of the target, or an empty string when the target is malformed."""
+        found = _TARGET.fullmatch(self.value)
+        return found["module"] if found else ""
+
+    @property
+    def attribute(self) -> str:
+        """Return the attribute part of the target (dotted), or an empty string when there is none."""
+        found = _TARGET.fullmatch(self.value)
+        return (found["attribute"] or "") if found else ""
+
+    @property
+    def qualified(self) -> str:
+        """Return `distribution:name`, which stays unambiguous when another distribution claims the name."""
+        return f"{self.distribution}:{self.name}"
+
+    @property
+    def origin(self) -> str:
+        """Return where the plugin comes from, in words: a distribution with its version, or a file and its shadow."""
+        if self.file is None:
+            return f"{self.distribution} {self.version}"
+        return f"{self.file}, in place of {self.shadows}" if self.shadows else str(self.file)
+
+
+def kind_word(kind: str) -> str:
+    """Return the word for one plugin of a kind, for example `data set` for `datasets`."""
+    return _WORDS[kind]
+
+
+def parse_kind(text: str) -> str:
+    """Return the kind that `text` names, singular or plural, any case; raise `PluginError` for another word."""
+    words = {spelling: kind for kind, word in _WORDS.items() for spelling in (kind, word, word.replace(" ", ""))}
+    plain = text.strip().lower().replace("_", "").replace("-", "")
+    if plain not in words:
+        raise PluginError(f"there is no plugin kind {text!r}{nearest(plain, words)}", hint=f"kinds: {', '.join(KINDS)}")
+    return words[plain]
+
+
+def same_distribution(one: str, other: str) -> bool:
+    """Return whether two spellings name one distribution: case and runs of `-`, `_` and `.` do not count."""
+    return normalized(one) == normalized(other)
+
+
+def normalized(distribution: str) -> str:
+    """Return a distribution's name in the one spelling by which names are compared."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def entry_problem(kind: str, name: str, value: str) -> str:
+    """Return why an entry point can never be loaded (a bad name or target), or an empty string."""
+    if not _NAME.fullmatch(name):
+        return f"the name {name!r} is not lower case letters and digits joined by hyphens"
+    found = _TARGET.fullmatch(value)
+    if found is None or bool(found["attribute"]) == (kind == "studies"):
+        expected = "a package, as in `my_package.studies`" if kind == "studies" else "`module:attribute`"
+        return f"the target {value!r} is not {expected}"
+    return ""
