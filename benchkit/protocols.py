@@ -103,7 +103,8 @@ class Split:
 class Splits:
     """A data set: train and test, val when it ships one, class names in label order, licence, citation, fingerprint.
 
-    `fingerprint` is a sha256 hex digest over images, labels and class names (see `benchkit.preparation`).
+    `fingerprint` is a sha256 hex digest over images, labels and class names (see `benchkit.preparation`). `notes` are
+    sentences that reports repeat, for example that the set is only a part of the published one.
     """
 
     train: Split
@@ -113,6 +114,7 @@ class Splits:
     licence: str
     citation: str
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,221 @@
+"""`benchkit data`: which data sets are there and prepared, preparing them, importing files, and checking them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchkit.cli.printing import cell, console, line, print_facts, print_json, print_note, print_table
+from benchkit.errors import BenchkitError, DataError, PluginError
+from benchkit.registry import Registry
+
+if TYPE_CHECKING:
+    from benchkit.manifest import Manifest
+
+app = typer.Typer(no_args_is_help=True, help="List, prepare, import and verify data sets.")
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Return the data sets whose names start with `incomplete`."""
+    return [name for name in Registry.installed().names("datasets") if name.startswith(incomplete)]
+
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", autocompletion=complete_dataset, help="A data set, for example cifar10.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Give the data set an option; repeatable.")
+]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Prepare again, even if it is prepared already.")]
+
+
+@app.command("list")
+def list_data(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the data sets of all plugins, and which of them are prepared."""
+    from benchkit.preparation import data_root, prepared_folders
+
+    rows = _rows(Registry.installed().names("datasets"), prepared_folders(data_root()))
+    if json:
+        print_json({"root": str(data_root()), "datasets": rows})
+        return
+    print_table(
+        ("data set", "state", "train", "val", "test", "classes", "size", "fingerprint", "options"), _cells(rows)
+    )
+    print_note(f"prepared data live in {data_root()} (BENCHKIT_DATA chooses another place)")
+
+
+@app.command("prepare")
+def prepare_data(name: NameArgument, settings: SetOption = None, replace: ReplaceOption = False) -> None:
+    """Prepare a data set; download it first where it has to be."""
+    _prepare(name, _given(settings), replace=replace)
+
+
+@app.command("import")
+def import_data(
+    name: NameArgument,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, or a tar, tar.gz or zip archive.")],
+    partial: Annotated[bool, typer.Option("--partial", help="Accept a part of the published set; noted.")] = False,
+    settings: SetOption = None,
+    replace: ReplaceOption = False,
+) -> None:
+    """Prepare a data set from files that you have: torchvision's layout, or class folders of images."""
+    given = {**_given(settings), "source": str(path.expanduser().resolve())}
+    _prepare(name, {**given, "partial": True} if partial else given, replace=replace)
+
+
+@app.command("verify")
+def verify_data(name: NameArgument) -> None:
+    """Read every byte of a prepared data set and compare its fingerprint; exit with 2 if it is damaged."""
+    from benchkit.preparation import data_root, prepared_folders, verify
+
+    plain = Registry.installed().find("datasets", name).name
+    folders = [folder for folder in prepared_folders(data_root()) if _is_of(folder, plain)]
+    if not folders:
+        raise DataError(f"{plain} is not prepared in {data_root()}", hint=f"run `benchkit data prepare {plain}`")
+    problems = []
+    for folder in folders:
+        try:
+            manifest = verify(folder)
+        except DataError as error:
+            problems += [error.what, *error.problems]
+        else:
+            print_facts({"whole": folder, "sha256": manifest.fingerprint})
+    if problems:
+        raise DataError(f"{plain} is damaged", problems=problems, hint="prepare or import it again with --replace")
+
+
+def _prepare(name: str, given: Mapping[str, Any], *, replace: bool) -> None:
+    from benchkit.options import bind_options, options_of
+    from benchkit.preparation import data_root, find_prepared, replacing
+
+    plugin: Any = Registry.installed().load("datasets", name)
+    options = options_of(plugin, "datasets")
+    if "source" in given and "source" not in {option.name for option in options}:
+        raise PluginError(f"{name} takes no files of yours", hint=f"run `benchkit data prepare {name}`")
+    bound = bind_options(options, given)
+    found = None if replace else find_prepared(plugin, data_root(), bound)
+    if found is not None:
+        unread = "source" in given and "source" not in found.options
+        print_note(f"{name} is prepared already{'; PATH was not read' * unread}. Use --replace to prepare it again.")
+    else:
+        with _shown_progress(), replacing() if replace else nullcontext():
+            plugin(data_root(), **bound)
+        found = find_prepared(plugin, data_root(), bound)
+    if found is None:
+        print_note(f"{name} does not keep prepared data; nothing is stored")
+    else:
+        _print_manifest(found)
+
+
+def _given(settings: Sequence[str] | None) -> dict[str, Any]:
+    from benchkit.overrides import parse_value
+
+    given = {}
+    for setting in settings or ():
+        option, equals, text = setting.partition("=")
+        if not equals or not option:
+            raise PluginError(f"--set {setting}: expected OPTION=VALUE, for example size=64")
+        given[option] = parse_value(text)
+    return given
+
+
+def _is_of(folder: Path, name: str) -> bool:
+    """Return whether a prepared folder belongs to a data set, told by its path so that damaged ones count too."""
+    head, _, tail = folder.name.rpartition("-")
+    return folder.name == name or (head == name and len(tail) == 12)
+
+
+def _rows(names: Sequence[str], folders: Mapping[Path, Manifest | DataError]) -> list[dict[str, Any]]:
+    known = {name: [folder for folder in folders if _is_of(folder, name)] for name in names}
+    claimed = {folder for found in known.values() for folder in found}
+    others = [_row(folder.name, folder, found) for folder, found in folders.items() if folder not in claimed]
+    rows = []
+    for name, found in known.items():
+        rows += [_row(name, folder, folders[folder]) for folder in found] or [{"name": name, "state": "not prepared"}]
+    return rows + [{**row, "note": "no installed plugin has this name"} for row in others]
+
+
+def _row(name: str, folder: Path, found: Manifest | DataError) -> dict[str, Any]:
+    if isinstance(found, BenchkitError):
+        return {"name": name, "state": "damaged", "folder": str(folder), "problem": str(found)}
+    return {
+        "name": name,
+        "state": "prepared",
+        "folder": str(folder),
+        "counts": {split: part.count for split, part in found.splits.items()},
+        "image_shape": list(found.splits["train"].shape),
+        "classes": len(found.class_names),
+        "bytes": found.bytes,
+        "fingerprint": found.fingerprint,
+        "options": dict(found.options),
+        "notes": list(found.notes),
+    }
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[object]]:
+    styles = {"prepared": "green", "damaged": "bold red"}
+    for row in rows:
+        counts = row.get("counts", {})
+        options = row.get("options", {})
+        yield (
+            row["name"],
+            cell(row["state"], styles.get(row["state"], "dim")),
+            *(f"{counts[split]:,}" if split in counts else "" for split in ("train", "val", "test")),
+            row.get("classes", ""),
+            _size(row["bytes"]) if "bytes" in row else "",
+            row.get("fingerprint", "")[:12],
+            line(" ".join(f"{key}={value}" for key, value in options.items()) or row.get("problem", "")),
+        )
+
+
+def _print_manifest(manifest: Manifest) -> None:
+    from benchkit.preparation import data_root, prepared_folder
+
+    height, width, channels = manifest.splits["train"].shape
+    print_facts(
+        {
+            "data set": manifest.name,
+            "folder": prepared_folder(data_root(), manifest.name, manifest.options),
+            "images": ", ".join(f"{part.count:,} {split}" for split, part in manifest.splits.items()),
+            "shape": f"{height} x {width} pixels, {channels} channel{'s' * (channels > 1)}",
+            "classes": len(manifest.class_names),
+            "size": _size(manifest.bytes),
+            "sha256": manifest.fingerprint,
+            "licence": manifest.licence,
+            "citation": manifest.citation,
+            "notes": "\n".join(manifest.notes),
+        }
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+@contextmanager
+def _shown_progress() -> Iterator[None]:
+    """Show progress on stderr: a bar on a terminal, else a line now and then."""
+    from benchkit.preparation import listening, progress_lines
+
+    target = console(stderr=True)
+    if not target.is_terminal:
+        with listening(progress_lines(print_note)):
+            yield
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=target, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(done: int, total: int, what: str) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(line(what), total=None)
+            bars.update(tasks[what], completed=done, total=total or None)
+
+        with listening(show):
+            yield

@@ -1,0 +1,181 @@
+"""What lies beside prepared arrays: where they come from, what they hold, and how to tell that they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchkit.errors import DataError
+from benchkit.protocols import Split, Splits
+
+FORMAT = 1
+"""The version of the layout of a prepared folder."""
+FILE_NAME = "manifest.json"
+SPLIT_NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitManifest:
+    """One split as prepared: image count and shape (H, W, C), images per class, and the sizes of its files in bytes."""
+
+    count: int
+    shape: tuple[int, int, int]
+    class_counts: tuple[int, ...]
+    image_bytes: int
+    label_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A prepared data set in words and numbers; reading it opens no array.
+
+    `options` are those that determine the content. `origin` names what it was made from, where that can change.
+    `notes` are sentences that a report must repeat, for example that the set is only a part of the published one.
+    `fingerprint` is sha256 over images, labels and class names of all splits (see `fingerprint_of`).
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    splits: Mapping[str, SplitManifest]
+    class_names: tuple[str, ...]
+    licence: str
+    citation: str
+    fingerprint: str
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+    format: int = FORMAT
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of all arrays on disk."""
+        return sum(split.image_bytes + split.label_bytes for split in self.splits.values())
+
+
+def image_file(folder: Path, split: str) -> Path:
+    """Return the path of a split's images, uint8 (N, H, W, C)."""
+    return folder / f"{split}-images.npy"
+
+
+def label_file(folder: Path, split: str) -> Path:
+    """Return the path of a split's labels, int64 (N,)."""
+    return folder / f"{split}-labels.npy"
+
+
+def write_manifest(manifest: Manifest, file: Path) -> None:
+    """Write the manifest as JSON."""
+    file.write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a prepared folder, None when there is no such folder.
+
+    Raises:
+        DataError: the folder has no manifest that this version can read.
+    """
+    file = folder / FILE_NAME
+    if not folder.exists():
+        return None
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            raise DataError(
+                f"{folder} was prepared by another version of benchkit (layout {raw['format']}, not {FORMAT})",
+                hint=_AGAIN,
+            )
+        splits = {name: SplitManifest(**_tuples(split)) for name, split in raw.pop("splits").items()}
+        if not {"train", "test"} <= splits.keys() <= set(SPLIT_NAMES):
+            raise ValueError(f"splits {sorted(splits)}, expected train, test and perhaps val")
+        in_order = {name: splits[name] for name in SPLIT_NAMES if name in splits}
+        return Manifest(splits=in_order, **_tuples(raw))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} exists but is no prepared data set: it has no {FILE_NAME}",
+            hint="move the folder away, or choose another data root with the environment variable BENCHKIT_DATA",
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} cannot be read: {error}", hint=_AGAIN) from error
+
+
+def open_splits(folder: Path, manifest: Manifest) -> Splits:
+    """Return the prepared splits, memory-mapped, after a check of sizes, shapes and types that reads no pixels.
+
+    The maps are copy-on-write: writing to an array changes neither the files nor what other processes see.
+
+    Raises:
+        DataError: files are missing or do not fit the manifest; all are named.
+    """
+    problems: list[str] = []
+    splits = {name: _open_split(folder, name, split, problems) for name, split in manifest.splits.items()}
+    if problems:
+        raise DataError(f"the prepared data set in {folder} is damaged", problems=problems, hint=_AGAIN)
+    return Splits(
+        train=splits["train"],
+        test=splits["test"],
+        val=splits.get("val"),
+        class_names=manifest.class_names,
+        licence=manifest.licence,
+        citation=manifest.citation,
+        fingerprint=manifest.fingerprint,
+        notes=manifest.notes,
+    )
+
+
+def fingerprint_of(splits: Splits) -> str:
+    """Return the sha256 hex digest of a data set's content.
+
+    Hashed in this order: the class names as JSON; then for train, val and test, where present, the split's name, the
+    shape of its images, its images and its labels (little-endian int64), in the order in which they are served.
+    """
+    digest = hashlib.sha256(json.dumps(list(splits.class_names), ensure_ascii=False).encode())
+    for name in SPLIT_NAMES:
+        split: Split | None = getattr(splits, name)
+        if split is None:
+            continue
+        digest.update(f"\n{name} {'x'.join(str(n) for n in split.images.shape)}\n".encode())
+        step = max(1, (8 << 20) // max(1, split.images[:1].nbytes))
+        for start in range(0, len(split.images), step):
+            digest.update(split.images[start : start + step].tobytes())
+        digest.update(split.labels.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+_AGAIN = (
+    "prepare or import it again: `benchkit data prepare NAME --replace` or `benchkit data import NAME PATH --replace`"
+)
+
+
+def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+
+
+def _open_split(folder: Path, name: str, expected: SplitManifest, problems: list[str]) -> Split:
+    count = expected.count
+    images = _open_array(
+        image_file(folder, name), np.dtype(np.uint8), (count, *expected.shape), expected.image_bytes, problems
+    )
+    labels = _open_array(label_file(folder, name), np.dtype(np.int64), (count,), expected.label_bytes, problems)
+    return Split(images=images, labels=labels)
+
+
+def _open_array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...], size: int, problems: list[str]) -> np.ndarray:
+    nothing = np.empty(0, dtype)
+    try:
+        found = file.stat().st_size
+        if found != size:
+            problems.append(f"{file.name}: {found:,} bytes, expected {size:,}")
+            return nothing
+        array: np.ndarray = np.load(file, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        problems.append(f"{file.name}: {error}")
+        return nothing
+    if array.dtype != dtype or array.shape != shape:
+        problems.append(f"{file.name}: {array.dtype} {array.shape}, expected {dtype} {shape}")
+        return nothing
+    return array

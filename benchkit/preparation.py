@@ -1,0 +1,320 @@
+"""Preparing a data set once, atomically, and serving it memory-mapped ever after: what authors of data sets use.
+
+    def stripes(root: Path, *, n: int = 100) -> Splits:
+        def build(draft: Draft) -> About:
+            for split in ("train", "test"):
+                draft.write(split, images=..., labels=...)
+            return About(class_names=("across", "down"), licence="CC0-1.0", citation="...")
+
+        return prepare(root, "stripes", build, options={"n": n})
+
+A prepared folder is `root/NAME`, or `root/NAME-<hash of the options>`. It appears by one rename when it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from benchkit.archives import unpacked
+from benchkit.decoding import IMAGE_SUFFIXES, Decoded, decode_images, image_sizes, pixel_digests
+from benchkit.draft import About, Draft
+from benchkit.errors import DataError
+from benchkit.importing import ClassFolders, find_class_folders, listing_digest
+from benchkit.manifest import (
+    FILE_NAME,
+    Manifest,
+    SplitManifest,
+    fingerprint_of,
+    open_splits,
+    read_manifest,
+    write_manifest,
+)
+from benchkit.progress import Progress, listening, progress_lines, report_progress
+from benchkit.protocols import Splits
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "About",
+    "ClassFolders",
+    "Decoded",
+    "Draft",
+    "Manifest",
+    "NotPrepared",
+    "Progress",
+    "SplitManifest",
+    "data_root",
+    "decode_images",
+    "find_class_folders",
+    "find_prepared",
+    "fingerprint_of",
+    "image_sizes",
+    "listed",
+    "listening",
+    "listing_digest",
+    "pixel_digests",
+    "prepare",
+    "prepared_folder",
+    "prepared_folders",
+    "prepared_manifest",
+    "progress_lines",
+    "replacing",
+    "report_progress",
+    "unpacked",
+    "verify",
+]
+
+Build = Callable[[Draft], About]
+"""Writes all splits into a draft and says what the data set is."""
+
+
+class NotPrepared(DataError):
+    """The data set is not prepared, and the call was not allowed to prepare it."""
+
+
+@dataclass(slots=True)
+class _Scope:
+    """What `prepare` may do in this thread of execution, and which manifests it served."""
+
+    mode: Literal["prepare", "look-up", "replace"] = "prepare"
+    served: list[Manifest] = field(default_factory=list)
+
+
+_scope: ContextVar[_Scope | None] = ContextVar("benchkit_preparation", default=None)
+
+
+def data_root() -> Path:
+    """Return where prepared data live.
+
+    `BENCHKIT_DATA`, else `$XDG_CACHE_HOME/benchkit`, else `~/.cache/benchkit`. The folder need not exist.
+    """
+    chosen = os.environ.get("BENCHKIT_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "benchkit"
+
+
+def prepare(
+    root: Path, name: str, build: Build, *, options: Mapping[str, Any] | None = None, origin: str = ""
+) -> Splits:
+    """Return the prepared data set, calling `build` once if there is none; a later call opens it without torch.
+
+    `build` fills a temporary folder, which becomes the prepared one in a single rename once everything is on disk:
+    whoever is killed half-way leaves nothing that could be served, and the next call starts over. Processes that
+    prepare the same set wait for one another and the work is done once. `options` are those that determine the content
+    (JSON values). `origin`, where not empty, names what the set is made from; when it differs from that of the
+    prepared one, the set is prepared again.
+
+    Raises:
+        DataError: the prepared folder is damaged, or what `build` wrote is no data set.
+    """
+    folder = prepared_folder(root, name, options or {})
+    scope = _scope.get() or _Scope()
+    found = None if scope.mode == "replace" else _current(folder, origin)
+    if found is None and scope.mode == "look-up":
+        raise NotPrepared(f"{name} is not prepared in {root}", hint=f"run `benchkit data prepare {name}`")
+    if found is None:
+        with _locked(root, folder, name):
+            found = None if scope.mode == "replace" else _current(folder, origin)
+            if found is None:
+                found = _build(folder, name, build, options or {}, origin)
+    scope.served.append(found)
+    return open_splits(folder, found)
+
+
+def prepared_manifest(root: Path, name: str, options: Mapping[str, Any] | None = None) -> Manifest | None:
+    """Return the manifest of a prepared set, None when it is not prepared. `options` are those given to `prepare`.
+
+    Raises:
+        DataError: the folder is there but cannot be used.
+    """
+    return read_manifest(prepared_folder(root, name, options or {}))
+
+
+def find_prepared(plugin: Callable[..., Splits], root: Path, options: Mapping[str, Any]) -> Manifest | None:
+    """Return the manifest of what `plugin(root, **options)` would serve, None where it would have to prepare first.
+
+    The plugin is called, but `prepare` does not build inside this call. None also for a plugin that does not use
+    `prepare`.
+
+    Raises:
+        DataError: the prepared data are damaged, or the plugin refuses the options.
+    """
+    with _mode("look-up") as scope:
+        try:
+            splits = plugin(root, **options)
+        except NotPrepared:
+            return None
+    return next((found for found in reversed(scope.served) if found.fingerprint == splits.fingerprint), None)
+
+
+def prepared_folders(root: Path) -> dict[Path, Manifest | DataError]:
+    """Return every prepared folder below `root` in name order, with its manifest or why that cannot be read."""
+    found: dict[Path, Manifest | DataError] = {}
+    for file in sorted(root.glob(f"[!.]*/{FILE_NAME}")):
+        try:
+            manifest = read_manifest(file.parent)
+        except DataError as error:
+            found[file.parent] = error
+        else:
+            if manifest is not None:
+                found[file.parent] = manifest
+    return found
+
+
+def verify(folder: Path) -> Manifest:
+    """Return the manifest of a prepared folder after reading every byte and comparing the fingerprint.
+
+    Raises:
+        DataError: the folder is not there, or its content is not what was prepared.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise NotPrepared(f"{folder} does not exist")
+    found = fingerprint_of(open_splits(folder, manifest))
+    if found != manifest.fingerprint:
+        raise DataError(
+            f"the prepared data set in {folder} is damaged: sha256 {found[:12]}, expected {manifest.fingerprint[:12]}",
+            hint="prepare or import it again with --replace",
+        )
+    return manifest
+
+
+def listed(problems: Sequence[str], limit: int = 20) -> list[str]:
+    """Return the first `limit` problems, and a line with the number of the others."""
+    rest = len(problems) - limit
+    return [*problems[:limit], *([f"and {rest:,} more"] if rest > 0 else [])]
+
+
+@contextmanager
+def replacing() -> Iterator[None]:
+    """Let the outermost `prepare` in the block build anew; the old folder is served until the new one is complete."""
+    with _mode("replace"):
+        yield
+
+
+@contextmanager
+def _mode(mode: Literal["prepare", "look-up", "replace"]) -> Iterator[_Scope]:
+    scope = _Scope(mode)
+    token = _scope.set(scope)
+    try:
+        yield scope
+    finally:
+        _scope.reset(token)
+
+
+def prepared_folder(root: Path, name: str, options: Mapping[str, Any]) -> Path:
+    """Return where `prepare` puts a data set; `options` are those given to it."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise DataError(f"{name!r} cannot name a data set", hint="lower-case letters, digits and hyphens")
+    if not options:
+        return root / name
+    text = json.dumps(dict(options), sort_keys=True, default=str)
+    return root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _current(folder: Path, origin: str) -> Manifest | None:
+    manifest = read_manifest(folder)
+    return None if manifest is None or (origin and manifest.origin != origin) else manifest
+
+
+@contextmanager
+def _locked(root: Path, folder: Path, name: str) -> Iterator[None]:
+    try:
+        (root / ".locks").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the data root {root} cannot be written: {error}", hint="choose another one with BENCHKIT_DATA"
+        ) from error
+    lock = FileLock(root / ".locks" / f"{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report_progress(0, 0, f"waiting for another process that prepares {name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(folder: Path, name: str, build: Build, options: Mapping[str, Any], origin: str) -> Manifest:
+    # Under the lock these can only be what a killed process left.
+    temporary, old = folder.with_name(f".{folder.name}.preparing"), folder.with_name(f".{folder.name}.old")
+    for leftover in (temporary, old):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    temporary.mkdir(parents=True)
+    try:
+        manifest = _fill(Draft(temporary), name, build, options, origin)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        _sync(folder.parent)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for leftover in (temporary, old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+    return manifest
+
+
+def _fill(draft: Draft, name: str, build: Build, options: Mapping[str, Any], origin: str) -> Manifest:
+    with _mode("prepare"):
+        about = build(draft)
+    shutil.rmtree(draft.scratch)
+    splits = draft.checked(about)
+    manifest = Manifest(
+        name=name,
+        options=dict(options),
+        origin=origin,
+        splits=splits,
+        class_names=tuple(about.class_names),
+        licence=about.licence,
+        citation=about.citation,
+        notes=tuple(about.notes),
+        fingerprint=fingerprint_of(draft.served(about, splits)),
+        made_with=_versions(),
+    )
+    for file in sorted(draft.folder.iterdir()):
+        _sync(file)
+    write_manifest(manifest, draft.folder / FILE_NAME)
+    _sync(draft.folder / FILE_NAME)
+    _sync(draft.folder)
+    return manifest
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _versions() -> dict[str, str]:
+    import PIL
+
+    import benchkit
+
+    return {
+        "benchkit": benchkit.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "python": platform.python_version(),
+    }

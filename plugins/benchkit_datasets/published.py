@@ -1,0 +1,175 @@
+"""Data sets that everybody knows: fixed classes, counts and content, from whatever layout the user has."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchkit import DataError, Splits
+from benchkit.preparation import (
+    About,
+    Draft,
+    decode_images,
+    find_class_folders,
+    listed,
+    pixel_digests,
+    prepare,
+    report_progress,
+    unpacked,
+)
+
+Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""By split: images uint8 (N, H, W, C) and labels int64 (N,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What is known of a data set before anybody has it.
+
+    `class_counts` are images per class in label order, by split. `content` is `content_digest` of each split of the
+    original. `read` returns the arrays from torchvision's layout, None when a folder does not hold it; `download`
+    fetches the original into a folder and returns where it lies.
+    """
+
+    name: str
+    title: str
+    class_names: tuple[str, ...]
+    class_counts: Mapping[str, tuple[int, ...]]
+    shape: tuple[int, int, int]
+    content: Mapping[str, str]
+    licence: str
+    citation: str
+    read: Callable[[Path], Arrays | None]
+    download: Callable[[Path], Path]
+
+
+def serve(published: Published, root: Path, source: Path | None, *, partial: bool) -> Splits:
+    """Return the prepared set, from `source` (folder or archive) or a download when it is not prepared yet.
+
+    Images are stored in the order of the SHA-256 of their pixels, so that the same images give the same arrays and the
+    same fingerprint whatever layout they came in, and any leading part is a random sample.
+
+    Raises:
+        DataError: the files are not the whole set (with `partial`: hold other classes or too many images).
+    """
+
+    def build(draft: Draft) -> About:
+        with unpacked(Path(source) if source else published.download(draft.scratch), draft.scratch) as folder:
+            arrays = published.read(folder) or _from_class_folders(published, folder)
+        _check(published, arrays, partial=partial)
+        digests = {split: pixel_digests(images) for split, (images, _) in arrays.items()}
+        for split, (images, labels) in arrays.items():
+            report_progress(0, 0, f"writing {published.name} {split}")
+            write_in_order(draft, split, images, labels, canonical_order(digests[split], labels))
+        return About(
+            class_names=published.class_names,
+            licence=published.licence,
+            citation=published.citation,
+            notes=_notes(published, arrays, digests),
+        )
+
+    return prepare(Path(root), published.name, build)
+
+
+def canonical_order(digests: Sequence[bytes], labels: np.ndarray) -> np.ndarray:
+    """Return the indices (N,) that sort images by the SHA-256 of their pixels, then by label."""
+    return np.array(sorted(range(len(digests)), key=lambda i: (digests[i], int(labels[i]))), dtype=np.int64)
+
+
+def write_in_order(draft: Draft, split: str, images: np.ndarray, labels: np.ndarray, order: np.ndarray) -> None:
+    """Write `images[order]` and `labels[order]` without a second copy of the images in memory."""
+    height, width, channels = images.shape[1:]
+    out = draft.allocate(split, labels[order], (height, width, channels))
+    for start in range(0, len(order), 4096):
+        out[start : start + 4096] = images[order[start : start + 4096]]
+
+
+def content_digest(digests: Sequence[bytes], labels: np.ndarray) -> str:
+    """Return a sha256 hex digest over the pairs of pixel digest and label, in canonical order."""
+    order = canonical_order(digests, labels)
+    return hashlib.sha256(b"".join(digests[i] + int(labels[i]).to_bytes(2, "little") for i in order)).hexdigest()
+
+
+def shared_images(train: Sequence[bytes], test: Sequence[bytes]) -> int:
+    """Return how many test images also occur, pixel for pixel, in train."""
+    known = set(train)
+    return sum(digest in known for digest in test)
+
+
+def _from_class_folders(published: Published, folder: Path) -> Arrays:
+    own = folder / published.name
+    found = find_class_folders(own if own.is_dir() else folder)
+    problems = [f"unknown class {name!r}" for name in found.class_names if name not in published.class_names] + [
+        f"class {name!r} is missing" for name in published.class_names if name not in found.class_names
+    ]
+    if set(found.splits) != {"train", "test"}:
+        problems.append(f"folders for the splits {', '.join(sorted(found.splits))}, expected train and test")
+    if problems:
+        raise DataError(
+            f"{found.folder} does not hold {published.title}",
+            problems=listed(problems),
+            hint=f"its classes are {', '.join(published.class_names[:12])}{' ...' * (len(published.class_names) > 12)}",
+        )
+    arrays = {}
+    for split in ("train", "test"):
+        files = found.files(split)
+        images = np.empty((len(files), *published.shape), np.uint8)
+        decoded = decode_images(files, images, what=f"decoding {published.name} {split}")
+        problems += decoded.problems
+        named = np.array([published.class_names.index(name) for name in found.class_names], dtype=np.int64)
+        arrays[split] = (images, named[found.labels(split)])
+    if problems:
+        raise DataError(f"{len(problems):,} images cannot be used", problems=listed(problems))
+    return arrays
+
+
+def _check(published: Published, arrays: Arrays, *, partial: bool) -> None:
+    problems, missing = [], []
+    for split, expected in published.class_counts.items():
+        labels = arrays[split][1]
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(expected):
+            problems.append(f"{split}: labels {labels.min()}..{labels.max()}, expected 0..{len(expected) - 1}")
+            continue
+        counts = np.bincount(labels, minlength=len(expected))
+        for name, count, full in zip(published.class_names, counts.tolist(), expected, strict=True):
+            line = f"{split}, class {name}: {count:,} images, expected {full:,}"
+            if count > full or count == 0:
+                problems.append(line)
+            elif count < full:
+                missing.append(line)
+    if problems or (missing and not partial):
+        totals = ", ".join(f"{len(arrays[s][1]):,} {s} images" for s in published.class_counts)
+        wanted = ", ".join(f"{sum(counts):,} {s} images" for s, counts in published.class_counts.items())
+        raise DataError(
+            f"this is not {published.title}: found {totals}, expected {wanted}",
+            problems=listed(problems + missing),
+            hint=""
+            if problems
+            else "to import a part of the set on purpose, use --partial (it will be noted in reports)",
+        )
+
+
+def _notes(published: Published, arrays: Arrays, digests: Mapping[str, Sequence[bytes]]) -> list[str]:
+    notes = []
+    found = {split: len(labels) for split, (_, labels) in arrays.items()}
+    full = {split: sum(counts) for split, counts in published.class_counts.items()}
+    if found != full:
+        parts = " and ".join(f"{found[s]:,} of the {full[s]:,} {s} images" for s in full)
+        notes.append(f"This is only a part of {published.title}: {parts}.")
+    else:
+        changed = [s for s, (_, labels) in arrays.items() if content_digest(digests[s], labels) != published.content[s]]
+        if changed:
+            notes.append(
+                f"The images or labels of {' and '.join(changed)} differ from the published {published.title}."
+            )
+    shared = shared_images(digests["train"], digests["test"])
+    if shared:
+        notes.append(
+            f"{shared:,} of the {found['test']:,} test images also {'occurs' if shared == 1 else 'occur'} among the "
+            f"training images, pixel for pixel{', as published' * (len(notes) == 0)}."
+        )
+    return notes

@@ -1,0 +1,70 @@
+"""Several processes that prepare the same data set, and processes that are killed while they do."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchkit.preparation import prepared_folders, prepared_manifest, verify
+
+SLOW = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from benchkit.preparation import About, Draft, prepare
+
+def build(draft):
+    with open(sys.argv[2], "a") as log:
+        log.write("build\\n")
+    for seed, split in enumerate(("train", "test")):
+        images = draft.allocate(split, np.arange(64) % 2, (16, 16, 3))
+        for row in range(64):
+            images[row] = np.random.default_rng([seed, row]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            time.sleep(0.005)
+    return About(class_names=("a", "b"), licence="", citation="")
+
+print(prepare(Path(sys.argv[1]), "slow", build).fingerprint)
+"""
+
+
+def start(root: Path, log: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", SLOW, str(root), str(log)], stdout=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return output.strip()
+
+
+def test_processes_prepare_the_same_set_once(tmp_path: Path) -> None:
+    processes = [start(tmp_path / "data", tmp_path / "log") for _ in range(3)]
+    fingerprints = {finish(process) for process in processes}
+    assert len(fingerprints) == 1
+    assert (tmp_path / "log").read_text() == "build\n"
+
+
+def test_killed_half_way_it_starts_over(tmp_path: Path) -> None:
+    expected = finish(start(tmp_path / "whole", tmp_path / "log"))
+    root, moments = tmp_path / "data", random.Random(3)
+    killed = 0
+    for _ in range(5):
+        process = start(root, tmp_path / "log")
+        while not (root / ".slow.preparing").exists():
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0.0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += not (root / "slow").exists()
+    assert killed == 5
+    assert (root / ".slow.preparing").exists()
+    assert prepared_manifest(root, "slow") is None
+    assert prepared_folders(root) == {}
+    assert finish(start(root, tmp_path / "log")) == expected
+    assert verify(root / "slow").fingerprint == expected
+    assert {path.name for path in root.iterdir()} == {".locks", "slow"}
