@@ -1,0 +1,58 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchkit import Range, card
+from benchkit_norms.planes import check_maps, statistics_dtype
+from benchkit_norms.running import Running
+from benchkit_norms.standardize import by_channel, standardize
+
+
+@card(
+    title="Batch normalisation",
+    summary="Each channel gets mean 0 and variance 1 over the batch; running averages stand in for it in evaluation.",
+    reference="S. Ioffe and C. Szegedy, Batch Normalization: Accelerating Deep Network Training by Reducing Internal "
+    "Covariate Shift, ICML 2015",
+    url="https://arxiv.org/abs/1502.03167",
+    ranges={"eps": Range(low=1e-8, high=1e-2, log=True), "momentum": Range(low=0.001, high=1.0, log=True)},
+)
+class BatchNorm(Running):
+    """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and biased variance over N, H, W of one channel.
+
+    In evaluation mean and variance are the running ones. State dicts of `nn.BatchNorm2d` load, and back. Where a
+    channel has a single value in training (a batch of one, 1x1 maps) the output is the bias.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_channels, eps, momentum, affine, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
+        check_maps(x, self.num_channels)
+        return self._by_batch(x) if self.training else self._by_running(x)
+
+    def _by_batch(self, x: Tensor) -> Tensor:
+        output, mean, variance = standardize(x, self.weight, self.bias, None, self.eps)
+        self.track(mean, variance, x.numel() // self.num_channels)
+        return output
+
+    def _by_running(self, x: Tensor) -> Tensor:
+        scale = torch.rsqrt(self.running_var.to(statistics_dtype(x)) + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -self.running_mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias
+        return torch.addcmul(by_channel(shift), x, by_channel(scale)).to(x.dtype)

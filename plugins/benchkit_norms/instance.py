@@ -1,0 +1,42 @@
+"""Instance normalisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchkit import Range, card
+from benchkit_norms.per_channel import PerChannel
+from benchkit_norms.planes import check_maps
+from benchkit_norms.standardize import standardize
+
+
+@card(
+    title="Instance normalisation",
+    summary="Each channel of each image gets mean 0 and variance 1 over its own pixels; the batch plays no part.",
+    reference="D. Ulyanov, A. Vedaldi and V. Lempitsky, Instance Normalization: The Missing Ingredient for Fast "
+    "Stylization, 2016",
+    url="https://arxiv.org/abs/1607.08022",
+    ranges={"eps": Range(low=1e-8, high=1e-2, log=True)},
+)
+class InstanceNorm(PerChannel):
+    """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and biased variance over H, W of one channel of one image.
+
+    Training and evaluation are the same. On 1x1 maps every value is its own mean, so that the output is the bias.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_channels, eps, affine, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
+        check_maps(x, self.num_channels)
+        return standardize(x, self.weight, self.bias, self.num_channels, self.eps).output

@@ -1,0 +1,43 @@
+"""Layer normalisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchkit import Range, card
+from benchkit_norms.per_channel import PerChannel
+from benchkit_norms.planes import check_maps
+from benchkit_norms.standardize import standardize
+
+
+@card(
+    title="Layer normalisation",
+    summary="Each image gets mean 0 and variance 1 over all its channels and pixels; the batch plays no part.",
+    reference="J. L. Ba, J. R. Kiros and G. E. Hinton, Layer Normalization, 2016",
+    url="https://arxiv.org/abs/1607.06450",
+    ranges={"eps": Range(low=1e-8, high=1e-2, log=True)},
+)
+class LayerNorm(PerChannel):
+    """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and biased variance over C, H, W of one image.
+
+    The paper's statistics over all units of a layer, with its gain and bias shared along H and W, so that they do not
+    depend on the image size: group norm with one group (Wu and He 2018, section 3.1). This is not the per-pixel norm
+    over C alone that ConvNeXt calls LayerNorm2d. Training and evaluation are the same.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_channels, eps, affine, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
+        check_maps(x, self.num_channels)
+        return standardize(x, self.weight, self.bias, 1, self.eps).output

@@ -1,0 +1,102 @@
+"""Standardisation over sets of planes, forward and backward: what batch, instance, group and layer norm share.
+
+The planes of a set have one mean M and one variance V: those of a channel over the batch, or those of a group of
+channels within an image. From each plane's own mean m and variance v, with <.> the mean over a set,
+
+    M = <m>,  V = <v + (m - M)^2>,  y = weight (x - M) / sqrt(V + eps) + bias.
+
+With s = weight / sqrt(V + eps) and g the gradient with respect to y, the chain rule gives
+
+    dx = s g - <s g> - (x - M) <s g (x - M)> / (V + eps),  dweight = sum g (x - M) / sqrt(V + eps),  dbias = sum g.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchkit_norms.planes import combine, gradient_sums, plane_moments, scale_shift, widened
+
+
+class Standardized(NamedTuple):
+    """The result (N, C, H, W) in the input's dtype; mean and biased variance, (1 or N, C, 1, 1), float32 or wider."""
+
+    output: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def standardize(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int | None, eps: float) -> Standardized:
+    """Return x (N, C, H, W) with mean 0 and variance 1 over each set of planes, times weight (C) plus bias (C).
+
+    `groups` None makes one set of each channel over the batch; otherwise each image's channels make that many equal
+    sets. Mean and variance carry no gradient of their own. The backward pass has no derivative in turn.
+    """
+    return Standardized(*_Standardize.apply(x, weight, bias, groups, eps))
+
+
+def over_set(planes: Tensor, groups: int) -> Tensor:
+    """Return the mean of (N, C, 1, 1) plane values over each of an image's `groups` groups, (N, C, 1, 1)."""
+    count, channels = planes.shape[:2]
+    if groups == channels:
+        return planes
+    grouped = planes.view(count, groups, channels // groups)
+    return grouped.mean(2, keepdim=True).expand_as(grouped).reshape(count, channels, 1, 1)
+
+
+def by_channel(vector: Tensor) -> Tensor:
+    """Return a vector (C) as (1, C, 1, 1)."""
+    return vector.view(1, -1, 1, 1)
+
+
+def pooled_moments(mean: Tensor, variance: Tensor, groups: int | None) -> tuple[Tensor, Tensor]:
+    """Return the mean and the variance of each set, (1, C, 1, 1) or (N, C, 1, 1), from those of its planes."""
+    if groups == mean.shape[1]:
+        return mean, variance
+    pooled = mean.mean(0, keepdim=True) if groups is None else over_set(mean, groups)
+    offset = mean - pooled
+    total = torch.addcmul(variance, offset, offset)
+    return pooled, total.mean(0, keepdim=True) if groups is None else over_set(total, groups)
+
+
+class _Standardize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wide = widened(x)
+        mean, variance = pooled_moments(*plane_moments(wide), groups)
+        inverse = torch.rsqrt(variance + eps)
+        scale = inverse if weight is None else inverse * by_channel(weight)
+        shift = -mean * scale if bias is None else torch.addcmul(by_channel(bias), mean, scale, value=-1)
+        ctx.save_for_backward(x, mean, inverse, scale)
+        ctx.groups = groups
+        ctx.affine = weight is not None, bias is not None
+        ctx.mark_non_differentiable(mean, variance)
+        return scale_shift(wide, scale, shift, x.dtype), mean, variance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        ctx: Any, grad: Tensor, _mean: Tensor | None, _variance: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+        x, mean, inverse, scale = ctx.saved_tensors
+        grad, wide = widened(grad), widened(x)
+        of_grad, of_product = gradient_sums(grad, wide, mean)
+        size, groups = x.shape[2] * x.shape[3], ctx.groups
+        if groups is None:
+            of_grad, of_product = of_grad.sum(0, keepdim=True), of_product.sum(0, keepdim=True)
+            size *= x.shape[0]
+        of_product = of_product * inverse
+        part = scale * (-1 / size)
+        if groups is None:
+            slope, shift = of_product * part * inverse, of_grad * part
+        else:
+            slope, shift = over_set(of_product * part, groups) * inverse, over_set(of_grad * part, groups)
+        shift = torch.addcmul(shift, mean, slope, value=-1)
+        d_x = combine(grad, scale, wide, slope, shift, x.dtype)
+        d_weight = of_product.sum((0, 2, 3)) if ctx.affine[0] else None
+        d_bias = of_grad.sum((0, 2, 3)) if ctx.affine[1] else None
+        return d_x, d_weight, d_bias, None, None

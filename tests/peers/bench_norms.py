@@ -1,0 +1,113 @@
+"""Time our norms beside the framework's own layers: one forward and backward pass in training, on this processor.
+
+    python tests/peers/bench_norms.py [--rounds 15] [--threads 1 2] [--compile]
+
+Both layers take turns within each round, so that a busy machine slows both; the table shows medians over rounds and
+the median of the rounds' ratios. bf16 rows run under autocast on bf16 maps, as a convolution hands them on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from benchkit_norms.batch import BatchNorm
+from benchkit_norms.batch_instance import BatchInstanceNorm
+from benchkit_norms.group import GroupNorm
+from benchkit_norms.instance import InstanceNorm
+from benchkit_norms.layer import LayerNorm
+from torch import nn
+
+SHAPES = ((128, 16, 32, 32), (128, 32, 16, 16), (128, 64, 8, 8), (8, 16, 32, 32))
+Step = Callable[[], None]
+
+
+class NativeBatchInstance(nn.Module):
+    """Batch-instance norm put together from the framework's two layers, as its authors' code does."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.batch = nn.BatchNorm2d(channels, affine=False)
+        self.instance = nn.InstanceNorm2d(channels)
+        self.weight = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.rho = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mixed = self.rho * self.batch(x) + (1 - self.rho) * self.instance(x)
+        return mixed * self.weight + self.bias
+
+
+def pairs(channels: int) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """Yield (name, ours, the framework's)."""
+    yield "bn", BatchNorm(channels), nn.BatchNorm2d(channels)
+    yield "in", InstanceNorm(channels), nn.InstanceNorm2d(channels, affine=True)
+    yield "gn (8)", GroupNorm(channels, groups=8), nn.GroupNorm(8, channels)
+    yield "ln", LayerNorm(channels), nn.GroupNorm(1, channels)
+    yield "bin", BatchInstanceNorm(channels), NativeBatchInstance(channels)
+
+
+def training_step(module: nn.Module, x: torch.Tensor, autocast: bool) -> Step:
+    """Return a function that runs one forward and backward pass, gradients freed first."""
+    x = x.detach().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        gradient = torch.randn_like(module(x))
+
+    def step() -> None:
+        x.grad = None
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = module(x)
+        y.backward(gradient)
+
+    return step
+
+
+def interleaved(ours: Step, theirs: Step, rounds: int) -> tuple[float, float, float]:
+    """Return the median microseconds of ours and theirs, and the median of the rounds' ratios ours / theirs."""
+    start = time.perf_counter()
+    for step in (ours, theirs, ours, theirs):
+        step()
+    repeats = max(1, round(0.08 / (time.perf_counter() - start)))
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for step, seconds in zip((ours, theirs), times, strict=True):
+            start = time.perf_counter()
+            for _ in range(repeats):
+                step()
+            seconds.append((time.perf_counter() - start) / repeats)
+    ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
+    return statistics.median(times[0]) * 1e6, statistics.median(times[1]) * 1e6, ratio
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--compile", action="store_true", help="compile both layers first")
+    parser.add_argument("--contiguous", action="store_true", help="maps in (N, C, H, W) order, not channels_last")
+    given = parser.parse_args()
+    layout = torch.contiguous_format if given.contiguous else torch.channels_last
+    print(f"torch {torch.__version__}, {'NCHW' if given.contiguous else 'channels_last'}, microseconds a step")
+    print(f"{'norm':8}{'shape':20}{'precision':11}{'threads':>7}{'ours':>9}{'torch':>9}{'ratio':>7}")
+    for threads in given.threads:
+        torch.set_num_threads(threads)
+        for autocast in (False, True):
+            for shape in SHAPES:
+                dtype = torch.bfloat16 if autocast else torch.float32
+                x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+                for name, ours, theirs in pairs(shape[1]):
+                    if given.compile:
+                        ours, theirs = torch.compile(ours), torch.compile(theirs)
+                    steps = training_step(ours, x, autocast), training_step(theirs, x, autocast)
+                    a, b, ratio = interleaved(*steps, given.rounds)
+                    words = "bf16" if autocast else "float32"
+                    print(f"{name:8}{shape!s:20}{words:11}{threads:7}{a:9.0f}{b:9.0f}{ratio:7.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
