@@ -1,0 +1,73 @@
+"""Random crop and horizontal flip of a whole batch at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchkit import Batch, Range, card
+from benchkit_regularizers.bounds import Bound, require
+
+
+def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, padding: int) -> Tensor:
+    """Return one window of each zero-padded image, at its top and left (N,) in 0..2 * padding, mirrored where true.
+
+    Images (N, C, H, W) keep their size, dtype and memory format. All pixels of the batch are fetched by one gather.
+    """
+    height, width = images.shape[2:]
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    across = torch.arange(width, device=images.device)
+    columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - across, across)
+    pixels = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
+    padded = functional.pad(images, (padding, padding, padding, padding))
+    if images.is_contiguous(memory_format=torch.channels_last):
+        return _gather_pixels(padded, pixels)
+    index = pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    return padded.flatten(2).gather(2, index).view(images.shape)
+
+
+def _gather_pixels(padded: Tensor, pixels: Tensor) -> Tensor:
+    """Return the pixels (N, H, W) of channels-last images, all channels of a pixel at once, channels last."""
+    count, channels, height, width = padded.shape
+    first = torch.arange(0, count * height * width, height * width, device=padded.device)
+    flat = padded.permute(0, 2, 3, 1).reshape(-1, channels)
+    chosen = flat.index_select(0, (pixels + first[:, None, None]).flatten())
+    return chosen.view(*pixels.shape, channels).permute(0, 3, 1, 2)
+
+
+@card(
+    title="Random crop and flip",
+    summary="Each image is padded with zeros, cropped back to its size at random, and mirrored at random.",
+    reference="K. He, X. Zhang, S. Ren and J. Sun, Deep Residual Learning for Image Recognition, CVPR 2016, "
+    "section 4.2",
+    url="https://arxiv.org/abs/1512.03385",
+    ranges={"padding": Range(low=0, high=8), "flip": Range(low=0.0, high=1.0)},
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropFlip:
+    """Crop from `padding` pixels of zeros on each side, and mirror left to right with probability `flip`.
+
+    Every image draws its own offsets, uniform over all (2 * padding + 1)^2 places, and its own flip.
+    """
+
+    padding: int = 4
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(
+            "crop-flip",
+            Bound(option="padding", value=self.padding, whole=True),
+            Bound(option="flip", value=self.flip, high=1.0),
+        )
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch with images cropped and flipped; with padding 0 and flip 0 the batch itself."""
+        if self.padding == 0 and self.flip == 0:
+            return batch
+        count, device = len(batch.images), batch.images.device
+        top, left = torch.randint(2 * self.padding + 1, (2, count), generator=generator, device=device)
+        mirrored = torch.rand(count, generator=generator, device=device) < self.flip
+        return replace(batch, images=crop(batch.images, top, left, mirrored, self.padding))

@@ -1,0 +1,63 @@
+"""Early stopping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from benchkit import Range, card
+from benchkit.results import EpochRecord
+from benchkit_regularizers.bounds import Bound, require
+
+METRICS = ("val.loss", "val.accuracy", "train.loss")
+
+
+def epochs_since_best(values: Sequence[float], min_delta: float) -> int:
+    """Return how many values follow the last one that fell by more than `min_delta` below all before it.
+
+    A value that is not finite is never an improvement.
+    """
+    best, since = math.inf, 0
+    for value in values:
+        improved = math.isfinite(value) and value < best - min_delta
+        best, since = (value, 0) if improved else (best, since + 1)
+    return since
+
+
+@card(
+    title="Early stopping",
+    summary="Training ends once a metric has not improved for a number of epochs.",
+    reference="L. Prechelt, Early Stopping - But When?, in Neural Networks: Tricks of the Trade, 1998",
+    url="https://doi.org/10.1007/3-540-49430-8_3",
+    ranges={"patience": Range(low=1, high=100), "min_delta": Range(low=0.0, high=0.1)},
+    choices={"metric": METRICS},
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStopping:
+    """Stop after `patience` epochs in a row without `metric` improving by more than `min_delta` on its best.
+
+    `metric` is val.loss, val.accuracy or train.loss: losses improve downwards, accuracy upwards.
+    """
+
+    patience: int = 10
+    metric: str = "val.loss"
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        near = "".join(f" (did you mean {name!r}?)" for name in get_close_matches(str(self.metric), METRICS, n=1))
+        wrong = f"metric = {self.metric!r}: expected one of {', '.join(METRICS)}{near}"
+        require(
+            "early-stopping",
+            Bound(option="patience", value=self.patience, low=1, whole=True),
+            Bound(option="min_delta", value=self.min_delta),
+            problems=() if self.metric in METRICS else (wrong,),
+        )
+
+    def stop(self, history: Sequence[EpochRecord]) -> bool:
+        """Return whether the last `patience` epochs brought no improvement."""
+        field = self.metric.replace(".", "_")
+        sign = -1.0 if self.metric.endswith("accuracy") else 1.0
+        values = [sign * float(getattr(record, field)) for record in history]
+        return epochs_since_best(values, self.min_delta) >= self.patience
