@@ -1,1 +1,5 @@
-"""The engine: one trial from data and settings to epoch records."""
+"""The training engine: one trial from data and settings to epoch records and scores.
+
+`run.build_run` makes a run, `fit.fit` yields its epochs, `finish.finish` scores what it learnt, `checkpoint` and
+`weights` keep it on disk. Each name is imported from its own module; only those modules import torch.
+"""

@@ -1,1 +1,1 @@
-"""The built-in models of benchkit, as plugins that use only benchkit's public names."""
+"""The built-in models: the ResNet of CIFAR, a multi-layer perceptron, and every model of timm."""

@@ -1,0 +1,164 @@
+"""Images on the device as uint8, and the batches made of them by whole-batch tensor operations: no DataLoader.
+
+Shapes: N images of a batch, M images stored, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchkit.protocols import Batch
+from benchkit.train.selection import Selected
+
+CHUNK = 4096
+"""Images that one pass over a data set handles at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet:
+    """Images of one split: `images` uint8 (M, H, W, C), of which `rows` int64 (N,) belong to it, `labels` int64 (N,).
+
+    On the CPU `images` is the data set's own memory (or memory map), shared by all processes that read it. On CUDA
+    it lies on the device, unless it would fill more than half of the free memory: then batches are copied over.
+    """
+
+    images: torch.Tensor
+    rows: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device on which batches arrive."""
+        return self.labels.device
+
+    def take(self, index: torch.Tensor) -> torch.Tensor:
+        """Return the images at `index`, int64 (N,) on the device, as uint8 (N, C, H, W) in channels-last memory."""
+        rows = self.rows.index_select(0, index.to(self.rows.device))
+        return self.images.index_select(0, rows).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+
+    def chunks(self, size: int) -> Iterator[torch.Tensor]:
+        """Yield all images in order, uint8 (N, C, H, W), `size` at a time."""
+        for index in torch.split(torch.arange(len(self), device=self.device), size):
+            yield self.take(index)
+
+
+def place(selected: Selected, device: torch.device) -> ImageSet:
+    """Return a split's selected images for use on `device`."""
+    labels = torch.from_numpy(np.ascontiguousarray(selected.labels)).to(device)
+    images = selected.split.images
+    if device.type != "cpu" and _fits(images.nbytes // len(images) * len(selected.rows), device):
+        resident = torch.from_numpy(np.array(images[selected.rows])).to(device)
+        return ImageSet(images=resident, rows=torch.arange(len(labels), device=device), labels=labels)
+    return ImageSet(images=_shared(images), rows=torch.from_numpy(selected.rows), labels=labels)
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] // 2
+
+
+def _shared(images: np.ndarray) -> torch.Tensor:
+    """Return a tensor on the array's own memory; nothing in the engine writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(images))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loader:
+    """The training batches of an epoch: `classes` = K, `batch_size` images each, in a fresh order.
+
+    The last batch holds what is left over; it is dropped when that is a single image, because batch statistics of one
+    image are not defined.
+    """
+
+    images: ImageSet
+    one_hot: torch.Tensor
+    batch_size: int
+
+    @property
+    def single_left_over(self) -> bool:
+        """Return whether each epoch leaves out one image."""
+        return self.batch_size > 1 and len(self.images) > 1 and len(self.images) % self.batch_size == 1
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Return how many images an epoch trains on."""
+        return len(self.images) - self.single_left_over
+
+    def __len__(self) -> int:
+        return -(-self.images_per_epoch // self.batch_size)
+
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Yield the batches of one epoch in an order drawn from `generator` (on the CPU)."""
+        order = torch.randperm(len(self.images), generator=generator)[: self.images_per_epoch]
+        for index in torch.split(order.to(self.images.device), self.batch_size):
+            targets = self.one_hot.index_select(0, self.images.labels.index_select(0, index))
+            yield Batch(images=self.images.take(index).to(torch.float32).mul_(1 / 255), targets=targets)
+
+
+def loader(images: ImageSet, classes: int, batch_size: int) -> Loader:
+    """Return the training batches over `images` with one-hot targets float32 (N, K)."""
+    return Loader(images=images, one_hot=torch.eye(classes, device=images.device), batch_size=batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pixels:
+    """How images in [0, 1] become the model's input: resized to `size` (0: not), then times `scale` plus `shift`.
+
+    `scale` = 1/std and `shift` = -mean/std are float32 (1, C, 1, 1), or None when images are not normalised.
+    """
+
+    scale: torch.Tensor | None
+    shift: torch.Tensor | None
+    size: int
+    memory_format: torch.memory_format
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 (N, C, size, size) input for float32 (N, C, H, W) images in [0, 1]."""
+        if self.size and images.shape[-2:] != (self.size, self.size):
+            side = (self.size, self.size)
+            images = functional.interpolate(images, side, mode="bilinear", antialias=True, align_corners=False)
+        if self.scale is not None and self.shift is not None:
+            images = torch.addcmul(self.shift, images, self.scale)
+        return images.contiguous(memory_format=self.memory_format)
+
+
+def pixels(train: ImageSet, *, size: int, normalize: bool, memory_format: torch.memory_format) -> Pixels:
+    """Return the preparation of images, normalised by the training images' statistics before any resizing."""
+    if not normalize:
+        return Pixels(scale=None, shift=None, size=size, memory_format=memory_format)
+    mean, std = channel_statistics(train)
+    scale = 1 / torch.where(std > 0, std, 1.0)
+    shape = (1, -1, 1, 1)
+    return Pixels(
+        scale=scale.to(train.device, torch.float32).reshape(shape),
+        shift=(-mean * scale).to(train.device, torch.float32).reshape(shape),
+        size=size,
+        memory_format=memory_format,
+    )
+
+
+def channel_statistics(images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and population standard deviation per channel, float64 (C,) on the CPU, of images in [0, 1].
+
+    The sums are exact: they are counts of the 256 levels.
+    """
+    channels = images.images.shape[-1]
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for chunk in images.chunks(CHUNK):
+        for channel in range(channels):
+            counts[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256).cpu()
+    weights = counts.to(torch.float64) / counts.sum(1, keepdim=True)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean = (weights * levels).sum(1)
+    variance = (weights * (levels - mean[:, None]) ** 2).sum(1)
+    return mean, variance.sqrt()

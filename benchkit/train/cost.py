@@ -1,0 +1,45 @@
+"""What a trial cost: parameters, FLOPs, seconds, throughput and memory."""
+
+from __future__ import annotations
+
+import torch
+
+from benchkit.results import Cost
+from benchkit.train.run import Run
+
+
+def cost(run: Run) -> Cost:
+    """Return the cost of a run so far. Seconds add up all epochs, validation included; images/s is over training."""
+    history = run.history
+    images = run.train.images_per_epoch * len(history)
+    training = sum(run.train.images_per_epoch / record.images_per_second for record in history)
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in run.model.parameters()),
+        flops=forward_flops(run),
+        seconds=sum(record.seconds for record in history),
+        images_per_second=images / training,
+        peak_memory=max(record.peak_memory for record in history),
+        device=device_name(run.device),
+        precision=run.precision.name,
+    )
+
+
+def forward_flops(run: Run) -> int:
+    """Return the floating-point operations of one image's forward pass: matrix products and convolutions.
+
+    A multiplication and its addition are two operations; norms, activations and pooling are not counted.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    run.model.eval()
+    image = next(run.val.chunks(1)).to(torch.float32).mul_(1 / 255)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run.model(run.pixels(image))
+    return int(counter.get_total_flops())
+
+
+def device_name(device: torch.device) -> str:
+    """Return the GPU's name, or the kind of device and its threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"

@@ -1,0 +1,76 @@
+"""What a model scores on a split: logits in large batches, and metrics from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchkit.results import SplitMetrics
+from benchkit.train.batches import ImageSet
+from benchkit.train.run import Run
+
+BINS = 15
+"""Confidence bins of the calibration error."""
+
+
+@torch.inference_mode()
+def logits_of(run: Run, images: ImageSet) -> torch.Tensor:
+    """Return the model's logits, float32 (N, K) on the device, without augmentation, in the run's precision."""
+    run.model.eval()
+    size = evaluation_batch(run)
+    parts = []
+    for chunk in images.chunks(size):
+        with run.precision.autocast:
+            parts.append(run.model(run.pixels(chunk.to(torch.float32).mul_(1 / 255))).float())
+    return torch.cat(parts)
+
+
+def evaluation_batch(run: Run) -> int:
+    """Return how many images to evaluate at once: many on a GPU, what the caches like on a CPU."""
+    return max(run.settings.train.batch_size, 256 if run.device.type == "cpu" else 2048)
+
+
+def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Return mean cross-entropy in nats and the share of correct images."""
+    loss = functional.cross_entropy(logits, labels)
+    accuracy = (logits.argmax(1) == labels).float().mean()
+    mean_loss, share = torch.stack((loss, accuracy)).tolist()
+    return mean_loss, share
+
+
+def split_metrics(logits: np.ndarray, labels: np.ndarray, classes: int) -> SplitMetrics:
+    """Return the metrics of logits float32 (N, K) against labels int64 (N,).
+
+    Macro F1 is the mean over classes that occur among labels or predictions. The accuracy of a class without images
+    is NaN.
+    """
+    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+
+    called = logits.argmax(1)
+    known = np.arange(classes)
+    wide = torch.from_numpy(logits).to(torch.float64)
+    return SplitMetrics(
+        n=len(labels),
+        loss=functional.cross_entropy(wide, torch.from_numpy(labels)).item(),
+        accuracy=float(accuracy_score(labels, called)),
+        micro_f1=float(f1_score(labels, called, average="micro")),
+        macro_f1=float(f1_score(labels, called, average="macro", zero_division=0.0)),
+        calibration_error=calibration_error(wide.softmax(1).numpy(), labels),
+        class_accuracy=tuple(
+            recall_score(labels, called, labels=known, average=None, zero_division=np.nan).astype(float).tolist()
+        ),
+        confusion=tuple(tuple(row) for row in confusion_matrix(labels, called, labels=known).tolist()),
+    )
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the expected calibration error in 0..1: sum over bins of |correct - confidence| / N.
+
+    The 15 bins have equal width on the confidence of the predicted class (Naeini, Cooper and Hauskrecht, Obtaining
+    Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015; Guo et al., ICML 2017).
+    """
+    confidence = probabilities.max(1)
+    excess = (probabilities.argmax(1) == labels) - confidence
+    sums, _ = np.histogram(confidence, bins=BINS, range=(0.0, 1.0), weights=excess)
+    return float(np.abs(sums).sum() / len(labels))

@@ -1,0 +1,106 @@
+"""The training loop: a generator of epoch records. Who consumes them decides on pruning, saving and display."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.nn import functional
+from torch.nn.utils import get_total_norm
+
+from benchkit.errors import DivergedError
+from benchkit.protocols import Batch
+from benchkit.results import EpochRecord
+from benchkit.train.clock import forget_peak, now, peak_memory
+from benchkit.train.evaluate import logits_of, loss_and_accuracy
+from benchkit.train.run import Run
+
+
+def fit(run: Run) -> Iterator[EpochRecord]:
+    """Yield a record after every epoch, continuing after the history's last one, until the run is over.
+
+    Raise `DivergedError`, which names epoch and step, when the loss is no longer finite.
+    """
+    forget_peak(run.device)
+    while not run.over():
+        epoch = len(run.history) + 1
+        start = now(run.device)
+        run.model.train()
+        steps: list[torch.Tensor] = []
+        with run.randomness.in_charge():
+            for batch in run.train.epoch(run.randomness.order):
+                steps.append(train_step(run, batch, (epoch - 1) * len(run.train) + len(steps)))
+                _stop_if_diverged(steps, epoch, run.device)
+        loss, accuracy, gradient_norm = epoch_means(steps, epoch)
+        trained = now(run.device)
+        val_loss, val_accuracy = loss_and_accuracy(logits_of(run, run.val), run.val.labels)
+        if not math.isfinite(val_loss):
+            raise DivergedError(f"training diverged: the validation loss is {val_loss} after epoch {epoch}")
+        record = EpochRecord(
+            epoch=epoch,
+            train_loss=loss,
+            train_accuracy=accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            learning_rate=run.schedule(epoch * len(run.train) - 1),
+            gradient_norm=gradient_norm,
+            seconds=now(run.device) - start,
+            images_per_second=run.train.images_per_epoch / (trained - start),
+            peak_memory=peak_memory(run.device),
+        )
+        run.keep(record)
+        yield record
+
+
+def train_step(run: Run, batch: Batch, step: int) -> torch.Tensor:
+    """Take one step and return (images, summed loss, correct images, gradient norm), float32 (4,), on the device."""
+    for augment in run.augments:
+        batch = augment(batch, run.randomness.augment)
+    with run.precision.autocast:
+        logits = run.model(run.pixels(batch.images))
+    loss = functional.cross_entropy(logits.float(), batch.targets)
+    for penalty in run.penalties:
+        loss = loss + penalty(run.model)
+    run.optimizer.zero_grad(set_to_none=True)
+    run.precision.backward(loss, run.optimizer)
+    gradient_norm = get_total_norm([p.grad for p in run.parameters if p.grad is not None])
+    for clip in run.clips:
+        clip(run.parameters)
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.schedule(step)
+    run.precision.step(run.optimizer)
+    for constrain in run.constraints:
+        constrain()
+    return _summary(loss.detach(), logits.detach(), batch.targets, gradient_norm)
+
+
+def _summary(
+    loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, gradient_norm: torch.Tensor
+) -> torch.Tensor:
+    correct = (logits.argmax(1) == targets.argmax(1)).sum()
+    return torch.stack((torch.full_like(loss, len(logits)), loss * len(logits), correct, gradient_norm))
+
+
+def _stop_if_diverged(steps: Sequence[torch.Tensor], epoch: int, device: torch.device) -> None:
+    """Raise at once on the CPU, where looking is free; on other devices `epoch_means` looks once an epoch."""
+    if device.type == "cpu" and not math.isfinite(steps[-1][1].item()):
+        epoch_means(steps, epoch)
+
+
+def epoch_means(steps: Sequence[torch.Tensor], epoch: int) -> tuple[float, float, float]:
+    """Return an epoch's mean loss and accuracy over images and mean gradient norm over steps, read from the device.
+
+    Steps that loss scaling skipped have no finite gradient norm and are left out of its mean. Raise `DivergedError`
+    at the first step whose loss is not finite.
+    """
+    table = torch.stack(list(steps)).cpu().to(torch.float64)
+    images, losses, correct, norms = table.unbind(1)
+    broken = torch.isfinite(losses).logical_not().nonzero()
+    if len(broken):
+        step = int(broken[0])
+        raise DivergedError(f"training diverged: the loss is {losses[step].item()} in step {step + 1} of epoch {epoch}")
+    seen = images.sum().item()
+    finite = norms[torch.isfinite(norms)]
+    norm = finite.mean().item() if len(finite) else 0.0
+    return losses.sum().item() / seen, correct.sum().item() / seen, norm

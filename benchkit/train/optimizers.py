@@ -1,0 +1,62 @@
+"""The optimizers, in the fused form that PyTorch has for them on the CPU and on CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchkit.errors import TrainingError, nearest
+from benchkit.settings import OptimizerSettings
+
+Maker = Callable[..., torch.optim.Optimizer]
+
+OPTIMIZERS: Mapping[str, Maker] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def optimizer(
+    settings: OptimizerSettings, parameters: Iterable[nn.Parameter], extra: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """Return the optimizer that `settings` name over all parameters in one group, with `extra` keyword arguments.
+
+    Weight decay is 0 unless `extra` says otherwise, for AdamW too, and then applies to all parameters, as in PyTorch.
+    Raise `TrainingError` for an unknown name or an argument that the optimizer does not have.
+    """
+    if settings.name not in OPTIMIZERS:
+        raise TrainingError(
+            f"unknown optimizer {settings.name!r}{nearest(settings.name, OPTIMIZERS)}",
+            hint=f"train.optimizer.name is one of {', '.join(OPTIMIZERS)}",
+        )
+    options = {"weight_decay": 0.0, "fused": True, **own_options(settings), **extra}
+    try:
+        return OPTIMIZERS[settings.name](list(parameters), **options)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(
+            f"the optimizer {settings.name!r} cannot be made: {error}", problems=[f"options: {options}"]
+        ) from error
+
+
+def own_options(settings: OptimizerSettings) -> dict[str, Any]:
+    """Return the keyword arguments that the study's optimizer settings fix."""
+    if settings.name == "sgd":
+        return {"lr": settings.lr, "momentum": settings.momentum, "nesterov": settings.nesterov}
+    return {"lr": settings.lr, "betas": settings.betas}
+
+
+def merged_options(settings: OptimizerSettings, regularizers: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the optimizer arguments that regularizers (id, instance) ask for; raise `TrainingError` on a conflict."""
+    owner = dict.fromkeys(own_options(settings), "train.optimizer")
+    merged: dict[str, Any] = {}
+    problems = []
+    for name, regularizer in regularizers:
+        asked = regularizer.optimizer_options() if hasattr(regularizer, "optimizer_options") else {}
+        for option, value in asked.items():
+            if option in owner:
+                problems.append(f"{option} is set by {owner[option]} and by the regularizer {name!r} (to {value})")
+            owner.setdefault(option, f"the regularizer {name!r}")
+            merged.setdefault(option, value)
+    if problems:
+        raise TrainingError("two parts of the study set the same optimizer option", problems=problems)
+    return merged

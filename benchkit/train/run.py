@@ -1,0 +1,220 @@
+"""Everything that one training run holds, and how it is built from settings, data and plugins."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchkit.errors import TrainingError, nearest
+from benchkit.protocols import Batch, NormFactory, Splits
+from benchkit.results import EpochRecord
+from benchkit.seeds import derive_seed
+from benchkit.settings import Settings
+from benchkit.train import batches, optimizers, precision, randomness, schedules
+from benchkit.train.selection import select
+from benchkit.train.weights import load_weights
+
+GOALS = {"val.loss": -1.0, "val.accuracy": 1.0}
+"""What the best epoch can be selected by, and the sign that makes more of it better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugins:
+    """The loaded plugins of one condition, their options bound.
+
+    `model` takes (num_classes, image_shape (C, H, W), norm) and, where it loads weights itself, the keyword `weights`;
+    `norm` takes a channel count; `regularizers` are (id, instance) in the study's order.
+    """
+
+    model: Callable[..., nn.Module]
+    norm: NormFactory
+    regularizers: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Best:
+    """The best epoch so far (0: none), its score where more is better, and a copy of its weights and buffers."""
+
+    epoch: int = 0
+    score: float = float("-inf")
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One training run. Only `fit` trains it; between two of its epochs everything here is consistent."""
+
+    settings: Settings
+    device: torch.device
+    class_names: tuple[str, ...]
+    model: nn.Module
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    schedule: schedules.Schedule
+    precision: precision.Precision
+    train: batches.Loader
+    val: batches.ImageSet
+    test: batches.ImageSet
+    pixels: batches.Pixels
+    randomness: randomness.Randomness
+    augments: tuple[Callable[[Batch, torch.Generator], Batch], ...]
+    penalties: tuple[Callable[[nn.Module], torch.Tensor], ...]
+    clips: tuple[Callable[[Iterable[nn.Parameter]], None], ...]
+    constraints: tuple[Callable[[], None], ...]
+    stops: tuple[Callable[[Sequence[EpochRecord]], bool], ...]
+    history: list[EpochRecord] = field(default_factory=list)
+    best: Best = field(default_factory=Best)
+    notes: list[str] = field(default_factory=list)
+    finished: bool = False
+
+    def over(self) -> bool:
+        """Return whether training has ended: after the last epoch, or when a regularizer stops it."""
+        if len(self.history) >= self.settings.train.epochs:
+            return True
+        return bool(self.history) and any(stop(tuple(self.history)) for stop in self.stops)
+
+    def keep(self, record: EpochRecord) -> None:
+        """Add an epoch to the history, and keep its weights when it is the best so far (the first of equals)."""
+        self.history.append(record)
+        if self.settings.train.select != "best":
+            return
+        goal = self.settings.train.select_by
+        score = GOALS[goal] * float(getattr(record, goal.replace(".", "_")))
+        if score > self.best.score:
+            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = Best(epoch=record.epoch, score=score, weights=weights)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that continuing needs, as tensors, numbers and text; bit-identical on the CPU."""
+        scaler = self.precision.scaler
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+            "randomness": self.randomness.state(),
+            "history": [asdict(record) for record in self.history],
+            "best": asdict(self.best),
+            "precision": self.precision.name,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken; raise `TrainingError` when it belongs to another model or precision."""
+        if state["precision"] != self.precision.name:
+            raise TrainingError(
+                f"the checkpoint was trained in {state['precision']}, this run computes in {self.precision.name}",
+                hint="continue it on a machine like the first, or fix train.precision",
+            )
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(f"the checkpoint belongs to another model: {error}") from error
+        if self.precision.scaler:
+            self.precision.scaler.load_state_dict(state["scaler"])
+        self.randomness.restore(state["randomness"])
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        self.best = Best(**state["best"])
+
+
+def build_run(
+    settings: Settings, splits: Splits, plugins: Plugins, *, repeat_parts: tuple[str | int, ...], device: str
+) -> Run:
+    """Return the run of one repeat, ready for its first epoch; its CPU threads are set for the whole process.
+
+    Which images are train, val and test depends on the study's seed alone; initial weights, order, augmentation and
+    dropout on the seed and `repeat_parts`. Raise `DataError` or `TrainingError` when it cannot be trained as asked.
+    """
+    _check(settings)
+    torch.set_num_threads(settings.train.threads)
+    place = torch.device(device)
+    selection = select(splits, settings.data, settings.seed)
+    train = batches.place(selection.train, place)
+    notes: list[str] = []
+    with randomness.seeded(derive_seed(settings.seed, *repeat_parts, "init"), place):
+        model = _build_model(settings, plugins, splits, notes)
+    channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(place, memory_format=memory_format)  # type: ignore[call-overload]
+    loader = batches.loader(train, len(splits.class_names), settings.train.batch_size)
+    if loader.single_left_over:
+        notes.append("the last batch of each epoch, a single image, is left out")
+    return Run(
+        settings=settings,
+        device=place,
+        class_names=splits.class_names,
+        model=model,
+        train=loader,
+        val=batches.place(selection.val, place),
+        test=batches.place(selection.test, place),
+        pixels=batches.pixels(
+            train, size=settings.data.image_size, normalize=settings.data.normalize, memory_format=memory_format
+        ),
+        randomness=randomness.randomness(settings.seed, repeat_parts, place),
+        notes=notes,
+        **_training(settings, model, plugins, len(loader), place),
+    )
+
+
+def _training(
+    settings: Settings, model: nn.Module, plugins: Plugins, steps_per_epoch: int, device: torch.device
+) -> dict[str, Any]:
+    """Return the parts of a run that change or watch the parameters, by field name."""
+    train = settings.train
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise TrainingError("the model has no parameter to train")
+    extra = optimizers.merged_options(train.optimizer, plugins.regularizers)
+    return {
+        "parameters": parameters,
+        "optimizer": optimizers.optimizer(train.optimizer, parameters, extra),
+        "schedule": schedules.schedule(
+            train.schedule, lr=train.optimizer.lr, steps_per_epoch=steps_per_epoch, epochs=train.epochs
+        ),
+        "precision": precision.precision(train.precision, device),
+        "augments": _methods(plugins, "augment"),
+        "penalties": _methods(plugins, "penalty"),
+        "clips": _methods(plugins, "clip"),
+        "stops": _methods(plugins, "stop"),
+        "constraints": tuple(layer.constrain for layer in model.modules() if callable(getattr(layer, "constrain", 0))),
+    }
+
+
+def _build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: list[str]) -> nn.Module:
+    """Return the model on the CPU, so that initial weights do not depend on the device."""
+    height, width, channels = splits.train.images.shape[1:]
+    side = settings.data.image_size
+    shape = (channels, side or height, side or width)
+    weights = settings.model.weights
+    own = bool(weights) and "weights" in inspect.signature(plugins.model).parameters
+    options = {"weights": weights} if own else {}
+    model = plugins.model(len(splits.class_names), shape, plugins.norm, **options)
+    notes.extend(getattr(model, "notes", ()))
+    if weights and not own:
+        notes.extend(load_weights(model, weights))
+    for _, regularizer in plugins.regularizers:
+        if hasattr(regularizer, "prepare"):
+            model = regularizer.prepare(model)
+    return model
+
+
+def _methods(plugins: Plugins, name: str) -> tuple[Callable[..., Any], ...]:
+    return tuple(getattr(instance, name) for _, instance in plugins.regularizers if hasattr(instance, name))
+
+
+def _check(settings: Settings) -> None:
+    train, problems = settings.train, []
+    for name, least in (("epochs", 1), ("batch_size", 1), ("threads", 1)):
+        if getattr(train, name) < least:
+            problems.append(f"train.{name} = {getattr(train, name)}: expected at least {least}")
+    if train.select not in ("best", "last"):
+        problems.append(f"train.select = {train.select!r}: expected 'best' or 'last'{nearest(train.select, ['best'])}")
+    if train.select == "best" and train.select_by not in GOALS:
+        close = nearest(train.select_by, GOALS)
+        problems.append(f"train.select_by = {train.select_by!r}: expected one of {', '.join(GOALS)}{close}")
+    if problems:
+        raise TrainingError("the run cannot be trained as asked", problems=problems)

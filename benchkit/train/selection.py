@@ -1,0 +1,114 @@
+"""Which images of a data set a study uses as train, val and test: draws that keep every class's share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchkit.errors import DataError
+from benchkit.protocols import Split, Splits
+from benchkit.seeds import derive_seed
+from benchkit.settings import DataSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """The images of `split` at `rows`, int64 (n,), ascending."""
+
+    split: Split
+    rows: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return the labels of the selected images, int64 (n,)."""
+        labels: np.ndarray = self.split.labels[self.rows]
+        return labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The images that a study trains on, selects by, and tests on."""
+
+    train: Selected
+    val: Selected
+    test: Selected
+
+
+def select(splits: Splits, settings: DataSettings, seed: int) -> Selection:
+    """Return the images that a study uses; the same for all of its conditions and repeats.
+
+    Val comes from the val split that the data set ships, else from train (a tenth of it unless `val_size` says
+    otherwise), and what remains is train. Draws depend on the study's `seed` alone and keep every class's share, so
+    that equally frequent classes stay equally frequent. Raise `DataError` when the data do not fit together or do not
+    suffice, with all problems at once.
+    """
+    _check(splits)
+    everything = np.arange(len(splits.train.labels))
+    val_source = splits.train if splits.val is None else splits.val
+    val_size = settings.val_size or (len(everything) // 10 if splits.val is None else 0)
+    train_pool = len(everything) - (val_size if splits.val is None else 0)
+    _check_sizes(settings, len(val_source.labels), train_pool, len(splits.test.labels))
+    val = draw(val_source.labels, val_size, derive_seed(seed, "split", "val"))
+    pool = np.setdiff1d(everything, val, assume_unique=True) if splits.val is None else everything
+    train = pool[draw(splits.train.labels[pool], settings.train_size, derive_seed(seed, "split", "train"))]
+    test = draw(splits.test.labels, settings.test_size, derive_seed(seed, "split", "test"))
+    return Selection(
+        train=Selected(split=splits.train, rows=train),
+        val=Selected(split=val_source, rows=val),
+        test=Selected(split=splits.test, rows=test),
+    )
+
+
+def draw(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Return `size` ascending indices into `labels`, int64, drawn without replacement; 0 takes all.
+
+    Each class contributes its share of `size`; what rounding leaves over goes to the largest remainders, and among
+    equal remainders to classes chosen at random.
+    """
+    if size == 0:
+        return np.arange(len(labels))
+    generator = np.random.default_rng(seed)
+    counts = np.bincount(labels)
+    share = counts * (size / len(labels))
+    quota = np.floor(share).astype(np.int64)
+    lottery = generator.permutation(len(counts))
+    neediest = np.lexsort((lottery, -np.round(share - quota, 9)))
+    quota[neediest[: size - quota.sum()]] += 1
+    order = generator.permutation(len(labels))
+    by_class = [order[labels[order] == label][:n] for label, n in enumerate(quota)]
+    return np.sort(np.concatenate(by_class))
+
+
+def _check(splits: Splits) -> None:
+    named = {"train": splits.train, "val": splits.val, "test": splits.test}
+    problems = [line for name, split in named.items() if split for line in _misfits(name, split, splits)]
+    if problems:
+        raise DataError("the data set does not keep its contract", problems=problems)
+
+
+def _misfits(name: str, split: Split, splits: Splits) -> list[str]:
+    images, labels, classes = split.images, split.labels, len(splits.class_names)
+    if images.ndim != 4 or images.dtype != np.uint8:
+        return [f"{name}: images must be uint8 (N, H, W, C), got {images.dtype} {images.shape}"]
+    if labels.shape != (len(images),) or labels.dtype != np.int64:
+        return [f"{name}: labels must be int64 ({len(images)},), got {labels.dtype} {labels.shape}"]
+    if len(labels) == 0:
+        return [f"{name}: no images"]
+    if labels.min() < 0 or labels.max() >= classes:
+        return [f"{name}: labels must be in 0..{classes - 1}, got {labels.min()}..{labels.max()}"]
+    if images.shape[1:] != splits.train.images.shape[1:]:
+        return [f"{name}: images are {images.shape[1:]}, those of train {splits.train.images.shape[1:]} (H, W, C)"]
+    return []
+
+
+def _check_sizes(settings: DataSettings, val: int, train: int, test: int) -> None:
+    asked = {"val": settings.val_size, "train": settings.train_size, "test": settings.test_size}
+    there = {"val": val, "train": train, "test": test}
+    problems = [
+        f"data.{name}_size = {asked[name]}: there are {max(there[name], 0)} images to draw from"
+        for name in asked
+        if asked[name] > there[name] or there[name] < 1
+    ]
+    if problems:
+        raise DataError("the data set has fewer images than the study asks for", problems=problems)

@@ -1,0 +1,112 @@
+"""Model weights in files: trained ones out (safetensors), given ones in (safetensors or pth, never executing code)."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import nn
+
+from benchkit.errors import DataError
+
+if TYPE_CHECKING:
+    from benchkit.train.run import Run
+
+State = dict[str, torch.Tensor]
+
+SHOWN = 20
+"""Differences that an error lists."""
+
+
+def save_weights(path: Path, run: Run) -> None:
+    """Write the model's parameters and buffers, as they are now, to a safetensors file, atomically."""
+    from benchkit.train.checkpoint import write_atomically
+
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in run.model.state_dict().items()}
+    write_atomically(path, save_safetensors(state))
+
+
+def read_weights(path: Path) -> State:
+    """Return the tensors of a safetensors or PyTorch file on the CPU; raise `DataError` when it cannot be read.
+
+    A PyTorch file may hold them bare or under `state_dict`, `model` or `weights`; a `module.` in front of every name,
+    as data-parallel training leaves it, is taken off.
+    """
+    if not path.is_file():
+        raise DataError(f"no weights at {path}", hint="model.weights names a local safetensors or pth file")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_safetensors(path.read_bytes())
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise DataError(f"the weights {path} cannot be read: {error}", hint="save them as safetensors") from error
+    for wrapper in ("state_dict", "model", "weights"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise DataError(f"the weights {path} are not a table of tensors, but {type(content).__name__}")
+    prefixed = bool(content) and all(name.startswith("module.") for name in content)
+    return {name.removeprefix("module."): value for name, value in content.items()} if prefixed else content
+
+
+def load_weights(model: nn.Module, path: str | Path) -> list[str]:
+    """Load a file's weights into the model and return notes on what was not taken over.
+
+    A classifier for another number of classes is left out, and norm layers of another kind keep their initial values;
+    any other difference raises `DataError`, which lists all of them.
+    """
+    file = Path(path)
+    given, wanted = read_weights(file), model.state_dict()
+    notes = [f"started from the weights {file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]})"]
+    misfits = sorted(_misfits(given, wanted))
+    head = _classifier(model)
+    norms = [name for name in misfits if _is_norm(_owner(name), given, wanted)]
+    heads = [name for name in misfits if _owner(name) == head and name in given and name in wanted]
+    problems = [_problem(name, given, wanted) for name in misfits if name not in {*norms, *heads}]
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise DataError(f"the weights {file} do not fit the model", problems=problems[:SHOWN] + more)
+    if heads:
+        classes = tuple(len(state[heads[0]]) for state in (given, wanted))
+        notes.append(f"the classifier {head} starts afresh: the file's has {classes[0]} outputs, ours {classes[1]}")
+        misfits = [name for name in wanted if _owner(name) == head] + misfits
+    if norms:
+        notes.append(f"norms of another kind: {len(norms)} of their tensors were not taken over, first {norms[0]}")
+    model.load_state_dict({name: given[name] for name in wanted if name in given and name not in misfits}, strict=False)
+    return notes
+
+
+def _misfits(given: State, wanted: State) -> set[str]:
+    """Return the names that only one side has, or whose shapes differ."""
+    shared = given.keys() & wanted.keys()
+    return (given.keys() ^ wanted.keys()) | {name for name in shared if given[name].shape != wanted[name].shape}
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _is_norm(owner: str, *states: State) -> bool:
+    """Return whether all tensors of a layer, on either side, have at most one dimension: only norms' have."""
+    return all(tensor.ndim <= 1 for state in states for name, tensor in state.items() if _owner(name) == owner)
+
+
+def _classifier(model: nn.Module) -> str:
+    """Return the name of the last linear layer."""
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    return linear[-1] if linear else ""
+
+
+def _problem(name: str, given: State, wanted: State) -> str:
+    if name not in wanted:
+        return f"{name}: in the file, not in the model"
+    if name not in given:
+        return f"{name}: in the model, not in the file"
+    return f"{name}: {tuple(given[name].shape)} in the file, {tuple(wanted[name].shape)} in the model"

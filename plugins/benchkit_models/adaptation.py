@@ -1,0 +1,98 @@
+"""Changes to a ready-made network: another norm, a stem for small images, a frozen body."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from benchkit import NormFactory, PluginError
+
+
+def is_default(norm: NormFactory) -> bool:
+    """Return whether the norm is PyTorch's 2-D batch norm with its default options."""
+    made, plain = norm(8), nn.BatchNorm2d(8)
+    return type(made) is nn.BatchNorm2d and str(made) == str(plain)
+
+
+def swap_norms(model: nn.Module, name: str, norm: NormFactory) -> tuple[str, ...]:
+    """Put `norm` in the place of every 2-D batch norm, and return notes on what was carried over.
+
+    Parameters and buffers that both have, by name and shape, keep their values. Raise `PluginError` when the model
+    has no 2-D batch norm.
+    """
+    found = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+    if not found:
+        raise PluginError(
+            f"the norm of timm's {name!r} cannot be chosen: it has no 2-D batch norm to replace",
+            hint="leave model.norm at torch-bn, which keeps the architecture as it is, or choose another model",
+        )
+    kept = total = 0
+    for path, old in found.items():
+        new = norm(old.num_features)
+        state, ours = old.state_dict(), new.state_dict()
+        shared = {key: state[key] for key in state if key in ours and ours[key].shape == state[key].shape}
+        new.load_state_dict(shared, strict=False)
+        kept, total = kept + len(shared), total + len(ours)
+        model.set_submodule(path, _with_activation(old, new))
+    return (f"{len(found)} batch norms replaced: {kept} of the new norms' {total} tensors carried over",)
+
+
+def _with_activation(old: nn.BatchNorm2d, new: nn.Module) -> nn.Module:
+    """Return the new norm followed by what timm folds into some batch norms: drop and activation."""
+    folded = [getattr(old, part) for part in ("drop", "act") if isinstance(getattr(old, part, None), nn.Module)]
+    return nn.Sequential(new, *folded) if folded else new
+
+
+def cifar_stem(model: nn.Module, name: str, *, keep_weights: bool) -> tuple[str, ...]:
+    """Give a ResNet a 3x3 first convolution with stride 1 and no max-pooling, and return notes.
+
+    With `keep_weights` the centre of the former kernel is kept, otherwise it starts from He's normal distribution
+    (fan-out). Raise `PluginError` for other architectures.
+    """
+    from timm.models.resnet import ResNet
+
+    if not isinstance(model, ResNet) or not isinstance(model.conv1, nn.Conv2d):
+        raise PluginError(
+            f"stem = 'cifar' is not defined for timm's {name!r}: only ResNets with one first convolution have it",
+            hint="use stem = 'imagenet', and data.image_size to enlarge the images",
+        )
+    old = model.conv1
+    new = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    margin = (old.kernel_size[0] - 3) // 2
+    if keep_weights:
+        with torch.no_grad():
+            new.weight.copy_(old.weight[:, :, margin : margin + 3, margin : margin + 3])
+    model.conv1, model.maxpool = new, nn.Identity()
+    return ("the first convolution keeps the 3x3 centre of its pretrained kernel",) if keep_weights else ()
+
+
+def classifier_of(model: nn.Module, name: str) -> nn.Module:
+    """Return a timm model's classifier; raise `PluginError` when it has none, or several."""
+    get = getattr(model, "get_classifier", None)
+    head = get() if callable(get) else None
+    if not isinstance(head, nn.Module) or not list(head.parameters()):
+        raise PluginError(f"trained = 'head' is not defined for timm's {name!r}: it has no single classifier layer")
+    return head
+
+
+def freeze_all_but(model: nn.Module, head: nn.Module) -> None:
+    """Train `head` alone: all other parameters are frozen, and all layers that own any stay in evaluation mode."""
+    model.requires_grad_(False)
+    head.requires_grad_(True)
+    trained = set(head.modules())
+    body = [layer for layer in model.modules() if layer not in trained and _owns_tensors(layer)]
+    model.register_forward_pre_hook(partial(_keep_in_evaluation, body))
+
+
+def _owns_tensors(layer: nn.Module) -> bool:
+    return bool([*layer.parameters(recurse=False), *layer.buffers(recurse=False)])
+
+
+def _keep_in_evaluation(body: list[nn.Module], model: nn.Module, inputs: object) -> None:
+    """Undo what `model.train()` did to the frozen layers; a hook, so that it holds wherever the model is used."""
+    if model.training:
+        for layer in body:
+            layer.training = False

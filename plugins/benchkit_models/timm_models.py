@@ -1,0 +1,140 @@
+"""Every model of timm, with the study's norm in it and, on request, pretrained weights."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from benchkit import BenchkitError, DataError, NormFactory, PluginError, card
+from benchkit_models.adaptation import cifar_stem, classifier_of, freeze_all_but, is_default, swap_norms
+
+
+@card(
+    title="timm",
+    summary="Any image classifier of the timm library, by its name there: timm:resnet18.",
+    reference="Wightman, PyTorch Image Models, 2019",
+    url="https://github.com/huggingface/pytorch-image-models",
+    choices={"stem": ("imagenet", "cifar"), "trained": ("all", "head")},
+)
+def timm_model(
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    norm: NormFactory,
+    /,
+    *,
+    variant: str,
+    pretrained: bool = False,
+    pretrained_url: str = "",
+    stem: str = "imagenet",
+    trained: str = "all",
+    weights: str = "",
+) -> nn.Module:
+    """Return timm's model `variant` for C input channels and `num_classes` outputs.
+
+    norm: PyTorch's batch norm with its defaults leaves the architecture as it is. Any other norm takes the place of
+    every 2-D batch norm; what it has in common with the batch norm it replaces (scale, shift, running statistics) is
+    carried over, and no other weight changes. Architectures without 2-D batch norms raise `PluginError`.
+
+    pretrained: timm's own weights, downloaded once through its hub, or from `pretrained_url`. weights: a local
+    safetensors or pth file instead. In both cases timm adapts the first convolution to C channels, and a classifier
+    for another number of classes starts afresh. Raise `DataError` when they cannot be had or do not fit.
+
+    stem: `cifar` makes a ResNet's first convolution 3x3 with stride 1 (pretrained 7x7 weights keep their centre) and
+    takes out the max-pooling, for images of about 32 pixels.
+
+    trained: `head` trains the classifier alone; the rest is frozen, its norms in evaluation mode.
+    """
+    timm = _timm()
+    _check(timm, variant, stem, trained)
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": image_shape[0]}
+    if weights:
+        model = _with_weights(timm, variant, Path(weights), options)
+    elif pretrained:
+        model = _pretrained(timm, variant, pretrained_url, options)
+    else:
+        model = timm.create_model(variant, **options)
+    notes = _source(weights, pretrained, pretrained_url)
+    if stem == "cifar":
+        notes += cifar_stem(model, variant, keep_weights=pretrained or bool(weights))
+    if not is_default(norm):
+        notes += swap_norms(model, variant, norm)
+    if trained == "head":
+        freeze_all_but(model, classifier_of(model, variant))
+    sites = ("act1", "global_pool") if hasattr(model, "act1") and hasattr(model, "global_pool") else ()
+    vars(model).update(notes=notes, dropout_sites=sites)
+    return model
+
+
+def _timm() -> Any:
+    import timm
+
+    return timm
+
+
+def _check(timm: Any, variant: str, stem: str, trained: str) -> None:
+    problems = []
+    if not timm.is_model(variant):
+        close = get_close_matches(variant, timm.list_models(), n=3)
+        problems.append(f"timm has no model {variant!r}" + (f"; near it: {', '.join(close)}" if close else ""))
+    if stem not in ("imagenet", "cifar"):
+        problems.append(f"stem = {stem!r}: expected 'imagenet' or 'cifar'")
+    if trained not in ("all", "head"):
+        problems.append(f"trained = {trained!r}: expected 'all' or 'head'")
+    if problems:
+        raise PluginError(f"the model 'timm:{variant}' cannot be built", problems=problems)
+
+
+def _source(weights: str, pretrained: bool, url: str) -> tuple[str, ...]:
+    if weights:
+        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:12]
+        return (f"started from the weights {Path(weights).name} (sha256 {digest})",)
+    return (f"started from pretrained weights ({url or 'timm'})",) if pretrained else ()
+
+
+def _pretrained(timm: Any, variant: str, url: str, options: dict[str, Any]) -> nn.Module:
+    """Return the model with timm's weights, or those at `url`; whatever keeps them away becomes a `DataError`."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    elsewhere = {"url": url, "hf_hub_id": None, "source": "url"} if url else None
+    try:
+        model: nn.Module = timm.create_model(variant, pretrained=True, pretrained_cfg_overlay=elsewhere, **options)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, HfHubHTTPError) as error:
+        raise _unavailable(variant, error) from error
+    return model
+
+
+def _unavailable(variant: str, error: Exception) -> BenchkitError:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return DataError(
+        f"the pretrained weights of timm's {variant!r} cannot be loaded: {reason}",
+        hint="download them where the network allows it and name the file in model.weights (safetensors or pth)",
+    )
+
+
+def _with_weights(timm: Any, variant: str, path: Path, options: dict[str, Any]) -> nn.Module:
+    """Return the model with a local file's tensors, which timm adapts as it does its own; no pickle is executed."""
+    if not path.is_file():
+        raise DataError(f"no weights at {path}", hint="model.weights names a local safetensors or pth file")
+    from safetensors import SafetensorError
+    from timm.models import load_state_dict
+
+    try:
+        tensors = load_state_dict(str(path), weights_only=True)
+        overlay = {"state_dict": tensors, "num_classes": _outputs(timm, variant, tensors)}
+        model: nn.Module = timm.create_model(variant, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
+        raise DataError(f"the weights {path} do not fit timm's {variant!r}: {error}") from error
+    return model
+
+
+def _outputs(timm: Any, variant: str, tensors: dict[str, Any]) -> int:
+    """Return how many classes the file's classifier has; without one, what timm's weights have."""
+    config = timm.get_pretrained_cfg(variant)
+    classifier = config.classifier if isinstance(config.classifier, str) else ""
+    bias = tensors.get(f"{classifier}.bias")
+    return int(config.num_classes) if bias is None else len(bias)
