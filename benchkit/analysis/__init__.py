@@ -1,1 +1,45 @@
-"""From trials to numbers: estimates, comparisons and findings as pure functions."""
+"""From trials to numbers: estimates, comparisons and findings as pure functions.
+
+The names below may be used by figure plugins.
+"""
+
+from benchkit.analysis.comparisons import (
+    ALPHA,
+    POWER,
+    ImageComparison,
+    PairedComparison,
+    holm,
+    mcnemar,
+    minimum_detectable_difference,
+    paired_t,
+    repeats_to_decide,
+)
+from benchkit.analysis.estimates import CONFIDENCE, Estimate, Proportion, estimate, prediction_interval, wilson
+from benchkit.analysis.readings import compared, done_repeats, estimate_of, repeats_of, value_of, values_by_repeat
+from benchkit.analysis.wording import metric_unit, metric_words
+
+__all__ = [
+    "ALPHA",
+    "CONFIDENCE",
+    "POWER",
+    "Estimate",
+    "ImageComparison",
+    "PairedComparison",
+    "Proportion",
+    "compared",
+    "done_repeats",
+    "estimate",
+    "estimate_of",
+    "holm",
+    "mcnemar",
+    "metric_unit",
+    "metric_words",
+    "minimum_detectable_difference",
+    "paired_t",
+    "prediction_interval",
+    "repeats_of",
+    "repeats_to_decide",
+    "value_of",
+    "values_by_repeat",
+    "wilson",
+]

@@ -1,0 +1,175 @@
+"""Comparisons of two conditions: paired by repeat (training), or on the same images (sampling)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from benchkit.analysis.estimates import Estimate, estimate, t_quantile
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ALPHA = 0.05
+"""The significance level of every test in a report, after Holm's correction within its table."""
+
+POWER = 0.8
+"""The power for which minimum detectable differences and needed repeats are stated."""
+
+MOST_REPEATS = 1000
+"""Beyond this many repeats the answer is only that more would be needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedComparison:
+    """First minus second over the repeats that both have (same seeds, same order of images).
+
+    `p` is that of the two-sided paired t test, None with fewer than two pairs or when the differences do not vary.
+    `effect_size` is Cohen's d_z, the mean difference over its standard deviation, None where `p` is.
+    """
+
+    difference: Estimate
+    p: float | None
+    effect_size: float | None
+
+    @property
+    def n(self) -> int:
+        """Return the number of pairs."""
+        return self.difference.n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageComparison:
+    """Two trained models on the same `n` images: how many only the first or only the second names rightly."""
+
+    n: int
+    only_first: int
+    only_second: int
+    p: float
+
+    @property
+    def difference(self) -> float:
+        """Return the difference of the two accuracies on these images."""
+        return (self.only_first - self.only_second) / self.n
+
+
+def paired_t(first: Sequence[float], second: Sequence[float]) -> PairedComparison:
+    """Return the paired comparison of two sequences of the same length, one value for each repeat.
+
+    t = mean(d) / (s(d) / √n) with n - 1 degrees of freedom, d = first - second (Student 1908); effect size
+    d_z = mean(d) / s(d) (Cohen 1988). Raises `ValueError` when the lengths differ or are zero.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"pairs need equal lengths, got {len(first)} and {len(second)}")
+    difference = estimate([a - b for a, b in zip(first, second, strict=True)])
+    if not varies(difference):
+        return PairedComparison(difference=difference, p=None, effect_size=None)
+    assert difference.std is not None
+    from scipy.stats import t
+
+    statistic = difference.mean / (difference.std / math.sqrt(difference.n))
+    p = 2 * float(t.sf(abs(statistic), difference.n - 1))
+    return PairedComparison(difference=difference, p=p, effect_size=difference.mean / difference.std)
+
+
+def varies(values: Estimate) -> bool:
+    """Return whether there are two values or more that differ by more than rounding."""
+    return values.std is not None and values.std > 1e-12 * max(1.0, abs(values.mean))
+
+
+def mcnemar(right_first: np.ndarray, right_second: np.ndarray) -> ImageComparison:
+    """Return McNemar's exact test (McNemar 1947) for two bool arrays (n,): which images each model names rightly.
+
+    Under the null hypothesis the discordant images fall on either side like a fair coin: a two-sided binomial test.
+    Raises `ValueError` when the shapes differ or are empty.
+    """
+    from scipy.stats import binomtest
+
+    if right_first.shape != right_second.shape or right_first.size == 0:
+        raise ValueError(f"McNemar needs two arrays of one length, got {right_first.shape} and {right_second.shape}")
+    only_first = int((right_first & ~right_second).sum())
+    only_second = int((right_second & ~right_first).sum())
+    discordant = only_first + only_second
+    p = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    return ImageComparison(n=int(right_first.size), only_first=only_first, only_second=only_second, p=p)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Return Holm's step-down adjusted p values in the given order (Holm 1979).
+
+    Sorted ascending, the i-th of m is multiplied by m - i + 1, made monotone and capped at 1. The family is one table.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted = [1.0] * len(p_values)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return tuple(adjusted)
+
+
+def minimum_detectable_difference(std: float, n: int, alpha: float = ALPHA, power: float = POWER) -> float | None:
+    """Return the smallest true difference that a paired t test over `n` pairs finds with the given power.
+
+    `std` is that of the paired differences. Solves power = P(|T| > t(1 - alpha/2)),
+    T noncentral t with noncentrality difference · √n / std. None with fewer than two pairs or without spread.
+    """
+    if n < 2 or std <= 0:
+        return None
+    from scipy.optimize import brentq
+
+    def missing(noncentrality: float) -> float:
+        return _power(noncentrality, n, alpha) - power
+
+    upper = 10.0 * t_quantile(1 - alpha / 2, n - 1) + 10.0
+    return float(brentq(missing, 0.0, upper)) * std / math.sqrt(n)
+
+
+def repeats_to_decide(difference: float, std: float, alpha: float = ALPHA, power: float = POWER) -> int | None:
+    """Return how many pairs a paired t test needs to find this difference, or None beyond `MOST_REPEATS`.
+
+    It takes the observed difference and the observed `std` of differences as if they were true, so it is a rough guide.
+    """
+    if difference == 0 or std <= 0:
+        return None
+    enough, too_few = MOST_REPEATS, 1
+    if not _detects(difference, std, enough, alpha, power):
+        return None
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        if _detects(difference, std, middle, alpha, power):
+            enough = middle
+        else:
+            too_few = middle
+    return enough
+
+
+def _detects(difference: float, std: float, n: int, alpha: float, power: float) -> bool:
+    return _power(abs(difference) * math.sqrt(n) / std, n, alpha) >= power
+
+
+def _power(noncentrality: float, n: int, alpha: float) -> float:
+    """Return the probability that a two-sided t test over n pairs rejects.
+
+    Given the sample's standard deviation, T is a shifted normal over it; averaged here over equally likely values of
+    it, because SciPy's noncentral t returns NaN for some of the arguments that few repeats lead to.
+    """
+    import numpy as np
+    from scipy.special import ndtr
+
+    threshold = t_quantile(1 - alpha / 2, n - 1) * _spreads(n)
+    return float(np.mean(ndtr(noncentrality - threshold) + ndtr(-threshold - noncentrality)))
+
+
+@cache
+def _spreads(n: int) -> np.ndarray:
+    """Return 2000 equally likely values of the standard deviation of n draws from a standard normal."""
+    import numpy as np
+    from scipy.special import chdtri
+
+    shares = (np.arange(2000) + 0.5) / 2000
+    spreads: np.ndarray = np.sqrt(chdtri(n - 1, shares) / (n - 1))
+    return spreads

@@ -1,0 +1,72 @@
+"""What conditions cost: parameters, FLOPs, seconds, images per second and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchkit.analysis.estimates import Estimate, estimate
+from benchkit.analysis.readings import compared, done_repeats
+from benchkit.results import Cost, StudyResults
+
+if TYPE_CHECKING:
+    from benchkit.plan import Condition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionCost:
+    """The cost of one condition over its done repeats; `epochs` is the mean number of epochs trained.
+
+    `devices` and `precisions` list every one that occurred: times on different devices do not compare.
+    """
+
+    key: str
+    label: str
+    parameters: int
+    flops: int
+    epochs: float
+    seconds: Estimate
+    images_per_second: Estimate
+    peak_memory: Estimate
+    devices: tuple[str, ...]
+    precisions: tuple[str, ...]
+
+
+def condition_costs(results: StudyResults) -> tuple[ConditionCost, ...]:
+    """Return the cost of every condition that has a done repeat with a recorded cost, in report order."""
+    rows = [_cost(results, condition) for condition in compared(results)]
+    return tuple(row for row in rows if row is not None)
+
+
+def _cost(results: StudyResults, condition: Condition) -> ConditionCost | None:
+    trials = [t for t in done_repeats(results, condition).values() if t.outcome is not None and t.outcome.cost]
+    costs = [trial.outcome.cost for trial in trials if trial.outcome and trial.outcome.cost]
+    if not costs:
+        return None
+    return ConditionCost(
+        key=condition.key,
+        label=condition.label,
+        parameters=costs[0].parameters,
+        flops=costs[0].flops,
+        epochs=sum(len(trial.history) for trial in trials) / len(trials),
+        seconds=estimate([cost.seconds for cost in costs]),
+        images_per_second=estimate([cost.images_per_second for cost in costs]),
+        peak_memory=estimate([cost.peak_memory for cost in costs]),
+        devices=_distinct([cost.device for cost in costs]),
+        precisions=_distinct([cost.precision for cost in costs]),
+    )
+
+
+def training_seconds(results: StudyResults) -> float:
+    """Return the seconds that all trials of the study trained, whatever became of them, from their histories."""
+    return sum(record.seconds for trial in results.trials for record in trial.history)
+
+
+def _distinct(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def all_costs(results: StudyResults) -> tuple[Cost, ...]:
+    """Return the recorded cost of every trial that has one."""
+    return tuple(t.outcome.cost for t in results.trials if t.outcome is not None and t.outcome.cost is not None)

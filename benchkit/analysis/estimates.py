@@ -1,0 +1,103 @@
+"""Means over repeats and shares of test images, each with its interval: two uncertainties that are never mixed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+"""The confidence of every interval that a report shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over repeats: what a new training run with another random seed would give on average.
+
+    `low` and `high` bound the t interval of the mean and are None when `n` is 1: one run says nothing about spread.
+    `std` is the sample standard deviation (n - 1 in the denominator), None when `n` is 1.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    std: float | None
+    n: int
+    values: tuple[float, ...]
+    confidence: float = CONFIDENCE
+
+    @property
+    def half_width(self) -> float | None:
+        """Return half the interval's width, or None without an interval."""
+        return None if self.high is None else self.high - self.mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proportion:
+    """A share of images: `successes` of `n`, with the interval for one trained model over other images like these."""
+
+    share: float
+    low: float
+    high: float
+    successes: int
+    n: int
+    confidence: float = CONFIDENCE
+
+
+def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+    """Return the mean of `values`, one for each repeat, with its two-sided t interval.
+
+    mean ± t(1 - (1 - confidence) / 2, n - 1) · s / √n (Student 1908). With as few as three repeats it keeps its
+    coverage, which a bootstrap over repeats does not. Raises `ValueError` for no values or for non-finite ones.
+    """
+    numbers = tuple(float(value) for value in values)
+    if not numbers or not all(math.isfinite(value) for value in numbers):
+        raise ValueError(f"an estimate needs at least one value and only finite ones, got {numbers}")
+    n = len(numbers)
+    mean = math.fsum(numbers) / n
+    if n == 1:
+        return Estimate(mean=mean, low=None, high=None, std=None, n=1, values=numbers, confidence=confidence)
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (n - 1))
+    half = t_quantile(1 - (1 - confidence) / 2, n - 1) * std / math.sqrt(n)
+    return Estimate(mean=mean, low=mean - half, high=mean + half, std=std, n=n, values=numbers, confidence=confidence)
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """Return the quantile of Student's t distribution with `degrees` degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, probability))
+
+
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Proportion:
+    """Return a share of `n` images with its Wilson score interval (Wilson 1927, without continuity correction).
+
+    It is about one trained model and other images of the same kind, and says nothing of other random seeds. Raises
+    `ValueError` unless 0 <= successes <= n and n > 0.
+    """
+    from scipy.stats import binomtest
+
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"a proportion needs 0 <= successes <= n and n > 0, got {successes} of {n}")
+    interval = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
+    return Proportion(
+        share=successes / n,
+        low=float(interval.low),
+        high=float(interval.high),
+        successes=successes,
+        n=n,
+        confidence=confidence,
+    )
+
+
+def prediction_interval(repeats: Estimate) -> tuple[float, float] | None:
+    """Return where one further repeat falls with the estimate's confidence, or None when there was one repeat.
+
+    mean ± t(…, n - 1) · s · √(1 + 1/n): wider than the interval of the mean, and the one to hold a single published
+    run against.
+    """
+    if repeats.std is None:
+        return None
+    quantile = t_quantile(1 - (1 - repeats.confidence) / 2, repeats.n - 1)
+    half = quantile * repeats.std * math.sqrt(1 + 1 / repeats.n)
+    return repeats.mean - half, repeats.mean + half

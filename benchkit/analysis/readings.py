@@ -1,0 +1,68 @@
+"""What the analysis reads from trials: which trial stands for a repeat, and what it scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchkit.analysis.estimates import Estimate, estimate
+from benchkit.plan import Condition, Plan
+from benchkit.results import StudyResults, Trial
+
+
+def value_of(trial: Trial, metric: str) -> float | None:
+    """Return what a trial scored in `split.metric` or `cost.seconds`, or None when it has no such number."""
+    scope, _, name = metric.partition(".")
+    if scope == "cost":
+        cost = trial.outcome.cost if trial.outcome else None
+        return None if cost is None else float(getattr(cost, name))
+    try:
+        return trial.score(metric)
+    except KeyError:
+        return None
+
+
+def repeats_of(results: StudyResults, condition: Condition) -> dict[int, Trial]:
+    """Return the trial that stands for each repeat index: the last done attempt, else the last attempt."""
+    standing: dict[int, Trial] = {}
+    for trial in results.of(condition):
+        current = standing.get(trial.index)
+        if current is None or trial.state == "done" or current.state != "done":
+            standing[trial.index] = trial
+    return standing
+
+
+def done_repeats(results: StudyResults, condition: Condition) -> dict[int, Trial]:
+    """Return the done trial of each repeat index that has one."""
+    return {index: trial for index, trial in repeats_of(results, condition).items() if trial.state == "done"}
+
+
+def values_by_repeat(results: StudyResults, condition: Condition, metric: str) -> dict[int, float]:
+    """Return the metric of each done repeat that has it, by repeat index."""
+    values = {index: value_of(trial, metric) for index, trial in done_repeats(results, condition).items()}
+    return {index: value for index, value in values.items() if value is not None}
+
+
+def estimate_of(results: StudyResults, condition: Condition, metric: str) -> Estimate | None:
+    """Return the estimate of a metric over a condition's done repeats, or None without any."""
+    values = values_by_repeat(results, condition, metric)
+    return estimate(list(values.values())) if values else None
+
+
+def planned_trials(results: StudyResults, condition: Condition) -> int:
+    """Return how many trials the study asks of a condition: its repeats, or the slots of its search."""
+    return Plan(study=results.study, conditions=results.conditions).count(condition)
+
+
+def compared(results: StudyResults) -> tuple[Condition, ...]:
+    """Return the conditions that have repeats: the grid's and those confirmed after a search."""
+    return tuple(condition for condition in results.conditions if condition.kind != "search")
+
+
+def searched_conditions(results: StudyResults) -> tuple[Condition, ...]:
+    """Return the conditions that are the frame of a search."""
+    return tuple(condition for condition in results.conditions if condition.kind == "search")
+
+
+def done_trials(results: StudyResults) -> Sequence[Trial]:
+    """Return every done trial, search trials included."""
+    return [trial for trial in results.trials if trial.state == "done"]

@@ -1,0 +1,149 @@
+"""What a search did: how much it spent, what it found, and what fresh repeats say of that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchkit.analysis.comparisons import PairedComparison, paired_t
+from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.readings import estimate_of, planned_trials, searched_conditions, value_of, values_by_repeat
+from benchkit.results import StudyResults, Trial
+
+if TYPE_CHECKING:
+    from benchkit.plan import Condition
+    from benchkit.study import Goal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """Repeats after a search: the chosen settings on fresh ones, against the study's own settings in the goal's metric.
+
+    `optimism` is how much better the search's single best score was than the mean of the fresh repeats (positive: the
+    search promised too much). `gain` is chosen minus default, paired by repeat: negative is good where the goal is
+    minimised.
+    """
+
+    metric: str
+    chosen: Estimate | None
+    default: Estimate | None
+    gain: PairedComparison | None
+    optimism: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSummary:
+    """One search: its budget as planned and as spent, the best trial so far and the confirmation.
+
+    `states` counts its trials by state. `epochs` and `seconds` are what all of them trained, so that searches are
+    compared at the budget they had. `front` numbers the trials that no other beats in every goal (several goals only).
+    """
+
+    key: str
+    label: str
+    goal: str
+    direction: str
+    planned: int
+    states: Mapping[str, int]
+    epochs: int
+    seconds: float
+    best_number: int | None
+    best_value: float | None
+    best_params: Mapping[str, Any]
+    front: tuple[int, ...]
+    confirmation: Confirmation | None
+
+    @property
+    def started(self) -> int:
+        """Return how many trials have been started."""
+        return sum(self.states.values()) - self.states.get("waiting", 0)
+
+    @property
+    def pruned_share(self) -> float | None:
+        """Return the pruned share of the finished trials, None before any has finished."""
+        finished = sum(self.states.get(state, 0) for state in ("done", "pruned", "diverged", "failed"))
+        return self.states.get("pruned", 0) / finished if finished else None
+
+
+def search_summaries(results: StudyResults) -> tuple[SearchSummary, ...]:
+    """Return the summary of every search of the study, none when it has no search."""
+    search = results.study.search
+    if search is None:
+        return ()
+    return tuple(_summary(results, condition, search.goals) for condition in searched_conditions(results))
+
+
+def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal]) -> SearchSummary:
+    trials = results.searched(condition)
+    goal = goals[0]
+    best = best_trial(trials, goal)
+    score = value_of(best, goal.metric) if best else None
+    return SearchSummary(
+        key=condition.key,
+        label=condition.label.removesuffix(", search"),
+        goal=goal.metric,
+        direction=goal.direction,
+        planned=planned_trials(results, condition),
+        states=dict(Counter(trial.state for trial in trials)),
+        epochs=sum(len(trial.history) for trial in trials),
+        seconds=sum(record.seconds for trial in trials for record in trial.history),
+        best_number=best.number if best else None,
+        best_value=score,
+        best_params=dict(best.params) if best else {},
+        front=front(trials, goals) if len(goals) > 1 else (),
+        confirmation=_confirmation(results, condition, goal, score),
+    )
+
+
+def best_trial(trials: Sequence[Trial], goal: Goal) -> Trial | None:
+    """Return the done trial with the best score in the goal, the earlier one of equals, or None."""
+    scored = [
+        (value, trial)
+        for trial in trials
+        if trial.state == "done" and (value := value_of(trial, goal.metric)) is not None
+    ]
+    if not scored:
+        return None
+    sign = 1 if goal.direction == "minimize" else -1
+    return min(scored, key=lambda pair: sign * pair[0])[1]
+
+
+def front(trials: Sequence[Trial], goals: Sequence[Goal]) -> tuple[int, ...]:
+    """Return the numbers of the done trials that no other trial equals or beats in every goal (Pareto front)."""
+    points: list[tuple[int, tuple[float, ...]]] = []
+    for trial in trials:
+        scores = [value_of(trial, goal.metric) for goal in goals] if trial.state == "done" else [None]
+        known = [score for score in scores if score is not None]
+        if len(known) == len(goals):
+            signs = [1 if goal.direction == "minimize" else -1 for goal in goals]
+            points.append((trial.number, tuple(s * v for s, v in zip(signs, known, strict=True))))
+    return tuple(number for number, point in points if not any(_beats(other, point) for _, other in points))
+
+
+def _beats(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
+    return first != second and all(a <= b for a, b in zip(first, second, strict=True))
+
+
+def _confirmation(results: StudyResults, condition: Condition, goal: Goal, score: float | None) -> Confirmation | None:
+    best = next((c for c in results.conditions if c.kind == "confirm-best" and c.parent == condition.key), None)
+    default = next((c for c in results.conditions if c.kind == "grid" and c.key == condition.parent), None)
+    if best is None:
+        return None
+    metric = goal.metric
+    chosen = estimate_of(results, best, metric)
+    sign = 1 if goal.direction == "minimize" else -1
+    return Confirmation(
+        metric=metric,
+        chosen=chosen,
+        default=estimate_of(results, default, metric) if default else None,
+        gain=_gain(results, best, default, metric) if default else None,
+        optimism=sign * (chosen.mean - score) if chosen and score is not None else None,
+    )
+
+
+def _gain(results: StudyResults, best: Condition, default: Condition, metric: str) -> PairedComparison | None:
+    first, second = values_by_repeat(results, best, metric), values_by_repeat(results, default, metric)
+    shared = sorted(first.keys() & second.keys())
+    return paired_t([first[i] for i in shared], [second[i] for i in shared]) if shared else None

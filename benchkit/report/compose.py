@@ -1,0 +1,131 @@
+"""From results to the report's context: the sections in order, numbered, under a title, an answer and key facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from benchkit import __version__
+from benchkit.analysis.summary import Summary
+from benchkit.analysis.wording import count, duration, listing
+from benchkit.report import origin_sections, sections
+from benchkit.report.context import Banner, Block, Fact, FigureBlock, ReportContext, Section, TableBlock
+from benchkit.report.figures import Gallery
+from benchkit.report.glossary import used_plugins
+from benchkit.report.sections import Material
+from benchkit.results import StudyResults
+
+
+def compose(results: StudyResults, summary: Summary, gallery: Gallery) -> ReportContext:
+    """Return everything that the report of these results says; it works on empty and unfinished studies too."""
+    material = Material(results=results, summary=summary, gallery=gallery)
+    plugins = used_plugins(results, gallery.registry)
+    found = (
+        sections.findings_section(material),
+        sections.results_section(material),
+        sections.training_section(material),
+        sections.search_section(material),
+        sections.images_section(material),
+        sections.cost_section(material),
+        sections.extra_section(material),
+        sections.published_section(material),
+        origin_sections.coverage_section(material),
+        origin_sections.reproduce_section(material, plugins),
+        origin_sections.terms_section(material, plugins),
+        origin_sections.trials_section(material),
+    )
+    study = results.study
+    return ReportContext(
+        title=study.title,
+        question=study.question,
+        description=study.report.abstract or study.description,
+        authors=listing(study.report.authors, most=20),
+        study_name=study.name,
+        generator=f"benchkit {__version__}",
+        dated=_dated(results),
+        banners=_banners(results, summary),
+        answer=summary.answer,
+        facts=_key_facts(results, summary),
+        sections=numbered(part for part in found if part is not None),
+    )
+
+
+def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
+    """Return the sections with themselves, their tables and their figures counted through from 1."""
+    tables = figures = 0
+    result = []
+    for place, part in enumerate(parts, 1):
+        blocks: list[Block] = []
+        for block in part.blocks:
+            if isinstance(block, TableBlock):
+                tables += 1
+                blocks.append(replace(block, number=tables))
+            elif isinstance(block, FigureBlock):
+                figures += 1
+                blocks.append(replace(block, number=figures))
+            else:
+                blocks.append(block)
+        result.append(replace(part, number=place, blocks=tuple(blocks)))
+    return tuple(result)
+
+
+def _dated(results: StudyResults) -> str:
+    last = max((trial.finished for trial in results.trials), default=0.0)
+    return f"{datetime.fromtimestamp(last, UTC):%d %B %Y}".lstrip("0") if last else ""
+
+
+def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
+    banners = []
+    if results.study.smoke:
+        banners.append(
+            Banner(title="Smoke run", text="A tiny version of the study on other data. No number here is a result.")
+        )
+    if results.data.get("synthetic"):
+        banners.append(
+            Banner(title="Synthetic numbers", text="Nothing was trained: a random generator made these numbers.")
+        )
+    open_rows = [row for row in summary.evidence.coverage if not row.complete]
+    if open_rows:
+        planned = sum(row.planned for row in summary.evidence.coverage)
+        done = sum(row.done for row in summary.evidence.coverage)
+        banners.append(
+            Banner(
+                title="Not complete",
+                text=f"{done} of {count(planned, 'planned trial')} are done; section Failures and gaps says "
+                f"what is missing.",
+            )
+        )
+    return tuple(banners)
+
+
+def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
+    study, evidence = results.study, summary.evidence
+    planned = sum(row.planned for row in evidence.coverage)
+    images = sorted({model.accuracy.n for model in evidence.models})
+    settings = study.settings
+    facts = [
+        Fact(name="Conditions", value=str(len(evidence.scores))),
+        Fact(name="Repeats", value=f"{study.repeats} for each condition"),
+        Fact(name="Trials", value=f"{summary.done} done of {planned} planned"),
+        Fact(name="Data", value=_name_of(settings.get("data"))),
+        Fact(name="Model", value=_name_of(settings.get("model"))),
+        Fact(name="Epochs", value=str(_epochs(results))),
+        Fact(name="Test images", value=" or ".join(f"{n:,}" for n in images)),
+        Fact(name="Training time", value=duration(summary.training_seconds) if summary.training_seconds else ""),
+        Fact(name="Device", value="; ".join(sorted({d for cost in evidence.costs for d in cost.devices}))),
+    ]
+    return tuple(fact for fact in facts if fact.value)
+
+
+def _name_of(table: object) -> str:
+    return str(table.get("name", "")) if isinstance(table, dict) else ""
+
+
+def _epochs(results: StudyResults) -> str:
+    """Return the planned number of epochs, or the range of it over conditions."""
+    train = [condition.settings.get("train", {}) for condition in results.conditions]
+    planned = sorted({int(table["epochs"]) for table in train if "epochs" in table})
+    if not planned:
+        return ""
+    return str(planned[0]) if len(planned) == 1 else f"{planned[0]} to {planned[-1]}"

@@ -1,0 +1,193 @@
+"""What the templates see: a tree of frozen values in which every number is text already. No field goes undocumented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from benchkit.report.tables import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A name and its value, for the key facts and for lists of settings."""
+
+    name: str = field(metadata={"help": "what is stated"})
+    value: str = field(metadata={"help": "the statement"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banner:
+    """A warning over the whole report, such as that its numbers come from a smoke run."""
+
+    title: str = field(metadata={"help": "one or two words"})
+    text: str = field(metadata={"help": "one or two sentences"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paragraph:
+    """A paragraph of text."""
+
+    kind: Literal["paragraph"] = field(metadata={"help": "which partial draws the block"}, default="paragraph")
+    text: str = field(metadata={"help": "plain text"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingBlock:
+    """A finding: the sentence, and what it rests on."""
+
+    kind: Literal["finding"] = field(metadata={"help": "which partial draws the block"}, default="finding")
+    tone: str = field(metadata={"help": "answer, note or warning"})
+    tone_word: str = field(metadata={"help": "the tone as a word that is shown"})
+    sentence: str = field(metadata={"help": "the finding"})
+    evidence: str = field(metadata={"help": "the numbers behind it"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableBlock:
+    """A numbered table with its caption."""
+
+    kind: Literal["table"] = field(metadata={"help": "which partial draws the block"}, default="table")
+    number: int = field(metadata={"help": "counted through the report from 1"})
+    name: str = field(metadata={"help": "the identifier: anchor, file name, LaTeX label"})
+    title: str = field(metadata={"help": "a few words, for the list of tables"})
+    caption: str = field(metadata={"help": "what is shown, over how many repeats, what the brackets are"})
+    table: Table = field(metadata={"help": "columns and cells"})
+    csv: str = field(metadata={"help": "the same table as CSV at full precision"})
+    omitted: str = field(metadata={"help": "which rows only the CSV has, or nothing"}, default="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureRow:
+    """A row of an image grid: its caption and its pictures as data or resource addresses."""
+
+    caption: str = field(metadata={"help": "what the row's pictures share"})
+    sources: tuple[str, ...] = field(metadata={"help": "the address of each picture"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureBlock:
+    """A numbered figure: a chart or a grid of images, its caption, its alternative text and the data behind it."""
+
+    kind: Literal["figure"] = field(metadata={"help": "which partial draws the block"}, default="figure")
+    number: int = field(metadata={"help": "counted through the report from 1"})
+    name: str = field(metadata={"help": "the identifier: anchor and file name"})
+    plugin: str = field(metadata={"help": "the figure plugin that made it"})
+    title: str = field(metadata={"help": "a few words, for the list of figures"})
+    caption: str = field(metadata={"help": "what is shown, over how many repeats, what bands or bars are"})
+    alt_text: str = field(metadata={"help": "one sentence that states the result"})
+    spec: str = field(metadata={"help": "the Vega-Lite spec as JSON, empty for an image grid"})
+    print_source: str = field(metadata={"help": "the address of the picture for print, empty on screen"})
+    columns: tuple[str, ...] = field(metadata={"help": "headings of an image grid"})
+    pictures: tuple[PictureRow, ...] = field(metadata={"help": "rows of an image grid, none for a chart"})
+    data: tuple[tuple[str, str], ...] = field(metadata={"help": "the data behind the figure: name and CSV"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbsentBlock:
+    """A figure that is not there, and why."""
+
+    kind: Literal["absent"] = field(metadata={"help": "which partial draws the block"}, default="absent")
+    title: str = field(metadata={"help": "the figure's title"})
+    reason: str = field(metadata={"help": "what is missing"})
+    broken: bool = field(metadata={"help": "whether the plugin failed, rather than having nothing to draw"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeBlock:
+    """Text to be copied: a command or a file."""
+
+    kind: Literal["code"] = field(metadata={"help": "which partial draws the block"}, default="code")
+    title: str = field(metadata={"help": "what it is"})
+    text: str = field(metadata={"help": "the text, line by line"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactsBlock:
+    """A list of names and values."""
+
+    kind: Literal["facts"] = field(metadata={"help": "which partial draws the block"}, default="facts")
+    title: str = field(metadata={"help": "what is listed"})
+    facts: tuple[Fact, ...] = field(metadata={"help": "the entries"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """An entry of the glossary or of the references."""
+
+    name: str = field(metadata={"help": "the term, or the reference's number in brackets"})
+    text: str = field(metadata={"help": "the explanation, or the citation"})
+    url: str = field(metadata={"help": "an http or https address, or nothing"}, default="")
+    origin: str = field(metadata={"help": "the plugin and its distribution, or nothing"}, default="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermsBlock:
+    """A glossary or a list of references."""
+
+    kind: Literal["terms"] = field(metadata={"help": "which partial draws the block"}, default="terms")
+    title: str = field(metadata={"help": "what is listed"})
+    terms: tuple[Term, ...] = field(metadata={"help": "the entries"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadingBlock:
+    """A heading within a section."""
+
+    kind: Literal["heading"] = field(metadata={"help": "which partial draws the block"}, default="heading")
+    text: str = field(metadata={"help": "the heading"})
+
+
+Block = (
+    Paragraph
+    | HeadingBlock
+    | FindingBlock
+    | TableBlock
+    | FigureBlock
+    | AbsentBlock
+    | CodeBlock
+    | FactsBlock
+    | TermsBlock
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A numbered section of the report."""
+
+    number: int = field(metadata={"help": "counted from 1"})
+    name: str = field(metadata={"help": "the identifier: anchor"})
+    title: str = field(metadata={"help": "the heading"})
+    blocks: tuple[Block, ...] = field(metadata={"help": "what it holds, from top to bottom"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportContext:
+    """Everything that a report says, in the order in which it says it."""
+
+    title: str = field(metadata={"help": "the study's title"})
+    question: str = field(metadata={"help": "the study's question"})
+    description: str = field(metadata={"help": "the study's description or the report's abstract"})
+    authors: str = field(metadata={"help": "the authors as a phrase, or nothing"})
+    study_name: str = field(metadata={"help": "the study's name"})
+    language: str = field(metadata={"help": "the language of the text, as in HTML's lang"}, default="en")
+    generator: str = field(metadata={"help": "name and version of what made the report"})
+    dated: str = field(metadata={"help": "when the last trial finished, or nothing"})
+    banners: tuple[Banner, ...] = field(metadata={"help": "warnings over the whole report"})
+    answer: tuple[str, ...] = field(metadata={"help": "the short answer, at most three sentences"})
+    facts: tuple[Fact, ...] = field(metadata={"help": "the key facts beside the answer"})
+    sections: tuple[Section, ...] = field(metadata={"help": "the sections"})
+
+    def blocks(self) -> tuple[Block, ...]:
+        """Return the blocks of all sections."""
+        return tuple(block for section in self.sections for block in section.blocks)
+
+    @property
+    def figures(self) -> tuple[FigureBlock, ...]:
+        """Return the figures in their order."""
+        return tuple(block for block in self.blocks() if isinstance(block, FigureBlock))
+
+    @property
+    def tables(self) -> tuple[TableBlock, ...]:
+        """Return the tables in their order."""
+        return tuple(block for block in self.blocks() if isinstance(block, TableBlock))

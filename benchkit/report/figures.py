@@ -1,0 +1,104 @@
+"""Figures: plugins are asked for data, drawing, caption and alternative text; what fails is shown as absent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchkit.errors import BenchkitError
+from benchkit.protocols import ImageGrid, NothingToDraw, card_of
+from benchkit.registry import Registry
+from benchkit.report.context import AbsentBlock, FigureBlock, PictureRow
+from benchkit.report.drawing import chart_spec, spec_to_svg
+from benchkit.report.figure_data import data_tables
+from benchkit.results import StudyResults
+
+
+@dataclass(slots=True, kw_only=True)
+class Gallery:
+    """The figures of one report: makes blocks, keeps the pictures for print and the problems of broken plugins.
+
+    `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless `for_print`.
+    `problems` are lines for the user: a broken figure does not cost the report, but it is told.
+    """
+
+    results: StudyResults
+    registry: Registry
+    for_print: bool = True
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    tracebacks: list[str] = field(default_factory=list)
+
+    def block(self, plugin: str, options: Mapping[str, Any] | None = None) -> FigureBlock | AbsentBlock:
+        """Return the figure of a plugin, or why it is absent: nothing to draw, or the plugin failed."""
+        title = plugin
+        try:
+            made = self.registry.load("figures", plugin)
+            title = card_of(made).title
+            return self._drawn(plugin, title, made(**(options or {})))  # type: ignore[operator]
+        except NothingToDraw as reason:
+            return AbsentBlock(title=title, reason=str(reason), broken=False)
+        except BenchkitError as error:
+            return self._broken(title, plugin, str(error))
+        except Exception as error:  # noqa: BLE001 - a third party's figure must not cost the report; it is told
+            return self._broken(title, plugin, f"{type(error).__name__}: {error}")
+
+    def _broken(self, title: str, plugin: str, reason: str) -> AbsentBlock:
+        self.problems.append(f"figure {plugin}: {reason}")
+        self.tracebacks.append(traceback.format_exc())
+        return AbsentBlock(title=title, reason=f"The figure {plugin} failed: {reason}", broken=True)
+
+    def _drawn(self, plugin: str, title: str, figure: Any) -> FigureBlock:
+        data = figure.data(self.results)
+        picture = figure.draw(data)
+        alt_text = figure.alt_text(data)
+        name = self._name(plugin)
+        grid = picture if isinstance(picture, ImageGrid) else None
+        spec = {} if grid else chart_spec(picture, description=alt_text)
+        address = ""
+        if self.for_print and not grid:
+            address = f"fig:{name}.svg"
+            self.pictures[address] = spec_to_svg(spec).encode()
+        return FigureBlock(
+            number=0,
+            name=name,
+            plugin=plugin,
+            title=title,
+            caption=figure.caption(data),
+            alt_text=alt_text,
+            spec=json.dumps(spec, separators=(",", ":"), allow_nan=False) if spec else "",
+            print_source=address,
+            columns=grid.columns if grid else (),
+            pictures=_pictures(grid) if grid else (),
+            data=data_tables(data),
+        )
+
+    def _name(self, plugin: str) -> str:
+        """Return a file name and anchor for the figure, unique in the report."""
+        stem = re.sub(r"[^a-z0-9]+", "-", plugin.lower()).strip("-") or "figure"
+        taken = self._taken
+        name, count = stem, 2
+        while name in taken:
+            name, count = f"{stem}-{count}", count + 1
+        taken.add(name)
+        return name
+
+    _taken: set[str] = field(default_factory=set)
+
+
+def _pictures(grid: ImageGrid) -> tuple[PictureRow, ...]:
+    return tuple(PictureRow(caption=caption, sources=tuple(map(_address, images))) for caption, images in grid.rows)
+
+
+def _address(image: bytes) -> str:
+    """Return a picture as a data address; raise `BenchkitError` unless it is PNG or JPEG."""
+    kinds: Sequence[tuple[bytes, str]] = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"))
+    for start, kind in kinds:
+        if image.startswith(start):
+            return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+    raise BenchkitError("an image grid holds bytes that are neither PNG nor JPEG")

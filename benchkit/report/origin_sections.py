@@ -1,0 +1,147 @@
+"""The sections of a report that say where it comes from: gaps, how to reproduce it, glossary, every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchkit.analysis.wording import count, setting
+from benchkit.codec import encode
+from benchkit.errors import BenchkitError
+from benchkit.plan import typed_settings
+from benchkit.report.context import Block, CodeBlock, Fact, FactsBlock, Paragraph, Section, TermsBlock
+from benchkit.report.glossary import UsedPlugin, glossary_terms, reference_terms
+from benchkit.report.sections import Material, section, table_block
+from benchkit.report.toml_text import to_toml
+from benchkit.report.trial_tables import coverage_table, trials_table, troubles_table
+from benchkit.results import StudyResults
+
+
+def coverage_section(material: Material) -> Section:
+    """Return what was planned and what came of it, failures with their reason, and how often test was read."""
+    evidence = material.summary.evidence
+    reads = evidence.reads
+    blocks: list[Block] = [
+        table_block(
+            "coverage",
+            "Planned trials and what came of them",
+            "Every planned trial by its state. Pruned, diverged and failed trials are results too; stale ones "
+            "lost their "
+            "worker. A repeat that was tried again counts once.",
+            coverage_table(evidence.coverage),
+        ),
+        Paragraph(text=_reads(reads.reads, reads.trials, reads.repeated)),
+    ]
+    if evidence.troubles:
+        blocks.append(
+            table_block(
+                "troubles",
+                "Trials that diverged, failed or went stale",
+                "Trials without a score, and why. Retried: another attempt stands in their place.",
+                troubles_table(evidence.troubles),
+            )
+        )
+    blocks += [Paragraph(text=line) for line in evidence.left_out]
+    return section("coverage", "Failures and gaps", blocks)
+
+
+def _reads(reads: int, trials: int, repeated: int) -> str:
+    if not trials:
+        return "The test images have not been read: no trial is done."
+    words = f"The test images were read {count(reads, 'time')}, by {count(trials, 'done trial')}"
+    if repeated:
+        return f"{words}; {count(repeated, 'trial')} read them more than once."
+    return f"{words}; none read them more than once, and nothing was chosen by them."
+
+
+def reproduce_section(material: Material, plugins: tuple[UsedPlugin, ...]) -> Section:
+    """Return the command, the study as written and as resolved, versions, plugins, device, data and seeds."""
+    results = material.results
+    study = results.study
+    commands = "\n".join([results.command or f"benchkit sweep {study.name}", f"benchkit report {study.name}"])
+    blocks: list[Block] = [
+        CodeBlock(title="Commands", text=commands),
+        FactsBlock(title="Random seeds", facts=_seeds(results)),
+        FactsBlock(title="Data", facts=_facts(results.data)),
+        FactsBlock(title="Versions and device", facts=_environment(results)),
+        FactsBlock(title="Plugins", facts=tuple(Fact(name=f"{p.kind}: {p.name}", value=p.origin) for p in plugins)),
+        CodeBlock(title=f"Study file{f' ({study.path.name})' if study.path else ''}", text=study.source),
+        CodeBlock(title="Resolved settings (defaults filled in, factors and search aside)", text=resolved(results)),
+    ]
+    kept = [block for block in blocks if not isinstance(block, FactsBlock) or block.facts]
+    return section("reproduce", "How to reproduce this", kept)
+
+
+def resolved(results: StudyResults) -> str:
+    """Return the study's base settings with every default, as TOML."""
+    try:
+        return to_toml(encode(typed_settings(results.study.settings, results.study.seed)))
+    except BenchkitError as error:
+        return f"# the base settings stand only together with a factor's levels: {error.what}\n"
+
+
+def _seeds(results: StudyResults) -> tuple[Fact, ...]:
+    study = results.study
+    facts = [
+        Fact(name="study seed", value=str(study.seed)),
+        Fact(
+            name="rule",
+            value="every random seed is a sha256 over study seed, repeat and purpose, never over a factor: the "
+            "same repeat "
+            "of two conditions starts from the same numbers and sees images in the same order",
+        ),
+        Fact(name="repeats", value=f"{study.repeats} for each condition, numbered from 0"),
+    ]
+    if study.overrides:
+        facts.append(Fact(name="overrides", value=", ".join(study.overrides)))
+    return tuple(facts)
+
+
+def _environment(results: StudyResults) -> tuple[Fact, ...]:
+    """Return every property of the machines on which finished trials ran, all values where they differ."""
+    values: dict[str, dict[str, None]] = {}
+    for trial in results.trials:
+        for name, value in _flat(trial.outcome.environment if trial.outcome else {}):
+            values.setdefault(name, {})[value] = None
+    return tuple(Fact(name=name, value="; ".join(found)) for name, found in values.items())
+
+
+def _facts(table: Mapping[str, Any]) -> tuple[Fact, ...]:
+    return tuple(Fact(name=name, value=value) for name, value in _flat(table))
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in table.items():
+        name = f"{above}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name} ")
+        elif isinstance(value, list | tuple):
+            yield name, ", ".join(setting(item) for item in value)
+        elif value not in ("", None):
+            yield name, setting(value)
+
+
+def terms_section(material: Material, plugins: tuple[UsedPlugin, ...]) -> Section:
+    """Return the glossary and the references."""
+    search = material.results.study.search is not None
+    blocks = [
+        TermsBlock(title="Glossary", terms=glossary_terms(plugins, search=search)),
+        TermsBlock(title="References", terms=reference_terms(plugins, search=search)),
+    ]
+    return section("terms", "Glossary and references", blocks)
+
+
+def trials_section(material: Material) -> Section | None:
+    """Return every trial, or None when there is none."""
+    results = material.results
+    if not results.trials:
+        return None
+    table = trials_table(results.trials, results.study.report.metric)
+    block = table_block(
+        "trials",
+        "Every trial",
+        "Every trial of the study in the order in which they were started. Scores are those of the weights that were "
+        "chosen on validation images.",
+        table,
+    )
+    return section("trials", "Every trial", [block])

@@ -1,0 +1,113 @@
+"""The report as PDF: the printed HTML goes to a child process with limits, and what it reports is taken seriously."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchkit.errors import ReportError
+
+SECONDS = 600.0
+"""How long the child may take."""
+
+MEMORY_MIB = 6144
+"""How much address space the child may take, in MiB; resident memory stays far below it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """A file inside the PDF: its name, a description, and its content."""
+
+    name: str
+    description: str
+    content: bytes
+
+
+class PangoMissing(ReportError):
+    """The system lacks the libraries that lay out text for the PDF."""
+
+
+def render_pdf(
+    html: str,
+    pictures: Mapping[str, bytes],
+    attachments: Sequence[Attached] = (),
+    *,
+    seconds: float = SECONDS,
+    memory_mib: int = MEMORY_MIB,
+) -> bytes:
+    """Return the PDF of the printed HTML.
+
+    `pictures` maps every `fig:` address that the HTML names to its content; any other address is refused. Raises
+    `PangoMissing` when a system library is missing, and `ReportError` when something was refused or dropped, when the
+    child fails, or when it takes longer than `seconds`.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
+        folder = Path(name)
+        job = _write_job(folder, html, pictures, attachments, memory_mib)
+        _check(_run(job, seconds))
+        return (folder / "report.pdf").read_bytes()
+
+
+def _write_job(
+    folder: Path, html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached], memory_mib: int
+) -> Path:
+    (folder / "report.html").write_text(html, encoding="utf-8")
+    resources = {}
+    for place, (address, content) in enumerate(pictures.items()):
+        path = folder / f"picture-{place}{Path(address).suffix}"
+        path.write_bytes(content)
+        resources[address] = str(path)
+    listed = []
+    for place, one in enumerate(attachments):
+        path = folder / f"attachment-{place}"
+        path.write_bytes(one.content)
+        listed.append({"path": str(path), "name": one.name, "description": one.description})
+    job = folder / "job.json"
+    paths = {"html": str(folder / "report.html"), "pdf": str(folder / "report.pdf")}
+    job.write_text(
+        json.dumps({**paths, "resources": resources, "attachments": listed, "memory_mib": memory_mib}), encoding="utf-8"
+    )
+    return job
+
+
+def _run(job: Path, seconds: float) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchkit.report.press", str(job)]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ReportError(
+            f"making the PDF took longer than {seconds:g} s and was ended", hint="the HTML report has everything too"
+        ) from error
+
+
+def _check(done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode == 3:
+        raise _pango_missing(json.loads(done.stdout)["missing"])
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-5:] or [f"exit code {done.returncode}"]
+        raise ReportError("the PDF could not be made", problems=last, hint="the HTML report has everything too")
+    told: dict[str, Any] = json.loads(done.stdout)
+    problems = [f"refused to fetch {url}" for url in told["refused"]] + told["errors"]
+    if problems:
+        raise ReportError("the PDF would lack something", problems=problems)
+
+
+def _pango_missing(why: str) -> PangoMissing:
+    installs = {
+        "Linux": "on Debian or Ubuntu: apt install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0; "
+        "on Fedora: dnf install pango",
+        "Darwin": "brew install pango",
+        "Windows": "install Pango with MSYS2: pacman -S mingw-w64-x86_64-pango",
+    }
+    return PangoMissing(
+        "the PDF needs Pango, which this system does not have",
+        problems=[why.partition("\n")[0]],
+        hint=installs.get(platform.system(), "install Pango, see WeasyPrint's documentation"),
+    )

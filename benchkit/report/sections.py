@@ -1,0 +1,295 @@
+"""The sections of a report that show results: findings, results, training, search, images, cost, published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchkit.analysis.summary import Summary
+from benchkit.analysis.wording import count, duration, metric_words, quoted
+from benchkit.report.context import Block, FindingBlock, HeadingBlock, Paragraph, Section, TableBlock
+from benchkit.report.figures import Gallery
+from benchkit.report.result_tables import effects_table, pairs_table, published_table, ranking_table, split_table
+from benchkit.report.search_tables import confirmation_table, search_budget_table, search_space_table
+from benchkit.report.tables import Table, to_csv
+from benchkit.report.trial_tables import confusions_table, cost_table, model_pairs_table, models_table
+from benchkit.results import SPLITS, StudyResults
+
+MOST_ROWS = 500
+"""A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""
+
+STANDARD_FIGURES = (
+    "results-forest",
+    "learning-curves",
+    "search-history",
+    "search-importances",
+    "search-parallel",
+    "search-slices",
+    "confusion-matrix",
+    "speed-cost",
+)
+"""The figures of every report; a study that names one of them with options gets it a second time, with these."""
+
+TONES = {"answer": "Answer", "note": "Finding", "warning": "Caution"}
+INTERVALS = "Brackets: 95 % t interval of the mean over repeats (random seeds), not over test images."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What sections are made from: results, their summary and the figures."""
+
+    results: StudyResults
+    summary: Summary
+    gallery: Gallery
+
+
+def section(name: str, title: str, blocks: Sequence[Block]) -> Section:
+    """Return a section that is yet to be numbered."""
+    return Section(number=0, name=name, title=title, blocks=tuple(blocks))
+
+
+def table_block(name: str, title: str, caption: str, table: Table, full: Table | None = None) -> TableBlock:
+    """Return a table that is yet to be numbered; `full` is what its CSV holds when the page shows a part."""
+    whole = full or table
+    shown = table.with_rows(table.rows[:MOST_ROWS])
+    missing = len(whole.rows) - len(shown.rows)
+    return TableBlock(
+        number=0,
+        name=name,
+        title=title,
+        caption=caption,
+        table=shown,
+        csv=to_csv(whole),
+        omitted=f"{missing:,} of {len(whole.rows):,} rows are in the CSV file only." if missing else "",
+    )
+
+
+def findings_section(material: Material) -> Section:
+    """Return the findings: what named rules say of the numbers, with their evidence."""
+    blocks = [
+        FindingBlock(
+            tone=finding.tone, tone_word=TONES[finding.tone], sentence=finding.sentence, evidence=finding.evidence
+        )
+        for finding in material.summary.findings
+    ]
+    lead = Paragraph(
+        text="These sentences are made from the numbers by fixed rules. Each names what it rests on. Uncertainty over "
+        "random seeds and uncertainty over test images are different things and are never added up."
+    )
+    return section("findings", "Findings", [lead, *blocks])
+
+
+def results_section(material: Material) -> Section:
+    """Return the ranking, the forest plot, every metric of every split, all pairs, and marginal effects."""
+    evidence = material.summary.evidence
+    metric = metric_words(evidence.metric)
+    select = str(material.results.study.settings.get("train", {}).get("select", "best"))
+    blocks: list[Block] = [
+        table_block(
+            "ranking",
+            f"Conditions by {metric}",
+            f"Conditions by mean {metric}, best first. {INTERVALS} The last columns compare each condition with "
+            f"the one "
+            "of the best mean, paired by repeat; p is corrected for all pairs of conditions (Holm), because the data "
+            "choose which one counts as best.",
+            ranking_table(evidence),
+        ),
+        material.gallery.block("results-forest"),
+    ]
+    for split in SPLITS[::-1]:
+        table = split_table(evidence, split)
+        if table is not None:
+            blocks.append(
+                table_block(
+                    f"metrics-{split}",
+                    f"All metrics on {split}",
+                    f"Every metric on {split} images, mean over repeats. {INTERVALS} Bold: best mean of the column, "
+                    f"which is no test.{_selection(split, select)}",
+                    table,
+                )
+            )
+    if evidence.effects:
+        blocks.append(
+            table_block(
+                "effects",
+                "Marginal means of the factors",
+                f"Mean {metric} of every level over all conditions that have it, using the repeats that all of them "
+                f"finished. {INTERVALS}",
+                effects_table(evidence.effects, evidence.metric),
+            )
+        )
+    if evidence.ranking.pairs:
+        shown, full = pairs_table(evidence)
+        blocks.append(
+            table_block(
+                "pairs",
+                "All pairs of conditions",
+                f"Paired t tests of {metric} by repeat. Brackets: 95 % t interval of the difference. Detectable: the "
+                "smallest true difference that these repeats find with 80 % power after correction; repeats to decide: "
+                "how many would find the observed one. Bold: told apart.",
+                shown,
+                full,
+            )
+        )
+    return section("results", "Results", blocks)
+
+
+def _selection(split: str, select: str) -> str:
+    if split == "test":
+        return " The test images were not used for any choice."
+    if split == "train":
+        return " Scored without augmentation, by the same weights as the other splits."
+    if select != "best":
+        return " The weights of the last epoch are scored."
+    return " The validation images chose the epoch whose weights are scored, so these numbers are a little too good."
+
+
+def training_section(material: Material) -> Section:
+    """Return the learning curves."""
+    return section("training", "Training", [material.gallery.block("learning-curves")])
+
+
+def search_section(material: Material) -> Section | None:
+    """Return what the search spent, found and was worth, or None for a study without search."""
+    search, searches = material.results.study.search, material.summary.evidence.searches
+    if search is None or not searches:
+        return None
+    goals = ", ".join(f"{metric_words(goal.metric)} ({goal.direction}d)" for goal in search.goals)
+    blocks: list[Block] = [
+        Paragraph(
+            text=f"{count(search.trials, 'trial')} for each condition, sampler {search.sampler}, pruner "
+            f"{search.pruner}, "
+            f"goal {goals}. Only validation images guide the search."
+        ),
+        table_block(
+            "search-budget",
+            "Budget of every search",
+            "What each search was given and has spent, so that conditions are compared at equal effort. Pruned: "
+            "share of "
+            "the finished trials that were ended early. Training time: sum over all its trials.",
+            search_budget_table(searches),
+        ),
+        table_block(
+            "search-space",
+            "Searched settings",
+            "Searched settings, their ranges, and what the best trial of each search chose.",
+            search_space_table(search, searches),
+        ),
+        table_block(
+            "confirmation",
+            "Search score and fresh repeats",
+            "The best score of a search is one lucky draw among many. Fresh repeats of the same settings give "
+            "its honest "
+            f"value, beside the study's own settings. {INTERVALS}",
+            confirmation_table(searches),
+        ),
+    ]
+    figures = ("search-history", "search-importances", "search-parallel", "search-slices")
+    return section("search", "Search", [*blocks, *(material.gallery.block(name) for name in figures)])
+
+
+def images_section(material: Material) -> Section:
+    """Return the uncertainty over test images, and what is confused with what."""
+    evidence = material.summary.evidence
+    blocks: list[Block] = [
+        Paragraph(
+            text="This section is about the trained models as they are and the test images as they happen to be. Its "
+            "intervals say what other images would give, and nothing of other random seeds."
+        )
+    ]
+    if evidence.models:
+        blocks.append(
+            table_block(
+                "models",
+                "Test accuracy of every trained model",
+                "Each trained model's test accuracy. Brackets: 95 % Wilson interval over test images.",
+                models_table(evidence.models),
+            )
+        )
+    if evidence.model_pairs:
+        blocks.append(
+            table_block(
+                "model-pairs",
+                "Models on the same test images",
+                "The model of the best condition against the model of each other one, same repeat, same test images: "
+                "exact McNemar test, p after Holm's correction within this table.",
+                model_pairs_table(evidence.model_pairs),
+            )
+        )
+    blocks.append(material.gallery.block("confusion-matrix"))
+    report = evidence.classes
+    if report is not None and report.confusions:
+        blocks.append(
+            table_block(
+                "confusions",
+                "Most frequent confusions",
+                f"What {quoted(report.label)} most often takes for what, {report.split} images, summed over "
+                f"{count(report.repeats, 'repeat')}.",
+                confusions_table(report),
+            )
+        )
+    return section("images", "Test images and classes", blocks)
+
+
+def cost_section(material: Material) -> Section:
+    """Return speed and cost."""
+    costs = material.summary.evidence.costs
+    blocks: list[Block] = []
+    if costs:
+        devices = sorted({device for cost in costs for device in cost.devices})
+        precisions = sorted({precision for cost in costs for precision in cost.precisions})
+        mixed = " Times on different devices do not compare." if len(devices) > 1 else ""
+        blocks += [
+            Paragraph(
+                text=f"All trials of the study trained for {duration(material.summary.training_seconds)} in "
+                f"all. Device: "
+                f"{'; '.join(devices)}. Precision: {', '.join(precisions)}.{mixed}"
+            ),
+            table_block(
+                "cost",
+                "Speed and cost",
+                "Parameters, forward FLOPs per image, and means over repeats of training time, training speed "
+                "(evaluation "
+                f"excluded) and peak memory. {INTERVALS}",
+                cost_table(costs),
+            ),
+        ]
+    return section("cost", "Speed and cost", [*blocks, material.gallery.block("speed-cost")])
+
+
+def extra_section(material: Material) -> Section | None:
+    """Return the figures that the study asks for beside the standard ones, or None when it asks for none."""
+    asked = material.results.study.report.figures
+    wanted = [(name, options) for name, options in asked if options or name not in STANDARD_FIGURES]
+    if not wanted:
+        return None
+    return section("figures", "Further figures", [material.gallery.block(name, options) for name, options in wanted])
+
+
+def published_section(material: Material) -> Section | None:
+    """Return published numbers beside ours, or None when the study names none."""
+    study, evidence = material.results.study, material.summary.evidence
+    if not study.published:
+        return None
+    blocks: list[Block] = []
+    for source in study.published:
+        where = f" {source.url}" if source.url else ""
+        blocks.append(Paragraph(text=f"{source.source}.{where} {source.note}".strip()))
+    blocks.append(
+        table_block(
+            "published",
+            "Published numbers beside ours",
+            "A published number is taken as one run, so it is held against the 95 % prediction interval for one more "
+            "repeat of ours. Brackets: for published shares the Wilson interval over their n images, where n is "
+            "stated; "
+            "for ours the t interval over repeats.",
+            published_table(evidence.published),
+        )
+    )
+    found = [f for f in material.summary.findings if f.rule in ("published", "implied-n", "micro-f1")]
+    if found:
+        blocks.append(HeadingBlock(text="What they can and cannot be"))
+    blocks += [
+        FindingBlock(tone=f.tone, tone_word=TONES[f.tone], sentence=f.sentence, evidence=f.evidence) for f in found
+    ]
+    return section("published", "Published numbers", blocks)

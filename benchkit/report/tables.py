@@ -1,0 +1,180 @@
+"""Tables: one model of columns and cells, from which HTML, CSV, Markdown and LaTeX are made."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.wording import MINUS, NONE, bare, bracket
+
+Scalar = str | int | float | bool | None
+"""What a cell holds behind its text: a number at full precision, text, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One cell: the text shown, a second line in small print, and what CSV and sorting use.
+
+    `value` is at full precision. `parts` are further values that a column with `parts` spreads over columns of its own
+    in CSV (an interval's ends). `strong` sets the text in bold; `mark` is a word that says why, for those who do not
+    see it.
+    """
+
+    text: str = field(metadata={"help": "the text shown"})
+    detail: str = field(default="", metadata={"help": "a second line in small print, such as the interval"})
+    value: Scalar = field(default=None, metadata={"help": "what sorting and CSV use, at full precision"})
+    parts: tuple[Scalar, ...] = field(default=(), metadata={"help": "further CSV values, one for each of the column's"})
+    strong: bool = field(default=False, metadata={"help": "whether the text is bold"})
+    mark: str = field(default="", metadata={"help": "a word beside the text, such as best or tied"})
+
+    @property
+    def sort_value(self) -> str:
+        """Return what the sort script compares: the number, or the text in lower case."""
+        if isinstance(self.value, bool) or self.value is None:
+            return self.text.lower()
+        return repr(self.value) if isinstance(self.value, int | float) else str(self.value).lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column: its heading with the unit, its key in CSV, and how it is aligned."""
+
+    key: str = field(metadata={"help": "the column's name in CSV and JSON"})
+    heading: str = field(metadata={"help": "the heading shown"})
+    unit: str = field(default="", metadata={"help": "the unit of the numbers, shown under the heading"})
+    align: Literal["left", "right"] = field(default="right", metadata={"help": "numbers right, text left"})
+    parts: tuple[str, ...] = field(default=(), metadata={"help": "the endings of further CSV columns"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Columns and rows; every row has a cell for each column."""
+
+    columns: tuple[Column, ...] = field(metadata={"help": "the columns from left to right"})
+    rows: tuple[tuple[Cell, ...], ...] = field(metadata={"help": "the rows from top to bottom"})
+
+    def __post_init__(self) -> None:
+        """Hold the table to its shape."""
+        assert all(len(row) == len(self.columns) for row in self.rows), "a row has a cell for each column"
+
+    def with_rows(self, rows: Sequence[tuple[Cell, ...]]) -> Table:
+        """Return the table with other rows."""
+        return Table(columns=self.columns, rows=tuple(rows))
+
+
+def label(text: str, mark: str = "", *, strong: bool = False) -> Cell:
+    """Return a cell of text."""
+    return Cell(text=text, value=text, mark=mark, strong=strong)
+
+
+def number_cell(text: str, value: float | None, *, strong: bool = False, detail: str = "") -> Cell:
+    """Return a cell with a number behind its text; without a number it shows a dash."""
+    return Cell(text=NONE if value is None else text, value=value, strong=strong, detail=detail)
+
+
+def estimate_cell(metric: str, found: Estimate | None, *, strong: bool = False) -> Cell:
+    """Return an estimate: the mean, and its interval below; CSV gets mean, low, high and n."""
+    if found is None:
+        return Cell(text=NONE, parts=(None, None, 0))
+    return Cell(
+        text=bare(metric, found.mean),
+        detail=bracket(metric, found.low, found.high),
+        value=found.mean,
+        parts=(found.low, found.high, found.n),
+        strong=strong,
+    )
+
+
+ESTIMATE_PARTS = ("low", "high", "n")
+"""The CSV columns that an estimate adds beside its mean."""
+
+
+def to_csv(table: Table) -> str:
+    """Return the table as CSV (RFC 4180): raw values at full precision, one column for each part.
+
+    Text that a spreadsheet would take for a formula is preceded by an apostrophe; numbers are left as they are.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    heads = []
+    for column in table.columns:
+        heads += [column.key, *(f"{column.key}_{part}" for part in column.parts)]
+    writer.writerow(heads)
+    for row in table.rows:
+        values: list[Scalar] = []
+        for column, cell in zip(table.columns, row, strict=True):
+            values += [cell.value, *(cell.parts or (None,) * len(column.parts))]
+        writer.writerow([plain(value) for value in values])
+    return out.getvalue()
+
+
+def plain(value: Scalar) -> Scalar:
+    """Return a value as CSV holds it: text that starts like a formula is disarmed."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", MINUS)):
+        return f"'{value}"
+    return value
+
+
+def to_markdown(table: Table) -> str:
+    """Return the table as GitHub-flavoured Markdown, interval behind the mean, best in bold."""
+    heads = [_markdown(_heading(column)) for column in table.columns]
+    rule = ["---:" if column.align == "right" else ":---" for column in table.columns]
+    rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [heads, rule, *rows])
+
+
+def _heading(column: Column) -> str:
+    return f"{column.heading} ({column.unit})" if column.unit else column.heading
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _markdown(cell.text)
+    text = f"**{text}**" if cell.strong and text else text
+    return " ".join(
+        part for part in (text, _markdown(cell.detail), f"({_markdown(cell.mark)})" if cell.mark else "") if part
+    )
+
+
+def _markdown(text: str) -> str:
+    for special in "\\`*_[]<>|#$":
+        text = text.replace(special, "\\" + special)
+    return " ".join(text.split())
+
+
+def to_latex(table: Table, caption: str, identifier: str) -> str:
+    """Return the table as a LaTeX float for booktabs, every cell escaped, with caption and label."""
+    letters = "".join("r" if column.align == "right" else "l" for column in table.columns)
+    heads = " & ".join(latex(_heading(column)) for column in table.columns)
+    rows = "".join("    " + " & ".join(_latex_cell(cell) for cell in row) + r" \\" + "\n" for row in table.rows)
+    return (
+        "% \\usepackage{booktabs}\n\\begin{table}\n  \\centering\n"
+        f"  \\caption{{{latex(caption)}}}\n  \\label{{tab:{identifier}}}\n"
+        f"  \\begin{{tabular}}{{{letters}}}\n    \\toprule\n    {heads} \\\\\n    \\midrule\n{rows}    \\bottomrule\n"
+        "  \\end{tabular}\n\\end{table}\n"
+    )
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = latex(cell.text)
+    text = rf"\textbf{{{text}}}" if cell.strong and text else text
+    small = rf"{{\scriptsize {latex(cell.detail)}}}" if cell.detail else ""
+    return " ".join(part for part in (text, small, f"({latex(cell.mark)})" if cell.mark else "") if part)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#",
+    "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "[": "{[}", "]": "{]}", MINUS: "$-$", NONE: "--",
+    "\N{LEFT DOUBLE QUOTATION MARK}": "``", "\N{RIGHT DOUBLE QUOTATION MARK}": "''",
+    "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "\N{GREATER-THAN OR EQUAL TO}": r"$\geq$", "\N{LESS-THAN OR EQUAL TO}": r"$\leq$",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """Return text with every character escaped that LaTeX gives a meaning."""
+    return " ".join("".join(_LATEX.get(letter, letter) for letter in text).split())

@@ -1,0 +1,217 @@
+"""The panels of learning curves: conditions overlaid by metric and split, or one panel for each condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+
+from benchkit_figures.conditions import WIDTH, Layers, colour, dash
+
+if TYPE_CHECKING:
+    from benchkit_figures.learning_curves import ConditionCurves, CurvePoint, CurvesData
+
+MOST_EPOCHS = 120
+"""More epochs than this are thinned evenly for drawing."""
+
+SERIES = (("train", "loss"), ("val", "loss"), ("train", "accuracy"), ("val", "accuracy"))
+UNITS = {"loss": (1.0, "loss (nats)"), "accuracy": (100.0, "accuracy (%)")}
+WORDS = {"train": "Training", "val": "Validation"}
+COLUMNS = 4
+FEW_REPEATS = 3
+FEW_CONDITIONS = 4
+
+Row = dict[str, Any]
+
+
+def overlaid(data: CurvesData, metrics: Sequence[str]) -> alt.VConcatChart:
+    """Return a row of panels for each metric, training beside validation, with all conditions in each."""
+    chosen = alt.selection_point(name="conditions", fields=["condition"], bind="legend")
+    rows = []
+    for metric in metrics:
+        panels = [
+            _panel(data, split, metric, chosen, first=(split, metric) == ("train", metrics[0]))
+            for split in ("train", "val")
+        ]
+        rows.append(alt.hconcat(*panels, spacing=22))
+    return alt.vconcat(*rows, data=alt.InlineData(values=_rows(data, metrics)), spacing=14)
+
+
+def side_by_side(data: CurvesData, metric: str) -> alt.ConcatChart:
+    """Return a panel for each condition: validation solid, training dashed, the others' validation curves in grey."""
+    panels = [_own_panel(data, place, metric) for place in range(len(data.curves))]
+    values = [row for row in _rows(data, (metric,), coarse=6) if row["kind"] == "mean"]
+    return alt.concat(*panels, columns=COLUMNS, data=alt.InlineData(values=values), spacing={"row": 10, "column": 10})
+
+
+def single_lines(data: CurvesData) -> bool:
+    """Return whether each repeat gets a thin line of its own: few repeats of few conditions."""
+    most = max(len(curves.repeats) for curves in data.curves)
+    return 1 < most <= FEW_REPEATS and len(data.curves) <= FEW_CONDITIONS
+
+
+def _panel(data: CurvesData, split: str, metric: str, chosen: Any, *, first: bool) -> Layers:
+    field = f"{split}_{metric}"
+    drawn = [curves.condition for curves in data.curves]
+    color, dashes = colour(data.labels, drawn, "stroke"), dash(data.labels, drawn)
+    words, scale = f"{WORDS[split]} {UNITS[metric][1]}", _domain(data, metric)
+    y = alt.Y(f"{field}:Q", title=words, scale=scale)
+    means = alt.Chart().transform_filter("datum.kind == 'mean'").encode(x=_epochs(data), y=y, color=color)
+    singles = alt.Chart().transform_filter("datum.kind == 'repeat'").encode(x=_epochs(data), y=y, color=color)
+    strength = alt.condition(chosen, alt.value(1), alt.value(0.1))
+    line = means.mark_line(clip=True, point=_one_epoch(data)).encode(strokeDash=dashes, strokeOpacity=strength)
+    layers = [line.add_params(chosen)] if first else [line]
+    if any(len(curves.repeats) > 1 for curves in data.curves):
+        faint = alt.condition(chosen, alt.value(0.4), alt.value(0.05))
+        band = means.mark_area(clip=True).encode(
+            y=alt.Y(f"{field}_low:Q", title=words, scale=scale),
+            y2=f"{field}_high:Q",
+            fillOpacity=alt.condition(chosen, alt.value(0.15), alt.value(0.02)),
+        )
+        layers = [band, *layers]
+        if single_lines(data):
+            thin = singles.mark_line(clip=True, strokeWidth=0.6)
+            layers.insert(1, thin.encode(detail="repeat:N", strokeOpacity=faint))
+    if split == "val":
+        scored = alt.Chart().transform_filter("datum.kind == 'scored'").mark_point(clip=True, filled=True, size=26)
+        layers.append(scored.encode(x=_epochs(data), y=y, color=color, fillOpacity=strength))
+    layers.append(_hover(means, field, metric, field))
+    return alt.layer(*layers).properties(width=(WIDTH - 142) // 2, height=165)
+
+
+def _hover(means: alt.Chart, field: str, metric: str, name: str) -> alt.Chart:
+    """Return the points under the pointer, with the numbers; the name keeps them out of print."""
+    near = alt.selection_point(name=f"near_{name}", on="pointerover", nearest=True, clear="pointerout", empty=False)
+    point, digits = "(datum.datum || datum)", 4 if metric == "loss" else 2
+    # An expression and not a list of fields: with `nearest`, Vega-Lite 6.4 looks for text fields one level too high.
+    tooltip = alt.ExprRef(
+        f"{{'Condition': {point}.condition, 'Epoch': {point}.epoch, "
+        f"'Mean': format({point}.{field}, '.{digits}f'), 'Repeats': {point}.running}}"
+    )
+    points: alt.Chart = means.mark_point(filled=True, size=50, clip=True, tooltip=tooltip)
+    points = points.encode(fillOpacity=alt.condition(near, alt.value(1), alt.value(0)))
+    points = points.properties(name=f"hover_{name}").add_params(near)
+    return points
+
+
+def _own_panel(data: CurvesData, place: int, metric: str) -> Layers:
+    label = data.curves[place].condition
+    left, bottom = place % COLUMNS == 0, place + COLUMNS >= len(data.curves)
+    x_axis = alt.Axis(labels=bottom, title="Epoch" if bottom else None, tickCount=3, format="d", tickMinStep=1)
+    y_axis = alt.Axis(labels=left, title=UNITS[metric][1].capitalize() if left else None, tickCount=4)
+    x = alt.X("epoch:Q", axis=x_axis, scale=_epoch_scale(data))
+    base = alt.Chart().encode(x=x)
+    own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
+    color = colour(data.labels)
+
+    def y(split: str) -> alt.Y:
+        return alt.Y(f"{split}_{metric}:Q", axis=y_axis, scale=_domain(data, metric))
+
+    layers = [
+        base.mark_line(clip=True, strokeWidth=0.5, color="#808080", strokeOpacity=0.3).encode(
+            y=y("val"), detail="condition:N"
+        ),
+        own.mark_line(clip=True, strokeWidth=1.2, strokeDash=[4, 2], point=_one_epoch(data)).encode(
+            y=y("train"), color=color
+        ),
+        own.mark_line(clip=True, strokeWidth=2, point=_one_epoch(data)).encode(y=y("val"), color=color),
+        _hover(own.encode(y=y("val"), color=color), f"val_{metric}", metric, str(place)),
+    ]
+    width = (WIDTH - 72 - 10 * (COLUMNS - 1)) // COLUMNS
+    return alt.layer(*layers).properties(
+        width=width, height=84, title=alt.TitleParams(label, limit=width, anchor="start", frame="group")
+    )
+
+
+def _epochs(data: CurvesData) -> alt.X:
+    one = [data.curves[0].points[0].epoch] if _one_epoch(data) else alt.Undefined
+    axis = alt.Axis(tickMinStep=1, format="d", tickCount=8, values=one)
+    return alt.X("epoch:Q", title="Epoch", axis=axis, scale=_epoch_scale(data))
+
+
+def _one_epoch(data: CurvesData) -> bool:
+    return len({point.epoch for curves in data.curves for point in curves.points}) == 1
+
+
+def _epoch_scale(data: CurvesData) -> alt.Scale:
+    last = max(point.epoch for curves in data.curves for point in curves.points)
+    first = min(point.epoch for curves in data.curves for point in curves.points)
+    low, high = (first, last) if last > first else (first - 1, last + 1)
+    return alt.Scale(domain=[low, high], nice=False)
+
+
+def _domain(data: CurvesData, metric: str) -> alt.Scale:
+    """Return the scale that both splits share; a loss far above nearly all others does not flatten the rest."""
+    series = [place for place, (_, name) in enumerate(SERIES) if name == metric]
+    points = [point for curves in data.curves for point in curves.points]
+    values = sorted(point.mean[place] for point in points for place in series)
+    low = min(min(point.low[place], point.mean[place]) for point in points for place in series)
+    high = max(point.high[place] for point in points for place in series)
+    usual = values[int(0.97 * (len(values) - 1))]
+    if metric == "loss" and high - low > 2 * (usual - low) > 0:
+        high = usual + 0.5 * (usual - low)
+    factor = UNITS[metric][0]
+    pad = 0.04 * (high - low) or 0.02 * abs(high) or 1.0
+    ends = [float(f"{factor * (low - pad):.4g}"), float(f"{factor * (high + pad):.4g}")]
+    return alt.Scale(domain=ends, nice=False, zero=False)
+
+
+def _rows(data: CurvesData, metrics: Sequence[str], coarse: int = 1) -> list[Row]:
+    """Return long rows of kind mean, repeat and scored with the same columns, so that they pack well."""
+    last = max(point.epoch for curves in data.curves for point in curves.points)
+    stride = max(1, coarse * last // MOST_EPOCHS)
+    rows: list[Row] = []
+    for curves in data.curves:
+        rows += [_mean_row(curves.condition, point, metrics) for point in _thinned(curves.points, stride)]
+        if single_lines(data):
+            rows += _repeat_rows(curves, metrics, stride)
+        rows += _scored_rows(curves, metrics)
+    return rows
+
+
+def _mean_row(condition: str, point: CurvePoint, metrics: Sequence[str]) -> Row:
+    row = _row("mean", condition, "", point.epoch, metrics, point.mean) | {"running": point.running}
+    for place, (split, metric) in enumerate(SERIES):
+        if metric in metrics:
+            factor = UNITS[metric][0]
+            row[f"{split}_{metric}_low"] = _short(factor * point.low[place])
+            row[f"{split}_{metric}_high"] = _short(factor * point.high[place])
+    return row
+
+
+def _repeat_rows(curves: ConditionCurves, metrics: Sequence[str], stride: int) -> list[Row]:
+    return [
+        _row("repeat", curves.condition, str(repeat.index), epoch, metrics, values)
+        for repeat in curves.repeats
+        for epoch, values in list(zip(repeat.epochs, repeat.values, strict=True))[::stride]
+    ]
+
+
+def _scored_rows(curves: ConditionCurves, metrics: Sequence[str]) -> list[Row]:
+    return [
+        _row("scored", curves.condition, str(repeat.index), epoch, metrics, values)
+        for repeat in curves.repeats
+        for epoch, values in zip(repeat.epochs, repeat.values, strict=True)
+        if epoch == repeat.scored_epoch
+    ]
+
+
+def _row(kind: str, condition: str, repeat: str, epoch: int, metrics: Sequence[str], values: Sequence[float]) -> Row:
+    row: Row = {"kind": kind, "condition": condition, "repeat": repeat, "epoch": epoch, "running": None}
+    for place, (split, metric) in enumerate(SERIES):
+        if metric in metrics:
+            row[f"{split}_{metric}"] = _short(UNITS[metric][0] * values[place])
+    for split, metric in SERIES:
+        if metric in metrics:
+            row |= {f"{split}_{metric}_low": None, f"{split}_{metric}_high": None}
+    return row
+
+
+def _thinned(points: Sequence[CurvePoint], stride: int) -> Iterable[CurvePoint]:
+    last = len(points) - 1
+    return [point for place, point in enumerate(points) if place % stride == 0 or place == last]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

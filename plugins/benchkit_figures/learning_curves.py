@@ -1,0 +1,208 @@
+"""Learning curves: loss and accuracy by epoch on training and validation images, for every condition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchkit import NothingToDraw, PluginError, card
+from benchkit.results import StudyResults, Trial
+from benchkit_figures.conditions import planned_labels
+from benchkit_figures.curve_panels import overlaid, side_by_side, single_lines
+from benchkit_figures.metrics import done_repeats, t_interval
+
+SERIES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+FEW = 3
+"""Up to this many repeats each is drawn by itself and the band is their range."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """The repeats of a condition at one epoch: how many still ran, and the mean and band of each series."""
+
+    epoch: int
+    running: int
+    mean: tuple[float, float, float, float]
+    low: tuple[float, float, float, float]
+    high: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatCurve:
+    """One repeat: its epochs, the values of the four series at each, and the epoch whose weights were scored (or 0)."""
+
+    index: int
+    epochs: tuple[int, ...]
+    values: tuple[tuple[float, float, float, float], ...]
+    scored_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionCurves:
+    """A condition's curves, and how many of its repeats ended otherwise than done."""
+
+    condition: str
+    points: tuple[CurvePoint, ...]
+    repeats: tuple[RepeatCurve, ...]
+    not_done: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvesData:
+    """The curves of all conditions with a done repeat; `band` is range or interval, `labels` are all planned ones."""
+
+    labels: tuple[str, ...]
+    curves: tuple[ConditionCurves, ...]
+    band: str
+    without: tuple[str, ...]
+
+
+@card(
+    title="Learning curves",
+    summary="Loss and accuracy by epoch, training and validation, mean over repeats with a band.",
+    choices={"metric": ("both", "loss", "accuracy"), "band": ("auto", "range", "interval")},
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningCurves:
+    """Loss and accuracy by epoch.
+
+    `metric` is both, loss or accuracy. `band` is range (least to greatest repeat), interval (95 % t interval of the
+    mean) or auto: range up to three repeats, interval from four on. Up to `overlay` conditions share panels; more of
+    them get a panel each, with accuracy alone unless `metric` says loss.
+    """
+
+    metric: str = "both"
+    band: str = "auto"
+    overlay: int = 8
+
+    def __post_init__(self) -> None:
+        """Raise `PluginError` for an option outside its choices."""
+        problems = []
+        if self.metric not in ("both", "loss", "accuracy"):
+            problems.append(f"metric = {self.metric!r}: expected both, loss or accuracy")
+        if self.band not in ("auto", "range", "interval"):
+            problems.append(f"band = {self.band!r}: expected auto, range or interval")
+        if problems:
+            raise PluginError("the figure learning-curves was given wrong options", problems=problems)
+
+    def data(self, results: StudyResults) -> CurvesData:
+        """Return mean, band and repeats per condition and epoch; epochs with a non-finite value are left out."""
+        found, without = [], []
+        trials = {condition.key: done_repeats(results, condition) for condition in results.conditions}
+        most = max((len(repeats) for repeats in trials.values()), default=0)
+        band = self.band if self.band != "auto" else "range" if most <= FEW else "interval"
+        for condition in results.conditions:
+            repeats = tuple(curve for trial in trials[condition.key] if (curve := _repeat(trial)).epochs)
+            if repeats:
+                missing = len({t.index for t in results.of(condition)}) - len(repeats)
+                points = _points(repeats, band)
+                found.append(
+                    ConditionCurves(condition=condition.label, points=points, repeats=repeats, not_done=missing)
+                )
+            elif condition.kind != "search":
+                without.append(condition.label)
+        if not found:
+            raise NothingToDraw("no repeat of any condition has finished with a recorded history")
+        return CurvesData(labels=planned_labels(results), curves=tuple(found), band=band, without=tuple(without))
+
+    def draw(self, data: CurvesData) -> Any:
+        """Return panels by metric and split with all conditions, or a panel for each when there are many."""
+        if len(data.curves) <= self.overlay:
+            return overlaid(data, ("loss", "accuracy") if self.metric == "both" else (self.metric,))
+        return side_by_side(data, "loss" if self.metric == "loss" else "accuracy")
+
+    def caption(self, data: CurvesData) -> str:
+        """Return what is shown, over how many repeats, what the band is, and what is left out."""
+        counts = sorted({len(curves.repeats) for curves in data.curves})
+        n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        many = len(data.curves) > self.overlay
+        parts = [self._subject(data)]
+        if counts[-1] == 1:
+            parts.append("One repeat per condition.")
+        elif many:
+            parts.append(f"Mean over {n} repeats.")
+        else:
+            what = "least to greatest repeat" if data.band == "range" else "95 % t interval of the mean"
+            thin = "; thin lines: single repeats" if single_lines(data) else ""
+            parts.append(f"Lines: mean over {n} repeats; bands: {what}{thin}.")
+        if not many and any(repeat.scored_epoch for curves in data.curves for repeat in curves.repeats):
+            parts.append("Points mark the epoch whose weights were scored, one for each repeat.")
+        if any(point.running < len(curves.repeats) for curves in data.curves for point in curves.points):
+            parts.append("Repeats that stopped early leave the mean: it is over those still training at each epoch.")
+        parts.append("Training loss includes penalties and augmentation.")
+        return " ".join([*parts, *_left_out(data)])
+
+    def alt_text(self, data: CurvesData) -> str:
+        """Return one sentence: the condition with the best mean validation accuracy and where it was reached."""
+        reached = [
+            (point.running == len(curves.repeats), point.mean[3], -point.epoch, curves.condition)
+            for curves in data.curves
+            for point in curves.points
+        ]
+        _, value, epoch, label = max(reached)
+        of = f" of {len(data.curves)} conditions" if len(data.curves) > 1 else ""
+        return (
+            f"Learning curves: the highest mean validation accuracy{of} is {100 * value:.2f} %, "
+            f"reached by {label} in epoch {-epoch}."
+        )
+
+    def _subject(self, data: CurvesData) -> str:
+        if len(data.curves) > self.overlay:
+            metric = "loss" if self.metric == "loss" else "accuracy"
+            return (
+                f"Learning curves, one panel for each condition: validation {metric} (solid) and training {metric} "
+                "(dashed) by epoch; grey: the validation curves of the other conditions."
+            )
+        what = {"both": "Loss and accuracy", "loss": "Loss", "accuracy": "Accuracy"}[self.metric]
+        return f"Learning curves. {what} by epoch on training and validation images."
+
+
+def _repeat(trial: Trial) -> RepeatCurve:
+    rows = [(record.epoch, tuple(float(getattr(record, name)) for name in SERIES)) for record in trial.history]
+    kept = [(epoch, values) for epoch, values in rows if all(map(math.isfinite, values))]
+    scored = trial.outcome.selected_epoch if trial.outcome else 0
+    epochs = tuple(epoch for epoch, _ in kept)
+    return RepeatCurve(
+        index=trial.index,
+        epochs=epochs,
+        values=tuple((v[0], v[1], v[2], v[3]) for _, v in kept),
+        scored_epoch=scored if scored in epochs else 0,
+    )
+
+
+def _points(repeats: Sequence[RepeatCurve], band: str) -> tuple[CurvePoint, ...]:
+    at: dict[int, list[tuple[float, float, float, float]]] = {}
+    for repeat in repeats:
+        for epoch, values in zip(repeat.epochs, repeat.values, strict=True):
+            at.setdefault(epoch, []).append(values)
+    return tuple(_point(epoch, at[epoch], band) for epoch in sorted(at))
+
+
+def _point(epoch: int, rows: Sequence[tuple[float, float, float, float]], band: str) -> CurvePoint:
+    intervals = [t_interval(column) for column in zip(*rows, strict=True)]
+    mean = tuple(interval.mean for interval in intervals)
+    if band == "range":
+        low, high = tuple(map(min, zip(*rows, strict=True))), tuple(map(max, zip(*rows, strict=True)))
+    else:
+        low, high = tuple(i.low for i in intervals), tuple(i.high for i in intervals)
+    return CurvePoint(epoch=epoch, running=len(rows), mean=_four(mean), low=_four(low), high=_four(high))
+
+
+def _four(values: tuple[float, ...]) -> tuple[float, float, float, float]:
+    first, second, third, fourth = values
+    return first, second, third, fourth
+
+
+def _left_out(data: CurvesData) -> list[str]:
+    parts = []
+    missing = sum(curves.not_done for curves in data.curves)
+    if missing:
+        parts.append(
+            f"{missing} repeat{'s' if missing > 1 else ''} of these conditions did not finish and "
+            f"{'are' if missing > 1 else 'is'} not shown."
+        )
+    if data.without:
+        parts.append(f"Without a finished repeat: {', '.join(data.without)}.")
+    return parts

@@ -1,0 +1,121 @@
+"""Metrics as figures need them: a trial's finite value, the words and units of an axis, and t intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import fmean, stdev
+
+from scipy import stats
+
+from benchkit import PluginError
+from benchkit.plan import Condition
+from benchkit.results import StudyResults, Trial, metric_names
+
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
+METRIC_WORDS = {
+    "accuracy": ("accuracy", "%", 100.0),
+    "loss": ("loss", "nats", 1.0),
+    "micro_f1": ("micro-averaged F1", "%", 100.0),
+    "macro_f1": ("macro-averaged F1", "%", 100.0),
+    "calibration_error": ("calibration error", "%", 100.0),
+}
+COST_WORDS = {
+    "seconds": ("training time", "s", 1.0),
+    "parameters": ("parameters", "millions", 1e-6),
+    "flops": ("forward cost per image", "MFLOPs", 1e-6),
+    "images_per_second": ("training speed", "images/s", 1.0),
+    "peak_memory": ("peak memory", "MiB", 1.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A metric in words: `name` without unit, `unit`, and the `factor` from stored values to that unit."""
+
+    metric: str
+    name: str
+    unit: str
+    factor: float
+
+    @property
+    def title(self) -> str:
+        """Return the axis title, such as `Test accuracy (%)`."""
+        return f"{self.name[0].upper()}{self.name[1:]} ({self.unit})"
+
+    def shown(self, value: float) -> float:
+        """Return a stored value in the unit, with six significant digits."""
+        return float(f"{value * self.factor:.6g}")
+
+    def plain(self, value: float) -> str:
+        """Return a stored value in the unit without naming it, such as `92.31`."""
+        scaled = value * self.factor
+        return f"{scaled:.2f}" if self.unit == "%" else f"{scaled:.4f}" if self.unit == "nats" else f"{scaled:.4g}"
+
+    def text(self, value: float) -> str:
+        """Return a stored value in words, such as `92.31 %`."""
+        return f"{self.plain(value)} {self.unit}"
+
+    def common(self, other: Quantity) -> str:
+        """Return the words for an axis of both quantities: `Accuracy` for that of test and validation."""
+        words = METRIC_WORDS.get(self.metric.partition(".")[2], (self.name,))[0]
+        shared = (
+            words if self.metric.partition(".")[2] == other.metric.partition(".")[2] else f"{other.name}, {self.name}"
+        )
+        return shared[0].upper() + shared[1:]
+
+
+def quantity(metric: str) -> Quantity:
+    """Return how to show `split.metric` or `cost.field`; raise `PluginError` for a metric that does not exist."""
+    part, _, name = metric.partition(".")
+    if part in SPLIT_WORDS and name in METRIC_WORDS:
+        words, unit, factor = METRIC_WORDS[name]
+        return Quantity(metric=metric, name=f"{SPLIT_WORDS[part]} {words}", unit=unit, factor=factor)
+    if part == "cost" and name in COST_WORDS:
+        words, unit, factor = COST_WORDS[name]
+        return Quantity(metric=metric, name=words, unit=unit, factor=factor)
+    known = [f"{split}.{one}" for split in SPLIT_WORDS for one in metric_names()] + [f"cost.{c}" for c in COST_WORDS]
+    raise PluginError(f"a figure was asked for an unknown metric, {metric!r}", problems=[f"known: {', '.join(known)}"])
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether a smaller value of the metric is better."""
+    return metric.partition(".")[2] in {"loss", "calibration_error", *COST_WORDS} - {"images_per_second"}
+
+
+def value_of(trial: Trial, metric: str) -> float | None:
+    """Return a finished trial's finite value of `split.metric` or `cost.field`, or None when it has none."""
+    part, _, name = metric.partition(".")
+    outcome = trial.outcome
+    source = (outcome.cost if part == "cost" else outcome.metrics.get(part)) if outcome else None  # type: ignore[call-overload]
+    value = getattr(source, name, None)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def done_repeats(results: StudyResults, condition: Condition) -> tuple[Trial, ...]:
+    """Return the done repeats of a condition by index, the last attempt of each."""
+    return tuple({trial.index: trial for trial in results.of(condition, "done")}.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """The mean of `n` values and the ends of its 95 % t interval; without one (n = 1) both ends are the mean."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """Return the mean of at least one value with its 95 % t interval: mean ± t(0.975, n - 1) s / sqrt(n)."""
+    mean, n = fmean(values), len(values)
+    half = _quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
+    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+
+
+@cache
+def _quantile(degrees: int) -> float:
+    return float(stats.t.ppf(0.975, degrees))

@@ -1,0 +1,127 @@
+"""A search's history: the objective of every trial in order, and the best so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from benchkit import card
+from benchkit.results import StudyResults
+from benchkit_figures.conditions import WIDTH, Layers
+from benchkit_figures.metrics import quantity
+from benchkit_figures.objective_axis import beyond, clamped, objective_scale
+from benchkit_figures.search_trials import RESULTS, SearchData, SearchedCondition, search_data
+
+COLOURS = ("#0072B2", "#808080", "#D55E00", "#D55E00")
+SHAPES = ("circle", "triangle-down", "cross", "M-1,-1L1,1M1,-1L-1,1")
+"""By state: done, pruned, diverged, failed (a saltire)."""
+
+
+@card(
+    title="Search history",
+    summary="The objective of every search trial in the order they were started, and the best so far.",
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchHistory:
+    """Objective by trial, a panel for each searched condition; trials without a value stand at the worse edge."""
+
+    def data(self, results: StudyResults) -> SearchData:
+        """Return the finished search trials of every searched condition."""
+        return search_data(results)
+
+    def draw(self, data: SearchData) -> Any:
+        """Return a panel for each searched condition, marks by state, a stepped line for the best so far."""
+        count = len(data.conditions)
+        columns = 1 if count == 1 else 2 if count <= 4 else 3
+        width = (WIDTH - 66 * columns) // columns
+        height = 230 if count == 1 else 130
+        rows = [row for one in data.conditions for row in _rows(data, one)]
+        values = alt.InlineData(values=rows)
+        panels = [self._panel(data, one).properties(width=width, height=height) for one in data.conditions]
+        if count == 1:
+            return panels[0].properties(data=values)
+        titled = [
+            panel.properties(title=alt.TitleParams(one.condition, anchor="start", frame="group", limit=width))
+            for panel, one in zip(panels, data.conditions, strict=True)
+        ]
+        return alt.concat(*titled, columns=columns, data=values, spacing={"row": 12, "column": 16})
+
+    def caption(self, data: SearchData) -> str:
+        """Return what is shown, how many trials ended how, and what stands at the edge."""
+        states = [point.state for one in data.conditions for point in one.points]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in RESULTS if state in states)
+        unit = quantity(data.metric)
+        parts = [
+            f"Search history: {unit.name} of every trial in the order of their start ({counts}); line: best so far."
+        ]
+        if "pruned" in states:
+            parts.append("A pruned trial stands at its last value.")
+        if any(point.objective is None for one in data.conditions for point in one.points):
+            parts.append("Trials without a value stand at the worse edge.")
+        if any(beyond(data, point.objective) for one in data.conditions for point in one.points):
+            parts.append("So do those beyond the axis.")
+        parts.append("Scores of a search are optimistic: the best of many trials is partly luck.")
+        return " ".join(parts)
+
+    def alt_text(self, data: SearchData) -> str:
+        """Return one sentence with the best objective, its trial and its condition."""
+        one = data.best_condition()
+        best, unit = one.best(data.lower), quantity(data.metric)
+        if best is None or best.objective is None:
+            return f"No search trial was completed, so there is no best {unit.name}."
+        of = f" for {one.condition}" if len(data.conditions) > 1 else ""
+        return (
+            f"The search's best {unit.name}{of} is {unit.text(best.objective)}, "
+            f"found by trial {best.place} of {len(one.points)}."
+        )
+
+    def _panel(self, data: SearchData, one: SearchedCondition) -> Layers:
+        unit = quantity(data.metric)
+        last = max(len(found.points) for found in data.conditions)
+        x = alt.X(
+            "place:Q",
+            title="Trial",
+            axis=alt.Axis(tickMinStep=1, format="d"),
+            scale=alt.Scale(domain=[0, last + 1], nice=False),
+        )
+        y = alt.Y("shown:Q", title=unit.title, scale=objective_scale(data))
+        own = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="condition", equal=one.condition))
+        present = [s for s in RESULTS if any(p.state == s for c in data.conditions for p in c.points)]
+        legend = alt.Legend(title=None, orient="top", values=present, symbolSize=60)
+        color = alt.Color("state:N", scale=alt.Scale(domain=list(RESULTS), range=list(COLOURS)), legend=legend)
+        shape = alt.Shape("state:N", scale=alt.Scale(domain=list(RESULTS), range=list(SHAPES)), legend=legend)
+        line = own.transform_filter("isValid(datum.best)").mark_line(interpolate="step-after", color="#DB9600")
+        points = own.mark_point(size=34, strokeWidth=1.5).encode(
+            x=x, y=y, color=color, shape=shape, tooltip=_tooltip(unit.title)
+        )
+        return alt.layer(line.encode(x=x, y=alt.Y("best:Q", scale=objective_scale(data), title=unit.title)), points)
+
+
+def _rows(data: SearchData, one: SearchedCondition) -> list[dict[str, Any]]:
+    unit, best, rows = quantity(data.metric), None, []
+    for point in one.points:
+        if point.state == "done" and point.objective is not None:
+            better = min if data.lower else max
+            best = point.objective if best is None else better(best, point.objective)
+        rows.append(
+            {
+                "condition": one.condition,
+                "place": point.place,
+                "state": point.state,
+                "value": None if point.objective is None else unit.shown(point.objective),
+                "shown": clamped(data, point.objective),
+                "best": None if best is None else clamped(data, best),
+            }
+        )
+    return rows
+
+
+def _tooltip(title: str) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("place:Q", title="Trial"),
+        alt.Tooltip("state:N", title="State"),
+        alt.Tooltip("value:Q", title=title),
+        alt.Tooltip("best:Q", title="Best so far"),
+    ]

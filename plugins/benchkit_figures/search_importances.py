@@ -1,0 +1,201 @@
+"""Which searched settings mattered: fANOVA importances with their spread over resampled trials."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import optuna
+
+from benchkit import NothingToDraw, card
+from benchkit.results import StudyResults
+from benchkit_figures.conditions import WIDTH, Layers, label_width
+from benchkit_figures.metrics import quantity
+from benchkit_figures.search_trials import SearchData, SearchedCondition, SearchPoint, search_data
+
+FEWEST = 8
+"""Fewer completed trials than this say nothing about importance."""
+
+RESAMPLES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importance:
+    """A setting's share of the objective's variance, 0 to 1, and the least and greatest share over resamples."""
+
+    name: str
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionImportances:
+    """A searched condition's importances, most important first, from its last `trials` completed trials."""
+
+    condition: str
+    trials: int
+    importances: tuple[Importance, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportancesData:
+    """The importances for `metric` of every searched condition with enough trials, and the names of the others."""
+
+    metric: str
+    resamples: int
+    conditions: tuple[ConditionImportances, ...]
+    too_few: tuple[str, ...]
+
+
+@card(
+    title="Importance of settings",
+    summary="The share of the objective's variance that each searched setting explains (fANOVA).",
+    reference="Hutter, Hoos, Leyton-Brown. An Efficient Approach for Assessing Hyperparameter Importance. ICML 2014.",
+    url="https://proceedings.mlr.press/v32/hutter14.html",
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchImportances:
+    """fANOVA importances by Optuna from the last `most_trials` completed trials of each searched condition."""
+
+    most_trials: int = 120
+
+    def data(self, results: StudyResults) -> ImportancesData:
+        """Return the importances of every searched condition with at least eight completed, differing trials."""
+        search = search_data(results)
+        if len(search.paths) < 2:
+            raise NothingToDraw("the search has one setting only, which has all the importance")
+        resamples = max(0, min(RESAMPLES, 3 * RESAMPLES // len(search.conditions)))
+        found, too_few = [], []
+        for one in search.conditions:
+            points = [p for p in one.points if p.state == "done" and p.objective is not None][-self.most_trials :]
+            if len(points) < FEWEST or len({point.objective for point in points}) < 2:
+                too_few.append(one.condition)
+            else:
+                found.append(_importances(search, one, points, resamples))
+        if not found:
+            raise NothingToDraw(f"no search has {FEWEST} completed trials with differing {search.metric}")
+        return ImportancesData(
+            metric=search.metric, resamples=resamples, conditions=tuple(found), too_few=tuple(too_few)
+        )
+
+    def draw(self, data: ImportancesData) -> Any:
+        """Return bars with their spread, a panel for each searched condition."""
+        count = len(data.conditions)
+        columns = 1 if count == 1 else 2
+        names = [importance.name for one in data.conditions for importance in one.importances]
+        width = (WIDTH - columns * (label_width(names) + 40)) // columns
+        panels = [_panel(one).properties(width=width, height=alt.Step(22)) for one in data.conditions]
+        if count == 1:
+            return panels[0]
+        titled = [
+            panel.properties(title=alt.TitleParams(one.condition, anchor="start", limit=width))
+            for panel, one in zip(panels, data.conditions, strict=True)
+        ]
+        return alt.concat(*titled, columns=columns, spacing={"row": 14, "column": 20})
+
+    def caption(self, data: ImportancesData) -> str:
+        """Return what the bars are, by which method, from how many trials."""
+        counts = sorted({one.trials for one in data.conditions})
+        n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        name = quantity(data.metric).name
+        parts = [
+            f"Importance of the searched settings for {name}: share of its variance by fANOVA over {n} completed "
+            f"trials of each search (at most the last {self.most_trials})."
+        ]
+        if data.resamples:
+            parts.append(f"Lines: least to greatest share over {data.resamples} bootstrap resamples of the trials.")
+        if data.too_few:
+            parts.append(f"Too few completed trials: {', '.join(data.too_few)}.")
+        return " ".join(parts)
+
+    def alt_text(self, data: ImportancesData) -> str:
+        """Return one sentence with the most important setting of each search, up to three."""
+        parts = [
+            f"{one.importances[0].name} ({100 * one.importances[0].share:.0f} %"
+            + (f", {one.condition})" if len(data.conditions) > 1 else ")")
+            for one in data.conditions[:3]
+        ]
+        return f"The most important setting for {quantity(data.metric).name} is {'; '.join(parts)}."
+
+
+def _importances(
+    search: SearchData, one: SearchedCondition, points: Sequence[SearchPoint], resamples: int
+) -> ConditionImportances:
+    random_ = random.Random(len(points))
+    with _quiet_optuna():
+        shares = _shares(search, points)
+        again = [_shares(search, random_.choices(points, k=len(points))) for _ in range(resamples)]
+    found = [
+        Importance(
+            name=name,
+            share=shares[path],
+            low=min([shares[path], *(sample[path] for sample in again)]),
+            high=max([shares[path], *(sample[path] for sample in again)]),
+        )
+        for path, name in zip(search.paths, search.names, strict=True)
+    ]
+    found.sort(key=lambda importance: -importance.share)
+    return ConditionImportances(condition=one.condition, trials=len(points), importances=tuple(found))
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from announcing every study in memory, and restore its verbosity."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _shares(search: SearchData, points: Sequence[SearchPoint]) -> dict[str, float]:
+    """Return the share of each path by Optuna's fANOVA over a study in memory, 0 for paths that never changed."""
+    distributions = _distributions(search)
+    study = optuna.create_study(
+        storage=optuna.storages.InMemoryStorage(), direction="minimize" if search.lower else "maximize"
+    )
+    for point in points:
+        params = dict(zip(search.paths, point.values, strict=True))
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=point.objective))
+    shares = dict.fromkeys(search.paths, 0.0)
+    if len({point.objective for point in points}) > 1:
+        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=24, max_depth=32, seed=0)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        shares |= {path: float(share) for path, share in found.items()}
+    return shares
+
+
+def _distributions(search: SearchData) -> dict[str, optuna.distributions.BaseDistribution]:
+    ranges = zip(search.paths, search.low, search.high, search.log, search.choices, strict=True)
+    return {
+        path: optuna.distributions.CategoricalDistribution(choices)
+        if choices
+        else optuna.distributions.FloatDistribution(low, high, log=log)
+        for path, low, high, log, choices in ranges
+    }
+
+
+def _panel(one: ConditionImportances) -> Layers:
+    order = [importance.name for importance in one.importances]
+    values = [
+        {"name": i.name, "share": _percent(i.share), "low": _percent(i.low), "high": _percent(i.high)}
+        for i in one.importances
+    ]
+    title = "Share of variance (%)"
+    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False))
+    x = alt.X("share:Q", title=title, scale=alt.Scale(domain=[0, 100]))
+    base = alt.Chart(alt.InlineData(values=values)).encode(y=y)
+    tooltip = [alt.Tooltip("name:N", title="Setting"), alt.Tooltip("share:Q", title=title)]
+    bars = base.mark_bar(color="#4DA6DB", size=13).encode(x=x, tooltip=tooltip)
+    spread = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    return alt.layer(bars, spread)
+
+
+def _percent(share: float) -> float:
+    return float(f"{100 * share:.4g}")

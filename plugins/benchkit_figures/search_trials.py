@@ -1,0 +1,141 @@
+"""The trials of a search as the search figures need them: order, state, objective and parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchkit import NothingToDraw
+from benchkit.results import StudyResults, Trial
+from benchkit.study import Goal, SearchRange
+from benchkit_figures.metrics import value_of
+
+RESULTS = ("done", "pruned", "diverged", "failed")
+HISTORY = {"val.loss": "val_loss", "val.accuracy": "val_accuracy"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPoint:
+    """A finished search trial: its place in the search (from 1), state, objective if it has one, and parameters.
+
+    A pruned trial's objective is that of its last epoch. `values` holds the parameters in the order of the space;
+    numbers stay numbers, choices become text.
+    """
+
+    place: int
+    state: str
+    objective: float | None
+    values: tuple[float | str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchedCondition:
+    """A searched condition with its finished trials in the order they were started."""
+
+    condition: str
+    points: tuple[SearchPoint, ...]
+
+    def best(self, lower: bool) -> SearchPoint | None:
+        """Return the done trial with the best objective, or None."""
+        scored = [(p.objective, p) for p in self.points if p.state == "done" and p.objective is not None]
+        sign = 1 if lower else -1
+        return min(scored, key=lambda pair: sign * pair[0])[1] if scored else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchData:
+    """All searches of a study: the goal's metric, whether lower is better, the searched settings, the conditions.
+
+    `low` and `high` are the ranges of numeric parameters (widened to what was tried), `choices` the texts of the
+    others; `log` tells which are searched on a log scale. All are in the order of `paths`.
+    """
+
+    metric: str
+    lower: bool
+    paths: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    log: tuple[bool, ...]
+    choices: tuple[tuple[str, ...], ...]
+    conditions: tuple[SearchedCondition, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the paths without their first part where the rest still tells them apart."""
+        short = [path.partition(".")[2] or path for path in self.paths]
+        return tuple(name if short.count(name) == 1 else path for name, path in zip(short, self.paths, strict=True))
+
+    def best_condition(self) -> SearchedCondition:
+        """Return the condition with the best objective of any done trial, the first when none has one."""
+        sign = 1 if self.lower else -1
+        scored = [(found.objective, one) for one in self.conditions if (found := one.best(self.lower)) is not None]
+        known = [(sign * value, one) for value, one in scored if value is not None]
+        return min(known, key=lambda pair: pair[0])[1] if known else self.conditions[0]
+
+
+def search_data(results: StudyResults) -> SearchData:
+    """Return all searches of the study by its first goal; raise `NothingToDraw` when none has a finished trial."""
+    search = results.study.search
+    if search is None:
+        raise NothingToDraw("the study has no search")
+    goal, found = search.goals[0], []
+    for condition in results.conditions:
+        trials = [trial for trial in results.searched(condition) if trial.state in RESULTS]
+        points = tuple(_point(place, trial, goal, search.space) for place, trial in enumerate(trials, start=1))
+        if points:
+            found.append(SearchedCondition(condition=condition.label, points=points))
+    if not any(point.objective is not None for one in found for point in one.points):
+        raise NothingToDraw(f"no search trial has finished with a value of {goal.metric}")
+    ranges = [_range(place, one, found) for place, one in enumerate(search.space)]
+    return SearchData(
+        metric=goal.metric,
+        lower=goal.direction == "minimize",
+        paths=tuple(one.path for one in search.space),
+        low=tuple(low for low, _ in ranges),
+        high=tuple(high for _, high in ranges),
+        log=tuple(one.log and low > 0 for one, (low, _) in zip(search.space, ranges, strict=True)),
+        choices=tuple(_choices(place, one, found) for place, one in enumerate(search.space)),
+        conditions=tuple(found),
+    )
+
+
+def _point(place: int, trial: Trial, goal: Goal, space: Sequence[SearchRange]) -> SearchPoint:
+    return SearchPoint(
+        place=place,
+        state=trial.state,
+        objective=_objective(trial, goal.metric),
+        values=tuple(_value(trial.params, one) for one in space),
+    )
+
+
+def _objective(trial: Trial, metric: str) -> float | None:
+    if trial.state == "done":
+        return value_of(trial, metric)
+    if trial.state == "pruned" and trial.history and metric in HISTORY:
+        value = float(getattr(trial.history[-1], HISTORY[metric]))
+        return value if math.isfinite(value) else None
+    return None
+
+
+def _value(params: Mapping[str, Any], one: SearchRange) -> float | str:
+    """Return the parameter's value: a number for a numeric range, else text; empty text when the trial lacks it."""
+    value = params.get(one.path, "")
+    number = isinstance(value, int | float) and not isinstance(value, bool) and not one.choices
+    return float(value) if number else str(value)
+
+
+def _range(place: int, one: SearchRange, found: Sequence[SearchedCondition]) -> tuple[float, float]:
+    tried = [v for c in found for p in c.points if isinstance(v := p.values[place], float)]
+    if one.choices:
+        return 0.0, 0.0
+    ends = [float(end) for end in (one.low, one.high) if end is not None]
+    return min([*ends, *tried], default=0.0), max([*ends, *tried], default=1.0)
+
+
+def _choices(place: int, one: SearchRange, found: Sequence[SearchedCondition]) -> tuple[str, ...]:
+    if not one.choices:
+        return ()
+    tried = [v for c in found for p in c.points if isinstance(v := p.values[place], str) and v]
+    return tuple(dict.fromkeys([*map(str, one.choices), *tried]))

@@ -1,0 +1,238 @@
+"""The drawing layer: specs that validate, still pictures that are stable and refer to nothing outside."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import altair as alt
+import pytest
+import vl_convert
+from benchkit_figures.conditions import DASHES as PLUGIN_DASHES
+from benchkit_figures.learning_curves import LearningCurves
+from figure_results import NORMS, learned, rows_of, validate_spec
+from PIL import Image
+
+from benchkit.errors import ReportError
+from benchkit.report.drawing import (
+    BUNDLE_LICENCE,
+    VEGA_LITE_VERSION,
+    chart_spec,
+    condition_scale,
+    content_key,
+    spec_to_pdf,
+    spec_to_png,
+    spec_to_svg,
+    vega_bundle,
+)
+from benchkit.report.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SHAPES
+from benchkit.report.svg import print_svg
+
+
+def chart(rows: int = 3, **encodings: Any) -> Any:
+    values = [{"x": i, "y": i * i / 7, "k": f"series {i * 2 // rows}"} for i in range(rows)]
+    return alt.Chart(alt.InlineData(values=values)).mark_point().encode(x="x:Q", y="y:Q", **encodings)
+
+
+def luminance(colour: str) -> float:
+    """Return WCAG relative luminance."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_a_spec_is_valid_transparent_and_names_no_address() -> None:
+    spec = chart_spec(chart(color="k:N"), description="three points")
+    validate_spec(spec)
+    assert spec["background"] is None
+    assert spec["description"] == "three points"
+    assert "http" not in json.dumps(spec)
+    assert spec["config"]["axis"]["labelColor"] == "currentColor"
+
+
+def test_a_chart_keeps_its_own_configuration() -> None:
+    spec = chart_spec(chart().configure_axis(grid=False))
+    assert spec["config"]["axis"]["grid"] is False
+    assert spec["config"]["axis"]["labelColor"] == "currentColor"
+
+
+def test_short_data_stay_rows() -> None:
+    assert rows_of(chart_spec(chart(3)))[2] == {"x": 2, "y": 4 / 7, "k": "series 1"}
+
+
+def test_long_series_become_columns_that_vega_spreads_again() -> None:
+    spec = chart_spec(chart(400, color="k:N"))
+    rows = rows_of(spec)
+    assert [row["k"] for row in rows] == ["series 0", "series 1"]
+    assert rows[1]["x"] == list(range(200, 400))
+    assert rows[0]["y"][3] == pytest.approx(9 / 7, rel=1e-5)
+    assert spec["transform"] == [{"flatten": ["x", "y"]}]
+    validate_spec(spec)
+    assert spec_to_svg(spec).count('aria-roledescription="point"') + spec_to_svg(spec).count("<path") > 400
+
+
+def test_columns_stand_beside_the_facet_and_not_inside_its_layer() -> None:
+    base = alt.Chart().encode(x="x:Q", y="y:Q")
+    rows = chart(400).data
+    spec = chart_spec(alt.layer(base.mark_line(), base.mark_point(), data=rows).facet("k:N"))
+    assert spec["transform"][0]["flatten"] == ["x", "y"]
+    assert "transform" not in spec["spec"]
+    assert spec_to_svg(spec).startswith("<svg")
+
+
+def test_non_finite_numbers_are_refused() -> None:
+    bad = alt.Chart(alt.InlineData(values=[{"x": float("nan")}])).mark_point().encode(x="x:Q")
+    with pytest.raises(ReportError, match="not valid"):
+        chart_spec(bad)
+
+
+def test_data_by_address_are_refused() -> None:
+    remote = alt.Chart(alt.UrlData(url="https://example.org/data.json")).mark_point().encode(x="x:Q")
+    with pytest.raises(ReportError, match=r"example\.org"):
+        chart_spec(remote)
+
+
+def test_a_spec_that_vega_cannot_draw_is_a_report_error() -> None:
+    with pytest.raises(ReportError, match="cannot be drawn"):
+        spec_to_svg({"mark": "point", "data": {"values": []}, "transform": [{"filter": "1 +"}]})
+
+
+def test_svg_is_plain_and_refers_to_nothing_outside() -> None:
+    svg = spec_to_svg(chart_spec(chart(color="x:Q")))
+    assert "linearGradient" not in svg
+    assert "currentColor" not in svg
+    assert INK in svg
+    assert "aria-label" not in svg
+    assert 'font-family="Inter' in svg
+    assert set(re.findall(r"https?://[^\"\s]+", svg)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    ElementTree.fromstring(svg)
+
+
+def test_a_gradient_becomes_strips_in_order() -> None:
+    gradient = (
+        '<svg><path d="M0,0h10v96h-10Z" fill="url(#gradient_3)" stroke-width="0"/><defs>'
+        '<linearGradient id="gradient_3" x1="0" x2="0" y1="1" y2="0"><stop offset="0" stop-color="#000000"/>'
+        '<stop offset="1" stop-color="rgb(255, 255, 255)"/></linearGradient></defs></svg>'
+    )
+    strips = re.findall(
+        r'<rect x="0\.00" y="([\d.]+)" width="10\.00" height="([\d.]+)" fill="(#\w+)"', print_svg(gradient)
+    )
+    assert len(strips) == 48
+    # The first strip is at the top, where the offset is 1 - 0.5/48: 255 * 0.98958 = 252.3.
+    assert strips[0] == ("0.00", "3.00", "#fcfcfc")
+    # The last one ends at 96: 94 + 2, and has 255 * 0.5/48 = 2.66.
+    assert strips[-1] == ("94.00", "2.00", "#030303")
+
+
+def test_outside_references_in_a_picture_are_refused() -> None:
+    with pytest.raises(ReportError, match="outside itself"):
+        print_svg('<svg><image xlink:href="https://example.org/x.png"/></svg>')
+
+
+def test_ids_do_not_depend_on_what_was_drawn_before() -> None:
+    lines = chart_spec(chart(20).mark_line(clip=True))
+    first = spec_to_svg(lines)
+    spec_to_svg(chart_spec(chart(5).mark_line(clip=True)))
+    assert "clip-path" in first
+    assert spec_to_svg(lines) == first
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from figure_results import NORMS, learned, rows_of, validate_spec
+from benchkit_figures.learning_curves import LearningCurves
+from benchkit.report.drawing import chart_spec, content_key, spec_to_svg
+figure = LearningCurves()
+spec = chart_spec(figure.draw(figure.data(learned(NORMS[:2], 2, 5))))
+print(content_key(spec))
+print(spec_to_svg(spec))
+"""
+
+
+def test_specs_and_pictures_are_the_same_bytes_in_another_process() -> None:
+    figure = LearningCurves()
+    spec = chart_spec(figure.draw(figure.data(learned(NORMS[:2], 2, 5))))
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    key, _, svg = done.stdout.partition("\n")
+    assert key == content_key(spec)
+    assert svg.rstrip("\n") == spec_to_svg(spec)
+
+
+def test_hover_layers_are_in_html_and_not_in_print() -> None:
+    near = alt.selection_point(name="near_point", on="pointerover", nearest=True)
+    points = chart().mark_point(size=777).properties(name="hover_points").add_params(near)
+    spec = chart_spec(alt.layer(chart().mark_line(), points))
+    assert "hover_points" in json.dumps(spec["layer"])
+    assert spec["params"][0]["views"] == ["hover_points"]
+    assert spec_to_svg(spec) == spec_to_svg(chart_spec(alt.layer(chart().mark_line())))
+
+
+def test_the_width_of_a_single_view_can_be_set() -> None:
+    svg = spec_to_svg(chart_spec(chart()), width_px=500)
+    assert ElementTree.fromstring(svg).attrib["width"] == "500"
+
+
+def test_png_has_the_printed_size_at_the_resolution_asked_for() -> None:
+    spec = chart_spec(chart().properties(width=282, height=182, autosize={"type": "fit", "contains": "padding"}))
+    svg_width = float(ElementTree.fromstring(spec_to_svg(spec)).attrib["width"])
+    picture = Image.open(io.BytesIO(spec_to_png(spec, ppi=192)))
+    assert picture.width == pytest.approx(2 * svg_width, abs=2)
+    assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_pdf_is_a_pdf() -> None:
+    assert spec_to_pdf(chart_spec(chart())).startswith(b"%PDF")
+
+
+def test_content_keys_tell_specs_apart() -> None:
+    first, second = chart_spec(chart(3)), chart_spec(chart(4))
+    assert content_key(first) == content_key(chart_spec(chart(3)))
+    assert content_key(first) != content_key(second)
+
+
+def test_altair_writes_for_the_vega_lite_version_that_draws() -> None:
+    written = re.match(r"v(\d+\.\d+)", alt.SCHEMA_VERSION)
+    assert written is not None
+    assert written[1] == VEGA_LITE_VERSION
+    assert VEGA_LITE_VERSION in vl_convert.get_vegalite_versions()
+
+
+def test_the_bundle_is_a_module_with_its_licence_and_an_interpreter() -> None:
+    bundle = vega_bundle()
+    assert bundle.startswith("/*!\n" + BUNDLE_LICENCE)
+    assert "globalThis.drawFigure=" in re.sub(r"\s*=\s*", "=", bundle)
+    assert "</script" not in bundle
+    assert not re.search(r"^import |^export ", bundle, re.MULTILINE)
+    assert re.search(r"ast:\s*(true|!0)", bundle)
+
+
+def test_colours_show_on_light_and_dark_pages() -> None:
+    light, dark = 1.0, luminance("#14171C")
+    for colour in PALETTE:
+        own = luminance(colour)
+        assert (light + 0.05) / (own + 0.05) >= 2.5, colour
+        assert (own + 0.05) / (dark + 0.05) >= 2.5, colour
+
+
+def test_conditions_differ_in_more_than_colour_and_repeat_late() -> None:
+    styles = condition_scale([f"condition {i}" for i in range(50)])
+    assert len({(style.colour, style.dash) for style in styles.values()}) == 50
+    first = list(styles.values())[:7]
+    assert len({style.dash for style in first}) == len({style.shape for style in first}) == 7
+    assert first[0].colour == PALETTE[0]
+
+
+def test_plugins_and_report_agree_on_dashes_and_vega_on_the_rest() -> None:
+    assert PLUGIN_DASHES == DASHES
+    spec = chart_spec(chart())
+    assert spec["config"]["range"]["category"] == list(PALETTE)
+    assert spec["config"]["range"]["symbol"] == list(SHAPES)
+    assert FIGURE_WIDTH / 96 * 25.4 == pytest.approx(169, abs=1)
