@@ -1,0 +1,56 @@
+# `make help` lists the targets. Every target that needs the environment creates it first.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format environment wheel pins clean
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+ARGS ?=
+UV = $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(BIN)/uv)
+
+export PYTHON
+
+# Homebrew's libraries are not on the loader's path of every Python for macOS.
+ifeq ($(shell uname),Darwin)
+RUN := DYLD_FALLBACK_LIBRARY_PATH="$${DYLD_FALLBACK_LIBRARY_PATH:-/opt/homebrew/lib:/usr/local/lib:/usr/lib}"
+endif
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## sweep the built-in quickstart study and report it as HTML and PDF, into reports/
+	$(RUN) $(BIN)/benchkit sweep quickstart
+	@if .ci/system-libraries; then format=all; else format=html; fi; \
+		echo benchkit report quickstart --format $$format --out reports; \
+		$(RUN) $(BIN)/benchkit report quickstart --format $$format --out reports
+
+test: $(STAMP) ## run the tests; ARGS="-k norms" goes to pytest
+	@.ci/system-libraries || true
+	BENCHKIT_UV=$(UV) $(RUN) $(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## check the format and lint with ruff
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## check the types with mypy, strict
+	$(BIN)/mypy
+
+format: $(STAMP) ## format with ruff and apply its safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+environment: $(STAMP) ## create .venv with the pinned packages
+
+$(STAMP): pyproject.toml constraints.txt .ci/environment
+	@.ci/environment
+	@touch $@
+
+wheel: $(STAMP) ## build the wheel into dist/
+	$(UV) build --wheel --out-dir dist .
+
+pins: $(STAMP) ## choose the newest allowed versions anew and pin them in constraints.txt
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
+		--strip-extras --no-annotate --no-header --no-emit-index-url --output-file constraints.txt pyproject.toml
+
+clean: ## remove the environment, caches and build outputs; keeps benchkit-runs/ and reports/
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache benchkit.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,146 @@
+"""What others install: the wheel in an environment of its own, and a third-party norm beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOT_SOURCE = shutil.ignore_patterns(
+    ".*", "__pycache__", "*.egg-info", "build", "dist", "benchkit-runs", "reports", "tests"
+)
+
+
+def run(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
+    """Return what a command prints; fail with all of its output when it does not succeed.
+
+    The user's own workspace, storage and prepared data are out of its sight.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BENCHKIT_")}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={**inherited, "BENCHKIT_DATA": str(folder / "data"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def find_uv() -> str:
+    for candidate in (os.environ.get("BENCHKIT_UV", ""), str(Path(sys.executable).parent / "uv"), "uv"):
+        if candidate and (found := shutil.which(candidate)):
+            if subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0:
+                return found
+    pytest.skip("uv is not installed: `make test` brings it")
+
+
+def uv(*arguments: str | Path) -> None:
+    """Run uv from its cache alone; what the cache lacks is fetched."""
+    command = [find_uv(), *arguments]
+    offline = subprocess.run(
+        [str(part) for part in [*command, "--offline"]], cwd=ROOT, capture_output=True, check=False
+    )
+    if offline.returncode != 0:
+        run(command, ROOT)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the sources so that the checkout stays clean."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "source", ignore=NOT_SOURCE)
+    uv("build", "--wheel", "--out-dir", folder, folder / "source")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def clean_bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The bin folder of an environment that holds the wheel, its pinned dependencies and nothing else."""
+    environment = tmp_path_factory.mktemp("clean") / "venv"
+    uv("venv", "--python", sys.executable, environment)
+    uv("pip", "install", "--python", environment / "bin" / "python", "-c", ROOT / "constraints.txt", wheel)
+    yield environment / "bin"
+    shutil.rmtree(environment)  # some 30,000 files that pytest would keep for three sessions
+
+
+def source_files() -> set[str]:
+    """Return the paths, as installed, of all files that the import packages consist of."""
+    places = {ROOT / "benchkit": "benchkit", ROOT / "templates": "benchkit_templates"}
+    places |= {path: path.name for path in (ROOT / "plugins").glob("benchkit_*")}
+    return {
+        f"{package}/{path.relative_to(place).as_posix()}"
+        for place, package in places.items()
+        for path in place.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_wheel_holds_every_source_file_and_the_licence(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert source_files() - names == set()
+    extra = {name for name in names - source_files() if ".dist-info/" not in name}
+    assert extra == set()
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_installed_wheel_lists_plugins_and_studies(clean_bin: Path, tmp_path: Path) -> None:
+    version = run([clean_bin / "benchkit", "--version"], tmp_path)
+    assert "0.1.0" in version
+    plugins = run([clean_bin / "benchkit", "plugins", "list", "--json"], tmp_path)
+    assert "benchkit" in plugins and '"gn"' in plugins
+    assert isinstance(json.loads(plugins), list | dict)
+    assert "quickstart" in run([clean_bin / "benchkit", "studies", "list"], tmp_path)
+
+
+@pytest.mark.timeout(600)
+def test_the_installed_wheel_sweeps_and_reports_from_an_empty_folder(clean_bin: Path, tmp_path: Path) -> None:
+    run([clean_bin / "benchkit", "sweep", "quickstart", "--smoke"], tmp_path)
+    run([clean_bin / "benchkit", "report", "quickstart-smoke", "--format", "html", "--out", "reports"], tmp_path)
+    assert "</html>" in (tmp_path / "reports" / "quickstart-smoke.html").read_text()
+
+
+@pytest.fixture(scope="session")
+def third_party(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the installed third-party norm, to be put on PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("third-party")
+    shutil.copytree(ROOT / "tests" / "third_party", folder / "source", ignore=NOT_SOURCE)
+    target = folder / "installed"
+    uv("pip", "install", "--python", sys.executable, "--no-deps", "--target", target, folder / "source")
+    return target
+
+
+def benchkit(third_party: Path, folder: Path, *arguments: str) -> str:
+    return run([Path(sys.executable).parent / "benchkit", *arguments], folder, PYTHONPATH=str(third_party))
+
+
+def test_a_third_party_norm_is_twelve_lines() -> None:
+    lines = (ROOT / "tests" / "third_party" / "pixel_norm.py").read_text().splitlines()
+    assert len([line for line in lines if line.strip()]) <= 12
+
+
+def test_an_installed_third_party_norm_is_listed_with_its_origin(third_party: Path, tmp_path: Path) -> None:
+    listing = benchkit(third_party, tmp_path, "plugins", "list", "--kind", "norms", "--json")
+    assert '"pixel"' in listing and "pixel-norm" in listing
+    card = benchkit(third_party, tmp_path, "plugins", "show", "pixel")
+    assert "pixel-norm" in card and "eps" in card and "1e-08" in card
+
+
+@pytest.mark.timeout(600)
+def test_an_installed_third_party_norm_trains(third_party: Path, tmp_path: Path) -> None:
+    sweep = ["sweep", "norms-cifar10", "--only", "model.norm=pixel", "--smoke", "--jobs", "1", "--json"]
+    states = json.loads(benchkit(third_party, tmp_path, *sweep))["states"]
+    assert {state: count for state, count in states.items() if count} == {"done": 1}
+    assert '"pixel"' in benchkit(third_party, tmp_path, "status", "norms-cifar10-smoke", "--json")

@@ -1,0 +1,78 @@
+"""What the README shows is true: its snippets run, its commands and options exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchkit.cli import main
+from benchkit.studyfile import parse_study
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "plugins").rglob("*.md")])
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    """Return the arguments of every line of the console blocks that calls `program`."""
+    lines = [shlex.split(line, comments=True) for block in blocks("console") for line in block.splitlines()]
+    return [words[1:] for words in lines if words and words[0] == program]
+
+
+def test_the_norm_is_the_one_that_the_packaging_tests_install() -> None:
+    (snippet,) = blocks("python")
+    folder = ROOT / "tests" / "third_party"
+    assert snippet == (folder / "pixel_norm.py").read_text()
+    declared = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]
+    shown = [tomllib.loads(block) for block in blocks("toml") if "entry-points" in block]
+    assert [table["project"]["entry-points"] for table in shown] == [declared]
+
+
+def test_the_norm_scales_every_pixel_to_unit_mean_square() -> None:
+    names: dict[str, type[torch.nn.Module]] = {}
+    exec(blocks("python")[0], names)
+    x = torch.randn(2, 5, 3, 4, dtype=torch.float32)
+    reference = x.double() / torch.linalg.vector_norm(x.double(), dim=1, keepdim=True) * 5**0.5
+    torch.testing.assert_close(names["PixelNorm"](5, eps=0.0)(x).double(), reference, rtol=1e-6, atol=1e-6)
+    assert names["PixelNorm"](5)(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_study_is_valid() -> None:
+    (text,) = [block for block in blocks("toml") if "title" in block]
+    study = parse_study(text, name="readme")
+    assert [level.label for level in study.factors[0].levels] == ["bn", "gn", "ln", "none"]
+    assert study.search is not None and study.search.trials == 20
+    assert study.repeats == 3
+
+
+@pytest.mark.parametrize("arguments", commands("benchkit"), ids=" ".join)
+def test_commands_and_options_exist(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([arguments[0], "--help"]) == 0
+    usage = capsys.readouterr().out
+    if "COMMAND" in usage.partition("\n")[0]:
+        assert main([*arguments[:2], "--help"]) == 0
+        usage = capsys.readouterr().out
+    options = {word for word in arguments if word.startswith("--")}
+    assert options <= set(re.findall(r"--[a-z-]+", usage))
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {words[0] for words in commands("make")} | set(re.findall(r"`make ([a-z]+)`", README))
+    assert {"demo", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    local = [target for target in targets if not target.startswith("https://")]
+    assert [target for target in local if not (page.parent / target).exists()] == []

@@ -1,0 +1,235 @@
+"""The layout's promises, read from the source: who may import whom, how large things grow, what start-up loads."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import benchkit
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PLUGINS = sorted(path.name for path in (ROOT / "plugins").glob("benchkit_*"))
+TOOLKIT = sorted((ROOT / "benchkit").rglob("*.py"))
+PLUGIN_SOURCES = sorted(source for name in PLUGINS for source in (ROOT / "plugins" / name).rglob("*.py"))
+SOURCES = [
+    *TOOLKIT,
+    *PLUGIN_SOURCES,
+    *sorted((ROOT / "tests").rglob("*.py")),
+    *sorted((ROOT / "templates").rglob("*.py")),
+]
+PUBLIC_MODULES = {"analysis", "plan", "preparation", "results", "study", "testing"}
+FORBIDDEN_NAMES = {"base", "common", "core", "handler", "helpers", "manager", "misc", "util", "utils"}
+ENTRY_POINTS = [
+    (group, name, target)
+    for group, entries in PROJECT["project"]["entry-points"].items()
+    for name, target in entries.items()
+]
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> list[tuple[int, str, str]]:
+    """Return (line, module, name) of every import in a file; the name is empty for `import module`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            found += [(node.lineno, module, alias.name) for alias in node.names]
+    return found
+
+
+def tracked_files() -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout: which files are tracked is unknown")
+    return [ROOT / name for name in listing.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_the_toolkit_imports_no_plugin_package() -> None:
+    packages = re.compile(rf"({'|'.join(PLUGINS)})([.:]\w+)*")
+    faults = []
+    for path in TOOLKIT:
+        faults += [
+            f"{shown(path)}:{line} imports {module}" for line, module, _ in imports(path) if packages.fullmatch(module)
+        ]
+        faults += [
+            f"{shown(path)}:{node.lineno} names {node.value!r}"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and packages.fullmatch(node.value)
+        ]
+    assert not faults, "\n".join(faults)
+
+
+def test_plugins_use_only_public_names_of_benchkit() -> None:
+    faults = []
+    for path in PLUGIN_SOURCES:
+        own = path.relative_to(ROOT / "plugins").parts[0]
+        for line, module, name in imports(path):
+            head, _, rest = module.partition(".")
+            if head in PLUGINS and head != own:
+                faults.append(f"{shown(path)}:{line} imports another plugin package, {module}")
+            elif head == "benchkit_templates":
+                faults.append(f"{shown(path)}:{line} imports the toolkit's templates")
+            elif head == "benchkit":
+                public = name in benchkit.__all__ or name in PUBLIC_MODULES if not rest else rest in PUBLIC_MODULES
+                if not public or name.startswith("_"):
+                    faults.append(f"{shown(path)}:{line} imports the private name {module}:{name or '(module)'}")
+    assert not faults, "\n".join(faults)
+
+
+def test_public_names_exist() -> None:
+    assert [name for name in benchkit.__all__ if not hasattr(benchkit, name)] == []
+
+
+def test_files_and_functions_stay_small() -> None:
+    faults = []
+    for path in SOURCES:
+        text = path.read_text()
+        if (lines := len(text.splitlines())) > 400:
+            faults.append(f"{shown(path)} has {lines} lines (at most 400)")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > 60:
+                    faults.append(f"{shown(path)}:{node.lineno} {node.name} has {length} lines (at most 60)")
+    assert not faults, "\n".join(faults)
+
+
+def test_modules_are_named_after_their_subject() -> None:
+    faults = [shown(path) for path in SOURCES if path.stem in FORBIDDEN_NAMES or path.parent.name in FORBIDDEN_NAMES]
+    assert not faults, "\n".join(faults)
+
+
+def test_the_toolkit_is_one_folder_deep() -> None:
+    assert [shown(path) for path in TOOLKIT if len(path.relative_to(ROOT / "benchkit").parts) > 2] == []
+
+
+def test_only_the_command_line_prints() -> None:
+    faults = [
+        f"{shown(path)}:{node.lineno}"
+        for path in [*TOOLKIT, *PLUGIN_SOURCES]
+        if "cli" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not faults, "\n".join(faults)
+
+
+LOADED = """
+import sys
+sys.argv = ["benchkit", *{arguments!r}]
+try:
+    {statement}
+except SystemExit as end:
+    assert not end.code, f"exit status {{end.code}}"
+heavy = {{"torch", "torchvision", "timm", "optuna", "altair", "sklearn", "scipy", "weasyprint"}} & set(sys.modules)
+sys.exit(f"loaded: {{sorted(heavy)}}" if heavy else 0)
+"""
+
+
+def loads_nothing_heavy(statement: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = LOADED.format(arguments=list(arguments), statement=statement)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["plugins", "list"], ["plugins", "list", "--json"], ["studies", "list"]],
+    ids=" ".join,
+)
+def test_listing_commands_load_no_framework(arguments: list[str]) -> None:
+    done = loads_nothing_heavy("from benchkit.cli import main; sys.exit(main())", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_planning_modules_load_no_framework() -> None:
+    modules = (
+        "benchkit.plan, benchkit.study, benchkit.studyfile, benchkit.settings, benchkit.registry, benchkit.results"
+    )
+    done = loads_nothing_heavy(f"import {modules}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("group", "name", "target"), ENTRY_POINTS, ids=[f"{g}:{n}" for g, n, _ in ENTRY_POINTS])
+def test_entry_points_resolve(group: str, name: str, target: str) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name), "names are lower case with hyphens"
+    module, _, attribute = target.partition(":")
+    loaded = importlib.import_module(module)
+    if group == "benchkit.studies":
+        assert (ROOT / "benchkit" / "studies" / f"{name}.toml").is_file()
+    else:
+        assert callable(getattr(loaded, attribute))
+
+
+def test_every_built_in_study_has_an_entry_point() -> None:
+    shipped = {path.stem for path in (ROOT / "benchkit" / "studies").glob("*.toml")}
+    assert shipped == set(PROJECT["project"]["entry-points"]["benchkit.studies"])
+
+
+def test_every_package_is_in_the_distribution() -> None:
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    toolkit = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "benchkit").rglob("__init__.py")}
+    assert listed == {*toolkit, *PLUGINS, "benchkit_templates"}
+
+
+def test_the_version_is_told_once() -> None:
+    assert benchkit.__version__ == PROJECT["project"]["version"]
+
+
+def pins() -> list[Requirement]:
+    return [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()]
+
+
+def test_constraints_are_exact_pins_and_nothing_else() -> None:
+    for pin in pins():
+        assert pin.url is None and not pin.extras, str(pin)
+        assert [specifier.operator for specifier in pin.specifier] == ["=="], str(pin)
+
+
+def test_every_dependency_is_pinned_to_an_allowed_version() -> None:
+    wanted = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+    wanted += [Requirement(text) for text in PROJECT["project"]["optional-dependencies"]["dev"]]
+    pinned: dict[str, list[str]] = {}
+    for pin in pins():
+        pinned.setdefault(pin.name, []).append(next(iter(pin.specifier)).version)
+    for requirement in wanted:
+        versions = pinned.get(requirement.name, [])
+        assert versions, f"{requirement.name} is not pinned: run make pins"
+        assert all(requirement.specifier.contains(version) for version in versions), (
+            f"{requirement} but pinned to {versions}"
+        )
+
+
+def test_no_tracked_file_names_a_package_registry() -> None:
+    # In two parts, so that this file does not name one either.
+    hosts = [
+        f"{name}.{domain}".encode()
+        for name, domain in [
+            ("pypi", "org"),
+            ("pythonhosted", "org"),
+            ("registry.npmjs", "org"),
+            ("deb.debian", "org"),
+            ("download.pytorch", "org"),
+            ("conda.anaconda", "org"),
+        ]
+    ]
+    faults = [shown(path) for path in tracked_files() if any(host in path.read_bytes() for host in hosts)]
+    assert not faults, "\n".join(faults)
