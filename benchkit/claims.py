@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import time
-import warnings
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,25 +10,35 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
+from benchkit.attempts import effective, is_alive, lives_elsewhere
 from benchkit.codec import encode
-from benchkit.ledger import Ledger, effective, is_alive
+from benchkit.heartbeat import Heartbeat
+from benchkit.ledger import Ledger
 from benchkit.plan import PHASES, Condition, Phase, Plan
-from benchkit.results import EpochRecord, Outcome
-from benchkit.samplers import make_sampler, suggest
+from benchkit.results import EpochRecord, Outcome, metric_names
+from benchkit.samplers import Chosen, chosen_params, make_sampler, sample, suggest
 from benchkit.trialfolder import TrialFolder
 
-SPLIT_METRICS = ("loss", "accuracy", "micro_f1", "macro_f1", "calibration_error")
-HEARTBEAT_EVERY = 30.0
-"""Seconds between signs of life in the ledger, for workers on other machines."""
+STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
 class Claim:
-    """A running trial that this process alone holds, until `finish` or `release`."""
+    """A running trial that this process alone holds, until `finish` or `release`.
+
+    `index` is the repeat or slot, `params` what the search chose (paths of settings to values, empty outside of one).
+    """
 
     def __init__(
-        self, plan: Plan, condition: Condition, trial: optuna.Trial, lock: FileLock, folder: TrialFolder
+        self,
+        plan: Plan,
+        condition: Condition,
+        trial: optuna.Trial,
+        lock: FileLock,
+        folder: TrialFolder,
+        *,
+        shared: bool,
     ) -> None:
-        """Take hold of a trial whose lock this process has."""
+        """Take hold of a running trial whose lock this process has; `shared` tells that other machines look at it."""
         self.plan = plan
         self.condition = condition
         self.trial = trial
@@ -39,29 +46,29 @@ class Claim:
         self.index = int(trial.user_attrs["index"])
         self.phase: Phase = PHASES[condition.kind]
         self._lock = lock
-        self._reported = set(_frozen(trial).intermediate_values)
-        self._seen = 0.0
-        self._heartbeat()
+        self._heartbeat = Heartbeat(trial.set_user_attr, repeated=shared)
+        self._frozen = _frozen(trial) if self.phase == "search" else None
+        self._reported = set(self._frozen.intermediate_values) if self._frozen else set()
         self.params = self._suggest()
 
     def _suggest(self) -> dict[str, Any]:
-        """Return the searched settings of the trial; those chosen before an interruption stay."""
-        search = self.plan.study.search
-        if search is None or self.phase != "search":
-            return {}
-        number = self.trial.number
-        self.trial.study.sampler = make_sampler(search, self.plan.study.seed, self.condition.key, number)
-        return {one.path: suggest(self.trial, one) for one in search.space}
+        """Return the searched settings of the trial; those chosen before an interruption stay.
 
-    def _heartbeat(self) -> None:
-        if time.time() - self._seen > HEARTBEAT_EVERY:
-            self._seen = time.time()
-            worker = {"host": socket.gethostname(), "pid": os.getpid(), "seen": self._seen}
-            self.trial.set_user_attr("worker", worker)
+        All are chosen before the first is recorded: a kill in between would make the rest depend on what is recorded.
+        """
+        search = self.plan.study.search
+        if search is None or self._frozen is None:
+            return {}
+        chosen = self.trial.user_attrs.get("chosen")
+        if chosen is None:
+            sampler = make_sampler(search, self.plan.study.seed, self.condition.key, self.trial.number)
+            chosen = sample(sampler, search, self.trial.study, self._frozen, self.trial.user_attrs.get("given", {}))
+            self.trial.set_user_attr("chosen", chosen)
+        self.trial.study.sampler = Chosen(chosen)
+        return chosen_params(search, {one.path: suggest(self.trial, one) for one in search.space})
 
     def should_prune(self, record: EpochRecord) -> bool:
         """Tell the ledger of an epoch; return whether the study's pruner gives up this trial of a search."""
-        self._heartbeat()
         search = self.plan.study.search
         if self.phase != "search" or search is None or len(search.goals) > 1:
             return False
@@ -74,22 +81,27 @@ class Claim:
         return bool(self.trial.should_prune())
 
     def finish(self, outcome: Outcome) -> None:
-        """Record how the trial ended, in its folder first and then in the ledger, and let go of it."""
+        """Record how the trial ended, in its folder first and then in the ledger, and let go of it.
+
+        The checkpoint goes once the outcome is on disk: a kill at any point costs no epoch that was saved.
+        """
         self.folder.write_outcome(outcome)
+        self.folder.checkpoint.unlink(missing_ok=True)
+        self._heartbeat.stop()
         for key, value in _summary(outcome).items():
             self.trial.set_user_attr(key, value)
         values = self._values(outcome) if outcome.state == "done" else None
-        states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-        self.trial.study.tell(self.trial.number, values, state=states.get(outcome.state, TrialState.FAIL))
+        self.trial.study.tell(self.trial, values, state=STATES.get(outcome.state, TrialState.FAIL))
         self.release()
 
     def _values(self, outcome: Outcome) -> list[float]:
         search = self.plan.study.search
-        goals = [goal.metric for goal in search.goals] if search else ["val.loss"]
+        goals = [goal.metric for goal in search.goals] if search and self.phase == "search" else ["val.loss"]
         return [score_of(outcome, goal) for goal in goals]
 
     def release(self) -> None:
         """Let go of the trial as it is; an unfinished one is then stale, and the next worker goes on with it."""
+        self._heartbeat.stop()
         self._lock.release()
 
 
@@ -100,84 +112,84 @@ def score_of(outcome: Outcome, metric: str) -> float:
     return float(getattr(source, name))
 
 
-def _summary(outcome: Outcome) -> Mapping[str, Any]:
-    """Return what a dashboard shows of an outcome."""
-    scores = {
+def scores_of(outcome: Outcome) -> dict[str, float]:
+    """Return all scores of a trial by `split.metric`."""
+    return {
         f"{split}.{name}": getattr(metrics, name)
         for split, metrics in outcome.metrics.items()
-        for name in SPLIT_METRICS
+        for name in metric_names()
     }
-    cost = encode(outcome.cost) if outcome.cost else {}
-    return {"state": outcome.state, "reason": outcome.reason, "scores": scores, "cost": cost}
 
 
-def claim_next(ledger: Ledger, plan: Plan, order: list[Condition]) -> Claim | None:
-    """Return a hold on the next trial to train, or None when all are taken or finished.
+def _summary(outcome: Outcome) -> Mapping[str, Any]:
+    """Return what a dashboard shows of an outcome."""
+    if outcome.state != "done":
+        return {"state": outcome.state, "reason": outcome.reason}
+    return {"outcome": {**scores_of(outcome), "cost": encode(outcome.cost)}}
 
-    `order` lists a condition once for each of its trials; conditions are taken off it as they run dry, so that a long
-    queue is walked once.
+
+class Queue:
+    """The trials of a plan that are there to take: interrupted ones first, then those waiting, in the plan's order.
+
+    The ledger is read once for many trials; what another worker took meanwhile is passed over.
     """
-    while order:
-        condition = order[0]
-        claim = _claim(ledger, plan, condition)
-        if claim is not None:
-            order.pop(0)
-            return claim
-        order[:] = [other for other in order if other.key != condition.key]
-    return None
 
+    def __init__(self, ledger: Ledger, plan: Plan) -> None:
+        """Look at nothing yet."""
+        self._ledger = ledger
+        self._plan = plan
+        self._seen: deque[tuple[Condition, FrozenTrial]] = deque()
 
-def claim_stale(ledger: Ledger, plan: Plan) -> Claim | None:
-    """Return a hold on an interrupted trial whose owner is gone, or None."""
-    for condition in plan.conditions:
-        handle = ledger.open(plan.study, condition)
-        for frozen in effective(handle.get_trials(deepcopy=False, states=(TrialState.RUNNING,))).values():
-            folder = ledger.folder(plan.study, condition, frozen.number)
-            if is_alive(frozen, folder):
-                continue
-            claim = _take(plan, condition, handle, frozen, folder)
-            if claim is not None:
-                return claim
-    return None
-
-
-def _take(
-    plan: Plan, condition: Condition, handle: optuna.Study, frozen: FrozenTrial, folder: TrialFolder
-) -> Claim | None:
-    lock = folder.own()
-    if lock is None:
+    def next(self) -> Claim | None:
+        """Return a hold on the next trial to train, or None when all are taken or finished."""
+        for _ in range(2):
+            while self._seen:
+                claim = self._take(*self._seen.popleft())
+                if claim is not None:
+                    return claim
+            self._seen.extend(self._look())
         return None
-    current = handle.get_trials(deepcopy=False)[frozen.number]
-    if current.state is not TrialState.RUNNING:
-        lock.release()
-        return None
-    # Optuna has no public way back to a running trial; its constructor is documented, the id of a frozen trial is not.
-    return Claim(plan, condition, optuna.Trial(handle, current._trial_id), lock, folder)
 
+    def _look(self) -> list[tuple[Condition, FrozenTrial]]:
+        trials = {condition.key: self._counted(condition) for condition in self._plan.conditions}
+        found = [(unit.condition, trials[unit.condition.key].get(unit.index)) for unit in self._plan.units()]
+        there = [(condition, trial) for condition, trial in found if trial is not None]
+        stale = [one for one in there if one[1].state is TrialState.RUNNING and not self._is_alive(*one)]
+        return [*stale, *(one for one in there if one[1].state is TrialState.WAITING)]
 
-def _claim(ledger: Ledger, plan: Plan, condition: Condition) -> Claim | None:
-    handle = ledger.open(plan.study, condition)
-    while handle.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        trial = handle.ask()
-        if "index" not in trial.user_attrs:
-            trial.set_user_attr("state", "superseded")
-            handle.tell(trial, state=TrialState.FAIL)
-            continue
-        folder = ledger.folder(plan.study, condition, trial.number)
+    def _counted(self, condition: Condition) -> dict[int, FrozenTrial]:
+        return effective(self._ledger.open(self._plan.study, condition).get_trials(deepcopy=False))
+
+    def _is_alive(self, condition: Condition, trial: FrozenTrial) -> bool:
+        return is_alive(trial, self._ledger.folder(self._plan.study, condition, trial.number))
+
+    def _take(self, condition: Condition, trial: FrozenTrial) -> Claim | None:
+        folder = self._ledger.folder(self._plan.study, condition, trial.number)
         lock = folder.own()
         if lock is None:
-            continue
-        counted = effective(handle.get_trials(deepcopy=False))[trial.user_attrs["index"]]
-        if counted.number != trial.number:
-            trial.set_user_attr("state", "superseded")
-            handle.tell(trial, state=TrialState.FAIL)
+            return None
+        if not self._is_ours(condition, trial):
             lock.release()
-            continue
-        return Claim(plan, condition, trial, lock, folder)
-    return None
+            return None
+        # Optuna has no public way back to a running trial: its constructor is documented, a frozen trial's id is not.
+        running = optuna.Trial(self._ledger.open(self._plan.study, condition), trial._trial_id)
+        return Claim(self._plan, condition, running, lock, folder, shared=self._ledger.shared)
+
+    def _is_ours(self, condition: Condition, seen: FrozenTrial) -> bool:
+        """Return whether a trial whose lock we hold is to be trained by us, and set it running if it waited."""
+        if seen.state is TrialState.WAITING:
+            return _start(self._ledger.storage, seen)
+        current = self._ledger.storage.get_trial(seen._trial_id)
+        return current.state is TrialState.RUNNING and not lives_elsewhere(current)
+
+
+def _start(storage: optuna.storages.BaseStorage, trial: FrozenTrial) -> bool:
+    """Set a waiting trial running; return False when another worker did so first, or finished it even."""
+    try:
+        return storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return False
 
 
 def _frozen(trial: optuna.Trial) -> FrozenTrial:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return trial.study.get_trials(deepcopy=False)[trial.number]
+    return trial.study.get_trials(deepcopy=False)[trial.number]

@@ -19,5 +19,6 @@ def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
         "class_names": list(splits.class_names),
         "licence": splits.licence,
         "citation": splits.citation,
+        "notes": list(splits.notes),
         "fingerprint": splits.fingerprint,
     }

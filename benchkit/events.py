@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import get_args
 
 from benchkit.codec import decode, encode
 from benchkit.results import EpochRecord
@@ -17,8 +18,19 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialTaken:
+    """A worker took a trial and prepares it: from here on, what ends the worker is the trial's doing."""
+
+    condition: str
+    phase: str
+    index: int
+    key: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialStarted:
-    """A worker took a trial; `epoch` is the last epoch already done, above 0 when it goes on from a checkpoint."""
+    """The worker's trial begins to train; `epoch` is the last one done already, above 0 when it was interrupted."""
 
     condition: str
     phase: str
@@ -70,18 +82,18 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """A condition's epoch takes `seconds`, and a trial of it leaves `bytes` on disk at most."""
+    """A condition's epoch takes `seconds`; a trial of it leaves `kept_bytes`, and its checkpoint while it trains."""
 
     key: str
     seconds: float
-    bytes: int
+    checkpoint_bytes: int
+    kept_bytes: int
 
 
-Event = Probed | WorkerReady | TrialStarted | EpochEnded | TrialEnded | WorkerIdle | WorkerFailed | WorkerLost
-KINDS: dict[str, type[Event]] = {
-    kind.__name__: kind
-    for kind in (Probed, WorkerReady, TrialStarted, EpochEnded, TrialEnded, WorkerIdle, WorkerFailed, WorkerLost)
-}
+Event = (
+    Probed | WorkerReady | TrialTaken | TrialStarted | EpochEnded | TrialEnded | WorkerIdle | WorkerFailed | WorkerLost
+)
+KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
 def dump(event: Event) -> str:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchkit.errors import StudyError, nearest
+from benchkit.fingerprint import digest, fingerprint
 from benchkit.resolve import resolve
+from benchkit.searchspace import grid_points
 from benchkit.settings import Settings
 from benchkit.study import Factor, Level, Search, Study, Tree
-from benchkit.tree import changed, value_at
+from benchkit.tree import changed
 from benchkit.typed import Problems
-
-SCHEMA = 1
-"""Part of every fingerprint: raised when the engine changes what the same settings mean."""
 
 ConditionKind = Literal["grid", "search", "confirm-best"]
 Phase = Literal["grid", "search", "confirm"]
@@ -116,16 +113,25 @@ def _combinations(study: Study, factors: tuple[Factor, ...]) -> tuple[Condition,
 def _picked(factor: Factor, labels: Sequence[str] | None) -> Factor:
     if labels is None:
         return factor
+    return dataclasses.replace(factor, levels=tuple(_level(factor, label) for label in dict.fromkeys(labels)))
+
+
+def _level(factor: Factor, text: str) -> Level:
+    """Return the level of that label, else the only level that is a plugin of that name, else that plugin itself."""
     by_label = {level.label: level for level in factor.levels}
-    picked = []
-    for label in labels:
-        if label not in by_label and factor.path not in OPEN_ENDED:
-            raise StudyError(
-                f"--only {factor.path}={label}: no such level{nearest(label, by_label)}",
-                hint=f"levels: {', '.join(by_label)}",
-            )
-        picked.append(by_label.get(label) or Level(label=label, settings={factor.path: label}))
-    return dataclasses.replace(factor, levels=tuple(picked))
+    if text in by_label:
+        return by_label[text]
+    named = [level for level in factor.levels if _plugin_name(level.settings.get(factor.path)) == text]
+    if len(named) == 1:
+        return named[0]
+    if named or factor.path not in OPEN_ENDED:
+        what = "stands for several levels" if named else f"no such level{nearest(text, by_label)}"
+        raise StudyError(f"--only {factor.path}={text}: {what}", hint=f"levels: {', '.join(by_label)}")
+    return Level(label=text, settings={factor.path: text})
+
+
+def _plugin_name(value: Any) -> Any:
+    return value.get("name") if isinstance(value, Mapping) else value
 
 
 def _condition(
@@ -144,10 +150,20 @@ def _condition(
 
 
 def _label(levels: Mapping[str, str]) -> str:
-    """Return `gn` for one factor, `lr=0.1, depth=32` for several."""
+    """Return `gn` for one factor, `lr=0.1, n=5` for several, each by the end of its path that no other shares."""
     if len(levels) == 1:
         return next(iter(levels.values()))
-    return ", ".join(f"{path.rpartition('.')[2]}={label}" for path, label in levels.items())
+    return ", ".join(f"{_ending(path, levels)}={label}" for path, label in levels.items())
+
+
+def _ending(path: str, paths: Iterable[str]) -> str:
+    """Return the last parts of a dotted path, as few as tell it from the other paths."""
+    parts = path.split(".")
+    others = [other.split(".") for other in paths if other != path]
+    for count in range(1, len(parts)):
+        if all(other[-count:] != parts[-count:] for other in others):
+            return ".".join(parts[-count:])
+    return path
 
 
 def _distinct(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
@@ -161,8 +177,8 @@ def _frame(study: Study, condition: Condition) -> Condition:
     """Return the search within a grid condition."""
     search = study.search
     assert search is not None
-    space = dataclasses.asdict(dataclasses.replace(search, trials=0))
-    key = _digest({"settings": condition.key, "search": space})
+    # The total of trials is left out: raising it goes on with the same search.
+    key = digest({"settings": condition.key, "search": dataclasses.replace(search, trials=0)})
     return dataclasses.replace(
         condition, key=key, label=f"{condition.label}, search", kind="search", parent=condition.key
     )
@@ -173,7 +189,7 @@ def confirm_condition(study: Study, searched: Condition, chosen: Mapping[str, An
     settings = changed(searched.settings, chosen)
     frame = searched.label.removesuffix("search").removesuffix(", ")
     return Condition(
-        key=_digest({"confirm": searched.key, "settings": fingerprint(typed_settings(settings, study.seed))}),
+        key=digest({"confirm": searched.key, "settings": fingerprint(typed_settings(settings, study.seed))}),
         label=f"{frame}, searched" if frame else "searched",
         levels=searched.levels,
         settings=settings,
@@ -190,62 +206,3 @@ def typed_settings(tree: Tree, seed: int) -> Settings:
     if found is None:
         raise StudyError("these settings cannot be trained", problems=problems.lines)
     return found
-
-
-def default_params(search: Search, settings: Tree) -> dict[str, Any]:
-    """Return the settings that a study already has for its search space, where they lie inside their ranges."""
-    found = {}
-    for one in search.space:
-        value = value_at(settings, one.path)
-        inside = value in one.choices if one.choices else _inside(value, one.low, one.high, one.integer)
-        if inside:
-            found[one.path] = value
-    return found
-
-
-def _inside(value: Any, low: float | None, high: float | None, integer: bool) -> bool:
-    number = isinstance(value, int if integer else int | float) and not isinstance(value, bool)
-    return number and low is not None and high is not None and low <= value <= high
-
-
-def grid_points(search: Search) -> list[dict[str, Any]]:
-    """Return every point of a grid search; raise `StudyError` for a range without a step."""
-    axes = []
-    for one in search.space:
-        if one.choices:
-            axes.append([(one.path, choice) for choice in one.choices])
-        elif one.low is not None and one.high is not None and (one.step or one.integer):
-            step = one.step or 1
-            count = int((one.high - one.low) / step + 1e-9) + 1
-            axes.append([(one.path, type(one.low)(one.low + k * step)) for k in range(count)])
-        else:
-            raise StudyError(f"search.space.{one.path}: a grid needs a list of choices, or a range with a step")
-    return [dict(point) for point in itertools.product(*axes)]
-
-
-def fingerprint(settings: Settings) -> str:
-    """Return 12 hex digits of a sha256 over all settings that differ from their defaults."""
-    return _digest(_spoken(settings))
-
-
-def _spoken(value: Any) -> Any:
-    """Return plain values without the fields that hold their default, so that new fields keep old fingerprints."""
-    if dataclasses.is_dataclass(value):
-        spoken = {}
-        for one in dataclasses.fields(value):
-            item = getattr(value, one.name)
-            factory = one.default_factory
-            default = factory() if factory is not dataclasses.MISSING else one.default
-            if item != default:
-                spoken[one.name] = _spoken(item)
-        return spoken
-    if isinstance(value, Mapping):
-        return {str(key): _spoken(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spoken(item) for item in value]
-    return value
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps([SCHEMA, value], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

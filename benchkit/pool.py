@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -21,17 +22,16 @@ class Pool:
     """A number of worker processes, each with `threads` CPU threads; their own output goes to files in `logs`."""
 
     def __init__(self, size: int, threads: int, logs: Path) -> None:
-        """Start the workers; they import what they need while the sweep prepares."""
+        """Start nothing yet: a worker starts when it is first given a job."""
         self.size = size
         self._threads = threads
         self._logs = logs
         self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
         self._workers: dict[int, subprocess.Popen[str]] = {}
-        logs.mkdir(parents=True, exist_ok=True)
-        for number in range(size):
-            self._start(number)
+        self._listeners: list[threading.Thread] = []
 
     def _start(self, number: int) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"worker-{number}.log").open("a", encoding="utf-8") as log:
             worker = subprocess.Popen(
                 command(),
@@ -42,18 +42,24 @@ class Pool:
                 text=True,
                 encoding="utf-8",
             )
+        if number in self._workers:
+            _close(self._workers[number])
         self._workers[number] = worker
         assert worker.stdout is not None
-        threading.Thread(target=self._hear, args=(number, worker, worker.stdout), daemon=True).start()
+        listener = threading.Thread(target=self._hear, args=(number, worker, worker.stdout), daemon=True)
+        self._listeners.append(listener)
+        listener.start()
 
     def _hear(self, number: int, worker: subprocess.Popen[str], stream: IO[str]) -> None:
-        for line in stream:
-            self._events.put((number, load(line)))
+        with stream:
+            for line in stream:
+                if line.endswith("\n"):  # else the worker was killed while it wrote
+                    self._events.put((number, load(line)))
         self._events.put((number, WorkerLost(code=worker.wait())))
 
     def give(self, number: int, job: Job) -> None:
-        """Hand a job to a worker, starting it again when its process is gone."""
-        if self._workers[number].poll() is not None:
+        """Hand a job to a worker, starting it when there is none, and again when its process is gone."""
+        if number not in self._workers or self._workers[number].poll() is not None:
             self._start(number)
         stdin = self._workers[number].stdin
         assert stdin is not None
@@ -77,9 +83,9 @@ class Pool:
             worker.kill()
         for worker in self._workers.values():
             worker.wait()
-            for stream in (worker.stdin, worker.stdout):
-                if stream is not None:
-                    stream.close()
+            _close(worker)
+        for listener in self._listeners:
+            listener.join(timeout=1)
 
     def __enter__(self) -> Pool:
         """Return the pool."""
@@ -90,3 +96,10 @@ class Pool:
     ) -> None:
         """End all workers."""
         self.close()
+
+
+def _close(worker: subprocess.Popen[str]) -> None:
+    """Close the line to a worker that has ended; what it was not told any more is lost with it."""
+    if worker.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            worker.stdin.close()

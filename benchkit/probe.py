@@ -25,7 +25,7 @@ STEPS = 8
 
 
 def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Probed:
-    """Return the seconds of one epoch of a condition and the bytes a trial leaves, from two short epochs of it.
+    """Return the seconds of one epoch of a condition and the bytes of a trial, from two short epochs of it.
 
     The first epoch warms up, the second is timed; its time is scaled by the number of images.
     """
@@ -44,9 +44,14 @@ def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Pr
         saving = time.perf_counter() - started
         size = path.stat().st_size
     classes = len(splits.class_names)
-    kept = 4 * classes * (len(whole.val.labels) + len(whole.test.labels)) + size // 3
-    del whole
-    return Probed(key=condition.key, seconds=records[-1].seconds / share + saving, bytes=size + kept)
+    logits = 4 * classes * (len(whole.val.labels) + len(whole.test.labels))
+    weights = sum(tensor.nbytes for tensor in run.model.state_dict().values())
+    return Probed(
+        key=condition.key,
+        seconds=records[-1].seconds / share + saving,
+        checkpoint_bytes=size,
+        kept_bytes=logits + weights,
+    )
 
 
 def _shortened(settings: Settings, whole: Run) -> Settings:

@@ -10,6 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchkit.checks import uses_of_settings
+from benchkit.registry import Registry
+from benchkit.settings import Settings
+
 DISTRIBUTIONS = ("benchkit", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn", "torchmetrics")
 
 
@@ -22,6 +26,18 @@ def environment_of(device: str, distributions: Iterable[str] = ()) -> dict[str, 
         "device": device_name(device),
         "versions": versions(tuple(sorted({*DISTRIBUTIONS, *distributions}))),
     }
+
+
+def plugins_of(settings: Settings, registry: Registry) -> dict[str, str]:
+    """Return name, distribution and version of every plugin that a trial uses, by the setting that names it.
+
+    A local file's version is a hash of its content.
+    """
+    found = {}
+    for use in uses_of_settings(settings):
+        entry, _ = registry.resolve(use.kind, use.ref.name)
+        found[use.where] = f"{use.ref.name} ({entry.distribution} {entry.version})"
+    return found
 
 
 @functools.cache

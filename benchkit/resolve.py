@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from benchkit.errors import nearest
 from benchkit.settings import (
     DataSettings,
     ModelSettings,
@@ -28,8 +30,22 @@ ALLOWED = {
     "train.select": ("best", "last"),
     "train.select_by": ("val.loss", "val.accuracy"),
 }
-POSITIVE = ("train.epochs", "train.batch_size", "train.threads", "train.schedule.every")
-NOT_NEGATIVE = ("data.train_size", "data.val_size", "data.test_size", "data.image_size", "train.optimizer.lr")
+LIMITS = {
+    "data.train_size": (0, math.inf),
+    "data.val_size": (0, math.inf),
+    "data.test_size": (0, math.inf),
+    "data.image_size": (0, math.inf),
+    "train.epochs": (1, math.inf),
+    "train.batch_size": (1, math.inf),
+    "train.threads": (1, math.inf),
+    "train.optimizer.lr": (0, math.inf),
+    "train.optimizer.momentum": (0, 1),
+    "train.schedule.every": (1, math.inf),
+    "train.schedule.gamma": (0, math.inf),
+    "train.schedule.max_lr": (0, math.inf),
+    "train.schedule.warmup": (0, 1),
+}
+"""The lowest and highest value of numeric settings, inclusive."""
 
 
 def resolve(tree: Mapping[str, Any], *, seed: int, problems: Problems) -> Settings | None:
@@ -132,9 +148,11 @@ def _bounded(where: str, found: T | None, problems: Problems) -> T | None:
     for field in fields(found):  # type: ignore[arg-type]
         path, value = f"{where}.{field.name}", getattr(found, field.name)
         if path in ALLOWED and value not in ALLOWED[path]:
-            problems.add(path, f"got {value!r}, expected one of {', '.join(ALLOWED[path])}")
-        elif path in POSITIVE and value < 1:
-            problems.add(path, f"got {value!r}, expected at least 1")
-        elif path in NOT_NEGATIVE and value < 0:
-            problems.add(path, f"got {value!r}, expected 0 or more")
+            expected = f"one of {', '.join(ALLOWED[path])}{nearest(value, ALLOWED[path])}"
+            problems.add(path, f"got {value!r}, expected {expected}")
+        low, high = LIMITS.get(path, (-math.inf, math.inf))
+        if path in LIMITS and not low <= value <= high:
+            problems.add(
+                path, f"got {value!r}, expected {f'at least {low}' if high == math.inf else f'{low} to {high}'}"
+            )
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,11 +44,11 @@ class Standing:
         return dict(encode(self))
 
 
-def standing_of(results: StudyResults, *, now: float | None = None) -> Standing:
-    """Return where a study stands at `now` (seconds since 1970, default the present)."""
+def standing_of(results: StudyResults) -> Standing:
+    """Return where a study stands."""
     plan = Plan(study=results.study, conditions=results.conditions)
     rows = tuple(_row(results, plan, condition) for condition in results.conditions)
-    left = seconds_left(results, plan, time.time() if now is None else now)
+    left = seconds_left(results, plan)
     return Standing(
         study=results.study.name,
         metric=results.study.report.metric,
@@ -94,15 +93,14 @@ def _running(trial: Trial) -> str:
     return f"{_name(trial)}: running, epoch {epoch} done"
 
 
-def seconds_left(results: StudyResults, plan: Plan, now: float) -> float | None:
+def seconds_left(results: StudyResults, plan: Plan) -> float | None:
     """Return the seconds that unfinished trials will take at the pace of the finished ones, or None without a pace."""
-    durations = [trial.finished - trial.started for trial in results.trials if trial.state == "done"]
+    costs = [trial.outcome.cost.seconds for trial in results.trials if trial.outcome and trial.outcome.cost]
     at_once = max(1, sum(trial.state == "running" for trial in results.trials))
-    finished = sum(trial.state in FINISHED for trial in results.trials)
-    left = len(plan.units()) - finished
-    if not durations or left <= 0:
-        return 0.0 if left <= 0 else None
-    return sum(durations) / len(durations) * left / at_once
+    left = len(plan.units()) - sum(trial.state in FINISHED for trial in results.trials)
+    if left <= 0:
+        return 0.0
+    return sum(costs) / len(costs) * left / at_once if costs else None
 
 
 def _sentence(results: StudyResults, rows: tuple[Row, ...], left: float | None) -> str:

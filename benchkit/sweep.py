@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 from benchkit.binding import load_data
 from benchkit.checks import check_plan
 from benchkit.datafacts import facts_of
-from benchkit.errors import BenchkitError, LedgerError
-from benchkit.events import Event, TrialStarted, WorkerFailed, WorkerIdle, WorkerLost
+from benchkit.errors import LedgerError
 from benchkit.job import Job
 from benchkit.ledger import Ledger
 from benchkit.plan import Condition, Plan, make_plan, typed_settings
 from benchkit.pool import Pool
+from benchkit.readback import confirm_conditions
 from benchkit.registry import Registry
 from benchkit.results import State
+from benchkit.stage import Stage, View, is_missing
 from benchkit.study import Study
 
-PATIENCE = 2
-"""How often a trial may take its worker's process down before it is recorded as failed."""
+__all__ = ["Condition", "Request", "View", "available_cores", "prepare", "sweep", "worker_count"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,21 +41,18 @@ class Request:
     command: str = ""
     plugins: tuple[Path, ...] = ()
 
-
-class View(Protocol):
-    """Whoever watches a sweep."""
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Show that a stage begins, of `total` trials, some of them in a state already."""
-        ...
-
-    def event(self, worker: int, event: Event) -> None:
-        """Show an event of a worker."""
-        ...
-
-    def tick(self) -> None:
-        """Refresh what changes with time."""
-        ...
+    def job(self, task: Literal["train", "probe"], conditions: Sequence[Condition]) -> Job:
+        """Return what a worker is told to do with some conditions."""
+        return Job(
+            task=task,
+            study=self.study,
+            conditions=tuple(conditions),
+            workspace=self.workspace,
+            storage=self.storage,
+            data_root=self.data_root,
+            device=self.device,
+            plugins=self.plugins,
+        )
 
 
 def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
@@ -66,22 +62,30 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     """
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
-    threads = max(typed_settings(c.settings, plan.study.seed).train.threads for c in plan.conditions)
     ledger = Ledger(request.workspace, request.storage or None)
     data = prepare(plan, registry, request.data_root)
     refuse_changed_data(ledger, plan, data)
     ledger.register(plan, data, request.command)
-    ledger.enqueue(plan, request.retry)
-    if not _missing(ledger, plan) and not plan.study.search:
-        return ledger.states(plan)
+    threads = threads_of(plan)
     with Pool(worker_count(request, plan, threads), threads, request.workspace / "logs") as pool:
-        _Stage(request, ledger, pool, view).train(plan, "training")
-        confirms = ledger.confirm(plan)
+        ledger.enqueue(plan, request.retry)
+        _train(request, ledger, pool, view, plan, "training")
+        confirms = confirm_conditions(ledger, plan)
         if confirms:
             plan = Plan(study=plan.study, conditions=(*plan.conditions, *confirms))
-            ledger.enqueue(plan, request.retry)
-            _Stage(request, ledger, pool, view).train(plan, "confirming the searches' best")
+            ledger.enqueue(Plan(study=plan.study, conditions=confirms), request.retry)
+            _train(request, ledger, pool, view, plan, "confirming the searches' best")
     return ledger.states(plan)
+
+
+def _train(request: Request, ledger: Ledger, pool: Pool, view: View, plan: Plan, title: str) -> None:
+    if is_missing(ledger, plan):
+        Stage(request.job("train", plan.conditions), ledger, pool, view).train(plan, title)
+
+
+def threads_of(plan: Plan) -> int:
+    """Return the number of CPU threads that the plan's trials take at the most."""
+    return max(typed_settings(c.settings, plan.study.seed).train.threads for c in plan.conditions)
 
 
 def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
@@ -115,80 +119,3 @@ def worker_count(request: Request, plan: Plan, threads: int) -> int:
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _missing(ledger: Ledger, plan: Plan) -> bool:
-    states = ledger.states(plan)
-    return any(states[state] for state in ("waiting", "stale", "running"))
-
-
-class _Stage:
-    """Workers on one plan, from the first claim to the last trial's end."""
-
-    def __init__(self, request: Request, ledger: Ledger, pool: Pool, view: View) -> None:
-        self._request = request
-        self._ledger = ledger
-        self._pool = pool
-        self._view = view
-        self._at: dict[int, TrialStarted] = {}
-        self._deaths: Counter[tuple[str, int]] = Counter()
-
-    def train(self, plan: Plan, title: str) -> None:
-        """Return when every trial of the plan has ended, by our workers or by another sweep's."""
-        job = Job(
-            task="train",
-            study=plan.study,
-            conditions=plan.conditions,
-            workspace=self._request.workspace,
-            storage=self._request.storage,
-            data_root=self._request.data_root,
-            device=self._request.device,
-            plugins=self._request.plugins,
-        )
-        self._view.stage(title, self._ledger.states(plan), len(plan.units()))
-        while _missing(self._ledger, plan):
-            busy = set(range(self._pool.size))
-            for number in busy:
-                self._pool.give(number, job)
-            while busy:
-                for number, event in self._pool.events(0.25):
-                    self._hear(plan, job, busy, number, event)
-                    if not busy:
-                        break
-                self._view.tick()
-            if _missing(self._ledger, plan):
-                time.sleep(1)
-
-    def _hear(self, plan: Plan, job: Job, busy: set[int], number: int, event: Event) -> None:
-        if isinstance(event, TrialStarted):
-            self._at[number] = event
-        elif isinstance(event, WorkerIdle):
-            busy.discard(number)
-        elif isinstance(event, WorkerFailed):
-            raise BenchkitError(
-                f"a worker cannot go on: {event.message}",
-                hint=f"the whole story is in {self._request.workspace / 'logs'}",
-            )
-        elif isinstance(event, WorkerLost):
-            self._mourn(plan, number, event)
-            self._pool.give(number, job)
-        self._view.event(number, event)
-
-    def _mourn(self, plan: Plan, number: int, event: WorkerLost) -> None:
-        """Count a worker's death against the trial it was at; a trial that kills again and again is a failed one."""
-        trial = self._at.pop(number, None)
-        if trial is None:
-            raise BenchkitError(
-                f"a worker ended with status {event.code} before it trained anything",
-                hint=f"the whole story is in {self._request.workspace / 'logs'}",
-            )
-        self._deaths[trial.key, trial.number] += 1
-        if self._deaths[trial.key, trial.number] >= PATIENCE:
-            condition = next(c for c in plan.conditions if c.key == trial.key)
-            reason = f"its process ended with status {event.code}, {PATIENCE} times"
-            if event.code == -9:
-                reason += "; killed from outside, most likely out of memory: try a smaller train.batch_size or --jobs"
-            self._ledger.give_up(plan.study, condition, trial.number, reason)
-
-
-__all__ = ["Condition", "Request", "View", "available_cores", "sweep", "worker_count"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,22 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from benchkit.binding import bind, load_data
-from benchkit.claims import SPLIT_METRICS, Claim, claim_next, claim_stale
-from benchkit.errors import BenchkitError, DivergedError
-from benchkit.events import EpochEnded, Event, TrialEnded, TrialStarted
+from benchkit.claims import Claim, Queue, scores_of
+from benchkit.errors import BenchkitError, DivergedError, LedgerError
+from benchkit.events import EpochEnded, Event, TrialEnded, TrialStarted, TrialTaken
 from benchkit.job import Job
 from benchkit.ledger import Ledger
 from benchkit.output import captured
 from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
-from benchkit.provenance import environment_of
+from benchkit.provenance import environment_of, plugins_of
 from benchkit.registry import Registry
 from benchkit.results import Outcome
 from benchkit.settings import PluginRef, Settings
-from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
+from benchkit.train.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from benchkit.train.finish import Finished, finish
 from benchkit.train.fit import fit
 from benchkit.train.run import Plugins, Run, build_run
@@ -35,6 +37,9 @@ from benchkit.tree import changed
 
 CHECKPOINT_SHARE = 0.02
 """Checkpoints take at most this share of the time between them."""
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""What the system says when a file cannot be written and no trial is to blame."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,18 +62,27 @@ class Bench:
 
 def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
     """Train what is queued of a job's conditions, interrupted trials first, until nothing is left to claim."""
-    plan = job.plan()
-    ledger = Ledger(job.workspace, job.storage or None)
+    queue = Queue(Ledger(job.workspace, job.storage or None), job.plan())
     bench = Bench(job=job, device=device, registry=Registry.installed(job.plugins), send=send)
-    order = [unit.condition for unit in plan.units()]
-    while claim := claim_stale(ledger, plan) or claim_next(ledger, plan, order):
+    while claim := queue.next():
         with captured(claim.folder.log):
             train_claim(bench, claim)
 
 
 def train_claim(bench: Bench, claim: Claim) -> None:
-    """Train one trial to its end and record it; a diverging, failing or pruned trial is recorded with its reason."""
+    """Train one trial to its end and record it; a diverging, failing or pruned trial is recorded with its reason.
+
+    Raises `LedgerError` when the disk cannot be written: the trial is then left as it is, to be gone on with.
+    """
     started = time.perf_counter()
+    taken = TrialTaken(
+        condition=claim.condition.label,
+        phase=claim.phase,
+        index=claim.index,
+        key=claim.condition.key,
+        number=claim.trial.number,
+    )
+    bench.send(taken)
     outcome = claim.folder.read_outcome()
     if outcome is None:
         with failures_as_outcomes() as ended:
@@ -76,16 +90,15 @@ def train_claim(bench: Bench, claim: Claim) -> None:
         outcome = ended.outcome
         assert outcome is not None
     claim.finish(outcome)
-    scores = {f"{s}.{name}": getattr(m, name) for s, m in outcome.metrics.items() for name in SPLIT_METRICS}
     bench.send(
         TrialEnded(
-            condition=claim.condition.label,
-            phase=claim.phase,
-            index=claim.index,
+            condition=taken.condition,
+            phase=taken.phase,
+            index=taken.index,
             state=outcome.state,
             reason=outcome.reason,
             seconds=time.perf_counter() - started,
-            scores=scores,
+            scores=scores_of(outcome),
         )
     )
 
@@ -106,23 +119,33 @@ def failures_as_outcomes() -> Iterator[Ended]:
     except DivergedError as error:
         ended.outcome = Outcome(state="diverged", reason=str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
-        traceback.print_exc()
-        first = str(error).partition("\n")[0]
-        ended.outcome = Outcome(
-            state="failed", reason=f"out of memory: {first}; try a smaller train.batch_size or --jobs"
-        )
+        ended.outcome = _failed(f"out of memory: {_first_line(error)}; try a smaller train.batch_size or --jobs")
     except BenchkitError as error:
-        traceback.print_exc()
-        ended.outcome = Outcome(state="failed", reason=str(error))
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and the study goes on
-        traceback.print_exc()
-        ended.outcome = Outcome(state="failed", reason=f"{type(error).__name__}: {error}{_where(error)}")
+        ended.outcome = _failed(str(error))
+    except SystemExit as error:
+        ended.outcome = _failed(f"a plugin called sys.exit({error.code!r}){_where(error)}")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise LedgerError(
+                f"a trial's files cannot be written: {error}",
+                hint="make room; the same command then goes on where it stopped",
+            ) from error
+        ended.outcome = _failed(f"{type(error).__name__}: {error}{_where(error)}")
+
+
+def _failed(reason: str) -> Outcome:
+    traceback.print_exc()
+    return Outcome(state="failed", reason=reason)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _where(error: BaseException) -> str:
     """Return the file and line that raised, without its folders."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 def train_trial(bench: Bench, claim: Claim) -> Outcome:
@@ -131,17 +154,24 @@ def train_trial(bench: Bench, claim: Claim) -> Outcome:
     torch.set_num_threads(settings.train.threads)
     splits = bench.splits(settings.data.dataset)
     run = _start(bench, claim, settings, splits)
+    environment = {**environment_of(bench.device), "plugins": plugins_of(settings, bench.registry)}
     last_saved, cost = time.perf_counter(), 0.0
     for record in fit(run):
         claim.folder.append_epoch(record)
         bench.send(EpochEnded(record=record))
         if claim.should_prune(record):
-            return _pruned(bench, run, splits, record.epoch)
+            return Outcome(
+                state="pruned",
+                reason=f"given up by the pruner after epoch {record.epoch}",
+                data_fingerprint=splits.fingerprint,
+                notes=tuple(run.notes),
+                environment=environment,
+            )
         now = time.perf_counter()
         if cost <= CHECKPOINT_SHARE * (now - last_saved):
             save_checkpoint(claim.folder.checkpoint, run)
             last_saved, cost = time.perf_counter(), time.perf_counter() - now
-    return _scored(bench, claim, run, splits)
+    return _scored(claim, run, splits.fingerprint, environment)
 
 
 def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Run:
@@ -178,34 +208,27 @@ def save_predictions(path: Path, finished: Finished) -> None:
     """Write logits float32 (n, K) and labels int64 (n,) of val and test, from which every metric can be recomputed."""
     arrays = {str(split): np.ascontiguousarray(logits) for split, logits in finished.logits.items()}
     arrays.update({f"{split}_labels": np.ascontiguousarray(labels) for split, labels in finished.labels.items()})
-    save_file(arrays, path)
+    write_atomically(path, save(arrays))
 
 
-def _pruned(bench: Bench, run: Run, splits: Splits, epoch: int) -> Outcome:
-    return Outcome(
-        state="pruned",
-        reason=f"given up by the pruner after epoch {epoch}",
-        data_fingerprint=splits.fingerprint,
-        notes=tuple(run.notes),
-        environment=environment_of(bench.device),
-    )
-
-
-def _scored(bench: Bench, claim: Claim, run: Run, splits: Splits) -> Outcome:
+def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str, object]) -> Outcome:
     """Score the selected weights on every split, test among them once; a search's trials never see the test split."""
     searching = claim.phase == "search"
     finished = finish(run, test=not searching)
+    if not math.isfinite(finished.metrics["val"].loss):
+        raise DivergedError(
+            f"training diverged: the selected weights' validation loss is {finished.metrics['val'].loss}"
+        )
     if not searching:
         save_predictions(claim.folder.predictions, finished)
         save_weights(claim.folder.weights, run)
-    claim.folder.checkpoint.unlink(missing_ok=True)
     return Outcome(
         state="done",
         selected_epoch=finished.selected_epoch,
         metrics=finished.metrics,
         cost=finished.cost,
-        data_fingerprint=splits.fingerprint,
+        data_fingerprint=data_fingerprint,
         test_reads=0 if searching else 1,
         notes=finished.notes,
-        environment=environment_of(bench.device),
+        environment=environment,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -32,7 +33,7 @@ class Problems:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Return whether a TOML value fits a type hint: a whole number passes for float, a list for a tuple."""
+    """Return whether a TOML value fits a type hint: whole numbers are floats too, lists tuples, nan nothing."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         return any(fits(value, part) for part in get_args(hint))
@@ -41,7 +42,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint in (int, float):
-        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+        number = isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+        return number and math.isfinite(value)
     if origin is tuple:
         parts = get_args(hint)
         if not isinstance(value, (list, tuple)):
@@ -71,8 +73,18 @@ def typed(cls: type[T], table: Mapping[str, Any], where: str, problems: Problems
         elif not fits(value, hints[key]):
             problems.add(f"{where}.{key}", f"got {value!r}, expected {word(hints[key])}")
         else:
-            values[key] = tuple(value) if isinstance(value, list) else value
+            values[key] = _as(hints[key], value)
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             problems.add(f"{where}.{name}", "is missing")
     return cls(**values) if len(problems.lines) == before else None
+
+
+def _as(hint: Any, value: Any) -> Any:
+    """Return a fitting value as its hint has it: lists as tuples, whole numbers as floats where a float is meant."""
+    if isinstance(value, list):
+        parts = get_args(hint) if get_origin(hint) is tuple else ()
+        inner = parts[0] if parts else Any
+        return tuple(_as(inner, item) for item in value)
+    floats = hint is float or (get_origin(hint) in (Union, types.UnionType) and float in get_args(hint))
+    return float(value) if floats and fits(value, int) else value

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from benchkit.codec import decode
+from benchkit.errors import BenchkitError
 from benchkit.events import Event, WorkerFailed, WorkerIdle, WorkerReady, dump
 from benchkit.job import Job
 
@@ -64,7 +65,8 @@ def main() -> None:
             channel.send(WorkerIdle())
     except Exception as error:  # noqa: BLE001 - told to the sweep, which ends with it
         traceback.print_exc()
-        channel.send(WorkerFailed(message=f"{type(error).__name__}: {error}"))
+        told = str(error) if isinstance(error, BenchkitError) else f"{type(error).__name__}: {error}"
+        channel.send(WorkerFailed(message=told))
         sys.exit(1)
 
 

@@ -26,17 +26,17 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
         for one in found.conditions
     ]
     print_table(("condition", "kind", "done", "epochs", "a trial"), rows)
-    total = sum(one.trials for one in found.conditions)
-    left = total - sum(one.finished for one in found.conditions)
-    print_text(f"{request.study.name}: {len(rows)} conditions, {total} trials, {left} to train")
-    if found.problem:
+    total = sum(one.trials for one in found.conditions) + found.confirms
+    after = f", {found.confirms} of them after the searches" if found.confirms else ""
+    print_text(f"{request.study.name}: {len(rows)} conditions, {total} trials, {found.left} to train{after}")
+    if found.seconds is None or found.bytes is None:
         print_text(f"no estimate: {found.problem}")
-        return
-    assert found.seconds is not None
-    print_text(
-        f"about {duration(found.seconds)} with {found.jobs} at once on {found.device}, and {found.bytes / 2**20:,.0f} MiB"
-        f" in {request.workspace} (from a timed run of {found.probed} conditions; nothing pruned)"
-    )
+    elif found.left:
+        print_text(
+            f"about {duration(found.seconds)} with {found.jobs} at once on {found.device}, and "
+            f"{found.bytes / 2**20:,.1f} MiB in {request.workspace} (from a timed run of {found.probed} conditions; "
+            "nothing pruned)"
+        )
 
 
 def _json(request: Request, found: Estimate) -> dict[str, object]:
@@ -47,6 +47,8 @@ def _json(request: Request, found: Estimate) -> dict[str, object]:
         "jobs": found.jobs,
         "device": found.device,
         "problem": found.problem,
+        "left": found.left,
+        "confirms": found.confirms,
         "conditions": [
             {
                 "label": one.condition.label,

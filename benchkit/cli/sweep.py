@@ -38,6 +38,7 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
+    from benchkit.cli.printing import print_note
     from benchkit.lookup import find_study
     from benchkit.overrides import parse_only
     from benchkit.preparation import data_root
@@ -68,8 +69,12 @@ def sweep(
         return
     from benchkit.cli.live import watching
 
-    with watching(quiet=as_json) as view:
-        states = run_sweep(request, registry, view)
+    try:
+        with watching(quiet=as_json) as view:
+            states = run_sweep(request, registry, view)
+    except KeyboardInterrupt:
+        print_note(f"stopped; nothing is lost, the same command goes on: {request.command}")
+        raise
     _conclude(request.study.name, states, as_json)
 
 

@@ -1,1 +1,23 @@
-"""The conformance kit for plugins."""
+"""The conformance kit for plugins: the same checks in an author's tests and behind `benchkit plugins check`.
+
+    from benchkit.testing import parametrize_checks
+
+    @parametrize_checks("norms", "pixel")
+    def test_kit(check):
+        check()
+"""
+
+from benchkit.testing.check import KIT_VERSION, Check, CheckFailure, NotApplicable
+from benchkit.testing.kit import Verdict, checks, run_checks
+from benchkit.testing.marks import parametrize_checks
+
+__all__ = [
+    "KIT_VERSION",
+    "Check",
+    "CheckFailure",
+    "NotApplicable",
+    "Verdict",
+    "checks",
+    "parametrize_checks",
+    "run_checks",
+]

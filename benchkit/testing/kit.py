@@ -1,0 +1,133 @@
+"""The conformance kit: the checks of a plugin, run one by one, each with its verdict."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from benchkit.entries import Entry, kind_word, parse_kind
+from benchkit.errors import PluginError, nearest
+from benchkit.testing.check import Check, CheckFailure, NotApplicable, Rule
+from benchkit.testing.subject import Subject, subject_of
+
+State = Literal["passed", "failed", "expected", "unexpected", "skipped"]
+"""expected: it fails, as was stated with a reason; unexpected: it was stated to fail and passes, which is a failure."""
+
+BAD: frozenset[State] = frozenset({"failed", "unexpected"})
+
+Plugin = str | Entry | Callable[..., Any]
+"""An installed plugin's name, a registry's entry, or the plugin itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one check; `note` is the reason of a skip or of a failure that was stated."""
+
+    check: str
+    promise: str
+    state: State
+    seconds: float
+    failure: CheckFailure | None = None
+    note: str = ""
+
+
+def rules_of(kind: str) -> tuple[Rule, ...]:
+    """Return the rules of a kind of plugin in the order in which they are tried."""
+    names = ("cards", parse_kind(kind))
+    if names[1] == "studies":
+        raise PluginError("a study is a file, which `benchkit studies check` checks")
+    found: list[Rule] = []
+    for name in names:
+        found += importlib.import_module(f"benchkit.testing.{name}").RULES
+    return tuple(found)
+
+
+def checks(
+    kind: str, plugin: Plugin, *, options: Mapping[str, Any] | None = None, seed: int = 0
+) -> Iterator[tuple[str, Check]]:
+    """Yield (id, check) for every check of a plugin; calling a check runs it.
+
+    `plugin` is an installed plugin's name (best: its entry point is tested too) or the object itself; `options` are
+    given to it throughout, and everything random derives from `seed`. Checks whose `rule.gpu` is true need CUDA.
+    Raises `PluginError` for an unknown or broken plugin, and for options that it does not take or lacks.
+    """
+    subject = subject_of(kind, plugin, options, seed=seed)
+    for rule in rules_of(kind):
+        yield rule.id, Check(rule, subject)
+
+
+def run_checks(
+    kind: str,
+    plugin: Plugin,
+    *,
+    options: Mapping[str, Any] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    seed: int = 0,
+    gpu: bool = False,
+) -> tuple[Verdict, ...]:
+    """Return the verdict of every check of a plugin; those that need CUDA are left out unless `gpu`.
+
+    `expected_failures` maps the ids of checks that are known to fail to the reason; one that passes is a failure then.
+    Raises `PluginError` as `checks` does, and for an id that no check has.
+    """
+    stated = dict(expected_failures or {})
+    known_ids(kind, stated)
+    wanted = [check for _, check in checks(kind, plugin, options=options, seed=seed) if gpu or not check.rule.gpu]
+    return tuple(_verdict(check, stated.get(check.id)) for check in wanted)
+
+
+def known_ids(kind: str, stated: Mapping[str, str]) -> None:
+    """Raise `PluginError` when a stated failure names no check of the kind, or has no reason."""
+    ids = [rule.id for rule in rules_of(kind)]
+    problems = [f"no check is called {id!r}{nearest(id, ids)}" for id in stated if id not in ids]
+    problems += [f"{id}: the reason is missing" for id, reason in stated.items() if not reason.strip()]
+    if problems:
+        raise PluginError(
+            "the expected failures are wrong", problems=problems, hint=f"checks of a {kind_word(parse_kind(kind))}: "
+            + ", ".join(ids),
+        )  # fmt: skip
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """Return the verdicts counted in words, such as `18 passed, 1 skipped`."""
+    words = {
+        "failed": "failed",
+        "unexpected": "passed against expectation",
+        "passed": "passed",
+        "expected": "failed as expected",
+        "skipped": "skipped",
+    }
+    states = [verdict.state for verdict in verdicts]
+    return ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)  # type: ignore[arg-type]
+
+
+def _verdict(check: Check, stated: str | None) -> Verdict:
+    start = time.perf_counter()
+    state, failure, note = _tried(check, stated)
+    return Verdict(
+        check=check.id,
+        promise=check.rule.promise,
+        state=state,
+        seconds=time.perf_counter() - start,
+        failure=failure,
+        note=note,
+    )
+
+
+def _tried(check: Check, stated: str | None) -> tuple[State, CheckFailure | None, str]:
+    try:
+        check()
+    except CheckFailure as failure:
+        return ("failed", failure, "") if stated is None else ("expected", failure, stated)
+    except NotApplicable as reason:
+        return "skipped", None, str(reason)
+    return ("passed", None, "") if stated is None else ("unexpected", None, f"stated to fail: {stated}")
+
+
+__all__ = ["BAD", "KINDS_CHECKED", "Plugin", "State", "Subject", "Verdict", "checks", "rules_of", "run_checks"]
+
+KINDS_CHECKED = ("norms", "datasets", "regularizers", "models", "figures")
+"""The kinds that have checks."""

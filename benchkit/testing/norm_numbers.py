@@ -1,0 +1,113 @@
+"""Checks of norms' arithmetic: gradients against finite differences, number formats, memory layouts."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.gradcheck import GradcheckError, gradcheck
+from torch.func import functional_call
+
+from benchkit.testing.check import attempt, require, rule, told
+from benchkit.testing.norm_build import build, move_parameters, trained
+from benchkit.testing.subject import Subject
+from benchkit.testing.tensors import described, maps, require_close, require_finite
+
+
+@rule("gradients", likely="a hand-written backward is wrong, or a value was detached or changed in place")
+def gradients(subject: Subject) -> None:
+    """Gradients of input and parameters equal finite differences in float64, in training and in evaluation."""
+    x = maps(subject, (3, 4, 3, 2), std=2.0, purpose="gradients").double().requires_grad_()
+    for mode in (True, False):
+        module = trained(subject, 4).double().train(mode)
+        given = described(x, "in training" if mode else "in evaluation")
+        names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        values = [dict(module.named_parameters())[name] for name in names]
+
+        def outputs(image: Tensor, *parameters: Tensor, module: nn.Module = module, names: list[str] = names) -> Tensor:
+            # Each evaluation starts from the same buffers: running statistics would drift over the differences.
+            buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+            result: Tensor = functional_call(module, {**buffers, **dict(zip(names, parameters, strict=True))}, (image,))
+            return result
+
+        with attempt(given, likely="the module does not compute in float64 after double()"):
+            dtype = outputs(x, *values).dtype
+        require(dtype == torch.float64, given=given, expected="float64", got=str(dtype))
+        try:
+            gradcheck(outputs, (x, *values), eps=1e-6, atol=1e-5, rtol=1e-3, check_batched_grad=False)
+        except (GradcheckError, RuntimeError) as error:
+            expected = "the finite differences"
+            require(False, given=given, expected=expected, got=told(error))
+
+
+@rule("large-offset", likely="the variance is E[x^2] - E[x]^2, which cancels; subtract the mean first")
+def large_offset(subject: Subject) -> None:
+    """Values far from zero (mean 1000, standard deviation 1) lose no more digits than float32 must."""
+    module = trained(subject, 6)
+    x = maps(subject, (4, 6, 6, 6), mean=1000.0, purpose="offset")
+    _against_wide(module.train(), x, 1e-2, described(x, "mean 1000, standard deviation 1, in training"))
+
+
+@rule("bf16", likely="statistics are computed in the input's dtype: convert to float32 first, and back at the end")
+def bf16(subject: Subject) -> None:
+    """Under bfloat16 autocast the dtype stays the input's, and statistics are float32 or wider."""
+    _low_precision(subject, torch.bfloat16, mean=30.0, std=1.0)
+
+
+@rule("fp16", likely="squares overflow beyond 65504: convert to float32 before squaring, and back at the end")
+def fp16(subject: Subject) -> None:
+    """Under float16 autocast the dtype stays the input's, and values of a few hundred do not overflow."""
+    _low_precision(subject, torch.float16, mean=300.0, std=30.0)
+
+
+def _low_precision(subject: Subject, dtype: torch.dtype, *, mean: float, std: float) -> None:
+    for mode in (True, False):
+        module = trained(subject, 6).train(mode)
+        wide = maps(subject, (4, 6, 6, 6), mean=mean, std=std, purpose="precision")
+        x = wide.to(dtype).requires_grad_()
+        where = f"mean {mean:g}, standard deviation {std:g}, {'in training' if mode else 'in evaluation'}"
+        given = described(x, f"{where}, under autocast")
+        with attempt(given), torch.autocast("cpu", dtype):
+            y = copy.deepcopy(module)(x)
+            kept = copy.deepcopy(module)(wide).dtype
+        require(y.dtype == dtype, given=given, expected=str(dtype), got=str(y.dtype))
+        require(kept == torch.float32, given=described(wide, "under autocast"), expected="float32", got=str(kept))
+        require_finite(y, given=given)
+        reference = copy.deepcopy(module).double()(x.detach().double())
+        tolerance = 4 * torch.finfo(dtype).eps
+        require_close(y.double(), reference, tolerance, given=given, expected="the float64 result, rounded")
+        with attempt(f"the gradient for {given}"):
+            (y.float() * maps(subject, tuple(y.shape), purpose="cotangent")).sum().backward()  # type: ignore[no-untyped-call]
+        if x.grad is not None:
+            require_finite(x.grad, given=given, what="gradients")
+
+
+def _against_wide(module: nn.Module, x: Tensor, tolerance: float, given: str) -> None:
+    with attempt(given):
+        y = copy.deepcopy(module)(x)
+        reference = copy.deepcopy(module).double()(x.double())
+    require_close(y.double(), reference, tolerance, given=given, expected="the float64 result")
+
+
+@rule("channels-last", likely="view or reshape assumes contiguous maps; use dim arguments, and empty_like for results")
+def channels_last(subject: Subject) -> None:
+    """Maps in channels-last memory give the same results and gradients, and stay in that layout."""
+    plain = maps(subject, (3, 6, 4, 5), purpose="layout").requires_grad_()
+    x = plain.detach().to(memory_format=torch.channels_last).requires_grad_()
+    cotangent = maps(subject, (3, 6, 4, 5), purpose="cotangent")
+    module = build(subject, 6)
+    move_parameters(module)
+    given = described(x, "channels-last")
+    with attempt(given):
+        y, reference = copy.deepcopy(module)(x), copy.deepcopy(module)(plain)
+        (y * cotangent).sum().backward()
+        (reference * cotangent).sum().backward()
+    require_close(y, reference, 1e-5, given=given, expected="the result of contiguous maps")
+    if x.grad is not None and plain.grad is not None:
+        require_close(x.grad, plain.grad, 1e-5, given=given, expected="the gradient of contiguous maps")
+    kept = y.is_contiguous(memory_format=torch.channels_last)
+    require(kept, given=given, expected="a result in channels-last memory", got=f"strides {y.stride()}")
+
+
+RULES = (gradients, large_offset, bf16, fp16, channels_last)

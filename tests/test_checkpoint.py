@@ -1,0 +1,191 @@
+"""Interrupted and continued runs against uninterrupted ones, bit for bit, and files that cannot be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from engine_runs import Flip, StopAfter, learnt, make_run, make_settings, plain_net
+from safetensors.torch import load_file
+from torch import nn
+
+from benchkit import DataError, TrainingError
+from benchkit.settings import Settings
+from benchkit.train.checkpoint import MAGIC, load_checkpoint, save_checkpoint
+from benchkit.train.finish import finish
+from benchkit.train.fit import fit
+from benchkit.train.run import Run
+from benchkit.train.weights import load_weights, save_weights
+
+
+def resumable(settings: Settings) -> Run:
+    return make_run(settings, regularizers=[("flip", Flip()), ("stop", StopAfter(4))])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("cut", [1, 3, 4])
+def test_a_continued_run_is_the_uninterrupted_one(tmp_path: Path, optimizer: str, precision: str, cut: int) -> None:
+    settings = make_settings(
+        epochs=6, precision=precision, optimizer={"name": optimizer, "lr": 0.01}, schedule={"name": "one-cycle"}
+    )
+    whole = resumable(settings)
+    expected = [learnt(record) for record in fit(whole)]
+    first = resumable(settings)
+    for record in fit(first):
+        save_checkpoint(tmp_path / "checkpoint", first)
+        if record.epoch == cut:
+            break
+    second = resumable(settings)
+    assert load_checkpoint(tmp_path / "checkpoint", second)
+    assert [learnt(record) for record in second.history] == expected[:cut]
+    assert [learnt(record) for record in fit(second)] == expected[cut:]
+    left, right = finish(whole), finish(second)
+    assert left.selected_epoch == right.selected_epoch
+    assert left.metrics == right.metrics
+    assert all((left.logits[split] == right.logits[split]).all() for split in ("val", "test"))
+    states = whole.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_an_absent_checkpoint_is_not_loaded(tmp_path: Path) -> None:
+    run = make_run()
+    assert not load_checkpoint(tmp_path / "checkpoint", run)
+    assert run.notes == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "foreign"])
+def test_a_damaged_checkpoint_counts_as_absent(tmp_path: Path, damage: str) -> None:
+    path, run = tmp_path / "checkpoint", make_run()
+    next(fit(run))
+    save_checkpoint(path, run)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    harmed = {"cut": content[:-9], "flip": content, "empty": b"", "foreign": b"hello" * 99}[damage]
+    path.write_bytes(bytes(harmed))
+    fresh = make_run()
+    assert not load_checkpoint(path, fresh)
+    assert fresh.history == [] and "was damaged" in fresh.notes[0]
+    assert learnt(next(fit(fresh))) == learnt(run.history[0])
+
+
+class Trap:
+    """Pickles into a call that must never happen."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("executed",))
+
+
+def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    buffer = io.BytesIO()
+    torch.save({"model": Trap()}, buffer)
+    content = MAGIC + hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
+    (tmp_path / "checkpoint").write_bytes(content)
+    run = make_run()
+    assert not load_checkpoint(tmp_path / "checkpoint", run)
+    assert not (tmp_path / "executed").exists() and "could not be read" in run.notes[0]
+
+
+def test_a_failed_write_keeps_the_former_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, run = tmp_path / "checkpoint", make_run()
+    next(fit(run))
+    save_checkpoint(path, run)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk is gone")))
+    with pytest.raises(OSError, match="disk is gone"):
+        save_checkpoint(path, run)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_of_another_model_or_precision_is_refused(tmp_path: Path) -> None:
+    path, run = tmp_path / "checkpoint", make_run()
+    next(fit(run))
+    save_checkpoint(path, run)
+    with pytest.raises(TrainingError, match="belongs to another model"):
+        load_checkpoint(path, make_run(model=plain_net))
+    with pytest.raises(TrainingError, match="trained in float32, this run computes in bf16"):
+        load_checkpoint(path, make_run(make_settings(precision="bf16")))
+
+
+def test_weights_are_written_as_safetensors(tmp_path: Path) -> None:
+    run = make_run()
+    next(fit(run))
+    save_weights(tmp_path / "weights.safetensors", run)
+    tensors, state = load_file(tmp_path / "weights.safetensors"), run.model.state_dict()
+    assert tensors.keys() == state.keys()
+    assert all(torch.equal(tensors[name], state[name]) for name in state)
+
+
+def net(norm: type[nn.Module] = nn.BatchNorm2d, classes: int = 4, width: int = 8) -> nn.Sequential:
+    layer = norm(2, width) if norm is nn.GroupNorm else norm(width)
+    return nn.Sequential(nn.Conv2d(3, width, 3), layer, nn.Flatten(), nn.Linear(width, classes))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors", "wrapped.pt"])
+def test_weights_are_read_from_every_format(tmp_path: Path, suffix: str) -> None:
+    from safetensors.torch import save_file
+
+    given, path = net(), tmp_path / f"weights.{suffix}"
+    if suffix == "safetensors":
+        save_file(given.state_dict(), path)
+    elif suffix == "pth":
+        torch.save(given.state_dict(), path)
+    else:
+        torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in given.state_dict().items()}}, path)
+    model = net()
+    notes = load_weights(model, path)
+    assert len(notes) == 1 and hashlib.sha256(path.read_bytes()).hexdigest()[:12] in notes[0]
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in given.state_dict().items())
+
+
+def test_another_number_of_classes_drops_the_classifier(tmp_path: Path) -> None:
+    given, model = net(classes=1000), net()
+    fresh = model[3].weight.detach().clone()
+    torch.save(given.state_dict(), tmp_path / "w.pth")
+    notes = load_weights(model, tmp_path / "w.pth")
+    assert "the classifier 3 starts afresh: the file's has 1000 outputs, ours 4" in notes
+    assert torch.equal(model[3].weight, fresh) and torch.equal(model[0].weight, given[0].weight)
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm, nn.Identity])
+def test_another_norm_keeps_the_convolutions(tmp_path: Path, norm: type[nn.Module]) -> None:
+    given, model = net(), net(norm)
+    torch.save(given.state_dict(), tmp_path / "w.pth")
+    notes = load_weights(model, tmp_path / "w.pth")
+    assert any("norms of another kind" in note for note in notes)
+    assert torch.equal(model[0].weight, given[0].weight) and torch.equal(model[3].weight, given[3].weight)
+
+
+def test_other_misfits_are_all_listed(tmp_path: Path) -> None:
+    given = net(width=6)
+    torch.save({**given.state_dict(), "extra.weight": torch.zeros(2, 2)}, tmp_path / "w.pth")
+    with pytest.raises(DataError) as caught:
+        load_weights(net(), tmp_path / "w.pth")
+    assert "0.weight: (6, 3, 3, 3) in the file, (8, 3, 3, 3) in the model" in caught.value.problems
+    assert "extra.weight: in the file, not in the model" in caught.value.problems
+
+
+def test_unreadable_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": Trap()}, tmp_path / "trap.pth")
+    (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name, words in (("trap.pth", "cannot be read"), ("broken.safetensors", "cannot be read"), ("list.pth", "list")):
+        with pytest.raises(DataError, match=words):
+            load_weights(net(), tmp_path / name)
+    with pytest.raises(DataError, match="no weights at"):
+        load_weights(net(), tmp_path / "absent.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_run_starts_from_the_weights_that_the_study_names(tmp_path: Path) -> None:
+    source = make_run(make_settings(seed=1))
+    save_weights(tmp_path / "w.safetensors", source)
+    run = make_run(make_settings(weights=str(tmp_path / "w.safetensors")))
+    assert torch.equal(run.model.state_dict()["0.weight"], source.model.state_dict()["0.weight"])
+    assert "started from the weights w.safetensors" in run.notes[0]

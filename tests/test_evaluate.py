@@ -1,0 +1,148 @@
+"""Metrics against scikit-learn and torchmetrics, cost by hand, and the end of a run."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from engine_runs import Flip, learnt, make_run, make_settings, make_splits, plain_net
+from sklearn import metrics
+from torch.nn import functional
+
+from benchkit import TrainingError
+from benchkit.train.cost import forward_flops
+from benchkit.train.evaluate import calibration_error, logits_of, loss_and_accuracy, split_metrics
+from benchkit.train.finish import finish
+from benchkit.train.fit import fit
+
+
+def random_scores(n: int = 400, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, classes, n)
+    logits = generator.normal(size=(n, classes)).astype(np.float32)
+    logits[np.arange(n), labels] += 1.5
+    return logits, labels
+
+
+def test_metrics_equal_scikit_learn_s() -> None:
+    logits, labels = random_scores()
+    found = split_metrics(logits, labels, 5)
+    called = logits.argmax(1)
+    wide = logits.astype(np.float64)
+    probabilities = np.exp(wide) / np.exp(wide).sum(1, keepdims=True)
+    report = metrics.classification_report(labels, called, output_dict=True)
+    assert found.n == 400
+    assert found.loss == pytest.approx(metrics.log_loss(labels, probabilities), rel=1e-9)
+    assert found.accuracy == pytest.approx(report["accuracy"])
+    assert found.micro_f1 == pytest.approx(report["accuracy"])
+    assert found.macro_f1 == pytest.approx(report["macro avg"]["f1-score"])
+    assert found.class_accuracy == pytest.approx([report[str(label)]["recall"] for label in range(5)])
+    assert np.array_equal(found.confusion, metrics.confusion_matrix(labels, called))
+
+
+def test_calibration_error_equals_torchmetrics() -> None:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    logits, labels = random_scores()
+    probabilities = torch.from_numpy(logits).double().softmax(1)
+    expected = multiclass_calibration_error(probabilities, torch.from_numpy(labels), 5, n_bins=15, norm="l1")
+    assert calibration_error(probabilities.numpy(), labels) == pytest.approx(expected.item(), abs=1e-7)
+
+
+def test_calibration_error_by_hand() -> None:
+    sure = np.array([[0.95, 0.05]] * 4)
+    assert calibration_error(sure, np.array([0, 0, 1, 1])) == pytest.approx(0.45)
+    assert calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0.0
+
+
+def test_a_class_without_images_has_no_accuracy() -> None:
+    found = split_metrics(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]), 3)
+    assert found.class_accuracy[:2] == (1.0, 1.0) and math.isnan(found.class_accuracy[2])
+    assert found.confusion[2] == (0, 0, 0) and found.macro_f1 == 1.0
+
+
+def test_logits_are_those_of_the_model_in_evaluation() -> None:
+    run = make_run()
+    next(fit(run))
+    images = run.val.take(torch.arange(len(run.val))).to(torch.float32) / 255
+    run.model.eval()
+    with torch.no_grad():
+        expected = run.model(run.pixels(images))
+    found = logits_of(run, run.val)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    loss, accuracy = loss_and_accuracy(found, run.val.labels)
+    assert loss == pytest.approx(functional.cross_entropy(expected, run.val.labels).item(), rel=1e-5)
+    assert accuracy == pytest.approx(metrics.accuracy_score(run.val.labels, expected.argmax(1)))
+
+
+def test_the_best_epoch_s_weights_are_scored() -> None:
+    run = make_run(make_settings(epochs=6, optimizer={"lr": 0.4}), regularizers=[("flip", Flip())])
+    records = list(fit(run))
+    best = min(records, key=lambda record: record.val_loss)
+    finished = finish(run)
+    assert finished.selected_epoch == best.epoch
+    assert finished.metrics["val"].loss == pytest.approx(best.val_loss, rel=1e-6)
+    assert finished.metrics["val"].accuracy == pytest.approx(best.val_accuracy)
+    assert {name: scores.n for name, scores in finished.metrics.items()} == {"train": 80, "val": 24, "test": 32}
+    assert finished.logits["test"].shape == (32, 4) and finished.logits["test"].dtype == np.float32
+    again = split_metrics(finished.logits["test"], finished.labels["test"], 4)
+    assert again == finished.metrics["test"]
+
+
+def test_selection_by_accuracy_takes_the_first_of_equals_and_last_takes_the_last() -> None:
+    run = make_run(make_settings(epochs=6, select_by="val.accuracy"))
+    records = list(fit(run))
+    top = max(record.val_accuracy for record in records)
+    assert finish(run).selected_epoch == next(record.epoch for record in records if record.val_accuracy == top)
+    last = make_run(make_settings(epochs=4, select="last"))
+    records = list(fit(last))
+    finished = finish(last)
+    assert finished.selected_epoch == 4
+    assert finished.metrics["val"].loss == pytest.approx(records[-1].val_loss, rel=1e-6)
+
+
+def test_test_is_read_once_and_not_without_training() -> None:
+    run = make_run()
+    with pytest.raises(TrainingError, match="no epoch"):
+        finish(run)
+    list(fit(run))
+    finish(run)
+    with pytest.raises(TrainingError, match="read already"):
+        finish(run)
+
+
+def test_a_search_trial_leaves_test_unread() -> None:
+    run = make_run()
+    list(fit(run))
+    finished = finish(run, test=False)
+    assert set(finished.metrics) == {"train", "val"} and set(finished.logits) == set(finished.labels) == {"val"}
+
+
+def test_evaluation_leaves_training_as_it_is() -> None:
+    watched, plain = make_run(), make_run()
+    records = []
+    for record in fit(watched):
+        records.append(learnt(record))
+        logits_of(watched, watched.test)
+        forward_flops(watched)
+    assert records == [learnt(record) for record in fit(plain)]
+
+
+def test_cost_by_hand() -> None:
+    run = make_run(model=plain_net)
+    records = list(fit(run))
+    cost = finish(run).cost
+    assert cost.parameters == 8 * 3 * 9 + 2 * 8 + 32 * 4 + 4
+    assert cost.flops == 2 * (8 * 8 * 8 * 3 * 9) + 2 * 32 * 4
+    assert cost.seconds == pytest.approx(sum(record.seconds for record in records))
+    rates = [record.images_per_second for record in records]
+    assert cost.images_per_second == pytest.approx(len(rates) / sum(1 / rate for rate in rates))
+    assert cost.precision == "float32" and cost.device == "cpu, 1 threads"
+
+
+def test_a_left_out_image_is_noted() -> None:
+    run = make_run(make_settings(batch_size=13), make_splits(train=79))
+    list(fit(run))
+    assert finish(run).notes == ("the last batch of each epoch, a single image, is left out",)

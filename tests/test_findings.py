@@ -1,0 +1,184 @@
+"""Findings: what each rule says of results whose numbers are known, and when it keeps silent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic_results import PUBLISHED, complete, empty, rescored, study_of, unfinished, with_search
+
+from benchkit.analysis.curves import overfits, race
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.published import implied_n
+from benchkit.analysis.summary import summarize
+from benchkit.results import EpochRecord, StudyResults
+from benchkit.study import Published, PublishedRow
+
+APART = {"bn": [0.90, 0.91, 0.92], "gn": [0.80, 0.812, 0.82], "ln": [0.70, 0.71, 0.725], "none": [0.60, 0.612, 0.62]}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
+    return complete(tmp_path_factory.mktemp("grid"), extra=PUBLISHED)
+
+
+def said(results: StudyResults, rule: str) -> list[Finding]:
+    return [finding for finding in summarize(results).findings if finding.rule == rule]
+
+
+def test_a_clear_winner_is_named_with_the_lead_and_the_corrected_p(grid: StudyResults) -> None:
+    summary = summarize(rescored(grid, APART))
+    (found,) = [finding for finding in summary.findings if finding.rule == "winner"]
+    # bn - gn: 0.10, 0.098, 0.10 -> mean 0.09933
+    assert found.sentence == "“bn” is best with a test accuracy of 91.00 %, 9.93 points ahead of “gn”, the next one."
+    assert found.tone == "answer"
+    assert "paired t test over 3 repeats, p < 0.001 after Holm's correction" in found.evidence
+    assert summary.answer[0] == found.sentence
+    # mean 9.9333, s = 0.11547 points: half width 4.302653 * 0.11547 / sqrt(3) = 0.28684
+    assert "the lead is 9.65 to 10.22 points" in summary.answer[1]
+
+
+def test_an_open_ranking_says_so_and_how_many_repeats_would_decide(grid: StudyResults) -> None:
+    close = {**APART, "gn": [0.91, 0.905, 0.902]}
+    (found,) = said(rescored(grid, close), "winner")
+    assert found.sentence.startswith("The ranking is not decided: “bn” has the best mean test accuracy, 91.00 %")
+    assert "“gn” is not told apart from it" in found.sentence
+    assert "“ln”" not in found.sentence
+    assert "80 % power" in found.evidence
+    assert "would decide if that difference is true" in found.evidence
+
+
+def test_one_condition_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    (found,) = said(complete(tmp_path, (), repeats=1), "winner")
+    assert "nothing to compare it with" in found.sentence
+    assert "one repeat" in found.evidence
+
+
+def test_an_empty_study_has_no_answer_yet() -> None:
+    summary = summarize(empty())
+    assert summary.answer[0] == "There is no answer yet: no repeat has a test accuracy."
+    assert summary.answer[1] == "0 of 12 planned trials are done."
+
+
+def test_missing_failed_and_diverged_trials_are_told(tmp_path: Path) -> None:
+    results = unfinished(tmp_path)
+    (gaps,) = said(results, "unfinished")
+    assert gaps.sentence.startswith("The study is not complete: 6 of 12 planned trials are done")
+    assert "“bn” (2 done, 1 not started)" in gaps.evidence
+    (diverged,) = said(results, "divergence")
+    assert "after epoch 3" in diverged.evidence
+    (failed,) = said(results, "failed-trials")
+    assert "RuntimeError: <b>shape</b> mismatch" in failed.evidence
+    assert said(results, "left-out")
+
+
+def test_a_complete_study_has_no_cautions(grid: StudyResults) -> None:
+    tones = {f.rule for f in summarize(replace(grid, study=study_of())).findings if f.tone == "warning"}
+    assert tones == set()
+
+
+def record(epoch: int, train_loss: float, val_loss: float) -> EpochRecord:
+    return EpochRecord(
+        epoch=epoch, train_loss=train_loss, train_accuracy=0.5, val_loss=val_loss, val_accuracy=0.1 * epoch,
+        learning_rate=0.1, gradient_norm=1.0, seconds=2.0, images_per_second=100.0, peak_memory=1.0,
+    )  # fmt: skip
+
+
+def test_over_fitting_sets_in_at_the_least_validation_loss() -> None:
+    falling = [record(1, 2.0, 2.0), record(2, 1.0, 1.0), record(3, 0.5, 1.2), record(4, 0.2, 1.5)]
+    assert overfits(falling) == falling[1]
+    assert overfits([record(1, 2.0, 2.0), record(2, 1.0, 1.0), record(3, 0.5, 1.04)]) is None  # within 5 %
+    assert overfits([record(1, 0.2, 1.0), record(2, 0.5, 1.5), record(3, 0.6, 2.0)]) is None  # training loss rose too
+
+
+def test_over_fitting_is_reported_for_the_conditions_that_show_it(grid: StudyResults) -> None:
+    (found,) = said(grid, "over-fitting")
+    assert found.about == ("bn", "none") or found.about == ("none", "bn")
+
+
+def test_the_race_counts_epochs_and_seconds_to_the_stated_accuracy(grid: StudyResults) -> None:
+    trials = tuple(
+        replace(t, history=tuple(record(e, 1.0, 1.0) for e in range(1, 9))) for t in grid.trials if t.index == 0
+    )
+    found = race(replace(grid, trials=trials))
+    assert found is not None
+    assert found.accuracy == 0.72  # 90 % of the best mean, 0.8, in whole percent
+    assert found.arrivals[0].epochs == 8  # the first epoch with 0.1 * epoch >= 0.72
+    assert found.arrivals[0].seconds == 16.0
+
+
+def test_an_unstable_condition_is_told(grid: StudyResults) -> None:
+    wild = {**APART, "none": [0.40, 0.60, 0.80]}
+    (found,) = said(rescored(grid, wild), "unstable-seeds")
+    assert found.about == ("none",)
+    assert "40.00 to 80.00 %" in found.sentence
+
+
+def test_published_numbers_get_a_verdict_in_words(grid: StudyResults) -> None:
+    # bn: mean 0.91, s = 0.01, 95 % prediction interval 0.91 ± 4.302653 * 0.01 * sqrt(4/3) = 0.8603 to 0.9597
+    summary = summarize(rescored(grid, APART))
+    verdicts = {(row.label, row.metric): row.verdict for row in summary.evidence.published}
+    assert verdicts["bn", "test.accuracy"] == "consistent"
+    assert verdicts["ln", "test.accuracy"] == "consistent"
+    (row,) = [row for row in summary.evidence.published if row.label == "bn"]
+    assert (row.low, row.high) == pytest.approx((0.86032, 0.95968), abs=1e-4)
+    assert row.difference == pytest.approx(0.91 - 0.9167)
+    (ln,) = [row for row in summary.evidence.published if row.label == "ln"]
+    assert ln.sampling is not None
+    assert ln.sampling.n == 10000
+
+
+@pytest.mark.parametrize(
+    ("values", "n"),
+    [([11 / 12], 12), ([0.9167, 0.8333], 12), ([0.9167, 0.75, 0.5833], 12), ([0.7861, 0.8123, 0.6543], None)],
+)
+def test_fractions_of_few_images_are_recognised(values: list[float], n: int | None) -> None:
+    found = implied_n(values)
+    assert (found[0] if found else None) == n
+
+
+def test_a_two_digit_number_implies_nothing() -> None:
+    assert implied_n([0.75]) is None
+    assert implied_n([]) is None
+
+
+def test_micro_f1_must_equal_accuracy(grid: StudyResults) -> None:
+    (found,) = said(grid, "micro-f1")
+    assert "75.00 %, differs from its accuracy, 83.33 %" in found.sentence
+    rows = (
+        PublishedRow(when={"model.norm": "bn"}, metric="test.accuracy", value=0.833),
+        PublishedRow(when={"model.norm": "bn"}, metric="test.micro_f1", value=0.83),
+    )
+    same = replace(grid, study=replace(grid.study, published=(Published(source="x", rows=rows),)))
+    assert said(same, "micro-f1") == []
+
+
+def test_a_search_is_confirmed_on_fresh_repeats(tmp_path: Path) -> None:
+    (found,) = said(with_search(tmp_path), "search")
+    assert "fresh repeats of these settings give" in found.sentence
+    assert "40 of 40 trials started" in found.evidence
+    (alone,) = said(with_search(tmp_path / "open", confirmed=False), "search")
+    assert "no fresh repeats confirm it yet" in alone.sentence
+
+
+def test_more_than_one_test_read_is_a_caution(grid: StudyResults) -> None:
+    first = grid.trials[0]
+    assert first.outcome is not None
+    greedy = replace(first, outcome=replace(first.outcome, test_reads=4))
+    (found,) = said(replace(grid, trials=(greedy, *grid.trials[1:])), "test-reads")
+    assert found.sentence == "1 trial read the test split more than once."
+
+
+def test_a_smoke_run_says_first_that_it_answers_nothing(grid: StudyResults) -> None:
+    summary = summarize(replace(grid, study=replace(grid.study, smoke=True)))
+    assert summary.findings[0].rule == "smoke"
+    assert "answer nothing" in summary.answer[0]
+
+
+def test_notes_of_trials_are_counted(grid: StudyResults) -> None:
+    noted = tuple(
+        replace(t, outcome=replace(t.outcome, notes=("fell back to eager",))) for t in grid.trials if t.outcome
+    )
+    (found,) = said(replace(grid, trials=noted), "trial-note")
+    assert found.sentence == "fell back to eager (12 trials)"
