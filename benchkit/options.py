@@ -150,7 +150,9 @@ def _problems(option: Option, value: Any) -> Iterator[str]:
         return
     for item in converted if isinstance(converted, list | tuple) else [converted]:
         number = isinstance(item, int | float) and not isinstance(item, bool)
-        too_low = number and option.low is not None and item < option.low
+        # A logarithmic range cannot hold 0, which still means "off" for every strength.
+        off = option.log and item == 0
+        too_low = number and option.low is not None and item < option.low and not off
         too_high = number and option.high is not None and item > option.high
         if too_low or too_high:
             yield f"= {value!r} is out of range; expected {option.expected}"

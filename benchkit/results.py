@@ -29,6 +29,7 @@ class EpochRecord:
     `epoch` counts from 1. `train_loss` includes penalties and augmentation, as the optimizer saw it. `learning_rate`
     is that of the epoch's last step, `gradient_norm` the mean over steps of the global L2 norm before clipping,
     `images_per_second` counts training images over training time (evaluation excluded), `peak_memory` is in MiB.
+    `observed` holds what figures noted of the model after the epoch, by `figure.quantity`.
     """
 
     epoch: int
@@ -41,6 +42,7 @@ class EpochRecord:
     seconds: float
     images_per_second: float
     peak_memory: float
+    observed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,13 @@ class Trial:
         from safetensors.numpy import load_file
 
         return load_file(self.folder / "predictions.safetensors")[split]
+
+
+    def inspected(self, figure: str) -> dict[str, np.ndarray]:
+        """Return the arrays that a figure took from the finished model; raise `FileNotFoundError` when it took none."""
+        from safetensors.numpy import load_file
+
+        return load_file(self.folder / f"inspected-{figure}.safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
