@@ -46,7 +46,8 @@ class Claim:
         self.index = int(trial.user_attrs["index"])
         self.phase: Phase = PHASES[condition.kind]
         self._lock = lock
-        self._heartbeat = Heartbeat(trial.set_user_attr, repeated=shared)
+        # Workers of this machine see by the lock that we live, and a write to SQLite costs them all some time.
+        self._heartbeat = Heartbeat(trial.set_user_attr) if shared else None
         self._frozen = _frozen(trial) if self.phase == "search" else None
         self._reported = set(self._frozen.intermediate_values) if self._frozen else set()
         self.params = self._suggest()
@@ -87,7 +88,7 @@ class Claim:
         """
         self.folder.write_outcome(outcome)
         self.folder.checkpoint.unlink(missing_ok=True)
-        self._heartbeat.stop()
+        self._stop_heartbeat()
         for key, value in _summary(outcome).items():
             self.trial.set_user_attr(key, value)
         values = self._values(outcome) if outcome.state == "done" else None
@@ -101,8 +102,12 @@ class Claim:
 
     def release(self) -> None:
         """Let go of the trial as it is; an unfinished one is then stale, and the next worker goes on with it."""
-        self._heartbeat.stop()
+        self._stop_heartbeat()
         self._lock.release()
+
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
 
 
 def score_of(outcome: Outcome, metric: str) -> float:

@@ -14,16 +14,15 @@ EVERY = 30.0
 
 
 class Heartbeat:
-    """Tells who works on a trial: once, and again every `every` seconds until it is stopped, if others ask for it."""
+    """Tells who works on a trial, at once and every `every` seconds from a thread of its own, until it is stopped."""
 
-    def __init__(self, tell: Callable[[str, Any], None], *, repeated: bool, every: float = EVERY) -> None:
-        """Tell by `tell("worker", {host, pid, seen})`, from a thread of its own when `repeated`."""
+    def __init__(self, tell: Callable[[str, Any], None], *, every: float = EVERY) -> None:
+        """Tell by `tell("worker", {host, pid, seen})`."""
         self._tell = tell
         self._every = every
         self._stopped = threading.Event()
         self._beat()
-        if repeated:
-            threading.Thread(target=self._go_on, daemon=True).start()
+        threading.Thread(target=self._go_on, daemon=True).start()
 
     def _beat(self) -> None:
         self._tell("worker", {"host": socket.gethostname(), "pid": os.getpid(), "seen": time.time()})

@@ -57,6 +57,12 @@ class Pool:
                     self._events.put((number, load(line)))
         self._events.put((number, WorkerLost(code=worker.wait())))
 
+    def start(self) -> None:
+        """Start all workers, so that they import what they need while the sweep still prepares."""
+        for number in range(self.size):
+            if number not in self._workers:
+                self._start(number)
+
     def give(self, number: int, job: Job) -> None:
         """Hand a job to a worker, starting it when there is none, and again when its process is gone."""
         if number not in self._workers or self._workers[number].poll() is not None:

@@ -68,6 +68,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     ledger.register(plan, data, request.command)
     threads = threads_of(plan)
     with Pool(worker_count(request, plan, threads), threads, request.workspace / "logs") as pool:
+        if request.retry or is_missing(ledger, plan):
+            pool.start()
         ledger.enqueue(plan, request.retry)
         _train(request, ledger, pool, view, plan, "training")
         confirms = confirm_conditions(ledger, plan)

@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from altair.utils.schemapi import validate_jsonschema
-from altair.vegalite.v6.schema.core import Root
-
 from benchkit.plan import Condition
 from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics, State, StudyResults, Trial
 from benchkit.study import Goal, ReportSettings, Search, SearchRange, Study
@@ -22,17 +19,6 @@ SPACE = (
     SearchRange(path="regularizers.weight-decay.value", low=1e-6, high=1e-2, log=True),
     SearchRange(path="train.schedule.name", choices=("step", "cosine", "one-cycle")),
 )
-
-
-def validate_spec(spec: Mapping[str, Any]) -> None:
-    """Check a spec against Altair's schema, which knows every background but the absent one."""
-    validate_jsonschema({name: value for name, value in spec.items() if name != "background"}, Root._schema)
-
-
-def rows_of(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the short rows that the whole figure is drawn from."""
-    rows: list[dict[str, Any]] = spec["datasets"][spec["data"]["name"]]
-    return rows
 
 
 def condition(label: str, kind: Any = "grid", parent: str = "") -> Condition:

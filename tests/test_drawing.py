@@ -16,7 +16,8 @@ import pytest
 import vl_convert
 from benchkit_figures.conditions import DASHES as PLUGIN_DASHES
 from benchkit_figures.learning_curves import LearningCurves
-from figure_results import NORMS, learned, rows_of, validate_spec
+from figure_checks import rows_of, validate_spec
+from figure_results import NORMS, learned
 from PIL import Image
 
 from benchkit.errors import ReportError
@@ -146,7 +147,8 @@ def test_ids_do_not_depend_on_what_was_drawn_before() -> None:
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-from figure_results import NORMS, learned, rows_of, validate_spec
+from figure_checks import rows_of, validate_spec
+from figure_results import NORMS, learned
 from benchkit_figures.learning_curves import LearningCurves
 from benchkit.report.drawing import chart_spec, content_key, spec_to_svg
 figure = LearningCurves()

@@ -100,7 +100,7 @@ def test_selection_by_accuracy_takes_the_first_of_equals_and_last_takes_the_last
     records = list(fit(last))
     finished = finish(last)
     assert finished.selected_epoch == 4
-    assert finished.metrics["val"].loss == pytest.approx(records[-1].val_loss, rel=1e-6)
+    assert finished.metrics["val"].loss == pytest.approx(records[-1].val_loss, rel=1e-4)
 
 
 def test_test_is_read_once_and_not_without_training() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,3 +234,19 @@ def test_wrong_settings_are_refused_all_at_once() -> None:
         make_run(make_settings(select_by="val.los"))
     with pytest.raises(TrainingError, match=r"unknown precision 'bf61' .did you mean 'bf16'"):
         make_run(make_settings(precision="bf61"))
+
+
+def test_training_does_not_import_the_compiler() -> None:
+    lines = (
+        "import sys; sys.path.insert(0, 'tests')",
+        "from engine_runs import make_run",
+        "from benchkit.train.fit import fit",
+        "from benchkit.train.finish import finish",
+        "run = make_run(); list(fit(run)); run.restore(run.state()); finish(run)",
+        "sys.exit('torch._dynamo' in sys.modules)",
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

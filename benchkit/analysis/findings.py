@@ -52,7 +52,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestReads:
-    """How often test images were read to score models: `reads` by `trials` done trials, `repeated` of them repeatedly."""
+    """How often test images were read to score models: `reads` by `trials` trials, `repeated` of them repeatedly."""
 
     reads: int
     trials: int

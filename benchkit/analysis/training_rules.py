@@ -163,7 +163,8 @@ def weak_classes(evidence: Evidence) -> Sequence[Finding]:
             sentence=f"{quoted(report.label)} finds {quoted(name)} hardest, {measured('accuracy', recall)} of "
             f"its images right; "
             f"its most frequent confusion is {quoted(worst.true)} taken for {quoted(worst.called)}.",
-            evidence=f"{report.split.capitalize()} images, summed over {count(report.repeats, 'repeat')}: {listing(parts)}.",
+            evidence=f"{report.split.capitalize()} images, summed over {count(report.repeats, 'repeat')}: "
+            f"{listing(parts)}.",
             about=(report.label,),
         )
     ]

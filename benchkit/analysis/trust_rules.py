@@ -57,7 +57,7 @@ def failed(evidence: Evidence) -> Sequence[Finding]:
         return []
     retried = sum(trouble.retried for trouble in found)
     parts = [
-        f"trial {trouble.number} ({quoted(trouble.label)}): {trouble.reason or 'its worker is gone'}"
+        f"Trial {trouble.number} ({quoted(trouble.label)}): {trouble.reason or 'its worker is gone'}"
         for trouble in found
     ]
     again = f"; {retried} of them ran again with success or are waiting to" if retried else ""

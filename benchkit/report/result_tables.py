@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchkit.analysis.effects import LevelEffect
 from benchkit.analysis.findings import Evidence
-from benchkit.analysis.published import PublishedComparison
+from benchkit.analysis.published import PublishedComparison, PublishedVerdict
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
 from benchkit.analysis.wording import (
     NONE,
@@ -26,7 +28,7 @@ VERDICTS: dict[Verdict, str] = {
     "best": "best mean",
     "tied": "not told apart from the best",
     "behind": "behind the best",
-    "untested": "not tested: too few repeats",
+    "untested": "not tested",
 }
 MOST_PAIRS = 45
 """Beyond this many pairs the page shows only those with the best condition; CSV has all."""
@@ -205,10 +207,9 @@ def effects_table(effects: tuple[LevelEffect, ...], metric: str) -> Table:
     return Table(columns=columns, rows=rows)
 
 
-def published_table(rows: tuple[PublishedComparison, ...]) -> Table:
-    """Return published numbers beside ours, with the interval for one more repeat of ours and the verdict."""
+def published_table(rows: Sequence[PublishedComparison]) -> Table:
+    """Return one source's numbers beside ours, with the interval for one more repeat of ours and the verdict."""
     columns = (
-        Column(key="source", heading="Source", align="left"),
         Column(key="condition", heading="Condition", align="left"),
         Column(key="metric", heading="Metric", align="left"),
         Column(key="published", heading="Published", parts=("low", "high", "n")),
@@ -222,9 +223,8 @@ def published_table(rows: tuple[PublishedComparison, ...]) -> Table:
 def _published(row: PublishedComparison) -> tuple[Cell, ...]:
     sampling = row.sampling
     unit = metric_unit(row.metric)
-    detail = f"{bracket(row.metric, sampling.low, sampling.high)} n = {sampling.n:,}" if sampling else ""
+    detail = f"{bracket(row.metric, sampling.low, sampling.high)}, n = {sampling.n:,}" if sampling else ""
     return (
-        label(row.source),
         label(row.label),
         label(f"{metric_words(row.metric)}{f' ({unit})' if unit else ''}"),
         Cell(
@@ -235,15 +235,22 @@ def _published(row: PublishedComparison) -> tuple[Cell, ...]:
         ),
         estimate_cell(row.metric, row.ours),
         number_cell(difference(row.metric, row.difference), row.difference),
-        Cell(text=_verdict(row), detail=row.note, value=row.verdict, parts=(row.low, row.high)),
+        Cell(text=_verdict(row), detail=_expected(row), value=row.verdict, parts=(row.low, row.high)),
     )
 
 
 def _verdict(row: PublishedComparison) -> str:
-    if row.verdict == "no counterpart":
-        return "no result of ours yet"
-    if row.low is None or row.high is None:
-        return "one repeat of ours: cannot be judged"
-    within = span(row.metric, row.low, row.high)
-    words = {"consistent": "consistent", "ours higher": "ours is higher", "ours lower": "ours is lower"}[row.verdict]
-    return f"{words}: one more repeat of ours would fall within {within}"
+    words: dict[PublishedVerdict, str] = {
+        "consistent": "consistent with ours",
+        "ours higher": "ours is higher",
+        "ours lower": "ours is lower",
+        "one repeat": "one repeat of ours: cannot be judged",
+        "no counterpart": "no result of ours yet",
+    }
+    return words[row.verdict]
+
+
+def _expected(row: PublishedComparison) -> str:
+    """Return where one more repeat of ours would fall, and the row's own note."""
+    within = f"one more of ours: {span(row.metric, row.low, row.high)}" if row.low is not None and row.high else ""
+    return "; ".join(part for part in (within, row.note) if part)

@@ -272,20 +272,20 @@ def published_section(material: Material) -> Section | None:
     if not study.published:
         return None
     blocks: list[Block] = []
-    for source in study.published:
-        where = f" {source.url}" if source.url else ""
-        blocks.append(Paragraph(text=f"{source.source}.{where} {source.note}".strip()))
-    blocks.append(
-        table_block(
-            "published",
-            "Published numbers beside ours",
-            "A published number is taken as one run, so it is held against the 95 % prediction interval for one more "
-            "repeat of ours. Brackets: for published shares the Wilson interval over their n images, where n is "
-            "stated; "
-            "for ours the t interval over repeats.",
-            published_table(evidence.published),
+    for place, source in enumerate(study.published, 1):
+        blocks.append(Paragraph(text=" ".join(part for part in (f"{source.source}.", source.url, source.note) if part)))
+        blocks.append(
+            table_block(
+                f"published-{place}",
+                f"{source.source} beside ours",
+                f"{source.source} beside our numbers. A published number is taken as one run, so it is held "
+                f"against the "
+                "95 % prediction interval for one more repeat of ours. Brackets: for published shares the "
+                "Wilson interval "
+                "over their n images, where n is stated; for ours the t interval over repeats.",
+                published_table([row for row in evidence.published if row.source == source.source]),
+            )
         )
-    )
     found = [f for f in material.summary.findings if f.rule in ("published", "implied-n", "micro-f1")]
     if found:
         blocks.append(HeadingBlock(text="What they can and cannot be"))

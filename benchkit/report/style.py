@@ -64,7 +64,16 @@ def vega_config() -> dict[str, Any]:
     return {
         "font": FONT_FAMILY,
         "view": {"stroke": None, "continuousWidth": FIGURE_WIDTH - 70, "continuousHeight": 260},
-        "axis": {**text, **quiet, **lines, **grid, "titlePadding": 8, "tickSize": 4, "labelLimit": 200, "labelFlush": False},
+        "axis": {
+            **text,
+            **quiet,
+            **lines,
+            **grid,
+            "titlePadding": 8,
+            "tickSize": 4,
+            "labelLimit": 200,
+            "labelFlush": False,
+        },
         "axisX": {"grid": False},
         "legend": {**text, **quiet, "symbolStrokeWidth": 2, "labelLimit": 220, "symbolLimit": 60, "titleLimit": 300},
         "header": {**text, **quiet, "labelFontWeight": 600, "labelPadding": 4, "titlePadding": 4},

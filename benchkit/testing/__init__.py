@@ -1,10 +1,10 @@
 """The conformance kit for plugins: the same checks in an author's tests and behind `benchkit plugins check`.
 
-    from benchkit.testing import parametrize_checks
+from benchkit.testing import parametrize_checks
 
-    @parametrize_checks("norms", "pixel")
-    def test_kit(check):
-        check()
+@parametrize_checks("norms", "pixel")
+def test_kit(check):
+    check()
 """
 
 from benchkit.testing.check import KIT_VERSION, Check, CheckFailure, NotApplicable

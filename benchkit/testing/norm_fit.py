@@ -37,7 +37,9 @@ def compiled(subject: Subject) -> None:
     torch.compiler.reset()
 
 
-@rule("cuda", likely="a tensor stays on the CPU: register it as a buffer, or make new ones with device=x.device", gpu=True)
+@rule(
+    "cuda", likely="a tensor stays on the CPU: register it as a buffer, or make new ones with device=x.device", gpu=True
+)
 def cuda(subject: Subject) -> None:
     """On a GPU the results are those of the CPU."""
     module = trained(subject, 6)
@@ -105,7 +107,9 @@ def pretrained(subject: Subject) -> None:
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
     found = {f"{name}.{key}": tensor for name, layer in layers.items() for key, tensor in layer.state_dict().items()}
     for name, tensor in found.items():
-        require_equal(tensor, given[name], given="the weights of a ResNet-18 with batch norm", expected=f"{name} as given")
+        require_equal(
+            tensor, given[name], given="the weights of a ResNet-18 with batch norm", expected=f"{name} as given"
+        )
 
 
 def _resnet18(subject: Subject) -> nn.Module:

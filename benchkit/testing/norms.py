@@ -129,7 +129,9 @@ def deepcopy(subject: Subject) -> None:
             parameter.add_(1.0)
     twin.train()(x)
     for name, tensor in module.state_dict().items():
-        require_equal(tensor, before[name], given="a copy that was changed", expected=f"{name} of the original as before")
+        require_equal(
+            tensor, before[name], given="a copy that was changed", expected=f"{name} of the original as before"
+        )
 
 
 @rule("state-dict", likely="a tensor that matters is a plain attribute: register it with register_buffer")
@@ -149,7 +151,9 @@ def meta_device(subject: Subject) -> None:
     with attempt("built under torch.device('meta')"), torch.device("meta"):
         module = build(subject, 5)
     for name, tensor in module.state_dict().items():
-        require(tensor.is_meta, given="built under torch.device('meta')", expected=f"{name} there", got=str(tensor.device))
+        require(
+            tensor.is_meta, given="built under torch.device('meta')", expected=f"{name} there", got=str(tensor.device)
+        )
     x = maps(subject, (4, 5, 3, 3), purpose="meta")
     with attempt(described(x, "on the meta device")):
         y = module(x.to("meta"))
@@ -165,17 +169,19 @@ def meta_device(subject: Subject) -> None:
 def own_randomness(subject: Subject) -> None:
     """Neither building nor using the norm draws from the global random generators."""
     x = maps(subject, (3, 4, 4, 4), purpose="randomness")
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index,union-attr] # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index,union-attr]
     module = build(subject, 4)
     module(x).sum()
     module.eval()(x)
     touched = {
         "torch": not torch.equal(before[0], torch.get_rng_state()),
-        "numpy.random": not np.array_equal(before[1], np.random.get_state()[1]),  # type: ignore[index] # noqa: NPY002
+        "numpy.random": not np.array_equal(before[1], np.random.get_state()[1]),  # type: ignore[index]
         "random": before[2] != random.getstate(),
     }
     names = [name for name, changed in touched.items() if changed]
-    require(not names, given="building and calling", expected="untouched generators", got=f"{', '.join(names)} drawn from")
+    require(
+        not names, given="building and calling", expected="untouched generators", got=f"{', '.join(names)} drawn from"
+    )
 
 
 RULES = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchkit.results import Cost
+from benchkit.train.compiler import spare
 from benchkit.train.run import Run
 
 
@@ -29,8 +30,10 @@ def forward_flops(run: Run) -> int:
 
     A multiplication and its addition are two operations; norms, activations and pooling are not counted.
     """
+    from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode
 
+    spare(*(mode.__torch_dispatch__ for mode in TorchDispatchMode.__subclasses__()))
     run.model.eval()
     image = next(run.val.chunks(1)).to(torch.float32).mul_(1 / 255)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from benchkit.errors import TrainingError, nearest
 from benchkit.settings import OptimizerSettings
+from benchkit.train.compiler import spare
 
 Maker = Callable[..., torch.optim.Optimizer]
 
@@ -30,12 +32,20 @@ def optimizer(
             hint=f"train.optimizer.name is one of {', '.join(OPTIMIZERS)}",
         )
     options = {"weight_decay": 0.0, "fused": True, **own_options(settings), **extra}
+    owner = torch.optim.Optimizer
+    spare(owner.add_param_group, owner.zero_grad, owner.state_dict, owner.load_state_dict)
     try:
         return OPTIMIZERS[settings.name](list(parameters), **options)
     except (TypeError, ValueError) as error:
         raise TrainingError(
             f"the optimizer {settings.name!r} cannot be made: {error}", problems=[f"options: {options}"]
         ) from error
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    """Take the optimizer's step, without the profiler's and the compiler's wrapping around it."""
+    with torch.no_grad():
+        inspect.unwrap(type(optimizer).step)(optimizer)
 
 
 def own_options(settings: OptimizerSettings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from benchkit.errors import TrainingError, nearest
+from benchkit.train import optimizers
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,7 +37,7 @@ class Precision:
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the optimizer step."""
         if self.scaler is None:
-            optimizer.step()
+            optimizers.step(optimizer)
         else:
             self.scaler.step(optimizer)
             self.scaler.update()

@@ -108,7 +108,7 @@ def _x(data: SearchData, place: int) -> alt.X:
         axis = alt.Axis(labelAngle=0, labelLimit=90)
         return alt.X(f"p{place}:N", title=name, sort=list(data.choices[place]), axis=axis)
     low, high, log = data.low[place], data.high[place], data.log[place]
-    scale = alt.Scale(domain=[low, high], type="log" if log else "linear", nice=False, zero=False, padding=6)
+    scale = alt.Scale(domain=[low, high], type="log" if log else "linear", nice=False, padding=6)
     axis = alt.Axis(
         format=".0e" if log and high / low > 999 else "~g" if log else alt.Undefined, tickCount=4, labelOverlap="greedy"
     )

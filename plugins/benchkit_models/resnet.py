@@ -82,6 +82,8 @@ def _stage(inputs: int, outputs: int, n: int, norm: NormFactory, project: bool) 
 class Block(nn.Module):
     """conv-norm-ReLU-conv-norm, plus the shortcut, then ReLU; with more channels out than in, the stride is 2."""
 
+    residual_branch = "norm2"
+
     def __init__(self, inputs: int, outputs: int, norm: NormFactory, *, project: bool) -> None:
         super().__init__()
         stride = 1 if inputs == outputs else 2

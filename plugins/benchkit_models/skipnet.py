@@ -117,4 +117,4 @@ class Block(nn.Module):
         if not self.skip:
             return result
         carried = features if self.copies == 1 else torch.cat([features] * self.copies, dim=1)
-        return result + self.downsampler(carried)
+        return torch.add(result, self.downsampler(carried))

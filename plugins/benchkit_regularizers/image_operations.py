@@ -37,12 +37,11 @@ def strengths(operation: Tensor, level: Tensor, negative: Tensor, height: int, w
     start, slope, signed, whole = _scales(height, width, level.device).index_select(1, operation)
     amount = slope * level
     amount = torch.where(whole > 0, torch.where(signed > 0, amount.trunc(), amount.round()), amount)
-    return start + torch.where((signed > 0) & negative, -amount, amount)
+    signed_amount = torch.where((signed > 0) & negative, -amount, amount)
+    return torch.add(start, signed_amount)
 
 
-def transform(
-    images: Tensor, operation: Tensor, strength: Tensor, fill: float, *, dense: bool | None = None
-) -> Tensor:
+def transform(images: Tensor, operation: Tensor, strength: Tensor, fill: float, *, dense: bool | None = None) -> Tensor:
     """Return each image (N, C, H, W) in [0, 1] after its own operation (N,), an index of `OPERATIONS`.
 
     `strength` (N,) is in the operation's own unit, see `strengths`; `fill` is what comes into the image from outside.
@@ -127,7 +126,7 @@ def _grey(images: Tensor) -> Tensor:
     """Return grey values (n, 1, H, W); the mean of the channels where there are not three."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = (images[:, at : at + 1] for at in range(3))
     return GREY[0] * red + GREY[1] * green + GREY[2] * blue
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,10 +9,8 @@ from torch import Tensor
 
 from benchkit import Batch, Range, card
 from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.rectangles import random_rectangles
 from benchkit_regularizers.warping import enlarge
-
-ATTEMPTS = 10
-"""How many windows each image may draw until one fits."""
 
 
 @card(
@@ -27,7 +24,7 @@ ATTEMPTS = 10
 class ResizedCrop:
     """Cut out a window of `min_area` to 1 of the image and enlarge it bilinearly.
 
-    Its width by its height is from `aspect` to 1 / `aspect`, uniform on a log scale, and its place uniform; a window
+    Its height by its width is from `aspect` to 1 / `aspect`, uniform on a log scale, and its place uniform; a window
     that does not fit is drawn again, up to ten times, and then the whole image stays. Each image draws its own.
     """
 
@@ -49,17 +46,8 @@ class ResizedCrop:
 
     def windows(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return a window for each image, float32 (4, N): top, left, height and width in whole pixels."""
-        count, device = len(images), images.device
         height, width = images.shape[2:]
-        area, shape = torch.rand(2, count, ATTEMPTS, generator=generator, device=device)
-        pixels = height * width * (self.min_area + (1 - self.min_area) * area)
-        ratio = torch.exp(math.log(self.aspect) * (1 - 2 * shape))
-        wide, high = (pixels * ratio).sqrt().round(), (pixels / ratio).sqrt().round()
-        fits = (high >= 1) & (wide >= 1) & (high <= height) & (wide <= width)
-        first = fits.to(torch.uint8).argmax(1, keepdim=True)
-        found = fits.any(1)
-        high = torch.where(found, high.gather(1, first)[:, 0], height)
-        wide = torch.where(found, wide.gather(1, first)[:, 0], width)
-        down, across = torch.rand(2, count, generator=generator, device=device)
-        top, left = (down * (height - high + 1)).floor(), (across * (width - wide + 1)).floor()
-        return torch.stack((top, left, high, wide))
+        drawn = random_rectangles(images, min_area=self.min_area, max_area=1.0, aspect=self.aspect, generator=generator)
+        places = (drawn.top, drawn.left, drawn.height, drawn.width)
+        whole = (0, 0, height, width)
+        return torch.stack([torch.where(drawn.found, *pair) for pair in zip(places, whole, strict=True)])
