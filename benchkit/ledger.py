@@ -8,6 +8,7 @@ claimed by workers (`benchkit.claims`). One more Optuna study, named like the be
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,10 @@ LONGEST_LABEL = 120
 """Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""
 
 
+BUSY_SECONDS = 100
+"""How long a process waits for the others to be done with a SQLite file."""
+
+
 class Ledger:
     """A workspace's trials. Several processes, on several machines with a shared storage, may use one at a time."""
 
@@ -46,7 +51,7 @@ class Ledger:
         try:
             workspace.mkdir(parents=True, exist_ok=True)
             with FileLock(workspace / "open.lock"):
-                self.storage = _open(storage or _file_url(workspace / "ledger.db"))
+                self.storage = _open(storage) if storage else _open_file(workspace / "ledger.db")
         except OSError as error:
             raise LedgerError(
                 f"{workspace}: the workspace cannot be written: {error}", hint="name another with --workspace"
@@ -180,22 +185,27 @@ class Ledger:
         lock.release()
 
 
-def _open(url: str) -> optuna.storages.RDBStorage:
-    options = {"connect_args": {"timeout": 100}} if url.startswith("sqlite") else {}
+def _open_file(path: Path) -> optuna.storages.RDBStorage:
+    """Return the storage in a SQLite file, whatever characters its path has: no URL is made of it."""
+    file = path.resolve()
+    return _open(
+        f"sqlite:///{path.name}",
+        shown=str(path),
+        creator=lambda: sqlite3.connect(file, timeout=BUSY_SECONDS, check_same_thread=False),
+    )
+
+
+def _open(url: str, *, shown: str = "", **options: Any) -> optuna.storages.RDBStorage:
+    if url.startswith("sqlite") and not options:
+        options = {"connect_args": {"timeout": BUSY_SECONDS}}
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except Exception as error:  # SQLAlchemy, drivers and Optuna raise many kinds, all for the same reason
         first = str(error).strip().partition("\n")[0]
         raise LedgerError(
-            f"{_without_password(url)}: the ledger cannot be opened: {type(error).__name__}: {first}",
+            f"{shown or _without_password(url)}: the ledger cannot be opened: {type(error).__name__}: {first}",
             hint="give --storage a URL that Optuna accepts, such as postgresql://USER@HOST/NAME, or leave it out",
         ) from error
-
-
-def _file_url(path: Path) -> str:
-    if "?" in str(path.resolve()):
-        raise LedgerError(f"{path}: a workspace's path cannot contain '?'", hint="choose another --workspace")
-    return f"sqlite:///{path.resolve()}".replace("{", "{{").replace("}", "}}")
 
 
 def _without_password(url: str) -> str:

@@ -50,10 +50,10 @@ LIMITS = {
 
 def resolve(tree: Mapping[str, Any], *, seed: int, problems: Problems) -> Settings | None:
     """Return the settings that a tree spells out, or None after noting every problem in `problems`."""
+    before = len(problems.lines)
     for key in tree:
         if key not in SECTIONS:
             problems.unknown("", key, SECTIONS)
-    before = len(problems.lines)
     data = _data(tree.get("data"), problems)
     model = _model(tree.get("model"), problems)
     train = _train(tree.get("train", {}), problems)
@@ -120,7 +120,7 @@ def _train(table: Any, problems: Problems) -> TrainSettings | None:
             value = {}
         named[key] = _bounded(f"train.{key}", typed(cls, value, f"train.{key}", problems), problems)
     rest = {k: v for k, v in table.items() if k not in named}
-    return _bounded("train", typed(TrainSettings, rest, "train", problems, **named), problems)
+    return _bounded("train", typed(TrainSettings, rest, "train", problems, also=tuple(named), **named), problems)
 
 
 def _regularizers(listed: Any, problems: Problems) -> tuple[RegularizerSettings, ...]:

@@ -131,7 +131,6 @@ class Trial:
 
         return load_file(self.folder / "predictions.safetensors")[split]
 
-
     def inspected(self, figure: str) -> dict[str, np.ndarray]:
         """Return the arrays that a figure took from the finished model; raise `FileNotFoundError` when it took none."""
         from safetensors.numpy import load_file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
@@ -75,6 +76,22 @@ def source_stamps(entries: Sequence[Entry]) -> dict[Entry, str]:
                 stamps[root] = f"unreadable: {error}"
         result[entry] = entry.version if entry.file else stamps.get(root, "absent")
     return result
+
+
+def source_hash(entry: Entry) -> str:
+    """Return 12 hex digits of a sha256 over the Python files of a plugin's package (or its file), empty without any.
+
+    Paths within the package and contents count, so that the same version installed elsewhere has the same hash.
+    """
+    root = str(entry.file or "") or _package_root(entry.module)
+    if not root:
+        return ""
+    place, digest = Path(root), hashlib.sha256()
+    files = [place] if place.is_file() else sorted(Path(path) for path in _python_files(root))
+    for path in files:
+        digest.update(f"{path.relative_to(place.parent).as_posix()}\n".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12] if files else ""
 
 
 def _step(name: str) -> list[ModuleSpec | None]:

@@ -26,7 +26,7 @@ def read_published(listed: Any, factors: Sequence[Factor], problems: Problems) -
             continue
         rows = _rows(table.get("rows", []), where, factors, problems)
         rest = {key: value for key, value in table.items() if key != "rows"}
-        one = typed(Published, rest, where, problems, rows=rows)
+        one = typed(Published, rest, where, problems, also=("rows",), rows=rows)
         found += [one] if one else []
     return tuple(found)
 
@@ -72,7 +72,7 @@ def read_report(table: Any, problems: Problems) -> ReportSettings:
         return ReportSettings()
     figures = _figures(table.get("figures", []), problems)
     rest = {key: value for key, value in table.items() if key != "figures"}
-    found = typed(ReportSettings, rest, "report", problems, figures=figures)
+    found = typed(ReportSettings, rest, "report", problems, also=("figures",), figures=figures)
     if found is None:
         return ReportSettings()
     _note_metric(found.metric, "report.metric", problems)

@@ -34,7 +34,7 @@ def read_search(table: Any, settings: Tree, seed: int, problems: Problems) -> Se
     space = _space(table.get("space"), settings, seed, problems)
     prunable = len(goals) == 1 and goals[0].metric in EVERY_EPOCH
     rest.setdefault("pruner", "median" if prunable else "none")
-    found = typed(Search, rest, "search", problems, goals=goals, space=space)
+    found = typed(Search, rest, "search", problems, also=("goal", "space"), goals=goals, space=space)
     if found:
         _check(found, prunable, problems)
     return found

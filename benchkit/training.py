@@ -6,7 +6,7 @@ import errno
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from benchkit.settings import PluginRef, Settings
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from benchkit.train.finish import Finished, finish
 from benchkit.train.fit import fit
+from benchkit.train.observation import inspect
 from benchkit.train.run import Plugins, Run, build_run
 from benchkit.train.weights import save_weights
 from benchkit.tree import changed
@@ -176,7 +177,8 @@ def train_trial(bench: Bench, claim: Claim) -> Outcome:
 
 def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Run:
     """Return the run, at its last saved epoch if the trial was interrupted, and tell of its start."""
-    plugins = bind_plugins(bench.registry, settings)
+    figures = [PluginRef(name=name, options=options) for name, options in claim.plan.study.report.figures]
+    plugins = bind_plugins(bench.registry, settings, [] if claim.phase == "search" else figures)
     parts = ("search" if claim.phase == "search" else "repeat", claim.index)
     run = build_run(settings, splits, plugins, repeat_parts=parts, device=bench.device)
     load_checkpoint(claim.folder.checkpoint, run)
@@ -195,12 +197,13 @@ def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Ru
     return run
 
 
-def bind_plugins(registry: Registry, settings: Settings) -> Plugins:
-    """Return the norm, model and regularizers of a trial's settings, ready to use."""
+def bind_plugins(registry: Registry, settings: Settings, figures: Sequence[PluginRef] = ()) -> Plugins:
+    """Return the norm, model and regularizers of a trial's settings, and the figures that observe it, ready to use."""
     return Plugins(
         norm=bind(registry, "norms", settings.model.norm),
         model=bind(registry, "models", settings.model.model),
         regularizers=tuple((one.id, bind(registry, "regularizers", one.plugin)()) for one in settings.regularizers),
+        figures=tuple((one.name, bind(registry, "figures", one)()) for one in figures),
     )
 
 
@@ -222,6 +225,8 @@ def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str
     if not searching:
         save_predictions(claim.folder.predictions, finished)
         save_weights(claim.folder.weights, run)
+        for figure, arrays in inspect(run).items():
+            write_atomically(claim.folder.inspected(figure), save(arrays))
     return Outcome(
         state="done",
         selected_epoch=finished.selected_epoch,

@@ -35,6 +35,10 @@ class TrialFolder:
         """Return where the selected weights are (safetensors)."""
         return self.path / "weights.safetensors"
 
+    def inspected(self, figure: str) -> Path:
+        """Return where the arrays are that a figure took from the finished model (safetensors)."""
+        return self.path / f"inspected-{figure}.safetensors"
+
     @property
     def log(self) -> Path:
         """Return where everything printed during the trial is."""

@@ -61,15 +61,20 @@ def word(hint: Any) -> str:
     return WORDS.get(get_origin(hint) or hint, str(hint))
 
 
-def typed(cls: type[T], table: Mapping[str, Any], where: str, problems: Problems, **given: Any) -> T | None:
-    """Return `cls` made from a table (and `given` fields), or None after noting what is wrong with it."""
+def typed(
+    cls: type[T], table: Mapping[str, Any], where: str, problems: Problems, *, also: Sequence[str] = (), **given: Any
+) -> T | None:
+    """Return `cls` made from a table (and `given` fields), or None after noting what is wrong with it.
+
+    `also` names keys that the table may have beside the fields; they were read before.
+    """
     hints = get_type_hints(cls)
     known = {field.name: field for field in fields(cls) if field.name not in given}  # type: ignore[arg-type]
     values: dict[str, Any] = dict(given)
     before = len(problems.lines)
     for key, value in table.items():
         if key not in known:
-            problems.unknown(where, key, list(known))
+            problems.unknown(where, key, [*known, *also])
         elif not fits(value, hints[key]):
             problems.add(f"{where}.{key}", f"got {value!r}, expected {word(hints[key])}")
         else:

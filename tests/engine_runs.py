@@ -90,10 +90,11 @@ def make_run(
     model: Callable[..., nn.Module] = small_net,
     regularizers: Sequence[tuple[str, Any]] = (),
     repeat: int = 0,
+    device: str = "cpu",
 ) -> Run:
     plugins = Plugins(model=model, norm=nn.BatchNorm2d, regularizers=tuple(regularizers))
     return build_run(
-        settings or make_settings(), splits or make_splits(), plugins, repeat_parts=("grid", repeat), device="cpu"
+        settings or make_settings(), splits or make_splits(), plugins, repeat_parts=("grid", repeat), device=device
     )
 
 

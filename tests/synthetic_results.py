@@ -348,7 +348,7 @@ FACTORIES: Mapping[str, Callable[[Path], StudyResults]] = {
     "unfinished": unfinished,
     "empty": lambda folder: empty(),
     "one": lambda folder: complete(folder, (), repeats=1),
-    "twenty": lambda folder: complete(folder, [f"variant {i + 1}" for i in range(20)]),
+    "twenty": lambda folder: complete(folder, [f"variant {i + 1}" for i in range(20)], repeats=2, epochs=8),
     "hostile": lambda folder: complete(folder, HOSTILE),
 }
 HOSTILE = ("<script>alert(1)</script>", "{{7*7}}", "50% & $x_1^2$ \\ #~", "[bold red]x[/]", "=SUM(A1)")

@@ -139,7 +139,7 @@ def test_cost_by_hand() -> None:
     assert cost.seconds == pytest.approx(sum(record.seconds for record in records))
     rates = [record.images_per_second for record in records]
     assert cost.images_per_second == pytest.approx(len(rates) / sum(1 / rate for rate in rates))
-    assert cost.precision == "float32" and cost.device == "cpu, 1 threads"
+    assert cost.precision == "float32" and cost.device == "cpu, 1 thread"
 
 
 def test_a_left_out_image_is_noted() -> None:

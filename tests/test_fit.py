@@ -117,6 +117,20 @@ def test_fp16_scales_the_loss_and_still_learns() -> None:
     assert math.isfinite(records[0].gradient_norm)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_the_loop_learns_on_cuda_from_the_same_start(precision: str) -> None:
+    settings = make_settings(epochs=12, precision=precision)
+    run = make_run(settings, model=plain_net, device="cuda")
+    start = make_run(settings, model=plain_net).model.state_dict()
+    assert all(torch.equal(tensor.cpu(), start[name]) for name, tensor in run.model.state_dict().items())
+    records = list(fit(run))
+    assert records[-1].val_accuracy > 0.9
+    with pytest.raises(DivergedError, match="epoch 1"):
+        list(fit(make_run(make_settings(optimizer={"lr": 1e30}), model=plain_net, device="cuda")))
+
+
 def test_a_stop_ends_training_and_stays_in_force() -> None:
     run = make_run(make_settings(epochs=9), regularizers=[("stop", StopAfter(2))])
     assert len(list(fit(run))) == 2

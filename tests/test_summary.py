@@ -81,9 +81,9 @@ def test_search_budgets_states_and_best(tmp_path: Path) -> None:
     results = with_search(tmp_path)
     (found,) = search_summaries(results)
     trials = results.searched()
-    losses = {t.number: t.score("val.loss") for t in trials if t.state == "done"}
+    losses = {place: t.score("val.loss") for place, t in enumerate(trials, 1) if t.state == "done"}
     assert found.best_value == min(losses.values())
-    assert found.best_number == min(losses, key=lambda number: losses[number])
+    assert found.best_place == min(losses, key=lambda place: losses[place])
     assert found.states == {"done": 26, "pruned": 13, "failed": 1}
     assert found.pruned_share == pytest.approx(13 / 40)
     assert found.epochs == 26 * 30 + 14 * 6
@@ -95,10 +95,10 @@ def test_search_budgets_states_and_best(tmp_path: Path) -> None:
 def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
     trials = [t for t in with_search(tmp_path).searched() if t.state == "done"][:6]
     goals = (Goal(metric="val.loss", direction="minimize"), Goal(metric="cost.seconds", direction="minimize"))
-    points = {t.number: (t.score("val.loss"), value_of(t, "cost.seconds")) for t in trials}
+    points = {place: (t.score("val.loss"), value_of(t, "cost.seconds")) for place, t in enumerate(trials, 1)}
     expected = [
-        number
-        for number, point in points.items()
+        place
+        for place, point in points.items()
         if not any(all(np.array(o) <= np.array(point)) and o != point for o in points.values())
     ]
     assert list(front(trials, goals)) == expected

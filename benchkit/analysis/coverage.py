@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchkit.analysis.readings import compared, planned_trials, repeats_of, searched_conditions
+from benchkit.analysis.wording import quoted
 from benchkit.results import State, StudyResults, Trial
 
 STATES: tuple[State, ...] = ("done", "pruned", "diverged", "failed", "stale", "running", "waiting")
@@ -39,7 +40,6 @@ class Coverage:
 class Trouble:
     """A trial that did not end as done or pruned: what became of it, and after how many epochs."""
 
-    number: int
     label: str
     stage: str
     index: int
@@ -48,6 +48,12 @@ class Trouble:
     epochs: int
     reason: str
     retried: bool
+
+    @property
+    def words(self) -> str:
+        """Return which trial it is, in words."""
+        which = f"trial {self.index + 1}" if self.stage == "search" else f"repeat {self.index}"
+        return f"{quoted(self.label)}, {which}{f', attempt {self.attempt}' if self.attempt else ''}"
 
 
 def coverage(results: StudyResults) -> tuple[Coverage, ...]:
@@ -78,13 +84,12 @@ def troubles(results: StudyResults) -> tuple[Trouble, ...]:
     bad = [trial for trial in results.trials if trial.state in ("diverged", "failed", "stale")]
     return tuple(
         _trouble(trial, standing.get((trial.condition.key, trial.index)))
-        for trial in sorted(bad, key=lambda trial: trial.number)
+        for trial in sorted(bad, key=lambda trial: (trial.started, trial.number))
     )
 
 
 def _trouble(trial: Trial, standing: Trial | None) -> Trouble:
     return Trouble(
-        number=trial.number,
         label=trial.condition.label,
         stage=trial.phase,
         index=trial.index,
@@ -92,5 +97,5 @@ def _trouble(trial: Trial, standing: Trial | None) -> Trouble:
         state=trial.state,
         epochs=len(trial.history),
         reason=trial.reason,
-        retried=trial.phase != "search" and standing is not None and standing.number != trial.number,
+        retried=trial.phase != "search" and standing is not None and standing.attempt != trial.attempt,
     )

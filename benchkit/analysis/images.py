@@ -23,7 +23,6 @@ class ModelAccuracy:
     key: str
     label: str
     repeat: int
-    number: int
     selected_epoch: int
     accuracy: Proportion
 
@@ -52,7 +51,6 @@ def model_accuracies(results: StudyResults) -> tuple[ModelAccuracy, ...]:
                     key=condition.key,
                     label=condition.label,
                     repeat=index,
-                    number=trial.number,
                     selected_epoch=trial.outcome.selected_epoch,
                     accuracy=wilson(round(metrics.accuracy * metrics.n), metrics.n),
                 )

@@ -206,7 +206,7 @@ def _searched(search: SearchSummary) -> Finding:
     confirmation = search.confirmation
     found = f"{metric_words(search.goal)} of {measured(search.goal, search.best_value)}"
     sentence = f"The search of {quoted(search.label)} found a {found}"
-    evidence = f"Trial {search.best_number}: {params}. {spent}, {search.epochs:,} epochs in all{_pruned(search)}."
+    evidence = f"Trial {search.best_place}: {params}. {spent}, {search.epochs:,} epochs in all{_pruned(search)}."
     if confirmation is None or confirmation.chosen is None:
         return Finding(
             rule="search",
@@ -216,8 +216,9 @@ def _searched(search: SearchSummary) -> Finding:
             about=(search.label,),
         )
     mean = measured(search.goal, confirmation.chosen.mean)
+    gives = "gives" if confirmation.chosen.n == 1 else "give"
     sentence = (
-        f"{sentence}, and {count(confirmation.chosen.n, 'fresh repeat')} of these settings give {mean} on average"
+        f"{sentence}, and {count(confirmation.chosen.n, 'fresh repeat')} of these settings {gives} {mean} on average"
     )
     return Finding(
         rule="search", tone="note", sentence=f"{sentence}{_gain(search)}.", evidence=evidence, about=(search.label,)

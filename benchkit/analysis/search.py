@@ -38,7 +38,8 @@ class SearchSummary:
     """One search: its budget as planned and as spent, the best trial so far and the confirmation.
 
     `states` counts its trials by state. `epochs` and `seconds` are what all of them trained, so that searches are
-    compared at the budget they had. `front` numbers the trials that no other beats in every goal (several goals only).
+    compared at the budget they had. `best_place` is the best trial's place in the order of start, from 1. `front` holds
+    the places of the trials that no other beats in every goal (several goals only).
     """
 
     key: str
@@ -49,7 +50,7 @@ class SearchSummary:
     states: Mapping[str, int]
     epochs: int
     seconds: float
-    best_number: int | None
+    best_place: int | None
     best_value: float | None
     best_params: Mapping[str, Any]
     front: tuple[int, ...]
@@ -89,7 +90,7 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
         states=dict(Counter(trial.state for trial in trials)),
         epochs=sum(len(trial.history) for trial in trials),
         seconds=sum(record.seconds for trial in trials for record in trial.history),
-        best_number=best.number if best else None,
+        best_place=trials.index(best) + 1 if best else None,
         best_value=score,
         best_params=dict(best.params) if best else {},
         front=front(trials, goals) if len(goals) > 1 else (),
@@ -111,15 +112,15 @@ def best_trial(trials: Sequence[Trial], goal: Goal) -> Trial | None:
 
 
 def front(trials: Sequence[Trial], goals: Sequence[Goal]) -> tuple[int, ...]:
-    """Return the numbers of the done trials that no other trial equals or beats in every goal (Pareto front)."""
+    """Return the places, from 1, of the done trials that no other equals or beats in every goal (Pareto front)."""
     points: list[tuple[int, tuple[float, ...]]] = []
-    for trial in trials:
+    for place, trial in enumerate(trials, 1):
         scores = [value_of(trial, goal.metric) for goal in goals] if trial.state == "done" else [None]
         known = [score for score in scores if score is not None]
         if len(known) == len(goals):
             signs = [1 if goal.direction == "minimize" else -1 for goal in goals]
-            points.append((trial.number, tuple(s * v for s, v in zip(signs, known, strict=True))))
-    return tuple(number for number, point in points if not any(_beats(other, point) for _, other in points))
+            points.append((place, tuple(s * v for s, v in zip(signs, known, strict=True))))
+    return tuple(place for place, point in points if not any(_beats(other, point) for _, other in points))
 
 
 def _beats(first: tuple[float, ...], second: tuple[float, ...]) -> bool:

@@ -56,7 +56,7 @@ def divergence(evidence: Evidence) -> Sequence[Finding]:
     if not found:
         return []
     labels = list(dict.fromkeys(trouble.label for trouble in found))
-    parts = [f"trial {trouble.number} ({quoted(trouble.label)}) after epoch {trouble.epochs}" for trouble in found]
+    parts = [f"{trouble.words}, after epoch {trouble.epochs}" for trouble in found]
     return [
         Finding(
             rule="divergence",

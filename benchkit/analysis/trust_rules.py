@@ -56,10 +56,7 @@ def failed(evidence: Evidence) -> Sequence[Finding]:
     if not found:
         return []
     retried = sum(trouble.retried for trouble in found)
-    parts = [
-        f"Trial {trouble.number} ({quoted(trouble.label)}): {trouble.reason or 'its worker is gone'}"
-        for trouble in found
-    ]
+    parts = [f"{trouble.words}: {trouble.reason or 'its worker is gone'}" for trouble in found]
     again = f"; {retried} of them ran again with success or are waiting to" if retried else ""
     return [
         Finding(

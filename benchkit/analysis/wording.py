@@ -150,7 +150,7 @@ def engineering(value: float) -> str:
 def duration(seconds: float) -> str:
     """Return a length of time in the two largest units that matter: 4.2 s, 2 min 13 s, 3 h 05 min."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.completion import complete_kind, complete_plugin
+from benchkit.cli.plugin_checks import check_plugins
+from benchkit.cli.plugin_project import new_plugin
 from benchkit.cli.printing import cell, line, print_facts, print_json, print_note, print_table, print_text
 from benchkit.description import Description, to_json
 from benchkit.entries import KINDS, Entry, kind_word, parse_kind
@@ -16,7 +18,9 @@ from benchkit.errors import PluginError, nearest
 from benchkit.options import REQUIRED, Option
 from benchkit.registry import Registry
 
-app = typer.Typer(no_args_is_help=True, help="List and show plugins: norms, data sets, regularizers, models, figures.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, show, check and write plugins: norms, data sets, regularizers, models, figures."
+)
 
 KindOption = Annotated[
     str,
@@ -72,6 +76,10 @@ def show_plugin(
             print_note("several distributions have this name; in a study, write one as distribution:name")
     if any(description.status == "broken" for description in descriptions):
         raise typer.Exit(1)
+
+
+app.command("check")(check_plugins)
+app.command("new")(new_plugin)
 
 
 def _named(registry: Registry, name: str, kind: str) -> list[Entry]:

@@ -19,7 +19,7 @@ def data_tables(data: Any) -> tuple[tuple[str, str], ...]:
 
     Records are dataclasses; a record inside another repeats the other's plain fields. A tuple of fixed length becomes
     numbered columns; tuples of open length that a record has several of at one length become rows, a single one a
-    text of values parted by blanks.
+    text of values parted by blanks in the record's own row.
     """
     tables: dict[str, list[Row]] = {}
     _collect(data, "", {}, tables)
@@ -28,14 +28,15 @@ def data_tables(data: Any) -> tuple[tuple[str, str], ...]:
 
 def _collect(record: Any, name: str, above: Row, tables: dict[str, list[Row]]) -> None:
     own, nested, series = _parted(record)
+    texts = {_joined(name, key): text for key, text in _texts(series).items()}
     here = {**above, **{_joined(name, key): value for key, value in own.items()}}
     for key, children in nested.items():
         for child in children:
             _collect(child, _joined(name, key), here, tables)
     if series:
         tables.setdefault(_joined(name, "values"), []).extend(_exploded(series, here, name))
-    elif own and not nested:
-        tables.setdefault(name, []).append(here)
+    elif (own or texts) and not nested:
+        tables.setdefault(name, []).append({**here, **texts})
 
 
 def _parted(record: Any) -> tuple[Row, dict[str, Sequence[Any]], dict[str, Sequence[Any]]]:
@@ -57,14 +58,22 @@ def _parted(record: Any) -> tuple[Row, dict[str, Sequence[Any]], dict[str, Seque
             own.update({f"{key}_{name}": item for name, item in value.items()})
         elif not isinstance(value, bytes):
             own[key] = value
-    lengths = [len(values) for values in series.values()]
-    alone = {key for key, values in series.items() if lengths.count(len(values)) == 1}
-    deep = {key for key in alone if isinstance(series[key][0], Sequence) and not isinstance(series[key][0], str)}
-    own.update({key: " ".join(str(plain(item)) for item in series.pop(key)) for key in alone - deep})
-    if len({len(values) for values in series.values()}) > 1:  # no single length: keep the longest ones
-        longest = max(len(values) for values in series.values())
-        series = {key: values for key, values in series.items() if len(values) == longest}
     return own, nested, series
+
+
+def _texts(series: dict[str, Sequence[Any]]) -> Row:
+    """Take the series out that have no partner of their length, and return plain ones as text."""
+    lengths = [len(values) for values in series.values()]
+    alone = [key for key, values in series.items() if lengths.count(len(values)) == 1 and not _is_deep(values)]
+    texts = {key: " ".join(str(plain(item)) for item in series.pop(key)) for key in alone}
+    longest = max((len(values) for values in series.values()), default=0)
+    for key in [key for key, values in series.items() if len(values) < longest]:
+        del series[key]  # one table has one length
+    return texts
+
+
+def _is_deep(values: Sequence[Any]) -> bool:
+    return isinstance(values[0], Sequence) and not isinstance(values[0], str)
 
 
 def _fields(record: Any) -> Iterator[tuple[str, Any, bool]]:

@@ -62,9 +62,9 @@ def reproduce_section(material: Material, plugins: tuple[UsedPlugin, ...]) -> Se
     blocks: list[Block] = [
         CodeBlock(title="Commands", text=commands),
         FactsBlock(title="Random seeds", facts=_seeds(results)),
-        FactsBlock(title="Data", facts=_facts(results.data)),
+        FactsBlock(title="Data", facts=_data(results.data)),
         FactsBlock(title="Versions and device", facts=_environment(results)),
-        FactsBlock(title="Plugins", facts=tuple(Fact(name=f"{p.kind}: {p.name}", value=p.origin) for p in plugins)),
+        FactsBlock(title="Plugins", facts=_plugins(results, plugins)),
         CodeBlock(title=f"Study file{f' ({study.path.name})' if study.path else ''}", text=study.source),
         CodeBlock(title="Resolved settings (defaults filled in, factors and search aside)", text=resolved(results)),
     ]
@@ -99,15 +99,33 @@ def _seeds(results: StudyResults) -> tuple[Fact, ...]:
 
 def _environment(results: StudyResults) -> tuple[Fact, ...]:
     """Return every property of the machines on which finished trials ran, all values where they differ."""
+    return _collected(
+        {name: value for name, value in trial.outcome.environment.items() if name != "plugins"}
+        for trial in results.trials
+        if trial.outcome
+    )
+
+
+def _plugins(results: StudyResults, known: tuple[UsedPlugin, ...]) -> tuple[Fact, ...]:
+    """Return the plugins as the trials recorded them, or as they are installed now where no trial did."""
+    recorded = [trial.outcome.environment.get("plugins", {}) for trial in results.trials if trial.outcome]
+    facts = _collected(table for table in recorded if isinstance(table, Mapping))
+    return facts or tuple(Fact(name=f"{plugin.kind}: {plugin.name}", value=plugin.origin) for plugin in known)
+
+
+def _collected(tables: Iterable[Mapping[str, Any]]) -> tuple[Fact, ...]:
     values: dict[str, dict[str, None]] = {}
-    for trial in results.trials:
-        for name, value in _flat(trial.outcome.environment if trial.outcome else {}):
+    for table in tables:
+        for name, value in _flat(table):
             values.setdefault(name, {})[value] = None
     return tuple(Fact(name=name, value="; ".join(found)) for name, found in values.items())
 
 
-def _facts(table: Mapping[str, Any]) -> tuple[Fact, ...]:
-    return tuple(Fact(name=name, value=value) for name, value in _flat(table))
+def _data(table: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """Return what is known of the data; a list of one data set only repeats it."""
+    sets = table.get("sets", ())
+    shown = table if len(sets) > 1 else {name: value for name, value in table.items() if name != "sets"}
+    return tuple(Fact(name=name, value=value) for name, value in _flat(shown))
 
 
 def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
@@ -115,8 +133,12 @@ def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]
         name = f"{above}{key}".replace("_", " ")
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name} ")
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+            for place, item in enumerate(value, 1):
+                yield from _flat(item, f"{name} {place} ")
         elif isinstance(value, list | tuple):
-            yield name, ", ".join(setting(item) for item in value)
+            if value:
+                yield name, ", ".join(setting(item) for item in value)
         elif value not in ("", None):
             yield name, setting(value)
 

@@ -14,11 +14,17 @@ from typing import Any
 
 from benchkit.errors import ReportError
 
-SECONDS = 600.0
-"""How long the child may take."""
 
-MEMORY_MIB = 6144
-"""How much address space the child may take, in MiB; resident memory stays far below it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long the child may take in seconds, and how much address space in MiB (resident memory stays far below).
+
+    `dated` is the date of the attachments in seconds since 1970: the results', not that of printing.
+    """
+
+    seconds: float = 600.0
+    memory_mib: int = 6144
+    dated: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,46 +41,37 @@ class PangoMissing(ReportError):
 
 
 def render_pdf(
-    html: str,
-    pictures: Mapping[str, bytes],
-    attachments: Sequence[Attached] = (),
-    *,
-    seconds: float = SECONDS,
-    memory_mib: int = MEMORY_MIB,
+    html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached] = (), *, limits: Limits = Limits()
 ) -> bytes:
-    """Return the PDF of the printed HTML.
+    """Return the PDF of the printed HTML; the same input gives the same bytes.
 
     `pictures` maps every `fig:` address that the HTML names to its content; any other address is refused. Raises
     `PangoMissing` when a system library is missing, and `ReportError` when something was refused or dropped, when the
-    child fails, or when it takes longer than `seconds`.
+    child fails, or when it goes over its limits.
     """
     with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
         folder = Path(name)
-        job = _write_job(folder, html, pictures, attachments, memory_mib)
-        _check(_run(job, seconds))
+        files = {
+            "html": _put(folder / "report.html", html.encode()),
+            "pdf": str(folder / "report.pdf"),
+            "resources": {
+                address: _put(folder / f"picture-{place}{Path(address).suffix}", content)
+                for place, (address, content) in enumerate(pictures.items())
+            },
+            "attachments": [
+                {"name": one.name, "description": one.description, "path": _put(folder / f"file-{place}", one.content)}
+                for place, one in enumerate(attachments)
+            ],
+        }
+        job = folder / "job.json"
+        _put(job, json.dumps({**files, "memory_mib": limits.memory_mib, "dated": limits.dated}).encode())
+        _check(_run(job, limits.seconds))
         return (folder / "report.pdf").read_bytes()
 
 
-def _write_job(
-    folder: Path, html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached], memory_mib: int
-) -> Path:
-    (folder / "report.html").write_text(html, encoding="utf-8")
-    resources = {}
-    for place, (address, content) in enumerate(pictures.items()):
-        path = folder / f"picture-{place}{Path(address).suffix}"
-        path.write_bytes(content)
-        resources[address] = str(path)
-    listed = []
-    for place, one in enumerate(attachments):
-        path = folder / f"attachment-{place}"
-        path.write_bytes(one.content)
-        listed.append({"path": str(path), "name": one.name, "description": one.description})
-    job = folder / "job.json"
-    paths = {"html": str(folder / "report.html"), "pdf": str(folder / "report.pdf")}
-    job.write_text(
-        json.dumps({**paths, "resources": resources, "attachments": listed, "memory_mib": memory_mib}), encoding="utf-8"
-    )
-    return job
+def _put(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
 
 
 def _run(job: Path, seconds: float) -> subprocess.CompletedProcess[str]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
 
 class Job(TypedDict):
-    """What the child is told: paths of its input and output, and its limits."""
+    """What the child is told: paths of its input and output, its limits, and the date in seconds since 1970."""
 
     html: str
     pdf: str
     resources: dict[str, str]
     attachments: list[dict[str, str]]
     memory_mib: int
+    dated: float
 
 
 class Records(logging.Handler):
@@ -79,10 +81,11 @@ def write_pdf(job: Job) -> dict[str, Any]:
     document = weasyprint.HTML(
         string=Path(job["html"]).read_text(encoding="utf-8"), base_url="fig:report.html", url_fetcher=OwnFiles()
     )
+    dated = datetime.fromtimestamp(job["dated"], UTC)
     attachments = [
         weasyprint.Attachment(
             string=Path(one["path"]).read_bytes(), name=one["name"], description=one["description"],
-            url_fetcher=OwnFiles(),
+            url_fetcher=OwnFiles(), created=dated, modified=dated,
         )
         for one in job["attachments"]
     ]  # fmt: skip

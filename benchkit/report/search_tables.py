@@ -95,7 +95,7 @@ def _confirmed(search: SearchSummary) -> tuple[Cell, ...]:
     optimism = found.optimism if found else None
     return (
         label(search.label),
-        number_cell(str(search.best_number), search.best_number),
+        number_cell(str(search.best_place), search.best_place),
         number_cell(bare(goal, search.best_value), search.best_value),
         estimate_cell(goal, found.chosen if found else None),
         number_cell(difference(goal, optimism), optimism),

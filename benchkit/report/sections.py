@@ -118,7 +118,7 @@ def results_section(material: Material) -> Section:
                 effects_table(evidence.effects, evidence.metric),
             )
         )
-    if evidence.ranking.pairs:
+    if any(pair.p_adjusted is not None for pair in evidence.ranking.pairs):
         shown, full = pairs_table(evidence)
         blocks.append(
             table_block(

@@ -12,19 +12,27 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """Return a nested table as TOML: plain values first, then a `[table]` for each table; None is left out."""
+    """Return a nested table as TOML: plain values first, then `[table]` and `[[table]]` blocks; None is left out."""
     return "\n".join(_lines(table, ())).strip() + "\n"
 
 
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    plain = {key: value for key, value in table.items() if not isinstance(value, Mapping) and value is not None}
+    plain = {key: value for key, value in table.items() if not _is_block(value) and value is not None}
     lines = [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
     for key, value in table.items():
+        name = ".".join(_key(part) for part in (*path, key))
         if isinstance(value, Mapping):
-            inner = _lines(value, (*path, key))
-            head = [f"\n[{'.'.join(_key(part) for part in (*path, key))}]"] if inner or not value else []
-            lines += (head + inner) if inner or not value else []
+            lines += [f"\n[{name}]", *_lines(value, (*path, key))]
+        elif _is_block(value):
+            for item in value:
+                lines += [f"\n[[{name}]]", *_lines(item, (*path, key))]
     return lines
+
+
+def _is_block(value: Any) -> bool:
+    """Return whether a value is a table, or a list of tables and nothing else."""
+    listed = isinstance(value, list | tuple) and bool(value)
+    return isinstance(value, Mapping) or (listed and all(isinstance(item, Mapping) for item in value))
 
 
 def _key(key: str) -> str:

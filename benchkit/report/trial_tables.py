@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from benchkit.analysis.classes import ClassReport
@@ -30,7 +31,6 @@ def models_table(models: Sequence[ModelAccuracy]) -> Table:
     columns = (
         Column(key="condition", heading="Condition", align="left"),
         Column(key="repeat", heading="Repeat"),
-        Column(key="trial", heading="Trial"),
         Column(key="epoch", heading="Epoch scored"),
         Column(key="right", heading="Right", unit="of n", parts=("n",)),
         Column(key="accuracy", heading="test accuracy", unit="%", parts=("wilson_low", "wilson_high")),
@@ -39,7 +39,6 @@ def models_table(models: Sequence[ModelAccuracy]) -> Table:
         (
             label(model.label),
             number_cell(str(model.repeat), model.repeat),
-            number_cell(str(model.number), model.number),
             number_cell(str(model.selected_epoch), model.selected_epoch),
             Cell(text=f"{share.successes:,} of {share.n:,}", value=share.successes, parts=(share.n,)),
             Cell(
@@ -161,7 +160,6 @@ def coverage_table(rows: Sequence[Coverage]) -> Table:
 def troubles_table(rows: Sequence[Trouble]) -> Table:
     """Return the trials that diverged, failed or lost their worker, with the reason."""
     columns = (
-        Column(key="trial", heading="Trial"),
         Column(key="condition", heading="Condition", align="left"),
         Column(key="stage", heading="Stage", align="left"),
         Column(key="repeat", heading="Repeat or slot"),
@@ -172,7 +170,6 @@ def troubles_table(rows: Sequence[Trouble]) -> Table:
     )
     cells = tuple(
         (
-            number_cell(str(row.number), row.number),
             label(row.label),
             label(row.stage),
             number_cell(str(row.index), row.index),
@@ -189,7 +186,7 @@ def troubles_table(rows: Sequence[Trouble]) -> Table:
 def trials_table(trials: Sequence[Trial], metric: str) -> Table:
     """Return every trial of the study, in the order in which they were started."""
     columns = (
-        Column(key="trial", heading="Trial"),
+        Column(key="order", heading="No."),
         Column(key="condition", heading="Condition", align="left"),
         Column(key="stage", heading="Stage", align="left"),
         Column(key="repeat", heading="Repeat or slot"),
@@ -201,17 +198,18 @@ def trials_table(trials: Sequence[Trial], metric: str) -> Table:
         Column(key="params", heading="Chosen settings", align="left"),
     )
     searched = any(trial.params for trial in trials)
-    rows = [_trial(trial, metric) for trial in sorted(trials, key=lambda trial: trial.number)]
+    ordered = sorted(trials, key=lambda trial: (trial.started or math.inf, trial.number))
+    rows = [_trial(place, trial, metric) for place, trial in enumerate(ordered, 1)]
     kept = len(columns) if searched else len(columns) - 1
     return Table(columns=columns[:kept], rows=tuple(row[:kept] for row in rows))
 
 
-def _trial(trial: Trial, metric: str) -> tuple[Cell, ...]:
+def _trial(place: int, trial: Trial, metric: str) -> tuple[Cell, ...]:
     seconds = sum(record.seconds for record in trial.history)
     loss, score = value_of(trial, "val.loss"), value_of(trial, metric)
     params = ", ".join(f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in trial.params.items())
     return (
-        number_cell(str(trial.number), trial.number),
+        number_cell(str(place), place),
         label(trial.condition.label),
         label(trial.phase),
         number_cell(str(trial.index), trial.index),

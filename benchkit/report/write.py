@@ -17,7 +17,7 @@ from benchkit.report.export import to_json
 from benchkit.report.figures import Gallery
 from benchkit.report.html import font_files, render_html, render_print
 from benchkit.report.origin_sections import resolved
-from benchkit.report.pdf import Attached, render_pdf
+from benchkit.report.pdf import Attached, Limits, render_pdf
 from benchkit.report.tables import to_latex, to_markdown
 from benchkit.results import StudyResults
 
@@ -70,7 +70,9 @@ def print_pdf(report: ReportContext, gallery: Gallery, companions: dict[str, byt
         for name, content in companions.items()
         if Path(name).suffix in described
     ]
-    return render_pdf(render_print(report), {**gallery.pictures, **font_files()}, attachments)
+    dated = max((trial.finished for trial in gallery.results.trials), default=0.0)
+    pictures = {**gallery.pictures, **font_files()}
+    return render_pdf(render_print(report), pictures, attachments, limits=Limits(dated=dated))
 
 
 def companion_files(report: ReportContext, summary: Summary, results: StudyResults) -> dict[str, bytes]:

@@ -82,8 +82,9 @@ class Check:
             except Exception as error:
                 if isinstance(error, NotApplicable):
                     raise
-                failure = CheckFailure(given=self.rule.promise, expected="no error", got=told(error))
-                raise self._named(failure) from error
+                raise self._named(
+                    CheckFailure(given=self.rule.promise, expected="no error", got=told(error))
+                ) from error
 
     def _named(self, failure: CheckFailure) -> CheckFailure:
         failure.check = self.id

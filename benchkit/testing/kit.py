@@ -101,7 +101,7 @@ def summary(verdicts: Sequence[Verdict]) -> str:
         "skipped": "skipped",
     }
     states = [verdict.state for verdict in verdicts]
-    return ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)  # type: ignore[arg-type]
+    return ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
 
 
 def _verdict(check: Check, stated: str | None) -> Verdict:

@@ -58,7 +58,7 @@ def cuda_graph(subject: Subject) -> None:
     x = maps(subject, (4, 6, 5, 5), purpose="graph").cuda().requires_grad_()
     given = described(x, "captured in a CUDA graph")
     reference = copy.deepcopy(module)(x)
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):

@@ -78,7 +78,7 @@ def _low_precision(subject: Subject, dtype: torch.dtype, *, mean: float, std: fl
         tolerance = 4 * torch.finfo(dtype).eps
         require_close(y.double(), reference, tolerance, given=given, expected="the float64 result, rounded")
         with attempt(f"the gradient for {given}"):
-            (y.float() * maps(subject, tuple(y.shape), purpose="cotangent")).sum().backward()  # type: ignore[no-untyped-call]
+            (y.float() * maps(subject, tuple(y.shape), purpose="cotangent")).sum().backward()
         if x.grad is not None:
             require_finite(x.grad, given=given, what="gradients")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def one_pixel(subject: Subject) -> None:
                 require(str(error).strip(), given=given, expected="an error that says why", got=told(error))
                 continue
             require_finite(y, given=given)
-            y.sum().backward()  # type: ignore[no-untyped-call]
+            y.sum().backward()
             if x.grad is not None:
                 require_finite(x.grad, given=given, what="gradients")
 
@@ -169,19 +170,20 @@ def meta_device(subject: Subject) -> None:
 def own_randomness(subject: Subject) -> None:
     """Neither building nor using the norm draws from the global random generators."""
     x = maps(subject, (3, 4, 4, 4), purpose="randomness")
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index,union-attr]
+    before = _random_states()
     module = build(subject, 4)
     module(x).sum()
     module.eval()(x)
-    touched = {
-        "torch": not torch.equal(before[0], torch.get_rng_state()),
-        "numpy.random": not np.array_equal(before[1], np.random.get_state()[1]),  # type: ignore[index]
-        "random": before[2] != random.getstate(),
-    }
-    names = [name for name, changed in touched.items() if changed]
-    require(
-        not names, given="building and calling", expected="untouched generators", got=f"{', '.join(names)} drawn from"
-    )
+    names = [name for name, state in _random_states().items() if state != before[name]]
+    got = f"{', '.join(names)} drawn from"
+    require(not names, given="building and calling", expected="untouched generators", got=got)
+
+
+def _random_states() -> dict[str, str]:
+    states = {"torch": torch.get_rng_state().tolist(), "random": random.getstate()}
+    numpy_state: tuple[Any, ...] = np.random.get_state()  # type: ignore[assignment]
+    found = {name: repr(state) for name, state in states.items()}
+    return {**found, "numpy.random": f"{numpy_state[1].tolist()} {numpy_state[2:]}"}
 
 
 RULES = (

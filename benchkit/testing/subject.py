@@ -71,6 +71,7 @@ def subject_of(
     if kind == "studies":
         raise PluginError("a study is a file, which `benchkit studies check` checks")
     given = dict(options or {})
+    entry: Entry | None
     if isinstance(plugin, str):
         found, variant = Registry.installed().resolve(kind, plugin)
         given |= {"variant": variant} if variant else {}

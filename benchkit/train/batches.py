@@ -74,7 +74,7 @@ def _shared(images: np.ndarray) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
-    """The training batches of an epoch: `classes` = K, `batch_size` images each, in a fresh order.
+    """The training batches of an epoch: `batch_size` images each, in a fresh order, with targets from `one_hot` (K, K).
 
     The last batch holds what is left over; it is dropped when that is a single image, because batch statistics of one
     image are not defined.

@@ -45,4 +45,5 @@ def device_name(device: torch.device) -> str:
     """Return the GPU's name, or the kind of device and its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"

@@ -14,6 +14,7 @@ from benchkit.protocols import Batch
 from benchkit.results import EpochRecord
 from benchkit.train.clock import forget_peak, now, peak_memory
 from benchkit.train.evaluate import logits_of, loss_and_accuracy
+from benchkit.train.observation import observe
 from benchkit.train.run import Run
 
 
@@ -48,6 +49,7 @@ def fit(run: Run) -> Iterator[EpochRecord]:
             seconds=now(run.device) - start,
             images_per_second=run.train.images_per_epoch / (trained - start),
             peak_memory=peak_memory(run.device),
+            observed=observe(run),
         )
         run.keep(record)
         yield record

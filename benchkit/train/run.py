@@ -28,12 +28,14 @@ class Plugins:
     """The loaded plugins of one condition, their options bound.
 
     `model` takes (num_classes, image_shape (C, H, W), norm) and, where it loads weights itself, the keyword `weights`;
-    `norm` takes a channel count; `regularizers` are (id, instance) in the study's order.
+    `norm` takes a channel count; `regularizers` are (id, instance) in the study's order, `figures` (name, instance)
+    those that the study's report adds, which may observe the model.
     """
 
     model: Callable[..., nn.Module]
     norm: NormFactory
     regularizers: tuple[tuple[str, Any], ...] = ()
+    figures: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,6 +69,7 @@ class Run:
     clips: tuple[Callable[[Iterable[nn.Parameter]], None], ...]
     constraints: tuple[Callable[[], None], ...]
     stops: tuple[Callable[[Sequence[EpochRecord]], bool], ...]
+    figures: tuple[tuple[str, Any], ...] = ()
     history: list[EpochRecord] = field(default_factory=list)
     best: Best = field(default_factory=Best)
     notes: list[str] = field(default_factory=list)
@@ -155,6 +158,7 @@ def build_run(
             train, size=settings.data.image_size, normalize=settings.data.normalize, memory_format=memory_format
         ),
         randomness=randomness.randomness(settings.seed, repeat_parts, place),
+        figures=plugins.figures,
         notes=notes,
         **_training(settings, model, plugins, len(loader), place),
     )

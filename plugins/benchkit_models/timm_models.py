@@ -49,7 +49,8 @@ def timm_model(
 
     trained: `head` trains the classifier alone; the rest is frozen, its norms in evaluation mode.
     """
-    timm = _timm()
+    import timm
+
     _check(timm, variant, stem, trained)
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": image_shape[0]}
     if weights:
@@ -68,12 +69,6 @@ def timm_model(
     sites = ("act1", "global_pool") if hasattr(model, "act1") and hasattr(model, "global_pool") else ()
     vars(model).update(notes=notes, dropout_sites=sites)
     return model
-
-
-def _timm() -> Any:
-    import timm
-
-    return timm
 
 
 def _check(timm: Any, variant: str, stem: str, trained: str) -> None:
@@ -125,11 +120,17 @@ def _with_weights(timm: Any, variant: str, path: Path, options: dict[str, Any]) 
 
     try:
         tensors = load_state_dict(str(path), weights_only=True)
-        overlay = {"state_dict": tensors, "num_classes": _outputs(timm, variant, tensors)}
-        model: nn.Module = timm.create_model(variant, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        outputs = _outputs(timm, variant, tensors)
+        overlay = {"state_dict": tensors, "num_classes": outputs}
+        # With as many classes as the file has, timm insists on every tensor; otherwise it would overlook missing ones.
+        given = {**options, "num_classes": outputs}
+        model: Any = timm.create_model(variant, pretrained=True, pretrained_cfg_overlay=overlay, **given)
+        if outputs != options["num_classes"]:
+            model.reset_classifier(options["num_classes"])
     except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
         raise DataError(f"the weights {path} do not fit timm's {variant!r}: {error}") from error
-    return model
+    network: nn.Module = model
+    return network
 
 
 def _outputs(timm: Any, variant: str, tensors: dict[str, Any]) -> int:

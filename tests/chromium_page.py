@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -29,35 +30,46 @@ class Page:
 
     def __init__(self, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         assert CHROMIUM, "Chromium is not installed"
-        self.profile = tempfile.mkdtemp(prefix="benchkit-chromium-")
-        to_browser, self._write = os.pipe()
-        self._read, from_browser = os.pipe()
-        arguments = [CHROMIUM, *FLAGS, f"--user-data-dir={self.profile}", f"--window-size={width},{height}"]
-        script = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", script, "sh", *arguments],
-            pass_fds=(to_browser, from_browser),
+        self._size, self._dark = (width, height), dark
+        self._profile = tempfile.mkdtemp(prefix="benchkit-chromium-")
+        self._buffer, self._last, self._session = b"", 0, ""
+        self.console: list[str] = []
+        self.requests: list[str] = []
+        self._process, self._write, self._read = self._start(CHROMIUM)
+
+    def _start(self, chromium: str) -> tuple[subprocess.Popen[bytes], int, int]:
+        """Start the browser, which reads commands from descriptor 3 and writes answers to descriptor 4."""
+        to_browser, write = os.pipe()
+        read, from_browser = os.pipe()
+        high = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 10) for one in (to_browser, from_browser)]
+        process = subprocess.Popen(
+            [chromium, *FLAGS, f"--user-data-dir={self._profile}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            close_fds=False,  # Python's own descriptors are closed anyway, and 3 and 4 must stay open
+            preexec_fn=lambda: [os.dup2(one, place) for place, one in zip((3, 4), high, strict=True)] and None,
         )
-        os.close(to_browser)
-        os.close(from_browser)
-        self._buffer = b""
-        self._last = 0
-        self._session = ""
-        self.console: list[str] = []
-        self.requests: list[str] = []
+        for one in (to_browser, from_browser, *high):
+            os.close(one)
+        return process, write, read
+
+    def __enter__(self) -> Page:
+        try:
+            self._prepare()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _prepare(self) -> None:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=scheme)
-        self.resize(width, height)
-
-    def __enter__(self) -> Page:
-        return self
+        self.resize(*self._size)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,7 +82,7 @@ class Page:
             self._process.wait()
         os.close(self._write)
         os.close(self._read)
-        shutil.rmtree(self.profile, ignore_errors=True)
+        shutil.rmtree(self._profile, ignore_errors=True)
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a command and return its result, keeping the events that come meanwhile."""

@@ -1,0 +1,218 @@
+"""Checks of data sets: contract, labels, disjoint splits, fingerprint, order, offline errors, kills, a tiny study."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchkit.errors import DataError
+from benchkit.preparation import data_root, find_prepared, fingerprint_of, pixel_digests
+from benchkit.protocols import Split, Splits
+from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require, rule, told
+from benchkit.testing.other_process import prepared_elsewhere
+from benchkit.testing.preparing import Prepared, no_network
+from benchkit.testing.subject import Subject
+
+MOST_SHARED = 0.1
+"""The largest share of test images that may also be training images, if a note says so."""
+
+
+@rule("offline", likely="network errors must become a DataError that names the file and what the user can do")
+def offline(subject: Subject) -> None:
+    """Without network it is prepared from what it has, or raises a `DataError` that says what is missing."""
+    given = "a first preparation without network"
+    try:
+        with no_network():
+            _ = subject.plugin(subject.scratch("offline"), **subject.options)
+    except DataError as error:
+        helps = error.hint or error.problems
+        require(helps, given=given, expected="a DataError with a hint or with problems", got=told(error))
+    except Exception as error:
+        expected = "a DataError with what is missing and what to do"
+        raise CheckFailure(given=given, expected=expected, got=told(error)) from error
+
+
+@rule("contract", likely="images and labels need astype(np.uint8) and astype(np.int64), and images a channel dimension")
+def contract(subject: Subject) -> None:
+    """Images are uint8 (N, H, W, C) of one shape, labels int64 (N,); licence and citation are stated."""
+    splits = _splits(subject)
+    require(isinstance(splits, Splits), given="the data set", expected="benchkit.Splits", got=type(splits).__name__)
+    shape = splits.train.images.shape[1:]
+    for name, split in _named(splits):
+        images, labels = split.images, split.labels
+        right = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
+        given = f"the images of {name}"
+        require(right, given=given, expected="a uint8 array (N, H, W, C)", got=_array(images))
+        require(len(images), given=given, expected="at least one image", got="none")
+        require(images.shape[1:] == shape, given=given, expected=f"{shape} as in train", got=str(images.shape[1:]))
+        right = isinstance(labels, np.ndarray) and labels.dtype == np.int64 and labels.shape == (len(images),)
+        require(right, given=f"the labels of {name}", expected=f"an int64 array ({len(images)},)", got=_array(labels))
+    for name in ("licence", "citation"):
+        text = getattr(splits, name)
+        require(isinstance(text, str) and text.strip(), given=name, expected="text", got=repr(text))
+
+
+@rule("labels", likely="labels start at 1, or class_names is not in the order of the labels")
+def labels(subject: Subject) -> None:
+    """Labels lie in 0..K-1 for the K class names, which differ, and every class occurs in train."""
+    splits = _splits(subject)
+    names = splits.class_names
+    distinct = len(set(names)) == len(names) >= 2 and all(isinstance(name, str) and name for name in names)
+    require(distinct, given="class_names", expected="at least two different names", got=repr(names[:12]))
+    for name, split in _named(splits):
+        low, high = int(split.labels.min()), int(split.labels.max())
+        expected = f"0..{len(names) - 1}, for {len(names)} class names"
+        require(low >= 0 and high < len(names), given=f"the labels of {name}", expected=expected, got=f"{low}..{high}")
+    absent = sorted(set(range(len(names))) - set(np.unique(splits.train.labels).tolist()))
+    got = f"none of {', '.join(names[label] for label in absent[:5])}"
+    require(not absent, given="the labels of train", expected="images of every class", got=got)
+
+
+@rule("disjoint", likely="the splits were drawn with replacement, or from a source that repeats images")
+def disjoint(subject: Subject) -> None:
+    """No image is in two splits, pixel for pixel; the few that a published set shares are told in its notes."""
+    splits = _splits(subject)
+    digests = {name: pixel_digests(split.images) for name, split in _named(splits)}
+    known = set(digests["train"])
+    for name in ("val", "test"):
+        shared = sum(digest in known for digest in digests.get(name, ()))
+        if not shared:
+            continue
+        given = f"the {len(digests[name]):,} images of {name}"
+        got = f"{shared:,} of them also in train"
+        noted = any(f"{shared:,}" in note for note in splits.notes)
+        few = shared <= MOST_SHARED * len(digests[name])
+        require(noted, given=given, expected="none in train, or a note with their number", got=got)
+        require(few, given=given, expected=f"at most {MOST_SHARED:.0%} in train, even with a note", got=got)
+
+
+@rule("fingerprint", likely="the fingerprint must come from benchkit.preparation (prepare, or fingerprint_of)")
+def fingerprint(subject: Subject) -> None:
+    """The fingerprint is the sha256 over content that `benchkit.preparation.fingerprint_of` computes."""
+    splits = _splits(subject)
+    found = fingerprint_of(splits)
+    given = "the fingerprint"
+    require(splits.fingerprint == found, given=given, expected=found, got=repr(splits.fingerprint))
+
+
+@rule("order", likely="the order comes from the global random generator, a set, or the file system's own order")
+def order(subject: Subject) -> None:
+    """Prepared anew, the images come in the same order, whatever state the global random generators are in."""
+    first, second = _fresh(subject, "order-1", 1), _fresh(subject, "order-2", 2)
+    for (name, one), (_, other) in zip(_named(first), _named(second), strict=True):
+        same = one.labels.shape == other.labels.shape and np.array_equal(one.labels, other.labels)
+        same = same and np.array_equal(one.images, other.images)
+        places = "" if not same else "the same"
+        if not same and one.images.shape == other.images.shape:
+            differ = (one.images != other.images).reshape(len(one.images), -1).any(1) | (one.labels != other.labels)
+            places = f"other images or labels in {int(differ.sum()):,} of {len(differ):,} places"
+        given = f"{name}, prepared twice with differently seeded generators"
+        require(
+            same, given=given, expected="the same images in the same order", got=places or "another number of images"
+        )
+
+
+@rule("processes", likely="the content depends on hash(), set order, time or the process: sort, and seed from options")
+def processes(subject: Subject) -> None:
+    """Another process that prepares the data set from scratch gets the same fingerprint."""
+    other, here = _elsewhere(subject), _splits(subject)
+    given = "preparation in another process, with another PYTHONHASHSEED"
+    require(other.fingerprint == here.fingerprint, given=given, expected=here.fingerprint, got=other.fingerprint)
+
+
+@rule("prepared-once", likely="the data are written at each call: benchkit.preparation.prepare does it once")
+def prepared_once(subject: Subject) -> None:
+    """A second call opens what the first one prepared, and writes nothing."""
+    again = _elsewhere(subject).writes_again
+    require(not again, given="a second call", expected="no file written below root", got=f"{again} writes")
+
+
+@rule("killed", likely="files are written in place: benchkit.preparation.prepare builds beside and renames at the end")
+def killed(subject: Subject) -> None:
+    """Killed at any write, a preparation leaves nothing that a later call would serve: it starts over."""
+    whole = _elsewhere(subject)
+    for one in whole.killed:
+        given = f"a preparation killed before write {one.at} of {one.writes}, then a second call"
+        require(not one.error, given=given, expected="the complete data set", got=one.error)
+        expected, got = f"content {whole.content[:12]}", f"content {one.content[:12]}"
+        require(one.content == whole.content, given=given, expected=expected, got=got)
+
+
+@rule("smoke", likely="too few images of some class, or images that are not what the contract check expects")
+def smoke(subject: Subject) -> None:
+    """A tiny study trains on it: a few images of each class, one epoch, finite losses."""
+    from benchkit.testing.specimens import linear_model, losses_after
+
+    splits = _splits(subject)
+    size = 4 * len(splits.class_names)
+    given = f"{min(size, len(splits.train.labels) // 2)} training images for one epoch of a linear model"
+    with attempt(given):
+        found = losses_after(splits, linear_model, train_size=min(size, len(splits.train.labels) // 2), epochs=1)
+    require(all(np.isfinite(found)), given=given, expected="finite losses", got=str(found))
+
+
+def _splits(subject: Subject) -> Splits:
+    """Return the data set for checks that read it: prepared by the user already, else prepared here."""
+    return subject.once("splits", lambda: _already_prepared(subject) or _from_scratch(subject))
+
+
+def _already_prepared(subject: Subject) -> Splits | None:
+    try:
+        found = find_prepared(subject.plugin, data_root(), subject.options)
+        return subject.plugin(data_root(), **subject.options) if found is not None else None
+    except DataError:
+        return None  # preparing it below says why
+
+
+def _from_scratch(subject: Subject) -> Splits:
+    """Return the data set prepared here; raise `NotApplicable` when the original files are not here."""
+    found = subject.once("from scratch", lambda: _prepared(subject, "data"))
+    if isinstance(found, NotApplicable):
+        raise found
+    return found
+
+
+def _elsewhere(subject: Subject) -> Prepared:
+    _from_scratch(subject)
+    return prepared_elsewhere(subject)
+
+
+def _fresh(subject: Subject, name: str, seed: int) -> Splits:
+    """Return the data set prepared in an empty folder, under global generators in a state of their own."""
+    import torch
+
+    _from_scratch(subject)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    found = _prepared(subject, name)
+    if isinstance(found, NotApplicable):
+        raise found
+    return found
+
+
+def _prepared(subject: Subject, name: str) -> Splits | NotApplicable:
+    root: Path = subject.scratch(name)
+    try:
+        with no_network():
+            return subject.plugin(root, **subject.options)  # type: ignore[no-any-return]
+    except DataError as error:
+        takes_source = any(option.name == "source" for option in subject.known_options)
+        hint = "; give them as the option source" if takes_source and not subject.given.get("source") else ""
+        return NotApplicable(f"the original files are not here{hint} ({error.what})")
+
+
+def _named(splits: Splits) -> Iterator[tuple[str, Split]]:
+    for name in ("train", "val", "test"):
+        if getattr(splits, name) is not None:
+            yield name, getattr(splits, name)
+
+
+def _array(found: object) -> str:
+    return f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+
+
+RULES = (offline, contract, labels, disjoint, fingerprint, order, processes, prepared_once, killed, smoke)

@@ -1,0 +1,254 @@
+"""Checks of regularizers: hooks, strength zero, evaluation, determinism, resuming, targets, search range."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchkit.errors import BenchkitError, nearest
+from benchkit.options import Option
+from benchkit.protocols import Batch
+from benchkit.testing import neutral
+from benchkit.testing.check import attempt, require, rule
+from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, losses, run_of, trained_run
+from benchkit.testing.subject import Subject
+from benchkit.testing.tensors import described, maps, require_equal, require_finite
+from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
+from benchkit.train.evaluate import logits_of
+from benchkit.train.fit import fit
+from benchkit.train.run import Run
+
+HOOKS = ("optimizer_options", "prepare", "augment", "penalty", "clip", "stop")
+
+
+@rule("hooks", likely="a method's name is misspelt, or the class lacks @dataclass(frozen=True)")
+def hooks(subject: Subject) -> None:
+    """It is a frozen dataclass with at least one of the six hooks, and each returns what the loop expects."""
+    frozen = dataclasses.is_dataclass(subject.plugin) and subject.plugin.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    require(frozen, given="the plugin", expected="a frozen dataclass: changed state would be lost on resume", got="not")
+    there = [name for name in HOOKS if callable(getattr(subject.plugin, name, None))]
+    own = [name for name, value in vars(subject.plugin).items() if callable(value) and not name.startswith("_")]
+    close = [f"{name}{nearest(name, HOOKS)}" for name in own if nearest(name, HOOKS)]
+    got = f"none; it has {', '.join(close or own) or 'no method'}"
+    require(there, given="the plugin's methods", expected=f"at least one of {', '.join(HOOKS)}", got=got)
+    _results_fit(subject, _made(subject), there)
+
+
+def _results_fit(subject: Subject, made: Any, there: list[str]) -> None:
+    run = run_of(subject.seed_for("hooks"))
+    if "optimizer_options" in there:
+        found = made.optimizer_options()
+        right = isinstance(found, dict) and all(isinstance(name, str) for name in found)
+        require(right, given="optimizer_options()", expected="a dict of keyword arguments", got=repr(found))
+    if "prepare" in there:
+        found = made.prepare(copy.deepcopy(run.model))
+        require(isinstance(found, nn.Module), given="prepare(model)", expected="an nn.Module", got=type(found).__name__)
+    if "penalty" in there:
+        found = made.penalty(run.model)
+        scalar = isinstance(found, torch.Tensor) and found.ndim == 0 and bool(found.detach().isfinite())
+        require(scalar, given="penalty(model)", expected="a finite scalar tensor", got=repr(found))
+    if "clip" in there:
+        _gradients(run.model)
+        found = made.clip(run.parameters)
+        require(found is None, given="clip(parameters)", expected="None: it works in place", got=repr(found))
+        for parameter in run.parameters:
+            if parameter.grad is not None:
+                require_finite(parameter.grad, given="clip(parameters)", what="gradients")
+    if "stop" in there:
+        history = tuple(trained_run(subject.seed_for("hooks")).history)
+        found = [made.stop(history[:count]) for count in (1, 2, 1)]
+        right = all(isinstance(one, bool) for one in found) and found[0] == found[2]
+        require(
+            right,
+            given="stop(history) after 1, 2 and 1 epochs",
+            expected="bools, equal for equal histories",
+            got=repr(found),
+        )
+
+
+@rule("strength-zero", likely="the hook computes with the strength instead of returning early, which rounds or draws")
+def strength_zero(subject: Subject) -> None:
+    """Some setting of its options (strength zero) trains bit for bit as without it, on the CPU."""
+    seed = subject.seed_for("zero")
+    baseline = trained_run(seed)
+    neutral.require_neutral(subject, lambda made: _difference(trained_run(seed, [made]), baseline))
+
+
+@rule("evaluation", likely="it acts whether or not the module is in training: look at module.training")
+def evaluation(subject: Subject) -> None:
+    """In evaluation the prepared model gives what the plain one gives, each time."""
+    made = _made(subject)
+    if not hasattr(made, "prepare"):
+        return
+    torch.manual_seed(subject.seed_for("evaluation"))
+    plain = SmallNetwork(len(CLASSES), SHAPE, nn.BatchNorm2d)
+    prepared = made.prepare(copy.deepcopy(plain)).eval()
+    images = maps(subject, (8, *SHAPE), purpose="evaluation")
+    given = f"a network in evaluation after prepare(), images {described(images)}"
+    with torch.no_grad():
+        first, second, reference = prepared(images), prepared(images), plain.eval()(images)
+    require_equal(second, first, given=given, expected="the same logits a second time")
+    require_equal(first, reference, given=given, expected="the logits of the network without it")
+
+
+@rule("deterministic", likely="random numbers come from random, numpy or torch.rand without generator=generator")
+def deterministic(subject: Subject) -> None:
+    """Two runs under one seed are equal bit for bit, and augmentation draws from its generator alone."""
+    seed = subject.seed_for("deterministic")
+    made = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        np.random.seed(state)
+        random.seed(state)
+        made.append(trained_run(seed, [_made(subject)]))
+    found = _difference(made[1], made[0])
+    given = "two runs of two epochs under one seed, global generators seeded differently before"
+    require(not found, given=given, expected="equal weights and losses", got=found)
+    if hasattr(subject.plugin, "augment"):
+        before = torch.get_rng_state()
+        _made(subject).augment(_batch(subject, 8), torch.Generator().manual_seed(1))
+        untouched = torch.equal(before, torch.get_rng_state())
+        expected = "random numbers from the generator alone"
+        require(
+            untouched, given="augment(batch, generator)", expected=expected, got="PyTorch's global generator was used"
+        )
+
+
+@rule("resume", likely="it counts steps or keeps a cache in itself; such state must live in the model's buffers")
+def resume(subject: Subject) -> None:
+    """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
+    seed = subject.seed_for("resume")
+    whole = trained_run(seed, [_made(subject)], epochs=4)
+    path = subject.scratch("resume") / "checkpoint.pt"
+    first = run_of(seed, [_made(subject)], epochs=4)
+    for record in fit(first):
+        if record.epoch == 2:
+            save_checkpoint(path, first)
+            break
+    second = run_of(seed, [_made(subject)], epochs=4)
+    if path.exists():
+        with attempt("a checkpoint after epoch 2, loaded into a new run"):
+            load_checkpoint(path, second)
+    for _ in fit(second):
+        pass
+    found = _difference(second, whole)
+    given = "four epochs, saved after two and continued by a new instance"
+    require(not found, given=given, expected="the weights and losses of four epochs in one go", got=found)
+
+
+@rule("targets", likely="targets are mixed with weights that do not sum to 1, or images leave the range 0..1")
+def targets(subject: Subject) -> None:
+    """Augmented images keep shape, dtype and the range 0..1, and targets stay probabilities."""
+    if not hasattr(subject.plugin, "augment"):
+        return
+    made = _made(subject)
+    for count, channels in ((1, 1), (2, 3), (7, 3), (16, 1)):
+        for seed in range(3):
+            batch = _batch(subject, count, channels)
+            given = (
+                f"images {described(batch.images)} in 0..1, targets {described(batch.targets, 'rows that sum to 1')}"
+            )
+            with attempt(f"augment of {given}"):
+                found = made.augment(batch, torch.Generator().manual_seed(seed))
+            _is_batch(found, (count, channels, *SHAPE[1:]), given)
+
+
+def _is_batch(found: Any, shape: tuple[int, ...], given: str) -> None:
+    require(isinstance(found, Batch), given=given, expected="a benchkit.Batch", got=type(found).__name__)
+    wanted = {"images": shape, "targets": (shape[0], len(CLASSES))}
+    for name, size in wanted.items():
+        tensor = getattr(found, name)
+        right = tensor.shape == size and tensor.dtype == torch.float32
+        require(right, given=given, expected=f"{name} {size} float32", got=described(tensor))
+        low, high = float(tensor.min()), float(tensor.max())
+        require(
+            low >= -1e-6 and high <= 1 + 1e-6, given=given, expected=f"{name} in 0..1", got=f"{low:.4g}..{high:.4g}"
+        )
+    off = float((found.targets.double().sum(1) - 1).abs().max())
+    require(off < 1e-5, given=given, expected="targets whose rows sum to 1", got=f"a sum that is off by {off:.3g}")
+
+
+@rule("search-range", likely="the card's range allows values that the constructor refuses, or at which training breaks")
+def search_range(subject: Subject) -> None:
+    """The card gives a range for what a search would vary, and both ends of every range can be trained with."""
+    numeric = [option for option in subject.known_options if option.type in ("int", "float")]
+    ranged = [option for option in numeric if option.low is not None and option.high is not None]
+    got = f"none for {', '.join(option.name for option in numeric)}"
+    likely = "give the card ranges={'NAME': Range(low=..., high=...)}"
+    require(ranged or not numeric, given="the card", expected="the range of an option", got=got, likely=likely)
+    for end in ("low", "high"):
+        together = {option.name: _end(option, end) for option in ranged}
+        for option in ranged:
+            given = f"{option.name} = {together[option.name]}, an end of its range"
+            made = _at(subject, {option.name: together[option.name]}, together, given)
+            with attempt(given, expected="a run of one epoch"):
+                run = trained_run(subject.seed_for("range"), [made], epochs=1)
+            require_finite(torch.tensor(list(losses(run.history))), given=given, what="losses")
+
+
+def _end(option: Option, end: str) -> int | float:
+    value: float = getattr(option, end)
+    return int(value) if option.type == "int" else value
+
+
+def _at(subject: Subject, alone: dict[str, Any], together: dict[str, Any], given: str) -> Any:
+    """Return an instance at an end of one range, or of all ranges where options bound one another."""
+    try:
+        return subject.plugin(**{**subject.options, **alone})
+    except (BenchkitError, ValueError):
+        with attempt(given, expected="an instance, at least when other options are at that end too"):
+            return subject.plugin(**{**subject.options, **together})
+
+
+@rule(
+    "cuda", likely="a tensor is made on the CPU: use device=batch.images.device and the generator it is given", gpu=True
+)
+def cuda(subject: Subject) -> None:
+    """On a GPU augmentation stays there, drawing from a generator there."""
+    if not hasattr(subject.plugin, "augment"):
+        return
+    batch = _batch(subject, 8)
+    moved = Batch(images=batch.images.cuda(), targets=batch.targets.cuda())
+    with attempt("a batch on cuda"):
+        found = _made(subject).augment(moved, torch.Generator("cuda").manual_seed(1))
+    there = found.images.is_cuda and found.targets.is_cuda
+    require(there, given="a batch on cuda", expected="a batch on cuda", got=str(found.images.device))
+
+
+def _made(subject: Subject) -> Any:
+    with attempt(f"the options {dict(subject.given) or 'by default'}"):
+        return subject.plugin(**subject.options)
+
+
+def _batch(subject: Subject, count: int, channels: int = SHAPE[0]) -> Batch:
+    images = torch.rand(
+        (count, channels, *SHAPE[1:]), generator=torch.Generator().manual_seed(subject.seed_for("batch"))
+    )
+    labels = torch.arange(count) % len(CLASSES)
+    return Batch(images=images, targets=torch.eye(len(CLASSES))[labels])
+
+
+def _gradients(model: nn.Module) -> None:
+    model(torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(0))).square().sum().backward()
+
+
+def _difference(run: Run, reference: Run) -> str:
+    """Return how two runs differ, an empty string when they are equal bit for bit."""
+    pairs = list(zip(losses(run.history), losses(reference.history), strict=False))
+    for place, (one, other) in enumerate(pairs):
+        if one != other:
+            what = "validation" if place % 2 else "training"
+            return f"{what} loss {one!r} instead of {other!r} in epoch {place // 2 + 1}"
+    if len(run.history) != len(reference.history):
+        return f"{len(run.history)} epochs instead of {len(reference.history)}"
+    logits = [logits_of(one, one.val) for one in (run, reference)]
+    return "" if torch.equal(*logits) else "other validation logits after training"
+
+
+RULES = (hooks, strength_zero, evaluation, deterministic, resume, targets, search_range, cuda)

@@ -1,0 +1,58 @@
+"""What figures take from a model: numbers after every epoch, arrays once it is finished. Never changes training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from benchkit.train.batches import ImageSet
+    from benchkit.train.run import Run
+
+OBSERVED = 64
+"""Validation images that are shown to `observe`."""
+INSPECTED = 256
+"""Test images that are shown to `inspect`."""
+
+
+def first_images(run: Run, images: ImageSet, count: int) -> torch.Tensor:
+    """Return the first images of a split as the model sees them, float32 (N, C, H, W), without augmentation."""
+    return run.pixels(next(images.chunks(count)).to(torch.float32).mul_(1 / 255))
+
+
+def observe(run: Run) -> dict[str, float]:
+    """Return what the study's figures note of the model after an epoch, by `figure.quantity`; {} without any."""
+    watching = [(name, figure) for name, figure in run.figures if hasattr(figure, "observe")]
+    if not watching:
+        return {}
+    run.model.eval()
+    found = {}
+    with torch.no_grad():
+        images = first_images(run, run.val, OBSERVED)
+        for name, figure in watching:
+            for quantity, value in figure.observe(run.model, images).items():
+                found[f"{name}.{quantity}"] = float(value)
+    return found
+
+
+def inspect(run: Run) -> dict[str, dict[str, np.ndarray]]:
+    """Return what the study's figures take from the finished model, by figure; originals and labels come with each."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, figure in run.figures:
+        if not hasattr(figure, "inspect"):
+            continue
+        run.model.eval()
+        images = first_images(run, run.test, INSPECTED)
+        labels = run.test.labels[: len(images)]
+        arrays = figure.inspect(run.model, images, labels)
+        run.model.zero_grad(set_to_none=True)
+        if arrays:
+            originals = next(run.test.chunks(INSPECTED)).permute(0, 2, 3, 1)
+            found[name] = {
+                **{key: np.ascontiguousarray(value) for key, value in arrays.items()},
+                "images": np.ascontiguousarray(originals.cpu().numpy()),
+                "labels": np.ascontiguousarray(labels.cpu().numpy()),
+            }
+    return found

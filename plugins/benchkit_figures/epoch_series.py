@@ -1,0 +1,78 @@
+"""A quantity by epoch, averaged over the repeats of a condition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from benchkit.results import EpochRecord, Trial
+from benchkit_figures.metrics import t_interval
+
+FEW = 3
+"""Up to this many repeats a band is their range, from one more on the 95 % t interval of the mean."""
+
+MOST_EPOCHS = 120
+"""More epochs than this are thinned evenly for drawing."""
+
+Point = TypeVar("Point")
+Reading = Callable[[EpochRecord], float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesPoint:
+    """The repeats that have a value at one epoch: how many, their mean, and the ends of the band."""
+
+    epoch: int
+    running: int
+    mean: float
+    low: float
+    high: float
+
+
+def band_kind(most: int) -> str:
+    """Return range or interval, by the greatest number of repeats of any condition."""
+    return "range" if most <= FEW else "interval"
+
+
+def band_words(kind: str) -> str:
+    """Return what a band is, for captions."""
+    return "least to greatest repeat" if kind == "range" else "95 % t interval of the mean over repeats"
+
+
+def averaged(trials: Iterable[Trial], reading: Reading, band: str = "range") -> tuple[SeriesPoint, ...]:
+    """Return mean and band of a reading at every epoch at which a trial has a finite one."""
+    at: dict[int, list[float]] = {}
+    for trial in trials:
+        for record in trial.history:
+            value = reading(record)
+            if value is not None and math.isfinite(value):
+                at.setdefault(record.epoch, []).append(float(value))
+    return tuple(_point(epoch, at[epoch], band) for epoch in sorted(at))
+
+
+def _point(epoch: int, values: Sequence[float], band: str) -> SeriesPoint:
+    interval = t_interval(values)
+    ends = (min(values), max(values)) if band == "range" else (interval.low, interval.high)
+    return SeriesPoint(epoch=epoch, running=len(values), mean=interval.mean, low=ends[0], high=ends[1])
+
+
+def thinned(points: Sequence[Point], coarse: int = 1) -> list[Point]:
+    """Return about `MOST_EPOCHS / coarse` of the points, the first and the last among them."""
+    stride = max(1, coarse * len(points) // MOST_EPOCHS)
+    return [point for place, point in enumerate(points) if place % stride == 0 or place == len(points) - 1]
+
+
+def repeats_words(counts: Iterable[int]) -> str:
+    """Return numbers of repeats in words, such as `3 repeats` or `2 to 3 repeats`."""
+    found = sorted(set(counts))
+    n = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    return f"{n} repeat{'' if found[-1] == 1 else 's'}"
+
+
+def listed(labels: Sequence[str], most: int = 6) -> str:
+    """Return labels parted by commas; more than `most` are counted."""
+    if len(labels) <= most:
+        return ", ".join(labels)
+    return f"{', '.join(labels[: most - 1])} and {len(labels) - most + 1} more"

@@ -1,0 +1,223 @@
+"""Feature quantiles: how the features before the classifier spread over training, for one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+
+from benchkit import NothingToDraw, Range, card
+from benchkit.results import EpochRecord, StudyResults
+from benchkit_figures.conditions import WIDTH, Layers, colour, planned_labels
+from benchkit_figures.epoch_series import SeriesPoint, averaged, listed, repeats_words, thinned
+from benchkit_figures.metrics import done_repeats
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+NAME = "feature-quantiles"
+QUANTILES = {"q01": 0.01, "q20": 0.20, "q80": 0.80, "q99": 0.99}
+COLUMNS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantilePoint:
+    """Means over `running` repeats of four quantiles of the features after one epoch."""
+
+    epoch: int
+    running: int
+    q01: float
+    q20: float
+    q80: float
+    q99: float
+
+    @property
+    def spread(self) -> float:
+        """Return the distance from the 1 % to the 99 % quantile."""
+        return self.q99 - self.q01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantileCurves:
+    """A condition's quantiles by epoch over `n` repeats; `narrowest` is the epoch of least spread (1 % to 99 %)."""
+
+    condition: str
+    n: int
+    narrowest: int
+    points: tuple[QuantilePoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantilesData:
+    """The curves of the conditions that were observed; `labels` are all planned ones."""
+
+    labels: tuple[str, ...]
+    curves: tuple[QuantileCurves, ...]
+    without: tuple[str, ...]
+
+
+@card(
+    title="Feature quantiles",
+    summary="The 1, 20, 80 and 99 % quantiles of one validation image's features before the classifier, by epoch.",
+    ranges={"images": Range(low=1, high=64)},
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureQuantiles:
+    """The spread of the features before the classifier, after every epoch, a panel for each condition.
+
+    The features are those of the first `images` validation images (default 1), taken together.
+    """
+
+    images: int = 1
+
+    def observe(self, model: nn.Module, images: torch.Tensor) -> dict[str, float]:
+        """Return the quantiles q01, q20, q80 and q99 (linear interpolation); empty without a classifier."""
+        import torch
+
+        from benchkit_figures.layer_outputs import classifier_input
+
+        features = classifier_input(model, images[: max(1, self.images)])
+        if features is None or not bool(torch.isfinite(features).all()):
+            return {}
+        places = torch.tensor(list(QUANTILES.values()), dtype=torch.float64)
+        found = torch.quantile(features.flatten().double().cpu(), places)
+        return dict(zip(QUANTILES, map(float, found), strict=True))
+
+    def data(self, results: StudyResults) -> QuantilesData:
+        """Return the mean quantiles by epoch of every condition with a done and observed repeat."""
+        curves, without = [], []
+        for condition in results.conditions:
+            found = _curves(results, condition)
+            if found is not None:
+                curves.append(found)
+            elif condition.kind != "search":
+                without.append(condition.label)
+        if not curves:
+            raise NothingToDraw(
+                f"no finished repeat has observed the quantiles: name {NAME} in report.figures before the sweep"
+            )
+        return QuantilesData(labels=planned_labels(results), curves=tuple(curves), without=tuple(without))
+
+    def draw(self, data: QuantilesData) -> Any:
+        """Return a panel for each condition on shared axes, with the inner band over the outer one."""
+        columns = min(COLUMNS, len(data.curves))
+        panels = [_panel(data, place, columns) for place in range(len(data.curves))]
+        values = alt.InlineData(values=_rows(data))
+        return alt.concat(*panels, columns=columns, data=values, spacing={"row": 10, "column": 10})
+
+    def caption(self, data: QuantilesData) -> str:
+        """Return what the bands are, of which image, over how many repeats."""
+        what = "the first validation image" if self.images == 1 else f"the first {self.images} validation images"
+        n = repeats_words(curves.n for curves in data.curves)
+        averages = f"means over {n}" if any(curves.n > 1 for curves in data.curves) else "one repeat"
+        parts = [
+            f"Features before the classifier of {what} after every epoch. Light band: from their 1 % to their 99 % "
+            f"quantile; dark band: from 20 % to 80 % ({averages}). The bands show the spread of the features, "
+            "not an uncertainty. Dashed: the epoch of least spread."
+        ]
+        if data.without:
+            parts.append(f"Without an observed repeat: {listed(data.without)}.")
+        return " ".join(parts)
+
+    def alt_text(self, data: QuantilesData) -> str:
+        """Return one sentence with how the spread changed where it changed most."""
+        most = max(data.curves, key=lambda curves: _change(curves))
+        first, last = most.points[0], most.points[-1]
+        if len(most.points) == 1:
+            return f"After its only epoch the features of {most.condition} span {first.spread:.3g}."
+        return (
+            f"From epoch {first.epoch} to {last.epoch} the spread of the features (1 % to 99 % quantile) of "
+            f"{most.condition} goes from {first.spread:.3g} to {last.spread:.3g}; it is least in epoch {most.narrowest}."
+        )
+
+
+def _change(curves: QuantileCurves) -> float:
+    spreads = sorted(max(point.spread, 1e-12) for point in (curves.points[0], curves.points[-1]))
+    return spreads[1] / spreads[0]
+
+
+def _curves(results: StudyResults, condition: Any) -> QuantileCurves | None:
+    trials = done_repeats(results, condition)
+    series = {name: averaged(trials, _reading(name)) for name in QUANTILES}
+    if not all(series.values()):
+        return None
+    points = tuple(_point(*row) for row in zip(*series.values(), strict=True))
+    narrowest = min(points, key=lambda point: point.spread).epoch
+    n = max(point.running for point in points)
+    return QuantileCurves(condition=condition.label, n=n, narrowest=narrowest, points=points)
+
+
+def _reading(quantile: str) -> Any:
+    def reading(record: EpochRecord) -> float | None:
+        return record.observed.get(f"{NAME}.{quantile}")
+
+    return reading
+
+
+def _point(first: SeriesPoint, second: SeriesPoint, third: SeriesPoint, fourth: SeriesPoint) -> QuantilePoint:
+    return QuantilePoint(
+        epoch=first.epoch,
+        running=first.running,
+        q01=first.mean,
+        q20=second.mean,
+        q80=third.mean,
+        q99=fourth.mean,
+    )
+
+
+def _panel(data: QuantilesData, place: int, columns: int) -> Layers:
+    curves = data.curves[place]
+    left, bottom = place % columns == 0, place + columns >= len(data.curves)
+    x_axis = alt.Axis(labels=bottom, title="Epoch" if bottom else None, tickCount=4, format="d", tickMinStep=1)
+    y_axis = alt.Axis(labels=left, title="Feature value" if left else None, tickCount=4)
+    y_scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
+    base = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="condition", equal=curves.condition))
+    base = base.encode(x=alt.X("epoch:Q", axis=x_axis, scale=alt.Scale(domain=_epochs(data), nice=False)))
+    low, inner = alt.Y("q01:Q", axis=y_axis, scale=y_scale), alt.Y("q20:Q", axis=y_axis, scale=y_scale)
+    color, single = colour(data.labels), len(curves.points) == 1
+    outer_mark = base.mark_bar(size=18) if single else base.mark_area()
+    inner_mark = base.mark_bar(size=18) if single else base.mark_area()
+    layers = [
+        outer_mark.encode(y=low, y2="q99:Q", color=color, fillOpacity=alt.value(0.25), tooltip=_tooltip()),
+        inner_mark.encode(y=inner, y2="q80:Q", color=color, fillOpacity=alt.value(0.65), tooltip=_tooltip()),
+    ]
+    if not single:
+        rule = base.transform_filter(f"datum.epoch == {curves.narrowest}")
+        layers.append(rule.mark_rule(strokeDash=[3, 2], strokeWidth=1, strokeOpacity=0.8))
+    width = (WIDTH - 72 - 10 * (columns - 1)) // columns
+    title = alt.TitleParams(curves.condition, limit=width, anchor="start", frame="group")
+    return alt.layer(*layers).properties(width=min(width, 300), height=100, title=title)
+
+
+def _domain(data: QuantilesData) -> list[float]:
+    points = [point for curves in data.curves for point in curves.points]
+    low, high = min(point.q01 for point in points), max(point.q99 for point in points)
+    pad = 0.05 * (high - low) or 1.0
+    return [float(f"{low - pad:.4g}"), float(f"{high + pad:.4g}")]
+
+
+def _epochs(data: QuantilesData) -> list[float]:
+    epochs = [point.epoch for curves in data.curves for point in curves.points]
+    low, high = min(epochs), max(epochs)
+    return [low, high] if high > low else [low - 1, high + 1]
+
+
+def _rows(data: QuantilesData) -> list[dict[str, Any]]:
+    rows = []
+    for curves in data.curves:
+        kept = {point.epoch for point in thinned(curves.points, 2)} | {curves.narrowest}
+        rows += [
+            {"condition": curves.condition, "epoch": point.epoch}
+            | {name: float(f"{getattr(point, name):.4g}") for name in QUANTILES}
+            for point in curves.points
+            if point.epoch in kept
+        ]
+    return rows
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    names = {"q01": "1 % quantile", "q20": "20 %", "q80": "80 %", "q99": "99 %"}
+    fields = [alt.Tooltip("condition:N", title="Condition"), alt.Tooltip("epoch:Q", title="Epoch")]
+    return fields + [alt.Tooltip(f"{name}:Q", title=title, format=".4g") for name, title in names.items()]

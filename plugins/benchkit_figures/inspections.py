@@ -1,0 +1,91 @@
+"""What a figure took from finished models: the arrays of each condition's first repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchkit import NothingToDraw, PluginError
+from benchkit.plan import Condition
+from benchkit.results import StudyResults
+from benchkit_figures.metrics import done_repeats, lower_is_better, t_interval, value_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """A condition's arrays from its repeat 0, with the uint8 originals (N, H, W, C) and labels (N,) among them."""
+
+    condition: str
+    arrays: Mapping[str, np.ndarray]
+
+
+def inspections(results: StudyResults, figure: str) -> tuple[tuple[Inspection, ...], tuple[str, ...]]:
+    """Return the inspections of all conditions in report order, and the labels of conditions that have none.
+
+    A model in which there was nothing to find (it left no array beside the images) counts as having none. Raise
+    `NothingToDraw` when no condition has one.
+    """
+    found, without = [], []
+    for condition in results.conditions:
+        arrays = _arrays(results, condition, figure)
+        if arrays is not None:
+            found.append(Inspection(condition=condition.label, arrays=arrays))
+        elif condition.kind != "search":
+            without.append(condition.label)
+    if not found:
+        raise NothingToDraw(
+            f"repeat 0 of no condition has finished with feature maps to show: {figure} needs a network with "
+            "convolutions, and its name in report.figures before the sweep"
+        )
+    return tuple(found), tuple(without)
+
+
+def _arrays(results: StudyResults, condition: Condition, figure: str) -> Mapping[str, np.ndarray] | None:
+    first = next((trial for trial in done_repeats(results, condition) if trial.index == 0), None)
+    if first is None:
+        return None
+    try:
+        arrays = first.inspected(figure)
+    except FileNotFoundError:
+        return None
+    return arrays if arrays.keys() - {"images", "labels"} and len(arrays.get("images", ())) else None
+
+
+def of_same_images(found: Sequence[Inspection]) -> tuple[tuple[Inspection, ...], tuple[str, ...]]:
+    """Return the inspections of the first one's images, and the labels of those that saw others."""
+    images = found[0].arrays["images"]
+    same = [np.array_equal(one.arrays["images"], images) for one in found]
+    kept = tuple(one for one, equal in zip(found, same, strict=True) if equal)
+    return kept, tuple(one.condition for one, equal in zip(found, same, strict=True) if not equal)
+
+
+def chosen(
+    results: StudyResults, found: Sequence[Inspection], wanted: Sequence[str], most: int, figure: str
+) -> tuple[Inspection, ...]:
+    """Return the conditions `wanted` by label; without any, the `most` with the best mean of the study's metric.
+
+    They keep the report's order. Raise `PluginError` for labels that have no inspection.
+    """
+    labels = [one.condition for one in found]
+    unknown = [label for label in wanted if label not in labels]
+    if unknown:
+        raise PluginError(
+            f"the figure {figure} was asked for conditions that it has nothing of",
+            problems=[f"{label!r}: expected one of {', '.join(labels)}" for label in unknown],
+        )
+    kept = set(wanted) if wanted else set(ranked(results, labels)[:most])
+    return tuple(one for one in found if one.condition in kept)
+
+
+def ranked(results: StudyResults, labels: Sequence[str]) -> list[str]:
+    """Return condition labels, best mean of the study's metric first; those without one keep their order at the end."""
+    metric = results.study.report.metric
+    sign = 1 if lower_is_better(metric) else -1
+    means: dict[str, float] = {}
+    for condition in results.conditions:
+        values = [value for t in done_repeats(results, condition) if (value := value_of(t, metric)) is not None]
+        if values:
+            means[condition.label] = sign * t_interval(values).mean
+    return sorted(labels, key=lambda label: means.get(label, float("inf")))

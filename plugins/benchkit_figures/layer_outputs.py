@@ -1,0 +1,179 @@
+"""What flows between a model's layers: found with hooks that are taken off again, whatever the model is called inside.
+
+Nothing here changes the model: no parameter, buffer, gradient or training mode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+NONLINEAR = frozenset(
+    "celu elu gelu hardswish hardtanh leaky_relu mish prelu relu relu6 relu_ rrelu selu silu softplus tanh".split()
+)
+"""Functions whose results are feature maps after the nonlinearity; gates such as the sigmoid are none."""
+
+NOT_A_NORM = ("activation", "container", "conv", "dropout", "flatten", "linear", "padding", "pooling")
+"""Modules of torch.nn, by the last word of their file, that may follow a convolution without normalising it."""
+
+Visit = Callable[[str, torch.Tensor], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """The mean and variance over all elements of what a layer passes on, after its norm where it has one."""
+
+    layer: str
+    mean: float
+    variance: float
+
+
+@contextlib.contextmanager
+def hooked(model: nn.Module, hook: Callable[[str, nn.Module, Any, Any], None]) -> Iterator[None]:
+    """Call `hook(name, module, inputs, output)` after every module's forward, in the order in which they end."""
+
+    def bound(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, inputs, output: hook(name, module, inputs, output)
+
+    handles = [module.register_forward_hook(bound(name)) for name, module in model.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Return whether a module is a convolution over height and width: its weight has four dimensions."""
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, torch.Tensor) and weight.ndim == 4
+
+
+def has_maps(output: Any) -> bool:
+    """Return whether a module's output is feature maps (N, C, H, W) of more than one pixel."""
+    return isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1
+
+
+def classifier_input(model: nn.Module, images: torch.Tensor) -> torch.Tensor | None:
+    """Return the features (N, F) before the classifier, float32; None for a model without a linear classifier.
+
+    The classifier is what the model's `get_classifier()` returns (timm), else the linear layer that runs last.
+    """
+    get = getattr(model, "get_classifier", None)
+    named = get() if callable(get) else None
+    found: list[torch.Tensor] = []
+
+    def keep(_: str, module: nn.Module, inputs: Any, __: Any) -> None:
+        wanted = module is named if isinstance(named, nn.Module) else isinstance(module, nn.Linear)
+        if wanted and inputs and isinstance(inputs[0], torch.Tensor):
+            found.append(inputs[0])
+
+    with torch.no_grad(), hooked(model, keep):
+        model(images)
+    return found[-1].detach().float().flatten(1) if found else None
+
+
+def last_maps(model: nn.Module, images: torch.Tensor) -> str | None:
+    """Return the name of the module that ends with the last feature maps before pooling or flattening.
+
+    For residual networks that is the last stage, after its nonlinearity. None for models without a convolution, for
+    those that turn maps into tokens, and for those that keep channels last (timm's `output_fmt`).
+    """
+    found: list[str] = []
+    state = {"convolved": False}
+
+    def keep(name: str, module: nn.Module, _: Any, output: Any) -> None:
+        state["convolved"] |= is_convolution(module)
+        if isinstance(output, torch.Tensor) and output.ndim == 3:
+            found.clear()
+        elif name and state["convolved"] and has_maps(output):
+            found.append(name)
+
+    with torch.no_grad(), hooked(model, keep):
+        model(images)
+    channels_first = str(getattr(model, "output_fmt", "NCHW")) in ("NCHW", "Format.NCHW")
+    return found[-1] if found and channels_first else None
+
+
+@contextlib.contextmanager
+def after_nonlinearities(model: nn.Module, visit: Visit) -> Iterator[None]:
+    """Call `visit(name, maps)` for feature maps (N, C, H, W) as they leave a nonlinearity, module or function.
+
+    `name` is the innermost module that computes it.
+    """
+    inside: list[str] = []
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda _, __, name=name: inside.append(name)))  # type: ignore[misc]
+        handles.append(module.register_forward_hook(lambda _, __, ___: _left(inside), always_call=True))
+    try:
+        with _Nonlinearities(lambda maps: visit(inside[-1] if inside else "", maps)):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _left(inside: list[str]) -> None:
+    inside.pop()
+
+
+class _Nonlinearities(TorchFunctionMode):
+    """While active, hands every result of a nonlinearity to `visit`."""
+
+    def __init__(self, visit: Callable[[torch.Tensor], None]) -> None:
+        super().__init__()
+        self.visit = visit
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") in NONLINEAR and has_maps(result):
+            self.visit(result)
+        return result
+
+
+def moments(model: nn.Module, images: torch.Tensor) -> tuple[Moments, ...]:
+    """Return mean and variance after every convolution and hidden linear layer, in the order in which they run.
+
+    They are taken from the output of the norm that follows the layer, or from the layer itself where none does (or
+    where the nonlinearity stands between). The classifier, the last linear layer, is left out.
+    """
+    found: list[Moments] = []
+    linear: list[int] = []
+    # The outputs are held so that no other tensor gets their memory; a norm follows within a few layers.
+    waiting: deque[tuple[int, torch.Tensor]] = deque(maxlen=4)
+
+    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            return
+        if is_convolution(module) or isinstance(module, nn.Linear):
+            linear.extend([len(found)] if isinstance(module, nn.Linear) else [])
+            waiting.append((len(found), output))
+            found.append(_moments(name, output))
+        elif _may_normalise(module) and inputs and isinstance(inputs[0], torch.Tensor):
+            for entry in [one for one in waiting if one[1].data_ptr() == inputs[0].data_ptr()]:
+                found[entry[0]] = _moments(found[entry[0]].layer, output)
+                waiting.remove(entry)
+
+    with torch.no_grad(), hooked(model, keep):
+        model(images)
+    last = linear[-1] if linear else None
+    return tuple(one for place, one in enumerate(found) if place != last)
+
+
+def _moments(layer: str, output: torch.Tensor) -> Moments:
+    values = output.detach().float()
+    return Moments(layer=layer, mean=float(values.mean()), variance=float(values.var(correction=0)))
+
+
+def _may_normalise(module: nn.Module) -> bool:
+    if "norm" in type(module).__name__.lower():
+        return True
+    return not any(type(part).__module__.rpartition(".")[2].rstrip("s") in NOT_A_NORM for part in module.modules())

@@ -1,0 +1,85 @@
+"""Small pictures for image grids: enlarged without smoothing, with heat over them or maps beside each other."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+SIDE = 96
+"""About how many pixels a thumbnail is wide; small images are enlarged by whole factors."""
+
+HEAT = ((13, 8, 60), (92, 1, 166), (178, 42, 143), (225, 100, 98), (252, 166, 54), (240, 249, 33))
+"""From little to much: dark blue over red to yellow, with rising lightness (after the colour map plasma)."""
+
+INK, PAPER = (31, 35, 40), (255, 255, 255)
+STRIP = 15
+
+
+def rgb(image: np.ndarray) -> np.ndarray:
+    """Return an image uint8 (H, W, C), C = 1 or 3, as (H, W, 3); of other channel counts, the first."""
+    return image if image.shape[2] == 3 else np.repeat(image[:, :, :1], 3, axis=2)
+
+
+def enlarged(image: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Return (H, W, ...) with every pixel repeated until it is about `side` wide; larger ones are sampled down."""
+    longest = max(image.shape[:2])
+    if longest > side:
+        places = [np.arange(n) * longest // side for n in (side * image.shape[0] // longest, side)]
+        rows, columns = (place[place < n] for place, n in zip(places, image.shape[:2], strict=True))
+        return np.asarray(image[rows][:, columns])
+    times = max(1, side // longest)
+    return np.repeat(np.repeat(image, times, axis=0), times, axis=1)
+
+
+def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, C) in grey with heat, uint8 (h, w), over it: the more, the less the image shows through."""
+    large = enlarged(rgb(image)).astype(np.float64)
+    smooth = Image.fromarray(heat).resize((large.shape[1], large.shape[0]), Image.Resampling.BILINEAR)
+    share = np.asarray(smooth, dtype=np.float64)[:, :, None] / 255
+    grey = large.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    strength = 0.25 + 0.4 * share
+    return np.asarray(np.round((1 - strength) * grey + strength * coloured(share[:, :, 0])), dtype=np.uint8)
+
+
+def coloured(share: np.ndarray) -> np.ndarray:
+    """Return the colour (..., 3), float64 in 0..255, of shares in [0, 1]."""
+    steps, ends = np.asarray(HEAT, dtype=np.float64), np.linspace(0, 1, len(HEAT))
+    return np.stack([np.interp(share, ends, steps[:, channel]) for channel in range(3)], axis=-1)
+
+
+def mosaic(maps: np.ndarray, columns: int = 4, gap: int = 1) -> np.ndarray:
+    """Return maps uint8 (F, h, w) beside and below each other in heat colours, (H, W, 3), white between them."""
+    count, height, width = maps.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    for place, one in enumerate(maps):
+        top, left = (place // columns) * (height + gap), (place % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = np.round(coloured(one / 255.0))
+    return sheet
+
+
+def with_words(image: np.ndarray, words: str) -> np.ndarray:
+    """Return an image (H, W, 3) above a white strip with a word or two."""
+    picture = Image.new("RGB", (image.shape[1], image.shape[0] + STRIP), PAPER)
+    picture.paste(Image.fromarray(image), (0, 0))
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(11)
+    middle = (image.shape[1] - draw.textlength(words, font=font)) / 2
+    draw.text((middle, image.shape[0] + 1), words, fill=INK, font=font)
+    return np.asarray(picture)
+
+
+def jpeg(image: np.ndarray, quality: int = 82) -> bytes:
+    """Return (H, W, 3) as JPEG."""
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=quality, optimize=True, subsampling=0)
+    return out.getvalue()
+
+
+def png(image: np.ndarray) -> bytes:
+    """Return (H, W, 3) as PNG in at most 256 colours."""
+    out = io.BytesIO()
+    Image.fromarray(image).quantize(256).save(out, "PNG", optimize=True)
+    return out.getvalue()

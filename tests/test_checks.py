@@ -1,0 +1,102 @@
+"""What is wrong with the plugins and options of a plan, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch  # noqa: F401 - plugins are then described in this process, which saves starting another
+from tiny_study import study_of
+
+from benchkit.checks import check_plan
+from benchkit.errors import StudyError
+from benchkit.plan import make_plan
+from benchkit.registry import Registry
+
+PLUGIN = """
+from dataclasses import dataclass
+from benchkit import Range, card
+
+@card(title="T", summary="s", ranges={"rate": Range(low=0.0, high=0.9)}, choices={"kind": ("a", "b")})
+@dataclass(frozen=True)
+class Tame:
+    rate: float = 0.5
+    count: int = 1
+    kind: str = "a"
+
+PLUGINS = {"benchkit.regularizers": {"tame": Tame}}
+"""
+TAME = '[[regularizers]]\nname = "tame"\n'
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    return Registry.installed([tmp_path / "mine.py"])
+
+
+def problems(registry: Registry, *parts: str) -> str:
+    plan = make_plan(study_of(*parts))
+    with pytest.raises(StudyError) as caught:
+        check_plan(plan, registry)
+    return "\n".join(caught.value.problems)
+
+
+def space(path: str, values: str) -> str:
+    return f'[search]\ntrials = 2\nspace."{path}" = {values}\n'
+
+
+def test_a_good_plan_passes(registry: Registry) -> None:
+    search = space("regularizers.tame.rate", "{ low = 0.0, high = 0.9 }")
+    check_plan(make_plan(study_of(TAME, '[factors]\n"regularizers.tame.kind" = ["a", "b"]\n', search)), registry)
+
+
+def test_all_unknown_plugins_and_options_are_told_at_once(registry: Registry) -> None:
+    told = problems(
+        registry,
+        '[[regularizers]]\nname = "tame"\nrat = 1.0\ncount = "x"\n[[regularizers]]\nname = "tam"\n',
+        '[factors]\n"model.norm" = ["bm", { name = "gn", grups = 3 }]\n[report]\nfigures = ["no-such-figure"]\n',
+    )
+    assert "regularizers.tame.rat is not an option (did you mean 'rate'?); options: rate, count, kind" in told
+    assert "regularizers.tame.count = 'x' is a str; expected int" in told
+    assert "regularizers.tam: there is no regularizer 'tam' (did you mean 'tame'?)" in told
+    assert "model.norm: there is no norm 'bm'" in told
+    assert "model.norm.grups is not an option (did you mean 'groups'?)" in told
+    assert "report.figures.no-such-figure: there is no figure 'no-such-figure'" in told
+
+
+def test_levels_are_held_to_the_cards_range(registry: Registry) -> None:
+    told = problems(registry, TAME, '[factors]\n"regularizers.tame.rate" = [0.1, 0.95]\n')
+    assert told == "regularizers.tame.rate = 0.95 is out of range; expected float in 0..0.9"
+
+
+def test_searched_ranges_are_held_to_the_cards_range(registry: Registry) -> None:
+    told = problems(registry, TAME, space("regularizers.tame.rate", "{ low = 0.1, high = 1.5 }"))
+    assert told == (
+        "search.space.regularizers.tame.rate: regularizers.tame.rate = 1.5 is out of range; expected float in 0..0.9"
+    )
+
+
+def test_every_searched_choice_is_checked(registry: Registry) -> None:
+    told = problems(registry, TAME, space("regularizers.tame.kind", '["a", "c"]'))
+    assert "search.space.regularizers.tame.kind: regularizers.tame.kind = 'c' is not allowed" in told
+    told = problems(registry, space("model.norm", '["bn", "no-norm"]'))
+    assert "search.space.model.norm: model.norm: there is no norm 'no-norm'" in told
+    told = problems(registry, TAME, space("regularizers.tame.rte", "[0.1, 0.2]"))
+    assert "search.space.regularizers.tame.rte: regularizers.tame.rte is not an option (did you mean 'rate'?)" in told
+
+
+def test_whole_ends_of_a_float_options_range_are_told(registry: Registry) -> None:
+    told = problems(registry, TAME, space("regularizers.tame.rate", "{ low = 0, high = 1 }"))
+    assert "the option is a float: write low = 0.0, high = 1.0" in told
+    check_plan(make_plan(study_of(TAME, space("regularizers.tame.count", "{ low = 1, high = 3 }"))), registry)
+
+
+def test_a_broken_plugin_is_fatal_only_where_a_study_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "bad.py").write_text('import no_such_module\nPLUGINS = {"benchkit.regularizers": {"bad": bad}}\n')
+    registry = Registry.installed([tmp_path / "bad.py"])
+    check_plan(make_plan(study_of()), registry)
+    told = problems(registry, '[[regularizers]]\nname = "bad"\n')
+    assert told.startswith("regularizers.bad: plugin 'bad' is broken:") and "no_such_module" in told

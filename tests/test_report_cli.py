@@ -1,0 +1,86 @@
+"""`benchkit report`: which files it writes, what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic_results import complete, empty
+
+import benchkit.ledger
+import benchkit.report.write as write_module
+from benchkit.cli import main
+from benchkit.report.figures import Gallery
+from benchkit.report.pdf import PangoMissing
+from benchkit.results import StudyResults
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Path, str | None, str | None]]:
+    """Answer every reading of the ledger with a small study, and remember what was asked."""
+    found: list[tuple[Path, str | None, str | None]] = []
+    results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
+
+    def read(workspace: Path, study: str | None = None, storage: str | None = None) -> StudyResults:
+        found.append((workspace, study, storage))
+        return results
+
+    monkeypatch.setattr(benchkit.ledger, "read_results", read)
+    return found
+
+
+def test_it_writes_html_alone(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["report", "--format", "html", "--out", str(out), "-w", str(tmp_path)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["synthetic-norms", "synthetic-norms.html"]
+    assert asked == [(tmp_path, None, None)]
+    printed = capsys.readouterr().out.split()
+    assert printed == [str(out / "synthetic-norms.html"), str(out / "synthetic-norms")]
+    names = sorted(path.name for path in (out / "synthetic-norms").iterdir())
+    assert names == ["figures", "results.json", "settings.toml", "study.toml", "tables"]
+
+
+def test_a_study_is_named_as_file_or_by_name(asked: list[tuple[Path, str | None, str | None]], tmp_path: Path) -> None:
+    assert main(["report", "a/first.toml", "second", "-f", "html", "-o", str(tmp_path)]) == 0
+    assert [study for _, study, _ in asked] == ["first", "second"]
+
+
+def test_without_pango_html_is_there_and_the_exit_code_says_so(
+    asked: list[tuple[Path, str | None, str | None]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(*_: object, **__: object) -> bytes:
+        raise PangoMissing("the PDF needs Pango", hint="apt install libpango-1.0-0")
+
+    monkeypatch.setattr(write_module, "render_pdf", missing)
+    assert main(["report", "--out", str(tmp_path / "out")]) == 2
+    assert (tmp_path / "out" / "synthetic-norms.html").exists()
+    assert not (tmp_path / "out" / "synthetic-norms.pdf").exists()
+    assert "apt install libpango-1.0-0" in capsys.readouterr().err
+    assert asked
+
+
+def test_a_broken_figure_is_told(
+    asked: list[tuple[Path, str | None, str | None]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: Gallery, *_: object) -> object:
+        raise ZeroDivisionError("nothing to divide")
+
+    monkeypatch.setattr(Gallery, "_drawn", fail)
+    assert main(["report", "--format", "html", "--out", str(tmp_path)]) == 1
+    assert "ZeroDivisionError: nothing to divide" in capsys.readouterr().err
+    assert "ZeroDivisionError" in (tmp_path / "synthetic-norms.html").read_text()
+    assert asked
+
+
+def test_a_report_that_is_made_again_replaces_the_old_one(tmp_path: Path) -> None:
+    for _ in range(2):
+        write_module.write_report(empty(), tmp_path, pdf=False)
+    assert not [path for path in tmp_path.rglob(".*")]

@@ -1,0 +1,80 @@
+"""The contract between context and templates: every field documented, and templates that use only those fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+import jinja2
+import pytest
+from jinja2 import nodes
+
+from benchkit.report import context, html, tables
+from benchkit.report.context import Block, Paragraph, ReportContext, Section
+from benchkit.report.html import Page, embedded, environment
+
+CLASSES = [
+    found
+    for module in (context, tables, html)
+    for found in vars(module).values()
+    if dataclasses.is_dataclass(found) and isinstance(found, type) and found.__module__ == module.__name__
+]
+NAMES = sorted(environment().loader.list_templates())  # type: ignore[union-attr]
+TEMPLATES = [name for name in NAMES if name.endswith(".j2")]
+
+
+@pytest.mark.parametrize("found", CLASSES, ids=lambda found: found.__name__)
+def test_every_field_has_a_help_text(found: type) -> None:
+    for field in dataclasses.fields(found):
+        assert field.metadata.get("help"), f"{found.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize("found", CLASSES, ids=lambda found: found.__name__)
+def test_the_context_is_frozen(found: type) -> None:
+    assert found.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert "__slots__" in vars(found)
+
+
+def test_templates_use_only_documented_names() -> None:
+    known = {field.name for found in CLASSES for field in dataclasses.fields(found)}
+    known |= {name for found in CLASSES for name, value in vars(found).items() if isinstance(value, property)}
+    macros = {"draw", "lists", "index0"}
+    for name in TEMPLATES:
+        source = environment().loader.get_source(environment(), name)[0]  # type: ignore[union-attr]
+        used = {node.attr for node in environment().parse(source).find_all(nodes.Getattr)}
+        assert used <= known | macros, f"{name}: {sorted(used - known - macros)}"
+
+
+def test_templates_escape_and_refuse_unknown_names() -> None:
+    assert environment().autoescape is True
+    assert environment().undefined is jinja2.StrictUndefined
+    for name in TEMPLATES:
+        source = environment().loader.get_source(environment(), name)[0]  # type: ignore[union-attr]
+        used = {node.name for node in environment().parse(source).find_all(nodes.Filter)}
+        assert used <= {"length", "lower", "tojson", "embedded"}, name
+
+
+def test_every_kind_of_block_is_drawn() -> None:
+    source = environment().loader.get_source(environment(), "blocks.html.j2")[0]  # type: ignore[union-attr]
+    drawn = {node.value for node in environment().parse(source).find_all(nodes.Const) if isinstance(node.value, str)}
+    for block in typing.get_args(Block):
+        (kind,) = [field.default for field in dataclasses.fields(block) if field.name == "kind"]
+        assert kind in drawn
+
+
+def test_text_is_escaped_in_both_media() -> None:
+    report = ReportContext(
+        title="<b>&</b>", question='"><script>', description="", authors="", study_name="s", generator="g", dated="",
+        banners=(), answer=("{{ 7 * 7 }}",), facts=(),
+        sections=(Section(number=1, name="n", title="{% raw %}", blocks=(Paragraph(text="<img src=x>"),)),),
+    )  # fmt: skip
+    for text in (html.render_html(report), html.render_print(report)):
+        assert "<title>&lt;b&gt;&amp;&lt;/b&gt;</title>" in text
+        assert "{{ 7 * 7 }}" in text
+        assert "<img src=x>" not in text
+        assert "&#34;&gt;&lt;script&gt;" in text
+
+
+def test_embedded_json_cannot_end_its_element() -> None:
+    assert embedded('{"a": "</script><!--\u2028&"}') == '{"a": "\\u003c/script\\u003e\\u003c!--\\u2028\\u0026"}'
+    assert {field.name for field in dataclasses.fields(Page)} == {"medium", "policy", "style", "scripts"}

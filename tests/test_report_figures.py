@@ -1,0 +1,187 @@
+"""Figures in the report: plugins that draw, have nothing to draw, or fail; and the data behind them."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import altair
+import pytest
+from synthetic_results import complete
+
+from benchkit.errors import PluginError
+from benchkit.protocols import ImageGrid, NothingToDraw, card
+from benchkit.report.context import AbsentBlock, FigureBlock
+from benchkit.report.figure_data import data_tables
+from benchkit.report.figures import Gallery
+from benchkit.results import StudyResults
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    epoch: int
+    mean: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    condition: str
+    points: tuple[Point, ...]
+    values: tuple[float, ...]
+    at: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    title: str
+    curves: tuple[Curve, ...]
+
+
+CURVES = Curves(
+    title="=t",
+    curves=(
+        Curve(condition="bn", points=(Point(epoch=1, mean=(0.1, 0.2)),), values=(0.5, 0.6), at=(1, 2)),
+        Curve(condition="gn", points=(Point(epoch=1, mean=(0.3, 0.4)),), values=(0.7,), at=(1,)),
+    ),
+)
+
+
+@card(title="Two points", summary="Two points.")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoPoints:
+    size: int = 2
+
+    def data(self, results: StudyResults) -> Curves:
+        return CURVES
+
+    def draw(self, data: Curves) -> Any:
+        return altair.Chart(altair.Data(values=[{"x": 1, "y": 2}])).mark_point().encode(x="x:Q", y="y:Q")
+
+    def caption(self, data: Curves) -> str:
+        return "Two <points>."
+
+    def alt_text(self, data: Curves) -> str:
+        return "A point at 1 and 2."
+
+
+class Nothing(TwoPoints):
+    def data(self, results: StudyResults) -> Curves:
+        raise NothingToDraw("no repeat has a history")
+
+
+class Broken(TwoPoints):
+    def draw(self, data: Curves) -> Any:
+        raise ZeroDivisionError("division by zero")
+
+
+class Pictures(TwoPoints):
+    def draw(self, data: Curves) -> Any:
+        return ImageGrid(columns=("a", "b"), rows=(("row", (PNG, PNG)),))
+
+
+class NoPictures(TwoPoints):
+    def draw(self, data: Curves) -> Any:
+        return ImageGrid(columns=("a",), rows=(("row", (b"<svg onload=alert(1)>",)),))
+
+
+@dataclass
+class FewPlugins:
+    """Stands for a registry with these figures."""
+
+    figures: dict[str, object]
+
+    def load(self, kind: str, name: str) -> object:
+        if name not in self.figures:
+            raise PluginError(f"there is no figure {name!r}")
+        return self.figures[name]
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Gallery:
+    plugins = {"two-points": TwoPoints, "nothing": Nothing, "broken": Broken, "pictures": Pictures, "none": NoPictures}
+    results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
+    return Gallery(results=results, registry=FewPlugins(dict(plugins)))  # type: ignore[arg-type]
+
+
+def test_a_chart_becomes_a_spec_and_a_picture_for_print(gallery: Gallery) -> None:
+    block = gallery.block("two-points")
+    assert isinstance(block, FigureBlock)
+    assert json.loads(block.spec)["description"] == "A point at 1 and 2."
+    assert block.title == "Two points"
+    assert gallery.pictures[block.print_source].startswith(b"<svg")
+    assert gallery.problems == []
+
+
+def test_the_same_plugin_twice_gets_two_names(gallery: Gallery) -> None:
+    first, second = gallery.block("two-points"), gallery.block("two-points", {"size": 3})
+    assert isinstance(first, FigureBlock)
+    assert isinstance(second, FigureBlock)
+    assert (first.name, second.name) == ("two-points", "two-points-2")
+
+
+def test_without_print_no_picture_is_made(gallery: Gallery) -> None:
+    gallery.for_print = False
+    gallery.block("two-points")
+    assert gallery.pictures == {}
+
+
+def test_nothing_to_draw_is_said_and_is_no_problem(gallery: Gallery) -> None:
+    block = gallery.block("nothing")
+    assert block == AbsentBlock(title="Two points", reason="no repeat has a history", broken=False)
+    assert gallery.problems == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("broken", {}, "ZeroDivisionError: division by zero"),
+        ("unknown", {}, "there is no figure 'unknown'"),
+        ("two-points", {"colour": "red"}, "colour"),
+        ("none", {}, "neither PNG nor JPEG"),
+    ],
+)
+def test_a_figure_that_fails_is_told_and_costs_no_report(
+    gallery: Gallery, name: str, options: dict[str, Any], words: str
+) -> None:
+    block = gallery.block(name, options)
+    assert isinstance(block, AbsentBlock)
+    assert block.broken
+    assert words in block.reason
+    assert len(gallery.problems) == len(gallery.tracebacks) == 1
+
+
+def test_an_image_grid_carries_its_pictures(gallery: Gallery) -> None:
+    block = gallery.block("pictures")
+    assert isinstance(block, FigureBlock)
+    assert block.columns == ("a", "b")
+    (row,) = block.pictures
+    assert base64.b64decode(row.sources[0].partition(",")[2]) == PNG
+
+
+def test_records_series_and_fixed_tuples_become_tables() -> None:
+    tables = {name: list(csv.reader(io.StringIO(text))) for name, text in data_tables(CURVES)}
+    assert tables["curves.points"] == [
+        ["title", "condition", "epoch", "mean_1", "mean_2"],
+        ["'=t", "bn", "1", "0.1", "0.2"],
+        ["'=t", "gn", "1", "0.3", "0.4"],
+    ]
+    assert tables["curves.values"] == [
+        ["title", "condition", "values", "at"],
+        ["'=t", "bn", "0.5", "1"],
+        ["'=t", "bn", "0.6", "2"],
+        ["'=t", "gn", "0.7", "1"],
+    ]
+
+
+def test_a_plain_record_is_one_row() -> None:
+    ((name, text),) = data_tables(Point(epoch=3, mean=(0.123456789, 2.0)))
+    assert (name, text) == ("values", "epoch,mean_1,mean_2\r\n3,0.1234568,2.0\r\n")

@@ -1,0 +1,225 @@
+"""One report in all formats: the same numbers, no network, nothing unescaped, every kind of results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pypdf
+import pytest
+from synthetic_results import FACTORIES, HOSTILE, complete
+
+from benchkit.registry import Registry
+from benchkit.report.write import Written, write_report
+from benchkit.results import StudyResults
+
+
+@dataclass(frozen=True, repr=False)
+class Made:
+    """A report on disk, read back."""
+
+    results: StudyResults
+    written: Written
+    html: str
+    folder: Path
+
+    @property
+    def pdf(self) -> Path:
+        return self.folder / "synthetic-norms.pdf"
+
+    @property
+    def exported(self) -> dict:  # type: ignore[type-arg]
+        return json.loads((self.folder / "synthetic-norms" / "results.json").read_text())
+
+
+def make(results: StudyResults, folder: Path, *, pdf: bool = True) -> Made:
+    written = write_report(results, folder, registry=Registry.installed(), pdf=pdf)
+    return Made(results, written, (folder / "synthetic-norms.html").read_text(), folder)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("hostile")
+    return make(complete(folder / "trials", HOSTILE, repeats=2, epochs=4), folder)
+
+
+class Text(HTMLParser):
+    """The text that a reader of the page sees, and the names of its elements and attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self.elements: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.hidden = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        self.hidden += tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self.hidden:
+            self.parts.append(data)
+
+    @property
+    def plain(self) -> str:
+        return squeezed(" ".join(self.parts))
+
+
+def squeezed(text: str) -> str:
+    """Return text without blanks: line breaks and hyphenation points differ between formats."""
+    return re.sub(r"\s+", "", text)
+
+
+def pdf_text(path: Path) -> str:
+    return squeezed(" ".join(page.extract_text() for page in pypdf.PdfReader(path).pages))
+
+
+def test_all_formats_show_the_same_numbers(hostile: Made) -> None:
+    page, printed = Text(hostile.html).plain, pdf_text(hostile.pdf)
+    shown = 0
+    for table in hostile.exported["tables"]:
+        if table["name"] == "trials":
+            continue
+        for row in table["rows"]:
+            for cell in row.values():
+                for text in filter(None, (cell["text"], cell["detail"])):
+                    assert squeezed(text) in page, text
+                    if not set(text) & set("<>{}[]$=~^\\|"):
+                        assert squeezed(text) in printed, text
+                        shown += 1
+    assert shown > 150
+    for sentence in hostile.exported["answer"]:
+        assert squeezed(sentence) in page
+        assert squeezed(sentence) in printed
+
+
+def test_csv_and_json_agree_to_full_precision(hostile: Made) -> None:
+    (ranking,) = [table for table in hostile.exported["tables"] if table["name"] == "ranking"]
+    path = hostile.folder / "synthetic-norms" / "tables" / "01-ranking.csv"
+    rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+    estimates = {row["label"]: row["estimate"] for row in hostile.exported["numbers"]["ranking"]["rows"]}
+    for row, exported in zip(rows, ranking["rows"], strict=True):
+        found = estimates[exported["condition"]["value"]]
+        assert float(row["mean"]) == exported["mean"]["value"] == found["mean"]
+        assert float(row["mean_low"]) == found["low"]
+        assert exported["mean"]["text"] == f"{100 * found['mean']:.2f}"
+
+
+def test_the_page_needs_no_network(hostile: Made) -> None:
+    page = Text(hostile.html)
+    assert not {"link", "iframe", "object", "embed", "base", "img"} & set(page.elements)
+    sources = [value for name, value in page.attributes if name in ("src", "srcset", "poster", "data", "action")]
+    assert sources == []
+    addresses = [value for name, value in page.attributes if name == "href" and not value.startswith("#")]
+    assert all(address.startswith(("https://", "http://")) for address in addresses)  # references to be clicked only
+    style = "".join(re.findall(r"<style>(.*?)</style>", hostile.html, re.DOTALL))
+    assert re.findall(r"url\((?!\"data:)", style) == []
+    assert "@import" not in style
+    assert any(value.startswith("default-src 'none'") for _, value in page.attributes)
+
+
+def test_only_the_reports_own_scripts_may_run(hostile: Made) -> None:
+    import base64
+    import hashlib
+
+    scripts = re.findall(r'<script type="module">(.*?)</script>', hostile.html, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts]
+    (policy,) = [value for _, value in Text(hostile.html).attributes if value.startswith("default-src")]
+    assert re.findall(r"'sha256-([^']+)'", policy) == digests
+    assert len(scripts) == 2
+    assert "unsafe-eval" not in policy
+
+
+def test_hostile_names_stay_text(hostile: Made) -> None:
+    page = Text(hostile.html)
+    kinds = [value for name, value in page.attributes if (name == "type" and "/" in value) or value == "module"]
+    assert set(kinds) <= {"module", "application/json"}
+    assert page.elements.count("script") == sum(kind in ("module", "application/json") for kind in kinds)
+    assert "<script>alert(1)" not in hostile.html
+    assert squeezed("{{7*7}}") in page.plain
+    assert "=SUM(A1)" in page.plain
+    tex = (hostile.folder / "synthetic-norms" / "tables" / "01-ranking.tex").read_text()
+    assert r"50\% \& \$x\_1\textasciicircum{}2\$" in tex
+    assert squeezed("<script>alert(1)</script>") in pdf_text(hostile.pdf)
+
+
+def test_embedded_data_can_be_read_back(hostile: Made) -> None:
+    blocks = re.findall(r'<script type="application/json" class="(\w+)">(.*?)</script>', hostile.html, re.DOTALL)
+    assert {kind for kind, _ in blocks} == {"payload", "spec"}
+    for kind, text in blocks:
+        content = json.loads(text)
+        assert content
+        if kind == "spec":
+            assert "$schema" not in content
+            assert "http" not in text
+
+
+def test_the_pdf_is_a_document(hostile: Made) -> None:
+    reader = pypdf.PdfReader(hostile.pdf)
+    root = reader.trailer["/Root"]
+    assert root["/MarkInfo"]["/Marked"]
+    assert root["/Lang"] == "en"
+    assert reader.metadata is not None
+    assert reader.metadata.title == hostile.results.study.title
+    titles = [item.title for item in reader.outline if not isinstance(item, list)]
+    assert titles[0] == hostile.results.study.title
+    last = len(reader.pages)
+    assert f"Page{last}of{last}" in squeezed(reader.pages[-1].extract_text())
+    assert "Page1of" not in squeezed(reader.pages[0].extract_text())
+    assert {"results.json", "study.toml"} <= set(reader.attachments)
+    assert any(name.startswith("tables-01-ranking") for name in reader.attachments)
+    assert json.loads(reader.attachments["results.json"][0]) == hostile.exported
+
+
+def test_contents_name_the_pages_where_sections_start(hostile: Made) -> None:
+    reader = pypdf.PdfReader(hostile.pdf)
+    contents = squeezed(reader.pages[1].extract_text())
+    for number, title in enumerate(("Findings", "Results", "Training"), 1):
+        found = re.search(rf"{number}{title}[. ]*?\.+(\d+?)(?=\d?{number + 1}[A-Z])", contents)
+        assert found, title
+        assert squeezed(f"{number} {title}") in squeezed(reader.pages[int(found[1]) - 1].extract_text())
+
+
+def test_the_pdf_embeds_only_the_shipped_fonts(hostile: Made) -> None:
+    fonts = set()
+    for page in pypdf.PdfReader(hostile.pdf).pages:
+        for font in page.get("/Resources", {}).get("/Font", {}).values():
+            fonts.add(str(font.get_object()["/BaseFont"]).rpartition("+")[2])
+    assert fonts
+    assert all(name.startswith(("Inter", "JetBrains")) for name in fonts), fonts
+
+
+@pytest.mark.parametrize("kind", sorted(FACTORIES))
+def test_every_kind_of_results_becomes_a_page(kind: str, tmp_path: Path) -> None:
+    made = make(FACTORIES[kind](tmp_path / "trials"), tmp_path, pdf=False)
+    assert made.written.problems == ()
+    page = Text(made.html).plain
+    for banner in made.exported["banners"]:
+        assert squeezed(banner["text"]) in page
+    assert ("Notcomplete" in page) == (kind in ("empty", "unfinished"))
+
+
+def test_an_empty_study_prints(tmp_path: Path) -> None:
+    made = make(FACTORIES["empty"](tmp_path), tmp_path)
+    text = pdf_text(made.pdf)
+    assert "Thereisnoansweryet" in text
+    assert "0of12plannedtrialsaredone" in text
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+    results = complete(tmp_path / "trials", ("bn", "gn"), repeats=2, epochs=3)
+    first, second = (make(results, tmp_path / name) for name in ("one", "two"))
+    assert first.html == second.html
+    assert first.exported == second.exported
+    assert first.pdf.read_bytes() == second.pdf.read_bytes()

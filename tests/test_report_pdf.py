@@ -1,0 +1,121 @@
+"""The PDF's child process: what it refuses, what makes it fail, and how it ends when it takes too long."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pypdf
+import pytest
+
+from benchkit.errors import ReportError
+from benchkit.report import pdf as pdf_module
+from benchkit.report.html import font_files
+from benchkit.report.pdf import Attached, Limits, PangoMissing, render_pdf
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9" fill="#0072B2"/></svg>'
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """A web server on this machine that remembers what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=found.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{found.server_port}", asked
+    found.shutdown()
+    thread.join()
+    found.server_close()
+
+
+def page(body: str, head: str = "") -> str:
+    return f'<!DOCTYPE html><html lang="en"><head><title>t</title>{head}</head><body>{body}</body></html>'
+
+
+def test_a_page_with_a_picture_and_an_attachment() -> None:
+    content = render_pdf(
+        page('<h1>Words</h1><img src="fig:a.svg" alt="a square">'),
+        {"fig:a.svg": SVG},
+        [Attached(name="results.json", description="numbers", content=b"{}")],
+    )
+    reader = pypdf.PdfReader(io.BytesIO(content))
+    assert "Words" in reader.pages[0].extract_text()
+    assert reader.attachments["results.json"] == [b"{}"]
+    assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("", '<img src="{base}/a.png" alt="x">'),
+        ('<link rel="stylesheet" href="{base}/a.css">', "x"),
+        ('<link rel="attachment" href="{base}/a.txt">', "x"),
+        ("<style>@import url({base}/a.css);</style>", "x"),
+        ("<style>@font-face {{ font-family: F; src: url({base}/a.ttf) }} body {{ font-family: F }}</style>", "x"),
+        ("<style>body {{ background: url({base}/a.png) }}</style>", "x"),
+        ("", '<object data="{base}/a.svg"></object>'),
+        ("", '<img src="file:///etc/passwd" alt="x">'),
+        ('<link rel="attachment" href="file:///etc/passwd">', "x"),
+    ],
+)
+def test_nothing_outside_the_report_is_fetched(head: str, body: str, server: tuple[str, list[str]]) -> None:
+    base, asked = server
+    with pytest.raises(ReportError):
+        render_pdf(page(body.format(base=base), head.format(base=base)), {})
+    assert asked == []
+
+
+def test_a_picture_inside_a_picture_is_not_fetched(server: tuple[str, list[str]]) -> None:
+    base, asked = server
+    nested = SVG.replace(b"<rect", f'<image href="{base}/a.png" width="9" height="9"/><rect'.encode())
+    with pytest.raises(ReportError, match="would lack something"):
+        render_pdf(page('<img src="fig:a.svg" alt="x">'), {"fig:a.svg": nested})
+    assert asked == []
+
+
+def test_a_picture_that_is_none_is_told() -> None:
+    with pytest.raises(ReportError):
+        render_pdf(page('<img src="fig:a.svg" alt="x">'), {"fig:a.svg": b"<svg"})
+
+
+def test_the_child_is_ended_after_its_time() -> None:
+    with pytest.raises(ReportError, match=r"longer than 0\.01 s"):
+        render_pdf(page("x"), {}, limits=Limits(seconds=0.01))
+
+
+def test_the_child_has_a_memory_limit() -> None:
+    rows = "".join(f"<p>{n}</p>" for n in range(3000))
+    with pytest.raises(ReportError):
+        render_pdf(page(rows), {}, limits=Limits(memory_mib=60))
+
+
+def test_without_pango_the_message_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = subprocess.CompletedProcess([], 3, stdout='{"missing": "cannot load library libpango-1.0-0"}', stderr="")
+    monkeypatch.setattr(pdf_module, "_run", lambda job, seconds: told)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    with pytest.raises(PangoMissing) as caught:
+        render_pdf(page("x"), {})
+    assert "apt install libpango-1.0-0" in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_the_shipped_fonts_are_there_with_their_licence() -> None:
+    from benchkit.report.html import template_folder
+
+    assert {Path(address).suffix for address in font_files()} == {".ttf"}
+    assert "SIL OPEN FONT LICENSE" in (template_folder() / "fonts" / "OFL.txt").read_text()

@@ -1,0 +1,117 @@
+"""Tables: the same cells as CSV, Markdown and LaTeX, with names that would like to be code."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from benchkit.analysis import estimate
+from benchkit.analysis.wording import bare, difference, duration, engineering, listing, measured, number, p_value
+from benchkit.report.tables import Cell, Column, Table, estimate_cell, label, latex, number_cell, to_csv, to_latex
+from benchkit.report.tables import to_markdown as markdown
+
+TABLE = Table(
+    columns=(
+        Column(key="condition", heading="Condition", align="left"),
+        Column(key="accuracy", heading="test accuracy", unit="%", parts=("low", "high", "n")),
+    ),
+    rows=(
+        (label("=cmd|x"), estimate_cell("test.accuracy", estimate([0.7, 0.72, 0.71]), strong=True)),
+        (label("50% & $x_1^2$ \\ #~ {a}", "tied"), estimate_cell("test.accuracy", estimate([0.5]))),
+    ),
+)
+
+
+def test_csv_holds_full_precision_and_disarms_formulas() -> None:
+    rows = list(csv.reader(io.StringIO(to_csv(TABLE))))
+    assert rows[0] == ["condition", "accuracy", "accuracy_low", "accuracy_high", "accuracy_n"]
+    assert rows[1][0] == "'=cmd|x"
+    assert float(rows[1][1]) == pytest.approx(0.71, abs=1e-15)
+    assert float(rows[1][2]) == pytest.approx(0.71 - 4.302652729911275 * 0.01 / 3**0.5, abs=1e-12)
+    assert rows[2][1:] == ["0.5", "", "", "1"]
+    assert rows[2][0] == "50% & $x_1^2$ \\ #~ {a}"
+
+
+def test_a_negative_number_is_no_formula() -> None:
+    table = Table(columns=(Column(key="x", heading="x"),), rows=((number_cell("-1", -1.5),),))
+    assert to_csv(table) == "x\r\n-1.5\r\n"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_every_start_of_a_formula_is_disarmed(start: str) -> None:
+    table = Table(columns=(Column(key="x", heading="x"),), rows=((label(f"{start}1"),),))
+    assert next(csv.reader(io.StringIO(to_csv(table).partition("\r\n")[2]))) == [f"'{start}1"]
+
+
+def test_latex_escapes_every_special_character() -> None:
+    assert latex("50% & $x_1^2$ \\ #~ {a}") == (
+        r"50\% \& \$x\_1\textasciicircum{}2\$ \textbackslash{} \#\textasciitilde{} \{a\}"
+    )
+    assert latex("[6] a|b <c>") == r"{[}6{]} a\textbar{}b \textless{}c\textgreater{}"
+    assert latex("\N{MINUS SIGN}1.5") == "$-$1.5"
+
+
+def test_latex_is_a_booktabs_float() -> None:
+    text = to_latex(TABLE, "Accuracy in %", "ranking")
+    assert r"\begin{tabular}{lr}" in text
+    assert r"\toprule" in text
+    assert r"\caption{Accuracy in \%}" in text
+    assert r"\label{tab:ranking}" in text
+    assert r"\textbf{71.00} {\scriptsize {[}68.52, 73.48{]}}" in text
+    assert text.count(r"\\") == 3
+    assert "(tied)" in text
+
+
+def test_markdown_keeps_its_columns() -> None:
+    lines = markdown(TABLE).splitlines()
+    assert lines[0] == "| Condition | test accuracy (%) |"
+    assert lines[1] == "| :--- | ---: |"
+    assert lines[2] == r"| =cmd\|x | **71.00** \[68.52, 73.48\] |"
+    assert len(lines) == 4
+
+
+def test_a_table_holds_its_shape() -> None:
+    with pytest.raises(AssertionError, match="cell for each column"):
+        Table(columns=(Column(key="x", heading="x"),), rows=((label("a"), label("b")),))
+
+
+def test_sort_values() -> None:
+    assert Cell(text="71.00", value=0.71).sort_value == "0.71"
+    assert Cell(text="Done", value="Done").sort_value == "done"
+    assert Cell(text="\N{EN DASH}").sort_value == "\N{EN DASH}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (bare("test.accuracy", 0.71239), "71.24"),
+        (bare("val.loss", 1.23456), "1.2346"),
+        (bare("val.loss", -0.00001), "0.0000"),
+        (bare("cost.seconds", 1234.56), "1,234.6"),
+        (bare("test.accuracy", None), "\N{EN DASH}"),
+        (bare("test.accuracy", float("nan")), "\N{EN DASH}"),
+        (measured("test.accuracy", 0.5), "50.00 %"),
+        (measured("cost.seconds", 3785), "1 h 03 min"),
+        (difference("test.accuracy", 0.0132), "+1.32"),
+        (difference("test.accuracy", -0.0132), "\N{MINUS SIGN}1.32"),
+        (p_value(0.0004), "< 0.001"),
+        (p_value(0.03149), "0.031"),
+        (p_value(0.5), "0.50"),
+        (p_value(None), "\N{EN DASH}"),
+        (number(0.023041), "0.02304"),
+        (number(1234567), "1.235e6"),
+        (number(0.00001), "1e-5"),
+        (number(0.0), "0"),
+        (engineering(175258), "175.3 k"),
+        (engineering(27_400_000), "27.4 M"),
+        (duration(48.04), "48.0 s"),
+        (duration(133), "2 min 13 s"),
+        (listing(["a", "b", "c"]), "a, b and c"),
+        (listing(["a", "b", "c", "d"], most=3), "a, b and 2 more"),
+        (listing([]), ""),
+    ],
+)
+def test_numbers_as_text(text: str, expected: str) -> None:
+    assert text == expected

@@ -1,0 +1,297 @@
+"""Whole sweeps in this process: results, failures as results, going on, determinism."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_study import DATA, FACTOR, SEARCH, Listener, all_facts, facts_of, study_of, sweep_here
+
+import benchkit.sweep
+from benchkit.errors import DataError, LedgerError, StudyError
+from benchkit.events import EpochEnded, TrialEnded, TrialStarted
+from benchkit.ledger import read_results
+from benchkit.registry import Registry
+from benchkit.sweep import Request, worker_count
+from benchkit.trialfolder import TrialFolder
+
+HURT = """
+import errno, os, signal, sys
+from dataclasses import dataclass
+import torch
+from benchkit import card
+
+@card(title="Hurt", summary="Goes wrong on purpose.", choices={"how": (
+    "not", "raise", "cuda-memory", "memory", "exit", "disk", "die", "segfault", "deliver")})
+@dataclass(frozen=True)
+class Hurt:
+    how: str = "not"
+    at: int = 2
+
+    def stop(self, history):
+        if len(history) < self.at:
+            return False
+        if self.how == "raise":
+            raise ValueError("no good\\nsecond line")
+        if self.how == "cuda-memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        if self.how == "memory":
+            raise MemoryError
+        if self.how == "exit":
+            sys.exit("enough")
+        if self.how == "disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/disk")
+        if self.how == "die":
+            os._exit(7)
+        if self.how == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return False
+
+PLUGINS = {"benchkit.regularizers": {"hurt": Hurt}}
+"""
+HURTING = '[[regularizers]]\nname = "hurt"\n[factors]\n"regularizers.hurt.how" = [{levels}]\n'
+
+
+@pytest.fixture
+def hurt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "hurtful.py"
+    path.write_text(HURT)
+    return path
+
+
+def hurting(*levels: str) -> str:
+    return HURTING.format(levels=", ".join(f'"{level}"' for level in levels))
+
+
+def test_a_sweep_trains_everything_and_a_second_one_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Listener(), Listener()
+    assert sweep_here(monkeypatch, tmp_path, study_of(FACTOR), view=first) == {"done": 4}
+    assert Counter(type(event).__name__ for event in first.events)["TrialEnded"] == 4
+    results = read_results(tmp_path)
+    assert [(len(t.history), t.outcome.test_reads if t.outcome else 0) for t in results.trials] == [(3, 1)] * 4
+    before = all_facts(results)
+    assert sweep_here(monkeypatch, tmp_path, study_of(FACTOR), view=second) == {"done": 4}
+    assert second.events == [] and second.stages == []
+    assert all_facts(read_results(tmp_path)) == before
+
+
+def test_two_sweeps_give_the_same_numbers_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(FACTOR, SEARCH, repeats=1)
+    for name in ("a", "b"):
+        sweep_here(monkeypatch, tmp_path / name, study)
+    assert all_facts(read_results(tmp_path / "a")) == all_facts(read_results(tmp_path / "b"))
+
+
+def test_conditions_are_paired_by_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    factor = '[factors]\nlabelled = [{ label = "a", set = { "train.optimizer.lr" = 0.0 } }, '
+    factor += '{ label = "b", set = { "train.optimizer.lr" = 0.0, "train.optimizer.momentum" = 0.5 } }]\n'
+    sweep_here(monkeypatch, tmp_path, study_of(factor))
+    facts = all_facts(read_results(tmp_path))
+    # At a rate of zero a trial is its initial weights: the same for both levels, another for each repeat.
+    assert facts["a", 0]["logits"] == facts["b", 0]["logits"] != facts["a", 1]["logits"]
+    assert [r["train_loss"] for r in facts["a", 0]["history"]] == [r["train_loss"] for r in facts["b", 0]["history"]]
+
+
+def test_predictions_reproduce_the_recorded_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep_here(monkeypatch, tmp_path, study_of(repeats=1))
+    (trial,) = read_results(tmp_path).trials
+    from safetensors.numpy import load_file
+
+    stored = load_file(trial.folder / "predictions.safetensors")
+    for split in ("val", "test"):
+        logits, labels = stored[split].astype(np.float64), stored[f"{split}_labels"]
+        assert trial.score(f"{split}.accuracy") == pytest.approx((logits.argmax(1) == labels).mean())
+        shifted = logits - logits.max(1, keepdims=True)
+        chances = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
+        loss = -np.log(chances[np.arange(len(labels)), labels]).mean()
+        assert trial.score(f"{split}.loss") == pytest.approx(loss)
+    assert (trial.folder / "weights.safetensors").exists() and not (trial.folder / "checkpoint.pt").exists()
+
+
+def test_failures_are_results_with_reasons_and_the_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurt: Path
+) -> None:
+    study = study_of(hurting("raise", "cuda-memory", "memory", "exit", "not"), repeats=1)
+    view = Listener()
+    assert sweep_here(monkeypatch, tmp_path, study, view=view, plugins=(hurt,)) == {"failed": 4, "done": 1}
+    reasons = {trial.condition.label: trial.reason for trial in read_results(tmp_path).trials}
+    assert reasons["raise"].startswith("ValueError: no good\nsecond line (hurtful.py:")
+    assert reasons["cuda-memory"] == (
+        "out of memory: CUDA out of memory. Tried to allocate 2 GiB; try a smaller train.batch_size or --jobs"
+    )
+    assert reasons["memory"] == "out of memory: MemoryError; try a smaller train.batch_size or --jobs"
+    assert reasons["exit"].startswith("a plugin called sys.exit('enough') (hurtful.py:")
+    assert reasons["not"] == ""
+    assert {event.state for event in view.events if isinstance(event, TrialEnded)} == {"failed", "done"}
+
+
+def test_a_diverging_trial_is_a_result_and_can_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of('[factors]\n"train.optimizer.lr" = [1e30, 0.1]\n', repeats=1)
+    assert sweep_here(monkeypatch, tmp_path, study) == {"diverged": 1, "done": 1}
+    trial = read_results(tmp_path).trials[0]
+    assert trial.state == "diverged" and trial.reason.startswith("training diverged:") and trial.attempt == 0
+    assert sweep_here(monkeypatch, tmp_path, study) == {"diverged": 1, "done": 1}
+    assert sweep_here(monkeypatch, tmp_path, study, retry=("failed",)) == {"diverged": 1, "done": 1}
+    assert sweep_here(monkeypatch, tmp_path, study, retry=("diverged",)) == {"diverged": 1, "done": 1}
+    assert read_results(tmp_path).trials[0].attempt == 1
+
+
+def test_a_full_disk_stops_the_sweep_and_leaves_the_trial_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurt: Path
+) -> None:
+    study = study_of(hurting("disk"), repeats=1)
+    with pytest.raises(LedgerError, match="No space left on device"):
+        sweep_here(monkeypatch, tmp_path, study, plugins=(hurt,))
+    (trial,) = read_results(tmp_path).trials
+    assert trial.state == "stale" and len(trial.history) == 2
+    hurt.write_text(HURT.replace('if self.how == "disk":', 'if self.how == "not any more":'))
+    view = Listener()
+    assert sweep_here(monkeypatch, tmp_path, study, view=view, plugins=(hurt,)) == {"done": 1}
+    (started,) = [event for event in view.events if isinstance(event, TrialStarted)]
+    assert started.epoch >= 1
+
+
+@pytest.mark.parametrize("method", ["append_epoch", "write_outcome"])
+def test_whatever_cannot_be_written_leaves_the_ledger_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    study = study_of(repeats=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialFolder, method, full)
+        with pytest.raises((LedgerError, OSError), match="No space left"):
+            sweep_here(monkeypatch, tmp_path, study)
+    assert sweep_here(monkeypatch, tmp_path, study) == {"done": 1}
+    expected = tmp_path / "uninterrupted"
+    sweep_here(monkeypatch, expected, study)
+    assert all_facts(read_results(tmp_path)) == all_facts(read_results(expected))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cma-es", "nsga-ii"])
+def test_a_search_reaches_its_total_and_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    search = SEARCH.replace("tpe", sampler) + 'space."train.optimizer.momentum" = { low = 0.0, high = 0.9 }\n'
+    study = study_of(search, epochs=1, repeats=1)
+    assert sweep_here(monkeypatch, tmp_path, study)["done"] >= 1
+    trials = [trial for trial in read_results(tmp_path).trials if trial.phase == "search"]
+    assert [trial.index for trial in trials] == [0, 1, 2, 3]
+    assert set(trials[1].params) == {"train.optimizer.lr", "train.optimizer.momentum"}
+    assert all(trial.outcome and "test" not in trial.outcome.metrics for trial in trials)
+    more = replace(study, search=replace(study.search, trials=6))  # type: ignore[type-var]
+    view = Listener()
+    sweep_here(monkeypatch, tmp_path, more, view=view)
+    started = [event for event in view.events if isinstance(event, TrialStarted) and event.phase == "search"]
+    assert [event.index for event in started] == [4, 5]
+
+
+def test_a_search_is_confirmed_on_repeats_that_its_trials_did_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = Listener()
+    search = SEARCH.replace("low = 0.01", "low = 0.11")  # the study's own rate lies outside
+    assert sweep_here(monkeypatch, tmp_path, study_of(search, repeats=2), view=view)["done"] >= 4
+    assert view.stages == ["training", "confirming the searches' best"]
+    results = read_results(tmp_path)
+    searched = {trial.index: trial for trial in results.trials if trial.phase == "search" and trial.state == "done"}
+    best = min(searched.values(), key=lambda trial: (trial.score("val.loss"), trial.number))
+    confirm = results.conditions[-1]
+    assert confirm.chosen == best.params and [t.index for t in results.of(confirm, "done")] == [0, 1]
+    assert all(t.history[0].train_loss != best.history[0].train_loss for t in results.of(confirm))
+
+
+def test_a_grid_search_trains_its_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = '[search]\ntrials = 50\nsampler = "grid"\npruner = "none"\n'
+    search += (
+        'space."train.optimizer.lr" = { low = 0.0, high = 0.3, step = 0.1 }\nspace."model.norm" = ["bn", "none"]\n'
+    )
+    sweep_here(monkeypatch, tmp_path, study_of(search, epochs=1, repeats=1))
+    trials = [trial for trial in read_results(tmp_path).trials if trial.phase == "search"]
+    assert [tuple(trial.params.values()) for trial in trials] == [
+        (rate, norm) for rate in (0.0, 0.1, 0.2, 0.3) for norm in ("bn", "none")
+    ]
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_hopeless_trials_are_pruned_with_their_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
+) -> None:
+    search = f'[search]\ntrials = 8\nsampler = "grid"\npruner = "{pruner}"\n'
+    search += 'space."train.optimizer.lr" = [0.3, 0.25, 0.2, 0.15, 0.0, 0.00001, 0.00002, 0.00003]\n'
+    sweep_here(monkeypatch, tmp_path, study_of(search, "[confirm]\nn = 0\n", epochs=6, repeats=1))
+    trials = [trial for trial in read_results(tmp_path).trials if trial.phase == "search"]
+    pruned = [trial for trial in trials if trial.state == "pruned"]
+    assert {5, 6, 7} <= {trial.index for trial in pruned} and 0 not in {trial.index for trial in pruned}
+    assert all(trial.reason == f"given up by the pruner after epoch {len(trial.history)}" for trial in pruned)
+
+
+def test_several_goals_are_searched_and_the_first_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = SEARCH.replace('sampler = "tpe"', 'sampler = "nsga-ii"\ngoal = ["val.accuracy", "cost.parameters"]')
+    search += 'space."model.hidden" = [[4], [8], [16]]\n'
+    sweep_here(monkeypatch, tmp_path, study_of(search, repeats=1))
+    results = read_results(tmp_path)
+    trials = [trial for trial in results.trials if trial.phase == "search"]
+    assert all(trial.params["model.hidden"] in ([4], [8], [16]) for trial in trials)
+    best = max(trials, key=lambda trial: (trial.score("val.accuracy"), -trial.number))
+    assert [c.chosen for c in results.conditions if c.kind == "confirm-best"] in ([best.params], [])
+
+
+def test_other_data_of_the_same_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep_here(monkeypatch, tmp_path, study_of(repeats=1))
+    original = benchkit.sweep.facts_of
+    monkeypatch.setattr(benchkit.sweep, "facts_of", lambda *a: {**original(*a), "fingerprint": "f" * 64})
+    with pytest.raises(LedgerError, match=r"was trained on other data: fingerprint [0-9a-f]{12}, now ffffffffffff"):
+        sweep_here(monkeypatch, tmp_path, study_of(repeats=2))
+
+
+def test_a_sweep_that_cannot_be_trained_as_asked_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StudyError, match="cannot be trained"):
+        sweep_here(monkeypatch, tmp_path / "runs", study_of('[factors]\n"model.norm" = ["no-norm"]\n'))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_do_not_suffice_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(repeats=1, overrides=("data.train_size=99999",))
+    assert sweep_here(monkeypatch, tmp_path, study) == {"failed": 1}
+    assert "data.train_size = 99999" in read_results(tmp_path).trials[0].reason
+    assert issubclass(DataError, Exception)
+
+
+def test_a_trial_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurt: Path) -> None:
+    sweep_here(monkeypatch, tmp_path, study_of(hurting("not"), repeats=1), plugins=(hurt,))
+    (trial,) = read_results(tmp_path).trials
+    assert trial.outcome is not None
+    environment = trial.outcome.environment
+    assert set(environment) == {"python", "system", "processor", "device", "versions", "plugins"}
+    assert environment["plugins"]["model.norm"].startswith("torch-bn (benchkit ")
+    assert environment["plugins"]["regularizers.hurt"].startswith("hurt (hurtful sha256:")
+
+
+def test_epochs_are_shown_as_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = Listener()
+    sweep_here(monkeypatch, tmp_path, study_of(repeats=1), view=view)
+    shown = [event.record for event in view.events if isinstance(event, EpochEnded)]
+    assert tuple(shown) == read_results(tmp_path).trials[0].history
+    assert facts_of(read_results(tmp_path).trials[0])["state"] == "done"
+
+
+def test_workers_fill_the_cores_but_are_no_more_than_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchkit.plan import make_plan
+
+    study = study_of(FACTOR)
+    plan, request = make_plan(study), Request(study=study, workspace=tmp_path, data_root=DATA, device="cpu")
+    monkeypatch.setattr(benchkit.sweep, "available_cores", lambda: 3)
+    assert worker_count(request, plan, 1) == 3
+    assert worker_count(request, plan, 2) == 1
+    assert worker_count(replace(request, jobs=64), plan, 1) == 4
+    assert worker_count(replace(request, device="cuda:0"), plan, 1) == 1
+    assert Registry.installed().names("norms")

@@ -1,0 +1,186 @@
+"""A study that trains in milliseconds, and ways to sweep it: in this process, in a worker's, or by the command line."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+import benchkit.sweep
+from benchkit.claims import Claim, Queue
+from benchkit.events import Event, WorkerIdle
+from benchkit.job import Job
+from benchkit.ledger import Ledger
+from benchkit.plan import Plan
+from benchkit.registry import Registry
+from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
+from benchkit.study import Study
+from benchkit.studyfile import parse_study
+from benchkit.sweep import Request, sweep
+
+DATA = Path(tempfile.gettempdir()) / f"benchkit-test-data-{os.getuid()}"
+CHANGING = {"seconds", "images_per_second", "peak_memory"}
+"""What two equal trainings need not have in common."""
+
+BASE = """
+title = "Tiny"
+seed = 3
+[data]
+name = "digits"
+train_size = 60
+val_size = 30
+test_size = 30
+[model]
+name = "mlp"
+hidden = [8]
+[train]
+epochs = {epochs}
+batch_size = 20
+precision = "float32"
+optimizer = {{ name = "sgd", lr = 0.1 }}
+"""
+FACTOR = """
+[factors]
+"train.optimizer.lr" = [0.1, 0.3]
+"""
+SEARCH = """
+[search]
+trials = 4
+sampler = "tpe"
+space."train.optimizer.lr" = { low = 0.01, high = 1.0, log = true }
+"""
+
+RECORD = EpochRecord(
+    epoch=1, train_loss=0.1, train_accuracy=0.2, val_loss=1e-300, val_accuracy=0.4, learning_rate=0.1,
+    gradient_norm=3.0, seconds=0.1, images_per_second=1e5, peak_memory=12.5,
+)  # fmt: skip
+METRICS = SplitMetrics(
+    n=3, loss=0.1, accuracy=1 / 3, micro_f1=0.3, macro_f1=0.2, calibration_error=0.1,
+    class_accuracy=(0.5, float("nan")), confusion=((1, 2), (0, 0)),
+)  # fmt: skip
+
+
+def text_of(*parts: str, epochs: int = 3, repeats: int = 2) -> str:
+    return BASE.format(epochs=epochs) + "".join(parts) + f"\n[repeats]\nn = {repeats}\n"
+
+
+def study_of(*parts: str, name: str = "tiny", epochs: int = 3, repeats: int = 2, **more: Any) -> Study:
+    return parse_study(text_of(*parts, epochs=epochs, repeats=repeats), name=name, **more)
+
+
+def finish_all(ledger: Ledger, plan: Plan, outcome: Callable[[Claim], Outcome | None] = lambda claim: None) -> None:
+    """Take all trials of a plan and end them at once: as `outcome` says, or as done."""
+    cost = Cost(parameters=7, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="")
+    done = Outcome(state="done", metrics={"val": METRICS, "test": METRICS}, cost=cost)
+    waiting = Queue(ledger, plan)
+    while claim := waiting.next():
+        claim.finish(outcome(claim) or done)
+
+
+class Listener:
+    """A view that keeps what it is shown."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.events: list[Event] = []
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        self.stages.append(title)
+
+    def event(self, worker: int, event: Event) -> None:
+        self.events.append(event)
+
+    def tick(self) -> None:
+        return
+
+
+class InlinePool:
+    """A pool whose one worker is this process: as the real one to a sweep, without three seconds of imports."""
+
+    def __init__(self, size: int, threads: int, logs: Path) -> None:
+        self.size = 1
+        self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
+
+    def start(self) -> None:
+        return
+
+    def give(self, number: int, job: Job) -> None:
+        from benchkit.training import train_queue
+
+        train_queue(job, "cpu", lambda event: self._events.put((number, event)))
+        self._events.put((number, WorkerIdle()))
+
+    def events(self, wait: float) -> Iterator[tuple[int, Event]]:
+        while not self._events.empty():
+            yield self._events.get()
+
+    def __enter__(self) -> InlinePool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+def sweep_here(
+    monkeypatch: pytest.MonkeyPatch, workspace: Path, study: Study, *, view: Listener | None = None, **request: Any
+) -> Counter[str]:
+    """Sweep a study in this process; return how many of its trials ended in each state."""
+    monkeypatch.setattr(benchkit.sweep, "Pool", InlinePool)
+    asked = Request(study=study, workspace=workspace, data_root=DATA, **request)
+    return +sweep(asked, Registry.installed(asked.plugins), view or Listener())
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a benchkit command: its data here, one thread, nothing of the user's."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("BENCHKIT_")}
+    return {**kept, "BENCHKIT_DATA": str(DATA), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "benchkit", *(str(argument) for argument in arguments)]
+
+
+def run_command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder to its end."""
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def facts_of(trial: Trial) -> dict[str, Any]:
+    """Return everything of a trial that must be the same in an equal training."""
+    from benchkit.codec import encode
+
+    outcome = encode(trial.outcome) if trial.outcome else {}
+    history = [{key: value for key, value in encode(record).items() if key not in CHANGING} for record in trial.history]
+    logits: Mapping[str, bytes] = {}
+    if (trial.folder / "predictions.safetensors").exists():
+        logits = {split: trial.predictions(split).tobytes() for split in ("val", "test")}  # type: ignore[arg-type]
+    return {
+        "state": trial.state,
+        "params": dict(trial.params),
+        "history": history,
+        "metrics": outcome.get("metrics"),
+        "selected": outcome.get("selected_epoch"),
+        "logits": logits,
+    }
+
+
+def all_facts(results: StudyResults) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(trial.condition.label, trial.index): facts_of(trial) for trial in results.trials}
+
+
+def write(path: Path, *parts: str, **more: Any) -> Path:
+    path.write_text(text_of(*parts, **more), encoding="utf-8")
+    return path
