@@ -14,7 +14,7 @@ from benchkit.checks import uses_of_settings
 from benchkit.registry import Registry
 from benchkit.settings import Settings
 
-DISTRIBUTIONS = ("benchkit", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn", "torchmetrics")
+DISTRIBUTIONS = ("benchkit", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
 
 
 def environment_of(device: str, distributions: Iterable[str] = ()) -> dict[str, Any]:

@@ -117,18 +117,6 @@ class AssumesContiguous(Sound):
         return super().forward(x.contiguous()).contiguous()
 
 
-class SharesACache(Sound):
-    kept: dict[str, Tensor] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        shift = (
-            self.kept.setdefault("shift", torch.zeros(())) if self.training else self.kept.get("shift", x.new_zeros(()))
-        )
-        if self.training:
-            self.kept["shift"] = shift + 1
-        return super().forward(x) + shift
-
-
 class SharedWeight(Sound):
     def __deepcopy__(self, memo: Any) -> SharedWeight:
         return self

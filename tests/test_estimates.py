@@ -37,6 +37,15 @@ def test_equal_repeats_have_an_interval_of_no_width() -> None:
     assert (found.low, found.high, found.std) == (0.25, 0.25, 0.0)
 
 
+def test_an_interval_ends_where_the_quantity_does() -> None:
+    values = [0.97, 0.98, 1.0]  # the plain interval is [0.945, 1.021]
+    assert estimate(values).high == pytest.approx(1.02128, abs=1e-4)
+    cut = estimate(values, bounds=(0.0, 1.0))
+    assert (cut.low, cut.high) == (pytest.approx(0.94539, abs=1e-4), 1.0)
+    assert cut.half_width == pytest.approx(estimate(values).half_width)
+    assert prediction_interval(cut, bounds=(0.0, 1.0)) == (pytest.approx(0.90744, abs=1e-4), 1.0)
+
+
 @pytest.mark.parametrize("values", [[], [math.nan], [1.0, math.inf]])
 def test_values_that_cannot_be_averaged_are_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):

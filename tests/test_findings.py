@@ -58,13 +58,13 @@ def test_one_condition_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
 def test_an_empty_study_has_no_answer_yet() -> None:
     summary = summarize(empty())
     assert summary.answer[0] == "There is no answer yet: no repeat has a test accuracy."
-    assert summary.answer[1] == "0 of 12 planned trials are done."
+    assert summary.answer[1] == "0 of 12 planned trials have a result."
 
 
 def test_missing_failed_and_diverged_trials_are_told(tmp_path: Path) -> None:
     results = unfinished(tmp_path)
     (gaps,) = said(results, "unfinished")
-    assert gaps.sentence.startswith("The study is not complete: 6 of 12 planned trials are done")
+    assert gaps.sentence.startswith("The study is not complete: 6 of 12 planned trials have a result")
     assert "“bn” (2 done, 1 not started)" in gaps.evidence
     (diverged,) = said(results, "divergence")
     assert "after epoch 3" in diverged.evidence

@@ -214,7 +214,7 @@ def test_an_empty_study_prints(tmp_path: Path) -> None:
     made = make(FACTORIES["empty"](tmp_path), tmp_path)
     text = pdf_text(made.pdf)
     assert "Thereisnoansweryet" in text
-    assert "0of12plannedtrialsaredone" in text
+    assert "0of12plannedtrialshavearesult" in text
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:

@@ -15,7 +15,15 @@ from benchkit.analysis.comparisons import (
     repeats_to_decide,
 )
 from benchkit.analysis.estimates import CONFIDENCE, Estimate, Proportion, estimate, prediction_interval, wilson
-from benchkit.analysis.readings import compared, done_repeats, estimate_of, repeats_of, value_of, values_by_repeat
+from benchkit.analysis.readings import (
+    compared,
+    done_repeats,
+    estimate_metric,
+    estimate_of,
+    repeats_of,
+    value_of,
+    values_by_repeat,
+)
 from benchkit.analysis.wording import metric_unit, metric_words
 
 __all__ = [
@@ -29,6 +37,7 @@ __all__ = [
     "compared",
     "done_repeats",
     "estimate",
+    "estimate_metric",
     "estimate_of",
     "holm",
     "mcnemar",

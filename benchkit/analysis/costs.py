@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchkit.analysis.estimates import Estimate, estimate
-from benchkit.analysis.readings import compared, done_repeats
+from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.readings import compared, done_repeats, estimate_metric
 from benchkit.results import Cost, StudyResults
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def _cost(results: StudyResults, condition: Condition) -> ConditionCost | None:
         parameters=costs[0].parameters,
         flops=costs[0].flops,
         epochs=sum(len(trial.history) for trial in trials) / len(trials),
-        seconds=estimate([cost.seconds for cost in costs]),
-        images_per_second=estimate([cost.images_per_second for cost in costs]),
-        peak_memory=estimate([cost.peak_memory for cost in costs]),
+        seconds=estimate_metric("cost.seconds", [cost.seconds for cost in costs]),
+        images_per_second=estimate_metric("cost.images_per_second", [cost.images_per_second for cost in costs]),
+        peak_memory=estimate_metric("cost.peak_memory", [cost.peak_memory for cost in costs]),
         devices=_distinct([cost.device for cost in costs]),
         precisions=_distinct([cost.precision for cost in costs]),
     )

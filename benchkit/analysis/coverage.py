@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchkit.analysis.readings import compared, planned_trials, repeats_of, searched_conditions
-from benchkit.analysis.wording import quoted
+from benchkit.analysis.wording import count, quoted
 from benchkit.results import State, StudyResults, Trial
 
 STATES: tuple[State, ...] = ("done", "pruned", "diverged", "failed", "stale", "running", "waiting")
@@ -30,10 +30,14 @@ class Coverage:
         return self.states.get("done", 0)
 
     @property
+    def settled(self) -> int:
+        """Return how many trials have a result that counts: a repeat must be done, a search may also prune or fail."""
+        return self.done if self.stage != "search" else sum(self.states.get(state, 0) for state in STATES[:4])
+
+    @property
     def complete(self) -> bool:
-        """Return whether every planned trial has a final result; a search's pruned trials are results."""
-        final = self.done if self.stage != "search" else sum(self.states.get(s, 0) for s in STATES[:4])
-        return self.missing == 0 and final >= self.planned
+        """Return whether every planned trial has a result that counts."""
+        return self.missing == 0 and self.settled >= self.planned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,3 +103,9 @@ def _trouble(trial: Trial, standing: Trial | None) -> Trouble:
         reason=trial.reason,
         retried=trial.phase != "search" and standing is not None and standing.attempt != trial.attempt,
     )
+
+
+def coverage_words(rows: Sequence[Coverage]) -> str:
+    """Return how many planned trials have a result: `6 of 12 planned trials have a result`."""
+    planned, settled = sum(row.planned for row in rows), sum(row.settled for row in rows)
+    return f"{settled} of {count(planned, 'planned trial')} {'has' if settled == 1 else 'have'} a result"

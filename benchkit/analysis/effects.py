@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from statistics import fmean
 
-from benchkit.analysis.estimates import Estimate, estimate
-from benchkit.analysis.readings import compared, values_by_repeat
+from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.readings import compared, estimate_metric, values_by_repeat
 from benchkit.results import StudyResults
 
 
@@ -55,7 +56,10 @@ def level_effects(results: StudyResults, metric: str) -> tuple[LevelEffect, ...]
                 means = [sum(v[i] for v in values) / len(values) for i in shared]
                 effects.append(
                     LevelEffect(
-                        factor=factor.path, level=level.label, combinations=len(members), estimate=estimate(means)
+                        factor=factor.path,
+                        level=level.label,
+                        combinations=len(members),
+                        estimate=estimate_metric(metric, means),
                     )
                 )
     return tuple(effects)
@@ -68,7 +72,7 @@ def sensitivities(results: StudyResults, factor: str, metric: str) -> tuple[Sens
         values = values_by_repeat(results, condition, metric)
         if condition.kind == "grid" and factor in condition.levels and values:
             others = ", ".join(label for path, label in condition.levels.items() if path != factor)
-            groups[others].append((estimate(list(values.values())).mean, condition.levels[factor]))
+            groups[others].append((fmean(values.values()), condition.levels[factor]))
     return tuple(
         Sensitivity(
             factor=factor,

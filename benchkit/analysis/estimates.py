@@ -28,8 +28,10 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
-        """Return half the interval's width, or None without an interval."""
-        return None if self.high is None else self.high - self.mean
+        """Return t · s / √n, which is half the interval's width unless a bound cuts it, or None without one."""
+        if self.std is None:
+            return None
+        return t_quantile(1 - (1 - self.confidence) / 2, self.n - 1) * self.std / math.sqrt(self.n)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +46,18 @@ class Proportion:
     confidence: float = CONFIDENCE
 
 
-def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+Bounds = tuple[float, float]
+"""The least and the greatest value that a quantity can have."""
+
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+
+
+def estimate(values: Sequence[float], confidence: float = CONFIDENCE, *, bounds: Bounds = UNBOUNDED) -> Estimate:
     """Return the mean of `values`, one for each repeat, with its two-sided t interval.
 
     mean ± t(1 - (1 - confidence) / 2, n - 1) · s / √n (Student 1908). With as few as three repeats it keeps its
-    coverage, which a bootstrap over repeats does not. Raises `ValueError` for no values or for non-finite ones.
+    coverage, which a bootstrap over repeats does not. The interval is cut at `bounds` (an accuracy's at 0 and 1): no
+    mean can lie beyond, so its coverage stays. Raises `ValueError` for no values or for non-finite ones.
     """
     numbers = tuple(float(value) for value in values)
     if not numbers or not all(math.isfinite(value) for value in numbers):
@@ -59,7 +68,15 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
         return Estimate(mean=mean, low=None, high=None, std=None, n=1, values=numbers, confidence=confidence)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (n - 1))
     half = t_quantile(1 - (1 - confidence) / 2, n - 1) * std / math.sqrt(n)
-    return Estimate(mean=mean, low=mean - half, high=mean + half, std=std, n=n, values=numbers, confidence=confidence)
+    return Estimate(
+        mean=mean,
+        low=max(mean - half, bounds[0]),
+        high=min(mean + half, bounds[1]),
+        std=std,
+        n=n,
+        values=numbers,
+        confidence=confidence,
+    )
 
 
 def t_quantile(probability: float, degrees: int) -> float:
@@ -90,7 +107,7 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Proportion
     )
 
 
-def prediction_interval(repeats: Estimate) -> tuple[float, float] | None:
+def prediction_interval(repeats: Estimate, *, bounds: Bounds = UNBOUNDED) -> tuple[float, float] | None:
     """Return where one further repeat falls with the estimate's confidence, or None when there was one repeat.
 
     mean ± t(…, n - 1) · s · √(1 + 1/n): wider than the interval of the mean, and the one to hold a single published
@@ -100,4 +117,4 @@ def prediction_interval(repeats: Estimate) -> tuple[float, float] | None:
         return None
     quantile = t_quantile(1 - (1 - repeats.confidence) / 2, repeats.n - 1)
     half = quantile * repeats.std * math.sqrt(1 + 1 / repeats.n)
-    return repeats.mean - half, repeats.mean + half
+    return max(repeats.mean - half, bounds[0]), min(repeats.mean + half, bounds[1])

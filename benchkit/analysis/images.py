@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -61,23 +61,19 @@ def model_accuracies(results: StudyResults) -> tuple[ModelAccuracy, ...]:
 def model_pairs(results: StudyResults, ranking: Ranking) -> tuple[ModelPair, ...]:
     """Return the best condition's model against every other condition's, on the test images, for the first repeat.
 
-    The first repeat that both have with stored predictions stands for the pair. Empty without labels or predictions.
+    The first repeat that both have with stored predictions of the same images stands for the pair. Empty without
+    predictions or true labels.
     """
-    labels = results.labels.get("test")
-    if ranking.best is None or labels is None:
+    if ranking.best is None:
         return ()
+    labels = results.labels.get("test")
     best = done_repeats(results, condition_named(results, ranking.best.key))
     found: list[ModelPair] = []
     for row in ranking.rows[1:]:
-        other = done_repeats(results, condition_named(results, row.key))
-        pair = _first_pair(best, other, labels)
+        pair = _first_pair(best, done_repeats(results, condition_named(results, row.key)), labels)
         if pair is not None:
-            index, comparison = pair
-            found.append(
-                ModelPair(
-                    first=ranking.best.label, second=row.label, repeat=index, comparison=comparison, p_adjusted=1.0
-                )
-            )
+            first, index = ranking.best.label, pair[0]
+            found.append(ModelPair(first=first, second=row.label, repeat=index, comparison=pair[1], p_adjusted=1.0))
     return _corrected(found)
 
 
@@ -87,22 +83,31 @@ def _corrected(pairs: Sequence[ModelPair]) -> tuple[ModelPair, ...]:
 
 
 def _first_pair(
-    first: dict[int, Trial], second: dict[int, Trial], labels: np.ndarray
+    first: Mapping[int, Trial], second: Mapping[int, Trial], labels: np.ndarray | None
 ) -> tuple[int, ImageComparison] | None:
     for index in sorted(first.keys() & second.keys()):
-        right = [_right(trial[index], labels) for trial in (first, second)]
-        if right[0] is not None and right[1] is not None:
-            return index, mcnemar(right[0], right[1])
+        one, other = _answers(first[index], labels), _answers(second[index], labels)
+        if one is not None and other is not None and _same(one[1], other[1]):
+            return index, mcnemar(one[0] == one[1], other[0] == other[1])
     return None
 
 
-def _right(trial: Trial, labels: np.ndarray) -> np.ndarray | None:
-    """Return which test images a trial's stored logits name rightly, None when they are absent or of another test."""
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and bool((first == second).all())
+
+
+def _answers(trial: Trial, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the classes that a trial's stored logits name on test, and the true ones, or None without either.
+
+    The labels stored beside the logits win over the study's: they are those of the images that this trial read.
+    """
+    from safetensors.numpy import load_file
+
     try:
-        logits = trial.predictions("test")
-    except (FileNotFoundError, KeyError):
+        stored = load_file(trial.folder / "predictions.safetensors")
+    except FileNotFoundError:
         return None
-    if len(logits) != len(labels):
+    logits, truth = stored.get("test"), stored.get("test_labels", labels)
+    if logits is None or truth is None or len(logits) != len(truth):
         return None
-    right: np.ndarray = logits.argmax(axis=1) == labels
-    return right
+    return logits.argmax(axis=1), truth

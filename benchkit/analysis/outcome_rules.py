@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchkit.analysis.comparisons import MOST_REPEATS
+from benchkit.analysis.coverage import coverage_words
 from benchkit.analysis.findings import Evidence, Finding
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
 from benchkit.analysis.search import SearchSummary
@@ -92,8 +93,7 @@ def basis(evidence: Evidence) -> str:
     """Return the sentence that says what the answer rests on and what would settle it."""
     ranking = evidence.ranking
     if ranking.best is None:
-        planned, done = sum(row.planned for row in evidence.coverage), sum(row.done for row in evidence.coverage)
-        return f"{done} of {count(planned, 'planned trial')} {'is' if done == 1 else 'are'} done."
+        return f"{coverage_words(evidence.coverage)}."
     if len(ranking.rows) == 1:
         return interval_words(ranking.metric, ranking.best)
     if not ranking.decided:
@@ -208,13 +208,8 @@ def _searched(search: SearchSummary) -> Finding:
     sentence = f"The search of {quoted(search.label)} found a {found}"
     evidence = f"Trial {search.best_place}: {params}. {spent}, {search.epochs:,} epochs in all{_pruned(search)}."
     if confirmation is None or confirmation.chosen is None:
-        return Finding(
-            rule="search",
-            tone="note",
-            sentence=f"{sentence}; a search's best score is too good on average, and no fresh repeats confirm it yet.",
-            evidence=evidence,
-            about=(search.label,),
-        )
+        sentence = f"{sentence}; {_unconfirmed(search)}."
+        return Finding(rule="search", tone="note", sentence=sentence, evidence=evidence, about=(search.label,))
     mean = measured(search.goal, confirmation.chosen.mean)
     gives = "gives" if confirmation.chosen.n == 1 else "give"
     sentence = (
@@ -223,6 +218,14 @@ def _searched(search: SearchSummary) -> Finding:
     return Finding(
         rule="search", tone="note", sentence=f"{sentence}{_gain(search)}.", evidence=evidence, about=(search.label,)
     )
+
+
+def _unconfirmed(search: SearchSummary) -> str:
+    own = search.confirmation.default if search.confirmation else None
+    if search.chose_default and own is not None:
+        repeats = f"whose {count(own.n, 'repeat')} {'gives' if own.n == 1 else 'give'}"
+        return f"no trial beat the study's own settings, {repeats} {measured(search.goal, own.mean)} on average"
+    return "a search's best score is too good on average, and no fresh repeats confirm it yet"
 
 
 def _pruned(search: SearchSummary) -> str:

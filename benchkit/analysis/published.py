@@ -11,7 +11,7 @@ from typing import Literal
 
 from benchkit.analysis.estimates import Estimate, Proportion, prediction_interval, wilson
 from benchkit.analysis.readings import compared, estimate_of
-from benchkit.analysis.wording import SHARES
+from benchkit.analysis.wording import SHARES, metric_bounds
 from benchkit.results import StudyResults
 from benchkit.study import Published, PublishedRow
 
@@ -92,7 +92,7 @@ def _when(row: PublishedRow) -> str:
 
 
 def _comparison(source: Published, row: PublishedRow, label: str, ours: Estimate | None) -> PublishedComparison:
-    interval = prediction_interval(ours) if ours else None
+    interval = prediction_interval(ours, bounds=metric_bounds(row.metric)) if ours else None
     low, high = interval or (None, None)
     share = row.metric.rpartition(".")[2] == "accuracy" and row.n and 0 <= row.value <= 1
     return PublishedComparison(

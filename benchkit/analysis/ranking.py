@@ -15,8 +15,8 @@ from benchkit.analysis.comparisons import (
     paired_t,
     repeats_to_decide,
 )
-from benchkit.analysis.estimates import Estimate, estimate
-from benchkit.analysis.readings import compared, values_by_repeat
+from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.readings import compared, estimate_metric, values_by_repeat
 from benchkit.analysis.wording import lower_is_better
 from benchkit.results import StudyResults
 
@@ -96,7 +96,7 @@ def rank(results: StudyResults, metric: str) -> Ranking:
     values = {condition.key: values_by_repeat(results, condition, metric) for condition in compared(results)}
     labels = {condition.key: condition.label for condition in compared(results)}
     keys = [key for key, found in values.items() if found]
-    estimates = {key: estimate(list(values[key].values())) for key in keys}
+    estimates = {key: estimate_metric(metric, list(values[key].values())) for key in keys}
     keys.sort(key=lambda key: (1 if lower_is_better(metric) else -1) * estimates[key].mean)
     pairs = _pairs(keys, values)
     rows = tuple(_ranked(place, key, labels[key], estimates[key], pairs, keys[0]) for place, key in enumerate(keys, 1))

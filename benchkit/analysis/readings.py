@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchkit.analysis.estimates import Estimate, estimate
+from benchkit.analysis.wording import metric_bounds
 from benchkit.plan import Condition, Plan
 from benchkit.results import StudyResults, Trial
 
@@ -42,10 +43,15 @@ def values_by_repeat(results: StudyResults, condition: Condition, metric: str) -
     return {index: value for index, value in values.items() if value is not None}
 
 
+def estimate_metric(metric: str, values: Sequence[float]) -> Estimate:
+    """Return the estimate of a metric from one value for each repeat, its interval cut at the metric's range."""
+    return estimate(values, bounds=metric_bounds(metric))
+
+
 def estimate_of(results: StudyResults, condition: Condition, metric: str) -> Estimate | None:
     """Return the estimate of a metric over a condition's done repeats, or None without any."""
     values = values_by_repeat(results, condition, metric)
-    return estimate(list(values.values())) if values else None
+    return estimate_metric(metric, list(values.values())) if values else None
 
 
 def planned_trials(results: StudyResults, condition: Condition) -> int:

@@ -11,6 +11,7 @@ from benchkit.analysis.comparisons import PairedComparison, paired_t
 from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.readings import estimate_of, planned_trials, searched_conditions, value_of, values_by_repeat
 from benchkit.results import StudyResults, Trial
+from benchkit.tree import value_at
 
 if TYPE_CHECKING:
     from benchkit.plan import Condition
@@ -39,7 +40,8 @@ class SearchSummary:
 
     `states` counts its trials by state. `epochs` and `seconds` are what all of them trained, so that searches are
     compared at the budget they had. `best_place` is the best trial's place in the order of start, from 1. `front` holds
-    the places of the trials that no other beats in every goal (several goals only).
+    the places of the trials that no other beats in every goal (several goals only). `chose_default` says that the best
+    trial has the study's own settings: then nothing is confirmed, as the condition's own repeats stand for them.
     """
 
     key: str
@@ -54,6 +56,7 @@ class SearchSummary:
     best_value: float | None
     best_params: Mapping[str, Any]
     front: tuple[int, ...]
+    chose_default: bool
     confirmation: Confirmation | None
 
     @property
@@ -94,8 +97,13 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
         best_value=score,
         best_params=dict(best.params) if best else {},
         front=front(trials, goals) if len(goals) > 1 else (),
+        chose_default=best is not None and _is_default(condition, best),
         confirmation=_confirmation(results, condition, goal, score),
     )
+
+
+def _is_default(condition: Condition, trial: Trial) -> bool:
+    return all(value_at(condition.settings, path) == value for path, value in trial.params.items())
 
 
 def best_trial(trials: Sequence[Trial], goal: Goal) -> Trial | None:
@@ -130,16 +138,16 @@ def _beats(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
 def _confirmation(results: StudyResults, condition: Condition, goal: Goal, score: float | None) -> Confirmation | None:
     best = next((c for c in results.conditions if c.kind == "confirm-best" and c.parent == condition.key), None)
     default = next((c for c in results.conditions if c.kind == "grid" and c.key == condition.parent), None)
-    if best is None:
-        return None
     metric = goal.metric
-    chosen = estimate_of(results, best, metric)
+    if best is None and default is None:
+        return None
+    chosen = estimate_of(results, best, metric) if best else None
     sign = 1 if goal.direction == "minimize" else -1
     return Confirmation(
         metric=metric,
         chosen=chosen,
         default=estimate_of(results, default, metric) if default else None,
-        gain=_gain(results, best, default, metric) if default else None,
+        gain=_gain(results, best, default, metric) if best and default else None,
         optimism=sign * (chosen.mean - score) if chosen and score is not None else None,
     )
 

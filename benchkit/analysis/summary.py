@@ -153,8 +153,9 @@ def _answer(results: StudyResults, evidence: Evidence, findings: tuple[Finding, 
 
 
 def _basis(results: StudyResults, evidence: Evidence) -> str:
-    done = len(done_trials(results))
-    words = f"{count(done, 'trial')} {'is' if done == 1 else 'are'} done"
+    states = Counter(trial.state for trial in results.trials)
+    parts = [f"{states[state]} {state}" for state in ("done", "pruned", "diverged", "failed") if states[state]]
+    words = f"{count(len(results.trials), 'trial')} ({', '.join(parts)})"
     if evidence.reads.trials and not evidence.reads.repeated:
         return f"{words}, and the test images were read once by each of {count(evidence.reads.trials, 'scored model')}"
     return words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from benchkit.analysis.coverage import coverage_words
 from benchkit.analysis.findings import Evidence, Finding
 from benchkit.analysis.published import ImpliedN, PublishedComparison
 from benchkit.analysis.wording import amount, count, listing, measured, metric_words, names, number, quoted, span
@@ -30,15 +31,13 @@ def missing(evidence: Evidence) -> Sequence[Finding]:
     rows = [row for row in evidence.coverage if not row.complete]
     if not rows:
         return []
-    planned, done = sum(row.planned for row in evidence.coverage), sum(row.done for row in evidence.coverage)
     parts = [f"{quoted(row.label)} {_states(row.states, row.missing)}" for row in rows]
     return [
         Finding(
             rule="unfinished",
             tone="warning",
-            sentence=f"The study is not complete: {done} of {count(planned, 'planned trial')} "
-            f"{'is' if done == 1 else 'are'} "
-            f"done, and {names([row.label for row in rows])} {'lacks' if len(rows) == 1 else 'lack'} some.",
+            sentence=f"The study is not complete: {coverage_words(evidence.coverage)}, and "
+            f"{names([row.label for row in rows])} {'lacks' if len(rows) == 1 else 'lack'} some.",
             evidence=f"{listing(parts, most=10)}. Means are over the repeats that are done.",
             about=tuple(row.label for row in rows),
         )

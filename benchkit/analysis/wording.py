@@ -48,6 +48,11 @@ def lower_is_better(metric: str) -> bool:
     return metric.rpartition(".")[2] in LOWER_IS_BETTER
 
 
+def metric_bounds(metric: str) -> tuple[float, float]:
+    """Return the least and the greatest value that a metric can have: 0 and 1 for shares, 0 and infinity otherwise."""
+    return (0.0, 1.0) if metric.rpartition(".")[2] in SHARES else (0.0, math.inf)
+
+
 def bare(metric: str, value: float | None) -> str:
     """Return a metric's value without its unit, as tables show it under a heading that names the unit."""
     if value is None or not math.isfinite(value):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from benchkit import __version__
+from benchkit.analysis.coverage import STATES, coverage_words
 from benchkit.analysis.summary import Summary
-from benchkit.analysis.wording import count, duration, listing
+from benchkit.analysis.wording import duration, listing
 from benchkit.report import origin_sections, sections
 from benchkit.report.context import Banner, Block, Fact, FigureBlock, ReportContext, Section, TableBlock
 from benchkit.report.figures import Gallery
@@ -85,29 +87,23 @@ def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
         banners.append(
             Banner(title="Synthetic numbers", text="Nothing was trained: a random generator made these numbers.")
         )
-    open_rows = [row for row in summary.evidence.coverage if not row.complete]
-    if open_rows:
-        planned = sum(row.planned for row in summary.evidence.coverage)
-        done = sum(row.done for row in summary.evidence.coverage)
-        banners.append(
-            Banner(
-                title="Not complete",
-                text=f"{done} of {count(planned, 'planned trial')} are done; section Failures and gaps says "
-                f"what is missing.",
-            )
-        )
+    if not all(row.complete for row in summary.evidence.coverage):
+        words = f"{coverage_words(summary.evidence.coverage)}; section Failures and gaps says what is missing."
+        banners.append(Banner(title="Not complete", text=words))
     return tuple(banners)
 
 
 def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
     study, evidence = results.study, summary.evidence
     planned = sum(row.planned for row in evidence.coverage)
+    counts = Counter(trial.state for trial in results.trials)
+    states = [f"{counts[state]} {state}" for state in STATES if counts[state]]
     images = sorted({model.accuracy.n for model in evidence.models})
     settings = study.settings
     facts = [
         Fact(name="Conditions", value=str(len(evidence.scores))),
         Fact(name="Repeats", value=f"{study.repeats} for each condition"),
-        Fact(name="Trials", value=f"{summary.done} done of {planned} planned"),
+        Fact(name="Trials", value=f"{listing(states) or 'none'} of {planned} planned"),
         Fact(name="Data", value=_name_of(settings.get("data"))),
         Fact(name="Model", value=_name_of(settings.get("model"))),
         Fact(name="Epochs", value=str(_epochs(results))),

@@ -94,7 +94,7 @@ def _confirmed(search: SearchSummary) -> tuple[Cell, ...]:
     gap = gain.difference if gain else None
     optimism = found.optimism if found else None
     return (
-        label(search.label),
+        label(search.label, "own settings won" if search.chose_default else ""),
         number_cell(str(search.best_place), search.best_place),
         number_cell(bare(goal, search.best_value), search.best_value),
         estimate_cell(goal, found.chosen if found else None),

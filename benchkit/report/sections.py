@@ -216,6 +216,10 @@ def images_section(material: Material) -> Section:
                 model_pairs_table(evidence.model_pairs),
             )
         )
+    elif len(evidence.ranking.rows) > 1:
+        blocks.append(
+            Paragraph(text="Models are not compared image by image: that needs the stored predictions of both.")
+        )
     blocks.append(material.gallery.block("confusion-matrix"))
     report = evidence.classes
     if report is not None and report.confusions:

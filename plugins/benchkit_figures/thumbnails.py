@@ -15,6 +15,8 @@ HEAT = ((13, 8, 60), (92, 1, 166), (178, 42, 143), (225, 100, 98), (252, 166, 54
 
 INK, PAPER = (31, 35, 40), (255, 255, 255)
 STRIP = 15
+LEVELS = 31
+"""Steps of heat in a mosaic: few enough for small files."""
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
@@ -23,12 +25,11 @@ def rgb(image: np.ndarray) -> np.ndarray:
 
 
 def enlarged(image: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Return (H, W, ...) with every pixel repeated until it is about `side` wide; larger ones are sampled down."""
+    """Return (H, W, 3) with every pixel repeated until it is about `side` wide; larger images are averaged down."""
     longest = max(image.shape[:2])
     if longest > side:
-        places = [np.arange(n) * longest // side for n in (side * image.shape[0] // longest, side)]
-        rows, columns = (place[place < n] for place, n in zip(places, image.shape[:2], strict=True))
-        return np.asarray(image[rows][:, columns])
+        size = [max(1, round(length * side / longest)) for length in image.shape[1::-1]]
+        return np.asarray(Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BOX))
     times = max(1, side // longest)
     return np.repeat(np.repeat(image, times, axis=0), times, axis=1)
 
@@ -56,7 +57,7 @@ def mosaic(maps: np.ndarray, columns: int = 4, gap: int = 1) -> np.ndarray:
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
     for place, one in enumerate(maps):
         top, left = (place // columns) * (height + gap), (place % columns) * (width + gap)
-        sheet[top : top + height, left : left + width] = np.round(coloured(one / 255.0))
+        sheet[top : top + height, left : left + width] = np.round(coloured(np.round(one / 255.0 * LEVELS) / LEVELS))
     return sheet
 
 

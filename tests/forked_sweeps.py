@@ -1,0 +1,105 @@
+"""Sweeps that are killed again and again: each in a child forked from a process that has imported everything.
+
+Run as `python forked_sweeps.py STUDY.toml WORKSPACE SEED`. Prints one JSON line for every child: how many events it
+told before it was killed or ended, where its trials started, and whether it was killed. Children are killed after a
+random number of events and a random moment more, until one ends by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+import sklearn.metrics  # noqa: F401 - what a trial imports late, so that children need not
+import tiny_study
+import torch
+import torch._dynamo  # noqa: F401
+
+import benchkit.sweep
+import benchkit.training
+from benchkit.events import Event, TrialStarted, dump, load
+from benchkit.job import Job
+from benchkit.registry import Registry
+from benchkit.studyfile import read_study
+
+
+class PipePool(tiny_study.InlinePool):
+    """A pool of this process alone, which tells its events through a pipe at once."""
+
+    pipe = -1
+
+    def give(self, number: int, job: Job) -> None:
+        def send(event: Event) -> None:
+            os.write(self.pipe, (dump(event) + "\n").encode())
+
+        benchkit.training.train_queue(job, "cpu", send)
+        self._events.put((number, benchkit.events.WorkerIdle()))
+
+
+def child(study: Path, workspace: Path, pipe: int) -> None:
+    """Sweep the study in this process, then end it without anything that a fork should not do."""
+    os.setsid()
+    torch.set_num_threads(1)
+    PipePool.pipe = pipe
+    benchkit.sweep.Pool = PipePool  # type: ignore[assignment, misc]
+    request = benchkit.sweep.Request(study=read_study(study), workspace=workspace, data_root=tiny_study.DATA)
+    code = 1
+    try:
+        benchkit.sweep.sweep(request, Registry.installed(), tiny_study.Listener())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def run_once(study: Path, workspace: Path, chance: random.Random) -> dict[str, object]:
+    """Fork a sweep, kill it at a random moment, and return what it told."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        child(study, workspace, writer)
+    os.close(writer)
+    wanted, told, text = chance.randrange(30), 0, b""
+    begun = time.monotonic()
+    while told < wanted:
+        part = os.read(reader, 65536)
+        if not part:
+            break
+        text += part
+        told = text.count(b"\n")
+    moment = chance.random() * (0.02 if wanted else 0.5)
+    if told >= wanted:
+        time.sleep(moment)
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    while select.select([reader], [], [], 0)[0] and (part := os.read(reader, 65536)):
+        text += part
+    os.close(reader)
+    events = [load(line) for line in text.decode().split("\n")[:-1]]
+    return {
+        "killed": os.WIFSIGNALED(status),
+        "code": os.waitstatus_to_exitcode(status),
+        "events": len(events),
+        "started": [event.epoch for event in events if isinstance(event, TrialStarted)],
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def main() -> None:
+    """Kill and start again until a sweep ends by itself."""
+    study, workspace, chance = Path(sys.argv[1]), Path(sys.argv[2]), random.Random(int(sys.argv[3]))
+    while True:
+        told = run_once(study, workspace, chance)
+        print(json.dumps(told), flush=True)
+        if not told["killed"]:
+            sys.exit(int(str(told["code"])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Sweeps that are killed, wholly or in part, at random moments: what was trained stays, and the numbers are the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from test_sweep import HURT, hurting
+from tiny_study import DATA, FACTOR, SEARCH, all_facts, command, environment, run_command, sweep_here, write
+
+from benchkit.errors import LedgerError
+from benchkit.ledger import read_results
+from benchkit.studyfile import read_study
+
+LEAST_KILLS = 20
+
+
+def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    """Start a benchkit command in a session of its own, so that all of it can be signalled at once."""
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_line(process: subprocess.Popen[str], pattern: str) -> str:
+    """Return the first line on standard error that matches."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(pattern, line):
+            return line
+    raise AssertionError(f"no line like {pattern!r}")
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "benchkit.worker" in " ".join(child.cmdline())
+    ]
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+
+
+def test_a_sweep_killed_again_and_again_ends_with_the_numbers_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropout = '[[regularizers]]\nname = "dropout"\nrate = 0.2\n'
+    study = write(tmp_path / "tiny.toml", dropout, FACTOR, SEARCH, epochs=40, repeats=2)
+    killed = tmp_path / "killed"
+    harness = [sys.executable, str(Path(__file__).with_name("forked_sweeps.py")), str(study), str(killed), "1"]
+    first_seen: dict[tuple[str, int], tuple[float, int]] = {}
+    told = []
+    with subprocess.Popen(harness, stdout=subprocess.PIPE, env=environment(), text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            told.append(json.loads(line))
+            for key, ending in endings(killed).items():
+                assert first_seen.setdefault(key, ending) == ending, f"{key} was trained again"
+    assert process.returncode == 0
+    kills = sum(one["killed"] for one in told)
+    assert kills >= LEAST_KILLS
+    went_on = [epoch for one in told for epoch in one["started"] if epoch > 0]
+    assert len(went_on) >= kills // 4, told
+
+    uninterrupted = tmp_path / "uninterrupted"
+    sweep_here(monkeypatch, uninterrupted, read_study(study))
+    assert all_facts(read_results(killed)) == all_facts(read_results(uninterrupted))
+    assert list(killed.rglob("checkpoint.pt")) == []
+
+
+def endings(workspace: Path) -> dict[tuple[str, int], tuple[float, int]]:
+    """Return when each finished trial ended, and how often it was attempted."""
+    try:
+        results = read_results(workspace)
+    except LedgerError:  # killed before anything was registered
+        return {}
+    finished = [trial for trial in results.trials if trial.state in ("done", "pruned")]
+    return {(trial.condition.label, trial.index): (trial.finished, trial.attempt) for trial in finished}
+
+
+def test_the_whole_command_killed_at_any_moment_goes_on_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write(tmp_path / "tiny.toml", FACTOR, epochs=250, repeats=2)
+    chance = random.Random(7)
+    for pattern in ("training: 4 trials", r"repeat 0: epoch \d", r"\[2/4"):
+        sweep = start(tmp_path, "sweep", study, "--jobs", 2)
+        wait_for_line(sweep, pattern)
+        time.sleep(chance.random() * 0.3)
+        workers = workers_of(sweep)
+        os.killpg(sweep.pid, signal.SIGKILL)
+        end(sweep)
+        assert gone(workers)
+    last = run_command(tmp_path, "sweep", study, "--jobs", "2")
+    assert last.returncode == 0, last.stderr
+    assert "tiny: 4 done" in last.stdout
+    uninterrupted = tmp_path / "uninterrupted"
+    sweep_here(monkeypatch, uninterrupted, read_study(study))
+    assert all_facts(read_results(tmp_path / "benchkit-runs")) == all_facts(read_results(uninterrupted))
+
+
+def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write(tmp_path / "tiny.toml", epochs=400, repeats=1)
+    sweep = start(tmp_path, "sweep", study, "--jobs", 1)
+    wait_for_line(sweep, r"repeat 0: epoch \d")
+    (worker,) = workers_of(sweep)
+    worker.kill()
+    assert "goes on after epoch" in wait_for_line(sweep, r"repeat 0: goes on")
+    (replacement,) = workers_of(sweep)
+    assert replacement.pid != worker.pid
+    sweep.kill()  # the parent alone
+    end(sweep)
+    assert gone([replacement])
+    assert run_command(tmp_path, "sweep", study).returncode == 0
+    uninterrupted = tmp_path / "uninterrupted"
+    sweep_here(monkeypatch, uninterrupted, read_study(study))
+    assert all_facts(read_results(tmp_path / "benchkit-runs")) == all_facts(read_results(uninterrupted))
+
+
+def test_ctrl_c_stops_at_once_says_how_to_go_on_and_leaves_no_worker(tmp_path: Path) -> None:
+    study = write(tmp_path / "tiny.toml", epochs=100000, repeats=2)
+    sweep = start(tmp_path, "sweep", study, "--jobs", 2)
+    wait_for_line(sweep, r"repeat 0: epoch \d")
+    workers = workers_of(sweep)
+    assert len(workers) == 2
+    os.killpg(sweep.pid, signal.SIGINT)
+    _, told = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert f"the same command goes on: benchkit sweep {study} --jobs 2" in told
+    assert "Traceback" not in told
+    assert gone(workers)
+    states = {trial.state for trial in read_results(tmp_path / "benchkit-runs").trials}
+    assert states <= {"stale", "waiting"}
+
+
+def test_trials_that_kill_their_worker_become_failed_ones(tmp_path: Path) -> None:
+    (tmp_path / "hurtful.py").write_text(HURT.replace("at: int = 2", "at: int = 1"))
+    study = write(tmp_path / "tiny.toml", hurting("die", "segfault", "raise", "not"), epochs=2, repeats=1)
+    done = run_command(tmp_path, "sweep", study, "--jobs", 2, "--plugin", "hurtful.py")
+    assert done.returncode == 1, done.stderr
+    assert "tiny: " in done.stdout and "3 failed" in done.stdout and "1 done" in done.stdout
+    trials = {trial.condition.label: trial for trial in read_results(tmp_path / "benchkit-runs").trials}
+    assert trials["die"].reason == "its process ended with status 7, 2 times"
+    assert trials["segfault"].reason == f"its process ended with status {-signal.SIGSEGV}, 2 times"
+    assert "ValueError: no good" in trials["raise"].reason and trials["not"].state == "done"
+    assert "ValueError: no good" in (trials["raise"].folder / "log.txt").read_text()
+    assert "die repeat 0: failed: its process ended with status 7" in done.stderr
+    status = run_command(tmp_path, "status")
+    assert "segfault repeat 0: failed: its process ended with status -11, 2 times" in status.stdout
+
+
+def test_workers_that_cannot_start_end_the_sweep(tmp_path: Path) -> None:
+    study = write(tmp_path / "tiny.toml", repeats=1)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, os\nif 'benchkit.worker' in ' '.join(sys.orig_argv): os._exit(3)\n"
+    )
+    done = subprocess.run(
+        command("sweep", study),
+        cwd=tmp_path,
+        env={**environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "workers end before they train anything, the last with status 3" in done.stderr
+    assert DATA.exists()
