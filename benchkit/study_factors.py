@@ -22,7 +22,7 @@ def read_factors(table: Any, settings: Tree, seed: int, problems: Problems) -> t
         if not isinstance(values, list) or not values:
             problems.add(f"factors.{path}", f"got {values!r}, expected a list of levels")
             continue
-        levels = tuple(read_level(path, value, problems) for value in values)
+        levels = read_levels(path, values, problems)
         _note_twins(path, levels, problems)
         for one in levels:
             try_changes(settings, one.settings, seed, f"factors.{path}, level {one.label!r}", problems)
@@ -31,18 +31,33 @@ def read_factors(table: Any, settings: Tree, seed: int, problems: Problems) -> t
     return tuple(found)
 
 
-def read_level(path: str, value: Any, problems: Problems) -> Level:
-    """Return one level of a factor: a value for `path`, or a table with `label` and either `value` or `set`."""
-    if not isinstance(value, Mapping) or "label" not in value or not set(value) <= {"label", "value", "set"}:
+def read_levels(path: str, values: list[Any], problems: Problems) -> tuple[Level, ...]:
+    """Return a factor's levels; a level with `add` fixes all that the one before it fixes, and what it adds."""
+    levels: list[Level] = []
+    for value in values:
+        before = levels[-1].settings if levels else {}
+        levels.append(read_level(path, value, before, problems))
+    return tuple(levels)
+
+
+def read_level(path: str, value: Any, before: Mapping[str, Any], problems: Problems) -> Level:
+    """Return one level: a value for `path`, or a table with `label` and one of `value`, `set` and `add`.
+
+    `set` holds dotted paths and values, and may be empty; `add` holds those that come to the ones `before`.
+    """
+    if not isinstance(value, Mapping) or "label" not in value or not set(value) <= {"label", "value", "set", "add"}:
         return Level(label=label_of(value), settings={path: value})
     label = str(value["label"]).strip()
     if not label:
         problems.add(f"factors.{path}", "a label is empty")
     if set(value) == {"label", "value"}:
         return Level(label=label, settings={path: value["value"]})
-    if set(value) == {"label", "set"} and isinstance(value["set"], Mapping) and value["set"]:
-        return Level(label=label, settings=dict(value["set"]))
-    problems.add(f"factors.{path}", f"level {label!r} needs a value, or a table `set` of dotted paths and values")
+    for key, start in (("set", {}), ("add", before)):
+        if set(value) == {"label", key} and isinstance(value[key], Mapping):
+            return Level(label=label, settings={**start, **value[key]})
+    problems.add(
+        f"factors.{path}", f"level {label!r} needs a value, or a table `set` (or `add`) of dotted paths and values"
+    )
     return Level(label=label, settings={})
 
 

@@ -156,7 +156,7 @@ class PythonRandom(Sound):
 
 class BreaksTheGraph(Sound):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) * (1.0 if x.sum().item() > 0 else 1.0)
+        return super().forward(x) * (1.0 if x.sum().item() > 0 else 1.5)
 
 
 class NoDevice(nn.Module):

@@ -261,3 +261,56 @@ def test_set_has_the_last_word_in_the_smoke_form_but_not_on_its_data() -> None:
 def test_a_wrong_smoke_section_is_told_with_and_without_smoke() -> None:
     for smoke in (False, True):
         assert "regularizers.dropout" in problems_of('[smoke]\n"regularizers.dropout" = false\n', smoke=smoke)
+
+
+def test_an_added_level_fixes_all_that_the_one_before_it_fixes() -> None:
+    study = parse_study(
+        """
+title = "ladder"
+[data]
+name = "digits"
+[model]
+name = "mlp"
+[factors]
+step = [
+    { label = "0", set = {} },
+    { label = "1", add = { "train.epochs" = 3 } },
+    { label = "2", add = { "train.batch_size" = 16 } },
+    { label = "3", add = { "train.epochs" = 5 } },
+]
+""",
+        name="ladder",
+    )
+    assert [dict(level.settings) for level in study.factors[0].levels] == [
+        {},
+        {"train.epochs": 3},
+        {"train.epochs": 3, "train.batch_size": 16},
+        {"train.epochs": 5, "train.batch_size": 16},
+    ]
+
+
+def test_the_smoke_form_of_a_ladder_leaves_out_what_it_fixes_itself() -> None:
+    study = parse_study(
+        """
+title = "ladder"
+[data]
+name = "cifar100"
+normalize = false
+[model]
+name = "mlp"
+[factors]
+step = [
+    { label = "0", set = {} },
+    { label = "1", add = { "data.normalize" = true } },
+    { label = "2", add = { "train.epochs" = 100 } },
+]
+""",
+        name="ladder",
+        smoke=True,
+    )
+    assert [(level.label, dict(level.settings)) for level in study.factors[0].levels] == [
+        ("0", {}),
+        ("1", {"data.normalize": True}),
+    ]
+    assert study.settings["data"]["normalize"] is False
+    assert study.settings["train"]["epochs"] == 1

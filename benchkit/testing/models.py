@@ -185,6 +185,8 @@ def _first_accepted(subject: Subject) -> Shape:
                 subject.plugin(3, shape, nn.BatchNorm2d, **subject.options).eval()(torch.zeros(1, *shape))
         except BenchkitError as error:
             reasons.append(error.what)
+        except Exception:  # noqa: BLE001 - the checks meet the same error and tell it
+            return shape
         else:
             return shape
     raise NotApplicable(f"it refuses every image shape that the kit tries: {reasons[-1]}")

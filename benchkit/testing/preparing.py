@@ -71,7 +71,10 @@ class Writes:
             return
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
             return
-        if isinstance(arguments[0], str | os.PathLike) and os.fspath(arguments[0]).startswith(self.below):
+        path = arguments[0]
+        if event == "os.mkdir" and isinstance(path, str | os.PathLike) and os.path.isdir(path):
+            return
+        if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(self.below):
             self.count += 1
             if self.count == self.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)

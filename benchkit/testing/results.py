@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -56,14 +57,16 @@ def with_missing(whole: StudyResults) -> StudyResults:
 
     The last condition has no trial that is done, the one before it a single one.
     """
-    states: Sequence[State | None] = ("diverged", "failed", "stale", "running", "waiting", None)
+    states: Sequence[State | None] = ("diverged", "failed", None, "running", "stale", "waiting")
     last = [condition.key for condition in whole.conditions[-2:]]
+    turn = itertools.cycle(states)
     trials = []
-    for place, trial in enumerate(whole.trials):
+    for trial in whole.trials:
         spared = trial.condition.key == last[0] and trial.index == 0
-        state = states[place % len(states)] if trial.condition.key in last and not spared else "done"
-        if state is not None:
-            trials.append(trial if state == "done" else _ended(trial, state))
+        if trial.condition.key not in last or spared:
+            trials.append(trial)
+        elif state := next(turn):
+            trials.append(_ended(trial, state))
     return replace(whole, trials=tuple(trials), left_out=("2 trials of an earlier version are left out.",))
 
 

@@ -24,29 +24,38 @@ def filter_maps(model: nn.Module, images: torch.Tensor, shown: int) -> Mapping[s
     `shown` images: up to 16 filters spread evenly over the layer, averaged down to at most 32 pixels a side, divided by
     the greatest value of the layer in each image (values below zero count as zero). Empty without feature maps.
     """
-    names: list[str] = []
-    alive: list[torch.Tensor] = []
-    kept: list[torch.Tensor] = []
-    with torch.no_grad():
-        for start in range(0, len(images), AT_ONCE):
-            place = iter(range(10**6))
-
-            def visit(name: str, maps: torch.Tensor, *, first: bool = start == 0, count=place) -> None:  # type: ignore[no-untyped-def]
-                answers = (maps != 0).any(dim=3).any(dim=2).any(dim=0)
-                if first:
-                    names.append(name)
-                    alive.append(answers)
-                    kept.append(_sample(maps[:shown]))
-                else:
-                    alive[next(count)] |= answers
-
-            with after_nonlinearities(model, visit):
-                model(images[start : start + AT_ONCE])
-    keys = [f"{place:03d}.{name}" for place, name in enumerate(names, start=1)]
-    found = {f"zero.{key}": answers.logical_not().cpu().numpy() for key, answers in zip(keys, alive, strict=True)}
+    seen = _Seen(shown)
+    with torch.no_grad(), after_nonlinearities(model, seen.visit):
+        for part in images.split(AT_ONCE):
+            seen.place = 0
+            model(part)
+    keys = [f"{place:03d}.{name}" for place, name in enumerate(seen.names, start=1)]
+    found = {f"zero.{key}": answers.logical_not().cpu().numpy() for key, answers in zip(keys, seen.alive, strict=True)}
     for place in sorted({0, len(keys) // 2, len(keys) - 1}) if keys else ():
-        found[f"maps.{keys[place]}"] = kept[place].cpu().numpy()
+        found[f"maps.{keys[place]}"] = seen.kept[place].cpu().numpy()
     return found
+
+
+class _Seen:
+    """The maps of one batch after the other; the first one tells how many nonlinearities there are."""
+
+    def __init__(self, shown: int) -> None:
+        self.shown = shown
+        self.place = 0
+        self.names: list[str] = []
+        self.alive: list[torch.Tensor] = []
+        self.kept: list[torch.Tensor] = []
+
+    def visit(self, name: str, maps: torch.Tensor) -> None:
+        """Take note of which filters answer, and on the first batch of a sample of the maps."""
+        answers = (maps != 0).amax(dim=(0, 2, 3))
+        if self.place == len(self.names):
+            self.names.append(name)
+            self.alive.append(answers)
+            self.kept.append(_sample(maps[: self.shown]))
+        else:
+            self.alive[self.place] |= answers
+        self.place += 1
 
 
 def _sample(maps: torch.Tensor) -> torch.Tensor:

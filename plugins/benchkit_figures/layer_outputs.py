@@ -109,20 +109,23 @@ def after_nonlinearities(model: nn.Module, visit: Visit) -> Iterator[None]:
     `name` is the innermost module that computes it.
     """
     inside: list[str] = []
-    handles = []
+
+    def entering(name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, inputs: inside.append(name)
+
+    def leaving(module: nn.Module, inputs: Any, output: Any) -> None:
+        inside.pop()
+
+    handles: list[Any] = []
     for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda _, __, name=name: inside.append(name)))  # type: ignore[misc]
-        handles.append(module.register_forward_hook(lambda _, __, ___: _left(inside), always_call=True))
+        handles.append(module.register_forward_pre_hook(entering(name)))
+        handles.append(module.register_forward_hook(leaving, always_call=True))
     try:
         with _Nonlinearities(lambda maps: visit(inside[-1] if inside else "", maps)):
             yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _left(inside: list[str]) -> None:
-    inside.pop()
 
 
 class _Nonlinearities(TorchFunctionMode):

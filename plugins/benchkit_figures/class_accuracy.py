@@ -1,0 +1,158 @@
+"""Accuracy by class: which classes each condition finds hard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchkit import NothingToDraw, PluginError, card
+from benchkit.analysis import wilson
+from benchkit.results import SPLITS, StudyResults
+from benchkit_figures.class_panels import intervals, table
+from benchkit_figures.confusion_matrix import Confusion, ConfusionMatrix
+from benchkit_figures.conditions import planned_labels
+from benchkit_figures.epoch_series import listed, repeats_words
+
+if TYPE_CHECKING:
+    from benchkit_figures.confusion_matrix import ConfusionData
+
+FEW_CONDITIONS = 4
+"""Up to this many conditions stand as points with intervals; more of them make a table of colours."""
+
+MOST_CLASSES = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassShare:
+    """How many images of a class a condition names rightly, summed over repeats, with the 95 % Wilson interval."""
+
+    name: str
+    right: int
+    of: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionClasses:
+    """A condition's classes that have images, in label order, over `n` repeats."""
+
+    condition: str
+    n: int
+    classes: tuple[ClassShare, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassData:
+    """All classes of all conditions; `shown` are the classes drawn, hardest first."""
+
+    split: str
+    labels: tuple[str, ...]
+    conditions: tuple[ConditionClasses, ...]
+    shown: tuple[str, ...]
+    without: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Return the number of classes that have images."""
+        return len({share.name for one in self.conditions for share in one.classes})
+
+
+@card(
+    title="Accuracy by class",
+    summary="The share of each class that a condition names rightly, with Wilson intervals over images.",
+    reference="Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927",
+    url="https://doi.org/10.1080/01621459.1927.10502953",
+    choices={"split": SPLITS},
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassAccuracy:
+    """Accuracy by class on `split`, hardest class first; above 25 classes the hardest 25."""
+
+    split: str = "test"
+
+    def data(self, results: StudyResults) -> ClassData:
+        """Return right and all images of every class, summed over repeats, in every condition with a done repeat."""
+        if self.split not in SPLITS:
+            raise PluginError(
+                "the figure class-accuracy was given wrong options",
+                problems=[f"split = {self.split!r}: expected {', '.join(SPLITS)}"],
+            )
+        found = {m.condition: m for m in (matrices := ConfusionMatrix(split=self.split).data(results)).matrices}
+        conditions = tuple(_classes(found[c.label], matrices) for c in results.conditions if c.label in found)
+        if not any(one.classes for one in conditions):
+            raise NothingToDraw(f"there is no image on {self.split}")
+        without = tuple(c.label for c in results.conditions if c.label not in found and c.kind != "search")
+        return ClassData(
+            split=self.split,
+            labels=planned_labels(results),
+            conditions=conditions,
+            shown=_hardest(conditions)[:MOST_CLASSES],
+            without=without,
+        )
+
+    def draw(self, data: ClassData) -> Any:
+        """Return points with intervals for a few conditions, a table in steps of colour for more."""
+        return intervals(data) if len(data.conditions) <= FEW_CONDITIONS else table(data)
+
+    def caption(self, data: ClassData) -> str:
+        """Return what is shown, over how many repeats, and which uncertainty the bars are."""
+        n = repeats_words(one.n for one in data.conditions)
+        summed = f", summed over {n}" if any(one.n > 1 for one in data.conditions) else ", one repeat"
+        sizes = sorted({share.of for one in data.conditions for share in one.classes})
+        images = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        parts = [f"Accuracy by class on {data.split} images{summed} ({images} predictions a class), hardest class first."]
+        if len(data.shown) < data.count:
+            parts.append(f"The hardest {len(data.shown)} of {data.count} classes.")
+        bars = "Bars" if len(data.conditions) <= FEW_CONDITIONS else "In the data and under the pointer"
+        parts.append(f"{bars}: 95 % Wilson intervals, the uncertainty over images of the class, not over random seeds.")
+        if any(one.n > 1 for one in data.conditions):
+            parts.append("Repeats share their images, so the intervals are on the narrow side.")
+        if data.without:
+            parts.append(f"Without a finished repeat: {listed(data.without)}.")
+        return " ".join(parts)
+
+    def alt_text(self, data: ClassData) -> str:
+        """Return one sentence with the hardest class and the least accuracy of any class."""
+        hardest = data.shown[0]
+        least, one = min(
+            ((share, one) for one in data.conditions for share in one.classes), key=lambda pair: pair[0].accuracy
+        )
+        values = [share.accuracy for one in data.conditions for share in one.classes if share.name == hardest]
+        span = f"{100 * min(values):.1f} %"
+        if len(values) > 1:
+            span += f" to {100 * max(values):.1f} % right by condition"
+        else:
+            return f"The hardest class of {one.condition} is {hardest}, {span} right ({least.right} of {least.of})."
+        return (
+            f"The hardest class on average is {hardest} ({span}); the least accuracy of all is that of {one.condition} "
+            f"on {least.name}, {100 * least.accuracy:.1f} %."
+        )
+
+
+def _classes(matrix: Confusion, data: ConfusionData) -> ConditionClasses:
+    shares = []
+    for label, row in enumerate(matrix.counts):
+        if sum(row):
+            one = wilson(row[label], sum(row))
+            shares.append(
+                ClassShare(
+                    name=data.classes[label],
+                    right=one.successes,
+                    of=one.n,
+                    accuracy=one.share,
+                    low=one.low,
+                    high=one.high,
+                )
+            )
+    return ConditionClasses(condition=matrix.condition, n=matrix.n, classes=tuple(shares))
+
+
+def _hardest(conditions: tuple[ConditionClasses, ...]) -> tuple[str, ...]:
+    """Return the classes by their mean accuracy over conditions, least first."""
+    values: dict[str, list[float]] = {}
+    for one in conditions:
+        for share in one.classes:
+            values.setdefault(share.name, []).append(share.accuracy)
+    return tuple(sorted(values, key=lambda name: sum(values[name]) / len(values[name])))

@@ -1,0 +1,56 @@
+"""Every built-in plugin passes the conformance kit, like anyone's; none is expected to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from published_layouts import make_stand, write_cifar10, write_cifar100, write_class_folders, write_mnist
+
+from benchkit.entries import BUILT_IN, Entry
+from benchkit.registry import Registry
+from benchkit.testing import checks, run_checks
+
+BUILT_INS = [
+    entry for entry in Registry.installed().entries() if entry.distribution == BUILT_IN and entry.kind != "studies"
+]
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"timm": {"variant": "resnet18"}}
+"""The options without which a plugin is not one; data sets get their files below."""
+
+
+def files_for(name: str, folder: Path) -> dict[str, Any]:
+    """Return options that give a published data set small files in its own layout, as a user has them."""
+    if name == "mnist":
+        stand = make_stand("0123456789", (28, 28, 1), train=8, test=3)
+        return {"source": str(write_mnist(stand, folder)), "partial": True}
+    if name in ("cifar10", "tiny-cifar10"):
+        stand = make_stand(CIFAR10_CLASSES, (32, 32, 3), train=8, test=3)
+        return {"source": str(write_cifar10(stand, folder)), **({"partial": True} if name == "cifar10" else {})}
+    if name == "cifar100":
+        stand = make_stand(CIFAR100_CLASSES, (32, 32, 3), train=2, test=1)
+        return {"source": str(write_cifar100(stand, folder)), "partial": True}
+    if name == "image-folder":
+        return {"source": str(write_class_folders(make_stand(("cat", "dog"), (6, 5, 3), train=20, test=5), folder))}
+    return {}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("entry", BUILT_INS, ids=lambda entry: f"{entry.kind}-{entry.name}")
+def test_built_in(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "data"))
+    options = OPTIONS.get(entry.name, {}) if entry.kind != "datasets" else files_for(entry.name, tmp_path / "files")
+    verdicts = run_checks(entry.kind, entry, options=options)
+    failed = [str(verdict.failure) for verdict in verdicts if verdict.state == "failed"]
+    assert not failed, "\n".join(failed)
+    assert sum(verdict.state == "passed" for verdict in verdicts) >= 3
+
+
+def test_there_are_checks_of_every_kind() -> None:
+    kinds = {entry.kind: entry for entry in BUILT_INS}
+    assert set(kinds) == {"norms", "datasets", "regularizers", "models", "figures"}
+    for kind in kinds:
+        entry = next(one for one in BUILT_INS if one.kind == kind and one.name != "timm")
+        ids = [id for id, _ in checks(kind, entry)]
+        assert len(ids) == len(set(ids)) >= 9
