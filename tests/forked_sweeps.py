@@ -19,7 +19,7 @@ from pathlib import Path
 import sklearn.metrics  # noqa: F401 - what a trial imports late, so that children need not
 import tiny_study
 import torch
-import torch._dynamo  # noqa: F401
+import torch._dynamo
 
 import benchkit.sweep
 import benchkit.training

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchkit_datasets.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from published_layouts import make_stand, write_cifar10, write_cifar100, write_class_folders, write_mnist
 
 from benchkit.entries import BUILT_IN, Entry
@@ -25,9 +26,9 @@ def files_for(name: str, folder: Path) -> dict[str, Any]:
     if name == "mnist":
         stand = make_stand("0123456789", (28, 28, 1), train=8, test=3)
         return {"source": str(write_mnist(stand, folder)), "partial": True}
-    if name in ("cifar10", "tiny-cifar10"):
+    if name == "cifar10":
         stand = make_stand(CIFAR10_CLASSES, (32, 32, 3), train=8, test=3)
-        return {"source": str(write_cifar10(stand, folder)), **({"partial": True} if name == "cifar10" else {})}
+        return {"source": str(write_cifar10(stand, folder)), "partial": True}
     if name == "cifar100":
         stand = make_stand(CIFAR100_CLASSES, (32, 32, 3), train=2, test=1)
         return {"source": str(write_cifar100(stand, folder)), "partial": True}

@@ -1,4 +1,4 @@
-"""Sweeps that are killed, wholly or in part, at random moments: what was trained stays, and the numbers are the same."""
+"""Sweeps that are killed, wholly or in part, at random moments: what was trained stays, the numbers are the same."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from benchkit.analysis.comparisons import (
     paired_t,
     repeats_to_decide,
 )
+from benchkit.analysis.curves import Onset, onset
 from benchkit.analysis.estimates import CONFIDENCE, Estimate, Proportion, estimate, prediction_interval, wilson
 from benchkit.analysis.readings import (
     compared,
@@ -32,6 +33,7 @@ __all__ = [
     "POWER",
     "Estimate",
     "ImageComparison",
+    "Onset",
     "PairedComparison",
     "Proportion",
     "compared",
@@ -44,6 +46,7 @@ __all__ = [
     "metric_unit",
     "metric_words",
     "minimum_detectable_difference",
+    "onset",
     "paired_t",
     "prediction_interval",
     "repeats_of",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.readings import compared, done_repeats, estimate_metric
-from benchkit.results import Cost, StudyResults
+from benchkit.results import StudyResults
 
 if TYPE_CHECKING:
     from benchkit.plan import Condition
@@ -65,8 +65,3 @@ def training_seconds(results: StudyResults) -> float:
 
 def _distinct(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
-
-
-def all_costs(results: StudyResults) -> tuple[Cost, ...]:
-    """Return the recorded cost of every trial that has one."""
-    return tuple(t.outcome.cost for t in results.trials if t.outcome is not None and t.outcome.cost is not None)

@@ -79,7 +79,7 @@ class MapsData:
 
 @card(
     title="Activation maps",
-    summary="Feature maps after an early, a middle and a late nonlinearity for a few test images; dead filters counted.",
+    summary="Feature maps of an early, a middle and a late layer for a few test images; dead filters counted.",
     reference="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014",
     url="https://arxiv.org/abs/1311.2901",
     ranges={"images": Range(low=1, high=8)},

@@ -9,8 +9,8 @@ from benchkit import NothingToDraw, PluginError, card
 from benchkit.analysis import wilson
 from benchkit.results import SPLITS, StudyResults
 from benchkit_figures.class_panels import intervals, table
-from benchkit_figures.confusion_matrix import Confusion, ConfusionMatrix
 from benchkit_figures.conditions import planned_labels
+from benchkit_figures.confusion_matrix import Confusion, ConfusionMatrix
 from benchkit_figures.epoch_series import listed, repeats_words
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ class ClassAccuracy:
                 "the figure class-accuracy was given wrong options",
                 problems=[f"split = {self.split!r}: expected {', '.join(SPLITS)}"],
             )
-        found = {m.condition: m for m in (matrices := ConfusionMatrix(split=self.split).data(results)).matrices}
-        conditions = tuple(_classes(found[c.label], matrices) for c in results.conditions if c.label in found)
+        confusion = ConfusionMatrix(split=self.split).data(results)
+        found = {matrix.condition: matrix for matrix in confusion.matrices}
+        conditions = tuple(_classes(found[c.label], confusion) for c in results.conditions if c.label in found)
         if not any(one.classes for one in conditions):
             raise NothingToDraw(f"there is no image on {self.split}")
         without = tuple(c.label for c in results.conditions if c.label not in found and c.kind != "search")
@@ -102,7 +103,9 @@ class ClassAccuracy:
         summed = f", summed over {n}" if any(one.n > 1 for one in data.conditions) else ", one repeat"
         sizes = sorted({share.of for one in data.conditions for share in one.classes})
         images = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        parts = [f"Accuracy by class on {data.split} images{summed} ({images} predictions a class), hardest class first."]
+        parts = [
+            f"Accuracy by class on {data.split} images{summed} ({images} predictions a class), hardest class first."
+        ]
         if len(data.shown) < data.count:
             parts.append(f"The hardest {len(data.shown)} of {data.count} classes.")
         bars = "Bars" if len(data.conditions) <= FEW_CONDITIONS else "In the data and under the pointer"

@@ -60,17 +60,20 @@ class ConfusionDifference:
 
     def data(self, results: StudyResults) -> DifferenceData:
         """Return the difference of two conditions; raise `PluginError` for labels without a finished repeat."""
-        wanted = tuple(label for label in (self.first, self.second) if label)
-        given = ConfusionMatrix(split=self.split, conditions=wanted).data(results)
-        if len(given.matrices) < 2:
-            raise NothingToDraw("only one condition has finished: there is nothing to compare it with")
+        if self.split not in SPLITS:
+            raise _wrong([f"split = {self.split!r}: expected {', '.join(SPLITS)}"])
+        given = ConfusionMatrix(split=self.split).data(results)
         labels = [matrix.condition for matrix in given.matrices]
+        named = {"first": self.first, "second": self.second}
+        unknown = [f"{name} = {label!r}" for name, label in named.items() if label and label not in labels]
+        if unknown:
+            raise _wrong([f"{words}: expected one of {', '.join(labels)}" for words in unknown])
+        if len(labels) < 2:
+            raise NothingToDraw(f"only one condition, {labels[0]}, has finished: nothing to compare it with")
         first = self.first or next(label for label in labels if label != self.second)
         second = self.second or next(label for label in labels[::-1] if label != first)
         if first == second:
-            raise PluginError(
-                "the figure confusion-difference was asked to compare a condition with itself", problems=[f"{first!r}"]
-            )
+            raise _wrong([f"first and second are both {first!r}"])
         return _difference(self.split, given.classes, given.matrix(first), given.matrix(second))
 
     def draw(self, data: DifferenceData) -> Any:
@@ -106,6 +109,10 @@ class ConfusionDifference:
             f"The greatest difference: {data.first} {verb} {pair.first:.1f} % of {pair.true} {words}, {data.second} "
             f"{pair.second:.1f} %."
         )
+
+
+def _wrong(problems: list[str]) -> PluginError:
+    return PluginError("the figure confusion-difference was given wrong options", problems=problems)
 
 
 def _difference(split: str, classes: tuple[str, ...], first: Confusion, second: Confusion) -> DifferenceData:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchkit_figures.confusion_difference import DifferenceData
 
 ENDS = (-20, -10, -5, -1, 1, 5, 10, 20)
-STEPS = ("−20 or less", "−20 to −10", "−10 to −5", "−5 to −1", "−1 to 1", "1 to 5", "5 to 10", "10 to 20", "20 or more")
+STEPS = ("-20 or less", "-20 to -10", "-10 to -5", "-5 to -1", "-1 to 1", "1 to 5", "5 to 10", "10 to 20", "20 or more")
 COLOURS = ("#A63E00", "#D9772E", "#EDAE7C", "#F7DCC6", "#F6F8FB", "#CFE0EF", "#91BBDD", "#4688BE", "#135590")
 """From orange over nearly white to blue: told apart under colour-vision deficiencies."""
 
@@ -26,39 +26,21 @@ def heatmap(data: DifferenceData) -> Any:
     """Return a cell for each pair of classes, coloured by the difference; small differences carry no number."""
     classes, count = list(data.classes), len(data.classes)
     size = max(6, min(44, (WIDTH - label_width(classes) - 40) // count))
-    axis = {"ticks": False, "domain": False, "labelOverlap": count > LABELLED_CLASSES}
+    axis: dict[str, Any] = {"ticks": False, "domain": False, "labelOverlap": count > LABELLED_CLASSES}
     upright = max(map(len, classes)) * 6 <= size
     base = alt.Chart(alt.InlineData(values=_cells(data))).encode(
-        x=alt.X("called:O", sort=classes, title="Predicted class", axis=alt.Axis(labelAngle=0 if upright else -45, **axis)),
+        x=alt.X(
+            "called:O", sort=classes, title="Predicted class", axis=alt.Axis(labelAngle=0 if upright else -45, **axis)
+        ),
         y=alt.Y("true:O", sort=classes, title="True class", axis=alt.Axis(**axis)),
         tooltip=[
             alt.Tooltip("true:N", title="True class"),
             alt.Tooltip("called:N", title="Predicted class"),
-            alt.Tooltip("first:Q", title=f"{data.first} (%)", format=".2f"),
-            alt.Tooltip("second:Q", title=f"{data.second} (%)", format=".2f"),
             alt.Tooltip("difference:Q", title="Difference (points)", format="+.2f"),
         ],
     )
-    legend = alt.Legend(
-        title="Difference (percentage points)",
-        orient="right",
-        symbolType="square",
-        symbolSize=160,
-        symbolStrokeWidth=0.5,
-        symbolStrokeColor="#808080",
-    )
-    if size * count > WIDTH - 190 - label_width(classes):
-        legend = alt.Legend(
-            title="Difference (percentage points)",
-            orient="bottom",
-            direction="horizontal",
-            columns=5,
-            symbolType="square",
-            symbolSize=140,
-            symbolStrokeWidth=0.5,
-            symbolStrokeColor="#808080",
-        )
-    layers = [base.mark_rect().encode(color=_color(legend))]
+    beside = size * count <= WIDTH - 190 - label_width(classes)
+    layers = [base.mark_rect().encode(color=_color(_legend(beside)))]
     if count <= LABELLED_CLASSES:
         ink = alt.condition(f"abs(datum.difference) >= {DARK_FROM}", alt.value("#F6F8FB"), alt.value("#1f2328"))
         text = base.transform_filter("abs(datum.difference) >= 1").mark_text(fontSize=min(11, max(7, size // 3)))
@@ -68,7 +50,7 @@ def heatmap(data: DifferenceData) -> Any:
 
 def changed_pairs(data: DifferenceData) -> Any:
     """Return a row for each pair with a bar to the left or right, and both percentages beside it."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "pair": f"{pair.true} → {pair.called}" if pair.true != pair.called else f"{pair.true}, right",
             "difference": float(f"{pair.difference:.4g}"),
@@ -95,20 +77,26 @@ def _color(legend: alt.Legend | None) -> alt.Color:
     return alt.Color("step:O", scale=alt.Scale(domain=list(STEPS), range=list(COLOURS)), legend=legend)
 
 
+def _legend(beside: bool) -> alt.Legend:
+    place: dict[str, Any] = {"orient": "right"} if beside else {"orient": "bottom", "direction": "horizontal", "columns": 5}
+    return alt.Legend(
+        title="Difference (percentage points)",
+        symbolType="square",
+        symbolSize=150,
+        symbolStrokeWidth=0.5,
+        symbolStrokeColor="#808080",
+        **place,
+    )
+
+
 def _cells(data: DifferenceData) -> list[dict[str, Any]]:
-    changed = {(pair.true, pair.called): pair for pair in data.pairs}
-    rows = []
-    for true, row in zip(data.classes, data.difference, strict=True):
-        for called, value in zip(data.classes, row, strict=True):
-            pair = changed.get((true, called))
-            rows.append(
-                {
-                    "true": true,
-                    "called": called,
-                    "difference": float(f"{value:.4g}"),
-                    "step": STEPS[bisect.bisect_right(ENDS, value)],
-                    "first": float(f"{pair.first:.4g}") if pair else None,
-                    "second": float(f"{pair.second:.4g}") if pair else None,
-                }
-            )
-    return rows
+    return [
+        {
+            "true": true,
+            "called": called,
+            "difference": float(f"{value:.4g}"),
+            "step": STEPS[bisect.bisect_right(ENDS, value)],
+        }
+        for true, row in zip(data.classes, data.difference, strict=True)
+        for called, value in zip(data.classes, row, strict=True)
+    ]

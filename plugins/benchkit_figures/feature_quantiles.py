@@ -129,7 +129,8 @@ class FeatureQuantiles:
             return f"After its only epoch the features of {most.condition} span {first.spread:.3g}."
         return (
             f"From epoch {first.epoch} to {last.epoch} the spread of the features (1 % to 99 % quantile) of "
-            f"{most.condition} goes from {first.spread:.3g} to {last.spread:.3g}; it is least in epoch {most.narrowest}."
+            f"{most.condition} goes from {first.spread:.3g} to {last.spread:.3g}; it is least in epoch "
+            f"{most.narrowest}."
         )
 
 

@@ -26,7 +26,7 @@ def filter_maps(model: nn.Module, images: torch.Tensor, shown: int) -> Mapping[s
     """
     seen = _Seen(shown)
     with torch.no_grad(), after_nonlinearities(model, seen.visit):
-        for part in images.split(AT_ONCE):
+        for part in torch.split(images, AT_ONCE):
             seen.place = 0
             model(part)
     keys = [f"{place:03d}.{name}" for place, name in enumerate(seen.names, start=1)]
@@ -64,6 +64,6 @@ def _sample(maps: torch.Tensor) -> torch.Tensor:
     chosen = torch.arange(min(count, MOST_FILTERS), device=maps.device) * count // min(count, MOST_FILTERS)
     some = functional.relu(maps[:, chosen].detach().float())
     if max(some.shape[2:]) > MOST_PIXELS:
-        some = functional.adaptive_avg_pool2d(some, [min(side, MOST_PIXELS) for side in some.shape[2:]])
+        some = functional.adaptive_avg_pool2d(some, (min(some.shape[2], MOST_PIXELS), min(some.shape[3], MOST_PIXELS)))
     most = some.amax(dim=(1, 2, 3), keepdim=True)
     return (255 * some / torch.where(most > 0, most, 1.0)).round().to(torch.uint8)

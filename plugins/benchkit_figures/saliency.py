@@ -25,8 +25,8 @@ def heat_maps(
     """Return Grad-CAM (N, h, w) at a layer for the class of each image, and the logits (N, K), both float32.
 
     ReLU(sum over c of w_c A_c), where A (N, C, h, w) is the layer's output and w_c the mean over h and w of the
-    gradient of the class's logit with respect to A_c. A negative entry of `classes` (N,) stands for the predicted class.
-    No gradient reaches the model's parameters, and none of them needs to take any.
+    gradient of the class's logit with respect to A_c. A negative entry of `classes` (N,) stands for the
+    predicted class. No gradient reaches the model's parameters, and none of them needs to take any.
     """
     taken: list[torch.Tensor] = []
 
@@ -58,7 +58,7 @@ def explained(model: nn.Module, images: torch.Tensor) -> Mapping[str, np.ndarray
     if layer is None:
         return {}
     maps, predicted, probability = [], [], []
-    for part in images.split(AT_ONCE):
+    for part in torch.split(images, AT_ONCE):
         nowhere = torch.full((len(part),), -1, device=part.device)
         heat, logits = heat_maps(model, part, nowhere, layer)
         most = heat.amax(dim=(1, 2), keepdim=True)

@@ -35,7 +35,7 @@ def enlarged(image: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 
 def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return an image (H, W, C) in grey with heat, uint8 (h, w), over it: the more, the less the image shows through."""
+    """Return an image (H, W, C) in grey under heat, uint8 (h, w): the more heat, the less of it shows through."""
     large = enlarged(rgb(image)).astype(np.float64)
     smooth = Image.fromarray(heat).resize((large.shape[1], large.shape[0]), Image.Resampling.BILINEAR)
     share = np.asarray(smooth, dtype=np.float64)[:, :, None] / 255

@@ -1,0 +1,195 @@
+"""Norm health: mean and variance of activations from early to late layers over training, and the gradient norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchkit import NothingToDraw, Range, card
+from benchkit.results import EpochRecord, StudyResults, Trial
+from benchkit_figures.conditions import planned_labels
+from benchkit_figures.epoch_series import SeriesPoint, averaged, listed, repeats_words
+from benchkit_figures.health_panels import health_panels
+from benchkit_figures.metrics import done_repeats
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+NAME = "norm-health"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCurve:
+    """A condition's `quantity` (mean, variance or gradient norm) by epoch; `panel` is where it stands in the network.
+
+    `layer` is the layer's name and `place` of `places` where it runs; empty and 0 for the gradient norm.
+    """
+
+    condition: str
+    quantity: str
+    panel: str
+    layer: str
+    place: int
+    places: int
+    n: int
+    points: tuple[SeriesPoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthData:
+    """All curves, and the panels from early to late; `labels` are all planned conditions."""
+
+    labels: tuple[str, ...]
+    panels: tuple[str, ...]
+    curves: tuple[HealthCurve, ...]
+    without: tuple[str, ...]
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Return the conditions that have curves."""
+        return tuple(dict.fromkeys(curve.condition for curve in self.curves))
+
+
+@card(
+    title="Norm health",
+    summary="Mean and variance of activations after each norm, from early to late layers, and the gradient norm.",
+    reference="Ioffe and Szegedy, Batch Normalization: Accelerating Deep Network Training by Reducing Internal "
+    "Covariate Shift, ICML 2015",
+    url="https://arxiv.org/abs/1502.03167",
+    ranges={"layers": Range(low=1, high=6)},
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormHealth:
+    """Activations after the norms (or where a norm would stand) of up to `layers` layers, spread from first to last."""
+
+    layers: int = 4
+
+    def observe(self, model: nn.Module, images: torch.Tensor) -> dict[str, float]:
+        """Return `PLACE-of-PLACES.LAYER.mean` and `.variance` over all elements; empty without hidden layers.
+
+        A layer that is not finite is left out.
+        """
+        import math
+
+        from benchkit_figures.layer_outputs import moments
+
+        found = moments(model, images)
+        kept: dict[str, float] = {}
+        for place in _spread(len(found), self.layers):
+            one = found[place]
+            if math.isfinite(one.mean) and math.isfinite(one.variance):
+                key = f"{place + 1:03d}-of-{len(found):03d}.{one.layer}"
+                kept |= {f"{key}.mean": one.mean, f"{key}.variance": one.variance}
+        return kept
+
+    def data(self, results: StudyResults) -> HealthData:
+        """Return mean and variance by layer and epoch, and the gradient norm, of every condition with a done repeat."""
+        trials = {c.label: done_repeats(results, c) for c in results.conditions if c.kind != "search"}
+        curves = [curve for label, repeats in trials.items() for curve in _curves(label, repeats)]
+        if not curves:
+            raise NothingToDraw("no repeat of any condition has finished with a recorded history")
+        drawn = {curve.condition for curve in curves}
+        named = {curve.panel: curve.place / max(1, curve.places) for curve in curves if curve.place}
+        return HealthData(
+            labels=planned_labels(results),
+            panels=tuple(sorted(named, key=lambda panel: named[panel])),
+            curves=tuple(curves),
+            without=tuple(label for label in trials if label not in drawn),
+        )
+
+    def draw(self, data: HealthData) -> Any:
+        """Return a column of panels for each layer, mean above variance, and the gradient norm below."""
+        return health_panels(data)
+
+    def caption(self, data: HealthData) -> str:
+        """Return what is shown of which layers, over how many repeats, and what is left out."""
+        n, parts = repeats_words(curve.n for curve in data.curves), []
+        if data.panels:
+            layers = tuple(dict.fromkeys(curve.layer for curve in data.curves if curve.place))
+            parts.append(
+                "Mean and variance of the activations after the norm (with norm none: where it would stand), over all "
+                "channels and pixels of the first 64 validation images in evaluation mode, by epoch. Layers: "
+                f"{listed(layers, 8)}."
+            )
+        else:
+            parts.append("The activations were not observed: norm-health must be in report.figures before the sweep.")
+        parts.append(f"Gradient norm: mean over the steps of an epoch, before clipping. Lines: mean over {n}.")
+        if any(curve.n > 1 for curve in data.curves):
+            parts.append("No interval is drawn; ranges over repeats are in the data of this figure.")
+        if data.without:
+            parts.append(f"Without a finished repeat: {listed(data.without)}.")
+        return " ".join(parts)
+
+    def alt_text(self, data: HealthData) -> str:
+        """Return one sentence with the greatest and least variance in the last layer, or with the gradient norms."""
+        quantity = "variance" if data.panels else "gradient norm"
+        last = [c for c in data.curves if c.quantity == quantity and c.panel == (data.panels or ("",))[-1]]
+        ends = sorted((curve.points[-1].mean, curve.condition) for curve in last)
+        what = "variance of the activations in the last layer" if data.panels else "gradient norm"
+        if len(ends) == 1:
+            return f"In its last epoch {ends[0][1]} has a {what} of {ends[0][0]:.3g}."
+        least, most = (f"{value:.3g} ({label})" for value, label in (ends[0], ends[-1]))
+        return f"In the last epoch the {what} reaches from {least} to {most}."
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Return up to `most` places from the first to the last of `count`, evenly spread."""
+    if count <= most or most == 1:
+        return list(range(count))[-most:]
+    return [round(step * (count - 1) / (most - 1)) for step in range(most)]
+
+
+def _curves(label: str, trials: Sequence[Trial]) -> list[HealthCurve]:
+    keys = sorted(
+        {key for t in trials for record in t.history for key in record.observed if key.startswith(f"{NAME}.")}
+    )
+    layers = sorted({key.split(".")[1] for key in keys})
+    curves = [_curve(label, trials, key, layers) for key in keys]
+    gradient = averaged(trials, _gradient)
+    if gradient:
+        most = max(point.running for point in gradient)
+        curves.append(
+            HealthCurve(
+                condition=label,
+                quantity="gradient norm",
+                panel="",
+                layer="",
+                place=0,
+                places=0,
+                n=most,
+                points=gradient,
+            )
+        )
+    return [curve for curve in curves if curve.points]
+
+
+def _curve(label: str, trials: Sequence[Trial], key: str, layers: Sequence[str]) -> HealthCurve:
+    _, ordinal, rest = key.split(".", 2)
+    layer, _, quantity = rest.rpartition(".")
+    place, _, places = ordinal.partition("-of-")
+    points = averaged(trials, lambda record: record.observed.get(key))
+    return HealthCurve(
+        condition=label,
+        quantity=quantity,
+        panel=_panel(layers.index(ordinal), len(layers)),
+        layer=layer,
+        place=int(place),
+        places=int(places),
+        n=max((point.running for point in points), default=0),
+        points=points,
+    )
+
+
+def _panel(rank: int, count: int) -> str:
+    """Return where one of `count` observed layers stands: networks of different depth share their panels."""
+    if rank == 0:
+        return "first layer"
+    if rank == count - 1:
+        return "last layer"
+    return "middle layer" if count == 3 else f"{round(100 * rank / (count - 1))} % of the depth"
+
+
+def _gradient(record: EpochRecord) -> float:
+    return record.gradient_norm
