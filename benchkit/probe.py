@@ -66,6 +66,6 @@ def _shortened(settings: Settings, whole: Run) -> Settings:
 
 def probe_all(job: Job, device: str) -> list[Probed]:
     """Return the probes of a job's conditions."""
-    registry = Registry.installed(job.plugins)
+    registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
     torch.set_num_threads(max(typed_settings(c.settings, job.study.seed).train.threads for c in job.conditions))
     return [probe(job, condition, registry, device) for condition in job.conditions]

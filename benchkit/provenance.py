@@ -13,6 +13,8 @@ from typing import Any
 from benchkit.checks import uses_of_settings
 from benchkit.registry import Registry
 from benchkit.settings import Settings
+from benchkit.sources import source_hash
+from benchkit.testing.record import recall
 
 DISTRIBUTIONS = ("benchkit", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
 
@@ -29,14 +31,16 @@ def environment_of(device: str, distributions: Iterable[str] = ()) -> dict[str, 
 
 
 def plugins_of(settings: Settings, registry: Registry) -> dict[str, str]:
-    """Return name, distribution and version of every plugin that a trial uses, by the setting that names it.
+    """Return name, origin, source hash and kit result of every plugin that a trial uses, by the setting that names it.
 
-    A local file's version is a hash of its content.
+    The kit result is that of `benchkit plugins check` on the plugin as it is now, if there was one.
     """
     found = {}
     for use in uses_of_settings(settings):
         entry, _ = registry.resolve(use.kind, use.ref.name)
-        found[use.where] = f"{use.ref.name} ({entry.distribution} {entry.version})"
+        checked = recall(entry)
+        kit = checked.words if checked else "not checked by the kit"
+        found[use.where] = f"{use.ref.name} ({entry.origin}, source {source_hash(entry)}, {kit})"
     return found
 
 

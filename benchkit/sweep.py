@@ -40,6 +40,7 @@ class Request:
     retry: tuple[State, ...] = ()
     command: str = ""
     plugins: tuple[Path, ...] = ()
+    allow_shadow: bool = False
 
     def job(self, task: Literal["train", "probe"], conditions: Sequence[Condition]) -> Job:
         """Return what a worker is told to do with some conditions."""
@@ -52,6 +53,7 @@ class Request:
             data_root=self.data_root,
             device=self.device,
             plugins=self.plugins,
+            allow_shadow=self.allow_shadow,
         )
 
 

@@ -64,7 +64,9 @@ class Bench:
 def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
     """Train what is queued of a job's conditions, interrupted trials first, until nothing is left to claim."""
     queue = Queue(Ledger(job.workspace, job.storage or None), job.plan())
-    bench = Bench(job=job, device=device, registry=Registry.installed(job.plugins), send=send)
+    bench = Bench(
+        job=job, device=device, registry=Registry.installed(job.plugins, allow_shadow=job.allow_shadow), send=send
+    )
     while claim := queue.next():
         with captured(claim.folder.log):
             train_claim(bench, claim)

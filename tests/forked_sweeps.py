@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import sklearn.metrics  # noqa: F401 - what a trial imports late, so that children need not
 import tiny_study
@@ -23,8 +24,11 @@ import torch._dynamo
 
 import benchkit.sweep
 import benchkit.training
-from benchkit.events import Event, TrialStarted, dump, load
+from benchkit.checks import check_plan
+from benchkit.events import Event, TrialStarted, WorkerIdle, dump, load
 from benchkit.job import Job
+from benchkit.ledger import Ledger
+from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.studyfile import read_study
 
@@ -39,7 +43,7 @@ class PipePool(tiny_study.InlinePool):
             os.write(self.pipe, (dump(event) + "\n").encode())
 
         benchkit.training.train_queue(job, "cpu", send)
-        self._events.put((number, benchkit.events.WorkerIdle()))
+        self._events.put((number, WorkerIdle()))
 
 
 def child(study: Path, workspace: Path, pipe: int) -> None:
@@ -65,7 +69,7 @@ def run_once(study: Path, workspace: Path, chance: random.Random) -> dict[str, o
         os.close(reader)
         child(study, workspace, writer)
     os.close(writer)
-    wanted, told, text = chance.randrange(30), 0, b""
+    wanted, told, text = chance.randrange(20), 0, b""
     begun = time.monotonic()
     while told < wanted:
         part = os.read(reader, 65536)
@@ -91,9 +95,21 @@ def run_once(study: Path, workspace: Path, chance: random.Random) -> dict[str, o
     }
 
 
+def warm_up(study: Path) -> None:
+    """Import what a sweep imports on its way, so that children need not; train nothing, which would start threads."""
+    registry, plan = Registry.installed(), make_plan(read_study(study))
+    check_plan(plan, registry)
+    benchkit.sweep.prepare(plan, registry, tiny_study.DATA)
+    with TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder))
+        ledger.register(plan, {}, "")
+        ledger.enqueue(plan)
+
+
 def main() -> None:
     """Kill and start again until a sweep ends by itself."""
     study, workspace, chance = Path(sys.argv[1]), Path(sys.argv[2]), random.Random(int(sys.argv[3]))
+    warm_up(study)
     while True:
         told = run_once(study, workspace, chance)
         print(json.dumps(told), flush=True)

@@ -252,6 +252,26 @@ def test_the_smoke_form_leaves_out_what_it_fixes_itself() -> None:
     assert study.search is None and study.confirm == 0
 
 
+def test_the_smoke_form_keeps_of_a_level_what_it_does_not_fix() -> None:
+    levels = """
+[factors]
+step = [
+    { label = "plain", set = { "model.norm" = "none" } },
+    { label = "longer", set = { "model.norm" = "none", "train.epochs" = 100 } },
+    { label = "normed", set = { "model.norm" = "bn", "train.epochs" = 100 } },
+]
+[[published]]
+source = "x"
+rows = [{ when = { step = "longer" }, metric = "test.loss", value = 1 }]
+"""
+    study = study_of(levels, smoke=True)
+    assert [(level.label, level.settings) for level in study.factors[0].levels] == [
+        ("plain", {"model.norm": "none"}),
+        ("normed", {"model.norm": "bn"}),
+    ]
+    assert study.published == () and study_of(levels).published != ()
+
+
 def test_set_has_the_last_word_in_the_smoke_form_but_not_on_its_data() -> None:
     study = study_of(smoke=True, overrides=("train.epochs=2", "repeats.n=2", "data.train_size=900"))
     assert (study.settings["train"]["epochs"], study.repeats) == (2, 2)

@@ -33,6 +33,9 @@ def sweep(
         list[str], typer.Option(metavar="STATE", help="Train failed, diverged or pruned trials again.")
     ] = [],  # noqa: B006
     plugin: Annotated[list[Path], typer.Option(metavar="FILE", help="Load plugins from a Python file too.")] = [],  # noqa: B006
+    allow_shadow: Annotated[
+        bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
+    ] = False,
     workspace: Workspace = Path("benchkit-runs"),
     storage: Storage = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
@@ -49,7 +52,7 @@ def sweep(
     for state in retry:
         if state not in RETRIED:
             raise StudyError(f"--retry {state}: expected one of {', '.join(RETRIED)}")
-    registry = Registry.installed(plugin)
+    registry = Registry.installed(plugin, allow_shadow=allow_shadow)
     request = Request(
         study=find_study(study, registry, overrides=set_, smoke=smoke),
         workspace=workspace,
@@ -61,6 +64,7 @@ def sweep(
         retry=tuple(retry),  # type: ignore[arg-type]
         command=_spoken(),
         plugins=tuple(path.resolve() for path in plugin),
+        allow_shadow=allow_shadow,
     )
     if dry_run:
         from benchkit.cli.preview import preview

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
+from benchkit_figures.colour_steps import DARK, LIGHT, Steps, colour_steps
 from benchkit_figures.conditions import WIDTH, Layers, colour, label_width, shape
-from benchkit_figures.confusion_panels import COLOURS
 
 if TYPE_CHECKING:
     from benchkit_figures.class_accuracy import ClassData
-
-ENDS = (20, 40, 50, 60, 70, 80, 90)
-STEPS = ("under 20", "20 to 40", "40 to 50", "50 to 60", "60 to 70", "70 to 80", "80 to 90", "90 and over")
-DARK_FROM = 60
-"""Cells from this percentage on are dark and carry light numbers."""
 
 MOST_NUMBERS = 12
 """Up to this many columns cells carry their number."""
@@ -30,7 +24,7 @@ def intervals(data: ClassData) -> Layers:
     y = alt.Y("class:N", sort=list(data.shown), title=None, axis=grid)
     title = f"{data.split.capitalize()} accuracy of the class (%)"
     scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
-    base = alt.Chart(alt.InlineData(values=_rows(data))).encode(y=y, color=colour(data.labels, drawn))
+    base = alt.Chart(alt.InlineData(values=_rows(data, _steps(data)))).encode(y=y, color=colour(data.labels, drawn))
     if len(drawn) > 1:
         base = base.encode(yOffset=offset)
     bars = base.mark_rule(strokeWidth=1.8).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
@@ -48,25 +42,16 @@ def table(data: ClassData) -> Layers:
     width = WIDTH - label_width(data.shown) - 34
     size = min(60, width // len(drawn))
     upright = max(map(len, drawn)) * 6 <= size
-    legend = alt.Legend(
-        title="Accuracy (%)",
-        orient="bottom",
-        direction="horizontal",
-        columns=4,
-        symbolType="square",
-        symbolSize=140,
-        symbolStrokeWidth=0,
-    )
     axis = alt.Axis(orient="top", ticks=False, domain=False, labelAngle=0 if upright else -45, labelLimit=150)
-    base = alt.Chart(alt.InlineData(values=_rows(data))).encode(
+    steps = _steps(data)
+    base = alt.Chart(alt.InlineData(values=_rows(data, steps))).encode(
         x=alt.X("condition:N", sort=drawn, scale=alt.Scale(domain=drawn), title=None, axis=axis),
         y=alt.Y("class:N", sort=list(data.shown), title=None, axis=alt.Axis(ticks=False, domain=False)),
         tooltip=_tooltip(),
     )
-    color = alt.Color("step:O", scale=alt.Scale(domain=list(STEPS), range=list(COLOURS)), legend=legend)
-    layers = [base.mark_rect().encode(color=color)]
+    layers = [base.mark_rect().encode(color=steps.encoding("Accuracy (%)"))]
     if len(drawn) <= MOST_NUMBERS:
-        ink = alt.condition(f"datum.accuracy >= {DARK_FROM}", alt.value("#F6F8FB"), alt.value("#1f2328"))
+        ink = alt.condition("datum.dark", alt.value(LIGHT), alt.value(DARK))
         text = base.mark_text(fontSize=10).encode(text=alt.Text("accuracy:Q", format=".1f"), color=ink)
         layers.append(text)
     height = alt.Step(22 if len(data.shown) <= 12 else 17)
@@ -80,7 +65,12 @@ def _domain(data: ClassData) -> list[float]:
     return [max(0.0, float(f"{low - pad:.4g}")), min(100.0, float(f"{high + pad:.4g}"))]
 
 
-def _rows(data: ClassData) -> list[dict[str, Any]]:
+def _steps(data: ClassData) -> Steps:
+    shares = [share for one in data.conditions for share in one.classes if share.name in data.shown]
+    return colour_steps([_percent(share.accuracy) for share in shares])
+
+
+def _rows(data: ClassData, steps: Steps) -> list[dict[str, Any]]:
     return [
         {
             "condition": one.condition,
@@ -90,7 +80,8 @@ def _rows(data: ClassData) -> list[dict[str, Any]]:
             "high": _percent(share.high),
             "right": share.right,
             "of": share.of,
-            "step": STEPS[bisect.bisect_right(ENDS, 100 * share.accuracy)],
+            "step": steps.name(_percent(share.accuracy)),
+            "dark": steps.dark(_percent(share.accuracy)),
         }
         for one in data.conditions
         for share in one.classes

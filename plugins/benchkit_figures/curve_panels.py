@@ -76,6 +76,11 @@ def _panel(data: CurvesData, split: str, metric: str, chosen: Any, *, first: boo
     if split == "val":
         scored = alt.Chart().transform_filter("datum.kind == 'scored'").mark_point(clip=True, filled=True, size=26)
         layers.append(scored.encode(x=_epochs(data), y=y, color=color, fillOpacity=strength))
+    if field == "val_loss" and (onsets := _onset_rows(data)):
+        over = alt.Chart(alt.InlineData(values=onsets)).mark_point(
+            shape="triangle-down", size=55, strokeWidth=1.5, yOffset=-9
+        )
+        layers.append(over.encode(x=_epochs(data), y=y, color=color))
     layers.append(_hover(means, field, metric, field))
     return alt.layer(*layers).properties(width=(WIDTH - 142) // 2, height=165)
 
@@ -118,6 +123,9 @@ def _own_panel(data: CurvesData, place: int, metric: str) -> Layers:
         own.mark_line(clip=True, strokeWidth=2, point=_one_epoch(data)).encode(y=y("val"), color=color),
         _hover(own.encode(y=y("val"), color=color), f"val_{metric}", metric, str(place)),
     ]
+    if data.curves[place].onset:
+        rule = alt.Chart(alt.InlineData(values=[{"epoch": data.curves[place].onset}]))
+        layers.insert(1, rule.mark_rule(strokeDash=[2, 2], strokeOpacity=0.7).encode(x=x))
     width = (WIDTH - 72 - 10 * (COLUMNS - 1)) // COLUMNS
     return alt.layer(*layers).properties(
         width=width, height=84, title=alt.TitleParams(label, limit=width, anchor="start", frame="group")
@@ -195,6 +203,17 @@ def _scored_rows(curves: ConditionCurves, metrics: Sequence[str]) -> list[Row]:
         for epoch, values in zip(repeat.epochs, repeat.values, strict=True)
         if epoch == repeat.scored_epoch
     ]
+
+
+def _onset_rows(data: CurvesData) -> list[Row]:
+    """Return the mean validation loss of each over-fitting condition at the recorded epoch next to its onset."""
+    rows: list[Row] = []
+    for curves in data.curves:
+        if curves.onset:
+            point = min(curves.points, key=lambda one: abs(one.epoch - curves.onset))
+            loss = _short(point.mean[1])
+            rows.append({"condition": curves.condition, "epoch": curves.onset, "val_loss": loss})
+    return rows
 
 
 def _row(kind: str, condition: str, repeat: str, epoch: int, metrics: Sequence[str], values: Sequence[float]) -> Row:

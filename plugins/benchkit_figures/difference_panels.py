@@ -78,7 +78,9 @@ def _color(legend: alt.Legend | None) -> alt.Color:
 
 
 def _legend(beside: bool) -> alt.Legend:
-    place: dict[str, Any] = {"orient": "right"} if beside else {"orient": "bottom", "direction": "horizontal", "columns": 5}
+    place: dict[str, Any] = (
+        {"orient": "right"} if beside else {"orient": "bottom", "direction": "horizontal", "columns": 5}
+    )
     return alt.Legend(
         title="Difference (percentage points)",
         symbolType="square",

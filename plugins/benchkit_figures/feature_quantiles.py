@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NAME = "feature-quantiles"
 QUANTILES = {"q01": 0.01, "q20": 0.20, "q80": 0.80, "q99": 0.99}
 COLUMNS = 4
+SETTLED = 0.95
+"""The share of the narrowing that must be done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +43,15 @@ class QuantilePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantileCurves:
-    """A condition's quantiles by epoch over `n` repeats; `narrowest` is the epoch of least spread (1 % to 99 %)."""
+    """A condition's quantiles by epoch over `n` repeats.
+
+    `settled` is the first epoch by which 95 % of the narrowing is done, from the spread (1 % to 99 % quantile) after
+    the first epoch to the least one; 0 when the first is the least.
+    """
 
     condition: str
     n: int
-    narrowest: int
+    settled: int
     points: tuple[QuantilePoint, ...]
 
 
@@ -115,8 +121,10 @@ class FeatureQuantiles:
         parts = [
             f"Features before the classifier of {what} after every epoch. Light band: from their 1 % to their 99 % "
             f"quantile; dark band: from 20 % to 80 % ({averages}). The bands show the spread of the features, "
-            "not an uncertainty. Dashed: the epoch of least spread."
+            "not an uncertainty."
         ]
+        if any(curves.settled for curves in data.curves):
+            parts.append("Dashed: the epoch by which 95 % of the narrowing from the first epoch to the least is done.")
         if data.without:
             parts.append(f"Without an observed repeat: {listed(data.without)}.")
         return " ".join(parts)
@@ -129,8 +137,8 @@ class FeatureQuantiles:
             return f"After its only epoch the features of {most.condition} span {first.spread:.3g}."
         return (
             f"From epoch {first.epoch} to {last.epoch} the spread of the features (1 % to 99 % quantile) of "
-            f"{most.condition} goes from {first.spread:.3g} to {last.spread:.3g}; it is least in epoch "
-            f"{most.narrowest}."
+            f"{most.condition} goes from {first.spread:.3g} to {last.spread:.3g}"
+            f"{f', with 95 % of its narrowing done by epoch {most.settled}' if most.settled else ''}."
         )
 
 
@@ -145,9 +153,14 @@ def _curves(results: StudyResults, condition: Any) -> QuantileCurves | None:
     if not all(series.values()):
         return None
     points = tuple(_point(*row) for row in zip(*series.values(), strict=True))
-    narrowest = min(points, key=lambda point: point.spread).epoch
     n = max(point.running for point in points)
-    return QuantileCurves(condition=condition.label, n=n, narrowest=narrowest, points=points)
+    return QuantileCurves(condition=condition.label, n=n, settled=_settled(points), points=points)
+
+
+def _settled(points: tuple[QuantilePoint, ...]) -> int:
+    first, least = points[0].spread, min(point.spread for point in points)
+    enough = first - SETTLED * (first - least)
+    return next(point.epoch for point in points if point.spread <= enough) if least < first else 0
 
 
 def _reading(quantile: str) -> Any:
@@ -171,7 +184,9 @@ def _point(first: SeriesPoint, second: SeriesPoint, third: SeriesPoint, fourth: 
 def _panel(data: QuantilesData, place: int, columns: int) -> Layers:
     curves = data.curves[place]
     left, bottom = place % columns == 0, place + columns >= len(data.curves)
-    x_axis = alt.Axis(labels=bottom, title="Epoch" if bottom else None, tickCount=4, format="d", tickMinStep=1)
+    only = [curves.points[0].epoch] if len({p.epoch for c in data.curves for p in c.points}) == 1 else alt.Undefined
+    title = "Epoch" if bottom else None
+    x_axis = alt.Axis(labels=bottom, title=title, tickCount=4, format="d", tickMinStep=1, values=only)
     y_axis = alt.Axis(labels=left, title="Feature value" if left else None, tickCount=4)
     y_scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
     base = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="condition", equal=curves.condition))
@@ -184,12 +199,12 @@ def _panel(data: QuantilesData, place: int, columns: int) -> Layers:
         outer_mark.encode(y=low, y2="q99:Q", color=color, fillOpacity=alt.value(0.25), tooltip=_tooltip()),
         inner_mark.encode(y=inner, y2="q80:Q", color=color, fillOpacity=alt.value(0.65), tooltip=_tooltip()),
     ]
-    if not single:
-        rule = base.transform_filter(f"datum.epoch == {curves.narrowest}")
+    if curves.settled:
+        rule = base.transform_filter(f"datum.epoch == {curves.settled}")
         layers.append(rule.mark_rule(strokeDash=[3, 2], strokeWidth=1, strokeOpacity=0.8))
     width = (WIDTH - 72 - 10 * (columns - 1)) // columns
-    title = alt.TitleParams(curves.condition, limit=width, anchor="start", frame="group")
-    return alt.layer(*layers).properties(width=min(width, 300), height=100, title=title)
+    heading = alt.TitleParams(curves.condition, limit=width, anchor="start", frame="group")
+    return alt.layer(*layers).properties(width=min(width, 300), height=100, title=heading)
 
 
 def _domain(data: QuantilesData) -> list[float]:
@@ -208,7 +223,7 @@ def _epochs(data: QuantilesData) -> list[float]:
 def _rows(data: QuantilesData) -> list[dict[str, Any]]:
     rows = []
     for curves in data.curves:
-        kept = {point.epoch for point in thinned(curves.points, 2)} | {curves.narrowest}
+        kept = {point.epoch for point in thinned(curves.points, 2)} | {curves.settled}
         rows += [
             {"condition": curves.condition, "epoch": point.epoch}
             | {name: float(f"{getattr(point, name):.4g}") for name in QUANTILES}

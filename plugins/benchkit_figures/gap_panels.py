@@ -18,28 +18,30 @@ TITLE = "Validation minus training loss (nats)"
 
 def gap_panels(data: GapData, overlay: int) -> Any:
     """Return the curves beside the points; with more than `overlay` conditions, a small panel each above the points."""
+    names = label_width([gap.condition for gap in data.gaps])
     if len(data.gaps) <= overlay:
-        ends = _ends(data, 190 + label_width([gap.condition for gap in data.gaps]))
-        return alt.hconcat(
-            _curves(data, WIDTH - 285 - label_width([gap.condition for gap in data.gaps])), ends, spacing=16
-        )
-    panels = [_own(data, place) for place in range(len(data.gaps))]
+        return alt.hconcat(_curves(data, WIDTH - 285 - names), _ends(data, 190), spacing=16)
+    # The rows below share the left edge of their plots, so the panels leave the labels of the points their room.
+    room = WIDTH - max(58, names + 16)
+    width = (room - 10 * (COLUMNS - 1)) // COLUMNS
+    panels = [_own(data, place, width) for place in range(len(data.gaps))]
     many = alt.concat(*panels, columns=COLUMNS, data=alt.InlineData(values=_rows(data, 6)), spacing=10)
-    return alt.vconcat(many, _ends(data, WIDTH - 30), spacing=20)
+    return alt.vconcat(many, _ends(data, room), spacing=20)
 
 
 def _curves(data: GapData, width: int) -> Layers:
     drawn = [gap.condition for gap in data.gaps]
     scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
     base = alt.Chart(alt.InlineData(values=_rows(data, 1))).encode(
-        x=alt.X("epoch:Q", title="Epoch", axis=_whole(6), scale=_epochs(data)),
+        x=alt.X("epoch:Q", title="Epoch", axis=_whole(data), scale=_epochs(data)),
         color=colour(data.labels, drawn, "stroke"),
     )
     tooltip = [alt.Tooltip("condition:N"), alt.Tooltip("epoch:Q"), alt.Tooltip("mean:Q", format=".4f")]
+    y = alt.Y("mean:Q", title=TITLE, scale=scale)
     line = base.mark_line(clip=True, point=_one_epoch(data)).encode(
-        y=alt.Y("mean:Q", title=TITLE, scale=scale), strokeDash=dash(data.labels, drawn), tooltip=tooltip
+        y=y, strokeDash=dash(data.labels, drawn), tooltip=tooltip
     )
-    layers = [_zero(data), line]
+    layers = [_zero(data, y), line]
     if any(gap.n > 1 for gap in data.gaps):
         band = base.mark_area(clip=True).encode(
             y=alt.Y("low:Q", title=TITLE, scale=scale), y2="high:Q", fillOpacity=alt.value(0.15)
@@ -48,27 +50,24 @@ def _curves(data: GapData, width: int) -> Layers:
     return alt.layer(*layers).properties(width=width, height=max(200, 24 * len(drawn)))
 
 
-def _own(data: GapData, place: int) -> Layers:
+def _own(data: GapData, place: int, width: int) -> Layers:
     label = data.gaps[place].condition
     left, bottom = place % COLUMNS == 0, place + COLUMNS >= len(data.gaps)
     x_axis = alt.Axis(labels=bottom, title="Epoch" if bottom else None, tickCount=3, format="d", tickMinStep=1)
     y_axis = alt.Axis(labels=left, title="Gap (nats)" if left else None, tickCount=4)
-    base = alt.Chart().encode(
-        x=alt.X("epoch:Q", axis=x_axis, scale=_epochs(data)),
-        y=alt.Y("mean:Q", axis=y_axis, scale=alt.Scale(domain=_domain(data), nice=False, zero=False)),
-    )
+    y = alt.Y("mean:Q", axis=y_axis, scale=alt.Scale(domain=_domain(data), nice=False, zero=False))
+    base = alt.Chart().encode(x=alt.X("epoch:Q", axis=x_axis, scale=_epochs(data)), y=y)
     own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
     layers = [
-        _zero(data),
+        _zero(data, y),
         base.mark_line(clip=True, strokeWidth=0.5, color="#808080", strokeOpacity=0.3).encode(detail="condition:N"),
         own.mark_line(clip=True, strokeWidth=2, point=_one_epoch(data)).encode(color=colour(data.labels)),
     ]
-    width = (WIDTH - 72 - 10 * (COLUMNS - 1)) // COLUMNS
     title = alt.TitleParams(label, limit=width, anchor="start", frame="group")
     return alt.layer(*layers).properties(width=width, height=76, title=title)
 
 
-def _ends(data: GapData, room: int) -> Layers:
+def _ends(data: GapData, width: int) -> Layers:
     """Return a row for each condition, smallest gap first: mean, interval, and the gap without augmentation."""
     order = [gap.condition for gap in sorted(data.gaps, key=lambda gap: abs(gap.selected))]
     rows = [
@@ -94,21 +93,20 @@ def _ends(data: GapData, room: int) -> Layers:
         ),
         base.mark_point(filled=True, size=60, fillOpacity=1).encode(x=x, tooltip=tooltip),
     ]
-    return alt.layer(*layers).properties(
-        width=room - label_width(order), height=alt.Step(24 if len(order) <= 8 else 17)
-    )
+    return alt.layer(*layers).properties(width=width, height=alt.Step(24 if len(order) <= 8 else 17))
 
 
-def _zero(data: GapData) -> alt.Chart:
+def _zero(data: GapData, y: alt.Y) -> alt.Chart:
     """Return the line of no gap, if it is within the axis."""
     low, high = _domain(data)
     rows = [{"mean": 0}] if low <= 0 <= high else []
     rule: alt.Chart = alt.Chart(alt.InlineData(values=rows)).mark_rule(strokeOpacity=0.5, strokeDash=[2, 2])
-    return rule.encode(y=alt.Y("mean:Q", title=TITLE))
+    return rule.encode(y=y)
 
 
-def _whole(ticks: int) -> alt.Axis:
-    return alt.Axis(tickMinStep=1, format="d", tickCount=ticks)
+def _whole(data: GapData) -> alt.Axis:
+    only = [data.gaps[0].points[0].epoch] if _one_epoch(data) else alt.Undefined
+    return alt.Axis(tickMinStep=1, format="d", tickCount=6, values=only)
 
 
 def _one_epoch(data: GapData) -> bool:

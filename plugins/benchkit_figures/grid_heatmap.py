@@ -10,7 +10,7 @@ from benchkit import NothingToDraw, PluginError, card
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
 from benchkit_figures.epoch_series import listed
-from benchkit_figures.grid_panels import panels
+from benchkit_figures.grid_panels import panels, short
 from benchkit_figures.metrics import done_repeats, lower_is_better, quantity, t_interval, value_of
 
 
@@ -78,7 +78,7 @@ class GridHeatmap:
             metric=metric,
             x=x,
             y=y,
-            panel=", ".join(map(_short, rest)),
+            panel=" and ".join(map(short, rest)),
             x_levels=_levels(cell.x for cell in cells),
             y_levels=_levels(cell.y for cell in cells),
             panels=_levels(cell.panel for cell in cells),
@@ -95,7 +95,7 @@ class GridHeatmap:
         counts = sorted({cell.n for cell in done})
         n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         which = "single repeat, so there is no interval" if counts[-1] == 1 else f"mean of {n} repeats"
-        across = f"{_short(data.x)} across" + (f", {_short(data.y)} down" if data.y else "")
+        across = f"{short(data.x)} across" + (f", {short(data.y)} down" if data.y else "")
         parts = [f"{unit.name[0].upper()}{unit.name[1:]} ({unit.unit}) of every combination of levels: {across}"]
         parts[0] += f", a panel for each {data.panel}." if data.panel else "."
         parts.append(f"Each cell: {which}; n is printed in the cell.")
@@ -131,22 +131,18 @@ class GridHeatmap:
 
 def _cell(results: StudyResults, condition: Condition, metric: str, x: str, y: str, rest: Sequence[str]) -> GridCell:
     values = [value for t in done_repeats(results, condition) if (value := value_of(t, metric)) is not None]
-    interval = t_interval(values) if values else None
+    interval = t_interval(values, metric) if values else None
     named = [(path, condition.levels[path]) for path in rest if path in condition.levels]
     return GridCell(
         condition=condition.label,
         x=condition.levels.get(x, "none"),
         y=condition.levels.get(y, "none") if y else "",
-        panel=", ".join(f"{_short(path)} = {level}" for path, level in named),
+        panel=", ".join(f"{short(path)} = {level}" for path, level in named),
         n=len(values),
         mean=interval.mean if interval else None,
         low=interval.low if interval else None,
         high=interval.high if interval else None,
     )
-
-
-def _short(path: str) -> str:
-    return path.rpartition(".")[2].replace("_", " ")
 
 
 def _levels(names: Any) -> tuple[str, ...]:

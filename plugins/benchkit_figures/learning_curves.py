@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit import NothingToDraw, PluginError, card
+from benchkit.analysis import onset
 from benchkit.results import StudyResults, Trial
 from benchkit_figures.conditions import planned_labels
 from benchkit_figures.curve_panels import overlaid, side_by_side, single_lines
@@ -41,12 +42,16 @@ class RepeatCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConditionCurves:
-    """A condition's curves, and how many of its repeats ended otherwise than done."""
+    """A condition's curves, how many of its repeats ended otherwise than done, and the onset of over-fitting.
+
+    `onset` is the epoch that `benchkit.analysis.onset` gives, 0 where it sees no over-fitting.
+    """
 
     condition: str
     points: tuple[CurvePoint, ...]
     repeats: tuple[RepeatCurve, ...]
     not_done: int
+    onset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +103,15 @@ class LearningCurves:
             if repeats:
                 missing = len({t.index for t in results.of(condition)}) - len(repeats)
                 points = _points(repeats, band)
+                over = onset(results, condition)
                 found.append(
-                    ConditionCurves(condition=condition.label, points=points, repeats=repeats, not_done=missing)
+                    ConditionCurves(
+                        condition=condition.label,
+                        points=points,
+                        repeats=repeats,
+                        not_done=missing,
+                        onset=over.epoch if over else 0.0,
+                    )
                 )
             elif condition.kind != "search":
                 without.append(condition.label)
@@ -131,6 +143,11 @@ class LearningCurves:
             parts.append("Points mark the epoch whose weights were scored, one for each repeat.")
         if any(point.running < len(curves.repeats) for curves in data.curves for point in curves.points):
             parts.append("Repeats that stopped early leave the mean: it is over those still training at each epoch.")
+        if (many or self.metric != "accuracy") and any(curves.onset for curves in data.curves):
+            parts.append(
+                f"{'Dashed rules' if many else 'Triangles'} mark the onset of over-fitting: the epoch of least "
+                "validation loss (median over repeats) where that loss rises afterwards while the training loss falls."
+            )
         parts.append("Training loss includes penalties and augmentation.")
         return " ".join([*parts, *_left_out(data)])
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from statistics import fmean, stdev
-
-from scipy import stats
 
 from benchkit import PluginError
+from benchkit.analysis import estimate, estimate_metric
 from benchkit.plan import Condition
 from benchkit.results import StudyResults, Trial, metric_names
 
@@ -109,13 +106,11 @@ class Interval:
     n: int
 
 
-def t_interval(values: Sequence[float]) -> Interval:
-    """Return the mean of at least one value with its 95 % t interval: mean ± t(0.975, n - 1) s / sqrt(n)."""
-    mean, n = fmean(values), len(values)
-    half = _quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
-    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+def t_interval(values: Sequence[float], metric: str = "") -> Interval:
+    """Return the mean of at least one value with its 95 % t interval, cut at the range of `metric` where it has one.
 
-
-@cache
-def _quantile(degrees: int) -> float:
-    return float(stats.t.ppf(0.975, degrees))
+    The same estimate as in the report's tables; without spread (one value) both ends are the mean.
+    """
+    found = estimate_metric(metric, values) if metric else estimate(values)
+    low, high = (found.mean if end is None else end for end in (found.low, found.high))
+    return Interval(mean=found.mean, low=low, high=high, n=found.n)

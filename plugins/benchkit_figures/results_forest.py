@@ -94,7 +94,7 @@ class ResultsForest:
         plot = alt.layer(*layers).properties(width=width, height=alt.Step(step))
         hidden = alt.Y("condition:N", sort=order, axis=None)
         numbers = alt.Chart(alt.InlineData(values=_mean_rows(data))).mark_text(align="left", fontSize=10.5)
-        numbers = numbers.encode(y=hidden, x=alt.value(0), text="text:N").properties(width=100, height=alt.Step(step))
+        numbers = numbers.encode(y=hidden, x=alt.value(0), text="text:N").properties(width=120, height=alt.Step(step))
         return alt.hconcat(plot, numbers, spacing=6)
 
     def caption(self, data: ForestData) -> str:
@@ -139,7 +139,7 @@ def _row(results: StudyResults, condition: Condition, metric: str, also: str) ->
     seconds = [value for trial in trials if also and (value := value_of(trial, also)) is not None]
     if not values:
         return None
-    interval = t_interval(values)
+    interval = t_interval(values, metric)
     return ForestRow(
         condition=condition.label,
         n=interval.n,
@@ -155,11 +155,12 @@ def _mean_rows(data: ForestData) -> list[dict[str, Any]]:
     unit = quantity(data.metric)
     rows = []
     for row in data.rows:
-        half = unit.plain(row.high - row.mean)
-        text = f"{unit.plain(row.mean)} ± {half}" if row.n > 1 else unit.plain(row.mean)
+        ends = f" [{unit.plain(row.low)}, {unit.plain(row.high)}]" if row.n > 1 else ""
         values = {name: unit.shown(getattr(row, name)) for name in ("mean", "low", "high")}
         also = None if row.also is None else quantity(data.also).shown(row.also)
-        rows.append({"condition": row.condition, **values, "also": also, "n": row.n, "text": f"{text}  (n = {row.n})"})
+        rows.append(
+            {"condition": row.condition, **values, "also": also, "n": row.n, "text": f"{unit.plain(row.mean)}{ends}"}
+        )
     return rows
 
 

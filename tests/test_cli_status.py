@@ -1,0 +1,52 @@
+"""`benchkit status`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_study import finish_all, study_of
+
+from benchkit.cli import main
+from benchkit.ledger import Ledger
+from benchkit.plan import make_plan
+from benchkit.results import Outcome
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCHKIT_WORKSPACE", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    factor = '[factors]\n"train.optimizer.lr" = [{ label = "[b]x\\u001b[2J", value = 0.1 }, 0.3]\n'
+    for study in (study_of(factor, epochs=9), study_of(factor)):
+        ledger, plan = Ledger(tmp_path / "benchkit-runs"), make_plan(study)
+        ledger.register(plan, {}, "")
+        ledger.enqueue(plan)
+        finish_all(ledger, plan, lambda c: Outcome(state="failed", reason="no\x1b[31m good") if c.index == 1 else None)
+    return tmp_path / "benchkit-runs"
+
+
+def test_states_failures_and_what_was_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status"]) == 0
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "[b]x?[2J repeat 1: failed: no?[31m good" in shown.out
+    assert shown.out.splitlines()[-1] == "tiny: finished; 2 done, 2 failed"
+    assert "left out: 0.3: 2 finished trials of another version of this study" in shown.err
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny.toml", "some/folder/tiny.toml"])
+def test_a_study_may_be_named_by_its_file(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["status", name, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["study"] == "tiny" and told["seconds_left"] == 0.0
+    assert told["rows"][1]["states"] == {"done": 1, "failed": 1}
+
+
+def test_an_unknown_study_and_an_absent_ledger_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["status", "tinny"]) == 2
+    assert "no study 'tinny' (did you mean 'tiny'?)" in capsys.readouterr().err
+    assert main(["status", "--workspace", str(tmp_path / "none")]) == 2
+    assert "there is no ledger here" in capsys.readouterr().err

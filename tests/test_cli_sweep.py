@@ -1,0 +1,128 @@
+"""`benchkit sweep` as a user meets it: output, exit codes, previews, the live panel."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from tiny_study import FACTOR, SEARCH, command, environment, run_command, text_of, write
+
+from benchkit.cli import main
+from benchkit.ledger import read_results
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+def test_lines_where_there_is_no_terminal_then_json_and_a_preview(folder: Path) -> None:
+    study = write(folder / "tiny.toml", FACTOR, repeats=1)
+    done = run_command(folder, "sweep", study, "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "tiny: 2 done\n"
+    assert "\x1b" not in done.stderr + done.stdout
+    assert "training: 2 trials, 0 of them finished before" in done.stderr
+    assert re.search(r"^\[2/2, 0 s left\] 0\.3 repeat 0: val accuracy [\d.]+%, test accuracy", done.stderr, re.M)
+    assert done.stderr.splitlines()[-1] == "next: benchkit report tiny"
+    again = run_command(folder, "sweep", study, "--json")
+    assert json.loads(again.stdout)["states"]["done"] == 2 and again.stderr == ""
+    more = run_command(folder, "sweep", study, "--dry-run", "--set", "repeats.n=3")
+    assert more.returncode == 0, more.stderr
+    assert "tiny: 2 conditions, 6 trials, 4 to train" in more.stdout
+    assert re.search(r"about \d+ s with \d+ at once on cpu, and [\d.]+ MiB in benchkit-runs", more.stdout)
+    assert len(read_results(folder / "benchkit-runs").trials) == 2
+
+
+def test_a_panel_on_a_terminal(folder: Path) -> None:
+    label = r'[{ label = "[red]half", value = 0.05 }, { label = "two\u001b]0;x\u0007", value = 0.2 }]'
+    study = folder / "tiny.toml"
+    study.write_text(text_of(f'[factors]\n"train.optimizer.lr" = {label}\n', repeats=1), encoding="utf-8")
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command("sweep", study, "--jobs", 1),
+        cwd=folder,
+        env={**environment(), "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40"},
+        stdin=subprocess.DEVNULL,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    shown = read_all(master)
+    assert process.wait(timeout=60) == 0, shown
+    assert "\x1b[" in shown  # it is drawn over itself
+    plain = ESCAPE.sub("", shown)
+    assert "Training" in plain and "2/2" in plain and "[red]half repeat 0" in plain
+    assert "\x1b]0" not in shown and "two?]0;x? repeat 0" in plain
+    assert "tiny: 2 done" in plain
+
+
+def read_all(descriptor: int) -> str:
+    """Return what a terminal shows until its last writer is gone."""
+    parts, deadline = [], time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if select.select([descriptor], [], [], 1.0)[0]:
+            try:
+                part = os.read(descriptor, 65536)
+            except OSError:  # what Linux says when the other end is closed
+                break
+            if not part:
+                break
+            parts.append(part)
+    os.close(descriptor)
+    return b"".join(parts).decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["none.toml"], "none.toml: there is no such study file"),
+        (["quikstart"], "quikstart: there is no study of that name"),
+        (["tiny.toml", "--set", "train.epoch=3"], "train.epoch: unknown key (did you mean 'epochs'?)"),
+        (["tiny.toml", "--only", "train.optimizer.lr=0.2"], "no such level"),
+        (["tiny.toml", "--retry", "done"], "--retry done: expected one of failed, diverged, pruned"),
+        (["tiny.toml", "--set", "model.name=mlq"], "there is no model 'mlq' (did you mean 'mlp'?)"),
+        (["tiny.toml", "--storage", "nonsense://x"], "nonsense://x: the ledger cannot be opened"),
+        (["tiny.toml", "--workspace", "file/runs"], "file/runs: the workspace cannot be written"),
+        (["tiny.toml", "--plugin", "none.py"], "cannot read the plugin file"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    write(folder / "tiny.toml", FACTOR)
+    (folder / "file").write_text("")
+    assert main(["sweep", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and told in shown and "Traceback" not in shown
+
+
+def test_a_device_that_is_not_there_is_told(folder: Path) -> None:
+    study = write(folder / "tiny.toml", repeats=1)
+    done = run_command(folder, "sweep", study, "--device", "cuda:99")
+    assert done.returncode == 2
+    assert "--device cuda:99: there is no such device here" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_preview_as_json_trains_nothing(folder: Path) -> None:
+    study = write(folder / "tiny.toml", FACTOR, SEARCH, repeats=2)
+    done = run_command(folder, "sweep", study, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["left"], told["confirms"], told["problem"], told["device"]) == (2 * 2 + 4 + 2, 2, "", "cpu")
+    assert told["seconds"] > 0 and told["bytes"] > 0
+    assert [row["label"] for row in told["conditions"]] == ["0.1", "0.3", "default, search"]
+    assert not (folder / "benchkit-runs").exists()

@@ -1,0 +1,112 @@
+"""What a sweep would take, before and after parts of it are done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_study import DATA, FACTOR, METRICS, SEARCH, finish_all, study_of
+
+import benchkit.estimate
+from benchkit.errors import DataError
+from benchkit.estimate import HISTORY_BYTES, Estimate, estimate
+from benchkit.events import Probed
+from benchkit.ledger import Ledger
+from benchkit.plan import Condition, Plan, make_plan
+from benchkit.readback import confirm_conditions
+from benchkit.registry import Registry
+from benchkit.results import Outcome
+from benchkit.study import Study
+from benchkit.sweep import Request
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let a probe say two seconds an epoch, without a worker; return the labels of what was timed."""
+    labels: list[str] = []
+
+    def probe(request: Request, threads: int, conditions: Sequence[Condition]) -> tuple[dict[str, Probed], str]:
+        labels.extend(condition.label for condition in conditions)
+        found = {c.key: Probed(key=c.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100) for c in conditions}
+        return found, "cpu"
+
+    monkeypatch.setattr(benchkit.estimate, "_probe", probe)
+    return labels
+
+
+def estimated(workspace: Path, study: Study, jobs: int = 1) -> Estimate:
+    request = Request(study=study, workspace=workspace, data_root=DATA, jobs=jobs, device="cpu")
+    return estimate(request, Registry.installed())
+
+
+def test_a_fresh_grid(tmp_path: Path, timed: list[str]) -> None:
+    found = estimated(tmp_path / "runs", study_of(FACTOR, epochs=3, repeats=2), jobs=2)
+    assert [(row.condition.label, row.trials, row.finished, row.seconds) for row in found.conditions] == [
+        ("0.1", 2, 0, 6.0), ("0.3", 2, 0, 6.0),
+    ]  # fmt: skip
+    assert (found.left, found.confirms, found.seconds, found.probed) == (4, 0, 4 * 6.0 / 2, 2)
+    assert found.bytes == 4 * 100 + 4 * HISTORY_BYTES + 2 * 1000
+    assert timed == ["0.1", "0.3"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_fresh_search_will_be_confirmed(tmp_path: Path, timed: list[str]) -> None:
+    found = estimated(tmp_path / "runs", study_of(SEARCH, epochs=1, repeats=2))
+    assert (found.left, found.confirms) == (2 + 4 + 2, 2)
+    assert found.seconds == pytest.approx(8 * 2.0)
+
+
+def trained(workspace: Path, study: Study, best: int) -> tuple[Ledger, Plan]:
+    ledger, plan = Ledger(workspace), make_plan(study)
+    ledger.register(plan, {}, "")
+    ledger.enqueue(plan)
+    finish_all(
+        ledger,
+        plan,
+        lambda claim: Outcome(
+            state="done", metrics={"val": replace(METRICS, loss=0.0 if claim.index == best else 1.0)}
+        ),
+    )
+    return ledger, plan
+
+
+def test_trials_that_confirm_a_finished_search_are_listed_and_counted_once(tmp_path: Path, timed: list[str]) -> None:
+    study = study_of(SEARCH, repeats=2)
+    ledger, plan = trained(tmp_path, study, best=2)
+    found = estimated(tmp_path, study)
+    assert [(row.condition.kind, row.trials, row.finished) for row in found.conditions] == [
+        ("grid", 2, 2), ("search", 4, 4), ("confirm-best", 2, 0),
+    ]  # fmt: skip
+    assert (found.left, found.confirms) == (2, 0)
+    confirms = Plan(study=study, conditions=confirm_conditions(ledger, plan))
+    ledger.enqueue(confirms)
+    finish_all(ledger, confirms)
+    found = estimated(tmp_path, study)
+    assert (found.left, found.confirms, found.seconds) == (0, 0, 0.0)
+    assert timed == ["default, searched"]
+
+
+def test_a_search_whose_best_is_the_default_needs_no_confirmation(tmp_path: Path, timed: list[str]) -> None:
+    study = study_of(SEARCH, repeats=2)
+    trained(tmp_path, study, best=0)
+    found = estimated(tmp_path, study)
+    assert (found.left, found.confirms) == (0, 0) and timed == []
+
+
+def test_a_raised_total_leaves_the_difference_and_a_new_confirmation(tmp_path: Path, timed: list[str]) -> None:
+    trained(tmp_path, study_of(SEARCH, repeats=2), best=2)
+    found = estimated(tmp_path, study_of(SEARCH.replace("trials = 4", "trials = 6"), repeats=2))
+    assert (found.left, found.confirms) == (2 + 2, 2)
+    assert timed == ["default, search"]
+
+
+def test_what_stands_in_the_way_of_a_probe_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*arguments: object) -> None:
+        raise DataError("the data set is not there", hint="fetch it")
+
+    monkeypatch.setattr(benchkit.estimate, "prepare", absent)
+    found = estimated(tmp_path, study_of(FACTOR))
+    assert (found.seconds, found.bytes, found.left) == (None, None, 4)
+    assert "the data set is not there" in found.problem

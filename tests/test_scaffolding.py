@@ -1,0 +1,176 @@
+"""What `benchkit plugins new` writes: for every kind it installs from its wheel, passes the kit, and is used."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from built_wheels import build_wheel, environment_with, run
+
+from benchkit import PluginError
+from benchkit.cli import main
+from benchkit.registry import Registry
+from benchkit.scaffolding import Project, plan_project, render_project, write_project
+
+KINDS = ("norm", "dataset", "regularizer", "model", "figure")
+STUDY = """
+title = "Plugins of one's own"
+question = "Do five new plugins work together?"
+[data]
+name = "my-dataset"
+size = 60
+val_size = 20
+[model]
+name = "my-model"
+width = 4
+[train]
+epochs = 1
+batch_size = 20
+precision = "float32"
+[[regularizers]]
+name = "my-regularizer"
+[factors]
+"model.norm" = ["my-norm", "none"]
+[repeats]
+n = 2
+[report]
+figures = ["my-figure"]
+"""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The five projects, and the Python of an environment that has them installed."""
+
+    folder: Path
+    python: Path
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    folder = tmp_path_factory.mktemp("scaffolds")
+    wheels = []
+    for kind in KINDS:
+        project = folder / f"my-{kind}"
+        assert main(["plugins", "new", kind, f"my-{kind}", "--out", str(project), "--author", "A. Author"]) == 0
+        wheels.append(build_wheel(project, folder))
+    return Installed(folder=folder, python=environment_with(wheels, folder))
+
+
+@pytest.mark.timeout(600)
+def test_the_tests_of_every_project_pass(installed: Installed) -> None:
+    projects = [installed.folder / f"my-{kind}" / "tests" for kind in KINDS]
+    flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib", "-o", "markers=gpu: CUDA"]
+    told = run([installed.python, "-m", "pytest", *flags, *projects], installed.folder)
+    assert " passed" in told and "failed" not in told
+
+
+def test_every_plugin_is_listed_with_its_distribution(installed: Installed) -> None:
+    rows = json.loads(
+        run([installed.python, "-m", "benchkit", "plugins", "list", "--check", "--json"], installed.folder)
+    )
+    found = {row["name"]: row for row in rows if row["name"].startswith("my-")}
+    assert {name: row["kind"] for name, row in found.items()} == {f"my-{kind}": f"{kind}s" for kind in KINDS}
+    assert {row["status"] for row in found.values()} == {"ok"}
+    assert found["my-norm"]["origin"] == "benchkit-my-norm 0.1.0"
+
+
+def test_plugins_check_tells_of_an_installed_plugin(installed: Installed) -> None:
+    command = [installed.python, "-m", "benchkit", "plugins", "check", "my-regularizer", "--json"]
+    (one,) = json.loads(run(command, installed.folder))["plugins"]
+    assert (one["distribution"], one["result"]) == ("benchkit-my-regularizer", "passed")
+    assert {check["state"] for check in one["checks"]} == {"passed"}
+
+
+@pytest.mark.timeout(600)
+def test_a_study_with_all_five_is_swept_and_reported(installed: Installed) -> None:
+    benchkit, folder = [installed.python, "-m", "benchkit"], installed.folder
+    (folder / "own.toml").write_text(STUDY)
+    states = json.loads(run([*benchkit, "sweep", "own.toml", "--jobs", "1", "--json"], folder))["states"]
+    assert states["done"] == sum(states.values()) == 4
+    run([*benchkit, "report", "own.toml", "--format", "html", "--out", "reports"], folder)
+    (page,) = (folder / "reports").glob("*.html")
+    text = page.read_text()
+    for kind in KINDS:
+        assert f"benchkit-my-{kind} 0.1.0" in text, f"the report does not name the {kind}'s distribution"
+    assert "My figure" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_project_is_complete_and_needs_public_names_only(kind: str) -> None:
+    project = plan_project(kind, "some-thing", Registry(()), author="A.  Author\n")
+    files = render_project(project)
+    assert set(files) == {
+        ".github/workflows/tests.yml",
+        ".gitignore",
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+        "src/benchkit_some_thing/__init__.py",
+        "src/benchkit_some_thing/py.typed",
+        "tests/test_kit.py",
+    }
+    assert not any("{{" in text or "{%" in text for name, text in files.items() if not name.endswith(".yml"))
+    assert files[".github/workflows/tests.yml"].count("${{ matrix.python }}") == 1
+    assert "A. Author\n" in files["LICENSE"]
+    metadata = tomllib.loads(files["pyproject.toml"])["project"]
+    (targets,) = metadata["entry-points"].values()
+    assert metadata["name"] == "benchkit-some-thing" and list(targets) == ["some-thing"]
+    tree = ast.parse(files["src/benchkit_some_thing/__init__.py"])
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in modules if name and name.startswith("benchkit")} <= {
+        "benchkit",
+        "benchkit.preparation",
+        "benchkit.results",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "-a", "a-", "a--b", "A", "a_b", "a b", "a/b", "..", "../a", "1a", "a.b", "a\n", "é", "{{ a }}", "a" * 41, "~"],
+)
+def test_hostile_names_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="cannot name a plugin"):
+        plan_project("norm", name, Registry(()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "reason"),
+    [
+        ("norm", "gn", "benchkit .* has the norm 'gn'"),
+        ("norm", "norms", "an import package 'benchkit_norms'"),
+        ("norm", "range", "'Range'"),
+        ("dataset", "class", "'class'"),
+        ("model", "layer", "'layer'"),
+    ],
+)
+def test_names_that_are_taken_are_refused(kind: str, name: str, reason: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        plan_project(kind, name, Registry.installed())
+    (problem,) = caught.value.problems
+    assert re.search(reason, problem)
+
+
+def test_studies_are_not_packages() -> None:
+    with pytest.raises(PluginError, match="a study is a file"):
+        plan_project("study", "mine", Registry(()))
+
+
+def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(kind="norms", name="mine", author="A")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("kept")
+    with pytest.raises(PluginError, match="is there already and not empty"):
+        write_project(project, tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["precious.txt"]
+    (tmp_path / "empty").mkdir()
+    written = write_project(project, tmp_path / "empty")
+    assert len(written) == 8 and all(path.is_file() for path in written)
+    assert main(["plugins", "new", "norm", "mine", "--out", str(tmp_path / "empty")]) == 2
+    assert "nothing was changed" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full"]
