@@ -25,7 +25,7 @@ demo: $(STAMP) ## sweep the built-in quickstart study and report it as HTML and 
 
 test: $(STAMP) ## run the tests; ARGS="-k norms" goes to pytest
 	@.ci/system-libraries || true
-	BENCHKIT_UV=$(UV) $(RUN) $(BIN)/python -m pytest $(ARGS)
+	BENCHKIT_UV=$(UV) $(RUN) $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --timeout 600 $(ARGS)
 
 lint: $(STAMP) ## check the format and lint with ruff
 	$(BIN)/ruff format --check .

@@ -197,4 +197,5 @@ def _start(storage: optuna.storages.BaseStorage, trial: FrozenTrial) -> bool:
 
 
 def _frozen(trial: optuna.Trial) -> FrozenTrial:
-    return trial.study.get_trials(deepcopy=False)[trial.number]
+    """Return what is recorded of a trial; of it alone, because reading a long queue takes its time."""
+    return trial.storage.get_trial(trial._trial_id)

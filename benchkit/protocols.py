@@ -205,12 +205,12 @@ class Figure(Protocol):
     A figure that needs the model itself may have two more methods; they are called only for studies that name the
     figure in `report.figures`, never change training, and what they return is kept with the trial:
 
-    - `observe(model, images) -> dict[str, float]`: after every epoch, in evaluation mode and without gradients, on the
-      first 64 validation images, float32 (N, C, H, W), normalised as the model sees them. Kept in
-      `EpochRecord.observed` as `figure.quantity`.
-    - `inspect(model, images, labels) -> dict[str, numpy.ndarray]`: once, with the selected weights, on the first 256
-      test images in their order, normalised, and their labels int64 (N,); gradients may be taken. Kept for
-      `Trial.inspected(figure)`, which also holds the uint8 originals (N, H, W, C) as `images` and the `labels`.
+    - `observe(model, images) -> dict[str, float]`: after every epoch, in evaluation mode and without gradients, on up
+      to 64 validation images evenly spaced in the split, float32 (N, C, H, W), normalised as the model sees them. Kept
+      in `EpochRecord.observed` as `figure.quantity`.
+    - `inspect(model, images, labels) -> dict[str, numpy.ndarray]`: once, in repeat 0, with the selected weights, on up
+      to 256 test images evenly spaced in the split, normalised, and their labels int64 (N,); gradients may be taken.
+      Kept for `Trial.inspected(figure)`, which also holds the uint8 originals (N, H, W, C) as `images` and `labels`.
     """
 
     def data(self, results: StudyResults) -> Any:

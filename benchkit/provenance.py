@@ -40,7 +40,9 @@ def plugins_of(settings: Settings, registry: Registry) -> dict[str, str]:
         entry, _ = registry.resolve(use.kind, use.ref.name)
         checked = recall(entry)
         kit = checked.words if checked else "not checked by the kit"
-        found[use.where] = f"{use.ref.name} ({entry.origin}, source {source_hash(entry)}, {kit})"
+        # Of a local file the name alone: its folder would tell who trained it.
+        origin = entry.origin.replace(str(entry.file), entry.file.name) if entry.file else entry.origin
+        found[use.where] = f"{use.ref.name} ({origin}, source {source_hash(entry)}, {kit})"
     return found
 
 

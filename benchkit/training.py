@@ -227,7 +227,7 @@ def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str
     if not searching:
         save_predictions(claim.folder.predictions, finished)
         save_weights(claim.folder.weights, run)
-        for figure, arrays in inspect(run).items():
+        for figure, arrays in inspect(run).items() if claim.index == 0 else ():
             write_atomically(claim.folder.inspected(figure), save(arrays))
     return Outcome(
         state="done",

@@ -91,8 +91,9 @@ def make_run(
     regularizers: Sequence[tuple[str, Any]] = (),
     repeat: int = 0,
     device: str = "cpu",
+    figures: Sequence[tuple[str, Any]] = (),
 ) -> Run:
-    plugins = Plugins(model=model, norm=nn.BatchNorm2d, regularizers=tuple(regularizers))
+    plugins = Plugins(model=model, norm=nn.BatchNorm2d, regularizers=tuple(regularizers), figures=tuple(figures))
     return build_run(
         settings or make_settings(), splits or make_splits(), plugins, repeat_parts=("grid", repeat), device=device
     )

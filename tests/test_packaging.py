@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOT_SOURCE = shutil.ignore_patterns(
-    ".*", "__pycache__", "*.egg-info", "build", "dist", "benchkit-runs", "reports", "tests"
-)
+SOURCE = ("LICENSE", "README.md", "benchkit", "plugins", "pyproject.toml", "templates")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
 
 
 def run(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
@@ -60,8 +59,14 @@ def uv(*arguments: str | Path) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy of the sources so that the checkout stays clean."""
     folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT, folder / "source", ignore=NOT_SOURCE)
-    uv("build", "--wheel", "--out-dir", folder, folder / "source")
+    source = folder / "source"
+    source.mkdir()
+    for name in SOURCE:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=LEFT_OUT)
+        else:
+            shutil.copy(ROOT / name, source)
+    uv("build", "--wheel", "--out-dir", folder, source)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -116,7 +121,7 @@ def test_the_installed_wheel_sweeps_and_reports_from_an_empty_folder(clean_bin: 
 def third_party(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the installed third-party norm, to be put on PYTHONPATH."""
     folder = tmp_path_factory.mktemp("third-party")
-    shutil.copytree(ROOT / "tests" / "third_party", folder / "source", ignore=NOT_SOURCE)
+    shutil.copytree(ROOT / "tests" / "third_party", folder / "source", ignore=LEFT_OUT)
     target = folder / "installed"
     uv("pip", "install", "--python", sys.executable, "--no-deps", "--target", target, folder / "source")
     return target

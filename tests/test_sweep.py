@@ -273,7 +273,7 @@ def test_a_trial_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.Mo
     environment = trial.outcome.environment
     assert set(environment) == {"python", "system", "processor", "device", "versions", "plugins"}
     assert environment["plugins"]["model.norm"].startswith("torch-bn (benchkit ")
-    assert environment["plugins"]["regularizers.hurt"].startswith("hurt (hurtful sha256:")
+    assert environment["plugins"]["regularizers.hurt"].startswith("hurt (hurtful.py, source ")
 
 
 def test_epochs_are_shown_as_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+DEFAULT_WORKSPACE = Path("benchkit-runs")
 Workspace = Annotated[
     Path,
     typer.Option(

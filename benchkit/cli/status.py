@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.places import Storage, Workspace
+from benchkit.cli.places import DEFAULT_WORKSPACE, Storage, Workspace
 
 
 def status(
     study: Annotated[
         str, typer.Argument(help="A study's name; without one, the latest.", autocompletion=complete_study)
     ] = "",
-    workspace: Workspace = Path("benchkit-runs"),
+    workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

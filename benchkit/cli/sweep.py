@@ -6,13 +6,17 @@ import shlex
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.places import Storage, Workspace
+from benchkit.cli.places import DEFAULT_WORKSPACE, Storage, Workspace
 from benchkit.errors import StudyError
+
+if TYPE_CHECKING:
+    from benchkit.registry import Registry
+    from benchkit.sweep import Request
 
 RETRIED = ("failed", "diverged", "pruned")
 
@@ -36,18 +40,16 @@ def sweep(
     allow_shadow: Annotated[
         bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
     ] = False,
-    workspace: Workspace = Path("benchkit-runs"),
+    workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
-    from benchkit.cli.printing import print_note
     from benchkit.lookup import find_study
     from benchkit.overrides import parse_only
     from benchkit.preparation import data_root
     from benchkit.registry import Registry
     from benchkit.sweep import Request
-    from benchkit.sweep import sweep as run_sweep
 
     for state in retry:
         if state not in RETRIED:
@@ -70,8 +72,15 @@ def sweep(
         from benchkit.cli.preview import preview
 
         preview(request, registry, as_json=as_json)
-        return
+    else:
+        _train(request, registry, as_json)
+
+
+def _train(request: Request, registry: Registry, as_json: bool) -> None:
+    """Sweep under a live view, and conclude; Ctrl-C ends it with a word on how to go on."""
     from benchkit.cli.live import watching
+    from benchkit.cli.printing import print_note
+    from benchkit.sweep import sweep as run_sweep
 
     try:
         with watching(quiet=as_json) as view:
@@ -79,21 +88,24 @@ def sweep(
     except KeyboardInterrupt:
         print_note(f"stopped; nothing is lost, the same command goes on: {request.command}")
         raise
-    _conclude(request.study.name, states, as_json)
+    _conclude(request, states, as_json)
 
 
-def _conclude(name: str, states: Counter[str], as_json: bool) -> None:
+def _conclude(request: Request, states: Counter[str], as_json: bool) -> None:
     from benchkit.cli.printing import print_json, print_note, print_text
 
+    name = request.study.name
+    place = [] if request.workspace == DEFAULT_WORKSPACE else ["--workspace", str(request.workspace)]
+    named = shlex.join([name, *place])
     if as_json:
         print_json({"study": name, "states": dict(states)})
     else:
         told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
         print_text(f"{name}: {told or 'nothing to train'}")
-        print_note(f"next: benchkit report {name}")
+        print_note(f"next: benchkit report {named}")
     if states["failed"] or states["diverged"]:
         if not as_json:
-            print_note(f"reasons: benchkit status {name}")
+            print_note(f"reasons: benchkit status {named}")
         raise typer.Exit(1)
 
 

@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from benchkit.train.run import Run
 
 OBSERVED = 64
-"""Validation images that are shown to `observe`."""
+"""Validation images that are shown to `observe`, at most."""
 INSPECTED = 256
-"""Test images that are shown to `inspect`."""
+"""Test images that are shown to `inspect`, at most."""
 
 
-def first_images(run: Run, images: ImageSet, count: int) -> torch.Tensor:
-    """Return the first images of a split as the model sees them, float32 (N, C, H, W), without augmentation."""
-    return run.pixels(next(images.chunks(count)).to(torch.float32).mul_(1 / 255))
+def spread(images: ImageSet, count: int) -> torch.Tensor:
+    """Return up to `count` evenly spaced positions int64 (N,): a split in the order of its classes shows them all."""
+    return torch.linspace(0, len(images) - 1, min(count, len(images)), device=images.device).round().to(torch.int64)
+
+
+def seen(run: Run, originals: torch.Tensor) -> torch.Tensor:
+    """Return uint8 images (N, C, H, W) as the model sees them, float32, without augmentation."""
+    return run.pixels(originals.to(torch.float32).mul_(1 / 255))
 
 
 def observe(run: Run) -> dict[str, float]:
@@ -30,7 +35,7 @@ def observe(run: Run) -> dict[str, float]:
     run.model.eval()
     found = {}
     with torch.no_grad():
-        images = first_images(run, run.val, OBSERVED)
+        images = seen(run, run.val.take(spread(run.val, OBSERVED)))
         for name, figure in watching:
             for quantity, value in figure.observe(run.model, images).items():
                 found[f"{name}.{quantity}"] = float(value)
@@ -44,15 +49,14 @@ def inspect(run: Run) -> dict[str, dict[str, np.ndarray]]:
         if not hasattr(figure, "inspect"):
             continue
         run.model.eval()
-        images = first_images(run, run.test, INSPECTED)
-        labels = run.test.labels[: len(images)]
-        arrays = figure.inspect(run.model, images, labels)
+        index = spread(run.test, INSPECTED)
+        originals, labels = run.test.take(index), run.test.labels[index]
+        arrays = figure.inspect(run.model, seen(run, originals), labels)
         run.model.zero_grad(set_to_none=True)
         if arrays:
-            originals = next(run.test.chunks(INSPECTED)).permute(0, 2, 3, 1)
             found[name] = {
                 **{key: np.ascontiguousarray(value) for key, value in arrays.items()},
-                "images": np.ascontiguousarray(originals.cpu().numpy()),
+                "images": np.ascontiguousarray(originals.permute(0, 2, 3, 1).cpu().numpy()),
                 "labels": np.ascontiguousarray(labels.cpu().numpy()),
             }
     return found

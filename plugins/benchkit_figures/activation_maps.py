@@ -178,7 +178,7 @@ def _image(results: StudyResults, one: Inspection, place: int, keys: list[str]) 
     return MappedImage(
         true=results.class_names[label] if label < len(results.class_names) else str(label),
         original=jpeg(enlarged(rgb(one.arrays["images"][place]), SIDE)),
-        maps=tuple(png(enlarged(mosaic(part), SIDE)) for part in maps),
+        maps=tuple(png(mosaic(part)) for part in maps),
     )
 
 

@@ -60,3 +60,10 @@ def _legend(drawn: Sequence[str], symbol: str) -> alt.Legend | None:
 def label_width(labels: Sequence[str]) -> int:
     """Return about how many pixels an axis needs for these labels, at most 200."""
     return min(200, 14 + round(6.4 * max((len(label) for label in labels), default=0)))
+
+
+def panel_columns(labels: Sequence[str], most: int = 4) -> int:
+    """Return how many panels stand in a row so that each has room for its label, at most `most` and at least two."""
+    longest = max((len(label) for label in labels), default=0)
+    room = next((columns for columns in (4, 3) if longest * 6.6 <= (WIDTH - 72) / columns - 10), 2)
+    return max(1, min(most, room, len(labels)))

@@ -72,7 +72,8 @@ def repeats_words(counts: Iterable[int]) -> str:
 
 
 def listed(labels: Sequence[str], most: int = 6) -> str:
-    """Return labels parted by commas; more than `most` are counted."""
+    """Return labels parted by commas, or by semicolons where they hold commas; more than `most` are counted."""
+    mark = "; " if any("," in label for label in labels) else ", "
     if len(labels) <= most:
-        return ", ".join(labels)
-    return f"{', '.join(labels[: most - 1])} and {len(labels) - most + 1} more"
+        return mark.join(labels)
+    return f"{mark.join(labels[: most - 1])} and {len(labels) - most + 1} more"

@@ -9,7 +9,7 @@ import altair as alt
 
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults
-from benchkit_figures.conditions import WIDTH, Layers, colour, planned_labels
+from benchkit_figures.conditions import WIDTH, Layers, colour, panel_columns, planned_labels
 from benchkit_figures.epoch_series import SeriesPoint, averaged, listed, repeats_words, thinned
 from benchkit_figures.metrics import done_repeats
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 NAME = "feature-quantiles"
 QUANTILES = {"q01": 0.01, "q20": 0.20, "q80": 0.80, "q99": 0.99}
-COLUMNS = 4
 SETTLED = 0.95
 """The share of the narrowing that must be done."""
 
@@ -108,7 +107,7 @@ class FeatureQuantiles:
 
     def draw(self, data: QuantilesData) -> Any:
         """Return a panel for each condition on shared axes, with the inner band over the outer one."""
-        columns = min(COLUMNS, len(data.curves))
+        columns = panel_columns([curves.condition for curves in data.curves])
         panels = [_panel(data, place, columns) for place in range(len(data.curves))]
         values = alt.InlineData(values=_rows(data))
         return alt.concat(*panels, columns=columns, data=values, spacing={"row": 10, "column": 10})

@@ -6,26 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from benchkit_figures.conditions import WIDTH, Layers, colour, dash, label_width
+from benchkit_figures.conditions import WIDTH, Layers, colour, dash, label_width, panel_columns
 from benchkit_figures.epoch_series import thinned
 
 if TYPE_CHECKING:
     from benchkit_figures.loss_gap import GapData
 
-COLUMNS = 4
+COLUMNS = 3
+LONG = 110
+"""Labels wider than this in pixels leave the curves too little room beside the points."""
+
 TITLE = "Validation minus training loss (nats)"
 
 
 def gap_panels(data: GapData, overlay: int) -> Any:
     """Return the curves beside the points; with more than `overlay` conditions, a small panel each above the points."""
     names = label_width([gap.condition for gap in data.gaps])
+    if len(data.gaps) <= overlay and names > LONG:
+        room = WIDTH - max(58, names + 16)
+        return alt.vconcat(_curves(data, room), _ends(data, room), spacing=20)
     if len(data.gaps) <= overlay:
         return alt.hconcat(_curves(data, WIDTH - 285 - names), _ends(data, 190), spacing=16)
     # The rows below share the left edge of their plots, so the panels leave the labels of the points their room.
     room = WIDTH - max(58, names + 16)
-    width = (room - 10 * (COLUMNS - 1)) // COLUMNS
-    panels = [_own(data, place, width) for place in range(len(data.gaps))]
-    many = alt.concat(*panels, columns=COLUMNS, data=alt.InlineData(values=_rows(data, 6)), spacing=10)
+    columns = min(COLUMNS, panel_columns([gap.condition for gap in data.gaps]))
+    panels = [_own(data, place, columns, (room - 10 * (columns - 1)) // columns) for place in range(len(data.gaps))]
+    many = alt.concat(*panels, columns=columns, data=alt.InlineData(values=_rows(data, 6)), spacing=10)
     return alt.vconcat(many, _ends(data, room), spacing=20)
 
 
@@ -50,9 +56,9 @@ def _curves(data: GapData, width: int) -> Layers:
     return alt.layer(*layers).properties(width=width, height=max(200, 24 * len(drawn)))
 
 
-def _own(data: GapData, place: int, width: int) -> Layers:
+def _own(data: GapData, place: int, columns: int, width: int) -> Layers:
     label = data.gaps[place].condition
-    left, bottom = place % COLUMNS == 0, place + COLUMNS >= len(data.gaps)
+    left, bottom = place % columns == 0, place + columns >= len(data.gaps)
     x_axis = alt.Axis(labels=bottom, title="Epoch" if bottom else None, tickCount=3, format="d", tickMinStep=1)
     y_axis = alt.Axis(labels=left, title="Gap (nats)" if left else None, tickCount=4)
     y = alt.Y("mean:Q", axis=y_axis, scale=alt.Scale(domain=_domain(data), nice=False, zero=False))

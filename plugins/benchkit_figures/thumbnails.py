@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +16,7 @@ HEAT = ((13, 8, 60), (92, 1, 166), (178, 42, 143), (225, 100, 98), (252, 166, 54
 
 INK, PAPER = (31, 35, 40), (255, 255, 255)
 STRIP = 15
+TILE = 32
 LEVELS = 31
 """Steps of heat in a mosaic: few enough for small files."""
 
@@ -50,9 +52,15 @@ def coloured(share: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(share, ends, steps[:, channel]) for channel in range(3)], axis=-1)
 
 
-def mosaic(maps: np.ndarray, columns: int = 4, gap: int = 1) -> np.ndarray:
-    """Return maps uint8 (F, h, w) beside and below each other in heat colours, (H, W, 3), white between them."""
+def mosaic(maps: np.ndarray, gap: int = 1) -> np.ndarray:
+    """Return maps uint8 (F, h, w) side by side in about as many rows as columns, in heat colours, (H, W, 3).
+
+    Each map is enlarged by a whole factor to about `TILE` pixels; white lines lie between.
+    """
+    times = max(1, TILE // max(maps.shape[1:]))
+    maps = maps.repeat(times, axis=1).repeat(times, axis=2)
     count, height, width = maps.shape
+    columns = math.ceil(math.sqrt(count))
     rows = -(-count // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
     for place, one in enumerate(maps):

@@ -1,0 +1,318 @@
+"""The figures of the source studies: their numbers by hand, their pictures by schema, their words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from benchkit_figures.class_accuracy import ClassAccuracy
+from benchkit_figures.colour_steps import colour_steps
+from benchkit_figures.confusion_difference import ConfusionDifference
+from benchkit_figures.feature_quantiles import FeatureQuantiles
+from benchkit_figures.grid_heatmap import GridHeatmap
+from benchkit_figures.learning_curves import LearningCurves
+from benchkit_figures.loss_gap import LossGap
+from benchkit_figures.norm_health import NormHealth
+from figure_checks import assert_plain, drawn
+from figure_results import NORMS, condition, learned, metrics, record, results, trial
+from scipy import stats
+
+from benchkit import NothingToDraw, PluginError, card_of
+from benchkit.analysis import onset
+from benchkit.results import EpochRecord, Outcome, StudyResults, Trial
+
+FIGURES = (FeatureQuantiles, NormHealth, LossGap, ClassAccuracy, ConfusionDifference, GridHeatmap)
+TWENTY = [f"{norm}, batch size={size}" for norm in NORMS[:5] for size in (32, 64, 128, 256)]
+LAYERS = ("001-of-013.stem.0", "013-of-013.stage3.1.conv2")
+
+
+def watched(given: StudyResults) -> StudyResults:
+    """Return the results with observations in every epoch: quantiles that narrow, moments that grow with depth."""
+    return replace(given, trials=tuple(replace(t, history=tuple(map(_watched, t.history))) for t in given.trials))
+
+
+def _watched(one: EpochRecord) -> EpochRecord:
+    wide = 1 + 1 / one.epoch
+    seen = {f"feature-quantiles.q{q:02d}": q * wide / 100 for q in (1, 20, 80, 99)}
+    for place, layer in enumerate(LAYERS, start=1):
+        seen |= {f"norm-health.{layer}.mean": -0.1 * place, f"norm-health.{layer}.variance": 10.0**place * wide}
+    return replace(one, observed=seen)
+
+
+def seen_in(label: str, epochs: Sequence[Mapping[str, float]], index: int = 0) -> Trial:
+    history = [replace(record(e, (1.0, 0.5, 1.0, 0.5)), observed=seen) for e, seen in enumerate(epochs, start=1)]
+    return trial(condition(label), index, history=history)
+
+
+def scored(label: str, index: int, confusion: Any, accuracy: float = 0.5) -> Trial:
+    outcome = Outcome(state="done", selected_epoch=1, metrics={"test": metrics(accuracy, 0.5, confusion)})
+    return trial(condition(label), index, outcome=outcome)
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.__name__)
+def test_every_figure_has_a_card_and_nothing_to_draw_without_trials(figure: type[Any]) -> None:
+    assert card_of(figure).summary.endswith(".")
+    for given in ([], [trial(condition("bn"), state="failed"), trial(condition("gn"), state="diverged")]):
+        with pytest.raises(NothingToDraw, match=r"\w+ \w+"):
+            figure().data(results([condition("bn"), condition("gn")], given))
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.__name__)
+@pytest.mark.parametrize(
+    ("labels", "repeats", "epochs"),
+    [(["bn"], 1, 1), (NORMS[:4], 2, 6), (TWENTY, 2, 4)],
+    ids=["one", "four", "twenty"],
+)
+def test_figures_draw_one_to_twenty_conditions(figure: type[Any], labels: list[str], repeats: int, epochs: int) -> None:
+    given = watched(learned(labels, repeats, epochs, classes=4))
+    if figure is ConfusionDifference and len(labels) == 1:
+        with pytest.raises(NothingToDraw, match="bn"):
+            figure().data(given)
+    else:
+        drawn(figure(), given)
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.__name__)
+def test_figures_name_what_is_missing(figure: type[Any]) -> None:
+    given = watched(learned(NORMS[:3], 2, 4))
+    lost = [t if t.condition.label != "in" else replace(t, state="failed", outcome=None) for t in given.trials]
+    kept = replace(given, trials=tuple(t for t in lost if (t.condition.label, t.index) != ("bn", 1)))
+    data = figure().data(kept)
+    assert_plain(data)
+    if figure is not ConfusionDifference:
+        assert "in." in figure().caption(data)
+        assert "2 repeats" in figure().caption(data)
+
+
+# --- feature quantiles -----------------------------------------------------------------------------------------------
+
+
+def quantiles(low: float, high: float) -> dict[str, float]:
+    values = {"q01": low, "q20": low / 2, "q80": high / 2, "q99": high}
+    return {f"feature-quantiles.{name}": value for name, value in values.items()}
+
+
+def test_quantiles_are_averaged_and_settle_when_nearly_all_narrowing_is_done() -> None:
+    one = seen_in("bn", [quantiles(-10, 10), quantiles(-2, 2), quantiles(-1, 1)])
+    two = seen_in("bn", [quantiles(-12, 12), quantiles(-2, 2), quantiles(-1, 1)], 1)
+    grows = seen_in("gn", [quantiles(-1, 1), quantiles(-2, 2)])
+    given = results([condition("bn"), condition("gn"), condition("in")], [one, two, grows])
+    data = FeatureQuantiles().data(given)
+    first, second = data.curves
+    assert [(p.q01, p.q99, p.running) for p in first.points] == [(-11, 11, 2), (-2, 2, 2), (-1, 1, 2)]
+    # Spreads 22, 4, 2: 95 % of the narrowing is done at 22 - 0.95 * 20 = 3 or below.
+    assert (first.settled, second.settled, data.without) == (3, 0, ("in",))
+    assert "22 to 2, with 95 % of its narrowing done by epoch 3." in FeatureQuantiles().alt_text(data)
+    assert "not an uncertainty" in FeatureQuantiles().caption(data)
+
+
+# --- norm health -----------------------------------------------------------------------------------------------------
+
+
+def test_networks_of_different_depth_share_the_panels_of_norm_health() -> None:
+    def seen(*layers: str) -> dict[str, float]:
+        return {f"norm-health.{layer}.{q}": 2.0 for layer in layers for q in ("mean", "variance")}
+
+    deep = seen_in("deep", [seen("001-of-020.a", "010-of-020.b.conv", "020-of-020.c")])
+    flat = seen_in("flat", [seen("001-of-002.a", "002-of-002.b")])
+    data = NormHealth().data(results([condition("deep"), condition("flat")], [deep, flat]))
+    assert data.panels == ("first layer", "middle layer", "last layer")
+    found = {(c.condition, c.panel): (c.layer, c.place, c.places) for c in data.curves if c.quantity == "mean"}
+    assert found[("deep", "middle layer")] == ("b.conv", 10, 20)
+    assert found[("flat", "last layer")] == ("b", 2, 2)
+    drawn(NormHealth(), results([condition("deep"), condition("flat")], [deep, flat]))
+
+
+def test_norm_health_draws_the_gradient_norm_alone_and_says_so() -> None:
+    given = learned(NORMS[:2], 2, 4)
+    data = NormHealth().data(given)
+    assert {curve.quantity for curve in data.curves} == {"gradient norm"}
+    assert [point.mean for point in data.curves[0].points] == [1.0] * 4
+    assert "not observed" in NormHealth().caption(data)
+    drawn(NormHealth(), given)
+
+
+# --- loss gap --------------------------------------------------------------------------------------------------------
+
+
+def test_gap_by_epoch_and_at_the_scored_epoch() -> None:
+    def of(index: int, vals: Sequence[float], scored: int, evaluated: bool = False) -> Trial:
+        history = [record(e, (1.0, 0.5, val, 0.5)) for e, val in enumerate(vals, start=1)]
+        split = {"train": metrics(0.9, 0.4), "val": metrics(0.8, 0.9)} if evaluated else {}
+        outcome = Outcome(state="done", selected_epoch=scored, metrics=split)  # type: ignore[arg-type]
+        return trial(condition("bn"), index, history=history, outcome=outcome)
+
+    given = [of(0, [0.9, 1.2, 1.5], 2, evaluated=True), of(1, [0.7, 1.6, float("nan")], 2)]
+    (gap,) = LossGap().data(results([condition("bn")], given)).gaps
+    assert [(p.epoch, p.running) for p in gap.points] == [(1, 2), (2, 2), (3, 1)]
+    assert [p.mean for p in gap.points] == pytest.approx([-0.2, 0.4, 0.5])
+    assert (gap.points[1].low, gap.points[1].high) == pytest.approx((0.2, 0.6))
+    # Gaps 0.2 and 0.6 at epoch 2: mean 0.4, t(0.975, 1) = 12.7062, s / sqrt(2) = 0.2.
+    assert (gap.selected, gap.high) == pytest.approx((0.4, 0.4 + 12.7062 * 0.2), rel=1e-5)
+    assert gap.evaluated == pytest.approx(0.5)
+    data = LossGap().data(results([condition("bn")], given))
+    words = LossGap().caption(data)
+    assert "augmentation, dropout and penalties" in words and "Open diamonds" in words and "2 repeats" in words
+    assert LossGap().alt_text(data) == (
+        "At the scored epoch bn has a gap between validation and training loss of 0.4000 nats."
+    )
+
+
+# --- accuracy by class -----------------------------------------------------------------------------------------------
+
+
+def test_class_accuracy_sums_the_repeats_and_takes_wilson_intervals() -> None:
+    trials = [scored("bn", 0, ((9, 1), (4, 6))), scored("bn", 1, ((7, 3), (3, 7))), scored("gn", 0, ((5, 5), (0, 0)))]
+    data = ClassAccuracy().data(results([condition("bn"), condition("gn")], trials))
+    first, second = data.conditions
+    assert [(s.name, s.right, s.of, s.accuracy) for s in first.classes] == [
+        ("class 0", 16, 20, 0.8),
+        ("class 1", 13, 20, 0.65),
+    ]
+    expected = stats.binomtest(16, 20).proportion_ci(0.95, method="wilson")
+    assert (first.classes[0].low, first.classes[0].high) == pytest.approx((expected.low, expected.high))
+    assert [s.name for s in second.classes] == ["class 0"]  # no image of class 1
+    assert data.shown == ("class 0", "class 1")  # means 65 % (80 and 50) and 65 %: label order
+    caption = ClassAccuracy().caption(data)
+    assert "Wilson" in caption and "not over random seeds" in caption and "Repeats share their images" in caption
+    assert "least accuracy of all is that of gn on class 0, 50.0 %." in ClassAccuracy().alt_text(data)
+    with pytest.raises(PluginError, match="train, val, test"):
+        ClassAccuracy(split="all").data(results([condition("bn")], trials))
+
+
+def test_many_classes_show_the_hardest() -> None:
+    given = learned(NORMS[:2], 1, 2, classes=40)
+    data = ClassAccuracy().data(given)
+    mean = {name: 0.0 for name in given.class_names}
+    for one in data.conditions:
+        for share in one.classes:
+            mean[share.name] += share.accuracy / 2
+    assert (len(data.shown), data.count) == (25, 40)
+    assert max(mean[name] for name in data.shown) <= min(mean[n] for n in given.class_names if n not in data.shown)
+    assert "hardest 25 of 40" in ClassAccuracy().caption(data)
+
+
+# --- difference of confusion -----------------------------------------------------------------------------------------
+
+
+def test_difference_of_the_best_and_the_worst_by_hand() -> None:
+    trials = [
+        scored("bn", 0, ((6, 4), (0, 10)), 0.8),
+        scored("gn", 0, ((9, 1), (2, 8)), 0.85),
+        scored("in", 0, ((8, 2), (2, 8)), 0.82),
+    ]
+    given = results([condition("bn"), condition("gn"), condition("in")], trials)
+    data = ConfusionDifference().data(given)
+    assert (data.first, data.second) == ("gn", "bn")
+    assert [cell for row in data.difference for cell in row] == pytest.approx([30, -30, 20, -20])
+    assert [(p.true, p.called) for p in data.pairs[:2]] == [("class 0", "class 0"), ("class 0", "class 1")]
+    assert ConfusionDifference().alt_text(data) == (
+        "The greatest difference: gn names 90.0 % of class 0 rightly, bn 60.0 %."
+    )
+    other = ConfusionDifference(first="in").data(given)
+    assert (other.first, other.second) == ("in", "bn")
+    with pytest.raises(PluginError, match="expected one of gn, in, bn"):
+        ConfusionDifference(second="ln").data(given)
+    with pytest.raises(PluginError, match="both"):
+        ConfusionDifference(first="in", second="in").data(given)
+
+
+@pytest.mark.parametrize("classes", [2, 12, 40, 60])
+def test_difference_draws_few_and_many_classes(classes: int) -> None:
+    drawn(ConfusionDifference(), learned(NORMS[:2], 2, 2, classes=classes))
+
+
+# --- grid of factors -------------------------------------------------------------------------------------------------
+
+
+def grid(factors: Mapping[str, Sequence[str]], repeats: int = 2) -> StudyResults:
+    levels = [dict(zip(factors, combination, strict=True)) for combination in itertools.product(*factors.values())]
+    given = learned([", ".join(one.values()) for one in levels], repeats, 3, classes=2)
+    conditions = {old.label: replace(old, levels=one) for old, one in zip(given.conditions, levels, strict=True)}
+    trials = tuple(replace(t, condition=conditions[t.condition.label]) for t in given.trials)
+    return replace(given, conditions=tuple(conditions.values()), trials=trials)
+
+
+FACTORS = {
+    "train.lr": ("0.001", "2e-5"),
+    "model.norm": ("bn", "gn", "none"),
+    "model.skip": ("true", "false"),
+    "train.batch_size": ("8", "128"),
+}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_grids_of_one_to_four_factors(count: int) -> None:
+    given = grid(dict(itertools.islice(FACTORS.items(), count)))
+    data = GridHeatmap().data(given)
+    assert (data.x, data.y) == (("train.lr", "") if count == 1 else ("model.norm", "train.lr"))
+    assert len(data.panels) == [1, 1, 2, 4][count - 1]
+    assert len(data.cells) == len(given.conditions)
+    spec = drawn(GridHeatmap(), given)
+    assert "gradient" not in str(spec)
+
+
+def test_grid_cells_hold_mean_interval_and_n() -> None:
+    given = grid({"model.norm": ("bn", "gn"), "train.batch_size": ("8", "128")}, repeats=1)
+    by_label = {c.label: c for c in given.conditions}
+    trials = [
+        replace(scored("x", index, ((9, 1), (1, 9)), accuracy), condition=by_label["gn, 8"])
+        for index, accuracy in enumerate((0.79, 0.81))
+    ]
+    data = GridHeatmap(x="train.batch_size").data(replace(given, trials=tuple(trials)))
+    assert (data.x, data.y, data.x_levels, data.y_levels) == (
+        "train.batch_size",
+        "model.norm",
+        ("8", "128"),
+        ("bn", "gn"),
+    )
+    cells = {(cell.x, cell.y): cell for cell in data.cells}
+    assert (cells[("8", "gn")].n, cells[("8", "gn")].mean) == (2, pytest.approx(0.8))
+    assert cells[("8", "gn")].high == pytest.approx(0.8 + 12.7062 * 0.01, rel=1e-5)
+    assert cells[("128", "bn")].mean is None
+    assert "Empty, without a finished repeat: bn, 8; bn, 128; gn, 128." in GridHeatmap().caption(data)
+    with pytest.raises(PluginError, match=r"expected one of model\.norm, train\.batch_size"):
+        GridHeatmap(y="model.depth").data(given)
+
+
+def test_colour_steps_are_round_and_the_better_end_is_dark() -> None:
+    steps = colour_steps([71.3, 78.2, 90.4])
+    # Width 5 would give 70 to 95 in five steps, 2.5 nine: eight at most.
+    assert steps.ends == (75.0, 80.0, 85.0, 90.0)
+    assert steps.names == ("under 75", "75 to 80", "80 to 85", "85 to 90", "90 and over")
+    assert [steps.name(value) for value in (71.3, 75.0, 90.4)] == ["under 75", "75 to 80", "90 and over"]
+    assert (steps.dark(90.4), steps.dark(71.3)) == (True, False)
+    losses = colour_steps([71.3, 90.4], lower_is_better=True)
+    assert (losses.dark(71.3), losses.dark(90.4)) == (True, False)
+    assert colour_steps([3.0, 3.0]).names == ("3",)
+    for low, high in ((0.0, 1e-6), (-5.0, 5.0), (1.4774, 1.6807), (0.0, 100.0), (0.123, 0.124)):
+        found = colour_steps([low, high])
+        assert 2 <= len(found.names) <= 8
+        assert len(set(found.names)) == len(found.names) == len(found.colours)
+        assert found.name(low) == found.names[0] and found.name(high) == found.names[-1]
+
+
+# --- onset of over-fitting in the learning curves ---------------------------------------------------------------------
+
+
+def test_learning_curves_mark_the_onset_that_the_findings_state() -> None:
+    over = [record(e, (1 / e, 0.5, 1.0 + 0.2 * abs(e - 3), 0.5)) for e in range(1, 8)]
+    fine = [record(e, (1 / e, 0.5, 1.0 / e, 0.5)) for e in range(1, 8)]
+    given = results(
+        [condition("none"), condition("l2")],
+        [trial(condition("none"), history=over), trial(condition("l2"), history=fine)],
+    )
+    data = LearningCurves().data(given)
+    assert [curves.onset for curves in data.curves] == [3.0, 0.0]
+    stated = onset(given, given.conditions[0])
+    assert stated is not None and stated.epoch == 3.0
+    assert "onset of over-fitting" in LearningCurves().caption(data)
+    assert "onset" not in LearningCurves(metric="accuracy").caption(data)
+    assert "triangle-down" in str(drawn(LearningCurves(), given))
+    drawn(LearningCurves(overlay=1, metric="loss"), given)
