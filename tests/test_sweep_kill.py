@@ -127,10 +127,13 @@ def test_the_whole_command_killed_at_any_moment_goes_on_to_the_same_numbers(
 def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = write(tmp_path / "tiny.toml", epochs=400, repeats=1)
+    study = write(tmp_path / "tiny.toml", epochs=600, repeats=1)
     sweep = start(tmp_path, "sweep", study, "--jobs", 1)
     wait_for_line(sweep, r"repeat 0: epoch \d")
     (worker,) = workers_of(sweep)
+    checkpoint = next((tmp_path / "benchkit-runs" / "trials").rglob("0000")) / "checkpoint.pt"
+    while not checkpoint.exists():
+        time.sleep(0.01)
     worker.kill()
     assert "goes on after epoch" in wait_for_line(sweep, r"repeat 0: goes on")
     (replacement,) = workers_of(sweep)
