@@ -70,7 +70,7 @@ def run_once(study: Path, workspace: Path, chance: random.Random) -> dict[str, o
         os.close(reader)
         child(study, workspace, writer)
     os.close(writer)
-    wanted, told, text = chance.randrange(18), 0, b""
+    wanted, told, text = chance.randrange(14), 0, b""
     begun = time.monotonic()
     while told < wanted:
         part = os.read(reader, 65536)

@@ -132,7 +132,8 @@ def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along
     wait_for_line(sweep, r"repeat 0: epoch \d")
     (worker,) = workers_of(sweep)
     checkpoint = next((tmp_path / "benchkit-runs" / "trials").rglob("0000")) / "checkpoint.pt"
-    while not checkpoint.exists():
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     worker.kill()
     assert "goes on after epoch" in wait_for_line(sweep, r"repeat 0: goes on")
