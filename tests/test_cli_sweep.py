@@ -126,3 +126,20 @@ def test_a_preview_as_json_trains_nothing(folder: Path) -> None:
     assert told["seconds"] > 0 and told["bytes"] > 0
     assert [row["label"] for row in told["conditions"]] == ["0.1", "0.3", "default, search"]
     assert not (folder / "benchkit-runs").exists()
+
+
+def test_a_local_plugin_replaces_an_installed_one_only_when_told_and_the_trial_says_so(folder: Path) -> None:
+    study = write(folder / "tiny.toml", repeats=1)
+    (folder / "mine.py").write_text(
+        "from torch import nn\n\n\ndef plain(num_channels, *, device=None, dtype=None):\n    return nn.Identity()\n\n\n"
+        'PLUGINS = {"benchkit.norms": {"torch-bn": plain}}\n',
+        encoding="utf-8",
+    )
+    refused = run_command(folder, "sweep", study, "--plugin", "mine.py")
+    assert refused.returncode == 2
+    assert "norm 'torch-bn', which benchkit" in " ".join(refused.stderr.split())
+    done = run_command(folder, "sweep", study, "--plugin", "mine.py", "--allow-shadow", "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    (trial,) = read_results(folder / "benchkit-runs").trials
+    assert trial.outcome is not None
+    assert "torch-bn (mine.py, in place of benchkit" in trial.outcome.environment["plugins"]["model.norm"]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from broken_norms import DropsAPixel
+from kit_failures import failure_of
 
 from benchkit.cli import main
 from benchkit.studyfile import parse_study
@@ -76,3 +78,15 @@ def test_links_lead_to_files(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
     local = [target for target in targets if not target.startswith("https://")]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_a_single_file_is_enough_for_a_quick_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (declared,) = re.findall(r"`(PLUGINS = [^`]+)`", README)
+    path = tmp_path / "pixel_norm.py"
+    path.write_text(f"{blocks('python')[0]}\n\n{declared}\n", encoding="utf-8")
+    assert main(["plugins", "check", "pixel", "--plugin", str(path)]) == 0
+    assert "pixel" in capsys.readouterr().out
+
+
+def test_the_failed_check_reads_as_shown() -> None:
+    assert f"```\n{failure_of('norms', DropsAPixel, 'shapes')}\n```" in README

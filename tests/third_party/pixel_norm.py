@@ -1,5 +1,6 @@
 """Pixel norm: each pixel's vector of channels over its root mean square (Karras et al., ICLR 2018)."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -11,4 +12,5 @@ class PixelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.float() * (x.float().square().mean(1, keepdim=True) + self.eps).rsqrt()).to(x.dtype)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return (wide * (wide.square().mean(1, keepdim=True) + self.eps).rsqrt()).to(x.dtype)
