@@ -22,7 +22,7 @@ CASES = [
     ("fingerprint", broken.invented_fingerprint, "the fingerprint", "", "'version 1'"),
     ("order", broken.shuffled_globally, "differently seeded generators", "the same order", "other images or labels in"),
     ("processes", broken.by_hash, "another PYTHONHASHSEED", "", ""),
-    ("prepared-once", broken.rewrites, "a second call", "no file written below root", " writes"),
+    ("prepared-once", broken.rewrites, "a second call", "no file written below root", "2 writes"),
     ("killed", broken.in_place, "killed before write", "content ", "content "),
     ("smoke", broken.single_images, "one epoch of a linear model", "no error", "DataError"),
 ]
