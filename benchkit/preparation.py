@@ -29,12 +29,11 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock, Timeout
 
-from benchkit.archives import unpacked
-from benchkit.decoding import IMAGE_SUFFIXES, Decoded, decode_images, image_sizes, pixel_digests
-from benchkit.draft import About, Draft
-from benchkit.errors import DataError
-from benchkit.importing import ClassFolders, find_class_folders, listing_digest
-from benchkit.manifest import (
+from benchkit.data.archives import unpacked
+from benchkit.data.decoding import IMAGE_SUFFIXES, Decoded, decode_images, image_sizes, pixel_digests
+from benchkit.data.draft import About, Draft
+from benchkit.data.importing import ClassFolders, find_class_folders, listing_digest
+from benchkit.data.manifest import (
     FILE_NAME,
     Manifest,
     SplitManifest,
@@ -43,7 +42,8 @@ from benchkit.manifest import (
     read_manifest,
     write_manifest,
 )
-from benchkit.progress import Progress, listening, progress_lines, report_progress
+from benchkit.data.progress import Progress, listening, progress_lines, report_progress
+from benchkit.errors import DataError
 from benchkit.protocols import Splits
 
 __all__ = [

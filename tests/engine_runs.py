@@ -12,7 +12,7 @@ from torch import nn
 
 from benchkit import Batch, Split, Splits
 from benchkit.results import EpochRecord
-from benchkit.settings import (
+from benchkit.study.settings import (
     DataSettings,
     ModelSettings,
     OptimizerSettings,

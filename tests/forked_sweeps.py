@@ -23,14 +23,15 @@ import torch
 import torch._dynamo
 
 import benchkit.sweep
-import benchkit.training
-from benchkit.checks import check_plan
-from benchkit.events import Event, TrialStarted, WorkerIdle, dump, load
-from benchkit.job import Job
+import benchkit.sweep.orchestration
+import benchkit.sweep.training
 from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
+from benchkit.plan.checks import check_plan
 from benchkit.registry import Registry
-from benchkit.studyfile import read_study
+from benchkit.study.studyfile import read_study
+from benchkit.sweep.events import Event, TrialStarted, WorkerIdle, dump, load
+from benchkit.sweep.job import Job
 
 
 class PipePool(tiny_study.InlinePool):
@@ -42,7 +43,7 @@ class PipePool(tiny_study.InlinePool):
         def send(event: Event) -> None:
             os.write(self.pipe, (dump(event) + "\n").encode())
 
-        benchkit.training.train_queue(job, "cpu", send)
+        benchkit.sweep.training.train_queue(job, "cpu", send)
         self._events.put((number, WorkerIdle()))
 
 
@@ -51,8 +52,8 @@ def child(study: Path, workspace: Path, pipe: int) -> None:
     os.setsid()
     torch.set_num_threads(1)
     PipePool.pipe = pipe
-    benchkit.training.CHECKPOINT_SHARE = 1.0  # epochs of milliseconds: save after nearly each, so that each can be lost
-    benchkit.sweep.Pool = PipePool  # type: ignore[assignment, misc]
+    benchkit.sweep.training.CHECKPOINT_SHARE = 1.0  # epochs of milliseconds: save after nearly each, to lose any
+    benchkit.sweep.orchestration.Pool = PipePool  # type: ignore[assignment, misc]
     request = benchkit.sweep.Request(study=read_study(study), workspace=workspace, data_root=tiny_study.DATA)
     code = 1
     try:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from benchkit.plan import Condition, confirm_condition, make_plan
 from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics, State, StudyResults, Trial
 from benchkit.study import Study
-from benchkit.studyfile import parse_study
+from benchkit.study.studyfile import parse_study
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STRENGTH = {"bn": 0.80, "gn": 0.79, "ln": 0.74, "none": 0.66}

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
 from benchkit import DataError, Split, Splits
-from benchkit.settings import DataSettings, PluginRef
+from benchkit.study.settings import DataSettings, PluginRef
 from benchkit.train.batches import channel_statistics, loader, pixels, place
 from benchkit.train.selection import Selected, draw, select
 

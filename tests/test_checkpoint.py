@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchkit import DataError, TrainingError
-from benchkit.settings import Settings
+from benchkit.study.settings import Settings
 from benchkit.train.checkpoint import MAGIC, load_checkpoint, save_checkpoint
 from benchkit.train.finish import finish
 from benchkit.train.fit import fit

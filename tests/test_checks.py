@@ -8,9 +8,9 @@ import pytest
 import torch  # noqa: F401 - plugins are then described in this process, which saves starting another
 from tiny_study import study_of
 
-from benchkit.checks import check_plan
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
+from benchkit.plan.checks import check_plan
 from benchkit.registry import Registry
 
 PLUGIN = """

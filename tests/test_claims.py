@@ -13,23 +13,23 @@ import pytest
 from optuna.trial import TrialState
 from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, study_of, text_of
 
-from benchkit.attempts import HEARTBEAT, is_alive
-from benchkit.claims import Claim, Queue, score_of
-from benchkit.heartbeat import Heartbeat
 from benchkit.ledger import Ledger
+from benchkit.ledger.attempts import HEARTBEAT, is_alive
+from benchkit.ledger.claims import Claim, Queue, score_of
+from benchkit.ledger.heartbeat import Heartbeat
+from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Plan, make_plan
 from benchkit.results import Cost, Outcome
 from benchkit.study import Study
-from benchkit.trialfolder import TrialFolder
 
 TAKE = """
 import sys
 from pathlib import Path
-from benchkit.claims import Queue
+from benchkit.ledger.claims import Queue
 from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.results import Outcome
-from benchkit.studyfile import parse_study
+from benchkit.study.studyfile import parse_study
 plan = make_plan(parse_study(Path(sys.argv[2]).read_text(), name="tiny"))
 ledger = Ledger(Path(sys.argv[1]))
 ledger.register(plan, {"sets": []}, "")

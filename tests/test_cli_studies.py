@@ -9,11 +9,11 @@ import pytest
 import torch  # noqa: F401 - plugins are then described in this process, which saves starting another
 from tiny_study import FACTOR, InlinePool, environment, write
 
-import benchkit.sweep
+import benchkit.sweep.orchestration
 from benchkit.cli import main
 from benchkit.ledger import read_results
-from benchkit.lookup import find_study
 from benchkit.registry import Registry
+from benchkit.study.lookup import find_study
 
 BUILT_IN = [entry.name for entry in Registry.installed().entries("studies") if entry.distribution == "benchkit"]
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(benchkit.sweep, "Pool", InlinePool)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", InlinePool)
     return tmp_path
 
 
@@ -78,8 +78,8 @@ def test_every_built_in_study_passes_its_check(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_study_has_a_smoke_form_that_passes_the_check(name: str) -> None:
-    from benchkit.checks import check_plan
     from benchkit.plan import make_plan
+    from benchkit.plan.checks import check_plan
 
     registry = Registry.installed()
     study = find_study(name, registry, smoke=True)

@@ -9,7 +9,10 @@ import pytest
 from tiny_study import FACTOR, METRICS, RECORD, SEARCH, study_of
 
 from benchkit.codec import decode, encode
-from benchkit.events import (
+from benchkit.plan import make_plan
+from benchkit.results import Cost, Outcome
+from benchkit.study import Study
+from benchkit.sweep.events import (
     EpochEnded,
     Event,
     Probed,
@@ -23,10 +26,7 @@ from benchkit.events import (
     dump,
     load,
 )
-from benchkit.job import Job
-from benchkit.plan import make_plan
-from benchkit.results import Cost, Outcome
-from benchkit.study import Study
+from benchkit.sweep.job import Job
 
 
 def through_json(value: object) -> object:

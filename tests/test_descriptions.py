@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from throwaway_distributions import NORM, write_distribution
 
-from benchkit.describing import describe_in_child
-from benchkit.description import Description, from_json, to_json
-from benchkit.description_cache import cache_file, read_cache, write_cache
-from benchkit.descriptions import describe, describe_all, glance
-from benchkit.entries import Entry
 from benchkit.errors import PluginError
-from benchkit.options import Opaque, Option
 from benchkit.registry import Registry
+from benchkit.registry.describing import describe_in_child
+from benchkit.registry.description import Description, from_json, to_json
+from benchkit.registry.description_cache import cache_file, read_cache, write_cache
+from benchkit.registry.descriptions import describe, describe_all, glance
+from benchkit.registry.entries import Entry
+from benchkit.registry.options import Opaque, Option
 
 
 @pytest.fixture

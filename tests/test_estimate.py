@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from tiny_study import DATA, FACTOR, METRICS, SEARCH, finish_all, study_of
 
-import benchkit.estimate
+import benchkit.sweep.estimate
 from benchkit.errors import DataError
-from benchkit.estimate import HISTORY_BYTES, Estimate, estimate
-from benchkit.events import Probed
 from benchkit.ledger import Ledger
+from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan
-from benchkit.readback import confirm_conditions
 from benchkit.registry import Registry
 from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.sweep import Request
+from benchkit.sweep.estimate import HISTORY_BYTES, Estimate, estimate
+from benchkit.sweep.events import Probed
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found = {c.key: Probed(key=c.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100) for c in conditions}
         return found, "cpu"
 
-    monkeypatch.setattr(benchkit.estimate, "_probe", probe)
+    monkeypatch.setattr(benchkit.sweep.estimate, "_probe", probe)
     return labels
 
 
@@ -106,7 +106,7 @@ def test_what_stands_in_the_way_of_a_probe_is_told(tmp_path: Path, monkeypatch: 
     def absent(*arguments: object) -> None:
         raise DataError("the data set is not there", hint="fetch it")
 
-    monkeypatch.setattr(benchkit.estimate, "prepare", absent)
+    monkeypatch.setattr(benchkit.sweep.estimate, "prepare", absent)
     found = estimated(tmp_path, study_of(FACTOR))
     assert (found.seconds, found.bytes, found.left) == (None, None, 4)
     assert "the data set is not there" in found.problem

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from benchkit import Batch, TrainingError
 from benchkit.errors import DivergedError
-from benchkit.seeds import derive_seed
+from benchkit.study.seeds import derive_seed
 from benchkit.train.fit import epoch_means, fit
 from benchkit.train.precision import has_bf16
 

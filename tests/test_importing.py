@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from benchkit import DataError, archives
-from benchkit.archives import unpacked
-from benchkit.decoding import decode_images, image_sizes
-from benchkit.importing import find_class_folders, listing_digest
+from benchkit.data.archives import unpacked
+from benchkit.data.decoding import decode_images, image_sizes
+from benchkit.data.importing import find_class_folders, listing_digest
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -12,8 +12,8 @@ from tiny_study import FACTOR, METRICS, SEARCH, finish_all, study_of
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
+from benchkit.ledger.readback import confirm_conditions, results_of
 from benchkit.plan import Plan, make_plan
-from benchkit.readback import confirm_conditions, results_of
 from benchkit.results import Outcome
 from benchkit.study import Study
 

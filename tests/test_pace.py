@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from tiny_study import RECORD
 
-from benchkit.events import EpochEnded, TrialEnded, TrialStarted, WorkerLost, WorkerReady
-from benchkit.pace import Pace, duration, name_of
+from benchkit.sweep.events import EpochEnded, TrialEnded, TrialStarted, WorkerLost, WorkerReady
+from benchkit.sweep.pace import Pace, duration, name_of
 
 STARTED = TrialStarted(condition="gn", phase="grid", index=0, key="k", number=0, epochs=10)
 ENDED = TrialEnded(

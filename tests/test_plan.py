@@ -10,10 +10,10 @@ from tiny_study import FACTOR, SEARCH, study_of
 
 from benchkit.errors import StudyError
 from benchkit.plan import confirm_condition, make_plan
-from benchkit.searchspace import contains, default_params, grid_points
-from benchkit.seeds import derive_seed
+from benchkit.plan.searchspace import contains, default_params, grid_points
 from benchkit.study import SearchRange
-from benchkit.studyfile import parse_study
+from benchkit.study.seeds import derive_seed
+from benchkit.study.studyfile import parse_study
 
 NORMS = '[factors]\n"model.norm" = ["bn", { name = "gn", groups = 4 }, "none"]\n'
 

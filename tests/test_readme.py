@@ -13,7 +13,7 @@ from broken_norms import DropsAPixel
 from kit_failures import failure_of
 
 from benchkit.cli import main
-from benchkit.studyfile import parse_study
+from benchkit.study.studyfile import parse_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

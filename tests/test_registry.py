@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from throwaway_distributions import NORM, write_distribution
 
-from benchkit.entries import KINDS, parse_kind
 from benchkit.errors import PluginError
 from benchkit.registry import Registry
+from benchkit.registry.entries import KINDS, parse_kind
 
 
 @pytest.fixture

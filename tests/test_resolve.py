@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from benchkit.resolve import resolve
-from benchkit.settings import PluginRef, RegularizerSettings
-from benchkit.typed import Problems
+from benchkit.study.resolve import resolve
+from benchkit.study.settings import PluginRef, RegularizerSettings
+from benchkit.study.typed import Problems
 
 TREE: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
 

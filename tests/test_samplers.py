@@ -8,7 +8,7 @@ import optuna
 import pytest
 from tiny_study import study_of
 
-from benchkit.samplers import Chosen, chosen_params, make_pruner, make_sampler, sample, stored_params, suggest
+from benchkit.ledger.samplers import Chosen, chosen_params, make_pruner, make_sampler, sample, stored_params, suggest
 from benchkit.study import Search
 
 SPACE = """

@@ -15,7 +15,7 @@ from built_wheels import build_wheel, environment_with, run
 from benchkit import PluginError
 from benchkit.cli import main
 from benchkit.registry import Registry
-from benchkit.scaffolding import Project, plan_project, render_project, write_project
+from benchkit.registry.scaffolding import Project, plan_project, render_project, write_project
 
 KINDS = ("norm", "dataset", "regularizer", "model", "figure")
 STUDY = """

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from benchkit import TrainingError
-from benchkit.settings import OptimizerSettings, ScheduleSettings
+from benchkit.study.settings import OptimizerSettings, ScheduleSettings
 from benchkit.train.optimizers import optimizer
 from benchkit.train.schedules import schedule
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tiny_study import FACTOR, METRICS, finish_all, study_of
 
-from benchkit.claims import Queue
 from benchkit.ledger import Ledger, read_results
+from benchkit.ledger.claims import Queue
 from benchkit.plan import make_plan
 from benchkit.results import Outcome
-from benchkit.standing import standing_of
+from benchkit.sweep.standing import standing_of
 
 
 def queued(workspace: Path, repeats: int = 2) -> Queue:

@@ -161,9 +161,7 @@ def test_listing_commands_load_no_framework(arguments: list[str]) -> None:
 
 
 def test_planning_modules_load_no_framework() -> None:
-    modules = (
-        "benchkit.plan, benchkit.study, benchkit.studyfile, benchkit.settings, benchkit.registry, benchkit.results"
-    )
+    modules = "benchkit.plan, benchkit.study.studyfile, benchkit.study.settings, benchkit.registry, benchkit.results"
     done = loads_nothing_heavy(f"import {modules}")
     assert done.returncode == 0, done.stdout + done.stderr
 

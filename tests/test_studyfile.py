@@ -10,7 +10,7 @@ from tiny_study import FACTOR, SEARCH, study_of
 
 from benchkit.errors import StudyError
 from benchkit.study import Goal, SearchRange
-from benchkit.studyfile import label_of, parse_study, read_study
+from benchkit.study.studyfile import label_of, parse_study, read_study
 
 
 def problems_of(*parts: str, **more: object) -> str:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from tiny_study import DATA, FACTOR, SEARCH, Listener, all_facts, facts_of, study_of, sweep_here
 
-import benchkit.sweep
+import benchkit.sweep.orchestration
 from benchkit.errors import DataError, LedgerError, StudyError
-from benchkit.events import EpochEnded, TrialEnded, TrialStarted
 from benchkit.ledger import read_results
+from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.registry import Registry
 from benchkit.sweep import Request, worker_count
-from benchkit.trialfolder import TrialFolder
+from benchkit.sweep.events import EpochEnded, TrialEnded, TrialStarted
 
 HURT = """
 import errno, os, signal, sys
@@ -245,8 +245,8 @@ def test_several_goals_are_searched_and_the_first_decides(tmp_path: Path, monkey
 
 def test_other_data_of_the_same_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep_here(monkeypatch, tmp_path, study_of(repeats=1))
-    original = benchkit.sweep.facts_of
-    monkeypatch.setattr(benchkit.sweep, "facts_of", lambda *a: {**original(*a), "fingerprint": "f" * 64})
+    original = benchkit.sweep.orchestration.facts_of
+    monkeypatch.setattr(benchkit.sweep.orchestration, "facts_of", lambda *a: {**original(*a), "fingerprint": "f" * 64})
     with pytest.raises(LedgerError, match=r"was trained on other data: fingerprint [0-9a-f]{12}, now ffffffffffff"):
         sweep_here(monkeypatch, tmp_path, study_of(repeats=2))
 
@@ -289,7 +289,7 @@ def test_workers_fill_the_cores_but_are_no_more_than_trials(tmp_path: Path, monk
 
     study = study_of(FACTOR)
     plan, request = make_plan(study), Request(study=study, workspace=tmp_path, data_root=DATA, device="cpu")
-    monkeypatch.setattr(benchkit.sweep, "available_cores", lambda: 3)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "available_cores", lambda: 3)
     assert worker_count(request, plan, 1) == 3
     assert worker_count(request, plan, 2) == 1
     assert worker_count(replace(request, jobs=64), plan, 1) == 4

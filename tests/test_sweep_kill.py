@@ -19,7 +19,7 @@ from tiny_study import DATA, FACTOR, SEARCH, all_facts, command, environment, ru
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
-from benchkit.studyfile import read_study
+from benchkit.study.studyfile import read_study
 
 LEAST_KILLS = 20
 
@@ -50,7 +50,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
-        if "benchkit.worker" in " ".join(child.cmdline())
+        if "benchkit.sweep.worker" in " ".join(child.cmdline())
     ]
 
 
@@ -183,7 +183,7 @@ def test_trials_that_kill_their_worker_become_failed_ones(tmp_path: Path) -> Non
 def test_workers_that_cannot_start_end_the_sweep(tmp_path: Path) -> None:
     study = write(tmp_path / "tiny.toml", repeats=1)
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys, os\nif 'benchkit.worker' in ' '.join(sys.orig_argv): os._exit(3)\n"
+        "import sys, os\nif 'benchkit.sweep.worker' in ' '.join(sys.orig_argv): os._exit(3)\n"
     )
     done = subprocess.run(
         command("sweep", study),

@@ -11,7 +11,7 @@ import pytest
 from tiny_study import FACTOR, SEARCH, all_facts, command, environment, sweep_here, write
 
 from benchkit.ledger import read_results
-from benchkit.studyfile import read_study
+from benchkit.study.studyfile import read_study
 
 
 def test_two_sweeps_that_start_at_once_share_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

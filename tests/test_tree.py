@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 
 from benchkit.errors import StudyError
-from benchkit.tree import changed, value_at
+from benchkit.study.tree import changed, value_at
 
 TREE = {
     "model": {"name": "resnet", "norm": "bn"},

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tiny_study import RECORD
 
+from benchkit.ledger.trialfolder import TrialFolder, replace_text
 from benchkit.results import Outcome
-from benchkit.trialfolder import TrialFolder, replace_text
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from benchkit.trialfolder import TrialFolder
+from benchkit.ledger.trialfolder import TrialFolder
 lock = TrialFolder(Path(sys.argv[1])).own()
 print("held", flush=True)
 time.sleep(600)

@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-import benchkit.sweep
-from benchkit.claims import Claim, Queue
-from benchkit.events import Event, WorkerIdle
-from benchkit.job import Job
+import benchkit.sweep.orchestration
 from benchkit.ledger import Ledger
+from benchkit.ledger.claims import Claim, Queue
 from benchkit.plan import Plan
 from benchkit.registry import Registry
 from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
 from benchkit.study import Study
-from benchkit.studyfile import parse_study
+from benchkit.study.studyfile import parse_study
 from benchkit.sweep import Request, sweep
+from benchkit.sweep.events import Event, WorkerIdle
+from benchkit.sweep.job import Job
 
 DATA = Path(tempfile.gettempdir()) / f"benchkit-test-data-{os.getuid()}"
 CHANGING = {"seconds", "images_per_second", "peak_memory"}
@@ -114,7 +114,7 @@ class InlinePool:
         return
 
     def give(self, number: int, job: Job) -> None:
-        from benchkit.training import train_queue
+        from benchkit.sweep.training import train_queue
 
         train_queue(job, "cpu", lambda event: self._events.put((number, event)))
         self._events.put((number, WorkerIdle()))
@@ -136,7 +136,7 @@ def sweep_here(
     monkeypatch: pytest.MonkeyPatch, workspace: Path, study: Study, *, view: Listener | None = None, **request: Any
 ) -> Counter[str]:
     """Sweep a study in this process; return how many of its trials ended in each state."""
-    monkeypatch.setattr(benchkit.sweep, "Pool", InlinePool)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", InlinePool)
     asked = Request(study=study, workspace=workspace, data_root=DATA, **request)
     return +sweep(asked, Registry.installed(asked.plugins), view or Listener())
 

@@ -11,7 +11,7 @@ from benchkit.analysis.comparisons import PairedComparison, paired_t
 from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.readings import estimate_of, planned_trials, searched_conditions, value_of, values_by_repeat
 from benchkit.results import StudyResults, Trial
-from benchkit.tree import value_at
+from benchkit.study.tree import value_at
 
 if TYPE_CHECKING:
     from benchkit.plan import Condition

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchkit.entries import KINDS, kind_word
 from benchkit.registry import Registry
+from benchkit.registry.entries import KINDS, kind_word
 
 
 def complete_plugin(incomplete: str) -> list[tuple[str, str]]:

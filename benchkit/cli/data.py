@@ -14,7 +14,7 @@ from benchkit.errors import BenchkitError, DataError, PluginError
 from benchkit.registry import Registry
 
 if TYPE_CHECKING:
-    from benchkit.manifest import Manifest
+    from benchkit.data.manifest import Manifest
 
 app = typer.Typer(no_args_is_help=True, help="List, prepare, import and verify data sets.")
 
@@ -89,8 +89,8 @@ def verify_data(name: NameArgument) -> None:
 
 
 def _prepare(name: str, given: Mapping[str, Any], *, replace: bool) -> None:
-    from benchkit.options import bind_options, options_of
     from benchkit.preparation import data_root, find_prepared, replacing
+    from benchkit.registry.options import bind_options, options_of
 
     plugin: Any = Registry.installed().load("datasets", name)
     options = options_of(plugin, "datasets")
@@ -112,7 +112,7 @@ def _prepare(name: str, given: Mapping[str, Any], *, replace: bool) -> None:
 
 
 def _given(settings: Sequence[str] | None) -> dict[str, Any]:
-    from benchkit.overrides import parse_value
+    from benchkit.study.overrides import parse_value
 
     given = {}
     for setting in settings or ():

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from benchkit.cli.printing import cell, console, line
-from benchkit.events import EpochEnded, Event, TrialEnded, TrialStarted
-from benchkit.pace import Pace, Running, duration, name_of
-from benchkit.progress import listening, progress_lines
+from benchkit.data.progress import listening, progress_lines
 from benchkit.sweep import View
+from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialStarted
+from benchkit.sweep.pace import Pace, Running, duration, name_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

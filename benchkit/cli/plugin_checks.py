@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchkit.cli.completion import complete_kind, complete_plugin
-from benchkit.entries import KINDS, Entry, kind_word, parse_kind
 from benchkit.errors import BenchkitError, PluginError, nearest
 from benchkit.registry import Registry
+from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind
 
 if TYPE_CHECKING:
     from benchkit.testing import Verdict
@@ -105,8 +105,8 @@ def _chosen(registry: Registry, name: str, kind: str) -> list[tuple[Entry, str |
 
 def _checked(entry: Entry, variant: str | None, terms: Terms, *, lenient: bool) -> Checked:
     """Return what the kit says of a plugin; what the plugin prints goes to stderr."""
-    from benchkit.loading import load_plugin
-    from benchkit.options import options_of
+    from benchkit.registry.loading import load_plugin
+    from benchkit.registry.options import options_of
     from benchkit.testing import run_checks
     from benchkit.testing.kit import BAD
     from benchkit.testing.record import remember
@@ -146,7 +146,7 @@ def _without(entry: Entry, result: str, reason: str, start: float) -> Checked:
 
 
 def _values(pairs: Sequence[str]) -> dict[str, Any]:
-    from benchkit.overrides import parse_value
+    from benchkit.study.overrides import parse_value
 
     return {name: parse_value(text) for name, text in _split(pairs, "--option", "NAME=VALUE, as in groups=8")}
 

@@ -23,7 +23,7 @@ def new_plugin(
     """Write a complete package with a small working plugin: source, card, test with the kit, README, licence."""
     from benchkit.cli.printing import print_note, print_text
     from benchkit.registry import Registry
-    from benchkit.scaffolding import plan_project, write_project
+    from benchkit.registry.scaffolding import plan_project, write_project
 
     project = plan_project(kind, name, Registry.installed(), author=author)
     folder = out or Path(project.distribution)

@@ -12,11 +12,11 @@ from benchkit.cli.completion import complete_kind, complete_plugin
 from benchkit.cli.plugin_checks import check_plugins
 from benchkit.cli.plugin_project import new_plugin
 from benchkit.cli.printing import cell, line, print_facts, print_json, print_note, print_table, print_text
-from benchkit.description import Description, to_json
-from benchkit.entries import KINDS, Entry, kind_word, parse_kind
 from benchkit.errors import PluginError, nearest
-from benchkit.options import REQUIRED, Option
 from benchkit.registry import Registry
+from benchkit.registry.description import Description, to_json
+from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind
+from benchkit.registry.options import REQUIRED, Option
 
 app = typer.Typer(
     no_args_is_help=True, help="List, show, check and write plugins: norms, data sets, regularizers, models, figures."
@@ -40,7 +40,7 @@ def list_plugins(
     plugin: FilesOption = None,
 ) -> None:
     """List plugins with origin and status, without importing them (unless --check)."""
-    from benchkit.descriptions import describe_all, glance
+    from benchkit.registry.descriptions import describe_all, glance
 
     registry = Registry.installed(plugin or ())
     entries = registry.entries(kind or None)
@@ -62,7 +62,7 @@ def show_plugin(
     plugin: FilesOption = None,
 ) -> None:
     """Show a plugin's card and options; of all kinds and distributions that have the name. Exit with 1 if broken."""
-    from benchkit.descriptions import describe_all
+    from benchkit.registry.descriptions import describe_all
 
     descriptions = describe_all(_named(Registry.installed(plugin or ()), name, kind))
     if json:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchkit.cli.printing import print_json, print_table, print_text
-from benchkit.estimate import Estimate, estimate
-from benchkit.pace import duration
 from benchkit.registry import Registry
 from benchkit.sweep import Request
+from benchkit.sweep.estimate import Estimate, estimate
+from benchkit.sweep.pace import duration
 
 
 def preview(request: Request, registry: Registry, *, as_json: bool) -> None:

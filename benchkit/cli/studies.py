@@ -19,8 +19,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     """List the installed studies with their questions."""
     from benchkit.cli.printing import print_json, print_table
     from benchkit.errors import BenchkitError
-    from benchkit.lookup import find_study
     from benchkit.registry import Registry
+    from benchkit.study.lookup import find_study
 
     registry = Registry.installed()
     rows = []
@@ -45,8 +45,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
 @app.command()
 def show(name: Name) -> None:
     """Print a study's file."""
-    from benchkit.lookup import find_study
     from benchkit.registry import Registry
+    from benchkit.study.lookup import find_study
 
     typer.echo(find_study(name, Registry.installed()).source.rstrip())
 
@@ -58,11 +58,11 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a study file, its plugins and their options, and list its conditions."""
-    from benchkit.checks import check_plan
     from benchkit.cli.printing import print_json, print_table, print_text
-    from benchkit.lookup import find_study
     from benchkit.plan import make_plan
+    from benchkit.plan.checks import check_plan
     from benchkit.registry import Registry
+    from benchkit.study.lookup import find_study
 
     registry = Registry.installed()
     study = find_study(name, registry, overrides=set_)

@@ -45,10 +45,10 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
-    from benchkit.lookup import find_study
-    from benchkit.overrides import parse_only
     from benchkit.preparation import data_root
     from benchkit.registry import Registry
+    from benchkit.study.lookup import find_study
+    from benchkit.study.overrides import parse_only
     from benchkit.sweep import Request
 
     for state in retry:

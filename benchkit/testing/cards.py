@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchkit.options import ANY_OPTION, Option, check_options, is_plain
 from benchkit.protocols import API_VERSION, card_of
+from benchkit.registry.options import ANY_OPTION, Option, check_options, is_plain
 from benchkit.testing.check import require, rule
 from benchkit.testing.subject import Subject
 

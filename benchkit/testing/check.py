@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from benchkit.entries import kind_word
 from benchkit.errors import BenchkitError
+from benchkit.registry.entries import kind_word
 from benchkit.testing.subject import Subject
 
 KIT_VERSION = 1

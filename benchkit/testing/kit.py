@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchkit.entries import Entry, kind_word, parse_kind
 from benchkit.errors import PluginError, nearest
+from benchkit.registry.entries import Entry, kind_word, parse_kind
 from benchkit.testing.check import Check, CheckFailure, NotApplicable, Rule
 from benchkit.testing.subject import Subject, subject_of
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchkit.errors import BenchkitError
-from benchkit.options import Option
+from benchkit.registry.options import Option
 from benchkit.testing.check import CheckFailure, NotApplicable
 from benchkit.testing.subject import Subject
 

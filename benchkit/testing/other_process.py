@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchkit.description import entry_to_json
+from benchkit.registry.description import entry_to_json
 from benchkit.testing.check import CheckFailure, NotApplicable
 from benchkit.testing.preparing import Prepared, from_json
 from benchkit.testing.subject import Subject

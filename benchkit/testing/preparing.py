@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchkit.description import entry_from_json
-from benchkit.loading import load_plugin
-from benchkit.options import bind_options, options_of
 from benchkit.preparation import fingerprint_of
 from benchkit.protocols import Splits
+from benchkit.registry.description import entry_from_json
+from benchkit.registry.loading import load_plugin
+from benchkit.registry.options import bind_options, options_of
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = frozenset({"os.rename", "os.mkdir", "os.link", "os.symlink", "os.truncate"})

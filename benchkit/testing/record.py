@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchkit import __version__
-from benchkit.description_cache import cache_file
-from benchkit.entries import Entry
-from benchkit.sources import source_stamps
+from benchkit.ledger.trialfolder import replace_text
+from benchkit.registry.description_cache import cache_file
+from benchkit.registry.entries import Entry
+from benchkit.registry.sources import source_stamps
 from benchkit.testing.check import KIT_VERSION
 from benchkit.testing.kit import Verdict
-from benchkit.trialfolder import replace_text
 
 _MOST = 500
 """The most results a file keeps; the oldest go first."""

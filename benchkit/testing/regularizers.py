@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from benchkit.errors import BenchkitError, nearest
-from benchkit.options import Option
 from benchkit.protocols import Batch
+from benchkit.registry.options import Option
 from benchkit.testing import neutral
 from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, losses, run_of, trained_run

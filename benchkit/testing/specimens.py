@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchkit.protocols import NormFactory, Split, Splits
 from benchkit.results import EpochRecord
-from benchkit.settings import DataSettings, ModelSettings, OptimizerSettings, PluginRef, Settings, TrainSettings
+from benchkit.study.settings import DataSettings, ModelSettings, OptimizerSettings, PluginRef, Settings, TrainSettings
 from benchkit.train.fit import fit
 from benchkit.train.run import Plugins, Run, build_run
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchkit.entries import Entry, kind_word, parse_kind
 from benchkit.errors import PluginError
-from benchkit.loading import load_plugin
-from benchkit.options import ANY_OPTION, REQUIRED, Option, bind_options, options_of
 from benchkit.registry import Registry
-from benchkit.seeds import derive_seed
+from benchkit.registry.entries import Entry, kind_word, parse_kind
+from benchkit.registry.loading import load_plugin
+from benchkit.registry.options import ANY_OPTION, REQUIRED, Option, bind_options, options_of
+from benchkit.study.seeds import derive_seed
 
 Made = TypeVar("Made")
 

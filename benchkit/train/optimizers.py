@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchkit.errors import TrainingError, nearest
-from benchkit.settings import OptimizerSettings
+from benchkit.study.settings import OptimizerSettings
 from benchkit.train.compiler import spare
 
 Maker = Callable[..., torch.optim.Optimizer]

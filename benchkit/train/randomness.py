@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchkit.seeds import derive_seed
+from benchkit.study.seeds import derive_seed
 
 
 @dataclass(slots=True, kw_only=True)

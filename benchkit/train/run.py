@@ -13,8 +13,8 @@ from torch import nn
 from benchkit.errors import TrainingError, nearest
 from benchkit.protocols import Batch, NormFactory, Splits
 from benchkit.results import EpochRecord
-from benchkit.seeds import derive_seed
-from benchkit.settings import Settings
+from benchkit.study.seeds import derive_seed
+from benchkit.study.settings import Settings
 from benchkit.train import batches, optimizers, precision, randomness, schedules
 from benchkit.train.selection import select
 from benchkit.train.weights import load_weights

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from benchkit.errors import TrainingError, nearest
-from benchkit.settings import ScheduleSettings
+from benchkit.study.settings import ScheduleSettings
 
 Schedule = Callable[[int], float]
 """The learning rate of a step; steps count from 0 over the whole of training."""

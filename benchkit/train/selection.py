@@ -8,8 +8,8 @@ import numpy as np
 
 from benchkit.errors import DataError
 from benchkit.protocols import Split, Splits
-from benchkit.seeds import derive_seed
-from benchkit.settings import DataSettings
+from benchkit.study.seeds import derive_seed
+from benchkit.study.settings import DataSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from benchkit import Batch, Split, Splits
-from benchkit.settings import DataSettings, ModelSettings, OptimizerSettings, PluginRef, Settings, TrainSettings
+from benchkit.study.settings import DataSettings, ModelSettings, OptimizerSettings, PluginRef, Settings, TrainSettings
 from benchkit.train.fit import fit
 from benchkit.train.run import Plugins, Run, build_run
 

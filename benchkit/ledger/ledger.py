@@ -1,0 +1,252 @@
+"""The ledger: all trials of a workspace in an Optuna storage, and their files beside it.
+
+Every condition is one Optuna study, `STUDY/LABEL@KEY`; its trials are queued with their index (repeat or slot) and
+claimed by workers (`benchkit.ledger.claims`). One more Optuna study, named like the benchkit study, holds the study
+itself. `benchkit.ledger.readback` reads all of it back.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.trial import FrozenTrial, TrialState
+
+from benchkit.codec import decode, encode
+from benchkit.errors import LedgerError, StudyError
+from benchkit.ledger.attempts import effective, next_attempt, state_of
+from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
+from benchkit.ledger.trialfolder import TrialFolder
+from benchkit.plan import PHASES, Condition, Plan, make_plan, typed_settings
+from benchkit.plan.searchspace import default_params, grid_points
+from benchkit.results import Outcome, State, StudyResults, Trial
+from benchkit.study import Study
+
+LONGEST_LABEL = 120
+"""Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""
+
+
+BUSY_SECONDS = 100
+"""How long a process waits for the others to be done with a SQLite file."""
+
+
+class Ledger:
+    """A workspace's trials. Several processes, on several machines with a shared storage, may use one at a time."""
+
+    def __init__(self, workspace: Path, storage: str | None = None) -> None:
+        """Open the ledger of `workspace`, made when absent; `storage` is an Optuna URL, default a SQLite file.
+
+        Raises `LedgerError` when the workspace cannot be written or the storage cannot be opened.
+        """
+        self.workspace = workspace
+        self.shared = bool(storage) and not str(storage).startswith("sqlite")
+        self._handles: dict[str, optuna.Study] = {}
+        try:
+            workspace.mkdir(parents=True, exist_ok=True)
+            with FileLock(workspace / "open.lock"):
+                self.storage = _open(storage) if storage else _open_file(workspace / "ledger.db")
+        except OSError as error:
+            raise LedgerError(
+                f"{workspace}: the workspace cannot be written: {error}", hint="name another with --workspace"
+            ) from error
+
+    def register(self, plan: Plan, data: Mapping[str, Any], command: str) -> None:
+        """Write down what is about to be trained, so that a report can be made from the ledger alone."""
+        entry = optuna.create_study(study_name=plan.study.name, storage=self.storage, load_if_exists=True)
+        now = {
+            "study": encode(plan.study),
+            "conditions": _planned(plan, entry.user_attrs),
+            "data": dict(data),
+            "command": command,
+            "updated": time.time(),
+        }
+        for condition in plan.conditions:
+            self.open(plan.study, condition)
+        for key, value in now.items():
+            entry.set_user_attr(key, value)
+
+    def open(self, study: Study, condition: Condition) -> optuna.Study:
+        """Return the Optuna study of a condition, made when absent."""
+        if condition.key not in self._handles:
+            self._handles[condition.key] = self._create(study, condition)
+        return self._handles[condition.key]
+
+    def _create(self, study: Study, condition: Condition) -> optuna.Study:
+        search = study.search if condition.kind == "search" else None
+        epochs = typed_settings(condition.settings, study.seed).train.epochs
+        handle = optuna.create_study(
+            study_name=f"{study.name}/{condition.label[:LONGEST_LABEL]}@{condition.key}",
+            storage=self.storage,
+            load_if_exists=True,
+            directions=[goal.direction for goal in search.goals] if search else ["minimize"],
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=make_pruner(search, epochs) if search else optuna.pruners.NopPruner(),
+        )
+        if "condition" not in handle.user_attrs:
+            handle.set_user_attr("condition", encode(condition))
+        return handle
+
+    def enqueue(self, plan: Plan, retry: Sequence[State] = ()) -> int:
+        """Queue missing trials, and new attempts at those that ended in a `retry` state; return how many."""
+        added = 0
+        with FileLock(self.workspace / "queue.lock"):
+            for condition in plan.conditions:
+                handle = self.open(plan.study, condition)
+                known = effective(handle.get_trials(deepcopy=False))
+                for index in range(plan.count(condition)):
+                    attempt = next_attempt(known.get(index), retry)
+                    if attempt is None:
+                        continue
+                    given = _given(plan, condition, index)
+                    attrs = {"index": index, "attempt": attempt, **({"given": given} if given else {})}
+                    handle.enqueue_trial(given, user_attrs=attrs)
+                    added += 1
+        return added
+
+    def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
+        """Return the folder of an Optuna trial of a condition."""
+        slug = re.sub(r"[^A-Za-z0-9.=-]+", "-", condition.label).strip("-.")[:60]
+        name = re.sub(r"[^\w.=-]+", "-", study.name)
+        return TrialFolder(self.workspace / "trials" / name / f"{slug}@{condition.key}" / f"{number:04d}")
+
+    def studies(self) -> tuple[str, ...]:
+        """Return the names of the benchkit studies in this ledger, the latest first."""
+        names = [name for name in optuna.get_all_study_names(self.storage) if "/" not in name]
+        attrs = {name: optuna.load_study(study_name=name, storage=self.storage).user_attrs for name in names}
+        found = [name for name in names if "study" in attrs[name] and "updated" in attrs[name]]
+        return tuple(sorted(found, key=lambda name: -float(attrs[name]["updated"])))
+
+    def conditions(self, study: Study) -> Iterable[tuple[Condition, optuna.Study]]:
+        """Yield every condition of a study's name that the ledger holds, whatever version of the study it is of."""
+        for name in optuna.get_all_study_names(self.storage):
+            if name.startswith(f"{study.name}/"):
+                handle = optuna.load_study(study_name=name, storage=self.storage)
+                if "condition" in (attrs := handle.user_attrs):
+                    yield decode(Condition, attrs["condition"]), handle
+
+    def trials(self, plan: Plan) -> tuple[Trial, ...]:
+        """Return the trials that count of a plan's conditions, as they stand now."""
+        return tuple(
+            self.read_trial(plan.study, condition, frozen)
+            for condition in plan.conditions
+            for frozen in effective(self.open(plan.study, condition).get_trials(deepcopy=False)).values()
+        )
+
+    def read_trial(self, study: Study, condition: Condition, frozen: FrozenTrial) -> Trial:
+        """Return a trial as it stands now, its history and outcome read from its folder."""
+        folder = self.folder(study, condition, frozen.number)
+        outcome = folder.read_outcome() if frozen.state.is_finished() else None
+        return Trial(
+            condition=condition,
+            phase=PHASES[condition.kind],
+            index=int(frozen.user_attrs["index"]),
+            attempt=int(frozen.user_attrs["attempt"]),
+            number=frozen.number,
+            state=state_of(frozen, folder),
+            params=chosen_params(study.search, frozen.params) if study.search else dict(frozen.params),
+            history=folder.read_history(),
+            outcome=outcome,
+            folder=folder.path,
+            started=frozen.datetime_start.timestamp() if frozen.datetime_start else 0.0,
+            finished=frozen.datetime_complete.timestamp() if frozen.datetime_complete else 0.0,
+        )
+
+    def states(self, plan: Plan) -> Counter[str]:
+        """Return how many of a plan's trials are in each state; those not queued yet are `missing`."""
+        counted: Counter[str] = Counter()
+        for condition in plan.conditions:
+            found = effective(self.open(plan.study, condition).get_trials(deepcopy=False))
+            wanted = {index: trial for index, trial in found.items() if index < plan.count(condition)}
+            counted["missing"] += plan.count(condition) - len(wanted)
+            for frozen in wanted.values():
+                counted[state_of(frozen, self.folder(plan.study, condition, frozen.number))] += 1
+        return counted
+
+    def give_up(self, study: Study, condition: Condition, number: int, reason: str) -> None:
+        """Record a running trial without a live owner as failed."""
+        handle = self.open(study, condition)
+        folder = self.folder(study, condition, number)
+        lock = folder.own()
+        if lock is None:
+            return
+        frozen = handle.get_trials(deepcopy=False)[number]
+        if frozen.state is TrialState.RUNNING:
+            folder.write_outcome(Outcome(state="failed", reason=reason))
+            trial = optuna.Trial(handle, frozen._trial_id)
+            trial.set_user_attr("reason", reason)
+            handle.tell(trial, state=TrialState.FAIL)
+        lock.release()
+
+
+def _open_file(path: Path) -> optuna.storages.RDBStorage:
+    """Return the storage in a SQLite file, whatever characters its path has: no URL is made of it."""
+    file = path.resolve()
+    return _open(
+        f"sqlite:///{path.name}",
+        shown=str(path),
+        creator=lambda: sqlite3.connect(file, timeout=BUSY_SECONDS, check_same_thread=False),
+    )
+
+
+def _open(url: str, *, shown: str = "", **options: Any) -> optuna.storages.RDBStorage:
+    if url.startswith("sqlite") and not options:
+        options = {"connect_args": {"timeout": BUSY_SECONDS}}
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+    except Exception as error:  # SQLAlchemy, drivers and Optuna raise many kinds, all for the same reason
+        first = str(error).strip().partition("\n")[0]
+        raise LedgerError(
+            f"{shown or _without_password(url)}: the ledger cannot be opened: {type(error).__name__}: {first}",
+            hint="give --storage a URL that Optuna accepts, such as postgresql://USER@HOST/NAME, or leave it out",
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
+def _planned(plan: Plan, before: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the study's conditions in report order: those of the plan, and those planned before.
+
+    A sweep of some conditions does not make the report forget the others, as long as the study still has them.
+    """
+    now = [condition.key for condition in plan.conditions]
+    try:
+        whole = [condition.key for condition in make_plan(plan.study).conditions]
+    except StudyError:  # some combinations that this sweep leaves out cannot be trained
+        whole = []
+    known = before.get("conditions", [])
+    if before.get("study") == encode(plan.study):
+        kept = {*known, *now}
+    else:
+        kept = {key for key in known if key in whole} | set(now)
+    return [key for key in dict.fromkeys([*whole, *known, *now]) if key in kept]
+
+
+def _given(plan: Plan, condition: Condition, index: int) -> dict[str, Any]:
+    """Return what a trial is queued with: a grid search's point, or the study's own settings as a search's first."""
+    search = plan.study.search
+    if search is None or condition.kind != "search":
+        return {}
+    if search.sampler == "grid":
+        return stored_params(search, grid_points(search)[index])
+    return stored_params(search, default_params(search, condition.settings)) if index == 0 else {}
+
+
+def read_results(workspace: Path, study: str | None = None, storage: str | None = None) -> StudyResults:
+    """Return what a workspace's ledger holds of a study, or of its latest; raise `LedgerError` when nothing."""
+    from benchkit.ledger.readback import results_of
+
+    if storage is None and not (workspace / "ledger.db").exists():
+        raise LedgerError(
+            f"{workspace}: there is no ledger here",
+            hint="name its folder with --workspace, or run benchkit sweep first",
+        )
+    return results_of(Ledger(workspace, storage), study)

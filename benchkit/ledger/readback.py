@@ -1,0 +1,102 @@
+"""What a ledger holds of a study, read back: for reports, for `benchkit status`, and for the confirmation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import optuna
+from optuna.trial import TrialState
+
+from benchkit.codec import decode
+from benchkit.errors import LedgerError, nearest
+from benchkit.ledger.attempts import effective
+from benchkit.ledger.ledger import Ledger
+from benchkit.ledger.samplers import chosen_params
+from benchkit.plan import Condition, Plan, confirm_condition, typed_settings
+from benchkit.plan.fingerprint import fingerprint
+from benchkit.results import StudyResults
+from benchkit.study import Search, Study
+
+
+def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
+    """Return all that the ledger holds of a study (default: the latest); raise `LedgerError` when it has none."""
+    known = ledger.studies()
+    if not known or (name is not None and name not in known):
+        what = f"no study {name!r}{nearest(name or '', known)}" if name else "no studies yet"
+        raise LedgerError(
+            f"{ledger.workspace}: the ledger holds {what}",
+            hint=f"known: {', '.join(known)}" if known else "train one first: benchkit sweep quickstart",
+        )
+    attrs = optuna.load_study(study_name=name or known[0], storage=ledger.storage).user_attrs
+    study = decode(Study, attrs["study"])
+    found = {condition.key: condition for condition, _ in ledger.conditions(study)}
+    plan = Plan(study=study, conditions=tuple(found[key] for key in attrs["conditions"] if key in found))
+    confirms = tuple(one for one in confirm_conditions(ledger, plan) if one.key in found)
+    whole = Plan(study=study, conditions=(*plan.conditions, *confirms))
+    return StudyResults(
+        study=study,
+        conditions=whole.conditions,
+        trials=tuple(trial for trial in ledger.trials(whole) if trial.index < whole.count(trial.condition)),
+        class_names=tuple(attrs["data"].get("class_names", ())),
+        data=attrs["data"],
+        left_out=tuple(_left_out(ledger, whole, found)),
+        workspace=str(ledger.workspace),
+        command=attrs["command"],
+    )
+
+
+def confirm_conditions(ledger: Ledger, plan: Plan, *, finished: bool = False) -> tuple[Condition, ...]:
+    """Return the conditions that train the best trial of each search again, of `finished` searches alone if asked.
+
+    With several goals the first decides. A search whose best is a condition of the grid has none: its repeats are
+    there already.
+    """
+    search = plan.study.search
+    if search is None or plan.study.confirm < 1:
+        return ()
+    grid = {condition.key for condition in plan.conditions if condition.kind == "grid"}
+    confirms = []
+    for condition in plan.conditions:
+        if condition.kind != "search" or (finished and not _is_finished(ledger, plan, condition)):
+            continue
+        best = _best(ledger.open(plan.study, condition), search)
+        if best is None:
+            continue
+        confirm = confirm_condition(plan.study, condition, chosen_params(search, best.params))
+        if fingerprint(typed_settings(confirm.settings, plan.study.seed)) not in grid:
+            confirms.append(confirm)
+    return tuple(confirms)
+
+
+def _best(handle: optuna.Study, search: Search) -> optuna.trial.FrozenTrial | None:
+    """Return the done trial with the best value of the first goal, the earliest of equals."""
+    trials = effective(handle.get_trials(deepcopy=False)).values()
+    done = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values]
+    sign = 1 if search.goals[0].direction == "minimize" else -1
+    return min(done, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+
+
+def _is_finished(ledger: Ledger, plan: Plan, condition: Condition) -> bool:
+    counted = effective(ledger.open(plan.study, condition).get_trials(deepcopy=False))
+    ended = [index for index, trial in counted.items() if trial.state.is_finished() and index < plan.count(condition)]
+    return len(ended) == plan.count(condition)
+
+
+def _left_out(ledger: Ledger, plan: Plan, found: dict[str, Condition]) -> Iterator[str]:
+    """Yield a line for every condition in the ledger that the study no longer has, if anything was trained of it."""
+    kept = {condition.key for condition in plan.conditions}
+    for condition in (one for key, one in found.items() if key not in kept):
+        trials = effective(ledger.open(plan.study, condition).get_trials(deepcopy=False)).values()
+        finished = sum(trial.state.is_finished() for trial in trials)
+        if not finished:
+            continue
+        why = "of another version of this study"
+        if condition.kind == "confirm-best" and condition.parent in kept:
+            why = "of what was the best of its search at the time"
+        yield f"{condition.label}: {finished} finished trials {why} (key {condition.key})"
+    for condition in plan.conditions:
+        counted = effective(ledger.open(plan.study, condition).get_trials(deepcopy=False))
+        asked = plan.count(condition)
+        surplus = sum(index >= asked and one.state.is_finished() for index, one in counted.items())
+        if surplus:
+            yield f"{condition.label}: {surplus} finished trials beyond the {asked} that the study asks for"

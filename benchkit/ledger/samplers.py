@@ -1,0 +1,149 @@
+"""Optuna's samplers and pruners by the names that studies use, and the study's values as Optuna stores them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
+
+from benchkit.study import Search, SearchRange
+from benchkit.study.seeds import derive_seed
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def make_sampler(search: Search, seed: int, *parts: str | int) -> optuna.samplers.BaseSampler:
+    """Return a study's sampler, seeded for one trial: the same trials before it give the same choice again.
+
+    tpe: Tree-structured Parzen Estimator (Bergstra et al. 2011), running trials counted as bad. gp: Gaussian process.
+    cma-es: Hansen 2016. nsga-ii: Deb et al. 2002. random, and grid (whose points are queued, so that nothing is left
+    to sample).
+    """
+    number = derive_seed(seed, "sampler", *parts) % 2**32
+    startup = max(1, min(10, search.trials // 3))
+    if search.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=number, n_startup_trials=startup, constant_liar=True)
+    if search.sampler == "gp":
+        return optuna.samplers.GPSampler(seed=number, n_startup_trials=startup)
+    if search.sampler == "cma-es":
+        return optuna.samplers.CmaEsSampler(seed=number, warn_independent_sampling=False)
+    if search.sampler == "nsga-ii":
+        return optuna.samplers.NSGAIISampler(seed=number, population_size=max(4, min(50, search.trials // 4)))
+    return optuna.samplers.RandomSampler(seed=number)
+
+
+def make_pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:
+    """Return a study's pruner.
+
+    median (after a quarter of the trials and of the epochs), hyperband (Li et al. 2018) or none.
+    """
+    if search.pruner == "median" and len(search.goals) == 1:
+        return optuna.pruners.MedianPruner(
+            n_startup_trials=max(2, min(5, search.trials // 4)), n_warmup_steps=max(1, epochs // 4)
+        )
+    if search.pruner == "hyperband" and len(search.goals) == 1:
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
+    return optuna.pruners.NopPruner()
+
+
+def sample(
+    sampler: optuna.samplers.BaseSampler,
+    search: Search,
+    handle: optuna.Study,
+    trial: FrozenTrial,
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what a sampler chooses for a trial, in Optuna's values; what is `given` stays."""
+    open_ = [one for one in search.space if one.path not in given]
+    relative: Mapping[str, Any] = {}
+    if open_:
+        relative = sampler.sample_relative(handle, trial, sampler.infer_relative_search_space(handle, trial))
+    chosen = dict(given)
+    for one in open_:
+        found = relative.get(one.path)
+        if found is None or not _contains(distribution(one), found):
+            found = sampler.sample_independent(handle, trial, one.path, distribution(one))
+        chosen[one.path] = found
+    return chosen
+
+
+def suggest(trial: optuna.Trial, one: SearchRange) -> Any:
+    """Return what the trial's sampler chooses from a range of the study, in Optuna's values, or chose before."""
+    if one.choices:
+        return trial.suggest_categorical(one.path, tuple(stored(one, choice) for choice in one.choices))
+    assert one.low is not None and one.high is not None
+    if one.integer:
+        return trial.suggest_int(one.path, int(one.low), int(one.high), step=int(one.step or 1), log=one.log)
+    return trial.suggest_float(one.path, one.low, one.high, step=one.step, log=one.log)
+
+
+def distribution(one: SearchRange) -> BaseDistribution:
+    """Return a range of the study as Optuna has it."""
+    if one.choices:
+        return CategoricalDistribution(tuple(stored(one, choice) for choice in one.choices))
+    assert one.low is not None and one.high is not None
+    if one.integer:
+        return IntDistribution(int(one.low), int(one.high), log=one.log, step=int(one.step or 1))
+    return FloatDistribution(one.low, one.high, log=one.log, step=one.step)
+
+
+def _contains(found: BaseDistribution, value: Any) -> bool:
+    if isinstance(found, CategoricalDistribution):
+        return value in found.choices
+    return found._contains(found.to_internal_repr(value))
+
+
+def stored(one: SearchRange, value: Any) -> Any:
+    """Return a value as Optuna stores it: where a choice is a table or a list, all choices of its range are JSON."""
+    plain = all(choice is None or isinstance(choice, bool | int | float | str) for choice in one.choices)
+    return value if plain else json.dumps(value, sort_keys=True)
+
+
+def stored_params(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by path as Optuna stores them."""
+    ranges = {one.path: one for one in search.space}
+    return {path: stored(ranges[path], value) for path, value in params.items()}
+
+
+def chosen_params(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by path for what Optuna stored."""
+    choices = {(one.path, repr(stored(one, value))): value for one in search.space for value in one.choices}
+    return {path: choices.get((path, repr(value)), value) for path, value in params.items()}
+
+
+class Chosen(optuna.samplers.BaseSampler):
+    """The sampler of choices that were made before, so that they are recorded in the trial."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        """Answer with these values by path."""
+        self._params = params
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return no space: every path is answered by itself."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the value that was chosen for a path."""
+        return self._params[param_name]
+
+
+__all__ = ["Chosen", "chosen_params", "make_pruner", "make_sampler", "sample", "stored_params", "suggest"]

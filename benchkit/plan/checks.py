@@ -1,0 +1,110 @@
+"""The plugins and options of a plan, checked before anything is trained. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from benchkit.errors import PluginError, StudyError
+from benchkit.plan.plan import Condition, Plan, typed_settings
+from benchkit.plan.searchspace import extremes
+from benchkit.registry import Registry
+from benchkit.registry.description import Description
+from benchkit.registry.descriptions import describe_all
+from benchkit.registry.entries import Entry
+from benchkit.registry.options import Option, check_options
+from benchkit.study import SearchRange
+from benchkit.study.settings import PluginRef, Settings
+from benchkit.study.tree import changed
+from benchkit.study.typed import Problems
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A plugin as a plan uses it: its kind, its reference, and the dotted path that names it.
+
+    `searched` is the range whose search makes the plan use it so, or None.
+    """
+
+    kind: str
+    ref: PluginRef
+    where: str
+    searched: SearchRange | None = None
+
+
+def check_plan(plan: Plan, registry: Registry) -> None:
+    """Raise `StudyError` with every unknown or broken plugin and every wrong option of a plan.
+
+    That holds for all levels, for the ends of every searched range and for every searched choice.
+    """
+    problems = Problems()
+    uses = {repr(use): use for use in (*uses_of(plan), *searched_uses(plan))}
+    found: dict[str, tuple[Entry, str | None]] = {}
+    for key, use in uses.items():
+        try:
+            found[key] = registry.resolve(use.kind, use.ref.name)
+        except PluginError as error:
+            problems.add(_prefix(use) + use.where, f"{error.what}; {error.hint}" if error.hint else error.what)
+    described = describe_all([entry for entry, _ in found.values()])
+    for (key, (_, variant)), description in zip(found.items(), described, strict=True):
+        for line in _problems(uses[key], description, variant):
+            problems.add("", line)
+    if problems.lines:
+        raise StudyError(f"{plan.study.path or plan.study.name}: this study cannot be trained", problems=problems.lines)
+
+
+def uses_of(plan: Plan) -> Iterator[Use]:
+    """Yield every plugin that the plan's conditions and its report name."""
+    for condition in plan.conditions:
+        yield from uses_of_settings(typed_settings(condition.settings, plan.study.seed))
+    for name, options in plan.study.report.figures:
+        yield Use("figures", PluginRef(name=name, options=options), f"report.figures.{name}")
+
+
+def uses_of_settings(settings: Settings) -> Iterator[Use]:
+    """Yield the plugins of one condition."""
+    yield Use("datasets", settings.data.dataset, "data")
+    yield Use("models", settings.model.model, "model")
+    yield Use("norms", settings.model.norm, "model.norm")
+    for one in settings.regularizers:
+        yield Use("regularizers", one.plugin, f"regularizers.{one.id}")
+
+
+def searched_uses(plan: Plan) -> Iterator[Use]:
+    """Yield every plugin as the ends of the searched ranges, and the searched choices, would use it."""
+    for condition in plan.conditions:
+        if condition.kind == "search" and plan.study.search:
+            for one in plan.study.search.space:
+                yield from _at_extremes(condition, one, plan.study.seed)
+
+
+def _at_extremes(condition: Condition, one: SearchRange, seed: int) -> Iterator[Use]:
+    usual = [repr(use) for use in uses_of_settings(typed_settings(condition.settings, seed))]
+    for value in extremes(one):
+        settings = typed_settings(changed(condition.settings, {one.path: value}), seed)
+        for use in uses_of_settings(settings):
+            if repr(use) not in usual or one.path.startswith(f"{use.where}."):
+                yield replace(use, searched=one)
+
+
+def _problems(use: Use, description: Description, variant: str | None) -> Iterator[str]:
+    if description.status == "broken":
+        yield f"{_prefix(use)}{use.where}: plugin {use.ref.name!r} is broken: {description.reason}"
+        return
+    given = {**use.ref.options, **({"variant": variant} if variant else {})}
+    options = _of_use(use, description.options)
+    for line in check_options(options, given, use.where):
+        yield _prefix(use) + line
+    one = use.searched
+    if one and one.integer and any(one.path == f"{use.where}.{o.name}" and o.type == "float" for o in options):
+        ends = f"low = {float(one.low or 0)}, high = {float(one.high or 0)}"
+        yield f"{_prefix(use)}whole low and high search whole numbers only, and the option is a float: write {ends}"
+
+
+def _prefix(use: Use) -> str:
+    return f"search.space.{use.searched.path}: " if use.searched else ""
+
+
+def _of_use(use: Use, options: tuple[Option, ...]) -> tuple[Option, ...]:
+    """Return the options that a study may give: `weights` of a model comes from the model section itself."""
+    return tuple(option for option in options if not (use.kind == "models" and option.name == "weights"))

@@ -1,0 +1,208 @@
+"""From a study to its conditions and trials, with their fingerprints. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from benchkit.errors import StudyError, nearest
+from benchkit.plan.fingerprint import digest, fingerprint
+from benchkit.plan.searchspace import grid_points
+from benchkit.study import Factor, Level, Search, Study, Tree
+from benchkit.study.resolve import resolve
+from benchkit.study.settings import Settings
+from benchkit.study.tree import changed
+from benchkit.study.typed import Problems
+
+ConditionKind = Literal["grid", "search", "confirm-best"]
+Phase = Literal["grid", "search", "confirm"]
+PHASES: Mapping[ConditionKind, Phase] = {"grid": "grid", "search": "search", "confirm-best": "confirm"}
+OPEN_ENDED = ("model.norm", "model.name", "data.name")
+"""Factors for which `--only` may name any installed plugin, a level of the study or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One combination of levels, and after a search the chosen settings.
+
+    `key` is the first 12 hex digits of a sha256 over everything that determines its trials but the repeat. `label` is
+    short and unique within the study, `levels` maps factor paths to level labels. `kind` says whether it comes from the
+    grid, is the frame of a search, or is what the confirm stage trains again; a confirm condition's `parent` is the key
+    of the searched condition and `chosen` the settings that the search chose. The default that it is compared with is
+    the grid condition of the same levels.
+    """
+
+    key: str
+    label: str
+    levels: Mapping[str, str]
+    settings: Tree
+    kind: ConditionKind
+    parent: str = ""
+    chosen: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One trial to train: a repeat of a condition, or a slot of a condition's search."""
+
+    condition: Condition
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A study's conditions in report order: the grid, then the frames of its searches."""
+
+    study: Study
+    conditions: tuple[Condition, ...]
+
+    def units(self) -> tuple[Unit, ...]:
+        """Return all trials in the order in which they are started: every first repeat, every second, ..., searches."""
+        return tuple(
+            Unit(condition=condition, index=index)
+            for kind in ("grid", "search", "confirm-best")
+            for index in range(max((self.count(c) for c in self.conditions if c.kind == kind), default=0))
+            for condition in self.conditions
+            if condition.kind == kind and index < self.count(condition)
+        )
+
+    def count(self, condition: Condition) -> int:
+        """Return the total number of trials of a condition."""
+        search = self.study.search
+        if condition.kind == "search" and search:
+            return min(search.trials, len(grid_points(search))) if search.sampler == "grid" else search.trials
+        return self.study.confirm if condition.kind == "confirm-best" else self.study.repeats
+
+
+def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) -> Plan:
+    """Return the conditions of a study, or those that `only` picks by factor and level; raise `StudyError` if none."""
+    factors = tuple(_picked(factor, (only or {}).get(factor.path)) for factor in study.factors)
+    known = [factor.path for factor in study.factors]
+    for path in only or {}:
+        if path not in known:
+            raise StudyError(
+                f"--only {path}: {study.name} has no such factor{nearest(path, known)}",
+                hint=f"its factors: {', '.join(known) or 'none'}",
+            )
+    conditions = _combinations(study, factors)
+    searches: tuple[Condition, ...] = ()
+    if study.search:
+        frames = _combinations(study, tuple(factor for factor in factors if not _searched(factor, study.search)))
+        searches = tuple(_frame(study, condition) for condition in frames)
+    return Plan(study=study, conditions=conditions + searches)
+
+
+def _searched(factor: Factor, search: Search) -> bool:
+    """Return whether a search chooses what a factor fixes; such a factor makes no searches of its own."""
+    space = {one.path for one in search.space}
+    return any(path in space for level in factor.levels for path in level.settings)
+
+
+def _combinations(study: Study, factors: tuple[Factor, ...]) -> tuple[Condition, ...]:
+    """Return the distinct conditions of all combinations of levels; raise `StudyError` with what is wrong with any."""
+    problems = Problems()
+    grid = [_condition(study, levels, factors, problems) for levels in itertools.product(*(f.levels for f in factors))]
+    if problems.lines:
+        raise StudyError(f"{study.name}: some conditions cannot be trained", problems=problems.lines)
+    return _distinct(condition for condition in grid if condition)
+
+
+def _picked(factor: Factor, labels: Sequence[str] | None) -> Factor:
+    if labels is None:
+        return factor
+    return dataclasses.replace(factor, levels=tuple(_level(factor, label) for label in dict.fromkeys(labels)))
+
+
+def _level(factor: Factor, text: str) -> Level:
+    """Return the level of that label, else the only level that is a plugin of that name, else that plugin itself."""
+    by_label = {level.label: level for level in factor.levels}
+    if text in by_label:
+        return by_label[text]
+    named = [level for level in factor.levels if _plugin_name(level.settings.get(factor.path)) == text]
+    if len(named) == 1:
+        return named[0]
+    if named or factor.path not in OPEN_ENDED:
+        what = "stands for several levels" if named else f"no such level{nearest(text, by_label)}"
+        raise StudyError(f"--only {factor.path}={text}: {what}", hint=f"levels: {', '.join(by_label)}")
+    return Level(label=text, settings={factor.path: text})
+
+
+def _plugin_name(value: Any) -> Any:
+    return value.get("name") if isinstance(value, Mapping) else value
+
+
+def _condition(
+    study: Study, levels: tuple[Level, ...], factors: tuple[Factor, ...], problems: Problems
+) -> Condition | None:
+    settings: Tree = study.settings
+    for level in levels:
+        settings = changed(settings, level.settings)
+    named = {factor.path: level.label for factor, level in zip(factors, levels, strict=True)}
+    label = _label(named) or "default"
+    before = len(problems.lines)
+    found = resolve(settings, seed=study.seed, problems=problems)
+    if found is None or len(problems.lines) > before:
+        return None
+    return Condition(key=fingerprint(found), label=label, levels=named, settings=settings, kind="grid")
+
+
+def _label(levels: Mapping[str, str]) -> str:
+    """Return `gn` for one factor, `lr=0.1, n=5` for several, each by the end of its path that no other shares."""
+    if len(levels) == 1:
+        return next(iter(levels.values()))
+    return ", ".join(f"{_ending(path, levels)}={label}" for path, label in levels.items())
+
+
+def _ending(path: str, paths: Iterable[str]) -> str:
+    """Return the last parts of a dotted path, as few as tell it from the other paths."""
+    parts = path.split(".")
+    others = [other.split(".") for other in paths if other != path]
+    for count in range(1, len(parts)):
+        if all(other[-count:] != parts[-count:] for other in others):
+            return ".".join(parts[-count:])
+    return path
+
+
+def _distinct(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
+    seen: dict[str, Condition] = {}
+    for condition in conditions:
+        seen.setdefault(condition.key, condition)
+    return tuple(seen.values())
+
+
+def _frame(study: Study, condition: Condition) -> Condition:
+    """Return the search within a grid condition."""
+    search = study.search
+    assert search is not None
+    # The total of trials is left out: raising it goes on with the same search.
+    key = digest({"settings": condition.key, "search": dataclasses.replace(search, trials=0)})
+    return dataclasses.replace(
+        condition, key=key, label=f"{condition.label}, search", kind="search", parent=condition.key
+    )
+
+
+def confirm_condition(study: Study, searched: Condition, chosen: Mapping[str, Any]) -> Condition:
+    """Return the condition that trains a search's best settings again on fresh repeats."""
+    settings = changed(searched.settings, chosen)
+    frame = searched.label.removesuffix("search").removesuffix(", ")
+    return Condition(
+        key=digest({"confirm": searched.key, "settings": fingerprint(typed_settings(settings, study.seed))}),
+        label=f"{frame}, searched" if frame else "searched",
+        levels=searched.levels,
+        settings=settings,
+        kind="confirm-best",
+        parent=searched.key,
+        chosen=dict(chosen),
+    )
+
+
+def typed_settings(tree: Tree, seed: int) -> Settings:
+    """Return the typed settings of a tree; raise `StudyError` with every problem."""
+    problems = Problems()
+    found = resolve(tree, seed=seed, problems=problems)
+    if found is None:
+        raise StudyError("these settings cannot be trained", problems=problems.lines)
+    return found

@@ -1,0 +1,247 @@
+"""The options of a plugin, read from its signature and card, and the check of what a study gives for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from benchkit.errors import PluginError, nearest
+from benchkit.protocols import Card, card_of
+from benchkit.registry.entries import parse_kind
+from benchkit.registry.option_types import MismatchError, convert, literal_values, type_text
+
+
+class Missing(Enum):
+    """The type of `REQUIRED`."""
+
+    REQUIRED = "required"
+
+
+REQUIRED: Final = Missing.REQUIRED
+"""The default of an option that must be given."""
+
+ANY_OPTION = "**"
+"""The name of the pseudo-option that stands for `**options`: the plugin takes any further option as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A default that is no plain data, such as a function: only its text is kept, and the plugin applies it itself."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+_OWN_POSITIONS = {"norms": 1, "datasets": 1, "models": 3}
+_OWN_NAMES = {"norms": frozenset({"device", "dtype"})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option of a plugin.
+
+    `type` is text in the grammar of `benchkit.registry.option_types`, `default` is `REQUIRED` when there is none, `low`
+    and `high` bound numbers (inclusive) and `log` tells that a search goes over their logarithm, `choices` are the
+    allowed values, `help` is the docstring's sentence about it. Bounds and choices hold for each item of a tuple or
+    list.
+    """
+
+    name: str
+    type: str
+    default: Any = REQUIRED
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+    help: str = ""
+
+    @property
+    def expected(self) -> str:
+        """Return in words what the option takes, for example `float in 0.0..1.0`."""
+        if self.choices:
+            return "one of " + ", ".join(repr(choice) for choice in self.choices)
+        bounds = "" if self.low is None or self.high is None else f" in {self.low:g}..{self.high:g}"
+        return self.type + bounds
+
+
+def options_of(plugin: Callable[..., Any], kind: str) -> tuple[Option, ...]:
+    """Return the options of a plugin in the order of its signature or dataclass fields.
+
+    What benchkit itself passes is left out: a norm's channel count, device and dtype, a data set's root, a model's
+    class count, image shape and norm. Raises `PluginError` when an option cannot be given by name, or the card
+    describes options that do not exist.
+    """
+    kind = parse_kind(kind)
+    facts = card_of(plugin)
+    parameters = [
+        parameter
+        for position, parameter in enumerate(_parameters(plugin))
+        if position >= _OWN_POSITIONS.get(kind, 0) and parameter.name not in _OWN_NAMES.get(kind, ())
+    ]
+    name = getattr(plugin, "__name__", type(plugin).__name__)
+    unnamed = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.POSITIONAL_ONLY]
+    described = {*facts.ranges, *facts.choices} - {parameter.name for parameter in parameters}
+    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    problems = [f"the parameter {text!r} cannot be given by name" for text in unnamed]
+    problems += [f"the card describes {text!r}, which is no option" for text in sorted(described) if not open_ended]
+    if problems:
+        raise PluginError(f"the options of {name!r} cannot be read", problems=problems)
+    hints = _hints(plugin, parameters)
+    text = inspect.cleandoc(_documentation(plugin))
+    return tuple(_option(parameter, hints.get(parameter.name), facts, text) for parameter in parameters)
+
+
+def check_options(options: Sequence[Option], given: Mapping[str, Any], where: str) -> list[str]:
+    """Return one line for every problem with the given options, each starting with `where` (a dotted path)."""
+    known = {option.name: option for option in options if option.name != ANY_OPTION}
+    takes_any = len(known) < len(options)
+    problems = [
+        f"{where}.{name} is not an option{nearest(name, known)}; options: {', '.join(known) or 'none'}"
+        for name in given
+        if name not in known and not takes_any
+    ]
+    for name, option in known.items():
+        if name in given:
+            problems += [f"{where}.{name} {line}" for line in _problems(option, given[name])]
+        elif option.default is REQUIRED:
+            problems.append(f"{where}.{name} is missing (expected {option.expected})")
+    return problems
+
+
+def bind_options(options: Sequence[Option], given: Mapping[str, Any], *, defaults: bool = False) -> dict[str, Any]:
+    """Return the given options as the plugin wants them: lists as tuples, whole numbers as floats, strings as paths.
+
+    With `defaults`, options that are not given follow with their default where that is plain data. Raises
+    `PluginError` with every problem when `check_options` finds any.
+    """
+    problems = check_options(options, given, "options")
+    if problems:
+        raise PluginError("a plugin was given wrong options", problems=problems)
+    types = {option.name: option.type for option in options}
+    bound = {name: convert(types.get(name, "any"), value) for name, value in given.items()}
+    if defaults:
+        plain = [option for option in options if option.name not in bound and is_plain(option.default)]
+        bound |= {option.name: option.default for option in plain if option.name != ANY_OPTION}
+    return bound
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether a default is data that can be written down: text, numbers, None, tuples and lists of them."""
+    if isinstance(value, list | tuple):
+        return all(is_plain(item) for item in value)
+    return value is None or isinstance(value, str | int | float | Path)
+
+
+def _problems(option: Option, value: Any) -> Iterator[str]:
+    try:
+        converted = convert(option.type, value)
+    except MismatchError:
+        yield f"= {value!r} is a {type(value).__name__}; expected {option.expected}"
+        return
+    for item in converted if isinstance(converted, list | tuple) else [converted]:
+        number = isinstance(item, int | float) and not isinstance(item, bool)
+        # A logarithmic range cannot hold 0, which still means "off" for every strength.
+        off = option.log and item == 0
+        too_low = number and option.low is not None and item < option.low and not off
+        too_high = number and option.high is not None and item > option.high
+        if too_low or too_high:
+            yield f"= {value!r} is out of range; expected {option.expected}"
+        elif option.choices and item is not None and item not in option.choices:
+            close = nearest(str(item), [str(choice) for choice in option.choices])
+            yield f"= {value!r} is not allowed{close}; expected {option.expected}"
+
+
+def _parameters(plugin: Callable[..., Any]) -> list[inspect.Parameter]:
+    if isinstance(plugin, type) and dataclasses.is_dataclass(plugin):
+        return [
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=_field_default(field))
+            for field in dataclasses.fields(plugin)
+            if field.init
+        ]
+    try:
+        found = inspect.signature(plugin).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"the signature of {plugin!r} cannot be read: {error}") from error
+    return [parameter for parameter in found if parameter.kind is not inspect.Parameter.VAR_POSITIONAL]
+
+
+def _field_default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else inspect.Parameter.empty
+
+
+def _option(parameter: inspect.Parameter, hint: Any, facts: Card, documentation: str) -> Option:
+    if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        return Option(name=ANY_OPTION, type="any", default=None, help="passed on as given")
+    limits = facts.ranges.get(parameter.name)
+    empty = parameter.default is inspect.Parameter.empty
+    return Option(
+        name=parameter.name,
+        type="any" if hint is None and empty else type_text(type(parameter.default) if hint is None else hint),
+        default=_default(parameter),
+        low=None if limits is None else float(limits.low),
+        high=None if limits is None else float(limits.high),
+        log=limits is not None and limits.log,
+        choices=tuple(facts.choices.get(parameter.name, ())) or literal_values(hint),
+        help=_sentence(documentation, parameter.name),
+    )
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    if parameter.default is inspect.Parameter.empty:
+        return REQUIRED
+    return parameter.default if is_plain(parameter.default) else Opaque(repr(parameter.default))
+
+
+def _hints(plugin: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> dict[str, Any]:
+    """Return the evaluated annotations by parameter name; those that name nothing at run time are left out."""
+    target: Any = inspect.unwrap(plugin.func if isinstance(plugin, functools.partial) else plugin)
+    if isinstance(target, type):
+        target = target if dataclasses.is_dataclass(target) else getattr(target, "__init__", target)
+    elif not inspect.isroutine(target):
+        target = type(target).__call__
+    try:
+        return typing.get_type_hints(target)
+    except NameError:
+        # One name imported for type checkers only must not hide the types of all options.
+        names = vars(sys.modules[target.__module__]) | getattr(target, "__globals__", {})
+        return dict(_each_hint(target, parameters, names))
+
+
+def _each_hint(
+    target: Any, parameters: Sequence[inspect.Parameter], names: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    for parameter in parameters:
+        annotation = getattr(target, "__annotations__", {}).get(parameter.name, parameter.annotation)
+        if annotation is inspect.Parameter.empty:
+            continue
+        holder = type("Holder", (), {"__annotations__": {parameter.name: annotation}})
+        try:
+            yield parameter.name, typing.get_type_hints(holder, globalns=names)[parameter.name]
+        except NameError:
+            yield parameter.name, Any
+
+
+def _documentation(plugin: Callable[..., Any]) -> str:
+    texts = [inspect.getdoc(plugin), inspect.getdoc(vars(plugin).get("__init__")) if isinstance(plugin, type) else None]
+    return "\n\n".join(text for text in texts if text)
+
+
+def _sentence(documentation: str, name: str) -> str:
+    """Return the docstring's first sentence that has the name in backticks, on one line."""
+    for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z`])|\n\s*\n", documentation):
+        if f"`{name}`" in sentence:
+            return " ".join(sentence.split())
+    return ""

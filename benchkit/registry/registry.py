@@ -1,0 +1,135 @@
+"""The plugins by kind and name: listed from metadata, found by name, imported only when asked for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchkit.errors import PluginError, nearest
+from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind, same_distribution
+from benchkit.registry.entry_points import DISABLE_VARIABLE, installed_entries
+from benchkit.registry.loading import load_plugin, study_path
+from benchkit.registry.plugin_files import file_entries
+
+__all__ = ["KINDS", "Entry", "Registry", "parse_kind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """All known plugins, as a value: tests and commands make their own. Making one imports no plugin.
+
+    A name is written `name`, `distribution:name` where two distributions claim it, or `family:variant` (such as
+    `timm:resnet18`), where the family is a plugin that takes the rest as its option `variant`.
+    """
+
+    plugins: tuple[Entry, ...]
+
+    @classmethod
+    def installed(cls, extra: Sequence[Path] = (), *, allow_shadow: bool = False) -> Registry:
+        """Return the plugins of the installed distributions and of the local files in `extra`.
+
+        Raises `PluginError` when a file cannot be used, or has a name that is taken already, unless `allow_shadow` lets
+        it replace the installed plugin (which its `origin` then says).
+        """
+        found = list(installed_entries())
+        taken = _by_name(found)
+        local: list[Entry] = []
+        problems: list[str] = []
+        for entry in (entry for path in extra for entry in file_entries(path)):
+            shadowed = taken.get((entry.kind, entry.name), [])
+            if shadowed and (not allow_shadow or any(other.file for other in shadowed)):
+                origins = " and ".join(other.origin for other in shadowed)
+                problems.append(f"{entry.file} has the {kind_word(entry.kind)} {entry.name!r}, which {origins} has too")
+            shadows = " and ".join(other.origin for other in shadowed)
+            local.append(replace(entry, shadows=shadows))
+            taken[entry.kind, entry.name] = [local[-1]]
+        if problems:
+            raise PluginError("a plugin file uses names that are taken", problems=problems, hint="rename its plugins")
+        replaced = {(entry.kind, entry.name) for entry in local}
+        kept = [entry for entry in found if (entry.kind, entry.name) not in replaced]
+        return cls(tuple(sorted([*kept, *local], key=_order)))
+
+    def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
+        """Return the plugins of one kind, or all, by kind, name and distribution; broken ones are among them."""
+        wanted = None if kind is None else parse_kind(kind)
+        return tuple(entry for entry in self.plugins if wanted in (None, entry.kind))
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """Return the names of a kind in alphabetical order, each once."""
+        return tuple(dict.fromkeys(entry.name for entry in self.entries(kind)))
+
+    def claims(self, kind: str, name: str) -> tuple[Entry, ...]:
+        """Return every plugin that `name` or `distribution:name` can mean: none, one, or the colliding ones."""
+        known = self.entries(kind)
+        plain = tuple(entry for entry in known if entry.name == name)
+        distribution, _, rest = name.partition(":")
+        exact = tuple(entry for entry in known if entry.name == rest)
+        return plain or tuple(entry for entry in exact if same_distribution(entry.distribution, distribution))
+
+    def find(self, kind: str, name: str) -> Entry:
+        """Return the plugin that `name` or `distribution:name` means; raise `PluginError` when none or several do."""
+        claims = self.claims(kind, name)
+        if not claims:
+            raise self._unknown(parse_kind(kind), name)
+        if len(claims) > 1:
+            raise _collision(claims)
+        return claims[0]
+
+    def resolve(self, kind: str, text: str) -> tuple[Entry, str | None]:
+        """Return the plugin that `text` means, and the variant when `text` is `family:variant`.
+
+        An existing `distribution:name` wins over `family:variant`; `distribution:family:variant` is understood too.
+        Raises `PluginError` as `find` does.
+        """
+        head, colon, rest = text.partition(":")
+        if not colon or self.claims(kind, text):
+            return self.find(kind, text), None
+        if not self.claims(kind, head) and ":" in rest:
+            name, _, rest = rest.partition(":")
+            head = f"{head}:{name}"
+        if rest and self.claims(kind, head):
+            return self.find(kind, head), rest
+        raise self._unknown(parse_kind(kind), text)
+
+    def load(self, kind: str, name: str) -> object:
+        """Return the plugin itself, importing it; of `family:variant`, the family, which takes `variant` as an option.
+
+        Raises `PluginError` as `find` does, and when the plugin is broken (`benchkit.registry.loading`).
+        """
+        return load_plugin(self.resolve(kind, name)[0])
+
+    def study_file(self, name: str) -> Path:
+        """Return the TOML file of an installed study; raise `PluginError` when the study or its file is missing."""
+        return study_path(self.find("studies", name))
+
+    def _unknown(self, kind: str, name: str) -> PluginError:
+        names = self.names(kind)
+        close = nearest(name, names) or nearest(name.rpartition(":")[2], names)
+        return PluginError(
+            f"there is no {kind_word(kind)} {name!r}{close}",
+            problems=[f"known {kind}: {', '.join(names) or 'none'}"],
+            hint=f"`benchkit plugins list --kind {kind}` shows them; a distribution may have to be installed, "
+            f"and {DISABLE_VARIABLE} hides plugins",
+        )
+
+
+def _collision(claims: Sequence[Entry]) -> PluginError:
+    entry = claims[0]
+    return PluginError(
+        f"the {kind_word(entry.kind)} {entry.name!r} is claimed {len(claims)} times",
+        problems=[f"{claim.origin} ({claim.value})" for claim in claims],
+        hint="write " + " or ".join(sorted({repr(claim.qualified) for claim in claims})) + ", or uninstall one",
+    )
+
+
+def _by_name(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    grouped: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        grouped[entry.kind, entry.name].append(entry)
+    return dict(grouped)
+
+
+def _order(entry: Entry) -> tuple[int, str, str]:
+    return KINDS.index(entry.kind), entry.name, entry.distribution

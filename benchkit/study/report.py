@@ -1,0 +1,94 @@
+"""The [[published]] and [report] sections of a study file. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchkit.errors import nearest
+from benchkit.results import SPLITS, metric_names
+from benchkit.study.study import Factor, Published, PublishedRow, ReportSettings
+from benchkit.study.typed import Problems, typed
+
+METRICS = tuple(f"{split}.{name}" for split in SPLITS for name in metric_names())
+
+
+def read_published(listed: Any, factors: Sequence[Factor], problems: Problems) -> tuple[Published, ...]:
+    """Return the published tables of a study, noting every problem with them in `problems`."""
+    if not isinstance(listed, list):
+        problems.add("published", f"got {listed!r}, expected [[published]] tables")
+        return ()
+    found = []
+    for at, table in enumerate(listed):
+        where = f"published[{at}]"
+        if not isinstance(table, Mapping):
+            problems.add(where, f"got {table!r}, expected a table")
+            continue
+        rows = _rows(table.get("rows", []), where, factors, problems)
+        rest = {key: value for key, value in table.items() if key != "rows"}
+        one = typed(Published, rest, where, problems, also=("rows",), rows=rows)
+        found += [one] if one else []
+    return tuple(found)
+
+
+def _rows(listed: Any, where: str, factors: Sequence[Factor], problems: Problems) -> tuple[PublishedRow, ...]:
+    if not isinstance(listed, list):
+        problems.add(f"{where}.rows", f"got {listed!r}, expected a list of tables")
+        return ()
+    found = []
+    for at, table in enumerate(listed):
+        here = f"{where}.rows[{at}]"
+        if not isinstance(table, Mapping):
+            problems.add(here, f"got {table!r}, expected a table")
+            continue
+        row = typed(PublishedRow, table, here, problems)
+        if row is not None:
+            _note_metric(row.metric, f"{here}.metric", problems)
+            _note_levels(row.when, f"{here}.when", factors, problems)
+            found.append(row)
+    return tuple(found)
+
+
+def _note_levels(when: Mapping[str, Any], where: str, factors: Sequence[Factor], problems: Problems) -> None:
+    """Note labels that a factor of the study does not have; what is no factor is for the report to leave out."""
+    levels = {factor.path: [level.label for level in factor.levels] for factor in factors}
+    for path, label in when.items():
+        if path in levels and label not in levels[path]:
+            close = nearest(label, levels[path]) if isinstance(label, str) else ""
+            problems.add(f"{where}.{path}", f"got {label!r}{close}, expected one of {', '.join(levels[path])}")
+        elif path not in levels and nearest(path, levels):
+            problems.add(f"{where}.{path}", f"is no factor of the study{nearest(path, levels)}")
+
+
+def _note_metric(metric: str, where: str, problems: Problems) -> None:
+    if metric not in METRICS:
+        problems.add(where, f"got {metric!r}{nearest(metric, METRICS)}, expected one of {', '.join(METRICS)}")
+
+
+def read_report(table: Any, problems: Problems) -> ReportSettings:
+    """Return what a study asks of its report, noting every problem in `problems`."""
+    if not isinstance(table, Mapping):
+        problems.add("report", f"got {table!r}, expected a table")
+        return ReportSettings()
+    figures = _figures(table.get("figures", []), problems)
+    rest = {key: value for key, value in table.items() if key != "figures"}
+    found = typed(ReportSettings, rest, "report", problems, also=("figures",), figures=figures)
+    if found is None:
+        return ReportSettings()
+    _note_metric(found.metric, "report.metric", problems)
+    return found
+
+
+def _figures(listed: Any, problems: Problems) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    if not isinstance(listed, list):
+        problems.add("report.figures", f"got {listed!r}, expected a list of figures")
+        return ()
+    figures = []
+    for item in listed:
+        options = dict(item) if isinstance(item, Mapping) else {"name": item}
+        name = options.pop("name", None)
+        if isinstance(name, str):
+            figures.append((name, options))
+        else:
+            problems.add("report.figures", f"got {item!r}, expected a figure's name or a table with name and options")
+    return tuple(figures)

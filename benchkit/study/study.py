@@ -1,0 +1,117 @@
+"""What a study is: the frozen values that a study file becomes. `benchkit.study.studyfile` reads the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Tree = Mapping[str, Any]
+"""Nested tables with string keys, as TOML gives them: the sections data, model, train and the list of regularizers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One value of a factor: the dotted settings it fixes, and the label by which tables and `--only` know it."""
+
+    label: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factor:
+    """A setting varied on purpose: `path` is its dotted path (or a free name when its levels fix several settings)."""
+
+    path: str
+    levels: tuple[Level, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRange:
+    """What Optuna may choose for one dotted path: a numeric range (inclusive), or a list of `choices`."""
+
+    path: str
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    step: float | None = None
+    integer: bool = False
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What is optimised: `metric` such as `val.loss` or `cost.seconds`, and the direction that follows from it."""
+
+    metric: str
+    direction: Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A search within every condition: the total of trials, goals, space, sampler and pruner by name."""
+
+    trials: int
+    goals: tuple[Goal, ...]
+    space: tuple[SearchRange, ...]
+    sampler: str = "tpe"
+    pruner: str = "median"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRow:
+    """One published number: the levels it belongs to (`when`), the metric, the value, the n it rests on if known."""
+
+    when: Mapping[str, str]
+    metric: str
+    value: float
+    n: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A published table: its source in words, how its protocol differs from ours, and its rows."""
+
+    source: str
+    url: str = ""
+    note: str = ""
+    rows: tuple[PublishedRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSettings:
+    """What the study asks of its report: extra figures (plugin, options), authors, abstract, main metric."""
+
+    figures: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    authors: tuple[str, ...] = ()
+    abstract: str = ""
+    metric: str = "test.accuracy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One experiment as its file describes it, overrides applied.
+
+    `settings` is the base tree; factors and the search change it by dotted paths. `repeats` is the number of trials a
+    condition, `confirm` the number of fresh repeats for the best and the default condition after a search. `source`
+    is the file's text. `smoke` marks the tiny version, whose results are never shown as real ones.
+    """
+
+    name: str
+    title: str
+    question: str
+    description: str = ""
+    seed: int = 0
+    settings: Tree
+    factors: tuple[Factor, ...] = ()
+    search: Search | None = None
+    repeats: int = 3
+    confirm: int = 0
+    published: tuple[Published, ...] = ()
+    report: ReportSettings = field(default_factory=ReportSettings)
+    source: str = ""
+    path: Path | None = None
+    overrides: tuple[str, ...] = ()
+    smoke: bool = False

@@ -1,0 +1,173 @@
+"""How long and how large a sweep will be: its plan against the ledger, and a short timed run. Imports no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchkit.errors import DataError
+from benchkit.ledger import Ledger
+from benchkit.ledger.readback import confirm_conditions
+from benchkit.plan import Condition, Plan, make_plan, typed_settings
+from benchkit.plan.checks import check_plan
+from benchkit.registry import Registry
+from benchkit.results import FINISHED
+from benchkit.sweep.events import Probed, WorkerFailed, WorkerIdle, WorkerLost, WorkerReady
+from benchkit.sweep.orchestration import Request, prepare, threads_of, worker_count
+from benchkit.sweep.pool import Pool
+
+MOST_PROBES = 8
+"""Conditions that are timed at the most; others take the mean of the timed ones."""
+
+HISTORY_BYTES = 4096
+"""What a trial of a search leaves on disk, about: its history and its outcome, no weights and no predictions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionEstimate:
+    """A condition's trials, how many of them are finished, and the seconds that one takes if known."""
+
+    condition: Condition
+    trials: int
+    finished: int
+    epochs: int
+    seconds: float | None
+
+    @property
+    def left(self) -> int:
+        """Return how many trials are to be trained."""
+        return self.trials - self.finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a sweep takes: `seconds` and `bytes` for what is left, None with a `problem` where it cannot be told.
+
+    `confirms` counts the trials that will confirm searches whose best is not known yet; those of finished searches
+    are among the `conditions`.
+    """
+
+    conditions: tuple[ConditionEstimate, ...]
+    confirms: int
+    seconds: float | None
+    bytes: float | None
+    jobs: int
+    device: str
+    probed: int
+    problem: str = ""
+
+    @property
+    def left(self) -> int:
+        """Return how many trials are to be trained."""
+        return self.confirms + sum(row.left for row in self.conditions)
+
+
+def estimate(request: Request, registry: Registry) -> Estimate:
+    """Return what a sweep would take; raise `BenchkitError` for one that cannot be trained as asked."""
+    plan = make_plan(request.study, only=request.only)
+    check_plan(plan, registry)
+    plan, finished = _progress(request, plan)
+    rows = tuple(_row(plan, condition, finished.get(condition.key, 0)) for condition in plan.conditions)
+    confirms = plan.study.confirm * sum(row.condition.kind == "search" and row.left > 0 for row in rows)
+    probes, device, problem = _probes(request, plan, registry, rows)
+    timed = tuple(_timed(row, probes) for row in rows)
+    jobs = worker_count(request, plan, threads_of(plan))
+    return Estimate(
+        conditions=timed,
+        confirms=confirms,
+        seconds=None if problem else _seconds(timed, confirms) / jobs,
+        bytes=None if problem else _bytes(timed, confirms, jobs, probes),
+        jobs=jobs,
+        device=device,
+        probed=len(probes),
+        problem=problem,
+    )
+
+
+def _progress(request: Request, plan: Plan) -> tuple[Plan, Counter[str]]:
+    """Return the plan with what confirms its finished searches, and the number of finished trials by condition."""
+    counts: Counter[str] = Counter()
+    if not request.storage and not (request.workspace / "ledger.db").exists():
+        return plan, counts
+    ledger = Ledger(request.workspace, request.storage or None)
+    known = {condition.key for condition, _ in ledger.conditions(plan.study)}
+    confirms = confirm_conditions(ledger, _part(plan, known), finished=True)
+    plan = Plan(study=plan.study, conditions=(*plan.conditions, *confirms))
+    for trial in ledger.trials(_part(plan, known)):
+        counts[trial.condition.key] += trial.state in FINISHED and trial.index < plan.count(trial.condition)
+    return plan, counts
+
+
+def _part(plan: Plan, keys: Collection[str]) -> Plan:
+    return Plan(study=plan.study, conditions=tuple(one for one in plan.conditions if one.key in keys))
+
+
+def _row(plan: Plan, condition: Condition, finished: int) -> ConditionEstimate:
+    return ConditionEstimate(
+        condition=condition,
+        trials=plan.count(condition),
+        finished=finished,
+        epochs=typed_settings(condition.settings, plan.study.seed).train.epochs,
+        seconds=None,
+    )
+
+
+def _timed(row: ConditionEstimate, probes: Mapping[str, Probed]) -> ConditionEstimate:
+    """Return a condition with the seconds of a trial: as timed, as its search's frame was, or the mean of all."""
+    if not probes:
+        return row
+    mean = sum(one.seconds for one in probes.values()) / len(probes)
+    probe = probes.get(row.condition.key) or probes.get(row.condition.parent)
+    return replace(row, seconds=row.epochs * (probe.seconds if probe else mean))
+
+
+def _seconds(rows: Sequence[ConditionEstimate], confirms: int) -> float:
+    slowest = max((row.seconds or 0.0 for row in rows), default=0.0)
+    return sum(row.left * (row.seconds or 0.0) for row in rows) + confirms * slowest
+
+
+def _bytes(rows: Sequence[ConditionEstimate], confirms: int, jobs: int, probes: Mapping[str, Probed]) -> float:
+    kept = max((one.kept_bytes for one in probes.values()), default=0)
+    checkpoint = max((one.checkpoint_bytes for one in probes.values()), default=0)
+    searched = sum(row.left for row in rows if row.condition.kind == "search")
+    scored = confirms + sum(row.left for row in rows) - searched
+    return scored * kept + (scored + searched) * HISTORY_BYTES + min(jobs, scored + searched) * checkpoint
+
+
+def _probes(
+    request: Request, plan: Plan, registry: Registry, rows: Sequence[ConditionEstimate]
+) -> tuple[dict[str, Probed], str, str]:
+    """Return the probes by key, the device, and what stands in the way of them if anything."""
+    left = [row.condition for row in rows if row.left]
+    if not left:
+        return {}, request.device, ""
+    grid = [condition for condition in left if condition.kind == "grid"]
+    try:
+        prepare(plan, registry, request.data_root)
+        probes, device = _probe(request, threads_of(plan), (grid or left)[:MOST_PROBES])
+    except DataError as error:
+        return {}, request.device, str(error)
+    return probes, device, ""
+
+
+def _probe(request: Request, threads: int, conditions: Sequence[Condition]) -> tuple[dict[str, Probed], str]:
+    """Time a short run of conditions in a worker; return the probes by key, and the device."""
+    found: dict[str, Probed] = {}
+    device = request.device
+    with TemporaryDirectory() as logs, Pool(1, threads, Path(logs)) as pool:
+        pool.give(0, request.job("probe", conditions))
+        while True:
+            for _, event in pool.events(0.5):
+                if isinstance(event, WorkerReady):
+                    device = event.device
+                elif isinstance(event, Probed):
+                    found[event.key] = event
+                elif isinstance(event, WorkerFailed):
+                    raise DataError(f"the timed run failed: {event.message}")
+                elif isinstance(event, WorkerLost):
+                    raise DataError(f"the timed run's process ended with status {event.code}")
+                elif isinstance(event, WorkerIdle):
+                    return found, device

@@ -1,0 +1,125 @@
+"""A sweep: plan, check, prepare the data, queue what is missing, and let workers train it until all is done."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from benchkit.data.datafacts import facts_of
+from benchkit.errors import LedgerError
+from benchkit.ledger import Ledger
+from benchkit.ledger.readback import confirm_conditions
+from benchkit.plan import Condition, Plan, make_plan, typed_settings
+from benchkit.plan.checks import check_plan
+from benchkit.registry import Registry
+from benchkit.registry.binding import load_data
+from benchkit.results import State
+from benchkit.study import Study
+from benchkit.sweep.job import Job
+from benchkit.sweep.pool import Pool
+from benchkit.sweep.stage import Stage, View, is_missing
+
+__all__ = ["Condition", "Request", "View", "available_cores", "prepare", "sweep", "worker_count"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a sweep is asked for. `jobs` 0 takes as many trials at once as the machine has cores for."""
+
+    study: Study
+    workspace: Path
+    data_root: Path
+    storage: str = ""
+    only: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    jobs: int = 0
+    device: str = "auto"
+    retry: tuple[State, ...] = ()
+    command: str = ""
+    plugins: tuple[Path, ...] = ()
+    allow_shadow: bool = False
+
+    def job(self, task: Literal["train", "probe"], conditions: Sequence[Condition]) -> Job:
+        """Return what a worker is told to do with some conditions."""
+        return Job(
+            task=task,
+            study=self.study,
+            conditions=tuple(conditions),
+            workspace=self.workspace,
+            storage=self.storage,
+            data_root=self.data_root,
+            device=self.device,
+            plugins=self.plugins,
+            allow_shadow=self.allow_shadow,
+        )
+
+
+def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
+    """Train everything that a study lacks; return how many of its trials ended in each state.
+
+    Raises `BenchkitError` for a study that cannot be trained as asked, before anything is trained.
+    """
+    plan = make_plan(request.study, only=request.only)
+    check_plan(plan, registry)
+    ledger = Ledger(request.workspace, request.storage or None)
+    data = prepare(plan, registry, request.data_root)
+    refuse_changed_data(ledger, plan, data)
+    ledger.register(plan, data, request.command)
+    threads = threads_of(plan)
+    with Pool(worker_count(request, plan, threads), threads, request.workspace / "logs") as pool:
+        if request.retry or is_missing(ledger, plan):
+            pool.start()
+        ledger.enqueue(plan, request.retry)
+        _train(request, ledger, pool, view, plan, "training")
+        confirms = confirm_conditions(ledger, plan)
+        if confirms:
+            plan = Plan(study=plan.study, conditions=(*plan.conditions, *confirms))
+            ledger.enqueue(Plan(study=plan.study, conditions=confirms), request.retry)
+            _train(request, ledger, pool, view, plan, "confirming the searches' best")
+    return ledger.states(plan)
+
+
+def _train(request: Request, ledger: Ledger, pool: Pool, view: View, plan: Plan, title: str) -> None:
+    if is_missing(ledger, plan):
+        Stage(request.job("train", plan.conditions), ledger, pool, view).train(plan, title)
+
+
+def threads_of(plan: Plan) -> int:
+    """Return the number of CPU threads that the plan's trials take at the most."""
+    return max(typed_settings(c.settings, plan.study.seed).train.threads for c in plan.conditions)
+
+
+def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
+    """Prepare every data set that a plan needs; return the facts of the first, and of all under `sets`."""
+    refs = {
+        repr(ref): ref for ref in (typed_settings(c.settings, plan.study.seed).data.dataset for c in plan.conditions)
+    }
+    sets = [facts_of(ref, load_data(registry, ref, root)) for ref in refs.values()]
+    return {**sets[0], "sets": sets}
+
+
+def refuse_changed_data(ledger: Ledger, plan: Plan, data: Mapping[str, Any]) -> None:
+    """Raise `LedgerError` when trials of these conditions were trained on other data of the same name."""
+    now = {one["fingerprint"] for one in data["sets"]}
+    for trial in ledger.trials(plan):
+        if trial.outcome and trial.outcome.data_fingerprint and trial.outcome.data_fingerprint not in now:
+            raise LedgerError(
+                f"{ledger.workspace}: {plan.study.name} was trained on other data: fingerprint "
+                f"{trial.outcome.data_fingerprint[:12]}, now {', '.join(one[:12] for one in sorted(now))}",
+                hint="choose a new --workspace, or prepare the data as they were",
+            )
+
+
+def worker_count(request: Request, plan: Plan, threads: int) -> int:
+    """Return how many trials to train at once: as asked, else one per `threads` cores (one for a CUDA device)."""
+    on_cuda = request.device.startswith("cuda") or (request.device == "auto" and Path("/dev/nvidia0").exists())
+    default = 1 if on_cuda else max(1, available_cores() // threads)
+    return min(request.jobs or default, max(1, len(plan.units())))
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,96 @@
+"""Where a result comes from: versions, device, processor, git state. Read once a process; no secrets, no user names."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchkit.plan.checks import uses_of_settings
+from benchkit.registry import Registry
+from benchkit.registry.sources import source_hash
+from benchkit.study.settings import Settings
+from benchkit.testing.record import recall
+
+DISTRIBUTIONS = ("benchkit", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
+
+
+def environment_of(device: str, distributions: Iterable[str] = ()) -> dict[str, Any]:
+    """Return versions of Python and of the distributions that shape results, and the names of processor and device."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "device": device_name(device),
+        "versions": versions(tuple(sorted({*DISTRIBUTIONS, *distributions}))),
+    }
+
+
+def plugins_of(settings: Settings, registry: Registry) -> dict[str, str]:
+    """Return name, origin, source hash and kit result of every plugin that a trial uses, by the setting that names it.
+
+    The kit result is that of `benchkit plugins check` on the plugin as it is now, if there was one.
+    """
+    found = {}
+    for use in uses_of_settings(settings):
+        entry, _ = registry.resolve(use.kind, use.ref.name)
+        checked = recall(entry)
+        kit = checked.words if checked else "not checked by the kit"
+        # Of a local file the name alone: its folder would tell who trained it.
+        origin = entry.origin.replace(str(entry.file), entry.file.name) if entry.file else entry.origin
+        found[use.where] = f"{use.ref.name} ({origin}, source {source_hash(entry)}, {kit})"
+    return found
+
+
+@functools.cache
+def versions(distributions: tuple[str, ...]) -> dict[str, str]:
+    """Return the installed version of each distribution that is installed."""
+    found = {}
+    for name in distributions:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def processor() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+@functools.cache
+def device_name(device: str) -> str:
+    """Return the name of a training device: the card for CUDA, the processor and its core count otherwise."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    import os
+
+    return f"{processor()}, {os.cpu_count()} cores"
+
+
+@functools.cache
+def git_state() -> dict[str, str]:
+    """Return commit and cleanliness of the working folder's repository, or an empty table outside of one."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        dirty = _git("status", "--porcelain")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit.strip(), "state": "changed" if dirty.strip() else "clean"}
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(("git", *arguments), capture_output=True, text=True, check=True, timeout=10).stdout

@@ -1,0 +1,114 @@
+"""Where a study stands: every condition's trials by state, failures with their reason, the time left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchkit.codec import encode
+from benchkit.plan import Condition, Plan
+from benchkit.results import FINISHED, StudyResults, Trial
+from benchkit.sweep.pace import duration
+
+STATES = ("done", "pruned", "diverged", "failed", "running", "stale", "waiting", "missing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One condition: its trials by state, and the mean of the study's main metric over its finished repeats."""
+
+    condition: str
+    kind: str
+    states: Mapping[str, int]
+    score: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A study's state in rows, lines and one closing sentence."""
+
+    study: str
+    metric: str
+    rows: tuple[Row, ...]
+    failures: tuple[str, ...]
+    running: tuple[str, ...]
+    left_out: tuple[str, ...]
+    seconds_left: float | None
+    sentence: str
+    states: tuple[str, ...] = STATES
+
+    def plain(self) -> dict[str, Any]:
+        """Return the standing as JSON values."""
+        return dict(encode(self))
+
+
+def standing_of(results: StudyResults) -> Standing:
+    """Return where a study stands."""
+    plan = Plan(study=results.study, conditions=results.conditions)
+    rows = tuple(_row(results, plan, condition) for condition in results.conditions)
+    left = seconds_left(results, plan)
+    return Standing(
+        study=results.study.name,
+        metric=results.study.report.metric,
+        rows=rows,
+        failures=tuple(
+            f"{_name(t)}: {t.state}: {t.reason}" for t in results.trials if t.state in ("failed", "diverged")
+        ),
+        running=tuple(_running(t) for t in results.trials if t.state == "running"),
+        left_out=results.left_out,
+        seconds_left=left,
+        sentence=_sentence(results, rows, left),
+    )
+
+
+def _row(results: StudyResults, plan: Plan, condition: Condition) -> Row:
+    trials = [trial for trial in results.trials if trial.condition.key == condition.key]
+    states: Counter[str] = Counter(trial.state for trial in trials if trial.index < plan.count(condition))
+    missing = max(0, plan.count(condition) - sum(states.values()))
+    return Row(
+        condition=condition.label,
+        kind=condition.kind,
+        states={**states, **({"missing": missing} if missing else {})},
+        score=_score(results, [trial for trial in trials if trial.state == "done"]),
+    )
+
+
+def _score(results: StudyResults, done: list[Trial]) -> str:
+    metric = results.study.report.metric
+    values = []
+    for trial in done:
+        if trial.outcome and metric.partition(".")[0] in trial.outcome.metrics:
+            values.append(trial.score(metric))
+    return f"{sum(values) / len(values):.4f} (n = {len(values)})" if values else ""
+
+
+def _name(trial: Trial) -> str:
+    return f"{trial.condition.label} {'trial' if trial.phase == 'search' else 'repeat'} {trial.index}"
+
+
+def _running(trial: Trial) -> str:
+    epoch = trial.history[-1].epoch if trial.history else 0
+    return f"{_name(trial)}: running, epoch {epoch} done"
+
+
+def seconds_left(results: StudyResults, plan: Plan) -> float | None:
+    """Return the seconds that unfinished trials will take at the pace of the finished ones, or None without a pace."""
+    costs = [trial.outcome.cost.seconds for trial in results.trials if trial.outcome and trial.outcome.cost]
+    at_once = max(1, sum(trial.state == "running" for trial in results.trials))
+    left = len(plan.units()) - sum(trial.state in FINISHED for trial in results.trials)
+    if left <= 0:
+        return 0.0
+    return sum(costs) / len(costs) * left / at_once if costs else None
+
+
+def _sentence(results: StudyResults, rows: tuple[Row, ...], left: float | None) -> str:
+    states: Counter[str] = sum((Counter(row.states) for row in rows), Counter())
+    told = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
+    open_ = sum(states[state] for state in ("running", "stale", "waiting", "missing"))
+    if not open_:
+        return f"{results.study.name}: finished; {told}"
+    rest = f"; about {duration(left)} left" if left else ""
+    go_on = "" if states["running"] else f"; go on with: benchkit sweep {results.study.path or results.study.name}"
+    return f"{results.study.name}: {told}{rest}{go_on}"

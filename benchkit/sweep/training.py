@@ -1,0 +1,241 @@
+"""One trial after another from the ledger: claim, train, prune, record. Runs in a worker; every failure is a result."""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save
+
+from benchkit.errors import BenchkitError, DivergedError, LedgerError
+from benchkit.ledger import Ledger
+from benchkit.ledger.claims import Claim, Queue, scores_of
+from benchkit.plan import typed_settings
+from benchkit.protocols import Splits
+from benchkit.registry import Registry
+from benchkit.registry.binding import bind, load_data
+from benchkit.results import Outcome
+from benchkit.study.settings import PluginRef, Settings
+from benchkit.study.tree import changed
+from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialStarted, TrialTaken
+from benchkit.sweep.job import Job
+from benchkit.sweep.output import captured
+from benchkit.sweep.provenance import environment_of, plugins_of
+from benchkit.train.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from benchkit.train.finish import Finished, finish
+from benchkit.train.fit import fit
+from benchkit.train.observation import inspect
+from benchkit.train.run import Plugins, Run, build_run
+from benchkit.train.weights import save_weights
+
+CHECKPOINT_SHARE = 0.02
+"""Checkpoints take at most this share of the time between them."""
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""What the system says when a file cannot be written and no trial is to blame."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """What one worker trains with: the job, its device, the plugins, and the data set it loaded last."""
+
+    job: Job
+    device: str
+    registry: Registry
+    send: Callable[[Event], None]
+    loaded: dict[str, Splits] = field(default_factory=dict)
+
+    def splits(self, ref: PluginRef) -> Splits:
+        """Return a data set's splits, kept until another one is asked for."""
+        key = repr(ref)
+        if key not in self.loaded:
+            self.loaded = {key: load_data(self.registry, ref, self.job.data_root)}
+        return self.loaded[key]
+
+
+def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
+    """Train what is queued of a job's conditions, interrupted trials first, until nothing is left to claim."""
+    queue = Queue(Ledger(job.workspace, job.storage or None), job.plan())
+    bench = Bench(
+        job=job, device=device, registry=Registry.installed(job.plugins, allow_shadow=job.allow_shadow), send=send
+    )
+    while claim := queue.next():
+        with captured(claim.folder.log):
+            train_claim(bench, claim)
+
+
+def train_claim(bench: Bench, claim: Claim) -> None:
+    """Train one trial to its end and record it; a diverging, failing or pruned trial is recorded with its reason.
+
+    Raises `LedgerError` when the disk cannot be written: the trial is then left as it is, to be gone on with.
+    """
+    started = time.perf_counter()
+    taken = TrialTaken(
+        condition=claim.condition.label,
+        phase=claim.phase,
+        index=claim.index,
+        key=claim.condition.key,
+        number=claim.trial.number,
+    )
+    bench.send(taken)
+    outcome = claim.folder.read_outcome()
+    if outcome is None:
+        with failures_as_outcomes() as ended:
+            ended.outcome = train_trial(bench, claim)
+        outcome = ended.outcome
+        assert outcome is not None
+    claim.finish(outcome)
+    bench.send(
+        TrialEnded(
+            condition=taken.condition,
+            phase=taken.phase,
+            index=taken.index,
+            state=outcome.state,
+            reason=outcome.reason,
+            seconds=time.perf_counter() - started,
+            scores=scores_of(outcome),
+        )
+    )
+
+
+@dataclass(slots=True)
+class Ended:
+    """Where a trial's outcome is put, by its training or by what went wrong with it."""
+
+    outcome: Outcome | None = None
+
+
+@contextmanager
+def failures_as_outcomes() -> Iterator[Ended]:
+    """Turn whatever a trial raises into its outcome; the traceback goes to the trial's log."""
+    ended = Ended()
+    try:
+        yield ended
+    except DivergedError as error:
+        ended.outcome = Outcome(state="diverged", reason=str(error))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        ended.outcome = _failed(f"out of memory: {_first_line(error)}; try a smaller train.batch_size or --jobs")
+    except BenchkitError as error:
+        ended.outcome = _failed(str(error))
+    except SystemExit as error:
+        ended.outcome = _failed(f"a plugin called sys.exit({error.code!r}){_where(error)}")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise LedgerError(
+                f"a trial's files cannot be written: {error}",
+                hint="make room; the same command then goes on where it stopped",
+            ) from error
+        ended.outcome = _failed(f"{type(error).__name__}: {error}{_where(error)}")
+
+
+def _failed(reason: str) -> Outcome:
+    traceback.print_exc()
+    return Outcome(state="failed", reason=reason)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _where(error: BaseException) -> str:
+    """Return the file and line that raised, without its folders."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+
+
+def train_trial(bench: Bench, claim: Claim) -> Outcome:
+    """Train a trial from its checkpoint, or from the start, to its last epoch, and score it."""
+    settings = typed_settings(changed(claim.condition.settings, claim.params), claim.plan.study.seed)
+    torch.set_num_threads(settings.train.threads)
+    splits = bench.splits(settings.data.dataset)
+    run = _start(bench, claim, settings, splits)
+    environment = {**environment_of(bench.device), "plugins": plugins_of(settings, bench.registry)}
+    last_saved, cost = time.perf_counter(), 0.0
+    for record in fit(run):
+        claim.folder.append_epoch(record)
+        bench.send(EpochEnded(record=record))
+        if claim.should_prune(record):
+            return Outcome(
+                state="pruned",
+                reason=f"given up by the pruner after epoch {record.epoch}",
+                data_fingerprint=splits.fingerprint,
+                notes=tuple(run.notes),
+                environment=environment,
+            )
+        now = time.perf_counter()
+        if cost <= CHECKPOINT_SHARE * (now - last_saved):
+            save_checkpoint(claim.folder.checkpoint, run)
+            last_saved, cost = time.perf_counter(), time.perf_counter() - now
+    return _scored(claim, run, splits.fingerprint, environment)
+
+
+def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Run:
+    """Return the run, at its last saved epoch if the trial was interrupted, and tell of its start."""
+    figures = [PluginRef(name=name, options=options) for name, options in claim.plan.study.report.figures]
+    plugins = bind_plugins(bench.registry, settings, [] if claim.phase == "search" else figures)
+    parts = ("search" if claim.phase == "search" else "repeat", claim.index)
+    run = build_run(settings, splits, plugins, repeat_parts=parts, device=bench.device)
+    load_checkpoint(claim.folder.checkpoint, run)
+    claim.folder.write_history(run.history)
+    bench.send(
+        TrialStarted(
+            condition=claim.condition.label,
+            phase=claim.phase,
+            index=claim.index,
+            key=claim.condition.key,
+            number=claim.trial.number,
+            epochs=settings.train.epochs,
+            epoch=len(run.history),
+        )
+    )
+    return run
+
+
+def bind_plugins(registry: Registry, settings: Settings, figures: Sequence[PluginRef] = ()) -> Plugins:
+    """Return the norm, model and regularizers of a trial's settings, and the figures that observe it, ready to use."""
+    return Plugins(
+        norm=bind(registry, "norms", settings.model.norm),
+        model=bind(registry, "models", settings.model.model),
+        regularizers=tuple((one.id, bind(registry, "regularizers", one.plugin)()) for one in settings.regularizers),
+        figures=tuple((one.name, bind(registry, "figures", one)()) for one in figures),
+    )
+
+
+def save_predictions(path: Path, finished: Finished) -> None:
+    """Write logits float32 (n, K) and labels int64 (n,) of val and test, from which every metric can be recomputed."""
+    arrays = {str(split): np.ascontiguousarray(logits) for split, logits in finished.logits.items()}
+    arrays.update({f"{split}_labels": np.ascontiguousarray(labels) for split, labels in finished.labels.items()})
+    write_atomically(path, save(arrays))
+
+
+def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str, object]) -> Outcome:
+    """Score the selected weights on every split, test among them once; a search's trials never see the test split."""
+    searching = claim.phase == "search"
+    finished = finish(run, test=not searching)
+    if not math.isfinite(finished.metrics["val"].loss):
+        raise DivergedError(
+            f"training diverged: the selected weights' validation loss is {finished.metrics['val'].loss}"
+        )
+    if not searching:
+        save_predictions(claim.folder.predictions, finished)
+        save_weights(claim.folder.weights, run)
+        for figure, arrays in inspect(run).items() if claim.index == 0 else ():
+            write_atomically(claim.folder.inspected(figure), save(arrays))
+    return Outcome(
+        state="done",
+        selected_epoch=finished.selected_epoch,
+        metrics=finished.metrics,
+        cost=finished.cost,
+        data_fingerprint=data_fingerprint,
+        test_reads=0 if searching else 1,
+        notes=finished.notes,
+        environment=environment,
+    )

@@ -1,0 +1,94 @@
+"""A worker process: reads jobs from its standard input, trains what is queued, and tells events on its standard output.
+
+Run as `python -m benchkit.sweep.worker`. The end of its input ends it at once, so that no worker outlives its sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TextIO
+
+from benchkit.codec import decode
+from benchkit.errors import BenchkitError
+from benchkit.sweep.events import Event, WorkerFailed, WorkerIdle, WorkerReady, dump
+from benchkit.sweep.job import Job
+
+
+class Channel:
+    """The worker's line to its sweep: everything else that is printed goes to the log instead."""
+
+    def __init__(self) -> None:
+        """Keep the real standard output for events and point the process's own at standard error."""
+        self._out: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+        os.dup2(2, 1)
+
+    def send(self, event: Event) -> None:
+        """Tell the sweep of an event."""
+        self._out.write(dump(event) + "\n")
+        self._out.flush()
+
+
+def listen(jobs: queue.Queue[str]) -> None:
+    """Put each line of standard input into the queue; end the process when the sweep is gone."""
+    for line in sys.stdin:
+        jobs.put(line)
+    os._exit(0)
+
+
+def main() -> None:
+    """Work through jobs until the sweep closes the line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel()
+    jobs: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=listen, args=(jobs,), daemon=True).start()
+    try:
+        from benchkit.sweep.probe import probe_all
+        from benchkit.sweep.training import train_queue
+        from benchkit.train.device import resolve_device
+
+        while True:
+            job = decode(Job, json.loads(jobs.get()))
+            device = resolve_device(job.device)
+            channel.send(WorkerReady(device=device))
+            if job.task == "probe":
+                for probed in probe_all(job, device):
+                    channel.send(probed)
+            else:
+                train_queue(job, device, channel.send)
+            channel.send(WorkerIdle())
+    except Exception as error:  # noqa: BLE001 - told to the sweep, which ends with it
+        traceback.print_exc()
+        told = str(error) if isinstance(error, BenchkitError) else f"{type(error).__name__}: {error}"
+        channel.send(WorkerFailed(message=told))
+        sys.exit(1)
+
+
+def command() -> list[str]:
+    """Return the command that starts a worker."""
+    return [sys.executable, "-m", "benchkit.sweep.worker"]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a worker: its threads, and an allocator that keeps freed memory.
+
+    The C library would otherwise give every step's activations back to the system and fault them in again.
+    """
+    kept = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824", "PYTHONUNBUFFERED": "1"}
+    fixed = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return {**kept, **os.environ, **fixed, "PYTHONPATH": _path()}
+
+
+def _path() -> str:
+    """Return the import path of this process, so that a worker finds what its sweep found."""
+    return os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
+
+
+if __name__ == "__main__":
+    main()
