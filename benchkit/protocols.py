@@ -151,7 +151,11 @@ class Dataset(Protocol):
 
 
 class Model(Protocol):
-    """A callable that returns a classifier: (N, C, H, W) float to logits (N, K)."""
+    """A callable that returns a classifier: (N, C, H, W) float to logits (N, K).
+
+    A parameter of the network may carry the attribute `rate_factor`, a float of at least 0: it is then trained with
+    the schedule's learning rate times this factor. The network may carry `notes`, sentences for the report.
+    """
 
     def __call__(
         self, num_classes: int, image_shape: tuple[int, int, int], norm: NormFactory, /, **options: Any

@@ -94,6 +94,27 @@ def test_the_process_and_the_run_do_not_disturb_each_others_random_numbers() -> 
     assert noisy == quiet
 
 
+def test_a_parameters_rate_factor_multiplies_its_learning_rate() -> None:
+    def rated(*arguments: Any) -> nn.Module:
+        model = plain_net(*arguments)
+        vars(model[0].weight)["rate_factor"] = 0.25
+        vars(model[1].weight)["rate_factor"] = 0.0
+        return model
+
+    def change(model: Any) -> dict[str, torch.Tensor]:
+        """Return what one step of plain gradient descent, over all images at once, adds to each parameter."""
+        run = make_run(make_settings(epochs=1, batch_size=80, optimizer={"momentum": 0.0}), model=model)
+        start = {name: parameter.detach().clone() for name, parameter in run.model.named_parameters()}
+        list(fit(run))
+        return {name: parameter.detach() - start[name] for name, parameter in run.model.named_parameters()}
+
+    plain, ours = change(plain_net), change(rated)
+    assert plain["0.weight"].abs().max() > 1e-4
+    torch.testing.assert_close(ours["0.weight"], 0.25 * plain["0.weight"], atol=1e-7, rtol=1e-3)
+    assert ours["1.weight"].count_nonzero() == 0 and plain["1.weight"].count_nonzero() > 0
+    torch.testing.assert_close(ours["1.bias"], plain["1.bias"])
+
+
 def test_repeats_differ() -> None:
     losses = {next(fit(make_run(repeat=repeat))).train_loss for repeat in range(3)}
     assert len(losses) == 3

@@ -191,6 +191,22 @@ def test_the_head_alone_is_trained() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_discriminative_rates_fall_by_the_decay_from_stage_to_stage() -> None:
+    model = timm_model(10, (3, 32, 32), BN, variant="resnet18", trained="discriminative", rate_decay=2.0)
+    factors = {name.split(".")[0]: parameter.rate_factor for name, parameter in model.named_parameters()}
+    assert factors == {
+        "conv1": 1 / 32,
+        "bn1": 1 / 32,
+        "layer1": 1 / 16,
+        "layer2": 1 / 8,
+        "layer3": 1 / 4,
+        "layer4": 1 / 2,
+        "fc": 1.0,
+    }
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert "learning rates from 0.031 (first of 6 stages)" in model.notes[-1]
+
+
 class Quiet(SimpleHTTPRequestHandler):
     """A server of one folder that says nothing."""
 

@@ -15,6 +15,7 @@ from benchkit.results import EpochRecord
 from benchkit.train.clock import forget_peak, now, peak_memory
 from benchkit.train.evaluate import logits_of, loss_and_accuracy
 from benchkit.train.observation import observe
+from benchkit.train.optimizers import set_rate
 from benchkit.train.run import Run
 
 
@@ -69,8 +70,7 @@ def train_step(run: Run, batch: Batch, step: int) -> torch.Tensor:
     gradient_norm = get_total_norm([p.grad for p in run.parameters if p.grad is not None])
     for clip in run.clips:
         clip(run.parameters)
-    for group in run.optimizer.param_groups:
-        group["lr"] = run.schedule(step)
+    set_rate(run.optimizer, run.schedule(step))
     run.precision.step(run.optimizer)
     for constrain in run.constraints:
         constrain()

@@ -21,7 +21,10 @@ OPTIMIZERS: Mapping[str, Maker] = {"sgd": torch.optim.SGD, "adam": torch.optim.A
 def optimizer(
     settings: OptimizerSettings, parameters: Iterable[nn.Parameter], extra: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
-    """Return the optimizer that `settings` name over all parameters in one group, with `extra` keyword arguments.
+    """Return the optimizer that `settings` name over `parameters`, with `extra` keyword arguments.
+
+    Parameters form one group for each `rate_factor` that they carry (1.0 without one), which the group keeps under
+    the same name: the group's learning rate is the schedule's times this factor.
 
     Weight decay is 0 unless `extra` says otherwise, for AdamW too, and then applies to all parameters, as in PyTorch.
     Raise `TrainingError` for an unknown name or an argument that the optimizer does not have.
@@ -35,11 +38,24 @@ def optimizer(
     owner = torch.optim.Optimizer
     spare(owner.add_param_group, owner.zero_grad, owner.state_dict, owner.load_state_dict)
     try:
-        return OPTIMIZERS[settings.name](list(parameters), **options)
+        return OPTIMIZERS[settings.name](_groups(parameters), **options)
     except (TypeError, ValueError) as error:
         raise TrainingError(
             f"the optimizer {settings.name!r} cannot be made: {error}", problems=[f"options: {options}"]
         ) from error
+
+
+def _groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(float(getattr(parameter, "rate_factor", 1.0)), []).append(parameter)
+    return [{"params": members, "rate_factor": factor} for factor, members in groups.items()]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set every group's learning rate to `rate` times the group's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]
 
 
 def step(optimizer: torch.optim.Optimizer) -> None:

@@ -87,6 +87,26 @@ def freeze_all_but(model: nn.Module, head: nn.Module) -> None:
     model.register_forward_pre_hook(partial(_keep_in_evaluation, body))
 
 
+def slow_early_stages(model: nn.Module, name: str, decay: float) -> tuple[str, ...]:
+    """Give each parameter the `rate_factor` decay ** -d, d stages before the classifier, and return notes.
+
+    The stages are those that timm groups the model's parameters into. Raise `PluginError` when it does not group them.
+    """
+    from timm.models import group_parameters
+
+    matcher = getattr(model, "group_matcher", None)
+    if not callable(matcher):
+        raise PluginError(f"trained = 'discriminative' is not defined for timm's {name!r}: timm names no stages for it")
+    stages = group_parameters(model, matcher(coarse=True))
+    parameters = dict(model.named_parameters())
+    last = max(stages)
+    for stage, members in stages.items():
+        for member in members:
+            vars(parameters[member])["rate_factor"] = decay ** (stage - last)
+    first = decay ** (min(stages) - last)
+    return (f"learning rates from {first:.2g} (first of {len(stages)} stages) to 1 (classifier) times the schedule's",)
+
+
 def _owns_tensors(layer: nn.Module) -> bool:
     return bool([*layer.parameters(recurse=False), *layer.buffers(recurse=False)])
 

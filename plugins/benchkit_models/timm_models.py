@@ -10,8 +10,17 @@ from typing import Any
 
 from torch import nn
 
-from benchkit import BenchkitError, DataError, NormFactory, PluginError, card
-from benchkit_models.adaptation import cifar_stem, classifier_of, freeze_all_but, is_default, swap_norms
+from benchkit import BenchkitError, DataError, NormFactory, PluginError, Range, card
+from benchkit_models.adaptation import (
+    cifar_stem,
+    classifier_of,
+    freeze_all_but,
+    is_default,
+    slow_early_stages,
+    swap_norms,
+)
+
+TRAINED = ("all", "head", "discriminative")
 
 
 @card(
@@ -19,7 +28,8 @@ from benchkit_models.adaptation import cifar_stem, classifier_of, freeze_all_but
     summary="Any image classifier of the timm library, by its name there: timm:resnet18.",
     reference="Wightman, PyTorch Image Models, 2019",
     url="https://github.com/huggingface/pytorch-image-models",
-    choices={"stem": ("imagenet", "cifar"), "trained": ("all", "head")},
+    ranges={"rate_decay": Range(low=1.0, high=10.0)},
+    choices={"stem": ("imagenet", "cifar"), "trained": TRAINED},
 )
 def timm_model(
     num_classes: int,
@@ -32,6 +42,7 @@ def timm_model(
     pretrained_url: str = "",
     stem: str = "imagenet",
     trained: str = "all",
+    rate_decay: float = 2.6,
     weights: str = "",
 ) -> nn.Module:
     """Return timm's model `variant` for C input channels and `num_classes` outputs.
@@ -47,7 +58,9 @@ def timm_model(
     stem: `cifar` makes a ResNet's first convolution 3x3 with stride 1 (pretrained 7x7 weights keep their centre) and
     takes out the max-pooling, for images of about 32 pixels.
 
-    trained: `head` trains the classifier alone; the rest is frozen, its norms in evaluation mode.
+    trained: `head` trains the classifier alone; the rest is frozen, its norms in evaluation mode. `discriminative`
+    trains everything, each stage at the learning rate of the next deeper one divided by `rate_decay` and the
+    classifier at the full one (Howard and Ruder, Universal Language Model Fine-tuning, ACL 2018, which uses 2.6).
     """
     import timm
 
@@ -66,6 +79,8 @@ def timm_model(
         notes += swap_norms(model, variant, norm)
     if trained == "head":
         freeze_all_but(model, classifier_of(model, variant))
+    elif trained == "discriminative":
+        notes += slow_early_stages(model, variant, rate_decay)
     sites = ("act1", "global_pool") if hasattr(model, "act1") and hasattr(model, "global_pool") else ()
     vars(model).update(notes=notes, dropout_sites=sites)
     return model
@@ -78,8 +93,8 @@ def _check(timm: Any, variant: str, stem: str, trained: str) -> None:
         problems.append(f"timm has no model {variant!r}" + (f"; near it: {', '.join(close)}" if close else ""))
     if stem not in ("imagenet", "cifar"):
         problems.append(f"stem = {stem!r}: expected 'imagenet' or 'cifar'")
-    if trained not in ("all", "head"):
-        problems.append(f"trained = {trained!r}: expected 'all' or 'head'")
+    if trained not in TRAINED:
+        problems.append(f"trained = {trained!r}: expected one of {', '.join(TRAINED)}")
     if problems:
         raise PluginError(f"the model 'timm:{variant}' cannot be built", problems=problems)
 

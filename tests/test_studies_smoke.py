@@ -1,0 +1,61 @@
+"""Every built-in study, in its smoke form, from the command to trials of every condition and to an HTML report."""
+
+from __future__ import annotations
+
+import json
+from html import unescape
+from pathlib import Path
+
+import pytest
+from tiny_study import InlinePool, environment
+
+import benchkit.sweep.orchestration
+from benchkit.cli import main
+from benchkit.ledger import read_results
+from benchkit.plan import make_plan
+from benchkit.registry import Registry
+from benchkit.study.lookup import find_study
+
+REGISTRY = Registry.installed()
+BUILT_IN = [entry.name for entry in REGISTRY.entries("studies") if entry.distribution == "benchkit"]
+
+NOT_IN_SMOKE = {"grad-cam"}
+"""Figures whose images, of named classes, the smoke form's data do not have."""
+
+
+def report_json(folder: Path, name: str) -> str:
+    return (folder / "reports" / f"{name}-smoke" / "results.json").read_text()
+
+
+def test_there_are_the_studies_of_the_five_source_reports() -> None:
+    sources = {
+        "norms-birds25 batch-size-birds25",
+        "norms-cifar10 batch-size-cifar10 baseline-cifar10",
+        "skip-coco5",
+        "regularization-mnist scratch-cifar10 transfer-cifar10 dropout-tiny-cifar10",
+        "ablation-cifar100 transfer-birds200 pretrain-cifar100",
+    }
+    assert {"quickstart", *" ".join(sources).split()} == set(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_study_goes_from_smoke_to_report(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key, value in environment().items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", InlinePool)
+
+    assert main(["sweep", name, "--smoke"]) == 0, capsys.readouterr()
+    assert main(["report", f"{name}-smoke", "--format", "html"]) == 0, capsys.readouterr()
+
+    study = find_study(name, REGISTRY, smoke=True)
+    planned = {condition.key for condition in make_plan(study).conditions}
+    trials = read_results(tmp_path / "benchkit-runs").trials
+    assert {trial.state for trial in trials} <= {"done", "pruned"}
+    assert planned <= {trial.condition.key for trial in trials if trial.state == "done"}
+    page = unescape((tmp_path / "reports" / f"{name}-smoke.html").read_text())
+    assert study.title in page and study.question in page
+    drawn = {figure["plugin"] for figure in json.loads(report_json(tmp_path, name))["figures"]}
+    assert {plugin for plugin, _ in study.report.figures} - drawn <= NOT_IN_SMOKE
