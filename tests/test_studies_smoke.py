@@ -7,12 +7,14 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+import timm
+from benchkit_regularizers.dropout import Dropout
 from tiny_study import InlinePool, environment
 
 import benchkit.sweep.orchestration
 from benchkit.cli import main
 from benchkit.ledger import read_results
-from benchkit.plan import make_plan
+from benchkit.plan import make_plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.study.lookup import find_study
 
@@ -59,3 +61,20 @@ def test_a_built_in_study_goes_from_smoke_to_report(
     assert study.title in page and study.question in page
     drawn = {figure["plugin"] for figure in json.loads(report_json(tmp_path, name))["figures"]}
     assert {plugin for plugin, _ in study.report.figures} - drawn <= NOT_IN_SMOKE
+
+
+def test_the_dropout_grid_drops_after_the_first_convolution_and_before_the_classifier_alone() -> None:
+    study = find_study("dropout-tiny-cifar10", REGISTRY)
+    conditions = {condition.label: condition for condition in make_plan(study).conditions}
+    settings = typed_settings(conditions["dropout 0.6/0.2"].settings, study.seed)
+    model = timm.create_model("resnet18", num_classes=10)
+    for one in settings.regularizers:
+        if one.plugin.name == "dropout":
+            Dropout(**{**one.plugin.options, "after": tuple(one.plugin.options["after"])}).prepare(model)
+    dropped = {
+        name: hook.rate
+        for name, module in model.named_modules()
+        for hook in module._forward_hooks.values()
+        if hasattr(hook, "rate")
+    }
+    assert dropped == {"conv1": 0.6, "global_pool": 0.2}
