@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import product
 
 from benchkit.errors import StudyError
-from benchkit.plan import Condition, make_plan
+from benchkit.plan import make_plan
 from benchkit.results import StudyResults
 
 
@@ -50,4 +50,3 @@ def _only(levels: dict[str, Sequence[str]] | dict[str, list[str]]) -> list[str]:
     return [part for path, labels in levels.items() for part in ("--only", f"{path}={','.join(labels)}")]
 
 
-__all__ = ["Condition", "commands_of"]
