@@ -48,5 +48,3 @@ def _choices(results: StudyResults) -> list[list[str]]:
 
 def _only(levels: dict[str, Sequence[str]] | dict[str, list[str]]) -> list[str]:
     return [part for path, labels in levels.items() for part in ("--only", f"{path}={','.join(labels)}")]
-
-

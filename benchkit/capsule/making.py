@@ -74,7 +74,9 @@ def make_capsule(studies: Sequence[StudyResults], shown: Shown) -> bytes:
 
 def member_stem(name: str) -> str:
     """Return a name as part of a member's path: ASCII letters, digits and hyphens, at most 80."""
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:80].strip("-") or "study"
+    return (
+        "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:80].strip("-") or "study"
+    )
 
 
 def shown_of(report: ReportContext, files: Mapping[str, bytes], study: int = 0) -> Shown:

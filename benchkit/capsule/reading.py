@@ -79,6 +79,8 @@ def _study(described: CapsuleStudy, content: bytes) -> Study:
     except (StudyError, UnicodeDecodeError, RecursionError) as error:
         problems = error.problems if isinstance(error, StudyError) else [str(error)]
         raise CapsuleError(f"the capsule's study {name} cannot be used", problems=problems[:20]) from error
+    if (size := _search_size(study)) > MOST_TRIALS:
+        raise CapsuleError(f"the capsule's study {name} searches {size:,} trials or points, at most {MOST_TRIALS:,}")
     for condition in described.conditions:
         if not _KEY.fullmatch(condition.key):
             raise CapsuleError(f"the capsule names a condition {condition.key[:40]!r}, expected 12 hex digits")
@@ -89,6 +91,17 @@ def _study(described: CapsuleStudy, content: bytes) -> Study:
                 f"the capsule's condition {condition.label[:60]!r} cannot be used", problems=error.problems[:20]
             ) from error
     return replace(study, smoke=described.smoke, overrides=described.overrides)
+
+
+def _search_size(study: Study) -> float:
+    """Return how many trials a search asks for, or of how many points a grid consists, whichever is more."""
+    if study.search is None:
+        return 0
+    points = 1.0
+    for one in study.search.space if study.search.sampler == "grid" else ():
+        span = (one.high or 0.0) - (one.low or 0.0)
+        points *= len(one.choices) or span / (one.step or 1) + 1
+    return max(points, study.search.trials)
 
 
 def _trials(described: CapsuleStudy, content: bytes) -> tuple[CapsuleTrial, ...]:
@@ -166,7 +179,12 @@ def _history(trial: CapsuleTrial) -> Iterator[EpochRecord]:
     if set(SERIES) <= trial.history.keys():
         for epoch in range(trial.epochs):
             values = {name: trial.history[name][epoch] for name in SERIES}
-            yield EpochRecord(epoch=epoch + 1, images_per_second=0.0, peak_memory=0.0, **values)
+            yield EpochRecord(
+                epoch=epoch + 1,
+                images_per_second=0.0,
+                peak_memory=0.0,
+                **values,  # type: ignore[arg-type]
+            )
 
 
 def _write_answers(trial: CapsuleTrial, folder: Path, label: int, labels: int) -> None:
@@ -181,7 +199,9 @@ def _write_answers(trial: CapsuleTrial, folder: Path, label: int, labels: int) -
     except (binascii.Error, ValueError) as error:
         raise CapsuleError(f"the capsule's list of right answers cannot be read: {error}") from error
     if not 0 <= len(bits) - trial.images < 8 or labels > MOST_IMAGE_SETS:
-        raise CapsuleError(f"the capsule has {len(bits)} right answers for {trial.images} images, {labels} sets of them")
+        raise CapsuleError(
+            f"the capsule has {len(bits)} right answers for {trial.images} images, {labels} sets of them"
+        )
     right = bits[: trial.images].astype(bool)
     logits = np.zeros((trial.images, labels + 1), dtype=np.uint8)
     logits[np.arange(trial.images), np.where(right, label, labels)] = 1

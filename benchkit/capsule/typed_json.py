@@ -46,7 +46,7 @@ def typed(cls: type[T], value: Any, where: str) -> T:
     """
     if not isinstance(value, Mapping):
         raise _wrong(where, value, "a table")
-    hints = _hints(cls)
+    hints = _hints(cast(Any, cls))
     given = {}
     for field in dataclasses.fields(cast(Any, cls)):
         if field.name in value:

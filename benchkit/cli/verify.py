@@ -23,7 +23,9 @@ STYLES = {"holds": "green", "differs": "yellow", "fails": "bold red", "unchecked
 
 def verify(
     report: Annotated[Path, typer.Argument(metavar="REPORT", help="The .html or .pdf file of a report.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Fail where this machine differs from the report's.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail where this machine differs from the report's.")
+    ] = False,
     retrain: Annotated[int, typer.Option(metavar="N", min=0, help="Train N trials of the report again.")] = 0,
     seed: Annotated[int, typer.Option(help="Chooses the trials of --retrain.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, for --retrain.")] = "auto",
@@ -44,7 +46,7 @@ def verify(
     The digests must fit, and tables and sentences must be those that the capsule's trials give when they are summarised
     anew. Other versions, plugins and data on this machine are told; they fail with --strict alone. --retrain takes
     the conditions in turn, those that trained fastest first, and holds what comes of it against what the report says:
-    identical, or inside the 95 % prediction interval of the condition's repeats (one in twenty falls outside by chance).
+    identical, or inside the 95 % prediction interval of the condition's repeats (one in twenty is outside by chance).
 
     No code comes from a report: plugins are those installed here, and the files given with --plugin.
 
@@ -87,9 +89,7 @@ def _folder(given: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _retrained(
-    capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int
-) -> Iterator[Check]:
+def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[Check]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
     from benchkit.analysis.wording import duration
     from benchkit.capsule.reading import results_of
@@ -102,7 +102,9 @@ def _retrained(
     if not choices:
         raise StudyError("the report has no done trial that could be trained again")
     took = duration(seconds_of(choices))
-    print_note(f"training {len(choices)} trials again, cheapest conditions first, seed {seed}; they took {took} in all:")
+    print_note(
+        f"training {len(choices)} trials again, cheapest conditions first, seed {seed}; they took {took} in all:"
+    )
     for one in choices:
         print_note(f"  {one.name}")
     for path in paths_of(capsule, choices):
@@ -126,5 +128,3 @@ def _tell(report: Path, capsule: Capsule, found: Verification, *, strict: bool, 
     rows = [(one.name, cell(WORDS[one.state], STYLES[one.state]), cell(clean(one.words))) for one in found.checks]
     print_table(("check", "result", "what"), rows)
     print_text(f"{report}: {'does NOT hold' if failed else 'all that was checked holds'} ({names})", "bold")
-
-

@@ -25,7 +25,7 @@ def capsule_block(capsule: bytes) -> DownloadBlock:
     return DownloadBlock(
         title="Capsule",
         text="What this report rests on, in one archive, the same in HTML and PDF: the resolved study, the commands, "
-        "versions, devices, plugins, seeds, every trial's results, and digests. `benchkit verify` with this file checks "
+        "versions, devices, plugins, seeds, every trial's results, and digests. `benchkit verify` on this file checks "
         "the report against it; with --retrain N it trains N of the trials again.",
         file=CAPSULE,
         media_type="application/zip",

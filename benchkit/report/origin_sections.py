@@ -16,7 +16,6 @@ from benchkit.report.toml_text import to_toml
 from benchkit.report.trial_tables import coverage_table, trials_table, troubles_table
 from benchkit.results import StudyResults
 
-
 UNSHOWN = ("plugins", "sources", "distributions")
 """Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
 

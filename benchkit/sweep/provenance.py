@@ -76,7 +76,7 @@ def sources_of(settings: Settings, registry: Registry) -> dict[str, dict[str, st
 @functools.cache
 def all_versions() -> dict[str, str]:
     """Return the version of every installed distribution, by its name in one spelling."""
-    found = {}
+    found: dict[str, str] = {}
     for one in importlib.metadata.distributions():
         name = one.metadata["Name"]
         if name:

@@ -56,4 +56,6 @@ class Verification:
 
 def judged(name: str, good: str, bad: str, problems: Sequence[str]) -> Check:
     """Return a check that holds, told as `good`, or fails, told as `bad`, when there are problems."""
-    return Check(name=name, state="fails" if problems else "holds", told=bad if problems else good, problems=tuple(problems))
+    return Check(
+        name=name, state="fails" if problems else "holds", told=bad if problems else good, problems=tuple(problems)
+    )

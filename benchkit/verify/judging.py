@@ -7,7 +7,7 @@ from typing import Any
 
 from benchkit.analysis.estimates import prediction_interval
 from benchkit.analysis.readings import estimate_metric, value_of, values_by_repeat
-from benchkit.analysis.wording import bare, metric_bounds, metric_unit, metric_words
+from benchkit.analysis.wording import bare, count, metric_bounds, metric_unit, metric_words
 from benchkit.capsule.contents import CapsuleTrial
 from benchkit.capsule.making import sha256
 from benchkit.capsule.typed_json import to_text
@@ -103,7 +103,7 @@ def _against_repeats(name: str, values: str, choice: Choice, again: Trial, resul
     found = estimate_metric(metric, repeats) if repeats else None
     interval = prediction_interval(found, bounds=metric_bounds(metric)) if found else None
     if interval is None or now is None:
-        told = f"{values}; with {len(repeats)} repeats of its condition only identity could be judged"
+        told = f"{values}; with {count(len(repeats), 'repeat')} of its condition only identity could be judged"
         return Check(name=name, state="unchecked", told=told)
     low, high = interval
     inside = low <= now <= high

@@ -55,7 +55,9 @@ def _versions(environments: list[Mapping[str, Any]]) -> Check:
     if lines:
         told = f"other versions trained this report than are installed here{more}"
         return Check(name="versions", state="differs", told=told, problems=tuple(lines))
-    return Check(name="versions", state="holds", told=f"Python and what shapes results are as when it was trained{more}")
+    return Check(
+        name="versions", state="holds", told=f"Python and what shapes results are as when it was trained{more}"
+    )
 
 
 def plugin_differences(environment: Mapping[str, Any], registry: Registry) -> list[str]:
@@ -87,7 +89,9 @@ def _plugins(environments: list[Mapping[str, Any]], registry: Registry) -> Check
         return Check(name="plugins", state="unchecked", told="no trial recorded its plugins' sources")
     lines = dict.fromkeys(line for one in environments for line in plugin_differences(one, registry))
     if lines:
-        return Check(name="plugins", state="differs", told="plugins are not those that trained it", problems=tuple(lines))
+        return Check(
+            name="plugins", state="differs", told="plugins are not those that trained it", problems=tuple(lines)
+        )
     return Check(name="plugins", state="holds", told="the sources of all plugins are those that trained it")
 
 

@@ -1,6 +1,6 @@
-"""The child process that takes a PDF apart: `python -m benchkit.verify.pdf_reader FILE FOLDER MIB` prints one JSON line.
+"""The child process that takes a PDF apart: run as `python -m benchkit.verify.pdf_reader FILE FOLDER MIB`.
 
-Text and attachments go to files in FOLDER under names of our own; nothing in the PDF chooses a path.
+It prints one JSON line. Text and attachments go to files in FOLDER under names of our own; nothing in the PDF chooses a path.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def take_apart(path: Path, folder: Path) -> dict[str, Any]:
         (folder / files[attached.name]).write_bytes(content)
     text = "".join(squeezed(page.extract_text()) for page in reader.pages)
     (folder / "text").write_text(text, encoding="utf-8", errors="replace")
-    return {"producer": str((reader.metadata or {}).get("/Producer", "")), "text": "text", "files": files}
+    return {"producer": str(reader.metadata.producer or "") if reader.metadata else "", "text": "text", "files": files}
 
 
 def main(path: str, folder: str, memory_mib: str) -> int:

@@ -28,7 +28,7 @@ TOLERANCE = 1e-9
 
 
 class NoFigures(Gallery):
-    """A gallery that draws nothing: no figure plugin is loaded for a report that is only checked."""
+    """A gallery that draws nothing and knows no plugin: none is imported for a report that is only checked."""
 
     def block(self, plugin: str, options: Mapping[str, Any] | None = None) -> AbsentBlock:
         """Return that the figure is absent."""
@@ -44,14 +44,12 @@ class Anew:
     context: ReportContext
 
 
-def recomputed_checks(
-    report: ReportFile, capsule: Capsule, studies: Sequence[StudyResults], registry: Registry
-) -> Iterator[Check]:
+def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[StudyResults]) -> Iterator[Check]:
     """Yield, for each study, whether tables and sentences are those that its trials give."""
     for place, results in enumerate(studies):
         name = f" of {results.study.name}" if len(studies) > 1 else ""
         try:
-            gallery = NoFigures(results=results, registry=registry, for_print=False)
+            gallery = NoFigures(results=results, registry=Registry(()), for_print=False)
             anew = Anew(place, name, compose(results, summarize(results), gallery))
         except Exception as error:  # noqa: BLE001 - numbers of strangers; that no summary comes of them is the result
             told = f"the capsule's trials cannot be summarised: {type(error).__name__}: {error}"
@@ -130,7 +128,9 @@ def same_csv(found: str, wanted: str) -> bool:
         return True
     rows, others = (list(csv.reader(io.StringIO(text, newline=""))) for text in (found, wanted))
     return [len(row) for row in rows] == [len(row) for row in others] and all(
-        _same(one, other) for row, there in zip(rows, others, strict=True) for one, other in zip(row, there, strict=True)
+        _same(one, other)
+        for row, there in zip(rows, others, strict=True)
+        for one, other in zip(row, there, strict=True)
     )
 
 

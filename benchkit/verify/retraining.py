@@ -86,9 +86,7 @@ def _local_plugins(capsule: Capsule, choice: Choice) -> list[tuple[str, str, str
     return [(str(one.get("kind")), str(one.get("name")), str(one["file"])) for one in tables if one.get("file")]
 
 
-def _retrain_study(
-    study: Study, choices: Sequence[Choice], registry: Registry, scratch: Scratch
-) -> tuple[Trial, ...]:
+def _retrain_study(study: Study, choices: Sequence[Choice], registry: Registry, scratch: Scratch) -> tuple[Trial, ...]:
     study = bare(study)
     conditions = tuple({one.condition.key: one.condition for one in choices}.values())
     plan = Plan(study=study, conditions=conditions)

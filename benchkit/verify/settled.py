@@ -31,7 +31,9 @@ def settled_checks(capsule: Capsule) -> Iterator[Check]:
     wrong, trials = [], 0
     for study, listed in zip(capsule.studies, capsule.trials, strict=True):
         trials += len(listed)
-        wrong += [f"trial {trial.number} ({trial.phase} {trial.index})" for trial in listed if not _seeded(trial, study.seed)]
+        wrong += [
+            f"trial {trial.number} ({trial.phase} {trial.index})" for trial in listed if not _seeded(trial, study.seed)
+        ]
     yield judged("seeds", f"the seeds of {trials} trials follow from the study's", "trials have other seeds", wrong)
 
 

@@ -33,7 +33,7 @@ def _checks(
     report: ReportFile, capsule: Capsule, studies: list[StudyResults], registry: Registry, data_root: Path
 ) -> Iterator[Check]:
     yield from digest_checks(report, capsule)
-    yield from recomputed_checks(report, capsule, studies, registry)
+    yield from recomputed_checks(report, capsule, studies)
     yield from settled_checks(capsule)
     yield from machine_checks(capsule, registry, data_root)
     made = capsule.head.generator
