@@ -1,6 +1,7 @@
 """The child process that takes a PDF apart: run as `python -m benchkit.verify.pdf_reader FILE FOLDER MIB`.
 
-It prints one JSON line. Text and attachments go to files in FOLDER under names of our own; nothing in the PDF chooses a path.
+It prints one JSON line. Text and attachments go to files in FOLDER under names of our own; nothing in the PDF chooses
+a path.
 """
 
 from __future__ import annotations
