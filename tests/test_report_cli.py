@@ -39,7 +39,7 @@ def test_it_writes_html_alone(
     printed = capsys.readouterr().out.split()
     assert printed == [str(out / "synthetic-norms.html"), str(out / "synthetic-norms")]
     names = sorted(path.name for path in (out / "synthetic-norms").iterdir())
-    assert names == ["figures", "results.json", "settings.toml", "study.toml", "tables"]
+    assert names == ["capsule.zip", "figures", "results.json", "settings.toml", "study.toml", "tables"]
 
 
 def test_a_study_is_named_as_file_or_by_name(asked: list[tuple[Path, str | None, str | None]], tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make(complete(folder / "trials", HOSTILE, repeats=2, epochs=4), folder)
 
 
+CAPSULE = "data:application/zip;base64,"
+"""How the address of the one file inside the page starts, which a reader may save."""
+
+
 class Text(HTMLParser):
     """The text that a reader of the page sees, and the names of its elements and attributes."""
 
@@ -122,7 +126,8 @@ def test_the_page_needs_no_network(hostile: Made) -> None:
     sources = [value for name, value in page.attributes if name in ("src", "srcset", "poster", "data", "action")]
     assert sources == []
     addresses = [value for name, value in page.attributes if name == "href" and not value.startswith("#")]
-    assert all(address.startswith(("https://", "http://")) for address in addresses)  # references to be clicked only
+    assert all(address.startswith(("https://", "http://", CAPSULE)) for address in addresses)  # to be clicked only
+    assert sum(address.startswith(CAPSULE) for address in addresses) == 1
     style = "".join(re.findall(r"<style>(.*?)</style>", hostile.html, re.DOTALL))
     assert re.findall(r"url\((?!\"data:)", style) == []
     assert "@import" not in style

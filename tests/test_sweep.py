@@ -271,7 +271,10 @@ def test_a_trial_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.Mo
     (trial,) = read_results(tmp_path).trials
     assert trial.outcome is not None
     environment = trial.outcome.environment
-    assert set(environment) == {"python", "system", "processor", "device", "versions", "plugins"}
+    told = {"python", "system", "release", "processor", "device", "versions", "distributions", "git"}
+    assert set(environment) == {*told, "plugins", "sources"}
+    assert environment["sources"]["regularizers.hurt"]["file"] == "hurtful.py"
+    assert environment["distributions"]["numpy"] == environment["versions"]["numpy"]
     assert environment["plugins"]["model.norm"].startswith("torch-bn (benchkit ")
     assert environment["plugins"]["regularizers.hurt"].startswith("hurt (hurtful.py, source ")
 

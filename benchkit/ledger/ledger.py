@@ -110,6 +110,12 @@ class Ledger:
                     added += 1
         return added
 
+    def enqueue_again(self, study: Study, condition: Condition, index: int, params: Mapping[str, Any]) -> None:
+        """Queue one trial alone, in a search with the settings that were chosen for it elsewhere (`params`)."""
+        given = stored_params(study.search, params) if study.search and condition.kind == "search" else {}
+        attrs = {"index": index, "attempt": 0, **({"given": given} if given else {})}
+        self.open(study, condition).enqueue_trial(given, user_attrs=attrs)
+
     def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
         """Return the folder of an Optuna trial of a condition."""
         slug = re.sub(r"[^A-Za-z0-9.=-]+", "-", condition.label).strip("-.")[:60]

@@ -103,6 +103,20 @@ class CodeBlock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadBlock:
+    """A file that is inside the report: a link to it on screen, an attachment of the PDF."""
+
+    kind: Literal["download"] = field(metadata={"help": "which partial draws the block"}, default="download")
+    title: str = field(metadata={"help": "what it is"})
+    text: str = field(metadata={"help": "what it holds and is good for"})
+    file: str = field(metadata={"help": "the file's name"})
+    media_type: str = field(metadata={"help": "its media type, for example application/zip"})
+    content: str = field(metadata={"help": "its bytes in base64"})
+    size: str = field(metadata={"help": "its size in words"})
+    digest: str = field(metadata={"help": "the sha256 of its bytes in hex"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FactsBlock:
     """A list of names and values."""
 
@@ -146,6 +160,7 @@ Block = (
     | FigureBlock
     | AbsentBlock
     | CodeBlock
+    | DownloadBlock
     | FactsBlock
     | TermsBlock
 )

@@ -16,6 +16,9 @@ from benchkit.report.toml_text import to_toml
 from benchkit.report.trial_tables import coverage_table, trials_table, troubles_table
 from benchkit.results import StudyResults
 
+UNSHOWN = ("plugins", "sources", "distributions")
+"""Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
+
 
 def coverage_section(material: Material) -> Section:
     """Return what was planned and what came of it, failures with their reason, and how often test was read."""
@@ -100,7 +103,7 @@ def _seeds(results: StudyResults) -> tuple[Fact, ...]:
 def _environment(results: StudyResults) -> tuple[Fact, ...]:
     """Return every property of the machines on which finished trials ran, all values where they differ."""
     return _collected(
-        {name: value for name, value in trial.outcome.environment.items() if name != "plugins"}
+        {name: value for name, value in trial.outcome.environment.items() if name not in UNSHOWN}
         for trial in results.trials
         if trial.outcome
     )

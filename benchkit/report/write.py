@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchkit.analysis.summary import Summary, summarize
+from benchkit.capsule import make_capsule, shown_of
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
+from benchkit.report.capsule_block import CAPSULE, with_capsule
 from benchkit.report.compose import compose
 from benchkit.report.context import ReportContext
 from benchkit.report.export import to_json
@@ -18,6 +20,7 @@ from benchkit.report.figures import Gallery
 from benchkit.report.html import font_files, render_html, render_print
 from benchkit.report.origin_sections import resolved
 from benchkit.report.pdf import Attached, Limits, render_pdf
+from benchkit.report.privacy import private_results
 from benchkit.report.tables import to_latex, to_markdown
 from benchkit.results import StudyResults
 
@@ -39,12 +42,15 @@ def write_report(
 
     Each file appears whole or not at all. Without the PDF's system libraries the rest is written and `error` says so.
     """
+    results = private_results(results)
     summary = summarize(results)
     gallery = Gallery(results=results, registry=registry or Registry.installed(), for_print=pdf)
     report = compose(results, summary, gallery)
     stem = file_stem(results.study.name)
     out.mkdir(parents=True, exist_ok=True)
     companions = companion_files(report, summary, results)
+    companions[CAPSULE] = make_capsule([results], shown_of(report, companions))
+    report = with_capsule(report, companions[CAPSULE])
     paths: list[Path] = []
     if html:
         paths.append(_put(out / f"{stem}.html", render_html(report).encode()))
@@ -64,7 +70,8 @@ def write_report(
 
 def print_pdf(report: ReportContext, gallery: Gallery, companions: dict[str, bytes]) -> bytes:
     """Return the report as PDF with the results, the tables' and figures' data and the study attached."""
-    described = {".json": "all numbers of the report", ".csv": "data of a table or figure", ".toml": "the study"}
+    described = {".json": "all numbers of the report", ".csv": "data of a table or figure", ".toml": "the study",
+                 ".zip": "what `benchkit verify` checks the report against"}  # fmt: skip
     attachments = [
         Attached(name=name.replace("/", "-"), description=described[Path(name).suffix], content=content)
         for name, content in companions.items()

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchkit.plan.checks import uses_of_settings
 from benchkit.registry import Registry
+from benchkit.registry.entries import normalized
 from benchkit.registry.sources import source_hash
 from benchkit.study.settings import Settings
 from benchkit.testing.record import recall
@@ -20,13 +21,20 @@ DISTRIBUTIONS = ("benchkit", "torch", "torchvision", "timm", "numpy", "optuna", 
 
 
 def environment_of(device: str, distributions: Iterable[str] = ()) -> dict[str, Any]:
-    """Return versions of Python and of the distributions that shape results, and the names of processor and device."""
+    """Return versions of Python and of all distributions, and the names of processor, device, driver and git commit.
+
+    `versions` holds the distributions that shape results, `distributions` every one that is installed.
+    """
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "device": device_name(device),
         "versions": versions(tuple(sorted({*DISTRIBUTIONS, *distributions}))),
+        "release": platform.release(),
+        **({"driver": driver()} if device.startswith("cuda") else {}),
+        "git": git_state(),
+        "distributions": all_versions(),
     }
 
 
@@ -44,6 +52,48 @@ def plugins_of(settings: Settings, registry: Registry) -> dict[str, str]:
         origin = entry.origin.replace(str(entry.file), entry.file.name) if entry.file else entry.origin
         found[use.where] = f"{use.ref.name} ({origin}, source {source_hash(entry)}, {kit})"
     return found
+
+
+def sources_of(settings: Settings, registry: Registry) -> dict[str, dict[str, str]]:
+    """Return kind, name, distribution, version and source hash of every plugin of a trial, by the setting naming it.
+
+    `file` is the name of the local file that a plugin comes from, empty for an installed one.
+    """
+    found = {}
+    for use in uses_of_settings(settings):
+        entry, _ = registry.resolve(use.kind, use.ref.name)
+        found[use.where] = {
+            "kind": use.kind,
+            "name": use.ref.name,
+            "distribution": entry.distribution,
+            "version": entry.version,
+            "source": source_hash(entry),
+            "file": entry.file.name if entry.file else "",
+        }
+    return found
+
+
+@functools.cache
+def all_versions() -> dict[str, str]:
+    """Return the version of every installed distribution, by its name in one spelling."""
+    found: dict[str, str] = {}
+    for one in importlib.metadata.distributions():
+        name = one.metadata["Name"]
+        if name:
+            found.setdefault(normalized(name), one.version)
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def driver() -> str:
+    """Return the version of NVIDIA's kernel driver and of the CUDA that PyTorch was built for."""
+    import torch
+
+    try:
+        kernel = Path("/sys/module/nvidia/version").read_text(encoding="utf-8").strip()
+    except OSError:
+        kernel = "unknown"
+    return f"NVIDIA driver {kernel}, CUDA {torch.version.cuda}"
 
 
 @functools.cache

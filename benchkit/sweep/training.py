@@ -28,7 +28,7 @@ from benchkit.study.tree import changed
 from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialStarted, TrialTaken
 from benchkit.sweep.job import Job
 from benchkit.sweep.output import captured
-from benchkit.sweep.provenance import environment_of, plugins_of
+from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from benchkit.train.finish import Finished, finish
 from benchkit.train.fit import fit
@@ -157,7 +157,11 @@ def train_trial(bench: Bench, claim: Claim) -> Outcome:
     torch.set_num_threads(settings.train.threads)
     splits = bench.splits(settings.data.dataset)
     run = _start(bench, claim, settings, splits)
-    environment = {**environment_of(bench.device), "plugins": plugins_of(settings, bench.registry)}
+    plugins = {
+        "plugins": plugins_of(settings, bench.registry),
+        "sources": sources_of(settings, bench.registry),
+    }
+    environment = {**environment_of(bench.device), **plugins}
     last_saved, cost = time.perf_counter(), 0.0
     for record in fit(run):
         claim.folder.append_epoch(record)

@@ -1,0 +1,80 @@
+"""The archive around a capsule's members: the same bytes for the same members, and strict limits when it is read."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+
+from benchkit.errors import ReportError
+
+MOST_BYTES = 256 * 2**20
+"""An archive, and all its members unpacked, may have this many bytes."""
+
+MOST_MEMBERS = 400
+"""An archive may have this many members: four a study and two of its own."""
+
+_NAME = re.compile(r"(?:[A-Za-z0-9-][A-Za-z0-9.-]{0,99}/)?[A-Za-z0-9-][A-Za-z0-9.-]{0,99}")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class CapsuleError(ReportError):
+    """A file holds no capsule, or a damaged one, or one that goes over the limits."""
+
+
+def pack(members: Mapping[str, bytes]) -> bytes:
+    """Return a zip archive of the members in their order; it holds no dates, so equal members give equal bytes."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            assert _NAME.fullmatch(name), f"{name} cannot name a capsule's member"
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3  # Unix everywhere: the system's own number would change the bytes
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, content)
+    return out.getvalue()
+
+
+def unpack(content: bytes) -> dict[str, bytes]:
+    """Return the members of an archive by name; nothing is written to disk.
+
+    Raises `CapsuleError` for what is no whole zip archive, for more or larger members than the limits allow (told by
+    what comes out, whatever the archive claims), and for names that are not plain.
+    """
+    if len(content) > MOST_BYTES:
+        raise CapsuleError(f"the capsule has {len(content):,} bytes, at most {MOST_BYTES:,} are read")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            infos = archive.infolist()
+            _check_listing(infos)
+            found: dict[str, bytes] = {}
+            left = MOST_BYTES
+            for info in infos:
+                found[info.filename] = _member(archive, info, left)
+                left -= len(found[info.filename])
+            return found
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise CapsuleError(f"the capsule is damaged: {error}", hint="ask for the report again") from error
+
+
+def _check_listing(infos: list[zipfile.ZipInfo]) -> None:
+    names = [info.filename for info in infos]
+    problems = []
+    if len(names) > MOST_MEMBERS:
+        problems.append(f"{len(names):,} members, at most {MOST_MEMBERS} are read")
+    if len(set(names)) < len(names):
+        problems.append("a member stands twice")
+    problems += [f"a member is named {name[:100]!r}" for name in names[:MOST_MEMBERS] if not _NAME.fullmatch(name)]
+    if problems:
+        raise CapsuleError("the capsule is not one that benchkit writes", problems=problems)
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
+    with archive.open(info) as file:
+        content = file.read(left + 1)
+    if len(content) > left:
+        raise CapsuleError(f"the capsule unpacks to more than {MOST_BYTES:,} bytes", hint="such a file is not read")
+    return content

@@ -1,0 +1,116 @@
+"""What a capsule holds, as frozen values: studies, their trials, and digests of what the report shows and attaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from benchkit.plan import Condition
+from benchkit.results import Cost, SplitMetrics, State
+
+FORMAT = "benchkit-capsule"
+SCHEMA = 1
+"""The version of the capsule's layout; it grows when a key changes its meaning or goes."""
+
+SERIES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "gradient_norm", "seconds")
+"""What a capsule keeps of each epoch; every summary needs no more."""
+
+PURPOSES = ("init", "order", "augment", "dropout")
+"""What a trial draws random numbers for; each has a seed of its own (`benchkit.study.seeds`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapsuleTrial:
+    """One trial: what it was, with which seeds, where it ran (`environment`, a place in its study's list), what came.
+
+    `history` has one list for each of `SERIES`. `right` is which test images the model got right, as bits (base64,
+    first image highest), of `images` images whose labels have the sha256 `labels`; empty without stored predictions.
+    `predictions` is the sha256 of the file with all logits.
+    """
+
+    condition: str
+    phase: Literal["grid", "search", "confirm"]
+    index: int
+    attempt: int
+    number: int
+    state: State
+    reason: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    environment: int | None = None
+    scored: bool = False
+    selected_epoch: int = 0
+    metrics: Mapping[str, SplitMetrics] = field(default_factory=dict)
+    cost: Cost | None = None
+    epochs: int = 0
+    seconds: float = 0.0
+    history: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    test_reads: int = 0
+    notes: tuple[str, ...] = ()
+    started: float = 0.0
+    finished: float = 0.0
+    right: str = ""
+    images: int = 0
+    labels: str = ""
+    predictions: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapsuleStudy:
+    """One study: where its members are in the archive (`folder`), how it was and is trained, on what, and where.
+
+    `given` is the command as the user gave it, without folders; `commands` are those that train and report the same
+    from the study file of the capsule. `environments` are the distinct ones of its trials.
+    """
+
+    name: str
+    title: str
+    folder: str
+    smoke: bool
+    seed: int
+    overrides: tuple[str, ...]
+    given: str
+    commands: tuple[str, ...]
+    metric: str
+    data: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    left_out: tuple[str, ...]
+    environments: tuple[Mapping[str, Any], ...]
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownTable:
+    """A table as the report shows it: its anchor on the page, whose it is, and sha256 of its cells and of its CSV.
+
+    `study` is the place of its study in the capsule, `name` its name in a report of that study alone.
+    """
+
+    anchor: str
+    study: int
+    name: str
+    number: int
+    cells: str
+    csv: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the report shows: its tables, and the sha256 of every file that it attaches, by the file's path."""
+
+    tables: tuple[ShownTable, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The capsule's own page, `capsule.json`; `members` has the sha256 of every other member of the archive."""
+
+    format: str
+    schema: int
+    generator: str
+    studies: tuple[CapsuleStudy, ...]
+    shown: Shown
+    members: Mapping[str, str]

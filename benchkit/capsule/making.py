@@ -1,0 +1,203 @@
+"""From results and what a report shows of them to the capsule's bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchkit import __version__
+from benchkit.capsule.archive import pack
+from benchkit.capsule.commands import commands_of
+from benchkit.capsule.contents import (
+    FORMAT,
+    PURPOSES,
+    SCHEMA,
+    SERIES,
+    CapsuleStudy,
+    CapsuleTrial,
+    Head,
+    Shown,
+    ShownTable,
+)
+from benchkit.capsule.study_text import study_text
+from benchkit.capsule.typed_json import to_text
+from benchkit.codec import encode
+from benchkit.report.context import ReportContext
+from benchkit.report.tables import Table
+from benchkit.results import StudyResults, Trial
+from benchkit.study.seeds import derive_seed
+
+README = """\
+This capsule belongs to a report by benchkit. It holds what the report rests on.
+
+capsule.json      the format, versions, devices, plugins, data, seeds, conditions, and sha256 digests
+N-NAME/study.toml     the study as it was trained: overrides applied
+N-NAME/source.toml    the study file as it was written
+N-NAME/trials.json    every trial: parameters, seeds, metrics on every split, epochs, seconds
+
+Check a report against its capsule:   benchkit verify REPORT.html     (or REPORT.pdf)
+Train some of its trials again:       benchkit verify REPORT.html --retrain 3
+Train all of it again:                the commands in capsule.json, in the folder of study.toml
+"""
+
+
+def make_capsule(studies: Sequence[StudyResults], shown: Shown) -> bytes:
+    """Return the capsule of a report of these studies, a zip archive; equal results give equal bytes.
+
+    `shown` says what the report shows of them (`shown_of`); results must be private already
+    (`benchkit.report.privacy`).
+    """
+    members: dict[str, bytes] = {"README.txt": README.encode()}
+    described = []
+    for place, results in enumerate(studies, 1):
+        folder = f"{place}-{member_stem(results.study.name)}"
+        trials, environments = _trials(results)
+        described.append(_described(results, folder, environments))
+        members[f"{folder}/study.toml"] = study_text(results.study).encode()
+        members[f"{folder}/source.toml"] = results.study.source.encode()
+        lines = ",\n".join(to_text(trial) for trial in trials)
+        members[f"{folder}/trials.json"] = f"[\n{lines}\n]\n".encode()
+    head = Head(
+        format=FORMAT,
+        schema=SCHEMA,
+        generator=f"benchkit {__version__}",
+        studies=tuple(described),
+        shown=shown,
+        members={name: sha256(content) for name, content in members.items()},
+    )
+    return pack({"capsule.json": (to_text(head, indent=1) + "\n").encode(), **members})
+
+
+def member_stem(name: str) -> str:
+    """Return a name as part of a member's path: ASCII letters, digits and hyphens, at most 80."""
+    return (
+        "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:80].strip("-") or "study"
+    )
+
+
+def shown_of(report: ReportContext, files: Mapping[str, bytes], study: int = 0) -> Shown:
+    """Return what a report of one study shows: its tables and the files that it attaches."""
+    tables = tuple(
+        ShownTable(
+            anchor=f"table-{block.name}",
+            study=study,
+            name=block.name,
+            number=block.number,
+            cells=cells_digest(cell_texts(block.table)),
+            csv=sha256(block.csv.encode()),
+        )
+        for block in report.tables
+    )
+    return Shown(tables=tables, files={name: sha256(content) for name, content in files.items()})
+
+
+def cell_texts(table: Table) -> list[list[str]]:
+    """Return the text of every cell as a page shows it: text, mark and detail without blanks."""
+    return [[squeezed(f"{cell.text}{cell.mark}{cell.detail}") for cell in row] for row in table.rows]
+
+
+def squeezed(text: str) -> str:
+    """Return a text without blanks, soft hyphens and control characters: formats break lines differently."""
+    return "".join(letter for letter in text if not letter.isspace() and letter not in "\u00ad\u200b")
+
+
+def cells_digest(rows: Sequence[Sequence[str]]) -> str:
+    """Return the sha256 of the texts of a table's cells."""
+    return sha256(to_text([list(row) for row in rows]).encode())
+
+
+def sha256(content: bytes) -> str:
+    """Return the sha256 of some bytes in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _described(results: StudyResults, folder: str, environments: Sequence[Mapping[str, Any]]) -> CapsuleStudy:
+    study = results.study
+    return CapsuleStudy(
+        name=study.name,
+        title=study.title,
+        folder=folder,
+        smoke=study.smoke,
+        seed=study.seed,
+        overrides=study.overrides,
+        given=results.command,
+        commands=commands_of(results, f"{study.name}.toml"),
+        metric=study.report.metric,
+        data=results.data,
+        class_names=results.class_names,
+        left_out=results.left_out,
+        environments=tuple(environments),
+        conditions=results.conditions,
+    )
+
+
+def _trials(results: StudyResults) -> tuple[list[CapsuleTrial], list[Mapping[str, Any]]]:
+    """Return the trials, and the distinct environments that they name by place."""
+    places: dict[str, int] = {}
+    environments: list[Mapping[str, Any]] = []
+    trials = []
+    for trial in results.trials:
+        found = encode(trial.outcome.environment) if trial.outcome else {}
+        place = None
+        if found:
+            key = to_text(found)
+            place = places.setdefault(key, len(places))
+            if place == len(environments):
+                environments.append(found)
+        trials.append(_trial(results, trial, place))
+    return trials, environments
+
+
+def _trial(results: StudyResults, trial: Trial, environment: int | None) -> CapsuleTrial:
+    outcome = trial.outcome
+    parts = ("search" if trial.phase == "search" else "repeat", trial.index)
+    known = {
+        "reason": outcome.reason,
+        "selected_epoch": outcome.selected_epoch,
+        "metrics": outcome.metrics,
+        "cost": outcome.cost,
+        "data_fingerprint": outcome.data_fingerprint,
+        "test_reads": outcome.test_reads,
+        "notes": outcome.notes,
+    } if outcome else {}  # fmt: skip
+    return CapsuleTrial(
+        condition=trial.condition.key,
+        phase=trial.phase,
+        index=trial.index,
+        attempt=trial.attempt,
+        number=trial.number,
+        state=trial.state,
+        params=trial.params,
+        seeds={purpose: derive_seed(results.study.seed, *parts, purpose) for purpose in PURPOSES},
+        environment=environment,
+        scored=outcome is not None,
+        epochs=len(trial.history),
+        seconds=sum(record.seconds for record in trial.history),
+        history={name: tuple(float(getattr(r, name)) for r in trial.history) for name in SERIES if trial.history},
+        started=trial.started,
+        finished=trial.finished,
+        **_predictions(results, trial),
+        **known,  # type: ignore[arg-type]
+    )
+
+
+def _predictions(results: StudyResults, trial: Trial) -> dict[str, Any]:
+    """Return which test images the model got right, and the digest of its stored logits; nothing without them."""
+    from safetensors.numpy import load
+
+    try:
+        content = (trial.folder / "predictions.safetensors").read_bytes()
+    except OSError:
+        return {}
+    stored = load(content)
+    logits, truth = stored.get("test"), stored.get("test_labels", results.labels.get("test"))
+    found: dict[str, Any] = {"predictions": sha256(content)}
+    if logits is None or truth is None or len(logits) != len(truth):
+        return found
+    right = np.packbits(logits.argmax(axis=1) == truth)
+    labels = sha256(np.ascontiguousarray(truth, dtype="<i8").tobytes())
+    return {**found, "right": base64.b64encode(right.tobytes()).decode(), "images": len(truth), "labels": labels}

@@ -1,0 +1,210 @@
+"""From a capsule's bytes to checked values, and on to the results that it stands for. It comes from strangers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchkit.capsule.archive import CapsuleError, unpack
+from benchkit.capsule.contents import FORMAT, SCHEMA, SERIES, CapsuleStudy, CapsuleTrial, Head
+from benchkit.capsule.typed_json import from_text, typed
+from benchkit.errors import StudyError
+from benchkit.plan import PHASES, Condition, typed_settings
+from benchkit.results import EpochRecord, Outcome, StudyResults, Trial
+from benchkit.study import Study
+from benchkit.study.studyfile import parse_study
+
+__all__ = ["Capsule", "CapsuleError", "read_capsule", "results_of"]
+
+MOST_TRIALS = 100_000
+MOST_IMAGE_SETS = 32
+_KEY = re.compile(r"[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capsule:
+    """A capsule as read: its head, and for each study the study of its file and its trials."""
+
+    head: Head
+    members: Mapping[str, bytes]
+    content: bytes
+    studies: tuple[Study, ...]
+    trials: tuple[tuple[CapsuleTrial, ...], ...]
+
+
+def read_capsule(content: bytes) -> Capsule:
+    """Return the capsule in an archive's bytes; nothing is run, imported or written.
+
+    Raises `CapsuleError` for what is no capsule of a version that is known here, and for values that cannot be.
+    """
+    members = unpack(content)
+    if "capsule.json" not in members:
+        raise CapsuleError("this archive is no capsule: it has no capsule.json")
+    raw = from_text(members["capsule.json"], "capsule.json")
+    _check_format(raw)
+    head = typed(Head, raw, "capsule.json")
+    studies, trials = [], []
+    for one in head.studies:
+        for name in ("study.toml", "trials.json"):
+            if f"{one.folder}/{name}" not in members:
+                raise CapsuleError(f"the capsule has no {one.folder}/{name}")
+        studies.append(_study(one, members[f"{one.folder}/study.toml"]))
+        trials.append(_trials(one, members[f"{one.folder}/trials.json"]))
+    return Capsule(head=head, members=members, content=content, studies=tuple(studies), trials=tuple(trials))
+
+
+def _check_format(raw: Any) -> None:
+    if not isinstance(raw, Mapping) or raw.get("format") != FORMAT:
+        raise CapsuleError("this archive is no capsule of benchkit's")
+    if raw.get("schema") != SCHEMA:
+        raise CapsuleError(
+            f"the capsule has layout {str(raw.get('schema'))[:20]}, this benchkit reads layout {SCHEMA}",
+            hint="use the version of benchkit that the report names",
+        )
+
+
+def _study(described: CapsuleStudy, content: bytes) -> Study:
+    name = described.name
+    if not name.strip() or not name.isprintable() or len(name) > 200 or re.search(r"[/\\]|^\.", name):
+        raise CapsuleError(f"the capsule names a study {name[:60]!r}, which cannot be a study's name")
+    try:
+        study = parse_study(content.decode("utf-8"), name=name)
+    except (StudyError, UnicodeDecodeError, RecursionError) as error:
+        problems = error.problems if isinstance(error, StudyError) else [str(error)]
+        raise CapsuleError(f"the capsule's study {name} cannot be used", problems=problems[:20]) from error
+    if (size := _search_size(study)) > MOST_TRIALS:
+        raise CapsuleError(f"the capsule's study {name} searches {size:,} trials or points, at most {MOST_TRIALS:,}")
+    for condition in described.conditions:
+        if not _KEY.fullmatch(condition.key):
+            raise CapsuleError(f"the capsule names a condition {condition.key[:40]!r}, expected 12 hex digits")
+        try:
+            typed_settings(condition.settings, study.seed)
+        except StudyError as error:
+            raise CapsuleError(
+                f"the capsule's condition {condition.label[:60]!r} cannot be used", problems=error.problems[:20]
+            ) from error
+    return replace(study, smoke=described.smoke, overrides=described.overrides)
+
+
+def _search_size(study: Study) -> float:
+    """Return how many trials a search asks for, or of how many points a grid consists, whichever is more."""
+    if study.search is None:
+        return 0
+    points = 1.0
+    for one in study.search.space if study.search.sampler == "grid" else ():
+        span = (one.high or 0.0) - (one.low or 0.0)
+        points *= len(one.choices) or span / (one.step or 1) + 1
+    return max(points, study.search.trials)
+
+
+def _trials(described: CapsuleStudy, content: bytes) -> tuple[CapsuleTrial, ...]:
+    raw = from_text(content, f"{described.folder}/trials.json")
+    if not isinstance(raw, list) or len(raw) > MOST_TRIALS:
+        raise CapsuleError(f"the capsule's {described.folder}/trials.json is no list of at most {MOST_TRIALS:,} trials")
+    trials = tuple(typed(CapsuleTrial, item, f"trial {place}") for place, item in enumerate(raw))
+    known = {condition.key: PHASES[condition.kind] for condition in described.conditions}
+    for place, trial in enumerate(trials):
+        if known.get(trial.condition) != trial.phase:
+            raise CapsuleError(f"the capsule's trial {place} belongs to no condition of its study and phase")
+        if trial.environment is not None and not 0 <= trial.environment < len(described.environments):
+            raise CapsuleError(f"the capsule's trial {place} names an environment that is not there")
+        if any(len(series) != trial.epochs for series in trial.history.values()):
+            raise CapsuleError(f"the capsule's trial {place} has another number of epochs than its history")
+    return trials
+
+
+def results_of(capsule: Capsule, place: int, folder: Path) -> StudyResults:
+    """Return the results of a capsule's study, as the ledger gave them to the report.
+
+    Which test images each model got right is written under `folder` in the form of stored predictions, from which the
+    same comparisons of models follow.
+    """
+    described, study = capsule.head.studies[place], capsule.studies[place]
+    conditions = {condition.key: condition for condition in described.conditions}
+    images = sorted({trial.labels for trial in capsule.trials[place] if trial.right})
+    trials = []
+    for number, trial in enumerate(capsule.trials[place]):
+        place_of_trial = folder / f"{number:06d}"
+        if trial.right:
+            _write_answers(trial, place_of_trial, images.index(trial.labels), len(images))
+        trials.append(_result(described, conditions[trial.condition], trial, place_of_trial))
+    return StudyResults(
+        study=study,
+        conditions=described.conditions,
+        trials=tuple(trials),
+        class_names=described.class_names,
+        data=described.data,
+        left_out=described.left_out,
+        command=described.given,
+    )
+
+
+def _result(described: CapsuleStudy, condition: Condition, trial: CapsuleTrial, folder: Path) -> Trial:
+    environment = {} if trial.environment is None else described.environments[trial.environment]
+    outcome = Outcome(
+        state=trial.state,
+        reason=trial.reason,
+        selected_epoch=trial.selected_epoch,
+        metrics=trial.metrics,  # type: ignore[arg-type]
+        cost=trial.cost,
+        data_fingerprint=trial.data_fingerprint,
+        test_reads=trial.test_reads,
+        notes=trial.notes,
+        environment=environment,
+    )
+    return Trial(
+        condition=condition,
+        phase=trial.phase,
+        index=trial.index,
+        attempt=trial.attempt,
+        number=trial.number,
+        state=trial.state,
+        params=trial.params,
+        history=tuple(_history(trial)),
+        outcome=outcome if trial.scored else None,
+        folder=folder,
+        started=trial.started,
+        finished=trial.finished,
+    )
+
+
+def _history(trial: CapsuleTrial) -> Iterator[EpochRecord]:
+    if set(SERIES) <= trial.history.keys():
+        for epoch in range(trial.epochs):
+            values = {name: trial.history[name][epoch] for name in SERIES}
+            yield EpochRecord(
+                epoch=epoch + 1,
+                images_per_second=0.0,
+                peak_memory=0.0,
+                **values,  # type: ignore[arg-type]
+            )
+
+
+def _write_answers(trial: CapsuleTrial, folder: Path, label: int, labels: int) -> None:
+    """Write logits in which the right answers name class `label` of `labels`, and labels that all are this class.
+
+    Trials on the same test images have the same class, so that different test images stay different.
+    """
+    from safetensors.numpy import save_file
+
+    try:
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(trial.right, validate=True), dtype=np.uint8))
+    except (binascii.Error, ValueError) as error:
+        raise CapsuleError(f"the capsule's list of right answers cannot be read: {error}") from error
+    if not 0 <= len(bits) - trial.images < 8 or labels > MOST_IMAGE_SETS:
+        raise CapsuleError(
+            f"the capsule has {len(bits)} right answers for {trial.images} images, {labels} sets of them"
+        )
+    right = bits[: trial.images].astype(bool)
+    logits = np.zeros((trial.images, labels + 1), dtype=np.uint8)
+    logits[np.arange(trial.images), np.where(right, label, labels)] = 1
+    folder.mkdir(parents=True)
+    truth = np.full(trial.images, label, dtype=np.int64)
+    save_file({"test": logits, "test_labels": truth}, folder / "predictions.safetensors")

@@ -1,0 +1,130 @@
+"""`benchkit verify`: does a report say what its trials gave, and do they give it again?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchkit.errors import StudyError
+
+if TYPE_CHECKING:
+    from benchkit.capsule import Capsule
+    from benchkit.registry import Registry
+    from benchkit.verify import Check, Verification
+    from benchkit.verify.retraining import Scratch
+
+STYLES = {"holds": "green", "differs": "yellow", "fails": "bold red", "unchecked": "dim"}
+
+
+def verify(
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="The .html or .pdf file of a report.")],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail where this machine differs from the report's.")
+    ] = False,
+    retrain: Annotated[int, typer.Option(metavar="N", min=0, help="Train N trials of the report again.")] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses the trials of --retrain.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, for --retrain.")] = "auto",
+    workspace: Annotated[
+        Path | None,
+        typer.Option("--workspace", "-w", help="An empty folder to keep what --retrain trains.", file_okay=False),
+    ] = None,
+    plugin: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="Load plugins from a Python file of yours, for --retrain.")
+    ] = [],  # noqa: B006
+    allow_shadow: Annotated[
+        bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check REPORT against the capsule inside it, and against this machine; --retrain N trains N trials again.
+
+    The digests must fit, and tables and sentences must be those that the capsule's trials give when they are summarised
+    anew. Other versions, plugins and data on this machine are told; they fail with --strict alone. --retrain takes
+    the conditions in turn, those that trained fastest first, and holds what comes of it against what the report says:
+    identical, or inside the 95 % prediction interval of the condition's repeats (one in twenty is outside by chance).
+
+    No code comes from a report: plugins are those installed here, and the files given with --plugin.
+
+    Exit code 0: all that was checked holds. 1: something does not. 2: no report by benchkit, no capsule, or damaged.
+    """
+    from benchkit.capsule import read_capsule
+    from benchkit.preparation import data_root
+    from benchkit.registry import Registry
+    from benchkit.verify import Verification, open_report
+    from benchkit.verify import verify as verify_report
+
+    registry = Registry.installed(plugin, allow_shadow=allow_shadow)
+    opened = open_report(report)
+    capsule = read_capsule(opened.capsule)
+    found = verify_report(opened, capsule, registry, data_root())
+    if retrain:
+        from benchkit.verify.retraining import Scratch
+
+        with _folder(workspace) as folder:
+            scratch = Scratch(
+                workspace=folder,
+                data_root=data_root(),
+                device=device,
+                plugins=tuple(plugin),
+                allow_shadow=allow_shadow,
+            )
+            found = Verification(checks=(*found.checks, *_retrained(capsule, registry, scratch, retrain, seed)))
+    _tell(report, capsule, found, strict=strict, as_json=as_json)
+    if found.failed(strict=strict):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _folder(given: Path | None) -> Iterator[Path]:
+    """Yield the folder that is given, or one that goes away again."""
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="benchkit-verify-") as name:
+        yield Path(name)
+
+
+def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[Check]:
+    """Yield what trials trained again say, after a word on which they are and how long they took."""
+    from benchkit.analysis.wording import duration
+    from benchkit.capsule.reading import results_of
+    from benchkit.cli.printing import print_note
+    from benchkit.verify.choosing import choose, paths_of, seconds_of
+    from benchkit.verify.judging import judge
+    from benchkit.verify.retraining import retrain
+
+    choices = choose(capsule, count, seed)
+    if not choices:
+        raise StudyError("the report has no done trial that could be trained again")
+    took = duration(seconds_of(choices))
+    print_note(
+        f"training {len(choices)} trials again, cheapest conditions first, seed {seed}; they took {took} in all:"
+    )
+    for one in choices:
+        print_note(f"  {one.name}")
+    for path in paths_of(capsule, choices):
+        print_note(f"the report's settings name this path, which is read here: {path}")
+    again = retrain(capsule, choices, registry, scratch)
+    with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
+        studies = [results_of(capsule, place, Path(name) / str(place)) for place in range(len(capsule.studies))]
+        for one, trial in zip(choices, again, strict=True):
+            yield judge(one, trial, studies[one.study])
+
+
+def _tell(report: Path, capsule: Capsule, found: Verification, *, strict: bool, as_json: bool) -> None:
+    from benchkit.cli.printing import cell, clean, print_json, print_table, print_text
+    from benchkit.verify.check import WORDS
+
+    names = ", ".join(study.name for study in capsule.head.studies)
+    failed = found.failed(strict=strict)
+    if as_json:
+        print_json({"report": str(report), "studies": names.split(", "), "holds": not failed, "checks": found.plain()})
+        return
+    rows = [(one.name, cell(WORDS[one.state], STYLES[one.state]), cell(clean(one.words))) for one in found.checks]
+    print_table(("check", "result", "what"), rows)
+    print_text(f"{report}: {'does NOT hold' if failed else 'all that was checked holds'} ({names})", "bold")

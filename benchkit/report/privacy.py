@@ -1,0 +1,131 @@
+"""What a report must not tell: home folders, user names in paths, passwords in addresses."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchkit.results import Outcome, StudyResults
+
+T = TypeVar("T")
+
+HOME = "~"
+"""What stands for a home folder; data sets and plugin files expand it again on the reader's machine."""
+
+_HOMES = (
+    re.compile(r"(?:/home|/Users|/var/home)/[^/\s\"':;,\\]+"),
+    re.compile(r"(?<![\w.~/-])/root(?![\w.-])"),
+    re.compile(r"[A-Za-z]:[\\/]+Users[\\/]+[^\\/\"'\n]+"),
+)
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"']+@")
+
+
+def private_results(results: StudyResults) -> StudyResults:
+    """Return the results without home folders and credentials in any text; the trials' own folders stay usable."""
+    trials = tuple(
+        dataclasses.replace(
+            trial,
+            condition=private(trial.condition),
+            params=private(trial.params),
+            outcome=_private_outcome(trial.outcome),
+        )
+        for trial in results.trials
+    )
+    return dataclasses.replace(
+        results,
+        study=private(results.study),
+        conditions=private(results.conditions),
+        trials=trials,
+        data=private(results.data),
+        left_out=private(results.left_out),
+        command=private_command(results.command),
+    )
+
+
+def _private_outcome(outcome: Outcome | None) -> Outcome | None:
+    """Return an outcome with its texts made private; its numbers, which are many, are not looked at."""
+    if outcome is None:
+        return None
+    return dataclasses.replace(
+        outcome,
+        reason=private_text(outcome.reason),
+        notes=private(outcome.notes),
+        environment=private(outcome.environment),
+    )
+
+
+def private(value: T) -> T:
+    """Return a value with `private_text` applied to every text in it; what holds none stays the same object."""
+    return _private(value)  # type: ignore[no-any-return]
+
+
+def _private(value: Any) -> Any:
+    if isinstance(value, str):
+        return private_text(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        given = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        found = {name: _private(item) for name, item in given.items()}
+        return dataclasses.replace(value, **found) if any(found[n] is not given[n] for n in given) else value
+    if isinstance(value, Mapping):
+        items = {private_text(str(key)): _private(item) for key, item in value.items()}
+        same = list(items) == list(value) and all(items[key] is item for key, item in value.items())
+        return value if same else items
+    if isinstance(value, list | tuple):
+        parts = [_private(item) for item in value]
+        return value if all(new is old for new, old in zip(parts, value, strict=True)) else type(value)(parts)
+    return value
+
+
+def private_text(text: str) -> str:
+    """Return a text in which `~` stands for home folders, and without user names and passwords in web addresses."""
+    found = text
+    home = str(Path.home())
+    if len(home) > len("/root") and home in found:
+        found = found.replace(home, HOME)
+    for pattern in _HOMES:
+        found = pattern.sub(HOME, found)
+    user = _user()
+    if len(user) > 2 and user != "root":
+        found = re.sub(rf"(?<=[\\/]){re.escape(user)}(?=[\\/]|$)", HOME, found)
+    found = _CREDENTIALS.sub("", found)
+    return text if found == text else found
+
+
+def private_command(command: str) -> str:
+    """Return a command as it was given, absolute paths shortened to their last part and a storage's address left out.
+
+    A text that is no command line loses its home folders alone.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return private_text(command)
+    found = []
+    for place, word in enumerate(words):
+        before = words[place - 1] if place else ""
+        option, equals, value = word.partition("=")
+        if before == "--storage":
+            found.append("URL")
+        elif equals and option == "--storage":
+            found.append("--storage=URL")
+        elif equals and option.startswith("--") and value.startswith("/"):
+            found.append(f"{option}={_last(value)}")
+        else:
+            found.append(_last(word) if word.startswith(("/", "~")) else private_text(word))
+    return shlex.join(found)
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2] or path
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

@@ -1,0 +1,61 @@
+"""What a verification says: one line for each thing that was looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+CheckState = Literal["holds", "differs", "fails", "unchecked"]
+"""differs is told and does not fail: this machine is another one. unchecked says what could not be looked at."""
+
+WORDS: dict[CheckState, str] = {
+    "holds": "holds",
+    "differs": "differs here",
+    "fails": "DOES NOT HOLD",
+    "unchecked": "not checked",
+}
+MOST_PROBLEMS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at: what it is, what came of it, and why, with one line for each problem."""
+
+    name: str
+    state: CheckState
+    told: str
+    problems: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Return what is told, and the first problems below it."""
+        more = len(self.problems) - MOST_PROBLEMS
+        rest = [f"and {more:,} more"] if more > 0 else []
+        return "\n".join([self.told, *(f"- {line}" for line in self.problems[:MOST_PROBLEMS]), *rest])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """All checks of a report, in the order in which they are told."""
+
+    checks: tuple[Check, ...]
+
+    def failed(self, *, strict: bool = False) -> bool:
+        """Return whether anything does not hold; with `strict`, what differs on this machine counts too."""
+        bad = ("fails", "differs") if strict else ("fails",)
+        return any(check.state in bad for check in self.checks)
+
+    def plain(self) -> list[dict[str, Any]]:
+        """Return the checks as plain values."""
+        return [
+            {"check": one.name, "state": one.state, "told": one.told, "problems": list(one.problems)}
+            for one in self.checks
+        ]
+
+
+def judged(name: str, good: str, bad: str, problems: Sequence[str]) -> Check:
+    """Return a check that holds, told as `good`, or fails, told as `bad`, when there are problems."""
+    return Check(
+        name=name, state="fails" if problems else "holds", told=bad if problems else good, problems=tuple(problems)
+    )

@@ -1,0 +1,114 @@
+"""What a trial that was trained again says of the report: identical, within what its repeats allow, or outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchkit.analysis.estimates import prediction_interval
+from benchkit.analysis.readings import estimate_metric, value_of, values_by_repeat
+from benchkit.analysis.wording import bare, count, metric_bounds, metric_unit, metric_words
+from benchkit.capsule.contents import CapsuleTrial
+from benchkit.capsule.making import sha256
+from benchkit.capsule.typed_json import to_text
+from benchkit.results import StudyResults, Trial
+from benchkit.verify.check import Check
+from benchkit.verify.choosing import Choice
+
+SAME = ("python", "system", "processor", "device", "versions")
+"""Parts of two environments that must be equal for two trainings on a CPU to be bit-identical."""
+
+
+def judge(choice: Choice, again: Trial | None, results: StudyResults) -> Check:
+    """Return what a trial trained again says; `results` are those that the capsule stands for.
+
+    Identical metrics on every split hold. Others fail where the processor, versions, plugins and data are the same (on
+    a CPU training is bit-identical); elsewhere the new value of the main metric is held against the 95 % prediction
+    interval for one more repeat of the condition. With fewer than two repeats only identity can be judged.
+    """
+    name = f"retrained {choice.name}"
+    if again is None:
+        told = "not trained: the data set here has another fingerprint than the one it was trained on"
+        return Check(name=name, state="unchecked", told=told)
+    if again.state != "done" or again.outcome is None:
+        return Check(name=name, state="fails", told=f"it ended as {again.state} here: {again.reason}")
+    if identical(choice.trial, again):
+        return Check(name=name, state="holds", told=_identical_words(choice, again))
+    values = _values_words(choice, again, results)
+    if equal_grounds(_environment(results, choice), again.outcome.environment):
+        told = f"{values}; same processor and versions, where training is bit-identical"
+        return Check(name=name, state="fails", told=told)
+    return _against_repeats(name, values, choice, again, results)
+
+
+def identical(trial: CapsuleTrial, again: Trial) -> bool:
+    """Return whether every recorded metric of every split is the same to the last bit."""
+    metrics = again.outcome.metrics if again.outcome else {}
+    return to_text(dict(sorted(trial.metrics.items()))) == to_text(dict(sorted(metrics.items())))
+
+
+def equal_grounds(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether two environments are those of bit-identical trainings: same processor (no card), same code."""
+    on_processor = str(was.get("device", "")).startswith(str(was.get("processor", "?")))
+    same = all(name in was and was[name] == now.get(name) for name in SAME)
+    return on_processor and same and _sources(was) == _sources(now)
+
+
+def _sources(environment: Mapping[str, Any]) -> dict[str, Any]:
+    sources = environment.get("sources")
+    tables = sources.items() if isinstance(sources, Mapping) else ()
+    return {where: one.get("source") for where, one in tables if isinstance(one, Mapping)}
+
+
+def _environment(results: StudyResults, choice: Choice) -> Mapping[str, Any]:
+    for trial in results.trials:
+        if trial.number == choice.trial.number and trial.condition.key == choice.condition.key and trial.outcome:
+            return trial.outcome.environment
+    return {}
+
+
+def _identical_words(choice: Choice, again: Trial) -> str:
+    splits = ", ".join(choice.trial.metrics)
+    path = again.folder / "predictions.safetensors"
+    if choice.trial.predictions and path.exists() and sha256(path.read_bytes()) == choice.trial.predictions:
+        return f"identical: every metric on {splits}, and every logit, to the last bit"
+    return f"identical: every metric on {splits} to the last bit"
+
+
+def _metric(choice: Choice, results: StudyResults) -> str:
+    """Return the metric by which a trial is held against others: the main one, or the search's goal."""
+    search = results.study.search
+    if choice.trial.phase != "search" or search is None:
+        return results.study.report.metric
+    goal = search.goals[0].metric
+    return goal if goal.startswith("val.") else "val.loss"
+
+
+def _shown(metric: str, value: float | None) -> str:
+    unit = metric_unit(metric)
+    return f"{bare(metric, value)}{f' {unit}' if unit else ''}"
+
+
+def _values_words(choice: Choice, again: Trial, results: StudyResults) -> str:
+    metric = _metric(choice, results)
+    split, _, field = metric.partition(".")
+    was = getattr(choice.trial.metrics.get(split), field, None)
+    now = value_of(again, metric)
+    return f"{metric_words(metric)} {_shown(metric, now)}, the report has {_shown(metric, was)}: not identical"
+
+
+def _against_repeats(name: str, values: str, choice: Choice, again: Trial, results: StudyResults) -> Check:
+    metric, now = _metric(choice, results), value_of(again, _metric(choice, results))
+    repeats = list(values_by_repeat(results, choice.condition, metric).values())
+    found = estimate_metric(metric, repeats) if repeats else None
+    interval = prediction_interval(found, bounds=metric_bounds(metric)) if found else None
+    if interval is None or now is None:
+        told = f"{values}; with {count(len(repeats), 'repeat')} of its condition only identity could be judged"
+        return Check(name=name, state="unchecked", told=told)
+    low, high = interval
+    inside = low <= now <= high
+    told = (
+        f"{values}, and {'inside' if inside else 'outside'} the 95 % prediction interval of its condition's repeats, "
+        f"{_shown(metric, low)} to {_shown(metric, high)} (n = {len(repeats)})"
+    )
+    return Check(name=name, state="holds" if inside else "fails", told=told)

@@ -1,0 +1,47 @@
+"""What a PDF report shows and attaches, read by a child process with limits: the file may come from anywhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchkit.errors import ReportError
+from benchkit.report.capsule_block import CAPSULE
+from benchkit.verify.opening import ReportFile, without_capsule
+
+SECONDS = 600.0
+"""How long reading a PDF may take."""
+
+MEMORY_MIB = 4096
+"""How much address space reading a PDF may take."""
+
+
+def read_pdf(path: Path) -> ReportFile:
+    """Return what a PDF report shows and attaches; raise `ReportError` when it is none, damaged or over the limits."""
+    with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
+        folder = Path(name)
+        told = _read(path, folder)
+        if not told["producer"].startswith("WeasyPrint") and CAPSULE not in told["files"]:
+            raise ReportError(f"{path} is no report by benchkit", hint="name the .html or .pdf file of a report")
+        if CAPSULE not in told["files"]:
+            raise without_capsule(str(path))
+        files = {shown: (folder / stored).read_bytes() for shown, stored in told["files"].items()}
+        text = (folder / told["text"]).read_text(encoding="utf-8")
+    return ReportFile(kind="pdf", capsule=files[CAPSULE], text=text, files=files)
+
+
+def _read(path: Path, folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchkit.verify.pdf_reader", str(path.resolve()), str(folder), str(MEMORY_MIB)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ReportError(f"{path}: reading it took longer than {SECONDS:g} s and was ended") from error
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ReportError(f"{path} is damaged, or no PDF that can be read", problems=last)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told

@@ -1,0 +1,162 @@
+"""Whether a report says what the capsule's trials give: all of them are summarised anew, and every table made again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchkit import __version__
+from benchkit.analysis.summary import summarize
+from benchkit.capsule.contents import ShownTable
+from benchkit.capsule.making import cell_texts, squeezed
+from benchkit.capsule.reading import Capsule
+from benchkit.registry import Registry
+from benchkit.report.compose import compose
+from benchkit.report.context import AbsentBlock, FindingBlock, Paragraph, ReportContext, TableBlock
+from benchkit.report.figures import Gallery
+from benchkit.results import StudyResults
+from benchkit.verify.check import Check, judged
+from benchkit.verify.opening import ReportFile
+
+TOLERANCE = 1e-9
+"""Relative difference within which numbers of a CSV count as equal: other processors round otherwise."""
+
+
+class NoFigures(Gallery):
+    """A gallery that draws nothing and knows no plugin: none is imported for a report that is only checked."""
+
+    def block(self, plugin: str, options: Mapping[str, Any] | None = None) -> AbsentBlock:
+        """Return that the figure is absent."""
+        return AbsentBlock(title=plugin, reason="not drawn", broken=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """A study's report made again from its capsule."""
+
+    place: int
+    name: str
+    context: ReportContext
+
+
+def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[StudyResults]) -> Iterator[Check]:
+    """Yield, for each study, whether tables and sentences are those that its trials give."""
+    for place, results in enumerate(studies):
+        name = f" of {results.study.name}" if len(studies) > 1 else ""
+        try:
+            gallery = NoFigures(results=results, registry=Registry(()), for_print=False)
+            anew = Anew(place, name, compose(results, summarize(results), gallery))
+        except Exception as error:  # noqa: BLE001 - numbers of strangers; that no summary comes of them is the result
+            told = f"the capsule's trials cannot be summarised: {type(error).__name__}: {error}"
+            yield Check(name=f"numbers{name}", state="fails", told=told)
+            continue
+        yield from _numbers(report, capsule, anew)
+        yield _sentences(report, capsule, anew)
+
+
+def _numbers(report: ReportFile, capsule: Capsule, anew: Anew) -> Iterator[Check]:
+    blocks = {block.name: block for block in anew.context.tables}
+    mine = [table for table in capsule.head.shown.tables if table.study == anew.place]
+    known = [table for table in mine if table.name in blocks]
+    problems = [line for table in known for line in _table_problems(report, capsule, table, blocks[table.name])]
+    shown = {table.name for table in mine}
+    problems += [f"table {name} follows from the trials and is not shown" for name in blocks if name not in shown]
+    good = f"{len(known)} tables are those that the capsule's trials give when they are summarised anew"
+    bad = "tables are not those that the capsule's trials give" + _version(capsule)
+    yield judged(f"numbers{anew.name}", good, bad, problems)
+    others = [table.anchor for table in mine if table.name not in blocks]
+    if others:
+        told = f"this benchkit does not make these tables: {', '.join(others)}"
+        yield Check(name=f"further tables{anew.name}", state="unchecked", told=told)
+
+
+def _version(capsule: Capsule) -> str:
+    made = capsule.head.generator
+    here = f"benchkit {__version__}"
+    return "" if made == here else f" (the report is by {made}, this is {here}, which may compute or word it otherwise)"
+
+
+def _table_problems(report: ReportFile, capsule: Capsule, table: ShownTable, block: TableBlock) -> list[str]:
+    rows = cell_texts(block.table)
+    where = f"table {table.number} ({table.name})"
+    if report.kind == "html":
+        listed = report.data.get(table.anchor)
+        problems = _row_problems(where, rows, report.tables.get(table.anchor, []))
+        found = listed[0] if listed else None
+    else:
+        text = printed(report.text)
+        lost = [row for row in rows if printed("".join(row)) not in text]
+        problems = [f"{where}: no row reads {' | '.join(row)}" for row in lost]
+        found = _attached(report, capsule, table)
+    if found is None:
+        return [*problems, f"{where}: its CSV is missing"]
+    return problems if same_csv(found, block.csv) else [*problems, f"{where}: its CSV has other numbers"]
+
+
+def _row_problems(where: str, wanted: list[list[str]], shown: Sequence[Sequence[str]]) -> list[str]:
+    if len(wanted) != len(shown):
+        return [f"{where} has {len(shown)} rows, the trials give {len(wanted)}"]
+    return [
+        f"{where}, row {number}: shows {other!r}, the trials give {cell!r}"
+        for number, (row, there) in enumerate(zip(wanted, shown, strict=True), 1)
+        for cell, other in zip(row, [*there, *[""] * (len(row) - len(there))], strict=False)
+        if cell != other
+    ]
+
+
+def _attached(report: ReportFile, capsule: Capsule, table: ShownTable) -> str | None:
+    """Return the CSV that the PDF attaches for a table."""
+    ending = f"{table.number:02d}-{table.anchor.removeprefix('table-')}.csv"
+    names = [name.replace("/", "-") for name in capsule.head.shown.files if name.endswith(ending)]
+    found = [report.files[name] for name in names if name in report.files]
+    return found[0].decode("utf-8", errors="replace") if found else None
+
+
+def printed(text: str) -> str:
+    """Return the characters of a text that a PDF gives back whatever its fonts do: letters, digits, points, signs."""
+    return re.sub(r"[^\w.,+%\N{MINUS SIGN}-]", "", text)
+
+
+def same_csv(found: str, wanted: str) -> bool:
+    """Return whether two CSV texts say the same: equal texts, and numbers equal to rounding."""
+    if found == wanted:
+        return True
+    rows, others = (list(csv.reader(io.StringIO(text, newline=""))) for text in (found, wanted))
+    return [len(row) for row in rows] == [len(row) for row in others] and all(
+        _same(one, other)
+        for row, there in zip(rows, others, strict=True)
+        for one, other in zip(row, there, strict=True)
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    try:
+        return math.isclose(float(one), float(other), rel_tol=TOLERANCE, abs_tol=1e-12)
+    except ValueError:
+        return False
+
+
+def _sentences(report: ReportFile, capsule: Capsule, anew: Anew) -> Check:
+    """Check that every sentence that follows from the trials stands in the report."""
+    context = anew.context
+    texts = [*context.answer, *(f"{fact.name}{fact.value}" for fact in context.facts)]
+    for block in context.blocks():
+        texts += [block.text] if isinstance(block, Paragraph) else []
+        texts += [block.sentence, block.evidence] if isinstance(block, FindingBlock) else []
+    shape = squeezed if report.kind == "html" else _printed_sentence
+    page = shape(report.text)
+    lost = [text for text in dict.fromkeys(texts) if shape(text) not in page]
+    good = f"{len(texts)} sentences and key facts are those that the capsule's trials give"
+    bad = "sentences that follow from the capsule's trials are not in the report" + _version(capsule)
+    return judged(f"sentences{anew.name}", good, bad, lost)
+
+
+def _printed_sentence(text: str) -> str:
+    return printed(squeezed(text)).replace("-", "")  # a line may be broken at a hyphen, or get one

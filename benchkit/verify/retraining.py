@@ -1,0 +1,144 @@
+"""Training chosen trials of a report again, from the study in its capsule, in a workspace of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchkit.capsule.reading import Capsule, CapsuleError
+from benchkit.errors import LedgerError, PluginError, TrainingError
+from benchkit.ledger import Ledger
+from benchkit.plan import Condition, Plan
+from benchkit.plan.checks import check_plan
+from benchkit.registry import Registry
+from benchkit.results import Trial
+from benchkit.study import Study
+from benchkit.sweep import prepare, threads_of
+from benchkit.sweep.events import WorkerFailed, WorkerIdle, WorkerLost
+from benchkit.sweep.job import Job
+from benchkit.sweep.pool import Pool
+from benchkit.verify.choosing import Choice
+
+HEAR_EVERY = 0.25
+"""Seconds without an event after which the worker is looked at again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scratch:
+    """Where and with what trials are trained again."""
+
+    workspace: Path
+    data_root: Path
+    device: str = "auto"
+    plugins: tuple[Path, ...] = ()
+    allow_shadow: bool = False
+
+
+def retrain(
+    capsule: Capsule, choices: Sequence[Choice], registry: Registry, scratch: Scratch
+) -> tuple[Trial | None, ...]:
+    """Return the trial that comes of training each choice again, None where the data here are other ones.
+
+    No code comes from the capsule: plugins are those installed here and the files that the user gives.
+
+    Raises `PluginError` where that is not enough, `StudyError` for options that plugins here do not take, `LedgerError`
+    for a workspace in use, and `TrainingError` when the worker cannot go on.
+    """
+    if scratch.workspace.exists() and any(scratch.workspace.iterdir()):
+        raise LedgerError(
+            f"{scratch.workspace}: there is something in this folder already",
+            hint="name an empty or a new folder with --workspace, so that nothing is mixed",
+        )
+    refuse_local_plugins(capsule, choices, registry)
+    found: dict[tuple[int, str, int], Trial] = {}
+    for place in sorted({one.study for one in choices}):
+        mine = [one for one in choices if one.study == place]
+        inner = replace(scratch, workspace=scratch.workspace / str(place + 1)) if len(capsule.studies) > 1 else scratch
+        for trial in _retrain_study(capsule.studies[place], mine, registry, inner):
+            found[place, trial.condition.key, trial.index] = trial
+    return tuple(found.get((one.study, one.condition.key, one.trial.index)) for one in choices)
+
+
+def refuse_local_plugins(capsule: Capsule, choices: Sequence[Choice], registry: Registry) -> None:
+    """Raise `PluginError` when trials used plugins of a local file that the user has not given."""
+    files: dict[str, None] = {}
+    for one in choices:
+        for kind, name, file in _local_plugins(capsule, one):
+            try:
+                given = registry.resolve(kind, name)[0].file is not None
+            except PluginError:
+                given = False
+            if not given:
+                files[file] = None
+    if files:
+        raise PluginError(
+            "these trials were trained with plugins from local files, which a report never brings with it",
+            problems=list(files),
+            hint="if you have such a file and trust it, give it with --plugin FILE",
+        )
+
+
+def _local_plugins(capsule: Capsule, choice: Choice) -> list[tuple[str, str, str]]:
+    place = choice.trial.environment
+    sources = {} if place is None else capsule.head.studies[choice.study].environments[place].get("sources", {})
+    tables = [one for one in sources.values() if isinstance(one, dict)] if isinstance(sources, dict) else []
+    return [(str(one.get("kind")), str(one.get("name")), str(one["file"])) for one in tables if one.get("file")]
+
+
+def _retrain_study(study: Study, choices: Sequence[Choice], registry: Registry, scratch: Scratch) -> tuple[Trial, ...]:
+    study = bare(study)
+    conditions = tuple({one.condition.key: one.condition for one in choices}.values())
+    plan = Plan(study=study, conditions=conditions)
+    check_plan(plan, registry)
+    data = prepare(plan, registry, scratch.data_root)
+    here = {str(one["fingerprint"]) for one in data["sets"]}
+    trained = [one for one in choices if one.trial.data_fingerprint in ("", *here)]
+    ledger = Ledger(scratch.workspace)
+    ledger.register(plan, data, "benchkit verify --retrain")
+    for one in trained:
+        _refuse_unknown_settings(study, one)
+        ledger.enqueue_again(study, one.condition, one.trial.index, one.trial.params)
+    if trained:
+        _work(_job(study, conditions, scratch), threads_of(plan))
+    return ledger.trials(plan)
+
+
+def bare(study: Study) -> Study:
+    """Return a study without what does not change a trial's numbers: figures that observe it, pruning, other levels."""
+    search = replace(study.search, pruner="none") if study.search else None
+    return replace(study, search=search, factors=(), published=(), report=replace(study.report, figures=()))
+
+
+def _refuse_unknown_settings(study: Study, choice: Choice) -> None:
+    known = {one.path for one in study.search.space} if study.search else set()
+    if choice.trial.phase == "search" and set(choice.trial.params) != known:
+        raise CapsuleError(f"the capsule's {choice.name} has other settings than its study searches")
+
+
+def _job(study: Study, conditions: tuple[Condition, ...], scratch: Scratch) -> Job:
+    return Job(
+        task="train",
+        study=study,
+        conditions=conditions,
+        workspace=scratch.workspace,
+        data_root=scratch.data_root,
+        device=scratch.device,
+        plugins=tuple(path.resolve() for path in scratch.plugins),
+        allow_shadow=scratch.allow_shadow,
+    )
+
+
+def _work(job: Job, threads: int) -> None:
+    """Let one worker train what is queued; raise `TrainingError` when it fails or dies."""
+    logs = job.workspace / "logs"
+    with Pool(1, threads, logs) as pool:
+        pool.give(0, job)
+        while True:
+            for _, event in pool.events(HEAR_EVERY):
+                if isinstance(event, WorkerIdle):
+                    return
+                if isinstance(event, WorkerFailed):
+                    raise TrainingError(f"the worker cannot go on: {event.message}", hint=f"the story is in {logs}")
+                if isinstance(event, WorkerLost):
+                    raise TrainingError(f"the worker ended with status {event.code}", hint=f"the story is in {logs}")

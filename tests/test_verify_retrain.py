@@ -1,0 +1,219 @@
+"""`benchkit verify --retrain`: trials trained again, for real, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scipy.stats
+from capsule_edits import capsule_in, edited, put_into
+from synthetic_results import complete, with_search
+from tiny_study import DATA, FACTOR, SEARCH, InlinePool, study_of, sweep_here
+
+import benchkit.verify.retraining
+from benchkit.capsule import Shown, make_capsule, read_capsule
+from benchkit.cli import main
+from benchkit.errors import LedgerError
+from benchkit.ledger import read_results
+from benchkit.registry import Registry
+from benchkit.report.write import write_report
+from benchkit.results import StudyResults, Trial
+from benchkit.verify.choosing import choose
+from benchkit.verify.judging import judge
+from benchkit.verify.retraining import Scratch, retrain
+
+ALL = 8
+"""Trials of the tiny study: two conditions twice, three of a search, and what the search found once more."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
+    with pytest.MonkeyPatch.context() as patch:
+        workspace = tmp_path_factory.mktemp("runs")
+        search = SEARCH.replace("trials = 4", "trials = 3") + "[confirm]\nn = 1\n"
+        states = sweep_here(patch, workspace, study_of(FACTOR, search, epochs=2))
+        assert states == {"done": ALL}
+        return read_results(workspace)
+
+
+def page_of(results: StudyResults, folder: Path) -> Path:
+    write_report(results, folder, registry=Registry.installed(), pdf=False)
+    return folder / "tiny.html"
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    monkeypatch.setenv("BENCHKIT_DATA", str(DATA))
+    monkeypatch.setattr(benchkit.verify.retraining, "Pool", InlinePool)
+
+    def run(path: Path, *options: str) -> tuple[int, dict[str, tuple[str, str]], str]:
+        code = main(["verify", str(path), "--json", "--device", "cpu", *options])
+        printed = capsys.readouterr()
+        checks = json.loads(printed.out)["checks"] if printed.out else []
+        return code, {one["check"]: (one["state"], one["told"]) for one in checks}, printed.err
+
+    return run
+
+
+def test_every_trial_comes_out_identical(trained: StudyResults, tmp_path: Path, verify: Any) -> None:
+    page = page_of(trained, tmp_path)
+    code, checks, told = verify(page, "--retrain", "99", "--workspace", str(tmp_path / "again"))
+    again = {name: one for name, one in checks.items() if name.startswith("retrained")}
+    assert code == 0, checks
+    assert len(again) == ALL and {state for state, _ in again.values()} == {"holds"}
+    assert again["retrained 0.1, repeat 1"][1].startswith(
+        "identical: every metric on train, val, test, and every logit"
+    )
+    assert again["retrained default, search, slot 0"][1] == "identical: every metric on train, val to the last bit"
+    assert "retrained default, searched, repeat 0" in again
+    assert "training 8 trials again, cheapest conditions first, seed 0" in told
+    assert len(read_results(tmp_path / "again").trials) >= 1
+    code, _, told = verify(page, "--retrain", "1", "--workspace", str(tmp_path / "again"))
+    assert code == 2 and "something in this folder already" in told
+
+
+def falsified(results: StudyResults, better: float) -> StudyResults:
+    """Return the results with a better accuracy and loss in every trial: consistent, and untrue."""
+
+    def hurt(trial: Trial) -> Trial:
+        assert trial.outcome
+        metrics = {
+            split: replace(one, accuracy=min(1.0, one.accuracy + better), loss=one.loss * (1 - better))
+            for split, one in trial.outcome.metrics.items()
+        }
+        return replace(trial, outcome=replace(trial.outcome, metrics=metrics))
+
+    return replace(results, trials=tuple(hurt(trial) for trial in results.trials))
+
+
+def test_only_training_again_finds_what_was_falsified_throughout(
+    trained: StudyResults, tmp_path: Path, verify: Any
+) -> None:
+    page = page_of(falsified(trained, 0.05), tmp_path)
+    assert verify(page)[0] == 0
+    code, checks, _ = verify(page, "--retrain", "2")
+    again = [told for name, (state, told) in checks.items() if name.startswith("retrained") and state == "fails"]
+    assert code == 1 and len(again) == 2
+    assert all("not identical; same processor and versions, where training is bit-identical" in told for told in again)
+
+
+def elsewhere(results: StudyResults) -> StudyResults:
+    """Return the results as if another processor had trained them."""
+
+    def moved(trial: Trial) -> Trial:
+        assert trial.outcome
+        environment = {**trial.outcome.environment, "processor": "other", "device": "other, 2 cores"}
+        return replace(trial, outcome=replace(trial.outcome, environment=environment))
+
+    return replace(results, trials=tuple(moved(trial) for trial in results.trials))
+
+
+def test_on_another_processor_the_repeats_decide(trained: StudyResults, tmp_path: Path, verify: Any) -> None:
+    page = page_of(falsified(elsewhere(trained), 0.001), tmp_path)
+    code, checks, _ = verify(page, "--retrain", "99")
+    again = {name: one for name, one in checks.items() if name.startswith("retrained")}
+    state, told = again["retrained 0.1, repeat 0"]
+    values = [t.score("test.accuracy") + 0.001 for t in trained.trials if t.condition.label == "0.1"]
+    half = scipy.stats.t.ppf(0.975, 1) * statistics.stdev(values) * math.sqrt(1 + 1 / 2)
+    low, high = max(0, statistics.mean(values) - half), min(1, statistics.mean(values) + half)
+    assert f"{100 * low:.2f} % to {100 * high:.2f} % (n = 2)" in told and state == "holds"
+    assert "inside the 95 % prediction interval of its condition's repeats" in told
+    assert again["retrained default, searched, repeat 0"][0] == "unchecked"
+    assert (
+        "with 1 repeat of its condition only identity could be judged"
+        in again["retrained default, searched, repeat 0"][1]
+    )
+    assert "with 0 repeats" in again["retrained default, search, slot 1"][1]
+    assert code == 0
+
+
+def test_outside_the_interval_fails(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn",), repeats=3, epochs=1)
+    capsule = read_capsule(make_capsule([results], Shown()))
+    (choice,) = choose(capsule, 1, seed=0)
+    values = [trial.score("test.accuracy") for trial in results.trials]
+    half = scipy.stats.t.ppf(0.975, 2) * statistics.stdev(values) * math.sqrt(1 + 1 / 3)
+    trial = results.trials[0]
+    for value, state in (
+        (statistics.mean(values) - 0.99 * half, "holds"),
+        (statistics.mean(values) - 1.01 * half, "fails"),
+    ):
+        assert trial.outcome
+        metrics = {**trial.outcome.metrics, "test": replace(trial.outcome.metrics["test"], accuracy=value)}
+        again = replace(trial, outcome=replace(trial.outcome, metrics=metrics))
+        check = judge(choice, again, results)
+        assert check.state == state and "(n = 3)" in check.told
+    assert judge(choice, None, results).state == "unchecked"
+    assert judge(choice, replace(trial, state="failed"), results).state == "fails"
+
+
+def test_the_choice_is_spread_cheap_first_and_follows_the_seed(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn", "gn", "ln"), repeats=3, epochs=2)
+    costs = {"bn": 3.0, "gn": 1.0, "ln": 2.0}
+    slower = tuple(
+        replace(trial, history=tuple(replace(r, seconds=costs[trial.condition.label]) for r in trial.history))
+        for trial in results.trials
+    )
+    capsule = read_capsule(make_capsule([replace(results, trials=slower)], Shown()))
+    chosen = choose(capsule, 4, seed=0)
+    assert [one.condition.label for one in chosen] == ["gn", "ln", "bn", "gn"]
+    assert choose(capsule, 4, seed=0) == chosen
+    assert len({tuple(one.trial.index for one in choose(capsule, 3, seed)) for seed in range(9)}) > 1
+    assert len(choose(capsule, 99, seed=0)) == 9
+
+
+def test_pruned_and_failed_trials_are_not_chosen(tmp_path: Path) -> None:
+    capsule = read_capsule(make_capsule([with_search(tmp_path)], Shown()))
+    assert {one.trial.state for one in choose(capsule, 99, seed=0)} == {"done"}
+
+
+def local(head: dict[str, Any]) -> None:
+    for environment in head["studies"][0]["environments"]:
+        environment["sources"]["model.norm"].update(file="mine.py", name="torch-bn")
+
+
+def test_plugins_of_local_files_are_refused(trained: StudyResults, tmp_path: Path, verify: Any) -> None:
+    page = page_of(trained, tmp_path)
+    put_into(page, edited(capsule_in(page), {"capsule.json": local}))
+    code, _, told = verify(page, "--retrain", "1")
+    assert code == 2
+    assert "plugins from local files" in told and "mine.py" in told and "--plugin FILE" in told
+
+
+def test_plugins_that_are_not_here_are_told(trained: StudyResults, tmp_path: Path, verify: Any) -> None:
+    def strange(head: dict[str, Any]) -> None:
+        for condition in head["studies"][0]["conditions"]:
+            condition["settings"]["model"]["norm"] = "os:system"
+
+    page = page_of(trained, tmp_path)
+    put_into(page, edited(capsule_in(page), {"capsule.json": strange}))
+    code, _, told = verify(page, "--retrain", "1")
+    assert code == 2 and "there is no norm 'os:system'" in told
+
+
+def test_other_data_are_not_trained_on(trained: StudyResults, tmp_path: Path, verify: Any) -> None:
+    def other(trials: list[dict[str, Any]]) -> None:
+        for trial in trials:
+            trial["data_fingerprint"] = "f" * 64
+
+    page = page_of(trained, tmp_path)
+    put_into(page, edited(capsule_in(page), {"1-tiny/trials.json": other}))
+    _, checks, _ = verify(page, "--retrain", "1")
+    (told,) = [one for name, one in checks.items() if name.startswith("retrained")]
+    assert told == (
+        "unchecked",
+        "not trained: the data set here has another fingerprint than the one it was trained on",
+    )
+
+
+def test_a_workspace_in_use_is_refused(trained: StudyResults, tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_text("")
+    capsule = read_capsule(make_capsule([trained], Shown()))
+    with pytest.raises(LedgerError, match="something in this folder already"):
+        retrain(capsule, choose(capsule, 1, 0), Registry.installed(), Scratch(workspace=tmp_path, data_root=DATA))
