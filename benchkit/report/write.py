@@ -15,10 +15,11 @@ from benchkit.report.compose import compose
 from benchkit.report.context import ReportContext
 from benchkit.report.export import to_json
 from benchkit.report.figures import Gallery
+from benchkit.report.latex_table import to_latex
 from benchkit.report.html import font_files, render_html, render_print
 from benchkit.report.origin_sections import resolved
 from benchkit.report.pdf import Attached, Limits, render_pdf
-from benchkit.report.tables import to_latex, to_markdown
+from benchkit.report.tables import to_markdown
 from benchkit.results import StudyResults
 
 
