@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "sweep": "benchkit.cli.sweep:sweep",
         "status": "benchkit.cli.status:status",
         "report": "benchkit.cli.report:report",
+        "templates": "benchkit.cli.templates:app",
         "studies": "benchkit.cli.studies:app",
         "data": "benchkit.cli.data:app",
         "plugins": "benchkit.cli.plugins:app",

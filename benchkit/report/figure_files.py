@@ -125,4 +125,4 @@ def _text(lines: list[str], x: float, middle: float, *, weight: int = 400) -> It
 
 def _xml(text: str) -> str:
     """Return text without the characters that XML cannot hold."""
-    return "".join(letter for letter in text if letter in "\t\n" or letter >= " " and letter not in "\ufffe\uffff")
+    return "".join(letter for letter in text if letter in "\t\n" or (letter >= " " and letter not in "\ufffe\uffff"))

@@ -39,7 +39,7 @@ _CAPITAL_GREEK = (
     "mathrm{N} Xi mathrm{O} Pi mathrm{P} Sigma mathrm{T} Upsilon Phi mathrm{X} Psi Omega"
 )
 _GREEK = dict(zip("αβγδεζηθικλμνξοπρςστυφχψω", _SMALL_GREEK.split(), strict=True)) | dict(
-    zip("ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ", _CAPITAL_GREEK.split(), strict=True)  # noqa: RUF001
+    zip("ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ", _CAPITAL_GREEK.split(), strict=True)
 )
 
 
@@ -61,7 +61,7 @@ def latex(text: str) -> str:
 def _escaped(letter: str) -> str:
     if letter in _ESCAPES:
         return _ESCAPES[letter]
-    if letter.isascii() and letter.isprintable() or ord(letter) in _TYPED_BY_ALL:
+    if (letter.isascii() and letter.isprintable()) or ord(letter) in _TYPED_BY_ALL:
         return letter
     code = f"{{[}}U+{ord(letter):04X}{{]}}"
     if unicodedata.category(letter)[0] == "C":

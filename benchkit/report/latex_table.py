@@ -24,7 +24,7 @@ LONG_TEXT = 44
 MOST_ROWS = 40
 """A table of more rows runs over pages (longtable)."""
 
-_LINE = 74
+_LINE = 70
 """About so many characters fit on a line at the normal size of a one-column article."""
 
 _SIZES = ((1.0, ""), (1.12, "\\small"), (1.25, "\\footnotesize"), (1.43, "\\scriptsize"))
@@ -65,7 +65,7 @@ def to_latex(table: Table, caption: str, identifier: str) -> str:
     layouts = [_layout(column, [row[place] for row in table.rows]) for place, column in enumerate(table.columns)]
     heads = " & ".join(_head(layout) for layout in layouts)
     rows = [" & ".join(_cell(layout, cell) for layout, cell in zip(layouts, row, strict=True)) for row in table.rows]
-    letters = "".join(layout.letters for layout in layouts)
+    letters = f"@{{}}{''.join(layout.letters for layout in layouts)}@{{}}"
     size = _characters(table) / _LINE
     command = next((name for limit, name in _SIZES if size <= limit), "\\scriptsize")
     captions = f"\\caption{{{latex(caption)}}}", f"\\label{{tab:{re.sub(r'[^A-Za-z0-9-]+', '-', identifier)}}}"
@@ -74,9 +74,7 @@ def to_latex(table: Table, caption: str, identifier: str) -> str:
     return _float(captions, letters, heads, rows, command, scaled=size > _SIZES[-1][0])
 
 
-def _float(
-    captions: tuple[str, str], letters: str, heads: str, rows: Sequence[str], size: str, *, scaled: bool
-) -> str:
+def _float(captions: tuple[str, str], letters: str, heads: str, rows: Sequence[str], size: str, *, scaled: bool) -> str:
     body = [f"\\begin{{tabular}}{{{letters}}}", "  \\toprule", f"  {heads} \\\\", "  \\midrule"]
     body += [*(f"  {row} \\\\" for row in rows), "  \\bottomrule", "\\end{tabular}"]
     if scaled:
@@ -122,9 +120,7 @@ def _cell(layout: _Layout, cell: Cell) -> str:
         rest = f"\\multicolumn{{4}}{{l}}{{{latex(cell.detail)}}}" if cell.detail else " & & &"
         return f"{_main(layout, cell, mark)} & {rest}"
     low, high = _parted(found[1]), _parted(found[2])
-    return (
-        f"{_main(layout, cell, mark)} & {{[}}{low[0]} & {low[1]}, & {high[0]} & {high[1]}{{]}}{latex_tail(found[3])}"
-    )
+    return f"{_main(layout, cell, mark)} & {{[}}{low[0]} & {low[1]}, & {high[0]} & {high[1]}{{]}}{latex_tail(found[3])}"
 
 
 def latex_tail(text: str) -> str:

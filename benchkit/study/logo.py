@@ -102,8 +102,9 @@ def _drawing(content: bytes, path: Path) -> bytes:
     if root.tag not in (f"{{{SVG}}}svg", "svg"):
         raise StudyError(f"{path} is not an SVG: its outermost element is {_local(root.tag)!r}")
     cleaned = _cleaned(root, path, 0)
+    _drop_nested_uses(cleaned)
     cleaned.set("xmlns", SVG)
-    return ElementTree.tostring(cleaned, encoding="utf-8")
+    return bytes(ElementTree.tostring(cleaned, encoding="utf-8"))
 
 
 def _cleaned(element: ElementTree.Element, path: Path, depth: int) -> ElementTree.Element:
@@ -117,6 +118,15 @@ def _cleaned(element: ElementTree.Element, path: Path, depth: int) -> ElementTre
         if isinstance(child.tag, str) and _local(child.tag) in _ELEMENTS and _is_svg(child.tag):
             found.append(_cleaned(child, path, depth + 1))
     return found
+
+
+def _drop_nested_uses(root: ElementTree.Element) -> None:
+    """Drop uses of what holds uses itself: a few of them, nested, would draw millions of shapes."""
+    nested = {f"#{one.get('id')}" for one in root.iter() if any(inner.tag == "use" for inner in one.iter())}
+    for parent in root.iter():
+        for child in list(parent):
+            if child.tag == "use" and child.get("href") in nested:
+                parent.remove(child)
 
 
 def _attributes(element: ElementTree.Element) -> dict[str, str]:
