@@ -92,8 +92,9 @@ def file_stem(name: str) -> str:
 def latex_document(report: ReportContext) -> str:
     """Return a LaTeX document with title, authors, abstract and every table, for any of its engines."""
     lines = [
-        r"\documentclass{article}",
-        r"\IfFileExists{lmodern.sty}{\usepackage[T1]{fontenc}\usepackage{lmodern}}{}", *(rf"\usepackage{{{name}}}" for name in PACKAGES),
+        r"\documentclass{article}", r"\usepackage[margin=20mm]{geometry}",
+        r"\IfFileExists{lmodern.sty}{\usepackage[T1]{fontenc}\usepackage{lmodern}}{}",
+        *(rf"\usepackage{{{name}}}" for name in PACKAGES),
         rf"\title{{{latex(report.title)}}}", rf"\author{{{latex(report.authors)}}}",
         rf"\date{{{latex(report.dated)}}}", r"\begin{document}", r"\maketitle",
     ]  # fmt: skip

@@ -25,8 +25,9 @@ _CAPTIONS, _GAP, _LINE_HEIGHT, _MOST_WIDE = 110, 6, 14, 160
 
 
 def figure_files(figure: FigureBlock) -> dict[str, bytes]:
-    """Return a figure as files by their suffix: `.svg`, `.pdf` and `.png`; the same figure gives the same pictures.
+    """Return a figure as files by their suffix: `.svg`, `.pdf` and `.png`.
 
+    The same figure gives the same bytes of SVG and PNG; vl-convert writes the parts of a PDF in any order.
     Raises `ReportError` when one cannot be drawn.
     """
     if figure.spec:

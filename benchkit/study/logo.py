@@ -121,11 +121,11 @@ def _cleaned(element: ElementTree.Element, path: Path, depth: int) -> ElementTre
 
 
 def _drop_nested_uses(root: ElementTree.Element) -> None:
-    """Drop uses of what holds uses itself: a few of them, nested, would draw millions of shapes."""
+    """Drop uses of nothing, and of what holds uses itself: a few of those, nested, would draw millions of shapes."""
     nested = {f"#{one.get('id')}" for one in root.iter() if any(inner.tag == "use" for inner in one.iter())}
     for parent in root.iter():
         for child in list(parent):
-            if child.tag == "use" and child.get("href") in nested:
+            if child.tag == "use" and child.get("href") in {None, *nested}:
                 parent.remove(child)
 
 
