@@ -19,7 +19,7 @@ help: ## list the targets
 
 demo: $(STAMP) ## sweep the built-in quickstart study and report it as HTML and PDF, into reports/
 	$(RUN) $(BIN)/benchkit sweep quickstart
-	@if .ci/system-libraries; then format=all; else format=html; fi; \
+	@if .ci/system-libraries; then format=all; else format=html,figures; fi; \
 		echo benchkit report quickstart --format $$format --out reports; \
 		$(RUN) $(BIN)/benchkit report quickstart --format $$format --out reports
 

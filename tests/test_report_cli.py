@@ -39,7 +39,39 @@ def test_it_writes_html_alone(
     printed = capsys.readouterr().out.split()
     assert printed == [str(out / "synthetic-norms.html"), str(out / "synthetic-norms")]
     names = sorted(path.name for path in (out / "synthetic-norms").iterdir())
-    assert names == ["capsule.zip", "figures", "results.json", "settings.toml", "study.toml", "tables"]
+    assert names == [
+        "capsule.zip", "figures", "index.md", "results.json", "results.schema.json", "settings.toml", "study.toml",
+        "tables",
+    ]  # fmt: skip
+    assert {path.suffix for path in (out / "synthetic-norms" / "figures").iterdir()} == {".csv"}
+
+
+def test_formats_can_be_chosen(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "--format", "figures, json", "--out", str(tmp_path / "out")]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["synthetic-norms"]
+    folder = tmp_path / "out" / "synthetic-norms"
+    assert {path.suffix for path in (folder / "figures").iterdir()} == {".svg", ".pdf", ".png"}
+    assert (folder / "results.json").exists() and not (folder / "tables").exists()
+    capsys.readouterr()
+    assert main(["report", "--format", "html,figurs,x", "--out", str(tmp_path / "no")]) == 2
+    assert "unknown: figurs (did you mean 'figures'?)" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+    assert asked
+
+
+def test_a_broken_template_is_one_error(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "cover.html.j2").write_text("\n{{ report.titel }}")
+    arguments = ["report", "-f", "html", "--templates", str(tmp_path / "own"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "cover.html.j2, line 2" in told and "titel" in told and "Traceback" not in told
+    assert not (tmp_path / "out").exists()
+    assert asked
 
 
 def test_a_study_is_named_as_file_or_by_name(asked: list[tuple[Path, str | None, str | None]], tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jsonschema
 import pypdf
 import pytest
 from synthetic_results import FACTORIES, HOSTILE, complete
@@ -118,6 +119,98 @@ def test_csv_and_json_agree_to_full_precision(hostile: Made) -> None:
         assert float(row["mean"]) == exported["mean"]["value"] == found["mean"]
         assert float(row["mean_low"]) == found["low"]
         assert exported["mean"]["text"] == f"{100 * found['mean']:.2f}"
+
+
+def unlatex(row: str) -> list[str]:
+    """Return the texts of a LaTeX table's row: columns joined where numbers were parted, commands undone."""
+    row = row.strip().removesuffix(r"\\")
+    row = row.replace("{[}", "[").replace("{]}", "]").replace("$-$", "\N{MINUS SIGN}").replace("--", "\N{EN DASH}")
+    row = re.sub(r"\\textbf\{([^{}]*)\}", r"\1", row)
+    row = re.sub(r"\\multicolumn\{\d\}\{\w\}\{([^{}]*)\}", r"\1", row)
+    row = re.sub(r" & (?=[.,~])", "", row.replace(r" \& ", " and ").replace(r"\textless{}", "<"))
+    return [cell.strip() for cell in row.split(" & ")]
+
+
+@pytest.mark.parametrize("name", ["01-ranking", "02-metrics-test", "03-metrics-val"])
+def test_markdown_latex_and_csv_show_the_numbers_of_json(hostile: Made, name: str) -> None:
+    folder = hostile.folder / "synthetic-norms" / "tables"
+    (table,) = [table for table in hostile.exported["tables"] if f"{table['number']:02d}-{table['name']}" == name]
+    lines = (folder / f"{name}.md").read_text().splitlines()[-len(table["rows"]) :]
+    rows = (
+        (folder / f"{name}.tex").read_text().partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
+    )
+    values = list(csv.DictReader(io.StringIO((folder / f"{name}.csv").read_text(), newline="")))
+    shown = 0
+    for row, line, tex, raw in zip(table["rows"], lines, rows, values, strict=True):
+        cells, set_in_tex = re.sub(r"\\(.)", r"\1", line).replace("**", ""), " ".join(unlatex(tex))
+        for key, cell in row.items():
+            if isinstance(cell["value"], float):
+                assert cell["text"] in cells
+                assert f" {cell['detail']}" in f" {cells}"
+                assert cell["text"] in set_in_tex
+                assert cell["detail"].replace(",", "") in set_in_tex.replace(",", "")
+                assert float(raw[key]) == cell["value"]
+                scale = 1 if key in ("loss", "p_holm") else 100
+                wanted = float(cell["text"].replace("\N{MINUS SIGN}", "-").replace("< ", ""))
+                assert wanted == pytest.approx(scale * cell["value"], abs=0.0051)
+                shown += 1
+    assert shown >= 10
+
+
+def test_json_keeps_to_its_schema(hostile: Made) -> None:
+    folder = hostile.folder / "synthetic-norms"
+    schema = json.loads((folder / "results.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(hostile.exported)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(hostile.exported["files"]) | {"results.json", "index.md"} == there
+
+
+def test_the_index_names_every_file(hostile: Made) -> None:
+    folder = hostile.folder / "synthetic-norms"
+    text = (folder / "index.md").read_text()
+    linked = set(re.findall(r"\]\(([^)]+)\)", text))
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert linked == there - {"index.md", "tables/tables.tex"}
+    assert "<script>" not in text.replace("\\<", "")
+    assert "> **Synthetic numbers.**" in text
+
+
+def test_an_earlier_reports_files_go_and_other_files_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "synthetic-norms"
+    (folder / "tables").mkdir(parents=True)
+    for name in ("99-old.csv", "mine.csv", "99-old.txt"):
+        (folder / "tables" / name).write_text("x")
+    make(FACTORIES["empty"](tmp_path), tmp_path, pdf=False)
+    left = {path.name for path in (folder / "tables").iterdir()}
+    assert {"mine.csv", "99-old.txt"} <= left
+    assert "99-old.csv" not in left
+
+
+def test_the_front_matter_is_on_the_first_page(tmp_path: Path) -> None:
+    front = (
+        '[report]\nauthors = ["Ada <b>", "B. Borel"]\nabstract = "First <i>.\\n\\nSecond."\nkeywords = ["a & b", "c"]\n'
+    )
+    results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2, extra=front)
+    logo = tmp_path / "logo.svg"
+    logo.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>')
+    report = replace(results.study.report, logo=logo)
+    made = make(replace(results, study=replace(results.study, report=report)), tmp_path)
+    page = Text(made.html)
+    assert {("name", "keywords"), ("content", "a & b, c"), ("content", "Ada <b> and B. Borel")} <= set(page.attributes)
+    assert "First<i>." in page.plain and "Second." in page.plain
+    assert [value[:26] for name, value in page.attributes if name == "src"] == ["data:image/svg+xml;base64,"]
+    reader = pypdf.PdfReader(made.pdf)
+    first = squeezed(reader.pages[0].extract_text())
+    assert "First<i>.Second." in first and "Ada<b>andB.Borel" in first
+    assert reader.metadata is not None
+    assert reader.metadata.author == "Ada <b> and B. Borel"
+    assert reader.metadata["/Keywords"] == "a & b, c"
+    assert made.exported["study"]["authors"] == ["Ada <b>", "B. Borel"]
+    logo.unlink()
+    again = make(made.results, tmp_path, pdf=False)
+    assert len(again.written.problems) == 1 and "report.logo" in again.written.problems[0]
+    assert "img" not in Text(again.html).elements
 
 
 def test_the_page_needs_no_network(hostile: Made) -> None:

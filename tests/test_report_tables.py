@@ -9,7 +9,7 @@ import pytest
 
 from benchkit.analysis import estimate
 from benchkit.analysis.wording import bare, difference, duration, engineering, listing, measured, number, p_value
-from benchkit.report.tables import Cell, Column, Table, estimate_cell, label, latex, number_cell, to_csv, to_latex
+from benchkit.report.tables import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
 from benchkit.report.tables import to_markdown as markdown
 
 TABLE = Table(
@@ -39,29 +39,10 @@ def test_a_negative_number_is_no_formula() -> None:
     assert to_csv(table) == "x\r\n-1.5\r\n"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\N{MINUS SIGN}"])
 def test_every_start_of_a_formula_is_disarmed(start: str) -> None:
     table = Table(columns=(Column(key="x", heading="x"),), rows=((label(f"{start}1"),),))
     assert next(csv.reader(io.StringIO(to_csv(table).partition("\r\n")[2]))) == [f"'{start}1"]
-
-
-def test_latex_escapes_every_special_character() -> None:
-    assert latex("50% & $x_1^2$ \\ #~ {a}") == (
-        r"50\% \& \$x\_1\textasciicircum{}2\$ \textbackslash{} \#\textasciitilde{} \{a\}"
-    )
-    assert latex("[6] a|b <c>") == r"{[}6{]} a\textbar{}b \textless{}c\textgreater{}"
-    assert latex("\N{MINUS SIGN}1.5") == "$-$1.5"
-
-
-def test_latex_is_a_booktabs_float() -> None:
-    text = to_latex(TABLE, "Accuracy in %", "ranking")
-    assert r"\begin{tabular}{lr}" in text
-    assert r"\toprule" in text
-    assert r"\caption{Accuracy in \%}" in text
-    assert r"\label{tab:ranking}" in text
-    assert r"\textbf{71.00} {\scriptsize {[}68.52, 73.48{]}}" in text
-    assert text.count(r"\\") == 3
-    assert "(tied)" in text
 
 
 def test_markdown_keeps_its_columns() -> None:
@@ -70,6 +51,13 @@ def test_markdown_keeps_its_columns() -> None:
     assert lines[1] == "| :--- | ---: |"
     assert lines[2] == r"| =cmd\|x | **71.00** \[68.52, 73.48\] |"
     assert len(lines) == 4
+
+
+def test_markdown_finds_nothing_to_act_on() -> None:
+    table = Table(columns=(Column(key="x", heading="a|b"),), rows=((label("<b>&amp; {{x}} ~~s~~ ![i](u)\n# h"),),))
+    head, _, row = markdown(table).splitlines()
+    assert head == r"| a\|b |"
+    assert row == r"| \<b\>\&amp; \{\{x\}\} \~\~s\~\~ !\[i\](u) \# h |"
 
 
 def test_a_table_holds_its_shape() -> None:

@@ -1,8 +1,7 @@
-"""`benchkit report`: what the ledger holds becomes HTML, PDF, JSON and tables."""
+"""`benchkit report`: what the ledger holds becomes HTML, PDF, tables, figures and JSON."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,17 +9,14 @@ import typer
 
 from benchkit.cli.completion import complete_study
 from benchkit.cli.places import Storage, Workspace
+from benchkit.errors import ReportError, nearest
 
 if TYPE_CHECKING:
     from benchkit.report.write import Written
 
 
-class Format(StrEnum):
-    """The formats that a report can be asked for."""
-
-    html = "html"
-    pdf = "pdf"
-    all = "all"
+FORMATS = ("html", "pdf", "tables", "figures", "json")
+"""What a report can be asked for; `all` is every one of them."""
 
 
 def report(
@@ -29,10 +25,24 @@ def report(
         list[str] | None,
         typer.Argument(help="Names of studies; without one, the latest.", autocompletion=complete_study),
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="Which file to make.")] = Format.all,
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT[,FORMAT...]",
+            help="Which files to make: html, pdf, tables (CSV, Markdown, LaTeX), figures (SVG, PDF, PNG), json, or "
+            "all. html and pdf bring tables and json along.",
+            autocompletion=lambda: [*FORMATS, "all"],
+        ),
+    ] = "all",
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the reports.", file_okay=False)] = Path(
         "reports"
     ),
+    templates: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of own templates and style sheets: see benchkit templates."),
+    ] = None,
     workspace: Workspace = Path("benchkit-runs"),
     storage: Storage = "",
 ) -> None:
@@ -41,17 +51,34 @@ def report(
     Exit code 1: the report is there, but a figure failed. Exit code 2: a file could not be made, such as the PDF
     without Pango; the others are there.
     """
+    formats = _formats(format)
     from benchkit.ledger import read_results
+    from benchkit.report.companions import Beside
     from benchkit.report.write import write_report
 
+    beside = Beside(tables="tables" in formats, figures="figures" in formats, json="json" in formats)
     code = 0
     for name in studies or [""]:
         known = name.removesuffix(".toml").rpartition("/")[2] or None
         results = read_results(workspace, known, storage or None)
-        written = write_report(results, out, html=format != Format.pdf, pdf=format != Format.html)
+        written = write_report(
+            results, out, html="html" in formats, pdf="pdf" in formats, beside=beside, templates=templates
+        )
         code = max(code, _tell(written, debug=bool((ctx.find_root().params or {}).get("debug"))))
     if code:
         raise typer.Exit(code)
+
+
+def _formats(text: str) -> frozenset[str]:
+    """Return the formats in a list parted by commas, or raise `ReportError` for those that do not exist."""
+    asked = [part.strip().lower() for part in text.split(",") if part.strip()]
+    unknown = [part for part in asked if part not in (*FORMATS, "all")]
+    if unknown or not asked:
+        raise ReportError(
+            f"--format {text!r}: expected one or more of {', '.join(FORMATS)}, all, parted by commas",
+            problems=[f"unknown: {part}{nearest(part, (*FORMATS, 'all'))}" for part in unknown],
+        )
+    return frozenset(FORMATS if "all" in asked else asked)
 
 
 def _tell(written: Written, *, debug: bool) -> int:

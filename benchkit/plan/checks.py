@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from benchkit.errors import PluginError, StudyError
 from benchkit.plan.plan import Condition, Plan, typed_settings
@@ -14,6 +15,7 @@ from benchkit.registry.descriptions import describe_all
 from benchkit.registry.entries import Entry
 from benchkit.registry.options import Option, check_options
 from benchkit.study import SearchRange
+from benchkit.study.logo import read_logo
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.study.tree import changed
 from benchkit.study.typed import Problems
@@ -33,7 +35,7 @@ class Use:
 
 
 def check_plan(plan: Plan, registry: Registry) -> None:
-    """Raise `StudyError` with every unknown or broken plugin and every wrong option of a plan.
+    """Raise `StudyError` with every unknown or broken plugin and every wrong option of a plan, and an unusable logo.
 
     That holds for all levels, for the ends of every searched range and for every searched choice.
     """
@@ -49,8 +51,17 @@ def check_plan(plan: Plan, registry: Registry) -> None:
     for (key, (_, variant)), description in zip(found.items(), described, strict=True):
         for line in _problems(uses[key], description, variant):
             problems.add("", line)
+    _note_logo(plan.study.report.logo, problems)
     if problems.lines:
         raise StudyError(f"{plan.study.path or plan.study.name}: this study cannot be trained", problems=problems.lines)
+
+
+def _note_logo(logo: Path | None, problems: Problems) -> None:
+    if logo is not None:
+        try:
+            read_logo(logo)
+        except StudyError as error:
+            problems.add("report.logo", f"{error.what}; {error.hint}" if error.hint else error.what)
 
 
 def uses_of(plan: Plan) -> Iterator[Use]:

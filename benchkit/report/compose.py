@@ -14,6 +14,7 @@ from benchkit.analysis.wording import duration, listing
 from benchkit.report import origin_sections, sections
 from benchkit.report.context import Banner, Block, Fact, FigureBlock, ReportContext, Section, TableBlock
 from benchkit.report.figures import Gallery
+from benchkit.report.front_matter import logo_of, paragraphs
 from benchkit.report.glossary import used_plugins
 from benchkit.report.sections import Material
 from benchkit.results import StudyResults
@@ -41,7 +42,7 @@ def compose(results: StudyResults, summary: Summary, gallery: Gallery) -> Report
     return ReportContext(
         title=study.title,
         question=study.question,
-        description=study.report.abstract or study.description,
+        description="" if study.report.abstract else study.description,
         authors=listing(study.report.authors, most=20),
         study_name=study.name,
         generator=f"benchkit {__version__}",
@@ -50,6 +51,9 @@ def compose(results: StudyResults, summary: Summary, gallery: Gallery) -> Report
         answer=summary.answer,
         facts=_key_facts(results, summary),
         sections=numbered(part for part in found if part is not None),
+        abstract=paragraphs(study.report.abstract),
+        keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
+        logo=logo_of(study, gallery.problems),
     )
 
 

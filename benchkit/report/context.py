@@ -177,12 +177,20 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Logo:
+    """The picture on the first page."""
+
+    source: str = field(metadata={"help": "the picture as a data address"})
+    alt_text: str = field(metadata={"help": "what it is, for those who do not see it"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportContext:
     """Everything that a report says, in the order in which it says it."""
 
     title: str = field(metadata={"help": "the study's title"})
     question: str = field(metadata={"help": "the study's question"})
-    description: str = field(metadata={"help": "the study's description or the report's abstract"})
+    description: str = field(metadata={"help": "the study's description, or nothing beside an abstract"})
     authors: str = field(metadata={"help": "the authors as a phrase, or nothing"})
     study_name: str = field(metadata={"help": "the study's name"})
     language: str = field(metadata={"help": "the language of the text, as in HTML's lang"}, default="en")
@@ -192,6 +200,9 @@ class ReportContext:
     answer: tuple[str, ...] = field(metadata={"help": "the short answer, at most three sentences"})
     facts: tuple[Fact, ...] = field(metadata={"help": "the key facts beside the answer"})
     sections: tuple[Section, ...] = field(metadata={"help": "the sections"})
+    abstract: tuple[str, ...] = field(metadata={"help": "the paragraphs of the abstract"}, default=())
+    keywords: str = field(metadata={"help": "the keywords, parted by commas, or nothing"}, default="")
+    logo: Logo | None = field(metadata={"help": "the picture on the first page, or none"}, default=None)
 
     def blocks(self) -> tuple[Block, ...]:
         """Return the blocks of all sections."""

@@ -70,14 +70,14 @@ def spec_to_svg(spec: Mapping[str, Any], *, width_px: int | None = None) -> str:
 
     `width_px` is the whole width in CSS pixels of a single view; composed views keep the width they were made with.
     """
-    _register_fonts()
+    register_fonts()
     svg: str = _converted(vl_convert.vegalite_to_svg, _static(spec, width_px))
     return print_svg(svg)
 
 
 def spec_to_png(spec: Mapping[str, Any], ppi: float = 200) -> bytes:
     """Return the spec as PNG on white, at `ppi` pixels per inch of its printed size (96 CSS pixels are an inch)."""
-    _register_fonts()
+    register_fonts()
     static = _static(spec) | {"background": "white"}
     picture: bytes = _converted(vl_convert.vegalite_to_png, static, scale=72 / 96, ppi=ppi)
     return picture
@@ -85,7 +85,7 @@ def spec_to_png(spec: Mapping[str, Any], ppi: float = 200) -> bytes:
 
 def spec_to_pdf(spec: Mapping[str, Any]) -> bytes:
     """Return the spec as a one-page PDF with its fonts embedded; a CSS pixel becomes a point, so scale it to fit."""
-    _register_fonts()
+    register_fonts()
     document: bytes = _converted(vl_convert.vegalite_to_pdf, _static(spec))
     return document
 
@@ -97,7 +97,8 @@ def content_key(spec: Mapping[str, Any]) -> str:
 
 
 @cache
-def _register_fonts() -> None:
+def register_fonts() -> None:
+    """Let vl-convert find the shipped fonts."""
     folder = Path(str(files("benchkit_templates"))) / "fonts"
     if folder.is_dir():
         vl_convert.register_font_directory(str(folder))

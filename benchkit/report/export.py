@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchkit.analysis.summary import Summary
@@ -16,8 +16,11 @@ SCHEMA = 1
 """The version of the JSON's layout; it grows when a key changes its meaning or goes."""
 
 
-def to_json(report: ReportContext, summary: Summary, results: StudyResults) -> str:
-    """Return the report as JSON; numbers that JSON lacks (NaN, infinities) become null."""
+def to_json(report: ReportContext, summary: Summary, results: StudyResults, files: Sequence[str] = ()) -> str:
+    """Return the report as JSON; numbers that JSON lacks (NaN, infinities) become null.
+
+    `templates/results.schema.json` documents the layout. `files` are the paths of the other files in the folder.
+    """
     study = results.study
     content = {
         "schema": SCHEMA,
@@ -28,6 +31,9 @@ def to_json(report: ReportContext, summary: Summary, results: StudyResults) -> s
             "question": study.question,
             "seed": study.seed,
             "repeats": study.repeats,
+            "authors": list(study.report.authors),
+            "abstract": list(report.abstract),
+            "keywords": list(study.report.keywords),
             "overrides": list(study.overrides),
             "smoke": study.smoke,
             "source": study.source,
@@ -38,6 +44,7 @@ def to_json(report: ReportContext, summary: Summary, results: StudyResults) -> s
         "answer": list(report.answer),
         "findings": encode(summary.findings),
         "numbers": encode(summary.evidence),
+        "files": list(files),
         "tables": [_table(block) for block in report.tables],
         "figures": [_figure(block) for block in report.figures],
         "conditions": [

@@ -114,7 +114,7 @@ def _csv(rows: Sequence[Row]) -> str:
     heads = list(dict.fromkeys(key for row in rows for key in row))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(_short(heads))
+    writer.writerow([plain(head) for head in _short(heads)])
     for row in rows:
         writer.writerow([_written(row.get(key)) for key in heads])
     return out.getvalue()

@@ -5,16 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-import jinja2
 from markupsafe import Markup
 
 from benchkit.report.bundle import vega_bundle
 from benchkit.report.context import ReportContext
+from benchkit.report.templates import embedded, environment, render, template_folder, text_of
+
+__all__ = [
+    "FONTS",
+    "Page",
+    "embedded",
+    "environment",
+    "font_files",
+    "render_html",
+    "render_print",
+    "template_folder",
+]
 
 FONTS = (
     ("Inter", 400, "normal", "Inter-Regular"),
@@ -39,50 +48,27 @@ class Page:
     scripts: tuple[Markup, ...] = field(metadata={"help": "the scripts, benchkit's own text; none for print"})
 
 
-def template_folder() -> Path:
-    """Return the folder of the shipped templates, style sheets and fonts."""
-    return Path(str(files("benchkit_templates")))
-
-
-@cache
-def environment() -> jinja2.Environment:
-    """Return the templates: every value is escaped, and a name that the context lacks is an error."""
-    found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template_folder() / "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    found.filters["embedded"] = embedded
-    return found
-
-
-def render_html(report: ReportContext) -> str:
+def render_html(report: ReportContext, own: Path | None = None) -> str:
     """Return the report as one HTML file: styles, fonts, scripts, figures and data inside, nothing fetched.
 
-    Its content security policy lets only the two scripts run whose hashes it names.
+    Its content security policy lets only the two scripts run whose hashes it names. Files of the folder `own` take the
+    place of the shipped templates; `ReportError` says which of them failed, and where.
     """
-    scripts = (_script(vega_bundle()), _script(_text("report.js")))
-    page = Page(medium="screen", policy=_policy(scripts), style=Markup(_screen_style()), scripts=scripts)
-    return environment().get_template("report.html.j2").render(report=report, page=page)
+    scripts = (_script(vega_bundle()), _script(text_of("report.js", own)))
+    page = Page(medium="screen", policy=_policy(scripts), style=Markup(_screen_style(own)), scripts=scripts)
+    return render("report.html.j2", own, report=report, page=page)
 
 
-def render_print(report: ReportContext) -> str:
+def render_print(report: ReportContext, own: Path | None = None) -> str:
     """Return the report as the HTML that the PDF is made from; pictures and fonts are `fig:` addresses."""
-    page = Page(medium="print", policy="", style=Markup(_print_style()), scripts=())
-    return environment().get_template("report.html.j2").render(report=report, page=page)
+    page = Page(medium="print", policy="", style=Markup(_print_style(own)), scripts=())
+    return render("report.html.j2", own, report=report, page=page)
 
 
 def font_files() -> dict[str, bytes]:
     """Return the fonts of the PDF by the address that its style sheet names."""
     folder = template_folder() / "fonts"
     return {f"fig:{stem}.ttf": (folder / f"{stem}.ttf").read_bytes() for _, _, _, stem in FONTS}
-
-
-def embedded(json_text: str) -> Markup:
-    """Return JSON that can stand inside a script element: no character of it can end the element."""
-    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-    return Markup("".join(escapes.get(letter, letter) for letter in json_text))
 
 
 def _script(code: str) -> Markup:
@@ -99,22 +85,18 @@ def _policy(scripts: tuple[Markup, ...]) -> str:
     )
 
 
-def _text(name: str) -> str:
-    return (template_folder() / "report" / name).read_text(encoding="utf-8")
-
-
-def _screen_style() -> str:
+def _screen_style(own: Path | None) -> str:
     folder = template_folder() / "fonts"
     faces = []
     for family, weight, style, stem in SCREEN_FONTS:
         data = base64.b64encode((folder / f"{stem}.woff2").read_bytes()).decode()
         faces.append(_face(family, weight, style, f"data:font/woff2;base64,{data}"))
-    return "\n".join([*faces, _text("screen.css")])
+    return "\n".join([*faces, text_of("screen.css", own), text_of("own.css", own)])
 
 
-def _print_style() -> str:
+def _print_style(own: Path | None) -> str:
     faces = [_face(family, weight, style, f"fig:{stem}.ttf") for family, weight, style, stem in FONTS]
-    return "\n".join([*faces, _text("print.css")])
+    return "\n".join([*faces, text_of("print.css", own), text_of("own.css", own)])
 
 
 def _face(family: str, weight: int, style: str, source: str) -> str:

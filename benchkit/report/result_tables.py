@@ -60,7 +60,7 @@ def _ranked(metric: str, row: RankedCondition, planned: int) -> tuple[Cell, ...]
         number_cell(str(row.rank), row.rank),
         label(row.label, mark, strong=best),
         Cell(text=f"{row.estimate.n} / {planned}", value=row.estimate.n, parts=(planned,)),
-        estimate_cell(metric, row.estimate, strong=best),
+        estimate_cell(metric, row.estimate, strong=row.verdict in ("best", "tied")),
         _behind(metric, row.pair),
         number_cell(p_value(row.pair.p_adjusted if row.pair else None), row.pair.p_adjusted if row.pair else None),
         label(VERDICTS[row.verdict]),

@@ -91,7 +91,7 @@ def results_section(material: Material) -> Section:
             f"Conditions by mean {metric}, best first. {INTERVALS} The last columns compare each condition with "
             f"the one "
             "of the best mean, paired by repeat; p is corrected for all pairs of conditions (Holm), because the data "
-            "choose which one counts as best.",
+            "choose which one counts as best. Bold: the best mean, and those not told apart from it.",
             ranking_table(evidence),
         ),
         material.gallery.block("results-forest"),

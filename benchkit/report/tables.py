@@ -1,4 +1,4 @@
-"""Tables: one model of columns and cells, from which HTML, CSV, Markdown and LaTeX are made."""
+"""Tables: one model of columns and cells, from which HTML, CSV, Markdown and (in `latex_table`) LaTeX are made."""
 
 from __future__ import annotations
 
@@ -112,16 +112,20 @@ def to_csv(table: Table) -> str:
     return out.getvalue()
 
 
+FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", MINUS)
+"""What spreadsheets may take for the start of a formula, with the full-width forms of the signs."""
+
+
 def plain(value: Scalar) -> Scalar:
     """Return a value as CSV holds it: text that starts like a formula is disarmed."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", MINUS)):
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return f"'{value}"
     return value
 
 
 def to_markdown(table: Table) -> str:
     """Return the table as GitHub-flavoured Markdown, interval behind the mean, best in bold."""
-    heads = [_markdown(_heading(column)) for column in table.columns]
+    heads = [markdown(_heading(column)) for column in table.columns]
     rule = ["---:" if column.align == "right" else ":---" for column in table.columns]
     rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in [heads, rule, *rows])
@@ -132,49 +136,15 @@ def _heading(column: Column) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = _markdown(cell.text)
+    text = markdown(cell.text)
     text = f"**{text}**" if cell.strong and text else text
     return " ".join(
-        part for part in (text, _markdown(cell.detail), f"({_markdown(cell.mark)})" if cell.mark else "") if part
+        part for part in (text, markdown(cell.detail), f"({markdown(cell.mark)})" if cell.mark else "") if part
     )
 
 
-def _markdown(text: str) -> str:
-    for special in "\\`*_[]<>|#$":
+def markdown(text: str) -> str:
+    """Return text on one line in which Markdown, HTML and site generators' templates find nothing to act on."""
+    for special in "\\`*_[]<>|#$&~{}":
         text = text.replace(special, "\\" + special)
     return " ".join(text.split())
-
-
-def to_latex(table: Table, caption: str, identifier: str) -> str:
-    """Return the table as a LaTeX float for booktabs, every cell escaped, with caption and label."""
-    letters = "".join("r" if column.align == "right" else "l" for column in table.columns)
-    heads = " & ".join(latex(_heading(column)) for column in table.columns)
-    rows = "".join("    " + " & ".join(_latex_cell(cell) for cell in row) + r" \\" + "\n" for row in table.rows)
-    return (
-        "% \\usepackage{booktabs}\n\\begin{table}\n  \\centering\n"
-        f"  \\caption{{{latex(caption)}}}\n  \\label{{tab:{identifier}}}\n"
-        f"  \\begin{{tabular}}{{{letters}}}\n    \\toprule\n    {heads} \\\\\n    \\midrule\n{rows}    \\bottomrule\n"
-        "  \\end{tabular}\n\\end{table}\n"
-    )
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = latex(cell.text)
-    text = rf"\textbf{{{text}}}" if cell.strong and text else text
-    small = rf"{{\scriptsize {latex(cell.detail)}}}" if cell.detail else ""
-    return " ".join(part for part in (text, small, f"({latex(cell.mark)})" if cell.mark else "") if part)
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#",
-    "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "[": "{[}", "]": "{]}", MINUS: "$-$", NONE: "--",
-    "\N{LEFT DOUBLE QUOTATION MARK}": "``", "\N{RIGHT DOUBLE QUOTATION MARK}": "''",
-    "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{PLUS-MINUS SIGN}": r"$\pm$",
-    "\N{GREATER-THAN OR EQUAL TO}": r"$\geq$", "\N{LESS-THAN OR EQUAL TO}": r"$\leq$",
-}  # fmt: skip
-
-
-def latex(text: str) -> str:
-    """Return text with every character escaped that LaTeX gives a meaning."""
-    return " ".join("".join(_LATEX.get(letter, letter) for letter in text).split())

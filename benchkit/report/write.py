@@ -1,27 +1,25 @@
-"""From results to files: HTML, PDF, JSON, and every table and figure's data beside them."""
+"""From results to files: HTML, PDF, and the folder beside them."""
 
 from __future__ import annotations
 
 import os
-import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchkit.analysis.summary import Summary, summarize
+from benchkit.analysis.summary import summarize
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.capsule_block import CAPSULE, with_capsule
+from benchkit.report.companions import OURS, Beside, Files, companion_files, file_stem
 from benchkit.report.compose import compose
 from benchkit.report.context import ReportContext
-from benchkit.report.export import to_json
 from benchkit.report.figures import Gallery
 from benchkit.report.html import font_files, render_html, render_print
-from benchkit.report.origin_sections import resolved
 from benchkit.report.pdf import Attached, Limits, render_pdf
 from benchkit.report.privacy import private_results
-from benchkit.report.tables import to_latex, to_markdown
+from benchkit.report.templates import check_templates
 from benchkit.results import StudyResults
 
 
@@ -36,39 +34,55 @@ class Written:
 
 
 def write_report(
-    results: StudyResults, out: Path, *, registry: Registry | None = None, html: bool = True, pdf: bool = True
+    results: StudyResults,
+    out: Path,
+    *,
+    registry: Registry | None = None,
+    html: bool = True,
+    pdf: bool = True,
+    beside: Beside = Beside(),  # noqa: B008 - frozen
+    templates: Path | None = None,
 ) -> Written:
-    """Write the report of a study under `out` as NAME.html and NAME.pdf, with its tables and data in NAME/.
+    """Write the report of a study under `out` as NAME.html and NAME.pdf, with what is asked for beside them in NAME/.
 
-    Each file appears whole or not at all. Without the PDF's system libraries the rest is written and `error` says so.
+    HTML and PDF always come with tables and JSON, whose numbers they show. Files of the folder `templates` take the
+    place of the shipped templates. Each file appears whole or not at all. Without the PDF's system libraries the rest
+    is written and `error` says so. Raises `ReportError` before anything is written when own templates cannot be used.
     """
+    if templates is not None:
+        check_templates(templates)
+    if html or pdf:
+        beside = replace(beside, tables=True, json=True)
     results = private_results(results)
     summary = summarize(results)
     gallery = Gallery(results=results, registry=registry or Registry.installed(), for_print=pdf)
     report = compose(results, summary, gallery)
     stem = file_stem(results.study.name)
+    companions = companion_files(report, summary, results, beside, gallery.problems)
+    if html or pdf:
+        companions[CAPSULE] = make_capsule([results], shown_of(report, companions))
+        report = with_capsule(report, companions[CAPSULE])
+    page = render_html(report, templates) if html else ""
     out.mkdir(parents=True, exist_ok=True)
-    companions = companion_files(report, summary, results)
-    companions[CAPSULE] = make_capsule([results], shown_of(report, companions))
-    report = with_capsule(report, companions[CAPSULE])
-    paths: list[Path] = []
-    if html:
-        paths.append(_put(out / f"{stem}.html", render_html(report).encode()))
+    paths = [_put(out / f"{stem}.html", page.encode())] if html else []
     error: ReportError | None = None
     if pdf:
         try:
-            paths.append(_put(out / f"{stem}.pdf", print_pdf(report, gallery, companions)))
+            paths.append(_put(out / f"{stem}.pdf", print_pdf(report, gallery, companions, templates)))
         except ReportError as failure:
             error = failure
     for name, content in companions.items():
         _put(out / stem / name, content)
-    paths.append(out / stem)
+    _clear_stale(out / stem, companions)
     return Written(
-        paths=tuple(paths), problems=tuple(gallery.problems), tracebacks=tuple(gallery.tracebacks), error=error
+        paths=(*paths, out / stem),
+        problems=tuple(gallery.problems),
+        tracebacks=tuple(gallery.tracebacks),
+        error=error,
     )
 
 
-def print_pdf(report: ReportContext, gallery: Gallery, companions: dict[str, bytes]) -> bytes:
+def print_pdf(report: ReportContext, gallery: Gallery, companions: Files, templates: Path | None = None) -> bytes:
     """Return the report as PDF with the results, the tables' and figures' data and the study attached."""
     described = {".json": "all numbers of the report", ".csv": "data of a table or figure", ".toml": "the study",
                  ".zip": "what `benchkit verify` checks the report against"}  # fmt: skip
@@ -79,27 +93,16 @@ def print_pdf(report: ReportContext, gallery: Gallery, companions: dict[str, byt
     ]
     dated = max((trial.finished for trial in gallery.results.trials), default=0.0)
     pictures = {**gallery.pictures, **font_files()}
-    return render_pdf(render_print(report), pictures, attachments, limits=Limits(dated=dated))
+    return render_pdf(render_print(report, templates), pictures, attachments, limits=Limits(dated=dated))
 
 
-def companion_files(report: ReportContext, summary: Summary, results: StudyResults) -> dict[str, bytes]:
-    """Return the files beside the report by relative path: JSON, the study, tables (CSV, Markdown, LaTeX), data."""
-    found = {"results.json": to_json(report, summary, results), "study.toml": results.study.source}
-    found["settings.toml"] = resolved(results)
-    for block in report.tables:
-        stem = f"tables/{block.number:02d}-{block.name}"
-        found[f"{stem}.csv"] = block.csv
-        found[f"{stem}.md"] = f"**Table {block.number}.** {block.caption}\n\n{to_markdown(block.table)}"
-        found[f"{stem}.tex"] = to_latex(block.table, block.caption, block.name)
-    for figure in report.figures:
-        for name, csv in figure.data:
-            found[f"figures/{figure.number:02d}-{figure.name}-{file_stem(name)}.csv"] = csv
-    return {name: text.encode() for name, text in found.items()}
-
-
-def file_stem(name: str) -> str:
-    """Return a name as a file's stem: letters, digits, dots and hyphens, never empty and never a path."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "report"
+def _clear_stale(folder: Path, kept: Files) -> None:
+    """Remove the numbered files of an earlier report that this one does not have, of the kinds that it has."""
+    kinds = {(Path(name).parent.name, Path(name).suffix) for name in kept}
+    for path in sorted(folder.glob("*/*")):
+        name = path.relative_to(folder).as_posix()
+        if OURS.fullmatch(name) and name not in kept and (path.parent.name, path.suffix) in kinds:
+            path.unlink()
 
 
 def _put(path: Path, content: bytes) -> Path:

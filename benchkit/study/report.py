@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from benchkit.errors import nearest
+from benchkit.errors import StudyError, nearest
 from benchkit.results import SPLITS, metric_names
+from benchkit.study.logo import logo_path
 from benchkit.study.study import Factor, Published, PublishedRow, ReportSettings
 from benchkit.study.typed import Problems, typed
+
+MOST_LETTERS = 3000
+"""The longest abstract: it shares the first page with the answer."""
 
 METRICS = tuple(f"{split}.{name}" for split in SPLITS for name in metric_names())
 
@@ -65,18 +70,35 @@ def _note_metric(metric: str, where: str, problems: Problems) -> None:
         problems.add(where, f"got {metric!r}{nearest(metric, METRICS)}, expected one of {', '.join(METRICS)}")
 
 
-def read_report(table: Any, problems: Problems) -> ReportSettings:
-    """Return what a study asks of its report, noting every problem in `problems`."""
+def read_report(table: Any, problems: Problems, folder: Path | None = None) -> ReportSettings:
+    """Return what a study asks of its report, noting every problem in `problems`; `folder` is the study file's."""
     if not isinstance(table, Mapping):
         problems.add("report", f"got {table!r}, expected a table")
         return ReportSettings()
     figures = _figures(table.get("figures", []), problems)
-    rest = {key: value for key, value in table.items() if key != "figures"}
-    found = typed(ReportSettings, rest, "report", problems, also=("figures",), figures=figures)
+    read = ("figures", "logo")
+    rest = {key: value for key, value in table.items() if key not in read}
+    logo = _logo(table.get("logo"), problems, folder)
+    found = typed(ReportSettings, rest, "report", problems, also=read, figures=figures, logo=logo)
     if found is None:
         return ReportSettings()
     _note_metric(found.metric, "report.metric", problems)
+    for key, items in (("authors", found.authors), ("keywords", found.keywords)):
+        if not all(item.strip() for item in items):
+            problems.add(f"report.{key}", f"got {list(items)!r}, expected no empty text")
+    if len(found.abstract) > MOST_LETTERS:
+        problems.add("report.abstract", f"has {len(found.abstract):,} letters, expected at most {MOST_LETTERS:,}")
     return found
+
+
+def _logo(written: Any, problems: Problems, folder: Path | None) -> Path | None:
+    if written is None:
+        return None
+    try:
+        return logo_path(written, folder)
+    except StudyError as error:
+        problems.add("report.logo", error.what)
+        return None
 
 
 def _figures(listed: Any, problems: Problems) -> tuple[tuple[str, Mapping[str, Any]], ...]:

@@ -82,11 +82,16 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
-    """What the study asks of its report: extra figures (plugin, options), authors, abstract, main metric."""
+    """What the study asks of its report: extra figures (plugin, options), main metric, and its front matter.
+
+    The front matter is `authors`, `abstract` (paragraphs parted by empty lines), `keywords`, and the path of a `logo`.
+    """
 
     figures: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     authors: tuple[str, ...] = ()
     abstract: str = ""
+    keywords: tuple[str, ...] = ()
+    logo: Path | None = None
     metric: str = "test.accuracy"
 
 

@@ -55,7 +55,7 @@ def parse_study(
         raise StudyError(f"{shown}: not valid TOML: {error}") from error
     problems = Problems()
     table = _smoke_table(table, overrides, problems) if smoke else apply_overrides(table, overrides, problems)
-    study = _study(table, f"{name}-smoke" if smoke else name, problems)
+    study = _study(table, f"{name}-smoke" if smoke else name, problems, path.parent if path else None)
     if not smoke and "smoke" in table:
         _try_smoke(table, problems)
     if problems.lines:
@@ -90,7 +90,7 @@ def _try_smoke(table: Mapping[str, Any], problems: Problems) -> None:
             problems.add("smoke", line)
 
 
-def _study(table: Mapping[str, Any], name: str, problems: Problems) -> Study:
+def _study(table: Mapping[str, Any], name: str, problems: Problems, folder: Path | None = None) -> Study:
     for key in table:
         if key not in KEYS:
             problems.unknown("", key, KEYS)
@@ -118,7 +118,7 @@ def _study(table: Mapping[str, Any], name: str, problems: Problems) -> Study:
         repeats=repeats,
         confirm=_count(table, "confirm", repeats if search else 0, 0, problems),
         published=read_published(table.get("published", []), factors, problems),
-        report=read_report(table.get("report", {}), problems),
+        report=read_report(table.get("report", {}), problems, folder),
     )
 
 
