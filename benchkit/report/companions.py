@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from benchkit.analysis.summary import Summary
 from benchkit.errors import ReportError
+from benchkit.report.capsule_block import CAPSULE
 from benchkit.report.context import FigureBlock, ReportContext, TableBlock
 from benchkit.report.export import to_json
 from benchkit.report.figure_files import figure_files
@@ -27,11 +28,15 @@ OURS = re.compile(r"(tables|figures)/\d{2,}-[A-Za-z0-9.-]+\.(csv|md|tex|svg|pdf|
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """What is asked for beside HTML and PDF: tables (CSV, Markdown, LaTeX, data), figures as files, results as JSON."""
+    """What is asked for beside HTML and PDF: tables (CSV, Markdown, LaTeX, data), figures as files, results as JSON.
+
+    `capsule` tells that a capsule, which holds the digests of all these, will stand beside them.
+    """
 
     tables: bool = field(default=True)
     figures: bool = field(default=False)
     json: bool = field(default=True)
+    capsule: bool = field(default=False)
 
 
 def companion_files(
@@ -39,14 +44,15 @@ def companion_files(
 ) -> Files:
     """Return the files asked for by their path in the report's folder; a figure that fails adds to `problems`."""
     found: Files = {"study.toml": results.study.source.encode(), "settings.toml": resolved(results).encode()}
+    sealed = (CAPSULE,) if beside.capsule else ()
     if beside.tables:
         found |= {name: text.encode() for name, text in table_files(report).items()}
     if beside.figures:
         found |= _pictures(report, problems)
     if beside.json:
         found["results.schema.json"] = (template_folder() / "results.schema.json").read_bytes()
-        found["results.json"] = to_json(report, summary, results, files=tuple(found)).encode()
-    found["index.md"] = index(report, tuple(found)).encode()
+        found["results.json"] = to_json(report, summary, results, files=(*found, *sealed)).encode()
+    found["index.md"] = index(report, (*found, *sealed)).encode()
     return found
 
 
@@ -160,5 +166,6 @@ def _meaning(name: str) -> str:
         "settings.toml": ": all settings of every condition, defaults included",
         "results.json": ": every number at full precision, described by results.schema.json",
         "results.schema.json": ": the layout of results.json",
+        CAPSULE: ": what `benchkit verify` checks the report against",
     }
     return words.get(name, "")

@@ -52,7 +52,7 @@ def write_report(
     if templates is not None:
         check_templates(templates)
     if html or pdf:
-        beside = replace(beside, tables=True, json=True)
+        beside = replace(beside, tables=True, json=True, capsule=True)
     results = private_results(results)
     summary = summarize(results)
     gallery = Gallery(results=results, registry=registry or Registry.installed(), for_print=pdf)
