@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,8 +14,9 @@ from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.plan.checks import check_plan
 from benchkit.registry import Registry
+from benchkit.report.front_matter import logo_of
 from benchkit.study.logo import KEPT_PIXELS, MOST_BYTES, logo_path, read_logo
-from benchkit.study.studyfile import read_study
+from benchkit.study.studyfile import parse_study, read_study
 
 HOSTILE = """<?xml version="1.0"?><!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://example.org/svg11.dtd">
 <svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 9 9" onload="alert(1)">
@@ -51,6 +53,9 @@ def test_a_hostile_drawing_keeps_only_what_draws(tmp_path: Path) -> None:
     assert [element.tag.rpartition("}")[2] for element in root.iter()] == [
         "svg", "style", "style", "rect", "g", "use", "use", "text",
     ]  # fmt: skip
+    assert {name: root.get(name) for name in ("viewBox", "width", "height")} == {
+        "viewBox": "0 0 9 9", "width": "450", "height": "450",
+    }  # fmt: skip
     assert root.find("{*}rect").attrib == {"id": "r", "class": "a", "width": "9", "height": "9", "fill": "url(#g)"}  # type: ignore[union-attr]
     assert root.find("{*}text").text == "A <b>"  # type: ignore[union-attr]
 
@@ -60,6 +65,8 @@ def test_a_hostile_drawing_keeps_only_what_draws(tmp_path: Path) -> None:
     [
         ("a.svg", b'<!DOCTYPE svg [<!ENTITY a "b">]><svg xmlns="http://www.w3.org/2000/svg">&a;</svg>', "entities"),
         ("a.svg", b"<svg", "not an SVG"),
+        ("a.svg", b"<svg/>", "has no size"),
+        ("a.svg", b'<svg viewBox="0 0 1e9 1"/>', "has no size"),
         ("a.svg", b"<html/>", "outermost element is 'html'"),
         ("a.svg", "<svg/>".encode("utf-16"), "not an SVG"),
         ("a.svg", b"<svg>" + b"<g>" * 60 + b"</g>" * 60 + b"</svg>", "deep"),
@@ -84,6 +91,24 @@ def test_pixels_are_written_anew_and_smaller(kind: str, mode: str, tmp_path: Pat
     assert found.media_type == f"image/{kind.lower()}"
     assert b"script" not in found.content
     assert Image.open(io.BytesIO(found.content)).size == (KEPT_PIXELS[0], 45)
+
+
+def test_a_drawing_with_gradients_is_pixels_in_print(tmp_path: Path) -> None:
+    drawing = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10"><linearGradient id="g"><stop offset="0" '
+        'stop-color="#ff0000"/><stop offset="1" stop-color="#0000ff"/></linearGradient>'
+        '<rect width="20" height="10" fill="url(#g)"/></svg>'
+    )
+    (tmp_path / "a.svg").write_text(drawing)
+    study = parse_study(STUDY.replace("LOGO", "a.svg"), name="s", path=tmp_path / "s.toml")
+    logo = logo_of(study, [])
+    assert logo is not None and logo.source.startswith("data:image/svg+xml;base64,")
+    kind, _, content = logo.print_source.partition(",")
+    assert kind == "data:image/png;base64"
+    picture = Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")
+    assert picture.size == (900, 450)
+    red, _, blue = picture.getpixel((5, 200))  # type: ignore[misc]
+    assert red > 245 and blue < 10
 
 
 @pytest.mark.parametrize("written", ["/etc/x.png", "../x.png", "a/../../x.svg", "x.gif", "", 3])

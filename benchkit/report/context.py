@@ -181,6 +181,7 @@ class Logo:
     """The picture on the first page."""
 
     source: str = field(metadata={"help": "the picture as a data address"})
+    print_source: str = field(metadata={"help": "the same for print, where a drawing with gradients is pixels"})
     alt_text: str = field(metadata={"help": "what it is, for those who do not see it"})
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import re
 
+import vl_convert
+
 from benchkit.errors import StudyError
 from benchkit.report.context import Logo
+from benchkit.report.drawing import register_fonts
 from benchkit.study import Study
-from benchkit.study.logo import read_logo
+from benchkit.study.logo import Picture, read_logo
 
 
 def paragraphs(text: str) -> tuple[str, ...]:
@@ -22,8 +25,24 @@ def logo_of(study: Study, problems: list[str]) -> Logo | None:
         return None
     try:
         picture = read_logo(study.report.logo)
+        printable = _printable(picture)
     except StudyError as error:
         problems.append(f"report.logo: {error.what}; the report is without it")
         return None
-    content = base64.b64encode(picture.content).decode()
-    return Logo(source=f"data:{picture.media_type};base64,{content}", alt_text=f"Logo of {study.title}")
+    return Logo(source=_address(picture), print_source=_address(printable), alt_text=f"Logo of {study.title}")
+
+
+def _printable(picture: Picture) -> Picture:
+    """Return the logo as pixels where it is an SVG with gradients: some PDF viewers leave those out at some sizes."""
+    if b"Gradient" not in picture.content or picture.media_type != "image/svg+xml":
+        return picture
+    register_fonts()
+    try:
+        content: bytes = vl_convert.svg_to_png(picture.content.decode())
+    except ValueError as error:
+        raise StudyError(f"the logo cannot be drawn: {error}") from error
+    return Picture(content=content, media_type="image/png")
+
+
+def _address(picture: Picture) -> str:
+    return f"data:{picture.media_type};base64,{base64.b64encode(picture.content).decode()}"

@@ -19,7 +19,9 @@ MOST_BYTES = 2 * 2**20
 
 MOST_PIXELS = 25_000_000
 KEPT_PIXELS = (900, 450)
-"""The width and height that pixels are reduced to: a logo is printed at most 60 mm wide."""
+"""The width and height that pixels are reduced to, and drawings fitted in: a logo is printed at most 60 mm wide."""
+
+MOST_UNITS = 100_000
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".svg")
 SVG = "http://www.w3.org/2000/svg"
@@ -103,6 +105,7 @@ def _drawing(content: bytes, path: Path) -> bytes:
         raise StudyError(f"{path} is not an SVG: its outermost element is {_local(root.tag)!r}")
     cleaned = _cleaned(root, path, 0)
     _drop_nested_uses(cleaned)
+    _fit(cleaned, path)
     cleaned.set("xmlns", SVG)
     return bytes(ElementTree.tostring(cleaned, encoding="utf-8"))
 
@@ -118,6 +121,23 @@ def _cleaned(element: ElementTree.Element, path: Path, depth: int) -> ElementTre
         if isinstance(child.tag, str) and _local(child.tag) in _ELEMENTS and _is_svg(child.tag):
             found.append(_cleaned(child, path, depth + 1))
     return found
+
+
+def _fit(root: ElementTree.Element, path: Path) -> None:
+    """Give the drawing a view box and the size in pixels that it is kept at, whatever its own."""
+    numbers = re.findall(r"[-+.\de]+", root.get("viewBox", ""))
+    if len(numbers) != 4:
+        numbers = ["0", "0", *(root.get(name, "").removesuffix("px").strip() for name in ("width", "height"))]
+    try:
+        left, top, width, height = map(float, numbers)
+    except ValueError:
+        width = height = 0.0
+    if not (0.1 <= width <= MOST_UNITS and 0.1 <= height <= MOST_UNITS):
+        raise StudyError(f"{path} has no size: its svg element needs a viewBox of at most {MOST_UNITS:,} by as many")
+    root.set("viewBox", f"{left:g} {top:g} {width:g} {height:g}")
+    scale = min(KEPT_PIXELS[0] / width, KEPT_PIXELS[1] / height)
+    root.set("width", f"{max(1, round(width * scale))}")
+    root.set("height", f"{max(1, round(height * scale))}")
 
 
 def _drop_nested_uses(root: ElementTree.Element) -> None:
