@@ -43,6 +43,11 @@ class Condition:
     parent: str = ""
     chosen: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def shown(self) -> str:
+        """Return the label as reports show it: a search that no factor divides is `search`, its best is `searched`."""
+        return self.label if self.levels else self.label.removeprefix("default, ")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
