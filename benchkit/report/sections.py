@@ -18,13 +18,19 @@ from benchkit.results import SPLITS, StudyResults
 MOST_ROWS = 500
 """A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""
 
+SEARCH_FIGURES = (
+    "search-history",
+    "search-budget",
+    "search-pruning",
+    "search-importances",
+    "search-contours",
+    "search-parallel",
+    "search-slices",
+)
 STANDARD_FIGURES = (
     "results-forest",
     "learning-curves",
-    "search-history",
-    "search-importances",
-    "search-parallel",
-    "search-slices",
+    *SEARCH_FIGURES,
     "confusion-matrix",
     "speed-cost",
 )
@@ -184,8 +190,7 @@ def search_section(material: Material) -> Section | None:
             confirmation_table(searches),
         ),
     ]
-    figures = ("search-history", "search-importances", "search-parallel", "search-slices")
-    return section("search", "Search", [*blocks, *(material.gallery.block(name) for name in figures)])
+    return section("search", "Search", [*blocks, *(material.gallery.block(name) for name in SEARCH_FIGURES)])
 
 
 def images_section(material: Material) -> Section:
