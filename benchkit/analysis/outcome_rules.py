@@ -14,6 +14,7 @@ from benchkit.analysis.wording import (
     count,
     lower_is_better,
     measured,
+    metric_bounds,
     metric_words,
     names,
     number,
@@ -129,6 +130,8 @@ def needed_words(metric: str, pair: Pair) -> str:
         needed = f"about {count(pair.repeats_needed, 'repeat')} would decide if that difference is true"
     if pair.detectable is None:
         return needed
+    if pair.detectable >= metric_bounds(metric)[1]:
+        return f"{count(pair.comparison.n, 'repeat')} can show no possible difference (80 % power), and {needed}"
     seen = (
         f"{count(pair.comparison.n, 'repeat')} can show a difference of {amount(metric, pair.detectable)} (80 % power)"
     )

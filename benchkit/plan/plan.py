@@ -45,8 +45,10 @@ class Condition:
 
     @property
     def shown(self) -> str:
-        """Return the label as reports show it: a search that no factor divides is `search`, its best is `searched`."""
-        return self.label if self.levels else self.label.removeprefix("default, ")
+        """Return the label as reports show it: an undivided search is `search`, its best `best of search`."""
+        if self.levels or self.kind == "grid":
+            return self.label
+        return "search" if self.kind == "search" else "best of search"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
