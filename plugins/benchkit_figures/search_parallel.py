@@ -81,7 +81,7 @@ class SearchParallel:
             labelLimit=width // max(1, count - 1) - 6,
             labelExpr=f"{json.dumps([_lines_of(axis.name) for axis in data.axes])}[toNumber(slice(datum.value, 1))]",
             labelFontWeight=600,
-            labelPadding=10,
+            labelPadding=23,
             domain=False,
             ticks=False,
         )
