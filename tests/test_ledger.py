@@ -168,7 +168,7 @@ def test_the_best_of_a_search_is_confirmed(tmp_path: Path) -> None:
     assert confirm.chosen == trials[1].params and confirm.kind == "confirm-best"  # the first of equals
     assert confirm_conditions(ledger, plan, finished=True) == (confirm,)
     assert ledger.enqueue(Plan(study=plan.study, conditions=(*plan.conditions, confirm))) == 2
-    assert [c.label for c in results_of(ledger).conditions] == ["default", "default, search", "default, searched"]
+    assert [c.label for c in results_of(ledger).conditions] == ["default", "search", "best of search"]
 
 
 def test_a_best_that_is_the_default_is_not_trained_again(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_best_that_was_overtaken_is_left_out_with_the_reason(tmp_path: Path) -
     ledger.enqueue(more)
     finish_all(ledger, more, lambda claim: Outcome(state="done", metrics={"val": replace(METRICS, loss=0.01)}))
     (line,) = read_results(tmp_path).left_out
-    assert line.startswith("default, searched: 2 finished trials of what was the best of its search at the time")
+    assert line.startswith("best of search: 2 finished trials of what was the best of its search at the time")
 
 
 def test_a_goal_to_maximise_has_its_best_at_the_top(tmp_path: Path) -> None:

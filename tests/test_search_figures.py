@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
+from benchkit_figures.search_budget import SearchBudget
+from benchkit_figures.search_contours import ContourTrial, SearchContours, cell_of
 from benchkit_figures.search_history import SearchHistory
 from benchkit_figures.search_importances import SearchImportances
 from benchkit_figures.search_parallel import SearchParallel
+from benchkit_figures.search_pruning import SearchPruning
 from benchkit_figures.search_slices import SearchSlices
 from figure_checks import drawn, rows_of
 from figure_results import NORMS, SPACE, condition, cost, metrics, record, results, searched, trial
@@ -17,7 +21,9 @@ from benchkit import NothingToDraw
 from benchkit.results import Outcome, StudyResults
 from benchkit.study import Goal, Search
 
-SEARCH = (SearchHistory, SearchImportances, SearchParallel, SearchSlices)
+SEARCH = (
+    SearchHistory, SearchBudget, SearchPruning, SearchImportances, SearchContours, SearchParallel, SearchSlices,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("figure", SEARCH, ids=lambda figure: figure.__name__)
@@ -26,7 +32,11 @@ def test_search_figures_draw_one_and_several_conditions(figure: type[Any], label
     drawn(figure(), searched(labels, 30))
 
 
-@pytest.mark.parametrize("figure", [SearchHistory, SearchParallel, SearchSlices], ids=lambda figure: figure.__name__)
+@pytest.mark.parametrize(
+    "figure",
+    [SearchHistory, SearchBudget, SearchContours, SearchParallel, SearchSlices],
+    ids=lambda figure: figure.__name__,
+)
 def test_search_figures_draw_a_single_trial(figure: type[Any]) -> None:
     drawn(figure(), searched(["bn"], 1))
 
@@ -138,3 +148,122 @@ def test_importances_need_enough_trials_and_two_settings() -> None:
     alone = dataclasses.replace(given.study.search, space=SPACE[:1])
     with pytest.raises(NothingToDraw, match="one setting"):
         SearchImportances().data(dataclasses.replace(given, study=dataclasses.replace(given.study, search=alone)))
+
+
+# --- contours --------------------------------------------------------------------------------------------------------
+
+
+def test_contours_colour_only_what_is_near_a_done_trial() -> None:
+    given = small_search()
+    data = SearchContours().data(given)
+    assert not data.ranked, "three done trials rank nothing: the study's order"
+    assert [axis.name for axis in data.axes] == ["optimizer.lr", "batch_size", "weight-decay.value"]
+    panel = data.panels[0]
+    # Done trials at log(lr / 0.001) / log(300) = 0, 0.807388, 1 and batch sizes (32, 96, 160 - 32) / 224.
+    done = [(0.0, 0.0), (0.807388, 64 / 224), (1.0, 128 / 224)]
+    shown = [(t.x, t.y) for t in panel.trials if t.state == "done"]
+    assert [place for pair in shown for place in pair] == pytest.approx([p for pair in done for p in pair], abs=1e-6)
+    for cell in panel.cells:
+        centre = ((cell.low_x + cell.high_x) / 2, (cell.low_y + cell.high_y) / 2)
+        assert min(math.dist(centre, one) for one in done) <= 0.1 + 1e-9
+    # Around the corner trial: centres (0.025, 0.025), (0.075, 0.025), (0.025, 0.075) alone are within 0.1 of (0, 0).
+    corner = [cell for cell in panel.cells if cell.high_x < 0.5]
+    assert len(corner) == 3
+    assert {cell.objective for cell in corner} == {0.5}
+    assert [trial.place for trial in panel.trials if trial.best] == [3]
+
+
+def test_a_contour_cell_weighs_the_nearer_trial_more() -> None:
+    near, far = (
+        ContourTrial(place=1, state="done", best=False, objective=o, x=x, y=0.5) for o, x in ((1, 0.5), (2, 0.6))
+    )
+    cell = cell_of((0.475, 0.525, 0.475, 0.525), [near, far], (0.1, 0.1))
+    assert cell is not None
+    # Distances 0 and 1 of the reach: weights exp(0) = 1 and exp(-2) = 0.135335.
+    assert cell.objective == pytest.approx((1 + 2 * 0.135335) / 1.135335, abs=1e-6)
+    assert cell.trials == 2
+    assert cell_of((0.1, 0.2, 0.1, 0.2), [near, far], (0.1, 0.1)) is None
+
+
+def test_contours_keep_choices_apart_and_put_the_most_important_first() -> None:
+    data = SearchContours(settings=4).data(searched(["bn"], 60))
+    assert data.ranked
+    assert data.axes[0].name == "optimizer.lr"
+    shares = [axis.share or 0.0 for axis in data.axes]
+    assert shares == sorted(shares, reverse=True)
+    names = [axis.name for axis in data.axes]
+    place = names.index("schedule.name")
+    assert [at for at, _ in data.axes[place].ticks] == pytest.approx([1 / 6, 3 / 6, 5 / 6])
+    for panel in data.panels:
+        edges = {cell.low_x for cell in panel.cells} if panel.first == place else set()
+        edges |= {cell.low_y for cell in panel.cells} if panel.second == place else set()
+        assert edges <= {0.0, 1 / 3, 2 / 3}
+
+
+def test_contours_need_two_settings_and_a_done_trial() -> None:
+    given = searched(["bn"], 20)
+    assert given.study.search is not None
+    alone = dataclasses.replace(given.study.search, space=SPACE[:1])
+    with pytest.raises(NothingToDraw, match="contours need two"):
+        SearchContours().data(dataclasses.replace(given, study=dataclasses.replace(given.study, search=alone)))
+    pruned = dataclasses.replace(given, trials=tuple(t for t in given.trials if t.state == "pruned"))
+    with pytest.raises(NothingToDraw, match="no search trial is done"):
+        SearchContours().data(pruned)
+
+
+# --- budget and pruning ----------------------------------------------------------------------------------------------
+
+
+def test_the_best_so_far_is_held_against_trials_epochs_and_seconds() -> None:
+    figure = SearchBudget()
+    data = figure.data(small_search())
+    (line,) = data.lines
+    # Two epochs of 2 s a trial; the failed one left no epoch, the pruned one counts as spent and is never the best.
+    assert [step.trials for step in line.steps] == [1, 2, 3, 4, 5]
+    assert [step.epochs for step in line.steps] == [2, 4, 6, 6, 8]
+    assert [step.seconds for step in line.steps] == [4, 8, 12, 12, 16]
+    assert [step.best for step in line.steps] == [0.5, 0.5, 0.3, 0.3, 0.3]
+    assert figure.alt_text(data) == (
+        "The search had its best validation loss, 0.3000 nats, after 3 of 5 trials and 6 of 8 epochs."
+    )
+
+
+def test_searches_are_compared_at_the_budget_that_all_had() -> None:
+    one, other = condition("bn", "search"), condition("gn", "search")
+    trials = [
+        trial(
+            of, place, phase="search", number=number, history=[record(e, (1.0, 0.5, loss, 0.5)) for e in range(1, 3)],
+            outcome=Outcome(state="done", metrics={"val": metrics(0.5, loss)}),
+            params={path.path: 0.01 for path in SPACE[:1]},
+        )
+        for number, (of, place, loss) in enumerate([(one, 0, 0.5), (one, 1, 0.4), (one, 2, 0.1), (other, 0, 0.45)])
+    ]  # fmt: skip
+    search = Search(trials=3, goals=(Goal(metric="val.loss", direction="minimize"),), space=SPACE[:1])
+    figure = SearchBudget()
+    data = figure.data(results([one, other], trials, search=search))
+    assert data.shared == 2
+    # Two epochs is one trial each: 0.5 against 0.45; the later 0.1 of bn had a budget that gn did not have.
+    assert figure.alt_text(data) == "Within 2 epochs each, gn has the best validation loss, 0.4500 nats."
+
+
+def test_a_pruned_trial_is_held_against_the_median_of_those_done_before() -> None:
+    figure = SearchPruning()
+    data = figure.data(small_search())
+    (panel,) = data.panels
+    # Trial 2 ends in epoch 2 with losses 2.0 and 0.9; before it only trial 1 was done, with 0.5 in epoch 2.
+    assert [(t.place, t.epoch, t.best, t.median) for t in panel.pruned] == [(2, 2, 0.9, 0.5)]
+    assert [(m.epoch, m.value, m.n) for m in panel.medians] == [(1, 2.0, 3), (2, 0.4, 3)]  # 0.3, 0.4, 0.5
+    assert "1 of 5 finished" in figure.caption(data)
+    drawn(figure, small_search())
+
+
+def test_nothing_is_drawn_where_nothing_was_pruned() -> None:
+    given = small_search()
+    kept = dataclasses.replace(given, trials=tuple(t for t in given.trials if t.state != "pruned"))
+    with pytest.raises(NothingToDraw, match="no trial of the search was pruned"):
+        SearchPruning().data(kept)
+
+
+def test_importances_take_fewer_trials_of_many_searches() -> None:
+    data = SearchImportances().data(searched([f"c{place}" for place in range(40)], 45))
+    assert {one.trials for one in data.conditions} <= set(range(8, 33))

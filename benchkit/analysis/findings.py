@@ -12,8 +12,10 @@ from benchkit.analysis.coverage import Coverage, Trouble
 from benchkit.analysis.curves import Onset, Race
 from benchkit.analysis.effects import LevelEffect, Sensitivity
 from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.filters import DeadFilters
 from benchkit.analysis.images import ModelAccuracy, ModelPair
-from benchkit.analysis.published import ImpliedN, MicroMismatch, PublishedComparison
+from benchkit.analysis.published import ImpliedN, PublishedComparison
+from benchkit.analysis.published_doubts import ClassCount, Doubt, PublishedTie
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.search import SearchSummary
 
@@ -79,9 +81,12 @@ class Evidence:
     race: Race | None
     gaps: tuple[Gap, ...]
     classes: ClassReport | None
+    filters: tuple[DeadFilters, ...]
     published: tuple[PublishedComparison, ...]
     implied: tuple[ImpliedN, ...]
-    micro: tuple[MicroMismatch, ...]
+    doubts: tuple[Doubt, ...]
+    class_counts: tuple[ClassCount, ...]
+    ties: tuple[PublishedTie, ...]
     reads: TestReads
     left_out: tuple[str, ...]
     notes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Rules about the answer: who won, by how much, what the images leave open, what the search was worth."""
+"""Rules about the answer: who won, by how much, what the images leave open, what the batch size does."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from benchkit.analysis.comparisons import MOST_REPEATS
 from benchkit.analysis.coverage import coverage_words
 from benchkit.analysis.findings import Evidence, Finding
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
-from benchkit.analysis.search import SearchSummary
 from benchkit.analysis.wording import (
     amount,
     bare,
     count,
-    listing,
     lower_is_better,
     measured,
+    metric_bounds,
     metric_words,
     names,
     number,
     p_value,
     quoted,
-    setting,
     span,
 )
 
@@ -115,9 +113,10 @@ def _closest_words(metric: str, row: RankedCondition, *, short: bool = False) ->
     if pair is None:
         return f"It shares no repeat with {label}, so the two cannot be paired."
     behind = f"{label} is {amount(metric, pair.comparison.difference.mean)} behind"
+    if pair.p_adjusted is None and pair.comparison.n == 1:
+        return f"{behind} in the one repeat that both have; from two repeats on it is known how many would decide."
     if pair.p_adjusted is None:
-        n = count(pair.comparison.n, "common repeat")
-        return f"{behind} over {n}; a paired test needs two or more whose differences vary."
+        return f"{behind} in each of {count(pair.comparison.n, 'repeat')}; a paired test needs differences that vary."
     return f"{behind}{'' if short else f': {pair_words(pair)}'}; {needed_words(metric, pair)}."
 
 
@@ -131,6 +130,8 @@ def needed_words(metric: str, pair: Pair) -> str:
         needed = f"about {count(pair.repeats_needed, 'repeat')} would decide if that difference is true"
     if pair.detectable is None:
         return needed
+    if pair.detectable >= metric_bounds(metric)[1]:
+        return f"{count(pair.comparison.n, 'repeat')} can show no possible difference (80 % power), and {needed}"
     seen = (
         f"{count(pair.comparison.n, 'repeat')} can show a difference of {amount(metric, pair.detectable)} (80 % power)"
     )
@@ -192,74 +193,25 @@ def test_images(evidence: Evidence) -> Sequence[Finding]:
     ]
 
 
-def search_gain(evidence: Evidence) -> Sequence[Finding]:
-    """Say what each search found, what it spent, and what fresh repeats say of it."""
-    return [_searched(search) for search in evidence.searches]
-
-
-def _searched(search: SearchSummary) -> Finding:
-    spent = f"{search.started} of {search.planned} trials started"
-    if search.best_value is None:
-        sentence = f"The search of {quoted(search.label)} has no finished trial yet."
-        return Finding(rule="search", tone="note", sentence=sentence, evidence=f"{spent}.", about=(search.label,))
-    params = listing([f"{path} = {setting(value)}" for path, value in search.best_params.items()])
-    confirmation = search.confirmation
-    found = f"{metric_words(search.goal)} of {measured(search.goal, search.best_value)}"
-    sentence = f"The search of {quoted(search.label)} found a {found}"
-    evidence = f"Trial {search.best_place}: {params}. {spent}, {search.epochs:,} epochs in all{_pruned(search)}."
-    if confirmation is None or confirmation.chosen is None:
-        sentence = f"{sentence}; {_unconfirmed(search)}."
-        return Finding(rule="search", tone="note", sentence=sentence, evidence=evidence, about=(search.label,))
-    mean = measured(search.goal, confirmation.chosen.mean)
-    gives = "gives" if confirmation.chosen.n == 1 else "give"
-    sentence = (
-        f"{sentence}, and {count(confirmation.chosen.n, 'fresh repeat')} of these settings {gives} {mean} on average"
-    )
-    return Finding(
-        rule="search", tone="note", sentence=f"{sentence}{_gain(search)}.", evidence=evidence, about=(search.label,)
-    )
-
-
-def _unconfirmed(search: SearchSummary) -> str:
-    own = search.confirmation.default if search.confirmation else None
-    if search.chose_default and own is not None:
-        repeats = f"whose {count(own.n, 'repeat')} {'gives' if own.n == 1 else 'give'}"
-        return f"no trial beat the study's own settings, {repeats} {measured(search.goal, own.mean)} on average"
-    return "a search's best score is too good on average, and no fresh repeats confirm it yet"
-
-
-def _pruned(search: SearchSummary) -> str:
-    return "" if search.pruned_share is None else f", {100 * search.pruned_share:.0f} % of finished trials pruned"
-
-
-def _gain(search: SearchSummary) -> str:
-    confirmation = search.confirmation
-    if confirmation is None or confirmation.gain is None:
-        return ""
-    gain = confirmation.gain.difference
-    better = gain.mean < 0 if search.direction == "minimize" else gain.mean > 0
-    words = f", {amount(search.goal, gain.mean)} {'better' if better else 'worse'} than the study's own settings"
-    p = confirmation.gain.p
-    if p is None:
-        return f"{words} (too few pairs for a test)"
-    return f"{words} (paired t test, p {p_words(p)})"
-
-
 def sensitivity(evidence: Evidence) -> Sequence[Finding]:
-    """Say which combination suffers most and least when the batch size changes."""
+    """Say how far the batch size moves the mean: of the combination that suffers most and least, or of the only one."""
     rows = sorted(evidence.sensitivities, key=lambda row: row.range)
-    if len(rows) < 2:
+    if not rows:
         return []
     least, most = rows[0], rows[-1]
+    metric = evidence.metric
+    moved = quoted(most.others) if most.others else f"the {metric_words(metric)}"
+    sentence = f"The batch size moves {moved}{' most,' if len(rows) > 1 else ''} by {amount(metric, most.range)}"
+    if len(rows) > 1:
+        sentence += f", and {quoted(least.others)} least, by {amount(metric, least.range)}"
     return [
         Finding(
             rule="batch-size-sensitivity",
             tone="note",
-            sentence=f"The batch size moves {quoted(most.others)} most, by {amount(evidence.metric, most.range)}, and "
-            f"{quoted(least.others)} least, by {amount(evidence.metric, least.range)}.",
-            evidence=f"Range of mean {metric_words(evidence.metric)} over the levels of {most.factor}; "
-            f"{most.others} is "
-            f"lowest at {most.lowest_level} and highest at {most.highest_level}.",
-            about=(most.others, least.others),
+            sentence=f"{sentence}.",
+            evidence=f"Range of mean {metric_words(metric)} over the levels of {most.factor}; "
+            f"{quoted(most.others) if most.others else 'it'} is lowest at {most.lowest_level} "
+            f"({measured(metric, most.low)}) and highest at {most.highest_level} ({measured(metric, most.high)}).",
+            about=tuple(dict.fromkeys(row.others for row in (most, least) if row.others)),
         )
     ]

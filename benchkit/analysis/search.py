@@ -39,13 +39,15 @@ class SearchSummary:
     """One search: its budget as planned and as spent, the best trial so far and the confirmation.
 
     `states` counts its trials by state. `epochs` and `seconds` are what all of them trained, so that searches are
-    compared at the budget they had. `best_place` is the best trial's place in the order of start, from 1. `front` holds
+    compared at the budget they had. `whole` says that no factor divides the search. `best_place` is the best trial's
+    place in the order of start, from 1. `front` holds
     the places of the trials that no other beats in every goal (several goals only). `chose_default` says that the best
     trial has the study's own settings: then nothing is confirmed, as the condition's own repeats stand for them.
     """
 
     key: str
     label: str
+    whole: bool
     goal: str
     direction: str
     planned: int
@@ -86,7 +88,8 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
     score = value_of(best, goal.metric) if best else None
     return SearchSummary(
         key=condition.key,
-        label=condition.label.removesuffix(", search"),
+        label=condition.label.removesuffix(", search") if condition.levels else "the study",
+        whole=not condition.levels,
         goal=goal.metric,
         direction=goal.direction,
         planned=planned_trials(results, condition),

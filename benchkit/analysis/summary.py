@@ -6,16 +6,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchkit.analysis import outcome_rules, training_rules, trust_rules
+from benchkit.analysis import doubt_rules, outcome_rules, published_rules, search_rules, training_rules, trust_rules
 from benchkit.analysis.classes import class_report
 from benchkit.analysis.costs import condition_costs, training_seconds
 from benchkit.analysis.coverage import coverage, troubles
 from benchkit.analysis.curves import onset, race
 from benchkit.analysis.effects import level_effects, sensitivities
 from benchkit.analysis.estimates import estimate
+from benchkit.analysis.filters import dead_filters
 from benchkit.analysis.findings import Evidence, Finding, Gap, Rule, Scores, TestReads, find
 from benchkit.analysis.images import model_accuracies, model_pairs
-from benchkit.analysis.published import compare_published, implied_numbers, micro_mismatches
+from benchkit.analysis.published import compare_published, implied_numbers
+from benchkit.analysis.published_doubts import class_counts, published_doubts, published_ties
 from benchkit.analysis.ranking import Ranking, condition_named, rank
 from benchkit.analysis.readings import compared, done_repeats, done_trials, estimate_of
 from benchkit.analysis.search import search_summaries
@@ -32,7 +34,9 @@ RULES: tuple[Rule, ...] = (
     trust_rules.failed,
     training_rules.divergence,
     outcome_rules.test_images,
-    outcome_rules.search_gain,
+    search_rules.search_gain,
+    search_rules.winner_bias,
+    search_rules.unequal_budgets,
     outcome_rules.sensitivity,
     training_rules.unstable,
     training_rules.overfitting,
@@ -40,8 +44,15 @@ RULES: tuple[Rule, ...] = (
     training_rules.fastest,
     training_rules.cost_spread,
     training_rules.weak_classes,
-    trust_rules.published,
-    trust_rules.implied_n,
+    training_rules.dead_filters,
+    published_rules.published,
+    published_rules.implied_n,
+    doubt_rules.no_fraction,
+    doubt_rules.micro_f1,
+    doubt_rules.loss_bound,
+    doubt_rules.softmax_twice,
+    doubt_rules.class_count,
+    published_rules.published_ties,
     trust_rules.micro_f1,
     trust_rules.test_reads,
     trust_rules.left_out,
@@ -86,13 +97,14 @@ def gather(results: StudyResults) -> Evidence:
     study, metric = results.study, results.study.report.metric
     ranking = rank(results, metric)
     best = condition_named(results, ranking.best.key) if ranking.best else None
+    doubts = published_doubts(results)
     return Evidence(
         metric=metric,
         smoke=study.smoke,
         ranking=ranking,
         scores=tuple(_scores(results, condition) for condition in compared(results)),
         effects=level_effects(results, metric),
-        sensitivities=sensitivities(results, "train.batch_size", metric) if len(study.factors) > 1 else (),
+        sensitivities=sensitivities(results, "train.batch_size", metric),
         models=model_accuracies(results),
         model_pairs=model_pairs(results, ranking),
         searches=search_summaries(results),
@@ -103,9 +115,12 @@ def gather(results: StudyResults) -> Evidence:
         race=race(results),
         gaps=tuple(wide for condition in compared(results) if (wide := _gap(results, condition))),
         classes=class_report(results, best) if best else None,
-        published=compare_published(results),
+        filters=dead_filters(results),
+        published=compare_published(results, doubts),
         implied=implied_numbers(study.published),
-        micro=micro_mismatches(study.published),
+        doubts=doubts,
+        class_counts=class_counts(results),
+        ties=published_ties(study.published),
         reads=_reads(results),
         left_out=results.left_out,
         notes=_notes(results),
@@ -143,11 +158,12 @@ def _notes(results: StudyResults) -> tuple[str, ...]:
 
 
 def _answer(results: StudyResults, evidence: Evidence, findings: tuple[Finding, ...]) -> tuple[str, ...]:
-    """Return the answer, what it rests on, and the first thing to distrust (or that nothing is missing)."""
+    """Return the answer, what it rests on, and the first thing to distrust, else what a search gave, else its basis."""
     main = next(finding for finding in findings if finding.rule == "winner")
     warnings = [finding.sentence for finding in findings if finding.tone == "warning"]
     complete = f"Nothing planned is missing: {_basis(results, evidence)}."
-    closing = warnings[0] if warnings else complete
+    found = [finding.sentence for finding in findings if finding.rule in ("winner-bias", "search")]
+    closing = (warnings or found[::-1] or [complete])[0]
     sentences = [main.sentence, outcome_rules.basis(evidence)]
     return (closing, *sentences) if evidence.smoke else (*sentences, closing)
 

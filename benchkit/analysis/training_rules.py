@@ -115,13 +115,18 @@ def fastest(evidence: Evidence) -> Sequence[Finding]:
             tone="note",
             sentence=f"{quoted(first.label)} is the fastest to a validation accuracy of "
             f"{measured('val.accuracy', race.accuracy)}: "
-            f"{duration(first.seconds)} of training, {number(first.epochs, 3)} epochs.",
+            f"{duration(first.seconds)} of training, {_epochs(first.epochs)}.",
             evidence=f"Means over repeats that reach it; the others: {listing(parts, most=8)}. Times compare "
             f"only on one "
             "device.",
             about=(first.label,),
         )
     ]
+
+
+def _epochs(mean: float) -> str:
+    """Return a mean number of epochs: 1 epoch, 4.33 epochs."""
+    return f"{number(mean, 3)} {'epoch' if mean == 1 else 'epochs'}"
 
 
 def gap(evidence: Evidence) -> Sequence[Finding]:
@@ -166,6 +171,27 @@ def weak_classes(evidence: Evidence) -> Sequence[Finding]:
             evidence=f"{report.split.capitalize()} images, summed over {count(report.repeats, 'repeat')}: "
             f"{listing(parts)}.",
             about=(report.label,),
+        )
+    ]
+
+
+def dead_filters(evidence: Evidence) -> Sequence[Finding]:
+    """Say which condition has the greatest share of dead filters, and where they are."""
+    rows = sorted(evidence.filters, key=lambda row: -row.share)
+    if not rows or not rows[0].dead:
+        return []
+    most, least = rows[0], rows[-1]
+    other = f"; the fewest has {quoted(least.label)}, {least.dead:,} of {least.filters:,}" if len(rows) > 1 else ""
+    seen = "the inspected images" if most.images is None else count(most.images, "inspected test image")
+    return [
+        Finding(
+            rule="dead-filters",
+            tone="note",
+            sentence=f"{quoted(most.label)} has the most dead filters, {most.dead:,} of {most.filters:,}{other}.",
+            evidence=f"Zero at every pixel of {seen} after the nonlinearity, repeat {most.repeat} (n = 1); "
+            f"the greatest share in {most.layer}, {most.layer_dead:,} of {most.layer_filters:,}. "
+            "More images may wake some.",
+            about=tuple(dict.fromkeys((most.label, least.label))),
         )
     ]
 

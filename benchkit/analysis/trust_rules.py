@@ -1,4 +1,4 @@
-"""Rules about trust: what is missing, what failed, how often test was read, and what published numbers cannot be."""
+"""Rules about trust: what is missing, what failed, how often test was read, what is left out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from benchkit.analysis.coverage import coverage_words
 from benchkit.analysis.findings import Evidence, Finding
-from benchkit.analysis.published import ImpliedN, PublishedComparison
-from benchkit.analysis.wording import amount, count, listing, measured, metric_words, names, number, quoted, span
+from benchkit.analysis.wording import count, listing, measured, names, quoted
 
 
 def smoke(evidence: Evidence) -> Sequence[Finding]:
@@ -98,103 +97,9 @@ def left_out(evidence: Evidence) -> Sequence[Finding]:
     ]
 
 
-def published(evidence: Evidence) -> Sequence[Finding]:
-    """Say, source by source, which published numbers agree with ours."""
-    findings = []
-    for source in dict.fromkeys(row.source for row in evidence.published):
-        rows = [row for row in evidence.published if row.source == source and row.ours is not None]
-        if not rows:
-            findings.append(_no_counterpart(source))
-            continue
-        off = [row for row in rows if row.verdict in ("ours higher", "ours lower")]
-        single = [row for row in rows if row.verdict == "one repeat"]
-        findings.append(_beside(source, rows, off, single))
-    return findings
-
-
-def _no_counterpart(source: str) -> Finding:
-    return Finding(
-        rule="published",
-        tone="note",
-        sentence=f"No number of {source} has a counterpart among our results yet.",
-        evidence="None of its conditions has a done repeat here.",
-    )
-
-
-def _beside(
-    source: str,
-    rows: Sequence[PublishedComparison],
-    off: Sequence[PublishedComparison],
-    single: Sequence[PublishedComparison],
-) -> Finding:
-    agree = len(rows) - len(off) - len(single)
-    sentence = (
-        f"{source}: {agree} of {count(len(rows), 'published number')} lie where one more repeat of ours could fall"
-    )
-    if off:
-        sentence += f"; {listing([_off_words(row) for row in off], most=4)}"
-    if single:
-        sentence += f"; {count(len(single), 'number')} stand beside a single repeat of ours, too few to judge"
-    worst = max(rows, key=lambda row: abs(row.difference or 0.0))
-    return Finding(
-        rule="published",
-        tone="warning" if off else "note",
-        sentence=f"{sentence}.",
-        evidence=f"Largest difference: {_worst_words(worst)}",
-        about=tuple(dict.fromkeys(row.label for row in rows)),
-    )
-
-
-def _off_words(row: PublishedComparison) -> str:
-    higher = "higher" if row.verdict == "ours higher" else "lower"
-    return (
-        f"our {metric_words(row.metric)} of {quoted(row.label)} is {amount(row.metric, row.difference or 0.0)} {higher}"
-    )
-
-
-def _worst_words(row: PublishedComparison) -> str:
-    assert row.ours is not None
-    words = f"{quoted(row.label)}, {metric_words(row.metric)}, published {measured(row.metric, row.published)}, ours "
-    words += measured(row.metric, row.ours.mean)
-    if row.low is None or row.high is None:
-        return f"{words} from one repeat."
-    return f"{words}; one more repeat of ours would fall within {span(row.metric, row.low, row.high)} (95 %)."
-
-
-def implied_n(evidence: Evidence) -> Sequence[Finding]:
-    """Say when published shares look like fractions of a handful of images."""
-    return [
-        Finding(
-            rule="implied-n",
-            tone="warning",
-            sentence=f"{row.source}: its values of {metric_words(row.metric)} look like fractions of only "
-            f"{row.n} images.",
-            evidence=f"{_fractions(row)}; random "
-            f"numbers with these digits would fit so small an n in {100 * row.chance:.2g} % of cases at most. "
-            f"One image "
-            f"more or less moves such a share by {amount('accuracy', 1 / row.n)}.",
-        )
-        for row in evidence.implied
-    ]
-
-
-def _fractions(row: ImpliedN) -> str:
-    return listing([f"{number(value)} = {text}" for value, text in zip(row.values, row.fractions, strict=True)])
-
-
 def micro_f1(evidence: Evidence) -> Sequence[Finding]:
-    """Say when a published micro F1 differs from the accuracy beside it, or one of ours does."""
-    findings = [
-        Finding(
-            rule="micro-f1",
-            tone="warning",
-            sentence=f"{row.source}: the micro F1 of {row.label}, {measured('micro_f1', row.micro_f1)}, differs "
-            f"from its "
-            f"accuracy, {measured('accuracy', row.accuracy)}. With one label an image the two are equal.",
-            evidence="Micro F1 counts every wrong image once as false positive and once as false negative.",
-        )
-        for row in evidence.micro
-    ]
+    """Say when a micro F1 of ours differs from the accuracy, which would be a fault."""
+    findings = []
     for scores in evidence.scores:
         for split in ("train", "val", "test"):
             ours, beside = scores.metrics.get(f"{split}.micro_f1"), scores.metrics.get(f"{split}.accuracy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import optuna
 from optuna.trial import TrialState
@@ -33,10 +34,12 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
     plan = Plan(study=study, conditions=tuple(found[key] for key in attrs["conditions"] if key in found))
     confirms = tuple(one for one in confirm_conditions(ledger, plan) if one.key in found)
     whole = Plan(study=study, conditions=(*plan.conditions, *confirms))
+    shown = {condition.key: replace(condition, label=condition.shown) for condition in whole.conditions}
+    kept = (trial for trial in ledger.trials(whole) if trial.index < whole.count(trial.condition))
     return StudyResults(
         study=study,
-        conditions=whole.conditions,
-        trials=tuple(trial for trial in ledger.trials(whole) if trial.index < whole.count(trial.condition)),
+        conditions=tuple(shown.values()),
+        trials=tuple(replace(trial, condition=shown[trial.condition.key]) for trial in kept),
         class_names=tuple(attrs["data"].get("class_names", ())),
         data=attrs["data"],
         left_out=tuple(_left_out(ledger, whole, found)),
@@ -93,10 +96,10 @@ def _left_out(ledger: Ledger, plan: Plan, found: dict[str, Condition]) -> Iterat
         why = "of another version of this study"
         if condition.kind == "confirm-best" and condition.parent in kept:
             why = "of what was the best of its search at the time"
-        yield f"{condition.label}: {finished} finished trials {why} (key {condition.key})"
+        yield f"{condition.shown}: {finished} finished trials {why} (key {condition.key})"
     for condition in plan.conditions:
         counted = effective(ledger.open(plan.study, condition).get_trials(deepcopy=False))
         asked = plan.count(condition)
         surplus = sum(index >= asked and one.state.is_finished() for index, one in counted.items())
         if surplus:
-            yield f"{condition.label}: {surplus} finished trials beyond the {asked} that the study asks for"
+            yield f"{condition.shown}: {surplus} finished trials beyond the {asked} that the study asks for"

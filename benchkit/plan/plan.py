@@ -43,6 +43,13 @@ class Condition:
     parent: str = ""
     chosen: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def shown(self) -> str:
+        """Return the label as reports show it: an undivided search is `search`, its best `best of search`."""
+        if self.levels or self.kind == "grid":
+            return self.label
+        return "search" if self.kind == "search" else "best of search"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:

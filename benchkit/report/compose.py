@@ -14,6 +14,7 @@ from benchkit.analysis.wording import duration, listing
 from benchkit.report import origin_sections, sections
 from benchkit.report.context import Banner, Block, Fact, FigureBlock, ReportContext, Section, TableBlock
 from benchkit.report.figures import Gallery
+from benchkit.report.finding_links import linked
 from benchkit.report.front_matter import logo_of, paragraphs
 from benchkit.report.glossary import used_plugins
 from benchkit.report.sections import Material
@@ -50,7 +51,7 @@ def compose(results: StudyResults, summary: Summary, gallery: Gallery) -> Report
         banners=_banners(results, summary),
         answer=summary.answer,
         facts=_key_facts(results, summary),
-        sections=numbered(part for part in found if part is not None),
+        sections=linked(numbered(part for part in found if part is not None)),
         abstract=paragraphs(study.report.abstract),
         keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
         logo=logo_of(study, gallery.problems),

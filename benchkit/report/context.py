@@ -33,6 +33,14 @@ class Paragraph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A way to another place of the report."""
+
+    text: str = field(metadata={"help": "what is linked to, such as Figure 2"})
+    target: str = field(metadata={"help": "the anchor, without #"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FindingBlock:
     """A finding: the sentence, and what it rests on."""
 
@@ -41,6 +49,8 @@ class FindingBlock:
     tone_word: str = field(metadata={"help": "the tone as a word that is shown"})
     sentence: str = field(metadata={"help": "the finding"})
     evidence: str = field(metadata={"help": "the numbers behind it"})
+    rule: str = field(metadata={"help": "the rule that made it"}, default="")
+    links: tuple[Link, ...] = field(metadata={"help": "the figure or table that shows it"}, default=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

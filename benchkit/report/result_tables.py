@@ -240,12 +240,18 @@ def _published(row: PublishedComparison) -> tuple[Cell, ...]:
 
 
 def _verdict(row: PublishedComparison) -> str:
+    few = ""
+    if row.sampling is not None:
+        open_ = span(row.metric, row.sampling.low, row.sampling.high)
+        few = f"cannot be judged: its {row.sampling.n:,} images leave {open_} open"
     words: dict[PublishedVerdict, str] = {
         "consistent": "consistent with ours",
-        "ours higher": "ours is higher",
-        "ours lower": "ours is lower",
-        "one repeat": "one repeat of ours: cannot be judged",
-        "no counterpart": "no result of ours yet",
+        "ours higher": "not consistent: ours is higher",
+        "ours lower": "not consistent: ours is lower",
+        "few images": few,
+        "in doubt": f"cannot be compared: {row.doubt}",
+        "one repeat": "cannot be judged: one repeat of ours has no spread",
+        "no counterpart": "cannot be compared: no result of ours yet",
     }
     return words[row.verdict]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchkit.analysis.findings import Finding
 from benchkit.analysis.summary import Summary
 from benchkit.analysis.wording import count, duration, metric_words, quoted
 from benchkit.report.context import Block, FindingBlock, HeadingBlock, Paragraph, Section, TableBlock
 from benchkit.report.figures import Gallery
+from benchkit.report.finding_links import SHOWN_IN
 from benchkit.report.result_tables import effects_table, pairs_table, published_table, ranking_table, split_table
 from benchkit.report.search_tables import confirmation_table, search_budget_table, search_space_table
 from benchkit.report.tables import Table, to_csv
@@ -18,13 +20,19 @@ from benchkit.results import SPLITS, StudyResults
 MOST_ROWS = 500
 """A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""
 
+SEARCH_FIGURES = (
+    "search-history",
+    "search-budget",
+    "search-pruning",
+    "search-importances",
+    "search-contours",
+    "search-parallel",
+    "search-slices",
+)
 STANDARD_FIGURES = (
     "results-forest",
     "learning-curves",
-    "search-history",
-    "search-importances",
-    "search-parallel",
-    "search-slices",
+    *SEARCH_FIGURES,
     "confusion-matrix",
     "speed-cost",
 )
@@ -66,17 +74,22 @@ def table_block(name: str, title: str, caption: str, table: Table, full: Table |
 
 def findings_section(material: Material) -> Section:
     """Return the findings: what named rules say of the numbers, with their evidence."""
-    blocks = [
-        FindingBlock(
-            tone=finding.tone, tone_word=TONES[finding.tone], sentence=finding.sentence, evidence=finding.evidence
-        )
-        for finding in material.summary.findings
-    ]
+    blocks = [_finding(finding) for finding in material.summary.findings]
     lead = Paragraph(
         text="These sentences are made from the numbers by fixed rules. Each names what it rests on. Uncertainty over "
         "random seeds and uncertainty over test images are different things and are never added up."
     )
     return section("findings", "Findings", [lead, *blocks])
+
+
+def _finding(finding: Finding) -> FindingBlock:
+    return FindingBlock(
+        tone=finding.tone,
+        tone_word=TONES[finding.tone],
+        sentence=finding.sentence,
+        evidence=finding.evidence,
+        rule=finding.rule,
+    )
 
 
 def results_section(material: Material) -> Section:
@@ -154,10 +167,11 @@ def search_section(material: Material) -> Section | None:
     search, searches = material.results.study.search, material.summary.evidence.searches
     if search is None or not searches:
         return None
+    each = "" if len(searches) == 1 else " for each condition"
     goals = ", ".join(f"{metric_words(goal.metric)} ({goal.direction}d)" for goal in search.goals)
     blocks: list[Block] = [
         Paragraph(
-            text=f"{count(search.trials, 'trial')} for each condition, sampler {search.sampler}, pruner "
+            text=f"{count(search.trials, 'trial')}{each}, sampler {search.sampler}, pruner "
             f"{search.pruner}, "
             f"goal {goals}. Only validation images guide the search."
         ),
@@ -184,8 +198,7 @@ def search_section(material: Material) -> Section | None:
             confirmation_table(searches),
         ),
     ]
-    figures = ("search-history", "search-importances", "search-parallel", "search-slices")
-    return section("search", "Search", [*blocks, *(material.gallery.block(name) for name in figures)])
+    return section("search", "Search", [*blocks, *(material.gallery.block(name) for name in SEARCH_FIGURES)])
 
 
 def images_section(material: Material) -> Section:
@@ -290,10 +303,8 @@ def published_section(material: Material) -> Section | None:
                 published_table([row for row in evidence.published if row.source == source.source]),
             )
         )
-    found = [f for f in material.summary.findings if f.rule in ("published", "implied-n", "micro-f1")]
+    found = [f for f in material.summary.findings if "table:published" in SHOWN_IN.get(f.rule, ())]
     if found:
         blocks.append(HeadingBlock(text="What they can and cannot be"))
-    blocks += [
-        FindingBlock(tone=f.tone, tone_word=TONES[f.tone], sentence=f.sentence, evidence=f.evidence) for f in found
-    ]
+    blocks += [_finding(finding) for finding in found]
     return section("published", "Published numbers", blocks)

@@ -32,6 +32,8 @@ def read_published(listed: Any, factors: Sequence[Factor], problems: Problems) -
         rows = _rows(table.get("rows", []), where, factors, problems)
         rest = {key: value for key, value in table.items() if key != "rows"}
         one = typed(Published, rest, where, problems, also=("rows",), rows=rows)
+        if one is not None and one.classes is not None and one.classes < 2:
+            problems.add(f"{where}.classes", f"got {one.classes}, expected at least 2")
         found += [one] if one else []
     return tuple(found)
 

@@ -72,11 +72,15 @@ class PublishedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A published table: its source in words, how its protocol differs from ours, and its rows."""
+    """A published table: its source in words, how its protocol differs from ours, and its rows.
+
+    `classes` is the number of classes that the source states, for the report to hold against the data set's.
+    """
 
     source: str
     url: str = ""
     note: str = ""
+    classes: int | None = None
     rows: tuple[PublishedRow, ...] = ()
 
 

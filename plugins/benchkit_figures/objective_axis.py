@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import altair as alt
 
 from benchkit_figures.metrics import quantity
@@ -17,15 +19,21 @@ def domain(data: SearchData) -> tuple[float, float]:
     """Return the axis ends in the metric's unit: everything but values far worse than the usual ones."""
     unit = quantity(data.metric)
     values = sorted(unit.shown(p.objective) for one in data.conditions for p in one.points if p.objective is not None)
+    low, high = usual(values, lower=data.lower)
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    return float(f"{low - pad:.5g}"), float(f"{high + pad:.5g}")
+
+
+def usual(values: Sequence[float], *, lower: bool) -> tuple[float, float]:
+    """Return the ends of ascending values without those far worse than the usual ones: beyond 3 quartile distances."""
     low, high = values[0], values[-1]
     first, third = values[(len(values) - 1) // 4], values[3 * (len(values) - 1) // 4]
     reach = 3 * (third - first)
-    if data.lower and 0 < reach < high - third:
+    if lower and 0 < reach < high - third:
         high = max(value for value in values if value <= third + reach)
-    if not data.lower and 0 < reach < first - low:
+    if not lower and 0 < reach < first - low:
         low = min(value for value in values if value >= first - reach)
-    pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-    return float(f"{low - pad:.5g}"), float(f"{high + pad:.5g}")
+    return low, high
 
 
 def beyond(data: SearchData, objective: float | None) -> bool:

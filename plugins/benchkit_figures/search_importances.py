@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
-import optuna
 
 from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import WIDTH, Layers, label_width
 from benchkit_figures.metrics import quantity
+from benchkit_figures.search_fanova import FEWEST, scored, shares_of
 from benchkit_figures.search_trials import SearchData, SearchedCondition, SearchPoint, search_data
 
-FEWEST = 8
-"""Fewer completed trials than this say nothing about importance."""
-
 RESAMPLES = 6
+
+MOST_IN_ALL = 1200
+"""Trials over all searches of a study: with the resamples they keep the figure to some seconds, whatever the study."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +69,10 @@ class SearchImportances:
         if len(search.paths) < 2:
             raise NothingToDraw("the search has one setting only, which has all the importance")
         resamples = max(0, min(RESAMPLES, 3 * RESAMPLES // len(search.conditions)))
+        most = min(self.most_trials, max(4 * FEWEST, MOST_IN_ALL // len(search.conditions)))
         found, too_few = [], []
         for one in search.conditions:
-            points = [p for p in one.points if p.state == "done" and p.objective is not None][-self.most_trials :]
+            points = scored(one)[-most:]
             if len(points) < FEWEST or len({point.objective for point in points}) < 2:
                 too_few.append(one.condition)
             else:
@@ -105,7 +105,7 @@ class SearchImportances:
         name = quantity(data.metric).name
         parts = [
             f"Importance of the searched settings for {name}: share of its variance by fANOVA over {n} completed "
-            f"trials of each search (at most the last {self.most_trials})."
+            f"trials of each search (the last ones, where it has more)."
         ]
         if data.resamples:
             parts.append(f"Lines: least to greatest share over {data.resamples} bootstrap resamples of the trials.")
@@ -127,9 +127,8 @@ def _importances(
     search: SearchData, one: SearchedCondition, points: Sequence[SearchPoint], resamples: int
 ) -> ConditionImportances:
     random_ = random.Random(len(points))
-    with _quiet_optuna():
-        shares = _shares(search, points)
-        again = [_shares(search, random_.choices(points, k=len(points))) for _ in range(resamples)]
+    shares = shares_of(search, points)
+    again = [shares_of(search, random_.choices(points, k=len(points))) for _ in range(resamples)]
     found = [
         Importance(
             name=name,
@@ -141,44 +140,6 @@ def _importances(
     ]
     found.sort(key=lambda importance: -importance.share)
     return ConditionImportances(condition=one.condition, trials=len(points), importances=tuple(found))
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing every study in memory, and restore its verbosity."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
-def _shares(search: SearchData, points: Sequence[SearchPoint]) -> dict[str, float]:
-    """Return the share of each path by Optuna's fANOVA over a study in memory, 0 for paths that never changed."""
-    distributions = _distributions(search)
-    study = optuna.create_study(
-        storage=optuna.storages.InMemoryStorage(), direction="minimize" if search.lower else "maximize"
-    )
-    for point in points:
-        params = dict(zip(search.paths, point.values, strict=True))
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=point.objective))
-    shares = dict.fromkeys(search.paths, 0.0)
-    if len({point.objective for point in points}) > 1:
-        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=24, max_depth=32, seed=0)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        shares |= {path: float(share) for path, share in found.items()}
-    return shares
-
-
-def _distributions(search: SearchData) -> dict[str, optuna.distributions.BaseDistribution]:
-    ranges = zip(search.paths, search.low, search.high, search.log, search.choices, strict=True)
-    return {
-        path: optuna.distributions.CategoricalDistribution(choices)
-        if choices
-        else optuna.distributions.FloatDistribution(low, high, log=log)
-        for path, low, high, log, choices in ranges
-    }
 
 
 def _panel(one: ConditionImportances) -> Layers:

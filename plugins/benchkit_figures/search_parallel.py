@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from benchkit.results import StudyResults
 from benchkit_figures.conditions import WIDTH
 from benchkit_figures.metrics import quantity
 from benchkit_figures.objective_axis import condition_choice, domain
+from benchkit_figures.search_axes import position, round_values, ticks
 from benchkit_figures.search_trials import SearchData, SearchedCondition, SearchPoint, search_data
 
 LEVELS = ("best tenth", "to best quarter", "to best half", "other")
@@ -65,10 +65,10 @@ class SearchParallel:
         lines = [line for one in search.conditions for line in _lines(search, one)]
         if not lines:
             raise NothingToDraw("no search trial with an objective has all searched settings")
-        axes = [ParallelAxis(name=name, ticks=_ticks(search, place)) for place, name in enumerate(search.names)]
+        axes = [ParallelAxis(name=name, ticks=ticks(search, place)) for place, name in enumerate(search.names)]
         unit, (low, high) = quantity(search.metric), domain(search)
-        ticks = tuple(((value - low) / (high - low), f"{value:g}") for value in _round_values(low, high))
-        axes.append(ParallelAxis(name=f"{unit.name} ({unit.unit})", ticks=ticks))
+        marks = tuple(((value - low) / (high - low), f"{value:g}") for value in round_values(low, high))
+        axes.append(ParallelAxis(name=f"{unit.name} ({unit.unit})", ticks=marks))
         return ParallelData(search=search, axes=tuple(axes), lines=tuple(lines))
 
     def draw(self, data: ParallelData) -> Any:
@@ -79,20 +79,20 @@ class SearchParallel:
             orient="top",
             labelAngle=0,
             labelLimit=width // max(1, count - 1) - 6,
-            labelExpr=f"{json.dumps([axis.name for axis in data.axes])}[toNumber(slice(datum.value, 1))]",
+            labelExpr=f"{json.dumps([_lines_of(axis.name) for axis in data.axes])}[toNumber(slice(datum.value, 1))]",
             labelFontWeight=600,
-            labelPadding=10,
+            labelPadding=23,
             domain=False,
             ticks=False,
         )
         x = alt.X("axis:N", sort=keys, title=None, axis=axis, scale=alt.Scale(domain=keys, type="point", padding=0.15))
         y = alt.Y("position:Q", axis=None, scale=alt.Scale(domain=[0, 1]))
-        ticks = [
-            {"axis": key, "position": position, "text": text}
+        marks = [
+            {"axis": key, "position": at, "text": text}
             for key, one in zip(keys, data.axes, strict=True)
-            for position, text in one.ticks
+            for at, text in one.ticks
         ]
-        scale = alt.Chart(alt.InlineData(values=ticks)).encode(x=x)
+        scale = alt.Chart(alt.InlineData(values=marks)).encode(x=x)
         rule = scale.mark_rule(strokeOpacity=0.6).encode(y=alt.value(0), y2=alt.value("height"))
         text = scale.mark_text(align="right", dx=-5, fontSize=10).encode(y=y, text="text:N")
         return alt.layer(rule, *_level_lines(data, keys, x, y), text).properties(width=width, height=250)
@@ -130,6 +130,12 @@ class SearchParallel:
         return f"The best of the search's trials ({unit.text(best.objective or 0.0)}) has {settings}."
 
 
+def _lines_of(name: str) -> list[str]:
+    """Return an axis's name in up to two lines: a dotted path or a unit is parted from what stands before it."""
+    head, mark, tail = name.partition(" (") if name.endswith(")") else name.partition(".")
+    return [head, f"({tail}" if mark == " (" else f".{tail}"] if mark else [name]
+
+
 def _lines(search: SearchData, one: SearchedCondition) -> list[ParallelLine]:
     sign = 1 if search.lower else -1
     complete = [point for point in one.points if point.objective is not None and "" not in point.values]
@@ -147,45 +153,8 @@ def _line(search: SearchData, condition: str, point: SearchPoint, share: float) 
         place=point.place,
         level=next(level for level, most in enumerate(SHARES) if share < most),
         objective=objective,
-        positions=(*(_position(search, place, value) for place, value in enumerate(point.values)), last),
+        positions=(*(position(search, place, value) for place, value in enumerate(point.values)), last),
     )
-
-
-def _position(search: SearchData, place: int, value: float | str) -> float:
-    """Return where a setting's value stands on its axis, from 0 to 1; choices are spread evenly."""
-    if isinstance(value, str):
-        choices = search.choices[place]
-        return choices.index(value) / (len(choices) - 1) if len(choices) > 1 else 0.5
-    low, high = search.low[place], search.high[place]
-    if high <= low:
-        return 0.5
-    if search.log[place]:
-        return math.log(value / low) / math.log(high / low)
-    return (value - low) / (high - low)
-
-
-def _ticks(search: SearchData, place: int) -> tuple[tuple[float, str], ...]:
-    if search.choices[place]:
-        return tuple((_position(search, place, choice), choice) for choice in search.choices[place])
-    low, high = search.low[place], search.high[place]
-    values = _decades(low, high) if search.log[place] else _round_values(low, high)
-    return tuple((_position(search, place, value), f"{value:g}") for value in values)
-
-
-def _decades(low: float, high: float) -> list[float]:
-    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    return [10.0**power for power in range(first, last + 1)] if last > first else [low, high]
-
-
-def _round_values(low: float, high: float) -> list[float]:
-    """Return up to six round numbers in the range, steps of 1, 2 or 5 times a power of ten."""
-    if high <= low:
-        return [low]
-    rough = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [float(f"{count * step:.6g}") for count in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _level_lines(data: ParallelData, keys: list[str], x: alt.X, y: alt.Y) -> list[alt.Chart]:

@@ -105,12 +105,13 @@ def _point(place: int, trial: Trial, goal: Goal, space: Sequence[SearchRange]) -
     return SearchPoint(
         place=place,
         state=trial.state,
-        objective=_objective(trial, goal.metric),
+        objective=objective_of(trial, goal.metric),
         values=tuple(_value(trial.params, one) for one in space),
     )
 
 
-def _objective(trial: Trial, metric: str) -> float | None:
+def objective_of(trial: Trial, metric: str) -> float | None:
+    """Return a finished trial's score, a pruned one's value in its last epoch, or None."""
     if trial.state == "done":
         return value_of(trial, metric)
     if trial.state == "pruned" and trial.history and metric in HISTORY:

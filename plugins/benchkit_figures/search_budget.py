@@ -1,0 +1,170 @@
+"""What a search had found by when: the best so far against trials, epochs and training time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from benchkit import card
+from benchkit.results import StudyResults, Trial
+from benchkit_figures.conditions import WIDTH, colour, dash, planned_labels
+from benchkit_figures.metrics import quantity
+from benchkit_figures.search_trials import RESULTS, SearchData, objective_of, search_data
+
+BUDGETS = (("trials", "Trials"), ("epochs", "Epochs, all trials"), ("seconds", "Training time, all trials (s)"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetStep:
+    """What a search had spent after a trial: trials, epochs, seconds of training; the best objective so far if any."""
+
+    trials: int
+    epochs: int
+    seconds: float
+    best: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLine:
+    """One search: its condition, and a step after each of its finished trials in the order of start."""
+
+    condition: str
+    steps: tuple[BudgetStep, ...]
+
+    def best_within(self, epochs: int) -> float | None:
+        """Return the best objective that the search had found within a number of epochs, or None."""
+        within = [step.best for step in self.steps if step.epochs <= epochs and step.best is not None]
+        return within[-1] if within else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetData:
+    """All searches of the study; `sampler` is the one they use, `labels` are all planned conditions."""
+
+    search: SearchData
+    labels: tuple[str, ...]
+    sampler: str
+    lines: tuple[BudgetLine, ...]
+
+    @property
+    def shared(self) -> int:
+        """Return the number of epochs that every search has spent."""
+        return min(line.steps[-1].epochs for line in self.lines)
+
+
+@card(
+    title="Best so far against budget",
+    summary="The best objective a search had found after so many trials, epochs and seconds of training.",
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchBudget:
+    """A line for each searched condition in three panels: against trials, epochs and training time."""
+
+    def data(self, results: StudyResults) -> BudgetData:
+        """Return the steps of every search; pruned, diverged and failed trials spend budget too."""
+        search = search_data(results)
+        names = {one.condition for one in search.conditions}
+        lines = [
+            BudgetLine(condition=condition.label, steps=_steps(search, results.searched(condition)))
+            for condition in results.conditions
+            if condition.label in names and results.searched(condition)
+        ]
+        assert results.study.search is not None
+        return BudgetData(
+            search=search, labels=planned_labels(results), sampler=results.study.search.sampler, lines=tuple(lines)
+        )
+
+    def draw(self, data: BudgetData) -> alt.ConcatChart:
+        """Return the three panels side by side with one objective axis."""
+        rows = [row for line in data.lines for row in _rows(data, line)]
+        width = (WIDTH - 100) // len(BUDGETS)
+        panels = [
+            _panel(data, name, title, first=place == 0).properties(width=width, height=190)
+            for place, (name, title) in enumerate(BUDGETS)
+        ]
+        return alt.concat(*panels, columns=len(BUDGETS), data=alt.InlineData(values=rows), spacing=14)
+
+    def caption(self, data: BudgetData) -> str:
+        """Return what the lines are and what counts as budget."""
+        unit = quantity(data.search.metric)
+        each = "a line for each search" if len(data.lines) > 1 else "of the search"
+        return (
+            f"Best {unit.name} so far against budget, {each}: trials finished, epochs of all its trials, and their "
+            f"training time added up as if run one after the other. Sampler: {data.sampler}. Pruned, diverged and "
+            "failed trials count as spent."
+        )
+
+    def alt_text(self, data: BudgetData) -> str:
+        """Return one sentence: the best at the budget that all searches had, or when the only one found its best."""
+        unit, lower = quantity(data.search.metric), data.search.lower
+        if len(data.lines) > 1:
+            found = [(best, one.condition) for one in data.lines if (best := one.best_within(data.shared)) is not None]
+            if found:
+                best, name = (min if lower else max)(found, key=lambda pair: pair[0])
+                return f"Within {data.shared:,} epochs each, {name} has the best {unit.name}, {unit.text(best)}."
+            return f"No search had found a {unit.name} within {data.shared:,} epochs."
+        (line,) = data.lines
+        last = line.steps[-1]
+        if last.best is None:
+            return f"The search has spent {last.epochs:,} epochs without a {unit.name}."
+        when = next(step for step in line.steps if step.best == last.best)
+        return (
+            f"The search had its best {unit.name}, {unit.text(last.best)}, after {when.trials} of {last.trials} trials "
+            f"and {when.epochs:,} of {last.epochs:,} epochs."
+        )
+
+
+def _steps(search: SearchData, trials: Sequence[Trial]) -> tuple[BudgetStep, ...]:
+    steps: list[BudgetStep] = []
+    count, epochs, seconds, best = 0, 0, 0.0, None
+    for trial in trials:
+        if trial.state not in RESULTS:
+            continue
+        count += 1
+        epochs += len(trial.history)
+        seconds += sum(record.seconds for record in trial.history)
+        value = objective_of(trial, search.metric) if trial.state == "done" else None
+        if value is not None:
+            best = value if best is None else (min if search.lower else max)(best, value)
+        steps.append(BudgetStep(trials=count, epochs=epochs, seconds=float(f"{seconds:.6g}"), best=best))
+    return tuple(steps)
+
+
+def _rows(data: BudgetData, line: BudgetLine) -> list[dict[str, Any]]:
+    unit = quantity(data.search.metric)
+    return [
+        {
+            "condition": line.condition,
+            "trials": step.trials,
+            "epochs": step.epochs,
+            "seconds": step.seconds,
+            "best": unit.shown(step.best),
+        }
+        for step in line.steps
+        if step.best is not None
+    ]
+
+
+def _panel(data: BudgetData, name: str, title: str, *, first: bool) -> alt.LayerChart | alt.FacetChart:
+    unit = quantity(data.search.metric)
+    drawn = tuple(line.condition for line in data.lines)
+    last = max(getattr(line.steps[-1], name) for line in data.lines)
+    x = alt.X(
+        f"{name}:Q",
+        title=title,
+        axis=alt.Axis(tickCount=4, tickMinStep=1 if name != "seconds" else 0),
+        scale=alt.Scale(domain=[0, last or 1], nice=False),
+    )
+    y_axis = alt.Axis(labels=first, ticks=first, title=f"Best {unit.name} ({unit.unit})" if first else None)
+    y = alt.Y("best:Q", scale=alt.Scale(zero=False, padding=10), axis=y_axis)
+    tooltip = [
+        alt.Tooltip("condition:N", title="Search"),
+        *(alt.Tooltip(f"{key}:Q", title=words) for key, words in BUDGETS),
+        alt.Tooltip("best:Q", title=f"Best {unit.title}"),
+    ]
+    base = alt.Chart().encode(x=x, y=y, color=colour(data.labels, drawn, "stroke"))
+    line = base.mark_line(interpolate="step-after").encode(strokeDash=dash(data.labels, drawn))
+    return alt.layer(line, base.mark_point(size=10, filled=True, opacity=0.9).encode(tooltip=tooltip))

@@ -1,0 +1,237 @@
+"""A search in contours: the objective over pairs of settings, drawn only where trials have been."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import altair as alt
+
+from benchkit import NothingToDraw, Range, card
+from benchkit.results import StudyResults
+from benchkit_figures.contour_panels import contour_panels
+from benchkit_figures.metrics import quantity
+from benchkit_figures.search_axes import ticks
+from benchkit_figures.search_fanova import FEWEST, scored, shares_of
+from benchkit_figures.search_trials import SearchData, SearchedCondition, search_data
+from benchkit_figures.unit_square import CELLS, placed, spots
+
+REACH = 0.1
+"""How far a trial speaks for the plane around it, as a share of an axis; beyond it the plane stays blank."""
+
+MOST_TRIALS, MOST_CONDITIONS = 120, 8
+"""What the importances are computed from, and how many searches can be chosen in HTML."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContourAxis:
+    """A setting: its name, its ticks as (position from 0 to 1, text), its importance (None: unknown)."""
+
+    name: str
+    log: bool
+    share: float | None
+    ticks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContourCell:
+    """A piece of the plane near a trial: its edges on both axes, and the mean objective of the trials near it."""
+
+    low_x: float
+    high_x: float
+    low_y: float
+    high_y: float
+    objective: float
+    trials: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContourTrial:
+    """A trial on the plane: its place in the search, state, whether it is the best, objective, position."""
+
+    place: int
+    state: str
+    best: bool
+    objective: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContourPanel:
+    """One pair of settings in one search: indices of both axes, the cells near trials, and all trials with a value."""
+
+    condition: str
+    first: int
+    second: int
+    cells: tuple[ContourCell, ...]
+    trials: tuple[ContourTrial, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContourData:
+    """The axes by importance, and a panel for every pair shown of every searched condition, the best one first."""
+
+    metric: str
+    lower: bool
+    ranked: bool
+    searches: int
+    axes: tuple[ContourAxis, ...]
+    panels: tuple[ContourPanel, ...]
+
+    @property
+    def shown(self) -> tuple[ContourPanel, ...]:
+        """Return the panels of the condition that is shown in print."""
+        return tuple(panel for panel in self.panels if panel.condition == self.panels[0].condition)
+
+
+@card(
+    title="Search in contours",
+    summary="The objective over pairs of searched settings, coloured near trials and blank elsewhere.",
+    ranges={"settings": Range(low=2, high=4)},
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchContours:
+    """Every pair of the `settings` most important settings of one search: the best one in print, any of them in HTML.
+
+    A cell's colour is the mean objective of the done trials within a tenth of both axes, the nearer ones counting more
+    (Gaussian weights of half that width); a cell without such a trial stays blank. With fewer than eight done trials
+    the settings stand in the study's order.
+    """
+
+    settings: int = 3
+
+    def data(self, results: StudyResults) -> ContourData:
+        """Return the panels; raise `NothingToDraw` for a search of one setting or without a done trial."""
+        search = search_data(results)
+        if len(search.paths) < 2:
+            raise NothingToDraw("the search has one setting only, and contours need two")
+        best = search.best_condition()
+        if not scored(best):
+            raise NothingToDraw("no search trial is done, and contours show nothing else")
+        shares = _shares(search, best)
+        order = sorted(range(len(search.paths)), key=lambda place: -shares[place] if shares else place)
+        chosen = order[: self.settings]
+        searches = [best, *(one for one in search.conditions if one is not best and scored(one))]
+        return ContourData(
+            metric=search.metric,
+            lower=search.lower,
+            ranked=bool(shares),
+            searches=len(search.conditions),
+            axes=tuple(_axis(search, place, shares) for place in chosen),
+            panels=tuple(
+                _panel(search, one, chosen, pair)
+                for one in searches[:MOST_CONDITIONS]
+                for pair in itertools.combinations(range(len(chosen)), 2)
+            ),
+        )
+
+    def draw(self, data: ContourData) -> alt.ConcatChart:
+        """Return the panels in a row, coloured cells below, trials above."""
+        return contour_panels(data)
+
+    def caption(self, data: ContourData) -> str:
+        """Return what is coloured and what is not, which settings and trials are shown, and what that cannot tell."""
+        unit = quantity(data.metric)
+        done = sum(trial.state == "done" for trial in data.shown[0].trials)
+        several = f" for {data.shown[0].condition}, the search with the best trial" if data.searches > 1 else ""
+        order = "the most important first (fANOVA)" if data.ranked else "in the study's order: too few trials to rank"
+        parts = [
+            f"Search in contours: {unit.name} over pairs of searched settings{several}, {order}. A cell is coloured "
+            f"by the mean of the done trials within {100 * REACH:.0f} % of both axes, or with the same choice "
+            f"(n = {done} done trials in all), "
+            "nearer ones counting more; where no trial was near, nothing is drawn. Points: done trials; ring: the "
+            "best one."
+        ]
+        if any(trial.state == "pruned" for trial in data.shown[0].trials):
+            parts.append("Triangles: pruned trials, which colour nothing.")
+        parts.append("The other settings vary from trial to trial, so a colour holds for the company they kept.")
+        if log := [axis.name for axis in data.axes if axis.log]:
+            parts.append(f"On a log scale: {', '.join(log)}.")
+        if len({panel.condition for panel in data.panels}) > 1:
+            parts.append("In HTML the condition can be chosen.")
+        return " ".join(parts)
+
+    def alt_text(self, data: ContourData) -> str:
+        """Return one sentence with how much of the first plane has been tried and where its best cell lies."""
+        panel, unit = data.shown[0], quantity(data.metric)
+        first, second = data.axes[panel.first], data.axes[panel.second]
+        covered = sum((c.high_x - c.low_x) * (c.high_y - c.low_y) for c in panel.cells)
+        best = (min if data.lower else max)(panel.cells, key=lambda cell: cell.objective)
+        return (
+            f"Trials reach {100 * covered:.0f} % of the plane of {first.name} and {second.name}; the best mean near "
+            f"trials, {unit.text(best.objective)}, is at {_near(first, (best.low_x + best.high_x) / 2)} and "
+            f"{_near(second, (best.low_y + best.high_y) / 2)}."
+        )
+
+
+def _shares(search: SearchData, one: SearchedCondition) -> tuple[float, ...]:
+    """Return the importance of every setting in the space's order, nothing where there are too few trials."""
+    points = scored(one)[-MOST_TRIALS:]
+    if len(points) < FEWEST or len({point.objective for point in points}) < 2:
+        return ()
+    found = shares_of(search, points)
+    return tuple(found[path] for path in search.paths)
+
+
+def _axis(search: SearchData, place: int, shares: Sequence[float]) -> ContourAxis:
+    choices = search.choices[place]
+    marks = ticks(search, place)
+    if choices:
+        marks = tuple(((at + 0.5) / len(choices), choice) for at, choice in enumerate(choices))
+    return ContourAxis(
+        name=search.names[place], log=search.log[place], share=shares[place] if shares else None, ticks=marks
+    )
+
+
+def _panel(search: SearchData, one: SearchedCondition, chosen: Sequence[int], pair: tuple[int, int]) -> ContourPanel:
+    best = one.best(search.lower)
+    first, second = (chosen[place] for place in pair)
+    trials = tuple(
+        ContourTrial(
+            place=point.place,
+            state=point.state,
+            best=point is best,
+            objective=point.objective,
+            x=placed(search, first, point.values[first]),
+            y=placed(search, second, point.values[second]),
+        )
+        for point in one.points
+        if point.objective is not None and "" not in point.values
+    )
+    done = [trial for trial in trials if trial.state == "done"]
+    cells = [
+        cell
+        for low_x, high_x in spots(len(search.choices[first]) or CELLS)
+        for low_y, high_y in spots(len(search.choices[second]) or CELLS)
+        if (cell := cell_of((low_x, high_x, low_y, high_y), done, _reaches(search, first, second))) is not None
+    ]
+    return ContourPanel(condition=one.condition, first=pair[0], second=pair[1], cells=tuple(cells), trials=trials)
+
+
+def _reaches(search: SearchData, first: int, second: int) -> tuple[float, float]:
+    """Return how far a trial reaches on both axes: to no other choice where the setting is a list of choices."""
+    x, y = (0.25 / len(search.choices[p]) if search.choices[p] else REACH for p in (first, second))
+    return x, y
+
+
+def cell_of(
+    edges: tuple[float, float, float, float], done: Sequence[ContourTrial], reaches: tuple[float, float]
+) -> ContourCell | None:
+    """Return the cell with the weighted mean of the trials that reach its centre, or None without one."""
+    low_x, high_x, low_y, high_y = edges
+    x, y = (low_x + high_x) / 2, (low_y + high_y) / 2
+    near = [(((trial.x - x) / reaches[0]) ** 2 + ((trial.y - y) / reaches[1]) ** 2, trial.objective) for trial in done]
+    weighed = [(math.exp(-2 * distance), objective) for distance, objective in near if distance <= 1 + 1e-9]
+    if not weighed:
+        return None
+    mean = sum(weight * objective for weight, objective in weighed) / sum(weight for weight, _ in weighed)
+    return ContourCell(low_x=low_x, high_x=high_x, low_y=low_y, high_y=high_y, objective=mean, trials=len(weighed))
+
+
+def _near(axis: ContourAxis, position: float) -> str:
+    """Return the tick of the axis nearest to a position, in words."""
+    _, text = min(axis.ticks, key=lambda tick: abs(tick[0] - position))
+    return f"{axis.name} near {text}"

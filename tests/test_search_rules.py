@@ -1,0 +1,197 @@
+"""Findings about searches, batch sizes and filters, and the answers of the first page, with numbers worked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from figure_results import SPACE, condition, metrics, record, results, trial
+from safetensors.numpy import save_file
+from synthetic_results import FACTORIES, complete, rescored
+
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.summary import RULES, summarize
+from benchkit.registry import Registry
+from benchkit.report.compose import compose
+from benchkit.report.context import FindingBlock
+from benchkit.report.figures import Gallery
+from benchkit.report.finding_links import SHOWN_IN
+from benchkit.results import Outcome, StudyResults, Trial
+from benchkit.study import Factor, Goal, Level, Search
+
+
+def said(given: StudyResults, rule: str) -> list[Finding]:
+    return [finding for finding in summarize(given).findings if finding.rule == rule]
+
+
+def loss_trial(of: Any, index: int, loss: float, phase: str = "search", epochs: int = 2, **more: Any) -> Trial:
+    scored = {split: metrics(1 - loss, loss) for split in ("val", "test")}
+    history = [record(epoch, (1.0, 0.5, loss, 1 - loss)) for epoch in range(1, epochs + 1)]
+    outcome = Outcome(state="done", metrics=scored, test_reads=0 if phase == "search" else 1)  # type: ignore[arg-type]
+    return trial(of, index, outcome=outcome, phase=phase, history=history, **more)
+
+
+def confirmed(levels: bool = True) -> StudyResults:
+    """Return a search whose best has 0.20, with two fresh repeats of 0.30 and 0.34 and own repeats of 0.40 and 0.42."""
+    given = {"model.norm": "bn"} if levels else {}
+    own = replace(condition("bn" if levels else "default"), levels=given)
+    frame = replace(condition("bn, search" if levels else "search", "search", own.key), levels=given)
+    best = replace(condition("bn, searched" if levels else "searched", "confirm-best", frame.key), levels=given)
+    rate = SPACE[0].path
+    trials = [
+        *(loss_trial(own, i, loss, "grid", number=i) for i, loss in enumerate((0.40, 0.42))),
+        *(
+            loss_trial(frame, i, loss, number=10 + i, params={rate: 0.01 * (i + 1)})
+            for i, loss in enumerate((0.5, 0.2))
+        ),
+        *(loss_trial(best, i, loss, "confirm", number=20 + i) for i, loss in enumerate((0.30, 0.34))),
+    ]
+    frame = replace(frame, settings={"train": {"optimizer": {"lr": 0.5}}})
+    search = Search(trials=2, goals=(Goal(metric="val.loss", direction="minimize"),), space=SPACE[:1])
+    trials = [replace(t, condition=frame) if t.phase == "search" else t for t in trials]
+    base = results([own, frame, best], trials, search=search)
+    return replace(base, study=replace(base.study, repeats=2, confirm=2))
+
+
+def test_the_winners_bias_is_the_searched_score_against_fresh_repeats() -> None:
+    (found,) = said(confirmed(), "winner-bias")
+    # Mean of the fresh repeats 0.32, so the search promised 0.12 too much; t interval 0.32 ± 12.7062 * 0.02 = 0.0659
+    # to 0.5741.
+    assert found.sentence == (
+        "The search of “bn” promised 0.1200 nats too much: its best trial has a val loss of 0.2000 nats, and 2 fresh "
+        "repeats of its settings give 0.3200 nats."
+    )
+    assert "0.0659 to 0.5741 nats" in found.evidence
+    assert "best of 2 done trials" in found.evidence
+
+
+def test_a_search_that_no_factor_divides_is_named_without_a_condition() -> None:
+    given = confirmed(levels=False)
+    assert said(given, "winner-bias")[0].sentence.startswith("The search promised")
+    assert said(given, "search")[0].sentence.startswith("The search found a val loss of 0.2000 nats")
+    assert summarize(given).evidence.searches[0].label == "the study"
+
+
+def test_the_answer_to_a_search_study_ends_with_what_the_search_gave() -> None:
+    answer = summarize(confirmed()).answer
+    assert len(answer) == 3
+    assert "promised 0.1200 nats too much" in answer[2]
+
+
+def test_unequal_budgets_are_told() -> None:
+    frames = [condition(f"{name}, search", "search") for name in ("bn", "gn")]
+    trials = [
+        loss_trial(frame, index, 0.5, epochs=epochs, number=10 * place + index, params={})
+        for place, (frame, epochs) in enumerate(zip(frames, (10, 4), strict=True))
+        for index in range(3)
+    ]
+    search = Search(trials=3, goals=(Goal(metric="val.loss", direction="minimize"),), space=SPACE[:1])
+    (found,) = said(results(frames, trials, search=search), "unequal-budgets")
+    assert found.sentence == "The searches had unequal budgets: “bn” trained 30 epochs, “gn” 12."
+    equal = [t if t.condition is frames[1] else replace(t, history=t.history[:4]) for t in trials]
+    assert said(results(frames, equal, search=search), "unequal-budgets") == []
+
+
+def test_batch_size_alone_moves_the_mean_by_its_range() -> None:
+    sizes = [replace(condition(size), levels={"train.batch_size": size}) for size in ("8", "128")]
+    scores = {"8": (0.80, 0.84), "128": (0.70, 0.71)}
+    trials = [
+        trial(one, index, outcome=Outcome(state="done", metrics={"test": metrics(score)}), number=index)
+        for one in sizes
+        for index, score in enumerate(scores[one.label])
+    ]
+    given = results(sizes, trials)
+    levels = tuple(Level(label=size, settings={"train.batch_size": int(size)}) for size in scores)
+    study = replace(given.study, factors=(Factor(path="train.batch_size", levels=levels),), repeats=2)
+    (found,) = said(replace(given, study=study), "batch-size-sensitivity")
+    # Means 0.82 and 0.705: 11.5 points.
+    assert found.sentence == "The batch size moves the test accuracy by 11.50 points."
+    assert "lowest at 128 (70.50 %) and highest at 8 (82.00 %)" in found.evidence
+
+
+def test_dead_filters_are_counted_from_what_a_figure_left(tmp_path: Path) -> None:
+    dead = {"bn": ([0, 0, 0, 0], [0, 1]), "none": ([1, 1, 0, 1], [0, 0])}
+    conditions = [condition(label) for label in dead]
+    trials = []
+    for one in conditions:
+        folder = tmp_path / one.label
+        folder.mkdir()
+        first, second = (np.array(flags, dtype=bool) for flags in dead[one.label])
+        arrays = {"zero.001.stem": first, "zero.002.stage": second, "labels": np.arange(3)}
+        save_file(arrays, folder / "inspected-activation-maps.safetensors")
+        done = Outcome(state="done", metrics={"test": metrics(0.5)})
+        trials.append(replace(trial(one, outcome=done), folder=folder))
+    given = results(conditions, trials)
+    report = replace(given.study.report, figures=(("activation-maps", {}),))
+    (found,) = said(replace(given, study=replace(given.study, report=report)), "dead-filters")
+    assert found.sentence == "“none” has the most dead filters, 3 of 6; the fewest has “bn”, 1 of 6."
+    assert "3 inspected test images" in found.evidence
+    assert "the greatest share in stem, 3 of 4" in found.evidence
+    assert said(given, "dead-filters") == [], "no figure of the study inspected filters"
+
+
+def test_the_train_val_gap_is_the_mean_over_repeats() -> None:
+    one = condition("bn")
+    trials = [
+        trial(one, i, outcome=Outcome(state="done", metrics={"train": metrics(train), "val": metrics(val)}))
+        for i, (train, val) in enumerate([(0.9, 0.7), (0.9, 0.8)])
+    ]
+    (found,) = said(results([one], trials), "train-val-gap")
+    assert "the widest gap between train and validation accuracy, 15.00 points." in found.sentence
+
+
+def test_the_hardest_class_and_its_confusion() -> None:
+    one = condition("bn")
+    matrix = ((8, 1, 1), (2, 3, 5), (0, 0, 10))
+    done = Outcome(state="done", metrics={"test": metrics(0.7, 0.5, matrix)})
+    (found,) = said(results([one], [trial(one, outcome=done)], classes=3), "weak-classes")
+    assert "finds “class 1” hardest, 30.00 % of its images right" in found.sentence
+    assert "“class 1” taken for “class 2”" in found.sentence
+
+
+def test_one_repeat_says_what_is_missing(tmp_path: Path) -> None:
+    answer = summarize(complete(tmp_path, ("bn", "gn"), repeats=1)).answer
+    assert answer[1].endswith(
+        "in the one repeat that both have; from two repeats on it is known how many would decide."
+    )
+
+
+def test_a_difference_beyond_the_range_of_a_share_is_not_named(tmp_path: Path) -> None:
+    given = rescored(complete(tmp_path, ("bn", "gn"), repeats=2), {"bn": [0.9, 0.6], "gn": [0.5, 0.55]})
+    # Differences 0.4 and 0.05: two pairs with s = 0.247 would find some 2 at 80 % power, and no share differs by 2.
+    assert "2 repeats can show no possible difference (80 % power), and about" in summarize(given).answer[1]
+
+
+@pytest.mark.parametrize("kind", ["search", "published", "one"])
+def test_findings_lead_to_a_figure_or_table_that_is_there(kind: str, tmp_path: Path) -> None:
+    given = FACTORIES[kind](tmp_path)
+    context = compose(given, summarize(given), Gallery(results=given, registry=Registry.installed(), for_print=False))
+    anchors = {f"figure-{one.name}" for one in context.figures} | {f"table-{one.name}" for one in context.tables}
+    blocks = [block for block in context.blocks() if isinstance(block, FindingBlock)]
+    for block in blocks:
+        assert {link.target for link in block.links} <= anchors
+        assert block.links or not SHOWN_IN.get(block.rule), f"{block.rule} leads nowhere"
+    (winner,) = [block for block in blocks if block.rule == "winner"]
+    if kind != "one":
+        assert winner.links[0].text == "Figure 1"
+
+
+def test_every_rule_that_needs_a_picture_has_one() -> None:
+    made = named_rules()
+    assert set(SHOWN_IN) <= made
+    assert made - set(SHOWN_IN) == {"smoke", "left-out", "trial-note"}
+
+
+def named_rules() -> set[str]:
+    """Return the names that the rules' modules give to findings, read from their source."""
+    import ast
+    import sys
+
+    modules = {rule.__module__ for rule in RULES}
+    trees = [ast.parse(Path(str(sys.modules[name].__file__)).read_text()) for name in modules]
+    words: Sequence[ast.keyword] = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.keyword)]
+    return {str(w.value.value) for w in words if w.arg == "rule" and isinstance(w.value, ast.Constant)}
