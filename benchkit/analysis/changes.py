@@ -27,9 +27,9 @@ class Change:
     """One metric of one condition: then, now, and now minus then.
 
     `method` is paired (by repeat, over `pairs` of them, whose differences have the standard deviation `spread`), welch
-    or none. `old` and `new` are over all repeats of their time, `difference` over those compared. `p_adjusted` is Holm's over the family of
-    rows; `detectable` is the smallest true change that the test finds with 80 % power at the level that the correction
-    asks of its first step.
+    or none. `old` and `new` are over all repeats of their time, `difference` over those compared. `p_adjusted` is
+    Holm's over the family of rows; `detectable` is the smallest true change that the test finds with 80 % power at the
+    level that the correction asks of its first step.
     """
 
     label: str

@@ -123,7 +123,8 @@ def _exact_p(ranks: np.ndarray) -> float | None:
     if math.factorial(ranks.shape[1]) > MOST_ORDERS:
         return None
     orders = np.array(list(itertools.permutations(range(ranks.shape[1]))))
-    sums, weights = np.sort(ranks[:1], axis=1), np.ones(1)
+    sums = np.sort(ranks[:1], axis=1)
+    weights: np.ndarray = np.ones(1)
     for row in ranks[1:-1]:
         moves, counts = np.unique(row[orders], axis=0, return_counts=True)
         if len(sums) * len(moves) > MOST_SUMS:

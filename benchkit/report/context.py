@@ -162,6 +162,15 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chapter:
+    """One study's whole report within a common one: its names are unique there, its numbers count on."""
+
+    number: int = field(metadata={"help": "counted from 1"})
+    name: str = field(metadata={"help": "the identifier: anchor"})
+    report: ReportContext = field(metadata={"help": "the study's report"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportContext:
     """Everything that a report says, in the order in which it says it."""
 
@@ -177,10 +186,13 @@ class ReportContext:
     answer: tuple[str, ...] = field(metadata={"help": "the short answer, at most three sentences"})
     facts: tuple[Fact, ...] = field(metadata={"help": "the key facts beside the answer"})
     sections: tuple[Section, ...] = field(metadata={"help": "the sections"})
+    chapters: tuple[Chapter, ...] = field(metadata={"help": "the studies of a common report, each whole"}, default=())
+    record: str = field(metadata={"help": "what a later report compares itself with, as JSON"}, default="")
 
     def blocks(self) -> tuple[Block, ...]:
-        """Return the blocks of all sections."""
-        return tuple(block for section in self.sections for block in section.blocks)
+        """Return the blocks of all sections, those of chapters after the report's own."""
+        own = [block for section in self.sections for block in section.blocks]
+        return (*own, *(block for chapter in self.chapters for block in chapter.report.blocks()))
 
     @property
     def figures(self) -> tuple[FigureBlock, ...]:

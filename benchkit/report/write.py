@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchkit.analysis.summary import Summary, summarize
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
-from benchkit.report.compose import compose
-from benchkit.report.context import ReportContext
-from benchkit.report.export import to_json
-from benchkit.report.figures import Gallery
+from benchkit.report.drafts import Draft, make_part, study_draft
 from benchkit.report.html import font_files, render_html, render_print
-from benchkit.report.origin_sections import resolved
 from benchkit.report.pdf import Attached, Limits, render_pdf
-from benchkit.report.tables import to_latex, to_markdown
+from benchkit.report.several import common_draft
 from benchkit.results import StudyResults
 
 
@@ -32,6 +27,16 @@ class Written:
     error: ReportError | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How a report is asked for: its formats, its name (default: the study's), and an earlier state to compare with."""
+
+    html: bool = True
+    pdf: bool = True
+    name: str = ""
+    against: Path | None = None
+
+
 def write_report(
     results: StudyResults, out: Path, *, registry: Registry | None = None, html: bool = True, pdf: bool = True
 ) -> Written:
@@ -39,60 +44,50 @@ def write_report(
 
     Each file appears whole or not at all. Without the PDF's system libraries the rest is written and `error` says so.
     """
-    summary = summarize(results)
-    gallery = Gallery(results=results, registry=registry or Registry.installed(), for_print=pdf)
-    report = compose(results, summary, gallery)
-    stem = file_stem(results.study.name)
+    return write_reports([results], out, Wishes(html=html, pdf=pdf), registry=registry)
+
+
+def write_reports(
+    studies: Sequence[StudyResults], out: Path, wishes: Wishes, *, registry: Registry | None = None
+) -> Written:
+    """Write one report of one study or several, as `write_report` does; several make A+B.html, A+B.pdf and A+B/."""
+    installed = registry or Registry.installed()
+    parts = [make_part(one, installed, for_print=wishes.pdf, against=wishes.against) for one in studies]
+    if len(parts) == 1:
+        draft = study_draft(parts[0], wishes.name)
+    else:
+        draft = common_draft(parts, wishes.name, for_print=wishes.pdf)
+    return write_draft(draft, out, wishes)
+
+
+def write_draft(draft: Draft, out: Path, wishes: Wishes) -> Written:
+    """Write a draft's files in the formats asked for."""
     out.mkdir(parents=True, exist_ok=True)
-    companions = companion_files(report, summary, results)
     paths: list[Path] = []
-    if html:
-        paths.append(_put(out / f"{stem}.html", render_html(report).encode()))
+    if wishes.html:
+        paths.append(_put(out / f"{draft.stem}.html", render_html(draft.report).encode()))
     error: ReportError | None = None
-    if pdf:
+    if wishes.pdf:
         try:
-            paths.append(_put(out / f"{stem}.pdf", print_pdf(report, gallery, companions)))
+            paths.append(_put(out / f"{draft.stem}.pdf", print_pdf(draft)))
         except ReportError as failure:
             error = failure
-    for name, content in companions.items():
-        _put(out / stem / name, content)
-    paths.append(out / stem)
-    return Written(
-        paths=tuple(paths), problems=tuple(gallery.problems), tracebacks=tuple(gallery.tracebacks), error=error
-    )
+    for name, content in draft.companions.items():
+        _put(out / draft.stem / name, content)
+    paths.append(out / draft.stem)
+    return Written(paths=tuple(paths), problems=draft.problems, tracebacks=draft.tracebacks, error=error)
 
 
-def print_pdf(report: ReportContext, gallery: Gallery, companions: dict[str, bytes]) -> bytes:
+def print_pdf(draft: Draft) -> bytes:
     """Return the report as PDF with the results, the tables' and figures' data and the study attached."""
     described = {".json": "all numbers of the report", ".csv": "data of a table or figure", ".toml": "the study"}
     attachments = [
         Attached(name=name.replace("/", "-"), description=described[Path(name).suffix], content=content)
-        for name, content in companions.items()
+        for name, content in draft.companions.items()
         if Path(name).suffix in described
     ]
-    dated = max((trial.finished for trial in gallery.results.trials), default=0.0)
-    pictures = {**gallery.pictures, **font_files()}
-    return render_pdf(render_print(report), pictures, attachments, limits=Limits(dated=dated))
-
-
-def companion_files(report: ReportContext, summary: Summary, results: StudyResults) -> dict[str, bytes]:
-    """Return the files beside the report by relative path: JSON, the study, tables (CSV, Markdown, LaTeX), data."""
-    found = {"results.json": to_json(report, summary, results), "study.toml": results.study.source}
-    found["settings.toml"] = resolved(results)
-    for block in report.tables:
-        stem = f"tables/{block.number:02d}-{block.name}"
-        found[f"{stem}.csv"] = block.csv
-        found[f"{stem}.md"] = f"**Table {block.number}.** {block.caption}\n\n{to_markdown(block.table)}"
-        found[f"{stem}.tex"] = to_latex(block.table, block.caption, block.name)
-    for figure in report.figures:
-        for name, csv in figure.data:
-            found[f"figures/{figure.number:02d}-{figure.name}-{file_stem(name)}.csv"] = csv
-    return {name: text.encode() for name, text in found.items()}
-
-
-def file_stem(name: str) -> str:
-    """Return a name as a file's stem: letters, digits, dots and hyphens, never empty and never a path."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "report"
+    pictures = {**draft.pictures, **font_files()}
+    return render_pdf(render_print(draft.report), pictures, attachments, limits=Limits(dated=draft.dated))
 
 
 def _put(path: Path, content: bytes) -> Path:
