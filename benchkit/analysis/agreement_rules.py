@@ -77,8 +77,8 @@ def _tested(agreement: Agreement) -> Finding:
     return Finding(
         rule="friedman",
         tone="note",
-        sentence=f"Over {studies} the mean ranks of {conditions} {'differ' if differ else 'do not differ'} by more "
-        f"than chance would make them (Friedman's test, p {p_words(test.p)}).",
+        sentence=f"Over {studies} the mean ranks of {conditions} {'differ' if differ else 'are not shown to differ'} "
+        f"by more than chance would make them (Friedman's test, p {p_words(test.p)}).",
         evidence=f"χ² = {number(test.statistic, 3)}, Kendall's W = {number(test.concordance, 3)} (1: all studies rank "
         f"alike), p from {how}. Nemenyi's critical difference of mean ranks is {number(distance, 3)}: {pairs}. The "
         "test takes each study's means as they are and knows nothing of their spread over repeats.",

@@ -51,16 +51,20 @@ class MeanRank:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreementData:
-    """Panels of shared conditions in one order, best mean rank first; `ranks` are empty without a test."""
+    """Panels of shared conditions in one order, best mean rank first; `ranks` are empty without a test.
+
+    `planned` are the labels of all conditions, by whose places these have their colours.
+    """
 
     metric: str
+    planned: tuple[str, ...]
     conditions: tuple[str, ...]
     panels: tuple[Panel, ...]
     ranks: tuple[MeanRank, ...]
 
 
-def agreement_data(agreement: Agreement) -> AgreementData:
-    """Return the plain numbers that the figure shows."""
+def agreement_data(agreement: Agreement, planned: Sequence[str]) -> AgreementData:
+    """Return the plain numbers that the figure shows; `planned` are all studies' labels in report order."""
     panels = tuple(
         Panel(study=study, rows=tuple(_rows(agreement, place))) for place, study in enumerate(agreement.studies)
     )
@@ -71,7 +75,7 @@ def agreement_data(agreement: Agreement) -> AgreementData:
         if agreement.test is not None and row.mean_rank is not None
     )
     labels = tuple(row.label for row in agreement.shared)
-    return AgreementData(metric=agreement.metric, conditions=labels, panels=panels, ranks=ranks)
+    return AgreementData(metric=agreement.metric, planned=tuple(planned), conditions=labels, panels=panels, ranks=ranks)
 
 
 def _rows(agreement: Agreement, place: int) -> Sequence[PanelRow]:
@@ -140,7 +144,7 @@ def _y(data: AgreementData, *, first: bool) -> alt.Y:
 
 
 def _colour(data: AgreementData) -> alt.Color:
-    return alt.Color("condition:N", scale=alt.Scale(domain=list(data.conditions)), legend=None)
+    return alt.Color("condition:N", scale=alt.Scale(domain=list(data.planned)), legend=None)
 
 
 def _study_panel(panel: Panel, data: AgreementData, y: alt.Y) -> Any:

@@ -27,10 +27,10 @@ TERMS = (
     Term(
         name="Friedman's test",
         text="Asks whether the mean ranks differ by more than they would if each study ordered the conditions at "
-        "random (Friedman, M. (1937). The use of ranks to avoid the assumption of normality implicit in the analysis of "
-        "variance. Journal of the American Statistical Association 32, 675-701). For few studies its p comes from all "
-        "permutations, else from the F approximation of Iman and Davenport (1980). Kendall's W is its effect size: 1 "
-        "where all studies rank alike, about 0 where they have nothing in common.",
+        "random. For few studies its p comes from all permutations, else from the F approximation of Iman and "
+        "Davenport (1980). Kendall's W is its effect size: 1 where all studies rank alike, about 0 where they have "
+        "nothing in common. Friedman, M. (1937). The use of ranks to avoid the assumption of normality implicit in "
+        "the analysis of variance. Journal of the American Statistical Association 32, 675-701.",
     ),
     Term(
         name="critical difference",
@@ -74,12 +74,11 @@ def together_section(
         return section("together", "The studies together", blocks), {}
     groups = study_groups(len(agreement.studies))
     blocks += [_shared_block(agreement, group, place, len(groups)) for place, group in enumerate(groups, 1)]
-    chart = AgreementChart()
-    figure = figure_block(
-        "agreement", "agreement", "Shared conditions in every study", chart, agreement_data(agreement)
-    )
+    planned = dict.fromkeys(condition.label for part in parts for condition in part.results.conditions)
+    data = agreement_data(agreement, list(planned))
+    figure = figure_block("agreement", "agreement", "Shared conditions in every study", AgreementChart(), data)
     figure = replace(figure, print_source="fig:agreement.svg")
-    blocks += [figure, TermsBlock(title="Terms of this comparison", terms=TERMS)]
+    blocks += [figure, TermsBlock(title="Glossary of this comparison", terms=TERMS)]
     return section("together", "The studies together", blocks), {figure.print_source: json.loads(figure.spec)}
 
 

@@ -26,8 +26,8 @@ def with_chapters(whole: ReportContext, parts: Sequence[tuple[str, ReportContext
     Sections, tables and figures are numbered through; those of a chapter are named `CHAPTER--NAME`, which no study and
     no plugin can take, since their names hold no two hyphens in a row.
     """
-    renamed = [(name, tuple(_renamed(section, name) for section in part.sections)) for name, part in parts]
-    counted = numbered([*whole.sections, *(section for _, sections in renamed for section in sections)])
+    renamed = [_renamed(section, name, part.study_name) for name, part in parts for section in part.sections]
+    counted = numbered([*whole.sections, *renamed])
     start = len(whole.sections)
     chapters = []
     for place, (name, part) in enumerate(parts, 1):
@@ -42,17 +42,18 @@ def chapter_pictures(name: str, pictures: Mapping[str, bytes]) -> dict[str, byte
     return {_address(name, address): content for address, content in pictures.items()}
 
 
-def _renamed(section: Section, chapter: str) -> Section:
-    blocks = tuple(_renamed_block(block, chapter) for block in section.blocks)
+def _renamed(section: Section, chapter: str, study: str) -> Section:
+    blocks = tuple(_renamed_block(block, chapter, study) for block in section.blocks)
     return replace(section, name=f"{chapter}--{section.name}", blocks=blocks)
 
 
-def _renamed_block(block: Block, chapter: str) -> Block:
+def _renamed_block(block: Block, chapter: str, study: str) -> Block:
+    """Return a table or figure under the chapter's name; the study in its title tells it apart in lists."""
     if isinstance(block, TableBlock):
-        return replace(block, name=f"{chapter}--{block.name}")
+        return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})")
     if isinstance(block, FigureBlock):
         address = _address(chapter, block.print_source) if block.print_source else ""
-        return replace(block, name=f"{chapter}--{block.name}", print_source=address)
+        return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})", print_source=address)
     return block
 
 
