@@ -32,8 +32,7 @@ def changes_section(changes: Changes, then: str, now: str) -> Section:
         FindingBlock(tone=one.tone, tone_word=TONES[one.tone], sentence=one.sentence, evidence=one.evidence)
         for one in change_findings(changes)
     ]
-    of = f"{changes.old_study}{f' of {changes.old_dated}' if changes.old_dated else ''}"
-    lead = Paragraph(text=f"Then is {of}; now is this report's study. Differences are now minus then.")
+    lead = Paragraph(text=f"Then is {then_words(changes)}; now is this report's study. Differences are now minus then.")
     blocks: list[Block] = [lead, *findings, *_tables(changes)]
     if changes.gone or changes.added:
         parts = [f"{word}: {names(labels, most=60)}" for word, labels in
@@ -57,13 +56,26 @@ def changes_section(changes: Changes, then: str, now: str) -> Section:
     return section("changes", "Changes since then", blocks)
 
 
+def then_words(changes: Changes) -> str:
+    """Return what then was: the study's name and the day of its last trial."""
+    return f"{changes.old_study}{f' of {changes.old_dated}' if changes.old_dated else ''}"
+
+
 def _tables(changes: Changes) -> list[Block]:
     metric = metric_words(changes.metric)
     same = len(changes.same_key)
     keys = f" In {same} of {same_of(changes)} conditions all settings are the same." if changes.main else ""
-    how = f"{INTERVALS} p is corrected within this table (Holm). {pairing_words(changes)}"
+    how = (
+        f"{INTERVALS} p is corrected within this table (Holm). Detectable: the smallest true change that these repeats "
+        "find with 80 % power after correction. Under the verdict: the test and its repeats."
+    )
     parts = (
-        ("changed-main", f"{metric} then and now", f"Every condition's {metric} then and now.{keys}", changes.main),
+        (
+            "changed-main",
+            f"{metric} then and now",
+            f"Every condition's {metric} then and now.{keys} {pairing_words(changes)}",
+            changes.main,
+        ),
         ("changed-scores", "Other scores then and now", "The other scores.", changes.scores),
         ("changed-costs", "Costs then and now", "Training time, speed and memory.", changes.costs),
     )
@@ -80,33 +92,33 @@ def same_of(changes: Changes) -> int:
 
 
 def changes_table(rows: Sequence[Change]) -> Table:
-    """Return then, now, difference and test for every metric of every condition."""
+    """Return then, now, difference and test of every row; the metric has a column where there are several."""
+    several = len({row.metric for row in rows}) > 1
+    unit, gap = ("", "") if several else (metric_unit(rows[0].metric), difference_unit(rows[0].metric))
     columns = (
         Column(key="condition", heading="Condition", align="left"),
-        Column(key="metric", heading="Metric", align="left"),
-        Column(key="then", heading="Then", parts=ESTIMATE_PARTS),
-        Column(key="now", heading="Now", parts=ESTIMATE_PARTS),
-        Column(key="difference", heading="Difference", parts=("low", "high")),
-        Column(key="test", heading="Test", align="left", parts=("pairs",)),
-        Column(key="p", heading="p"),
-        Column(key="p_holm", heading="p (Holm)"),
-        Column(key="detectable", heading="Detectable"),
-        Column(key="verdict", heading="Verdict", align="left"),
+        *([Column(key="metric", heading="Metric", align="left")] if several else []),
+        Column(key="then", heading="Then", unit=unit, parts=ESTIMATE_PARTS),
+        Column(key="now", heading="Now", unit=unit, parts=ESTIMATE_PARTS),
+        Column(key="difference", heading="Now minus then", unit=gap, parts=("low", "high")),
+        Column(key="p_holm", heading="p (Holm)", parts=("uncorrected",)),
+        Column(key="detectable", heading="Detectable", unit=gap),
+        Column(key="verdict", heading="Verdict", align="left", parts=("test", "pairs")),
     )
-    return Table(columns=columns, rows=tuple(_row(row) for row in rows))
+    return Table(columns=columns, rows=tuple(_row(row, several=several) for row in rows))
 
 
-def _row(row: Change) -> tuple[Cell, ...]:
+def _row(row: Change, *, several: bool) -> tuple[Cell, ...]:
     metric = row.metric
     units = " / ".join(dict.fromkeys(unit for unit in (metric_unit(metric), difference_unit(metric)) if unit))
     tests = {
         "paired": f"paired, {row.pairs}",
         "welch": f"Welch, {row.old.n} and {row.new.n}",
-        "none": f"none, {row.old.n} and {row.new.n}",
+        "none": f"no test, {row.old.n} and {row.new.n}",
     }
     return (
         label(row.label),
-        Cell(text=metric_words(metric), detail=units, value=metric),
+        *([Cell(text=metric_words(metric), detail=units, value=metric)] if several else []),
         estimate_cell(metric, row.old),
         estimate_cell(metric, row.new),
         Cell(
@@ -116,12 +128,13 @@ def _row(row: Change) -> tuple[Cell, ...]:
             parts=(row.low, row.high),
             strong=row.told_apart,
         ),
-        Cell(text=tests[row.method], value=row.method, parts=(row.pairs,)),
-        number_cell(p_value(row.p), row.p),
-        number_cell(p_value(row.p_adjusted), row.p_adjusted, strong=row.told_apart),
+        Cell(
+            text=p_value(row.p_adjusted), value=row.p_adjusted, parts=(row.p,), strong=row.told_apart,
+        ),
         number_cell(bare(metric, row.detectable), row.detectable),
-        label(row.verdict, strong=row.told_apart),
-    )
+        Cell(text=row.verdict, detail=tests[row.method], value=row.verdict, parts=(row.method, row.pairs),
+             strong=row.told_apart),
+    )  # fmt: skip
 
 
 def properties_table(changes: Changes) -> Table:

@@ -11,9 +11,9 @@ from benchkit.analysis.changes import Changes
 from benchkit.analysis.summary import Summary, summarize
 from benchkit.registry import Registry
 from benchkit.report.against import changes_since, read_record
-from benchkit.report.change_tables import changes_section
+from benchkit.report.change_tables import changes_section, then_words
 from benchkit.report.compose import compose
-from benchkit.report.context import ReportContext
+from benchkit.report.context import Fact, ReportContext
 from benchkit.report.export import study_content, to_json
 from benchkit.report.figures import Gallery
 from benchkit.report.origin_sections import resolved
@@ -61,8 +61,12 @@ def make_part(results: StudyResults, registry: Registry, *, for_print: bool, aga
         old, new = read_record(against, results.study.name), record_of(results)
         changes = changes_since(old, new, against)
         section = changes_section(changes, old.source, new.source)
-        summary = replace(summary, findings=(*summary.findings, *change_findings(changes)))
+        main, *others = change_findings(changes)
+        grave = [finding for finding in others if finding.tone == "warning"]
+        summary = replace(summary, findings=(*summary.findings, main, *grave))
     report = compose(results, summary, gallery, section)
+    if changes is not None:
+        report = replace(report, facts=(*report.facts, Fact(name="Compared with", value=then_words(changes))))
     return Part(results=results, summary=summary, gallery=gallery, report=report, changes=changes)
 
 

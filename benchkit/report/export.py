@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchkit.analysis.change_rules import change_findings
 from benchkit.analysis.changes import Changes
 from benchkit.analysis.summary import Summary
 from benchkit.codec import encode
@@ -53,7 +54,7 @@ def study_content(
         ],
         "record": json.loads(report.record),
     }
-    return content | ({"changes": encode(changes)} if changes else {})
+    return content | ({"changes": {**encode(changes), "findings": encode(change_findings(changes))}} if changes else {})
 
 
 def blocks_content(sections: Sequence[Section]) -> dict[str, Any]:
