@@ -127,6 +127,18 @@ def test_the_finding_names_what_changed_what_could_have_been_seen_and_what_is_go
     assert "exactly the value it had" in same.sentence
 
 
+def test_scores_that_cannot_be_tested_are_not_called_unchanged() -> None:
+    reading = Reading(metric="test.loss", repeats=(0,), values=(0.5,))
+    one = record({"bn": (0.9,)})
+    old = replace(one, conditions=(replace(one.conditions[0], readings=(*one.conditions[0].readings, reading)),))
+    moved = replace(reading, values=(0.6,))
+    new = replace(one, conditions=(replace(one.conditions[0], readings=(*one.conditions[0].readings, moved)),))
+    sentences = {finding.rule: finding.sentence for finding in change_findings(compare_records(old, new))}
+    assert "none can be tested" in sentences["changed-scores"]
+    same = {finding.rule: finding.sentence for finding in change_findings(compare_records(old, old))}
+    assert "exactly what they were" in same["changed-scores"]
+
+
 def test_other_data_is_a_warning() -> None:
     changes = compare_records(record(OLD, fingerprint="aa"), record(OLD, fingerprint="bb"))
     assert [(one.name, one.old, one.new) for one in changes.properties] == [("fingerprint", "aa", "bb")]

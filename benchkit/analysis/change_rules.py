@@ -35,7 +35,7 @@ def pairing_words(changes: Changes) -> str:
     if not changes.same_seed:
         return (
             f"The study seeds differ ({changes.seeds[0]} then, {changes.seeds[1]} now), so no repeat shares its random "
-            "numbers with one of then: the groups are compared unpaired (Welch's t test)."
+            "numbers with one of then: the groups are compared unpaired (Welch's t test, Welch 1947)."
         )
     words = (
         f"Then and now have the study seed {changes.seeds[0]}, so the same repeat started from the same random numbers "
@@ -99,8 +99,12 @@ def _others(rule: str, noun: str, rows: Sequence[Change]) -> Iterable[Finding]:
     moved = [row for row in rows if row.told_apart]
     compared = count(len(rows), f"{noun}")
     if not moved:
-        exact = all(row.verdict == "identical" for row in rows)
-        told = "all are exactly what they were" if exact else "none has changed beyond chance"
+        tested = sum(row.p is not None for row in rows)
+        told = f"none has changed beyond chance; {tested} could be tested"
+        if all(row.verdict == "identical" for row in rows):
+            told = "all are exactly what they were"
+        elif not tested:
+            told = "none can be tested: that needs two repeats or more whose values vary"
         return [_note(f"changed-{rule}", f"Of {compared} compared, {told}.")]
     shown = [f"{metric_words(row.metric)} of {quoted(row.label)} ({_signed(row)})" for row in moved]
     have = "has" if len(moved) == 1 else "have"
