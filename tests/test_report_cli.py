@@ -75,8 +75,48 @@ def test_a_broken_template_is_one_error(
 
 
 def test_a_study_is_named_as_file_or_by_name(asked: list[tuple[Path, str | None, str | None]], tmp_path: Path) -> None:
-    assert main(["report", "a/first.toml", "second", "-f", "html", "-o", str(tmp_path)]) == 0
+    assert main(["report", "a/first.toml", "second", "-f", "html", "-o", str(tmp_path), "--separate"]) == 0
     assert [study for _, study, _ in asked] == ["first", "second"]
+
+
+def test_several_studies_make_one_report(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "first", "second.toml", "first", "-f", "html", "-o", str(tmp_path / "out")]) == 0
+    assert [study for _, study, _ in asked] == ["first", "second"]
+    stem = "synthetic-norms+synthetic-norms"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [stem, f"{stem}.html"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / f"{stem}.html"), str(tmp_path / "out" / stem)]
+
+
+def test_a_report_has_the_name_it_is_given(asked: list[tuple[Path, str | None, str | None]], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["report", "first", "second", "-f", "html", "-o", str(out), "--name", "../both norms"]) == 0
+    assert main(["report", "first", "-f", "html", "-o", str(out), "--name", "one"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["both-norms", "both-norms.html", "one", "one.html"]
+
+
+def test_one_name_for_separate_reports_is_an_error(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "first", "second", "-o", str(tmp_path / "out"), "--separate", "--name", "both"]) == 2
+    assert "--name names one report" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_report_is_compared_with(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = tmp_path / "earlier"
+    assert main(["report", "-f", "html", "-o", str(earlier)]) == 0
+    old = str(earlier / "synthetic-norms.html")
+    assert main(["report", "-f", "html", "-o", str(tmp_path / "now"), "--against", old]) == 0
+    assert "Changes since then" in (tmp_path / "now" / "synthetic-norms.html").read_text()
+    capsys.readouterr()
+    assert main(["report", "-f", "html", "-o", str(tmp_path / "none"), "--against", str(tmp_path / "absent")]) == 2
+    told = capsys.readouterr().err
+    assert "there is no such file or folder" in told and "Traceback" not in told
+    assert not (tmp_path / "none").exists()
 
 
 def test_without_pango_html_is_there_and_the_exit_code_says_so(

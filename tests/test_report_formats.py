@@ -254,7 +254,7 @@ def test_hostile_names_stay_text(hostile: Made) -> None:
 
 def test_embedded_data_can_be_read_back(hostile: Made) -> None:
     blocks = re.findall(r'<script type="application/json" class="(\w+)">(.*?)</script>', hostile.html, re.DOTALL)
-    assert {kind for kind, _ in blocks} == {"payload", "spec"}
+    assert {kind for kind, _ in blocks} == {"payload", "record", "spec"}
     for kind, text in blocks:
         content = json.loads(text)
         assert content

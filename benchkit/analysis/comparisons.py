@@ -119,13 +119,18 @@ def minimum_detectable_difference(std: float, n: int, alpha: float = ALPHA, powe
     """
     if n < 2 or std <= 0:
         return None
+    return detectable_noncentrality(n - 1, alpha, power) * std / math.sqrt(n)
+
+
+def detectable_noncentrality(degrees: float, alpha: float = ALPHA, power: float = POWER) -> float:
+    """Return the true difference, in standard errors, that a two-sided t test finds with the given power."""
     from scipy.optimize import brentq
 
     def missing(noncentrality: float) -> float:
-        return _power(noncentrality, n, alpha) - power
+        return _power(noncentrality, degrees, alpha) - power
 
-    upper = 10.0 * t_quantile(1 - alpha / 2, n - 1) + 10.0
-    return float(brentq(missing, 0.0, upper)) * std / math.sqrt(n)
+    upper = 10.0 * t_quantile(1 - alpha / 2, degrees) + 10.0
+    return float(brentq(missing, 0.0, upper))
 
 
 def repeats_to_decide(difference: float, std: float, alpha: float = ALPHA, power: float = POWER) -> int | None:
@@ -148,11 +153,11 @@ def repeats_to_decide(difference: float, std: float, alpha: float = ALPHA, power
 
 
 def _detects(difference: float, std: float, n: int, alpha: float, power: float) -> bool:
-    return _power(abs(difference) * math.sqrt(n) / std, n, alpha) >= power
+    return _power(abs(difference) * math.sqrt(n) / std, n - 1, alpha) >= power
 
 
-def _power(noncentrality: float, n: int, alpha: float) -> float:
-    """Return the probability that a two-sided t test over n pairs rejects.
+def _power(noncentrality: float, degrees: float, alpha: float) -> float:
+    """Return the probability that a two-sided t test with these degrees of freedom rejects.
 
     Given the sample's standard deviation, T is a shifted normal over it; averaged here over equally likely values of
     it, because SciPy's noncentral t returns NaN for some of the arguments that few repeats lead to.
@@ -160,16 +165,16 @@ def _power(noncentrality: float, n: int, alpha: float) -> float:
     import numpy as np
     from scipy.special import ndtr
 
-    threshold = t_quantile(1 - alpha / 2, n - 1) * _spreads(n)
+    threshold = t_quantile(1 - alpha / 2, degrees) * _spreads(degrees)
     return float(np.mean(ndtr(noncentrality - threshold) + ndtr(-threshold - noncentrality)))
 
 
 @cache
-def _spreads(n: int) -> np.ndarray:
-    """Return 2000 equally likely values of the standard deviation of n draws from a standard normal."""
+def _spreads(degrees: float) -> np.ndarray:
+    """Return 2000 equally likely values of a standard deviation whose square has these degrees of freedom."""
     import numpy as np
     from scipy.special import chdtri
 
     shares = (np.arange(2000) + 0.5) / 2000
-    spreads: np.ndarray = np.sqrt(chdtri(n - 1, shares) / (n - 1))
+    spreads: np.ndarray = np.sqrt(chdtri(degrees, shares) / degrees)
     return spreads

@@ -79,7 +79,7 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE, *, bounds:
     )
 
 
-def t_quantile(probability: float, degrees: int) -> float:
+def t_quantile(probability: float, degrees: float) -> float:
     """Return the quantile of Student's t distribution with `degrees` degrees of freedom."""
     from scipy.special import stdtrit
 

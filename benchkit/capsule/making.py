@@ -26,7 +26,7 @@ from benchkit.capsule.contents import (
 from benchkit.capsule.study_text import study_text
 from benchkit.capsule.typed_json import to_text
 from benchkit.codec import encode
-from benchkit.report.context import ReportContext
+from benchkit.report.context import ReportContext, TableBlock
 from benchkit.report.tables import Table
 from benchkit.results import StudyResults, Trial
 from benchkit.study.seeds import derive_seed
@@ -79,20 +79,29 @@ def member_stem(name: str) -> str:
     )
 
 
-def shown_of(report: ReportContext, files: Mapping[str, bytes], study: int = 0) -> Shown:
-    """Return what a report of one study shows: its tables and the files that it attaches."""
-    tables = tuple(
-        ShownTable(
-            anchor=f"table-{block.name}",
-            study=study,
-            name=block.name,
-            number=block.number,
-            cells=cells_digest(cell_texts(block.table)),
-            csv=sha256(block.csv.encode()),
-        )
-        for block in report.tables
+def shown_of(report: ReportContext, files: Mapping[str, bytes]) -> Shown:
+    """Return what a report shows: its tables, those of its chapters as their studies', and the files it attaches.
+
+    The tables that several studies have in common belong to none: their study is -1.
+    """
+    common = [block for part in report.sections for block in part.blocks if isinstance(block, TableBlock)]
+    tables = [_shown(block, -1 if report.chapters else 0, block.name) for block in common]
+    for place, chapter in enumerate(report.chapters):
+        tables += [
+            _shown(block, place, block.name.removeprefix(f"{chapter.name}--")) for block in chapter.report.tables
+        ]
+    return Shown(tables=tuple(tables), files={name: sha256(content) for name, content in files.items()})
+
+
+def _shown(block: TableBlock, study: int, name: str) -> ShownTable:
+    return ShownTable(
+        anchor=f"table-{block.name}",
+        study=study,
+        name=name,
+        number=block.number,
+        cells=cells_digest(cell_texts(block.table)),
+        csv=sha256(block.csv.encode()),
     )
-    return Shown(tables=tables, files={name: sha256(content) for name, content in files.items()})
 
 
 def cell_texts(table: Table) -> list[list[str]]:

@@ -68,4 +68,5 @@ def _range(one: SearchRange) -> Any:
 
 def _published(one: Published) -> Mapping[str, Any]:
     rows = [{key: value for key, value in encode(row).items() if value is not None} for row in one.rows]
-    return {"source": one.source, "url": one.url, "note": one.note, "rows": rows}
+    stated = {} if one.classes is None else {"classes": one.classes}
+    return {"source": one.source, "url": one.url, "note": one.note, **stated, "rows": rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from benchkit.cli.places import Storage, Workspace
 from benchkit.errors import ReportError, nearest
 
 if TYPE_CHECKING:
-    from benchkit.report.write import Written
+    from benchkit.report.write import Wishes, Written
 
 
 FORMATS = ("html", "pdf", "tables", "figures", "json")
@@ -43,27 +44,39 @@ def report(
         Path | None,
         typer.Option(metavar="DIR", help="A folder of own templates and style sheets: see benchkit templates."),
     ] = None,
+    name: Annotated[
+        str, typer.Option(help="The name of the report's files; default the study's, or A+B for several.")
+    ] = "",
+    separate: Annotated[bool, typer.Option("--separate", help="One report for each study, not one of all.")] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OLD",
+            help="Say what has changed since OLD: another workspace, or the HTML or results.json of a report.",
+        ),
+    ] = None,
     workspace: Workspace = Path("benchkit-runs"),
     storage: Storage = "",
 ) -> None:
-    """Make the report of every STUDY from what the ledger holds, finished or not; nothing is trained.
+    """Make the report of STUDY from what the ledger holds, finished or not; nothing is trained.
+
+    Several studies make one report: a comparison of the conditions that they share, then each study whole.
 
     Exit code 1: the report is there, but a figure failed. Exit code 2: a file could not be made, such as the PDF
     without Pango; the others are there.
     """
     formats = _formats(format)
     from benchkit.ledger import read_results
-    from benchkit.report.companions import Beside
-    from benchkit.report.write import write_report
+    from benchkit.report.write import write_reports
 
-    beside = Beside(tables="tables" in formats, figures="figures" in formats, json="json" in formats)
+    wishes = replace(_wishes(formats), templates=templates, name=name, against=against)
+    names = list(dict.fromkeys(one.removesuffix(".toml").rpartition("/")[2] or None for one in studies or [""]))
+    results = [read_results(workspace, one, storage or None) for one in names]
+    if separate and len(results) > 1 and name:
+        raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
     code = 0
-    for name in studies or [""]:
-        known = name.removesuffix(".toml").rpartition("/")[2] or None
-        results = read_results(workspace, known, storage or None)
-        written = write_report(
-            results, out, html="html" in formats, pdf="pdf" in formats, beside=beside, templates=templates
-        )
+    for group in [[one] for one in results] if separate else [results]:
+        written = write_reports(group, out, wishes)
         code = max(code, _tell(written, debug=bool((ctx.find_root().params or {}).get("debug"))))
     if code:
         raise typer.Exit(code)
@@ -79,6 +92,14 @@ def _formats(text: str) -> frozenset[str]:
             problems=[f"unknown: {part}{nearest(part, (*FORMATS, 'all'))}" for part in unknown],
         )
     return frozenset(FORMATS if "all" in asked else asked)
+
+
+def _wishes(formats: frozenset[str]) -> Wishes:
+    from benchkit.report.companions import Beside
+    from benchkit.report.write import Wishes
+
+    beside = Beside(tables="tables" in formats, figures="figures" in formats, json="json" in formats)
+    return Wishes(html="html" in formats, pdf="pdf" in formats, beside=beside)
 
 
 def _tell(written: Written, *, debug: bool) -> int:

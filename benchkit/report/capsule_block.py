@@ -13,9 +13,14 @@ CAPSULE = "capsule.zip"
 
 
 def with_capsule(report: ReportContext, capsule: bytes) -> ReportContext:
-    """Return the report with its capsule at the end of the section that says how to reproduce it."""
+    """Return the report with its capsule at the end of the section that says how to reproduce it.
+
+    A common report of several studies has no such section: there it ends the last section before the chapters.
+    """
     block = capsule_block(capsule)
-    sections = tuple(_ended(part, block) if part.name == "reproduce" else part for part in report.sections)
+    names = [part.name for part in report.sections]
+    place = "reproduce" if "reproduce" in names else names[-1]
+    sections = tuple(_ended(part, block) if part.name == place else part for part in report.sections)
     return replace(report, sections=sections)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from benchkit.analysis.summary import Summary
 from benchkit.errors import ReportError
 from benchkit.report.capsule_block import CAPSULE
 from benchkit.report.context import FigureBlock, ReportContext, TableBlock
@@ -14,10 +14,8 @@ from benchkit.report.export import to_json
 from benchkit.report.figure_files import figure_files
 from benchkit.report.latex import latex
 from benchkit.report.latex_table import PACKAGES, to_latex
-from benchkit.report.origin_sections import resolved
 from benchkit.report.tables import markdown, to_markdown
 from benchkit.report.templates import template_folder
-from benchkit.results import StudyResults
 
 Files = dict[str, bytes]
 """Content by path, relative to the report's folder."""
@@ -40,10 +38,13 @@ class Beside:
 
 
 def companion_files(
-    report: ReportContext, summary: Summary, results: StudyResults, beside: Beside, problems: list[str]
+    report: ReportContext, sources: Files, content: Mapping[str, Any], beside: Beside, problems: list[str]
 ) -> Files:
-    """Return the files asked for by their path in the report's folder; a figure that fails adds to `problems`."""
-    found: Files = {"study.toml": results.study.source.encode(), "settings.toml": resolved(results).encode()}
+    """Return the files asked for by their path in the report's folder; a figure that fails adds to `problems`.
+
+    `sources` are the study files, which are always there, and `content` is what the report says, for JSON.
+    """
+    found = dict(sources)
     sealed = (CAPSULE,) if beside.capsule else ()
     if beside.tables:
         found |= {name: text.encode() for name, text in table_files(report).items()}
@@ -51,7 +52,7 @@ def companion_files(
         found |= _pictures(report, problems)
     if beside.json:
         found["results.schema.json"] = (template_folder() / "results.schema.json").read_bytes()
-        found["results.json"] = to_json(report, summary, results, files=(*found, *sealed)).encode()
+        found["results.json"] = to_json({**content, "files": [*found, *sealed]}).encode()
     found["index.md"] = index(report, (*found, *sealed)).encode()
     return found
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from benchkit import __version__
 from benchkit.analysis.coverage import STATES, coverage_words
+from benchkit.analysis.record import record_text
 from benchkit.analysis.summary import Summary
 from benchkit.analysis.wording import duration, listing
 from benchkit.report import origin_sections, sections
@@ -17,16 +17,21 @@ from benchkit.report.figures import Gallery
 from benchkit.report.finding_links import linked
 from benchkit.report.front_matter import logo_of, paragraphs
 from benchkit.report.glossary import used_plugins
+from benchkit.report.record import dated_of, record_of
 from benchkit.report.sections import Material
 from benchkit.results import StudyResults
 
 
-def compose(results: StudyResults, summary: Summary, gallery: Gallery) -> ReportContext:
-    """Return everything that the report of these results says; it works on empty and unfinished studies too."""
+def compose(results: StudyResults, summary: Summary, gallery: Gallery, changes: Section | None = None) -> ReportContext:
+    """Return everything that the report of these results says; it works on empty and unfinished studies too.
+
+    `changes` is the section about an earlier state of the study, where there is one to compare with.
+    """
     material = Material(results=results, summary=summary, gallery=gallery)
     plugins = used_plugins(results, gallery.registry)
     found = (
         sections.findings_section(material),
+        changes,
         sections.results_section(material),
         sections.training_section(material),
         sections.search_section(material),
@@ -47,7 +52,7 @@ def compose(results: StudyResults, summary: Summary, gallery: Gallery) -> Report
         authors=listing(study.report.authors, most=20),
         study_name=study.name,
         generator=f"benchkit {__version__}",
-        dated=_dated(results),
+        dated=dated_of(results),
         banners=_banners(results, summary),
         answer=summary.answer,
         facts=_key_facts(results, summary),
@@ -55,6 +60,7 @@ def compose(results: StudyResults, summary: Summary, gallery: Gallery) -> Report
         abstract=paragraphs(study.report.abstract),
         keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
         logo=logo_of(study, gallery.problems),
+        record=record_text(record_of(results)),
     )
 
 
@@ -75,11 +81,6 @@ def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
                 blocks.append(block)
         result.append(replace(part, number=place, blocks=tuple(blocks)))
     return tuple(result)
-
-
-def _dated(results: StudyResults) -> str:
-    last = max((trial.finished for trial in results.trials), default=0.0)
-    return f"{datetime.fromtimestamp(last, UTC):%d %B %Y}".lstrip("0") if last else ""
 
 
 def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:

@@ -196,6 +196,15 @@ class Logo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chapter:
+    """One study's whole report within a common one: its names are unique there, its numbers count on."""
+
+    number: int = field(metadata={"help": "counted from 1"})
+    name: str = field(metadata={"help": "the identifier: anchor"})
+    report: ReportContext = field(metadata={"help": "the study's report"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportContext:
     """Everything that a report says, in the order in which it says it."""
 
@@ -214,10 +223,13 @@ class ReportContext:
     abstract: tuple[str, ...] = field(metadata={"help": "the paragraphs of the abstract"}, default=())
     keywords: str = field(metadata={"help": "the keywords, parted by commas, or nothing"}, default="")
     logo: Logo | None = field(metadata={"help": "the picture on the first page, or none"}, default=None)
+    chapters: tuple[Chapter, ...] = field(metadata={"help": "the studies of a common report, each whole"}, default=())
+    record: str = field(metadata={"help": "what a later report compares itself with, as JSON"}, default="")
 
     def blocks(self) -> tuple[Block, ...]:
-        """Return the blocks of all sections."""
-        return tuple(block for section in self.sections for block in section.blocks)
+        """Return the blocks of all sections, those of chapters after the report's own."""
+        own = [block for section in self.sections for block in section.blocks]
+        return (*own, *(block for chapter in self.chapters for block in chapter.report.blocks()))
 
     @property
     def figures(self) -> tuple[FigureBlock, ...]:

@@ -7,20 +7,29 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchkit.analysis.change_rules import change_findings
+from benchkit.analysis.changes import Changes
 from benchkit.analysis.summary import Summary
 from benchkit.codec import encode
-from benchkit.report.context import FigureBlock, ReportContext, TableBlock
+from benchkit.report.context import FigureBlock, ReportContext, Section, TableBlock
 from benchkit.results import StudyResults
 
 SCHEMA = 1
 """The version of the JSON's layout; it grows when a key changes its meaning or goes."""
 
 
-def to_json(report: ReportContext, summary: Summary, results: StudyResults, files: Sequence[str] = ()) -> str:
-    """Return the report as JSON; numbers that JSON lacks (NaN, infinities) become null.
+def to_json(content: Mapping[str, Any]) -> str:
+    """Return content as JSON; numbers that JSON lacks (NaN, infinities) become null.
 
-    `templates/results.schema.json` documents the layout. `files` are the paths of the other files in the folder.
+    `templates/results.schema.json` documents the layout.
     """
+    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+
+
+def study_content(
+    report: ReportContext, summary: Summary, results: StudyResults, changes: Changes | None = None
+) -> dict[str, Any]:
+    """Return what a study's report says, for JSON: `record` is what a later report compares itself with."""
     study = results.study
     content = {
         "schema": SCHEMA,
@@ -44,15 +53,23 @@ def to_json(report: ReportContext, summary: Summary, results: StudyResults, file
         "answer": list(report.answer),
         "findings": encode(summary.findings),
         "numbers": encode(summary.evidence),
-        "files": list(files),
-        "tables": [_table(block) for block in report.tables],
-        "figures": [_figure(block) for block in report.figures],
+        **blocks_content(report.sections),
         "conditions": [
             {"key": c.key, "label": c.label, "kind": c.kind, "levels": dict(c.levels), "chosen": encode(c.chosen)}
             for c in results.conditions
         ],
+        "record": json.loads(report.record),
     }
-    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    return content | ({"changes": {**encode(changes), "findings": encode(change_findings(changes))}} if changes else {})
+
+
+def blocks_content(sections: Sequence[Section]) -> dict[str, Any]:
+    """Return the tables and figures of sections, for JSON."""
+    blocks = [block for section in sections for block in section.blocks]
+    return {
+        "tables": [_table(block) for block in blocks if isinstance(block, TableBlock)],
+        "figures": [_figure(block) for block in blocks if isinstance(block, FigureBlock)],
+    }
 
 
 def _table(block: TableBlock) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchkit.errors import BenchkitError
@@ -54,29 +54,12 @@ class Gallery:
         return AbsentBlock(title=title, reason=f"The figure {plugin} failed: {reason}", broken=True)
 
     def _drawn(self, plugin: str, title: str, figure: Any) -> FigureBlock:
-        data = figure.data(self.results)
-        picture = figure.draw(data)
-        alt_text = figure.alt_text(data)
-        name = self._name(plugin)
-        grid = picture if isinstance(picture, ImageGrid) else None
-        spec = {} if grid else chart_spec(picture, description=alt_text)
-        address = ""
-        if self.for_print and not grid:
-            address = f"fig:{name}.svg"
-            self.pictures[address] = spec_to_svg(spec).encode()
-        return FigureBlock(
-            number=0,
-            name=name,
-            plugin=plugin,
-            title=title,
-            caption=figure.caption(data),
-            alt_text=alt_text,
-            spec=json.dumps(spec, separators=(",", ":"), allow_nan=False) if spec else "",
-            print_source=address,
-            columns=grid.columns if grid else (),
-            pictures=_pictures(grid) if grid else (),
-            data=data_tables(data),
-        )
+        block = figure_block(self._name(plugin), plugin, title, figure, figure.data(self.results))
+        if not self.for_print or not block.spec:
+            return block
+        address = f"fig:{block.name}.svg"
+        self.pictures[address] = spec_to_svg(json.loads(block.spec)).encode()
+        return replace(block, print_source=address)
 
     def _name(self, plugin: str) -> str:
         """Return a file name and anchor for the figure, unique in the report."""
@@ -89,6 +72,27 @@ class Gallery:
         return name
 
     _taken: set[str] = field(default_factory=set)
+
+
+def figure_block(name: str, plugin: str, title: str, figure: Any, data: Any) -> FigureBlock:
+    """Return what a figure draws of its data, as a block without a picture for print."""
+    picture = figure.draw(data)
+    alt_text = figure.alt_text(data)
+    grid = picture if isinstance(picture, ImageGrid) else None
+    spec = {} if grid else chart_spec(picture, description=alt_text)
+    return FigureBlock(
+        number=0,
+        name=name,
+        plugin=plugin,
+        title=title,
+        caption=figure.caption(data),
+        alt_text=alt_text,
+        spec=json.dumps(spec, separators=(",", ":"), allow_nan=False) if spec else "",
+        print_source="",
+        columns=grid.columns if grid else (),
+        pictures=_pictures(grid) if grid else (),
+        data=data_tables(data),
+    )
 
 
 def _pictures(grid: ImageGrid) -> tuple[PictureRow, ...]:

@@ -65,9 +65,9 @@ def reproduce_section(material: Material, plugins: tuple[UsedPlugin, ...]) -> Se
     blocks: list[Block] = [
         CodeBlock(title="Commands", text=commands),
         FactsBlock(title="Random seeds", facts=_seeds(results)),
-        FactsBlock(title="Data", facts=_data(results.data)),
-        FactsBlock(title="Versions and device", facts=_environment(results)),
-        FactsBlock(title="Plugins", facts=_plugins(results, plugins)),
+        FactsBlock(title="Data", facts=data_facts(results.data)),
+        FactsBlock(title="Versions and device", facts=environment_facts(results)),
+        FactsBlock(title="Plugins", facts=plugin_facts(results, plugins)),
         CodeBlock(title=f"Study file{f' ({study.path.name})' if study.path else ''}", text=study.source),
         CodeBlock(title="Resolved settings (defaults filled in, factors and search aside)", text=resolved(results)),
     ]
@@ -100,7 +100,7 @@ def _seeds(results: StudyResults) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def _environment(results: StudyResults) -> tuple[Fact, ...]:
+def environment_facts(results: StudyResults) -> tuple[Fact, ...]:
     """Return every property of the machines on which finished trials ran, all values where they differ."""
     return _collected(
         {name: value for name, value in trial.outcome.environment.items() if name not in UNSHOWN}
@@ -109,7 +109,7 @@ def _environment(results: StudyResults) -> tuple[Fact, ...]:
     )
 
 
-def _plugins(results: StudyResults, known: tuple[UsedPlugin, ...]) -> tuple[Fact, ...]:
+def plugin_facts(results: StudyResults, known: tuple[UsedPlugin, ...]) -> tuple[Fact, ...]:
     """Return the plugins as the trials recorded them, or as they are installed now where no trial did."""
     recorded = [trial.outcome.environment.get("plugins", {}) for trial in results.trials if trial.outcome]
     facts = _collected(table for table in recorded if isinstance(table, Mapping))
@@ -124,7 +124,7 @@ def _collected(tables: Iterable[Mapping[str, Any]]) -> tuple[Fact, ...]:
     return tuple(Fact(name=name, value="; ".join(found)) for name, found in values.items())
 
 
-def _data(table: Mapping[str, Any]) -> tuple[Fact, ...]:
+def data_facts(table: Mapping[str, Any]) -> tuple[Fact, ...]:
     """Return what is known of the data; a list of one data set only repeats it."""
     sets = table.get("sets", ())
     shown = table if len(sets) > 1 else {name: value for name, value in table.items() if name != "sets"}

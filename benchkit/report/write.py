@@ -1,24 +1,23 @@
-"""From results to files: HTML, PDF, and the folder beside them."""
+"""From results to files: HTML, PDF, JSON, and every table and figure's data beside them."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchkit.analysis.summary import summarize
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.capsule_block import CAPSULE, with_capsule
-from benchkit.report.companions import OURS, Beside, Files, companion_files, file_stem
-from benchkit.report.compose import compose
-from benchkit.report.context import ReportContext
-from benchkit.report.figures import Gallery
+from benchkit.report.companions import OURS, Beside, Files
+from benchkit.report.drafts import Draft, Part, make_part, study_draft
 from benchkit.report.html import font_files, render_html, render_print
 from benchkit.report.pdf import Attached, Limits, render_pdf
 from benchkit.report.privacy import private_results
+from benchkit.report.several import common_draft
 from benchkit.report.templates import check_templates
 from benchkit.results import StudyResults
 
@@ -33,6 +32,32 @@ class Written:
     error: ReportError | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How a report is asked for: its formats, its name (default: the study's), and an earlier state to compare with.
+
+    HTML and PDF always come with tables and JSON, whose numbers they show. Files of the folder `templates` take the
+    place of the shipped templates.
+    """
+
+    html: bool = True
+    pdf: bool = True
+    beside: Beside = field(default_factory=Beside)
+    templates: Path | None = None
+    name: str = ""
+    against: Path | None = None
+
+    @property
+    def pages(self) -> bool:
+        """Return whether there will be pages, which carry a capsule."""
+        return self.html or self.pdf
+
+    @property
+    def companions(self) -> Beside:
+        """Return what will stand beside the pages."""
+        return replace(self.beside, tables=True, json=True, capsule=True) if self.pages else self.beside
+
+
 def write_report(
     results: StudyResults,
     out: Path,
@@ -45,55 +70,67 @@ def write_report(
 ) -> Written:
     """Write the report of a study under `out` as NAME.html and NAME.pdf, with what is asked for beside them in NAME/.
 
-    HTML and PDF always come with tables and JSON, whose numbers they show. Files of the folder `templates` take the
-    place of the shipped templates. Each file appears whole or not at all. Without the PDF's system libraries the rest
-    is written and `error` says so. Raises `ReportError` before anything is written when own templates cannot be used.
+    Each file appears whole or not at all. Without the PDF's system libraries the rest is written and `error` says so.
+    Raises `ReportError` before anything is written when own templates cannot be used.
     """
-    if templates is not None:
-        check_templates(templates)
-    if html or pdf:
-        beside = replace(beside, tables=True, json=True, capsule=True)
-    results = private_results(results)
-    summary = summarize(results)
-    gallery = Gallery(results=results, registry=registry or Registry.installed(), for_print=pdf)
-    report = compose(results, summary, gallery)
-    stem = file_stem(results.study.name)
-    companions = companion_files(report, summary, results, beside, gallery.problems)
-    if html or pdf:
-        companions[CAPSULE] = make_capsule([results], shown_of(report, companions))
-        report = with_capsule(report, companions[CAPSULE])
-    page = render_html(report, templates) if html else ""
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [_put(out / f"{stem}.html", page.encode())] if html else []
-    error: ReportError | None = None
-    if pdf:
-        try:
-            paths.append(_put(out / f"{stem}.pdf", print_pdf(report, gallery, companions, templates)))
-        except ReportError as failure:
-            error = failure
-    for name, content in companions.items():
-        _put(out / stem / name, content)
-    _clear_stale(out / stem, companions)
-    return Written(
-        paths=(*paths, out / stem),
-        problems=tuple(gallery.problems),
-        tracebacks=tuple(gallery.tracebacks),
-        error=error,
+    return write_reports(
+        [results], out, Wishes(html=html, pdf=pdf, beside=beside, templates=templates), registry=registry
     )
 
 
-def print_pdf(report: ReportContext, gallery: Gallery, companions: Files, templates: Path | None = None) -> bytes:
+def write_reports(
+    studies: Sequence[StudyResults], out: Path, wishes: Wishes, *, registry: Registry | None = None
+) -> Written:
+    """Write one report of one study or several, as `write_report` does; several make A+B.html, A+B.pdf and A+B/."""
+    if wishes.templates is not None:
+        check_templates(wishes.templates)
+    installed = registry or Registry.installed()
+    parts = [
+        make_part(private_results(one), installed, for_print=wishes.pdf, against=wishes.against) for one in studies
+    ]
+    if len(parts) == 1:
+        draft = study_draft(parts[0], wishes.companions, wishes.name)
+    else:
+        draft = common_draft(parts, wishes.companions, wishes.name, for_print=wishes.pdf)
+    return write_draft(_sealed(draft, parts) if wishes.pages else draft, out, wishes)
+
+
+def _sealed(draft: Draft, parts: Sequence[Part]) -> Draft:
+    """Return the draft with a capsule of its studies, which holds the digests of what the draft shows."""
+    capsule = make_capsule([part.results for part in parts], shown_of(draft.report, draft.companions))
+    companions = {**draft.companions, CAPSULE: capsule}
+    return replace(draft, report=with_capsule(draft.report, capsule), companions=companions)
+
+
+def write_draft(draft: Draft, out: Path, wishes: Wishes) -> Written:
+    """Write a draft's files in the formats asked for."""
+    page = render_html(draft.report, wishes.templates) if wishes.html else ""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [_put(out / f"{draft.stem}.html", page.encode())] if wishes.html else []
+    error: ReportError | None = None
+    if wishes.pdf:
+        try:
+            paths.append(_put(out / f"{draft.stem}.pdf", print_pdf(draft, wishes.templates)))
+        except ReportError as failure:
+            error = failure
+    folder = out / draft.stem
+    for name, content in draft.companions.items():
+        _put(folder / name, content)
+    _clear_stale(folder, draft.companions)
+    return Written(paths=(*paths, folder), problems=draft.problems, tracebacks=draft.tracebacks, error=error)
+
+
+def print_pdf(draft: Draft, templates: Path | None = None) -> bytes:
     """Return the report as PDF with the results, the tables' and figures' data and the study attached."""
     described = {".json": "all numbers of the report", ".csv": "data of a table or figure", ".toml": "the study",
                  ".zip": "what `benchkit verify` checks the report against"}  # fmt: skip
     attachments = [
         Attached(name=name.replace("/", "-"), description=described[Path(name).suffix], content=content)
-        for name, content in companions.items()
+        for name, content in draft.companions.items()
         if Path(name).suffix in described
     ]
-    dated = max((trial.finished for trial in gallery.results.trials), default=0.0)
-    pictures = {**gallery.pictures, **font_files()}
-    return render_pdf(render_print(report, templates), pictures, attachments, limits=Limits(dated=dated))
+    pictures = {**draft.pictures, **font_files()}
+    return render_pdf(render_print(draft.report, templates), pictures, attachments, limits=Limits(dated=draft.dated))
 
 
 def _clear_stale(folder: Path, kept: Files) -> None:

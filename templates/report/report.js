@@ -198,4 +198,4 @@ const reading = new IntersectionObserver(
   },
   { rootMargin: "-10% 0px -80% 0px" },
 );
-document.querySelectorAll("section.part[id]").forEach((part) => reading.observe(part));
+document.querySelectorAll("section.part[id], .chapter[id]").forEach((part) => reading.observe(part));

@@ -1,0 +1,128 @@
+"""A study's record: what a later report needs to say what has changed. Every report carries its own."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchkit.analysis.readings import compared, values_by_repeat
+from benchkit.codec import decode, encode
+from benchkit.results import SPLITS, StudyResults, metric_names
+
+COSTS = ("cost.seconds", "cost.images_per_second", "cost.peak_memory")
+"""The costs that a record holds beside the scores."""
+
+RECORD_VERSION = 1
+"""The version of the record's layout; a report with another one is not compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One metric of one condition: the repeats that have it, and its value in each."""
+
+    metric: str
+    repeats: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedCondition:
+    """A condition with its readings; equal `key`s mean that every setting was the same."""
+
+    key: str
+    label: str
+    readings: tuple[Reading, ...]
+
+    def reading(self, metric: str) -> dict[int, float]:
+        """Return the values of a metric by repeat, empty when there are none."""
+        found = next((one for one in self.readings if one.metric == metric), None)
+        return dict(zip(found.repeats, found.values, strict=True)) if found else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Property:
+    """Something that a study was made with: its `kind` (study, setting, version, plugin, data), name and value."""
+
+    kind: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A study as a later report compares itself with it: seed, main metric, file, properties and readings."""
+
+    version: int = RECORD_VERSION
+    study: str
+    metric: str
+    seed: int
+    smoke: bool
+    dated: str
+    source: str
+    properties: tuple[Property, ...]
+    conditions: tuple[RecordedCondition, ...]
+
+
+def recorded_metrics() -> tuple[str, ...]:
+    """Return the metrics that a record holds: every score of every split, and the costs."""
+    return (*(f"{split}.{name}" for split in SPLITS for name in metric_names()), *COSTS)
+
+
+def recorded_conditions(results: StudyResults) -> tuple[RecordedCondition, ...]:
+    """Return every compared condition with all that its done repeats scored and cost."""
+    return tuple(
+        RecordedCondition(
+            key=condition.key,
+            label=condition.label,
+            readings=tuple(
+                Reading(metric=metric, repeats=tuple(values), values=tuple(values.values()))
+                for metric in recorded_metrics()
+                if (values := _finite(values_by_repeat(results, condition, metric)))
+            ),
+        )
+        for condition in compared(results)
+    )
+
+
+def _finite(values: Mapping[int, float]) -> dict[int, float]:
+    return {index: values[index] for index in sorted(values) if math.isfinite(values[index])}
+
+
+def record_text(record: Record) -> str:
+    """Return the record as JSON text."""
+    return json.dumps(encode(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def record_from(content: Any) -> Record:
+    """Return the record in parsed JSON; raise `ValueError` in words when it is none, or of another version."""
+    if not isinstance(content, Mapping) or "conditions" not in content:
+        raise ValueError("it holds no record of a study")
+    if content.get("version") != RECORD_VERSION:
+        raise ValueError(f"its record has version {content.get('version')!r}, and this benchkit reads {RECORD_VERSION}")
+    try:
+        record = decode(Record, content)
+        sound = _is_sound(record)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(f"its record is damaged ({type(error).__name__}: {error})") from error
+    if not sound:
+        raise ValueError("its record is damaged: texts or numbers are not where they belong")
+    return record
+
+
+def _is_sound(record: Record) -> bool:
+    """Return whether all that is compared or shown has its type: the record may come from anywhere."""
+    readings = [reading for condition in record.conditions for reading in condition.readings]
+    texts = [record.study, record.metric, record.dated, record.source]
+    texts += [text for one in record.properties for text in (one.kind, one.name, one.value)]
+    texts += [text for one in record.conditions for text in (one.key, one.label)]
+    numbers = [value for reading in readings for value in reading.values]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(reading.metric, str) for reading in readings)
+        and all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
+        and all(len(reading.values) == len(set(reading.repeats)) > 0 for reading in readings)
+        and all(type(index) is int for reading in readings for index in reading.repeats)
+    )
