@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from benchkit.report.compose import numbered
-from benchkit.report.context import Block, Chapter, FigureBlock, FindingBlock, ReportContext, Section, TableBlock
+from benchkit.report.context import Block, Chapter, FigureBlock, FindingBlock, Link, ReportContext, Section, TableBlock
 
 
 def chapter_names(studies: Sequence[str]) -> tuple[str, ...]:
@@ -42,18 +42,13 @@ def _led(sections: Sequence[Section]) -> tuple[Section, ...]:
     kinds = {"figure": "Figure", "table": "Table"}
     blocks = [block for part in sections for block in part.blocks if isinstance(block, TableBlock | FigureBlock)]
     texts = {f"{block.kind}-{block.name}": f"{kinds[block.kind]} {block.number}" for block in blocks}
-    return tuple(
-        replace(
-            part,
-            blocks=tuple(
-                replace(block, links=tuple(replace(link, text=texts[link.target]) for link in block.links))
-                if isinstance(block, FindingBlock)
-                else block
-                for block in part.blocks
-            ),
-        )
-        for part in sections
-    )
+    return tuple(replace(part, blocks=tuple(_relinked(block, texts) for block in part.blocks)) for part in sections)
+
+
+def _relinked(block: Block, texts: Mapping[str, str]) -> Block:
+    if not isinstance(block, FindingBlock):
+        return block
+    return replace(block, links=tuple(replace(link, text=texts[link.target]) for link in block.links))
 
 
 def chapter_pictures(name: str, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -69,15 +64,18 @@ def _renamed(section: Section, chapter: str, study: str) -> Section:
 def _renamed_block(block: Block, chapter: str, study: str) -> Block:
     """Return a block under the chapter's name; the study in the title of tables and figures tells them apart."""
     if isinstance(block, FindingBlock):
-        parted = [(link, *link.target.split("-", 1)) for link in block.links]
-        links = (replace(link, target=f"{kind}-{chapter}--{name}") for link, kind, name in parted)
-        return replace(block, links=tuple(links))
+        return replace(block, links=tuple(_renamed_link(link, chapter) for link in block.links))
     if isinstance(block, TableBlock):
         return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})")
     if isinstance(block, FigureBlock):
         address = _address(chapter, block.print_source) if block.print_source else ""
         return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})", print_source=address)
     return block
+
+
+def _renamed_link(link: Link, chapter: str) -> Link:
+    kind, name = link.target.split("-", 1)
+    return replace(link, target=f"{kind}-{chapter}--{name}")
 
 
 def _address(chapter: str, address: str) -> str:

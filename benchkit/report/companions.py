@@ -88,7 +88,12 @@ def _pictures(report: ReportContext, problems: list[str]) -> Files:
 
 def stem_of(block: TableBlock | FigureBlock) -> str:
     """Return the path of a table's or a figure's files without suffix: `tables/01-ranking`."""
-    return f"{block.kind}s/{block.number:02d}-{file_stem(block.name)}"
+    return f"{block.kind}s/{block.number:02d}-{block_stem(block.name)}"
+
+
+def block_stem(name: str) -> str:
+    """Return a table's or figure's name as a file's stem; the two hyphens after a chapter's name stay."""
+    return "--".join(file_stem(part) for part in name.split("--"))
 
 
 def file_stem(name: str) -> str:

@@ -16,7 +16,7 @@ from benchkit.capsule.contents import ShownTable
 from benchkit.capsule.making import cell_texts, squeezed
 from benchkit.capsule.reading import Capsule
 from benchkit.registry import Registry
-from benchkit.report.companions import file_stem
+from benchkit.report.companions import block_stem
 from benchkit.report.compose import compose
 from benchkit.report.context import AbsentBlock, FindingBlock, Paragraph, ReportContext, TableBlock
 from benchkit.report.figures import Gallery
@@ -112,7 +112,7 @@ def _row_problems(where: str, wanted: list[list[str]], shown: Sequence[Sequence[
 
 def _attached(report: ReportFile, capsule: Capsule, table: ShownTable) -> str | None:
     """Return the CSV that the PDF attaches for a table."""
-    ending = f"{table.number:02d}-{file_stem(table.anchor.removeprefix('table-'))}.csv"
+    ending = f"{table.number:02d}-{block_stem(table.anchor.removeprefix('table-'))}.csv"
     names = [name.replace("/", "-") for name in capsule.head.shown.files if name.endswith(ending)]
     found = [report.files[name] for name in names if name in report.files]
     return found[0].decode("utf-8", errors="replace") if found else None
