@@ -165,7 +165,7 @@ def test_a_bad_machine_exits_with_1_and_no_traceback(
     assert bad.keys() == {"machine", "PyTorch"} and "no /proc here" in bad["machine"]
     assert main(["doctor", "--workspace", str(tmp_path)]) == 1
     shown = capsys.readouterr()
-    assert "2 of 6 findings are bad" in shown.out and "Traceback" not in shown.out + shown.err
+    assert "2 of 7 findings are bad" in shown.out and "Traceback" not in shown.out + shown.err
     assert "\x1b" not in shown.out
 
 

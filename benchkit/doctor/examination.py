@@ -29,4 +29,4 @@ def _told(name: str, examination: Callable[[], list[Finding]]) -> list[Finding]:
         return examination()
     except (BenchkitError, OSError, RuntimeError, ValueError, ImportError) as error:
         value = f"could not be examined: {type(error).__name__}: {error}"
-        return [Finding(name=name, state="bad", value=value, advice="report this with `benchkit --debug doctor`")]
+        return [Finding(name=name, state="bad", value=value, advice="look at this part of the system first")]
