@@ -49,7 +49,7 @@ def energy_told(device: Any) -> bool:
     """Return whether the device tells its energy."""
     from benchkit.train.energy import joules
 
-    return joules(device) is not None
+    return joules(device) > 0
 
 
 def compiler_found() -> str:

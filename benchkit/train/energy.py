@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 
-def joules(device: torch.device) -> float | None:
-    """Return the joules that the whole device has used since its driver was loaded, or None where nobody tells.
+def joules(device: torch.device) -> float:
+    """Return the joules that the whole device has used since its driver was loaded; 0 where nobody tells.
 
     Needs the package `nvidia-ml-py` and a card of the Volta generation or later. It counts everything that runs on
     the card, so trials that share one share its energy too.
     """
     card = _card(device)
-    return None if card is None else float(card[0].nvmlDeviceGetTotalEnergyConsumption(card[1])) / 1000
+    return 0.0 if card is None else float(card[0].nvmlDeviceGetTotalEnergyConsumption(card[1])) / 1000
 
 
 @functools.cache
