@@ -11,6 +11,7 @@ random search instead of repeats. Exit status 1 when anything has grown by more 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -105,7 +106,7 @@ def overheads(trials: Sequence[Trial], jobs: int) -> list[float]:
     ended = sorted(trials, key=lambda trial: trial.finished)
     between = [
         (after.finished - before.finished) * jobs - sum(record.seconds for record in after.history)
-        for before, after in zip(ended, ended[1:], strict=False)
+        for before, after in itertools.pairwise(ended)
     ]
     return between
 

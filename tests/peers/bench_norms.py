@@ -3,7 +3,8 @@
     python tests/peers/bench_norms.py [--rounds 15] [--threads 1 2] [--compile]
 
 Both layers take turns within each round, so that a busy machine slows both; the table shows medians over rounds and
-the median of the rounds' ratios. Freed memory is kept, as in a sweep's workers. bf16 rows run under autocast on bf16 maps, as a convolution hands them on.
+the median of the rounds' ratios. Freed memory is kept, as in a sweep's workers.
+bf16 rows run under autocast on bf16 maps, as a convolution hands them on.
 """
 
 from __future__ import annotations
