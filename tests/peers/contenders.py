@@ -98,7 +98,7 @@ def _plain_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, data: Any, 
 
 
 def lightning(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
-    """Lightning's Trainer on the script's loader; an epoch is one call of `fit`, its own progress bar off."""
+    """Lightning's Trainer on the script's loader; an epoch is one call of `fit`, told as one long step."""
     from lightning import LightningModule, Trainer
 
     class Module(LightningModule):
