@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from benchkit.plan.checks import uses_of_settings
