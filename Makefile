@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format environment wheel pins clean
+.PHONY: help demo bench test lint types format environment wheel pins clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -22,6 +22,9 @@ demo: $(STAMP) ## sweep the built-in quickstart study and report it as HTML and 
 	@if .ci/system-libraries; then format=all; else format=html,figures; fi; \
 		echo benchkit report quickstart --format $$format --out reports; \
 		$(RUN) $(BIN)/benchkit report quickstart --format $$format --out reports
+
+bench: $(STAMP) ## measure benchkit beside its peers and write reports/benchmarks.*; ARGS="--device cuda" on a GPU
+	$(RUN) $(BIN)/python tests/peers/bench.py --out reports $(ARGS)
 
 test: $(STAMP) ## run the tests; ARGS="-k norms" goes to pytest
 	@.ci/system-libraries || true

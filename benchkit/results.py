@@ -29,7 +29,8 @@ class EpochRecord:
     `epoch` counts from 1. `train_loss` includes penalties and augmentation, as the optimizer saw it. `learning_rate`
     is that of the epoch's last step, `gradient_norm` the mean over steps of the global L2 norm before clipping,
     `images_per_second` counts training images over training time (evaluation excluded), `peak_memory` is in MiB.
-    `observed` holds what figures noted of the model after the epoch, by `figure.quantity`.
+    `observed` holds what figures noted of the model after the epoch, by `figure.quantity`. `energy` is what the whole
+    device used during the epoch, in joules; 0 where it does not tell.
     """
 
     epoch: int
@@ -43,6 +44,7 @@ class EpochRecord:
     images_per_second: float
     peak_memory: float
     observed: Mapping[str, float] = field(default_factory=dict)
+    energy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,12 @@ class SplitMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a trial cost: parameters, forward FLOPs per image, training seconds, mean images/s, peak memory in MiB."""
+    """What a trial cost: parameters, forward FLOPs per image, training seconds, mean images/s, peak memory in MiB.
+
+    `best_seconds` is the training time up to the end of the selected epoch. `energy` is what the whole device used, in
+    joules. `matrix_rate` is what the device reaches in products of large matrices in the trial's precision, in FLOP/s.
+    Each of the three is 0 where it is not known, as in trials of earlier versions.
+    """
 
     parameters: int
     flops: int
@@ -70,6 +77,18 @@ class Cost:
     peak_memory: float
     device: str
     precision: str
+    best_seconds: float = 0.0
+    energy: float = 0.0
+    matrix_rate: float = 0.0
+
+    @property
+    def matrix_share(self) -> float:
+        """Return the share of the device's matrix rate that training used, 0 where the rate is not known.
+
+        Training an image is taken as three times its forward pass: the backward pass has a matrix product for the
+        gradient of the inputs and one for that of the weights beside each of the forward pass.
+        """
+        return 3 * self.flops * self.images_per_second / self.matrix_rate if self.matrix_rate else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,8 @@ def test_the_comparison_says_the_same_in_every_format(common: Common) -> None:
     agreement = common.content["agreement"]
     printed = squeezed(" ".join(page.extract_text() for page in common.pdf.pages[:8]))
     # LaTeX aligns numbers at the decimal point by two columns: 79 & .40.
-    paths = {path.suffix: path.read_text().replace(" & .", ".") for path in (common.folder / "tables").glob("*-shared.*")}
+    found = (common.folder / "tables").glob("*-shared.*")
+    paths = {path.suffix: path.read_text().replace(" & .", ".") for path in found}
     for row, shown, known in zip(rows, table["rows"], agreement["shared"], strict=True):
         assert row["condition"] == known["label"]
         assert [row["mean_rank"] or None] == [known["mean_rank"] and repr(known["mean_rank"])]

@@ -28,7 +28,7 @@ from benchkit.sweep.events import Event, WorkerIdle
 from benchkit.sweep.job import Job
 
 DATA = Path(tempfile.gettempdir()) / f"benchkit-test-data-{os.getuid()}"
-CHANGING = {"seconds", "images_per_second", "peak_memory"}
+CHANGING = {"seconds", "images_per_second", "peak_memory", "energy"}
 """What two equal trainings need not have in common."""
 
 BASE = """

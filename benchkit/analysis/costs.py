@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class ConditionCost:
     """The cost of one condition over its done repeats; `epochs` is the mean number of epochs trained.
 
+    `best_seconds`, `energy` and `matrix_share` are None where no repeat knows them.
     `devices` and `precisions` list every one that occurred: times on different devices do not compare.
     """
 
@@ -29,6 +30,9 @@ class ConditionCost:
     seconds: Estimate
     images_per_second: Estimate
     peak_memory: Estimate
+    best_seconds: Estimate | None
+    energy: Estimate | None
+    matrix_share: Estimate | None
     devices: tuple[str, ...]
     precisions: tuple[str, ...]
 
@@ -53,9 +57,18 @@ def _cost(results: StudyResults, condition: Condition) -> ConditionCost | None:
         seconds=estimate_metric("cost.seconds", [cost.seconds for cost in costs]),
         images_per_second=estimate_metric("cost.images_per_second", [cost.images_per_second for cost in costs]),
         peak_memory=estimate_metric("cost.peak_memory", [cost.peak_memory for cost in costs]),
+        best_seconds=_known("cost.best_seconds", [cost.best_seconds for cost in costs]),
+        energy=_known("cost.energy", [cost.energy for cost in costs]),
+        matrix_share=_known("cost.matrix_share", [cost.matrix_share for cost in costs]),
         devices=_distinct([cost.device for cost in costs]),
         precisions=_distinct([cost.precision for cost in costs]),
     )
+
+
+def _known(metric: str, values: Sequence[float]) -> Estimate | None:
+    """Return the estimate over the values above 0, which stands for not known."""
+    known = [value for value in values if value > 0]
+    return estimate_metric(metric, known) if known else None
 
 
 def training_seconds(results: StudyResults) -> float:

@@ -9,10 +9,12 @@ MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
 """What a cell without a value shows."""
 
-SHARES = frozenset({"accuracy", "micro_f1", "macro_f1", "calibration_error"})
+SHARES = frozenset({"accuracy", "micro_f1", "macro_f1", "calibration_error", "matrix_share"})
 """The metrics that are fractions and are shown in percent; differences of them are percentage points."""
 
-LOWER_IS_BETTER = frozenset({"loss", "calibration_error", "seconds", "parameters", "flops", "peak_memory"})
+LOWER_IS_BETTER = frozenset(
+    {"loss", "calibration_error", "seconds", "parameters", "flops", "peak_memory", "best_seconds", "energy"}
+)
 
 _METRIC_WORDS = {
     "accuracy": "accuracy",
@@ -22,12 +24,22 @@ _METRIC_WORDS = {
     "calibration_error": "calibration error",
     "seconds": "training time",
     "images_per_second": "images per second",
+    "best_seconds": "time to the best epoch",
+    "energy": "energy",
+    "matrix_share": "share of the matrix rate",
     "peak_memory": "peak memory",
     "parameters": "parameters",
     "flops": "FLOPs per image",
 }
-_PLACES = {"loss": 4, "seconds": 1, "images_per_second": 0, "peak_memory": 0}
-_UNITS = {"seconds": "s", "peak_memory": "MiB", "loss": "nats", "images_per_second": "images/s"}
+_PLACES = {"loss": 4, "seconds": 1, "best_seconds": 1, "images_per_second": 0, "peak_memory": 0}
+_UNITS = {
+    "seconds": "s",
+    "best_seconds": "s",
+    "energy": "J",
+    "peak_memory": "MiB",
+    "loss": "nats",
+    "images_per_second": "images/s",
+}
 
 
 def metric_words(metric: str) -> str:

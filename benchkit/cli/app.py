@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "studies": "benchkit.cli.studies:app",
         "data": "benchkit.cli.data:app",
         "plugins": "benchkit.cli.plugins:app",
+        "doctor": "benchkit.cli.doctor:doctor",
     }
 )
 """The commands in the order of `--help`, and where each is: a function, or a Typer app with commands of its own."""

@@ -15,6 +15,7 @@ from benchkit.cli.places import DEFAULT_WORKSPACE, Storage, Workspace
 from benchkit.errors import StudyError
 
 if TYPE_CHECKING:
+    from benchkit.cli.profiling import Profiled
     from benchkit.registry import Registry
     from benchkit.sweep import Request
 
@@ -39,6 +40,9 @@ def sweep(
     plugin: Annotated[list[Path], typer.Option(metavar="FILE", help="Load plugins from a Python file too.")] = [],  # noqa: B006
     allow_shadow: Annotated[
         bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time went; the first repeats leave a trace for Perfetto.")
     ] = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
@@ -67,6 +71,7 @@ def sweep(
         command=_spoken(),
         plugins=tuple(path.resolve() for path in plugin),
         allow_shadow=allow_shadow,
+        profile=profile,
     )
     if dry_run:
         from benchkit.cli.preview import preview
@@ -80,26 +85,32 @@ def _train(request: Request, registry: Registry, as_json: bool) -> None:
     """Sweep under a live view, and conclude; Ctrl-C ends it with a word on how to go on."""
     from benchkit.cli.live import watching
     from benchkit.cli.printing import print_note
+    from benchkit.cli.profiling import Profiled, Profiling
     from benchkit.sweep import sweep as run_sweep
 
+    profiled = Profiled()
     try:
         with watching(quiet=as_json) as view:
-            states = run_sweep(request, registry, view)
+            states = run_sweep(request, registry, Profiling(view, profiled) if request.profile else view)
     except KeyboardInterrupt:
         print_note(f"stopped; nothing is lost, the same command goes on: {request.command}")
         raise
-    _conclude(request, states, as_json)
+    _conclude(request, states, profiled, as_json)
 
 
-def _conclude(request: Request, states: Counter[str], as_json: bool) -> None:
+def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_json: bool) -> None:
     from benchkit.cli.printing import print_json, print_note, print_text
+    from benchkit.cli.profiling import print_profile
 
     name = request.study.name
     place = [] if request.workspace == DEFAULT_WORKSPACE else ["--workspace", str(request.workspace)]
     named = shlex.join([name, *place])
     if as_json:
-        print_json({"study": name, "states": dict(states)})
+        told_more = {"profile": profiled.plain()} if request.profile else {}
+        print_json({"study": name, "states": dict(states), **told_more})
     else:
+        if request.profile:
+            print_profile(profiled)
         told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
         print_text(f"{name}: {told or 'nothing to train'}")
         print_note(f"next: benchkit report {named}")

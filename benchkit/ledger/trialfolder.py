@@ -40,6 +40,11 @@ class TrialFolder:
         return self.path / f"inspected-{figure}.safetensors"
 
     @property
+    def trace(self) -> Path:
+        """Return where a profiled trial's trace is, for Perfetto."""
+        return self.path / "trace.json.gz"
+
+    @property
     def log(self) -> Path:
         """Return where everything printed during the trial is."""
         return self.path / "log.txt"

@@ -14,7 +14,7 @@ from benchkit.report.finding_links import SHOWN_IN
 from benchkit.report.result_tables import effects_table, pairs_table, published_table, ranking_table, split_table
 from benchkit.report.search_tables import confirmation_table, search_budget_table, search_space_table
 from benchkit.report.tables import Table, to_csv
-from benchkit.report.trial_tables import confusions_table, cost_table, model_pairs_table, models_table
+from benchkit.report.trial_tables import confusions_table, cost_table, efficiency_table, model_pairs_table, models_table
 from benchkit.results import SPLITS, StudyResults
 
 MOST_ROWS = 500
@@ -40,6 +40,11 @@ STANDARD_FIGURES = (
 
 TONES = {"answer": "Answer", "note": "Finding", "warning": "Caution"}
 INTERVALS = "Brackets: 95 % t interval of the mean over repeats (random seeds), not over test images."
+EFFICIENCY = (
+    "Training time up to the end of the selected epoch; the share that training used of the rate at which the device "
+    "multiplies large matrices in the same precision (three times the forward FLOPs an image, matrix products and "
+    f"convolutions alone); and, where the device tells it, the energy of all that ran on it. {INTERVALS}"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +276,9 @@ def cost_section(material: Material) -> Section:
                 cost_table(costs),
             ),
         ]
+        efficiency = efficiency_table(costs)
+        if efficiency:
+            blocks.append(table_block("efficiency", "Time to best and use of the device", EFFICIENCY, efficiency))
     return section("cost", "Speed and cost", [*blocks, material.gallery.block("speed-cost")])
 
 

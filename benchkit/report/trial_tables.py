@@ -105,7 +105,7 @@ def confusions_table(report: ClassReport) -> Table:
 
 
 def cost_table(costs: Sequence[ConditionCost]) -> Table:
-    """Return parameters, FLOPs, time, speed and memory of every condition."""
+    """Return parameters, FLOPs, time, speed and memory of every condition, and what else of its cost is known."""
     columns = (
         Column(key="condition", heading="Condition", align="left"),
         Column(key="repeats", heading="Repeats"),
@@ -130,6 +130,23 @@ def cost_table(costs: Sequence[ConditionCost]) -> Table:
         for cost in costs
     )
     return Table(columns=columns, rows=rows)
+
+
+def efficiency_table(costs: Sequence[ConditionCost]) -> Table | None:
+    """Return time to the best epoch, share of the matrix rate and energy, or None when no trial knows any of them."""
+    headings = (
+        Column(key="best_seconds", heading="Time to best epoch", unit="s", parts=ESTIMATE_PARTS),
+        Column(key="matrix_share", heading="Of the matrix rate", unit="%", parts=ESTIMATE_PARTS),
+        Column(key="energy", heading="Energy", unit="J", parts=ESTIMATE_PARTS),
+    )
+    columns = [one for one in headings if any(getattr(cost, one.key) is not None for cost in costs)]
+    if not columns:
+        return None
+    rows = tuple(
+        (label(cost.label), *(estimate_cell(f"cost.{one.key}", getattr(cost, one.key)) for one in columns))
+        for cost in costs
+    )
+    return Table(columns=(Column(key="condition", heading="Condition", align="left"), *columns), rows=rows)
 
 
 def coverage_table(rows: Sequence[Coverage]) -> Table:

@@ -62,6 +62,14 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialProfiled:
+    """Where the time of the worker's trial went: `seconds` by phase, and its `trace` file ("" without one)."""
+
+    seconds: dict[str, float]
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerIdle:
     """The worker found nothing left to train."""
 
@@ -91,7 +99,16 @@ class Probed:
 
 
 Event = (
-    Probed | WorkerReady | TrialTaken | TrialStarted | EpochEnded | TrialEnded | WorkerIdle | WorkerFailed | WorkerLost
+    Probed
+    | WorkerReady
+    | TrialTaken
+    | TrialStarted
+    | EpochEnded
+    | TrialEnded
+    | TrialProfiled
+    | WorkerIdle
+    | WorkerFailed
+    | WorkerLost
 )
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 

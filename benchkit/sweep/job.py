@@ -15,7 +15,7 @@ class Job:
     """Train what is queued of these conditions (`train`), or time one short run of each (`probe`).
 
     `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, `plugins` are
-    local plugin files, which `allow_shadow` lets take the place of installed plugins.
+    local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
     """
 
     task: Literal["train", "probe"]
@@ -27,6 +27,7 @@ class Job:
     device: str = "auto"
     plugins: tuple[Path, ...] = ()
     allow_shadow: bool = False
+    profile: bool = False
 
     def plan(self) -> Plan:
         """Return the plan of the job's conditions."""

@@ -41,6 +41,7 @@ class Request:
     command: str = ""
     plugins: tuple[Path, ...] = ()
     allow_shadow: bool = False
+    profile: bool = False
 
     def job(self, task: Literal["train", "probe"], conditions: Sequence[Condition]) -> Job:
         """Return what a worker is told to do with some conditions."""
@@ -54,6 +55,7 @@ class Request:
             device=self.device,
             plugins=self.plugins,
             allow_shadow=self.allow_shadow,
+            profile=self.profile,
         )
 
 

@@ -16,6 +16,7 @@ from benchkit.registry.entries import normalized
 from benchkit.registry.sources import source_hash
 from benchkit.study.settings import Settings
 from benchkit.testing.record import recall
+from benchkit.train.processor import processor
 
 DISTRIBUTIONS = ("benchkit", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
 
@@ -106,17 +107,6 @@ def versions(distributions: tuple[str, ...]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-@functools.cache
-def processor() -> str:
-    """Return the processor's name as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from benchkit.registry.binding import bind, load_data
 from benchkit.results import Outcome
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.study.tree import changed
-from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialStarted, TrialTaken
+from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialProfiled, TrialStarted, TrialTaken
 from benchkit.sweep.job import Job
 from benchkit.sweep.output import captured
 from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
@@ -33,6 +33,7 @@ from benchkit.train.checkpoint import load_checkpoint, save_checkpoint, write_at
 from benchkit.train.finish import Finished, finish
 from benchkit.train.fit import fit
 from benchkit.train.observation import inspect
+from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Plugins, Run, build_run
 from benchkit.train.weights import save_weights
 
@@ -88,8 +89,12 @@ def train_claim(bench: Bench, claim: Claim) -> None:
     bench.send(taken)
     outcome = claim.folder.read_outcome()
     if outcome is None:
+        stopwatch = stopwatch_of(bench, claim)
         with failures_as_outcomes() as ended:
-            ended.outcome = train_trial(bench, claim)
+            ended.outcome = train_trial(bench, claim, stopwatch)
+        if isinstance(stopwatch, Stopwatch):
+            trace = str(claim.folder.trace) if claim.folder.trace.exists() else ""
+            bench.send(TrialProfiled(seconds=stopwatch.stop(), trace=trace))
         outcome = ended.outcome
         assert outcome is not None
     claim.finish(outcome)
@@ -151,12 +156,28 @@ def _where(error: BaseException) -> str:
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
-def train_trial(bench: Bench, claim: Claim) -> Outcome:
+class Unwatched:
+    """Stands in for the stopwatch of a trial that is not profiled."""
+
+    def enter(self, phase: str) -> None:
+        """Do nothing."""
+
+
+def stopwatch_of(bench: Bench, claim: Claim) -> Stopwatch | Unwatched:
+    """Return what takes a trial's time; the first repeat of a condition leaves a trace when trials are profiled."""
+    if not bench.job.profile:
+        return Unwatched()
+    return Stopwatch(torch.device(bench.device), None if claim.index else claim.folder.trace)
+
+
+def train_trial(bench: Bench, claim: Claim, stopwatch: Stopwatch | Unwatched) -> Outcome:
     """Train a trial from its checkpoint, or from the start, to its last epoch, and score it."""
     settings = typed_settings(changed(claim.condition.settings, claim.params), claim.plan.study.seed)
     torch.set_num_threads(settings.train.threads)
     splits = bench.splits(settings.data.dataset)
     run = _start(bench, claim, settings, splits)
+    if isinstance(stopwatch, Stopwatch):
+        watch(run, stopwatch)
     plugins = {
         "plugins": plugins_of(settings, bench.registry),
         "sources": sources_of(settings, bench.registry),
@@ -164,6 +185,7 @@ def train_trial(bench: Bench, claim: Claim) -> Outcome:
     environment = {**environment_of(bench.device), **plugins}
     last_saved, cost = time.perf_counter(), 0.0
     for record in fit(run):
+        stopwatch.enter("ledger")
         claim.folder.append_epoch(record)
         bench.send(EpochEnded(record=record))
         if claim.should_prune(record):
@@ -175,9 +197,12 @@ def train_trial(bench: Bench, claim: Claim) -> Outcome:
                 environment=environment,
             )
         now = time.perf_counter()
+        stopwatch.enter("checkpoint")
         if cost <= CHECKPOINT_SHARE * (now - last_saved):
             save_checkpoint(claim.folder.checkpoint, run)
             last_saved, cost = time.perf_counter(), time.perf_counter() - now
+        stopwatch.enter("evaluation")
+    stopwatch.enter("scoring")
     return _scored(claim, run, splits.fingerprint, environment)
 
 

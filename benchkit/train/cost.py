@@ -1,4 +1,4 @@
-"""What a trial cost: parameters, FLOPs, seconds, throughput and memory."""
+"""What a trial cost: parameters, FLOPs, seconds, throughput, memory and energy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 
 from benchkit.results import Cost
 from benchkit.train.compiler import spare
+from benchkit.train.processor import processor
+from benchkit.train.rates import known_matrix_rate
 from benchkit.train.run import Run
 
 
@@ -22,6 +24,9 @@ def cost(run: Run) -> Cost:
         peak_memory=max(record.peak_memory for record in history),
         device=device_name(run.device),
         precision=run.precision.name,
+        best_seconds=sum(record.seconds for record in history[: run.best.epoch or len(history)]),
+        energy=sum(record.energy for record in history),
+        matrix_rate=known_matrix_rate(run.device, f"{device_name(run.device)}, {processor()}", run.precision.name),
     )
 
 

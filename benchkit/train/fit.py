@@ -13,6 +13,7 @@ from benchkit.errors import DivergedError
 from benchkit.protocols import Batch
 from benchkit.results import EpochRecord
 from benchkit.train.clock import forget_peak, now, peak_memory
+from benchkit.train.energy import joules
 from benchkit.train.evaluate import logits_of, loss_and_accuracy
 from benchkit.train.observation import observe
 from benchkit.train.optimizers import set_rate
@@ -27,7 +28,7 @@ def fit(run: Run) -> Iterator[EpochRecord]:
     forget_peak(run.device)
     while not run.over():
         epoch = len(run.history) + 1
-        start = now(run.device)
+        start, used = now(run.device), joules(run.device)
         run.model.train()
         steps: list[torch.Tensor] = []
         with run.randomness.in_charge():
@@ -51,6 +52,7 @@ def fit(run: Run) -> Iterator[EpochRecord]:
             images_per_second=run.train.images_per_epoch / (trained - start),
             peak_memory=peak_memory(run.device),
             observed=observe(run),
+            energy=joules(run.device) - used,
         )
         run.keep(record)
         yield record

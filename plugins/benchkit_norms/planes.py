@@ -52,7 +52,7 @@ def plane_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     for part, m, v in _parts(x, mean, variance):
         wide = part.to(dtype)
         torch.sum(wide, (2, 3), keepdim=True, out=m).div_(size)
-        centred = wide - m
+        centred = wide - m if wide is part else wide.sub_(m)
         torch.sum(centred.mul_(centred), (2, 3), keepdim=True, out=v).div_(size)
     return mean, variance
 

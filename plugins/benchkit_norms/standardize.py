@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from benchkit_norms import fused
 from benchkit_norms.planes import combine, gradient_sums, plane_moments, scale_shift, widened
 
 
@@ -35,6 +36,11 @@ def standardize(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: i
     sets. Mean and variance carry no gradient of their own. The backward pass has no derivative in turn.
     """
     return Standardized(*_Standardize.apply(x, weight, bias, groups, eps))
+
+
+def group_standardize(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
+    """Return the output of `standardize`, by the framework's kernels where they are as exact."""
+    return _GroupStandardize.apply(x, weight, bias, groups, eps)  # type: ignore[no-any-return]
 
 
 def over_set(planes: Tensor, groups: int) -> Tensor:
@@ -69,12 +75,16 @@ class _Standardize(torch.autograd.Function):
         wide = widened(x)
         mean, variance = pooled_moments(*plane_moments(wide), groups)
         inverse = torch.rsqrt(variance + eps)
-        scale = inverse if weight is None else inverse * by_channel(weight)
-        shift = -mean * scale if bias is None else torch.addcmul(by_channel(bias), mean, scale, value=-1)
-        ctx.save_for_backward(x, mean, inverse, scale)
         ctx.groups = groups
         ctx.affine = weight is not None, bias is not None
+        ctx.fused = groups is None and fused.usable(x, weight, bias)
         ctx.mark_non_differentiable(mean, variance)
+        if ctx.fused:
+            ctx.save_for_backward(x, weight, mean, inverse)
+            return fused.by_moments(x, weight, bias, mean.view(-1), variance.view(-1), eps), mean, variance
+        scale = inverse if weight is None else inverse * by_channel(weight)
+        shift = -mean * scale if bias is None else torch.addcmul(by_channel(bias), mean, scale, value=-1)
+        ctx.save_for_backward(x, weight, mean, inverse)
         return scale_shift(wide, scale, shift, x.dtype), mean, variance
 
     @staticmethod
@@ -82,21 +92,61 @@ class _Standardize(torch.autograd.Function):
     def backward(
         ctx: Any, grad: Tensor, _mean: Tensor | None, _variance: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
-        x, mean, inverse, scale = ctx.saved_tensors
-        grad, wide = widened(grad), widened(x)
-        of_grad, of_product = gradient_sums(grad, wide, mean)
-        size, groups = x.shape[2] * x.shape[3], ctx.groups
-        if groups is None:
-            of_grad, of_product = of_grad.sum(0, keepdim=True), of_product.sum(0, keepdim=True)
-            size *= x.shape[0]
-        of_product = of_product * inverse
-        part = scale * (-1 / size)
-        if groups is None:
-            slope, shift = of_product * part * inverse, of_grad * part
+        x, weight, mean, inverse = ctx.saved_tensors
+        if ctx.fused:
+            flat = mean.view(-1), inverse.view(-1)
+            return *fused.batch_gradients(grad, x, weight, *flat, ctx.affine), None, None
+        return *_gradients(grad, x, weight, mean, inverse, ctx.groups, ctx.affine), None, None
+
+
+class _GroupStandardize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
+        found = fused.by_groups(x, weight, bias, groups, eps) if fused.usable(x, weight, bias) else None
+        ctx.groups = groups
+        ctx.affine = weight is not None, bias is not None
+        ctx.fused = found is not None
+        if found:
+            output, mean, inverse = found
         else:
-            slope, shift = over_set(of_product * part, groups) * inverse, over_set(of_grad * part, groups)
-        shift = torch.addcmul(shift, mean, slope, value=-1)
-        d_x = combine(grad, scale, wide, slope, shift, x.dtype)
-        d_weight = of_product.sum((0, 2, 3)) if ctx.affine[0] else None
-        d_bias = of_grad.sum((0, 2, 3)) if ctx.affine[1] else None
-        return d_x, d_weight, d_bias, None, None
+            output, mean, variance = standardize(x, weight, bias, groups, eps)
+            inverse = torch.rsqrt(variance + eps)
+        ctx.save_for_backward(x, weight, mean, inverse)
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+        x, weight, mean, inverse = ctx.saved_tensors
+        if ctx.fused:
+            return *fused.group_gradients(grad, x, weight, mean, inverse, ctx.affine), None, None
+        return *_gradients(grad, x, weight, mean, inverse, ctx.groups, ctx.affine), None, None
+
+
+def _gradients(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    inverse: Tensor,
+    groups: int | None,
+    affine: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the gradients of the maps, the weight and the bias by the formulas above."""
+    grad, wide = widened(grad), widened(x)
+    scale = inverse if weight is None else inverse * by_channel(weight)
+    of_grad, of_product = gradient_sums(grad, wide, mean)
+    size = x.shape[2] * x.shape[3]
+    if groups is None:
+        of_grad, of_product = of_grad.sum(0, keepdim=True), of_product.sum(0, keepdim=True)
+        size *= x.shape[0]
+    of_product = of_product * inverse
+    part = scale * (-1 / size)
+    if groups is None:
+        slope, shift = of_product * part * inverse, of_grad * part
+    else:
+        slope, shift = over_set(of_product * part, groups) * inverse, over_set(of_grad * part, groups)
+    shift = torch.addcmul(shift, mean, slope, value=-1)
+    d_x = combine(grad, scale, wide, slope, shift, x.dtype)
+    d_weight = of_product.sum((0, 2, 3)) if affine[0] else None
+    return d_x, d_weight, of_grad.sum((0, 2, 3)) if affine[1] else None

@@ -1,0 +1,73 @@
+"""What `--profile` shows at the end of a sweep: where the time of its trials went, and the traces they left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchkit.cli.printing import print_note, print_table
+from benchkit.sweep import View
+from benchkit.sweep.events import Event, TrialProfiled
+
+SHOWN = 3
+"""Traces that are named."""
+
+
+@dataclass(slots=True)
+class Profiled:
+    """Seconds by phase over all profiled trials, and the traces that they left."""
+
+    trials: int = 0
+    seconds: Counter[str] = field(default_factory=Counter)
+    traces: list[str] = field(default_factory=list)
+
+    def add(self, event: TrialProfiled) -> None:
+        """Take in one trial."""
+        self.trials += 1
+        self.seconds.update(event.seconds)
+        self.traces += [event.trace] if event.trace else []
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {"trials": self.trials, "seconds": dict(self.seconds), "traces": self.traces}
+
+
+class Profiling:
+    """A view that hands everything on to another, and keeps the profiles."""
+
+    def __init__(self, view: View, profiled: Profiled) -> None:
+        """Hand on to `view`, keep in `profiled`."""
+        self._view = view
+        self._profiled = profiled
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Show that a stage begins."""
+        self._view.stage(title, states, total)
+
+    def event(self, worker: int, event: Event) -> None:
+        """Show an event, and keep a profile."""
+        if isinstance(event, TrialProfiled):
+            self._profiled.add(event)
+        self._view.event(worker, event)
+
+    def tick(self) -> None:
+        """Refresh what changes with time."""
+        self._view.tick()
+
+
+def print_profile(profiled: Profiled) -> None:
+    """Print seconds and shares by phase, and name the first traces."""
+    if not profiled.trials:
+        print_note("nothing was trained, so there is no profile; a new --workspace trains everything again")
+        return
+    total = sum(profiled.seconds.values())
+    rows = [(phase, f"{seconds:.2f}", f"{seconds / total:.1%}") for phase, seconds in profiled.seconds.items()]
+    print_table(("where the time went", "seconds", "share"), rows)
+    trials = f"{profiled.trials} trial{'s' if profiled.trials > 1 else ''}"
+    print_note(f"seconds of {trials}, without the steps that were traced")
+    for trace in profiled.traces[:SHOWN]:
+        print_note(f"trace: {trace} (open it in ui.perfetto.dev)")
+    if len(profiled.traces) > SHOWN:
+        print_note(f"and {len(profiled.traces) - SHOWN} more traces beside them")

@@ -1,0 +1,93 @@
+"""What trains: PyTorch, the device, its precision, its rates, its compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchkit.doctor.child import Told, ask
+from benchkit.doctor.finding import Finding, scaled
+
+PATIENCE = 60.0
+"""Seconds that PyTorch may take to answer, on a busy machine too."""
+
+CARDS = Path("/proc/driver/nvidia/version")
+"""There while an NVIDIA driver is loaded."""
+
+FASTER = 1.2
+"""From this ratio on, bf16 counts as faster than float32."""
+
+
+def engine_findings(device: str) -> list[Finding]:
+    """Return what PyTorch tells of the device that `device` (auto, cpu, cuda, cuda:N) means."""
+    return findings_of(ask(["-m", "benchkit.doctor.measuring", device], PATIENCE), driver=CARDS.exists())
+
+
+def findings_of(told: Told, *, driver: bool) -> list[Finding]:
+    """Return findings from what the measuring process told; `driver` says whether an NVIDIA driver is loaded."""
+    values = told.values
+    if "torch" not in values:
+        advice = "install PyTorch anew; see its installation page for this system"
+        return [Finding(name="PyTorch", state="bad", value=f"cannot be used: {told.problem}", advice=advice)]
+    found = [Finding(name="PyTorch", state="good", value=_version(values))]
+    if "device" not in values:
+        advice = "name a --device that is there, or mend its driver"
+        return [*found, Finding(name="device", state="bad", value=f"none: {told.problem}", advice=advice)]
+    found += [_device(values, driver), _precision(values), *_rates(told), _compiler(values)]
+    return found + ([_energy(values)] if values["device"] != "cpu" else [])
+
+
+def _version(values: Mapping[str, Any]) -> str:
+    return f"{values['torch']}{', built for CUDA ' + values['cuda'] if values['cuda'] else ', built without CUDA'}"
+
+
+def _device(values: Mapping[str, Any], driver: bool) -> Finding:
+    name = f"{values['device']}: {values.get('name', 'its name is not told')}"
+    if values["device"] == "cpu" and driver:
+        advice = "install a PyTorch that is built for the driver's CUDA, or give --device cpu to do without"
+        return Finding(name="device", state="bad", value=f"{name}; a GPU's driver is loaded, unused", advice=advice)
+    memory = f", {values['memory'] / 2**30:.0f} GiB" if values["memory"] else ""
+    return Finding(name="device", state="good", value=name + memory)
+
+
+def _precision(values: Mapping[str, Any]) -> Finding:
+    if values["bf16"]:
+        return Finding(name="precision", state="good", value="auto computes in bf16, which the device has")
+    advice = "nothing to do; newer processors and GPUs train up to twice as fast in bf16"
+    value = "auto computes in float32: the device would only emulate bf16"
+    return Finding(name="precision", state="note", value=value, advice=advice)
+
+
+def _rates(told: Told) -> list[Finding]:
+    values, found = told.values, []
+    if "copy_rate" in values:
+        value = f"{scaled(values['copy_rate'], 'B/s')} read and written"
+        numbers = {"copy": values["copy_rate"]}
+        found.append(Finding(name="copy bandwidth", state="good", value=value, numbers=numbers))
+    numbers = {name: values[f"{name}_rate"] for name in ("float32", "bf16") if f"{name}_rate" in values}
+    shown = ", ".join(f"{name} {scaled(rate, 'FLOP/s')}" for name, rate in numbers.items())
+    if len(numbers) == 2:
+        on = f" on {values['threads']} threads" if values["device"] == "cpu" else ""
+        slow = values["bf16"] and numbers["bf16"] < FASTER * numbers["float32"]
+        state, advice = (
+            ("note", "compare train.precision = float32; the machine may be busy now") if slow else ("good", "")
+        )
+        return [*found, Finding(name="matrix rate", state=state, value=shown + on, advice=advice, numbers=numbers)]  # type: ignore[arg-type]
+    value = f"{shown + '; ' if shown else ''}the measurement broke off: {told.problem}"
+    advice = "the device cannot be trusted to train: look at its driver and its memory"
+    return [*found, Finding(name="matrix rate", state="bad", value=value, advice=advice, numbers=numbers)]
+
+
+def _compiler(values: Mapping[str, Any]) -> Finding:
+    if values["compiler"]:
+        return Finding(name="compile support", state="good", value=f"{values['compiler']} found for torch.compile")
+    advice = "training is eager and needs none; install a C++ compiler for plugins that compile themselves"
+    return Finding(name="compile support", state="note", value="no compiler for torch.compile", advice=advice)
+
+
+def _energy(values: Mapping[str, Any]) -> Finding:
+    if values["energy"]:
+        return Finding(name="energy", state="good", value="the device tells it; trials record it")
+    advice = "install nvidia-ml-py to have trials record joules"
+    return Finding(name="energy", state="note", value="not told", advice=advice)

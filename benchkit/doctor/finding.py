@@ -1,0 +1,32 @@
+"""One thing that the doctor looked at: how it stands, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["good", "note", "bad"]
+"""good: nothing to do; note: benchkit works, and could do better; bad: something of benchkit does not work here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was looked at, its state, what was found, what to do about it if anything, and plain `numbers` of it.
+
+    Rates are in operations or bytes per second, sizes in bytes, times in seconds.
+    """
+
+    name: str
+    state: State
+    value: str
+    advice: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def scaled(value: float, unit: str) -> str:
+    """Return a number of at least a thousandth with a decimal prefix: 1.2e12 of FLOP/s is `1.2 TFLOP/s`."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"

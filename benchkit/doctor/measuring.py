@@ -1,0 +1,73 @@
+"""What only PyTorch can tell of the device, told as JSON lines while it is found: a crash costs what comes after it.
+
+Run as `python -m benchkit.doctor.measuring DEVICE` with DEVICE auto, cpu, cuda or cuda:N.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from benchkit.errors import BenchkitError
+
+
+def measurements(asked: str) -> Iterator[dict[str, Any]]:
+    """Yield tables of what was found, cheap things first."""
+    import torch
+
+    yield {"torch": torch.__version__, "cuda": torch.version.cuda or "", "compiler": compiler_found()}
+
+    from benchkit.train.device import resolve_device
+    from benchkit.train.precision import has_bf16
+
+    device = torch.device(resolve_device(asked))
+    yield {"device": str(device), "bf16": has_bf16(device), "energy": energy_told(device), "memory": memory(device)}
+
+    from benchkit.sweep.orchestration import available_cores
+    from benchkit.sweep.provenance import device_name
+    from benchkit.train.rates import DTYPES, copy_rate, matrix_rate
+
+    torch.set_num_threads(available_cores())
+    yield {"name": device_name(str(device)), "threads": torch.get_num_threads()}
+    yield {"copy_rate": copy_rate(device)}
+    yield {"float32_rate": matrix_rate(device, DTYPES["float32"])}
+    yield {"bf16_rate": matrix_rate(device, DTYPES["bf16"])}
+
+
+def memory(device: Any) -> int:
+    """Return the device's own memory in bytes, 0 for the CPU."""
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+
+
+def energy_told(device: Any) -> bool:
+    """Return whether the device tells its energy."""
+    from benchkit.train.energy import joules
+
+    return joules(device) > 0
+
+
+def compiler_found() -> str:
+    """Return what `torch.compile` would use: a C++ compiler for the CPU, and Triton for CUDA; empty without either."""
+    compiler = next((name for name in ("c++", "g++", "clang++", "cl") if shutil.which(name)), "")
+    triton = "Triton" if importlib.util.find_spec("triton") else ""
+    return " and ".join(part for part in (compiler, triton) if part)
+
+
+def main() -> None:
+    """Print what is found, line by line; an error that a user can mend ends it with one line."""
+    try:
+        for found in measurements(sys.argv[1]):
+            sys.stdout.write(json.dumps(found) + "\n")
+            sys.stdout.flush()
+    except BenchkitError as error:
+        sys.exit(f"{error.what}; {error.hint}" if error.hint else error.what)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The software around training: Python and its machine, the allocator, what prints PDFs, the plugins."""
+
+from __future__ import annotations
+
+import platform
+
+import psutil
+
+from benchkit.doctor.child import ask
+from benchkit.doctor.finding import Finding
+from benchkit.registry import Registry
+from benchkit.sweep.allocator import preloaded_allocator
+from benchkit.sweep.orchestration import available_cores
+from benchkit.train.processor import processor
+
+LITTLE_MEMORY = 2 * 2**30
+
+PRINTING = """
+import json, weasyprint, vl_convert
+print(json.dumps({"weasyprint": weasyprint.__version__, "pages": len(weasyprint.HTML(string="<p>a").render().pages)}))
+"""
+
+
+def machine_finding() -> Finding:
+    """Return Python, system, processor, the cores that this process may use, and memory."""
+    memory = psutil.virtual_memory()
+    value = (
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {processor()}, "
+        f"{available_cores()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB memory free"
+    )
+    numbers = {"cores": float(available_cores()), "memory": float(memory.total), "free": float(memory.available)}
+    if memory.available < LITTLE_MEMORY:
+        advice = "end other programs, or train one trial at a time with --jobs 1"
+        return Finding(name="machine", state="note", value=value, advice=advice, numbers=numbers)
+    return Finding(name="machine", state="good", value=value, numbers=numbers)
+
+
+def allocator_finding() -> Finding:
+    """Return which memory allocator worker processes use."""
+    library = preloaded_allocator()
+    if library:
+        return Finding(name="allocator", state="good", value=f"{library.name}: workers use it")
+    if platform.system() != "Linux":
+        return Finding(name="allocator", state="good", value="the system's own")
+    advice = "install jemalloc or tcmalloc for a little more speed on a CPU; on Debian: apt install libjemalloc2"
+    value = "the C library's, told to keep freed memory"
+    return Finding(name="allocator", state="note", value=value, advice=advice)
+
+
+def printing_finding() -> Finding:
+    """Return whether reports can be printed to PDF: WeasyPrint with its Pango libraries, and the figures' renderer."""
+    told = ask(["-c", PRINTING], 60.0)
+    if not told.problem and told.values.get("pages"):
+        return Finding(name="PDF", state="good", value=f"WeasyPrint {told.values['weasyprint']} and Pango work")
+    hints = {
+        "Darwin": "brew install pango",
+        "Linux": "install Pango; on Debian: apt install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0",
+    }
+    advice = f"{hints.get(platform.system(), 'install Pango')}; HTML reports need none of it"
+    return Finding(name="PDF", state="bad", value=f"cannot be printed: {told.problem}", advice=advice)
+
+
+def plugins_findings() -> list[Finding]:
+    """Return how many plugins work, and one finding for each that is broken or whose name is claimed twice."""
+    from benchkit.registry.descriptions import describe_all
+
+    registry = Registry.installed()
+    descriptions = describe_all(registry.entries())
+    broken = [one for one in descriptions if one.status == "broken"]
+    found = [
+        Finding(
+            name=f"plugin {one.entry.name}",
+            state="bad",
+            value=f"{one.entry.kind}, from {one.entry.origin}: {one.reason}",
+            advice=f"mend or uninstall it; `benchkit plugins show {one.entry.name}` tells more",
+        )
+        for one in broken
+    ]
+    claimed = sorted({e.name for e in registry.entries() if len(registry.claims(e.kind, e.name)) > 1})
+    if claimed:
+        advice = "studies must write these as distribution:name"
+        value = f"claimed more than once: {', '.join(claimed)}"
+        found.append(Finding(name="plugin names", state="note", value=value, advice=advice))
+    return [Finding(name="plugins", state="good", value=f"{len(descriptions) - len(broken)} work"), *found]

@@ -1,0 +1,78 @@
+"""How fast a device multiplies matrices and copies memory: measured in a blink, kept in the user's cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchkit.registry.description_cache import cache_folder
+from benchkit.train.clock import now
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+LONG_ENOUGH = 0.02
+"""Seconds of a single product at which larger matrices would tell nothing new."""
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """Return the floating-point operations per second of a product of two square matrices, 2 n^3 of them each.
+
+    The best of all products within about `seconds`, over sides n of 256 to 8192 that grow until one product takes
+    long enough to be timed: what the device reaches at its best in this process, with its threads.
+    """
+    best, began, side = 0.0, time.perf_counter(), 256
+    while True:
+        a, b = torch.ones((2, side, side), device=device, dtype=dtype).unbind()
+        out = torch.empty_like(a)
+        taken = _quickest(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device, seconds / 4)  # type: ignore[misc]
+        best = max(best, 2 * side**3 / taken)
+        if taken > LONG_ENOUGH or side >= 8192 or time.perf_counter() - began > 2 * seconds:
+            return best
+        side *= 2
+
+
+def copy_rate(device: torch.device, seconds: float = 0.2) -> float:
+    """Return the bytes per second that a copy reads and writes, from one large tensor of the device to another."""
+    size = 2**29 if device.type == "cuda" else 2**27
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+    return 2 * size / _quickest(lambda: target.copy_(source), device, seconds)
+
+
+def _quickest(action: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Return the seconds of the quickest of at least two calls within about `seconds`, after one that warms up."""
+    action()
+    times: list[float] = []
+    while len(times) < 2 or sum(times) < seconds:
+        start = now(device)
+        action()
+        times.append(now(device) - start)
+    return min(times)
+
+
+def known_matrix_rate(device: torch.device, name: str, precision: str) -> float:
+    """Return the matrix rate of the device called `name` in float32, bf16 or fp16, in operations per second.
+
+    It is measured once for a device, its CPU threads and the version of PyTorch, and then read from the user's cache,
+    so that all trials are held against one number. A cache that cannot be written costs a measurement each time.
+    """
+    key = f"{name}, {precision}, torch {torch.__version__}"
+    path = cache_folder() / f"matrix-rate-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged: measured anew
+        return float(json.loads(path.read_text(encoding="utf-8"))["rate"])
+    rate = matrix_rate(device, DTYPES[precision])
+    with contextlib.suppress(OSError):
+        _write(path, {"device": key, "rate": rate})
+    return rate
+
+
+def _write(path: Path, record: dict[str, object]) -> None:
+    from benchkit.train.checkpoint import write_atomically
+
+    write_atomically(path, json.dumps(record).encode())

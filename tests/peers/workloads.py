@@ -1,0 +1,131 @@
+"""What the benchmark trains: the same models, batch sizes and images for every contender."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+STUDY = """
+title = "Benchmark"
+[data]
+name = "noise"
+count = {count}
+side = {side}
+channels = {channels}
+[model]
+{model}
+[train]
+epochs = {epochs}
+batch_size = {batch_size}
+threads = {threads}
+optimizer = {{ name = "sgd", lr = 0.01, momentum = 0.9 }}
+{regularizers}
+[repeats]
+n = {repeats}
+"""
+CROP_FLIP = '\n[[regularizers]]\nname = "crop-flip"\n'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A training: `count` images of (channels, side, side) an epoch, `trials` of them for a sweep."""
+
+    name: str
+    title: str
+    model: str
+    batch_size: int
+    count: int
+    side: int = 32
+    channels: int = 3
+    trials: int = 1
+
+    @property
+    def augmented(self) -> bool:
+        """Return whether images are cropped and flipped."""
+        return self.channels == 3
+
+    def build(self) -> nn.Module:
+        """Return the model that every contender trains, with ten classes."""
+        return BUILDERS[self.model]((self.channels, self.side, self.side))
+
+    def study(self, epochs: int, threads: int) -> str:
+        """Return the study file that trains it with benchkit."""
+        return STUDY.format(
+            count=self.count,
+            side=self.side,
+            channels=self.channels,
+            model=TABLES[self.model],
+            epochs=epochs,
+            batch_size=self.batch_size,
+            threads=threads,
+            regularizers=CROP_FLIP if self.augmented else "",
+            repeats=self.trials,
+        )
+
+
+def _resnet14(shape: tuple[int, int, int]) -> nn.Module:
+    from benchkit_models.resnet import resnet
+
+    return resnet(10, shape, nn.BatchNorm2d)
+
+
+def _mlp(shape: tuple[int, int, int]) -> nn.Module:
+    from benchkit_models.mlp import mlp
+
+    return mlp(10, shape, nn.BatchNorm2d)
+
+
+def _resnet18(shape: tuple[int, int, int]) -> nn.Module:
+    import timm
+
+    return timm.create_model("resnet18", num_classes=10)  # type: ignore[no-any-return]
+
+
+BUILDERS: dict[str, Callable[[tuple[int, int, int]], nn.Module]] = {
+    "resnet-14": _resnet14,
+    "mlp": _mlp,
+    "resnet-18": _resnet18,
+}
+TABLES = {
+    "resnet-14": 'name = "resnet"\nn = 2',
+    "mlp": 'name = "mlp"',
+    "resnet-18": 'name = "timm:resnet18"\npretrained = false',
+}
+
+WORKLOADS = (
+    Workload(name="resnet14-b128", title="ResNet-14, batch 128", model="resnet-14", batch_size=128, count=2560),
+    Workload(name="resnet14-b8", title="ResNet-14, batch 8", model="resnet-14", batch_size=8, count=1200),
+    Workload(
+        name="resnet18-b128", title="ResNet-18 at 32 px, batch 128", model="resnet-18", batch_size=128, count=1280
+    ),
+    Workload(
+        name="resnet18-224", title="ResNet-18 at 224 px, batch 32", model="resnet-18", batch_size=32, count=96, side=224
+    ),
+    Workload(name="mlp-b128", title="MLP, batch 128", model="mlp", batch_size=128, count=12800, side=28, channels=1),
+    Workload(
+        name="sweep-16",
+        title="16 small trials",
+        model="mlp",
+        batch_size=128,
+        count=2560,
+        side=28,
+        channels=1,
+        trials=16,
+    ),
+)
+
+
+def small(workload: Workload) -> Workload:
+    """Return a workload of three batches and two trials at most, for a smoke run."""
+    from dataclasses import replace
+
+    size = min(workload.batch_size, 8)
+    return replace(workload, batch_size=size, count=3 * size, trials=min(workload.trials, 2))
+
+
+def workload_of(name: str, quick: bool) -> Workload:
+    """Return a workload by name."""
+    found = next(one for one in WORKLOADS if one.name == name)
+    return small(found) if quick else found

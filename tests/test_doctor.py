@@ -1,0 +1,188 @@
+"""`benchkit doctor`: machines in every state, and child processes that crash, hang or never start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchkit.cli import main
+from benchkit.doctor import engine, examine, places, software
+from benchkit.doctor.child import Told, ask
+from benchkit.doctor.engine import findings_of
+from benchkit.doctor.finding import Finding, scaled
+from benchkit.doctor.places import place_finding
+from benchkit.registry import Registry
+from benchkit.registry.entries import Entry
+from benchkit.sweep.allocator import preloaded_allocator
+
+CPU: dict[str, Any] = {
+    "torch": "2.15.0", "cuda": "13.2", "compiler": "c++", "device": "cpu", "bf16": True, "energy": False, "memory": 0,
+    "name": "A processor, 2 cores", "threads": 2, "copy_rate": 2e10, "float32_rate": 1e11, "bf16_rate": 3e11,
+}  # fmt: skip
+
+
+def states(findings: list[Finding]) -> dict[str, str]:
+    return {finding.name: finding.state for finding in findings}
+
+
+def told(**changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in {**CPU, **changes}.items() if value is not None}
+
+
+def test_a_sound_processor_is_good_in_all() -> None:
+    findings = findings_of(Told(values=CPU), driver=False)
+    assert set(states(findings).values()) == {"good"}
+    rate = next(finding for finding in findings if finding.name == "matrix rate")
+    assert rate.value == "float32 100 GFLOP/s, bf16 300 GFLOP/s on 2 threads"
+    assert rate.numbers == {"float32": 1e11, "bf16": 3e11}
+
+
+@pytest.mark.parametrize(
+    ("changes", "driver", "name", "state", "word"),
+    [
+        ({}, True, "device", "bad", "a GPU's driver is loaded"),
+        ({"bf16": False}, False, "precision", "note", "float32"),
+        ({"bf16_rate": 1.1e11}, False, "matrix rate", "note", "bf16 110 GFLOP/s"),
+        ({"compiler": ""}, False, "compile support", "note", "no compiler"),
+        ({"device": "cuda:0", "memory": 139 * 2**30}, True, "device", "good", "139 GiB"),
+        ({"device": "cuda:0", "memory": 2**34, "energy": True}, True, "energy", "good", "trials record it"),
+        ({"device": "cuda:0", "memory": 2**34}, True, "energy", "note", "not told"),
+    ],
+)
+def test_what_is_told_of_a_machine(changes: dict[str, Any], driver: bool, name: str, state: str, word: str) -> None:
+    findings = {finding.name: finding for finding in findings_of(Told(values=told(**changes)), driver=driver)}
+    assert findings[name].state == state and word in findings[name].value
+    assert (findings[name].state == "good") == (findings[name].advice == "")
+
+
+def test_a_crash_costs_only_what_comes_after_it() -> None:
+    nothing = findings_of(Told(problem="No module named 'torch'"), driver=False)
+    assert states(nothing) == {"PyTorch": "bad"} and "No module named" in nothing[0].value
+    no_device = findings_of(Told(values={"torch": "2", "cuda": "", "compiler": ""}, problem="no driver"), driver=True)
+    assert states(no_device) == {"PyTorch": "good", "device": "bad"}
+    values = told(bf16_rate=None)
+    broken = findings_of(Told(values=values, problem="the process was ended by signal 4"), driver=False)
+    assert states(broken)["matrix rate"] == "bad"
+    assert "float32 100 GFLOP/s; the measurement broke off: the process was ended by signal 4" in str(broken)
+
+
+def test_a_child_that_crashes_hangs_or_cannot_start() -> None:
+    first = 'import os, sys, time; print("{\\"a\\": 1}", flush=True); '
+    crashed = ask(["-c", first + "os.kill(os.getpid(), 9)"], 30)
+    assert crashed == Told(values={"a": 1}, problem="the process was ended by signal 9")
+    raised = ask(["-c", first + "raise ValueError('no luck')"], 30)
+    assert raised == Told(values={"a": 1}, problem="ValueError: no luck")
+    hanging = ask(["-c", first + "time.sleep(60)"], 1.5)
+    assert hanging.problem == "no answer within 1.5 s"
+    assert "No such file" in ask(["-c", ""], 5, python="/nowhere/python").problem
+
+
+def test_the_measuring_process_tells_this_machine() -> None:
+    told_here = ask(["-m", "benchkit.doctor.measuring", "cpu"], 120)
+    assert told_here.problem == "" and told_here.values.keys() == CPU.keys()
+    assert min(told_here.values[f"{name}_rate"] for name in ("copy", "float32", "bf16")) > 1e6
+    unknown = ask(["-m", "benchkit.doctor.measuring", "cuda:99"], 120)
+    assert unknown.problem.startswith("--device cuda:99: there is no such device here")
+
+
+@pytest.mark.parametrize(("free", "state"), [(2**28, "bad"), (2 * 2**30, "note"), (2**36, "good")])
+def test_room_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(places, "SLOW_SYNC", 60.0)
+    finding = place_finding("workspace", tmp_path / "not" / "there", "--workspace")
+    assert finding.state == state and finding.numbers["free"] == free
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_or_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
+    monkeypatch.setattr(places, "SLOW_SYNC", 0.0)
+    assert "local disk" in place_finding("workspace", tmp_path, "-w").advice
+    file = tmp_path / "file"
+    file.write_text("")
+    finding = place_finding("workspace", file / "inside", "--workspace")
+    assert finding.state == "bad" and "Not a directory" in finding.value and "--workspace" in finding.advice
+
+
+def test_allocators_are_found_best_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BENCHKIT_MALLOC", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert preloaded_allocator([tmp_path]) is None
+    (tmp_path / "libtcmalloc.so.4").touch()
+    assert preloaded_allocator([tmp_path]) == tmp_path / "libtcmalloc.so.4"
+    (tmp_path / "libjemalloc.so.2").touch()
+    assert preloaded_allocator([tmp_path]) == tmp_path / "libjemalloc.so.2"
+    monkeypatch.setenv("BENCHKIT_MALLOC", "system")
+    assert preloaded_allocator([tmp_path]) is None
+
+
+def test_broken_and_claimed_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def entry(distribution: str, value: str, problem: str = "") -> Entry:
+        return Entry(kind="norms", name="mine", value=value, distribution=distribution, version="1", problem=problem)
+
+    plugins = (entry("a", "a:Norm", problem="no module named 'a'"), entry("b", "b:Norm", problem="also broken"))
+    monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls(plugins)))
+    findings = software.plugins_findings()
+    assert states(findings) == {"plugins": "good", "plugin mine": "bad", "plugin names": "note"}
+    assert any("no module named 'a'" in finding.value for finding in findings)
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, engine_told: Told) -> None:
+    monkeypatch.setattr(engine, "ask", lambda *_: engine_told)
+    monkeypatch.setattr(software, "ask", lambda *_: Told(values={"weasyprint": "70.0", "pages": 1}))
+    monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls(())))
+    monkeypatch.setattr(engine, "CARDS", Path("/nowhere"))
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
+
+
+def test_the_command_tells_and_exits_with_0(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(monkeypatch, Told(values=CPU))
+    assert main(["doctor", "--workspace", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "good  PDF: WeasyPrint 70.0 and Pango work" in shown and shown.endswith("benchkit can work here\n")
+
+
+def test_a_bad_machine_exits_with_1_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(monkeypatch, Told(problem="libcudart.so: \x1b[31m no such file"))
+
+    def breaks() -> Callable[[], None]:
+        raise OSError("no /proc here")
+
+    monkeypatch.setattr("benchkit.doctor.examination.machine_finding", breaks)
+    assert main(["doctor", "--json", "--workspace", str(tmp_path)]) == 1
+    told_json = json.loads(capsys.readouterr().out)
+    assert not told_json["healthy"]
+    bad = {one["name"]: one["value"] for one in told_json["findings"] if one["state"] == "bad"}
+    assert bad.keys() == {"machine", "PyTorch"} and "no /proc here" in bad["machine"]
+    assert main(["doctor", "--workspace", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert "2 of 7 findings are bad" in shown.out and "Traceback" not in shown.out + shown.err
+    assert "\x1b" not in shown.out
+
+
+def test_a_missing_printing_library_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software, "ask", lambda *_: Told(problem="OSError: cannot load library 'libpango-1.0-0'"))
+    finding = software.printing_finding()
+    assert finding.state == "bad" and "libpango" in finding.value and "HTML" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.5, "0.5 B"), (999.0, "999 B"), (1.5e3, "1.5 kB"), (7.9e14, "790 TB"), (2e9, "2 GB")]
+)
+def test_scaled_numbers(value: float, shown: str) -> None:
+    assert scaled(value, "B") == shown
+
+
+def test_every_examination_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, Told(values=CPU))
+    names = [finding.name for finding in examine(tmp_path, tmp_path)]
+    assert names[0] == "machine" and len(set(names)) == len(names)

@@ -1,0 +1,58 @@
+"""The rates of a device, from a clock that the tests wind."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchkit.train import rates
+
+CPU = torch.device("cpu")
+
+
+def test_the_matrix_rate_counts_two_operations_for_each_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {256: 0.001, 512: 0.004, 1024: 0.04}
+    sides: list[int] = []
+
+    def quickest(action: object, device: torch.device, limit: float) -> float:
+        sides.append(256 * 2 ** len(sides))
+        return seconds[sides[-1]]
+
+    monkeypatch.setattr(rates, "_quickest", quickest)
+    assert rates.matrix_rate(CPU, torch.float32, seconds=60.0) == pytest.approx(2 * 512**3 / 0.004)
+    assert sides == [256, 512, 1024]
+
+
+def test_the_quickest_call_after_a_warm_up_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.chain.from_iterable((start, start + length) for start, length in ((0, 3), (10, 2), (20, 4)))
+    monkeypatch.setattr(rates, "now", lambda device: next(ticks))
+    calls: list[int] = []
+    assert rates._quickest(lambda: calls.append(1), CPU, 8) == 2
+    assert len(calls) == 4
+
+
+def test_a_rate_is_measured_once_and_again_when_the_cache_is_damaged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path))
+    measured: list[torch.dtype] = []
+
+    def rate(device: torch.device, dtype: torch.dtype) -> float:
+        measured.append(dtype)
+        return 5e9
+
+    monkeypatch.setattr(rates, "matrix_rate", rate)
+    assert [rates.known_matrix_rate(CPU, "cpu, 1 thread", name) for name in ("bf16", "bf16", "float32")] == [5e9] * 3
+    assert measured == [torch.bfloat16, torch.float32]
+    for file in tmp_path.iterdir():
+        file.write_text('{"rate": "fast"}')
+    assert rates.known_matrix_rate(CPU, "cpu, 1 thread", "bf16") == 5e9
+    assert len(measured) == 3
+
+
+def test_real_rates_are_positive() -> None:
+    assert rates.matrix_rate(CPU, torch.float32, seconds=0.01) > 1e6
+    assert rates.copy_rate(CPU, seconds=0.01) > 1e6
