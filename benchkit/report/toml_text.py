@@ -5,27 +5,31 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def to_toml(table: Mapping[str, Any]) -> str:
-    """Return a nested table as TOML: plain values first, then `[table]` and `[[table]]` blocks; None is left out."""
-    return "\n".join(_lines(table, ())).strip() + "\n"
+def to_toml(table: Mapping[str, Any], ordered: Collection[str] = ()) -> str:
+    """Return a nested table as TOML: plain values first, then `[table]` and `[[table]]` blocks; None is left out.
+
+    The tables whose dotted paths are in `ordered` keep the order of their keys: each is a line of its own.
+    """
+    return "\n".join(_lines(table, (), ordered)).strip() + "\n"
 
 
-def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    plain = {key: value for key, value in table.items() if not _is_block(value) and value is not None}
+def _lines(table: Mapping[str, Any], path: tuple[str, ...], ordered: Collection[str]) -> list[str]:
+    inline = ".".join(path) in ordered
+    plain = {key: value for key, value in table.items() if (inline or not _is_block(value)) and value is not None}
     lines = [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
-    for key, value in table.items():
+    for key, value in table.items() if not inline else ():
         name = ".".join(_key(part) for part in (*path, key))
         if isinstance(value, Mapping):
-            lines += [f"\n[{name}]", *_lines(value, (*path, key))]
+            lines += [f"\n[{name}]", *_lines(value, (*path, key), ordered)]
         elif _is_block(value):
             for item in value:
-                lines += [f"\n[[{name}]]", *_lines(item, (*path, key))]
+                lines += [f"\n[[{name}]]", *_lines(item, (*path, key), ordered)]
     return lines
 
 
