@@ -195,3 +195,28 @@ def test_a_search_without_end_is_refused(more: str, tmp_path: Path) -> None:
     found["1-synthetic-norms/study.toml"] += text.encode()
     with pytest.raises(CapsuleError, match="at most 100,000"):
         read_capsule(zipped(found))
+
+
+def test_the_order_of_factors_levels_and_space_is_kept() -> None:
+    text = """
+title = "t"
+[data]
+name = "digits"
+[model]
+name = "mlp"
+[factors]
+schedule = [{ label = "a", set = { "train.schedule" = { name = "cosine" }, "train.schedule.max_lr" = 0.5 } }]
+"train.batch_size" = [32, 16]
+[search]
+trials = 4
+space."train.optimizer.lr" = { low = 0.1, high = 1.0, step = 0.3 }
+space."train.schedule.name" = ["constant", "cosine"]
+space."model.hidden" = [[8], [16, 8]]
+"""
+    study = parse_study(text, name="ordered")
+    again = parse_study(study_text(study), name="ordered")
+    assert again.search and [one.path for one in again.search.space] == [
+        "train.optimizer.lr", "train.schedule.name", "model.hidden",
+    ]  # fmt: skip
+    assert list(again.factors[0].levels[0].settings) == ["train.schedule", "train.schedule.max_lr"]
+    assert make_plan(again).conditions == make_plan(study).conditions

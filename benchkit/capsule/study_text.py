@@ -35,7 +35,8 @@ def study_text(study: Study) -> str:
         "abstract": report.abstract,
         "figures": [{"name": name, **options} if options else name for name, options in report.figures],
     }
-    return to_toml(table)
+    # The order of factors, of what a level fixes and of a search's space is part of what they mean.
+    return to_toml(table, ordered=("factors", "search.space"))
 
 
 def _levels(factor: Factor) -> list[Mapping[str, Any]]:

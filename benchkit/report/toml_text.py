@@ -5,39 +5,32 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Collection, Mapping
 from typing import Any
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def to_toml(table: Mapping[str, Any]) -> str:
+def to_toml(table: Mapping[str, Any], ordered: Collection[str] = ()) -> str:
     """Return a nested table as TOML: plain values first, then `[table]` and `[[table]]` blocks; None is left out.
 
-    A table within a table keeps its order: where plain values follow tables in it, these are written inline.
+    The tables whose dotted paths are in `ordered` keep the order of their keys: each is a line of its own.
     """
-    return "\n".join(_lines(table, ())).strip() + "\n"
+    return "\n".join(_lines(table, (), ordered)).strip() + "\n"
 
 
-def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    if len(path) > 1 and _plain_follows_block(table):
-        return [f"{_key(key)} = {_value(value)}" for key, value in table.items() if value is not None]
-    plain = {key: value for key, value in table.items() if not _is_block(value) and value is not None}
+def _lines(table: Mapping[str, Any], path: tuple[str, ...], ordered: Collection[str]) -> list[str]:
+    inline = ".".join(path) in ordered
+    plain = {key: value for key, value in table.items() if (inline or not _is_block(value)) and value is not None}
     lines = [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
-    for key, value in table.items():
+    for key, value in table.items() if not inline else ():
         name = ".".join(_key(part) for part in (*path, key))
         if isinstance(value, Mapping):
-            lines += [f"\n[{name}]", *_lines(value, (*path, key))]
+            lines += [f"\n[{name}]", *_lines(value, (*path, key), ordered)]
         elif _is_block(value):
             for item in value:
-                lines += [f"\n[[{name}]]", *_lines(item, (*path, key))]
+                lines += [f"\n[[{name}]]", *_lines(item, (*path, key), ordered)]
     return lines
-
-
-def _plain_follows_block(table: Mapping[str, Any]) -> bool:
-    blocks = [_is_block(value) for value in table.values() if value is not None]
-    return any(first and not second for first, second in pairwise(blocks))
 
 
 def _is_block(value: Any) -> bool:
