@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import re
+import zlib
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -228,7 +230,6 @@ def test_the_page_needs_no_network(hostile: Made) -> None:
 
 
 def test_only_the_reports_own_scripts_may_run(hostile: Made) -> None:
-    import base64
     import hashlib
 
     scripts = re.findall(r'<script type="module">(.*?)</script>', hostile.html, re.DOTALL)
@@ -254,13 +255,15 @@ def test_hostile_names_stay_text(hostile: Made) -> None:
 
 def test_embedded_data_can_be_read_back(hostile: Made) -> None:
     blocks = re.findall(r'<script type="application/json" class="(\w+)">(.*?)</script>', hostile.html, re.DOTALL)
-    assert {kind for kind, _ in blocks} == {"payload", "spec"}
+    assert {kind for kind, _ in blocks} == {"payload", "spec", "views", "choices", "trials"}
     for kind, text in blocks:
         content = json.loads(text)
         assert content
+        if "packed" in content:
+            content = json.loads(zlib.decompress(base64.b64decode(content["packed"])))
         if kind == "spec":
             assert "$schema" not in content
-            assert "http" not in text
+            assert "http" not in json.dumps(content)
 
 
 def test_the_pdf_is_a_document(hostile: Made) -> None:

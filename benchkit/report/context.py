@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from benchkit.report.choices import Choices, Follow
 from benchkit.report.tables import Table
 
 
@@ -55,6 +56,7 @@ class TableBlock:
     table: Table = field(metadata={"help": "columns and cells"})
     csv: str = field(metadata={"help": "the same table as CSV at full precision"})
     omitted: str = field(metadata={"help": "which rows only the CSV has, or nothing"}, default="")
+    follow: Follow = field(metadata={"help": "how the table follows what a reader chooses"}, default=Follow())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,13 @@ class FigureBlock:
     columns: tuple[str, ...] = field(metadata={"help": "headings of an image grid"})
     pictures: tuple[PictureRow, ...] = field(metadata={"help": "rows of an image grid, none for a chart"})
     data: tuple[tuple[str, str], ...] = field(metadata={"help": "the data behind the figure: name and CSV"})
+    shows: str = field(metadata={"help": "the metric or split that is drawn, in words, or nothing"}, default="")
+    follow: Follow = field(metadata={"help": "how the figure follows what a reader chooses"}, default=Follow())
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Return the names of the tables behind the figure."""
+        return tuple(name for name, _ in self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +213,7 @@ class ReportContext:
     abstract: tuple[str, ...] = field(metadata={"help": "the paragraphs of the abstract"}, default=())
     keywords: str = field(metadata={"help": "the keywords, parted by commas, or nothing"}, default="")
     logo: Logo | None = field(metadata={"help": "the picture on the first page, or none"}, default=None)
+    choices: Choices | None = field(metadata={"help": "what a reader can choose, HTML only"}, default=None)
 
     def blocks(self) -> tuple[Block, ...]:
         """Return the blocks of all sections."""

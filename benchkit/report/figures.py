@@ -7,16 +7,17 @@ import json
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchkit.analysis.wording import metric_words
 from benchkit.errors import BenchkitError
 from benchkit.protocols import ImageGrid, NothingToDraw, card_of
 from benchkit.registry import Registry
 from benchkit.report.context import AbsentBlock, FigureBlock, PictureRow
 from benchkit.report.drawing import chart_spec, spec_to_svg
 from benchkit.report.figure_data import data_tables
-from benchkit.results import StudyResults
+from benchkit.results import SPLITS, StudyResults
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,23 +49,38 @@ class Gallery:
         except Exception as error:  # noqa: BLE001 - a third party's figure must not cost the report; it is told
             return self._broken(title, plugin, f"{type(error).__name__}: {error}")
 
+    def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
+        """Return a figure with other options for the page alone, or None where there is nothing to draw."""
+        try:
+            made: Any = self.registry.load("figures", plugin)
+            return self._block(plugin, card_of(made).title, made(**options), plugin)[0]
+        except NothingToDraw:
+            return None
+        except Exception as error:  # noqa: BLE001 - as in `block`
+            self._broken(plugin, plugin, f"{type(error).__name__}: {error}")
+            return None
+
     def _broken(self, title: str, plugin: str, reason: str) -> AbsentBlock:
         self.problems.append(f"figure {plugin}: {reason}")
         self.tracebacks.append(traceback.format_exc())
         return AbsentBlock(title=title, reason=f"The figure {plugin} failed: {reason}", broken=True)
 
     def _drawn(self, plugin: str, title: str, figure: Any) -> FigureBlock:
+        block, spec = self._block(plugin, title, figure)
+        block = replace(block, name=self._name(plugin))
+        if self.for_print and spec:
+            block = replace(block, print_source=f"fig:{block.name}.svg")
+            self.pictures[block.print_source] = spec_to_svg(spec).encode()
+        return block
+
+    def _block(self, plugin: str, title: str, figure: Any, name: str = "") -> tuple[FigureBlock, dict[str, Any]]:
+        """Return the figure as a block that has no place in the report yet, and its spec (empty for an image grid)."""
         data = figure.data(self.results)
         picture = figure.draw(data)
         alt_text = figure.alt_text(data)
-        name = self._name(plugin)
         grid = picture if isinstance(picture, ImageGrid) else None
         spec = {} if grid else chart_spec(picture, description=alt_text)
-        address = ""
-        if self.for_print and not grid:
-            address = f"fig:{name}.svg"
-            self.pictures[address] = spec_to_svg(spec).encode()
-        return FigureBlock(
+        block = FigureBlock(
             number=0,
             name=name,
             plugin=plugin,
@@ -72,11 +88,13 @@ class Gallery:
             caption=figure.caption(data),
             alt_text=alt_text,
             spec=json.dumps(spec, separators=(",", ":"), allow_nan=False) if spec else "",
-            print_source=address,
+            print_source="",
             columns=grid.columns if grid else (),
             pictures=_pictures(grid) if grid else (),
             data=data_tables(data),
+            shows=_shows(data),
         )
+        return block, spec
 
     def _name(self, plugin: str) -> str:
         """Return a file name and anchor for the figure, unique in the report."""
@@ -89,6 +107,14 @@ class Gallery:
         return name
 
     _taken: set[str] = field(default_factory=set)
+
+
+def _shows(data: Any) -> str:
+    """Return the metric or the split that a figure's data name, in words."""
+    metric, split = getattr(data, "metric", ""), getattr(data, "split", "")
+    if isinstance(metric, str) and "." in metric:
+        return metric_words(metric)
+    return f"{split} images" if isinstance(split, str) and split in SPLITS else ""
 
 
 def _pictures(grid: ImageGrid) -> tuple[PictureRow, ...]:

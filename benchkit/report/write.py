@@ -20,6 +20,7 @@ from benchkit.report.html import font_files, render_html, render_print
 from benchkit.report.pdf import Attached, Limits, render_pdf
 from benchkit.report.privacy import private_results
 from benchkit.report.templates import check_templates
+from benchkit.report.views import with_choices
 from benchkit.results import StudyResults
 
 
@@ -62,7 +63,7 @@ def write_report(
     if html or pdf:
         companions[CAPSULE] = make_capsule([results], shown_of(report, companions))
         report = with_capsule(report, companions[CAPSULE])
-    page = render_html(report, templates) if html else ""
+    page = render_html(with_choices(report, results, summary, gallery), templates) if html else ""
     out.mkdir(parents=True, exist_ok=True)
     paths = [_put(out / f"{stem}.html", page.encode())] if html else []
     error: ReportError | None = None
