@@ -8,6 +8,9 @@ from typing import Literal
 from benchkit.report.choices import Choices, Follow
 from benchkit.report.tables import Table
 
+MOST_DATA = 4_000_000
+"""A longer CSV table behind a figure is not embedded in the page; it is among the files beside the report."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
@@ -87,9 +90,19 @@ class FigureBlock:
     follow: Follow = field(metadata={"help": "how the figure follows what a reader chooses"}, default=Follow())
 
     @property
+    def page_data(self) -> tuple[tuple[str, str], ...]:
+        """Return the data that the page embeds: all but tables of more than `MOST_DATA` characters."""
+        return tuple((name, csv) for name, csv in self.data if len(csv) <= MOST_DATA)
+
+    @property
     def parts(self) -> tuple[str, ...]:
-        """Return the names of the tables behind the figure."""
-        return tuple(name for name, _ in self.data)
+        """Return the names of the tables that the page embeds."""
+        return tuple(name for name, _ in self.page_data)
+
+    @property
+    def left_out(self) -> str:
+        """Return the names of the tables that are too long for the page, or nothing."""
+        return ", ".join(name for name, csv in self.data if len(csv) > MOST_DATA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

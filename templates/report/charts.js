@@ -74,6 +74,7 @@ const drawChart = async (study, chart) => {
   noteFollowed(figure, study, { ...followed, followsConditions: all.length > 0 });
   if (drawn.get(chart).run !== run || before?.signature === signature) return;
   chart.style.minHeight = `${chart.offsetHeight}px`; // the page must not jump while the chart is made anew
+  delete chart.dataset.drawn;
   before?.result?.finalize();
   drawn.set(chart, { run, signature });
   legendOf(study, chart, labels, colours(spec));

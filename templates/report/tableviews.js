@@ -15,11 +15,11 @@ const linkCells = (study, figure) => {
     const text = cell.firstChild;
     if (text?.nodeType !== Node.TEXT_NODE) continue; // linked already
     const condition = Number(cell.dataset.c);
-    const made = button(text.textContent, () => openPanel(study, { condition, trial: null }), {
+    const made = button(text.textContent.trim(), () => openPanel(study, { condition, trial: null }), {
       className: "condition",
       "aria-haspopup": "dialog",
     });
-    text.replaceWith(made);
+    text.replaceWith(made, " ");
     const number = cell.parentElement.querySelector("td[data-t]");
     if (number?.firstChild?.nodeType !== Node.TEXT_NODE) continue;
     const trial = Number(number.dataset.t);
