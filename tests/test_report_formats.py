@@ -217,9 +217,9 @@ def test_the_front_matter_is_on_the_first_page(tmp_path: Path) -> None:
 
 def test_the_page_needs_no_network(hostile: Made) -> None:
     page = Text(hostile.html)
-    assert not {"link", "iframe", "object", "embed", "base", "img"} & set(page.elements)
+    assert not {"link", "iframe", "object", "embed", "base"} & set(page.elements)
     sources = [value for name, value in page.attributes if name in ("src", "srcset", "poster", "data", "action")]
-    assert sources == []
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)  # for pages without script
     addresses = [value for name, value in page.attributes if name == "href" and not value.startswith("#")]
     assert all(address.startswith(("https://", "http://", CAPSULE)) for address in addresses)  # to be clicked only
     assert sum(address.startswith(CAPSULE) for address in addresses) == 1

@@ -88,6 +88,7 @@ class FigureBlock:
     data: tuple[tuple[str, str], ...] = field(metadata={"help": "the data behind the figure: name and CSV"})
     shows: str = field(metadata={"help": "the metric or split that is drawn, in words, or nothing"}, default="")
     follow: Follow = field(metadata={"help": "how the figure follows what a reader chooses"}, default=Follow())
+    still: str = field(metadata={"help": "the chart as a data address, for pages without script"}, default="")
 
     @property
     def page_data(self) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,6 +32,9 @@ FOLLOWING = ("results-forest", "speed-cost")
 SEARCH_TABLES = ("search-budget", "confirmation")
 """The tables whose cells name a condition but mean its search."""
 
+MOST_STILL = 150_000
+"""A chart of more bytes than this as SVG is only drawn by the page's script."""
+
 ID_DIGITS = 8
 """So many digits of a condition's key name it in the address of a view."""
 
@@ -56,7 +60,7 @@ def with_choices(report: ReportContext, results: StudyResults, summary: Summary,
         if isinstance(block, FigureBlock):
             standard = section.name != "figures" and block.plugin in FOLLOWING
             views = _figure_views(block.plugin, gallery, others) if standard else {}
-            return replace(block, follow=Follow(fixed=block.shows, views=_json(views)))
+            return replace(block, follow=Follow(fixed=block.shows, views=_json(views)), still=_still(block, gallery))
         return block
 
     sections = tuple(
@@ -64,6 +68,14 @@ def with_choices(report: ReportContext, results: StudyResults, summary: Summary,
         for section in report.sections
     )
     return replace(report, sections=sections, choices=_choices(results, evidence))
+
+
+def _still(block: FigureBlock, gallery: Gallery) -> str:
+    """Return the chart that was drawn for print as a data address, or nothing where there is none or a large one."""
+    picture = gallery.pictures.get(block.print_source, b"")
+    if not 0 < len(picture) <= MOST_STILL:
+        return ""
+    return f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
 
 
 def _known(evidence: Evidence) -> list[str]:

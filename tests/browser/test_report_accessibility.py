@@ -19,8 +19,10 @@ from chromium_page import CHROMIUM, Page
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 
 OPEN = "document.querySelector('#table-ranking button.condition').click()"
-UNNAMED = """[...document.querySelectorAll('button, a[href], select, input, summary, .chooser, [role=region], [role=group]')]
-.filter(one => one.getClientRects().length && !(one.ariaLabel || one.labels?.[0]?.textContent || one.textContent).trim())
+UNNAMED = """
+[...document.querySelectorAll('button, a[href], select, input, summary, .chooser, [role=region], [role=group]')]
+.filter(one => one.getClientRects().length)
+.filter(one => !(one.ariaLabel || one.labels?.[0]?.textContent || one.textContent).trim())
 .map(one => one.outerHTML.slice(0, 200))"""
 
 

@@ -65,7 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     results = complete(folder / "trials", LABELS, repeats=2, epochs=4)
     for trial in results.trials:
         (trial.folder / "log.txt").write_text("a warning: <script>alert(1)</script>\nthe last line\n")
-    return Made(results, write_report(results, folder, pdf=False).paths[0])
+    return Made(results, write_report(results, folder).paths[0])
 
 
 @pytest.fixture(scope="module")
@@ -307,3 +307,22 @@ def test_without_scripts_the_page_is_the_plain_report(made: Made) -> None:
         assert plain.run("getComputedStyle(document.querySelector('.chooser')).display") == "none"
         assert plain.run("document.querySelectorAll('#table-trials tbody tr').length") == 2 * len(LABELS)
         assert plain.run("document.querySelectorAll('tr[hidden], dialog').length") == 0
+        assert plain.run("[...document.images].filter(one => one.complete && one.naturalWidth > 100).length") >= 3
+
+
+def test_two_studies_on_one_page_keep_apart(made: Made, browser: Page, tmp_path: Path) -> None:
+    html = made.path.read_text()
+    start, end = html.index("<main "), html.index("</main>") + len("</main>")
+    main = html[start:end]
+    both = tmp_path / "both.html"
+    both.write_text(html[:end] + main.replace('data-study="synthetic-norms"', 'data-study="other"') + html[end:])
+    browser.send("Page.navigate", url="about:blank")
+    browser.console.clear()
+    browser.open(both, "#?other.metric=loss")
+    heads = "[...document.querySelectorAll('#table-ranking th:nth-child(4)')].map(one => one.innerText.split('\\n')[0])"
+    browser.wait_for(f"{heads}[1] === 'test loss'")
+    assert browser.run(heads) == ["test accuracy", "test loss"]
+    chosen(browser, "metric", "macro_f1")
+    browser.wait_for(f"{heads}[0] === 'test macro F1'")
+    assert browser.run("location.hash") == "#?synthetic-norms.metric=macro_f1&other.metric=loss"
+    quiet(browser)
