@@ -80,5 +80,7 @@ def test_the_end_of_a_log_is_short_plain_text(tmp_path: Path) -> None:
     assert len(found) == LOG_LINES
     assert found[-2] == "line 999"
     assert found[-1] == "\N{REPLACEMENT CHARACTER}"
+    log.write_text("reading /home/ada/birds\n")
+    assert log_end(log) == "reading ~/birds"
     log.write_text("x" * (LOG_BYTES * 2))
     assert log_end(log) == ""  # one endless line has no whole line to show

@@ -18,7 +18,8 @@ from synthetic_results import complete, empty, with_search
 
 from benchkit.analysis.summary import summarize
 from benchkit.registry import Registry
-from benchkit.report.choices import PACK_FROM, packed
+from benchkit.report import choices
+from benchkit.report.choices import PACK_FROM, packed, unpacked
 from benchkit.report.compose import compose
 from benchkit.report.context import MOST_DATA, ReportContext
 from benchkit.report.figures import Gallery
@@ -133,6 +134,18 @@ def test_long_data_are_packed_and_come_back_whole() -> None:
     assert "<" not in text
     assert len(text) < PACK_FROM
     assert json.loads(zlib.decompress(base64.b64decode(json.loads(text)["packed"]))) == long
+
+
+def test_what_is_not_ours_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = packed(["x"] * PACK_FROM)
+    assert unpacked(text) == ["x"] * PACK_FROM
+    assert unpacked("[1, 2]") == [1, 2]
+    for damaged in (text.replace("A", "!"), text[:-20] + text[-2:], json.dumps({"packed": 7}), "{"):
+        with pytest.raises(ValueError):
+            unpacked(damaged)
+    monkeypatch.setattr(choices, "MOST_UNPACKED", 1000)
+    with pytest.raises(ValueError, match="too long"):
+        unpacked(text)
 
 
 def test_a_thousand_trials_stay_below_eight_megabytes(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 PACK_FROM = 16_000
 """Embedded data of this many characters or more are compressed; the page unpacks them when they are asked for."""
 
+MOST_UNPACKED = 256 * 2**20
+"""Packed data that inflate to more bytes than this are refused: no report of ours holds such."""
+
 CONDITION_COLUMNS = frozenset({"condition", "first", "second"})
 """The columns whose cells name a condition by its label."""
 
@@ -65,3 +68,21 @@ def packed(value: Any) -> str:
     if len(text) < PACK_FROM:
         return text
     return json.dumps({"packed": base64.b64encode(zlib.compress(text.encode(), 9)).decode()})
+
+
+def unpacked(text: str) -> Any:
+    """Return the value that `packed` made a text of.
+
+    Raises `ValueError` for any other text, and for data that inflate to more than `MOST_UNPACKED` bytes.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict) or set(value) != {"packed"}:
+        return value
+    inflating = zlib.decompressobj()
+    try:
+        found = inflating.decompress(base64.b64decode(value["packed"], validate=True), MOST_UNPACKED)
+    except (TypeError, zlib.error) as error:
+        raise ValueError(f"packed data are damaged: {error}") from error
+    if not inflating.eof:
+        raise ValueError("packed data are damaged or too long")
+    return json.loads(found)

@@ -28,7 +28,8 @@ file to start from. The files are Jinja2 templates, style sheets and the parts o
   `cover` and `sections` changes a part of the page; `{{% import "shipped/blocks.html.j2" as shipped %}}` keeps the
   macros that an own `blocks.html.j2` does not change (it needs `draw(block, medium)` and `lists(report)`).
 - Every value is escaped, a name that does not exist is an error with file and line, and own templates run in Jinja's
-  sandbox. `value | packed` makes JSON fit for a script element, deflated where it is long. Data are never read as templates.
+  sandbox. `value | packed` makes JSON fit for a script element, deflated where it is long. Data are never
+  read as templates.
 - PDF: WeasyPrint prints the page of the medium `print`. It fetches nothing but the report's own pictures and fonts.
 
 Templates see two names, `report` (a ReportContext) and `page` (a Page). Their fields, and all that lies below them:

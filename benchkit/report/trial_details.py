@@ -124,7 +124,7 @@ def _short(value: float) -> float | None:
 
 
 def log_end(path: Path) -> str:
-    """Return the last lines of a log as plain text without terminal codes and home folders, or nothing without a log."""
+    """Return the last lines of a log as plain text without terminal codes and home folders, or nothing."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:

@@ -53,6 +53,7 @@ const startChooser = (study) => {
 // Below a table or figure: what of the choice it does not follow, in words; empty while nothing is chosen.
 const noteFollowed = (figure, study, { followsMetric, missing, followsConditions }) => {
   const note = figure.querySelector(".follows");
+  if (!note) return; // own templates may leave it out
   const words = [];
   const fixed = note.dataset.fixed;
   if (!study.atMain && missing) words.push(`There is no ${study.words} to show here; this is still ${fixed || "the first view"}.`);

@@ -7,7 +7,7 @@ const save = (name, type, content) => {
 
 const addDownloads = (study, place) => {
   const figure = place.parentElement;
-  const parts = JSON.parse(place.dataset.parts);
+  const parts = JSON.parse(place.dataset.parts ?? "[]");
   const stem = () => (study.atMain || !figure.querySelector("script.views") ? place.dataset.name : `${place.dataset.name}-${study.view.replace(".", "-")}`);
   const what = figure.querySelector("figcaption strong").textContent.replace(".", "");
   place.setAttribute("role", "group");
