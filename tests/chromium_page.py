@@ -97,9 +97,9 @@ class Page:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return dict(answer["result"])
 
-    def open(self, path: Path) -> None:
-        """Load a file and wait until it has loaded."""
-        self.send("Page.navigate", url=path.resolve().as_uri())
+    def open(self, path: Path, fragment: str = "") -> None:
+        """Load a file and wait until it has loaded; `fragment` is appended to its address."""
+        self.send("Page.navigate", url=path.resolve().as_uri() + fragment)
         self.wait_for("document.readyState === 'complete'")
 
     def run(self, expression: str) -> Any:
@@ -116,8 +116,8 @@ class Page:
             time.sleep(0.1)
 
     def press(self, key: str) -> None:
-        """Press and release a key: Tab or Enter."""
-        code = {"Tab": 9, "Enter": 13}[key]
+        """Press and release a key: Tab, Enter or Escape."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27}[key]
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)

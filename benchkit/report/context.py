@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from benchkit.report.choices import Choices, Follow
 from benchkit.report.tables import Table
+
+MOST_DATA = 4_000_000
+"""A longer CSV table behind a figure is not embedded in the page; it is among the files beside the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,7 @@ class TableBlock:
     table: Table = field(metadata={"help": "columns and cells"})
     csv: str = field(metadata={"help": "the same table as CSV at full precision"})
     omitted: str = field(metadata={"help": "which rows only the CSV has, or nothing"}, default="")
+    follow: Follow = field(metadata={"help": "how the table follows what a reader chooses"}, default=Follow())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +96,24 @@ class FigureBlock:
     columns: tuple[str, ...] = field(metadata={"help": "headings of an image grid"})
     pictures: tuple[PictureRow, ...] = field(metadata={"help": "rows of an image grid, none for a chart"})
     data: tuple[tuple[str, str], ...] = field(metadata={"help": "the data behind the figure: name and CSV"})
+    shows: str = field(metadata={"help": "the metric or split that is drawn, in words, or nothing"}, default="")
+    follow: Follow = field(metadata={"help": "how the figure follows what a reader chooses"}, default=Follow())
+    still: str = field(metadata={"help": "the chart as a data address, for pages without script"}, default="")
+
+    @property
+    def page_data(self) -> tuple[tuple[str, str], ...]:
+        """Return the data that the page embeds: all but tables of more than `MOST_DATA` characters."""
+        return tuple((name, csv) for name, csv in self.data if len(csv) <= MOST_DATA)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Return the names of the tables that the page embeds."""
+        return tuple(name for name, _ in self.page_data)
+
+    @property
+    def left_out(self) -> str:
+        """Return the names of the tables that are too long for the page, or nothing."""
+        return ", ".join(name for name, csv in self.data if len(csv) > MOST_DATA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +248,7 @@ class ReportContext:
     logo: Logo | None = field(metadata={"help": "the picture on the first page, or none"}, default=None)
     chapters: tuple[Chapter, ...] = field(metadata={"help": "the studies of a common report, each whole"}, default=())
     record: str = field(metadata={"help": "what a later report compares itself with, as JSON"}, default="")
+    choices: Choices | None = field(metadata={"help": "what a reader can choose, HTML only"}, default=None)
 
     def blocks(self) -> tuple[Block, ...]:
         """Return the blocks of all sections, those of chapters after the report's own."""

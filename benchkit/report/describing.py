@@ -19,16 +19,17 @@ INTRODUCTION = """\
 
 `benchkit report STUDY --templates DIR` takes files from DIR in place of the shipped ones of the same name, for HTML and
 PDF alike; what DIR lacks stays as it is. Any other name in DIR is an error. `benchkit templates copy NAME DIR` copies a
-file to start from. The files are Jinja2 templates, style sheets and a script:
+file to start from. The files are Jinja2 templates, style sheets and the parts of the script:
 
 {names}
 
-- `own.css` is empty: it is added after both style sheets, which is all that colours, fonts and sizes need.
+- `own.css` is empty: it is added after the other style sheets, which is all that colours, fonts and sizes need.
 - `shipped/NAME` always is the shipped template. `{{% extends "shipped/report.html.j2" %}}` with the blocks `head`,
   `cover` and `sections` changes a part of the page; `{{% import "shipped/blocks.html.j2" as shipped %}}` keeps the
   macros that an own `blocks.html.j2` does not change (it needs `draw(block, medium)` and `lists(report)`).
 - Every value is escaped, a name that does not exist is an error with file and line, and own templates run in Jinja's
-  sandbox. `json_text | embedded` makes JSON fit for a script element. Data are never read as templates.
+  sandbox. `value | packed` makes JSON fit for a script element, deflated where it is long. Data are never
+  read as templates.
 - PDF: WeasyPrint prints the page of the medium `print`. It fetches nothing but the report's own pictures and fonts.
 
 Templates see two names, `report` (a ReportContext) and `page` (a Page). Their fields, and all that lies below them:

@@ -18,6 +18,7 @@ from benchkit.report.export import study_content
 from benchkit.report.figures import Gallery
 from benchkit.report.origin_sections import resolved
 from benchkit.report.record import record_of
+from benchkit.report.views import with_choices
 from benchkit.results import StudyResults
 
 
@@ -36,11 +37,13 @@ class Part:
 class Draft:
     """What will be written: the content, files beside it by relative path, pictures for print by `fig:` address.
 
+    `screen` is the content with what a reader of the HTML page can choose.
     `dated` is when the last trial finished, in seconds since 1970; `problems` and `tracebacks` tell of broken figures.
     """
 
     stem: str
     report: ReportContext
+    screen: ReportContext
     companions: Files
     pictures: dict[str, bytes]
     problems: tuple[str, ...]
@@ -69,19 +72,25 @@ def make_part(results: StudyResults, registry: Registry, *, for_print: bool, aga
     return Part(results=results, summary=summary, gallery=gallery, report=report, changes=changes)
 
 
-def study_draft(part: Part, beside: Beside, stem: str = "") -> Draft:
+def study_draft(part: Part, beside: Beside, stem: str = "", *, for_screen: bool = True) -> Draft:
     """Return the report of one study; `stem` names its files, by default the study's name."""
     study = part.results.study
     content = study_content(part.report, part.summary, part.results, part.changes)
     return Draft(
         stem=file_stem(stem or study.name),
         report=part.report,
+        screen=screen_of(part) if for_screen else part.report,
         companions=companion_files(part.report, study_files(part.results), content, beside, part.gallery.problems),
         pictures=part.gallery.pictures,
         problems=tuple(part.gallery.problems),
         tracebacks=tuple(part.gallery.tracebacks),
         dated=last_finished(part.results),
     )
+
+
+def screen_of(part: Part) -> ReportContext:
+    """Return a study's content for its HTML page, with what a reader can choose there."""
+    return with_choices(part.report, part.results, part.summary, part.gallery)
 
 
 def study_files(results: StudyResults) -> Files:

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchkit.analysis.wording import metric_words
 from benchkit.errors import BenchkitError
 from benchkit.protocols import ImageGrid, NothingToDraw, card_of
 from benchkit.registry import Registry
 from benchkit.report.context import AbsentBlock, FigureBlock, PictureRow
 from benchkit.report.drawing import chart_spec, spec_to_svg
 from benchkit.report.figure_data import data_tables
-from benchkit.results import StudyResults
+from benchkit.results import SPLITS, StudyResults
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +48,18 @@ class Gallery:
             return self._broken(title, plugin, str(error))
         except Exception as error:  # noqa: BLE001 - a third party's figure must not cost the report; it is told
             return self._broken(title, plugin, f"{type(error).__name__}: {error}")
+
+    def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
+        """Return a figure with other options for the page alone, or None where there is nothing to draw."""
+        try:
+            made: Any = self.registry.load("figures", plugin)
+            figure = made(**options)
+            return figure_block(plugin, plugin, card_of(made).title, figure, figure.data(self.results))
+        except NothingToDraw:
+            return None
+        except Exception as error:  # noqa: BLE001 - as in `block`
+            self._broken(plugin, plugin, f"{type(error).__name__}: {error}")
+            return None
 
     def _broken(self, title: str, plugin: str, reason: str) -> AbsentBlock:
         self.problems.append(f"figure {plugin}: {reason}")
@@ -92,7 +105,16 @@ def figure_block(name: str, plugin: str, title: str, figure: Any, data: Any) -> 
         columns=grid.columns if grid else (),
         pictures=_pictures(grid) if grid else (),
         data=data_tables(data),
+        shows=_shows(data),
     )
+
+
+def _shows(data: Any) -> str:
+    """Return the metric or the split that a figure's data name, in words."""
+    metric, split = getattr(data, "metric", ""), getattr(data, "split", "")
+    if isinstance(metric, str) and "." in metric:
+        return metric_words(metric)
+    return f"{split} images" if isinstance(split, str) and split in SPLITS else ""
 
 
 def _pictures(grid: ImageGrid) -> tuple[PictureRow, ...]:

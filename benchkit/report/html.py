@@ -38,6 +38,13 @@ SCREEN_FONTS = tuple(font for font in FONTS if font[1] != 700 and font[2] == "no
 """The fonts that HTML embeds: browsers make bold of semibold, and only figures' titles could be italic."""
 
 
+SCRIPTS = (
+    "elements", "embedded", "csv", "theme", "contents", "study", "address", "chooser", "swatches", "specs", "charts",
+    "exports", "tables", "tableviews", "downloads", "behind", "history", "panel", "start",
+)  # fmt: skip
+"""The parts of the page's own script in their order: one module, each part uses what stands before it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """What surrounds the report's content in one medium."""
@@ -54,7 +61,7 @@ def render_html(report: ReportContext, own: Path | None = None) -> str:
     Its content security policy lets only the two scripts run whose hashes it names. Files of the folder `own` take the
     place of the shipped templates; `ReportError` says which of them failed, and where.
     """
-    scripts = (_script(vega_bundle()), _script(text_of("report.js", own)))
+    scripts = (_script(vega_bundle()), _script("\n".join(text_of(f"{name}.js", own) for name in SCRIPTS)))
     page = Page(medium="screen", policy=_policy(scripts), style=Markup(_screen_style(own)), scripts=scripts)
     return render("report.html.j2", own, report=report, page=page)
 
@@ -91,7 +98,7 @@ def _screen_style(own: Path | None) -> str:
     for family, weight, style, stem in SCREEN_FONTS:
         data = base64.b64encode((folder / f"{stem}.woff2").read_bytes()).decode()
         faces.append(_face(family, weight, style, f"data:font/woff2;base64,{data}"))
-    return "\n".join([*faces, text_of("screen.css", own), text_of("own.css", own)])
+    return "\n".join([*faces, text_of("screen.css", own), text_of("interactive.css", own), text_of("own.css", own)])
 
 
 def _print_style(own: Path | None) -> str:

@@ -16,7 +16,7 @@ from benchkit.report.agreement_sections import differences_section, together_sec
 from benchkit.report.chapters import chapter_names, chapter_pictures, with_chapters
 from benchkit.report.companions import Beside, companion_files, file_stem
 from benchkit.report.context import Banner, Fact, ReportContext
-from benchkit.report.drafts import Draft, Part, last_finished, study_files
+from benchkit.report.drafts import Draft, Part, last_finished, screen_of, study_files
 from benchkit.report.drawing import spec_to_svg
 from benchkit.report.export import SCHEMA, blocks_content, study_content
 from benchkit.report.record import record_of
@@ -25,7 +25,9 @@ LONGEST_NAME = 120
 """Characters of the file name that the studies' names make together; a longer one names the first and a number."""
 
 
-def common_draft(parts: Sequence[Part], beside: Beside, name: str = "", *, for_print: bool = True) -> Draft:
+def common_draft(
+    parts: Sequence[Part], beside: Beside, name: str = "", *, for_print: bool = True, for_screen: bool = True
+) -> Draft:
     """Return the common report of two studies or more; `name` names its files, by default A+B."""
     metric, rankings = common_rankings(parts)
     agreement = agree(
@@ -36,9 +38,9 @@ def common_draft(parts: Sequence[Part], beside: Beside, name: str = "", *, for_p
     records = [record_of(part.results) for part in parts]
     sections = [together, *differences_section(records)]
     names = chapter_names([file_stem(part.results.study.name) for part in parts])
-    whole = with_chapters(
-        _front(parts, agreement, findings, sections), list(zip(names, (part.report for part in parts), strict=True))
-    )
+    front = _front(parts, agreement, findings, sections)
+    whole = with_chapters(front, list(zip(names, (part.report for part in parts), strict=True)))
+    screen = with_chapters(front, list(zip(names, map(screen_of, parts), strict=True))) if for_screen else whole
     pictures = {address: spec_to_svg(spec).encode() for address, spec in charts.items() if for_print}
     for chapter, part in zip(names, parts, strict=True):
         pictures |= chapter_pictures(chapter, part.gallery.pictures)
@@ -52,6 +54,7 @@ def common_draft(parts: Sequence[Part], beside: Beside, name: str = "", *, for_p
     return Draft(
         stem=file_stem(name) if name else common_stem([part.results.study.name for part in parts]),
         report=whole,
+        screen=screen,
         companions=companion_files(whole, sources, content, beside, problems),
         pictures=pictures,
         problems=tuple(problems),

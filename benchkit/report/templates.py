@@ -14,6 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
 from benchkit.errors import ReportError, nearest
+from benchkit.report.choices import packed
 
 SUFFIXES = (".j2", ".css", ".js")
 """What of the shipped folder is a template, a style sheet or a script."""
@@ -53,6 +54,7 @@ _STRICT: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefin
 
 def _prepared(found: jinja2.Environment) -> jinja2.Environment:
     found.filters["embedded"] = embedded
+    found.filters["packed"] = lambda value: embedded(packed(value))
     return found
 
 

@@ -89,9 +89,9 @@ def write_reports(
         make_part(private_results(one), installed, for_print=wishes.pdf, against=wishes.against) for one in studies
     ]
     if len(parts) == 1:
-        draft = study_draft(parts[0], wishes.companions, wishes.name)
+        draft = study_draft(parts[0], wishes.companions, wishes.name, for_screen=wishes.html)
     else:
-        draft = common_draft(parts, wishes.companions, wishes.name, for_print=wishes.pdf)
+        draft = common_draft(parts, wishes.companions, wishes.name, for_print=wishes.pdf, for_screen=wishes.html)
     return write_draft(_sealed(draft, parts) if wishes.pages else draft, out, wishes)
 
 
@@ -99,12 +99,17 @@ def _sealed(draft: Draft, parts: Sequence[Part]) -> Draft:
     """Return the draft with a capsule of its studies, which holds the digests of what the draft shows."""
     capsule = make_capsule([part.results for part in parts], shown_of(draft.report, draft.companions))
     companions = {**draft.companions, CAPSULE: capsule}
-    return replace(draft, report=with_capsule(draft.report, capsule), companions=companions)
+    return replace(
+        draft,
+        report=with_capsule(draft.report, capsule),
+        screen=with_capsule(draft.screen, capsule),
+        companions=companions,
+    )
 
 
 def write_draft(draft: Draft, out: Path, wishes: Wishes) -> Written:
     """Write a draft's files in the formats asked for."""
-    page = render_html(draft.report, wishes.templates) if wishes.html else ""
+    page = render_html(draft.screen, wishes.templates) if wishes.html else ""
     out.mkdir(parents=True, exist_ok=True)
     paths = [_put(out / f"{draft.stem}.html", page.encode())] if wishes.html else []
     error: ReportError | None = None

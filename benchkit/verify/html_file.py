@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections import Counter
 from html.parser import HTMLParser
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from benchkit.capsule.making import squeezed
 from benchkit.errors import ReportError
 from benchkit.report.capsule_block import CAPSULE
+from benchkit.report.choices import unpacked
 from benchkit.verify.opening import ReportFile, without_capsule
 
 SILENT = ("script", "style", "title", "noscript")
@@ -115,9 +115,9 @@ class Page(HTMLParser):
 
 
 def _csv_texts(text: str) -> list[str]:
-    """Return the CSV texts of a page's data element, a JSON list of [name, csv]."""
+    """Return the CSV texts of a page's data element, a list of [name, csv] as JSON, packed where it is long."""
     try:
-        listed: Any = json.loads(text)
+        listed: Any = unpacked(text)
     except (ValueError, RecursionError):
         return [""]  # no digest fits it, so it is told as changed
     rows = listed if isinstance(listed, list) else [listed]

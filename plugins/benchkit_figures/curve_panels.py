@@ -81,18 +81,20 @@ def _panel(data: CurvesData, split: str, metric: str, chosen: Any, *, first: boo
             shape="triangle-down", size=55, strokeWidth=1.5, yOffset=-9
         )
         layers.append(over.encode(x=_epochs(data), y=y, color=color))
-    layers.append(_hover(means, field, metric, field))
+    layers.append(_hover(means, field, data.band, field))
     return alt.layer(*layers).properties(width=(WIDTH - 142) // 2, height=165)
 
 
-def _hover(means: alt.Chart, field: str, metric: str, name: str) -> alt.Chart:
+def _hover(means: alt.Chart, field: str, band: str, name: str) -> alt.Chart:
     """Return the points under the pointer, with the numbers; the name keeps them out of print."""
     near = alt.selection_point(name=f"near_{name}", on="pointerover", nearest=True, clear="pointerout", empty=False)
-    point, digits = "(datum.datum || datum)", 4 if metric == "loss" else 2
+    point, digits = "(datum.datum || datum)", 4 if field.endswith("loss") else 2
+    mean, low, high = (f"format({point}.{field}{end}, '.{digits}f')" for end in ("", "_low", "_high"))
+    words = "Least to greatest" if band == "range" else "95 % interval"
     # An expression and not a list of fields: with `nearest`, Vega-Lite 6.4 looks for text fields one level too high.
     tooltip = alt.ExprRef(
-        f"{{'Condition': {point}.condition, 'Epoch': {point}.epoch, "
-        f"'Mean': format({point}.{field}, '.{digits}f'), 'Repeats': {point}.running}}"
+        f"{{'Condition': {point}.condition, 'Epoch': {point}.epoch, 'Mean': {mean}, "
+        f"'{words}': {low} + ' to ' + {high}, 'Repeats': {point}.running}}"
     )
     points: alt.Chart = means.mark_point(filled=True, size=50, clip=True, tooltip=tooltip)
     points = points.encode(fillOpacity=alt.condition(near, alt.value(1), alt.value(0)))
@@ -121,7 +123,7 @@ def _own_panel(data: CurvesData, place: int, metric: str) -> Layers:
             y=y("train"), color=color
         ),
         own.mark_line(clip=True, strokeWidth=2, point=_one_epoch(data)).encode(y=y("val"), color=color),
-        _hover(own.encode(y=y("val"), color=color), f"val_{metric}", metric, str(place)),
+        _hover(own.encode(y=y("val"), color=color), f"val_{metric}", data.band, str(place)),
     ]
     if data.curves[place].onset:
         rule = alt.Chart(alt.InlineData(values=[{"epoch": data.curves[place].onset}]))

@@ -81,7 +81,7 @@ class ResultsForest:
         means = alt.Chart(alt.InlineData(values=_mean_rows(data))).encode(y=y, color=colour(data.labels))
         singles = alt.Chart(alt.InlineData(values=_repeat_rows(data))).encode(y=y, color=colour(data.labels))
         layers = [
-            means.mark_rule(strokeWidth=2.2).encode(x=alt.X("low:Q", title=title), x2="high:Q"),
+            means.mark_rule(strokeWidth=2.2).encode(x=alt.X("low:Q", title=title), x2="high:Q", tooltip=_tooltip(data)),
             singles.mark_point(filled=True, size=16, yOffset=5, fillOpacity=0.75).encode(
                 x=alt.X("value:Q", title=title)
             ),
