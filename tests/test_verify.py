@@ -19,6 +19,7 @@ from synthetic_results import ENVIRONMENT, complete, with_search
 
 from benchkit.cli import main
 from benchkit.registry import Registry
+from benchkit.report.choices import unpacked
 from benchkit.report.write import write_report
 from benchkit.results import StudyResults
 from benchkit.verify.recomputed import same_csv
@@ -100,9 +101,10 @@ def test_a_changed_sentence_and_changed_data(html: Path, verify: Any) -> None:
     html.write_text(text.replace(answer[1], "gn is best by far."))
     code, checks = verify(html)
     assert code == 1 and failed(checks) == ["sentences"]
-    payload = re.search(r'class="payload">\[\["ranking", ".*?(\d\.\d+)', text)
+    payload = re.search(r'id="table-ranking".*?class="payload">(.*?)</script>', text, re.S)
     assert payload
-    html.write_text(text[: payload.start(1)] + "0.99" + text[payload.end(1) :])
+    changed = re.sub(r"\d\.\d+", "0.99", json.dumps(unpacked(payload[1])), count=1)
+    html.write_text(text[: payload.start(1)] + changed + text[payload.end(1) :])
     code, checks = verify(html)
     assert code == 1 and failed(checks) == ["data in the page", "numbers"]
     assert "its CSV has other numbers" in checks["numbers"][1]

@@ -46,7 +46,7 @@ def scroll_through(page: Page) -> None:
 
 def test_charts_are_drawn_when_they_come_into_sight(page: Page) -> None:
     all_charts = page.run("document.querySelectorAll('.chart').length")
-    assert all_charts == 8
+    assert all_charts == 11
     assert page.run("document.querySelectorAll('.chart[data-drawn]').length") < all_charts
     scroll_through(page)
     assert page.run("document.querySelectorAll('.chart svg.marks').length") == all_charts
