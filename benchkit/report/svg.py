@@ -12,6 +12,8 @@ from benchkit.report.style import INK
 _STRIPS = 48
 _GRADIENT = re.compile(r'<linearGradient id="([^"]+)"([^>]*)>(.*?)</linearGradient>', re.DOTALL)
 _STOP = re.compile(r'<stop offset="([^"]+)" stop-color="([^"]+)"')
+_ID = re.compile(r'\bid="([^"]+)"')
+_USE = re.compile(r'(\bid="|url\(#|href="#)([^")]+)')
 _RECTANGLE = re.compile(r"M([-\d.]+),([-\d.]+)h([-\d.]+)v([-\d.]+)h-[-\d.]+Z")
 
 Colour = tuple[float, float, float]
@@ -31,12 +33,14 @@ def print_svg(svg: str) -> str:
 
 
 def _stable_ids(svg: str) -> str:
-    for place, name in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))):
-        quoted = re.escape(name)
-        svg = re.sub(rf'\bid="{quoted}"', f'id="id-{place}"', svg)
-        svg = re.sub(rf"url\(#{quoted}\)", f"url(#id-{place})", svg)
-        svg = re.sub(rf'href="#{quoted}"', f'href="#id-{place}"', svg)
-    return svg
+    """Return the SVG with ids by their place; one pass, because a figure may have hundreds of clip paths."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(_ID.findall(svg)))}
+
+    def renamed(found: re.Match[str]) -> str:
+        place = places.get(found[2])
+        return found[0] if place is None else f"{found[1]}id-{place}"
+
+    return _USE.sub(renamed, svg)
 
 
 def _without_gradients(svg: str) -> str:
