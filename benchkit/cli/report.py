@@ -35,6 +35,7 @@ def report(
     ),
     workspace: Workspace = Path("benchkit-runs"),
     storage: Storage = "",
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Use charts that an earlier report drew.")] = True,
 ) -> None:
     """Make the report of every STUDY from what the ledger holds, finished or not; nothing is trained.
 
@@ -48,7 +49,7 @@ def report(
     for name in studies or [""]:
         known = name.removesuffix(".toml").rpartition("/")[2] or None
         results = read_results(workspace, known, storage or None)
-        written = write_report(results, out, html=format != Format.pdf, pdf=format != Format.html)
+        written = write_report(results, out, html=format != Format.pdf, pdf=format != Format.html, cache=cache)
         code = max(code, _tell(written, debug=bool((ctx.find_root().params or {}).get("debug"))))
     if code:
         raise typer.Exit(code)

@@ -16,6 +16,7 @@ from benchkit.registry import Registry
 from benchkit.report.context import AbsentBlock, FigureBlock, PictureRow
 from benchkit.report.drawing import chart_spec, spec_to_svg
 from benchkit.report.figure_data import data_tables
+from benchkit.report.plotter import Plotter
 from benchkit.results import StudyResults
 
 
@@ -23,13 +24,15 @@ from benchkit.results import StudyResults
 class Gallery:
     """The figures of one report: makes blocks, keeps the pictures for print and the problems of broken plugins.
 
-    `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless `for_print`.
+    `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless `for_print`. The
+    `plotter` draws them, or this process where there is none.
     `problems` are lines for the user: a broken figure does not cost the report, but it is told.
     """
 
     results: StudyResults
     registry: Registry
     for_print: bool = True
+    plotter: Plotter | None = None
     pictures: dict[str, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
@@ -63,7 +66,7 @@ class Gallery:
         address = ""
         if self.for_print and not grid:
             address = f"fig:{name}.svg"
-            self.pictures[address] = spec_to_svg(spec).encode()
+            self.pictures[address] = self.plotter.svg(spec) if self.plotter else spec_to_svg(spec).encode()
         return FigureBlock(
             number=0,
             name=name,

@@ -18,6 +18,8 @@ from benchkit.report.figures import Gallery
 from benchkit.report.html import font_files, render_html, render_print
 from benchkit.report.origin_sections import resolved
 from benchkit.report.pdf import Attached, Limits, render_pdf
+from benchkit.report.picture_cache import PictureCache
+from benchkit.report.plotter import Plotter
 from benchkit.report.tables import to_latex, to_markdown
 from benchkit.results import StudyResults
 
@@ -33,15 +35,23 @@ class Written:
 
 
 def write_report(
-    results: StudyResults, out: Path, *, registry: Registry | None = None, html: bool = True, pdf: bool = True
+    results: StudyResults,
+    out: Path,
+    *,
+    registry: Registry | None = None,
+    html: bool = True,
+    pdf: bool = True,
+    cache: bool = True,
 ) -> Written:
     """Write the report of a study under `out` as NAME.html and NAME.pdf, with its tables and data in NAME/.
 
     Each file appears whole or not at all. Without the PDF's system libraries the rest is written and `error` says so.
+    Charts that an earlier report drew come from the user's cache, unless `cache` is off.
     """
     summary = summarize(results)
-    gallery = Gallery(results=results, registry=registry or Registry.installed(), for_print=pdf)
-    report = compose(results, summary, gallery)
+    with Plotter(PictureCache.of_user() if cache else None) as plotter:
+        gallery = Gallery(results=results, registry=registry or Registry.installed(), for_print=pdf, plotter=plotter)
+        report = compose(results, summary, gallery)
     stem = file_stem(results.study.name)
     out.mkdir(parents=True, exist_ok=True)
     companions = companion_files(report, summary, results)
