@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from benchkit.report.bundle import vega_bundle
+from benchkit.report.column_widths import table_layout
 from benchkit.report.context import ReportContext
 
 FONTS = (
@@ -54,6 +55,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     found.filters["embedded"] = embedded
+    found.filters["printed"] = table_layout
     return found
 
 
