@@ -26,7 +26,7 @@ def encode(value: Any) -> Any:
 
 def decode(cls: type[T], value: Mapping[str, Any]) -> T:
     """Return `cls` from what `encode` gave; unknown keys are left out, so that newer files stay readable."""
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     return cls(**{key: _decode(hints[key], item) for key, item in value.items() if key in hints})
 
 

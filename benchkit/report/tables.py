@@ -121,7 +121,7 @@ def plain(value: Scalar) -> Scalar:
 
 def to_markdown(table: Table) -> str:
     """Return the table as GitHub-flavoured Markdown, interval behind the mean, best in bold."""
-    heads = [_markdown(_heading(column)) for column in table.columns]
+    heads = [markdown(_heading(column)) for column in table.columns]
     rule = ["---:" if column.align == "right" else ":---" for column in table.columns]
     rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in [heads, rule, *rows])
@@ -132,14 +132,15 @@ def _heading(column: Column) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = _markdown(cell.text)
+    text = markdown(cell.text)
     text = f"**{text}**" if cell.strong and text else text
     return " ".join(
-        part for part in (text, _markdown(cell.detail), f"({_markdown(cell.mark)})" if cell.mark else "") if part
+        part for part in (text, markdown(cell.detail), f"({markdown(cell.mark)})" if cell.mark else "") if part
     )
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Return text on one line with every character escaped that Markdown gives a meaning."""
     for special in "\\`*_[]<>|#$":
         text = text.replace(special, "\\" + special)
     return " ".join(text.split())

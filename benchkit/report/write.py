@@ -20,7 +20,7 @@ from benchkit.report.origin_sections import resolved
 from benchkit.report.pdf import Attached, Limits, render_pdf
 from benchkit.report.picture_cache import PictureCache
 from benchkit.report.plotter import Plotter
-from benchkit.report.tables import to_latex, to_markdown
+from benchkit.report.tables import markdown, to_latex, to_markdown
 from benchkit.results import StudyResults
 
 
@@ -92,7 +92,7 @@ def companion_files(report: ReportContext, summary: Summary, results: StudyResul
     for block in report.tables:
         stem = f"tables/{block.number:02d}-{block.name}"
         found[f"{stem}.csv"] = block.csv
-        found[f"{stem}.md"] = f"**Table {block.number}.** {block.caption}\n\n{to_markdown(block.table)}"
+        found[f"{stem}.md"] = f"**Table {block.number}.** {markdown(block.caption)}\n\n{to_markdown(block.table)}"
         found[f"{stem}.tex"] = to_latex(block.table, block.caption, block.name)
     for figure in report.figures:
         for name, csv in figure.data:

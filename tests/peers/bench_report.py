@@ -5,7 +5,7 @@
 It builds a workspace with a synthetic study (1,000 trials of 100 epochs, 10,000 test images whose logits are stored;
 and one whose PDF has about 60 pages), then makes the report as `benchkit report` does, in a process of its own and
 without anything cached. The first pass is timed as a whole, the second, in another process, by stage. Memory is the
-resident set of the process and its children, summed and sampled every 20 ms: shared pages count once for each. Then
+resident set of the process and its children, summed and sampled every 50 ms: shared pages count once for each. Then
 the same report is made again with the first one's cache. The floors stand beside the figures.
 """
 
@@ -69,7 +69,7 @@ def measure(arguments: list[str], environment: Mapping[str, str]) -> Cost:
 
     def watch() -> None:
         nonlocal peak
-        while not finished.wait(0.02):
+        while not finished.wait(0.05):
             peak = max(peak, resident(child.pid))
 
     watcher = threading.Thread(target=watch)
@@ -140,6 +140,7 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         from benchkit.report.compose import compose
         from benchkit.report.figures import Gallery
         from benchkit.report.html import render_html
+        from benchkit.report.plotter import Plotter
         from benchkit.report.write import companion_files, print_pdf
 
     with stage("read ledger"):
@@ -152,8 +153,8 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
             with stage("figures"):
                 return super().block(*arguments)
 
-    gallery = Timed(results=results, registry=Registry.installed())
-    with stage("compose"):
+    with stage("compose"), Plotter() as plotter:
+        gallery = Timed(results=results, registry=Registry.installed(), plotter=plotter)
         report = compose(results, summary, gallery)
     seconds["compose"] -= seconds["figures"]
     with stage("tables and JSON"):
