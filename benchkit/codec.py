@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+PLAIN = (bool, int, float, str)
 
 
 def encode(value: Any) -> Any:
@@ -24,9 +26,15 @@ def encode(value: Any) -> Any:
 
 def decode(cls: type[T], value: Mapping[str, Any]) -> T:
     """Return `cls` from what `encode` gave; unknown keys are left out, so that newer files stay readable."""
+    hints = _hints(cls)  # type: ignore[arg-type]
+    return cls(**{key: _decode(hints[key], item) for key, item in value.items() if key in hints})
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields; reading a large ledger asks for the same few thousands of times."""
     hints = get_type_hints(cls)
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return cls(**{key: _decode(hints[key], item) for key, item in value.items() if key in names})
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _decode(hint: Any, value: Any) -> Any:
@@ -37,6 +45,8 @@ def _decode(hint: Any, value: Any) -> Any:
         return _decode(next(part for part in parts if part is not type(None)), value)
     if origin is tuple:
         inner = parts[0] if parts[-1:] == (Ellipsis,) else None
+        if inner in PLAIN:
+            return tuple(value)
         return tuple(_decode(inner or parts[at], item) for at, item in enumerate(value))
     if origin is not None and isinstance(value, Mapping):
         return {key: _decode(parts[1], item) for key, item in value.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,25 @@ def test_list_names_the_built_in_studies(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["studies", "list", "--json"]) == 0
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed["quickstart"]["question"].endswith("?") and listed["quickstart"]["problem"] == ""
+
+
+def test_a_terminal_is_not_given_orders_by_a_study(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "a\x9b2J\u202eb"  # a control sequence in one byte and a mark that reverses text: TOML allows both
+    path = write(folder / "tiny.toml", FACTOR)
+    path.write_text(f"# {hostile}\n" + path.read_text().replace("Tiny", hostile, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "isatty", lambda: True)
+        assert main(["studies", "show", str(path)]) == 0
+    shown = capsys.readouterr()
+    assert main(["studies", "check", str(path)]) == 0
+    checked = capsys.readouterr()
+    assert "# a?2J?b" in shown.out
+    for text in (shown.out, shown.err, checked.out, checked.err):
+        assert not {"\x9b", "\u202e"} & set(text)
+    assert main(["studies", "show", str(path)]) == 0
+    assert hostile in capsys.readouterr().out
 
 
 def test_show_prints_the_file_as_it_is(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -57,6 +57,7 @@ def report(
     ] = None,
     workspace: Workspace = Path("benchkit-runs"),
     storage: Storage = "",
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Use charts that an earlier report drew.")] = True,
 ) -> None:
     """Make the report of STUDY from what the ledger holds, finished or not; nothing is trained.
 
@@ -69,7 +70,7 @@ def report(
     from benchkit.ledger import read_results
     from benchkit.report.write import write_reports
 
-    wishes = replace(_wishes(formats), templates=templates, name=name, against=against)
+    wishes = replace(_wishes(formats), templates=templates, name=name, against=against, cache=cache)
     names = list(dict.fromkeys(one.removesuffix(".toml").rpartition("/")[2] or None for one in studies or [""]))
     results = [read_results(workspace, one, storage or None) for one in names]
     if separate and len(results) > 1 and name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,10 +46,13 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
 @app.command()
 def show(name: Name) -> None:
     """Print a study's file."""
+    from benchkit.cli.printing import clean
     from benchkit.registry import Registry
     from benchkit.study.lookup import find_study
 
-    typer.echo(find_study(name, Registry.installed()).source.rstrip())
+    source = find_study(name, Registry.installed()).source.rstrip()
+    # A file that is written elsewhere stays as it is; a terminal obeys some of the characters that TOML allows.
+    typer.echo(clean(source) if sys.stdout.isatty() else source)
 
 
 @app.command()

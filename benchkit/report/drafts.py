@@ -17,6 +17,7 @@ from benchkit.report.context import Fact, ReportContext
 from benchkit.report.export import study_content
 from benchkit.report.figures import Gallery
 from benchkit.report.origin_sections import resolved
+from benchkit.report.plotter import Plotter
 from benchkit.report.record import record_of
 from benchkit.report.views import with_choices
 from benchkit.results import StudyResults
@@ -51,13 +52,20 @@ class Draft:
     dated: float
 
 
-def make_part(results: StudyResults, registry: Registry, *, for_print: bool, against: Path | None = None) -> Part:
+def make_part(
+    results: StudyResults,
+    registry: Registry,
+    plotter: Plotter | None = None,
+    *,
+    for_print: bool,
+    against: Path | None = None,
+) -> Part:
     """Return a study's whole content; with `against`, held against its earlier state there.
 
     Raises `ReportError` or `LedgerError` when `against` cannot be read or has nothing to compare.
     """
     summary = summarize(results)
-    gallery = Gallery(results=results, registry=registry, for_print=for_print)
+    gallery = Gallery(results=results, registry=registry, for_print=for_print, plotter=plotter)
     changes = section = None
     if against is not None:
         old, new = read_record(against, results.study.name), record_of(results)

@@ -91,9 +91,18 @@ def spec_to_pdf(spec: Mapping[str, Any]) -> bytes:
 
 
 def content_key(spec: Mapping[str, Any]) -> str:
-    """Return 24 hex digits of a sha256 over the spec and the renderer's version: equal keys, equal pictures."""
-    text = json.dumps([version("vl-convert-python"), VEGA_LITE_VERSION, spec], sort_keys=True, separators=(",", ":"))
+    """Return 24 hex digits of a sha256 over the spec (its style included) and all that draws it: equal keys, equal
+    pictures.
+    """
+    text = json.dumps([*_renderer(), spec], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@cache
+def _renderer() -> tuple[str, ...]:
+    """Return what a picture depends on beside its spec: versions, and our own code that changes SVG for print."""
+    own = hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in ("drawing.py", "svg.py")))
+    return version("vl-convert-python"), VEGA_LITE_VERSION, own.hexdigest()
 
 
 @cache

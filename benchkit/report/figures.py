@@ -17,6 +17,7 @@ from benchkit.registry import Registry
 from benchkit.report.context import AbsentBlock, FigureBlock, PictureRow
 from benchkit.report.drawing import chart_spec, spec_to_svg
 from benchkit.report.figure_data import data_tables
+from benchkit.report.plotter import Plotter
 from benchkit.results import SPLITS, StudyResults
 
 
@@ -24,13 +25,15 @@ from benchkit.results import SPLITS, StudyResults
 class Gallery:
     """The figures of one report: makes blocks, keeps the pictures for print and the problems of broken plugins.
 
-    `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless `for_print`.
+    `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless `for_print`. The
+    `plotter` draws them, or this process where there is none.
     `problems` are lines for the user: a broken figure does not cost the report, but it is told.
     """
 
     results: StudyResults
     registry: Registry
     for_print: bool = True
+    plotter: Plotter | None = None
     pictures: dict[str, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
@@ -71,8 +74,12 @@ class Gallery:
         if not self.for_print or not block.spec:
             return block
         address = f"fig:{block.name}.svg"
-        self.pictures[address] = spec_to_svg(json.loads(block.spec)).encode()
+        self.pictures[address] = self.svg(json.loads(block.spec))
         return replace(block, print_source=address)
+
+    def svg(self, spec: Mapping[str, Any]) -> bytes:
+        """Return a chart as SVG for print, from the plotter's child process where there is one."""
+        return self.plotter.svg(spec) if self.plotter else spec_to_svg(spec).encode()
 
     def _name(self, plugin: str) -> str:
         """Return a file name and anchor for the figure, unique in the report."""

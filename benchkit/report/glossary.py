@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
-from benchkit.protocols import card_of
 from benchkit.registry import Registry
+from benchkit.registry.description import Description
+from benchkit.registry.descriptions import describe_all
+from benchkit.registry.entries import Entry
 from benchkit.report.context import Term
 from benchkit.results import StudyResults
 
@@ -112,7 +114,21 @@ def used_plugins(results: StudyResults, registry: Registry) -> tuple[UsedPlugin,
         wanted["figures", name] = None
     order = ("datasets", "models", "norms", "regularizers", "figures")
     found = sorted(wanted, key=lambda pair: order.index(pair[0]))
-    return tuple(_used(registry, kind, name) for kind, name in found)
+    entries = {pair: _resolved(registry, *pair) for pair in found}
+    # Cards come from the cache of descriptions: importing models and norms would bring torch into the report.
+    known = [entry for entry in entries.values() if isinstance(entry, Entry)]
+    cards: dict[Entry, Description] = dict(zip(known, describe_all(known), strict=True))
+    return tuple(
+        _used(kind, name, cards[entry] if isinstance(entry, Entry) else entry)
+        for (kind, name), entry in entries.items()
+    )
+
+
+def _resolved(registry: Registry, kind: str, name: str) -> Entry | BenchkitError:
+    try:
+        return registry.resolve(kind, name)[0]
+    except BenchkitError as error:
+        return error
 
 
 def _named(settings: object, seed: int) -> Iterable[tuple[str, str]]:
@@ -124,11 +140,12 @@ def _named(settings: object, seed: int) -> Iterable[tuple[str, str]]:
         yield "regularizers", regularizer.plugin.name
 
 
-def _used(registry: Registry, kind: str, name: str) -> UsedPlugin:
+def _used(kind: str, name: str, found: Description | BenchkitError) -> UsedPlugin:
     """Return what is known of a plugin; one that is not installed here is named as such, as its results may be old."""
     try:
-        entry, _ = registry.resolve(kind, name)
-        card = card_of(registry.load(kind, name))
+        if isinstance(found, BenchkitError):
+            raise found
+        card = found.usable()
     except BenchkitError as error:
         return UsedPlugin(
             kind=kind, name=name, origin="not available here", title=name, summary=error.what, reference="", url=""
@@ -136,7 +153,7 @@ def _used(registry: Registry, kind: str, name: str) -> UsedPlugin:
     return UsedPlugin(
         kind=kind,
         name=name,
-        origin=entry.origin,
+        origin=card.entry.origin,
         title=card.title,
         summary=card.summary,
         reference=card.reference,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -34,6 +35,9 @@ class Attached:
     name: str
     description: str
     content: bytes
+
+
+_FAILED = "the PDF could not be made"
 
 
 class PangoMissing(ReportError):
@@ -77,7 +81,15 @@ def _put(path: Path, content: bytes) -> str:
 def _run(job: Path, seconds: float) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchkit.report.press", str(job)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
+            env={**os.environ, "TMPDIR": str(job.parent)},
+        )
     except subprocess.TimeoutExpired as error:
         raise ReportError(
             f"making the PDF took longer than {seconds:g} s and was ended", hint="the HTML report has everything too"
@@ -88,8 +100,10 @@ def _check(done: subprocess.CompletedProcess[str]) -> None:
     if done.returncode == 3:
         raise _pango_missing(json.loads(done.stdout)["missing"])
     if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-5:] or [f"exit code {done.returncode}"]
-        raise ReportError("the PDF could not be made", problems=last, hint="the HTML report has everything too")
+        last = done.stderr.strip().splitlines()[-1:]
+        what = "making the PDF needed more memory than it may use" if last == ["MemoryError"] else _FAILED
+        problems = [*last, f"the process that makes it ended with exit code {done.returncode}"]
+        raise ReportError(what, problems=problems, hint="the HTML report has everything too")
     told: dict[str, Any] = json.loads(done.stdout)
     problems = [f"refused to fetch {url}" for url in told["refused"]] + told["errors"]
     if problems:

@@ -55,7 +55,7 @@ def limit_memory(mib: int) -> None:
 def write_pdf(job: Job) -> dict[str, Any]:
     """Print the job's HTML and return what was refused and what failed."""
     import weasyprint
-    from weasyprint.urls import URLFetcher, URLFetcherResponse
+    from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
 
     refused: list[str] = []
 
@@ -78,18 +78,21 @@ def write_pdf(job: Job) -> dict[str, Any]:
 
     records = Records()
     logging.getLogger("weasyprint").addHandler(records)
-    document = weasyprint.HTML(
-        string=Path(job["html"]).read_text(encoding="utf-8"), base_url="fig:report.html", url_fetcher=OwnFiles()
-    )
     dated = datetime.fromtimestamp(job["dated"], UTC)
-    attachments = [
-        weasyprint.Attachment(
-            string=Path(one["path"]).read_bytes(), name=one["name"], description=one["description"],
-            url_fetcher=OwnFiles(), created=dated, modified=dated,
+    try:
+        document = weasyprint.HTML(
+            string=Path(job["html"]).read_text(encoding="utf-8"), base_url="fig:report.html", url_fetcher=OwnFiles()
         )
-        for one in job["attachments"]
-    ]  # fmt: skip
-    document.write_pdf(job["pdf"], attachments=attachments, pdf_tags=True)
+        attachments = [
+            weasyprint.Attachment(
+                string=Path(one["path"]).read_bytes(), name=one["name"], description=one["description"],
+                url_fetcher=OwnFiles(), created=dated, modified=dated,
+            )
+            for one in job["attachments"]
+        ]  # fmt: skip
+        document.write_pdf(job["pdf"], attachments=attachments, pdf_tags=True)
+    except FatalURLFetchingError as error:  # a BaseException
+        records.lines += [] if refused else [str(error)]
     return {"refused": refused, "errors": records.lines}
 
 

@@ -18,7 +18,7 @@ from benchkit.analysis.wording import (
     setting,
 )
 from benchkit.report.tables import ESTIMATE_PARTS, Cell, Column, Scalar, Table, estimate_cell, label, number_cell
-from benchkit.study import Search
+from benchkit.study import Search, SearchRange
 
 
 def search_budget_table(searches: Sequence[SearchSummary]) -> Table:
@@ -50,8 +50,14 @@ def search_budget_table(searches: Sequence[SearchSummary]) -> Table:
     return Table(columns=columns, rows=rows)
 
 
+MOST_BESIDE = 4
+"""From more searches than these on, the best settings stand below each other: a page is not wide enough."""
+
+
 def search_space_table(search: Search, searches: Sequence[SearchSummary]) -> Table:
     """Return the searched settings, their ranges, and what each search's best trial chose."""
+    if len(searches) > MOST_BESIDE:
+        return _long_space_table(search, searches)
     columns = (
         Column(key="setting", heading="Setting", align="left"),
         Column(key="range", heading="Range", align="left"),
@@ -60,16 +66,37 @@ def search_space_table(search: Search, searches: Sequence[SearchSummary]) -> Tab
             for place, one in enumerate(searches, 1)
         ),
     )
-    rows = []
-    for space in search.space:
-        if space.choices:
-            allowed = ", ".join(setting(choice) for choice in space.choices)
-        else:
-            allowed = f"{setting(space.low)} to {setting(space.high)}{', log scale' if space.log else ''}"
-        chosen = [one.best_params.get(space.path) for one in searches]
-        cells = [Cell(text=NONE if value is None else setting(value), value=_scalar(value)) for value in chosen]
-        rows.append((label(space.path), label(allowed), *cells))
-    return Table(columns=columns, rows=tuple(rows))
+    rows = tuple(
+        (label(space.path), label(_allowed(space)), *(_chosen(space, one) for one in searches))
+        for space in search.space
+    )
+    return Table(columns=columns, rows=rows)
+
+
+def _long_space_table(search: Search, searches: Sequence[SearchSummary]) -> Table:
+    columns = (
+        Column(key="condition", heading="Search of", align="left"),
+        Column(key="setting", heading="Setting", align="left"),
+        Column(key="range", heading="Range", align="left"),
+        Column(key="best", heading="Best"),
+    )
+    rows = tuple(
+        (label(one.label), label(space.path), label(_allowed(space)), _chosen(space, one))
+        for one in searches
+        for space in search.space
+    )
+    return Table(columns=columns, rows=rows)
+
+
+def _allowed(space: SearchRange) -> str:
+    if space.choices:
+        return ", ".join(setting(choice) for choice in space.choices)
+    return f"{setting(space.low)} to {setting(space.high)}{', log scale' if space.log else ''}"
+
+
+def _chosen(space: SearchRange, found: SearchSummary) -> Cell:
+    value = found.best_params.get(space.path)
+    return Cell(text=NONE if value is None else setting(value), value=_scalar(value))
 
 
 def confirmation_table(searches: Sequence[SearchSummary]) -> Table:

@@ -17,7 +17,6 @@ from benchkit.report.chapters import chapter_names, chapter_pictures, with_chapt
 from benchkit.report.companions import Beside, companion_files, file_stem
 from benchkit.report.context import Banner, Fact, ReportContext
 from benchkit.report.drafts import Draft, Part, last_finished, screen_of, study_files
-from benchkit.report.drawing import spec_to_svg
 from benchkit.report.export import SCHEMA, blocks_content, study_content
 from benchkit.report.record import record_of
 
@@ -41,7 +40,8 @@ def common_draft(
     front = _front(parts, agreement, findings, sections)
     whole = with_chapters(front, list(zip(names, (part.report for part in parts), strict=True)))
     screen = with_chapters(front, list(zip(names, map(screen_of, parts), strict=True))) if for_screen else whole
-    pictures = {address: spec_to_svg(spec).encode() for address, spec in charts.items() if for_print}
+    draw = parts[0].gallery.svg
+    pictures = {address: draw(spec) for address, spec in charts.items() if for_print}
     for chapter, part in zip(names, parts, strict=True):
         pictures |= chapter_pictures(chapter, part.gallery.pictures)
     problems = [f"{part.results.study.name}: {line}" for part in parts for line in part.gallery.problems]

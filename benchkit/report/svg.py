@@ -12,6 +12,13 @@ from benchkit.report.style import INK
 _STRIPS = 48
 _GRADIENT = re.compile(r'<linearGradient id="([^"]+)"([^>]*)>(.*?)</linearGradient>', re.DOTALL)
 _STOP = re.compile(r'<stop offset="([^"]+)" stop-color="([^"]+)"')
+_TAG = re.compile(r'<[A-Za-z/][^<>"]*(?:"[^"]*"[^<>"]*)*>')
+_ID = re.compile(r'\bid="([^"]+)"')
+_USE = re.compile(r'(\bid="|url\(#|href="#)([^")]+)')
+_OUTSIDE = re.compile(r'href="(?!#|data:)([^"]*)"')
+_CLIP = re.compile(r'<clipPath id="([^"]+)">(.*?)</clipPath>', re.DOTALL)
+_CLIPPED = re.compile(r'clip-path="url\(#([^")]+)\)"')
+_SILENT = re.compile(r' (?:role|aria-[a-z]+|pointer-events)="[^"]*"')
 _RECTANGLE = re.compile(r"M([-\d.]+),([-\d.]+)h([-\d.]+)v([-\d.]+)h-[-\d.]+Z")
 
 Colour = tuple[float, float, float]
@@ -20,23 +27,44 @@ Colour = tuple[float, float, float]
 def print_svg(svg: str) -> str:
     """Return the SVG with ids numbered from 0, gradients drawn as solid strips and `currentColor` as ink.
 
-    Vega counts ids up per process; PDF viewers disagree about gradients. Raises `ReportError` when the picture refers
-    to anything outside itself.
+    Vega counts ids up per process; PDF viewers disagree about gradients. Equal clip paths become one, defined before
+    they are used, because the printer looks for them one by one from the start. Only tags are changed, never text: a
+    label may look like an attribute. Raises `ReportError` when the picture refers to anything outside itself.
     """
-    outside = re.findall(r'href="(?!#|data:)([^"]*)"', svg)
+    tags = _TAG.findall(svg)
+    outside = [address for tag in tags for address in _OUTSIDE.findall(tag)]
     if outside:
         raise ReportError("a figure refers to something outside itself", problems=outside)
-    svg = _without_gradients(svg)
-    return _stable_ids(svg).replace("currentColor", INK)
+    svg = _definitions_first(_without_gradients(svg))
+    names = _stable_names(svg)
+
+    def renamed(found: re.Match[str]) -> str:
+        name = names.get(found[2])
+        return found[0] if name is None else f"{found[1]}{name}"
+
+    return _TAG.sub(lambda tag: _USE.sub(renamed, _SILENT.sub("", tag[0])).replace("currentColor", INK), svg)
 
 
-def _stable_ids(svg: str) -> str:
-    for place, name in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))):
-        quoted = re.escape(name)
-        svg = re.sub(rf'\bid="{quoted}"', f'id="id-{place}"', svg)
-        svg = re.sub(rf"url\(#{quoted}\)", f"url(#id-{place})", svg)
-        svg = re.sub(rf'href="#{quoted}"', f'href="#id-{place}"', svg)
-    return svg
+def _definitions_first(svg: str) -> str:
+    """Return the SVG with its clip paths at its head, each shape once; the names of the others lead to it."""
+    clips = _CLIP.findall(svg)
+    if not clips:
+        return svg
+    first = {content: name for name, content in reversed(clips)}
+    same = {name: first[content] for name, content in clips}
+    drawn = "".join(f'<clipPath id="{name}">{content}</clipPath>' for content, name in first.items())
+    rest = _CLIP.sub("", svg).replace("<defs></defs>", "")
+
+    def led(tag: re.Match[str]) -> str:
+        return _CLIPPED.sub(lambda use: f'clip-path="url(#{same.get(use[1], use[1])})"', tag[0])
+
+    head, _, body = _TAG.sub(led, rest).partition(">")
+    return f"{head}><defs>{drawn}</defs>{body}"
+
+
+def _stable_names(svg: str) -> dict[str, str]:
+    ids = [name for tag in _TAG.findall(svg) for name in _ID.findall(tag)]
+    return {name: f"id-{place}" for place, name in enumerate(dict.fromkeys(ids))}
 
 
 def _without_gradients(svg: str) -> str:

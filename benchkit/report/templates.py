@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from benchkit.errors import ReportError, nearest
 from benchkit.report.choices import packed
+from benchkit.report.column_widths import table_layout
 
 SUFFIXES = (".j2", ".css", ".js")
 """What of the shipped folder is a template, a style sheet or a script."""
@@ -54,6 +55,7 @@ _STRICT: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefin
 
 def _prepared(found: jinja2.Environment) -> jinja2.Environment:
     found.filters["embedded"] = embedded
+    found.filters["printed"] = table_layout
     found.filters["packed"] = lambda value: embedded(packed(value))
     return found
 

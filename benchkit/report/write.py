@@ -16,6 +16,8 @@ from benchkit.report.companions import OURS, Beside, Files
 from benchkit.report.drafts import Draft, Part, make_part, study_draft
 from benchkit.report.html import font_files, render_html, render_print
 from benchkit.report.pdf import Attached, Limits, render_pdf
+from benchkit.report.picture_cache import PictureCache
+from benchkit.report.plotter import Plotter
 from benchkit.report.privacy import private_results
 from benchkit.report.several import common_draft
 from benchkit.report.templates import check_templates
@@ -37,7 +39,7 @@ class Wishes:
     """How a report is asked for: its formats, its name (default: the study's), and an earlier state to compare with.
 
     HTML and PDF always come with tables and JSON, whose numbers they show. Files of the folder `templates` take the
-    place of the shipped templates.
+    place of the shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is off.
     """
 
     html: bool = True
@@ -46,6 +48,7 @@ class Wishes:
     templates: Path | None = None
     name: str = ""
     against: Path | None = None
+    cache: bool = True
 
     @property
     def pages(self) -> bool:
@@ -67,15 +70,15 @@ def write_report(
     pdf: bool = True,
     beside: Beside = Beside(),  # noqa: B008 - frozen
     templates: Path | None = None,
+    cache: bool = True,
 ) -> Written:
     """Write the report of a study under `out` as NAME.html and NAME.pdf, with what is asked for beside them in NAME/.
 
     Each file appears whole or not at all. Without the PDF's system libraries the rest is written and `error` says so.
     Raises `ReportError` before anything is written when own templates cannot be used.
     """
-    return write_reports(
-        [results], out, Wishes(html=html, pdf=pdf, beside=beside, templates=templates), registry=registry
-    )
+    wishes = Wishes(html=html, pdf=pdf, beside=beside, templates=templates, cache=cache)
+    return write_reports([results], out, wishes, registry=registry)
 
 
 def write_reports(
@@ -85,13 +88,16 @@ def write_reports(
     if wishes.templates is not None:
         check_templates(wishes.templates)
     installed = registry or Registry.installed()
-    parts = [
-        make_part(private_results(one), installed, for_print=wishes.pdf, against=wishes.against) for one in studies
-    ]
-    if len(parts) == 1:
-        draft = study_draft(parts[0], wishes.companions, wishes.name, for_screen=wishes.html)
-    else:
-        draft = common_draft(parts, wishes.companions, wishes.name, for_print=wishes.pdf, for_screen=wishes.html)
+    with Plotter(PictureCache.of_user() if wishes.cache else None) as plotter:
+        parts = [
+            make_part(private_results(one), installed, plotter, for_print=wishes.pdf, against=wishes.against)
+            for one in studies
+        ]
+        media = {"for_print": wishes.pdf, "for_screen": wishes.html}
+        if len(parts) == 1:
+            draft = study_draft(parts[0], wishes.companions, wishes.name, for_screen=wishes.html)
+        else:
+            draft = common_draft(parts, wishes.companions, wishes.name, **media)
     return write_draft(_sealed(draft, parts) if wishes.pages else draft, out, wishes)
 
 

@@ -1,0 +1,118 @@
+"""Charts for print: drawn in a child process, within limits, and only once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import complete
+
+from benchkit.errors import ReportError
+from benchkit.report import plotter as plotter_module
+from benchkit.report.drawing import content_key, spec_to_svg
+from benchkit.report.picture_cache import PictureCache
+from benchkit.report.plotter import Plotter
+from benchkit.report.write import write_report
+
+SPEC: dict[str, Any] = {"mark": "point", "data": {"values": [{"x": 1}]}, "encoding": {"x": {"field": "x"}}}
+HUGE = {**SPEC, "data": {"sequence": {"start": 0, "stop": 30_000_000, "as": "x"}}}
+
+
+def test_the_child_draws_what_this_process_would() -> None:
+    with Plotter() as plotter:
+        assert plotter.svg(SPEC).decode() == spec_to_svg(SPEC)
+        with pytest.raises(ReportError, match="cannot be drawn"):
+            plotter.svg({"mark": "point", "data": {"values": []}, "transform": [{"filter": "1 +"}]})
+        assert plotter.svg(SPEC).startswith(b"<svg")
+        assert plotter.drawn == 3
+
+
+def test_a_chart_that_takes_too_long_costs_only_itself() -> None:
+    with Plotter(seconds=0.05) as plotter:
+        with pytest.raises(ReportError, match=r"longer than 0\.05 s"):
+            plotter.svg(SPEC)
+        plotter._seconds = 60
+        assert plotter.svg(SPEC).startswith(b"<svg")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux limits the memory that is filled")
+def test_a_chart_that_fills_memory_costs_only_itself() -> None:
+    with Plotter(memory_mib=700) as plotter:
+        with pytest.raises(ReportError, match="could not be drawn"):
+            plotter.svg(HUGE)
+        assert plotter.svg(SPEC).startswith(b"<svg")
+
+
+def test_a_figure_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    draw = Plotter._ask
+    monkeypatch.setattr(Plotter, "_ask", lambda self, line: asked.append(line) or draw(self, line))
+    monkeypatch.setattr(plotter_module.PictureCache, "of_user", lambda: PictureCache(tmp_path / "pictures"))
+    monkeypatch.setattr("benchkit.report.write.print_pdf", lambda *arguments: b"")
+    results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
+    write_report(results, tmp_path / "first", html=False)
+    first = len(asked)
+    assert first == len(list((tmp_path / "pictures").iterdir())) >= 3
+    write_report(results, tmp_path / "second", html=False)
+    assert len(asked) == first
+    write_report(results, tmp_path / "third", html=False, cache=False)
+    assert len(asked) == 2 * first
+
+
+def test_the_key_changes_with_spec_and_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content_key(SPEC)
+    assert before != content_key({**SPEC, "config": {"font": "Inter"}})
+    monkeypatch.setattr("benchkit.report.drawing._renderer", lambda: ("other version",))
+    assert before != content_key(SPEC)
+
+
+def test_a_damaged_picture_is_drawn_anew(tmp_path: Path) -> None:
+    cache = PictureCache(tmp_path)
+    with Plotter(cache) as plotter:
+        whole = plotter.svg(SPEC)
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(file.read_bytes()[:-9])
+        assert plotter.svg(SPEC) == whole
+        assert plotter.drawn == 2
+        assert cache.get(content_key(SPEC)) == whole
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
+    cache = PictureCache(tmp_path, most_bytes=260)
+    for place, name in enumerate("abc"):
+        cache.put(name, 50 * b"x")
+        os.utime(tmp_path / f"{name}.picture", (place, place))
+    assert cache.get("a") == 50 * b"x"  # used now, so that b is the oldest
+    cache.trim()
+    assert [cache.get(name) is not None for name in "abc"] == [True, False, True]
+
+
+def test_two_writers_leave_whole_pictures(tmp_path: Path) -> None:
+    cache = PictureCache(tmp_path, most_bytes=10**6)
+    contents = {size: bytes([size]) * 1000 * size for size in range(1, 60)}
+    seen: list[bytes | None] = []
+
+    def write() -> None:
+        for content in contents.values():
+            cache.put("key", content)
+            seen.append(cache.get("key"))
+            cache.trim()
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(seen) <= set(contents.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["key.picture"]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = PictureCache(tmp_path / "file" / "pictures")
+    cache.put("key", b"x")
+    cache.trim()
+    assert cache.get("key") is None
