@@ -70,8 +70,8 @@ def test_every_trial_comes_out_identical(trained: StudyResults, tmp_path: Path, 
     assert again["retrained 0.1, repeat 1"][1].startswith(
         "identical: every metric on train, val, test, and every logit"
     )
-    assert again["retrained default, search, slot 0"][1] == "identical: every metric on train, val to the last bit"
-    assert "retrained default, searched, repeat 0" in again
+    assert again["retrained search, slot 0"][1] == "identical: every metric on train, val to the last bit"
+    assert "retrained best of search, repeat 0" in again
     assert "training 8 trials again, cheapest conditions first, seed 0" in told
     assert len(read_results(tmp_path / "again").trials) >= 1
     code, _, told = verify(page, "--retrain", "1", "--workspace", str(tmp_path / "again"))
@@ -124,12 +124,12 @@ def test_on_another_processor_the_repeats_decide(trained: StudyResults, tmp_path
     low, high = max(0, statistics.mean(values) - half), min(1, statistics.mean(values) + half)
     assert f"{100 * low:.2f} % to {100 * high:.2f} % (n = 2)" in told and state == "holds"
     assert "inside the 95 % prediction interval of its condition's repeats" in told
-    assert again["retrained default, searched, repeat 0"][0] == "unchecked"
+    assert again["retrained best of search, repeat 0"][0] == "unchecked"
     assert (
         "with 1 repeat of its condition only identity could be judged"
-        in again["retrained default, searched, repeat 0"][1]
+        in again["retrained best of search, repeat 0"][1]
     )
-    assert "with 0 repeats" in again["retrained default, search, slot 1"][1]
+    assert "with 0 repeats" in again["retrained search, slot 1"][1]
     assert code == 0
 
 
