@@ -19,19 +19,19 @@ from pathlib import Path
 import altair as alt
 import pypdf
 import pytest
+from benchkit.report.companions import Beside
 from markdown_it import MarkdownIt
 from synthetic_results import complete
 
-from benchkit.analysis.summary import summarize
 from benchkit.registry import Registry
-from benchkit.report.compose import compose
 from benchkit.report.context import ReportContext
+from benchkit.report.drafts import Draft, make_part, study_draft
 from benchkit.report.drawing import chart_spec, spec_to_svg
-from benchkit.report.figures import Gallery
 from benchkit.report.glossary import UsedPlugin, glossary_terms, reference_terms
 from benchkit.report.html import render_html, render_print
-from benchkit.report.tables import Column, Table, label, to_csv, to_latex
-from benchkit.report.write import companion_files, print_pdf
+from benchkit.report.latex_table import to_latex
+from benchkit.report.tables import Column, Table, label, to_csv
+from benchkit.report.write import print_pdf
 from benchkit.results import StudyResults
 
 HOSTILE = (
@@ -62,8 +62,7 @@ class Made:
 
     results: StudyResults
     report: ReportContext
-    gallery: Gallery
-    companions: dict[str, bytes]
+    draft: Draft
 
 
 def made(folder: Path, labels: Sequence[str], text: str) -> Made:
@@ -73,11 +72,10 @@ def made(folder: Path, labels: Sequence[str], text: str) -> Made:
     data = {**results.data, "licence": text, "citation": text}
     names = tuple(f"{text} {n}" for n in range(10))
     results = replace(results, study=study, data=data, class_names=names, left_out=(text,), command=text)
-    summary = summarize(results)
-    gallery = Gallery(results=results, registry=Registry.installed())
-    report = compose(results, summary, gallery)
-    assert gallery.problems == []
-    return Made(results, report, gallery, companion_files(report, summary, results))
+    part = make_part(results, Registry.installed(), for_print=True)
+    draft = study_draft(part, Beside())
+    assert draft.problems == ()
+    return Made(results, draft.screen, draft)
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +122,9 @@ def test_links_of_cards_are_web_addresses_or_none() -> None:
 
 
 def test_labels_are_only_text_in_charts(hostile: Made, harmless: Made) -> None:
-    assert len(hostile.gallery.pictures) >= 5
-    for address, picture in hostile.gallery.pictures.items():
-        root, plain = ElementTree.fromstring(picture), ElementTree.fromstring(harmless.gallery.pictures[address])
+    assert len(hostile.draft.pictures) >= 5
+    for address, picture in hostile.draft.pictures.items():
+        root, plain = ElementTree.fromstring(picture), ElementTree.fromstring(harmless.draft.pictures[address])
         names = [one.tag.rpartition("}")[2] for one in root.iter()]
         assert not CODE_TAGS & set(names)
         assert not [name for one in root.iter() for name in one.attrib if name.startswith("on") or "href" in name]
@@ -152,9 +150,10 @@ def test_a_label_that_looks_like_an_attribute_stays_as_it_is() -> None:
 
 
 def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Made) -> None:
-    content = print_pdf(hostile.report, hostile.gallery, hostile.companions)
+    content = print_pdf(hostile.draft)
     reader = pypdf.PdfReader(io.BytesIO(content))
-    expected = {name.replace("/", "-") for name in hostile.companions if name.endswith((".json", ".csv", ".toml"))}
+    kinds = (".json", ".csv", ".toml")
+    expected = {name.replace("/", "-") for name in hostile.draft.companions if name.endswith(kinds)}
     assert set(reader.attachments) == expected
     links = [
         str(action["/URI"])
@@ -171,7 +170,7 @@ def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Made) -> None:
 def test_no_csv_cell_starts_a_formula(hostile: Made) -> None:
     number = re.compile(r"-?[\d.]+(e[-+]\d+)?|-?inf|nan")
     checked = 0
-    for name, content in hostile.companions.items():
+    for name, content in hostile.draft.companions.items():
         if name.endswith(".csv"):
             for row in csv.reader(io.StringIO(content.decode(), newline="")):
                 for cell in row:
@@ -189,7 +188,7 @@ def test_text_that_starts_like_a_formula_is_disarmed(text: str) -> None:
 
 def test_markdown_stays_a_table(hostile: Made) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
-    tables = [content.decode() for name, content in hostile.companions.items() if name.endswith(".md")]
+    tables = [content.decode() for name, content in hostile.draft.companions.items() if name.endswith(".md")]
     assert tables
     for text in tables:
         page = Structure(render(text))
@@ -198,9 +197,9 @@ def test_markdown_stays_a_table(hostile: Made) -> None:
 
 
 def test_markdown_and_latex_hold_every_row(hostile: Made, harmless: Made) -> None:
-    for name, content in hostile.companions.items():
+    for name, content in hostile.draft.companions.items():
         if name.endswith((".md", ".tex")):
-            assert content.count(b"\n") == harmless.companions[name].count(b"\n"), name
+            assert content.count(b"\n") == harmless.draft.companions[name].count(b"\n"), name
 
 
 def test_latex_gives_no_text_a_meaning() -> None:

@@ -66,11 +66,10 @@ def report(
     Exit code 1: the report is there, but a figure failed. Exit code 2: a file could not be made, such as the PDF
     without Pango; the others are there.
     """
-    formats = _formats(format)
     from benchkit.ledger import read_results
     from benchkit.report.write import write_reports
 
-    wishes = replace(_wishes(formats), templates=templates, name=name, against=against, cache=cache)
+    wishes = replace(_wishes(_formats(format)), templates=templates, name=name, against=against, cache=cache)
     names = list(dict.fromkeys(one.removesuffix(".toml").rpartition("/")[2] or None for one in studies or [""]))
     results = [read_results(workspace, one, storage or None) for one in names]
     if separate and len(results) > 1 and name:

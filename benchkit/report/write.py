@@ -39,7 +39,8 @@ class Wishes:
     """How a report is asked for: its formats, its name (default: the study's), and an earlier state to compare with.
 
     HTML and PDF always come with tables and JSON, whose numbers they show. Files of the folder `templates` take the
-    place of the shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is off.
+    place of the shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is
+    off.
     """
 
     html: bool = True
