@@ -14,6 +14,7 @@ from figure_results import condition, metrics, results, trial
 import benchkit
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.fractions import implied_n, is_fraction
+from benchkit.analysis.published import changed_protocol
 from benchkit.analysis.published_doubts import calibrated_loss, doubled_softmax_loss, least_loss
 from benchkit.analysis.summary import summarize
 from benchkit.errors import StudyError
@@ -137,7 +138,13 @@ def test_bounds_of_losses_by_hand() -> None:
     assert calibrated_loss(0.5, 2) == pytest.approx(math.log(2))
 
 
-def beside(rows: Sequence[tuple[str, float, int | None]], ours: Sequence[float], n: int = 1000, **more: Any) -> Any:
+def beside(
+    rows: Sequence[tuple[str, float, int | None]],
+    ours: Sequence[float],
+    n: int = 1000,
+    overrides: Sequence[str] = (),
+    **more: Any,
+) -> Any:
     """Return the comparisons of published (metric, value, n) with our repeats of one condition on n test images."""
     one = condition("bn")
     half = ((n // 2, 0), (0, n - n // 2))
@@ -147,7 +154,7 @@ def beside(rows: Sequence[tuple[str, float, int | None]], ours: Sequence[float],
     ]
     listed = tuple(PublishedRow(when={"model.norm": "bn"}, metric=m, value=v, n=k) for m, v, k in rows)
     given = results([one], trials)
-    study = replace(given.study, published=(Published(source="x", rows=listed, **more),))
+    study = replace(given.study, published=(Published(source="x", rows=listed, **more),), overrides=tuple(overrides))
     return summarize(replace(given, study=study)).evidence.published
 
 
@@ -159,6 +166,17 @@ def test_few_published_images_leave_the_verdict_open() -> None:
     )
     assert few.verdict == "few images"
     assert many.verdict == same.verdict == "ours lower"
+
+
+def test_a_variant_with_changed_settings_is_not_compared() -> None:
+    changes = ("data.train_size=500", "repeats.n=3")
+    assert [row.verdict for row in beside([("test.accuracy", 0.75, 10000)], [0.60, 0.61, 0.62])] == ["ours lower"]
+    given = results([condition("bn")], [])
+    study = replace(given.study, overrides=changes)
+    assert changed_protocol(study) == ("data.train_size=500",)
+    assert changed_protocol(replace(study, overrides=changes[1:])) == ()
+    (row,) = beside([("test.accuracy", 0.75, 10000)], [0.60, 0.61, 0.62], overrides=changes)
+    assert row.verdict == "other protocol" and row.difference == pytest.approx(-0.14)
 
 
 def test_a_number_that_cannot_be_is_not_compared() -> None:

@@ -12,13 +12,24 @@ from benchkit.analysis.published_doubts import COUNTED, WHY, Doubt
 from benchkit.analysis.readings import compared, estimate_of
 from benchkit.analysis.wording import metric_bounds
 from benchkit.results import StudyResults
-from benchkit.study import Published, PublishedRow
+from benchkit.study import Published, PublishedRow, Study
 
 PublishedVerdict = Literal[
-    "consistent", "ours higher", "ours lower", "few images", "in doubt", "one repeat", "no counterpart"
+    "consistent",
+    "ours higher",
+    "ours lower",
+    "few images",
+    "in doubt",
+    "other protocol",
+    "one repeat",
+    "no counterpart",
 ]
 """consistent: where one more repeat of ours could fall; ours higher or lower: not consistent; the rest says why the two
-cannot be compared: too few published images to tell, a number that cannot be, one repeat of ours, or none."""
+cannot be compared: too few published images to tell, a number that cannot be, settings of ours that --set changed, one
+repeat of ours, or none."""
+
+PROTOCOL = ("data", "model", "train", "regularizers", "factors")
+"""The sections of a study file that make its protocol, which a published table was matched to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,7 @@ class ImpliedN:
 def compare_published(results: StudyResults, doubts: Sequence[Doubt]) -> tuple[PublishedComparison, ...]:
     """Return every published row beside each of our conditions that has its levels, in the study's order."""
     found: list[PublishedComparison] = []
+    changed = changed_protocol(results.study)
     why = {(doubt.table, doubt.row): WHY[doubt.kind] for doubt in reversed(doubts)}
     for table, source in enumerate(results.study.published):
         for place, row in enumerate(source.rows):
@@ -76,9 +88,16 @@ def compare_published(results: StudyResults, doubts: Sequence[Doubt]) -> tuple[P
             for label, ours in pairs or [(_when(row), None)]:
                 images = _images(results, row.metric)
                 one = _comparison(source, row, label, ours, images)
+                if changed and ours:
+                    one = replace(one, verdict="other protocol")
                 doubt = why.get((table, place), "")
                 found.append(replace(one, doubt=doubt, verdict="in doubt") if doubt and ours else one)
     return tuple(found)
+
+
+def changed_protocol(study: Study) -> tuple[str, ...]:
+    """Return the changes (`data.train_size=5000`) by which --set made this a variant with another protocol."""
+    return tuple(change for change in study.overrides if change.partition(".")[0] in PROTOCOL)
 
 
 def _images(results: StudyResults, metric: str) -> int:

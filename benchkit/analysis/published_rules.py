@@ -33,6 +33,8 @@ def _beside(source: str, rows: Sequence[PublishedComparison]) -> Finding:
     verdicts = Counter(row.verdict for row in rows)
     single, few, doubted = verdicts["one repeat"], verdicts["few images"], verdicts["in doubt"]
     total = count(len(rows), "published number")
+    if verdicts["other protocol"]:
+        return _other_protocol(source, rows, total)
     sentence = f"{source}: {verdicts['consistent']} of {total} lie where one more repeat of ours could fall"
     if off:
         sentence += f"; {listing([_off_words(row) for row in off], most=4)}"
@@ -49,6 +51,17 @@ def _beside(source: str, rows: Sequence[PublishedComparison]) -> Finding:
         tone="warning" if off else "note",
         sentence=f"{sentence}.",
         evidence=f"Largest difference: {_worst_words(worst)}",
+        about=tuple(dict.fromkeys(row.label for row in rows)),
+    )
+
+
+def _other_protocol(source: str, rows: Sequence[PublishedComparison], total: str) -> Finding:
+    worst = max(rows, key=lambda row: abs(row.difference or 0.0))
+    return Finding(
+        rule="published",
+        tone="note",
+        sentence=f"{source}: none of {total} can be judged by ours, which were trained by another protocol.",
+        evidence=f"Settings were changed with --set. Largest difference: {_worst_words(worst)}",
         about=tuple(dict.fromkeys(row.label for row in rows)),
     )
 

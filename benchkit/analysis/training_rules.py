@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.findings import Evidence, Finding
 from benchkit.analysis.wording import (
     amount,
@@ -202,16 +203,30 @@ def cost_spread(evidence: Evidence) -> Sequence[Finding]:
     devices = {device for row in rows for device in row.devices}
     if len(rows) < 2 or len(devices) != 1 or rows[-1].images_per_second.mean <= 0:
         return []
-    ratio = rows[0].images_per_second.mean / rows[-1].images_per_second.mean
+    fast, slow = rows[0].images_per_second, rows[-1].images_per_second
+    ratio = fast.mean / slow.mean
     if ratio < 1.2:
         return []
+    sentence = f"{quoted(rows[0].label)} trains {number(ratio, 2)} times as fast as {quoted(rows[-1].label)}."
+    if fast.low is not None and slow.high is not None and fast.low <= slow.high:
+        sentence = (
+            "No condition can be called faster: training speed varies between repeats as much as between conditions, "
+            "as on a machine that does other work too."
+        )
     return [
         Finding(
             rule="speed",
             tone="note",
-            sentence=f"{quoted(rows[0].label)} trains {number(ratio, 2)} times as fast as {quoted(rows[-1].label)}.",
+            sentence=sentence,
             evidence=f"{metric_words('cost.images_per_second').capitalize()}, mean over repeats on {devices.pop()}: "
-            f"{number(rows[0].images_per_second.mean)} against {number(rows[-1].images_per_second.mean)}.",
+            f"{_speed(rows[0].label, fast)}, {_speed(rows[-1].label, slow)}.",
             about=(rows[0].label, rows[-1].label),
         )
     ]
+
+
+def _speed(label: str, speed: Estimate) -> str:
+    words = f"{quoted(label)} {number(speed.mean)}"
+    if speed.low is None or speed.high is None:
+        return words
+    return f"{words} (95 % t interval {number(speed.low)} to {number(speed.high)})"

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from benchkit import __version__
 from benchkit.analysis.coverage import STATES, coverage_words
+from benchkit.analysis.published import changed_protocol
 from benchkit.analysis.record import record_text
 from benchkit.analysis.summary import Summary
 from benchkit.analysis.wording import duration, listing
@@ -89,6 +90,10 @@ def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
         banners.append(
             Banner(title="Smoke run", text="A tiny version of the study on other data. No number here is a result.")
         )
+    variant = changed_protocol(results.study)
+    if variant and not results.study.smoke:
+        words = f"Settings differ from the study file: {listing(variant, most=8)}. Its numbers hold for these settings."
+        banners.append(Banner(title="Variant", text=words))
     if results.data.get("synthetic"):
         banners.append(
             Banner(title="Synthetic numbers", text="Nothing was trained: a random generator made these numbers.")

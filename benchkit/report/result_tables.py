@@ -250,6 +250,7 @@ def _verdict(row: PublishedComparison) -> str:
         "ours lower": "not consistent: ours is lower",
         "few images": few,
         "in doubt": f"cannot be compared: {row.doubt}",
+        "other protocol": "cannot be compared: ours is a variant with changed settings",
         "one repeat": "cannot be judged: one repeat of ours has no spread",
         "no counterpart": "cannot be compared: no result of ours yet",
     }
