@@ -39,7 +39,7 @@ def test_templates_use_only_documented_names() -> None:
     known = {field.name for found in CLASSES for field in dataclasses.fields(found)}
     known |= {name for found in CLASSES for name, value in vars(found).items() if isinstance(value, property)}
     macros = {"draw", "lists", "index0", "all", "side", "contents", "records", "chooser", "first", "place"}
-    macros |= {"points", "widths"}  # of the layout that the filter `printed` gives
+    macros |= {"points", "widths", "inline"}  # of the layout that the filter `printed` gives
     for name in TEMPLATES:
         source = environment().loader.get_source(environment(), name)[0]  # type: ignore[union-attr]
         used = {node.attr for node in environment().parse(source).find_all(nodes.Getattr)}

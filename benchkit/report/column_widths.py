@@ -45,11 +45,21 @@ class Layout:
 
     points: float = field(metadata={"help": "the font size of the table's text"})
     widths: tuple[float, ...] = field(metadata={"help": "the width of each column"})
+    inline: bool = field(metadata={"help": "whether intervals stand beside their numbers"}, default=False)
 
 
 def table_layout(table: Table, *, inline_detail: bool = False) -> Layout:
-    """Return how a table is printed; `inline_detail` tells that intervals stand beside their numbers, not below."""
-    sizes = {points: _needed(table, points, inline_detail=inline_detail) for points in SIZES}
+    """Return how a table is printed; `inline_detail` asks for intervals beside their numbers, where rows fit a line."""
+    if inline_detail:
+        for points in SIZES:
+            needed = _needed(table, points, inline_detail=True)
+            if sum(best for _, best in needed) <= PAGE_MM:
+                return Layout(points=points, widths=_spread(needed), inline=True)
+    return _stacked(table)
+
+
+def _stacked(table: Table) -> Layout:
+    sizes = {points: _needed(table, points, inline_detail=False) for points in SIZES}
     whole_lines = [points for points, needed in sizes.items() if sum(best for _, best in needed) <= PAGE_MM]
     whole_words = [points for points, needed in sizes.items() if sum(least for least, _ in needed) <= PAGE_MM]
     for points in (whole_lines if len(table.rows) >= LONG else []) or whole_words:
