@@ -12,7 +12,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,17 +22,16 @@ import pytest
 from markdown_it import MarkdownIt
 from synthetic_results import complete
 
-from benchkit.analysis.summary import summarize
 from benchkit.registry import Registry
-from benchkit.report.compose import compose
-from benchkit.report.context import ReportContext
+from benchkit.report.capsule_block import CAPSULE
+from benchkit.report.companions import Beside
+from benchkit.report.drafts import Draft, make_part, study_draft
 from benchkit.report.drawing import chart_spec, spec_to_svg
-from benchkit.report.figures import Gallery
 from benchkit.report.glossary import UsedPlugin, glossary_terms, reference_terms
 from benchkit.report.html import render_html, render_print
-from benchkit.report.tables import Column, Table, label, to_csv, to_latex
-from benchkit.report.write import companion_files, print_pdf
-from benchkit.results import StudyResults
+from benchkit.report.latex_table import to_latex
+from benchkit.report.tables import Column, Table, label, to_csv
+from benchkit.report.write import print_pdf
 
 HOSTILE = (
     '"><script>alert(1)</script><img src=x onerror=alert(1)>',
@@ -53,40 +52,46 @@ rows = [{{ when = {{}}, metric = "test.accuracy", value = 0.75 }}]
 authors = ['''{text}''']
 figures = ["class-accuracy", "confusion-difference", "loss-gap"]
 """
+MARKDOWN_TAGS = {
+    "p",
+    "strong",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "blockquote",
+    "h1",
+    "h2",
+    "ul",
+    "ol",
+    "li",
+    "a",
+    "code",
+}
 CODE_TAGS = {"script", "style", "iframe", "object", "embed", "foreignObject", "image", "a", "link", "base", "meta"}
 
 
-@dataclass(frozen=True, repr=False)
-class Made:
-    """A report in memory."""
-
-    results: StudyResults
-    report: ReportContext
-    gallery: Gallery
-    companions: dict[str, bytes]
-
-
-def made(folder: Path, labels: Sequence[str], text: str) -> Made:
+def made(folder: Path, labels: Sequence[str], text: str) -> Draft:
     """Return the report of a study whose words are all `text`, and whose conditions have these labels."""
     results = complete(folder, labels, repeats=2, epochs=3, extra=EXTRA.format(text=text))
     study = replace(results.study, title=text, question=text, description=text, source=text)
     data = {**results.data, "licence": text, "citation": text}
     names = tuple(f"{text} {n}" for n in range(10))
     results = replace(results, study=study, data=data, class_names=names, left_out=(text,), command=text)
-    summary = summarize(results)
-    gallery = Gallery(results=results, registry=Registry.installed())
-    report = compose(results, summary, gallery)
-    assert gallery.problems == []
-    return Made(results, report, gallery, companion_files(report, summary, results))
+    draft = study_draft(make_part(results, Registry.installed(), for_print=True), Beside(figures=True))
+    assert draft.problems == ()
+    return draft
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Draft:
     return made(tmp_path_factory.mktemp("hostile"), HOSTILE, " ".join(HOSTILE[:2]))
 
 
 @pytest.fixture(scope="module")
-def harmless(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def harmless(tmp_path_factory: pytest.TempPathFactory) -> Draft:
     return made(tmp_path_factory.mktemp("harmless"), HARMLESS, "plain words")
 
 
@@ -104,9 +109,10 @@ class Structure(HTMLParser):
         self.addresses += [(name, value or "") for name, value in attrs if name in ("href", "src")]
 
 
-@pytest.mark.parametrize("render", [render_html, render_print])
-def test_hostile_text_leaves_a_page_its_elements_and_attributes(hostile: Made, harmless: Made, render) -> None:  # type: ignore[no-untyped-def]
-    found, expected = Structure(render(hostile.report)), Structure(render(harmless.report))
+@pytest.mark.parametrize("medium", ["screen", "print"])
+def test_hostile_text_leaves_a_page_its_elements_and_attributes(hostile: Draft, harmless: Draft, medium: str) -> None:
+    pages = [render_html(one.screen) if medium == "screen" else render_print(one.report) for one in (hostile, harmless)]
+    found, expected = map(Structure, pages)
     assert len(expected.elements) > 500
     assert Counter(found.elements) == Counter(expected.elements)
     assert not [one for one in found.elements if any(name.startswith("on") for name in one[1:])]
@@ -123,10 +129,10 @@ def test_links_of_cards_are_web_addresses_or_none() -> None:
         assert shown <= {"", "https://example.org/a"}
 
 
-def test_labels_are_only_text_in_charts(hostile: Made, harmless: Made) -> None:
-    assert len(hostile.gallery.pictures) >= 5
-    for address, picture in hostile.gallery.pictures.items():
-        root, plain = ElementTree.fromstring(picture), ElementTree.fromstring(harmless.gallery.pictures[address])
+def test_labels_are_only_text_in_charts(hostile: Draft, harmless: Draft) -> None:
+    assert len(hostile.pictures) >= 5
+    for address, picture in hostile.pictures.items():
+        root, plain = ElementTree.fromstring(picture), ElementTree.fromstring(harmless.pictures[address])
         names = [one.tag.rpartition("}")[2] for one in root.iter()]
         assert not CODE_TAGS & set(names)
         assert not [name for one in root.iter() for name in one.attrib if name.startswith("on") or "href" in name]
@@ -151,10 +157,12 @@ def test_a_label_that_looks_like_an_attribute_stays_as_it_is() -> None:
     assert [one.text for one in picture.iter() if one.text] == [text]
 
 
-def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Made) -> None:
-    content = print_pdf(hostile.report, hostile.gallery, hostile.companions)
+def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Draft) -> None:
+    content = print_pdf(hostile)
     reader = pypdf.PdfReader(io.BytesIO(content))
-    expected = {name.replace("/", "-") for name in hostile.companions if name.endswith((".json", ".csv", ".toml"))}
+    expected = {
+        name.replace("/", "-") for name in hostile.companions if name.endswith((".json", ".csv", ".toml", ".zip"))
+    }
     assert set(reader.attachments) == expected
     links = [
         str(action["/URI"])
@@ -168,7 +176,7 @@ def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Made) -> None:
     assert not {"/JavaScript", "/OpenAction", "/AA"} & set(reader.trailer["/Root"])
 
 
-def test_no_csv_cell_starts_a_formula(hostile: Made) -> None:
+def test_no_csv_cell_starts_a_formula(hostile: Draft) -> None:
     number = re.compile(r"-?[\d.]+(e[-+]\d+)?|-?inf|nan")
     checked = 0
     for name, content in hostile.companions.items():
@@ -187,20 +195,21 @@ def test_text_that_starts_like_a_formula_is_disarmed(text: str) -> None:
     assert cell == "'" + text
 
 
-def test_markdown_stays_a_table(hostile: Made) -> None:
+def test_markdown_stays_a_table(hostile: Draft) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
     tables = [content.decode() for name, content in hostile.companions.items() if name.endswith(".md")]
     assert tables
     for text in tables:
         page = Structure(render(text))
-        assert {one[0] for one in page.elements} <= {"p", "strong", "table", "thead", "tbody", "tr", "th", "td"}
-        assert page.addresses == []
+        assert {one[0] for one in page.elements} <= MARKDOWN_TAGS
+        assert {address for _, address in page.addresses} <= set(hostile.companions) | {CAPSULE}
 
 
-def test_markdown_and_latex_hold_every_row(hostile: Made, harmless: Made) -> None:
+def test_markdown_and_latex_hold_every_row(hostile: Draft, harmless: Draft) -> None:
     for name, content in hostile.companions.items():
-        if name.endswith((".md", ".tex")):
-            assert content.count(b"\n") == harmless.companions[name].count(b"\n"), name
+        end = {".md": b" |\n", ".tex": b"\\\\\n"}.get(Path(name).suffix)
+        if end:
+            assert content.count(end) == harmless.companions[name].count(end), name
 
 
 def test_latex_gives_no_text_a_meaning() -> None:
@@ -211,6 +220,7 @@ def test_latex_gives_no_text_a_meaning() -> None:
     assert commands <= {
         r"\usepackage", r"\begin", r"\end", r"\centering", r"\caption", r"\label", r"\toprule", r"\midrule",
         r"\bottomrule", r"\textbackslash", r"\textasciicircum", r"\textasciitilde", r"\textless", r"\textgreater",
+        r"\linewidth", r"\resizebox", r"\small", r"\footnotesize", r"\scriptsize",
     }  # fmt: skip
     assert re.findall(r"\\(?:begin|end)\{(\w+)\}", made) == ["table", "tabular", "tabular", "table"]
     assert "^" not in made

@@ -126,8 +126,7 @@ def test_on_another_processor_the_repeats_decide(trained: StudyResults, tmp_path
     assert "inside the 95 % prediction interval of its condition's repeats" in told
     assert again["retrained best of search, repeat 0"][0] == "unchecked"
     assert (
-        "with 1 repeat of its condition only identity could be judged"
-        in again["retrained best of search, repeat 0"][1]
+        "with 1 repeat of its condition only identity could be judged" in again["retrained best of search, repeat 0"][1]
     )
     assert "with 0 repeats" in again["retrained search, slot 1"][1]
     assert code == 0
