@@ -137,11 +137,13 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         from benchkit.analysis.summary import summarize
         from benchkit.ledger import read_results
         from benchkit.registry import Registry
+        from benchkit.report.companions import Beside
         from benchkit.report.compose import compose
+        from benchkit.report.drafts import Part, study_draft
         from benchkit.report.figures import Gallery
         from benchkit.report.html import render_html
         from benchkit.report.plotter import Plotter
-        from benchkit.report.write import companion_files, print_pdf
+        from benchkit.report.write import print_pdf
 
     with stage("read ledger"):
         results = read_results(workspace)
@@ -153,16 +155,18 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
             with stage("figures"):
                 return super().block(*arguments)
 
-    with stage("compose"), Plotter() as plotter:
-        gallery = Timed(results=results, registry=Registry.installed(), plotter=plotter)
-        report = compose(results, summary, gallery)
-    seconds["compose"] -= seconds["figures"]
-    with stage("tables and JSON"):
-        companions = companion_files(report, summary, results)
+    with Plotter() as plotter:
+        with stage("compose"):
+            gallery = Timed(results=results, registry=Registry.installed(), plotter=plotter)
+            report = compose(results, summary, gallery)
+        seconds["compose"] -= seconds["figures"]
+        with stage("choices, tables, JSON"):
+            part = Part(results=results, summary=summary, gallery=gallery, report=report, changes=None)
+            draft = study_draft(part, Beside())
     with stage("HTML"):
-        (out / "report.html").write_text(render_html(report), encoding="utf-8")
+        (out / "report.html").write_text(render_html(draft.screen), encoding="utf-8")
     with stage("PDF"):
-        (out / "report.pdf").write_bytes(print_pdf(report, gallery, companions))
+        (out / "report.pdf").write_bytes(print_pdf(draft))
     return {"processor": processor_seconds(), "seconds": seconds}
 
 
