@@ -56,6 +56,9 @@ def test_a_workspace_is_read_through_its_ledger(
     monkeypatch.setattr(benchkit.ledger, "Ledger", Held)
     monkeypatch.setattr(benchkit.ledger, "read_results", lambda place, name, storage: results)
     assert read_record(tmp_path, "synthetic-norms") == record_of(results)
+    told = replace(results, study=replace(results.study, source='root = "/home/jane/data"'))
+    monkeypatch.setattr(benchkit.ledger, "read_results", lambda place, name, storage: told)
+    assert read_record(tmp_path, "synthetic-norms").source == 'root = "~/data"'
     with pytest.raises(ReportError, match=r"no study 'synthetic-normz' .did you mean 'synthetic-norms'"):
         read_record(tmp_path, "synthetic-normz")
 

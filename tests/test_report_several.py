@@ -17,6 +17,8 @@ from synthetic_results import HOSTILE, complete, empty
 
 from benchkit.analysis.agreement import agree
 from benchkit.analysis.summary import summarize
+from benchkit.capsule import read_capsule
+from benchkit.capsule.reading import results_of
 from benchkit.report.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.agreement_tables import shared_table, study_groups
 from benchkit.report.chapters import chapter_names
@@ -24,6 +26,9 @@ from benchkit.report.drawing import chart_spec, spec_to_svg
 from benchkit.report.several import common_stem
 from benchkit.report.write import Wishes, write_reports
 from benchkit.results import StudyResults
+from benchkit.verify import open_report
+from benchkit.verify.digests import digest_checks
+from benchkit.verify.recomputed import recomputed_checks
 
 STEM = "norms-cifar10+norms-digits"
 
@@ -137,6 +142,31 @@ def test_every_study_is_there_whole(common: Common) -> None:
     titles = [item.title for item in common.pdf.outline if not isinstance(item, list)]
     assert len(titles) == 3  # the report and its two chapters, sections below them
     assert {"results.json", "norms-digits-study.toml"} <= set(common.pdf.attachments)
+
+
+@pytest.mark.parametrize("suffix", ["html", "pdf"])
+def test_the_report_holds_against_its_capsule(common: Common, suffix: str, tmp_path: Path) -> None:
+    opened = open_report(common.folder.parent / f"{STEM}.{suffix}")
+    capsule = read_capsule(opened.capsule)
+    studies = [results_of(capsule, place, tmp_path / str(place)) for place in range(2)]
+    checks = [*digest_checks(opened, capsule), *recomputed_checks(opened, capsule, studies)]
+    assert [(check.name, check.problems[:3]) for check in checks if check.state == "fails"] == []
+    assert {"numbers of norms-cifar10", "numbers of norms-digits"} <= {check.name for check in checks}
+
+
+def test_links_of_findings_lead_to_their_own_part(common: Common) -> None:
+    for place, target_of in {
+        "together": r"(figure|table)-[a-z-]+$",
+        "norms-cifar10--findings": r"(figure|table)-norms-cifar10--",
+        "norms-digits--findings": r"(figure|table)-norms-digits--",
+    }.items():
+        part = common.html.partition(f'id="{place}"')[2].partition("</section>")[0]
+        links = re.findall(r'href="#((?:figure|table)-[^"]+)"[^>]*>(Figure \d+|Table \d+)<', part)
+        assert links, place
+        for target, text in links:
+            assert re.match(target_of, target)
+            shown = re.search(r"<figcaption><strong>(\w+ \d+)", common.html.partition(f'id="{target}"')[2])
+            assert shown is not None and shown[1] == text
 
 
 def test_hostile_labels_stay_text(common: Common) -> None:

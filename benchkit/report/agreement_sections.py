@@ -13,10 +13,10 @@ from benchkit.analysis.record import Record
 from benchkit.analysis.wording import metric_words
 from benchkit.report.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.agreement_tables import answers_table, differences_table, shared_table, study_groups
-from benchkit.report.context import Block, FindingBlock, Paragraph, Section, Term, TermsBlock
+from benchkit.report.context import Block, Paragraph, Section, Term, TermsBlock
 from benchkit.report.drafts import Part
 from benchkit.report.figures import figure_block
-from benchkit.report.sections import INTERVALS, TONES, section, table_block
+from benchkit.report.sections import INTERVALS, finding_block, section, table_block
 
 TERMS = (
     Term(
@@ -58,10 +58,7 @@ def together_section(
             text="Conditions are matched by their labels, and compared by the means of each study on its own data. A "
             "study counts once, however many repeats and images it has."
         ),
-        *(
-            FindingBlock(tone=one.tone, tone_word=TONES[one.tone], sentence=one.sentence, evidence=one.evidence)
-            for one in findings
-        ),
+        *(finding_block(one) for one in findings),
         table_block(
             "studies",
             "The studies and their answers",

@@ -18,8 +18,8 @@ from benchkit.analysis.wording import (
     names,
     p_value,
 )
-from benchkit.report.context import Block, CodeBlock, FindingBlock, Paragraph, Section
-from benchkit.report.sections import INTERVALS, TONES, section, table_block
+from benchkit.report.context import Block, CodeBlock, Paragraph, Section
+from benchkit.report.sections import INTERVALS, finding_block, section, table_block
 from benchkit.report.tables import ESTIMATE_PARTS, Cell, Column, Table, estimate_cell, label, number_cell
 
 MOST_LINES = 300
@@ -28,10 +28,7 @@ MOST_LINES = 300
 
 def changes_section(changes: Changes, then: str, now: str) -> Section:
     """Return what has changed; `then` and `now` are the texts of the two study files."""
-    findings = [
-        FindingBlock(tone=one.tone, tone_word=TONES[one.tone], sentence=one.sentence, evidence=one.evidence)
-        for one in change_findings(changes)
-    ]
+    findings = [finding_block(one) for one in change_findings(changes)]
     lead = Paragraph(text=f"Then is {then_words(changes)}; now is this report's study. Differences are now minus then.")
     blocks: list[Block] = [lead, *findings, *_tables(changes)]
     if changes.gone or changes.added:

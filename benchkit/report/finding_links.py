@@ -33,6 +33,12 @@ SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "class-count": ("table:published",),
     "published-ties": ("table:published",),
     "test-reads": ("coverage",),
+    "changed": ("changed-main", "changed-scores"),
+    "changed-scores": ("changed-scores",),
+    "changed-costs": ("changed-costs",),
+    "changed-basis": ("changed-properties",),
+    "agreement": ("agreement", "studies"),
+    "friedman": ("agreement", "studies"),
 }
 """By rule, names of figure plugins and of tables, the best first; `table:` where a figure has the name too, and
 `table:published` for the table of the source that the finding begins with. Rules that are not here have no picture."""

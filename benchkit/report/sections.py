@@ -79,7 +79,7 @@ def table_block(name: str, title: str, caption: str, table: Table, full: Table |
 
 def findings_section(material: Material) -> Section:
     """Return the findings: what named rules say of the numbers, with their evidence."""
-    blocks = [_finding(finding) for finding in material.summary.findings]
+    blocks = [finding_block(finding) for finding in material.summary.findings]
     lead = Paragraph(
         text="These sentences are made from the numbers by fixed rules. Each names what it rests on. Uncertainty over "
         "random seeds and uncertainty over test images are different things and are never added up."
@@ -87,7 +87,8 @@ def findings_section(material: Material) -> Section:
     return section("findings", "Findings", [lead, *blocks])
 
 
-def _finding(finding: Finding) -> FindingBlock:
+def finding_block(finding: Finding) -> FindingBlock:
+    """Return a finding as a block: its sentence, its evidence and the rule by which it gets its links."""
     return FindingBlock(
         tone=finding.tone,
         tone_word=TONES[finding.tone],
@@ -314,5 +315,5 @@ def published_section(material: Material) -> Section | None:
     found = [f for f in material.summary.findings if "table:published" in SHOWN_IN.get(f.rule, ())]
     if found:
         blocks.append(HeadingBlock(text="What they can and cannot be"))
-    blocks += [_finding(finding) for finding in found]
+    blocks += [finding_block(finding) for finding in found]
     return section("published", "Published numbers", blocks)

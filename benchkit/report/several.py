@@ -15,9 +15,11 @@ from benchkit.codec import encode
 from benchkit.report.agreement_sections import differences_section, together_section
 from benchkit.report.chapters import chapter_names, chapter_pictures, with_chapters
 from benchkit.report.companions import Beside, companion_files, file_stem
-from benchkit.report.context import Banner, Fact, ReportContext
+from benchkit.report.compose import numbered
+from benchkit.report.context import Banner, Fact, ReportContext, Section
 from benchkit.report.drafts import Draft, Part, last_finished, screen_of, study_files
 from benchkit.report.export import SCHEMA, blocks_content, study_content
+from benchkit.report.finding_links import linked
 from benchkit.report.record import record_of
 
 LONGEST_NAME = 120
@@ -79,7 +81,7 @@ def common_stem(studies: Sequence[str]) -> str:
 
 
 def _front(
-    parts: Sequence[Part], agreement: Agreement, findings: Sequence[Finding], sections: Sequence[object]
+    parts: Sequence[Part], agreement: Agreement, findings: Sequence[Finding], sections: Sequence[Section]
 ) -> ReportContext:
     """Return the common first page with the common sections, not numbered yet."""
     studies = [part.results.study for part in parts]
@@ -97,7 +99,7 @@ def _front(
         banners=_banners(parts),
         answer=_answer(parts, findings),
         facts=_facts(parts, agreement),
-        sections=tuple(sections),  # type: ignore[arg-type]
+        sections=linked(numbered(sections)),
     )
 
 
