@@ -23,8 +23,8 @@ from markdown_it import MarkdownIt
 from synthetic_results import complete
 
 from benchkit.registry import Registry
+from benchkit.report.capsule_block import CAPSULE
 from benchkit.report.companions import Beside
-from benchkit.report.context import ReportContext
 from benchkit.report.drafts import Draft, make_part, study_draft
 from benchkit.report.drawing import chart_spec, spec_to_svg
 from benchkit.report.glossary import UsedPlugin, glossary_terms, reference_terms
@@ -32,7 +32,6 @@ from benchkit.report.html import render_html, render_print
 from benchkit.report.latex_table import to_latex
 from benchkit.report.tables import Column, Table, label, to_csv
 from benchkit.report.write import print_pdf
-from benchkit.results import StudyResults
 
 HOSTILE = (
     '"><script>alert(1)</script><img src=x onerror=alert(1)>',
@@ -74,26 +73,16 @@ MARKDOWN_TAGS = {
 CODE_TAGS = {"script", "style", "iframe", "object", "embed", "foreignObject", "image", "a", "link", "base", "meta"}
 
 
-@dataclass(frozen=True, repr=False)
-class Made:
-    """A report in memory."""
-
-    results: StudyResults
-    report: ReportContext
-    draft: Draft
-
-
-def made(folder: Path, labels: Sequence[str], text: str) -> Made:
+def made(folder: Path, labels: Sequence[str], text: str) -> Draft:
     """Return the report of a study whose words are all `text`, and whose conditions have these labels."""
     results = complete(folder, labels, repeats=2, epochs=3, extra=EXTRA.format(text=text))
     study = replace(results.study, title=text, question=text, description=text, source=text)
     data = {**results.data, "licence": text, "citation": text}
     names = tuple(f"{text} {n}" for n in range(10))
     results = replace(results, study=study, data=data, class_names=names, left_out=(text,), command=text)
-    part = make_part(results, Registry.installed(), for_print=True)
-    draft = study_draft(part, Beside())
+    draft = study_draft(make_part(results, Registry.installed(), for_print=True), Beside(figures=True))
     assert draft.problems == ()
-    return Made(results, draft.screen, draft)
+    return draft
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +129,10 @@ def test_links_of_cards_are_web_addresses_or_none() -> None:
         assert shown <= {"", "https://example.org/a"}
 
 
-def test_labels_are_only_text_in_charts(hostile: Made, harmless: Made) -> None:
-    assert len(hostile.draft.pictures) >= 5
-    for address, picture in hostile.draft.pictures.items():
-        root, plain = ElementTree.fromstring(picture), ElementTree.fromstring(harmless.draft.pictures[address])
+def test_labels_are_only_text_in_charts(hostile: Draft, harmless: Draft) -> None:
+    assert len(hostile.pictures) >= 5
+    for address, picture in hostile.pictures.items():
+        root, plain = ElementTree.fromstring(picture), ElementTree.fromstring(harmless.pictures[address])
         names = [one.tag.rpartition("}")[2] for one in root.iter()]
         assert not CODE_TAGS & set(names)
         assert not [name for one in root.iter() for name in one.attrib if name.startswith("on") or "href" in name]
@@ -168,11 +157,12 @@ def test_a_label_that_looks_like_an_attribute_stays_as_it_is() -> None:
     assert [one.text for one in picture.iter() if one.text] == [text]
 
 
-def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Made) -> None:
-    content = print_pdf(hostile.draft)
+def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Draft) -> None:
+    content = print_pdf(hostile)
     reader = pypdf.PdfReader(io.BytesIO(content))
-    kinds = (".json", ".csv", ".toml")
-    expected = {name.replace("/", "-") for name in hostile.draft.companions if name.endswith(kinds)}
+    expected = {
+        name.replace("/", "-") for name in hostile.companions if name.endswith((".json", ".csv", ".toml", ".zip"))
+    }
     assert set(reader.attachments) == expected
     links = [
         str(action["/URI"])
@@ -189,7 +179,7 @@ def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Made) -> None:
 def test_no_csv_cell_starts_a_formula(hostile: Draft) -> None:
     number = re.compile(r"-?[\d.]+(e[-+]\d+)?|-?inf|nan")
     checked = 0
-    for name, content in hostile.draft.companions.items():
+    for name, content in hostile.companions.items():
         if name.endswith(".csv"):
             for row in csv.reader(io.StringIO(content.decode(), newline="")):
                 for cell in row:
@@ -207,21 +197,19 @@ def test_text_that_starts_like_a_formula_is_disarmed(text: str) -> None:
 
 def test_markdown_stays_a_table(hostile: Draft) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
-    files = hostile.draft.companions.items()
-    tables = [content.decode() for name, content in files if name.startswith("tables/") and name.endswith(".md")]
+    tables = [content.decode() for name, content in hostile.companions.items() if name.endswith(".md")]
     assert tables
     for text in tables:
         page = Structure(render(text))
-        known = {"blockquote", "p", "strong", "table", "thead", "tbody", "tr", "th", "td"}
-        assert {one[0] for one in page.elements} <= known
-        assert page.addresses == []
+        assert {one[0] for one in page.elements} <= MARKDOWN_TAGS | {"blockquote"}
+        assert {address for _, address in page.addresses} <= set(hostile.companions) | {CAPSULE}
 
 
-def test_markdown_and_latex_hold_every_row(hostile: Made, harmless: Made) -> None:
-    for name, content in hostile.draft.companions.items():
-        end = {".md": b"|\n", ".tex": b"\\\\\n"}.get(Path(name).suffix)
-        if name.startswith("tables/") and end:
-            assert content.count(end) == harmless.draft.companions[name].count(end), name
+def test_markdown_and_latex_hold_every_row(hostile: Draft, harmless: Draft) -> None:
+    for name, content in hostile.companions.items():
+        end = {".md": b" |\n", ".tex": b"\\\\\n"}.get(Path(name).suffix)
+        if end:
+            assert content.count(end) == harmless.companions[name].count(end), name
 
 
 def test_latex_gives_no_text_a_meaning() -> None:
@@ -232,7 +220,7 @@ def test_latex_gives_no_text_a_meaning() -> None:
     assert commands <= {
         r"\usepackage", r"\begin", r"\end", r"\centering", r"\caption", r"\label", r"\toprule", r"\midrule",
         r"\bottomrule", r"\textbackslash", r"\textasciicircum", r"\textasciitilde", r"\textless", r"\textgreater",
-        r"\linewidth", r"\resizebox",
+        r"\linewidth", r"\resizebox", r"\small", r"\footnotesize", r"\scriptsize",
     }  # fmt: skip
     assert re.findall(r"\\(?:begin|end)\{(\w+)\}", made) == ["table", "tabular", "tabular", "table"]
     assert "^" not in made
