@@ -51,7 +51,22 @@ def test_mcnemar_is_the_binomial_test_on_discordant_images() -> None:
 
 def test_mcnemar_of_equal_models() -> None:
     same = np.array([True, False, True])
-    assert mcnemar(same, same).p == 1.0
+    found = mcnemar(same, same)
+    assert found.p == 1.0 and (found.low, found.high) == (0.0, 0.0)
+
+
+def test_the_interval_over_images_is_scipys_paired_bootstrap() -> None:
+    first = np.array([True] * 120 + [False] * 60 + [True] * 700 + [False] * 120)
+    second = np.array([False] * 120 + [True] * 60 + [True] * 700 + [False] * 120)
+    found = mcnemar(first, second)
+    reference = stats.bootstrap(
+        (first.astype(float), second.astype(float)),
+        lambda a, b, axis: a.mean(axis) - b.mean(axis),
+        paired=True, method="percentile", n_resamples=10_000, rng=np.random.default_rng(5),
+    ).confidence_interval  # fmt: skip
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.0015)
+    # The normal approximation: 0.06 ± 1.96 * sqrt((0.18 - 0.06²) / 1000) = 0.034 to 0.086.
+    assert (found.low, found.high) == pytest.approx((0.034, 0.086), abs=0.002)
 
 
 @pytest.mark.parametrize("second", [np.array([True]), np.array([True, False, True])])

@@ -41,14 +41,23 @@ class PairedComparison:
         return self.difference.n
 
 
+DRAWS = 10_000
+"""Draws of a bootstrap."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageComparison:
-    """Two trained models on the same `n` images: how many only the first or only the second names rightly."""
+    """Two trained models on the same `n` images: how many only the first or only the second names rightly.
+
+    `low` and `high` bound the difference of their accuracies: 95 % paired bootstrap interval over the images.
+    """
 
     n: int
     only_first: int
     only_second: int
     p: float
+    low: float
+    high: float
 
     @property
     def difference(self) -> float:
@@ -94,7 +103,24 @@ def mcnemar(right_first: np.ndarray, right_second: np.ndarray) -> ImageCompariso
     only_second = int((right_second & ~right_first).sum())
     discordant = only_first + only_second
     p = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-    return ImageComparison(n=int(right_first.size), only_first=only_first, only_second=only_second, p=p)
+    n = int(right_first.size)
+    low, high = paired_bootstrap(n, only_first, only_second)
+    return ImageComparison(n=n, only_first=only_first, only_second=only_second, p=p, low=low, high=high)
+
+
+def paired_bootstrap(n: int, only_first: int, only_second: int) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the difference of two accuracies on the same n images.
+
+    Images are drawn with replacement, each with both models' answers, so that the counts of images that only one of
+    them names rightly are multinomial (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+    10,000 draws from a fixed seed: equal counts give equal intervals.
+    """
+    import numpy as np
+
+    shares = (only_first / n, only_second / n, 1 - (only_first + only_second) / n)
+    counts = np.random.default_rng(0).multinomial(n, shares, size=DRAWS)
+    low, high = np.quantile((counts[:, 0] - counts[:, 1]) / n, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

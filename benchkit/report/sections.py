@@ -231,7 +231,8 @@ def images_section(material: Material) -> Section:
                 "model-pairs",
                 "Models on the same test images",
                 "The model of the best condition against the model of each other one, same repeat, same test images: "
-                "exact McNemar test, p after Holm's correction within this table.",
+                "exact McNemar test, p after Holm's correction within this table. Brackets: 95 % paired bootstrap "
+                "interval over the test images.",
                 model_pairs_table(evidence.model_pairs),
             )
         )

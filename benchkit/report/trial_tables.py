@@ -62,7 +62,7 @@ def model_pairs_table(pairs: Sequence[ModelPair]) -> Table:
         Column(key="repeat", heading="Repeat"),
         Column(key="only_first", heading="Only first right"),
         Column(key="only_second", heading="Only second right"),
-        Column(key="difference", heading="Difference", unit="points", parts=("n",)),
+        Column(key="difference", heading="Difference", unit="points", parts=("low", "high", "n")),
         Column(key="p_holm", heading="p (Holm)"),
     )
     rows = tuple(
@@ -72,7 +72,12 @@ def model_pairs_table(pairs: Sequence[ModelPair]) -> Table:
             number_cell(str(pair.repeat), pair.repeat),
             number_cell(f"{found.only_first:,}", found.only_first),
             number_cell(f"{found.only_second:,}", found.only_second),
-            Cell(text=difference("accuracy", found.difference), value=found.difference, parts=(found.n,)),
+            Cell(
+                text=difference("accuracy", found.difference),
+                detail=bracket("accuracy", found.low, found.high),
+                value=found.difference,
+                parts=(found.low, found.high, found.n),
+            ),
             number_cell(p_value(pair.p_adjusted), pair.p_adjusted),
         )
         for pair in pairs
