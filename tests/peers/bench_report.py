@@ -194,11 +194,11 @@ def show(name: str, case: Case, found: Mapping[str, Cost], load: float) -> None:
     first, again, told = found["first"], found["again"], found["first"].told
     print(f"\n{name}: {case.size.trials:,} trials of {case.size.epochs} epochs, {told['pages']} pages; load {load:.1f}")
     print(f"  floor on two idle cores: {case.floor}")
-    print(f"  {'':18} {'wall s':>8} {'processor s':>12} {'peak MiB':>9}")
+    print(f"  {'':24} {'wall s':>8} {'processor s':>12} {'peak MiB':>9}")
     for title, cost in (("the report", first), ("the report again", again)):
-        print(f"  {title:18} {cost.wall:8.1f} {cost.processor:12.1f} {cost.peak_mib:9.0f}")
+        print(f"  {title:24} {cost.wall:8.1f} {cost.processor:12.1f} {cost.peak_mib:9.0f}")
     for title, seconds in found["stages"].told["seconds"].items():
-        print(f"    {title:16} {seconds:8.1f}")
+        print(f"    {title:22} {seconds:8.1f}")
     print("  " + ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in told["bytes"].items()), flush=True)
 
 
