@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchkit import DataError, archives
+from benchkit import DataError
+from benchkit.data import archives
 from benchkit.data.archives import unpacked
 from benchkit.data.decoding import decode_images, image_sizes
 from benchkit.data.importing import find_class_folders, listing_digest

@@ -155,7 +155,7 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_leaves_no_worker(tmp_path: P
     workers = workers_of(sweep)
     assert len(workers) == 2
     os.killpg(sweep.pid, signal.SIGINT)
-    _, told = sweep.communicate(timeout=60)
+    _, told = sweep.communicate(timeout=180)
     assert sweep.returncode == 130
     assert f"the same command goes on: benchkit sweep {study} --jobs 2" in told
     assert "Traceback" not in told

@@ -301,18 +301,18 @@ def published_section(material: Material) -> Section | None:
     blocks: list[Block] = []
     for place, source in enumerate(study.published, 1):
         blocks.append(Paragraph(text=" ".join(part for part in (f"{source.source}.", source.url, source.note) if part)))
-        blocks.append(
-            table_block(
-                f"published-{place}",
-                f"{source.source} beside ours",
-                f"{source.source} beside our numbers. A published number is taken as one run, so it is held "
-                f"against the "
-                "95 % prediction interval for one more repeat of ours. Brackets: for published shares the "
-                "Wilson interval "
-                "over their n images, where n is stated; for ours the t interval over repeats.",
-                published_table([row for row in evidence.published if row.source == source.source]),
+        rows = [row for row in evidence.published if row.source == source.source]
+        if rows:
+            blocks.append(
+                table_block(
+                    f"published-{place}",
+                    f"{source.source} beside ours",
+                    f"{source.source} beside our numbers. A published number is taken as one run, so it is held "
+                    "against the 95 % prediction interval for one more repeat of ours. Brackets: for published shares "
+                    "the Wilson interval over their n images, where n is stated; for ours the t interval over repeats.",
+                    published_table(rows),
+                )
             )
-        )
     found = [f for f in material.summary.findings if "table:published" in SHOWN_IN.get(f.rule, ())]
     if found:
         blocks.append(HeadingBlock(text="What they can and cannot be"))
