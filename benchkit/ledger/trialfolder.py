@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from benchkit.codec import decode, encode
 from benchkit.results import EpochRecord, Outcome
+from benchkit.wholefile import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class TrialFolder:
     def write_history(self, history: Iterable[EpochRecord]) -> None:
         """Replace the history file, as when a trial goes on from its checkpoint."""
         text = "".join(json.dumps(encode(record)) + "\n" for record in history)
-        replace_text(self.path / "history.jsonl", text)
+        write_whole(self.path / "history.jsonl", text.encode())
 
     def read_history(self) -> tuple[EpochRecord, ...]:
         """Return the epochs on file; a last line that was cut off by a kill is left out."""
@@ -93,7 +93,7 @@ class TrialFolder:
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Record how the trial ended."""
-        replace_text(self.path / "result.json", json.dumps(encode(outcome), indent=1))
+        write_whole(self.path / "result.json", json.dumps(encode(outcome), indent=1).encode())
 
     def read_outcome(self) -> Outcome | None:
         """Return how the trial ended, or None while it has not."""
@@ -102,11 +102,3 @@ class TrialFolder:
         except FileNotFoundError:
             return None
         return decode(Outcome, json.loads(text))
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file so that readers see the old text or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchkit.registry.description import Description, from_json, to_json
 from benchkit.registry.entries import Entry
+from benchkit.wholefile import write_whole
 
 _FORMAT = 1
 _MOST = 2000
@@ -61,7 +61,7 @@ def write_cache(descriptions: Sequence[Description], stamps: Mapping[Entry, str]
         records[key] = {"stamp": stamps[description.entry], **to_json(description)}
     kept = dict(list(records.items())[-_MOST:])
     with contextlib.suppress(OSError):
-        _replace(cache_file(), json.dumps({"format": _FORMAT, "descriptions": kept}))
+        write_whole(cache_file(), json.dumps({"format": _FORMAT, "descriptions": kept}).encode())
 
 
 def _records() -> dict[str, Any]:
@@ -78,15 +78,3 @@ def _records() -> dict[str, Any]:
 def _key(entry: Entry) -> str:
     place = str(entry.file) if entry.file else entry.distribution
     return f"{entry.kind}/{place}/{entry.name}/{entry.value}"
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchkit.registry.description_cache import cache_folder
+from benchkit.wholefile import write_whole
 
 MOST_BYTES = 256 * 2**20
 """The most that a cache keeps; what was not used for longest goes first."""
@@ -46,15 +46,7 @@ class PictureCache:
     def put(self, key: str, content: bytes) -> None:
         """Keep a picture under its key."""
         with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-                Path(name).replace(self._path(key))
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            write_whole(self._path(key), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
     def trim(self) -> None:
         """Remove pictures until the rest is within `most_bytes`; another process may do the same at once."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from benchkit.report.privacy import private_results
 from benchkit.report.several import common_draft
 from benchkit.report.templates import check_templates
 from benchkit.results import StudyResults
+from benchkit.wholefile import write_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +93,10 @@ def write_reports(
             make_part(private_results(one), installed, plotter, for_print=wishes.pdf, against=wishes.against)
             for one in studies
         ]
-        media = {"for_print": wishes.pdf, "for_screen": wishes.html}
         if len(parts) == 1:
             draft = study_draft(parts[0], wishes.companions, wishes.name, for_screen=wishes.html)
         else:
-            draft = common_draft(parts, wishes.companions, wishes.name, **media)
+            draft = common_draft(parts, wishes.companions, wishes.name, for_print=wishes.pdf, for_screen=wishes.html)
     return write_draft(_sealed(draft, parts) if wishes.pages else draft, out, wishes)
 
 
@@ -155,14 +153,5 @@ def _clear_stale(folder: Path, kept: Files) -> None:
 
 
 def _put(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, content)
     return path

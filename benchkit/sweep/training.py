@@ -29,13 +29,14 @@ from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialProfiled, 
 from benchkit.sweep.job import Job
 from benchkit.sweep.output import captured
 from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
-from benchkit.train.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.finish import Finished, finish
 from benchkit.train.fit import fit
 from benchkit.train.observation import inspect
 from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Plugins, Run, build_run
 from benchkit.train.weights import save_weights
+from benchkit.wholefile import write_whole
 
 CHECKPOINT_SHARE = 0.02
 """Checkpoints take at most this share of the time between them."""
@@ -242,7 +243,7 @@ def save_predictions(path: Path, finished: Finished) -> None:
     """Write logits float32 (n, K) and labels int64 (n,) of val and test, from which every metric can be recomputed."""
     arrays = {str(split): np.ascontiguousarray(logits) for split, logits in finished.logits.items()}
     arrays.update({f"{split}_labels": np.ascontiguousarray(labels) for split, labels in finished.labels.items()})
-    write_atomically(path, save(arrays))
+    write_whole(path, save(arrays))
 
 
 def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str, object]) -> Outcome:
@@ -257,7 +258,7 @@ def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str
         save_predictions(claim.folder.predictions, finished)
         save_weights(claim.folder.weights, run)
         for figure, arrays in inspect(run).items() if claim.index == 0 else ():
-            write_atomically(claim.folder.inspected(figure), save(arrays))
+            write_whole(claim.folder.inspected(figure), save(arrays))
     return Outcome(
         state="done",
         selected_epoch=finished.selected_epoch,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 from pathlib import Path
 
 import torch
 
 from benchkit.train.run import Run
+from benchkit.wholefile import write_whole
 
 MAGIC = b"benchkit-checkpoint-1\n"
 
@@ -20,7 +20,7 @@ def save_checkpoint(path: Path, run: Run) -> None:
     buffer = io.BytesIO()
     torch.save(run.state(), buffer)
     payload = buffer.getvalue()
-    write_atomically(path, MAGIC + hashlib.sha256(payload).digest() + payload)
+    write_whole(path, MAGIC + hashlib.sha256(payload).digest() + payload)
 
 
 def load_checkpoint(path: Path, run: Run) -> bool:
@@ -43,14 +43,3 @@ def load_checkpoint(path: Path, run: Run) -> bool:
         return False
     run.restore(state)
     return True
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -7,12 +7,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from benchkit.registry.description_cache import cache_folder
 from benchkit.train.clock import now
+from benchkit.wholefile import write_whole
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -68,11 +68,5 @@ def known_matrix_rate(device: torch.device, name: str, precision: str) -> float:
         return float(json.loads(path.read_text(encoding="utf-8"))["rate"])
     rate = matrix_rate(device, DTYPES[precision])
     with contextlib.suppress(OSError):
-        _write(path, {"device": key, "rate": rate})
+        write_whole(path, json.dumps({"device": key, "rate": rate}).encode())
     return rate
-
-
-def _write(path: Path, record: dict[str, object]) -> None:
-    from benchkit.train.checkpoint import write_atomically
-
-    write_atomically(path, json.dumps(record).encode())

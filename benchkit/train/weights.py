@@ -14,6 +14,7 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from benchkit.errors import DataError
+from benchkit.wholefile import write_whole
 
 if TYPE_CHECKING:
     from benchkit.train.run import Run
@@ -26,10 +27,9 @@ SHOWN = 20
 
 def save_weights(path: Path, run: Run) -> None:
     """Write the model's parameters and buffers, as they are now, to a safetensors file, atomically."""
-    from benchkit.train.checkpoint import write_atomically
 
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in run.model.state_dict().items()}
-    write_atomically(path, save_safetensors(state))
+    write_whole(path, save_safetensors(state))
 
 
 def read_weights(path: Path) -> State:
