@@ -20,18 +20,52 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ratios_are_taken_within_rounds() -> None:
-    from comparison import Measured, compare
+    from comparison import Measured, Spread, compare
+
+    def measured(first_step: float, *rates: float) -> list[Measured]:
+        return [Measured(rate=rate, first_step=first_step, seconds=36.0) for rate in rates]
+
+    found = compare(
+        "net", "A net", 4, {"script": measured(8.0, 100, 50, 200), "benchkit": measured(3.0, 300, 200, 400)}
+    )
+    script, ours = found.rows
+    assert script.rate == Spread(middle=100, low=50, high=200)
+    assert script.ratio == Spread(middle=1.0, low=1.0, high=1.0)
+    assert ours.ratio == Spread(middle=3.0, low=2.0, high=4.0)
+    # A process of benchkit trains all four trials in 36 s. A script trains one in 28 s after 8 s of start, which four
+    # in a row would share: 30 s each.
+    assert (script.hourly.middle, ours.hourly.middle) == (120.0, 400.0)
+    assert ours.hourly_ratio is not None and ours.hourly_ratio.middle == pytest.approx(400 / 120)
+    assert ours.first_step == 3.0 and "x3.00 [2.00..4.00]" in found.text()
+
+
+def test_goals_are_judged_by_medians() -> None:
+    from bench_norms import NormRow
+    from comparison import Measured, Spread, compare
+    from measurements import OwnCost, Part, verdicts
 
     def measured(*rates: float) -> list[Measured]:
-        return [Measured(rate=rate, first_step=rate / 100, seconds=36.0) for rate in rates]
+        return [Measured(rate=rate, first_step=0.0, seconds=10.0) for rate in rates]
 
-    found = compare("A net", 4, {"script": measured(100, 50, 200), "benchkit": measured(300, 200, 400)})
-    script, ours = found.rows
-    assert (script.ratio, script.rate, script.low, script.high) == (1.0, 100, 50, 200)
-    assert (ours.ratio, ours.ratio_low, ours.ratio_high) == (3.0, 2.0, 4.0)
-    # A process of benchkit trains all four trials in 36 s, a script one of them.
-    assert (script.trials_per_hour, ours.trials_per_hour) == (100.0, 400.0)
-    assert ours.first_step == 3.0 and "x3.00 [2.00..4.00]" in found.text()
+    rows = {"script": measured(100, 100, 100), "benchkit": measured(240, 251, 260)}
+    norm = {"precision": "bf16", "threads": 2, "ours": 1.0, "theirs": 1.0}
+    part = Part(
+        device="cpu", name="a processor", cores=2, torch="2", python="3", dated="2026-01-01", command="bench", rounds=3,
+        epochs=3, threads=2, quick=False, load=0.0, skipped=(), own=(OwnCost(seconds=60.0, training=57.0),),
+        comparisons=(compare("resnet14-b128", "ResNet-14", 1, rows),),
+        norms=(
+            NormRow(norm="bn", shape=(1, 2, 3, 4), ratio=Spread(middle=1.31, low=1.0, high=2.0), **norm),
+            NormRow(norm="gn", shape=(1, 2, 3, 4), ratio=Spread(middle=0.5, low=0.4, high=1.5), **norm),
+        ),
+    )  # fmt: skip
+    found = {(one.work, one.device): one for one in verdicts({"cpu": part})}
+    speed = found["ResNet-14, batch 128", "cpu"]
+    assert (speed.state, speed.found) == ("met", "2.51 [2.40..2.60] times, n = 3")
+    assert found["ResNet-14, batch 128", "cuda"].state == "not measured"
+    norms = next(one for one in found.values() if one.work.startswith("bn") and one.device == "cpu")
+    assert norms.state == "missed" and norms.found.endswith("above it in 1 of 2 cases: bn")
+    own = next(one for one in found.values() if "minute" in one.work and one.device == "cpu")
+    assert (own.state, own.found) == ("missed", "at most 5.00% of 60 s, n = 1")
 
 
 def test_growth_counts_the_time_beyond_training() -> None:
@@ -54,8 +88,22 @@ def test_a_trial_run_writes_the_report(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads((tmp_path / "benchmarks.json").read_text())
-    (comparison,) = told["comparisons"]
+    (comparison,) = told["parts"]["cpu"]["comparisons"]
     assert [row["contender"] for row in comparison["rows"]] == ["script", "resident", "benchkit"]
-    assert all(row["rate"] > 0 and row["first_step"] > 0 for row in comparison["rows"])
+    assert all(row["rate"]["middle"] > 0 and row["first_step"] > 0 for row in comparison["rows"])
     page = (tmp_path / "benchmarks.html").read_text()
-    assert "A trial run: its numbers say nothing" in page and "<td>benchkit</td>" in page
+    assert "Its numbers say nothing" in page and "benchkit beside its peers" in page
+    assert page.count("Not measured</") > page.count("Met</") + page.count("Missed</")
+
+
+def test_a_report_keeps_what_was_measured_on_the_other_device(tmp_path: Path) -> None:
+    from measurements import Part
+    from pages import known_parts, write
+
+    about = {"cores": 2, "torch": "2", "python": "3", "dated": "2026-01-01", "command": "bench", "rounds": 3,
+             "epochs": 3, "threads": 2, "quick": False, "load": 0.5, "skipped": (), "comparisons": (), "norms": (),
+             "own": ()}  # fmt: skip
+    gpu = Part(device="cuda", name="a GPU", **about)  # type: ignore[arg-type]
+    write(tmp_path, {"cuda": gpu})
+    assert known_parts(tmp_path) == {"cuda": gpu}
+    assert known_parts(tmp_path / "nowhere") == {}

@@ -17,6 +17,7 @@ from synthetic_results import FACTORIES, HOSTILE, complete, with_search
 import benchkit.capsule.archive
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
+from benchkit.capsule.digits import rounded
 from benchkit.capsule.reading import results_of
 from benchkit.capsule.study_text import study_text
 from benchkit.plan import make_plan
@@ -96,6 +97,17 @@ def test_a_capsule_stands_for_its_results(kind: str, tmp_path: Path) -> None:
     assert now.evidence.ranking == was.evidence.ranking
     assert now.evidence.model_pairs == was.evidence.model_pairs
     assert (now.findings, now.answer, now.training_seconds) == (was.findings, was.answer, was.training_seconds)
+
+
+def test_histories_have_six_digits(tmp_path: Path) -> None:
+    whole = complete(tmp_path, ("bn",), repeats=1, epochs=2)
+    (trial,) = whole.trials
+    first = replace(trial.history[0], train_loss=0.123456789, seconds=12345.6789, val_accuracy=0.5, learning_rate=1e-5)
+    found = rounded(replace(whole, trials=(replace(trial, history=(first, *trial.history[1:])),))).trials[0]
+    shorter = found.history[0]
+    assert (shorter.train_loss, shorter.seconds) == (0.123457, 12345.7)
+    assert (shorter.val_accuracy, shorter.learning_rate, shorter.epoch) == (0.5, 1e-5, 1)
+    assert found.outcome == trial.outcome
 
 
 def test_several_studies_share_a_capsule(results: StudyResults) -> None:

@@ -16,6 +16,7 @@ from synthetic_results import complete
 
 from benchkit.errors import PluginError
 from benchkit.protocols import ImageGrid, NothingToDraw, card
+from benchkit.registry.entries import Entry
 from benchkit.report.context import AbsentBlock, FigureBlock
 from benchkit.report.figure_data import data_tables
 from benchkit.report.figures import Gallery
@@ -98,11 +99,15 @@ class FewPlugins:
     """Stands for a registry with these figures."""
 
     figures: dict[str, object]
+    distribution: str = "few"
 
     def load(self, kind: str, name: str) -> object:
         if name not in self.figures:
             raise PluginError(f"there is no figure {name!r}")
         return self.figures[name]
+
+    def resolve(self, kind: str, name: str) -> tuple[Entry, None]:
+        return Entry(kind=kind, name=name, value=f"few:{name}", distribution=self.distribution, version="1"), None
 
 
 @pytest.fixture
@@ -110,6 +115,26 @@ def gallery(tmp_path: Path) -> Gallery:
     plugins = {"two-points": TwoPoints, "nothing": Nothing, "broken": Broken, "pictures": Pictures, "none": NoPictures}
     results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
     return Gallery(results=results, registry=FewPlugins(dict(plugins)))  # type: ignore[arg-type]
+
+
+class Wrong(TwoPoints):
+    def draw(self, data: Curves) -> Any:
+        return altair.Chart(altair.Data(values=[{"x": 1}])).mark_point(size="large").encode(x="x:Q")
+
+
+def test_charts_of_others_are_held_to_the_schema(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
+    block = Gallery(results=results, registry=FewPlugins({"wrong": Wrong})).block("wrong")  # type: ignore[arg-type]
+    assert isinstance(block, AbsentBlock) and "size" in block.reason
+
+
+def test_our_own_charts_are_the_same_unchecked(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
+    checked, unchecked = (
+        Gallery(results=results, registry=FewPlugins({"two": TwoPoints}, whose), for_print=False).block("two")  # type: ignore[arg-type]
+        for whose in ("few", "benchkit")
+    )
+    assert checked == unchecked and isinstance(checked, FigureBlock)
 
 
 def test_a_chart_becomes_a_spec_and_a_picture_for_print(gallery: Gallery) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchkit.analysis.changes import Changes, compare_records
 from benchkit.analysis.record import Record, record_from
+from benchkit.capsule.digits import rounded
 from benchkit.errors import ReportError, nearest
 from benchkit.report.privacy import private_results
 from benchkit.report.record import record_of
@@ -56,7 +57,7 @@ def _from_workspace(place: Path, study: str) -> Record:
     known = Ledger(place).studies()
     name = _name(known, study, place)
     results = read_results(place, name, None)
-    return record_of(private_results(results))
+    return record_of(rounded(private_results(results)))
 
 
 def _chosen(records: Sequence[Record], study: str, place: Path) -> Record:

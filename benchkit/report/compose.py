@@ -17,7 +17,7 @@ from benchkit.report.context import Banner, Block, Fact, FigureBlock, ReportCont
 from benchkit.report.figures import Gallery
 from benchkit.report.finding_links import linked
 from benchkit.report.front_matter import logo_of, paragraphs
-from benchkit.report.glossary import used_plugins
+from benchkit.report.glossary import UsedPlugin, used_plugins
 from benchkit.report.record import dated_of, record_of
 from benchkit.report.sections import Material
 from benchkit.results import StudyResults
@@ -30,21 +30,7 @@ def compose(results: StudyResults, summary: Summary, gallery: Gallery, changes: 
     """
     material = Material(results=results, summary=summary, gallery=gallery)
     plugins = used_plugins(results, gallery.registry)
-    found = (
-        sections.findings_section(material),
-        changes,
-        sections.results_section(material),
-        sections.training_section(material),
-        sections.search_section(material),
-        sections.images_section(material),
-        sections.cost_section(material),
-        sections.extra_section(material),
-        sections.published_section(material),
-        origin_sections.coverage_section(material),
-        origin_sections.reproduce_section(material, plugins),
-        origin_sections.terms_section(material, plugins),
-        origin_sections.trials_section(material),
-    )
+    found = (*_shown(material, changes), *_origins(material, plugins))
     study = results.study
     return ReportContext(
         title=study.title,
@@ -62,6 +48,31 @@ def compose(results: StudyResults, summary: Summary, gallery: Gallery, changes: 
         keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
         logo=logo_of(study, gallery.problems),
         record=record_text(record_of(results)),
+    )
+
+
+def _shown(material: Material, changes: Section | None) -> tuple[Section | None, ...]:
+    """Return the sections of results."""
+    return (
+        sections.findings_section(material),
+        changes,
+        sections.results_section(material),
+        sections.training_section(material),
+        sections.search_section(material),
+        sections.images_section(material),
+        sections.cost_section(material),
+        sections.extra_section(material),
+        sections.published_section(material),
+    )
+
+
+def _origins(material: Material, plugins: tuple[UsedPlugin, ...]) -> tuple[Section | None, ...]:
+    """Return the sections on where the results come from."""
+    return (
+        origin_sections.coverage_section(material),
+        origin_sections.reproduce_section(material, plugins),
+        origin_sections.terms_section(material, plugins),
+        origin_sections.trials_section(material),
     )
 
 

@@ -40,15 +40,16 @@ HOVER, NEAR = "hover", "near"
 """Layers named `hover...` serve the pointer and are left out of print; selections named `near...` belong to them."""
 
 
-def chart_spec(chart: Any, *, description: str = "") -> Spec:
+def chart_spec(chart: Any, *, description: str = "", validate: bool = True) -> Spec:
     """Return an Altair chart as plain Vega-Lite JSON in the report's style; the same chart gives the same bytes.
 
     The background is transparent, `$schema` is left out, and data of `LONG_SERIES` rows or more are stored as one row
     of columns per series and spread out again by Vega. `description` is the text for screen readers. Raises
-    `ReportError` when the chart is not valid, holds a non-finite number or refers to data by address.
+    `ReportError` when the chart is not valid (by Vega-Lite's schema, unless `validate` is off: for large charts that
+    takes seconds), holds a non-finite number or refers to data by address.
     """
     try:
-        spec: Spec = json.loads(json.dumps(chart.to_dict(), allow_nan=False))
+        spec: Spec = json.loads(json.dumps(chart.to_dict(validate=validate), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ReportError("a figure is not valid Vega-Lite JSON", problems=[str(error)]) from error
     spec.pop("$schema", None)

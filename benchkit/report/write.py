@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchkit.capsule import make_capsule, shown_of
+from benchkit.capsule.digits import rounded
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.capsule_block import CAPSULE, with_capsule
@@ -90,8 +92,8 @@ def write_reports(
     installed = registry or Registry.installed()
     with Plotter(PictureCache.of_user() if wishes.cache else None) as plotter:
         parts = [
-            make_part(private_results(one), installed, plotter, for_print=wishes.pdf, against=wishes.against)
-            for one in studies
+            make_part(one, installed, plotter, for_print=wishes.pdf, against=wishes.against)
+            for one in map(rounded, map(private_results, studies))
         ]
         if len(parts) == 1:
             draft = study_draft(parts[0], wishes.companions, wishes.name, for_screen=wishes.html)
@@ -114,13 +116,15 @@ def _sealed(draft: Draft, parts: Sequence[Part]) -> Draft:
 
 def write_draft(draft: Draft, out: Path, wishes: Wishes) -> Written:
     """Write a draft's files in the formats asked for."""
-    page = render_html(draft.screen, wishes.templates) if wishes.html else ""
+    with ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
+        printing = meanwhile.submit(print_pdf, draft, wishes.templates) if wishes.pdf else None
+        page = render_html(draft.screen, wishes.templates) if wishes.html else ""
     out.mkdir(parents=True, exist_ok=True)
     paths = [_put(out / f"{draft.stem}.html", page.encode())] if wishes.html else []
     error: ReportError | None = None
-    if wishes.pdf:
+    if printing is not None:
         try:
-            paths.append(_put(out / f"{draft.stem}.pdf", print_pdf(draft, wishes.templates)))
+            paths.append(_put(out / f"{draft.stem}.pdf", printing.result()))
         except ReportError as failure:
             error = failure
     folder = out / draft.stem

@@ -36,15 +36,15 @@ def usual(values: Sequence[float], *, lower: bool) -> tuple[float, float]:
     return low, high
 
 
-def beyond(data: SearchData, objective: float | None) -> bool:
-    """Return whether an objective lies outside the axis."""
-    low, high = domain(data)
+def beyond(data: SearchData, ends: tuple[float, float], objective: float | None) -> bool:
+    """Return whether an objective lies outside the axis with these ends (`domain`)."""
+    low, high = ends
     return objective is not None and not low <= quantity(data.metric).shown(objective) <= high
 
 
-def clamped(data: SearchData, objective: float | None) -> float:
-    """Return where an objective stands on the axis, in the metric's unit: at the worse edge when it has none."""
-    low, high = domain(data)
+def clamped(data: SearchData, ends: tuple[float, float], objective: float | None) -> float:
+    """Return where an objective stands on the axis with these ends, in the metric's unit: none at the worse edge."""
+    low, high = ends
     if objective is None:
         return high if data.lower else low
     return min(max(quantity(data.metric).shown(objective), low), high)

@@ -11,7 +11,7 @@ from benchkit import card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import WIDTH, Layers
 from benchkit_figures.metrics import quantity
-from benchkit_figures.objective_axis import beyond, clamped, objective_scale
+from benchkit_figures.objective_axis import beyond, clamped, domain, objective_scale
 from benchkit_figures.search_trials import RESULTS, SearchData, SearchedCondition, search_data
 
 COLOURS = ("#0072B2", "#808080", "#D55E00", "#D55E00")
@@ -60,7 +60,8 @@ class SearchHistory:
             parts.append("A pruned trial stands at its last value.")
         if any(point.objective is None for one in data.conditions for point in one.points):
             parts.append("Trials without a value stand at the worse edge.")
-        if any(beyond(data, point.objective) for one in data.conditions for point in one.points):
+        ends = domain(data)
+        if any(beyond(data, ends, point.objective) for one in data.conditions for point in one.points):
             parts.append("So do those beyond the axis.")
         parts.append("Scores of a search are optimistic: the best of many trials is partly luck.")
         return " ".join(parts)
@@ -100,7 +101,7 @@ class SearchHistory:
 
 
 def _rows(data: SearchData, one: SearchedCondition) -> list[dict[str, Any]]:
-    unit, best, rows = quantity(data.metric), None, []
+    unit, ends, best, rows = quantity(data.metric), domain(data), None, []
     for point in one.points:
         if point.state == "done" and point.objective is not None:
             better = min if data.lower else max
@@ -111,8 +112,8 @@ def _rows(data: SearchData, one: SearchedCondition) -> list[dict[str, Any]]:
                 "place": point.place,
                 "state": point.state,
                 "value": None if point.objective is None else unit.shown(point.objective),
-                "shown": clamped(data, point.objective),
-                "best": None if best is None else clamped(data, best),
+                "shown": clamped(data, ends, point.objective),
+                "best": None if best is None else clamped(data, ends, best),
             }
         )
     return rows

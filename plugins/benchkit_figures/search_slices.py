@@ -12,7 +12,7 @@ from benchkit import card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import WIDTH, Layers
 from benchkit_figures.metrics import quantity
-from benchkit_figures.objective_axis import clamped, condition_choice, objective_scale
+from benchkit_figures.objective_axis import clamped, condition_choice, domain, objective_scale
 from benchkit_figures.search_trials import SearchData, search_data
 
 COLOURS = ("#DB9600", "#C06FA0", "#8A5CF0", "#0072B2")
@@ -123,7 +123,7 @@ def _quarters(data: SearchData) -> list[str]:
 
 
 def _rows(data: SearchData) -> list[dict[str, Any]]:
-    unit, names = quantity(data.metric), _quarters(data)
+    unit, names, ends = quantity(data.metric), _quarters(data), domain(data)
     last = max(point.place for one in data.conditions for point in one.points)
     rows: list[dict[str, Any]] = []
     for one in data.conditions:
@@ -134,6 +134,6 @@ def _rows(data: SearchData) -> list[dict[str, Any]]:
             quarter = min(3, next(part for part in range(4) if point.place <= round(last * (part + 1) / 4)))
             values = {f"p{place}": value if value != "" else None for place, value in enumerate(point.values)}
             row = {"condition": one.condition, "state": point.state, "order": names[quarter], "trial": point.place}
-            row |= {"value": unit.shown(point.objective), "shown": clamped(data, point.objective)}
+            row |= {"value": unit.shown(point.objective), "shown": clamped(data, ends, point.objective)}
             rows.append(row | {"best": point is best} | values)
     return rows

@@ -5,7 +5,8 @@
 Every contender trains the same model on the same random images in a process of its own; contenders take turns in each
 round, so that a busy machine slows all of them. Told are medians over rounds with the least and the greatest, ratios to
 the script within each round, and the seconds until the first step apart. benchkit is run by its public command, its
-ledger, evaluation and checkpoints included. The same command measures on a GPU with --device cuda.
+ledger, evaluation and checkpoints included. Then come what benchkit adds to a trial of a minute, and the norms one by
+one. The same command measures on a GPU with --device cuda; the report keeps what it holds of the other device.
 """
 
 from __future__ import annotations
@@ -20,19 +21,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from bench_norms import NormRow
 from comparison import Comparison, Measured, compare
+from measurements import OwnCost, Part
 from workloads import WORKLOADS, Workload, small
 
+from benchkit.codec import decode
 from benchkit.ledger import read_results
+from benchkit.results import Trial
 
 HERE = Path(__file__).parent
 MODULES = {"lightning": "lightning", "timm": "timm"}
 """What a contender needs installed, beyond the script's torchvision."""
+
+MINUTE = 60
+"""Seconds of the trial by which benchkit's own cost is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +91,18 @@ def _steady(rates: Sequence[float]) -> float:
 
 def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
     """Run benchkit's public command in a new workspace."""
+    seconds, first_epoch, trials = swept(workload, setting, jobs)
+    rates = [_steady([record.images_per_second for record in trial.history]) for trial in trials]
+    first = first_epoch - trials[0].history[0].seconds
+    return Measured(rate=statistics.median(rates), first_step=max(0.0, first), seconds=seconds)
+
+
+def swept(workload: Workload, setting: Setting, jobs: int) -> tuple[float, float, Sequence[Trial]]:
+    """Sweep a workload by the public command; return its seconds, those to the first epoch's end, and the trials."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         study = folder / "benchmark.toml"
-        threads = max(1, setting.threads // jobs)
+        threads = max(1, setting.threads // jobs) if setting.device == "cpu" else setting.threads
         study.write_text(workload.study(setting.epochs, threads), encoding="utf-8")
         line = [sys.executable, "-m", "benchkit", "sweep", str(study), "--plugin", str(HERE / "noise.py")]
         line += ["--workspace", str(folder / "runs"), "--device", setting.device, "--jobs", str(jobs)]
@@ -95,11 +112,7 @@ def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
         told, _ = child.communicate()
         if child.returncode:
             sys.exit(f"{' '.join(line)}\n{told}")
-        seconds = time.time() - began
-        histories = [trial.history for trial in read_results(folder / "runs").trials]
-    rates = [_steady([record.images_per_second for record in history]) for history in histories]
-    first = first_epoch - began - histories[0][0].seconds
-    return Measured(rate=statistics.median(rates), first_step=max(0.0, first), seconds=seconds)
+        return time.time() - began, first_epoch - began, read_results(folder / "runs").trials
 
 
 def _first_epoch(child: subprocess.Popen[str], workspace: Path) -> float:
@@ -120,20 +133,76 @@ def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Compa
                 found.setdefault(name, []).append(loop(name, workload, setting))
                 continue
             found.setdefault(name, []).append(command(workload, setting, jobs=1))
-            if workload.trials > 1:
-                key = f"benchkit --jobs {setting.threads}"
-                found.setdefault(key, []).append(command(workload, setting, jobs=setting.threads))
-    return compare(workload.title, workload.trials, found)
+            if workload.trials > 1:  # --jobs 0 takes as many at once as benchkit finds best
+                jobs = setting.threads if setting.device == "cpu" else 0
+                found.setdefault(f"benchkit --jobs {jobs}", []).append(command(workload, setting, jobs=jobs))
+    return compare(workload.name, workload.title, workload.trials, found)
 
 
-def machine(setting: Setting) -> dict[str, Any]:
-    """Return what the numbers were measured on."""
+def own_costs(rate: float, setting: Setting) -> tuple[OwnCost, ...]:
+    """Return the cost of benchkit itself in trials of a minute, one a round, of a workload of this many images/s."""
+    workload = small(WORKLOADS[0]) if setting.quick else WORKLOADS[0]
+    epochs = 2 if setting.quick else max(1, round(MINUTE * rate / workload.count))
+    costs = []
+    for _ in range(setting.rounds):
+        _, _, (trial,) = swept(workload, replace(setting, epochs=epochs), jobs=1)
+        training = sum(record.seconds for record in trial.history)
+        costs.append(OwnCost(seconds=trial.finished - trial.started, training=training))
+    return tuple(costs)
+
+
+def norms(setting: Setting) -> tuple[NormRow, ...]:
+    """Return the norms beside the framework's layers, measured in a process of its own."""
+    line = [sys.executable, str(HERE / "bench_norms.py"), "--json", "--device", setting.device]
+    line += ["--threads", str(setting.threads), "--rounds", "1" if setting.quick else "15"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(line)}\n{done.stderr}")
+    return tuple(decode(NormRow, one) for one in json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
+    """Measure everything on one device, printing it as it comes."""
+    names, skipped = contenders()
+    names = [name for name in names if not wanted or name in wanted]
+    load, comparisons = os.getloadavg()[0], []
+    for workload in (small(one) if setting.quick else one for one in WORKLOADS if only in one.name):
+        comparisons.append(measure(workload, names, setting))
+        print(comparisons[-1].text(), flush=True)
+    first = {row.contender: row.rate.middle for row in comparisons[0].rows} if comparisons else {}
+    own = own_costs(first.get("benchkit", 0.0), setting) if not only else ()
+    for cost in own:
+        print(f"a trial of {cost.seconds:.1f} s: {cost.share:.2%} is not training", flush=True)
+    return Part(
+        **machine(setting.device),
+        dated=date.today().isoformat(),
+        command=" ".join(["python", "tests/peers/bench.py", *sys.argv[1:]]),
+        rounds=setting.rounds,
+        epochs=setting.epochs,
+        threads=setting.threads,
+        quick=setting.quick,
+        load=load,
+        skipped=tuple(skipped),
+        comparisons=tuple(comparisons),
+        norms=norms(setting) if not only else (),
+        own=own,
+    )
+
+
+def machine(device: str) -> Mapping[str, Any]:
+    """Return what the numbers are measured on, by `Part`'s names."""
     import torch
 
     from benchkit.train.processor import processor
 
-    name = torch.cuda.get_device_name(setting.device) if setting.device.startswith("cuda") else processor()
-    return {"device": name, "cores": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
+    on_cuda = device.startswith("cuda")
+    return {
+        "device": "cuda" if on_cuda else "cpu",
+        "name": torch.cuda.get_device_name(device) if on_cuda else processor(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def main() -> None:
@@ -144,8 +213,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--contenders", default="")
+    parser.add_argument("--only", default="", help="workloads with this in their name; leaves out the norms")
+    parser.add_argument("--contenders", default="", help="these alone, parted by commas")
     parser.add_argument("--out", type=Path, default=Path("reports"))
     parser.add_argument("--quick", action="store_true", help="tiny workloads, one round: shows that it runs")
     given = parser.parse_args()
@@ -157,18 +226,12 @@ def main() -> None:
         device=given.device,
         quick=given.quick,
     )
-    names, skipped = contenders()
-    names = [name for name in names if not given.contenders or name in given.contenders.split(",")]
-    chosen = [small(one) if given.quick else one for one in WORKLOADS if given.only in one.name]
-    comparisons = []
-    for workload in chosen:
-        comparisons.append(measure(workload, names, setting))
-        print(comparisons[-1].text(), flush=True)
-    print("\n".join(skipped))
-    from pages import write
+    part = part_of(setting, given.only, [name for name in given.contenders.split(",") if name])
+    print("\n".join(part.skipped))
+    from pages import known_parts, write
 
-    told = {"machine": machine(setting), "setting": asdict(setting), "skipped": skipped}
-    print(f"written: {', '.join(str(path) for path in write(given.out, comparisons, told))}")
+    parts = {**known_parts(given.out), part.device: part}
+    print(f"written: {', '.join(str(path) for path in write(given.out, parts))}")
 
 
 if __name__ == "__main__":

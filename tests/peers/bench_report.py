@@ -3,10 +3,11 @@
     python tests/peers/bench_report.py [--case trials] [--workspace FOLDER] [--json FILE]
 
 It builds a workspace with a synthetic study (1,000 trials of 100 epochs, 10,000 test images whose logits are stored;
-and one whose PDF has about 60 pages), then makes the report as `benchkit report` does, in a process of its own and
-without anything cached. The first pass is timed as a whole, the second, in another process, by stage. Memory is the
-resident set of the process and its children, summed and sampled every 50 ms: shared pages count once for each. Then
-the same report is made again with the first one's cache. The floors stand beside the figures.
+and one whose PDF has about 60 pages), then makes the report as `benchkit report` does, without anything cached but
+the plugins' cards. The first pass is the public command, timed as a whole; the second, in another process, tells the
+seconds of each stage; then the command runs again with the first one's cache. Memory is that of the process and its
+children (proportional set size where the system tells it: shared pages count once), sampled every 50 ms. The floors
+stand beside the figures.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,34 +57,28 @@ class Cost:
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
-def measure(arguments: list[str], environment: Mapping[str, str]) -> Cost:
-    """Run this script as a child with these arguments, watch its memory, and return what it cost and printed."""
+def measure(command: Sequence[str], environment: Mapping[str, str]) -> tuple[Cost, str]:
+    """Run a command, watch the memory of its processes, and return what it cost and what it printed."""
     start = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
-    peak = 0
-    finished = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not finished.wait(0.05):
+    with tempfile.TemporaryFile("w+") as printed:
+        child = subprocess.Popen(command, stdout=printed, env={**os.environ, **environment})
+        peak, used = 0, None
+        while used is None:
             peak = max(peak, resident(child.pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    printed, _ = child.communicate()
-    wall = time.perf_counter() - start
-    finished.set()
-    watcher.join()
+            time.sleep(0.05)
+            done, status, found = os.wait4(child.pid, os.WNOHANG)
+            used = found if done else None
+        child.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - start
+        printed.seek(0)
+        told = printed.read()
     if child.returncode:
-        raise SystemExit(f"the measured process ended with status {child.returncode}")
-    told = json.loads(printed.splitlines()[-1])
-    return Cost(wall=wall, processor=told.pop("processor"), peak_mib=peak / 2**20, told=told)
+        raise SystemExit(f"{' '.join(command)} ended with status {child.returncode}: {told}")
+    return Cost(wall=wall, processor=used.ru_utime + used.ru_stime, peak_mib=peak / 2**20), told
 
 
 def resident(pid: int) -> int:
-    """Return the resident bytes of a process and its descendants, as far as they live."""
+    """Return the bytes in memory of a process and its descendants; what several share counts once."""
     total = 0
     try:
         root = psutil.Process(pid)
@@ -94,33 +87,25 @@ def resident(pid: int) -> int:
         return 0
     for process in family:
         try:
-            total += process.memory_info().rss
+            told = process.memory_full_info()
+            total += getattr(told, "pss", told.rss)
         except psutil.Error:
             continue
     return total
 
 
-def processor_seconds() -> float:
-    """Return the processor time of this process and of its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def whole(workspace: Path, out: Path) -> dict[str, Any]:
-    """Make the report as `benchkit report` does and return the sizes of its files in bytes and the PDF's pages."""
+def whole(workspace: Path, out: Path, cache: Path) -> Cost:
+    """Run `benchkit report`; tell the sizes of its files in bytes, and the PDF's pages."""
     import pypdf
 
-    from benchkit.ledger import read_results
-    from benchkit.report.write import write_report
-
-    written = write_report(read_results(workspace), out)
-    if written.error or written.problems:
-        raise SystemExit(f"{written.error} {written.problems}")
-    used = processor_seconds()
-    found = {path.suffix[1:]: path.stat().st_size for path in written.paths if path.is_file()}
-    found["beside"] = sum(path.stat().st_size for path in written.paths[-1].rglob("*") if path.is_file())
-    pdf = next(path for path in written.paths if path.suffix == ".pdf")
-    return {"processor": used, "bytes": found, "pages": len(pypdf.PdfReader(pdf).pages)}
+    command = [sys.executable, "-m", "benchkit", "report", "--workspace", str(workspace), "--out", str(out)]
+    cost, printed = measure([*command, "--format", "html,pdf"], {"BENCHKIT_CACHE": str(cache)})
+    paths = [Path(line) for line in printed.split() if Path(line).exists()]
+    found = {path.suffix[1:]: path.stat().st_size for path in paths if path.is_file()}
+    found["beside"] = sum(path.stat().st_size for path in paths[-1].rglob("*") if path.is_file())
+    pdf = next(path for path in paths if path.suffix == ".pdf")
+    cost.told = {"bytes": found, "pages": len(pypdf.PdfReader(pdf).pages)}
+    return cost
 
 
 def staged(workspace: Path, out: Path) -> dict[str, Any]:
@@ -167,7 +152,7 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         (out / "report.html").write_text(render_html(draft.screen), encoding="utf-8")
     with stage("PDF"):
         (out / "report.pdf").write_bytes(print_pdf(draft))
-    return {"processor": processor_seconds(), "seconds": seconds}
+    return {"seconds": seconds}
 
 
 def run(name: str, workspace: Path) -> dict[str, Any]:
@@ -179,12 +164,16 @@ def run(name: str, workspace: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
 
-        def cost(kind: str, cache: str) -> Cost:
-            (folder / kind).mkdir(exist_ok=True)
-            return measure([f"--child={kind}", str(workspace), str(folder / kind)], {"BENCHKIT_CACHE": scratch + cache})
-
         load = os.getloadavg()[0]
-        found = {"first": cost("whole", "/a"), "stages": cost("staged", "/b"), "again": cost("whole", "/a")}
+        for cache in ("a", "b"):  # a sweep has looked at the plugins before
+            looked = [sys.executable, "-m", "benchkit", "plugins", "list", "--check"]
+            measure(looked, {"BENCHKIT_CACHE": str(folder / cache)})
+        first = whole(workspace, folder / "whole", folder / "a")
+        (folder / "staged").mkdir()
+        command = [sys.executable, __file__, "--child", str(workspace), str(folder / "staged")]
+        stages, printed = measure(command, {"BENCHKIT_CACHE": str(folder / "b")})
+        stages.told = json.loads(printed.splitlines()[-1])
+        found = {"first": first, "stages": stages, "again": whole(workspace, folder / "whole", folder / "a")}
     show(name, case, found, load)
     return {"case": name, "trials": case.size.trials, "load": load, **{key: asdict(one) for key, one in found.items()}}
 
@@ -208,11 +197,11 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, action="append", help="which study; all when left out")
     parser.add_argument("--workspace", type=Path, help="where the studies are built, or were (default: anew)")
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    parser.add_argument("--child", choices=("whole", "staged"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("paths", type=Path, nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps({"whole": whole, "staged": staged}[options.child](*options.paths)))
+        print(json.dumps(staged(*options.paths)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         root = options.workspace or Path(scratch)

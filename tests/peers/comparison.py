@@ -1,10 +1,12 @@
-"""Contenders' measurements on one workload: medians, spread, ratios within rounds."""
+"""Contenders' measurements on one workload: medians, spread, ratios to the script within rounds."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+SCRIPT = "script"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,29 +19,40 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One contender over all rounds. `ratio` is the median of the rounds' ratios to the script, None without it.
+class Spread:
+    """A quantity over rounds: the median, and the least and greatest."""
 
-    `trials_per_hour` counts whole trainings, process start included; loops of a single training are run one after
-    another for that.
+    middle: float
+    low: float
+    high: float
+
+    def text(self, form: str) -> str:
+        """Return the median with its range, each in a format such as `,.0f`."""
+        return f"{self.middle:{form}} [{self.low:{form}}..{self.high:{form}}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One contender over all rounds: images/s, trials an hour, and how often the script's in the same round each is.
+
+    An hour of trials is one of a long queue: what a process needs up to its first step counts once for all `trials`
+    of the workload, for loops as for benchkit.
     """
 
     contender: str
     n: int
-    rate: float
-    low: float
-    high: float
-    ratio: float | None
-    ratio_low: float | None
-    ratio_high: float | None
+    rate: Spread
+    ratio: Spread | None
+    hourly: Spread
+    hourly_ratio: Spread | None
     first_step: float
-    trials_per_hour: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A workload's rows, in the order in which they were measured."""
+    """A workload's rows, in the order in which they were measured; `name` and `trials` are the workload's."""
 
+    name: str
     title: str
     trials: int
     rows: tuple[Row, ...]
@@ -48,35 +61,53 @@ class Comparison:
         """Return a table for a terminal."""
         lines = [self.title]
         for row in self.rows:
-            ratio = f"x{row.ratio:.2f} [{row.ratio_low:.2f}..{row.ratio_high:.2f}]" if row.ratio is not None else ""
+            ratio = f"x{row.ratio.text('.2f')}" if row.ratio else ""
+            hourly = f"x{row.hourly_ratio.text('.2f')}" if row.hourly_ratio else ""
             lines.append(
-                f"  {row.contender:20}{row.rate:10,.0f} img/s [{row.low:,.0f}..{row.high:,.0f}] {ratio:22}"
-                f" first step {row.first_step:5.1f} s {row.trials_per_hour:8,.0f} trials/h"
+                f"  {row.contender:20} {row.rate.text(',.0f'):>26} img/s {ratio:20} first step {row.first_step:5.1f} s"
+                f" {row.hourly.middle:8,.0f} trials/h {hourly}"
             )
         return "\n".join(lines)
 
 
-def compare(title: str, trials: int, found: Mapping[str, Sequence[Measured]]) -> Comparison:
+def compare(name: str, title: str, trials: int, found: Mapping[str, Sequence[Measured]]) -> Comparison:
     """Return the comparison of contenders that were each measured once in every round.
 
     A benchkit process trains all `trials`, a loop one of them.
     """
-    return Comparison(title=title, trials=trials, rows=tuple(_row(name, found, trials) for name in found))
+    return Comparison(name=name, title=title, trials=trials, rows=tuple(_row(one, found, trials) for one in found))
 
 
 def _row(name: str, found: Mapping[str, Sequence[Measured]], trials: int) -> Row:
-    own, rates = found[name], [one.rate for one in found[name]]
-    ratios = [a.rate / b.rate for a, b in zip(own, found["script"], strict=True)] if "script" in found else []
-    each = [one.seconds / (trials if name.startswith("benchkit") else 1) for one in own]
+    def hourly(contender: str) -> Callable[[Measured], float]:
+        whole = contender.startswith("benchkit")
+        return lambda one: (
+            3600 / (one.seconds / trials if whole else one.seconds - one.first_step + one.first_step / trials)
+        )
+
+    own, script = found[name], found.get(SCRIPT, ())
     return Row(
         contender=name,
         n=len(own),
-        rate=statistics.median(rates),
-        low=min(rates),
-        high=max(rates),
-        ratio=statistics.median(ratios) if ratios else None,
-        ratio_low=min(ratios) if ratios else None,
-        ratio_high=max(ratios) if ratios else None,
+        rate=spread([one.rate for one in own]),
+        ratio=_ratio(own, script, lambda one: one.rate, lambda one: one.rate),
+        hourly=spread([hourly(name)(one) for one in own]),
+        hourly_ratio=_ratio(own, script, hourly(name), hourly(SCRIPT)),
         first_step=statistics.median(one.first_step for one in own),
-        trials_per_hour=3600 / statistics.median(each),
     )
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median, the least and the greatest of some values."""
+    return Spread(middle=statistics.median(values), low=min(values), high=max(values))
+
+
+def _ratio(
+    own: Sequence[Measured],
+    script: Sequence[Measured],
+    value: Callable[[Measured], float],
+    theirs: Callable[[Measured], float],
+) -> Spread | None:
+    if not script:
+        return None
+    return spread([value(a) / theirs(b) for a, b in zip(own, script, strict=True)])

@@ -1,64 +1,242 @@
-"""The benchmark's report: one table a workload, as JSON, as a page, and as PDF where WeasyPrint finds its libraries."""
+"""The benchmark's report, made by benchkit's own: goals, a figure, a table a workload, norms, and how to repeat it."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import jinja2
-from comparison import Comparison
+from comparison import Comparison, Spread
+from measurements import DEVICES, Part, Verdict, verdicts
+from ratio_chart import RatioChart, ratio_data
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>benchkit beside its peers</title><style>
-@page { size: A4; margin: 18mm }
-body { font: 10.5pt/1.45 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #1b1b1b }
-@media print { body { margin: 0; padding: 0 } }
-table { border-collapse: collapse; margin: .4em 0 1.6em; width: 100%; break-inside: avoid }
-th, td { padding: .25em .6em; text-align: right; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums }
-th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #555 } h2 { font-size: 1.1em }
-</style></head><body>
-<h1>benchkit beside its peers</h1>
-<p>{{ machine.device }}, {{ machine.cores }} cores; PyTorch {{ machine.torch }}, Python {{ machine.python }};
-{{ setting.threads }} threads, {{ setting.rounds }} rounds of {{ setting.epochs }} epochs in a process each, contenders
-taking turns{{ ". A trial run: its numbers say nothing" if setting.quick }}. Speed is that of an epoch once warm: the
-median over rounds, and the least and greatest. Ratios are to the script within each round. Random images; every
-contender trains the same model with the same batch size.</p>
-{% for one in comparisons %}<h2>{{ one.title }}</h2>
-<table><thead><tr><th>contender</th><th>n</th><th>images/s</th><th>least to greatest</th><th>against the script</th>
-<th>least to greatest</th><th>first step (s)</th><th>trainings an hour</th></tr></thead><tbody>
-{% for row in one.rows %}<tr><td>{{ row.contender }}</td><td>{{ row.n }}</td><td>{{ "{:,.0f}".format(row.rate) }}</td>
-<td>{{ "{:,.0f} to {:,.0f}".format(row.low, row.high) }}</td>
-<td>{{ "x{:.2f}".format(row.ratio) if row.ratio is not none }}</td>
-<td>{{ "{:.2f} to {:.2f}".format(row.ratio_low, row.ratio_high) if row.ratio is not none }}</td>
-<td>{{ "{:.1f}".format(row.first_step) }}</td><td>{{ "{:,.0f}".format(row.trials_per_hour) }}</td></tr>
-{% endfor %}</tbody></table>{% endfor %}
-{% for line in skipped %}<p>Left out: {{ line }}</p>{% endfor %}
-<p>The table of norms, layer by layer: <code>python tests/peers/bench_norms.py</code>; what long sweeps cost:
-<code>python tests/peers/bench_growth.py</code>.</p></body></html>
-"""
+from benchkit import __version__
+from benchkit.codec import decode, encode
+from benchkit.errors import ReportError
+from benchkit.report.compose import numbered
+from benchkit.report.context import Banner, Block, CodeBlock, Fact, FactsBlock, FindingBlock, Paragraph, ReportContext
+from benchkit.report.context import Section as ReportSection
+from benchkit.report.drawing import spec_to_svg
+from benchkit.report.figures import figure_block
+from benchkit.report.html import font_files, render_html, render_print
+from benchkit.report.pdf import Attached, render_pdf
+from benchkit.report.sections import section, table_block
+from benchkit.report.tables import Cell, Column, Table, label, number_cell
+from benchkit.wholefile import write_whole
+
+CONTENDERS = (
+    ("script", "the loop of a tutorial: torchvision's transforms image by image, a DataLoader with worker processes, "
+     "float32, the loss read at each step"),
+    ("resident", "all images on the device, cropped and flipped as batches, bf16, channels-last, nothing read: the "
+     "approach of cifar10-airbench"),
+    ("lightning", "Lightning's Trainer on the script's loader"),
+    ("timm", "timm's loader and optimizer around the script's loop"),
+    ("benchkit", "the public command `benchkit sweep`, with history, evaluation, checkpoints and ledger; with --jobs "
+     "several trials at a time"),
+)  # fmt: skip
+TONES = {"met": ("answer", "Met"), "missed": ("warning", "Missed"), "not measured": ("note", "Not measured")}
 
 
-def write(folder: Path, comparisons: Sequence[Comparison], told: Mapping[str, Any]) -> list[Path]:
+def known_parts(folder: Path) -> dict[str, Part]:
+    """Return what an earlier benchmarks.json in the folder holds, by device."""
+    try:
+        told = json.loads((folder / "benchmarks.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {name: decode(Part, one) for name, one in told["parts"].items()}
+
+
+def write(folder: Path, parts: Mapping[str, Part]) -> list[Path]:
     """Write benchmarks.json, .html and .pdf into a folder; return those that were written."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [folder / f"benchmarks.{ending}" for ending in ("json", "html", "pdf")]
-    plain = {**told, "comparisons": [asdict(one) for one in comparisons]}
-    names[0].write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
-    page = template.render(comparisons=comparisons, **told)
-    names[1].write_text(page, encoding="utf-8")
-    return names if _print(page, names[2]) else names[:2]
-
-
-def _print(page: str, path: Path) -> bool:
+    whole = {"generator": f"benchkit {__version__}", "parts": {name: encode(part) for name, part in parts.items()}}
+    told = (json.dumps(whole, indent=1) + "\n").encode()
+    report, pictures = report_of(parts)
+    written = {"json": told, "html": render_html(report).encode()}
+    attached = [Attached(name="benchmarks.json", description="everything that was measured", content=told)]
     try:
-        import weasyprint
-    except OSError as error:
-        sys.stderr.write(f"no PDF: {error}\n")
-        return False
-    weasyprint.HTML(string=page).write_pdf(path)
-    return True
+        written["pdf"] = render_pdf(render_print(report), {**pictures, **font_files()}, attached)
+    except ReportError as error:
+        print(f"no PDF: {error}")
+    for ending, content in written.items():
+        write_whole(folder / f"benchmarks.{ending}", content)
+    return [folder / f"benchmarks.{ending}" for ending in written]
+
+
+def report_of(parts: Mapping[str, Part]) -> tuple[ReportContext, dict[str, bytes]]:
+    """Return the report and its figures for print."""
+    goals = list(verdicts(parts))
+    pictures: dict[str, bytes] = {}
+    sections = [_goals(goals)]
+    for device, part in parts.items():
+        blocks: list[Block] = []
+        data = ratio_data(part)
+        if data.rows:
+            name, title = f"ratios-{device}", f"Against the script on {DEVICES[device]}"
+            figure = figure_block(name, "ratios", title, RatioChart(), data)
+            pictures[f"fig:{name}.svg"] = spec_to_svg(json.loads(figure.spec)).encode()
+            blocks.append(replace(figure, print_source=f"fig:{name}.svg"))
+        blocks += [_speeds(part, one) for one in part.comparisons]
+        blocks += _own(part) + _norms(part)
+        sections.append(section(f"measured-{device}", f"Measured on {DEVICES[device]}", blocks))
+    sections.append(_method(parts))
+    return _front(parts, goals, sections), pictures
+
+
+def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequence[ReportSection]) -> ReportContext:
+    count = {state: sum(goal.state == state for goal in goals) for state in TONES}
+    quick = any(part.quick for part in parts.values())
+    trial = Banner(title="A trial run", text="Tiny workloads, to show that it runs. Its numbers say nothing.")
+    return ReportContext(
+        title="benchkit beside its peers",
+        question="How fast does benchkit train, beside what people would write or take instead?",
+        description="Every contender trains the same model on the same images with the same batch size, in a process "
+        "of its own; contenders take turns in each round.",
+        authors="",
+        study_name="benchmarks",
+        generator=f"benchkit {__version__}",
+        dated=max(part.dated for part in parts.values()),
+        banners=(trial,) if quick else (),
+        answer=(
+            f"Of {len(goals)} goals, {count['met']} are met, {count['missed']} are missed and "
+            f"{count['not measured']} have not been measured.",
+            *(f"{goal.work} on {DEVICES[goal.device]} misses its goal." for goal in goals if goal.state == "missed"),
+        )[:3],
+        facts=tuple(
+            Fact(
+                name=DEVICES[name].removeprefix("the "),
+                value=f"{part.name}, {part.cores} cores, PyTorch {part.torch}, Python {part.python}",
+            )
+            for name, part in parts.items()
+        ),
+        sections=numbered(sections),
+    )
+
+
+def _goals(goals: Sequence[Verdict]) -> ReportSection:
+    blocks: list[Block] = [Paragraph(text="A goal is met when the median over rounds reaches it.")]
+    for goal in goals:
+        tone, word = TONES[goal.state]
+        blocks.append(
+            FindingBlock(
+                tone=tone,
+                tone_word=word,
+                sentence=f"{goal.work}, on {DEVICES[goal.device]}: {goal.goal}.",
+                evidence=f"Found: {goal.found}." if goal.found else "Nothing has been measured there yet.",
+            )
+        )
+    return section("goals", "Goals", blocks)
+
+
+def _speeds(part: Part, one: Comparison) -> Block:
+    columns = (
+        Column(key="contender", heading="Contender", align="left"),
+        Column(key="n", heading="n"),
+        Column(key="rate", heading="Speed", unit="images/s", parts=("low", "high")),
+        Column(key="ratio", heading="Against the script", unit="times", parts=("low", "high")),
+        Column(key="first_step", heading="First step", unit="s"),
+        Column(key="hourly", heading="Trials an hour", parts=("low", "high")),
+        Column(key="hourly_ratio", heading="Against the script", unit="times", parts=("low", "high")),
+    )
+    rows = [
+        (
+            label(row.contender, strong=row.contender.startswith("benchkit")),
+            number_cell(str(row.n), row.n),
+            _spread(row.rate, ",.0f"),
+            _spread(row.ratio, ".2f"),
+            number_cell(f"{row.first_step:.1f}", row.first_step),
+            _spread(row.hourly, ",.0f"),
+            _spread(row.hourly_ratio, ".2f"),
+        )
+        for row in one.rows
+    ]
+    caption = (
+        f"{one.title}: medians over n rounds of {part.epochs} epochs (the first left out), brackets: least and "
+        "greatest. Ratios are taken within rounds. First step: seconds from the start of the process to the end of its "
+        "first step. Trials an hour: whole trainings, each process's start counted once for "
+        f"{one.trials} trial{'s' if one.trials > 1 else ''}."
+    )
+    return table_block(f"{part.device}-{one.name}", one.title, caption, Table(columns=columns, rows=tuple(rows)))
+
+
+def _spread(found: Spread | None, form: str) -> Cell:
+    if found is None:
+        return number_cell("", None)
+    detail = f"[{found.low:{form}}, {found.high:{form}}]"
+    return Cell(text=f"{found.middle:{form}}", detail=detail, value=found.middle, parts=(found.low, found.high))
+
+
+def _own(part: Part) -> list[Block]:
+    columns = (
+        Column(key="round", heading="Round"),
+        Column(key="seconds", heading="Trial", unit="s"),
+        Column(key="training", heading="Its epochs", unit="s"),
+        Column(key="share", heading="Beyond training", unit="%"),
+    )
+    rows = tuple(
+        (
+            number_cell(str(place), place),
+            number_cell(f"{one.seconds:.2f}", one.seconds),
+            number_cell(f"{one.training:.2f}", one.training),
+            number_cell(f"{100 * one.share:.2f}", 100 * one.share),
+        )
+        for place, one in enumerate(part.own, 1)
+    )
+    caption = (
+        "A trial of about a minute (ResNet-14, batch 128) from its claim to its end in the ledger, and its epochs "
+        "alone (training and validation). The rest is set-up, ledger, history, checkpoints, and scoring the model."
+    )
+    named = f"{part.device}-own-cost", "What benchkit adds to a trial"
+    return [table_block(*named, caption, Table(columns=columns, rows=rows))] if rows else []
+
+
+def _norms(part: Part) -> list[Block]:
+    columns = (
+        Column(key="norm", heading="Norm", align="left"),
+        Column(key="shape", heading="Maps", align="left"),
+        Column(key="precision", heading="Precision", align="left"),
+        Column(key="ours", heading="benchkit's", unit="\N{MICRO SIGN}s"),
+        Column(key="theirs", heading="PyTorch's", unit="\N{MICRO SIGN}s"),
+        Column(key="ratio", heading="Ratio", parts=("low", "high")),
+    )
+    rows = tuple(
+        (
+            label(row.norm),
+            label("\N{MULTIPLICATION SIGN}".join(map(str, row.shape))),
+            label(row.precision),
+            number_cell(f"{row.ours:,.0f}", row.ours),
+            number_cell(f"{row.theirs:,.0f}", row.theirs),
+            _spread(row.ratio, ".2f"),
+        )
+        for row in part.norms
+    )
+    caption = (
+        f"One forward and backward pass in training on channels-last maps (N, C, H, W), {part.threads} threads: "
+        "medians over 15 interleaved rounds, and the ratio within rounds with its least and greatest. PyTorch has no "
+        "bin: beside it stands one put together from PyTorch's two layers."
+    )
+    named = f"{part.device}-norms", "Norms beside the framework's layers"
+    return [table_block(*named, caption, Table(columns=columns, rows=rows))] if rows else []
+
+
+def _method(parts: Mapping[str, Part]) -> ReportSection:
+    blocks: list[Block] = [
+        FactsBlock(title="Contenders", facts=tuple(Fact(name=name, value=words) for name, words in CONTENDERS)),
+        Paragraph(
+            text="Images are random, of the real sets' shapes: arithmetic takes as long on noise as on photographs. "
+            "Crop and flip are the only augmentation, none for the MLP."
+        ),
+    ]
+    for part in parts.values():
+        blocks += [FactsBlock(title=part.name, facts=tuple(_facts(part)))]
+        blocks += [Paragraph(text=f"Left out: {line}.") for line in part.skipped]
+        blocks.append(CodeBlock(title="The same again", text=part.command))
+    return section("method", "How it was measured", blocks)
+
+
+def _facts(part: Part) -> Iterator[Fact]:
+    yield Fact(name="Date", value=part.dated)
+    yield Fact(name="Rounds", value=f"{part.rounds}, of {part.epochs} epochs in each process")
+    yield Fact(name="Threads", value=str(part.threads))
+    yield Fact(name="Load at the start", value=f"{part.load:.2f} on {part.cores} cores")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -30,7 +30,11 @@ CROP_FLIP = '\n[[regularizers]]\nname = "crop-flip"\n'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A training: `count` images of (channels, side, side) an epoch, `trials` of them for a sweep."""
+    """A training: `count` images of (channels, side, side) an epoch, `trials` of them for a sweep.
+
+    `goals` say by device (cpu, cuda) how many times as fast as the script benchkit shall be at the least: in images a
+    second, for a sweep in trials an hour.
+    """
 
     name: str
     title: str
@@ -40,6 +44,7 @@ class Workload:
     side: int = 32
     channels: int = 3
     trials: int = 1
+    goals: Mapping[str, float]
 
     @property
     def augmented(self) -> bool:
@@ -95,32 +100,63 @@ TABLES = {
 }
 
 WORKLOADS = (
-    Workload(name="resnet14-b128", title="ResNet-14, batch 128", model="resnet-14", batch_size=128, count=2560),
-    Workload(name="resnet14-b8", title="ResNet-14, batch 8", model="resnet-14", batch_size=8, count=1200),
     Workload(
-        name="resnet18-b128", title="ResNet-18 at 32 px, batch 128", model="resnet-18", batch_size=128, count=1280
-    ),
-    Workload(
-        name="resnet18-224", title="ResNet-18 at 224 px, batch 32", model="resnet-18", batch_size=32, count=96, side=224
-    ),
-    Workload(name="mlp-b128", title="MLP, batch 128", model="mlp", batch_size=128, count=12800, side=28, channels=1),
-    Workload(
-        name="sweep-16",
-        title="16 small trials",
-        model="mlp",
+        name="resnet14-b128",
+        title="ResNet-14, batch 128",
+        model="resnet-14",
         batch_size=128,
         count=2560,
+        goals={"cpu": 2.5, "cuda": 20},
+    ),
+    Workload(
+        name="resnet14-b8",
+        title="ResNet-14, batch 8",
+        model="resnet-14",
+        batch_size=8,
+        count=1200,
+        goals={"cpu": 2.2, "cuda": 30},
+    ),
+    Workload(
+        name="mlp-b128",
+        title="MLP, batch 128",
+        model="mlp",
+        batch_size=128,
+        count=12800,
         side=28,
         channels=1,
+        goals={"cpu": 8, "cuda": 60},
+    ),
+    Workload(
+        name="resnet18-b128",
+        title="ResNet-18 at 32 px, batch 128",
+        model="resnet-18",
+        batch_size=128,
+        count=1280,
+        goals={"cpu": 2, "cuda": 5},
+    ),
+    Workload(
+        name="resnet18-224",
+        title="ResNet-18 at 224 px, batch 16",
+        model="resnet-18",
+        batch_size=16,
+        count=64,
+        side=224,
+        goals={"cpu": 2, "cuda": 3},
+    ),
+    Workload(
+        name="sweep-16",
+        title="16 trials of ResNet-14, batch 128",
+        model="resnet-14",
+        batch_size=128,
+        count=1280,
         trials=16,
+        goals={"cpu": 2.7, "cuda": 40},
     ),
 )
 
 
 def small(workload: Workload) -> Workload:
     """Return a workload of three batches and two trials at most, for a smoke run."""
-    from dataclasses import replace
-
     size = min(workload.batch_size, 8)
     return replace(workload, batch_size=size, count=3 * size, trials=min(workload.trials, 2))
 

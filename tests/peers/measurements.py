@@ -1,0 +1,147 @@
+"""What the benchmark measured on one device, and what it says of the goals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bench_norms import NormRow
+from comparison import Comparison, Row, Spread
+from workloads import WORKLOADS, Workload
+
+NORM_GOALS = {"cpu": 1.3, "cuda": 1.2}
+"""The most that a training step of a norm may take, as a multiple of the framework's own layer."""
+
+OWN_GOALS = {"cpu": 0.02, "cuda": 0.03}
+"""The most that benchkit's own work may take of a trial of a minute."""
+
+DEVICES = {"cpu": "the processor", "cuda": "the GPU"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnCost:
+    """One trial of about a minute: its seconds from claim to end, and those of its epochs alone.
+
+    The difference holds set-up, ledger, history, checkpoints, and the scoring of the finished model.
+    """
+
+    seconds: float
+    training: float
+
+    @property
+    def share(self) -> float:
+        """Return the share of the trial's time that is not training."""
+        return 1 - self.training / self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Everything that was measured on one kind of device, with the command and the day."""
+
+    device: str
+    name: str
+    cores: int
+    torch: str
+    python: str
+    dated: str
+    command: str
+    rounds: int
+    epochs: int
+    threads: int
+    quick: bool
+    load: float
+    skipped: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    norms: tuple[NormRow, ...]
+    own: tuple[OwnCost, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A goal on one device, what was found, and whether that meets it."""
+
+    work: str
+    device: str
+    goal: str
+    found: str
+    state: Literal["met", "missed", "not measured"]
+
+
+def verdicts(parts: Mapping[str, Part]) -> Iterator[Verdict]:
+    """Yield every goal on every device: met when the median over rounds reaches it."""
+    for device in DEVICES:
+        part = parts.get(device)
+        for workload in WORKLOADS:
+            yield _speed(workload, device, part)
+        yield _norms(device, part)
+        yield _own(device, part)
+
+
+def _speed(workload: Workload, device: str, part: Part | None) -> Verdict:
+    unit = "trials an hour" if workload.trials > 1 else "images/s"
+    goal = f"{workload.goals[device]:g} times the script's {unit}"
+    rows = next((one.rows for one in part.comparisons if one.name == workload.name), ()) if part else ()
+    found = best_of(rows, workload.trials)
+    if found is None:
+        return _missing(workload.title, device, goal)
+    contender, ratio = found
+    met = ratio.middle >= workload.goals[device]
+    words = f"{ratio.text('.2f')} times, n = {next(row.n for row in rows if row.contender == contender)}"
+    return Verdict(
+        work=workload.title,
+        device=device,
+        goal=goal,
+        found=f"{words} ({contender})" if contender != "benchkit" else words,
+        state="met" if met else "missed",
+    )
+
+
+def best_of(rows: Sequence[Row], trials: int) -> tuple[str, Spread] | None:
+    """Return benchkit's ratio to the script: of images/s, or for a sweep the better one's of trials an hour."""
+    ours = {
+        row.contender: row.hourly_ratio if trials > 1 else row.ratio
+        for row in rows
+        if row.contender.startswith("benchkit")
+    }
+    found = {name: ratio for name, ratio in ours.items() if ratio is not None}
+    if not found:
+        return None
+    return max(found.items(), key=lambda pair: pair[1].middle)
+
+
+def _norms(device: str, part: Part | None) -> Verdict:
+    work, limit = "bn, gn, ln, in, bin: a training step", NORM_GOALS[device]
+    goal = f"at most {limit} times the framework's layer"
+    if part is None or not part.norms:
+        return _missing(work, device, goal)
+    above = [row for row in part.norms if row.ratio.middle > limit]
+    worst = max(part.norms, key=lambda row: row.ratio.middle)
+    names = sorted({row.norm for row in above})
+    missed = f"; above it in {len(above)} of {len(part.norms)} cases: {', '.join(names)}" if above else ""
+    where = f"{worst.norm} on {'x'.join(map(str, worst.shape))} in {worst.precision}"
+    return Verdict(
+        work=work,
+        device=device,
+        goal=goal,
+        found=f"at most {worst.ratio.text('.2f')} times ({where}){missed}",
+        state="missed" if above else "met",
+    )
+
+
+def _own(device: str, part: Part | None) -> Verdict:
+    work, goal = "Everything but training in a trial of a minute", f"under {OWN_GOALS[device]:.0%}"
+    if part is None or not part.own:
+        return _missing(work, device, goal)
+    worst = max(part.own, key=lambda one: one.share)
+    return Verdict(
+        work=work,
+        device=device,
+        goal=goal,
+        found=f"at most {worst.share:.2%} of {worst.seconds:.0f} s, n = {len(part.own)}",
+        state="met" if worst.share < OWN_GOALS[device] else "missed",
+    )
+
+
+def _missing(work: str, device: str, goal: str) -> Verdict:
+    return Verdict(work=work, device=device, goal=goal, found="", state="not measured")

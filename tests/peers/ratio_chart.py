@@ -1,0 +1,111 @@
+"""The benchmark's figure: each contender's ratio to the script on every workload, and the goals."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import altair as alt
+from comparison import SCRIPT
+from measurements import Part
+from workloads import WORKLOADS
+
+from benchkit.report.style import FIGURE_WIDTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioRow:
+    """A contender on a workload: its ratio to the script, the median over rounds, the least and the greatest."""
+
+    workload: str
+    contender: str
+    ratio: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoalRow:
+    """benchkit's goal on a workload."""
+
+    workload: str
+    goal: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioData:
+    """All rows, workloads in their order."""
+
+    rows: tuple[RatioRow, ...]
+    goals: tuple[GoalRow, ...]
+    contenders: tuple[str, ...]
+
+
+def ratio_data(part: Part) -> RatioData:
+    """Return the ratios of all contenders but the script: of images/s, of trials an hour where there are several."""
+    rows = []
+    for one in part.comparisons:
+        for row in one.rows:
+            ratio = row.hourly_ratio if one.trials > 1 else row.ratio
+            if ratio is not None and row.contender != SCRIPT:
+                rows.append(
+                    RatioRow(
+                        workload=one.title,
+                        contender=row.contender,
+                        ratio=ratio.middle,
+                        low=ratio.low,
+                        high=ratio.high,
+                        n=row.n,
+                    )
+                )
+    shown = {row.workload for row in rows}
+    goals = tuple(GoalRow(workload=w.title, goal=w.goals[part.device]) for w in WORKLOADS if w.title in shown)
+    return RatioData(rows=tuple(rows), goals=goals, contenders=tuple(dict.fromkeys(row.contender for row in rows)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioChart:
+    """A panel for each workload on a logarithmic axis of ratios."""
+
+    def draw(self, data: RatioData) -> Any:
+        """Return the panels, one below the other, with a line at the script's speed and a tick at the goal."""
+        goals = {row.workload: row.goal for row in data.goals}
+        ends = [1.0, *goals.values(), *(row.low for row in data.rows), *(row.high for row in data.rows)]
+        scale = alt.Scale(type="log", domain=[0.9 * min(ends), 1.1 * max(ends)])
+        x = alt.X("ratio:Q", title=None, scale=scale, axis=alt.Axis(tickCount=5))
+        return alt.vconcat(*(_panel(data, workload, goal, x) for workload, goal in goals.items()), spacing=8)
+
+    def caption(self, data: RatioData) -> str:
+        """Return what the points, bars and lines are."""
+        counts = sorted({row.n for row in data.rows})
+        return (
+            "Speed as a multiple of the script's, on a logarithmic axis: images/s, and trials an hour for the sweep. "
+            f"Points: median over {counts[0]} rounds; bars: least and greatest. Solid line: the script; dashed line: "
+            "benchkit's goal."
+        )
+
+    def alt_text(self, data: RatioData) -> str:
+        """Return one sentence with benchkit's ratio on every workload."""
+        best: dict[str, float] = {}
+        for row in data.rows:
+            if row.contender.startswith("benchkit"):
+                best[row.workload] = max(row.ratio, best.get(row.workload, 0.0))
+        told = ", ".join(f"{ratio:.1f} times on {name}" for name, ratio in best.items())
+        return f"benchkit's speed is the script's {told}." if told else "benchkit was not measured."
+
+
+def _panel(data: RatioData, workload: str, goal: float, x: alt.X) -> alt.LayerChart:
+    rows = [asdict(row) for row in data.rows if row.workload == workload]
+    y = alt.Y("contender:N", sort=list(data.contenders), title=None)
+    colour = alt.Color("contender:N", scale=alt.Scale(domain=list(data.contenders)), legend=None)
+    made = alt.Chart(alt.InlineData(values=rows)).encode(y=y, color=colour)
+    hints = [alt.Tooltip("contender:N"), *(alt.Tooltip(f"{name}:Q") for name in ("ratio", "low", "high", "n"))]
+    lines = alt.InlineData(values=[{"at": 1.0, "what": "script"}, {"at": goal, "what": "goal"}])
+    dashes = alt.Scale(domain=["script", "goal"], range=[[1, 0], [5, 3]])
+    marks = alt.Chart(lines).mark_rule(color="currentColor", opacity=0.7)
+    return alt.layer(
+        marks.encode(x="at:Q", strokeDash=alt.StrokeDash("what:N", scale=dashes, legend=None)),
+        made.mark_rule(strokeWidth=2.2).encode(x=alt.X("low:Q", title=None), x2="high:Q"),
+        made.mark_point(filled=True, size=60).encode(x=x, tooltip=hints),
+    ).properties(title=workload, width=FIGURE_WIDTH - 150, height=alt.Step(20))
