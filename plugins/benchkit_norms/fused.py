@@ -2,15 +2,21 @@
 
 The framework's group norm takes a variance as the mean of squares minus the squared mean when memory is channels-last,
 and its backward pass sums products with maps that are not centred. Both lose digits as (mean / standard deviation)^2
-grows, all of them at 1000. So its result counts only where that ratio is small; where it is not, our own passes, which
-centre first, are taken. Batch norm's statistics are always our own. Only the CPU's kernels are used; elsewhere, in
-compiled code, and for parameters of another dtype, our own passes do the same.
+grows, all of them at 1000. Its batch norm centres first, but on a CPU adds up channels-last maps value by value, so
+that its mean loses a digit or two. So their results count only where that ratio is small; where it is not, our own
+passes are taken. On CUDA, where looking at the ratio would hold up the device, only its batch norm is used: it is as
+exact as ours there (Welford's sums). Elsewhere, in compiled code on a CPU, and for parameters of another dtype, our own
+passes do the same.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchkit_norms.planes import statistics_dtype
 
@@ -25,14 +31,36 @@ A variance that lost its digits shows a large ratio too: to hide one, rounding w
 
 
 def usable(x: Tensor, *parameters: Tensor | None) -> bool:
-    """Return whether the kernels take x together with the parameters (None: absent)."""
+    """Return whether the CPU's kernels take x together with the parameters (None: absent)."""
+    return x.is_cpu and x.numel() > 0 and not torch.compiler.is_compiling() and _agree(x, parameters)
+
+
+def usable_by_batch(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Return whether `batch_norm` takes x (N, C, H, W) together with the parameters: not a single value a channel."""
+    return x.numel() > x.shape[1] and (usable(x, *parameters) or (x.is_cuda and _agree(x, parameters)))
+
+
+def _agree(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
     dtype = statistics_dtype(x)
-    return (
-        x.is_cpu
-        and x.numel() > 0
-        and not torch.compiler.is_compiling()
-        and all(parameter is None or parameter.dtype == dtype for parameter in parameters)
-    )
+    return all(parameter is None or parameter.dtype == dtype for parameter in parameters)
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, running: tuple[Tensor, Tensor], momentum: float, eps: float
+) -> Tensor | None:
+    """Return batch norm of x in training, gradients included, and move the `running` mean and variance (C) along.
+
+    None, with nothing moved, where means on a CPU are far from zero.
+    """
+    if x.is_cuda:
+        return functional.batch_norm(x, *running, weight, bias, True, momentum, eps)
+    before = [one.clone() for one in running]
+    output, mean, inverse = torch.native_batch_norm(x, weight, bias, *running, True, momentum, eps)
+    if _near(mean, inverse):
+        return output
+    for one, old in zip(running, before, strict=True):
+        one.copy_(old)
+    return None
 
 
 def by_moments(
@@ -66,7 +94,7 @@ def by_groups(
         return None
     maps = x.contiguous(memory_format=_layout(x))
     output, mean, inverse = torch.native_group_norm(maps, weight, bias, count, channels, height * width, groups, eps)
-    return (output, mean, inverse) if (mean * inverse).abs_().max().item() < FAR else None
+    return (output, mean, inverse) if _near(mean, inverse) else None
 
 
 def group_gradients(
@@ -87,6 +115,10 @@ def group_gradients(
         [True, *wanted],
     )
     return found[0], found[1] if wanted[0] else None, found[2] if wanted[1] else None
+
+
+def _near(mean: Tensor, inverse: Tensor) -> bool:
+    return bool(torch.linalg.vector_norm(mean * inverse, math.inf).item() < FAR)
 
 
 def _layout(x: Tensor) -> torch.memory_format:
