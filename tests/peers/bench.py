@@ -176,7 +176,7 @@ def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
     return Part(
         **machine(setting.device),
         dated=date.today().isoformat(),
-        command=" ".join(["python", "tests/peers/bench.py", *sys.argv[1:]]),
+        command=spoken(sys.argv[1:]),
         rounds=setting.rounds,
         epochs=setting.epochs,
         threads=setting.threads,
@@ -187,6 +187,12 @@ def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
         norms=norms(setting) if not only else (),
         own=own,
     )
+
+
+def spoken(arguments: Sequence[str]) -> str:
+    """Return the command as others can give it: without the folder that this machine writes to."""
+    place = arguments.index("--out") if "--out" in arguments else len(arguments)
+    return " ".join(["python tests/peers/bench.py", *arguments[:place], *arguments[place + 2 :]])
 
 
 def machine(device: str) -> Mapping[str, Any]:

@@ -72,8 +72,8 @@ class RatioChart:
         """Return the panels, one below the other, with a line at the script's speed and a tick at the goal."""
         goals = {row.workload: row.goal for row in data.goals}
         ends = [1.0, *goals.values(), *(row.low for row in data.rows), *(row.high for row in data.rows)]
-        scale = alt.Scale(type="log", domain=[0.9 * min(ends), 1.1 * max(ends)])
-        x = alt.X("ratio:Q", title=None, scale=scale, axis=alt.Axis(tickCount=5))
+        scale = alt.Scale(type="log", domain=[0.9 * min(ends), 1.1 * max(ends)], nice=False)
+        x = alt.X("ratio:Q", title=None, scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
         return alt.vconcat(*(_panel(data, workload, goal, x) for workload, goal in goals.items()), spacing=8)
 
     def caption(self, data: RatioData) -> str:
