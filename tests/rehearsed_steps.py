@@ -77,12 +77,7 @@ class StandIn:
         if self.broken_compiler:
             raise ValueError(self.broken_compiler)
 
-        def forward(images: torch.Tensor) -> torch.Tensor:
-            self.calls["compiled"] += 1
-            logits: torch.Tensor = model(images)
-            return -logits if self.wrong_compiler else logits
-
-        return forward
+        return Compiled(model, self)
 
     def seconds(self, work: Callable[[], object]) -> float:
         before = dict(self.calls)
@@ -90,6 +85,22 @@ class StandIn:
         if self.calls["compiled"] > before["compiled"]:
             return self.compiled
         return self.replayed if self.calls["replay"] > before["replay"] else self.eager
+
+
+@dataclass
+class Compiled:
+    """A compiled model, which like PyTorch's has no truth value."""
+
+    model: nn.Module
+    maker: StandIn
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.maker.calls["compiled"] += 1
+        logits: torch.Tensor = self.model(images)
+        return -logits if self.maker.wrong_compiler else logits
+
+    def __len__(self) -> int:
+        raise TypeError("the model does not support len()")
 
 
 @dataclass(frozen=True, slots=True)

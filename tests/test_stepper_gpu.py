@@ -12,10 +12,23 @@ from typing import Any
 import pytest
 import torch
 from benchkit_models.resnet import resnet
+from benchkit_norms.batch import BatchNorm
+from benchkit_norms.batch_instance import BatchInstanceNorm
+from benchkit_norms.group import GroupNorm
+from benchkit_norms.instance import InstanceNorm
+from benchkit_norms.layer import LayerNorm
+from benchkit_regularizers.auto_augment import AutoAugment
 from benchkit_regularizers.crop_flip import CropFlip
+from benchkit_regularizers.cutmix import CutMix
 from benchkit_regularizers.dropout import Dropout
+from benchkit_regularizers.erasing import Erasing
 from benchkit_regularizers.grad_clip import GradClip
+from benchkit_regularizers.l1 import L1
+from benchkit_regularizers.label_smoothing import LabelSmoothing
 from benchkit_regularizers.mixup import Mixup
+from benchkit_regularizers.rand_augment import RandAugment
+from benchkit_regularizers.resized_crop import ResizedCrop
+from benchkit_regularizers.stochastic_depth import StochasticDepth
 from engine_runs import make_run, make_settings, make_splits
 from rehearsed_steps import Reads
 
@@ -85,6 +98,36 @@ def test_captured_steps_agree_with_eager_ones(optimizer: dict[str, Any], precisi
     drawn = captured.randomness.state(), eager.randomness.state()
     assert torch.equal(drawn[0]["augment"], drawn[1]["augment"])  # type: ignore[arg-type]
     assert all(torch.equal(a, b) for a, b in zip(drawn[0]["layers"], drawn[1]["layers"], strict=True))
+
+
+AUGMENTED = (
+    AutoAugment(),
+    CutMix(),
+    Erasing(probability=1.0),
+    L1(),
+    LabelSmoothing(),
+    RandAugment(),
+    ResizedCrop(),
+    StochasticDepth(rate=0.3),
+)
+
+
+@pytest.mark.parametrize("regularizer", AUGMENTED, ids=lambda one: type(one).__name__)
+def test_built_in_regularizers_are_captured(regularizer: Any) -> None:
+    run = run_of([regularizer])
+    list(fit(run))
+    assert run.notes == []
+
+
+@pytest.mark.parametrize("norm", [BatchNorm, BatchInstanceNorm, InstanceNorm, GroupNorm, LayerNorm])
+def test_built_in_norms_are_captured(norm: Any) -> None:
+    def model(classes: int, shape: tuple[int, int, int], _: Any) -> Any:
+        return resnet(classes, shape, norm, n=1, width=8)
+
+    settings = make_settings(epochs=2, batch_size=64, compile="never", precision="bf16")
+    run = make_run(settings, make_splits(train=520), model, device="cuda")
+    list(fit(run))
+    assert run.notes == []
 
 
 def test_every_epoch_draws_new_random_numbers() -> None:

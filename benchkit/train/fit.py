@@ -30,7 +30,7 @@ def fit(run: Run, speedups: Speedups | None = None) -> Iterator[EpochRecord]:
         epoch = len(run.history) + 1
         start, used = now(run.device), joules(run.device)
         run.model.train()
-        stepper = stepper or stepper_for(run, speedups)
+        stepper = stepper_for(run, speedups) if stepper is None else stepper
         began = now(run.device)
         steps: list[torch.Tensor] = []
         with run.randomness.in_charge():

@@ -32,9 +32,9 @@ class Refused(Exception):
 class Trace:
     """What some steps left: losses and gradient norms (steps,), and flat float32 vectors of all values of a kind.
 
-    Buffers of one name, such as `running_mean`, are a kind. `gradients` and `buffers` are those of the first step, which
-    rounding has not driven apart yet; `parameters` are those after the last. A replayed step leaves its gradients where
-    only the graph finds them: none are here then.
+    Buffers of one name, such as `running_mean`, are a kind. `gradients` and `buffers` are those of the first step,
+    which rounding has not driven apart yet; `parameters` are those after the last. A replayed step leaves its gradients
+    where only the graph finds them: none are here then.
     """
 
     losses: torch.Tensor

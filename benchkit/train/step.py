@@ -22,7 +22,7 @@ def train_step(run: Run, batch: Batch, step: int, forward: Forward | None = None
     `step` counts from 0 over the whole of training; `forward` computes the logits, the run's model unless given.
     """
     set_rate(run.optimizer, run.schedule(step))
-    return update(run, batch, forward or run.model)
+    return update(run, batch, run.model if forward is None else forward)
 
 
 def update(run: Run, batch: Batch, forward: Forward) -> torch.Tensor:
