@@ -92,10 +92,10 @@ def obstacle(run: Run) -> str:
 def captured_steps(rehearsal: Rehearsal, forward: Forward) -> CapturedSteps:
     """Return steps that replay a graph of the run's step, after they agreed with eager ones.
 
-    The run is left in the middle of a rehearsal. Raise `Refused` when that is not possible.
+    The rehearsal has taken eager steps before, and is not ended here. Raise `Refused` when steps cannot be captured.
     """
     run, speedups = rehearsal.run, rehearsal.speedups
-    if reason := obstacle(run):
+    if reason := obstacle(run) or rehearsal.snapshot.changed():
         raise Refused(reason)
     optimizers.use_device_rates(run.optimizer, run.device)
 
@@ -103,16 +103,13 @@ def captured_steps(rehearsal: Rehearsal, forward: Forward) -> CapturedSteps:
         return train_step(run, run.train.batch(index), step, forward)
 
     with speedups.aside():
-        rehearsal.walk(eager)
-        if reason := rehearsal.snapshot.changed():
-            raise Refused(reason)
         try:
-            rehearsal.walk_without_waiting(eager)
+            expected = rehearsal.play(eager, speedups.without_waiting())
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             raise Refused(f"a step waits for the device's results ({first_line(error)})") from error
-        expected, again = rehearsal.play(eager), rehearsal.play(eager)
+        again = rehearsal.play(eager)
     if not expected.finite():
         raise Refused("the first losses are not finite")
     rehearsal.snapshot.put_back()

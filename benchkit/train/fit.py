@@ -24,7 +24,7 @@ def fit(run: Run, speedups: Speedups | None = None) -> Iterator[EpochRecord]:
     How steps are taken is chosen once, in the time of the first epoch; `speedups` are the device's unless given.
     Raise `DivergedError`, which names epoch and step, when the loss is no longer finite.
     """
-    forget_peak(run.device)
+    forget_peak(run.device)  # before the stepper is chosen: replayed steps allocate nothing that could be measured
     stepper: Stepper | None = None
     while not run.over():
         epoch = len(run.history) + 1

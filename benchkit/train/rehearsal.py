@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,15 +64,16 @@ class Rehearsal:
         self._batches = torch.split(places, size)
         self._parameters, self._buffers = _flat(run.parameters), _buffers(run.model)
 
-    def play(self, take: Take) -> Trace:
-        """Take the steps from the start and return what they leave."""
+    def play(self, take: Take, within: AbstractContextManager[Any] | None = None) -> Trace:
+        """Take the steps from the start, in the context `within` if there is one, and return what they leave."""
         self.snapshot.put_back()
         summaries, gradients, buffers = [], torch.empty(0), self._buffers
-        for at, index in enumerate(self._batches):
-            summaries.append(take(index, self._first + at))
-            if at == 0:
-                gradients = _flat(p.grad for p in self.run.parameters if p.grad is not None)
-                buffers = _buffers(self.run.model)
+        with within or nullcontext():
+            for at, index in enumerate(self._batches):
+                summaries.append(take(index, self._first + at))
+                if at == 0:
+                    gradients = _flat(p.grad for p in self.run.parameters if p.grad is not None)
+                    buffers = _buffers(self.run.model)
         images, losses, _, norms = torch.stack(summaries).unbind(1)
         return Trace(
             losses=losses / images,
@@ -85,19 +88,10 @@ class Rehearsal:
         self.snapshot.put_back()
         self._steps(take)
 
-    def walk_without_waiting(self, take: Take) -> None:
-        """Take the steps from the start; raise `RuntimeError` where one waits for the device's results."""
-        self.snapshot.put_back()
-        with self.speedups.without_waiting():
-            self._steps(take)
-
     def seconds(self, take: Take) -> float:
-        """Return the seconds of one step, the less of two measurements."""
-        times = []
-        for _ in range(2):
-            self.snapshot.put_back()
-            times.append(self.speedups.seconds(lambda: self._steps(take)))
-        return min(times) / len(self._batches)
+        """Return the seconds of one step, after others have been taken."""
+        self.snapshot.put_back()
+        return self.speedups.seconds(lambda: self._steps(take)) / len(self._batches)
 
     def _steps(self, take: Take) -> None:
         for at, index in enumerate(self._batches):
