@@ -59,6 +59,11 @@ def test_whole_numbers_are_numbers_and_lists_are_tuples() -> None:
         ({"train": {"optimizer": 3}}, "train.optimizer: got 3, expected a name or a table"),
         ({"train": {"optimizer": {"name": "adan"}}}, "expected one of sgd, adam, adamw (did you mean 'adam'?)"),
         ({"train": {"precision": "half"}}, "train.precision: got 'half', expected one of auto, bf16, fp16, float32"),
+        ({"train": {"compile": True}}, "train.compile: got True, expected text"),
+        (
+            {"train": {"compile": "alwais"}},
+            "got 'alwais', expected one of auto, never, always (did you mean 'always'?)",
+        ),
         ({"train": {"epochs": True}}, "train.epochs: got True, expected a whole number"),
         ({"train": {"epochs": 2.5}}, "train.epochs: got 2.5, expected a whole number"),
         ({"train": {"optimizer": {"betas": [0.9]}}}, "train.optimizer.betas: got [0.9], expected a list"),

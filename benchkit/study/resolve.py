@@ -27,6 +27,7 @@ ALLOWED = {
     "train.optimizer.name": ("sgd", "adam", "adamw"),
     "train.schedule.name": ("constant", "step", "cosine", "one-cycle"),
     "train.precision": ("auto", "bf16", "fp16", "float32"),
+    "train.compile": ("auto", "never", "always"),
     "train.select": ("best", "last"),
     "train.select_by": ("val.loss", "val.accuracy"),
 }

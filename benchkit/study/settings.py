@@ -76,6 +76,8 @@ class TrainSettings:
     `precision` is auto (bf16 where the processor has it, else float32), bf16, fp16 or float32. `select` scores the
     weights of the best epoch by `goal` (the study's first search goal or val.loss) or of the last one. `threads` is the
     number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
+    `compile` is auto (on a GPU, where a timed rehearsal says that a long trial gains by it), never or always; it too
+    changes no more than rounding.
     """
 
     epochs: int = 10
@@ -87,6 +89,7 @@ class TrainSettings:
     select: str = "best"
     select_by: str = "val.loss"
     threads: int = 1
+    compile: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

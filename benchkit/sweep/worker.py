@@ -17,6 +17,7 @@ from typing import TextIO
 
 from benchkit.codec import decode
 from benchkit.errors import BenchkitError
+from benchkit.registry.description_cache import cache_folder
 from benchkit.sweep.allocator import preloaded_allocator
 from benchkit.sweep.events import Event, WorkerFailed, WorkerIdle, WorkerReady, dump
 from benchkit.sweep.job import Job
@@ -77,12 +78,13 @@ def command() -> list[str]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a worker: its threads, and an allocator that keeps freed memory.
+    """Return the environment of a worker: its threads, an allocator that keeps freed memory, a home for compiled code.
 
-    The C library would otherwise give every step's activations back to the system and fault them in again. An
-    `LD_PRELOAD` of the user's stays.
+    The C library would otherwise give every step's activations back to the system and fault them in again. Compiled
+    models are shared by trials of one shape and by later workers. What the user has set stays.
     """
     kept = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824", "PYTHONUNBUFFERED": "1"}
+    kept |= {"TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "compiled-models"), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
     if library := preloaded_allocator():
         kept["LD_PRELOAD"] = str(library)
     fixed = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}

@@ -97,12 +97,20 @@ class Loader:
     def __len__(self) -> int:
         return -(-self.images_per_epoch // self.batch_size)
 
+    def order(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """Yield the positions of each batch of one epoch, int64 (N,) on the device, drawn from `generator` (CPU)."""
+        order = torch.randperm(len(self.images), generator=generator)[: self.images_per_epoch]
+        yield from torch.split(order.to(self.images.device), self.batch_size)
+
+    def batch(self, index: torch.Tensor) -> Batch:
+        """Return the batch of the images at `index`, int64 (N,) on the device."""
+        targets = self.one_hot.index_select(0, self.images.labels.index_select(0, index))
+        return Batch(images=self.images.take(index).to(torch.float32).mul_(1 / 255), targets=targets)
+
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield the batches of one epoch in an order drawn from `generator` (on the CPU)."""
-        order = torch.randperm(len(self.images), generator=generator)[: self.images_per_epoch]
-        for index in torch.split(order.to(self.images.device), self.batch_size):
-            targets = self.one_hot.index_select(0, self.images.labels.index_select(0, index))
-            yield Batch(images=self.images.take(index).to(torch.float32).mul_(1 / 255), targets=targets)
+        for index in self.order(generator):
+            yield self.batch(index)
 
 
 def loader(images: ImageSet, classes: int, batch_size: int) -> Loader:

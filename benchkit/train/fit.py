@@ -6,34 +6,36 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch.nn import functional
-from torch.nn.utils import get_total_norm
 
 from benchkit.errors import DivergedError
-from benchkit.protocols import Batch
 from benchkit.results import EpochRecord
 from benchkit.train.clock import forget_peak, now, peak_memory
 from benchkit.train.energy import joules
 from benchkit.train.evaluate import logits_of, loss_and_accuracy
 from benchkit.train.observation import observe
-from benchkit.train.optimizers import set_rate
 from benchkit.train.run import Run
+from benchkit.train.speedups import Speedups
+from benchkit.train.stepper import Stepper, stepper_for
 
 
-def fit(run: Run) -> Iterator[EpochRecord]:
+def fit(run: Run, speedups: Speedups | None = None) -> Iterator[EpochRecord]:
     """Yield a record after every epoch, continuing after the history's last one, until the run is over.
 
+    How steps are taken is chosen once, in the time of the first epoch; `speedups` are the device's unless given.
     Raise `DivergedError`, which names epoch and step, when the loss is no longer finite.
     """
-    forget_peak(run.device)
+    forget_peak(run.device)  # before the stepper is chosen: replayed steps allocate nothing that could be measured
+    stepper: Stepper | None = None
     while not run.over():
         epoch = len(run.history) + 1
         start, used = now(run.device), joules(run.device)
         run.model.train()
+        stepper = stepper_for(run, speedups) if stepper is None else stepper
+        began = now(run.device)
         steps: list[torch.Tensor] = []
         with run.randomness.in_charge():
-            for batch in run.train.epoch(run.randomness.order):
-                steps.append(train_step(run, batch, (epoch - 1) * len(run.train) + len(steps)))
+            for summary in stepper.epoch((epoch - 1) * len(run.train)):
+                steps.append(summary)
                 _stop_if_diverged(steps, epoch, run.device)
         loss, accuracy, gradient_norm = epoch_means(steps, epoch)
         trained = now(run.device)
@@ -49,41 +51,13 @@ def fit(run: Run) -> Iterator[EpochRecord]:
             learning_rate=run.schedule(epoch * len(run.train) - 1),
             gradient_norm=gradient_norm,
             seconds=now(run.device) - start,
-            images_per_second=run.train.images_per_epoch / (trained - start),
+            images_per_second=run.train.images_per_epoch / (trained - began),
             peak_memory=peak_memory(run.device),
             observed=observe(run),
             energy=joules(run.device) - used,
         )
         run.keep(record)
         yield record
-
-
-def train_step(run: Run, batch: Batch, step: int) -> torch.Tensor:
-    """Take one step and return (images, summed loss, correct images, gradient norm), float32 (4,), on the device."""
-    for augment in run.augments:
-        batch = augment(batch, run.randomness.augment)
-    with run.precision.autocast:
-        logits = run.model(run.pixels(batch.images))
-    loss = functional.cross_entropy(logits.float(), batch.targets)
-    for penalty in run.penalties:
-        loss = loss + penalty(run.model)
-    run.optimizer.zero_grad(set_to_none=True)
-    run.precision.backward(loss, run.optimizer)
-    gradient_norm = get_total_norm([p.grad for p in run.parameters if p.grad is not None])
-    for clip in run.clips:
-        clip(run.parameters)
-    set_rate(run.optimizer, run.schedule(step))
-    run.precision.step(run.optimizer)
-    for constrain in run.constraints:
-        constrain()
-    return _summary(loss.detach(), logits.detach(), batch.targets, gradient_norm)
-
-
-def _summary(
-    loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, gradient_norm: torch.Tensor
-) -> torch.Tensor:
-    correct = (logits.argmax(1) == targets.argmax(1)).sum()
-    return torch.stack((torch.full_like(loss, len(logits)), loss * len(logits), correct, gradient_norm))
 
 
 def _stop_if_diverged(steps: Sequence[torch.Tensor], epoch: int, device: torch.device) -> None:

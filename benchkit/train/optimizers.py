@@ -55,7 +55,56 @@ def _groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set every group's learning rate to `rate` times the group's factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["rate_factor"]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate * group["rate_factor"])
+        else:
+            group["lr"] = rate * group["rate_factor"]
+
+
+def use_device_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Keep every group's learning rate on the device, float32, where a captured step reads it anew each time."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            continue
+        group["lr"] = torch.full((), float(group["lr"]), dtype=torch.float32, device=device)
+        if "capturable" in group:
+            group["capturable"] = True
+
+
+def use_plain_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Undo `use_device_rates`."""
+    for group in optimizer.param_groups:
+        group.update(_plain(group))
+
+
+def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(group["lr"], torch.Tensor):
+        return {}
+    return {"lr": float(group["lr"]), **({"capturable": False} if "capturable" in group else {})}
+
+
+def state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the optimizer's state dict, the same whether its learning rates lie on the device or not."""
+    found = optimizer.state_dict()
+    return {**found, "param_groups": [{**group, **_plain(group)} for group in found["param_groups"]]}
+
+
+def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load a state dict into the tensors that are there, whose addresses a captured step has learnt.
+
+    Raise `ValueError` when it belongs to other parameters.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    before = {parameter: dict(moments) for parameter, moments in optimizer.state.items()}
+    optimizer.load_state_dict(saved)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(rate, torch.Tensor):
+            group["lr"] = rate.fill_(group["lr"])
+            group.update({"capturable": True} if "capturable" in group else {})
+    for parameter, moments in optimizer.state.items():
+        for name, old in before.get(parameter, {}).items():
+            if isinstance(old, torch.Tensor) and name in moments and old.shape == moments[name].shape:
+                moments[name] = old.copy_(moments[name])
 
 
 def step(optimizer: torch.optim.Optimizer) -> None:

@@ -1,7 +1,8 @@
 """Where a trial's time goes: a stopwatch that the run's parts press as they are called. The loop knows nothing of it.
 
 The run's loader, augmentations, input, model and precision are replaced by ones that do the same and say when: so a
-profiled run computes exactly what any other does, and a run without a profile pays nothing.
+profiled run computes exactly what any other does, and a run without a profile pays nothing. Its steps run eagerly: a
+captured step has no parts.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ def _write_compressed(profile: profiler.profile, path: Path) -> None:
 def watch(run: Run, stopwatch: Stopwatch) -> None:
     """Let the parts of a run press the stopwatch, and note in the run that its speed is that of a profiled one."""
     run.notes.append("profiled: its speed does not compare with that of other trials")
+    run.eager = "the trial is profiled"
     run.train = _LoaderWatched(**_values(run.train), stopwatch=stopwatch)
     run.augments = tuple(_watched(augment, "augmentation", stopwatch) for augment in run.augments)
     run.pixels = _PixelsWatched(**_values(run.pixels), run=run, stopwatch=stopwatch)

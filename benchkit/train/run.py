@@ -22,6 +22,9 @@ from benchkit.train.weights import load_weights
 GOALS = {"val.loss": -1.0, "val.accuracy": 1.0}
 """What the best epoch can be selected by, and the sign that makes more of it better."""
 
+COMPILE = ("auto", "never", "always")
+"""When the model is compiled."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugins:
@@ -49,7 +52,10 @@ class Best:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One training run. Only `fit` trains it; between two of its epochs everything here is consistent."""
+    """One training run. Only `fit` trains it; between two of its epochs everything here is consistent.
+
+    `eager` is why its steps must run one operation at a time, neither captured nor compiled; empty: they need not.
+    """
 
     settings: Settings
     device: torch.device
@@ -73,6 +79,7 @@ class Run:
     history: list[EpochRecord] = field(default_factory=list)
     best: Best = field(default_factory=Best)
     notes: list[str] = field(default_factory=list)
+    eager: str = ""
     finished: bool = False
 
     def over(self) -> bool:
@@ -97,7 +104,7 @@ class Run:
         scaler = self.precision.scaler
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizers.state(self.optimizer),
             "scaler": scaler.state_dict() if scaler else {},
             "randomness": self.randomness.state(),
             "history": [asdict(record) for record in self.history],
@@ -114,7 +121,7 @@ class Run:
             )
         try:
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            optimizers.restore(self.optimizer, state["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise TrainingError(f"the checkpoint belongs to another model: {error}") from error
         if self.precision.scaler:
@@ -160,6 +167,7 @@ def build_run(
         randomness=randomness.randomness(settings.seed, repeat_parts, place),
         figures=plugins.figures,
         notes=notes,
+        eager=_opted_out(plugins, model),
         **_training(settings, model, plugins, len(loader), place),
     )
 
@@ -206,6 +214,13 @@ def _build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: li
     return model
 
 
+def _opted_out(plugins: Plugins, model: nn.Module) -> str:
+    """Return which part of a run says `capturable = False`, in words, or an empty string."""
+    parts = (*(instance for _, instance in plugins.regularizers), *model.modules())
+    names = [type(part).__name__ for part in parts if getattr(part, "capturable", True) is False]
+    return f"{names[0]} says capturable = False" if names else ""
+
+
 def _methods(plugins: Plugins, name: str) -> tuple[Callable[..., Any], ...]:
     return tuple(getattr(instance, name) for _, instance in plugins.regularizers if hasattr(instance, name))
 
@@ -217,6 +232,11 @@ def _check(settings: Settings) -> None:
             problems.append(f"train.{name} = {getattr(train, name)}: expected at least {least}")
     if train.select not in ("best", "last"):
         problems.append(f"train.select = {train.select!r}: expected 'best' or 'last'{nearest(train.select, ['best'])}")
+    if train.compile not in COMPILE:
+        expected = ", ".join(COMPILE)
+        problems.append(
+            f"train.compile = {train.compile!r}: expected one of {expected}{nearest(train.compile, COMPILE)}"
+        )
     if train.select == "best" and train.select_by not in GOALS:
         close = nearest(train.select_by, GOALS)
         problems.append(f"train.select_by = {train.select_by!r}: expected one of {', '.join(GOALS)}{close}")

@@ -1,0 +1,120 @@
+"""Steps replayed from one graph: on a GPU a whole step, from fetching its images to its summary, is one launch.
+
+A small network's step is some 700 operations, each of which the processor launches in about the time that the device
+needs for it. A CUDA graph records them once; replaying it costs what a few launches do. What a graph cannot do is
+decide: a step that looks at its own numbers, keeps count, or draws random numbers elsewhere has to run eagerly. So a
+graph is trusted only after it has taken the same steps as eager ones did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from benchkit.train import optimizers
+from benchkit.train.rehearsal import Refused, Rehearsal
+from benchkit.train.run import Run
+from benchkit.train.speedups import Speedups
+from benchkit.train.step import Forward, train_step, update
+
+TOLERANCE = {"float32": 1e-3, "bf16": 1e-2}
+"""The relative difference of replayed and eager steps that counts as rounding."""
+
+NOISE = 4.0
+"""How many times as far from eager steps as these are from themselves (where kernels add in any order) is allowed."""
+
+
+class CapturedSteps:
+    """Replays a graph for each batch of the usual size; what is left over at an epoch's end is trained eagerly.
+
+    Raise `Refused` when the step cannot be recorded. The graph reads and writes the tensors that the run holds
+    now, so none of them may be replaced while it is used; the learning rate is read from the device.
+    """
+
+    def __init__(self, run: Run, forward: Forward, speedups: Speedups) -> None:
+        """Record the step; nothing of it is done."""
+        self._run = run
+        self._forward = forward
+        self._index = torch.zeros(run.train.batch_size, dtype=torch.int64, device=run.device)
+        self._summary = torch.zeros(4, device=run.device)
+        try:
+            self._replay = speedups.capture(self._work, (run.randomness.augment,))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise Refused(f"a step cannot be recorded ({first_line(_first(error))})") from error
+        # The graph goes on writing to the gradients' memory: as long as it lives, nothing else may get it.
+        self._gradients = [parameter.grad for parameter in run.parameters]
+
+    def _work(self) -> None:
+        self._summary.copy_(update(self._run, self._run.train.batch(self._index), self._forward))
+
+    def take(self, index: torch.Tensor, step: int) -> torch.Tensor:
+        """Take one step on the images at `index` and return its summary, as `train_step` does."""
+        run = self._run
+        if len(index) != len(self._index):
+            return train_step(run, run.train.batch(index), step)
+        self._index.copy_(index)
+        optimizers.set_rate(run.optimizer, run.schedule(step))
+        self._replay()
+        return self._summary.clone()
+
+    def epoch(self, first: int) -> Iterator[torch.Tensor]:
+        """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
+        for step, index in enumerate(self._run.train.order(self._run.randomness.order), first):
+            yield self.take(index, step)
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that came first: the end of a broken recording raises another."""
+    while isinstance(error.__context__, RuntimeError):
+        error = error.__context__
+    return error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def obstacle(run: Run) -> str:
+    """Return why a run's steps cannot be captured, as far as that can be told beforehand; else an empty string."""
+    if run.precision.scaler is not None:
+        return "fp16 scales the loss by what it finds in each step"
+    if run.train.images.images.device.type != run.device.type:
+        return "the images do not fit into the device's memory"
+    if any(group.get("dampening") for group in run.optimizer.param_groups):
+        return "with dampening, the optimizer's first step is unlike the others"
+    return ""
+
+
+def captured_steps(rehearsal: Rehearsal, forward: Forward) -> CapturedSteps:
+    """Return steps that replay a graph of the run's step, after they agreed with eager ones.
+
+    The rehearsal has taken eager steps before, and is not ended here. Raise `Refused` when steps cannot be captured.
+    """
+    run, speedups = rehearsal.run, rehearsal.speedups
+    if reason := obstacle(run) or rehearsal.snapshot.changed():
+        raise Refused(reason)
+    optimizers.use_device_rates(run.optimizer, run.device)
+
+    def eager(index: torch.Tensor, step: int) -> torch.Tensor:
+        return train_step(run, run.train.batch(index), step, forward)
+
+    with speedups.aside():
+        try:
+            expected = rehearsal.play(eager, speedups.without_waiting())
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise Refused(f"a step waits for the device's results ({first_line(error)})") from error
+        again = rehearsal.play(eager)
+    if not expected.finite():
+        raise Refused("the first losses are not finite")
+    rehearsal.snapshot.put_back()
+    steps = CapturedSteps(run, forward, speedups)
+    allowed = TOLERANCE[run.precision.name] + NOISE * rehearsal.difference(expected, again)
+    if (apart := rehearsal.difference(expected, rehearsal.play(steps.take))) > allowed:
+        raise Refused("replayed steps differ from eager ones", f"by {apart:.2g} of their size, {allowed:.2g} allowed")
+    return steps

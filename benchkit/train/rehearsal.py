@@ -1,0 +1,143 @@
+"""The same few steps taken in two ways, each from the same start, and how far apart they end. Training is untouched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchkit.train.run import Run
+from benchkit.train.snapshot import Snapshot
+from benchkit.train.speedups import Speedups
+
+Take = Callable[[torch.Tensor, int], torch.Tensor]
+"""Takes the step of a number on the images at positions (N,); returns the step's summary (see `train_step`)."""
+
+STEPS = 3
+"""Steps of one rehearsal: with fewer, a step that reads what only the first one wrote would pass."""
+
+
+class Refused(Exception):
+    """Steps are not taken in some way: `str` of it ends a sentence of the report, `detail` is for the log alone."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """What some steps left: losses and gradient norms (steps,), and flat float32 vectors of all values of a kind.
+
+    Buffers of one name, such as `running_mean`, are a kind. `gradients` and `buffers` are those of the first step,
+    which rounding has not driven apart yet; `parameters` are those after the last. A replayed step leaves its gradients
+    where only the graph finds them: none are here then.
+    """
+
+    losses: torch.Tensor
+    norms: torch.Tensor
+    gradients: torch.Tensor
+    buffers: Mapping[str, torch.Tensor]
+    parameters: torch.Tensor
+
+    def finite(self) -> bool:
+        """Return whether no loss overflowed."""
+        return bool(torch.isfinite(self.losses).all())
+
+
+class Rehearsal:
+    """Steps that are taken and undone; made and used while the run's random numbers are in charge."""
+
+    def __init__(self, run: Run, speedups: Speedups) -> None:
+        """Keep the run as it is now."""
+        self.run = run
+        self.speedups = speedups
+        self.snapshot = Snapshot(run)
+        self._first = len(run.history) * len(run.train)
+        size, stored = run.train.batch_size, len(run.train.images)
+        places = torch.arange(STEPS * size, device=run.device) % stored
+        self._batches = torch.split(places, size)
+        self._parameters, self._buffers = _flat(run.parameters), _buffers(run.model)
+
+    def play(self, take: Take, within: AbstractContextManager[Any] | None = None) -> Trace:
+        """Take the steps from the start, in the context `within` if there is one, and return what they leave."""
+        self.snapshot.put_back()
+        summaries, gradients, buffers = [], torch.empty(0), self._buffers
+        with within or nullcontext():
+            for at, index in enumerate(self._batches):
+                summaries.append(take(index, self._first + at))
+                if at == 0:
+                    gradients = _flat(p.grad for p in self.run.parameters if p.grad is not None)
+                    buffers = _buffers(self.run.model)
+        images, losses, _, norms = torch.stack(summaries).unbind(1)
+        return Trace(
+            losses=losses / images,
+            norms=norms,
+            gradients=gradients,
+            buffers=buffers,
+            parameters=_flat(self.run.parameters),
+        )
+
+    def walk(self, take: Take) -> None:
+        """Take the steps from the start and look at nothing."""
+        self.snapshot.put_back()
+        self._steps(take)
+
+    def seconds(self, take: Take) -> float:
+        """Return the seconds of one step, after others have been taken."""
+        self.snapshot.put_back()
+        return self.speedups.seconds(lambda: self._steps(take)) / len(self._batches)
+
+    def _steps(self, take: Take) -> None:
+        for at, index in enumerate(self._batches):
+            take(index, self._first + at)
+
+    def difference(self, expected: Trace, found: Trace) -> float:
+        """Return the largest relative difference after all steps: of what has changed since the start, by its norm."""
+        return max(
+            _apart(expected.losses, found.losses),
+            _apart(expected.norms, found.norms),
+            _apart(expected.parameters - self._parameters, found.parameters - self._parameters),
+            *self._buffers_apart(expected, found),
+        )
+
+    def difference_at_once(self, expected: Trace, found: Trace) -> float:
+        """Return the largest relative difference after the first step, before rounding has been through an update."""
+        return max(
+            _apart(expected.losses[:1], found.losses[:1]),
+            _apart(expected.norms[:1], found.norms[:1]),
+            _apart(expected.gradients, found.gradients),
+            *self._buffers_apart(expected, found),
+        )
+
+    def _buffers_apart(self, expected: Trace, found: Trace) -> list[float]:
+        return [
+            _apart(expected.buffers[name] - start, found.buffers[name] - start) for name, start in self._buffers.items()
+        ]
+
+
+def _flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    parts = [tensor.detach().flatten().to(torch.float32) for tensor in tensors]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    kinds: dict[str, list[torch.Tensor]] = {}
+    for name, buffer in model.named_buffers():
+        kinds.setdefault(name.rpartition(".")[2], []).append(buffer)
+    return {kind: _flat(buffers) for kind, buffers in kinds.items()}
+
+
+def _apart(expected: torch.Tensor, found: torch.Tensor) -> float:
+    """Return |expected - found| / |expected| by L2 norms; infinite where shapes differ or a value is not finite."""
+    if expected.shape != found.shape:
+        return math.inf
+    distance, scale = (expected - found).norm().item(), expected.norm().item()
+    if distance == 0:
+        return 0.0
+    return distance / scale if math.isfinite(distance) and scale > 0 else math.inf

@@ -1,0 +1,144 @@
+"""What a step changes, kept aside and put back in place: tensors keep their addresses, which a captured step knows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchkit.train.randomness import global_state, set_global_state
+from benchkit.train.run import Run
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptTensor:
+    """A tensor that lies in `home` under `name`, and a copy of it."""
+
+    owner: str
+    home: dict[str, Any]
+    name: str
+    tensor: torch.Tensor
+    copy: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptAttribute:
+    """A plain attribute of a model's layer or of a plugin; of a list its items."""
+
+    owner: Any
+    name: str
+    value: Any
+    copy: Any
+
+
+class Snapshot:
+    """A run at one moment, while its random numbers are in charge (see `Randomness`)."""
+
+    def __init__(self, run: Run) -> None:
+        """Copy all that a step may change: tensors, moments, random states, and plain attributes of plugins."""
+        self._run = run
+        self._tensors = list(_tensors(run))
+        self._moments = {
+            (parameter, name): value.clone()
+            for parameter, moments in run.optimizer.state.items()
+            for name, value in moments.items()
+            if isinstance(value, torch.Tensor)
+        }
+        self._attributes = list(_attributes(run))
+        self._scaler = run.precision.scaler.state_dict() if run.precision.scaler else {}
+        self._augment = run.randomness.augment.get_state()
+        self._layers = global_state(run.device)
+        self._python, self._numpy = random.getstate(), np.random.get_state()
+
+    def changed(self) -> str:
+        """Return what a step has changed that no device can change by itself, in words, or an empty string."""
+        if random.getstate() != self._python:
+            return "a step draws Python's random numbers"
+        if repr(np.random.get_state()) != repr(self._numpy):
+            return "a step draws NumPy's random numbers"
+        if self._run.device.type != "cpu" and not torch.equal(torch.get_rng_state(), self._layers[0]):
+            return "a step draws random numbers on the processor"
+        for kept in self._tensors:
+            if kept.home.get(kept.name) is not kept.tensor:
+                return f"{kept.owner} replaces its tensor {kept.name} in each step"
+        for one in self._attributes:
+            if _value(one.owner, one.name) != one.copy:
+                return f"{type(one.owner).__name__} changes its attribute {one.name} in each step"
+        return ""
+
+    def put_back(self) -> None:
+        """Make everything as it was; moments that were not there yet become zero, gradients are dropped."""
+        with torch.no_grad():
+            for kept in self._tensors:
+                kept.tensor.copy_(kept.copy)
+                kept.home[kept.name] = kept.tensor
+            for parameter, name, value in self._present_moments():
+                before = self._moments.get((parameter, name))
+                value.zero_() if before is None else value.copy_(before)
+        self._run.optimizer.zero_grad(set_to_none=True)
+        for one in self._attributes:
+            _set(one)
+        if self._run.precision.scaler:
+            self._run.precision.scaler.load_state_dict(self._scaler)
+        self._run.randomness.augment.set_state(self._augment)
+        set_global_state(self._layers, self._run.device)
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+
+    def drop_new_moments(self) -> None:
+        """Forget the moments that were not there yet, so that the optimizer's next step is its first."""
+        for parameter, name, _ in list(self._present_moments()):
+            if (parameter, name) not in self._moments:
+                self._run.optimizer.state.pop(parameter, None)
+
+    def _present_moments(self) -> Iterator[tuple[Any, str, torch.Tensor]]:
+        for parameter, moments in self._run.optimizer.state.items():
+            for name, value in moments.items():
+                if isinstance(value, torch.Tensor):
+                    yield parameter, name, value
+
+
+def _tensors(run: Run) -> Iterator[KeptTensor]:
+    """Yield parameters, buffers, and tensors that are mere attributes of layers."""
+    for module in run.model.modules():
+        for home in (module._parameters, module._buffers, vars(module)):
+            for name, tensor in home.items():
+                if isinstance(tensor, torch.Tensor):
+                    copy = tensor.detach().clone()
+                    yield KeptTensor(owner=type(module).__name__, home=home, name=name, tensor=tensor, copy=copy)
+
+
+def _attributes(run: Run) -> Iterator[KeptAttribute]:
+    """Yield the plain attributes of layers, of their hooks and of the regularizers that take part in steps."""
+    modules = list(run.model.modules())
+    hooks = [hook for one in modules for hook in (*one._forward_hooks.values(), *one._forward_pre_hooks.values())]
+    methods = (*run.augments, *run.penalties, *run.clips)
+    for owner in (*modules, *hooks, *(getattr(method, "__self__", None) for method in methods)):
+        for name in _names(owner):
+            value = getattr(owner, name, None)
+            items = value if isinstance(value, list) else [value]
+            if all(isinstance(item, PLAIN) for item in items):
+                yield KeptAttribute(owner=owner, name=name, value=value, copy=_value(owner, name))
+
+
+def _names(owner: Any) -> list[str]:
+    slots = [one.name for one in fields(owner)] if is_dataclass(owner) else []
+    return [*getattr(owner, "__dict__", ()), *slots]
+
+
+def _value(owner: Any, name: str) -> Any:
+    value = getattr(owner, name, None)
+    return list(value) if isinstance(value, list) else value
+
+
+def _set(one: KeptAttribute) -> None:
+    if isinstance(one.value, list):
+        one.value[:] = one.copy
+    if getattr(one.owner, one.name, None) is not one.value:
+        object.__setattr__(one.owner, one.name, one.value)  # plugins may be frozen

@@ -1,0 +1,157 @@
+"""What a device offers to make steps faster: recording work as a graph, compiling the model, and judging both."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from benchkit.train.clock import now
+from benchkit.train.step import Forward
+
+Work = Callable[[], object]
+
+
+class Speedups(Protocol):
+    """How steps of a run can be made faster on its device. A test puts a stand-in in its place."""
+
+    captures: bool
+    """Whether `capture` works here; compiling then is tried unasked, too."""
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Return a context in which work is queued where it is later captured: first calls set up libraries there."""
+        ...
+
+    def without_waiting(self) -> AbstractContextManager[Any]:
+        """Return a context in which waiting for the device's results raises `RuntimeError`."""
+        ...
+
+    def capture(self, work: Work, generators: Sequence[torch.Generator]) -> Callable[[], None]:
+        """Return what replays `work`, which draws from `generators` and the global one; it is recorded, not done.
+
+        Raise `RuntimeError` when it cannot be recorded; the device and the generators then are as before.
+        """
+        ...
+
+    def compile(self, model: nn.Module) -> Forward:
+        """Return the model's compiled form, with the same parameters; its first calls compile."""
+        ...
+
+    def seconds(self, work: Work) -> float:
+        """Return how long `work` takes, in seconds."""
+        ...
+
+
+class PlainSpeedups:
+    """A device without graphs: only compiling, which must be asked for."""
+
+    captures = False
+
+    def __init__(self, device: torch.device) -> None:
+        """Offer the speed-ups of `device`."""
+        self._device = device
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Return a context that changes nothing."""
+        return nullcontext()
+
+    def without_waiting(self) -> AbstractContextManager[Any]:
+        """Return a context that changes nothing: results are there at once."""
+        return nullcontext()
+
+    def capture(self, work: Work, generators: Sequence[torch.Generator]) -> Callable[[], None]:
+        """Raise `RuntimeError`."""
+        raise RuntimeError(f"there are no graphs on {self._device.type}")
+
+    def compile(self, model: nn.Module) -> Forward:
+        """Return the model compiled by `torch.compile` for one shape of input, drawing the same random numbers."""
+        # One worker trains many models of one class: without a reset the compiler gives up after a few of them.
+        torch.compiler.reset()
+        compiled: Forward = torch.compile(model, dynamic=False, options={"fallback_random": True})
+        return compiled
+
+    def seconds(self, work: Work) -> float:
+        """Return how long `work` takes, the device's part included."""
+        began = now(self._device)
+        work()
+        return now(self._device) - began
+
+
+class CudaSpeedups(PlainSpeedups):
+    """CUDA graphs, recorded on a stream of their own (PyTorch, CUDA semantics: CUDA graphs)."""
+
+    captures = True
+
+    def __init__(self, device: torch.device) -> None:
+        """Open the stream; `device` may lack its number and then is the current one."""
+        super().__init__(device)
+        self._number = torch.cuda.current_device() if device.index is None else device.index
+        self._stream = torch.cuda.Stream(self._number)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Queue work on the stream, after what is queued already and before what follows."""
+        with torch.cuda.device(self._number):
+            usual = torch.cuda.current_stream()
+            self._stream.wait_stream(usual)
+            try:
+                with torch.cuda.stream(self._stream):
+                    yield
+            finally:
+                usual.wait_stream(self._stream)
+
+    @contextmanager
+    def without_waiting(self) -> Iterator[None]:
+        """Let PyTorch raise where it would wait for the device."""
+        before = torch.cuda.get_sync_debug_mode()
+        _set_sync_debug_mode(2)
+        try:
+            yield
+        finally:
+            _set_sync_debug_mode(before)
+
+    def capture(self, work: Work, generators: Sequence[torch.Generator]) -> Callable[[], None]:
+        """Record `work` as a CUDA graph and return its replay."""
+        drawn = (torch.cuda.default_generators[self._number], *generators)
+        states = [generator.graphsafe_get_state() for generator in drawn]
+        for generator in drawn:
+            # A failed capture leaves a generator's state useless in some versions of PyTorch: it gets one to spoil.
+            generator.graphsafe_set_state(generator.clone_state())
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self._number):
+            usual = torch.cuda.current_stream()
+            try:
+                _register(graph, generators)
+                with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                    work()
+            except BaseException:
+                torch.cuda.set_stream(usual)  # some versions leave the graph's current
+                for generator, state in zip(drawn, states, strict=True):
+                    generator.graphsafe_set_state(state)
+                raise
+        return graph.replay
+
+
+def _set_sync_debug_mode(mode: int) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def _register(graph: torch.cuda.CUDAGraph, generators: Sequence[torch.Generator]) -> None:
+    """Tell the graph of the generators that it draws from; it knows the default one, in later versions all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*register_generator_state")
+        for generator in generators:
+            graph.register_generator_state(generator)
+
+
+def speedups_of(device: torch.device) -> Speedups:
+    """Return what a device offers."""
+    return CudaSpeedups(device) if device.type == "cuda" else PlainSpeedups(device)

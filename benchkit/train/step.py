@@ -1,0 +1,53 @@
+"""One training step: augmentation, forward and backward pass, clipping, update, constraints, and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+from torch.nn.utils import get_total_norm
+
+from benchkit.protocols import Batch
+from benchkit.train.optimizers import set_rate
+from benchkit.train.run import Run
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+"""The model, or a compiled form of it: input (N, C, H, W) to logits (N, K)."""
+
+
+def train_step(run: Run, batch: Batch, step: int, forward: Forward | None = None) -> torch.Tensor:
+    """Take one step and return (images, summed loss, correct images, gradient norm), float32 (4,), on the device.
+
+    `step` counts from 0 over the whole of training; `forward` computes the logits, the run's model unless given.
+    """
+    set_rate(run.optimizer, run.schedule(step))
+    return update(run, batch, run.model if forward is None else forward)
+
+
+def update(run: Run, batch: Batch, forward: Forward) -> torch.Tensor:
+    """Do all of `train_step` but setting the learning rate: work for the device alone, which a CUDA graph can hold."""
+    for augment in run.augments:
+        batch = augment(batch, run.randomness.augment)
+    # Autocast begins and ends in here, so its copies of the weights never outlive the graph that made them.
+    with run.precision.autocast:
+        logits = forward(run.pixels(batch.images))
+    loss = functional.cross_entropy(logits.float(), batch.targets)
+    for penalty in run.penalties:
+        loss = loss + penalty(run.model)
+    run.optimizer.zero_grad(set_to_none=True)
+    run.precision.backward(loss, run.optimizer)
+    gradient_norm = get_total_norm([p.grad for p in run.parameters if p.grad is not None])
+    for clip in run.clips:
+        clip(run.parameters)
+    run.precision.step(run.optimizer)
+    for constrain in run.constraints:
+        constrain()
+    return _summary(loss.detach(), logits.detach(), batch.targets, gradient_norm)
+
+
+def _summary(
+    loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, gradient_norm: torch.Tensor
+) -> torch.Tensor:
+    correct = (logits.argmax(1) == targets.argmax(1)).sum()
+    return torch.stack((torch.full_like(loss, len(logits)), loss * len(logits), correct, gradient_norm))

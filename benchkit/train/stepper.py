@@ -1,0 +1,142 @@
+"""Who takes the steps of a run: chosen once, by a rehearsal that is undone. Eager steps are the rule on a CPU.
+
+However steps are taken, they compute the same up to rounding, draw the same random numbers, and leave the same
+checkpoint. Which way was fastest can differ between machines and, where it is close, between two trials.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+
+from benchkit.train import optimizers
+from benchkit.train.capture import CapturedSteps, captured_steps
+from benchkit.train.compiled import compiled_model, worth_compiling
+from benchkit.train.rehearsal import Refused, Rehearsal
+from benchkit.train.run import Run
+from benchkit.train.speedups import Speedups, speedups_of
+from benchkit.train.step import Forward, train_step
+
+FEWEST = 50
+"""Whole batches that a run must have before it for a rehearsal, which takes a dozen eager steps, to pay."""
+
+FASTER = 0.95
+"""The share of the other way's time that a way of taking steps must not exceed to be preferred."""
+
+logger = logging.getLogger(__name__)
+
+
+class Stepper(Protocol):
+    """Takes the steps of a run."""
+
+    def take(self, index: torch.Tensor, step: int) -> torch.Tensor:
+        """Take one step on the images at `index` and return its summary, as `train_step` does."""
+        ...
+
+    def epoch(self, first: int) -> Iterator[torch.Tensor]:
+        """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
+        ...
+
+
+class EagerSteps:
+    """Takes one operation after the other, or a compiled model's few for each batch of the usual size."""
+
+    def __init__(self, run: Run, forward: Forward | None = None) -> None:
+        """Take the steps of `run`, with `forward` where it is given in the place of its model."""
+        self._run = run
+        self._forward = forward
+
+    def take(self, index: torch.Tensor, step: int) -> torch.Tensor:
+        """Take one step on the images at `index` and return its summary, as `train_step` does."""
+        whole = len(index) == self._run.train.batch_size
+        return train_step(self._run, self._run.train.batch(index), step, self._forward if whole else None)
+
+    def epoch(self, first: int) -> Iterator[torch.Tensor]:
+        """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
+        run = self._run
+        for step, batch in enumerate(run.train.epoch(run.randomness.order), first):
+            whole = len(batch.targets) == run.train.batch_size
+            yield train_step(run, batch, step, self._forward if whole else None)
+
+
+def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
+    """Return what takes the run's steps from now on; what keeps them from being fast is noted in the run.
+
+    The run's model is in training mode. `speedups` are those of the run's device unless given.
+    """
+    offered = speedups_of(run.device) if speedups is None else speedups
+    asked = run.settings.train.compile == "always"
+    if not asked and (not offered.captures or whole_batches_left(run) < FEWEST):
+        return EagerSteps(run)
+    if run.eager:
+        _note(run, f"{'CUDA graph' if offered.captures else 'compiled model'} not used: {run.eager}; steps ran eagerly")
+        return EagerSteps(run)
+    with run.randomness.in_charge():
+        rehearsal = Rehearsal(run, offered)
+        chosen: Stepper = EagerSteps(run)
+        try:
+            chosen = _chosen(rehearsal)
+        except torch.OutOfMemoryError:
+            _note(run, "CUDA graph not used: the device's memory is too small for it; steps ran eagerly")
+        finally:
+            rehearsal.snapshot.put_back()
+            if not isinstance(chosen, CapturedSteps):
+                rehearsal.snapshot.drop_new_moments()
+                optimizers.use_plain_rates(run.optimizer)
+    return chosen
+
+
+def whole_batches_left(run: Run) -> int:
+    """Return how many batches of the usual size the run still trains on, if nothing stops it."""
+    per_epoch = run.train.images_per_epoch // run.train.batch_size
+    return per_epoch * (run.settings.train.epochs - len(run.history))
+
+
+def _chosen(rehearsal: Rehearsal) -> Stepper:
+    """Return the fastest way: eager or captured, then with the model compiled where that may pay."""
+    run = rehearsal.run
+    best: Stepper = EagerSteps(run)
+    rehearsal.walk(best.take)
+    seconds = rehearsal.seconds(best.take)
+    if rehearsal.speedups.captures:
+        try:
+            captured = captured_steps(rehearsal, run.model)
+            if (replayed := rehearsal.seconds(captured.take)) > FASTER * seconds:
+                raise Refused("replaying it is not faster", f"{replayed:.2g} s a step, eagerly {seconds:.2g} s")
+            best, seconds = captured, replayed
+        except Refused as refusal:
+            optimizers.use_plain_rates(run.optimizer)
+            _note(run, f"CUDA graph not used: {refusal}; steps ran eagerly", refusal.detail)
+    if worth_compiling(run, rehearsal.speedups, whole_batches_left(run) * seconds):
+        best = _compiled(rehearsal, best, seconds)
+    return best
+
+
+def _compiled(rehearsal: Rehearsal, best: Stepper, seconds: float) -> Stepper:
+    """Return steps with a compiled model, captured if those before are, when they are faster or were asked for."""
+    run = rehearsal.run
+    try:
+        model = compiled_model(rehearsal)
+        steps: Stepper = EagerSteps(run, model.forward)
+        if isinstance(best, CapturedSteps):
+            steps = captured_steps(rehearsal, model.forward)
+        share = rehearsal.seconds(steps.take) / seconds
+        if share > FASTER and run.settings.train.compile != "always":
+            raise Refused("compiled steps are not faster", f"they take {share:.2f} times as long")
+    except Refused as refusal:
+        _note(run, f"compiled model not used: {refusal}", refusal.detail)
+        return best
+    except torch.OutOfMemoryError:
+        _note(run, "compiled model not used: the device's memory is too small for it")
+        return best
+    _note(run, "the model was compiled", f"in {model.seconds:.0f} s; a step takes {share:.2f} times as long as before")
+    return steps
+
+
+def _note(run: Run, text: str, detail: str = "") -> None:
+    """Put a sentence into the run's notes and its log, where details follow: reports count notes that are equal."""
+    run.notes.append(text)
+    logger.warning("%s%s", text, f" ({detail})" if detail else "")
