@@ -382,8 +382,7 @@ def test_batch_norm_moves_its_averages_once(offset: float) -> None:
     x = (torch.randn(4, 6, 5, 5) + offset).contiguous(memory_format=torch.channels_last)
     unmoved = torch.zeros(6), torch.ones(6)
     norm(x)
-    wide = x.double()
-    mean, variance = wide.mean((0, 2, 3)), wide.var((0, 2, 3), unbiased=True)
+    mean, variance = x.double().mean((0, 2, 3)), x.double().var((0, 2, 3), unbiased=True)
     torch.testing.assert_close(norm.running_mean.double(), 0.25 * mean, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(norm.running_var.double(), 0.75 + 0.25 * variance, rtol=1e-5, atol=0)
     assert norm.num_batches_tracked == 1
