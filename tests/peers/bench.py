@@ -93,8 +93,13 @@ def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
     """Run benchkit's public command in a new workspace."""
     seconds, first_epoch, trials = swept(workload, setting, jobs)
     rates = [_steady([record.images_per_second for record in trial.history]) for trial in trials]
-    first = first_epoch - trials[0].history[0].seconds
-    return Measured(rate=statistics.median(rates), first_step=max(0.0, first), seconds=seconds)
+    shares = [trial.outcome.cost.matrix_share for trial in trials if trial.outcome and trial.outcome.cost]
+    return Measured(
+        rate=statistics.median(rates),
+        first_step=max(0.0, first_epoch - trials[0].history[0].seconds),
+        seconds=seconds,
+        matrix_share=statistics.median(shares),
+    )
 
 
 def swept(workload: Workload, setting: Setting, jobs: int) -> tuple[float, float, Sequence[Trial]]:

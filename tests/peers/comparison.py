@@ -11,11 +11,15 @@ SCRIPT = "script"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One process: images per second of an epoch once warm, seconds to the first step, and seconds in all."""
+    """One process: images per second of an epoch once warm, seconds to the first step, and seconds in all.
+
+    `matrix_share` is the share that training used of the device's rate in products of large matrices, 0 where unknown.
+    """
 
     rate: float
     first_step: float
     seconds: float
+    matrix_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,7 @@ class Row:
     hourly: Spread
     hourly_ratio: Spread | None
     first_step: float
+    matrix_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,7 @@ def _row(name: str, found: Mapping[str, Sequence[Measured]], trials: int) -> Row
         hourly=spread([hourly(name)(one) for one in own]),
         hourly_ratio=_ratio(own, script, hourly(name), hourly(SCRIPT)),
         first_step=statistics.median(one.first_step for one in own),
+        matrix_share=statistics.median(one.matrix_share for one in own),
     )
 
 

@@ -16,6 +16,9 @@ NORM_GOALS = {"cpu": 1.3, "cuda": 1.2}
 OWN_GOALS = {"cpu": 0.02, "cuda": 0.03}
 """The most that benchkit's own work may take of a trial of a minute."""
 
+SHARE_GOALS = {"resnet18-b128": 0.25}
+"""By workload: the least share of a GPU's matrix rate in bf16 that training shall use."""
+
 DEVICES = {"cpu": "the processor", "cuda": "the GPU"}
 
 
@@ -74,6 +77,8 @@ def verdicts(parts: Mapping[str, Part]) -> Iterator[Verdict]:
         part = parts.get(device)
         for workload in WORKLOADS:
             yield _speed(workload, device, part)
+            if device == "cuda" and workload.name in SHARE_GOALS:
+                yield _share(workload, part)
         yield _norms(device, part)
         yield _own(device, part)
 
@@ -95,6 +100,17 @@ def _speed(workload: Workload, device: str, part: Part | None) -> Verdict:
         found=f"{words} ({contender})" if contender != "benchkit" else words,
         state="met" if met else "missed",
     )
+
+
+def _share(workload: Workload, part: Part | None) -> Verdict:
+    least = SHARE_GOALS[workload.name]
+    goal = f"at least {least:.0%} of the measured bf16 matrix rate"
+    rows = next((one.rows for one in part.comparisons if one.name == workload.name), ()) if part else ()
+    share = next((row.matrix_share for row in rows if row.contender == "benchkit"), 0.0)
+    if not share:
+        return _missing(workload.title, "cuda", goal)
+    state: Literal["met", "missed"] = "met" if share >= least else "missed"
+    return Verdict(work=workload.title, device="cuda", goal=goal, found=f"{share:.0%}", state=state)
 
 
 def best_of(rows: Sequence[Row], trials: int) -> tuple[str, Spread] | None:

@@ -138,6 +138,7 @@ def _speeds(part: Part, one: Comparison) -> Block:
         Column(key="first_step", heading="First step", unit="s"),
         Column(key="hourly", heading="Trials an hour", parts=("low", "high")),
         Column(key="hourly_ratio", heading="Against the script", unit="times", parts=("low", "high")),
+        Column(key="matrix_share", heading="Matrix rate", unit="%"),
     )
     rows = [
         (
@@ -148,6 +149,7 @@ def _speeds(part: Part, one: Comparison) -> Block:
             number_cell(f"{row.first_step:.1f}", row.first_step),
             _spread(row.hourly, ",.0f"),
             _spread(row.hourly_ratio, ".2f"),
+            number_cell(f"{100 * row.matrix_share:.0f}", 100 * row.matrix_share if row.matrix_share else None),
         )
         for row in one.rows
     ]
@@ -155,7 +157,8 @@ def _speeds(part: Part, one: Comparison) -> Block:
         f"{one.title}: medians over n rounds of {part.epochs} epochs (the first left out), brackets: least and "
         "greatest. Ratios are taken within rounds. First step: seconds from the start of the process to the end of its "
         "first step. Trials an hour: whole trainings, each process's start counted once for "
-        f"{one.trials} trial{'s' if one.trials > 1 else ''}."
+        f"{one.trials} trial{'s' if one.trials > 1 else ''}. Matrix rate: the share that training used of the rate at "
+        "which the device multiplies large matrices in the same precision."
     )
     return table_block(f"{part.device}-{one.name}", one.title, caption, Table(columns=columns, rows=tuple(rows)))
 
