@@ -1,12 +1,14 @@
 """Passes that PyTorch has as one kernel, where they compute our formula as exactly as ours do, and quicker.
 
-The framework's group norm takes a variance as the mean of squares minus the squared mean when memory is channels-last,
-and its backward pass sums products with maps that are not centred. Both lose digits as (mean / standard deviation)^2
-grows, all of them at 1000. Its batch norm centres first, but on a CPU adds up channels-last maps value by value, so
-that its mean loses a digit or two. So their results count only where that ratio is small; where it is not, our own
-passes are taken. On CUDA, where looking at the ratio would hold up the device, only its batch norm is used: it is as
-exact as ours there (Welford's sums). Elsewhere, in compiled code on a CPU, and for parameters of another dtype, our own
-passes do the same.
+The framework's group norm takes a variance as the mean of squares minus the squared mean when a CPU's memory is
+channels-last, and its backward pass sums products with maps that are not centred. Both lose digits as (mean / standard
+deviation)^2 grows, all of them at 1000. Its batch norm centres first, but on a CPU adds up channels-last maps value by
+value, so that its mean loses a digit or two. So on a CPU their results count only where that ratio is small; where it
+is not, our own passes are taken.
+
+On CUDA, looking at the ratio would hold up the device. There batch norm is as exact as ours (Welford's sums), and so is
+the forward pass of group norm; its backward pass is given maps that are centred. Elsewhere, in compiled code, and for
+parameters of another dtype, our own passes do the same.
 """
 
 from __future__ import annotations
@@ -115,6 +117,47 @@ def group_gradients(
         [True, *wanted],
     )
     return found[0], found[1] if wanted[0] else None, found[2] if wanted[1] else None
+
+
+def usable_on_cuda(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Return whether CUDA's group norm takes x together with the parameters (None: absent)."""
+    return x.is_cuda and x.numel() > 0 and not torch.compiler.is_compiling() and _agree(x, parameters)
+
+
+def by_groups_exactly(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return group norm of x in its dtype and layout, with each group's mean and 1 / sqrt(var + eps), (N, groups).
+
+    The statistics are exact on contiguous maps, which is what the kernel gets.
+    """
+    count, channels, height, width = x.shape
+    wide = x.to(statistics_dtype(x), memory_format=torch.contiguous_format)
+    output, mean, inverse = torch.native_group_norm(wide, weight, bias, count, channels, height * width, groups, eps)
+    return output.to(x.dtype, memory_format=_layout(x)), mean, inverse
+
+
+def group_gradients_exactly(
+    grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, wanted: tuple[bool, bool]
+) -> Gradients:
+    """Return what `group_gradients` does, to all digits: the maps are centred, and then the mean is 0."""
+    (count, channels, height, width), groups, dtype = x.shape, mean.shape[1], statistics_dtype(x)
+    wide = x.to(dtype, memory_format=torch.contiguous_format)
+    centred = (wide.view(count, groups, -1) - mean.view(count, groups, 1)).view(x.shape)
+    found: Gradients = torch.ops.aten.native_group_norm_backward(
+        grad.to(dtype, memory_format=torch.contiguous_format),
+        centred,
+        torch.zeros_like(mean),
+        inverse,
+        weight,
+        count,
+        channels,
+        height * width,
+        groups,
+        [True, *wanted],
+    )
+    of_maps = found[0].to(x.dtype, memory_format=_layout(x))
+    return of_maps, found[1] if wanted[0] else None, found[2] if wanted[1] else None
 
 
 def _near(mean: Tensor, inverse: Tensor) -> bool:

@@ -102,12 +102,15 @@ class _Standardize(torch.autograd.Function):
 class _GroupStandardize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
-        found = fused.by_groups(x, weight, bias, groups, eps) if fused.usable(x, weight, bias) else None
         ctx.groups = groups
         ctx.affine = weight is not None, bias is not None
-        ctx.fused = found is not None
-        if found:
+        ctx.gradients = None
+        if fused.usable_on_cuda(x, weight, bias):
+            output, mean, inverse = fused.by_groups_exactly(x, weight, bias, groups, eps)
+            ctx.gradients = fused.group_gradients_exactly
+        elif fused.usable(x, weight, bias) and (found := fused.by_groups(x, weight, bias, groups, eps)):
             output, mean, inverse = found
+            ctx.gradients = fused.group_gradients
         else:
             output, mean, variance = standardize(x, weight, bias, groups, eps)
             inverse = torch.rsqrt(variance + eps)
@@ -118,8 +121,8 @@ class _GroupStandardize(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         x, weight, mean, inverse = ctx.saved_tensors
-        if ctx.fused:
-            return *fused.group_gradients(grad, x, weight, mean, inverse, ctx.affine), None, None
+        if ctx.gradients:
+            return *ctx.gradients(grad, x, weight, mean, inverse, ctx.affine), None, None
         return *_gradients(grad, x, weight, mean, inverse, ctx.groups, ctx.affine), None, None
 
 
