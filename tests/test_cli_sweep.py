@@ -124,7 +124,7 @@ def test_a_preview_as_json_trains_nothing(folder: Path) -> None:
     told = json.loads(done.stdout)
     assert (told["left"], told["confirms"], told["problem"], told["device"]) == (2 * 2 + 4 + 2, 2, "", "cpu")
     assert told["seconds"] > 0 and told["bytes"] > 0
-    assert [row["label"] for row in told["conditions"]] == ["0.1", "0.3", "default, search"]
+    assert [row["label"] for row in told["conditions"]] == ["0.1", "0.3", "search"]
     assert not (folder / "benchkit-runs").exists()
 
 

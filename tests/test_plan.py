@@ -144,6 +144,29 @@ def test_a_search_runs_within_every_condition_and_goes_on_when_its_total_is_rais
     assert keys(NORMS, search)[3:] != keys(NORMS, search.replace("low = 0.01", "low = 0.02"))[3:]
 
 
+def test_every_sampler_has_a_search_of_its_own() -> None:
+    search = SEARCH.replace("train.optimizer.lr", "train.optimizer.momentum").replace("high = 1.0", "high = 0.9")
+    several = search.replace('"tpe"', '["grid", "tpe"]').replace("log = true", "step = 0.445")
+    plan = make_plan(study_of(NORMS, several, repeats=1))
+    assert [(c.label, c.sampler, c.filed, plan.count(c)) for c in plan.conditions[3:5]] == [
+        ("bn, search by grid", "grid", "bn, search", 3), ("bn, search by tpe", "tpe", "bn, search", 4),
+    ]  # fmt: skip
+    assert len({condition.key for condition in plan.conditions}) == len(plan.conditions) == 3 + 2 * 3
+    undivided = make_plan(study_of(SEARCH.replace('"tpe"', '["tpe", "random"]'))).conditions
+    assert [c.shown for c in undivided] == ["default", "search by tpe", "search by random"]
+    assert [c.shown for c in make_plan(study_of(SEARCH)).conditions] == ["default", "search"]
+
+
+def test_a_search_keeps_its_key_whatever_samplers_stand_beside_it() -> None:
+    # As benchkit named these searches before a study could compare samplers.
+    assert keys(SEARCH)[1] == "8bdd04dbed89"
+    assert keys(SEARCH.replace('"tpe"', '"random"'))[1] == "c525b0835aca"
+    for samplers in ('["tpe", "random"]', '["gp", "random", "tpe"]'):
+        plan = make_plan(study_of(SEARCH.replace('"tpe"', samplers)))
+        found = {condition.sampler: condition.key for condition in plan.conditions}
+        assert (found["tpe"], found["random"]) == ("8bdd04dbed89", "c525b0835aca")
+
+
 def test_a_search_over_a_factor_collapses_that_factor() -> None:
     plan = make_plan(study_of(FACTOR, SEARCH))
     assert [(c.label, c.kind) for c in plan.conditions] == [
@@ -158,6 +181,15 @@ def test_a_confirm_condition_has_the_chosen_settings_and_is_not_the_grids() -> N
     assert (confirm.kind, confirm.label, confirm.parent) == ("confirm-best", "default, searched", frame.key)
     assert confirm.settings["train"]["optimizer"]["lr"] == 0.5
     assert confirm.key != confirm_condition(study, frame, {"train.optimizer.lr": 0.6}).key
+    assert confirm.key == "bcc1014e6b72"  # of all versions
+    several = study_of(SEARCH.replace('"tpe"', '["tpe", "random"]'))
+    first, second = (
+        confirm_condition(several, one, {"train.optimizer.lr": 0.5}) for one in make_plan(several).conditions[1:]
+    )
+    assert first.key == confirm.key != second.key
+    assert (second.label, second.sampler, second.shown) == (
+        "default, searched by random", "random", "best of search by random",
+    )  # fmt: skip
 
 
 def test_conditions_that_cannot_be_trained_are_told_together() -> None:

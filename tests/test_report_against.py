@@ -85,6 +85,8 @@ def test_the_report_shows_what_changed(then: tuple[StudyResults, Path], tmp_path
     assert "+epochs = 4" in page
     assert HOSTILE[0] not in page
     assert "Compared with" in page
+    welch = "Biometrika 34, 28-35"  # its reference, where a report is held against an earlier one
+    assert welch in page and welch not in (out / "synthetic-norms.html").read_text()
 
 
 def test_several_studies_are_each_compared_with_their_own_past(then: tuple[StudyResults, Path], tmp_path: Path) -> None:

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
+from scipy.optimize import brentq
+from synthetic_results import complete, rescored
 
 from benchkit.analysis import estimate
-from benchkit.analysis.wording import bare, difference, duration, engineering, listing, measured, number, p_value
+from benchkit.analysis.summary import summarize
+from benchkit.analysis.wording import (
+    bare,
+    difference,
+    duration,
+    engineering,
+    listing,
+    measured,
+    number,
+    p_value,
+    within_range,
+)
+from benchkit.report.result_tables import pairs_table
 from benchkit.report.tables import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
 from benchkit.report.tables import to_markdown as markdown
 
@@ -32,6 +49,22 @@ def test_csv_holds_full_precision_and_disarms_formulas() -> None:
     assert float(rows[1][2]) == pytest.approx(0.71 - 4.302652729911275 * 0.01 / 3**0.5, abs=1e-12)
     assert rows[2][1:] == ["0.5", "", "", "1"]
     assert rows[2][0] == "50% & $x_1^2$ \\ #~ {a}"
+
+
+def test_a_difference_that_no_share_can_have_is_told_as_such_and_stays_exact_in_csv(tmp_path: Path) -> None:
+    shown = [within_range("test.accuracy", value) for value in (0.25, 1.0, 1.01, None)]
+    assert shown == ["25.00", "100.00", "over 100", "\N{EN DASH}"]
+    assert within_range("test.loss", 12.5) == "12.5000"
+    given = rescored(complete(tmp_path, ("bn", "gn"), repeats=2, epochs=2), {"bn": [0.9, 0.6], "gn": [0.5, 0.55]})
+    table, full = pairs_table(summarize(given).evidence)
+    # Differences 0.4 and 0.05. A t test over two pairs finds this shift of the noncentral t in 80 of 100 studies.
+    threshold = stats.t.ppf(0.975, 1)
+    shift = brentq(lambda one: stats.nct.sf(threshold, 1, one) - 0.8, 1, 80)
+    expected = shift * np.std([0.4, 0.05], ddof=1) / 2**0.5
+    place = [column.key for column in table.columns].index("detectable")
+    assert table.rows[0][place].text == "over 100" and expected > 1
+    (row,) = csv.DictReader(io.StringIO(to_csv(full), newline=""))
+    assert float(row["detectable"]) == pytest.approx(expected, rel=0.01)
 
 
 def test_a_negative_number_is_no_formula() -> None:

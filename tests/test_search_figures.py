@@ -246,6 +246,38 @@ def test_searches_are_compared_at_the_budget_that_all_had() -> None:
     assert figure.alt_text(data) == "Within 2 epochs each, gn has the best validation loss, 0.4500 nats."
 
 
+def test_the_alternative_text_says_which_sampler_was_ahead() -> None:
+    def sought(label: str, sampler: str, losses: tuple[float, ...]) -> tuple[Any, list[Any]]:
+        name = f"{label}, search by {sampler}"
+        one = dataclasses.replace(condition(name, "search"), levels={"model.norm": label}, sampler=sampler)
+        made = [
+            trial(
+                one, place, phase="search", number=place, params={SPACE[0].path: 0.01},
+                history=[record(1, (1.0, 0.5, loss, 0.5))],
+                outcome=Outcome(state="done", metrics={"val": metrics(0.5, loss)}),
+            )
+            for place, loss in enumerate(losses)
+        ]  # fmt: skip
+        return one, made
+
+    figure, goal = SearchBudget(), Goal(metric="val.loss", direction="minimize")
+    search = Search(trials=3, goals=(goal,), space=SPACE[:1], sampler="tpe", samplers=("tpe", "random"))
+    found = [sought("bn", "tpe", (0.5, 0.4)), sought("bn", "random", (0.5, 0.45, 0.1))]
+    data = figure.data(results([one for one, _ in found], [t for _, made in found for t in made], search=search))
+    # Both spent two epochs at least: 0.4 against 0.45; the 0.1 came with a third.
+    assert figure.alt_text(data) == (
+        "Within 2 epochs each, tpe is ahead for bn, with a validation loss of 0.4000 nats."
+    )
+    assert "Samplers: tpe, random." in figure.caption(data)
+    found += [sought("gn", "tpe", (0.6, 0.6)), sought("gn", "random", (0.6, 0.6))]
+    given = results([one for one, _ in found], [t for _, made in found for t in made], search=search)
+    assert figure.alt_text(figure.data(given)) == (
+        "Within 2 epochs each, bn, search by tpe has the best validation loss, 0.4000 nats; tpe is ahead for bn; tpe "
+        "and random are level for gn."
+    )
+    drawn(figure, given)
+
+
 def test_a_pruned_trial_is_held_against_the_median_of_those_done_before() -> None:
     figure = SearchPruning()
     data = figure.data(small_search())

@@ -35,12 +35,12 @@ def loss_trial(of: Any, index: int, loss: float, phase: str = "search", epochs: 
     return trial(of, index, outcome=outcome, phase=phase, history=history, **more)
 
 
-def confirmed(levels: bool = True) -> StudyResults:
+def confirmed(levels: bool = True, name: str = "bn", fresh: Sequence[float] = (0.30, 0.34)) -> StudyResults:
     """Return a search whose best has 0.20, with two fresh repeats of 0.30 and 0.34 and own repeats of 0.40 and 0.42."""
-    given = {"model.norm": "bn"} if levels else {}
-    own = replace(condition("bn" if levels else "default"), levels=given)
-    frame = replace(condition("bn, search" if levels else "search", "search", own.key), levels=given)
-    best = replace(condition("bn, searched" if levels else "searched", "confirm-best", frame.key), levels=given)
+    given = {"model.norm": name} if levels else {}
+    own = replace(condition(name if levels else "default"), levels=given)
+    frame = replace(condition(f"{name}, search" if levels else "search", "search", own.key), levels=given)
+    best = replace(condition(f"{name}, searched" if levels else "searched", "confirm-best", frame.key), levels=given)
     rate = SPACE[0].path
     trials = [
         *(loss_trial(own, i, loss, "grid", number=i) for i, loss in enumerate((0.40, 0.42))),
@@ -48,7 +48,7 @@ def confirmed(levels: bool = True) -> StudyResults:
             loss_trial(frame, i, loss, number=10 + i, params={rate: 0.01 * (i + 1)})
             for i, loss in enumerate((0.5, 0.2))
         ),
-        *(loss_trial(best, i, loss, "confirm", number=20 + i) for i, loss in enumerate((0.30, 0.34))),
+        *(loss_trial(best, i, loss, "confirm", number=20 + i) for i, loss in enumerate(fresh)),
     ]
     frame = replace(frame, settings={"train": {"optimizer": {"lr": 0.5}}})
     search = Search(trials=2, goals=(Goal(metric="val.loss", direction="minimize"),), space=SPACE[:1])
@@ -67,6 +67,102 @@ def test_the_winners_bias_is_the_searched_score_against_fresh_repeats() -> None:
     )
     assert "0.0659 to 0.5741 nats" in found.evidence
     assert "best of 2 done trials" in found.evidence
+
+
+def both(first: StudyResults, second: StudyResults) -> StudyResults:
+    """Return the results of two searches as those of one study."""
+    conditions, trials = first.conditions + second.conditions, first.trials + second.trials
+    return replace(first, conditions=conditions, trials=trials)
+
+
+def test_searches_that_came_to_the_same_conclusion_share_a_sentence() -> None:
+    given = both(confirmed(), confirmed(name="gn", fresh=(0.36, 0.40)))
+    (found,) = said(given, "search")
+    # Own repeats 0.40 and 0.42: differences -0.10, -0.08 (t = 9) and -0.04, -0.02 (t = 3); with one degree of freedom
+    # p = 1 - 2/pi atan t.
+    assert found.sentence == (
+        "On fresh repeats, what the searches of “bn” and “gn” chose has on average a better val loss than the study's "
+        "own settings: by 0.0900 nats (“bn”, p = 0.070) and 0.0300 nats (“gn”, p = 0.20)."
+    )
+    assert found.evidence.startswith("“bn”: trial 2 with train.optimizer.lr = 0.02, 2 of 2 trials started, 4 epochs")
+    (biased,) = said(given, "winner-bias")
+    assert biased.sentence == (
+        "The searches of “bn” and “gn” promised too much: the val loss of their best trials is off from that of fresh "
+        "repeats of the same settings by 0.1200 nats (“bn”) and 0.1800 nats (“gn”)."
+    )
+    assert "“gn”: 0.2000 nats as the best of 2 done trials, 0.3800 nats over 2 fresh repeats." in biased.evidence
+
+
+def test_searches_that_came_to_other_conclusions_have_a_sentence_each() -> None:
+    given = both(confirmed(), confirmed(name="gn", fresh=(0.14, 0.50)))
+    assert [finding.about for finding in said(given, "search")] == [("bn", "gn")]  # 0.32 is better than 0.41, so both
+    worse = both(confirmed(), confirmed(name="gn", fresh=(0.50, 0.54)))
+    assert [finding.about for finding in said(worse, "search")] == [("bn",), ("gn",)]
+    assert "0.1100 nats worse than the study's own settings" in said(worse, "search")[1].sentence
+
+
+@pytest.mark.parametrize("untold", ["unfinished", "unconfirmed"])
+def test_searches_without_a_confirmation_share_a_sentence(untold: str) -> None:
+    given = both(confirmed(), confirmed(name="gn"))
+    kept = [t for t in given.trials if t.phase == "search" and untold == "unconfirmed"]
+    conditions = tuple(c for c in given.conditions if c.kind != "confirm-best")
+    (found,) = said(replace(given, trials=tuple(kept), conditions=conditions), "search")
+    assert (
+        found.sentence
+        == {
+            "unfinished": "The searches of “bn” and “gn” have no finished trial yet.",
+            "unconfirmed": "The searches of “bn” and “gn” found a val loss of 0.2000 nats (“bn”) and 0.2000 nats (“gn”); a "
+            "search's best score is too good on average, and no fresh repeats confirm these yet.",
+        }[untold]
+    )
+
+
+def raced(found: dict[tuple[str, str], Sequence[float]]) -> StudyResults:
+    """Return searches by label and sampler, two epochs a trial, with these losses; "" is a study without levels."""
+    conditions, trials = [], []
+    for place, ((label, sampler), losses) in enumerate(found.items()):
+        name = f"{label}, search by {sampler}" if label else f"search by {sampler}"
+        one = replace(condition(name, "search"), levels={"model.norm": label} if label else {}, sampler=sampler)
+        conditions.append(one)
+        trials += [loss_trial(one, i, loss, number=10 * place + i) for i, loss in enumerate(losses)]
+    names = tuple(dict.fromkeys(sampler for _, sampler in found))
+    goal = Goal(metric="val.loss", direction="minimize")
+    return results(conditions, trials, search=Search(trials=3, goals=(goal,), space=SPACE[:1], samplers=names))
+
+
+def test_samplers_are_held_against_each_other_at_the_budget_that_all_had() -> None:
+    given = raced({("", "tpe"): (0.5, 0.4), ("", "random"): (0.5, 0.45, 0.1)})
+    (found,) = said(given, "samplers")
+    # Two trials of two epochs each had both; random's 0.1 came after.
+    assert found.sentence == (
+        "Within 4 epochs each, tpe found a better val loss than random; one search by each sampler does not rank "
+        "samplers."
+    )
+    assert found.evidence.startswith("Best val loss within 4 epochs: tpe 0.4000 nats, random 0.4500 nats.")
+    labels = [search.label for search in summarize(given).evidence.searches]
+    assert labels == ["the study, by tpe", "the study, by random"]
+    (unequal,) = said(given, "unequal-budgets")
+    assert unequal.sentence == "The searches had unequal budgets: random trained 6 epochs, tpe 4."
+    level = raced({("", "tpe"): (0.5, 0.6), ("", "random"): (0.5, 0.7)})
+    assert said(level, "samplers")[0].sentence.startswith("Within 4 epochs each, tpe and random found the same best")
+
+
+def test_samplers_are_compared_within_each_condition() -> None:
+    given = raced({
+        ("bn", "tpe"): (0.5, 0.4), ("bn", "random"): (0.5, 0.45), ("gn", "tpe"): (0.5,), ("gn", "random"): (0.5, 0.1),
+        ("ln", "tpe"): (0.3, 0.2), ("ln", "random"): (0.3, 0.25),
+    })  # fmt: skip
+    (found,) = said(given, "samplers")
+    assert found.sentence == (
+        "Within the epochs that all searches of a condition had, the best val loss was found by tpe for “bn” and “ln”; "
+        "no single sampler for “gn”; one search of a condition by each sampler does not rank samplers."
+    )
+    assert "“gn”: best val loss within 2 epochs: tpe 0.5000 nats, random 0.5000 nats" in found.evidence
+    assert said(given, "search")[0].sentence.startswith("The searches of “bn” by tpe, “bn” by random, “gn” by tpe, ")
+
+
+def test_one_sampler_is_not_compared() -> None:
+    assert said(confirmed(), "samplers") == []
 
 
 def test_a_search_that_no_factor_divides_is_named_without_a_condition() -> None:

@@ -9,7 +9,7 @@ import tiny_study
 from tiny_study import FACTOR, SEARCH, study_of
 
 from benchkit.errors import StudyError
-from benchkit.study import Goal, SearchRange
+from benchkit.study import Goal, Search, SearchRange
 from benchkit.study.studyfile import label_of, parse_study, read_study
 
 
@@ -120,6 +120,16 @@ metric = "test.acuracy"
             '[search]\ntrials = 1\nsampler = "grid"\nspace."train.optimizer.lr" = { low = 0.1, high = 1.0 }\n',
             "a grid needs a list of choices, or a range with a step",
         ),
+        ('[search]\ntrials = 1\nsampler = []\nspace."train.epochs" = [1, 2]\n', "search.sampler: is empty"),
+        ('[search]\ntrials = 1\nsampler = ["tpe", "tpe"]\nspace."train.epochs" = [1, 2]\n', "'tpe' stands twice"),
+        ('[search]\ntrials = 1\nsampler = ["tpe", "rndom"]\nspace."train.epochs" = [1, 2]\n', "mean 'random'?"),
+        ('[search]\ntrials = 1\nsampler = ["tpe", 3]\nspace."train.epochs" = [1, 2]\n', "got 3, expected one of tpe"),
+        ('[search]\ntrials = 1\nsampler = ["tpe", "cma-es"]\nspace."train.epochs" = [1, 2]\n', "nothing but choices"),
+        (
+            '[search]\ntrials = 1\nsampler = ["tpe", "grid"]\nspace."train.optimizer.lr" = { low = 0.1, high = 1.0 }\n',
+            "a grid needs a list of choices, or a range with a step",
+        ),
+        ('[search]\ntrials = 1\nsamplers = ["tpe"]\nspace."train.epochs" = [1, 2]\n', "did you mean 'sampler'?"),
         ('[search]\ntrials = 1\nspace."train.epochs" = [1, 1]\n', "a choice stands twice"),
         ('[search]\ntrials = 1\nspace."train.epochs" = [1, 0]\n', "search.space.train.epochs: train.epochs: got 0"),
         (
@@ -229,6 +239,19 @@ def test_levels_are_values_tables_labelled_values_or_labelled_sets() -> None:
     assert norm.levels[1].settings == {"model.norm": {"name": "gn", "groups": 4}}
     assert norm.levels[2].settings == {"model.norm": "ln"}
     assert size.levels[0].settings == {"train.batch_size": 10, "train.epochs": 2}
+
+
+def test_a_search_has_one_sampler_or_compares_several() -> None:
+    def search_of(sampler: str, *overrides: str) -> Search:
+        found = study_of(SEARCH.replace('"tpe"', sampler), overrides=overrides).search
+        assert found is not None
+        return found
+
+    several = search_of('["random", "tpe"]')
+    assert (several.sampler, several.samplers) == ("random", ("random", "tpe"))
+    assert several.by("tpe") == search_of('"tpe"') == search_of('["tpe"]')
+    assert search_of('"tpe"', 'search.sampler=["random", "tpe"]') == several
+    assert search_of('["random", "tpe"]', "search.sampler=tpe") == search_of('"tpe"')
 
 
 def test_the_smoke_form_is_tiny_named_apart_and_on_digits() -> None:

@@ -8,8 +8,6 @@ from benchkit.analysis.changes import Change, Changes
 from benchkit.analysis.findings import Finding, Tone
 from benchkit.analysis.wording import (
     MINUS,
-    amount,
-    bare,
     count,
     difference,
     difference_unit,
@@ -17,6 +15,7 @@ from benchkit.analysis.wording import (
     metric_words,
     names,
     quoted,
+    within_range,
 )
 
 INCOMPARABLE = ("fingerprint", "smoke")
@@ -72,8 +71,8 @@ def _unmoved(rows: Sequence[Change], metric: str) -> str:
     seen = sorted(row.detectable for row in rows if row.detectable is not None)
     if not seen:
         return f"No change in {metric} can be tested: that needs two repeats or more whose values vary."
-    least, most = bare(rows[0].metric, seen[0]), amount(rows[0].metric, seen[-1])
-    size = most if bare(rows[0].metric, seen[-1]) == least else f"{least} to {most}"
+    least, most = (within_range(rows[0].metric, size) for size in (seen[0], seen[-1]))
+    size = f"{most if most == least else f'{least} to {most}'} {difference_unit(rows[0].metric)}".rstrip()
     return (
         f"No change in {metric} is beyond chance in {count(len(rows), 'condition')}; these repeats would have shown a "
         f"true change of {size} (80 % power)."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,14 @@ class Confirmation:
 class SearchSummary:
     """One search: its budget as planned and as spent, the best trial so far and the confirmation.
 
+    `label` is unique: the `condition` within which it searched and, where the study compares several, its `sampler`.
     `states` counts its trials by state. `epochs` and `seconds` are what all of them trained, so that searches are
     compared at the budget they had. `whole` says that no factor divides the search. `best_place` is the best trial's
-    place in the order of start, from 1. `front` holds
+    place in the order of start, from 1; `bests` are the epochs spent and the score after each trial that was better
+    than all before it. `front` holds
     the places of the trials that no other beats in every goal (several goals only). `chose_default` says that the best
     trial has the study's own settings: then nothing is confirmed, as the condition's own repeats stand for them.
+    `same_as` names the sampler whose search chose the same settings and whose fresh repeats stand for both.
     """
 
     key: str
@@ -60,6 +64,14 @@ class SearchSummary:
     front: tuple[int, ...]
     chose_default: bool
     confirmation: Confirmation | None
+    condition: str = ""
+    sampler: str = ""
+    bests: tuple[tuple[int, float], ...] = ()
+    same_as: str = ""
+
+    def best_within(self, epochs: int) -> float | None:
+        """Return the best score that the search had found when it had spent a number of epochs, or None."""
+        return next((score for spent, score in reversed(self.bests) if spent <= epochs), None)
 
     @property
     def started(self) -> int:
@@ -86,9 +98,11 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
     goal = goals[0]
     best = best_trial(trials, goal)
     score = value_of(best, goal.metric) if best else None
+    within = condition.filed.removesuffix(", search") if condition.levels else "the study"
+    confirm = _confirming(results, condition, dict(best.params) if best else {})
     return SearchSummary(
         key=condition.key,
-        label=condition.label.removesuffix(", search") if condition.levels else "the study",
+        label=f"{within}, by {condition.sampler}" if condition.sampler else within,
         whole=not condition.levels,
         goal=goal.metric,
         direction=goal.direction,
@@ -101,8 +115,32 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
         best_params=dict(best.params) if best else {},
         front=front(trials, goals) if len(goals) > 1 else (),
         chose_default=best is not None and _is_default(condition, best),
-        confirmation=_confirmation(results, condition, goal, score),
+        confirmation=_confirmation(results, condition, confirm, goal, score),
+        condition=within,
+        sampler=condition.sampler,
+        bests=tuple(_bests(trials, goal)),
+        same_as=confirm.sampler if confirm and confirm.parent != condition.key else "",
     )
+
+
+def _bests(trials: Sequence[Trial], goal: Goal) -> Iterator[tuple[int, float]]:
+    sign, spent, best = 1 if goal.direction == "minimize" else -1, 0, math.inf
+    for trial in trials:
+        spent += len(trial.history)
+        value = value_of(trial, goal.metric) if trial.state == "done" else None
+        if value is not None and sign * value < best:
+            best = sign * value
+            yield spent, value
+
+
+def _confirming(results: StudyResults, condition: Condition, params: Mapping[str, Any]) -> Condition | None:
+    """Return what trains a search's best settings again, its own or that of another sampler that chose the same."""
+    confirms = [one for one in results.conditions if one.kind == "confirm-best"]
+    own = next((one for one in confirms if one.parent == condition.key), None)
+    if own is not None or not condition.sampler:
+        return own
+    same = (one for one in confirms if dict(one.levels) == dict(condition.levels) and dict(one.chosen) == dict(params))
+    return next(same, None)
 
 
 def _is_default(condition: Condition, trial: Trial) -> bool:
@@ -138,8 +176,9 @@ def _beats(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
     return first != second and all(a <= b for a, b in zip(first, second, strict=True))
 
 
-def _confirmation(results: StudyResults, condition: Condition, goal: Goal, score: float | None) -> Confirmation | None:
-    best = next((c for c in results.conditions if c.kind == "confirm-best" and c.parent == condition.key), None)
+def _confirmation(
+    results: StudyResults, condition: Condition, best: Condition | None, goal: Goal, score: float | None
+) -> Confirmation | None:
     default = next((c for c in results.conditions if c.kind == "grid" and c.key == condition.parent), None)
     metric = goal.metric
     if best is None and default is None:

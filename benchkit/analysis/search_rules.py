@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from benchkit.analysis.findings import Evidence, Finding
 from benchkit.analysis.outcome_rules import p_words
@@ -12,22 +13,43 @@ from benchkit.analysis.wording import amount, count, listing, measured, metric_w
 UNEQUAL = 1.25
 """From this ratio between the most and the fewest epochs of two searches on, their budgets count as unequal."""
 
+Conclusion = Literal["unfinished", "own", "unconfirmed", "alone", "better", "worse"]
+
 
 def search_gain(evidence: Evidence) -> Sequence[Finding]:
-    """Say what each search found, what it spent, and what fresh repeats say of it."""
-    return [_searched(search) for search in evidence.searches]
+    """Say what each search found, what it spent, and what fresh repeats say of it; alike conclusions together."""
+    alike = _grouped(evidence.searches, _conclusion)
+    return [_searched(group[0]) if len(group) == 1 else _searched_alike(group) for group in alike]
+
+
+def _grouped(searches: Iterable[SearchSummary], key: Callable[[SearchSummary], object]) -> list[list[SearchSummary]]:
+    groups: dict[object, list[SearchSummary]] = {}
+    for search in searches:
+        groups.setdefault(key(search), []).append(search)
+    return list(groups.values())
+
+
+def _conclusion(search: SearchSummary) -> Conclusion:
+    confirmation = search.confirmation
+    if search.best_value is None:
+        return "unfinished"
+    if confirmation is None or confirmation.chosen is None:
+        return "own" if search.chose_default and confirmation and confirmation.default else "unconfirmed"
+    if confirmation.gain is None:
+        return "alone"
+    gain = confirmation.gain.difference.mean
+    return "better" if (gain < 0 if search.direction == "minimize" else gain > 0) else "worse"
 
 
 def _searched(search: SearchSummary) -> Finding:
-    spent = f"{search.started} of {search.planned} trials started"
     if search.best_value is None:
         sentence = f"{the_search(search)} has no finished trial yet."
-        return Finding(rule="search", tone="note", sentence=sentence, evidence=f"{spent}.", about=(search.label,))
-    params = listing([f"{path} = {setting(value)}" for path, value in search.best_params.items()])
+        return Finding(
+            rule="search", tone="note", sentence=sentence, evidence=f"{_spent(search)}.", about=(search.label,)
+        )
     confirmation = search.confirmation
-    found = f"{metric_words(search.goal)} of {measured(search.goal, search.best_value)}"
-    sentence = f"{the_search(search)} found a {found}"
-    evidence = f"Trial {search.best_place}: {params}. {spent}, {search.epochs:,} epochs in all{_pruned(search)}."
+    sentence = f"{the_search(search)} found a {_best(search)}"
+    evidence = f"Trial {search.best_place}: {_chosen(search)}. {_spent(search)}."
     if confirmation is None or confirmation.chosen is None:
         sentence = f"{sentence}; {_unconfirmed(search)}."
         return Finding(rule="search", tone="note", sentence=sentence, evidence=evidence, about=(search.label,))
@@ -39,6 +61,21 @@ def _searched(search: SearchSummary) -> Finding:
     return Finding(
         rule="search", tone="note", sentence=f"{sentence}{_gain(search)}.", evidence=evidence, about=(search.label,)
     )
+
+
+def _best(search: SearchSummary) -> str:
+    return f"{metric_words(search.goal)} of {measured(search.goal, search.best_value or 0.0)}"
+
+
+def _chosen(search: SearchSummary) -> str:
+    same = f" (as the search by {search.same_as})" if search.same_as else ""
+    return f"{listing([f'{path} = {setting(value)}' for path, value in search.best_params.items()])}{same}"
+
+
+def _spent(search: SearchSummary) -> str:
+    """Return what a search has spent, without its epochs where nothing is finished yet."""
+    spent = f"{search.started} of {search.planned} trials started"
+    return spent if search.best_value is None else f"{spent}, {search.epochs:,} epochs in all{_pruned(search)}"
 
 
 def _unconfirmed(search: SearchSummary) -> str:
@@ -58,45 +95,151 @@ def _gain(search: SearchSummary) -> str:
     if confirmation is None or confirmation.gain is None:
         return ""
     gain = confirmation.gain.difference
-    better = gain.mean < 0 if search.direction == "minimize" else gain.mean > 0
-    words = f", {amount(search.goal, gain.mean)} {'better' if better else 'worse'} than the study's own settings"
+    words = f", {amount(search.goal, gain.mean)} {_conclusion(search)} than the study's own settings"
     p = confirmation.gain.p
     if p is None:
         return f"{words} (too few pairs for a test)"
     return f"{words} (paired t test, p {p_words(p)})"
 
 
+def _searched_alike(group: Sequence[SearchSummary]) -> Finding:
+    """Return one finding about several searches that came to the same conclusion."""
+    first = group[0]
+    evidence = _each(group, _spent if first.best_value is None else _found)
+    if _conclusion(first) in ("better", "worse"):
+        evidence += " The p values are of paired t tests, not corrected for their number."
+    return Finding(
+        rule="search",
+        tone="note",
+        sentence=_sentence_alike(group),
+        evidence=evidence,
+        about=tuple(one.label for one in group),
+    )
+
+
+def _found(search: SearchSummary) -> str:
+    return f"trial {search.best_place} with {_chosen(search)}, {_spent(search)}"
+
+
+def _each(group: Sequence[SearchSummary], what: Callable[[SearchSummary], str], most: int = 6) -> str:
+    """Return what there is to say of each of several searches; beyond `most` the rest is counted, as in sentences."""
+    shown = [f"{which(one)}: {what(one)}" for one in group[: most if len(group) <= most else most - 1]]
+    more = [f"{len(group) - len(shown)} more in the tables"] if len(group) > most else []
+    return f"{'; '.join([*shown, *more])}."
+
+
+def _sentence_alike(group: Sequence[SearchSummary]) -> str:
+    searches, metric, conclusion = the_searches(group), metric_words(group[0].goal), _conclusion(group[0])
+    if conclusion == "unfinished":
+        return f"{searches} have no finished trial yet."
+    lower = f"{searches[0].lower()}{searches[1:]}"
+    if conclusion == "own":
+        own = listing(list(dict.fromkeys(_own(one) for one in group)))
+        return f"In {lower} no trial beat the study's own settings, whose repeats give a {metric} of {own} on average."
+    if conclusion == "unconfirmed":
+        best = listing([_mean(one, one.best_value or 0.0) for one in group])
+        return (
+            f"{searches} found a {metric} of {best}; a search's best score is too good on average, and no fresh "
+            "repeats confirm these yet."
+        )
+    if conclusion == "alone":
+        fresh = [_mean(one, known.chosen.mean) for one in group if (known := one.confirmation) and known.chosen]
+        return f"Fresh repeats of what {lower} chose give a {metric} of {listing(fresh)} on average."
+    return (
+        f"On fresh repeats, what {lower} chose has on average a {conclusion} {metric} than the study's own settings: "
+        f"by {listing([_gain_alike(one) for one in group])}."
+    )
+
+
+def _own(search: SearchSummary) -> str:
+    assert search.confirmation is not None and search.confirmation.default is not None
+    mean = measured(search.goal, search.confirmation.default.mean)
+    return mean if search.whole else f"{mean} ({quoted(search.condition)})"
+
+
+def _mean(search: SearchSummary, value: float) -> str:
+    return f"{measured(search.goal, value)} ({which(search)})"
+
+
+def _gain_alike(search: SearchSummary) -> str:
+    assert search.confirmation is not None and search.confirmation.gain is not None
+    gain = search.confirmation.gain
+    p = "too few pairs for a test" if gain.p is None else f"p {p_words(gain.p)}"
+    return f"{amount(search.goal, gain.difference.mean)} ({which(search)}, {p})"
+
+
 def the_search(search: SearchSummary) -> str:
-    """Return the search as a sentence begins with it, with its condition where there are several."""
-    return "The search" if search.whole else f"The search of {quoted(search.label)}"
+    """Return the search as a sentence begins with it, with its condition and sampler where there are several."""
+    by = f" by {search.sampler}" if search.sampler else ""
+    return f"The search{by}" if search.whole else f"The search of {quoted(search.condition)}{by}"
+
+
+def the_searches(searches: Sequence[SearchSummary]) -> str:
+    """Return several searches as a sentence begins with them."""
+    whole = all(search.whole for search in searches)
+    return f"The searches {'by' if whole else 'of'} {listing([which(search) for search in searches])}"
+
+
+def which(search: SearchSummary) -> str:
+    """Return which of several searches it is, in a sentence that speaks of searches: its condition, sampler or both."""
+    if search.whole and search.sampler:
+        return search.sampler
+    return f"{quoted(search.condition)}{f' by {search.sampler}' if search.sampler else ''}"
 
 
 def winner_bias(evidence: Evidence) -> Sequence[Finding]:
     """Say how far the score of each search's best trial was from what fresh repeats of its settings give."""
-    return [
-        _biased(search, search.confirmation)
-        for search in evidence.searches
-        if search.confirmation is not None and search.confirmation.chosen and search.confirmation.optimism is not None
-    ]
+    known = [one for one in evidence.searches if one.confirmation and one.confirmation.chosen and _off(one) is not None]
+    alike = _grouped(known, lambda search: (_off(search) or 0.0) > 0)
+    return [_biased(group[0]) if len(group) == 1 else _biased_alike(group) for group in alike]
 
 
-def _biased(search: SearchSummary, confirmation: Confirmation) -> Finding:
-    chosen, off = confirmation.chosen, confirmation.optimism
-    assert chosen is not None and off is not None and search.best_value is not None
+def _off(search: SearchSummary) -> float | None:
+    return search.confirmation.optimism if search.confirmation else None
+
+
+def _biased(search: SearchSummary) -> Finding:
+    confirmation, off = search.confirmation, _off(search)
+    assert confirmation is not None and confirmation.chosen is not None and off is not None
+    chosen = confirmation.chosen
     gives = "gives" if chosen.n == 1 else "give"
-    interval = "One fresh repeat has no interval."
-    if chosen.low is not None and chosen.high is not None:
-        interval = f"95 % t interval of the fresh repeats: {span(search.goal, chosen.low, chosen.high)}."
     return Finding(
         rule="winner-bias",
         tone="note",
         sentence=f"{the_search(search)} promised {amount(search.goal, off)} too {'much' if off > 0 else 'little'}: its "
-        f"best trial has a {metric_words(search.goal)} of {measured(search.goal, search.best_value)}, and "
+        f"best trial has a {_best(search)}, and "
         f"{count(chosen.n, 'fresh repeat')} of its settings {gives} {measured(search.goal, chosen.mean)}.",
         evidence=f"The best of {count(search.states.get('done', 0), 'done trial')} was chosen for its score, so that "
-        f"part of it is luck. {interval}",
+        f"part of it is luck. {_interval(search, confirmation)}",
         about=(search.label,),
     )
+
+
+def _interval(search: SearchSummary, confirmation: Confirmation) -> str:
+    chosen = confirmation.chosen
+    if chosen is None or chosen.low is None or chosen.high is None:
+        return "One fresh repeat has no interval."
+    return f"95 % t interval of the fresh repeats: {span(search.goal, chosen.low, chosen.high)}."
+
+
+def _biased_alike(group: Sequence[SearchSummary]) -> Finding:
+    much = "much" if (_off(group[0]) or 0.0) > 0 else "little"
+    by = listing([f"{amount(one.goal, _off(one) or 0.0)} ({which(one)})" for one in group])
+    return Finding(
+        rule="winner-bias",
+        tone="note",
+        sentence=f"{the_searches(group)} promised too {much}: the {metric_words(group[0].goal)} of their best trials "
+        f"is off from that of fresh repeats of the same settings by {by}.",
+        evidence=f"Each best trial was chosen for its score, so that part of it is luck. {_each(group, _promise)}",
+        about=tuple(one.label for one in group),
+    )
+
+
+def _promise(search: SearchSummary) -> str:
+    assert search.confirmation is not None and search.confirmation.chosen is not None
+    chosen, best = search.confirmation.chosen, measured(search.goal, search.best_value or 0.0)
+    done = count(search.states.get("done", 0), "done trial")
+    return f"{best} as the best of {done}, {measured(search.goal, chosen.mean)} over {count(chosen.n, 'fresh repeat')}"
 
 
 def unequal_budgets(evidence: Evidence) -> Sequence[Finding]:
@@ -109,8 +252,8 @@ def unequal_budgets(evidence: Evidence) -> Sequence[Finding]:
         Finding(
             rule="unequal-budgets",
             tone="note",
-            sentence=f"The searches had unequal budgets: {quoted(most.label)} trained {most.epochs:,} epochs, "
-            f"{quoted(least.label)} {least.epochs:,}.",
+            sentence=f"The searches had unequal budgets: {which(most)} trained {most.epochs:,} epochs, "
+            f"{which(least)} {least.epochs:,}.",
             evidence=f"Trials started: {most.started} and {least.started}; pruned: {most.states.get('pruned', 0)} and "
             f"{least.states.get('pruned', 0)}. They compare at the epochs that both had.",
             about=(most.label, least.label),

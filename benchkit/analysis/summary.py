@@ -6,7 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchkit.analysis import doubt_rules, outcome_rules, published_rules, search_rules, training_rules, trust_rules
+from benchkit.analysis import (
+    doubt_rules,
+    outcome_rules,
+    published_rules,
+    sampler_rules,
+    search_rules,
+    training_rules,
+    trust_rules,
+)
 from benchkit.analysis.classes import class_report
 from benchkit.analysis.costs import condition_costs, training_seconds
 from benchkit.analysis.coverage import coverage, troubles
@@ -36,6 +44,7 @@ RULES: tuple[Rule, ...] = (
     outcome_rules.test_images,
     search_rules.search_gain,
     search_rules.winner_bias,
+    sampler_rules.samplers,
     search_rules.unequal_budgets,
     outcome_rules.sensitivity,
     training_rules.unstable,

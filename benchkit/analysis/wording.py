@@ -117,6 +117,14 @@ def amount(metric: str, value: float) -> str:
     return f"{bare(metric, abs(value))} {difference_unit(metric)}".rstrip()
 
 
+def within_range(metric: str, value: float | None) -> str:
+    """Return the size of a difference without unit, or that it is over the greatest one that the metric can have."""
+    greatest = metric_bounds(metric)[1] - metric_bounds(metric)[0]
+    if value is None or value <= greatest:
+        return bare(metric, value)
+    return f"over {number(100 * greatest if metric.rpartition('.')[2] in SHARES else greatest)}"
+
+
 def p_value(p: float | None) -> str:
     """Return a p value to two significant digits, never 0."""
     if p is None:

@@ -90,7 +90,17 @@ def _study(described: CapsuleStudy, content: bytes) -> Study:
             raise CapsuleError(
                 f"the capsule's condition {condition.label[:60]!r} cannot be used", problems=error.problems[:20]
             ) from error
+        _check_sampler(study, condition)
     return replace(study, smoke=described.smoke, overrides=described.overrides)
+
+
+def _check_sampler(study: Study, condition: Condition) -> None:
+    several = study.search.samplers if study.search and condition.kind != "grid" else ()
+    if condition.sampler not in (several or ("",)):
+        raise CapsuleError(
+            f"the capsule's condition {condition.label[:60]!r} has the sampler {condition.sampler[:40]!r}, expected "
+            f"{' or '.join(several) or 'none'} as in its study"
+        )
 
 
 def _search_size(study: Study) -> float:
@@ -98,7 +108,7 @@ def _search_size(study: Study) -> float:
     if study.search is None:
         return 0
     points = 1.0
-    for one in study.search.space if study.search.sampler == "grid" else ():
+    for one in study.search.space if "grid" in (study.search.sampler, *study.search.samplers) else ():
         span = (one.high or 0.0) - (one.low or 0.0)
         points *= len(one.choices) or span / (one.step or 1) + 1
     return max(points, study.search.trials)

@@ -52,7 +52,7 @@ def _search(search: Search) -> Mapping[str, Any]:
     return {
         "trials": search.trials,
         "goal": [goal.metric for goal in search.goals],
-        "sampler": search.sampler,
+        "sampler": list(search.samplers) or search.sampler,
         "pruner": search.pruner,
         "space": {one.path: _range(one) for one in search.space},
     }

@@ -17,7 +17,7 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
         return
     rows = [
         (
-            one.condition.label,
+            one.condition.shown,
             one.condition.kind,
             f"{one.finished}/{one.trials}",
             one.epochs,
@@ -51,7 +51,7 @@ def _json(request: Request, found: Estimate) -> dict[str, object]:
         "confirms": found.confirms,
         "conditions": [
             {
-                "label": one.condition.label,
+                "label": one.condition.shown,
                 "kind": one.condition.kind,
                 "key": one.condition.key,
                 "trials": one.trials,

@@ -73,11 +73,11 @@ def check(
     plan = make_plan(study)
     check_plan(plan, registry)
     if as_json:
-        found = [{"label": c.label, "kind": c.kind, "key": c.key, "trials": plan.count(c)} for c in plan.conditions]
+        found = [{"label": c.shown, "kind": c.kind, "key": c.key, "trials": plan.count(c)} for c in plan.conditions]
         print_json({"study": study.name, "conditions": found})
         return
     print_table(
-        ("condition", "kind", "trials", "key"), [(c.label, c.kind, plan.count(c), c.key) for c in plan.conditions]
+        ("condition", "kind", "trials", "key"), [(c.shown, c.kind, plan.count(c), c.key) for c in plan.conditions]
     )
     print_text(f"{study.name}: nothing wrong, {len(plan.conditions)} conditions, {len(plan.units())} trials")
 

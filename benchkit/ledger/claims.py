@@ -57,7 +57,7 @@ class Claim:
 
         All are chosen before the first is recorded: a kill in between would make the rest depend on what is recorded.
         """
-        search = self.plan.study.search
+        search = self.plan.search_of(self.condition)
         if search is None or self._frozen is None:
             return {}
         chosen = self.trial.user_attrs.get("chosen")

@@ -1,8 +1,8 @@
 """The ledger: all trials of a workspace in an Optuna storage, and their files beside it.
 
-Every condition is one Optuna study, `STUDY/LABEL@KEY`; its trials are queued with their index (repeat or slot) and
-claimed by workers (`benchkit.ledger.claims`). One more Optuna study, named like the benchkit study, holds the study
-itself. `benchkit.ledger.readback` reads all of it back.
+Every condition is one Optuna study, `STUDY/LABEL@KEY` (LABEL as it is filed, without a sampler); its trials are queued
+with their index (repeat or slot) and claimed by workers (`benchkit.ledger.claims`). One more Optuna study, named like
+the benchkit study, holds the study itself. `benchkit.ledger.readback` reads all of it back.
 """
 
 from __future__ import annotations
@@ -60,14 +60,17 @@ class Ledger:
     def register(self, plan: Plan, data: Mapping[str, Any], command: str) -> None:
         """Write down what is about to be trained, so that a report can be made from the ledger alone."""
         entry = optuna.create_study(study_name=plan.study.name, storage=self.storage, load_if_exists=True)
+        whole = _whole(plan.study)
+        planned = _planned(plan, whole, entry.user_attrs)
         now = {
             "study": encode(plan.study),
-            "conditions": _planned(plan, entry.user_attrs),
+            "conditions": planned,
             "data": dict(data),
             "command": command,
             "updated": time.time(),
         }
-        for condition in plan.conditions:
+        kept = set(planned)
+        for condition in (*(one for one in whole if one.key in kept), *plan.conditions):
             self.open(plan.study, condition)
         for key, value in now.items():
             entry.set_user_attr(key, value)
@@ -82,14 +85,16 @@ class Ledger:
         search = study.search if condition.kind == "search" else None
         epochs = typed_settings(condition.settings, study.seed).train.epochs
         handle = optuna.create_study(
-            study_name=f"{study.name}/{condition.label[:LONGEST_LABEL]}@{condition.key}",
+            study_name=f"{study.name}/{condition.filed[:LONGEST_LABEL]}@{condition.key}",
             storage=self.storage,
             load_if_exists=True,
             directions=[goal.direction for goal in search.goals] if search else ["minimize"],
             sampler=optuna.samplers.RandomSampler(),
             pruner=make_pruner(search, epochs) if search else optuna.pruners.NopPruner(),
         )
-        if "condition" not in handle.user_attrs:
+        known = handle.user_attrs.get("condition", {})
+        # A search of the only sampler becomes one of several, and the other way round, without losing its trials.
+        if not known or known.get("sampler", "") != condition.sampler:
             handle.set_user_attr("condition", encode(condition))
         return handle
 
@@ -118,7 +123,7 @@ class Ledger:
 
     def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
         """Return the folder of an Optuna trial of a condition."""
-        slug = re.sub(r"[^A-Za-z0-9.=-]+", "-", condition.label).strip("-.")[:60]
+        slug = re.sub(r"[^A-Za-z0-9.=-]+", "-", condition.filed).strip("-.")[:60]
         name = re.sub(r"[^\w.=-]+", "-", study.name)
         return TrialFolder(self.workspace / "trials" / name / f"{slug}@{condition.key}" / f"{number:04d}")
 
@@ -218,16 +223,21 @@ def _without_password(url: str) -> str:
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
-def _planned(plan: Plan, before: Mapping[str, Any]) -> list[str]:
+def _whole(study: Study) -> tuple[Condition, ...]:
+    """Return all conditions of a study, none when some cannot be trained: a sweep may leave those out."""
+    try:
+        return make_plan(study).conditions
+    except StudyError:
+        return ()
+
+
+def _planned(plan: Plan, conditions: Sequence[Condition], before: Mapping[str, Any]) -> list[str]:
     """Return the keys of the study's conditions in report order: those of the plan, and those planned before.
 
-    A sweep of some conditions does not make the report forget the others, as long as the study still has them.
+    `conditions` are all of the study. A sweep of some does not make the report forget the others, as long as the study
+    still has them.
     """
-    now = [condition.key for condition in plan.conditions]
-    try:
-        whole = [condition.key for condition in make_plan(plan.study).conditions]
-    except StudyError:  # some combinations that this sweep leaves out cannot be trained
-        whole = []
+    now, whole = ([one.key for one in part] for part in (plan.conditions, conditions))
     known = before.get("conditions", [])
     if before.get("study") == encode(plan.study):
         kept = {*known, *now}
@@ -238,8 +248,8 @@ def _planned(plan: Plan, before: Mapping[str, Any]) -> list[str]:
 
 def _given(plan: Plan, condition: Condition, index: int) -> dict[str, Any]:
     """Return what a trial is queued with: a grid search's point, or the study's own settings as a search's first."""
-    search = plan.study.search
-    if search is None or condition.kind != "search":
+    search = plan.search_of(condition)
+    if search is None:
         return {}
     if search.sampler == "grid":
         return stored_params(search, grid_points(search)[index])

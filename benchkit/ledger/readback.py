@@ -51,14 +51,14 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
 def confirm_conditions(ledger: Ledger, plan: Plan, *, finished: bool = False) -> tuple[Condition, ...]:
     """Return the conditions that train the best trial of each search again, of `finished` searches alone if asked.
 
-    With several goals the first decides. A search whose best is a condition of the grid has none: its repeats are
-    there already.
+    With several goals the first decides. A search whose best is a condition of the grid has none, and one whose best is
+    that of another sampler's, neither: the repeats are there already.
     """
     search = plan.study.search
     if search is None or plan.study.confirm < 1:
         return ()
     grid = {condition.key for condition in plan.conditions if condition.kind == "grid"}
-    confirms = []
+    confirms: dict[tuple[str, str], Condition] = {}
     for condition in plan.conditions:
         if condition.kind != "search" or (finished and not _is_finished(ledger, plan, condition)):
             continue
@@ -66,9 +66,10 @@ def confirm_conditions(ledger: Ledger, plan: Plan, *, finished: bool = False) ->
         if best is None:
             continue
         confirm = confirm_condition(plan.study, condition, chosen_params(search, best.params))
-        if fingerprint(typed_settings(confirm.settings, plan.study.seed)) not in grid:
-            confirms.append(confirm)
-    return tuple(confirms)
+        trained = fingerprint(typed_settings(confirm.settings, plan.study.seed))
+        if trained not in grid:
+            confirms.setdefault((condition.parent, trained), confirm)
+    return tuple(confirms.values())
 
 
 def _best(handle: optuna.Study, search: Search) -> optuna.trial.FrozenTrial | None:

@@ -32,7 +32,7 @@ class Condition:
     short and unique within the study, `levels` maps factor paths to level labels. `kind` says whether it comes from the
     grid, is the frame of a search, or is what the confirm stage trains again; a confirm condition's `parent` is the key
     of the searched condition and `chosen` the settings that the search chose. The default that it is compared with is
-    the grid condition of the same levels.
+    the grid condition of the same levels. `sampler` names whose search it is, where the study compares several.
     """
 
     key: str
@@ -42,13 +42,19 @@ class Condition:
     kind: ConditionKind
     parent: str = ""
     chosen: Mapping[str, object] = field(default_factory=dict)
+    sampler: str = ""
 
     @property
     def shown(self) -> str:
-        """Return the label as reports show it: an undivided search is `search`, its best `best of search`."""
+        """Return the label as people read it: an undivided search is `search`, its best `best of search`."""
         if self.levels or self.kind == "grid":
             return self.label
-        return "search" if self.kind == "search" else "best of search"
+        return f"{'search' if self.kind == 'search' else 'best of search'}{_by(self.sampler)}"
+
+    @property
+    def filed(self) -> str:
+        """Return the label without the sampler: a study that gets a second one finds the first one's trials by it."""
+        return self.label.removesuffix(_by(self.sampler))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +84,15 @@ class Plan:
 
     def count(self, condition: Condition) -> int:
         """Return the total number of trials of a condition."""
-        search = self.study.search
-        if condition.kind == "search" and search:
+        search = self.search_of(condition)
+        if search:
             return min(search.trials, len(grid_points(search))) if search.sampler == "grid" else search.trials
         return self.study.confirm if condition.kind == "confirm-best" else self.study.repeats
+
+    def search_of(self, condition: Condition) -> Search | None:
+        """Return the search that a condition is the frame of, by its own sampler alone; None for other conditions."""
+        search = self.study.search
+        return search.by(condition.sampler) if search and condition.kind == "search" else None
 
 
 def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) -> Plan:
@@ -98,7 +109,8 @@ def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) 
     searches: tuple[Condition, ...] = ()
     if study.search:
         frames = _combinations(study, tuple(factor for factor in factors if not _searched(factor, study.search)))
-        searches = tuple(_frame(study, condition) for condition in frames)
+        samplers = study.search.samplers or ("",)
+        searches = tuple(_frame(study.search, condition, sampler) for condition in frames for sampler in samplers)
     return Plan(study=study, conditions=conditions + searches)
 
 
@@ -180,29 +192,31 @@ def _distinct(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
     return tuple(seen.values())
 
 
-def _frame(study: Study, condition: Condition) -> Condition:
-    """Return the search within a grid condition."""
-    search = study.search
-    assert search is not None
-    # The total of trials is left out: raising it goes on with the same search.
-    key = digest({"settings": condition.key, "search": dataclasses.replace(search, trials=0)})
-    return dataclasses.replace(
-        condition, key=key, label=f"{condition.label}, search", kind="search", parent=condition.key
-    )
+def _frame(search: Search, condition: Condition, sampler: str) -> Condition:
+    """Return the search within a grid condition, by one of several samplers or by the only one (`sampler` "")."""
+    # Left out are the total of trials and the other samplers: more of either goes on with the same search.
+    key = digest({"settings": condition.key, "search": dataclasses.replace(search.by(sampler), trials=0)})
+    label = f"{condition.label}, search{_by(sampler)}"
+    return dataclasses.replace(condition, key=key, label=label, kind="search", parent=condition.key, sampler=sampler)
+
+
+def _by(sampler: str) -> str:
+    return f" by {sampler}" if sampler else ""
 
 
 def confirm_condition(study: Study, searched: Condition, chosen: Mapping[str, Any]) -> Condition:
     """Return the condition that trains a search's best settings again on fresh repeats."""
     settings = changed(searched.settings, chosen)
-    frame = searched.label.removesuffix("search").removesuffix(", ")
+    frame, by = searched.filed.removesuffix("search").removesuffix(", "), _by(searched.sampler)
     return Condition(
         key=digest({"confirm": searched.key, "settings": fingerprint(typed_settings(settings, study.seed))}),
-        label=f"{frame}, searched" if frame else "searched",
+        label=f"{frame}, searched{by}" if frame else f"searched{by}",
         levels=searched.levels,
         settings=settings,
         kind="confirm-best",
         parent=searched.key,
         chosen=dict(chosen),
+        sampler=searched.sampler,
     )
 
 

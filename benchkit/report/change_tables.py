@@ -9,7 +9,6 @@ from benchkit.analysis.change_rules import change_findings, pairing_words
 from benchkit.analysis.changes import Change, Changes
 from benchkit.analysis.wording import (
     NONE,
-    bare,
     bracket,
     difference,
     difference_unit,
@@ -17,6 +16,7 @@ from benchkit.analysis.wording import (
     metric_words,
     names,
     p_value,
+    within_range,
 )
 from benchkit.report.context import Block, CodeBlock, Paragraph, Section
 from benchkit.report.sections import INTERVALS, finding_block, section, table_block
@@ -128,7 +128,7 @@ def _row(row: Change, *, several: bool) -> tuple[Cell, ...]:
         Cell(
             text=p_value(row.p_adjusted), value=row.p_adjusted, parts=(row.p,), strong=row.told_apart,
         ),
-        number_cell(bare(metric, row.detectable), row.detectable),
+        number_cell(within_range(metric, row.detectable), row.detectable),
         Cell(text=row.verdict, detail=tests[row.method], value=row.verdict, parts=(row.method, row.pairs),
              strong=row.told_apart),
     )  # fmt: skip

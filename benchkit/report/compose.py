@@ -30,7 +30,7 @@ def compose(results: StudyResults, summary: Summary, gallery: Gallery, changes: 
     """
     material = Material(results=results, summary=summary, gallery=gallery)
     plugins = used_plugins(results, gallery.registry)
-    found = (*_shown(material, changes), *_origins(material, plugins))
+    found = (*_shown(material, changes), *_origins(material, plugins, compared=changes is not None))
     study = results.study
     return ReportContext(
         title=study.title,
@@ -66,12 +66,14 @@ def _shown(material: Material, changes: Section | None) -> tuple[Section | None,
     )
 
 
-def _origins(material: Material, plugins: tuple[UsedPlugin, ...]) -> tuple[Section | None, ...]:
+def _origins(
+    material: Material, plugins: tuple[UsedPlugin, ...], *, compared: bool
+) -> tuple[Section | None, ...]:
     """Return the sections on where the results come from."""
     return (
         origin_sections.coverage_section(material),
         origin_sections.reproduce_section(material, plugins),
-        origin_sections.terms_section(material, plugins),
+        origin_sections.terms_section(material, plugins, compared=compared),
         origin_sections.trials_section(material),
     )
 

@@ -15,6 +15,7 @@ SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "test-images": ("models",),
     "search": ("search-history", "search-budget"),
     "winner-bias": ("confirmation",),
+    "samplers": ("search-budget", "table:search-budget"),
     "unequal-budgets": ("search-budget", "table:search-budget"),
     "batch-size-sensitivity": ("grid-heatmap", "results-forest"),
     "unstable-seeds": ("results-forest", "ranking"),

@@ -95,6 +95,14 @@ STATISTICS: tuple[tuple[str, str, str], ...] = (
 )  # fmt: skip
 """Terms of the report itself: name, explanation, reference."""
 
+WELCH = (
+    "Welch's t test",
+    "Compares two groups of repeats that share no random seeds, without supposing that both scatter equally.",
+    "Welch, B. L. (1947). The generalization of 'Student's' problem when several different population variances are "
+    "involved. Biometrika 34, 28-35.",
+)
+"""What a report says of the test that compares it with an earlier one of other seeds."""
+
 OPTUNA = (
     "search",
     "Settings chosen trial by trial to improve a validation score, with unpromising trials ended early (pruned). The "
@@ -161,21 +169,28 @@ def _used(kind: str, name: str, found: Description | BenchkitError) -> UsedPlugi
     )
 
 
-def glossary_terms(plugins: Sequence[UsedPlugin], *, search: bool) -> tuple[Term, ...]:
-    """Return the glossary: the study's plugins by the names that tables use, then the report's own terms."""
+def glossary_terms(plugins: Sequence[UsedPlugin], *, search: bool, compared: bool = False) -> tuple[Term, ...]:
+    """Return the glossary: the study's plugins by the names that tables use, then the report's own terms.
+
+    The terms of a `search`, and of a report `compared` with an earlier one, are there where they are needed.
+    """
     terms = [
         Term(name=plugin.name, text=f"{plugin.title}. {plugin.summary}".strip(), url=safe_url(plugin.url),
              origin=plugin.origin)
         for plugin in plugins
     ]  # fmt: skip
-    own = [*STATISTICS, *([OPTUNA] if search else [])]
+    own = _own(search=search, compared=compared)
     return (*terms, *(Term(name=name, text=text) for name, text, _ in own))
 
 
-def reference_terms(plugins: Sequence[UsedPlugin], *, search: bool) -> tuple[Term, ...]:
+def _own(*, search: bool, compared: bool) -> list[tuple[str, str, str]]:
+    return [*STATISTICS, *([WELCH] if compared else []), *([OPTUNA] if search else [])]
+
+
+def reference_terms(plugins: Sequence[UsedPlugin], *, search: bool, compared: bool = False) -> tuple[Term, ...]:
     """Return the references in alphabetical order, each once, with the address that a card gives."""
     urls = {plugin.reference: safe_url(plugin.url) for plugin in plugins if plugin.reference}
-    for _, _, reference in [*STATISTICS, *([OPTUNA] if search else [])]:
+    for _, _, reference in _own(search=search, compared=compared):
         if reference:
             urls.setdefault(reference, "")
     return tuple(

@@ -146,12 +146,12 @@ def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]
             yield name, setting(value)
 
 
-def terms_section(material: Material, plugins: tuple[UsedPlugin, ...]) -> Section:
-    """Return the glossary and the references."""
+def terms_section(material: Material, plugins: tuple[UsedPlugin, ...], *, compared: bool = False) -> Section:
+    """Return the glossary and the references; `compared` tells that the report is held against an earlier one."""
     search = material.results.study.search is not None
     blocks = [
-        TermsBlock(title="Glossary", terms=glossary_terms(plugins, search=search)),
-        TermsBlock(title="References", terms=reference_terms(plugins, search=search)),
+        TermsBlock(title="Glossary", terms=glossary_terms(plugins, search=search, compared=compared)),
+        TermsBlock(title="References", terms=reference_terms(plugins, search=search, compared=compared)),
     ]
     return section("terms", "Glossary and references", blocks)
 

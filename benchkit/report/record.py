@@ -66,6 +66,7 @@ def _study(study: Study) -> Iterable[tuple[str, str]]:
         yield f"factor {factor.path}", ", ".join(level.label for level in factor.levels)
     if study.search:
         search = encode(study.search)
+        search["sampler"] = search.pop("samplers") or search["sampler"]
         for one in search.pop("space"):
             yield f"search {one.pop('path')}", ", ".join(f"{key} = {_text(value)}" for key, value in one.items())
         yield from _dotted(search, "search")

@@ -20,6 +20,7 @@ from benchkit.analysis.wording import (
     number,
     p_value,
     span,
+    within_range,
 )
 from benchkit.report.tables import ESTIMATE_PARTS, Cell, Column, Table, estimate_cell, label, number_cell
 from benchkit.results import metric_names
@@ -175,7 +176,7 @@ def _pair(metric: str, pair: Pair, labels: dict[str, str]) -> tuple[Cell, ...]:
         number_cell(p_value(found.p), found.p),
         number_cell(p_value(pair.p_adjusted), pair.p_adjusted, strong=pair.decided),
         number_cell(number(found.effect_size, 3), found.effect_size),
-        number_cell(bare(metric, pair.detectable), pair.detectable),
+        number_cell(within_range(metric, pair.detectable), pair.detectable),
         Cell(text=str(needed) if needed else "over 1,000" if tested else NONE, value=needed),
     )
 

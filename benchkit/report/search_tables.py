@@ -121,7 +121,7 @@ def _confirmed(search: SearchSummary) -> tuple[Cell, ...]:
     gap = gain.difference if gain else None
     optimism = found.optimism if found else None
     return (
-        label(search.label, "own settings won" if search.chose_default else ""),
+        label(search.label, "own settings won" if search.chose_default else _shared(search)),
         number_cell(str(search.best_place), search.best_place),
         number_cell(bare(goal, search.best_value), search.best_value),
         estimate_cell(goal, found.chosen if found else None),
@@ -135,6 +135,10 @@ def _confirmed(search: SearchSummary) -> tuple[Cell, ...]:
         ),
         number_cell(p_value(gain.p if gain else None), gain.p if gain else None),
     )
+
+
+def _shared(search: SearchSummary) -> str:
+    return f"same settings as by {search.same_as}" if search.same_as else ""
 
 
 def _scalar(value: object) -> Scalar:

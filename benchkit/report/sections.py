@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.summary import Summary
-from benchkit.analysis.wording import count, duration, metric_words, quoted
+from benchkit.analysis.wording import count, duration, listing, metric_words, quoted
 from benchkit.report.context import Block, FindingBlock, HeadingBlock, Paragraph, Section, TableBlock
 from benchkit.report.figures import Gallery
 from benchkit.report.finding_links import SHOWN_IN
@@ -173,18 +173,19 @@ def search_section(material: Material) -> Section | None:
     search, searches = material.results.study.search, material.summary.evidence.searches
     if search is None or not searches:
         return None
-    each = "" if len(searches) == 1 else " for each condition"
+    counted = {"condition": {one.condition for one in searches}, "sampler": set(search.samplers)}
+    each = " and ".join(name for name, of in counted.items() if len(of) > 1)
+    sampler = f"samplers {listing(search.samplers)}" if search.samplers else f"sampler {search.sampler}"
     goals = ", ".join(f"{metric_words(goal.metric)} ({goal.direction}d)" for goal in search.goals)
     blocks: list[Block] = [
         Paragraph(
-            text=f"{count(search.trials, 'trial')}{each}, sampler {search.sampler}, pruner "
-            f"{search.pruner}, "
-            f"goal {goals}. Only validation images guide the search."
+            text=f"{count(search.trials, 'trial')}{f' for each {each}' if each else ''}, {sampler}, pruner "
+            f"{search.pruner}, goal {goals}. Only validation images guide the search."
         ),
         table_block(
             "search-budget",
             "Budget of every search",
-            "What each search was given and has spent, so that conditions are compared at equal effort. Pruned: "
+            "What each search was given and has spent, so that searches are compared at equal effort. Pruned: "
             "share of "
             "the finished trials that were ended early. Training time: sum over all its trials.",
             search_budget_table(searches),

@@ -29,34 +29,60 @@ def read_search(table: Any, settings: Tree, seed: int, problems: Problems) -> Se
     if not isinstance(table, Mapping):
         problems.add("search", f"got {table!r}, expected a table")
         return None
-    rest = {key: value for key, value in table.items() if key not in ("goal", "space")}
+    rest = {key: value for key, value in table.items() if key not in ("goal", "space", "sampler")}
     goals = _goals(table.get("goal", "val.loss"), problems)
     space = _space(table.get("space"), settings, seed, problems)
+    samplers = _samplers(table.get("sampler", "tpe"), problems)
     prunable = len(goals) == 1 and goals[0].metric in EVERY_EPOCH
     rest.setdefault("pruner", "median" if prunable else "none")
-    found = typed(Search, rest, "search", problems, also=("goal", "space"), goals=goals, space=space)
+    given: dict[str, Any] = {"goals": goals, "space": space, "samplers": samplers if len(samplers) > 1 else ()}
+    if samplers:
+        given["sampler"] = samplers[0]
+    found = typed(Search, rest, "search", problems, also=("goal", "space", "sampler"), **given)
     if found:
         _check(found, prunable, problems)
     return found
 
 
 def _check(search: Search, prunable: bool, problems: Problems) -> None:
-    for key, value, known in (("sampler", search.sampler, SAMPLERS), ("pruner", search.pruner, PRUNERS)):
-        if value not in known:
-            problems.add(f"search.{key}", f"got {value!r}, expected one of {', '.join(known)}{nearest(value, known)}")
+    if search.pruner not in PRUNERS:
+        expected = f"expected one of {', '.join(PRUNERS)}{nearest(search.pruner, PRUNERS)}"
+        problems.add("search.pruner", f"got {search.pruner!r}, {expected}")
     if search.trials < 1:
         problems.add("search.trials", f"got {search.trials}, expected at least 1")
     if not prunable and search.pruner != "none":
         problems.add(
             "search.pruner", f"got {search.pruner!r}: only a single goal of {' or '.join(EVERY_EPOCH)} can be pruned"
         )
-    if search.sampler == "cma-es" and len(search.goals) > 1:
+    for sampler in search.samplers or (search.sampler,):
+        _check_sampler(sampler, search, problems)
+
+
+def _check_sampler(sampler: str, search: Search, problems: Problems) -> None:
+    if sampler == "cma-es" and len(search.goals) > 1:
         problems.add("search.sampler", "got 'cma-es' with several goals; it takes one (nsga-ii, tpe and gp take more)")
-    if search.sampler == "cma-es" and all(one.choices for one in search.space):
+    if sampler == "cma-es" and all(one.choices for one in search.space):
         problems.add("search.sampler", "got 'cma-es' with nothing but choices; it needs a numeric range")
     for one in search.space:
-        if search.sampler == "grid" and not (one.choices or one.step or one.integer):
+        if sampler == "grid" and not (one.choices or one.step or one.integer):
             problems.add(f"search.space.{one.path}", "a grid needs a list of choices, or a range with a step")
+
+
+def _samplers(value: Any, problems: Problems) -> tuple[str, ...]:
+    """Return the samplers that a search names, one or a list of them to compare."""
+    listed = value if isinstance(value, list) else [value]
+    if not listed:
+        problems.add("search.sampler", "is empty: give a sampler or a list of samplers to compare")
+    found: list[str] = []
+    for name in listed:
+        if name not in SAMPLERS:
+            close = nearest(name, SAMPLERS) if isinstance(name, str) else ""
+            problems.add("search.sampler", f"got {name!r}, expected one of {', '.join(SAMPLERS)}{close}")
+        elif name in found:
+            problems.add("search.sampler", f"{name!r} stands twice")
+        else:
+            found.append(name)
+    return tuple(found)
 
 
 def _goals(value: Any, problems: Problems) -> tuple[Goal, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,13 +50,21 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """A search within every condition: the total of trials, goals, space, sampler and pruner by name."""
+    """A search within every condition: the total of trials, goals, space, sampler and pruner by name.
+
+    `samplers` are those that a study compares, each with a search of its own; empty where there is one, `sampler`.
+    """
 
     trials: int
     goals: tuple[Goal, ...]
     space: tuple[SearchRange, ...]
     sampler: str = "tpe"
     pruner: str = "median"
+    samplers: tuple[str, ...] = ()
+
+    def by(self, sampler: str) -> Search:
+        """Return the search by one sampler alone, as a study has it that names no other; by `sampler` for ""."""
+        return replace(self, sampler=sampler or self.sampler, samplers=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

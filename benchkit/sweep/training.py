@@ -81,7 +81,7 @@ def train_claim(bench: Bench, claim: Claim) -> None:
     """
     started = time.perf_counter()
     taken = TrialTaken(
-        condition=claim.condition.label,
+        condition=claim.condition.shown,
         phase=claim.phase,
         index=claim.index,
         key=claim.condition.key,
@@ -217,7 +217,7 @@ def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Ru
     claim.folder.write_history(run.history)
     bench.send(
         TrialStarted(
-            condition=claim.condition.label,
+            condition=claim.condition.shown,
             phase=claim.phase,
             index=claim.index,
             key=claim.condition.key,

@@ -29,10 +29,15 @@ class BudgetStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetLine:
-    """One search: its condition, and a step after each of its finished trials in the order of start."""
+    """One search: its condition, and a step after each of its finished trials in the order of start.
+
+    Where the study compares samplers, `sampler` is whose search it is and `levels` are those that it searched within.
+    """
 
     condition: str
     steps: tuple[BudgetStep, ...]
+    sampler: str = ""
+    levels: str = ""
 
     def best_within(self, epochs: int) -> float | None:
         """Return the best objective that the search had found within a number of epochs, or None."""
@@ -42,17 +47,23 @@ class BudgetLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetData:
-    """All searches of the study; `sampler` is the one they use, `labels` are all planned conditions."""
+    """All searches of the study; `samplers` are those they use, `labels` are all planned conditions."""
 
     search: SearchData
     labels: tuple[str, ...]
-    sampler: str
+    samplers: tuple[str, ...]
     lines: tuple[BudgetLine, ...]
 
     @property
     def shared(self) -> int:
         """Return the number of epochs that every search has spent."""
         return min(line.steps[-1].epochs for line in self.lines)
+
+    def ahead(self, lines: Sequence[BudgetLine]) -> tuple[BudgetLine, ...]:
+        """Return those of some searches that had the best objective at the shared budget, several where level."""
+        found = [(best, line) for line in lines if (best := line.best_within(self.shared)) is not None]
+        top = (min if self.search.lower else max)((best for best, _ in found), default=None)
+        return tuple(line for best, line in found if best == top)
 
 
 @card(
@@ -68,14 +79,18 @@ class SearchBudget:
         search = search_data(results)
         names = {one.condition for one in search.conditions}
         lines = [
-            BudgetLine(condition=condition.label, steps=_steps(search, results.searched(condition)))
+            BudgetLine(
+                condition=condition.label,
+                steps=_steps(search, results.searched(condition)),
+                sampler=condition.sampler,
+                levels=", ".join(condition.levels.values()),
+            )
             for condition in results.conditions
             if condition.label in names and results.searched(condition)
         ]
         assert results.study.search is not None
-        return BudgetData(
-            search=search, labels=planned_labels(results), sampler=results.study.search.sampler, lines=tuple(lines)
-        )
+        samplers = results.study.search.samplers or (results.study.search.sampler,)
+        return BudgetData(search=search, labels=planned_labels(results), samplers=samplers, lines=tuple(lines))
 
     def draw(self, data: BudgetData) -> alt.ConcatChart:
         """Return the three panels side by side with one objective axis."""
@@ -91,21 +106,18 @@ class SearchBudget:
         """Return what the lines are and what counts as budget."""
         unit = quantity(data.search.metric)
         each = "a line for each search" if len(data.lines) > 1 else "of the search"
+        samplers = f"Sampler{'s' if len(data.samplers) > 1 else ''}: {', '.join(data.samplers)}"
         return (
             f"Best {unit.name} so far against budget, {each}: trials finished, epochs of all its trials, and their "
-            f"training time added up as if run one after the other. Sampler: {data.sampler}. Pruned, diverged and "
+            f"training time added up as if run one after the other. {samplers}. Pruned, diverged and "
             "failed trials count as spent."
         )
 
     def alt_text(self, data: BudgetData) -> str:
         """Return one sentence: the best at the budget that all searches had, or when the only one found its best."""
-        unit, lower = quantity(data.search.metric), data.search.lower
+        unit = quantity(data.search.metric)
         if len(data.lines) > 1:
-            found = [(best, one.condition) for one in data.lines if (best := one.best_within(data.shared)) is not None]
-            if found:
-                best, name = (min if lower else max)(found, key=lambda pair: pair[0])
-                return f"Within {data.shared:,} epochs each, {name} has the best {unit.name}, {unit.text(best)}."
-            return f"No search had found a {unit.name} within {data.shared:,} epochs."
+            return _compared(data)
         (line,) = data.lines
         last = line.steps[-1]
         if last.best is None:
@@ -115,6 +127,32 @@ class SearchBudget:
             f"The search had its best {unit.name}, {unit.text(last.best)}, after {when.trials} of {last.trials} trials "
             f"and {when.epochs:,} of {last.epochs:,} epochs."
         )
+
+
+def _compared(data: BudgetData) -> str:
+    """Return one sentence: which search, and which sampler, was ahead at the budget that all searches had."""
+    unit = quantity(data.search.metric)
+    first = next(iter(data.ahead(data.lines)), None)
+    best = first.best_within(data.shared) if first else None
+    if first is None or best is None:
+        return f"No search had found a {unit.name} within {data.shared:,} epochs."
+    races: dict[str, list[BudgetLine]] = {}
+    for line in data.lines:
+        if line.sampler:
+            races.setdefault(line.levels, []).append(line)
+    ahead = {levels: data.ahead(lines) for levels, lines in races.items() if len(lines) > 1}
+    told = [f"{_leader(lines)}{f' for {levels}' if levels else ''}" for levels, lines in ahead.items() if lines]
+    if len(races) == 1 and told:
+        return f"Within {data.shared:,} epochs each, {told[0]}, with a {unit.name} of {unit.text(best)}."
+    found = f"Within {data.shared:,} epochs each, {first.condition} has the best {unit.name}, {unit.text(best)}"
+    return f"{found}; {'; '.join(told)}." if told else f"{found}."
+
+
+def _leader(ahead: Sequence[BudgetLine]) -> str:
+    """Return which sampler is ahead, or which are level: trials of the same settings may well score the same."""
+    if len(ahead) == 1:
+        return f"{ahead[0].sampler} is ahead"
+    return f"{' and '.join(line.sampler for line in ahead)} are level"
 
 
 def _steps(search: SearchData, trials: Sequence[Trial]) -> tuple[BudgetStep, ...]:
