@@ -107,14 +107,12 @@ def test_searches_without_a_confirmation_share_a_sentence(untold: str) -> None:
     kept = [t for t in given.trials if t.phase == "search" and untold == "unconfirmed"]
     conditions = tuple(c for c in given.conditions if c.kind != "confirm-best")
     (found,) = said(replace(given, trials=tuple(kept), conditions=conditions), "search")
-    assert (
-        found.sentence
-        == {
-            "unfinished": "The searches of “bn” and “gn” have no finished trial yet.",
-            "unconfirmed": "The searches of “bn” and “gn” found a val loss of 0.2000 nats (“bn”) and 0.2000 nats (“gn”); a "
-            "search's best score is too good on average, and no fresh repeats confirm these yet.",
-        }[untold]
-    )
+    told = {
+        "unfinished": "The searches of “bn” and “gn” have no finished trial yet.",
+        "unconfirmed": "The searches of “bn” and “gn” found a val loss of 0.2000 nats (“bn”) and 0.2000 nats (“gn”); "
+        "a search's best score is too good on average, and no fresh repeats confirm these yet.",
+    }
+    assert found.sentence == told[untold]
 
 
 def raced(found: dict[tuple[str, str], Sequence[float]]) -> StudyResults:
