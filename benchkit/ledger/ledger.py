@@ -69,8 +69,10 @@ class Ledger:
             "command": command,
             "updated": time.time(),
         }
-        kept = set(planned)
-        for condition in (*(one for one in whole if one.key in kept), *plan.conditions):
+        # A search that this sweep leaves out may have been that of the only sampler, and be that of one of several now.
+        names, keys = set(optuna.get_all_study_names(self.storage)), set(planned)
+        kept = [one for one in whole if one.key in keys and _name(plan.study, one) in names]
+        for condition in (*plan.conditions, *kept):
             self.open(plan.study, condition)
         for key, value in now.items():
             entry.set_user_attr(key, value)
@@ -85,16 +87,15 @@ class Ledger:
         search = study.search if condition.kind == "search" else None
         epochs = typed_settings(condition.settings, study.seed).train.epochs
         handle = optuna.create_study(
-            study_name=f"{study.name}/{condition.filed[:LONGEST_LABEL]}@{condition.key}",
+            study_name=_name(study, condition),
             storage=self.storage,
             load_if_exists=True,
             directions=[goal.direction for goal in search.goals] if search else ["minimize"],
             sampler=optuna.samplers.RandomSampler(),
             pruner=make_pruner(search, epochs) if search else optuna.pruners.NopPruner(),
         )
-        known = handle.user_attrs.get("condition", {})
-        # A search of the only sampler becomes one of several, and the other way round, without losing its trials.
-        if not known or known.get("sampler", "") != condition.sampler:
+        known = handle.user_attrs.get("condition")
+        if known is None or known.get("sampler", "") != condition.sampler:
             handle.set_user_attr("condition", encode(condition))
         return handle
 
@@ -194,6 +195,11 @@ class Ledger:
             trial.set_user_attr("reason", reason)
             handle.tell(trial, state=TrialState.FAIL)
         lock.release()
+
+
+def _name(study: Study, condition: Condition) -> str:
+    """Return the name of a condition's Optuna study."""
+    return f"{study.name}/{condition.filed[:LONGEST_LABEL]}@{condition.key}"
 
 
 def _open_file(path: Path) -> optuna.storages.RDBStorage:
