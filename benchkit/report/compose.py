@@ -66,9 +66,7 @@ def _shown(material: Material, changes: Section | None) -> tuple[Section | None,
     )
 
 
-def _origins(
-    material: Material, plugins: tuple[UsedPlugin, ...], *, compared: bool
-) -> tuple[Section | None, ...]:
+def _origins(material: Material, plugins: tuple[UsedPlugin, ...], *, compared: bool) -> tuple[Section | None, ...]:
     """Return the sections on where the results come from."""
     return (
         origin_sections.coverage_section(material),
