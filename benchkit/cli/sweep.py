@@ -13,6 +13,7 @@ import typer
 
 from benchkit.cli.completion import complete_study
 from benchkit.cli.places import DEFAULT_WORKSPACE, DeviceMemory, Storage, Workspace
+from benchkit.cli.size import parse_size
 from benchkit.errors import StudyError
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
-    from benchkit.cli.size import parse_size
     from benchkit.preparation import data_root
     from benchkit.registry import Registry
     from benchkit.study.lookup import find_study

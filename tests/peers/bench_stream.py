@@ -201,7 +201,7 @@ def main() -> None:
         print(f"{options.images:,} images of {options.side} x {options.side} ({size}), --limit {options.limit}")
         rows = measured(images, path, options)
     told = machine(options)
-    print(f"on {told['device']}, {options.threads} threads{', page cache dropped' if options.cold else ''}")
+    print(f"on {told['device']}, CPU threads: {options.threads}{', page cache dropped' if options.cold else ''}")
     print(f"{'':20} {'images/s':>12}  [least..greatest]  beside resident")
     for row in rows:
         print(row.text())
