@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 from tiny_study import DATA, FACTOR, InlinePool, Listener, study_of
 
 import benchkit.sweep.orchestration
-from benchkit.cli.live import Lines
+from benchkit.cli.live import Lines, Panel
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.sweep import Request, crowding, sweep
@@ -79,6 +82,14 @@ def test_the_choice_in_words() -> None:
     lines.event(0, CrowdTried(at_once=2))
     lines.event(0, CrowdChosen(at_once=4, crowd=known, before=True))
     assert told == ["timing 1 trial at once", "timing 2 trials at once", f"{expected} (an earlier sweep's probe)"]
+
+
+def test_the_panel_keeps_the_choice_above_itself() -> None:
+    out = Console(file=StringIO(), width=120)
+    with Live(console=out, auto_refresh=False) as live:
+        Panel(live).event(0, CrowdChosen(at_once=2, crowd=crowd(900, 1700, device="cuda:[red]0"), before=False))
+    shown = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "2 trials at once on cuda:[red]0: probed 1: 900, 2: 1,700 images/s\n" in shown
 
 
 def test_exploring_ends_where_more_trials_bring_little() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -265,6 +266,24 @@ def test_a_sweep_with_a_limit_has_the_same_keys_and_numbers(tmp_path: Path, monk
     assert [one.key for one in free.conditions] == [one.key for one in limited.conditions]
     told = {note for trial in limited.trials if trial.outcome for note in trial.outcome.notes}
     assert len(told) == 1 and "gathered ahead by a thread: they exceed --device-memory, 0 B" in told.pop()
+    assert threads() == 0
+
+
+def test_the_benchmark_measures_all_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "peers"))
+    import bench_stream
+
+    images = bench_stream.written(tmp_path / "images.npy", 70, 8)
+    assert len(np.unique(images[:, 0, 0, 0])) > 40  # random from the first image to the last
+    options = Namespace(device="cpu", limit="10kB", batch_size=16, threads=1, rounds=1, cold=False)
+    rows = bench_stream.measured(images, tmp_path / "images.npy", options)
+    assert [row.name for row in rows] == [
+        "gather", "batches resident", "batches streamed", "training resident", "training streamed",
+    ]  # fmt: skip
+    assert all(row.rates[0] > 0 for row in rows) and rows[1].beside == rows[3].beside == 1
+    assert rows[4].beside == rows[4].rates[0] / rows[3].rates[0]
+    with pytest.raises(SystemExit, match=r"13\.44 kB of images fit into --limit 20kB"):
+        bench_stream.measured(images, tmp_path, Namespace(**{**vars(options), "limit": "20kB"}))
     assert threads() == 0
 
 

@@ -35,7 +35,7 @@ from benchkit.wholefile import write_whole
 WINDOW = 2.0
 """Seconds, at least, for which each number of trials at once is timed."""
 
-PATIENCE = 180.0
+PATIENCE = 300.0
 """Seconds after which workers that do not answer count as failed."""
 
 KEPT = "crowd.json"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 
 import torch
 
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.binding import load_data
+from benchkit.results import EpochRecord
 from benchkit.study.settings import Settings
 from benchkit.sweep.events import MemberReady, MemberTimed
 from benchkit.sweep.job import Job
@@ -36,6 +38,7 @@ class Member:
         """Hold nothing yet."""
         self._whole: Run | None = None
         self._small: Run | None = None
+        self._records: Iterator[EpochRecord] = iter(())
 
     def answer(self, job: Job, device: str) -> MemberReady | MemberTimed:
         """Do what the job says for its first condition."""
@@ -55,7 +58,8 @@ class Member:
         self._small = small = build_run(_shortened(settings, whole), splits, plugins, **options)  # type: ignore[arg-type]
         small.stops = ()
         small.schedule = _still
-        next(fit(small))
+        self._records = fit(small)  # one for all: however it takes its steps is chosen in its first epoch
+        next(self._records)
         logits_of(small, _head(whole.val, evaluation_batch(small)))
         taken = 0
         if device.type == "cuda":
@@ -66,7 +70,7 @@ class Member:
         """Return the images per second of whole epochs, one after another for at least so many seconds."""
         assert self._small is not None
         start, images = time.perf_counter(), 0
-        for _ in fit(self._small):
+        for _ in self._records:
             images += self._small.train.images_per_epoch
             if time.perf_counter() - start >= seconds:
                 break
