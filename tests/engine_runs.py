@@ -92,10 +92,16 @@ def make_run(
     repeat: int = 0,
     device: str = "cpu",
     figures: Sequence[tuple[str, Any]] = (),
+    device_memory: int | None = None,
 ) -> Run:
     plugins = Plugins(model=model, norm=nn.BatchNorm2d, regularizers=tuple(regularizers), figures=tuple(figures))
     return build_run(
-        settings or make_settings(), splits or make_splits(), plugins, repeat_parts=("grid", repeat), device=device
+        settings or make_settings(),
+        splits or make_splits(),
+        plugins,
+        repeat_parts=("grid", repeat),
+        device=device,
+        device_memory=device_memory,
     )
 
 

@@ -54,7 +54,7 @@ def child(study: Path, workspace: Path, pipe: int) -> None:
     PipePool.pipe = pipe
     benchkit.sweep.training.CHECKPOINT_SHARE = 1.0  # epochs of milliseconds: save after nearly each, to lose any
     benchkit.sweep.orchestration.Pool = PipePool  # type: ignore[assignment, misc]
-    request = benchkit.sweep.Request(study=read_study(study), workspace=workspace, data_root=tiny_study.DATA)
+    request = benchkit.sweep.Request(study=read_study(study), workspace=workspace, data_root=tiny_study.DATA, jobs=1)
     code = 1
     try:
         benchkit.sweep.sweep(request, Registry.installed(), tiny_study.Listener())

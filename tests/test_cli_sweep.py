@@ -15,6 +15,7 @@ import pytest
 from tiny_study import FACTOR, SEARCH, command, environment, run_command, text_of, write
 
 from benchkit.cli import main
+from benchkit.cli.size import parse_size
 from benchkit.ledger import read_results
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -98,6 +99,11 @@ def read_all(descriptor: int) -> str:
         (["tiny.toml", "--storage", "nonsense://x"], "nonsense://x: the ledger cannot be opened"),
         (["tiny.toml", "--workspace", "file/runs"], "file/runs: the workspace cannot be written"),
         (["tiny.toml", "--plugin", "none.py"], "cannot read the plugin file"),
+        (["tiny.toml", "--device-memory", "half"], "--device-memory half: expected a number with a unit, or 0"),
+        (["tiny.toml", "--device-memory", "500"], "for example 500MB or 2GiB; the units are B, kB, MB"),
+        (["tiny.toml", "--device-memory", "-1GB"], "--device-memory -1GB: expected a number with a unit, or 0"),
+        (["tiny.toml", "--device-memory", "2 GiBi"], "expected a number with a unit, or 0 (did you mean 'GiB'?)"),
+        (["tiny.toml", "--device-memory", "1e99GB"], "--device-memory 1e99GB: expected a number with a unit"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(
@@ -108,6 +114,17 @@ def test_mistakes_are_told_without_a_traceback(
     assert main(["sweep", *arguments]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and told in shown and "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0", 0), ("0 B", 0), ("17B", 17), ("500MB", 500_000_000), ("1.5 kB", 1500), ("2GiB", 2_147_483_648),
+        ("3kib", 3072), ("1tb", 10**12), ("0.5 MiB", 524_288),
+    ],
+)  # fmt: skip
+def test_sizes_of_memory_are_read(text: str, count: int) -> None:
+    assert parse_size("--device-memory", text) == count
 
 
 def test_a_device_that_is_not_there_is_told(folder: Path) -> None:

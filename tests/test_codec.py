@@ -12,9 +12,14 @@ from benchkit.codec import decode, encode
 from benchkit.plan import make_plan
 from benchkit.results import Cost, Outcome
 from benchkit.study import Study
+from benchkit.sweep.crowd import Crowd, Level
 from benchkit.sweep.events import (
+    CrowdChosen,
+    CrowdTried,
     EpochEnded,
     Event,
+    MemberReady,
+    MemberTimed,
     Probed,
     TrialEnded,
     TrialStarted,
@@ -76,6 +81,10 @@ def test_unknown_keys_of_a_newer_version_are_left_out() -> None:
         WorkerFailed(message='"\n'),
         WorkerLost(code=-9),
         Probed(key="k", seconds=0.1, checkpoint_bytes=10, kept_bytes=5),
+        MemberReady(images=45000, peak_bytes=2**40, free_bytes=2**41),
+        MemberTimed(images_per_second=0.1),
+        CrowdTried(at_once=4),
+        CrowdChosen(at_once=1, crowd=Crowd(device="cuda:0", levels=(Level(at_once=1, rate=0.1),)), before=True),
     ],
     ids=lambda event: type(event).__name__,
 )

@@ -22,6 +22,7 @@ from benchkit.sweep.allocator import preloaded_allocator
 
 CPU: dict[str, Any] = {
     "torch": "2.15.0", "cuda": "13.2", "compiler": "c++", "device": "cpu", "bf16": True, "energy": False, "memory": 0,
+    "free": 0,
     "name": "A processor, 2 cores", "threads": 2, "copy_rate": 2e10, "float32_rate": 1e11, "bf16_rate": 3e11,
 }  # fmt: skip
 
@@ -49,7 +50,13 @@ def test_a_sound_processor_is_good_in_all() -> None:
         ({"bf16": False}, False, "precision", "note", "float32"),
         ({"bf16_rate": 1.1e11}, False, "matrix rate", "note", "bf16 110 GFLOP/s"),
         ({"compiler": ""}, False, "compile support", "note", "no compiler"),
-        ({"device": "cuda:0", "memory": 139 * 2**30}, True, "device", "good", "139 GiB"),
+        (
+            {"device": "cuda:0", "memory": 139 * 2**30, "free": 2**35},
+            True,
+            "device",
+            "good",
+            "139 GiB memory, 32.0 GiB of it free",
+        ),
         ({"device": "cuda:0", "memory": 2**34, "energy": True}, True, "energy", "good", "trials record it"),
         ({"device": "cuda:0", "memory": 2**34}, True, "energy", "note", "not told"),
     ],

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from benchkit.cli.printing import cell, console, line
 from benchkit.data.progress import listening, progress_lines
 from benchkit.sweep import View
-from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialStarted
+from benchkit.sweep.crowd import words_of
+from benchkit.sweep.events import CrowdChosen, CrowdTried, EpochEnded, Event, TrialEnded, TrialStarted
 from benchkit.sweep.pace import Pace, Running, duration, name_of
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class Lines:
         """Say what happened, if it is worth a line."""
         running = self._pace.running.get(worker)
         self._pace.event(worker, event)
-        if isinstance(event, TrialStarted) and event.epoch:
+        if told := _crowd(event):
+            self._write(told)
+        elif isinstance(event, TrialStarted) and event.epoch:
             self._write(f"{name_of(event)}: goes on after epoch {event.epoch}")
         elif isinstance(event, EpochEnded) and running and time.monotonic() - self._last.get(worker, 0) > EVERY:
             self._last[worker] = time.monotonic()
@@ -97,6 +100,9 @@ class Panel:
     def event(self, worker: int, event: Event) -> None:
         """Show an event; trials that ended badly stay on screen above the panel."""
         self._pace.event(worker, event)
+        if told := _crowd(event):
+            self._live.console.print(cell(line(told), "dim"))
+            return
         if isinstance(event, TrialEnded) and event.state in ("failed", "diverged"):
             self._live.console.print(cell(line(f"{name_of(event)}: {_ending(event)}"), "yellow"))
         self.tick()
@@ -127,6 +133,15 @@ class Panel:
             rows.add_row(*(cell(text) for text in _row(running)))
         best = cell(f"best val accuracy so far: {name_of(pace.best)}, {_ending(pace.best)}" if pace.best else "", "dim")
         return Group(head, rows, best)
+
+
+def _crowd(event: Event) -> str:
+    """Return what is told of how many trials a device is given at once, nothing for other events."""
+    if isinstance(event, CrowdTried):
+        return f"timing {event.at_once} trial{'s' if event.at_once > 1 else ''} at once"
+    if isinstance(event, CrowdChosen):
+        return words_of(event.crowd, event.at_once) + (" (an earlier sweep's probe)" if event.before else "")
+    return ""
 
 
 def _row(running: Running) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The options that say where: workspace and storage, the same for every command."""
+"""The options that say where: workspace, storage and the device's memory, the same for every command."""
 
 from __future__ import annotations
 
@@ -21,4 +21,12 @@ Workspace = Annotated[
 Storage = Annotated[
     str,
     typer.Option(envvar="BENCHKIT_STORAGE", metavar="URL", help="An Optuna storage to share between machines."),
+]
+DeviceMemory = Annotated[
+    str,
+    typer.Option(
+        metavar="LIMIT",
+        help="The most that a trial's images take on the device, such as 500MB or 2GiB; beyond it they are streamed. "
+        "Default: half of what is free.",
+    ),
 ]

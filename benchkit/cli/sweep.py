@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.places import DEFAULT_WORKSPACE, Storage, Workspace
+from benchkit.cli.places import DEFAULT_WORKSPACE, DeviceMemory, Storage, Workspace
+from benchkit.cli.size import parse_size
 from benchkit.errors import StudyError
 
 if TYPE_CHECKING:
@@ -32,8 +34,12 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and how long it takes.")
     ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Trials at once; 0 fills the cores.")] = 0,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", min=0, help="Trials at once; 0 fills the cores, or finds what a GPU does best."),
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device_memory: DeviceMemory = "",
     retry: Annotated[
         list[str], typer.Option(metavar="STATE", help="Train failed, diverged or pruned trials again.")
     ] = [],  # noqa: B006
@@ -55,9 +61,7 @@ def sweep(
     from benchkit.study.overrides import parse_only
     from benchkit.sweep import Request
 
-    for state in retry:
-        if state not in RETRIED:
-            raise StudyError(f"--retry {state}: expected one of {', '.join(RETRIED)}")
+    _check_states(retry)
     registry = Registry.installed(plugin, allow_shadow=allow_shadow)
     request = Request(
         study=find_study(study, registry, overrides=set_, smoke=smoke),
@@ -72,6 +76,7 @@ def sweep(
         plugins=tuple(path.resolve() for path in plugin),
         allow_shadow=allow_shadow,
         profile=profile,
+        device_memory=parse_size("--device-memory", device_memory) if device_memory else None,
     )
     if dry_run:
         from benchkit.cli.preview import preview
@@ -79,6 +84,12 @@ def sweep(
         preview(request, registry, as_json=as_json)
     else:
         _train(request, registry, as_json)
+
+
+def _check_states(retry: Sequence[str]) -> None:
+    for state in retry:
+        if state not in RETRIED:
+            raise StudyError(f"--retry {state}: expected one of {', '.join(RETRIED)}")
 
 
 def _train(request: Request, registry: Registry, as_json: bool) -> None:

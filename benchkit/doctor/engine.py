@@ -47,8 +47,12 @@ def _device(values: Mapping[str, Any], driver: bool) -> Finding:
     if values["device"] == "cpu" and driver:
         advice = "install a PyTorch that is built for the driver's CUDA, or give --device cpu to do without"
         return Finding(name="device", state="bad", value=f"{name}; a GPU's driver is loaded, unused", advice=advice)
-    memory = f", {values['memory'] / 2**30:.0f} GiB" if values["memory"] else ""
-    return Finding(name="device", state="good", value=name + memory)
+    if not values["memory"]:
+        return Finding(name="device", state="good", value=name)
+    free = values.get("free", 0)
+    memory = f"{values['memory'] / 2**30:.0f} GiB memory, {free / 2**30:.1f} GiB of it free"
+    numbers = {"memory": float(values["memory"]), "free": float(free)}
+    return Finding(name="device", state="good", value=f"{name}, {memory}", numbers=numbers)
 
 
 def _precision(values: Mapping[str, Any]) -> Finding:

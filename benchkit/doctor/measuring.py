@@ -25,7 +25,7 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
     from benchkit.train.precision import has_bf16
 
     device = torch.device(resolve_device(asked))
-    yield {"device": str(device), "bf16": has_bf16(device), "energy": energy_told(device), "memory": memory(device)}
+    yield {"device": str(device), "bf16": has_bf16(device), "energy": energy_told(device), **memory(device)}
 
     from benchkit.sweep.orchestration import available_cores
     from benchkit.sweep.provenance import device_name
@@ -38,11 +38,12 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
     yield {"bf16_rate": matrix_rate(device, DTYPES["bf16"])}
 
 
-def memory(device: Any) -> int:
-    """Return the device's own memory in bytes, 0 for the CPU."""
+def memory(device: Any) -> dict[str, int]:
+    """Return the device's own `memory` in bytes and how much of it is `free`, 0 for the CPU."""
     import torch
 
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else (0, 0)
+    return {"memory": total, "free": free}
 
 
 def energy_told(device: Any) -> bool:

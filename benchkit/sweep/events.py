@@ -8,6 +8,7 @@ from typing import get_args
 
 from benchkit.codec import decode, encode
 from benchkit.results import EpochRecord
+from benchkit.sweep.crowd import Crowd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +99,44 @@ class Probed:
     kept_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberReady:
+    """A worker's probe is ready to be timed; of a trial: images in an epoch, device memory, what was free before it."""
+
+    images: int
+    peak_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberTimed:
+    """A worker's probe trained so many images per second, while others did the same."""
+
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdTried:
+    """The sweep tries how fast so many trials at once are on the device."""
+
+    at_once: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdChosen:
+    """The sweep trains so many trials at once, because of what it measured, now or `before`."""
+
+    at_once: int
+    crowd: Crowd
+    before: bool
+
+
 Event = (
     Probed
+    | MemberReady
+    | MemberTimed
+    | CrowdTried
+    | CrowdChosen
     | WorkerReady
     | TrialTaken
     | TrialStarted

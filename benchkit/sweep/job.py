@@ -14,11 +14,14 @@ from benchkit.study import Study
 class Job:
     """Train what is queued of these conditions (`train`), or time one short run of each (`probe`).
 
+    `crowd` makes a run of the first condition ready and, with `seconds`, trains it that long.
+
     `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
+    `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says.
     """
 
-    task: Literal["train", "probe"]
+    task: Literal["train", "probe", "crowd"]
     study: Study
     conditions: tuple[Condition, ...]
     workspace: Path
@@ -28,6 +31,8 @@ class Job:
     plugins: tuple[Path, ...] = ()
     allow_shadow: bool = False
     profile: bool = False
+    device_memory: int | None = None
+    seconds: float = 0.0
 
     def plan(self) -> Plan:
         """Return the plan of the job's conditions."""

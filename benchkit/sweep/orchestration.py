@@ -19,16 +19,20 @@ from benchkit.registry import Registry
 from benchkit.registry.binding import load_data
 from benchkit.results import State
 from benchkit.study import Study
+from benchkit.sweep.crowding import crowding, trials_at_once
 from benchkit.sweep.job import Job
 from benchkit.sweep.pool import Pool
-from benchkit.sweep.stage import Stage, View, is_missing
+from benchkit.sweep.stage import Stage, View, is_missing, missing_count
 
 __all__ = ["Condition", "Request", "View", "available_cores", "prepare", "sweep", "worker_count"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a sweep is asked for. `jobs` 0 takes as many trials at once as the machine has cores for."""
+    """What a sweep is asked for. `jobs` 0 takes as many trials at once as there are cores for, or as a GPU does best.
+
+    `device_memory` is the most bytes that a trial's images take on the device, None half of what is free there.
+    """
 
     study: Study
     workspace: Path
@@ -42,9 +46,12 @@ class Request:
     plugins: tuple[Path, ...] = ()
     allow_shadow: bool = False
     profile: bool = False
+    device_memory: int | None = None
 
-    def job(self, task: Literal["train", "probe"], conditions: Sequence[Condition]) -> Job:
-        """Return what a worker is told to do with some conditions."""
+    def job(
+        self, task: Literal["train", "probe", "crowd"], conditions: Sequence[Condition], seconds: float = 0.0
+    ) -> Job:
+        """Return what a worker is told to do with some conditions, for so many seconds where that matters."""
         return Job(
             task=task,
             study=self.study,
@@ -56,6 +63,8 @@ class Request:
             plugins=self.plugins,
             allow_shadow=self.allow_shadow,
             profile=self.profile,
+            device_memory=self.device_memory,
+            seconds=seconds,
         )
 
 
@@ -70,8 +79,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     data = prepare(plan, registry, request.data_root)
     refuse_changed_data(ledger, plan, data)
     ledger.register(plan, data, request.command)
-    threads = threads_of(plan)
-    with Pool(worker_count(request, plan, threads), threads, request.workspace / "logs") as pool:
+    count = trial_count(request, ledger, plan, view)
+    with Pool(count, threads_of(plan), request.workspace / "logs") as pool:
         if request.retry or is_missing(ledger, plan):
             pool.start()
         ledger.enqueue(plan, request.retry)
@@ -117,9 +126,22 @@ def refuse_changed_data(ledger: Ledger, plan: Plan, data: Mapping[str, Any]) -> 
 
 def worker_count(request: Request, plan: Plan, threads: int) -> int:
     """Return how many trials to train at once: as asked, else one per `threads` cores (one for a CUDA device)."""
-    on_cuda = request.device.startswith("cuda") or (request.device == "auto" and Path("/dev/nvidia0").exists())
-    default = 1 if on_cuda else max(1, available_cores() // threads)
+    default = 1 if on_cuda(request) else max(1, available_cores() // threads)
     return min(request.jobs or default, max(1, len(plan.units())))
+
+
+def trial_count(request: Request, ledger: Ledger, plan: Plan, view: View) -> int:
+    """Return how many trials to train at once: as `worker_count` says, but found by timing for a CUDA device."""
+    if request.jobs or not on_cuda(request):
+        return worker_count(request, plan, threads_of(plan))
+    ledger.enqueue(plan, request.retry)
+    missing = missing_count(ledger, plan)
+    return trials_at_once(crowding(request.job("crowd", plan.conditions), plan, missing, available_cores()), view)
+
+
+def on_cuda(request: Request) -> bool:
+    """Return whether trials are going to train on a CUDA device, as far as can be told without PyTorch."""
+    return request.device.startswith("cuda") or (request.device == "auto" and Path("/dev/nvidia0").exists())
 
 
 def available_cores() -> int:

@@ -32,9 +32,10 @@ def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Pr
     settings = typed_settings(condition.settings, job.study.seed)
     splits = load_data(registry, settings.data.dataset, job.data_root)
     plugins = bind_plugins(registry, settings)
-    whole = build_run(settings, splits, plugins, repeat_parts=("probe", 0), device=device)
+    memory = job.device_memory
+    whole = build_run(settings, splits, plugins, repeat_parts=("probe", 0), device=device, device_memory=memory)
     small = _shortened(settings, whole)
-    run = build_run(small, splits, plugins, repeat_parts=("probe", 0), device=device)
+    run = build_run(small, splits, plugins, repeat_parts=("probe", 0), device=device, device_memory=memory)
     records = list(fit(run))
     share = len(run.train) / len(whole.train)
     with TemporaryDirectory() as folder:

@@ -45,8 +45,13 @@ class View(Protocol):
 
 def is_missing(ledger: Ledger, plan: Plan) -> bool:
     """Return whether any trial of a plan has not ended."""
+    return missing_count(ledger, plan) > 0
+
+
+def missing_count(ledger: Ledger, plan: Plan) -> int:
+    """Return how many trials of a plan have not ended."""
     states = ledger.states(plan)
-    return any(states[state] for state in ("waiting", "stale", "running", "missing"))
+    return sum(states[state] for state in ("waiting", "stale", "running", "missing"))
 
 
 class Stage:

@@ -212,7 +212,14 @@ def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Ru
     figures = [PluginRef(name=name, options=options) for name, options in claim.plan.study.report.figures]
     plugins = bind_plugins(bench.registry, settings, [] if claim.phase == "search" else figures)
     parts = ("search" if claim.phase == "search" else "repeat", claim.index)
-    run = build_run(settings, splits, plugins, repeat_parts=parts, device=bench.device)
+    run = build_run(
+        settings,
+        splits,
+        plugins,
+        repeat_parts=parts,
+        device=bench.device,
+        device_memory=bench.job.device_memory,
+    )
     load_checkpoint(claim.folder.checkpoint, run)
     claim.folder.write_history(run.history)
     bench.send(

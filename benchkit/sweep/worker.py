@@ -51,10 +51,12 @@ def main() -> None:
     jobs: queue.Queue[str] = queue.Queue()
     threading.Thread(target=listen, args=(jobs,), daemon=True).start()
     try:
+        from benchkit.sweep.member import Member
         from benchkit.sweep.probe import probe_all
         from benchkit.sweep.training import train_queue
         from benchkit.train.device import resolve_device
 
+        member = Member()
         while True:
             job = decode(Job, json.loads(jobs.get()))
             device = resolve_device(job.device)
@@ -62,6 +64,8 @@ def main() -> None:
             if job.task == "probe":
                 for probed in probe_all(job, device):
                     channel.send(probed)
+            elif job.task == "crowd":
+                channel.send(member.answer(job, device))
             else:
                 train_queue(job, device, channel.send)
             channel.send(WorkerIdle())
@@ -85,6 +89,7 @@ def environment(threads: int) -> dict[str, str]:
     """
     kept = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824", "PYTHONUNBUFFERED": "1"}
     kept |= {"TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "compiled-models"), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
+    kept["CUDA_MODULE_LOADING"] = "LAZY"
     if library := preloaded_allocator():
         kept["LD_PRELOAD"] = str(library)
     fixed = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}

@@ -5,8 +5,9 @@ Shapes: N images of a batch, M images stored, C channels, H height, W width, K c
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch.nn import functional
 
 from benchkit.protocols import Batch
 from benchkit.train.selection import Selected
+from benchkit.train.streaming import stream
 
-CHUNK = 4096
-"""Images that one pass over a data set handles at a time."""
+CHUNK_BYTES = 2**24
+"""What one pass over a data set handles at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +27,14 @@ class ImageSet:
     """Images of one split: `images` uint8 (M, H, W, C), of which `rows` int64 (N,) belong to it, `labels` int64 (N,).
 
     On the CPU `images` is the data set's own memory (or memory map), shared by all processes that read it. On CUDA
-    it lies on the device, unless it would fill more than half of the free memory: then batches are copied over.
+    it lies on the device, unless there is no room for it. A set without room is `streamed`: a thread gathers its
+    images from the memory map ahead of their use.
     """
 
     images: torch.Tensor
     rows: torch.Tensor
     labels: torch.Tensor
+    streamed: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,24 +49,46 @@ class ImageSet:
         rows = self.rows.index_select(0, index.to(self.rows.device))
         return self.images.index_select(0, rows).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
+    def each(self, order: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the images, uint8 (N, C, H, W), and labels at `order`, int64 on the CPU, `size` at a time."""
+        index = torch.split(order.to(self.device), size)
+        images: Iterator[torch.Tensor] = map(self.take, index)
+        if self.streamed:
+            images = stream(self.images, torch.split(self.rows.index_select(0, order), size), self.device)
+        for some, here in zip(images, index, strict=True):
+            yield some, self.labels.index_select(0, here)
+
     def chunks(self, size: int) -> Iterator[torch.Tensor]:
         """Yield all images in order, uint8 (N, C, H, W), `size` at a time."""
-        for index in torch.split(torch.arange(len(self), device=self.device), size):
-            yield self.take(index)
+        for images, _ in self.each(torch.arange(len(self)), size):
+            yield images
 
 
-def place(selected: Selected, device: torch.device) -> ImageSet:
-    """Return a split's selected images for use on `device`."""
+def place(selected: Selected, device: torch.device, room: int | None = None) -> ImageSet:
+    """Return a split's selected images for use on `device`, where they may take `room` bytes (None: any number)."""
     labels = torch.from_numpy(np.ascontiguousarray(selected.labels)).to(device)
-    images = selected.split.images
-    if device.type != "cpu" and _fits(images.nbytes // len(images) * len(selected.rows), device):
-        resident = torch.from_numpy(np.array(images[selected.rows])).to(device)
-        return ImageSet(images=resident, rows=torch.arange(len(labels), device=device), labels=labels)
-    return ImageSet(images=_shared(images), rows=torch.from_numpy(selected.rows), labels=labels)
+    fits = room is None or selected.nbytes <= room
+    if device.type != "cpu" and fits:
+        return ImageSet(
+            images=_resident(selected, device), rows=torch.arange(len(labels), device=device), labels=labels
+        )
+    images = _shared(selected.split.images)
+    return ImageSet(images=images, rows=torch.from_numpy(selected.rows), labels=labels, streamed=not fits)
 
 
-def _fits(size: int, device: torch.device) -> bool:
-    return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] // 2
+def _resident(selected: Selected, device: torch.device) -> torch.Tensor:
+    """Return the selected images on the device, copied by parts: they may be more than the host has memory for."""
+    images, rows = selected.split.images, selected.rows
+    there = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, device=device)
+    size = _chunk(images.shape[1:])
+    for start in range(0, len(rows), size):
+        there[start : start + size] = torch.from_numpy(np.asarray(images[rows[start : start + size]]))
+    return there
+
+
+def _chunk(shape: Sequence[int]) -> int:
+    """Return how many images of shape (H, W, C) one pass over a data set handles at a time."""
+    return max(1, CHUNK_BYTES // math.prod(shape))
 
 
 def _shared(images: np.ndarray) -> torch.Tensor:
@@ -99,18 +125,23 @@ class Loader:
 
     def order(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Yield the positions of each batch of one epoch, int64 (N,) on the device, drawn from `generator` (CPU)."""
-        order = torch.randperm(len(self.images), generator=generator)[: self.images_per_epoch]
-        yield from torch.split(order.to(self.images.device), self.batch_size)
+        yield from torch.split(self._drawn(generator).to(self.images.device), self.batch_size)
 
     def batch(self, index: torch.Tensor) -> Batch:
         """Return the batch of the images at `index`, int64 (N,) on the device."""
-        targets = self.one_hot.index_select(0, self.images.labels.index_select(0, index))
-        return Batch(images=self.images.take(index).to(torch.float32).mul_(1 / 255), targets=targets)
+        return self._made(self.images.take(index), self.images.labels.index_select(0, index))
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield the batches of one epoch in an order drawn from `generator` (on the CPU)."""
-        for index in self.order(generator):
-            yield self.batch(index)
+        for images, labels in self.images.each(self._drawn(generator), self.batch_size):
+            yield self._made(images, labels)
+
+    def _drawn(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.randperm(len(self.images), generator=generator)[: self.images_per_epoch]
+
+    def _made(self, images: torch.Tensor, labels: torch.Tensor) -> Batch:
+        targets = self.one_hot.index_select(0, labels)
+        return Batch(images=images.to(torch.float32).mul_(1 / 255), targets=targets)
 
 
 def loader(images: ImageSet, classes: int, batch_size: int) -> Loader:
@@ -162,7 +193,7 @@ def channel_statistics(images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
     """
     channels = images.images.shape[-1]
     counts = torch.zeros(channels, 256, dtype=torch.int64)
-    for chunk in images.chunks(CHUNK):
+    for chunk in images.chunks(_chunk(images.images.shape[1:])):
         for channel in range(channels):
             counts[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256).cpu()
     weights = counts.to(torch.float64) / counts.sum(1, keepdim=True)

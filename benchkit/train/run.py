@@ -16,6 +16,7 @@ from benchkit.results import EpochRecord
 from benchkit.study.seeds import derive_seed
 from benchkit.study.settings import Settings
 from benchkit.train import batches, optimizers, precision, randomness, schedules
+from benchkit.train.placement import place_all
 from benchkit.train.selection import select
 from benchkit.train.weights import load_weights
 
@@ -132,25 +133,32 @@ class Run:
 
 
 def build_run(
-    settings: Settings, splits: Splits, plugins: Plugins, *, repeat_parts: tuple[str | int, ...], device: str
+    settings: Settings,
+    splits: Splits,
+    plugins: Plugins,
+    *,
+    repeat_parts: tuple[str | int, ...],
+    device: str,
+    device_memory: int | None = None,
 ) -> Run:
     """Return the run of one repeat, ready for its first epoch; its CPU threads are set for the whole process.
 
     Which images are train, val and test depends on the study's seed alone; initial weights, order, augmentation and
-    dropout on the seed and `repeat_parts`. Raise `DataError` or `TrainingError` when it cannot be trained as asked.
+    dropout on the seed and `repeat_parts`. `device_memory` is the most bytes that images take on the device (see
+    `placement.place_all`); it changes no result. Raise `DataError` or `TrainingError` when it cannot be trained.
     """
     _check(settings)
     torch.set_num_threads(settings.train.threads)
     place = torch.device(device)
     selection = select(splits, settings.data, settings.seed)
-    train = batches.place(selection.train, place)
-    notes: list[str] = []
+    placed = place_all(selection, place, device_memory)
+    notes = list(placed.notes)
     with randomness.seeded(derive_seed(settings.seed, *repeat_parts, "init"), place):
         model = _build_model(settings, plugins, splits, notes)
     channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(place, memory_format=memory_format)  # type: ignore[call-overload]
-    loader = batches.loader(train, len(splits.class_names), settings.train.batch_size)
+    loader = batches.loader(placed.train, len(splits.class_names), settings.train.batch_size)
     if loader.single_left_over:
         notes.append("the last batch of each epoch, a single image, is left out")
     return Run(
@@ -159,10 +167,10 @@ def build_run(
         class_names=splits.class_names,
         model=model,
         train=loader,
-        val=batches.place(selection.val, place),
-        test=batches.place(selection.test, place),
+        val=placed.val,
+        test=placed.test,
         pixels=batches.pixels(
-            train, size=settings.data.image_size, normalize=settings.data.normalize, memory_format=memory_format
+            placed.train, size=settings.data.image_size, normalize=settings.data.normalize, memory_format=memory_format
         ),
         randomness=randomness.randomness(settings.seed, repeat_parts, place),
         figures=plugins.figures,

@@ -25,6 +25,11 @@ class Selected:
         labels: np.ndarray = self.split.labels[self.rows]
         return labels
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the selected images take."""
+        return self.split.images.nbytes // len(self.split.images) * len(self.rows)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:

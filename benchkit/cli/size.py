@@ -1,0 +1,38 @@
+"""Sizes of memory as they are typed on the command line."""
+
+from __future__ import annotations
+
+import re
+
+from benchkit.errors import TrainingError, nearest
+
+UNITS = ("B", *(f"{prefix}B" for prefix in "kMGT"), *(f"{prefix}iB" for prefix in "KMGT"))
+"""The units that are known: decimal ones (1 MB is 1,000,000 bytes) and binary ones (1 MiB is 1,048,576)."""
+
+NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]*)")
+
+
+def parse_size(option: str, text: str) -> int:
+    """Return the bytes that `text` (500MB, 1.5 GiB, 0) means; capital or small letters are all one.
+
+    Raise `TrainingError`, which names the `option`, for anything else.
+    """
+    found = NUMBER.fullmatch(text.strip())
+    if found:
+        number, unit = found.groups()
+        known = {one.lower(): one for one in UNITS}
+        if unit.lower() in known:
+            return int(float(number) * _factor(known[unit.lower()]))
+        if not unit and float(number) == 0:
+            return 0
+    close = nearest(found[2], UNITS) if found else ""
+    raise TrainingError(
+        f"{option} {text}: expected a number with a unit, or 0{close}",
+        hint=f"for example 500MB or 2GiB; the units are {', '.join(UNITS)}",
+    )
+
+
+def _factor(unit: str) -> int:
+    base = 1024 if "i" in unit else 1000
+    power: int = base ** " KMGT".index(unit[0].upper()) if len(unit) > 1 else 1
+    return power

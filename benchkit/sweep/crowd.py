@@ -1,0 +1,85 @@
+"""How many trials one device is best given at once: the rule, from measured rates. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+GAIN = 1.1
+"""From this ratio of total rates on, more trials at once are worth it."""
+
+SHARE = 0.8
+"""The share of the free memory that trials may take together."""
+
+WORTH = 60.0
+"""Seconds of training left, one trial after another, below which looking for more speed is not worth it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """So many trials at once trained `rate` images per second together; 0 when they could not be trained."""
+
+    at_once: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """What was measured on `device`: levels from one trial on, and of one trial its memory and images.
+
+    `peak_bytes` is what one trial takes of the device's memory and `free_bytes` what was free before it, 0 where
+    nobody knows. `images` is the number that it trains on in an epoch.
+    """
+
+    device: str = ""
+    levels: tuple[Level, ...] = ()
+    peak_bytes: int = 0
+    free_bytes: int = 0
+    images: int = 0
+
+    def fitting(self) -> int:
+        """Return how many trials fit into `SHARE` of the free memory, at least one."""
+        if not self.peak_bytes or not self.free_bytes:
+            return 2**31
+        return max(1, int(SHARE * self.free_bytes / self.peak_bytes))
+
+
+def next_level(crowd: Crowd, most: int, epochs: float = math.inf) -> int | None:
+    """Return how many trials at once to measure next, None when enough is known.
+
+    The number doubles, up to `most` and what fits into memory, while the total rate rises by a tenth each time, and
+    only if training the `epochs` that are left, one trial after another, would take a while.
+    """
+    if not crowd.levels:
+        return 1
+    last = crowd.levels[-1]
+    if last.rate <= 0 or not _rises(crowd.levels):
+        return None
+    if crowd.images * epochs / crowd.levels[0].rate < WORTH:
+        return None
+    following = min(2 * last.at_once, most, crowd.fitting())
+    return following if following > last.at_once else None
+
+
+def _rises(levels: Sequence[Level]) -> bool:
+    return len(levels) < 2 or levels[-1].rate >= GAIN * levels[-2].rate
+
+
+def best_count(crowd: Crowd, most: int) -> int:
+    """Return the last number of trials at once that was a tenth faster than the one before it, 1 to `most`."""
+    best = 1
+    for place in range(1, len(crowd.levels)):
+        if not _rises(crowd.levels[: place + 1]):
+            break
+        best = crowd.levels[place].at_once
+    return max(1, min(best, most))
+
+
+def words_of(crowd: Crowd, count: int) -> str:
+    """Return the choice and what it rests on: `2 trials at once on cuda:0: probed 1: 900, 2: 1,700 images/s`."""
+    rates = ", ".join(
+        f"{one.at_once}: {one.rate:,.0f}" if one.rate else f"{one.at_once}: failed" for one in crowd.levels
+    )
+    trials = "1 trial" if count == 1 else f"{count} trials"
+    return f"{trials} at once on {crowd.device}: probed {rates} images/s"

@@ -1,0 +1,173 @@
+"""Finding how many trials a CUDA device is best given at once: the same run in 1, 2, 4, ... workers, timed together.
+
+Whatever goes wrong in it means fewer trials at once, never a sweep that fails. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchkit.codec import decode, encode
+from benchkit.plan import Plan, typed_settings
+from benchkit.sweep.crowd import Crowd, Level, best_count, next_level
+from benchkit.sweep.events import (
+    CrowdChosen,
+    CrowdTried,
+    Event,
+    MemberReady,
+    MemberTimed,
+    WorkerFailed,
+    WorkerLost,
+    WorkerReady,
+)
+from benchkit.sweep.job import Job
+from benchkit.sweep.pool import Pool
+from benchkit.sweep.stage import HEAR_EVERY, View
+from benchkit.wholefile import write_whole
+
+WINDOW = 2.0
+"""Seconds, at least, for which each number of trials at once is timed."""
+
+PATIENCE = 300.0
+"""Seconds after which workers that do not answer count as failed."""
+
+KEPT = "crowd.json"
+"""The file of a workspace that keeps what was measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowding:
+    """What is to be found: for the workers' `job` (of 0 seconds), up to `most` trials at once of `threads` CPU threads.
+
+    `epochs` is the number that all missing trials train together, `key` what the measurement holds for.
+    """
+
+    job: Job
+    most: int
+    threads: int
+    epochs: int
+    key: str
+
+
+def crowding(job: Job, plan: Plan, missing: int, cores: int) -> Crowding:
+    """Return what is to be found for a plan of which so many trials are missing, on so many cores.
+
+    The condition with the largest batches is timed, the first of equals: it takes the most memory.
+    """
+    settings = {one.key: typed_settings(one.settings, plan.study.seed).train for one in plan.conditions}
+    timed = max(plan.conditions, key=lambda one: settings[one.key].batch_size)
+    threads = max(one.threads for one in settings.values())
+    return Crowding(
+        job=replace(job, conditions=(timed,)),
+        most=min(missing, cores // threads),
+        threads=threads,
+        epochs=missing * settings[timed.key].epochs,
+        key=_key(job, plan, cores),
+    )
+
+
+def _key(job: Job, plan: Plan, cores: int) -> str:
+    """Return a digest of what the measurement depends on: conditions, machine, device, cores and its memory's limit."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    parts = [platform.node(), job.device, visible, cores, job.device_memory, *sorted(c.key for c in plan.conditions)]
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def trials_at_once(task: Crowding, view: View) -> int:
+    """Return how many trials to train at once, and tell the view why; 1 where nothing can be measured."""
+    if task.most < 2:
+        return 1
+    kept = read_kept(task.job.workspace).get(task.key, Crowd())
+    crowd = kept
+    if next_level(kept, task.most, task.epochs) is not None:
+        with Pool(task.most, task.threads, task.job.workspace / "logs" / "crowd") as pool:
+            crowd = explore(Members(task.job, pool, view).measure, kept, task.most, task.epochs)
+        _keep(task.job.workspace, task.key, crowd)
+    count = best_count(crowd, task.most)
+    if len(crowd.levels) > 1:
+        view.event(0, CrowdChosen(at_once=count, crowd=crowd, before=crowd == kept))
+    return count
+
+
+def explore(measure: Callable[[Crowd, int], Crowd], known: Crowd, most: int, epochs: float) -> Crowd:
+    """Return what is known after `measure` has added one level after another, as far as they are worth it."""
+    while (level := next_level(known, most, epochs)) is not None:
+        known = measure(known, level)
+    return known
+
+
+class Members:
+    """Workers that train the same run at the same time."""
+
+    def __init__(self, job: Job, pool: Pool, view: View) -> None:
+        """Start none yet."""
+        self._job = job
+        self._pool = pool
+        self._view = view
+        self._ready: dict[int, MemberReady] = {}
+        self._device = job.device
+
+    def measure(self, known: Crowd, at_once: int) -> Crowd:
+        """Return what is known with one more level: so many workers' rates together, 0 when one of them fails."""
+        self._view.event(0, CrowdTried(at_once=at_once))
+        failed = replace(known, device=self._device, levels=(*known.levels, Level(at_once=at_once, rate=0.0)))
+        answers = self._answers(self._job, range(len(self._ready), at_once))
+        self._ready |= {number: one for number, one in answers.items() if isinstance(one, MemberReady)}
+        if len(self._ready) < at_once:
+            return failed
+        timed = self._answers(replace(self._job, seconds=WINDOW), range(at_once)).values()
+        rates = [one.images_per_second for one in timed if isinstance(one, MemberTimed)]
+        if len(rates) < at_once:
+            return failed
+        first = self._ready[0]  # that one was made ready while no other took of the device's memory
+        return replace(
+            known,
+            device=self._device,
+            levels=(*known.levels, Level(at_once=at_once, rate=sum(rates))),
+            peak_bytes=known.peak_bytes or first.peak_bytes,
+            free_bytes=known.free_bytes or first.free_bytes,
+            images=first.images,
+        )
+
+    def _answers(self, job: Job, numbers: Iterable[int]) -> dict[int, Event]:
+        """Return the answers of some workers to a job, fewer when one fails or none comes for too long."""
+        waiting = set(numbers)
+        for number in waiting:
+            self._pool.give(number, job)
+        found: dict[int, Event] = {}
+        deadline = time.monotonic() + PATIENCE + job.seconds
+        while waiting and time.monotonic() < deadline:
+            for number, event in self._pool.events(HEAR_EVERY):
+                if isinstance(event, WorkerReady):
+                    self._device = event.device
+                elif isinstance(event, WorkerFailed | WorkerLost):
+                    return found
+                elif isinstance(event, MemberReady | MemberTimed):
+                    found[number] = event
+                    waiting.discard(number)
+                if not waiting:
+                    break
+        return found
+
+
+def read_kept(workspace: Path) -> dict[str, Crowd]:
+    """Return what earlier sweeps of a workspace measured, by what it holds for; nothing when it cannot be read."""
+    try:
+        table = json.loads((workspace / KEPT).read_text(encoding="utf-8"))
+        return {key: decode(Crowd, one) for key, one in table.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _keep(workspace: Path, key: str, crowd: Crowd) -> None:
+    """Write down what was measured, unless a failure was: the next sweep may have better luck."""
+    if crowd.levels and all(level.rate for level in crowd.levels):
+        kept = {**read_kept(workspace), key: crowd}
+        write_whole(workspace / KEPT, json.dumps({name: encode(one) for name, one in kept.items()}).encode())

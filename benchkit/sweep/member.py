@@ -1,0 +1,103 @@
+"""One worker's part in finding how many trials a device is best given at once: a run is made ready, then timed."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import torch
+
+from benchkit.plan import typed_settings
+from benchkit.registry import Registry
+from benchkit.registry.binding import load_data
+from benchkit.results import EpochRecord
+from benchkit.study.settings import Settings
+from benchkit.sweep.events import MemberReady, MemberTimed
+from benchkit.sweep.job import Job
+from benchkit.sweep.training import bind_plugins
+from benchkit.train.batches import ImageSet
+from benchkit.train.evaluate import evaluation_batch, logits_of
+from benchkit.train.fit import fit
+from benchkit.train.run import Run, build_run
+
+STEPS = 24
+"""Batches in an epoch of a probe."""
+
+EPOCHS = 10_000
+"""More epochs than a probe comes to."""
+
+CONTEXT_BYTES = 2**29
+"""What a process takes of a CUDA device beyond its tensors, about."""
+
+
+class Member:
+    """A worker that first makes a run ready (a job of 0 seconds), then trains it for a while, as often as asked."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self._whole: Run | None = None
+        self._small: Run | None = None
+        self._records: Iterator[EpochRecord] = iter(())
+
+    def answer(self, job: Job, device: str) -> MemberReady | MemberTimed:
+        """Do what the job says for its first condition."""
+        if not job.seconds:
+            return self._make_ready(job, torch.device(device))
+        return MemberTimed(images_per_second=self._train(job.seconds))
+
+    def _make_ready(self, job: Job, device: torch.device) -> MemberReady:
+        """Build the run of a whole trial, whose images stay on the device, and a short one that is trained."""
+        free = _free(device)
+        settings = typed_settings(job.conditions[0].settings, job.study.seed)
+        registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
+        splits = load_data(registry, settings.data.dataset, job.data_root)
+        plugins = bind_plugins(registry, settings)
+        options = {"repeat_parts": ("crowd", 0), "device": str(device), "device_memory": job.device_memory}
+        self._whole = whole = build_run(settings, splits, plugins, **options)  # type: ignore[arg-type]
+        self._small = small = build_run(_shortened(settings, whole), splits, plugins, **options)  # type: ignore[arg-type]
+        small.stops = ()
+        small.schedule = _still
+        self._records = fit(small)  # one for all: however it takes its steps is chosen in its first epoch
+        next(self._records)
+        logits_of(small, _head(whole.val, evaluation_batch(small)))
+        taken = 0
+        if device.type == "cuda":
+            taken = max(torch.cuda.memory_reserved(device), free - _free(device)) + CONTEXT_BYTES
+        return MemberReady(images=whole.train.images_per_epoch, peak_bytes=taken, free_bytes=free)
+
+    def _train(self, seconds: float) -> float:
+        """Return the images per second of whole epochs, one after another for at least so many seconds."""
+        assert self._small is not None
+        start, images = time.perf_counter(), 0
+        for _ in self._records:
+            images += self._small.train.images_per_epoch
+            if time.perf_counter() - start >= seconds:
+                break
+        return images / (time.perf_counter() - start)
+
+
+def _still(step: int) -> float:
+    """Return a learning rate at which nothing diverges, however long it is trained."""
+    return 0.0
+
+
+def _shortened(settings: Settings, whole: Run) -> Settings:
+    """Return settings of a run on few images, validated in the proportion of the whole."""
+    images = min(len(whole.train.images), STEPS * settings.train.batch_size)
+    val = max(10, round(len(whole.val) * images / len(whole.train.images)))
+    return dataclasses.replace(
+        settings,
+        data=dataclasses.replace(settings.data, train_size=images, val_size=min(val, len(whole.val)), test_size=1),
+        train=dataclasses.replace(settings.train, epochs=EPOCHS),
+    )
+
+
+def _head(images: ImageSet, count: int) -> ImageSet:
+    """Return the first images of a set."""
+    return dataclasses.replace(images, rows=images.rows[:count], labels=images.labels[:count])
+
+
+def _free(device: torch.device) -> int:
+    """Return the free bytes of a CUDA device, what this process has taken already among them; 0 for the CPU."""
+    return torch.cuda.mem_get_info(device)[0] + CONTEXT_BYTES if device.type == "cuda" else 0
