@@ -53,13 +53,17 @@ class Member:
         registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
         splits = load_data(registry, settings.data.dataset, job.data_root)
         plugins = bind_plugins(registry, settings)
-        options = {"repeat_parts": ("crowd", 0), "device": str(device), "device_memory": job.device_memory}
-        self._whole = whole = build_run(settings, splits, plugins, **options)  # type: ignore[arg-type]
-        self._small = small = build_run(_shortened(settings, whole), splits, plugins, **options)  # type: ignore[arg-type]
+        options = {"repeat_parts": ("crowd", 0), "device": str(device)}
+        memory = job.device_memory
+        self._whole = whole = build_run(settings, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
+        memory = 0 if whole.train.images.streamed else memory
+        short = _shortened(settings, whole)
+        self._small = small = build_run(short, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
         small.stops = ()
         small.schedule = _still
         self._records = fit(small)  # one for all: however it takes its steps is chosen in its first epoch
         next(self._records)
+        small.settings = _of_epochs(small.settings, EPOCHS)
         logits_of(small, _head(whole.val, evaluation_batch(small)))
         taken = 0
         if device.type == "cuda":
@@ -86,11 +90,14 @@ def _shortened(settings: Settings, whole: Run) -> Settings:
     """Return settings of a run on few images, validated in the proportion of the whole."""
     images = min(len(whole.train.images), STEPS * settings.train.batch_size)
     val = max(10, round(len(whole.val) * images / len(whole.train.images)))
-    return dataclasses.replace(
-        settings,
-        data=dataclasses.replace(settings.data, train_size=images, val_size=min(val, len(whole.val)), test_size=1),
-        train=dataclasses.replace(settings.train, epochs=EPOCHS),
-    )
+    data = dataclasses.replace(settings.data, train_size=images, val_size=min(val, len(whole.val)), test_size=1)
+    # As many steps as the whole has, because on them depends whether steps are recorded or the model is compiled.
+    epochs = max(1, settings.train.epochs * len(whole.train.images) // images)
+    return _of_epochs(dataclasses.replace(settings, data=data), epochs)
+
+
+def _of_epochs(settings: Settings, epochs: int) -> Settings:
+    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, epochs=epochs))
 
 
 def _head(images: ImageSet, count: int) -> ImageSet:
