@@ -84,12 +84,12 @@ def test_growth_counts_the_time_beyond_training() -> None:
 
 def test_a_trial_run_writes_the_report(tmp_path: Path) -> None:
     command = [sys.executable, str(PEERS / "bench.py"), "--quick", "--only", "mlp", "--workers", "0"]
-    command += ["--contenders", "script,resident,benchkit", "--out", str(tmp_path), "--threads", "1"]
+    command += ["--contenders", "script,benchkit", "--out", str(tmp_path), "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads((tmp_path / "benchmarks.json").read_text())
     (comparison,) = told["parts"]["cpu"]["comparisons"]
-    assert [row["contender"] for row in comparison["rows"]] == ["script", "resident", "benchkit"]
+    assert [row["contender"] for row in comparison["rows"]] == ["script", "benchkit"]
     assert all(row["rate"]["middle"] > 0 and row["first_step"] > 0 for row in comparison["rows"])
     page = (tmp_path / "benchmarks.html").read_text()
     assert "Its numbers say nothing" in page and "benchkit beside its peers" in page

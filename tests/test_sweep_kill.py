@@ -150,7 +150,12 @@ def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along
 
 def test_ctrl_c_stops_at_once_says_how_to_go_on_and_leaves_no_worker(tmp_path: Path) -> None:
     study = write(tmp_path / "tiny.toml", epochs=100000, repeats=2)
-    sweep = start(tmp_path, "sweep", study, "--jobs", 2)
+    # A shell's background jobs ignore this signal, and so do their children, unless it is heard when they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sweep = start(tmp_path, "sweep", study, "--jobs", 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_for_line(sweep, r"repeat 0: epoch \d")
     workers = workers_of(sweep)
     assert len(workers) == 2
