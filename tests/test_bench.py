@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,13 +22,13 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ratios_are_taken_within_rounds() -> None:
     from comparison import Measured, Spread, compare
+    from workloads import WORKLOADS
 
     def measured(first_step: float, *rates: float) -> list[Measured]:
         return [Measured(rate=rate, first_step=first_step, seconds=36.0) for rate in rates]
 
-    found = compare(
-        "net", "A net", 4, {"script": measured(8.0, 100, 50, 200), "benchkit": measured(3.0, 300, 200, 400)}
-    )
+    each = {"script": measured(8.0, 100, 50, 200), "benchkit": measured(3.0, 300, 200, 400)}
+    found = compare(replace(WORKLOADS[0], trials=4), 3, each)
     script, ours = found.rows
     assert script.rate == Spread(middle=100, low=50, high=200)
     assert script.ratio == Spread(middle=1.0, low=1.0, high=1.0)
@@ -43,6 +44,7 @@ def test_goals_are_judged_by_medians() -> None:
     from bench_norms import NormRow
     from comparison import Measured, Spread, compare
     from measurements import OwnCost, Part, verdicts
+    from workloads import WORKLOADS
 
     def measured(*rates: float) -> list[Measured]:
         return [Measured(rate=rate, first_step=0.0, seconds=10.0) for rate in rates]
@@ -50,9 +52,9 @@ def test_goals_are_judged_by_medians() -> None:
     rows = {"script": measured(100, 100, 100), "benchkit": measured(240, 251, 260)}
     norm = {"precision": "bf16", "threads": 2, "ours": 1.0, "theirs": 1.0}
     part = Part(
-        device="cpu", name="a processor", cores=2, torch="2", python="3", dated="2026-01-01", command="bench", rounds=3,
-        epochs=3, threads=2, quick=False, load=0.0, skipped=(), own=(OwnCost(seconds=60.0, training=57.0),),
-        comparisons=(compare("resnet14-b128", "ResNet-14", 1, rows),),
+        device="cpu", name="a processor", cores=2, torch="2", python="3", dated="2026-01-01", commands=(), threads=2,
+        quick=False, load=0.0, skipped=(), own=(OwnCost(seconds=60.0, training=57.0),),
+        comparisons=(compare(WORKLOADS[0], 3, rows),),
         norms=(
             NormRow(norm="bn", shape=(1, 2, 3, 4), ratio=Spread(middle=1.31, low=1.0, high=2.0), **norm),
             NormRow(norm="gn", shape=(1, 2, 3, 4), ratio=Spread(middle=0.5, low=0.4, high=1.5), **norm),
@@ -100,10 +102,31 @@ def test_a_report_keeps_what_was_measured_on_the_other_device(tmp_path: Path) ->
     from measurements import Part
     from pages import known_parts, write
 
-    about = {"cores": 2, "torch": "2", "python": "3", "dated": "2026-01-01", "command": "bench", "rounds": 3,
-             "epochs": 3, "threads": 2, "quick": False, "load": 0.5, "skipped": (), "comparisons": (), "norms": (),
+    about = {"cores": 2, "torch": "2", "python": "3", "dated": "2026-01-01", "commands": ("bench",),
+             "threads": 2, "quick": False, "load": 0.5, "skipped": (), "comparisons": (), "norms": (),
              "own": ()}  # fmt: skip
     gpu = Part(device="cuda", name="a GPU", **about)  # type: ignore[arg-type]
     write(tmp_path, {"cuda": gpu})
     assert known_parts(tmp_path) == {"cuda": gpu}
     assert known_parts(tmp_path / "nowhere") == {}
+
+
+def test_a_later_run_of_some_workloads_keeps_the_others() -> None:
+    from comparison import Measured, compare
+    from measurements import Part
+    from workloads import WORKLOADS
+
+    def part(rate: float, command: str, *names: str, torch: str = "2") -> Part:
+        found = {"benchkit": [Measured(rate=rate, first_step=0.0, seconds=1.0)]}
+        compared = tuple(compare(one, 3, found) for one in WORKLOADS if one.name in names)
+        return Part(
+            device="cpu", name="a processor", cores=2, torch=torch, python="3", dated="2026-01-01",
+            commands=(command,), threads=2, quick=False, load=0.0, skipped=(), comparisons=compared, norms=(), own=(),
+        )  # fmt: skip
+
+    first, again = part(1.0, "all", "mlp-b128", "resnet14-b8"), part(2.0, "again", "mlp-b128")
+    both = again.after(first)
+    rates = {one.name: one.rows[0].rate.middle for one in both.comparisons}
+    assert rates == {"resnet14-b8": 1.0, "mlp-b128": 2.0} and both.commands == ("all", "again")
+    assert part(2.0, "again", "mlp-b128", torch="3").after(first).commands == ("again",)
+    assert again.after(None) == again

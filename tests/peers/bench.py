@@ -6,7 +6,8 @@ Every contender trains the same model on the same random images in a process of 
 round, so that a busy machine slows all of them. Told are medians over rounds with the least and the greatest, ratios to
 the script within each round, and the seconds until the first step apart. benchkit is run by its public command, its
 ledger, evaluation and checkpoints included. Then come what benchkit adds to a trial of a minute, and the norms one by
-one. The same command measures on a GPU with --device cuda; the report keeps what it holds of the other device.
+one. The same command measures on a GPU with --device cuda; the report keeps what it holds of the other device, and
+with --only of the other workloads.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Compa
             if workload.trials > 1:  # --jobs 0 takes as many at once as benchkit finds best
                 jobs = setting.threads if setting.device == "cpu" else 0
                 found.setdefault(f"benchkit --jobs {jobs}", []).append(command(workload, setting, jobs=jobs))
-    return compare(workload.name, workload.title, workload.trials, found)
+    return compare(workload, setting.epochs, found)
 
 
 def own_costs(rate: float, setting: Setting) -> tuple[OwnCost, ...]:
@@ -181,9 +182,7 @@ def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
     return Part(
         **machine(setting.device),
         dated=date.today().isoformat(),
-        command=spoken(sys.argv[1:]),
-        rounds=setting.rounds,
-        epochs=setting.epochs,
+        commands=(spoken(sys.argv[1:]),),
         threads=setting.threads,
         quick=setting.quick,
         load=load,
@@ -241,7 +240,8 @@ def main() -> None:
     print("\n".join(part.skipped))
     from pages import known_parts, write
 
-    parts = {**known_parts(given.out), part.device: part}
+    parts = known_parts(given.out)
+    parts[part.device] = part.after(parts.get(part.device))
     print(f"written: {', '.join(str(path) for path in write(given.out, parts))}")
 
 

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from workloads import Workload
+
 SCRIPT = "script"
 
 
@@ -55,11 +57,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A workload's rows, in the order in which they were measured; `name` and `trials` are the workload's."""
+    """A workload's rows, in the order in which they were measured; `name`, `trials` and `images` are the workload's.
+
+    Each process trained `epochs` of so many images, the first of which warms up.
+    """
 
     name: str
     title: str
     trials: int
+    images: int
+    epochs: int
     rows: tuple[Row, ...]
 
     def text(self) -> str:
@@ -75,12 +82,19 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare(name: str, title: str, trials: int, found: Mapping[str, Sequence[Measured]]) -> Comparison:
+def compare(workload: Workload, epochs: int, found: Mapping[str, Sequence[Measured]]) -> Comparison:
     """Return the comparison of contenders that were each measured once in every round.
 
-    A benchkit process trains all `trials`, a loop one of them.
+    A benchkit process trains all of the workload's trials, a loop one of them.
     """
-    return Comparison(name=name, title=title, trials=trials, rows=tuple(_row(one, found, trials) for one in found))
+    return Comparison(
+        name=workload.name,
+        title=workload.title,
+        trials=workload.trials,
+        images=workload.count,
+        epochs=epochs,
+        rows=tuple(_row(one, found, workload.trials) for one in found),
+    )
 
 
 def _row(name: str, found: Mapping[str, Sequence[Measured]], trials: int) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench_norms import NormRow
@@ -40,7 +40,10 @@ class OwnCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Everything that was measured on one kind of device, with the command and the day."""
+    """Everything that was measured on one kind of device, with the commands and the last day.
+
+    `load` is that of the machine when the last command began, in processes waiting for its `cores`.
+    """
 
     device: str
     name: str
@@ -48,9 +51,7 @@ class Part:
     torch: str
     python: str
     dated: str
-    command: str
-    rounds: int
-    epochs: int
+    commands: tuple[str, ...]
     threads: int
     quick: bool
     load: float
@@ -58,6 +59,20 @@ class Part:
     comparisons: tuple[Comparison, ...]
     norms: tuple[NormRow, ...]
     own: tuple[OwnCost, ...]
+
+    def after(self, earlier: Part | None) -> Part:
+        """Return this with what an earlier part of the same machine and versions has beyond it."""
+        same = ("name", "cores", "torch", "python", "threads", "quick")
+        if earlier is None or any(getattr(self, name) != getattr(earlier, name) for name in same):
+            return self
+        found = {one.name: one for one in (*earlier.comparisons, *self.comparisons)}
+        return replace(
+            self,
+            commands=tuple(dict.fromkeys((*earlier.commands, *self.commands))),
+            comparisons=tuple(found[one.name] for one in WORKLOADS if one.name in found),
+            norms=self.norms or earlier.norms,
+            own=self.own or earlier.own,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,11 +154,11 @@ def _speeds(part: Part, one: Comparison) -> Block:
         for row in one.rows
     ]
     caption = (
-        f"{one.title}: medians over n rounds of {part.epochs} epochs (the first left out), brackets: least and "
-        "greatest. Ratios are taken within rounds. First step: seconds from the start of the process to the end of its "
-        "first step. Trials an hour: whole trainings, each process's start counted once for "
-        f"{one.trials} trial{'s' if one.trials > 1 else ''}. Matrix rate: the share that training used of the rate at "
-        "which the device multiplies large matrices in the same precision."
+        f"{one.title}: medians over n rounds of {one.epochs} epochs of {one.images:,} images in each process (the "
+        "first epoch left out), brackets: least and greatest. Ratios are taken within rounds. First step: seconds from "
+        "the start of the process to the end of its first step. Trials an hour: whole trainings, each process's start "
+        f"counted once for {one.trials} trial{'s' if one.trials > 1 else ''}. Matrix rate: the share that training "
+        "used of the rate at which the device multiplies large matrices in the same precision."
     )
     return table_block(f"{part.device}-{one.name}", one.title, caption, Table(columns=columns, rows=tuple(rows)))
 
@@ -234,12 +234,11 @@ def _method(parts: Mapping[str, Part]) -> ReportSection:
     for part in parts.values():
         blocks += [FactsBlock(title=part.name, facts=tuple(_facts(part)))]
         blocks += [Paragraph(text=f"Left out: {line}.") for line in part.skipped]
-        blocks.append(CodeBlock(title="The same again", text=part.command))
+        blocks.append(CodeBlock(title="The same again", text="\n".join(part.commands)))
     return section("method", "How it was measured", blocks)
 
 
 def _facts(part: Part) -> Iterator[Fact]:
     yield Fact(name="Date", value=part.dated)
-    yield Fact(name="Rounds", value=f"{part.rounds}, of {part.epochs} epochs in each process")
     yield Fact(name="Threads", value=str(part.threads))
     yield Fact(name="Load at the start", value=f"{part.load:.2f} on {part.cores} cores")

@@ -113,7 +113,7 @@ WORKLOADS = (
         title="ResNet-14, batch 8",
         model="resnet-14",
         batch_size=8,
-        count=1200,
+        count=2400,
         goals={"cpu": 2.2, "cuda": 30},
     ),
     Workload(
@@ -121,7 +121,7 @@ WORKLOADS = (
         title="MLP, batch 128",
         model="mlp",
         batch_size=128,
-        count=12800,
+        count=51200,
         side=28,
         channels=1,
         goals={"cpu": 8, "cuda": 60},
