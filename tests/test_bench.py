@@ -53,7 +53,7 @@ def test_goals_are_judged_by_medians() -> None:
     norm = {"precision": "bf16", "threads": 2, "ours": 1.0, "theirs": 1.0}
     part = Part(
         device="cpu", name="a processor", cores=2, torch="2", python="3", dated="2026-01-01", commands=(), threads=2,
-        quick=False, load=0.0, skipped=(), own=(OwnCost(seconds=60.0, training=57.0),),
+        quick=False, load=0.0, skipped=(), own=(OwnCost(phases={"forward": 57.0, "ledger": 1.0, "checkpoint": 2.0}),),
         comparisons=(compare(WORKLOADS[0], 3, rows),),
         norms=(
             NormRow(norm="bn", shape=(1, 2, 3, 4), ratio=Spread(middle=1.31, low=1.0, high=2.0), **norm),

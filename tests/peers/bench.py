@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -40,6 +41,9 @@ from benchkit.results import Trial
 HERE = Path(__file__).parent
 MODULES = {"lightning": "lightning", "timm": "timm"}
 """What a contender needs installed, beyond the script's torchvision."""
+
+PHASE = re.compile(r"^(\w[\w ]*?) +([\d.]+) +[\d.]+%$", re.MULTILINE)
+"""A line of the table that `benchkit sweep --profile` prints."""
 
 MINUTE = 60
 """Seconds of the trial by which benchkit's own cost is measured."""
@@ -92,33 +96,49 @@ def _steady(rates: Sequence[float]) -> float:
 
 def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
     """Run benchkit's public command in a new workspace."""
-    seconds, first_epoch, trials = swept(workload, setting, jobs)
+    done = swept(workload, setting, "--jobs", str(jobs), jobs=jobs)
+    trials = done.trials
     rates = [_steady([record.images_per_second for record in trial.history]) for trial in trials]
     shares = [trial.outcome.cost.matrix_share for trial in trials if trial.outcome and trial.outcome.cost]
     return Measured(
         rate=statistics.median(rates),
-        first_step=max(0.0, first_epoch - trials[0].history[0].seconds),
-        seconds=seconds,
+        first_step=max(0.0, done.first_epoch - trials[0].history[0].seconds),
+        seconds=done.seconds,
         matrix_share=statistics.median(shares),
     )
 
 
-def swept(workload: Workload, setting: Setting, jobs: int) -> tuple[float, float, Sequence[Trial]]:
-    """Sweep a workload by the public command; return its seconds, those to the first epoch's end, and the trials."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """A sweep by the public command: its seconds, those to the end of the first epoch, its trials, what it printed."""
+
+    seconds: float
+    first_epoch: float
+    trials: Sequence[Trial]
+    printed: str
+
+
+def swept(workload: Workload, setting: Setting, *options: str, jobs: int = 1) -> Swept:
+    """Sweep a workload's study in a new workspace; so many `jobs` share the threads of a processor."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         study = folder / "benchmark.toml"
-        threads = max(1, setting.threads // jobs) if setting.device == "cpu" else setting.threads
+        threads = max(1, setting.threads // jobs) if setting.device == "cpu" and jobs else setting.threads
         study.write_text(workload.study(setting.epochs, threads), encoding="utf-8")
         line = [sys.executable, "-m", "benchkit", "sweep", str(study), "--plugin", str(HERE / "noise.py")]
-        line += ["--workspace", str(folder / "runs"), "--device", setting.device, "--jobs", str(jobs)]
+        line += ["--workspace", str(folder / "runs"), "--device", setting.device, *options]
         began = time.time()
         child = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         first_epoch = _first_epoch(child, folder / "runs")
         told, _ = child.communicate()
         if child.returncode:
             sys.exit(f"{' '.join(line)}\n{told}")
-        return time.time() - began, first_epoch - began, read_results(folder / "runs").trials
+        return Swept(
+            seconds=time.time() - began,
+            first_epoch=first_epoch - began,
+            trials=read_results(folder / "runs").trials,
+            printed=told,
+        )
 
 
 def _first_epoch(child: subprocess.Popen[str], workspace: Path) -> float:
@@ -145,15 +165,16 @@ def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Compa
     return compare(workload, setting.epochs, found)
 
 
-def own_costs(rate: float, setting: Setting) -> tuple[OwnCost, ...]:
-    """Return the cost of benchkit itself in trials of a minute, one a round, of a workload of this many images/s."""
+def own_costs(setting: Setting) -> tuple[OwnCost, ...]:
+    """Return the cost of benchkit itself in trials of a minute of the first workload, one a round."""
     workload = small(WORKLOADS[0]) if setting.quick else WORKLOADS[0]
+    rate = command(workload, setting, jobs=1).rate
     epochs = 2 if setting.quick else max(1, round(MINUTE * rate / workload.count))
     costs = []
     for _ in range(setting.rounds):
-        _, _, (trial,) = swept(workload, replace(setting, epochs=epochs), jobs=1)
-        training = sum(record.seconds for record in trial.history)
-        costs.append(OwnCost(seconds=trial.finished - trial.started, training=training))
+        done = swept(workload, replace(setting, epochs=epochs), "--profile")
+        found = PHASE.findall(done.printed.partition("where the time went")[2])
+        costs.append(OwnCost(phases={phase: float(seconds) for phase, seconds in found}))
     return tuple(costs)
 
 
@@ -175,10 +196,9 @@ def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
     for workload in (small(one) if setting.quick else one for one in WORKLOADS if only in one.name):
         comparisons.append(measure(workload, names, setting))
         print(comparisons[-1].text(), flush=True)
-    first = {row.contender: row.rate.middle for row in comparisons[0].rows} if comparisons else {}
-    own = own_costs(first.get("benchkit", 0.0), setting) if not only else ()
+    own = own_costs(setting) if only in ("", "own-cost") else ()
     for cost in own:
-        print(f"a trial of {cost.seconds:.1f} s: {cost.share:.2%} is not training", flush=True)
+        print(f"a trial of {cost.seconds:.1f} s: {cost.share:.2%} is bookkeeping", flush=True)
     return Part(
         **machine(setting.device),
         dated=date.today().isoformat(),
@@ -188,7 +208,7 @@ def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
         load=load,
         skipped=tuple(skipped),
         comparisons=tuple(comparisons),
-        norms=norms(setting) if not only else (),
+        norms=norms(setting) if only in ("", "norms") else (),
         own=own,
     )
 
@@ -223,7 +243,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="", help="workloads with this in their name; leaves out the norms")
+    parser.add_argument("--only", default="", help="workloads with this in their name, or own-cost, or norms")
     parser.add_argument("--contenders", default="", help="these alone, parted by commas")
     parser.add_argument("--out", type=Path, default=Path("reports"))
     parser.add_argument("--quick", action="store_true", help="tiny workloads, one round: shows that it runs")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from comparison import Comparison, Spread
-from measurements import DEVICES, Part, Verdict, verdicts
+from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
 from ratio_chart import RatioChart, ratio_data
 
 from benchkit import __version__
@@ -171,27 +171,28 @@ def _spread(found: Spread | None, form: str) -> Cell:
 
 
 def _own(part: Part) -> list[Block]:
+    if not part.own:
+        return []
+    rounds = range(1, len(part.own) + 1)
     columns = (
-        Column(key="round", heading="Round"),
-        Column(key="seconds", heading="Trial", unit="s"),
-        Column(key="training", heading="Its epochs", unit="s"),
-        Column(key="share", heading="Beyond training", unit="%"),
+        Column(key="phase", heading="Phase", align="left"),
+        *(Column(key=f"round_{number}", heading=f"Round {number}", unit="s") for number in rounds),
     )
+    phases = {
+        **{name: [one.phases.get(name, 0.0) for one in part.own] for name in part.own[0].phases},
+        "whole trial": [one.seconds for one in part.own],
+    }
     rows = tuple(
-        (
-            number_cell(str(place), place),
-            number_cell(f"{one.seconds:.2f}", one.seconds),
-            number_cell(f"{one.training:.2f}", one.training),
-            number_cell(f"{100 * one.share:.2f}", 100 * one.share),
-        )
-        for place, one in enumerate(part.own, 1)
+        (label(name, strong=name in BOOKKEEPING), *(number_cell(f"{one:.2f}", one) for one in found))
+        for name, found in phases.items()
     )
     caption = (
-        "A trial of about a minute (ResNet-14, batch 128) from its claim to its end in the ledger, and its epochs "
-        "alone (training and validation). The rest is set-up, ledger, history, checkpoints, and scoring the model."
+        "Where a trial of about a minute (ResNet-14, batch 128) spends its time, by `benchkit sweep --profile`. Bold: "
+        "benchkit's own bookkeeping, the history and the events in the ledger's phase. Scoring is on all splits, and "
+        "in a worker's first trial imports the metrics and measures the device's matrix rate."
     )
-    named = f"{part.device}-own-cost", "What benchkit adds to a trial"
-    return [table_block(*named, caption, Table(columns=columns, rows=rows))] if rows else []
+    named = f"{part.device}-own-cost", "Where the time of a trial goes"
+    return [table_block(*named, caption, Table(columns=columns, rows=rows))]
 
 
 def _norms(part: Part) -> list[Block]:
