@@ -375,26 +375,3 @@ def test_kernels_of_the_framework_are_used_only_where_they_are_exact(
     assert_near(trained(copy.deepcopy(norm), x), expected, 2e-6 if not offset else 2e-3)
     monkeypatch.setattr(fused, "usable_on_cuda", lambda *tensors: True)  # those kernels work here, too
     assert_near(trained(copy.deepcopy(norm), x), expected, 2e-6 if not offset else 2e-3)
-
-
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_batch_norm_moves_its_averages_once(offset: float) -> None:
-    norm = BatchNorm(6, momentum=0.25)
-    x = (torch.randn(4, 6, 5, 5) + offset).contiguous(memory_format=torch.channels_last)
-    unmoved = torch.zeros(6), torch.ones(6)
-    norm(x)
-    mean, variance = x.double().mean((0, 2, 3)), x.double().var((0, 2, 3), unbiased=True)
-    torch.testing.assert_close(norm.running_mean.double(), 0.25 * mean, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(norm.running_var.double(), 0.75 + 0.25 * variance, rtol=1e-5, atol=0)
-    assert norm.num_batches_tracked == 1
-    if offset:
-        assert fused.batch_norm(x, None, None, unmoved, 0.25, 1e-5) is None
-        assert torch.equal(torch.cat(unmoved), torch.tensor([0.0] * 6 + [1.0] * 6))
-
-
-def test_group_norm_at_a_far_mean_is_ours() -> None:
-    x = (torch.randn(2, 6, 4, 4) + 1000).contiguous(memory_format=torch.channels_last)
-    assert fused.by_groups(x, None, None, 3, 1e-5) is None
-    found = fused.by_groups(x - 1000, None, None, 3, 1e-5) or ()
-    torch.testing.assert_close(found[1], (x - 1000).view(2, 3, 2, 4, 4).mean((2, 3, 4)), rtol=0, atol=1e-3)
-    assert fused.by_groups((x - 1000).bfloat16(), None, None, 3, 1e-5) is None

@@ -1,0 +1,53 @@
+"""The framework's kernels inside our norms: what they move, where they are refused, how exact they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from benchkit_norms import fused
+from benchkit_norms.batch import BatchNorm
+from benchkit_norms.instance import InstanceNorm
+from torch.nn import functional
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_batch_norm_moves_its_averages_once(offset: float) -> None:
+    norm = BatchNorm(6, momentum=0.25)
+    x = (torch.randn(4, 6, 5, 5) + offset).contiguous(memory_format=torch.channels_last)
+    unmoved = torch.zeros(6), torch.ones(6)
+    norm(x)
+    mean, variance = x.double().mean((0, 2, 3)), x.double().var((0, 2, 3), unbiased=True)
+    torch.testing.assert_close(norm.running_mean.double(), 0.25 * mean, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(norm.running_var.double(), 0.75 + 0.25 * variance, rtol=1e-5, atol=0)
+    assert norm.num_batches_tracked == 1
+    if offset:
+        assert fused.batch_norm(x, None, None, unmoved, 0.25, 1e-5) is None
+        assert torch.equal(torch.cat(unmoved), torch.tensor([0.0] * 6 + [1.0] * 6))
+
+
+def test_group_norm_at_a_far_mean_is_ours() -> None:
+    x = (torch.randn(2, 6, 4, 4) + 1000).contiguous(memory_format=torch.channels_last)
+    assert fused.by_groups(x, None, None, 3, 1e-5) is None
+    found = fused.by_groups(x - 1000, None, None, 3, 1e-5) or ()
+    torch.testing.assert_close(found[1], (x - 1000).view(2, 3, 2, 4, 4).mean((2, 3, 4)), rtol=0, atol=1e-3)
+    assert fused.by_groups((x - 1000).bfloat16(), None, None, 3, 1e-5) is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("offset", [0.0, 20.0])
+def test_instance_norm_of_large_planes_in_low_precision(layout: torch.memory_format, offset: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = (torch.randn(3, 5, 16, 16, generator=generator) + offset).bfloat16().contiguous(memory_format=layout)
+    norm = InstanceNorm(5)
+    torch.nn.init.normal_(norm.weight, generator=generator)
+    assert fused.usable_by_plane(x, norm.weight) and not fused.usable_by_plane(x[..., :8], norm.weight)
+    given, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+    output, upstream = norm(given), torch.randn(x.shape, generator=generator).bfloat16()
+    output.backward(upstream)
+    expected = functional.layer_norm(wide, (16, 16), eps=norm.eps) * norm.weight.double().view(1, -1, 1, 1)
+    expected.backward(upstream.double())
+    assert output.dtype == torch.bfloat16 and output.is_contiguous(memory_format=layout)
+    # A step of bfloat16 is 2**-8 of a value; gradients are sums of products of such values.
+    torch.testing.assert_close(output.double(), expected, rtol=2**-7, atol=2**-7)
+    assert given.grad is not None and wide.grad is not None
+    torch.testing.assert_close(given.grad.double(), wide.grad, rtol=2**-5, atol=2**-5)
