@@ -71,7 +71,11 @@ def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
     )
     while claim := queue.next():
         with captured(claim.folder.log):
-            train_claim(bench, claim)
+            try:
+                train_claim(bench, claim)
+            except LedgerError:
+                claim.release()
+                raise
 
 
 def train_claim(bench: Bench, claim: Claim) -> None:
