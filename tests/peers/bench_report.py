@@ -42,7 +42,8 @@ class Case:
 CASES = {
     "trials": Case(size=Size(figures=EXTRA), floor="60 s, 1 GiB, HTML 8 MB"),
     "pages": Case(
-        size=Size(conditions=40, repeats=5, slots=10, confirm=3, epochs=30, figures=4 * EXTRA), floor="PDF 25 s"
+        size=Size(conditions=24, repeats=5, slots=10, confirm=3, epochs=30, figures=2 * EXTRA),
+        floor="PDF of 60 pages 25 s",
     ),
 }
 
