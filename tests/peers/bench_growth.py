@@ -5,7 +5,7 @@
 Sweeps so many trials of some milliseconds by the public command, and reports the median overhead of a trial (the time
 between two ends of a worker's trials, less its training) over the first and the last hundred, and the memory of the
 sweep and of its workers after the first hundred trials and at the end. With --search the trials are those of one
-random search instead of repeats. Exit status 1 when anything has grown by more than half.
+random search instead of repeats of four conditions. Exit status 1 when anything has grown by more than half.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ pruner = "none"
 confirm = 1
 space."train.optimizer.lr" = {{ low = 0.01, high = 0.3, log = true }}
 """
+FACTORS = """
+[factors]
+"train.optimizer.lr" = [0.05, 0.1, 0.15, 0.2]
+"""
+CONDITIONS = 4
 ALLOWED = 1.5
 
 
@@ -80,7 +85,10 @@ class Sample:
 
 
 def study_text(trials: int, search: bool) -> str:
-    return STUDY.format(repeats=1 if search else trials) + (SEARCH.format(trials=trials) if search else "")
+    """Return a study of about so many trials: repeats of four conditions, or one search."""
+    if search:
+        return STUDY.format(repeats=1) + SEARCH.format(trials=trials)
+    return STUDY.format(repeats=max(1, trials // CONDITIONS)) + FACTORS
 
 
 def watched(command: Sequence[str], every: float = 0.5) -> list[Sample]:
