@@ -157,23 +157,11 @@ def group_gradients_exactly(
     grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, wanted: tuple[bool, bool]
 ) -> Gradients:
     """Return what `group_gradients` does, to all digits: the maps are centred, and then the mean is 0."""
-    (count, channels, height, width), groups, dtype = x.shape, mean.shape[1], statistics_dtype(x)
+    dtype = statistics_dtype(x)
     wide = x.to(dtype, memory_format=torch.contiguous_format)
-    centred = (wide.view(count, groups, -1) - mean.view(count, groups, 1)).view(x.shape)
-    found: Gradients = torch.ops.aten.native_group_norm_backward(
-        grad.to(dtype, memory_format=torch.contiguous_format),
-        centred,
-        torch.zeros_like(mean),
-        inverse,
-        weight,
-        count,
-        channels,
-        height * width,
-        groups,
-        [True, *wanted],
-    )
-    of_maps = found[0].to(x.dtype, memory_format=_layout(x))
-    return of_maps, found[1] if wanted[0] else None, found[2] if wanted[1] else None
+    centred = (wide.view(len(x), mean.shape[1], -1) - mean[:, :, None]).view(x.shape)
+    found = group_gradients(grad.to(dtype), centred, weight, torch.zeros_like(mean), inverse, wanted)
+    return found[0].to(x.dtype, memory_format=_layout(x)), *found[1:]
 
 
 def _near(mean: Tensor, inverse: Tensor) -> bool:

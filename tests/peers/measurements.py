@@ -65,6 +65,10 @@ class Part:
     norms: tuple[NormRow, ...]
     own: tuple[OwnCost, ...]
 
+    def rows(self, workload: Workload) -> tuple[Row, ...]:
+        """Return the contenders' rows on a workload, none where it was not measured."""
+        return next((one.rows for one in self.comparisons if one.name == workload.name), ())
+
     def after(self, earlier: Part | None) -> Part:
         """Return this with what an earlier part of the same machine and versions has beyond it."""
         same = ("name", "cores", "torch", "python", "threads", "quick")
@@ -106,7 +110,7 @@ def verdicts(parts: Mapping[str, Part]) -> Iterator[Verdict]:
 def _speed(workload: Workload, device: str, part: Part | None) -> Verdict:
     unit = "trials an hour" if workload.trials > 1 else "images/s"
     goal = f"{workload.goals[device]:g} times the script's {unit}"
-    rows = next((one.rows for one in part.comparisons if one.name == workload.name), ()) if part else ()
+    rows = part.rows(workload) if part else ()
     found = best_of(rows, workload.trials)
     if found is None:
         return _missing(workload.title, device, goal)
@@ -125,7 +129,7 @@ def _speed(workload: Workload, device: str, part: Part | None) -> Verdict:
 def _share(workload: Workload, part: Part | None) -> Verdict:
     least = SHARE_GOALS[workload.name]
     goal = f"at least {least:.0%} of the measured bf16 matrix rate"
-    rows = next((one.rows for one in part.comparisons if one.name == workload.name), ()) if part else ()
+    rows = part.rows(workload) if part else ()
     share = next((row.matrix_share for row in rows if row.contender == "benchkit"), 0.0)
     if not share:
         return _missing(workload.title, "cuda", goal)
