@@ -24,6 +24,7 @@ demo: $(STAMP) ## sweep the built-in quickstart study and report it as HTML and 
 		$(RUN) $(BIN)/benchkit report quickstart --format $$format --out reports
 
 bench: $(STAMP) ## measure benchkit beside its peers and write reports/benchmarks.*; ARGS="--device cuda" on a GPU
+	@.ci/system-libraries || true
 	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]' || echo "Lightning is left out"
 	$(RUN) $(BIN)/python tests/peers/bench.py --out reports $(ARGS)
 

@@ -18,7 +18,7 @@ from benchkit.doctor.finding import Finding, scaled
 from benchkit.doctor.places import place_finding
 from benchkit.registry import Registry
 from benchkit.registry.entries import Entry
-from benchkit.sweep.allocator import preloaded_allocator
+from benchkit.sweep.allocator import preloaded_allocator, preloading
 
 CPU: dict[str, Any] = {
     "torch": "2.15.0", "cuda": "13.2", "compiler": "c++", "device": "cpu", "bf16": True, "energy": False, "memory": 0,
@@ -120,12 +120,21 @@ def test_allocators_are_found_best_first(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("BENCHKIT_MALLOC", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     assert preloaded_allocator([tmp_path]) is None
-    (tmp_path / "libtcmalloc.so.4").touch()
-    assert preloaded_allocator([tmp_path]) == tmp_path / "libtcmalloc.so.4"
     (tmp_path / "libjemalloc.so.2").touch()
     assert preloaded_allocator([tmp_path]) == tmp_path / "libjemalloc.so.2"
+    (tmp_path / "libtcmalloc.so.4").touch()
+    assert preloaded_allocator([tmp_path]) == tmp_path / "libtcmalloc.so.4"
+    (tmp_path / "libtcmalloc_minimal.so.4").touch()
+    assert preloaded_allocator([tmp_path]) == tmp_path / "libtcmalloc_minimal.so.4"
     monkeypatch.setenv("BENCHKIT_MALLOC", "system")
     assert preloaded_allocator([tmp_path]) is None
+
+
+def test_jemalloc_is_told_to_keep_freed_memory() -> None:
+    assert preloading(Path("/lib/libtcmalloc_minimal.so.4")) == {"LD_PRELOAD": "/lib/libtcmalloc_minimal.so.4"}
+    told = preloading(Path("/lib/libjemalloc.so.2"))
+    assert told["LD_PRELOAD"] == "/lib/libjemalloc.so.2" and "dirty_decay_ms:-1" in told["MALLOC_CONF"]
+    assert preloading(None) == {}
 
 
 def test_broken_and_claimed_plugins(monkeypatch: pytest.MonkeyPatch) -> None:

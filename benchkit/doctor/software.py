@@ -42,7 +42,7 @@ def allocator_finding() -> Finding:
         return Finding(name="allocator", state="good", value=f"{library.name}: workers use it")
     if platform.system() != "Linux":
         return Finding(name="allocator", state="good", value="the system's own")
-    advice = "install jemalloc or tcmalloc for a little more speed on a CPU; on Debian: apt install libjemalloc2"
+    advice = "install tcmalloc for more speed on a CPU; on Debian: apt install libtcmalloc-minimal4"
     value = "the C library's, told to keep freed memory"
     return Finding(name="allocator", state="note", value=value, advice=advice)
 

@@ -18,7 +18,7 @@ from typing import TextIO
 from benchkit.codec import decode
 from benchkit.errors import BenchkitError
 from benchkit.registry.description_cache import cache_folder
-from benchkit.sweep.allocator import preloaded_allocator
+from benchkit.sweep.allocator import preloaded_allocator, preloading
 from benchkit.sweep.events import Event, WorkerFailed, WorkerIdle, WorkerReady, dump
 from benchkit.sweep.job import Job
 
@@ -90,8 +90,7 @@ def environment(threads: int) -> dict[str, str]:
     kept = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824", "PYTHONUNBUFFERED": "1"}
     kept |= {"TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "compiled-models"), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
     kept["CUDA_MODULE_LOADING"] = "LAZY"
-    if library := preloaded_allocator():
-        kept["LD_PRELOAD"] = str(library)
+    kept |= preloading(preloaded_allocator())
     fixed = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return {**kept, **os.environ, **fixed, "PYTHONPATH": _path()}
 

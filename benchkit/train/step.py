@@ -35,7 +35,8 @@ def update(run: Run, batch: Batch, forward: Forward) -> torch.Tensor:
     loss = functional.cross_entropy(logits.float(), batch.targets)
     for penalty in run.penalties:
         loss = loss + penalty(run.model)
-    run.optimizer.zero_grad(set_to_none=True)
+    for parameter in run.parameters:  # what optimizer.zero_grad does, at a fraction of its price
+        parameter.grad = None
     run.precision.backward(loss, run.optimizer)
     gradient_norm = get_total_norm([p.grad for p in run.parameters if p.grad is not None])
     for clip in run.clips:

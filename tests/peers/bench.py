@@ -2,12 +2,12 @@
 
     python tests/peers/bench.py [--rounds 3] [--epochs 3] [--only resnet14] [--device cpu] [--out reports] [--quick]
 
-Every contender trains the same model on the same random images in a process of its own; contenders take turns in each
-round, so that a busy machine slows all of them. Told are medians over rounds with the least and the greatest, ratios to
-the script within each round, and the seconds until the first step apart. benchkit is run by its public command, its
-ledger, evaluation and checkpoints included. Then come what benchkit adds to a trial of a minute, and the norms one by
-one. The same command measures on a GPU with --device cuda; the report keeps what it holds of the other device, and
-with --only of the other workloads.
+Every contender trains the same model on the same images in a process of its own (CIFAR-10's and MNIST's where both
+have been prepared, else random ones); contenders take turns in each round, so that a busy machine slows all of them.
+Told are medians over rounds with the least and the greatest, ratios to the script within each round, and the seconds
+until the first step apart. benchkit is run by its public command, its ledger, evaluation and checkpoints included. Then
+come what benchkit adds to a trial of a minute, and the norms one by one. The same command measures on a GPU with
+--device cuda; the report keeps what it holds of the other device, and with --only of the other workloads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,11 +31,12 @@ from typing import Any
 from bench_norms import NormRow
 from comparison import Comparison, Measured, compare
 from measurements import OwnCost, Part
+from pictures import source
+from sweeping import Swept, swept
 from workloads import WORKLOADS, Workload, small
 
 from benchkit.codec import decode
-from benchkit.ledger import read_results
-from benchkit.results import Trial
+from benchkit.preparation import data_root
 
 HERE = Path(__file__).parent
 MODULES = {"lightning": "lightning", "timm": "timm"}
@@ -96,7 +96,7 @@ def _steady(rates: Sequence[float]) -> float:
 
 def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
     """Run benchkit's public command in a new workspace."""
-    done = swept(workload, setting, "--jobs", str(jobs), jobs=jobs)
+    done = _swept(workload, setting, "--jobs", str(jobs), jobs=jobs)
     trials = done.trials
     rates = [_steady([record.images_per_second for record in trial.history]) for trial in trials]
     shares = [trial.outcome.cost.matrix_share for trial in trials if trial.outcome and trial.outcome.cost]
@@ -108,46 +108,10 @@ def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
-    """A sweep by the public command: its seconds, those to the end of the first epoch, its trials, what it printed."""
-
-    seconds: float
-    first_epoch: float
-    trials: Sequence[Trial]
-    printed: str
-
-
-def swept(workload: Workload, setting: Setting, *options: str, jobs: int = 1) -> Swept:
-    """Sweep a workload's study in a new workspace; so many `jobs` share the threads of a processor."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        study = folder / "benchmark.toml"
-        threads = max(1, setting.threads // jobs) if setting.device == "cpu" and jobs else setting.threads
-        study.write_text(workload.study(setting.epochs, threads), encoding="utf-8")
-        line = [sys.executable, "-m", "benchkit", "sweep", str(study), "--plugin", str(HERE / "noise.py")]
-        line += ["--workspace", str(folder / "runs"), "--device", setting.device, *options]
-        began = time.time()
-        child = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        first_epoch = _first_epoch(child, folder / "runs")
-        told, _ = child.communicate()
-        if child.returncode:
-            sys.exit(f"{' '.join(line)}\n{told}")
-        return Swept(
-            seconds=time.time() - began,
-            first_epoch=first_epoch - began,
-            trials=read_results(folder / "runs").trials,
-            printed=told,
-        )
-
-
-def _first_epoch(child: subprocess.Popen[str], workspace: Path) -> float:
-    """Return when the first epoch of any trial was on disk."""
-    while child.poll() is None:
-        if any(path.stat().st_size for path in workspace.glob("trials/*/*/*/history.jsonl")):
-            break
-        time.sleep(0.05)
-    return time.time()
+def _swept(workload: Workload, setting: Setting, *options: str, jobs: int = 1, shown: bool = False) -> Swept:
+    """Sweep a workload's study; so many `jobs` share the threads of a processor."""
+    threads = max(1, setting.threads // jobs) if setting.device == "cpu" and jobs else setting.threads
+    return swept(workload.study(setting.epochs, threads), ["--device", setting.device, *options], shown=shown)
 
 
 def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Comparison:
@@ -172,9 +136,10 @@ def own_costs(setting: Setting) -> tuple[OwnCost, ...]:
     epochs = 2 if setting.quick else max(1, round(MINUTE * rate / workload.count))
     costs = []
     for _ in range(setting.rounds):
-        done = swept(workload, replace(setting, epochs=epochs), "--profile")
+        done = _swept(workload, replace(setting, epochs=epochs), "--profile", shown=True)
         found = PHASE.findall(done.printed.partition("where the time went")[2])
-        costs.append(OwnCost(phases={phase: float(seconds) for phase, seconds in found}))
+        phases = {phase: float(seconds) for phase, seconds in found}
+        costs.append(OwnCost(phases=phases, watching=done.watching))
     return tuple(costs)
 
 
@@ -198,7 +163,7 @@ def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
         print(comparisons[-1].text(), flush=True)
     own = own_costs(setting) if only in ("", "own-cost") else ()
     for cost in own:
-        print(f"a trial of {cost.seconds:.1f} s: {cost.share:.2%} is bookkeeping", flush=True)
+        print(f"a trial of {cost.seconds:.1f} s: {cost.share:.2%} is bookkeeping and live view", flush=True)
     return Part(
         **machine(setting.device),
         dated=date.today().isoformat(),
@@ -206,6 +171,7 @@ def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
         threads=setting.threads,
         quick=setting.quick,
         load=load,
+        images=source(data_root()),
         skipped=tuple(skipped),
         comparisons=tuple(comparisons),
         norms=norms(setting) if only in ("", "norms") else (),

@@ -71,10 +71,13 @@ def pairs(channels: int) -> Iterator[tuple[str, nn.Module, nn.Module]]:
 
 
 def training_step(module: nn.Module, x: torch.Tensor, autocast: bool) -> Step:
-    """Return a function that runs one forward and backward pass, gradients freed first."""
+    """Return a function that runs one forward and backward pass, gradients freed first.
+
+    The gradient comes in the layout of x, as the next convolution hands it back whatever layout it was given.
+    """
     x = x.detach().requires_grad_()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
-        gradient = torch.randn_like(module(x))
+        gradient = torch.randn_like(x, dtype=module(x).dtype)
 
     def step() -> None:
         x.grad = None

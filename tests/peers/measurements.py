@@ -28,9 +28,14 @@ BOOKKEEPING = ("ledger", "checkpoint")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnCost:
-    """One trial of about a minute: the seconds of each phase of its profile."""
+    """One trial of about a minute: the seconds of each phase of its profile.
+
+    `watching` is the processor time of the sweep's own process while the trial was trained: following it, and drawing
+    the live view.
+    """
 
     phases: Mapping[str, float]
+    watching: float
 
     @property
     def seconds(self) -> float:
@@ -39,15 +44,16 @@ class OwnCost:
 
     @property
     def share(self) -> float:
-        """Return the share of the trial's time that is bookkeeping."""
-        return sum(self.phases.get(name, 0.0) for name in BOOKKEEPING) / self.seconds
+        """Return how much bookkeeping and the live view take, as a share of the trial's time."""
+        return (self.watching + sum(self.phases.get(name, 0.0) for name in BOOKKEEPING)) / self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """Everything that was measured on one kind of device, with the commands and the last day.
 
-    `load` is that of the machine when the last command began, in processes waiting for its `cores`.
+    `load` is that of the machine when the last command began, in processes waiting for its `cores`; `images` are whose
+    images were trained on, in words.
     """
 
     device: str
@@ -60,6 +66,7 @@ class Part:
     threads: int
     quick: bool
     load: float
+    images: str
     skipped: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     norms: tuple[NormRow, ...]
@@ -71,7 +78,7 @@ class Part:
 
     def after(self, earlier: Part | None) -> Part:
         """Return this with what an earlier part of the same machine and versions has beyond it."""
-        same = ("name", "cores", "torch", "python", "threads", "quick")
+        same = ("name", "cores", "torch", "python", "threads", "quick", "images")
         if earlier is None or any(getattr(self, name) != getattr(earlier, name) for name in same):
             return self
         found = {one.name: one for one in (*earlier.comparisons, *self.comparisons)}
@@ -170,7 +177,7 @@ def _norms(device: str, part: Part | None) -> Verdict:
 
 
 def _own(device: str, part: Part | None) -> Verdict:
-    work, goal = "Ledger, history and checkpoints of a trial of a minute", f"under {OWN_GOALS[device]:.0%}"
+    work, goal = "Ledger, history, checkpoints and live view of a trial of a minute", f"under {OWN_GOALS[device]:.0%}"
     if part is None or not part.own:
         return _missing(work, device, goal)
     worst = max(part.own, key=lambda one: one.share)

@@ -35,6 +35,7 @@ CONTENDERS = (
     ("benchkit", "the public command `benchkit sweep`, with history, evaluation, checkpoints and ledger; with --jobs "
      "several trials at a time"),
 )  # fmt: skip
+WATCHING = "beside it: the sweep's process"
 TONES = {"met": ("answer", "Met"), "missed": ("warning", "Missed"), "not measured": ("note", "Not measured")}
 
 
@@ -181,15 +182,17 @@ def _own(part: Part) -> list[Block]:
     phases = {
         **{name: [one.phases.get(name, 0.0) for one in part.own] for name in part.own[0].phases},
         "whole trial": [one.seconds for one in part.own],
+        WATCHING: [one.watching for one in part.own],
     }
     rows = tuple(
-        (label(name, strong=name in BOOKKEEPING), *(number_cell(f"{one:.2f}", one) for one in found))
+        (label(name, strong=name in (*BOOKKEEPING, WATCHING)), *(number_cell(f"{one:.2f}", one) for one in found))
         for name, found in phases.items()
     )
     caption = (
         "Where a trial of about a minute (ResNet-14, batch 128) spends its time, by `benchkit sweep --profile`. Bold: "
-        "benchkit's own bookkeeping, the history and the events in the ledger's phase. Scoring is on all splits, and "
-        "in a worker's first trial imports the metrics and measures the device's matrix rate."
+        "benchkit's own bookkeeping, the history and the events in the ledger's phase, and beside the trial the "
+        "processor time of the sweep's process with its live view on a terminal. Scoring is on all splits, and in a "
+        "worker's first trial imports the metrics and measures the device's matrix rate."
     )
     named = f"{part.device}-own-cost", "Where the time of a trial goes"
     return [table_block(*named, caption, Table(columns=columns, rows=rows))]
@@ -228,8 +231,9 @@ def _method(parts: Mapping[str, Part]) -> ReportSection:
     blocks: list[Block] = [
         FactsBlock(title="Contenders", facts=tuple(Fact(name=name, value=words) for name, words in CONTENDERS)),
         Paragraph(
-            text="Images are random, of the real sets' shapes: arithmetic takes as long on noise as on photographs. "
-            "Crop and flip are the only augmentation, none for the MLP."
+            text="Crop and flip are the only augmentation, none for the MLP. Images of 224 pixels are those of 32 with "
+            "every pixel repeated. Random images have the real sets' shapes: arithmetic takes as long on noise as on "
+            "photographs."
         ),
     ]
     for part in parts.values():
@@ -241,5 +245,6 @@ def _method(parts: Mapping[str, Part]) -> ReportSection:
 
 def _facts(part: Part) -> Iterator[Fact]:
     yield Fact(name="Date", value=part.dated)
+    yield Fact(name="Images", value=part.images)
     yield Fact(name="Threads", value=str(part.threads))
     yield Fact(name="Load at the start", value=f"{part.load:.2f} on {part.cores} cores")

@@ -10,7 +10,7 @@ from torch import nn
 STUDY = """
 title = "Benchmark"
 [data]
-name = "noise"
+name = "pictures"
 count = {count}
 side = {side}
 channels = {channels}
