@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 EVERY = 5.0
 """Seconds between two plain lines about the same trial."""
 
+REDRAWN = 0.5
+"""Seconds between two drawings of the panel: it takes processor time from the trials."""
+
 
 @contextmanager
 def watching(*, quiet: bool = False) -> Iterator[View]:
@@ -31,7 +34,7 @@ def watching(*, quiet: bool = False) -> Iterator[View]:
     elif out.is_terminal:
         from rich.live import Live
 
-        with Live(console=out, refresh_per_second=8, transient=False) as live, listening(_in_panel(live)):
+        with Live(console=out, auto_refresh=False, transient=False) as live, listening(_in_panel(live)):
             yield Panel(live)
     else:
 
@@ -43,8 +46,15 @@ def watching(*, quiet: bool = False) -> Iterator[View]:
 
 
 def _in_panel(live: Live):  # type: ignore[no-untyped-def]
+    drawn_at, drawn = float("-inf"), ""
+
     def show(done: int, total: int, what: str) -> None:
-        live.update(cell(f"{what}: {done:,} of {total:,}" if total else what))
+        nonlocal drawn_at, drawn
+        now = time.monotonic()
+        due = what != drawn or now - drawn_at >= REDRAWN or 0 < total <= done
+        live.update(cell(f"{what}: {done:,} of {total:,}" if total else what), refresh=due)
+        if due:
+            drawn_at, drawn = now, what
 
     return show
 
@@ -91,11 +101,12 @@ class Panel:
         """Draw into rich's live display."""
         self._live = live
         self._pace = Pace()
+        self._drawn_at = float("-inf")
 
     def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
         """Show that a stage begins."""
         self._pace.stage(title, states, total)
-        self.tick()
+        self._draw()
 
     def event(self, worker: int, event: Event) -> None:
         """Show an event; trials that ended badly stay on screen above the panel."""
@@ -105,11 +116,18 @@ class Panel:
             return
         if isinstance(event, TrialEnded) and event.state in ("failed", "diverged"):
             self._live.console.print(cell(line(f"{name_of(event)}: {_ending(event)}"), "yellow"))
+        if isinstance(event, TrialEnded):
+            self._live.update(self._drawn())  # for the last drawing, which ends the live display
         self.tick()
 
     def tick(self) -> None:
-        """Draw the panel anew."""
-        self._live.update(self._drawn())
+        """Draw the panel anew when it is time to."""
+        if time.monotonic() - self._drawn_at >= REDRAWN:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._live.update(self._drawn(), refresh=True)
+        self._drawn_at = time.monotonic()
 
     def _drawn(self) -> RenderableType:
         from rich.console import Group

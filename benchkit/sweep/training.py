@@ -38,7 +38,7 @@ from benchkit.train.run import Plugins, Run, build_run
 from benchkit.train.weights import save_weights
 from benchkit.wholefile import write_whole
 
-CHECKPOINT_SHARE = 0.02
+CHECKPOINT_SHARE = 0.01
 """Checkpoints take at most this share of the time between them."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
