@@ -199,6 +199,16 @@ def test_a_failed_probe_is_not_kept_and_one_trial_is_trained_at_a_time(
     assert view.events == [CrowdTried(at_once=1)] and read_kept(tmp_path) == {}
 
 
+def test_a_trial_on_a_shared_gpu_says_so() -> None:
+    import torch
+
+    from benchkit.sweep.training import shared_device
+
+    (note,) = shared_device(torch.device("cuda:0"), 4)
+    assert "4 trials at once" in note and "images/s" in note
+    assert shared_device(torch.device("cuda:0"), 1) == shared_device(torch.device("cpu"), 4) == ()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no CUDA device")
 def test_on_cuda_a_trial_s_memory_is_told(tmp_path: Path) -> None:

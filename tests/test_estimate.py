@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from tiny_study import DATA, FACTOR, METRICS, SEARCH, finish_all, study_of
 
+import benchkit.cli.preview
 import benchkit.sweep.estimate
+from benchkit.cli.preview import preview
 from benchkit.errors import DataError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions
@@ -50,6 +52,20 @@ def test_a_fresh_grid(tmp_path: Path, timed: list[str]) -> None:
     assert found.bytes == 4 * 100 + 4 * HISTORY_BYTES + 2 * 1000
     assert timed == ["0.1", "0.3"]
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_the_preview_says_what_a_short_run_cannot_tell_of_a_gpu(
+    tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str
+) -> None:
+    study = study_of(FACTOR)
+    found = replace(estimated(tmp_path / "runs", study), device=device)
+    monkeypatch.setattr(benchkit.cli.preview, "estimate", lambda request, registry: found)
+    request = Request(study=study, workspace=tmp_path / "runs", data_root=DATA, device=device)
+    preview(request, Registry.installed(), as_json=False)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"1 at once on {device}" in printed
+    assert ("CUDA graph" in printed) == (device != "cpu")
 
 
 def test_a_fresh_search_will_be_confirmed(tmp_path: Path, timed: list[str]) -> None:

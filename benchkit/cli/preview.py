@@ -8,6 +8,12 @@ from benchkit.sweep import Request
 from benchkit.sweep.estimate import Estimate, estimate
 from benchkit.sweep.pace import duration
 
+GPU = (
+    "usually it takes less: long enough trials replay their steps from a CUDA graph, and without --jobs the sweep "
+    "finds by timing how many trials to train at once"
+)
+"""What the timed run, of a few eager steps of one trial, cannot tell of a CUDA device."""
+
 
 def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
     """Print a sweep's conditions, trials, what is done, and an estimate of time and disk; train nothing."""
@@ -37,6 +43,8 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
             f"{found.bytes / 2**20:,.1f} MiB in {request.workspace} (from a timed run of {found.probed} conditions; "
             "nothing pruned)"
         )
+        if found.device.startswith("cuda"):
+            print_text(GPU)
 
 
 def _json(request: Request, found: Estimate) -> dict[str, object]:

@@ -18,7 +18,8 @@ class Job:
 
     `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
-    `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says.
+    `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says;
+    `at_once` is the most trials that train at a time.
     """
 
     task: Literal["train", "probe", "crowd"]
@@ -33,6 +34,7 @@ class Job:
     profile: bool = False
     device_memory: int | None = None
     seconds: float = 0.0
+    at_once: int = 1
 
     def plan(self) -> Plan:
         """Return the plan of the job's conditions."""

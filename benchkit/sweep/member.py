@@ -15,6 +15,7 @@ from benchkit.results import EpochRecord
 from benchkit.study.settings import Settings
 from benchkit.sweep.events import MemberReady, MemberTimed
 from benchkit.sweep.job import Job
+from benchkit.sweep.shortening import of_epochs, shortened
 from benchkit.sweep.training import bind_plugins
 from benchkit.train.batches import ImageSet
 from benchkit.train.evaluate import evaluation_batch, logits_of
@@ -57,13 +58,13 @@ class Member:
         memory = job.device_memory
         self._whole = whole = build_run(settings, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
         memory = 0 if whole.train.images.streamed else memory
-        short = _shortened(settings, whole)
+        short = _short(settings, whole)
         self._small = small = build_run(short, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
         small.stops = ()
         small.schedule = _still
         self._records = fit(small)  # one for all: however it takes its steps is chosen in its first epoch
         next(self._records)
-        small.settings = _of_epochs(small.settings, EPOCHS)
+        small.settings = of_epochs(small.settings, EPOCHS)
         logits_of(small, _head(whole.val, evaluation_batch(small)))
         taken = 0
         if device.type == "cuda":
@@ -86,18 +87,13 @@ def _still(step: int) -> float:
     return 0.0
 
 
-def _shortened(settings: Settings, whole: Run) -> Settings:
-    """Return settings of a run on few images, validated in the proportion of the whole."""
-    images = min(len(whole.train.images), STEPS * settings.train.batch_size)
-    val = max(10, round(len(whole.val) * images / len(whole.train.images)))
-    data = dataclasses.replace(settings.data, train_size=images, val_size=min(val, len(whole.val)), test_size=1)
-    # As many steps as the whole has, because on them depends whether steps are recorded or the model is compiled.
-    epochs = max(1, settings.train.epochs * len(whole.train.images) // images)
-    return _of_epochs(dataclasses.replace(settings, data=data), epochs)
+def _short(settings: Settings, whole: Run) -> Settings:
+    """Return settings of a run on few images that takes as many steps as the whole.
 
-
-def _of_epochs(settings: Settings, epochs: int) -> Settings:
-    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, epochs=epochs))
+    On their number depends whether steps are recorded or the model is compiled.
+    """
+    short = shortened(settings, whole, STEPS)
+    return of_epochs(short, max(1, settings.train.epochs * len(whole.train.images) // short.data.train_size))
 
 
 def _head(images: ImageSet, count: int) -> ImageSet:

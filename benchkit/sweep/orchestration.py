@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +95,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
 
 def _train(request: Request, ledger: Ledger, pool: Pool, view: View, plan: Plan, title: str) -> None:
     if is_missing(ledger, plan):
-        Stage(request.job("train", plan.conditions), ledger, pool, view).train(plan, title)
+        job = replace(request.job("train", plan.conditions), at_once=pool.size)
+        Stage(job, ledger, pool, view).train(plan, title)
 
 
 def threads_of(plan: Plan) -> int:

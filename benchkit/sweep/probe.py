@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,13 +11,13 @@ import torch
 from benchkit.plan import Condition, typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.binding import load_data
-from benchkit.study.settings import Settings
 from benchkit.sweep.events import Probed
 from benchkit.sweep.job import Job
+from benchkit.sweep.shortening import of_epochs, shortened
 from benchkit.sweep.training import bind_plugins
 from benchkit.train.checkpoint import save_checkpoint
 from benchkit.train.fit import fit
-from benchkit.train.run import Run, build_run
+from benchkit.train.run import build_run
 
 STEPS = 8
 """Batches of training in a probe's timed epoch."""
@@ -34,7 +33,7 @@ def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Pr
     plugins = bind_plugins(registry, settings)
     memory = job.device_memory
     whole = build_run(settings, splits, plugins, repeat_parts=("probe", 0), device=device, device_memory=memory)
-    small = _shortened(settings, whole)
+    small = of_epochs(shortened(settings, whole, STEPS), 2)
     run = build_run(small, splits, plugins, repeat_parts=("probe", 0), device=device, device_memory=memory)
     records = list(fit(run))
     share = len(run.train) / len(whole.train)
@@ -52,16 +51,6 @@ def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Pr
         seconds=records[-1].seconds / share + saving,
         checkpoint_bytes=size,
         kept_bytes=logits + weights,
-    )
-
-
-def _shortened(settings: Settings, whole: Run) -> Settings:
-    images = min(len(whole.train.images.labels), STEPS * settings.train.batch_size)
-    val = max(1, round(len(whole.val.labels) * images / max(1, len(whole.train.images.labels))))
-    return dataclasses.replace(
-        settings,
-        data=dataclasses.replace(settings.data, train_size=images, val_size=max(val, 10), test_size=0),
-        train=dataclasses.replace(settings.train, epochs=2),
     )
 
 

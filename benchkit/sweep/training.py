@@ -224,6 +224,7 @@ def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Ru
         device=bench.device,
         device_memory=bench.job.device_memory,
     )
+    run.notes.extend(shared_device(run.device, bench.job.at_once))
     load_checkpoint(claim.folder.checkpoint, run)
     claim.folder.write_history(run.history)
     bench.send(
@@ -238,6 +239,13 @@ def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Ru
         )
     )
     return run
+
+
+def shared_device(device: torch.device, at_once: int) -> tuple[str, ...]:
+    """Return the note of a trial that shares its CUDA device with others; on a CPU each has threads of its own."""
+    if device.type != "cuda" or at_once < 2:
+        return ()
+    return (f"trained with up to {at_once} trials at once on its device, which share its images/s and its energy",)
 
 
 def bind_plugins(registry: Registry, settings: Settings, figures: Sequence[PluginRef] = ()) -> Plugins:

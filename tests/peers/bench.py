@@ -33,7 +33,7 @@ from comparison import Comparison, Measured, compare
 from measurements import OwnCost, Part
 from pictures import source
 from sweeping import Swept, swept
-from workloads import WORKLOADS, Workload, small
+from workloads import Workload, workloads_on
 
 from benchkit.codec import decode
 from benchkit.preparation import data_root
@@ -44,6 +44,9 @@ MODULES = {"lightning": "lightning", "timm": "timm"}
 
 PHASE = re.compile(r"^(\w[\w ]*?) +([\d.]+) +[\d.]+%$", re.MULTILINE)
 """A line of the table that `benchkit sweep --profile` prints."""
+
+GPU_JOBS = 4
+"""Trials at once in a GPU's sweep, which is too short for benchkit to look for the best number by itself."""
 
 MINUTE = 60
 """Seconds of the trial by which benchkit's own cost is measured."""
@@ -109,8 +112,8 @@ def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
 
 
 def _swept(workload: Workload, setting: Setting, *options: str, jobs: int = 1, shown: bool = False) -> Swept:
-    """Sweep a workload's study; so many `jobs` share the threads of a processor."""
-    threads = max(1, setting.threads // jobs) if setting.device == "cpu" and jobs else setting.threads
+    """Sweep a workload's study; so many `jobs` share a processor's threads, and one on a GPU launches with one."""
+    threads = max(1, setting.threads // jobs) if setting.device == "cpu" else 1
     return swept(workload.study(setting.epochs, threads), ["--device", setting.device, *options], shown=shown)
 
 
@@ -123,15 +126,15 @@ def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Compa
                 found.setdefault(name, []).append(loop(name, workload, setting))
                 continue
             found.setdefault(name, []).append(command(workload, setting, jobs=1))
-            if workload.trials > 1:  # --jobs 0 takes as many at once as benchkit finds best
-                jobs = setting.threads if setting.device == "cpu" else 0
+            if workload.trials > 1:
+                jobs = setting.threads if setting.device == "cpu" else GPU_JOBS
                 found.setdefault(f"benchkit --jobs {jobs}", []).append(command(workload, setting, jobs=jobs))
     return compare(workload, setting.epochs, found)
 
 
 def own_costs(setting: Setting) -> tuple[OwnCost, ...]:
     """Return the cost of benchkit itself in trials of a minute of the first workload, one a round."""
-    workload = small(WORKLOADS[0]) if setting.quick else WORKLOADS[0]
+    workload = workloads_on(setting.device, quick=setting.quick)[0]
     rate = command(workload, setting, jobs=1).rate
     epochs = 2 if setting.quick else max(1, round(MINUTE * rate / workload.count))
     costs = []
@@ -158,7 +161,9 @@ def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
     names, skipped = contenders()
     names = [name for name in names if not wanted or name in wanted]
     load, comparisons = os.getloadavg()[0], []
-    for workload in (small(one) if setting.quick else one for one in WORKLOADS if only in one.name):
+    for workload in workloads_on(setting.device, quick=setting.quick):
+        if only not in workload.name:
+            continue
         comparisons.append(measure(workload, names, setting))
         print(comparisons[-1].text(), flush=True)
     own = own_costs(setting) if only in ("", "own-cost") else ()

@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    epochs = CONTENDERS[given.contender](workload_of(given.workload, given.quick), given)
+    epochs = CONTENDERS[given.contender](workload_of(given.workload, given.device, quick=given.quick), given)
     sys.stdout.write(json.dumps(timed(epochs, given.epochs, torch.device(given.device), given.began)) + "\n")
 
 

@@ -32,6 +32,9 @@ CROP_FLIP = '\n[[regularizers]]\nname = "crop-flip"\n'
 class Workload:
     """A training: `count` images of (channels, side, side) an epoch, `trials` of them for a sweep.
 
+    On a GPU an epoch has `gpu_count` images, so that it still lasts some tenths of a second and has steps enough to
+    be worth recording.
+
     `goals` say by device (cpu, cuda) how many times as fast as the script benchkit shall be at the least: in images a
     second, for a sweep in trials an hour.
     """
@@ -41,6 +44,7 @@ class Workload:
     model: str
     batch_size: int
     count: int
+    gpu_count: int
     side: int = 32
     channels: int = 3
     trials: int = 1
@@ -106,6 +110,7 @@ WORKLOADS = (
         model="resnet-14",
         batch_size=128,
         count=2560,
+        gpu_count=25600,
         goals={"cpu": 2.5, "cuda": 20},
     ),
     Workload(
@@ -114,6 +119,7 @@ WORKLOADS = (
         model="resnet-14",
         batch_size=8,
         count=2400,
+        gpu_count=4800,
         goals={"cpu": 2.2, "cuda": 30},
     ),
     Workload(
@@ -122,6 +128,7 @@ WORKLOADS = (
         model="mlp",
         batch_size=128,
         count=51200,
+        gpu_count=51200,
         side=28,
         channels=1,
         goals={"cpu": 8, "cuda": 60},
@@ -132,6 +139,7 @@ WORKLOADS = (
         model="resnet-18",
         batch_size=128,
         count=1280,
+        gpu_count=25600,
         goals={"cpu": 2, "cuda": 5},
     ),
     Workload(
@@ -140,6 +148,7 @@ WORKLOADS = (
         model="resnet-18",
         batch_size=16,
         count=64,
+        gpu_count=1600,
         side=224,
         goals={"cpu": 2, "cuda": 3},
     ),
@@ -149,6 +158,7 @@ WORKLOADS = (
         model="resnet-14",
         batch_size=128,
         count=1280,
+        gpu_count=12800,
         trials=16,
         goals={"cpu": 2.7, "cuda": 40},
     ),
@@ -161,7 +171,15 @@ def small(workload: Workload) -> Workload:
     return replace(workload, batch_size=size, count=3 * size, trials=min(workload.trials, 2))
 
 
-def workload_of(name: str, quick: bool) -> Workload:
-    """Return a workload by name."""
-    found = next(one for one in WORKLOADS if one.name == name)
-    return small(found) if quick else found
+def workloads_on(device: str, *, quick: bool) -> tuple[Workload, ...]:
+    """Return the workloads as they are on a kind of device, or as a smoke run."""
+    if quick:
+        return tuple(small(one) for one in WORKLOADS)
+    if device.startswith("cuda"):
+        return tuple(replace(one, count=one.gpu_count) for one in WORKLOADS)
+    return WORKLOADS
+
+
+def workload_of(name: str, device: str, *, quick: bool) -> Workload:
+    """Return a workload by name, as it is on a kind of device."""
+    return next(one for one in workloads_on(device, quick=quick) if one.name == name)
