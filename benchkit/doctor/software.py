@@ -10,7 +10,7 @@ from benchkit.doctor.child import ask
 from benchkit.doctor.finding import Finding
 from benchkit.registry import Registry
 from benchkit.sweep.allocator import preloaded_allocator
-from benchkit.sweep.orchestration import available_cores
+from benchkit.sweep.cores import available_cores
 from benchkit.train.processor import processor
 
 LITTLE_MEMORY = 2 * 2**30

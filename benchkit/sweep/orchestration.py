@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,12 +18,13 @@ from benchkit.registry import Registry
 from benchkit.registry.binding import load_data
 from benchkit.results import State
 from benchkit.study import Study
+from benchkit.sweep.cores import available_cores
 from benchkit.sweep.crowding import crowding, trials_at_once
 from benchkit.sweep.job import Job
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.stage import Stage, View, is_missing, missing_count
 
-__all__ = ["Condition", "Request", "View", "available_cores", "prepare", "sweep", "worker_count"]
+__all__ = ["Condition", "Request", "View", "prepare", "sweep", "worker_count"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +143,3 @@ def trial_count(request: Request, ledger: Ledger, plan: Plan, view: View) -> int
 def on_cuda(request: Request) -> bool:
     """Return whether trials are going to train on a CUDA device, as far as can be told without PyTorch."""
     return request.device.startswith("cuda") or (request.device == "auto" and Path("/dev/nvidia0").exists())
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

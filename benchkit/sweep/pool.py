@@ -38,7 +38,7 @@ class Pool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment(self._threads),
+                env=environment(self._threads, self.size),
                 text=True,
                 encoding="utf-8",
             )

@@ -19,6 +19,7 @@ from benchkit.codec import decode
 from benchkit.errors import BenchkitError
 from benchkit.registry.description_cache import cache_folder
 from benchkit.sweep.allocator import preloaded_allocator, preloading
+from benchkit.sweep.cores import available_cores
 from benchkit.sweep.events import Event, WorkerFailed, WorkerIdle, WorkerReady, dump
 from benchkit.sweep.job import Job
 
@@ -81,16 +82,20 @@ def command() -> list[str]:
     return [sys.executable, "-m", "benchkit.sweep.worker"]
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a worker: its threads, an allocator that keeps freed memory, a home for compiled code.
+def environment(threads: int, at_once: int = 1) -> dict[str, str]:
+    """Return the environment of one of `at_once` workers: its threads, its allocator, a home for compiled code.
 
-    The C library would otherwise give every step's activations back to the system and fault them in again. Compiled
-    models are shared by trials of one shape and by later workers. What the user has set stays.
+    The C library would otherwise give every step's activations back to the system and fault them in again. Where each
+    thread has a core to itself, threads wait for their next piece of work awake: a small network's pieces are shorter
+    than it takes to wake one up. Compiled models are shared by trials of one shape and by later workers. What the user
+    has set stays.
     """
     kept = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824", "PYTHONUNBUFFERED": "1"}
     kept |= {"TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "compiled-models"), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
     kept["CUDA_MODULE_LOADING"] = "LAZY"
     kept |= preloading(preloaded_allocator())
+    if threads > 1 and threads * at_once <= available_cores():
+        kept["OMP_WAIT_POLICY"] = "active"
     fixed = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return {**kept, **os.environ, **fixed, "PYTHONPATH": _path()}
 

@@ -1,0 +1,32 @@
+"""The environment of worker processes: threads, and how they wait for work."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchkit.sweep import worker
+
+
+@pytest.mark.parametrize(
+    ("threads", "at_once", "policy"),
+    [
+        (2, 2, "active"),
+        (4, 1, "active"),
+        (2, 3, None),  # six threads on four cores: one that waits awake would keep another from working
+        (1, 4, None),  # nobody to wait for
+    ],
+)
+def test_threads_wait_awake_where_each_has_a_core(
+    monkeypatch: pytest.MonkeyPatch, threads: int, at_once: int, policy: str | None
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(worker, "available_cores", lambda: 4)
+    found = worker.environment(threads, at_once)
+    assert found.get("OMP_WAIT_POLICY") == policy
+    assert found["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setattr(worker, "available_cores", lambda: 4)
+    assert worker.environment(4, 1)["OMP_WAIT_POLICY"] == "passive"
