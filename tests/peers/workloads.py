@@ -138,7 +138,7 @@ WORKLOADS = (
         title="ResNet-18 at 32 px, batch 128",
         model="resnet-18",
         batch_size=128,
-        count=1280,
+        count=3840,
         gpu_count=25600,
         goals={"cpu": 2, "cuda": 5},
     ),
