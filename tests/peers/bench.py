@@ -37,6 +37,7 @@ from workloads import Workload, workloads_on
 
 from benchkit.codec import decode
 from benchkit.preparation import data_root
+from benchkit.sweep.allocator import preloaded_allocator
 
 HERE = Path(__file__).parent
 MODULES = {"lightning": "lightning", "timm": "timm"}
@@ -203,6 +204,7 @@ def machine(device: str) -> Mapping[str, Any]:
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "allocator": library.name if (library := preloaded_allocator()) else "the C library's",
     }
 
 

@@ -53,7 +53,7 @@ class Part:
     """Everything that was measured on one kind of device, with the commands and the last day.
 
     `load` is that of the machine when the last command began, in processes waiting for its `cores`; `images` are whose
-    images were trained on, in words.
+    images were trained on, and `allocator` what gives benchkit's workers their memory, in words.
     """
 
     device: str
@@ -71,6 +71,7 @@ class Part:
     comparisons: tuple[Comparison, ...]
     norms: tuple[NormRow, ...]
     own: tuple[OwnCost, ...]
+    allocator: str = ""
 
     def rows(self, workload: Workload) -> tuple[Row, ...]:
         """Return the contenders' rows on a workload, none where it was not measured."""

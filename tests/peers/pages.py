@@ -247,4 +247,6 @@ def _facts(part: Part) -> Iterator[Fact]:
     yield Fact(name="Date", value=part.dated)
     yield Fact(name="Images", value=part.images)
     yield Fact(name="Threads", value=str(part.threads))
+    if part.allocator:
+        yield Fact(name="Allocator of benchkit's workers", value=part.allocator)
     yield Fact(name="Load at the start", value=f"{part.load:.2f} on {part.cores} cores")
