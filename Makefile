@@ -30,7 +30,7 @@ bench: $(STAMP) ## measure benchkit beside its peers and write reports/benchmark
 
 test: $(STAMP) ## run the tests; ARGS="-k norms" goes to pytest
 	@.ci/system-libraries || true
-	BENCHKIT_UV=$(UV) OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --timeout 600 $(ARGS)
+	BENCHKIT_UV=$(UV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(RUN) $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --timeout 600 $(ARGS)
 
 lint: $(STAMP) ## check the format and lint with ruff
 	$(BIN)/ruff format --check .
