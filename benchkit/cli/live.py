@@ -34,8 +34,13 @@ def watching(*, quiet: bool = False) -> Iterator[View]:
     elif out.is_terminal:
         from rich.live import Live
 
-        with Live(console=out, auto_refresh=False, transient=False) as live, listening(_in_panel(live)):
-            yield Panel(live)
+        with Live(console=out, auto_refresh=False, transient=False) as live:
+
+            def show(text: str) -> None:
+                live.update(cell(text), refresh=True)
+
+            with listening(progress_lines(show, every=REDRAWN, clock=time.monotonic)):
+                yield Panel(live)
     else:
 
         def write(text: str) -> None:
@@ -43,20 +48,6 @@ def watching(*, quiet: bool = False) -> Iterator[View]:
 
         with listening(progress_lines(write)):
             yield Lines(write=write)
-
-
-def _in_panel(live: Live):  # type: ignore[no-untyped-def]
-    drawn_at, drawn = float("-inf"), ""
-
-    def show(done: int, total: int, what: str) -> None:
-        nonlocal drawn_at, drawn
-        now = time.monotonic()
-        due = what != drawn or now - drawn_at >= REDRAWN or 0 < total <= done
-        live.update(cell(f"{what}: {done:,} of {total:,}" if total else what), refresh=due)
-        if due:
-            drawn_at, drawn = now, what
-
-    return show
 
 
 class Lines:

@@ -90,8 +90,7 @@ def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyRe
     from benchkit.ledger import read_results
 
     names = dict.fromkeys(one.removesuffix(".toml").rpartition("/")[2] or None for one in studies)
-    results = [read_results(workspace, one, storage or None) for one in names]
-    return results
+    return [read_results(workspace, one, storage or None) for one in names]
 
 
 @contextmanager
