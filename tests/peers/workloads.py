@@ -92,16 +92,26 @@ def _resnet18(shape: tuple[int, int, int]) -> nn.Module:
     return timm.create_model("resnet18", num_classes=10)  # type: ignore[no-any-return]
 
 
+def _resnet18_small_images(shape: tuple[int, int, int]) -> nn.Module:
+    from benchkit_models.timm_models import timm_model
+
+    return timm_model(10, shape, nn.BatchNorm2d, variant="resnet18", stem="cifar")
+
+
 BUILDERS: dict[str, Callable[[tuple[int, int, int]], nn.Module]] = {
     "resnet-14": _resnet14,
     "mlp": _mlp,
     "resnet-18": _resnet18,
+    "resnet-18 for small images": _resnet18_small_images,
 }
 TABLES = {
     "resnet-14": 'name = "resnet"\nn = 2',
     "mlp": 'name = "mlp"',
     "resnet-18": 'name = "timm:resnet18"\npretrained = false',
+    "resnet-18 for small images": 'name = "timm:resnet18"\npretrained = false\nstem = "cifar"',
 }
+"""The stem for small images is a 3x3 convolution without pooling, 0.56 GMAC an image of 32 px; timm's own leaves maps of
+one pixel."""
 
 WORKLOADS = (
     Workload(
@@ -135,10 +145,10 @@ WORKLOADS = (
     ),
     Workload(
         name="resnet18-b128",
-        title="ResNet-18 at 32 px, batch 128",
-        model="resnet-18",
+        title="ResNet-18 at 32 px (3x3 stem), batch 128",
+        model="resnet-18 for small images",
         batch_size=128,
-        count=3840,
+        count=768,
         gpu_count=25600,
         goals={"cpu": 2, "cuda": 5},
     ),
