@@ -113,6 +113,18 @@ def step(optimizer: torch.optim.Optimizer) -> None:
         inspect.unwrap(type(optimizer).step)(optimizer)
 
 
+def align_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give each gradient its parameter's layout in memory, which autograd does and a plugin that replaces one may not.
+
+    Fused optimizers pair numbers by their places in memory. On a CPU they do not check that the layouts are the same,
+    and would update weights with other weights' gradients; on CUDA they raise.
+    """
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is not None and gradient.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+
+
 def own_options(settings: OptimizerSettings) -> dict[str, Any]:
     """Return the keyword arguments that the study's optimizer settings fix."""
     if settings.name == "sgd":

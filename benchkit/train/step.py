@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.nn.utils import get_total_norm
 
 from benchkit.protocols import Batch
-from benchkit.train.optimizers import set_rate
+from benchkit.train.optimizers import align_gradients, set_rate
 from benchkit.train.run import Run
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -41,6 +41,8 @@ def update(run: Run, batch: Batch, forward: Forward) -> torch.Tensor:
     gradient_norm = get_total_norm([p.grad for p in run.parameters if p.grad is not None])
     for clip in run.clips:
         clip(run.parameters)
+    if run.clips:
+        align_gradients(run.parameters)
     run.precision.step(run.optimizer)
     for constrain in run.constraints:
         constrain()

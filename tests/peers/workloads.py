@@ -110,8 +110,8 @@ TABLES = {
     "resnet-18": 'name = "timm:resnet18"\npretrained = false',
     "resnet-18 for small images": 'name = "timm:resnet18"\npretrained = false\nstem = "cifar"',
 }
-"""The stem for small images is a 3x3 convolution without pooling, 0.56 GMAC an image of 32 px; timm's own leaves maps of
-one pixel."""
+"""The stem for small images is a 3x3 convolution without pooling, 0.56 GMAC an image of 32 px; with its own stem the
+network ends in maps of one pixel there."""
 
 WORKLOADS = (
     Workload(
