@@ -1,15 +1,81 @@
-"""The optimizer step, whatever layout in memory a plugin leaves gradients in."""
+"""The optimizer step: to the bits of PyTorch's own, and whatever layout in memory a plugin leaves gradients in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 
 import pytest
 import torch
 from engine_runs import learnt, make_run, make_settings
 from torch import nn
 
+from benchkit.study.settings import OptimizerSettings
+from benchkit.train import optimizers
 from benchkit.train.fit import fit
+from benchkit.train.sgd import SGD
+
+
+def layers(memory_format: torch.memory_format) -> nn.Sequential:
+    """Return layers whose weights have one to four dimensions, one of them frozen; the last has another rate."""
+    torch.manual_seed(3)
+    made = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 17, 1), nn.Conv1d(2, 3, 2), nn.Linear(5, 7)
+    ).to(memory_format=memory_format)
+    made[1].requires_grad_(False)
+    for parameter in made[4].parameters():
+        vars(parameter)["rate_factor"] = 0.5
+    return made
+
+
+def stepped(model: nn.Module, given: Mapping[str, float | bool], ours: bool) -> list[torch.Tensor]:
+    """Return parameters and momenta after steps along random gradients, by our SGD or PyTorch's.
+
+    In between, a weight without a gradient is left out, and one is moved to other memory.
+    """
+    decay = {"weight_decay": given.get("weight_decay", 0.0)}
+    own = OptimizerSettings(lr=0.1, **{name: value for name, value in given.items() if name not in decay})
+    sgd = optimizers.optimizer(own, model.parameters(), decay)
+    torch.manual_seed(4)
+    for step, rate in enumerate((0.1, 0.05, 0.2, 0.01, 0.3, 0.1)):
+        optimizers.set_rate(sgd, rate)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))
+        if step == 3:
+            model[2].weight.grad = None
+        if step == 4:
+            model[0].weight.data = model[0].weight.data.clone()
+        with torch.no_grad():
+            inspect.unwrap((SGD if ours else torch.optim.SGD).step)(sgd)
+    return [*(p.detach() for p in model.parameters()), *(s["momentum_buffer"] for s in sgd.state.values() if s)]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("given", [{}, {"nesterov": True, "weight_decay": 0.01}, {"momentum": 0.0}])
+def test_the_sgd_step_is_pytorchs_to_the_bit(
+    memory_format: torch.memory_format, given: Mapping[str, float | bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = stepped(layers(memory_format), given, ours=False)
+    ways_out: list[SGD] = []
+    usual = inspect.unwrap(torch.optim.SGD.step)
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda sgd, closure: ways_out.append(sgd) or usual(sgd, closure))
+    ours = stepped(layers(memory_format), given, ours=True)
+    assert len(ours) == len(plain) == (10 if "momentum" in given else 18)
+    assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+    assert len(ways_out) == ("momentum" not in given)  # the first step alone, which makes the momenta, is PyTorch's
+
+
+def test_a_closure_gives_the_gradients_and_the_loss() -> None:
+    weight = nn.Parameter(torch.ones(2))
+
+    def loss() -> float:
+        total = (weight * torch.tensor([1.0, 3.0])).sum()
+        total.backward()
+        return total.item()
+
+    assert SGD([weight], lr=0.5, fused=True).step(loss) == 4.0
+    assert weight.tolist() == [0.5, -0.5]
 
 
 class Replace:

@@ -12,10 +12,11 @@ from torch import nn
 from benchkit.errors import TrainingError, nearest
 from benchkit.study.settings import OptimizerSettings
 from benchkit.train.compiler import spare
+from benchkit.train.sgd import SGD
 
 Maker = Callable[..., torch.optim.Optimizer]
 
-OPTIMIZERS: Mapping[str, Maker] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMIZERS: Mapping[str, Maker] = {"sgd": SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def optimizer(

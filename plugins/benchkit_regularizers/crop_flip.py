@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,25 +18,39 @@ def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, padding: i
 
     Images (N, C, H, W) keep their size, dtype and memory format. All pixels of the batch are fetched by one gather.
     """
-    height, width = images.shape[2:]
-    rows = top[:, None] + torch.arange(height, device=images.device)
-    across = torch.arange(width, device=images.device)
-    columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - across, across)
-    pixels = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
+    channels, height, width = images.shape[1:]
+    wide = width + 2 * padding
+    places = _places(height, width, wide, images.device).index_select(0, mirrored.to(torch.int64))
+    pixels = places + torch.add(left, top, alpha=wide)[:, None]
     padded = functional.pad(images, (padding, padding, padding, padding))
     if images.is_contiguous(memory_format=torch.channels_last):
-        return _gather_pixels(padded, pixels)
-    index = pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+        return _gather_pixels(padded, pixels).view(-1, height, width, channels).permute(0, 3, 1, 2)
+    index = pixels[:, None].expand(-1, channels, -1)
     return padded.flatten(2).gather(2, index).view(images.shape)
 
 
 def _gather_pixels(padded: Tensor, pixels: Tensor) -> Tensor:
-    """Return the pixels (N, H, W) of channels-last images, all channels of a pixel at once, channels last."""
+    """Return the pixels (N, P) of channels-last images, all channels of a pixel at once: (N * P, C)."""
     count, channels, height, width = padded.shape
-    first = torch.arange(0, count * height * width, height * width, device=padded.device)
-    flat = padded.permute(0, 2, 3, 1).reshape(-1, channels)
-    chosen = flat.index_select(0, (pixels + first[:, None, None]).flatten())
-    return chosen.view(*pixels.shape, channels).permute(0, 3, 1, 2)
+    pixels = pixels + _starts(count, height * width, padded.device)
+    return padded.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, pixels.flatten())
+
+
+# What depends on shapes alone is kept: for a small batch, each of these operations takes as long as copying the pixels.
+
+
+@functools.lru_cache(maxsize=8)
+def _places(height: int, width: int, wide: int, device: torch.device) -> Tensor:
+    """Return where the pixels of a window at the top left lie in an image `wide` pixels wide, plain and mirrored."""
+    across = torch.arange(width, device=device)
+    rows = torch.arange(0, height * wide, wide, device=device)[:, None]
+    return torch.stack(((rows + across).flatten(), (rows + across.flip(0)).flatten()))
+
+
+@functools.lru_cache(maxsize=8)
+def _starts(count: int, size: int, device: torch.device) -> Tensor:
+    """Return where each of `count` images of `size` pixels begins, (N, 1)."""
+    return torch.arange(0, count * size, size, device=device)[:, None]
 
 
 @card(
