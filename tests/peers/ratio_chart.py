@@ -78,10 +78,10 @@ class RatioChart:
 
     def caption(self, data: RatioData) -> str:
         """Return what the points, bars and lines are."""
-        counts = sorted({row.n for row in data.rows})
+        counts = " or ".join(map(str, sorted({row.n for row in data.rows})))
         return (
             "Speed as a multiple of the script's, on a logarithmic axis: images/s, and trials an hour for the sweep. "
-            f"Points: median over {counts[0]} rounds; bars: least and greatest. Solid line: the script; dashed line: "
+            f"Points: median over {counts} rounds; bars: least and greatest. Solid line: the script; dashed line: "
             "benchkit's goal."
         )
 
