@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test lint types format environment wheel pins clean
+.PHONY: help demo bench bench-gpu test lint types format environment wheel pins clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -15,7 +15,7 @@ RUN := DYLD_FALLBACK_LIBRARY_PATH="$${DYLD_FALLBACK_LIBRARY_PATH:-/opt/homebrew/
 endif
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## sweep the built-in quickstart study and report it as HTML and PDF, into reports/
 	$(RUN) $(BIN)/benchkit sweep quickstart
@@ -27,6 +27,12 @@ bench: $(STAMP) ## measure benchkit beside its peers and write reports/benchmark
 	@.ci/system-libraries || true
 	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]' || echo "Lightning is left out"
 	$(RUN) $(BIN)/python tests/peers/bench.py --out reports $(ARGS)
+
+bench-gpu: $(STAMP) ## what only a GPU can tell: its tests, the benchmark on it, streamed images, fused trials
+	$(RUN) $(BIN)/python -m pytest -m gpu --timeout 600
+	$(MAKE) bench ARGS="--device cuda $(ARGS)"
+	$(RUN) $(BIN)/python tests/peers/bench_stream.py --device cuda --images 60000 --limit 1GB
+	$(RUN) $(BIN)/python tests/peers/bench_fused.py --device cuda
 
 test: $(STAMP) ## run the tests; ARGS="-k norms" goes to pytest
 	@.ci/system-libraries || true

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,6 +99,65 @@ def test_a_trial_run_writes_the_report(tmp_path: Path) -> None:
     page = (tmp_path / "benchmarks.html").read_text()
     assert "Its numbers say nothing" in page and "benchkit beside its peers" in page
     assert page.count("Not measured</") > page.count("Met</") + page.count("Missed</")
+
+
+LOG = """\
+Training with a single process on 1 device (cpu).
+Train: 0 [   0/20 (  5%)]  Loss: 2.35 (2.35)  Time: 1.250s,  102.40/s  (1.250s,  102.40/s)  LR: 1e-02  Data: 0.9 (0.9)
+Train: 0 [  19/20 (100%)]  Loss: 2.00 (2.20)  Time: 0.200s,  640.00/s  (0.256s,  500.00/s)  LR: 1e-02  Data: 0.0 (0.1)
+Train: 1 [   0/20 (  5%)]  Loss: 1.99 (1.99)  Time: 1.250s,  102.40/s  (1.250s,  102.40/s)  LR: 5e-03  Data: 0.9 (0.9)
+Train: 1 [  19/20 (100%)]  Loss: 1.80 (1.90)  Time: 0.200s,  640.00/s  (0.213s,  600.50/s)  LR: 5e-03  Data: 0.0 (0.1)
+"""
+
+
+def test_timms_train_script_is_read_by_its_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from timm_script import command_line, image_folder, run
+    from workloads import workload_of
+
+    workload = workload_of("mlp-b128", "cpu", quick=True)
+    script = tmp_path / "train.py"
+    script.write_text(f"import sys; print({LOG!r}, file=sys.stderr)")
+    began = time.time()
+    with image_folder(workload) as folder:
+        assert len(list(folder.glob("train/*/*.png"))) == workload.count
+        line = command_line(script, workload, folder, 2, 0, "cpu")
+        found = run(line, environment())
+        assert found.rates == (500.0, 600.5) and began <= found.first_step <= time.time()
+        script.write_text("print('no such option'); raise SystemExit(2)")
+        with pytest.raises(SystemExit, match="no such option"):
+            run(line, environment())
+    assert not folder.exists()
+
+
+def test_timm_builds_a_workloads_model_by_name() -> None:
+    import timm_model  # noqa: F401  (makes it known)
+    from timm import create_model
+    from workloads import WORKLOADS
+
+    workload = WORKLOADS[0]
+    made = create_model("benchmark_model", num_classes=10, in_chans=3, drop_rate=0.0, workload=workload.name)
+    shapes = [parameter.shape for parameter in made.parameters()]
+    assert shapes == [parameter.shape for parameter in workload.build().parameters()]
+
+
+def test_fused_trials_train_as_if_each_were_alone() -> None:
+    import torch
+    from benchkit_models.resnet import resnet
+    from fused import WAYS, training_step
+
+    torch.manual_seed(0)
+    models = [resnet(10, (3, 8, 8), torch.nn.BatchNorm2d, n=1, width=4, shortcut="B") for _ in range(3)]
+    images, labels = torch.randn(3, 8, 3, 8, 8), torch.randint(10, (3, 8))
+    losses = {}
+    for name, way in WAYS.items():
+        forward, parameters = way(copy.deepcopy(models))
+        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+        step = training_step(forward, optimizer, images, labels, bf16=False)
+        losses[name] = torch.stack([step() for _ in range(4)])
+    alone = losses.pop("one after another")
+    assert alone.shape == (4, 3) and (alone[0] - alone[3]).min() > 0.05
+    for found in losses.values():
+        torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_report_keeps_what_was_measured_on_the_other_device(tmp_path: Path) -> None:

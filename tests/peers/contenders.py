@@ -79,6 +79,8 @@ def timm_loader(workload: Workload, given: argparse.Namespace) -> Iterator[Steps
         num_workers=given.workers,
         mean=(0.5,) * workload.channels,
         std=(0.25,) * workload.channels,
+        no_aug=not workload.augmented,
+        color_jitter=0.0,
         persistent_workers=False,
         device=device,
     )

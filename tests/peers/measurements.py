@@ -53,7 +53,8 @@ class Part:
     """Everything that was measured on one kind of device, with the commands and the last day.
 
     `load` is that of the machine when the last command began, in processes waiting for its `cores`; `images` are whose
-    images were trained on, and `allocator` what gives benchkit's workers their memory, in words.
+    images were trained on, `allocator` what gives benchkit's workers their memory, and `peers` the versions of what
+    took part beside benchkit, in words.
     """
 
     device: str
@@ -72,6 +73,7 @@ class Part:
     norms: tuple[NormRow, ...]
     own: tuple[OwnCost, ...]
     allocator: str = ""
+    peers: tuple[str, ...] = ()
 
     def rows(self, workload: Workload) -> tuple[Row, ...]:
         """Return the contenders' rows on a workload, none where it was not measured."""
@@ -85,6 +87,7 @@ class Part:
         found = {one.name: one for one in (*earlier.comparisons, *self.comparisons)}
         return replace(
             self,
+            peers=tuple(dict.fromkeys((*earlier.peers, *self.peers))),
             commands=tuple(dict.fromkeys((*earlier.commands, *self.commands))),
             comparisons=tuple(found[one.name] for one in WORKLOADS if one.name in found),
             norms=self.norms or earlier.norms,

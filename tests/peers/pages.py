@@ -31,7 +31,8 @@ CONTENDERS = (
     ("resident", "all images on the device, cropped and flipped as batches, bf16, channels-last, nothing read: the "
      "approach of cifar10-airbench"),
     ("lightning", "Lightning's Trainer on the script's loader"),
-    ("timm", "timm's loader and optimizer around the script's loop"),
+    ("timm", "timm's loader, with its own crop and flip, and optimizer around the script's loop"),
+    ("timm-script", "timm's own train script as it is, in float32 on a folder of PNG files, with that crop and flip"),
     ("benchkit", "the public command `benchkit sweep`, with history, evaluation, checkpoints and ledger; with --jobs "
      "several trials at a time"),
 )  # fmt: skip
@@ -246,6 +247,8 @@ def _method(parts: Mapping[str, Part]) -> ReportSection:
 def _facts(part: Part) -> Iterator[Fact]:
     yield Fact(name="Date", value=part.dated)
     yield Fact(name="Images", value=part.images)
+    if part.peers:
+        yield Fact(name="Versions", value=", ".join(part.peers))
     yield Fact(name="Threads", value=str(part.threads))
     if part.allocator:
         yield Fact(name="Allocator of benchkit's workers", value=part.allocator)

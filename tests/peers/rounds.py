@@ -1,0 +1,166 @@
+"""The benchmark's contenders, taking turns on a workload: each one process a round, measured the same way."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from comparison import Comparison, Measured, compare
+from measurements import OwnCost
+from sweeping import Swept, swept
+from timm_script import command_line, image_folder, origin, run
+from workloads import Workload, workloads_on
+
+HERE = Path(__file__).parent
+MODULES = {"lightning": "lightning", "timm": "timm"}
+"""What a contender needs installed, beyond the script's torchvision."""
+
+TIMM_SCRIPT = "timm-script"
+"""The contender that is timm's own train script."""
+
+PHASE = re.compile(r"^(\w[\w ]*?) +([\d.]+) +[\d.]+%$", re.MULTILINE)
+"""A line of the table that `benchkit sweep --profile` prints."""
+
+GPU_JOBS = 4
+"""Trials at once in a GPU's sweep, which is too short for benchkit to look for the best number by itself."""
+
+MINUTE = 60
+"""Seconds of the trial by which benchkit's own cost is measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How to measure: rounds, epochs in each process, threads, DataLoader workers, device; `quick` for a trial run.
+
+    `timm_script` is a copy of timm's train script, None where there is none.
+    """
+
+    rounds: int
+    epochs: int
+    threads: int
+    workers: int
+    device: str
+    quick: bool
+    timm_script: Path | None = None
+
+
+def contenders(timm_script: Path | None) -> tuple[list[str], list[str]]:
+    """Return the contenders that can run here, and lines on those that cannot."""
+    names, skipped = ["script", "resident"], []
+    for name, module in MODULES.items():
+        if importlib.util.find_spec(module):
+            names.append(name)
+        else:
+            skipped.append(f"{name}: not installed; pip install 'benchkit[bench]'")
+    if timm_script:
+        names.append(TIMM_SCRIPT)
+    else:
+        skipped.append(f"{TIMM_SCRIPT}: not in timm's package; name a copy with --timm-script")
+    return [*names, "benchkit"], skipped
+
+
+def peers(names: Sequence[str], timm_script: Path | None) -> Iterator[str]:
+    """Yield the versions of what takes part beside benchkit."""
+    yield f"torchvision {version('torchvision')}"
+    yield from (f"{module} {version(module)}" for name, module in MODULES.items() if name in names)
+    if timm_script and TIMM_SCRIPT in names:
+        yield origin(timm_script)
+
+
+def loop(name: str, workload: Workload, setting: Setting) -> Measured:
+    """Run one of the loops in a process of its own."""
+    command = [sys.executable, str(HERE / "contenders.py"), name, workload.name, "--device", setting.device]
+    command += ["--epochs", str(setting.epochs), "--workers", str(setting.workers), "--threads", str(setting.threads)]
+    began = time.time()
+    command += ["--began", str(began), *(["--quick"] if setting.quick else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment(HERE))
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr}")
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    return Measured(rate=_steady(told["rates"]), first_step=told["first_step"], seconds=time.time() - began)
+
+
+def logged(script: Path, workload: Workload, folder: Path, setting: Setting) -> Measured:
+    """Run timm's train script on a folder of images."""
+    line = command_line(script, workload, folder, setting.epochs, setting.workers, setting.device)
+    began = time.time()
+    told = run(line, {**_environment(HERE), "OMP_NUM_THREADS": str(setting.threads)})
+    return Measured(rate=_steady(told.rates), first_step=told.first_step - began, seconds=time.time() - began)
+
+
+def _environment(*folders: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])}
+
+
+def _steady(rates: Sequence[float]) -> float:
+    """Return the median over epochs, the first left out where there are more: it warms up."""
+    return statistics.median(rates[1:] or rates)
+
+
+def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
+    """Run benchkit's public command in a new workspace."""
+    done = _swept(workload, setting, "--jobs", str(jobs), jobs=jobs)
+    trials = done.trials
+    rates = [_steady([record.images_per_second for record in trial.history]) for trial in trials]
+    shares = [trial.outcome.cost.matrix_share for trial in trials if trial.outcome and trial.outcome.cost]
+    return Measured(
+        rate=statistics.median(rates),
+        first_step=max(0.0, done.first_epoch - trials[0].history[0].seconds),
+        seconds=done.seconds,
+        matrix_share=statistics.median(shares),
+    )
+
+
+def _swept(workload: Workload, setting: Setting, *options: str, jobs: int = 1, shown: bool = False) -> Swept:
+    """Sweep a workload's study; so many `jobs` share a processor's threads, and one on a GPU launches with one."""
+    threads = max(1, setting.threads // jobs) if setting.device == "cpu" else 1
+    return swept(workload.study(setting.epochs, threads), ["--device", setting.device, *options], shown=shown)
+
+
+def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Comparison:
+    """Return the comparison of one workload: in each round every contender once."""
+    found: dict[str, list[Measured]] = {}
+    with image_folder(workload) if TIMM_SCRIPT in names else nullcontext(Path()) as folder:
+        for _ in range(setting.rounds):
+            for name in names:
+                for row, measured in _turn(name, workload, folder, setting):
+                    found.setdefault(row, []).append(measured)
+    return compare(workload, setting.epochs, found)
+
+
+def _turn(name: str, workload: Workload, folder: Path, setting: Setting) -> Iterator[tuple[str, Measured]]:
+    """Yield what a contender does in a round, by the name of its row: benchkit has two in a sweep."""
+    if name == TIMM_SCRIPT and setting.timm_script:
+        yield name, logged(setting.timm_script, workload, folder, setting)
+    elif name != "benchkit":
+        yield name, loop(name, workload, setting)
+    else:
+        yield name, command(workload, setting, jobs=1)
+        if workload.trials > 1:
+            jobs = setting.threads if setting.device == "cpu" else GPU_JOBS
+            yield f"benchkit --jobs {jobs}", command(workload, setting, jobs=jobs)
+
+
+def own_costs(setting: Setting) -> tuple[OwnCost, ...]:
+    """Return the cost of benchkit itself in trials of a minute of the first workload, one a round."""
+    workload = workloads_on(setting.device, quick=setting.quick)[0]
+    rate = command(workload, setting, jobs=1).rate
+    epochs = 2 if setting.quick else max(1, round(MINUTE * rate / workload.count))
+    costs = []
+    for _ in range(setting.rounds):
+        done = _swept(workload, replace(setting, epochs=epochs), "--profile", shown=True)
+        found = PHASE.findall(done.printed.partition("where the time went")[2])
+        phases = {phase: float(seconds) for phase, seconds in found}
+        costs.append(OwnCost(phases=phases, watching=done.watching))
+    return tuple(costs)
