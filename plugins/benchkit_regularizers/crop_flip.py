@@ -37,9 +37,10 @@ def _gather_pixels(padded: Tensor, pixels: Tensor) -> Tensor:
 
 
 # What depends on shapes alone is kept: for a small batch, each of these operations takes as long as copying the pixels.
+# It is kept for good, because a recorded CUDA graph goes on reading it.
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache
 def _places(height: int, width: int, wide: int, device: torch.device) -> Tensor:
     """Return where the pixels of a window at the top left lie in an image `wide` pixels wide, plain and mirrored."""
     across = torch.arange(width, device=device)
@@ -47,7 +48,7 @@ def _places(height: int, width: int, wide: int, device: torch.device) -> Tensor:
     return torch.stack(((rows + across).flatten(), (rows + across.flip(0)).flatten()))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache
 def _starts(count: int, size: int, device: torch.device) -> Tensor:
     """Return where each of `count` images of `size` pixels begins, (N, 1)."""
     return torch.arange(0, count * size, size, device=device)[:, None]
