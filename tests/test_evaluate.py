@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from benchkit import TrainingError
 from benchkit.train.cost import forward_flops
-from benchkit.train.evaluate import calibration_error, logits_of, loss_and_accuracy, split_metrics
+from benchkit.train.evaluate import calibration_error, evaluation_batch, logits_of, loss_and_accuracy, split_metrics
 from benchkit.train.finish import finish
 from benchkit.train.fit import fit
 
@@ -75,6 +76,16 @@ def test_logits_are_those_of_the_model_in_evaluation() -> None:
     loss, accuracy = loss_and_accuracy(found, run.val.labels)
     assert loss == pytest.approx(functional.cross_entropy(expected, run.val.labels).item(), rel=1e-5)
     assert accuracy == pytest.approx(metrics.accuracy_score(run.val.labels, expected.argmax(1)))
+
+
+@pytest.mark.parametrize(("device", "side", "expected"), [
+    ("cpu", 32, 256), ("cpu", 224, 83), ("cuda", 32, 2048), ("cuda", 224, 167), ("cuda", 4096, 20),
+])  # fmt: skip
+def test_fewer_large_images_are_evaluated_at_once(device: str, side: int, expected: int) -> None:
+    run = make_run(make_settings(batch_size=20))
+    run.val = replace(run.val, images=torch.empty(1, side, side, 3, dtype=torch.uint8, device="meta"))
+    run.device = torch.device(device)
+    assert evaluation_batch(run) == expected
 
 
 def test_the_best_epoch_s_weights_are_scored() -> None:

@@ -47,10 +47,26 @@ def test_a_rate_is_measured_once_and_again_when_the_cache_is_damaged(
     monkeypatch.setattr(rates, "matrix_rate", rate)
     assert [rates.known_matrix_rate(CPU, "cpu, 1 thread", name) for name in ("bf16", "bf16", "float32")] == [5e9] * 3
     assert measured == [torch.bfloat16, torch.float32]
+    assert rates.known_matrix_rate(CPU, "cpu, 1 thread", "bf16", busy=True) == 5e9
+    assert rates.known_matrix_rate(CPU, "cpu, 2 threads", "bf16", busy=True) == 0.0
     for file in tmp_path.iterdir():
         file.write_text('{"rate": "fast"}')
     assert rates.known_matrix_rate(CPU, "cpu, 1 thread", "bf16") == 5e9
     assert len(measured) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrices_of_many_different_numbers_are_multiplied(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, torch.dtype]] = []
+    multiply = torch.mm
+
+    def watched(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        seen.append((min(len(a.unique()), len(b.unique())), a.dtype))
+        return multiply(a, b, out=out)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    rates.matrix_rate(CPU, dtype, seconds=0.001)
+    assert seen and all(different > 500 and used == dtype for different, used in seen)
 
 
 def test_real_rates_are_positive() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tiny_study import DATA, FACTOR, SEARCH, Listener, all_facts, facts_of, study_of, sweep_here
 
 import benchkit.sweep.orchestration
+import benchkit.sweep.training
 from benchkit.errors import DataError, LedgerError, StudyError
 from benchkit.ledger import read_results
 from benchkit.ledger.trialfolder import TrialFolder
@@ -128,6 +130,28 @@ def test_failures_are_results_with_reasons_and_the_study_goes_on(
     assert reasons["exit"].startswith("a plugin called sys.exit('enough') (hurtful.py:")
     assert reasons["not"] == ""
     assert {event.state for event in view.events if isinstance(event, TrialEnded)} == {"failed", "done"}
+
+
+def test_a_worker_whose_device_is_of_no_more_use_ends_after_recording_the_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurt: Path
+) -> None:
+    def leave(code: int) -> None:
+        raise ConnectionAbortedError(code)
+
+    looked: list[str] = []
+    monkeypatch.setattr(benchkit.sweep.training, "is_usable", lambda device: bool(looked.append(device)))
+    monkeypatch.setattr(os, "_exit", leave)
+    study = study_of(hurting("not", "raise", "memory"), repeats=1)
+    with pytest.raises(ConnectionAbortedError):
+        sweep_here(monkeypatch, tmp_path, study, plugins=(hurt,))
+    states = {trial.condition.label: trial.state for trial in read_results(tmp_path).trials}
+    assert states["raise"] == "failed" and states["memory"] != "failed" and len(looked) == 1
+
+
+def test_a_processor_is_always_of_use() -> None:
+    from benchkit.train.device import is_usable
+
+    assert is_usable("cpu")
 
 
 def test_a_diverging_trial_is_a_result_and_can_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +309,22 @@ def test_epochs_are_shown_as_they_end(tmp_path: Path, monkeypatch: pytest.Monkey
     shown = [event.record for event in view.events if isinstance(event, EpochEnded)]
     assert tuple(shown) == read_results(tmp_path).trials[0].history
     assert facts_of(read_results(tmp_path).trials[0])["state"] == "done"
+
+
+def test_a_gpu_is_expected_where_a_driver_shows_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchkit.sweep import orchestration
+
+    def expected(device: str) -> bool:
+        return orchestration.on_cuda(Request(study=study_of(), workspace=tmp_path, data_root=DATA, device=device))
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(orchestration, "GPU_DRIVERS", ((tmp_path, "nvidia[0-9]*"), (tmp_path / "wsl", "libcuda.so*")))
+    (tmp_path / "nvidiactl").touch()
+    assert not expected("auto") and expected("cuda:1")
+    (tmp_path / "nvidia3").touch()
+    assert expected("auto") and not expected("cpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not expected("auto")
 
 
 def test_workers_fill_the_cores_but_are_no_more_than_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

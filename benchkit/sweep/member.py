@@ -22,8 +22,8 @@ from benchkit.train.evaluate import evaluation_batch, logits_of
 from benchkit.train.fit import fit
 from benchkit.train.run import Run, build_run
 
-STEPS = 24
-"""Batches in an epoch of a probe."""
+STEPS = 96
+"""Batches in an epoch of a probe: enough for what a process does between epochs, while others train, to be little."""
 
 EPOCHS = 10_000
 """More epochs than a probe comes to."""

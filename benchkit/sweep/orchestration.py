@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,9 @@ from benchkit.sweep.crowding import crowding, trials_at_once
 from benchkit.sweep.job import Job
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.stage import Stage, View, is_missing, missing_count
+
+GPU_DRIVERS = (Path("/dev"), "nvidia[0-9]*"), (Path("/usr/lib/wsl/lib"), "libcuda.so*")
+"""Where Linux, and Linux within Windows, show that there is an NVIDIA GPU: folders and names."""
 
 __all__ = ["Condition", "Request", "View", "prepare", "sweep", "worker_count"]
 
@@ -142,4 +146,6 @@ def trial_count(request: Request, ledger: Ledger, plan: Plan, view: View) -> int
 
 def on_cuda(request: Request) -> bool:
     """Return whether trials are going to train on a CUDA device, as far as can be told without PyTorch."""
-    return request.device.startswith("cuda") or (request.device == "auto" and Path("/dev/nvidia0").exists())
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    found = not hidden and any(any(folder.glob(pattern)) for folder, pattern in GPU_DRIVERS)
+    return request.device.startswith("cuda") or (request.device == "auto" and found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.registry.binding import bind, load_data
-from benchkit.results import Outcome
+from benchkit.results import Outcome, State
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.study.tree import changed
 from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialProfiled, TrialStarted, TrialTaken
@@ -30,6 +31,7 @@ from benchkit.sweep.job import Job
 from benchkit.sweep.output import captured
 from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
+from benchkit.train.device import is_usable
 from benchkit.train.finish import Finished, finish
 from benchkit.train.fit import fit
 from benchkit.train.observation import inspect
@@ -64,7 +66,10 @@ class Bench:
 
 
 def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
-    """Train what is queued of a job's conditions, interrupted trials first, until nothing is left to claim."""
+    """Train what is queued of a job's conditions, interrupted trials first, until nothing is left to claim.
+
+    Ends the process when a trial leaves its device unusable: a new one trains the others.
+    """
     queue = Queue(Ledger(job.workspace, job.storage or None), job.plan())
     bench = Bench(
         job=job, device=device, registry=Registry.installed(job.plugins, allow_shadow=job.allow_shadow), send=send
@@ -72,16 +77,20 @@ def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
     while claim := queue.next():
         with captured(claim.folder.log):
             try:
-                train_claim(bench, claim)
+                state = train_claim(bench, claim)
             except LedgerError:
                 claim.release()
                 raise
+            if state == "failed" and not is_usable(device):
+                print(f"{device} refuses all further work of this process, which ends here")
+                os._exit(1)  # what a usual end would tidy up, it could not
 
 
-def train_claim(bench: Bench, claim: Claim) -> None:
+def train_claim(bench: Bench, claim: Claim) -> State:
     """Train one trial to its end and record it; a diverging, failing or pruned trial is recorded with its reason.
 
-    Raises `LedgerError` when the disk cannot be written: the trial is then left as it is, to be gone on with.
+    Returns the state in which it ended. Raises `LedgerError` when the disk cannot be written: the trial is then left as
+    it is, to be gone on with.
     """
     started = time.perf_counter()
     taken = TrialTaken(
@@ -114,6 +123,7 @@ def train_claim(bench: Bench, claim: Claim) -> None:
             scores=scores_of(outcome),
         )
     )
+    return outcome.state
 
 
 @dataclass(slots=True)
@@ -224,7 +234,9 @@ def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Ru
         device=bench.device,
         device_memory=bench.job.device_memory,
     )
-    run.notes.extend(shared_device(run.device, bench.job.at_once))
+    shared = shared_device(run.device, bench.job.at_once)
+    run.notes.extend(shared)
+    run.shares_device = bool(shared)
     load_checkpoint(claim.folder.checkpoint, run)
     claim.folder.write_history(run.history)
     bench.send(

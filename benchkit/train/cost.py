@@ -26,8 +26,14 @@ def cost(run: Run) -> Cost:
         precision=run.precision.name,
         best_seconds=sum(record.seconds for record in history[: run.best.epoch or len(history)]),
         energy=sum(record.energy for record in history),
-        matrix_rate=known_matrix_rate(run.device, f"{device_name(run.device)}, {processor()}", run.precision.name),
+        matrix_rate=reachable_rate(run),
     )
+
+
+def reachable_rate(run: Run) -> float:
+    """Return the operations per second of large matrix products on the run's device, in its precision; 0 if unknown."""
+    name = f"{device_name(run.device)}, {processor()}"
+    return known_matrix_rate(run.device, name, run.precision.name, busy=run.shares_device)
 
 
 def forward_flops(run: Run) -> int:

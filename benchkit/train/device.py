@@ -23,3 +23,14 @@ def resolve_device(text: str) -> str:
         return text
     known = ["auto", "cpu", *(f"cuda:{number}" for number in range(count))]
     raise TrainingError(f"--device {text}: there is no such device here", hint=f"known: {', '.join(known)}")
+
+
+def is_usable(device: str) -> bool:
+    """Return whether a device still works: after some errors, CUDA refuses whatever the same process asks of it."""
+    if not device.startswith("cuda"):
+        return True
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return False
+    return True

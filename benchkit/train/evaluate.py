@@ -27,8 +27,10 @@ def logits_of(run: Run, images: ImageSet) -> torch.Tensor:
 
 
 def evaluation_batch(run: Run) -> int:
-    """Return how many images to evaluate at once: many on a GPU, what the caches like on a CPU."""
-    return max(run.settings.train.batch_size, 256 if run.device.type == "cpu" else 2048)
+    """Return how many images to evaluate at once: many on a GPU, what the caches like on a CPU, fewer large ones."""
+    most, pixels = (256, 2**22) if run.device.type == "cpu" else (2048, 2**23)
+    height, width = run.val.images.shape[1:3]
+    return max(run.settings.train.batch_size, min(most, pixels // (height * width)))
 
 
 def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

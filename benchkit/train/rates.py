@@ -28,7 +28,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) 
     """
     best, began, side = 0.0, time.perf_counter(), 256
     while True:
-        a, b = torch.ones((2, side, side), device=device, dtype=dtype).unbind()
+        # A GPU that saves power on equal numbers would multiply ones faster than anything that is trained.
+        a, b = torch.randn((2, side, side), device=device).to(dtype).unbind()
         out = torch.empty_like(a)
         taken = _quickest(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device, seconds / 4)  # type: ignore[misc]
         best = max(best, 2 * side**3 / taken)
@@ -56,16 +57,19 @@ def _quickest(action: Callable[[], object], device: torch.device, seconds: float
     return min(times)
 
 
-def known_matrix_rate(device: torch.device, name: str, precision: str) -> float:
+def known_matrix_rate(device: torch.device, name: str, precision: str, *, busy: bool = False) -> float:
     """Return the matrix rate of the device called `name` in float32, bf16 or fp16, in operations per second.
 
     It is measured once for a device, its CPU threads and the version of PyTorch, and then read from the user's cache,
-    so that all trials are held against one number. A cache that cannot be written costs a measurement each time.
+    so that all trials are held against one number. A cache that cannot be written costs a measurement each time. On a
+    `busy` device nothing is measured: an unknown rate is 0 then.
     """
     key = f"{name}, {precision}, torch {torch.__version__}"
     path = cache_folder() / f"matrix-rate-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged: measured anew
         return float(json.loads(path.read_text(encoding="utf-8"))["rate"])
+    if busy:
+        return 0.0
     rate = matrix_rate(device, DTYPES[precision])
     with contextlib.suppress(OSError):
         write_whole(path, json.dumps({"device": key, "rate": rate}).encode())

@@ -56,6 +56,7 @@ class Run:
     """One training run. Only `fit` trains it; between two of its epochs everything here is consistent.
 
     `eager` is why its steps must run one operation at a time, neither captured nor compiled; empty: they need not.
+    `shares_device` tells that other trials train on its GPU at the same time.
     """
 
     settings: Settings
@@ -81,6 +82,7 @@ class Run:
     best: Best = field(default_factory=Best)
     notes: list[str] = field(default_factory=list)
     eager: str = ""
+    shares_device: bool = False
     finished: bool = False
 
     def over(self) -> bool:

@@ -93,7 +93,9 @@ def run_of(splits: Splits, options: argparse.Namespace, limit: int | None) -> Ru
     settings = Settings(
         data=DataSettings(dataset=PluginRef(name="random"), normalize=False),
         model=ModelSettings(model=PluginRef(name="small")),
-        train=TrainSettings(epochs=10**6, batch_size=options.batch_size, select="last", threads=options.threads),
+        train=TrainSettings(
+            epochs=10**6, batch_size=options.batch_size, select="last", threads=options.threads, compile="never"
+        ),
     )
     plugins = Plugins(model=small_net, norm=nn.BatchNorm2d)
     device = resolve_device(options.device)
