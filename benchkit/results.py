@@ -67,7 +67,8 @@ class Cost:
 
     `best_seconds` is the training time up to the end of the selected epoch. `energy` is what the whole device used, in
     joules. `matrix_rate` is what the device reaches in products of large matrices in the trial's precision, in FLOP/s.
-    Each of the three is 0 where it is not known, as in trials of earlier versions.
+    `bookkeeping` is what history, ledger and checkpoints took between epochs, in seconds, since the trial was last gone
+    on with. Each of the four is 0 where it is not known, as in trials of earlier versions.
     """
 
     parameters: int
@@ -80,6 +81,7 @@ class Cost:
     best_seconds: float = 0.0
     energy: float = 0.0
     matrix_rate: float = 0.0
+    bookkeeping: float = 0.0
 
     @property
     def matrix_share(self) -> float:

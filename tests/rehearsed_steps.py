@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -41,6 +43,7 @@ class StandIn:
     drifts: float = 0.0
     broken_compiler: str = ""
     wrong_compiler: bool = False
+    graph: weakref.ref[Any] | None = None
     calls: dict[str, int] = field(default_factory=lambda: {"capture": 0, "replay": 0, "compile": 0, "compiled": 0})
 
     def aside(self) -> Any:
@@ -54,6 +57,8 @@ class StandIn:
     def capture(self, work: Callable[[], object], generators: Sequence[torch.Generator]) -> Callable[[], None]:
         self.calls["capture"] += 1
         assert len(generators) == 1
+        gc.collect()  # a replay that does the work again belongs to a cycle, unlike a graph
+        assert self.graph is None or self.graph() is None, "a graph is recorded while the one before it lives"
         work()
         if self.refuses:
             try:
@@ -67,6 +72,7 @@ class StandIn:
             if self.drifts:
                 self.spoil()
 
+        self.graph = weakref.ref(replay)
         return replay
 
     def spoil(self) -> None:

@@ -73,7 +73,9 @@ def trained(norm: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the output, all gradients for a fixed upstream gradient, and the buffers after one forward pass."""
     x = x.detach().requires_grad_()
     y = norm(x)
-    weights = (torch.arange(y.numel(), dtype=torch.float64) * 0.7).cos().add(0.2).view(y.shape).to(y.dtype)
+    weights = (
+        (torch.arange(y.numel(), dtype=torch.float64, device=y.device) * 0.7).cos().add(0.2).view(y.shape).to(y.dtype)
+    )
     named = dict(norm.named_parameters())
     gradients = torch.autograd.grad((y * weights).sum(), [x, *named.values()])
     buffers = {key: value.clone() for key, value in norm.named_buffers()}

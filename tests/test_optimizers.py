@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from benchkit.study.settings import OptimizerSettings
 from benchkit.train import optimizers
 from benchkit.train.fit import fit
+from benchkit.train.precision import Precision
 from benchkit.train.sgd import SGD
 
 
@@ -93,3 +95,25 @@ def test_a_plugin_may_leave_gradients_in_another_layout(name: str) -> None:
     plain, replaced = make_run(settings), make_run(settings, regularizers=[("replace", Replace())])
     assert not plain.model[0].weight.is_contiguous()  # type: ignore[index,union-attr,operator]
     assert [learnt(record) for record in fit(plain)] == [learnt(record) for record in fit(replaced)]
+
+
+@pytest.fixture
+def empty_memory_is_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("empty_memory_is_nan")
+def test_momenta_begin_with_the_first_step_that_does_not_overflow() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = SGD([weight], lr=0.1, momentum=0.9, fused=True)
+    scaled = Precision(name="fp16", autocast=nullcontext(), scaler=torch.amp.GradScaler("cpu", init_scale=4.0))
+    found = []
+    for slope in (float("inf"), 1.0, 1.0):
+        optimizer.zero_grad()
+        scaled.backward((weight * slope).sum(), optimizer)
+        scaled.step(optimizer)
+        found.append(weight.tolist()[0])
+    # By hand: skipped; the momentum is 1; the momentum is 0.9 + 1.
+    assert found == pytest.approx([1.0, 0.9, 0.9 - 0.19])

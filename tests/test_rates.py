@@ -69,6 +69,16 @@ def test_matrices_of_many_different_numbers_are_multiplied(dtype: torch.dtype, m
     assert seen and all(different > 500 and used == dtype for different, used in seen)
 
 
+def test_float32_products_on_cuda_round_as_convolutions_do() -> None:
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    with rates.rounding_of_convolutions(torch.device("cuda")):
+        assert products.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "tf32"
+    with rates.rounding_of_convolutions(CPU):
+        assert products.fp32_precision == before
+    assert products.fp32_precision == before
+
+
 def test_real_rates_are_positive() -> None:
     assert rates.matrix_rate(CPU, torch.float32, seconds=0.01) > 1e6
     assert rates.copy_rate(CPU, seconds=0.01) > 1e6

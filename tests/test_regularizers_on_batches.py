@@ -18,6 +18,7 @@ from scipy import stats
 from torch import nn
 
 from benchkit import Batch
+from benchkit.train.speedups import register
 
 Augmenting = CropFlip | CutMix | LabelSmoothing | Mixup
 AUGMENTING = (CropFlip(), CutMix(), LabelSmoothing(), Mixup(alpha=1.0))
@@ -206,7 +207,7 @@ def test_augmenting_can_be_captured_in_a_cuda_graph(regularizer: Augmenting) -> 
     random = torch.Generator("cuda").manual_seed(0)
     regularizer.augment(given, random)
     graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(random)
+    register(graph, (random,))
     with torch.cuda.graph(graph):
         captured = regularizer.augment(given, random)
     graph.replay()

@@ -238,6 +238,7 @@ def test_a_long_runs_model_is_compiled_for_whole_batches_in_training_only() -> N
     run.model.train()
     chosen = stepper_for(run, graphs)
     assert isinstance(chosen, CapturedSteps) and graphs.calls["compile"] == 1
+    del chosen
     assert run.notes == ["the model was compiled"]
     before = graphs.calls["compiled"]
     fresh = run_of()

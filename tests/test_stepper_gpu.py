@@ -204,6 +204,21 @@ def test_many_trials_of_one_process_leave_no_graph_behind() -> None:
 
 
 @pytest.mark.filterwarnings("default")
+def test_after_a_compiled_graph_was_given_up_the_plain_one_draws_the_run_s_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled_steps = stepper._compiled_steps
+    monkeypatch.setattr(stepper, "_compiled_steps", lambda *given, **named: compiled_steps(*given, **named) and None)
+    run, eager = run_of(compile="always"), eagerly(run_of())
+    list(fit(run))
+    assert run.notes == ["the model was compiled"]
+    drawn = run.randomness.state(), eager.randomness.state()
+    assert torch.equal(drawn[0]["augment"], drawn[1]["augment"])  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(drawn[0]["layers"], drawn[1]["layers"], strict=True))
+    assert run.history[-1].train_loss == pytest.approx(eager.history[-1].train_loss, rel=CLOSE["float32"])
+
+
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_compiled_steps_agree_with_eager_ones(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run, names = run_of(compile="always", precision=precision), list(run_of().model.state_dict())

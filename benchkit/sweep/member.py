@@ -18,6 +18,7 @@ from benchkit.sweep.job import Job
 from benchkit.sweep.shortening import of_epochs, shortened
 from benchkit.sweep.training import bind_plugins
 from benchkit.train.batches import ImageSet
+from benchkit.train.cost import reachable_rate
 from benchkit.train.evaluate import evaluation_batch, logits_of
 from benchkit.train.fit import fit
 from benchkit.train.run import Run, build_run
@@ -69,6 +70,8 @@ class Member:
         taken = 0
         if device.type == "cuda":
             taken = max(torch.cuda.memory_reserved(device), free - _free(device)) + CONTEXT_BYTES
+            reachable_rate(whole)  # kept for all trials, which may never again have the device to themselves
+            torch.cuda.empty_cache()
         return MemberReady(images=whole.train.images_per_epoch, peak_bytes=taken, free_bytes=free)
 
     def _train(self, seconds: float) -> float:

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -198,8 +198,9 @@ def train_trial(bench: Bench, claim: Claim, stopwatch: Stopwatch | Unwatched) ->
         "sources": sources_of(settings, bench.registry),
     }
     environment = {**environment_of(bench.device), **plugins}
-    last_saved, cost = time.perf_counter(), 0.0
+    last_saved, saving, bookkeeping = time.perf_counter(), 0.0, 0.0
     for record in fit(run):
+        ended = time.perf_counter()
         stopwatch.enter("ledger")
         claim.folder.append_epoch(record)
         bench.send(EpochEnded(record=record))
@@ -213,12 +214,14 @@ def train_trial(bench: Bench, claim: Claim, stopwatch: Stopwatch | Unwatched) ->
             )
         now = time.perf_counter()
         stopwatch.enter("checkpoint")
-        if cost <= CHECKPOINT_SHARE * (now - last_saved):
+        if saving <= CHECKPOINT_SHARE * (now - last_saved):
             save_checkpoint(claim.folder.checkpoint, run)
-            last_saved, cost = time.perf_counter(), time.perf_counter() - now
+            last_saved, saving = time.perf_counter(), time.perf_counter() - now
         stopwatch.enter("evaluation")
+        bookkeeping += time.perf_counter() - ended
     stopwatch.enter("scoring")
-    return _scored(claim, run, splits.fingerprint, environment)
+    outcome = _scored(claim, run, splits.fingerprint, environment)
+    return replace(outcome, cost=outcome.cost and replace(outcome.cost, bookkeeping=bookkeeping))
 
 
 def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Run:

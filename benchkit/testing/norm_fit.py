@@ -57,7 +57,8 @@ def cuda_graph(subject: Subject) -> None:
     module = trained(subject, 6).cuda()
     x = maps(subject, (4, 6, 5, 5), purpose="graph").cuda().requires_grad_()
     given = described(x, "captured in a CUDA graph")
-    reference = copy.deepcopy(module)(x)
+    with torch.no_grad():  # a graph of derivatives that outlives this would tie x to the usual stream
+        reference = copy.deepcopy(module)(x)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

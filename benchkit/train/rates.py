@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -24,8 +24,32 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) 
     """Return the floating-point operations per second of a product of two square matrices, 2 n^3 of them each.
 
     The best of all products within about `seconds`, over sides n of 256 to 8192 that grow until one product takes
-    long enough to be timed: what the device reaches at its best in this process, with its threads.
+    long enough to be timed: what the device reaches at its best in this process, with its threads. On CUDA, float32
+    factors are rounded as convolutions round them.
     """
+    with rounding_of_convolutions(device):
+        return _best_rate(device, dtype, seconds)
+
+
+@contextlib.contextmanager
+def rounding_of_convolutions(device: torch.device) -> Iterator[None]:
+    """Let float32 products of matrices on CUDA round their factors as convolutions do there: PyTorch's default is TF32.
+
+    Training in float32 would otherwise use more than all of the rate that it is held against.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
+
+
+def _best_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
     best, began, side = 0.0, time.perf_counter(), 256
     while True:
         # A GPU that saves power on equal numbers would multiply ones faster than anything that is trained.

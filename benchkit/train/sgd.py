@@ -19,13 +19,22 @@ class SGD(torch.optim.SGD):
 
     Its CPU kernel copies a tensor for every channels-last weight, which in a small network takes longer than the
     update; here it gets such weights, their gradients and momenta as views (N, H, W, C), which are contiguous.
+
+    Steps whose gradients overflowed in fp16 are left to the scaler to skip: a fused first step that skips itself leaves
+    its momenta as the memory was found.
     """
+
+    _step_supports_amp_scaling: bool
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Take what `torch.optim.SGD` takes."""
+        super().__init__(*arguments, **options)
+        self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update the weights that have a gradient; with a `closure`, compute them by it first and return its loss."""
-        plain = closure is not None or getattr(self, "found_inf", None) is not None  # the latter: loss scaling
-        updates = [] if plain else [self._update(group) for group in self.param_groups]
+        updates = [] if closure is not None else [self._update(group) for group in self.param_groups]
         ready = [update for update in updates if update is not None]
         if len(ready) < len(self.param_groups):
             loss: float | None = inspect.unwrap(torch.optim.SGD.step)(self, closure)

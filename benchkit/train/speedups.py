@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -90,7 +91,7 @@ class CudaSpeedups(PlainSpeedups):
         """Open the stream; `device` may lack its number and then is the current one."""
         super().__init__(device)
         self._number = torch.cuda.current_device() if device.index is None else device.index
-        self._stream = torch.cuda.Stream(self._number)  # type: ignore[no-untyped-call]
+        self._stream = _side_stream(self._number)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -125,7 +126,7 @@ class CudaSpeedups(PlainSpeedups):
         with torch.cuda.device(self._number):
             usual = torch.cuda.current_stream()
             try:
-                _register(graph, generators)
+                register(graph, generators)
                 with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                     work()
             except BaseException:
@@ -136,18 +137,21 @@ class CudaSpeedups(PlainSpeedups):
         return graph.replay
 
 
+@functools.cache
+def _side_stream(number: int) -> torch.cuda.Stream:
+    """Return the stream of a device on which this process records: libraries keep memory for each that they see."""
+    return torch.cuda.Stream(number)  # type: ignore[no-untyped-call]
+
+
 def _set_sync_debug_mode(mode: int) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Synchronization debug mode")
         torch.cuda.set_sync_debug_mode(mode)
 
 
-def _register(graph: torch.cuda.CUDAGraph, generators: Sequence[torch.Generator]) -> None:
-    """Tell the graph of the generators that it draws from; it knows the default one, in later versions all."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*register_generator_state")
+def register(graph: torch.cuda.CUDAGraph, generators: Sequence[torch.Generator]) -> None:
+    """Tell the graph of the generators that it draws from; from PyTorch 2.15 on, it finds them by itself."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 15):
         for generator in generators:
             graph.register_generator_state(generator)
 

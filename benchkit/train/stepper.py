@@ -7,6 +7,7 @@ checkpoint. Which way was fastest can differ between machines and, where it is c
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import torch
 
 from benchkit.train import optimizers
 from benchkit.train.capture import CapturedSteps, captured_steps
-from benchkit.train.compiled import compiled_model, worth_compiling
+from benchkit.train.compiled import CompiledModel, compiled_model, worth_compiling
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups, speedups_of
@@ -97,41 +98,62 @@ def whole_batches_left(run: Run) -> int:
 
 def _chosen(rehearsal: Rehearsal) -> Stepper:
     """Return the fastest way: eager or captured, then with the model compiled where that may pay."""
-    run = rehearsal.run
-    best: Stepper = EagerSteps(run)
-    rehearsal.walk(best.take)
-    seconds = rehearsal.seconds(best.take)
+    run, eager = rehearsal.run, EagerSteps(rehearsal.run)
+    best: Stepper = eager
+    rehearsal.walk(eager.take)
+    seconds = rehearsal.seconds(eager.take)
     if rehearsal.speedups.captures:
-        try:
-            captured = captured_steps(rehearsal, run.model)
-            if (replayed := rehearsal.seconds(captured.take)) > FASTER * seconds:
-                raise Refused("replaying it is not faster", f"{replayed:.2g} s a step, eagerly {seconds:.2g} s")
-            best, seconds = captured, replayed
-        except Refused as refusal:
-            optimizers.use_plain_rates(run.optimizer)
-            _note(run, f"CUDA graph not used: {refusal}; steps ran eagerly", refusal.detail)
-    if worth_compiling(run, rehearsal.speedups, whole_batches_left(run) * seconds):
-        best = _compiled(rehearsal, best, seconds)
-    return best
+        best, seconds = _captured(rehearsal, eager, seconds)
+    if not worth_compiling(run, rehearsal.speedups, whole_batches_left(run) * seconds):
+        return best
+    model, records = _compiled_model(rehearsal), isinstance(best, CapturedSteps)
+    if model is None:
+        return best
+    best = eager  # lets go of the graph: the next one takes over its streams' memory and the random generators
+    if (steps := _compiled_steps(rehearsal, model, seconds, records=records)) is not None:
+        return steps
+    return _captured(rehearsal, eager, math.inf)[0] if records else eager
 
 
-def _compiled(rehearsal: Rehearsal, best: Stepper, seconds: float) -> Stepper:
-    """Return steps with a compiled model, captured if those before are, when they are faster or were asked for."""
+def _captured(rehearsal: Rehearsal, eager: EagerSteps, seconds: float) -> tuple[Stepper, float]:
+    """Return captured steps and the seconds of one, or the eager ones and theirs, with a note on why."""
     run = rehearsal.run
     try:
-        model = compiled_model(rehearsal)
-        steps: Stepper = EagerSteps(run, model.forward)
-        if isinstance(best, CapturedSteps):
-            steps = captured_steps(rehearsal, model.forward)
+        captured = captured_steps(rehearsal, run.model)
+        if (replayed := rehearsal.seconds(captured.take)) > FASTER * seconds:
+            raise Refused("replaying it is not faster", f"{replayed:.2g} s a step, eagerly {seconds:.2g} s")
+    except Refused as refusal:
+        optimizers.use_plain_rates(run.optimizer)
+        _note(run, f"CUDA graph not used: {refusal}; steps ran eagerly", refusal.detail)
+        return eager, seconds
+    return captured, replayed
+
+
+def _compiled_model(rehearsal: Rehearsal) -> CompiledModel | None:
+    """Return the compiled model, or None with a note on why."""
+    try:
+        return compiled_model(rehearsal)
+    except Refused as refusal:
+        _note(rehearsal.run, f"compiled model not used: {refusal}", refusal.detail)
+    except torch.OutOfMemoryError:
+        _note(rehearsal.run, "compiled model not used: the device's memory is too small for it")
+    return None
+
+
+def _compiled_steps(rehearsal: Rehearsal, model: CompiledModel, seconds: float, *, records: bool) -> Stepper | None:
+    """Return steps with a compiled model, recorded if asked, when they are faster or wished for; else None."""
+    run = rehearsal.run
+    try:
+        steps: Stepper = captured_steps(rehearsal, model.forward) if records else EagerSteps(run, model.forward)
         share = rehearsal.seconds(steps.take) / seconds
         if share > FASTER and run.settings.train.compile != "always":
             raise Refused("compiled steps are not faster", f"they take {share:.2f} times as long")
     except Refused as refusal:
         _note(run, f"compiled model not used: {refusal}", refusal.detail)
-        return best
+        return None
     except torch.OutOfMemoryError:
         _note(run, "compiled model not used: the device's memory is too small for it")
-        return best
+        return None
     _note(run, "the model was compiled", f"in {model.seconds:.0f} s; a step takes {share:.2f} times as long as before")
     return steps
 
