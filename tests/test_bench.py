@@ -161,8 +161,9 @@ def test_fused_trials_train_as_if_each_were_alone() -> None:
 
 
 def test_a_report_keeps_what_was_measured_on_the_other_device(tmp_path: Path) -> None:
+    from kept import known_parts
     from measurements import Part
-    from pages import known_parts, write
+    from pages import write
 
     about = {"cores": 2, "torch": "2", "python": "3", "dated": "2026-01-01", "commands": ("bench",),
              "threads": 2, "quick": False, "load": 0.5, "images": "random images", "skipped": (), "comparisons": (),

@@ -8,7 +8,8 @@ have been prepared, else random ones); contenders take turns in each round, so t
 Told are medians over rounds with the least and the greatest, ratios to the script within each round, and the seconds
 until the first step apart. benchkit is run by its public command, its ledger, evaluation and checkpoints included. Then
 come what benchkit adds to a trial of a minute, and the norms one by one. The same command measures on a GPU with
---device cuda; the report keeps what it holds of the other device, and with --only of the other workloads. timm's own
+--device cuda; the report keeps what it holds of the other device, and with --only of the other workloads, and what has
+been measured is on disk after each of them (benchmarks.json), should a later one be broken off. timm's own
 train script is in its repository but not in its package: it takes part where --timm-script names a copy.
 """
 
@@ -20,12 +21,14 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from bench_norms import NormRow
+from kept import keep, known_parts
 from measurements import Part
 from pictures import source
 from rounds import Setting, contenders, measure, own_costs, peers
@@ -48,33 +51,34 @@ def norms(setting: Setting) -> tuple[NormRow, ...]:
     return tuple(decode(NormRow, one) for one in json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def part_of(setting: Setting, only: str, wanted: Sequence[str]) -> Part:
-    """Measure everything on one device, printing it as it comes."""
+def measured(setting: Setting, only: str, wanted: Sequence[str]) -> Iterator[Part]:
+    """Measure everything on one device; yield what is known after each piece of it, and print that piece."""
     names, skipped = contenders(setting.timm_script)
     names = [name for name in names if not wanted or name in wanted]
-    load, comparisons = os.getloadavg()[0], []
-    for workload in workloads_on(setting.device, quick=setting.quick):
-        if only not in workload.name:
-            continue
-        comparisons.append(measure(workload, names, setting))
-        print(comparisons[-1].text(), flush=True)
-    own = own_costs(setting) if only in ("", "own-cost") else ()
-    for cost in own:
-        print(f"a trial of {cost.seconds:.1f} s: {cost.share:.2%} is bookkeeping and live view", flush=True)
-    return Part(
+    part = Part(
         **machine(setting.device),
         dated=date.today().isoformat(),
         commands=(spoken(sys.argv[1:]),),
         threads=setting.threads,
         quick=setting.quick,
-        load=load,
+        load=os.getloadavg()[0],
         images=source(data_root()),
         peers=tuple(peers(names, setting.timm_script)),
         skipped=tuple(skipped),
-        comparisons=tuple(comparisons),
-        norms=norms(setting) if only in ("", "norms") else (),
-        own=own,
     )
+    for workload in workloads_on(setting.device, quick=setting.quick):
+        if only in workload.name:
+            part = replace(part, comparisons=(*part.comparisons, measure(workload, names, setting)))
+            print(part.comparisons[-1].text(), flush=True)
+            yield part
+    if only in ("", "norms"):
+        part = replace(part, norms=norms(setting))
+        yield part
+    if only in ("", "own-cost"):
+        part = replace(part, own=own_costs(setting))
+        for cost in part.own:
+            print(f"a trial of {cost.seconds:.1f} s: {cost.share:.2%} is bookkeeping and live view", flush=True)
+        yield part
 
 
 def spoken(arguments: Sequence[str]) -> str:
@@ -132,12 +136,13 @@ def main() -> None:
         quick=given.quick,
         timm_script=given.timm_script,
     )
-    part = part_of(setting, given.only, [name for name in given.contenders.split(",") if name])
-    print("\n".join(part.skipped))
-    from pages import known_parts, write
+    known = known_parts(given.out)
+    parts = dict(known)
+    for part in measured(setting, given.only, [name for name in given.contenders.split(",") if name]):
+        parts[part.device] = part.after(known.get(part.device))
+        keep(given.out, parts)
+    from pages import write
 
-    parts = known_parts(given.out)
-    parts[part.device] = part.after(parts.get(part.device))
     print(f"written: {', '.join(str(path) for path in write(given.out, parts))}")
 
 

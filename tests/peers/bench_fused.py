@@ -24,6 +24,7 @@ from bench_norms import THRESHOLDS
 from benchkit_models.resnet import resnet
 from comparison import Spread, spread
 from fused import WAYS, training_step
+from recording import recorded
 from torch import nn
 
 ALONE = "one after another"
@@ -59,7 +60,7 @@ def steps_of(way: str, trials: int, batch_size: int, device: torch.device) -> Ti
     optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, fused=True)
     step: Callable[[], object] = training_step(forward, optimizer, images, labels, bf16=True)
     if device.type == "cuda":
-        step = _recorded(step)
+        step = recorded(step)
 
     def timed(seconds: float) -> float:
         start, count = time.perf_counter(), 0
@@ -73,20 +74,6 @@ def steps_of(way: str, trials: int, batch_size: int, device: torch.device) -> Ti
 
     timed(0.0)
     return timed
-
-
-def _recorded(step: Callable[[], object]) -> Callable[[], object]:
-    """Return a step's CUDA graph, recorded after steps on another stream that leave the optimizer its momentum."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
 
 
 class Processes:

@@ -4,7 +4,8 @@
 
 Both layers take turns within each round, so that a busy machine slows both; the table shows medians over rounds and
 the median of the rounds' ratios. Freed memory is kept, as in a sweep's workers.
-bf16 rows run under autocast on bf16 maps, as a convolution hands them on.
+bf16 rows run under autocast on bf16 maps, as a convolution hands them on. On a GPU each step is one CUDA graph, as in a
+trial: what Python does beside it does not count there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchkit_norms.group import GroupNorm
 from benchkit_norms.instance import InstanceNorm
 from benchkit_norms.layer import LayerNorm
 from comparison import Spread, spread
+from recording import recorded
 from torch import nn
 
 SHAPES = ((128, 16, 32, 32), (128, 32, 16, 16), (128, 64, 8, 8), (8, 16, 32, 32))
@@ -101,8 +103,11 @@ def timed(step: Step, repeats: int, device: torch.device) -> float:
 
 def interleaved(ours: Step, theirs: Step, rounds: int, device: torch.device) -> tuple[float, float, Spread]:
     """Return the median microseconds of ours and theirs, and the spread of the rounds' ratios ours / theirs."""
-    warm = sum(timed(step, 1, device) for step in (ours, theirs, ours, theirs))
-    repeats = max(1, round(0.08 / warm))
+    if device.type == "cuda":
+        ours, theirs = recorded(ours), recorded(theirs)
+    for step in (ours, theirs):
+        timed(step, 2, device)
+    repeats = max(1, round(0.04 / (timed(ours, 1, device) + timed(theirs, 1, device))))
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for step, seconds in zip((ours, theirs), times, strict=True):

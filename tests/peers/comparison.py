@@ -59,7 +59,8 @@ class Row:
 class Comparison:
     """A workload's rows, in the order in which they were measured; `name`, `trials` and `images` are the workload's.
 
-    Each process trained `epochs` of so many images, the first of which warms up.
+    Each process trained `epochs` of so many images, the first of which warms up; benchkit's trials had `longer` times
+    as many.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Comparison:
     images: int
     epochs: int
     rows: tuple[Row, ...]
+    longer: int = 1
 
     def text(self) -> str:
         """Return a table for a terminal."""
@@ -85,7 +87,7 @@ class Comparison:
 def compare(workload: Workload, epochs: int, found: Mapping[str, Sequence[Measured]]) -> Comparison:
     """Return the comparison of contenders that were each measured once in every round.
 
-    A benchkit process trains all of the workload's trials, a loop one of them.
+    A benchkit process trains all of the workload's trials, a loop one of them, or the first epochs of it.
     """
     return Comparison(
         name=workload.name,
@@ -93,16 +95,20 @@ def compare(workload: Workload, epochs: int, found: Mapping[str, Sequence[Measur
         trials=workload.trials,
         images=workload.count,
         epochs=epochs,
-        rows=tuple(_row(one, found, workload.trials) for one in found),
+        rows=tuple(_row(one, found, workload) for one in found),
+        longer=workload.longer,
     )
 
 
-def _row(name: str, found: Mapping[str, Sequence[Measured]], trials: int) -> Row:
+def _row(name: str, found: Mapping[str, Sequence[Measured]], workload: Workload) -> Row:
     def hourly(contender: str) -> Callable[[Measured], float]:
-        whole = contender.startswith("benchkit")
-        return lambda one: (
-            3600 / (one.seconds / trials if whole else one.seconds - one.first_step + one.first_step / trials)
-        )
+        whole, trials, longer = contender.startswith("benchkit"), workload.trials, workload.longer
+
+        def seconds(one: Measured) -> float:
+            """Return those of one trial."""
+            return one.seconds / trials if whole else longer * (one.seconds - one.first_step) + one.first_step / trials
+
+        return lambda one: 3600 / seconds(one)
 
     own, script = found[name], found.get(SCRIPT, ())
     return Row(

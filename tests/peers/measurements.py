@@ -22,13 +22,16 @@ SHARE_GOALS = {"resnet18-b128": 0.25}
 DEVICES = {"cpu": "the processor", "cuda": "the GPU"}
 
 
-BOOKKEEPING = ("ledger", "checkpoint")
-"""The phases of a profile that are benchkit's own work; history and events are in the ledger's."""
+OWN = "ledger and checkpoints"
+"""The phase that is benchkit's own work where no profile parts it."""
+
+BOOKKEEPING = ("ledger", "checkpoint", OWN)
+"""The phases of a trial that are benchkit's own work; history and events are in the ledger's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnCost:
-    """One trial of about a minute: the seconds of each phase of its profile.
+    """One trial of about a minute: the seconds of each of its phases, by its profile or, on a GPU, its own record.
 
     `watching` is the processor time of the sweep's own process while the trial was trained: following it, and drawing
     the live view.
@@ -69,9 +72,9 @@ class Part:
     load: float
     images: str
     skipped: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
-    norms: tuple[NormRow, ...]
-    own: tuple[OwnCost, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    norms: tuple[NormRow, ...] = ()
+    own: tuple[OwnCost, ...] = ()
     allocator: str = ""
     peers: tuple[str, ...] = ()
 

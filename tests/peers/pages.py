@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from comparison import Comparison, Spread
+from kept import keep
 from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
 from ratio_chart import RatioChart, ratio_data
 
 from benchkit import __version__
-from benchkit.codec import decode, encode
 from benchkit.errors import ReportError
 from benchkit.report.compose import numbered
 from benchkit.report.context import Banner, Block, CodeBlock, Fact, FactsBlock, FindingBlock, Paragraph, ReportContext
@@ -40,22 +40,11 @@ WATCHING = "beside it: the sweep's process"
 TONES = {"met": ("answer", "Met"), "missed": ("warning", "Missed"), "not measured": ("note", "Not measured")}
 
 
-def known_parts(folder: Path) -> dict[str, Part]:
-    """Return what an earlier benchmarks.json in the folder holds, by device."""
-    try:
-        told = json.loads((folder / "benchmarks.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return {name: decode(Part, one) for name, one in told["parts"].items()}
-
-
 def write(folder: Path, parts: Mapping[str, Part]) -> list[Path]:
     """Write benchmarks.json, .html and .pdf into a folder; return those that were written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = {"generator": f"benchkit {__version__}", "parts": {name: encode(part) for name, part in parts.items()}}
-    told = (json.dumps(whole, indent=1) + "\n").encode()
+    told = keep(folder, parts)
     report, pictures = report_of(parts)
-    written = {"json": told, "html": render_html(report).encode()}
+    written = {"html": render_html(report).encode()}
     attached = [Attached(name="benchmarks.json", description="everything that was measured", content=told)]
     try:
         written["pdf"] = render_pdf(render_print(report), {**pictures, **font_files()}, attached)
@@ -63,7 +52,7 @@ def write(folder: Path, parts: Mapping[str, Part]) -> list[Path]:
         print(f"no PDF: {error}")
     for ending, content in written.items():
         write_whole(folder / f"benchmarks.{ending}", content)
-    return [folder / f"benchmarks.{ending}" for ending in written]
+    return [folder / f"benchmarks.{ending}" for ending in ("json", *written)]
 
 
 def report_of(parts: Mapping[str, Part]) -> tuple[ReportContext, dict[str, bytes]]:
@@ -155,12 +144,13 @@ def _speeds(part: Part, one: Comparison) -> Block:
         )
         for row in one.rows
     ]
+    longer = f" Trials have {one.longer} times the loops' epochs, which count as often." if one.longer > 1 else ""
     caption = (
         f"{one.title}: medians over n rounds of {one.epochs} epochs of {one.images:,} images in each process (the "
         "first epoch left out), brackets: least and greatest. Ratios are taken within rounds. First step: seconds from "
         "the start of the process to the end of its first step. Trials an hour: whole trainings, each process's start "
         f"counted once for {one.trials} trial{'s' if one.trials > 1 else ''}. Matrix rate: the share that training "
-        "used of the rate at which the device multiplies large matrices in the same precision."
+        f"used of the rate at which the device multiplies large matrices in the same precision.{longer}"
     )
     return table_block(f"{part.device}-{one.name}", one.title, caption, Table(columns=columns, rows=tuple(rows)))
 
@@ -190,7 +180,8 @@ def _own(part: Part) -> list[Block]:
         for name, found in phases.items()
     )
     caption = (
-        "Where a trial of about a minute (ResNet-14, batch 128) spends its time, by `benchkit sweep --profile`. Bold: "
+        "Where a trial of about a minute (ResNet-14, batch 128) spends its time, by `benchkit sweep --profile`, on a GPU "
+        "by the trial's own record. Bold: "
         "benchkit's own bookkeeping, the history and the events in the ledger's phase, and beside the trial the "
         "processor time of the sweep's process with its live view on a terminal. Scoring is on all splits, and in a "
         "worker's first trial imports the metrics and measures the device's matrix rate."

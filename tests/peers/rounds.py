@@ -17,10 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from comparison import Comparison, Measured, compare
-from measurements import OwnCost
+from measurements import OWN, OwnCost
 from sweeping import Swept, swept
 from timm_script import command_line, image_folder, origin, run
 from workloads import Workload, workloads_on
+
+from benchkit.results import Trial
 
 HERE = Path(__file__).parent
 MODULES = {"lightning": "lightning", "timm": "timm"}
@@ -116,7 +118,7 @@ def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
     shares = [trial.outcome.cost.matrix_share for trial in trials if trial.outcome and trial.outcome.cost]
     return Measured(
         rate=statistics.median(rates),
-        first_step=max(0.0, done.first_epoch - trials[0].history[0].seconds),
+        first_step=max(0.0, done.first_epoch - workload.count / trials[0].history[0].images_per_second),
         seconds=done.seconds,
         matrix_share=statistics.median(shares),
     )
@@ -125,7 +127,9 @@ def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
 def _swept(workload: Workload, setting: Setting, *options: str, jobs: int = 1, shown: bool = False) -> Swept:
     """Sweep a workload's study; so many `jobs` share a processor's threads, and one on a GPU launches with one."""
     threads = max(1, setting.threads // jobs) if setting.device == "cpu" else 1
-    return swept(workload.study(setting.epochs, threads), ["--device", setting.device, *options], shown=shown)
+    return swept(
+        workload.study(workload.longer * setting.epochs, threads), ["--device", setting.device, *options], shown=shown
+    )
 
 
 def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Comparison:
@@ -153,14 +157,27 @@ def _turn(name: str, workload: Workload, folder: Path, setting: Setting) -> Iter
 
 
 def own_costs(setting: Setting) -> tuple[OwnCost, ...]:
-    """Return the cost of benchkit itself in trials of a minute of the first workload, one a round."""
-    workload = workloads_on(setting.device, quick=setting.quick)[0]
+    """Return the cost of benchkit itself in trials of a minute of the first workload, one a round.
+
+    On a GPU, a profiled trial takes its steps one operation at a time, which is no measure of a usual one's minute:
+    there the trial's own record tells what benchkit took.
+    """
+    workload, on_cuda = workloads_on(setting.device, quick=setting.quick)[0], setting.device.startswith("cuda")
     rate = command(workload, setting, jobs=1).rate
-    epochs = 2 if setting.quick else max(1, round(MINUTE * rate / workload.count))
+    long = replace(setting, epochs=2 if setting.quick else max(1, round(MINUTE * rate / workload.count)))
     costs = []
     for _ in range(setting.rounds):
-        done = _swept(workload, replace(setting, epochs=epochs), "--profile", shown=True)
-        found = PHASE.findall(done.printed.partition("where the time went")[2])
-        phases = {phase: float(seconds) for phase, seconds in found}
+        done = _swept(workload, long, *([] if on_cuda else ["--profile"]), shown=True)
+        phases = _recorded_phases(done.trials[0]) if on_cuda else _profiled_phases(done.printed)
         costs.append(OwnCost(phases=phases, watching=done.watching))
     return tuple(costs)
+
+
+def _profiled_phases(printed: str) -> dict[str, float]:
+    found = PHASE.findall(printed.partition("where the time went")[2])
+    return {phase: float(seconds) for phase, seconds in found}
+
+
+def _recorded_phases(trial: Trial) -> dict[str, float]:
+    assert trial.outcome is not None and trial.outcome.cost is not None
+    return {"epochs": trial.outcome.cost.seconds, OWN: trial.outcome.cost.bookkeeping}

@@ -25,6 +25,9 @@ optimizer = {{ name = "sgd", lr = 0.01, momentum = 0.9 }}
 [repeats]
 n = {repeats}
 """
+GPU_SWEEP = 4
+"""How many times the loops' epochs a sweep's trials have on a GPU."""
+
 CROP_FLIP = '\n[[regularizers]]\nname = "crop-flip"\n'
 
 
@@ -33,7 +36,8 @@ class Workload:
     """A training: `count` images of (channels, side, side) an epoch, `trials` of them for a sweep.
 
     On a GPU an epoch has `gpu_count` images, so that it still lasts some tenths of a second and has steps enough to
-    be worth recording.
+    be worth recording. A trial has `longer` times the epochs that the loops beside it train: there a sweep of trials as
+    short as these would mostly start processes.
 
     `goals` say by device (cpu, cuda) how many times as fast as the script benchkit shall be at the least: in images a
     second, for a sweep in trials an hour.
@@ -48,6 +52,7 @@ class Workload:
     side: int = 32
     channels: int = 3
     trials: int = 1
+    longer: int = 1
     goals: Mapping[str, float]
 
     @property
@@ -168,7 +173,7 @@ WORKLOADS = (
         model="resnet-14",
         batch_size=128,
         count=1280,
-        gpu_count=12800,
+        gpu_count=25600,
         trials=16,
         goals={"cpu": 2.7, "cuda": 40},
     ),
@@ -186,7 +191,7 @@ def workloads_on(device: str, *, quick: bool) -> tuple[Workload, ...]:
     if quick:
         return tuple(small(one) for one in WORKLOADS)
     if device.startswith("cuda"):
-        return tuple(replace(one, count=one.gpu_count) for one in WORKLOADS)
+        return tuple(replace(one, count=one.gpu_count, longer=GPU_SWEEP if one.trials > 1 else 1) for one in WORKLOADS)
     return WORKLOADS
 
 
