@@ -127,9 +127,8 @@ def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
 def _swept(workload: Workload, setting: Setting, *options: str, jobs: int = 1, shown: bool = False) -> Swept:
     """Sweep a workload's study; so many `jobs` share a processor's threads, and one on a GPU launches with one."""
     threads = max(1, setting.threads // jobs) if setting.device == "cpu" else 1
-    return swept(
-        workload.study(workload.longer * setting.epochs, threads), ["--device", setting.device, *options], shown=shown
-    )
+    study = workload.study(workload.longer * setting.epochs, threads)
+    return swept(study, ["--device", setting.device, *options], shown=shown)
 
 
 def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Comparison:
