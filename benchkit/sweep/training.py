@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import time
@@ -39,6 +40,8 @@ from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Plugins, Run, build_run
 from benchkit.train.weights import save_weights
 from benchkit.wholefile import write_whole
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_SHARE = 0.01
 """Checkpoints take at most this share of the time between them."""
@@ -82,7 +85,7 @@ def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
                 claim.release()
                 raise
             if state == "failed" and not is_usable(device):
-                print(f"{device} refuses all further work of this process, which ends here")
+                logger.error("%s refuses all further work of this process, which ends here", device)
                 os._exit(1)  # what a usual end would tidy up, it could not
 
 
