@@ -67,6 +67,17 @@ def test_what_is_told_of_a_machine(changes: dict[str, Any], driver: bool, name: 
     assert (findings[name].state == "good") == (findings[name].advice == "")
 
 
+def test_whether_processes_share_a_gpu_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sharing() -> Finding:
+        found = findings_of(Told(values=told(device="cuda:0", memory=2**34)), driver=True)
+        return next(one for one in found if one.name == "trials at once")
+
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert sharing().state == "note" and "by turns" in sharing().value
+    (tmp_path / "control").touch()
+    assert sharing().state == "good" and "MPS" in sharing().value
+
+
 def test_a_crash_costs_only_what_comes_after_it() -> None:
     nothing = findings_of(Told(problem="No module named 'torch'"), driver=False)
     assert states(nothing) == {"PyTorch": "bad"} and "No module named" in nothing[0].value

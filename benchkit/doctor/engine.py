@@ -8,6 +8,7 @@ from typing import Any
 
 from benchkit.doctor.child import Told, ask
 from benchkit.doctor.finding import Finding, scaled
+from benchkit.sweep.mps import mps_runs
 
 PATIENCE = 60.0
 """Seconds that PyTorch may take to answer, on a busy machine too."""
@@ -35,7 +36,7 @@ def findings_of(told: Told, *, driver: bool) -> list[Finding]:
         advice = "name a --device that is there, or mend its driver"
         return [*found, Finding(name="device", state="bad", value=f"none: {told.problem}", advice=advice)]
     found += [_device(values, driver), _precision(values), *_rates(told), _compiler(values)]
-    return found + ([_energy(values)] if values["device"] != "cpu" else [])
+    return found + ([_sharing(), _energy(values)] if values["device"] != "cpu" else [])
 
 
 def _version(values: Mapping[str, Any]) -> str:
@@ -86,8 +87,15 @@ def _rates(told: Told) -> list[Finding]:
 def _compiler(values: Mapping[str, Any]) -> Finding:
     if values["compiler"]:
         return Finding(name="compile support", state="good", value=f"{values['compiler']} found for torch.compile")
-    advice = "training is eager and needs none; install a C++ compiler for plugins that compile themselves"
+    advice = "install a C++ compiler: long trials on a GPU, and plugins that compile themselves, are faster with one"
     return Finding(name="compile support", state="note", value="no compiler for torch.compile", advice=advice)
+
+
+def _sharing() -> Finding:
+    if mps_runs():
+        return Finding(name="trials at once", state="good", value="processes share the GPU by MPS, at the same time")
+    advice = "start `nvidia-cuda-mps-control -d` before a sweep of small networks: the sweep finds out what it gains"
+    return Finding(name="trials at once", state="note", value="processes use the GPU by turns", advice=advice)
 
 
 def _energy(values: Mapping[str, Any]) -> Finding:

@@ -28,6 +28,7 @@ from benchkit.sweep.events import (
     WorkerReady,
 )
 from benchkit.sweep.job import Job
+from benchkit.sweep.mps import mps_runs
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.stage import HEAR_EVERY, View
 from benchkit.wholefile import write_whole
@@ -74,9 +75,18 @@ def crowding(job: Job, plan: Plan, missing: int, cores: int) -> Crowding:
 
 
 def _key(job: Job, plan: Plan, cores: int) -> str:
-    """Return a digest of what the measurement depends on: conditions, machine, device, cores and its memory's limit."""
+    """Return a digest of what the measurement depends on: conditions, machine, device, sharing, memory, cores."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    parts = [platform.node(), job.device, visible, cores, job.device_memory, *sorted(c.key for c in plan.conditions)]
+    sharing = "mps" if mps_runs() else ""
+    parts = [
+        platform.node(),
+        job.device,
+        visible,
+        sharing,
+        cores,
+        job.device_memory,
+        *sorted(c.key for c in plan.conditions),
+    ]
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
