@@ -18,10 +18,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Precision:
     """`name` is float32, bf16 or fp16; parameters and their updates are float32 in each.
 
-    In float32, convolutions on CUDA round their factors to TF32 (10 bits of mantissa), as PyTorch does by default.
-
     `autocast` is entered anew for every forward pass. `scaler` multiplies the loss in fp16, whose small gradients
-    would vanish otherwise; it skips a step whose gradients overflowed.
+    would vanish otherwise; it skips a step whose gradients overflowed. In float32, convolutions on CUDA round their
+    factors to TF32 (10 bits of mantissa), as PyTorch does by default.
     """
 
     name: str

@@ -21,7 +21,6 @@ Take = Callable[[torch.Tensor, int], torch.Tensor]
 STEPS = 3
 """Steps of one rehearsal: with fewer, a step that reads what only the first one wrote would pass."""
 
-
 LOOKS = 3
 """How often steps are timed: other processes may hold the device up at any single time."""
 

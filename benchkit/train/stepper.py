@@ -22,7 +22,7 @@ from benchkit.train.speedups import Speedups, speedups_of
 from benchkit.train.step import Forward, train_step
 
 FEWEST = 50
-"""Whole batches that a run must have before it for a rehearsal, which takes a dozen eager steps, to pay."""
+"""Whole batches that a run must have before it for a rehearsal, which takes some twenty eager steps, to pay."""
 
 FASTER = 0.95
 """The share of the other way's time that a way of taking steps must not exceed to be preferred."""
