@@ -74,11 +74,11 @@ CODE_TAGS = {"script", "style", "iframe", "object", "embed", "foreignObject", "i
 
 
 def made(folder: Path, labels: Sequence[str], text: str) -> Draft:
-    """Return the report of a study whose words are all `text`, and whose conditions have these labels."""
+    """Return the report of a study whose words are all `text`, and whose conditions and classes have these labels."""
     results = complete(folder, labels, repeats=2, epochs=3, extra=EXTRA.format(text=text))
     study = replace(results.study, title=text, question=text, description=text, source=text)
     data = {**results.data, "licence": text, "citation": text}
-    names = tuple(f"{text} {n}" for n in range(10))
+    names = tuple(f"{labels[n % len(labels)]} {n}" for n in range(10))
     results = replace(results, study=study, data=data, class_names=names, left_out=(text,), command=text)
     draft = study_draft(make_part(results, Registry.installed(), for_print=True), Beside(figures=True))
     assert draft.problems == ()
