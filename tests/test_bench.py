@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -85,16 +85,11 @@ def test_growth_counts_the_time_beyond_training() -> None:
     assert sweep.ratio == 1.0 and (workers.first, workers.last) == (550.0, 610.0)
 
 
-def test_a_trial_run_writes_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench
-
-    for name in os.environ.keys() - environment().keys():
-        monkeypatch.delenv(name)
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
-    given = ["--quick", "--only", "mlp", "--workers", "0", "--contenders", "script,benchkit", "--threads", "1"]
-    monkeypatch.setattr(sys, "argv", ["bench.py", *given, "--out", str(tmp_path)])
-    bench.main()
+def test_a_trial_run_writes_the_report(tmp_path: Path) -> None:
+    command = [sys.executable, str(PEERS / "bench.py"), "--quick", "--only", "mlp", "--workers", "0"]
+    command += ["--contenders", "script,benchkit", "--out", str(tmp_path), "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads((tmp_path / "benchmarks.json").read_text())
     (comparison,) = told["parts"]["cpu"]["comparisons"]
     assert [row["contender"] for row in comparison["rows"]] == ["script", "benchkit"]
