@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 import sklearn.metrics  # noqa: F401 - what a trial imports late, so that children need not
 import tiny_study
 import torch
-import torch._dynamo
 
 import benchkit.sweep
 import benchkit.sweep.orchestration

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_study import FACTOR, SEARCH, command, environment, run_command, text_of, write
+from tiny_study import FACTOR, SEARCH, command, environment, run_command, run_here, text_of, write
 
 from benchkit.cli import main
 from benchkit.cli.size import parse_size
 from benchkit.ledger import read_results
+from benchkit.sweep.pool import Pool
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -29,7 +30,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_lines_where_there_is_no_terminal_then_json_and_a_preview(folder: Path) -> None:
+def test_lines_where_there_is_no_terminal_then_json_and_a_preview(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = write(folder / "tiny.toml", FACTOR, repeats=1)
     done = run_command(folder, "sweep", study, "--jobs", 1)
     assert done.returncode == 0, done.stderr
@@ -38,12 +41,13 @@ def test_lines_where_there_is_no_terminal_then_json_and_a_preview(folder: Path) 
     assert "training: 2 trials, 0 of them finished before" in done.stderr
     assert re.search(r"^\[2/2, 0 s left\] 0\.3 repeat 0: val accuracy [\d.]+%, test accuracy", done.stderr, re.M)
     assert done.stderr.splitlines()[-1] == "next: benchkit report tiny"
-    again = run_command(folder, "sweep", study, "--json")
-    assert json.loads(again.stdout)["states"]["done"] == 2 and again.stderr == ""
-    more = run_command(folder, "sweep", study, "--dry-run", "--set", "repeats.n=3")
-    assert more.returncode == 0, more.stderr
-    assert "tiny: 2 conditions, 6 trials, 4 to train" in more.stdout
-    assert re.search(r"about \d+ s with \d+ at once on cpu, and [\d.]+ MiB in benchkit-runs", more.stdout)
+    assert run_here(monkeypatch, folder, "sweep", study, "--json", pool=Pool) == 0
+    again = capsys.readouterr()
+    assert json.loads(again.out)["states"]["done"] == 2 and again.err == ""
+    assert run_here(monkeypatch, folder, "sweep", study, "--dry-run", "--set", "repeats.n=3", pool=Pool) == 0
+    more = capsys.readouterr().out
+    assert "tiny: 2 conditions, 6 trials, 4 to train" in more
+    assert re.search(r"about \d+ s with \d+ at once on cpu, and [\d.]+ MiB in benchkit-runs", more)
     assert len(read_results(folder / "benchkit-runs").trials) == 2
 
 
@@ -127,36 +131,40 @@ def test_sizes_of_memory_are_read(text: str, count: int) -> None:
     assert parse_size("--device-memory", text) == count
 
 
-def test_a_device_that_is_not_there_is_told(folder: Path) -> None:
+def test_a_device_that_is_not_there_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = write(folder / "tiny.toml", repeats=1)
-    done = run_command(folder, "sweep", study, "--device", "cuda:99")
-    assert done.returncode == 2
-    assert "--device cuda:99: there is no such device here" in done.stderr and "Traceback" not in done.stderr
+    assert run_here(monkeypatch, folder, "sweep", study, "--device", "cuda:99", pool=Pool) == 2
+    told = capsys.readouterr().err
+    assert "--device cuda:99: there is no such device here" in told and "Traceback" not in told
 
 
-def test_a_preview_as_json_trains_nothing(folder: Path) -> None:
+def test_a_preview_as_json_trains_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = write(folder / "tiny.toml", FACTOR, SEARCH, repeats=2)
-    done = run_command(folder, "sweep", study, "--dry-run", "--json")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    assert run_here(monkeypatch, folder, "sweep", study, "--dry-run", "--json", pool=Pool) == 0
+    told = json.loads(capsys.readouterr().out)
     assert (told["left"], told["confirms"], told["problem"], told["device"]) == (2 * 2 + 4 + 2, 2, "", "cpu")
     assert told["seconds"] > 0 and told["bytes"] > 0
     assert [row["label"] for row in told["conditions"]] == ["0.1", "0.3", "search"]
     assert not (folder / "benchkit-runs").exists()
 
 
-def test_a_local_plugin_replaces_an_installed_one_only_when_told_and_the_trial_says_so(folder: Path) -> None:
+def test_a_local_plugin_replaces_an_installed_one_only_when_told_and_the_trial_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = write(folder / "tiny.toml", repeats=1)
     (folder / "mine.py").write_text(
         "from torch import nn\n\n\ndef plain(num_channels, *, device=None, dtype=None):\n    return nn.Identity()\n\n\n"
         'PLUGINS = {"benchkit.norms": {"torch-bn": plain}}\n',
         encoding="utf-8",
     )
-    refused = run_command(folder, "sweep", study, "--plugin", "mine.py")
-    assert refused.returncode == 2
-    assert "norm 'torch-bn', which benchkit" in " ".join(refused.stderr.split())
-    done = run_command(folder, "sweep", study, "--plugin", "mine.py", "--allow-shadow", "--jobs", 1)
-    assert done.returncode == 0, done.stderr
+    assert run_here(monkeypatch, folder, "sweep", study, "--plugin", "mine.py", pool=Pool) == 2
+    assert "norm 'torch-bn', which benchkit" in " ".join(capsys.readouterr().err.split())
+    allowed = ("--plugin", "mine.py", "--allow-shadow", "--jobs", 1)
+    assert run_here(monkeypatch, folder, "sweep", study, *allowed, pool=Pool) == 0
     (trial,) = read_results(folder / "benchkit-runs").trials
     assert trial.outcome is not None
     assert "torch-bn (mine.py, in place of benchkit" in trial.outcome.environment["plugins"]["model.norm"]

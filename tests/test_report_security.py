@@ -73,21 +73,21 @@ MARKDOWN_TAGS = {
 CODE_TAGS = {"script", "style", "iframe", "object", "embed", "foreignObject", "image", "a", "link", "base", "meta"}
 
 
-def made(folder: Path, labels: Sequence[str], text: str) -> Draft:
-    """Return the report of a study whose words are all `text`, and whose conditions have these labels."""
+def made(folder: Path, labels: Sequence[str], text: str, *, figure_files: bool = False) -> Draft:
+    """Return the report of a study whose words are all `text`, and whose conditions and classes have these labels."""
     results = complete(folder, labels, repeats=2, epochs=3, extra=EXTRA.format(text=text))
     study = replace(results.study, title=text, question=text, description=text, source=text)
     data = {**results.data, "licence": text, "citation": text}
-    names = tuple(f"{text} {n}" for n in range(10))
+    names = tuple(f"{labels[n % len(labels)]} {n}" for n in range(10))
     results = replace(results, study=study, data=data, class_names=names, left_out=(text,), command=text)
-    draft = study_draft(make_part(results, Registry.installed(), for_print=True), Beside(figures=True))
+    draft = study_draft(make_part(results, Registry.installed(), for_print=True), Beside(figures=figure_files))
     assert draft.problems == ()
     return draft
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Draft:
-    return made(tmp_path_factory.mktemp("hostile"), HOSTILE, " ".join(HOSTILE[:2]))
+    return made(tmp_path_factory.mktemp("hostile"), HOSTILE, " ".join(HOSTILE[:2]), figure_files=True)
 
 
 @pytest.fixture(scope="module")

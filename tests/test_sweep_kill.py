@@ -15,7 +15,18 @@ from pathlib import Path
 import psutil
 import pytest
 from test_sweep import HURT, hurting
-from tiny_study import DATA, FACTOR, SEARCH, all_facts, command, environment, run_command, sweep_here, write
+from tiny_study import (
+    DATA,
+    FACTOR,
+    SEARCH,
+    all_facts,
+    command,
+    environment,
+    run_command,
+    run_here,
+    sweep_here,
+    write,
+)
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
@@ -70,7 +81,7 @@ def test_a_sweep_killed_again_and_again_ends_with_the_numbers_of_one_that_was_no
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropout = '[[regularizers]]\nname = "dropout"\nrate = 0.2\n'
-    study = write(tmp_path / "tiny.toml", dropout, FACTOR, SEARCH, epochs=25, repeats=2)
+    study = write(tmp_path / "tiny.toml", dropout, FACTOR, SEARCH, epochs=20, repeats=2)
     killed = tmp_path / "killed"
     harness = [sys.executable, str(Path(__file__).with_name("forked_sweeps.py")), str(study), str(killed), "1"]
     first_seen: dict[tuple[str, int], tuple[float, int]] = {}
@@ -104,7 +115,7 @@ def endings(workspace: Path) -> dict[tuple[str, int], tuple[float, int]]:
 
 
 def test_the_whole_command_killed_at_any_moment_goes_on_to_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = write(tmp_path / "tiny.toml", FACTOR, epochs=250, repeats=2)
     chance = random.Random(7)
@@ -116,9 +127,8 @@ def test_the_whole_command_killed_at_any_moment_goes_on_to_the_same_numbers(
         os.killpg(sweep.pid, signal.SIGKILL)
         end(sweep)
         assert gone(workers)
-    last = run_command(tmp_path, "sweep", study, "--jobs", "2")
-    assert last.returncode == 0, last.stderr
-    assert "tiny: 4 done" in last.stdout
+    assert run_here(monkeypatch, tmp_path, "sweep", study) == 0
+    assert capsys.readouterr().out == "tiny: 4 done\n"
     uninterrupted = tmp_path / "uninterrupted"
     sweep_here(monkeypatch, uninterrupted, read_study(study))
     assert all_facts(read_results(tmp_path / "benchkit-runs")) == all_facts(read_results(uninterrupted))
@@ -142,7 +152,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along
     sweep.kill()  # the parent alone
     end(sweep)
     assert gone([replacement])
-    assert run_command(tmp_path, "sweep", study).returncode == 0
+    assert run_here(monkeypatch, tmp_path, "sweep", study) == 0
     uninterrupted = tmp_path / "uninterrupted"
     sweep_here(monkeypatch, uninterrupted, read_study(study))
     assert all_facts(read_results(tmp_path / "benchkit-runs")) == all_facts(read_results(uninterrupted))
@@ -169,7 +179,9 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_leaves_no_worker(tmp_path: P
     assert states <= {"stale", "waiting"}
 
 
-def test_trials_that_kill_their_worker_become_failed_ones(tmp_path: Path) -> None:
+def test_trials_that_kill_their_worker_become_failed_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "hurtful.py").write_text(HURT.replace("at: int = 2", "at: int = 1"))
     study = write(tmp_path / "tiny.toml", hurting("die", "segfault", "raise", "not"), epochs=2, repeats=1)
     done = run_command(tmp_path, "sweep", study, "--jobs", 2, "--plugin", "hurtful.py")
@@ -181,8 +193,8 @@ def test_trials_that_kill_their_worker_become_failed_ones(tmp_path: Path) -> Non
     assert "ValueError: no good" in trials["raise"].reason and trials["not"].state == "done"
     assert "ValueError: no good" in (trials["raise"].folder / "log.txt").read_text()
     assert "die repeat 0: failed: its process ended with status 7" in done.stderr
-    status = run_command(tmp_path, "status")
-    assert "segfault repeat 0: failed: its process ended with status -11, 2 times" in status.stdout
+    assert run_here(monkeypatch, tmp_path, "status") == 0
+    assert "segfault repeat 0: failed: its process ended with status -11, 2 times" in capsys.readouterr().out
 
 
 def test_workers_that_cannot_start_end_the_sweep(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import benchkit.sweep.orchestration
+from benchkit.cli import main
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Queue
 from benchkit.plan import Plan
@@ -156,6 +157,21 @@ def run_command(folder: Path, *arguments: object) -> subprocess.CompletedProcess
     return subprocess.run(
         command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=300
     )
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object, pool: type = InlinePool) -> int:
+    """Run the command line in this process and return its exit status; trains here too unless `pool` is the real one.
+
+    What it prints is captured by pytest. It spares the seconds in which a process of its own imports.
+    """
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        for name in os.environ.keys() - environment().keys():
+            patch.delenv(name)
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        patch.setattr(benchkit.sweep.orchestration, "Pool", pool)
+        return main([str(argument) for argument in arguments])
 
 
 def facts_of(trial: Trial) -> dict[str, Any]:
