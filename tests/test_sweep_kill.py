@@ -31,6 +31,7 @@ from tiny_study import (
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
 from benchkit.study.studyfile import read_study
+from benchkit.sweep.pool import Pool
 
 LEAST_KILLS = 20
 
@@ -81,7 +82,7 @@ def test_a_sweep_killed_again_and_again_ends_with_the_numbers_of_one_that_was_no
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropout = '[[regularizers]]\nname = "dropout"\nrate = 0.2\n'
-    study = write(tmp_path / "tiny.toml", dropout, FACTOR, SEARCH, epochs=20, repeats=2)
+    study = write(tmp_path / "tiny.toml", dropout, FACTOR, SEARCH, epochs=25, repeats=2)
     killed = tmp_path / "killed"
     harness = [sys.executable, str(Path(__file__).with_name("forked_sweeps.py")), str(study), str(killed), "1"]
     first_seen: dict[tuple[str, int], tuple[float, int]] = {}
@@ -127,7 +128,7 @@ def test_the_whole_command_killed_at_any_moment_goes_on_to_the_same_numbers(
         os.killpg(sweep.pid, signal.SIGKILL)
         end(sweep)
         assert gone(workers)
-    assert run_here(monkeypatch, tmp_path, "sweep", study) == 0
+    assert run_here(monkeypatch, tmp_path, "sweep", study, "--jobs", 2, pool=Pool) == 0
     assert capsys.readouterr().out == "tiny: 4 done\n"
     uninterrupted = tmp_path / "uninterrupted"
     sweep_here(monkeypatch, uninterrupted, read_study(study))
