@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from test_packaging import find_uv
+
+SHARED = TemporaryDirectory(prefix="benchkit-wheels-")
+"""Prepared data and described plugins of all commands that are run here: what the first one made, the others find."""
+atexit.register(SHARED.cleanup)
 
 BUILD = "import sys, setuptools.build_meta as backend; print(backend.build_wheel(sys.argv[1]))"
 
@@ -18,7 +24,7 @@ BUILD = "import sys, setuptools.build_meta as backend; print(backend.build_wheel
 def run(command: Sequence[str | Path], folder: Path, *, expect: int = 0, **environment: str) -> str:
     """Return what a command prints; fail with all of its output when it ends with another exit status."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BENCHKIT_", "PYTEST_"))}
-    own = {"BENCHKIT_DATA": str(folder / "data"), "BENCHKIT_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    own = {"BENCHKIT_DATA": f"{SHARED.name}/data", "BENCHKIT_CACHE": f"{SHARED.name}/cache", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [str(part) for part in command],
         cwd=folder,

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import sklearn.metrics  # noqa: F401 - what a trial imports late, so that children need not
 import tiny_study
 import torch
 

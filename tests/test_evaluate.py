@@ -43,6 +43,23 @@ def test_metrics_equal_scikit_learn_s() -> None:
     assert np.array_equal(found.confusion, metrics.confusion_matrix(labels, called))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_counted_metrics_are_those_of_scikit_learn_to_the_bit(seed: int) -> None:
+    """Few images of many classes: some occur among the labels alone, some among the predictions, some nowhere."""
+    generator = np.random.default_rng(seed)
+    n, classes = int(generator.integers(1, 300)), int(generator.integers(2, 40))
+    labels = generator.integers(0, max(1, classes - 3), n)
+    logits = generator.normal(size=(n, classes)).astype(np.float32)
+    logits[np.arange(n), labels] += generator.uniform(0, 3)
+    found, called, known = split_metrics(logits, labels, classes), logits.argmax(1), np.arange(classes)
+    assert found.accuracy == metrics.accuracy_score(labels, called)
+    assert found.micro_f1 == metrics.f1_score(labels, called, average="micro")
+    assert found.macro_f1 == metrics.f1_score(labels, called, average="macro", zero_division=0.0)
+    shares = metrics.recall_score(labels, called, labels=known, average=None, zero_division=np.nan)
+    assert np.array_equal(found.class_accuracy, shares, equal_nan=True)
+    assert np.array_equal(found.confusion, metrics.confusion_matrix(labels, called, labels=known))
+
+
 def test_calibration_error_equals_torchmetrics() -> None:
     from torchmetrics.functional.classification import multiclass_calibration_error
 

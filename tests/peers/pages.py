@@ -183,8 +183,7 @@ def _own(part: Part) -> list[Block]:
         "Where a trial of about a minute (ResNet-14, batch 128) spends its time, by `benchkit sweep --profile`, on a "
         "GPU by the trial's own record. Bold: benchkit's own bookkeeping, the history and the events in the ledger's "
         "phase, and beside the trial the processor time of the sweep's process with its live view on a terminal. "
-        "Scoring is on all splits, and in a worker's first trial imports the metrics and measures the device's matrix "
-        "rate."
+        "Scoring is on all splits, and in a worker's first trial measures the device's matrix rate."
     )
     named = f"{part.device}-own-cost", "Where the time of a trial goes"
     return [table_block(*named, caption, Table(columns=columns, rows=rows))]
