@@ -90,8 +90,7 @@ def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequen
         dated=max(part.dated for part in parts.values()),
         banners=(trial,) if quick else (),
         answer=(
-            f"Of {len(goals)} goals, {count['met']} are met, {count['missed']} are missed and "
-            f"{count['not measured']} have not been measured.",
+            f"Of {len(goals)} goals: {', '.join(f'{count[state]} {state}' for state in TONES)}.",
             *(f"{goal.work} on {DEVICES[goal.device]} misses its goal." for goal in goals if goal.state == "missed"),
         )[:3],
         facts=tuple(
