@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from bench_norms import NormRow
+from benchmark_images import source
 from kept import keep, known_parts
 from measurements import Part
-from pictures import source
 from rounds import Setting, contenders, measure, own_costs, peers
 from workloads import workloads_on
 

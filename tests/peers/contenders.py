@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from pictures import images_of
+from benchmark_images import images_of
 from PIL import Image
 from torch import nn
 from torch.nn import functional

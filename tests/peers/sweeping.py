@@ -18,7 +18,7 @@ import psutil
 from benchkit.ledger import read_results
 from benchkit.results import Trial
 
-PICTURES = Path(__file__).with_name("pictures.py")
+IMAGES = Path(__file__).with_name("benchmark_images.py")
 LOOK = 0.05
 """Seconds between two looks at a sweep."""
 
@@ -46,7 +46,7 @@ def swept(study: str, options: Sequence[str], *, shown: bool) -> Swept:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "benchmark.toml").write_text(study, encoding="utf-8")
-        line = [sys.executable, "-m", "benchkit", "sweep", str(folder / "benchmark.toml"), "--plugin", str(PICTURES)]
+        line = [sys.executable, "-m", "benchkit", "sweep", str(folder / "benchmark.toml"), "--plugin", str(IMAGES)]
         line += ["--workspace", str(folder / "runs"), *options]
         began = time.time()
         ours, theirs = pty.openpty() if shown else os.pipe()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pictures import images_of
+from benchmark_images import images_of
 from PIL import Image
 from workloads import Workload
 
