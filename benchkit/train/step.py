@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
@@ -38,7 +38,7 @@ def update(run: Run, batch: Batch, forward: Forward) -> torch.Tensor:
     for parameter in run.parameters:  # what optimizer.zero_grad does, at a fraction of its price
         parameter.grad = None
     run.precision.backward(loss, run.optimizer)
-    gradient_norm = get_total_norm([p.grad for p in run.parameters if p.grad is not None])
+    gradient_norm = _total_norm([p.grad for p in run.parameters if p.grad is not None])
     for clip in run.clips:
         clip(run.parameters)
     if run.clips:
@@ -47,6 +47,17 @@ def update(run: Run, batch: Batch, forward: Forward) -> torch.Tensor:
     for constrain in run.constraints:
         constrain()
     return _summary(loss.detach(), logits.detach(), batch.targets, gradient_norm)
+
+
+def _total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the Euclidean norm of all gradients together, as PyTorch's `get_total_norm` does, to the same bits.
+
+    That groups gradients by device and type first, which on a CPU takes a noticeable part of a small network's step.
+    """
+    if gradients and all(gradient.is_cpu for gradient in gradients):
+        norm = torch.linalg.vector_norm
+        return norm(torch.stack([norm(gradient) for gradient in gradients]))
+    return get_total_norm(gradients)
 
 
 def _summary(
