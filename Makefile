@@ -9,6 +9,9 @@ UV = $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(BIN)/uv)
 
 export PYTHON
 
+# Every process would compile PyTorch's sources anew, which takes longer than to import it.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Homebrew's libraries are not on the loader's path of every Python for macOS.
 ifeq ($(shell uname),Darwin)
 RUN := DYLD_FALLBACK_LIBRARY_PATH="$${DYLD_FALLBACK_LIBRARY_PATH:-/opt/homebrew/lib:/usr/local/lib:/usr/lib}"

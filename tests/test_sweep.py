@@ -115,6 +115,18 @@ def test_predictions_reproduce_the_recorded_metrics(tmp_path: Path, monkeypatch:
     assert (trial.folder / "weights.safetensors").exists() and not (trial.folder / "checkpoint.pt").exists()
 
 
+@pytest.mark.parametrize(("pace", "saved"), [(1e9, True), (1.0, False)])
+def test_the_first_checkpoint_is_worth_its_time(
+    pace: float, saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves: list[int] = []
+    monkeypatch.setattr(benchkit.sweep.training, "save_checkpoint", lambda path, run: saves.append(len(run.history)))
+    monkeypatch.setattr(benchkit.sweep.training, "CHECKPOINT_SHARE", 1.0)
+    monkeypatch.setattr(benchkit.sweep.training, "CHECKPOINT_PACE", pace)
+    assert sweep_here(monkeypatch, tmp_path, study_of(repeats=1)) == {"done": 1}
+    assert saves[:1] == ([1] if saved else [])
+
+
 def test_failures_are_results_with_reasons_and_the_study_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurt: Path
 ) -> None:

@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_SHARE = 0.01
 """Checkpoints take at most this share of the time between them."""
 
+CHECKPOINT_PACE = 250e6
+"""Bytes a second at which checkpoints are thought to be written before one was timed."""
+
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """What the system says when a file cannot be written and no trial is to blame."""
 
@@ -201,7 +204,7 @@ def train_trial(bench: Bench, claim: Claim, stopwatch: Stopwatch | Unwatched) ->
         "sources": sources_of(settings, bench.registry),
     }
     environment = {**environment_of(bench.device), **plugins}
-    last_saved, saving, bookkeeping = time.perf_counter(), 0.0, 0.0
+    last_saved, saving, bookkeeping = time.perf_counter(), _saving(run), 0.0
     for record in fit(run):
         ended = time.perf_counter()
         stopwatch.enter("ledger")
@@ -225,6 +228,15 @@ def train_trial(bench: Bench, claim: Claim, stopwatch: Stopwatch | Unwatched) ->
     stopwatch.enter("scoring")
     outcome = _scored(claim, run, splits.fingerprint, environment)
     return replace(outcome, cost=outcome.cost and replace(outcome.cost, bookkeeping=bookkeeping))
+
+
+def _saving(run: Run) -> float:
+    """Return the seconds that a checkpoint may take: weights, their moments, and the best epoch's weights.
+
+    Without it every trial of seconds would save a large model once, for no more than those seconds.
+    """
+    weights: int = sum(tensor.nbytes for tensor in run.model.state_dict().values())
+    return 3 * weights / CHECKPOINT_PACE
 
 
 def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Run:

@@ -56,7 +56,8 @@ def _total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     """
     if gradients and all(gradient.is_cpu for gradient in gradients):
         norm = torch.linalg.vector_norm
-        return norm(torch.stack([norm(gradient) for gradient in gradients]))
+        total: torch.Tensor = norm(torch.stack([norm(gradient) for gradient in gradients]))
+        return total
     return get_total_norm(gradients)
 
 
