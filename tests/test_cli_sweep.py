@@ -52,7 +52,10 @@ def test_lines_where_there_is_no_terminal_then_json_and_a_preview(
 
 
 def test_a_panel_on_a_terminal(folder: Path) -> None:
-    label = r'[{ label = "[red]half", value = 0.05 }, { label = "two\u001b]0;x\u0007", value = 0.2 }]'
+    levels = (
+        rf'{{ label = "[red]{name}\u001b]0;x\u0007", value = {value} }}' for name, value in (("a", 0.05), ("b", 0.2))
+    )
+    label = f"[{', '.join(levels)}]"
     study = folder / "tiny.toml"
     study.write_text(text_of(f'[factors]\n"train.optimizer.lr" = {label}\n', repeats=1), encoding="utf-8")
     master, slave = pty.openpty()
@@ -70,8 +73,8 @@ def test_a_panel_on_a_terminal(folder: Path) -> None:
     assert process.wait(timeout=60) == 0, shown
     assert "\x1b[" in shown  # it is drawn over itself
     plain = ESCAPE.sub("", shown)
-    assert "Training" in plain and "2/2" in plain and "[red]half repeat 0" in plain
-    assert "\x1b]0" not in shown and "two?]0;x? repeat 0" in plain
+    assert "Training" in plain and "2/2" in plain
+    assert "\x1b]0" not in shown and re.search(r"\[red\][ab]\?\]0;x\? repeat 0", plain)
     assert "tiny: 2 done" in plain
 
 
