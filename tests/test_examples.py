@@ -94,6 +94,7 @@ def test_a_tiny_study_trains_with_all_of_them(python: Path, tmp_path: Path) -> N
     told = run([python, "-m", "benchkit", "sweep", "examples.toml", "--jobs", "1", "--json"], tmp_path)
     states = json.loads(told)["states"]
     assert states["done"] == sum(states.values()) == 2
+    run([python, "-m", "benchkit", "sweep", "norms-cifar10", "--only", "model.norm=frn", "--smoke", "--json"], tmp_path)
     run([python, "-m", "benchkit", "report", "examples.toml", "--format", "html", "--out", "reports"], tmp_path)
     (page,) = (tmp_path / "reports").glob("*.html")
     text = page.read_text()

@@ -31,6 +31,7 @@ from tiny_study import (
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
 from benchkit.study.studyfile import read_study
+from benchkit.sweep.pool import Pool
 
 LEAST_KILLS = 20
 
@@ -81,7 +82,7 @@ def test_a_sweep_killed_again_and_again_ends_with_the_numbers_of_one_that_was_no
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropout = '[[regularizers]]\nname = "dropout"\nrate = 0.2\n'
-    study = write(tmp_path / "tiny.toml", dropout, FACTOR, SEARCH, epochs=18, repeats=2)
+    study = write(tmp_path / "tiny.toml", dropout, FACTOR, SEARCH, epochs=25, repeats=2)
     killed = tmp_path / "killed"
     harness = [sys.executable, str(Path(__file__).with_name("forked_sweeps.py")), str(study), str(killed), "1"]
     first_seen: dict[tuple[str, int], tuple[float, int]] = {}
@@ -117,7 +118,7 @@ def endings(workspace: Path) -> dict[tuple[str, int], tuple[float, int]]:
 def test_the_whole_command_killed_at_any_moment_goes_on_to_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = write(tmp_path / "tiny.toml", FACTOR, epochs=150, repeats=2)
+    study = write(tmp_path / "tiny.toml", FACTOR, epochs=250, repeats=2)
     chance = random.Random(7)
     for pattern in ("training: 4 trials", r"repeat 0: epoch \d", r"\[2/4"):
         sweep = start(tmp_path, "sweep", study, "--jobs", 2)
@@ -127,7 +128,7 @@ def test_the_whole_command_killed_at_any_moment_goes_on_to_the_same_numbers(
         os.killpg(sweep.pid, signal.SIGKILL)
         end(sweep)
         assert gone(workers)
-    assert run_here(monkeypatch, tmp_path, "sweep", study, "--jobs", 2) == 0
+    assert run_here(monkeypatch, tmp_path, "sweep", study, "--jobs", 2, pool=Pool) == 0
     assert capsys.readouterr().out == "tiny: 4 done\n"
     uninterrupted = tmp_path / "uninterrupted"
     sweep_here(monkeypatch, uninterrupted, read_study(study))
@@ -183,15 +184,16 @@ def test_trials_that_kill_their_worker_become_failed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "hurtful.py").write_text(HURT.replace("at: int = 2", "at: int = 1"))
-    study = write(tmp_path / "tiny.toml", hurting("segfault", "raise", "not"), epochs=2, repeats=1)
+    study = write(tmp_path / "tiny.toml", hurting("die", "segfault", "raise", "not"), epochs=2, repeats=1)
     done = run_command(tmp_path, "sweep", study, "--jobs", 2, "--plugin", "hurtful.py")
     assert done.returncode == 1, done.stderr
-    assert "tiny: " in done.stdout and "2 failed" in done.stdout and "1 done" in done.stdout
+    assert "tiny: " in done.stdout and "3 failed" in done.stdout and "1 done" in done.stdout
     trials = {trial.condition.label: trial for trial in read_results(tmp_path / "benchkit-runs").trials}
+    assert trials["die"].reason == "its process ended with status 7, 2 times"
     assert trials["segfault"].reason == f"its process ended with status {-signal.SIGSEGV}, 2 times"
     assert "ValueError: no good" in trials["raise"].reason and trials["not"].state == "done"
     assert "ValueError: no good" in (trials["raise"].folder / "log.txt").read_text()
-    assert f"segfault repeat 0: failed: its process ended with status {-signal.SIGSEGV}" in done.stderr
+    assert "die repeat 0: failed: its process ended with status 7" in done.stderr
     assert run_here(monkeypatch, tmp_path, "status") == 0
     assert "segfault repeat 0: failed: its process ended with status -11, 2 times" in capsys.readouterr().out
 
