@@ -46,17 +46,17 @@ class ImageSet:
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """Return the images at `index`, int64 (N,) on the device, as uint8 (N, C, H, W) in channels-last memory."""
-        rows = self.rows.index_select(0, index.to(self.rows.device))
+        return self._at(self.rows.index_select(0, index.to(self.rows.device)))
+
+    def _at(self, rows: torch.Tensor) -> torch.Tensor:
         return self.images.index_select(0, rows).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
     def each(self, order: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the images, uint8 (N, C, H, W), and labels at `order`, int64 on the CPU, `size` at a time."""
-        index = torch.split(order.to(self.device), size)
-        images: Iterator[torch.Tensor] = map(self.take, index)
-        if self.streamed:
-            images = stream(self.images, torch.split(self.rows.index_select(0, order), size), self.device)
-        for some, here in zip(images, index, strict=True):
-            yield some, self.labels.index_select(0, here)
+        rows = torch.split(self.rows.index_select(0, order.to(self.rows.device)), size)
+        labels = torch.split(self.labels.index_select(0, order.to(self.device)), size)
+        images = stream(self.images, rows, self.device) if self.streamed else map(self._at, rows)
+        yield from zip(images, labels, strict=True)
 
     def chunks(self, size: int) -> Iterator[torch.Tensor]:
         """Yield all images in order, uint8 (N, C, H, W), `size` at a time."""

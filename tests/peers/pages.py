@@ -143,7 +143,9 @@ def _speeds(part: Part, one: Comparison) -> Block:
         )
         for row in one.rows
     ]
-    longer = f" Trials have {one.longer} times the loops' epochs, which count as often." if one.longer > 1 else ""
+    longer = (
+        f" benchkit's trials have {one.longer} times the loops' epochs, which count as often." if one.longer > 1 else ""
+    )
     caption = (
         f"{one.title}: medians over n rounds of {one.epochs} epochs of {one.images:,} images in each process (the "
         "first epoch left out), brackets: least and greatest. Ratios are taken within rounds. First step: seconds from "
