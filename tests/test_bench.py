@@ -43,6 +43,7 @@ def test_ratios_are_taken_within_rounds() -> None:
 
 
 def test_goals_are_judged_by_medians() -> None:
+    from bench_growth import Growth
     from bench_norms import NormRow
     from comparison import Measured, Spread, compare
     from measurements import OwnCost, Part, verdicts
@@ -58,6 +59,10 @@ def test_goals_are_judged_by_medians() -> None:
         quick=False, load=0.0, images="random images", skipped=(),
         own=(OwnCost(phases={"forward": 57.0, "ledger": 1.0, "checkpoint": 2.0}, watching=0.6),),
         comparisons=(compare(WORKLOADS[0], 3, rows),),
+        growth=(
+            Growth(name="overhead of a trial", unit="ms", first=40.0, last=20.0, trials=2000),
+            Growth(name="memory of the sweep", unit="MiB", first=100.0, last=151.0, trials=2000),
+        ),
         norms=(
             NormRow(norm="bn", shape=(1, 2, 3, 4), ratio=Spread(middle=1.31, low=1.0, high=2.0), **norm),
             NormRow(norm="gn", shape=(1, 2, 3, 4), ratio=Spread(middle=0.5, low=0.4, high=1.5), **norm),
@@ -71,6 +76,10 @@ def test_goals_are_judged_by_medians() -> None:
     assert norms.state == "missed" and norms.found.endswith("above it in 1 of 2 cases: bn")
     own = next(one for one in found.values() if "minute" in one.work and one.device == "cpu")
     assert (own.state, own.found) == ("missed", "at most 6.00% of 60 s, n = 1")
+    growth = next(one for one in found.values() if one.work.startswith("A long sweep") and one.device == "cpu")
+    assert growth.state == "missed" and growth.found.startswith(
+        "at most 1.51 times (memory of the sweep), 2,000 trials"
+    )
 
 
 def test_growth_counts_the_time_beyond_training() -> None:
@@ -85,6 +94,7 @@ def test_growth_counts_the_time_beyond_training() -> None:
     overhead, sweep, workers = grown(trials, samples, 1)  # type: ignore[arg-type]
     assert (overhead.first, overhead.last) == (500.0, 1000.0)
     assert sweep.ratio == 1.0 and (workers.first, workers.last) == (550.0, 610.0)
+    assert sweep.trials == len(trials)
 
 
 def test_a_trial_run_writes_the_report(tmp_path: Path) -> None:

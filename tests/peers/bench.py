@@ -7,10 +7,11 @@ Every contender trains the same model on the same images in a process of its own
 have been prepared, else random ones); contenders take turns in each round, so that a busy machine slows all of them.
 Told are medians over rounds with the least and the greatest, ratios to the script within each round, and the seconds
 until the first step apart. benchkit is run by its public command, its ledger, evaluation and checkpoints included. Then
-come what benchkit adds to a trial of a minute, and the norms one by one. The same command measures on a GPU with
---device cuda; the report keeps what it holds of the other device, and with --only of the other workloads, and what has
-been measured is on disk after each of them (benchmarks.json), should a later one be broken off. timm's own
-train script is in its repository but not in its package: it takes part where --timm-script names a copy.
+come what benchkit adds to a trial of a minute, the norms one by one, and what a sweep of 2,000 trials grows by. The
+same command measures on a GPU with --device cuda; the report keeps what it holds of the other device, and with --only
+of the other workloads, and what has been measured is on disk after each of them (benchmarks.json), should a later one
+be broken off. timm's own train script is in its repository but not in its package: it takes part where --timm-script
+names a copy.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from bench_growth import Growth
 from bench_norms import NormRow
 from benchmark_images import source
 from kept import keep, known_parts
@@ -43,12 +45,25 @@ HERE = Path(__file__).parent
 
 def norms(setting: Setting) -> tuple[NormRow, ...]:
     """Return the norms beside the framework's layers, measured in a process of its own."""
-    line = [sys.executable, str(HERE / "bench_norms.py"), "--json", "--device", setting.device]
-    line += ["--threads", str(setting.threads), "--rounds", "1" if setting.quick else "15"]
+    options = ["--threads", str(setting.threads), "--rounds", "1" if setting.quick else "15"]
+    return tuple(decode(NormRow, one) for one in _told("bench_norms.py", setting, *options))
+
+
+def growth(setting: Setting) -> tuple[Growth, ...]:
+    """Return what a sweep of 2,000 tiny trials costs and holds at its start and at its end."""
+    options = ["--trials", "12" if setting.quick else "2000"]
+    return tuple(decode(Growth, one) for one in _told("bench_growth.py", setting, *options))
+
+
+def _told(script: str, setting: Setting, *options: str) -> list[Any]:
+    """Return the list that another benchmark prints last; that one growing too much is told by the report."""
+    line = [sys.executable, str(HERE / script), "--json", "--device", setting.device, *options]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(line)}\n{done.stderr}")
-    return tuple(decode(NormRow, one) for one in json.loads(done.stdout.strip().splitlines()[-1]))
+    try:
+        told: list[Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, json.JSONDecodeError):
+        sys.exit(f"{' '.join(line)}\n{done.stdout}{done.stderr}")
+    return told
 
 
 def measured(setting: Setting, only: str, wanted: Sequence[str]) -> Iterator[Part]:
@@ -73,6 +88,11 @@ def measured(setting: Setting, only: str, wanted: Sequence[str]) -> Iterator[Par
             yield part
     if only in ("", "norms"):
         part = replace(part, norms=norms(setting))
+        yield part
+    if only in ("", "growth"):
+        part = replace(part, growth=growth(setting))
+        for one in part.growth:
+            print(f"{one.name}: {one.first:.0f} {one.unit} at first, {one.last:.0f} at last", flush=True)
         yield part
     if only in ("", "own-cost"):
         part = replace(part, own=own_costs(setting))
@@ -121,7 +141,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="", help="workloads with this in their name, or own-cost, or norms")
+    parser.add_argument("--only", default="", help="workloads with this in their name, or own-cost, norms or growth")
     parser.add_argument("--contenders", default="", help="these alone, parted by commas")
     parser.add_argument("--timm-script", type=_file, help="train.py of timm's repository, to take part")
     parser.add_argument("--out", type=Path, default=Path("reports"))

@@ -1,6 +1,6 @@
 """What a long sweep costs per trial, at its start and at its end: it should be the same.
 
-    python tests/peers/bench_growth.py [--trials 2000] [--jobs 1] [--search]
+    python tests/peers/bench_growth.py [--trials 2000] [--jobs 1] [--search] [--device cpu]
 
 Sweeps so many trials of some milliseconds by the public command, and reports the median overhead of a trial (the time
 between two ends of a worker's trials, less its training) over the first and the last hundred, and the memory of the
@@ -63,15 +63,17 @@ ALLOWED = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """One quantity at the start and at the end of a sweep."""
+    """One quantity over the first and over the last hundred of a sweep's `trials`."""
 
     name: str
     unit: str
     first: float
     last: float
+    trials: int
 
     @property
     def ratio(self) -> float:
+        """Return how many times the first the last is."""
         return self.last / self.first
 
 
@@ -127,10 +129,11 @@ def grown(trials: Sequence[Trial], samples: Sequence[Sample], jobs: int) -> list
     early = next((sample for sample in samples if sample.when >= warm), samples[-1])
     late = samples[-1]
     first, last = statistics.median(each[:part]) * 1000, statistics.median(each[-part:]) * 1000
+    count = len(trials)
     return [
-        Growth(name="overhead of a trial", unit="ms", first=first, last=last),
-        Growth(name="memory of the sweep", unit="MiB", first=early.sweep, last=late.sweep),
-        Growth(name="memory of the workers", unit="MiB", first=early.workers, last=late.workers),
+        Growth(name="overhead of a trial", unit="ms", first=first, last=last, trials=count),
+        Growth(name="memory of the sweep", unit="MiB", first=early.sweep, last=late.sweep, trials=count),
+        Growth(name="memory of the workers", unit="MiB", first=early.workers, last=late.workers, trials=count),
     ]
 
 
@@ -140,6 +143,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--search", action="store_true")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +151,7 @@ def main() -> int:
         study.write_text(study_text(given.trials, given.search), encoding="utf-8")
         workspace = Path(folder) / "runs"
         command = [sys.executable, "-m", "benchkit", "sweep", str(study), "--workspace", str(workspace)]
-        samples = watched([*command, "--device", "cpu", "--jobs", str(given.jobs)])
+        samples = watched([*command, "--device", given.device, "--jobs", str(given.jobs)])
         results = read_results(workspace)
     trials = [trial for trial in results.trials if trial.state == "done"]
     found = grown(trials, samples, given.jobs)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from bench_growth import ALLOWED, Growth
 from bench_norms import NormRow
 from comparison import Comparison, Row, Spread
 from workloads import WORKLOADS, Workload
@@ -75,6 +76,7 @@ class Part:
     comparisons: tuple[Comparison, ...] = ()
     norms: tuple[NormRow, ...] = ()
     own: tuple[OwnCost, ...] = ()
+    growth: tuple[Growth, ...] = ()
     allocator: str = ""
     peers: tuple[str, ...] = ()
 
@@ -95,6 +97,7 @@ class Part:
             comparisons=tuple(found[one.name] for one in WORKLOADS if one.name in found),
             norms=self.norms or earlier.norms,
             own=self.own or earlier.own,
+            growth=self.growth or earlier.growth,
         )
 
 
@@ -119,6 +122,7 @@ def verdicts(parts: Mapping[str, Part]) -> Iterator[Verdict]:
                 yield _share(workload, part)
         yield _norms(device, part)
         yield _own(device, part)
+        yield _growth(device, part)
 
 
 def _speed(workload: Workload, device: str, part: Part | None) -> Verdict:
@@ -194,6 +198,21 @@ def _own(device: str, part: Part | None) -> Verdict:
         goal=goal,
         found=f"at most {worst.share:.2%} of {worst.seconds:.0f} s, n = {len(part.own)}",
         state="met" if worst.share < OWN_GOALS[device] else "missed",
+    )
+
+
+def _growth(device: str, part: Part | None) -> Verdict:
+    work = "A long sweep's overhead of a trial, its memory and its workers'"
+    goal = f"over the last hundred trials at most {ALLOWED} times those over the first"
+    if part is None or not part.growth:
+        return _missing(work, device, goal)
+    worst = max(part.growth, key=lambda one: one.ratio)
+    return Verdict(
+        work=work,
+        device=device,
+        goal=goal,
+        found=f"at most {worst.ratio:.2f} times ({worst.name}), {worst.trials:,} trials, n = 1",
+        state="met" if worst.ratio <= ALLOWED else "missed",
     )
 
 

@@ -69,7 +69,7 @@ def report_of(parts: Mapping[str, Part]) -> tuple[ReportContext, dict[str, bytes
             pictures[f"fig:{name}.svg"] = spec_to_svg(json.loads(figure.spec)).encode()
             blocks.append(replace(figure, print_source=f"fig:{name}.svg"))
         blocks += [_speeds(part, one) for one in part.comparisons]
-        blocks += _own(part) + _norms(part)
+        blocks += _own(part) + _norms(part) + _growth(part)
         sections.append(section(f"measured-{device}", f"Measured on {DEVICES[device]}", blocks))
     sections.append(_method(parts))
     return _front(parts, goals, sections), pictures
@@ -217,6 +217,35 @@ def _norms(part: Part) -> list[Block]:
     )
     named = f"{part.device}-norms", "Norms beside the framework's layers"
     return [table_block(*named, caption, Table(columns=columns, rows=rows))] if rows else []
+
+
+def _growth(part: Part) -> list[Block]:
+    if not part.growth:
+        return []
+    columns = (
+        Column(key="quantity", heading="Quantity", align="left"),
+        Column(key="unit", heading="Unit", align="left"),
+        Column(key="first", heading="At first"),
+        Column(key="last", heading="At last"),
+        Column(key="ratio", heading="Ratio"),
+    )
+    rows = tuple(
+        (
+            label(one.name),
+            label(one.unit),
+            number_cell(f"{one.first:.1f}", one.first),
+            number_cell(f"{one.last:.1f}", one.last),
+            number_cell(f"{one.ratio:.2f}", one.ratio),
+        )
+        for one in part.growth
+    )
+    caption = (
+        f"One sweep of {part.growth[0].trials:,} trials of some milliseconds, one after another. Overhead: the median "
+        "time between the ends of two trials, less the training, over the first and the last hundred. Memory: resident "
+        "after the first hundred trials and at the end."
+    )
+    named = f"{part.device}-growth", "What a long sweep grows by"
+    return [table_block(*named, caption, Table(columns=columns, rows=rows))]
 
 
 def _method(parts: Mapping[str, Part]) -> ReportSection:

@@ -19,8 +19,21 @@ from benchkit.ledger import read_results
 from benchkit.results import Trial
 
 IMAGES = Path(__file__).with_name("benchmark_images.py")
-LOOK = 0.05
-"""Seconds between two looks at a sweep."""
+LOOK, SELDOM = 0.05, 1.0
+"""Seconds between two looks at a sweep, before and after its first epoch.
+
+Each look may take a core from one of the threads that train, for which the others wait. The loops beside benchkit are
+not looked at, so what is measured of it is as good as not looked at either.
+"""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What looking at a sweep has shown: when the first epoch was on disk, the processor time then and at the end."""
+
+    first_epoch: float = 0.0
+    before: float = 0.0
+    after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +67,20 @@ def swept(study: str, options: Sequence[str], *, shown: bool) -> Swept:
         os.close(theirs)
         drained = threading.Thread(target=_drain, args=(ours, told := bytearray()))
         drained.start()
-        first_epoch, watching = _watch(child, folder / "runs")
+        ended, seen = threading.Event(), Seen()
+        watch = threading.Thread(target=_watch, args=(psutil.Process(child.pid), folder / "runs", ended, seen))
+        watch.start()
         printed, _ = child.communicate()
+        finished = time.time()
+        ended.set()
+        watch.join()
         drained.join()
         if child.returncode:
             sys.exit(f"{' '.join(line)}\n{printed}{told.decode(errors='replace')}")
         return Swept(
-            seconds=time.time() - began,
-            first_epoch=first_epoch - began,
-            watching=watching,
+            seconds=finished - began,
+            first_epoch=(seen.first_epoch or finished) - began,
+            watching=seen.after - seen.before if seen.first_epoch else 0.0,
             trials=read_results(folder / "runs").trials,
             printed=printed,
         )
@@ -82,15 +100,12 @@ def _drain(file: int, told: bytearray) -> None:
     os.close(file)
 
 
-def _watch(child: subprocess.Popen[str], workspace: Path) -> tuple[float, float]:
-    """Wait for the end; return when the first epoch of any trial was on disk and the processor time from then on."""
-    process, first, before, after = psutil.Process(child.pid), 0.0, 0.0, 0.0
-    while child.poll() is None:
-        after = _processor_seconds(process, after)
-        if not first and any(path.stat().st_size for path in workspace.glob("trials/*/*/*/history.jsonl")):
-            first, before = time.time(), after
-        time.sleep(LOOK)
-    return first or time.time(), after - before if first else 0.0
+def _watch(process: psutil.Process, workspace: Path, ended: threading.Event, seen: Seen) -> None:
+    """Fill in what is `seen` of a sweep's process until it has `ended`: its first epoch is that of any trial."""
+    while not ended.wait(SELDOM if seen.first_epoch else LOOK):
+        seen.after = _processor_seconds(process, seen.after)
+        if not seen.first_epoch and any(path.stat().st_size for path in workspace.glob("trials/*/*/*/history.jsonl")):
+            seen.first_epoch, seen.before = time.time(), seen.after
 
 
 def _processor_seconds(process: psutil.Process, known: float) -> float:
