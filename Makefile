@@ -32,6 +32,7 @@ bench: $(STAMP) ## measure benchkit beside its peers and write reports/benchmark
 	$(RUN) $(BIN)/python tests/peers/bench.py --out reports $(ARGS)
 
 bench-gpu: $(STAMP) ## what only a GPU can tell: its tests, the benchmark on it, streamed images, fused trials
+	$(RUN) $(BIN)/python tests/peers/devices.py cuda
 	$(RUN) $(BIN)/python -m pytest -m gpu --timeout 600
 	$(MAKE) bench ARGS="--device cuda $(ARGS)"
 	$(RUN) $(BIN)/python tests/peers/bench_stream.py --device cuda --images 60000 --limit 1GB

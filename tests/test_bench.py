@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import subprocess
 import sys
@@ -109,6 +110,18 @@ def test_a_trial_run_writes_the_report(tmp_path: Path) -> None:
     page = (tmp_path / "benchmarks.html").read_text()
     assert "Its numbers say nothing" in page and "benchkit beside its peers" in page
     assert page.count("Not measured</") > page.count("Met</") + page.count("Missed</")
+
+
+@pytest.mark.parametrize("name", ["bench", "bench_fused", "bench_growth", "bench_norms", "bench_stream"])
+def test_a_device_that_is_not_there_is_one_clear_error(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--device", "cuda:99"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(name).main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "argument --device: cuda:99: there is no such device here (known: auto, cpu" in told
 
 
 LOG = """\

@@ -31,6 +31,7 @@ from typing import Any
 from bench_growth import Growth
 from bench_norms import NormRow
 from benchmark_images import source
+from devices import device
 from kept import keep, known_parts
 from measurements import Part
 from rounds import Setting, contenders, measure, own_costs, peers
@@ -133,6 +134,12 @@ def _file(name: str) -> Path:
     return path.resolve()
 
 
+def _folder(name: str) -> Path:
+    if (path := Path(name)).exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{name} is no folder")
+    return path
+
+
 def main() -> None:
     """Measure, print a table as it grows, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,11 +147,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=device, default="cpu")
     parser.add_argument("--only", default="", help="workloads with this in their name, or own-cost, norms or growth")
     parser.add_argument("--contenders", default="", help="these alone, parted by commas")
     parser.add_argument("--timm-script", type=_file, help="train.py of timm's repository, to take part")
-    parser.add_argument("--out", type=Path, default=Path("reports"))
+    parser.add_argument("--out", type=_folder, default=Path("reports"))
     parser.add_argument("--quick", action="store_true", help="tiny workloads, one round: shows that it runs")
     given = parser.parse_args()
     setting = Setting(

@@ -23,6 +23,7 @@ import torch
 from bench_norms import THRESHOLDS
 from benchkit_models.resnet import resnet
 from comparison import Spread, spread
+from devices import device
 from fused import WAYS, training_step
 from recording import recorded
 from torch import nn
@@ -135,7 +136,7 @@ def rows(trials: int, batch_size: int, given: argparse.Namespace) -> Iterator[Fu
 def main() -> None:
     """Print the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=device, default="cpu")
     parser.add_argument("--trials", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[128, 8])
     parser.add_argument("--rounds", type=int, default=5)

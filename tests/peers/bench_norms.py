@@ -26,6 +26,7 @@ from benchkit_norms.group import GroupNorm
 from benchkit_norms.instance import InstanceNorm
 from benchkit_norms.layer import LayerNorm
 from comparison import Spread, spread
+from devices import device
 from recording import recorded
 from torch import nn
 
@@ -143,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=device, default="cpu")
     parser.add_argument("--compile", action="store_true", help="compile both layers first")
     parser.add_argument("--contiguous", action="store_true", help="maps in (N, C, H, W) order, not channels_last")
     parser.add_argument("--json", action="store_true", help="print all rows as one line of JSON")

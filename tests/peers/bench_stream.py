@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from devices import device
 from torch import nn
 
 from benchkit import Split, Splits
@@ -185,7 +186,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=device, default="cpu")
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=128)
