@@ -83,6 +83,14 @@ def test_goals_are_judged_by_medians() -> None:
     )
 
 
+def test_another_benchmark_that_fails_ends_this_one() -> None:
+    from rounds import told
+
+    assert told([sys.executable, "-c", "print('warm'); print('[1, 2]')"]) == [1, 2]
+    with pytest.raises(SystemExit, match="no room"):
+        told([sys.executable, "-c", "print('[1, 2]'); raise SystemExit('no room')"])
+
+
 def test_growth_counts_the_time_beyond_training() -> None:
     from bench_growth import Sample, grown
 

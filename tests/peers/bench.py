@@ -17,10 +17,8 @@ names a copy.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +32,7 @@ from benchmark_images import source
 from devices import device
 from kept import keep, known_parts
 from measurements import Part
-from rounds import Setting, contenders, measure, own_costs, peers
+from rounds import Setting, contenders, measure, own_costs, peers, told
 from workloads import workloads_on
 
 from benchkit.codec import decode
@@ -57,14 +55,9 @@ def growth(setting: Setting) -> tuple[Growth, ...]:
 
 
 def _told(script: str, setting: Setting, *options: str) -> list[Any]:
-    """Return the list that another benchmark prints last; that one growing too much is told by the report."""
-    line = [sys.executable, str(HERE / script), "--json", "--device", setting.device, *options]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    try:
-        told: list[Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, json.JSONDecodeError):
-        sys.exit(f"{' '.join(line)}\n{done.stdout}{done.stderr}")
-    return told
+    """Return the list that another benchmark prints."""
+    found: list[Any] = told([sys.executable, str(HERE / script), "--json", "--device", setting.device, *options])
+    return found
 
 
 def measured(setting: Setting, only: str, wanted: Sequence[str]) -> Iterator[Part]:

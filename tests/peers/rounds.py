@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from comparison import Comparison, Measured, compare
 from measurements import OWN, OwnCost
@@ -86,11 +87,16 @@ def loop(name: str, workload: Workload, setting: Setting) -> Measured:
     command += ["--epochs", str(setting.epochs), "--workers", str(setting.workers), "--threads", str(setting.threads)]
     began = time.time()
     command += ["--began", str(began), *(["--quick"] if setting.quick else [])]
+    found = told(command)
+    return Measured(rate=_steady(found["rates"]), first_step=found["first_step"], seconds=time.time() - began)
+
+
+def told(command: Sequence[str]) -> Any:
+    """Run a command and return the JSON that it prints last; ends the program with what it said when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment(HERE))
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    return Measured(rate=_steady(told["rates"]), first_step=told["first_step"], seconds=time.time() - began)
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def logged(script: Path, workload: Workload, folder: Path, setting: Setting) -> Measured:

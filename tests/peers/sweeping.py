@@ -70,9 +70,11 @@ def swept(study: str, options: Sequence[str], *, shown: bool) -> Swept:
         ended, seen = threading.Event(), Seen()
         watch = threading.Thread(target=_watch, args=(psutil.Process(child.pid), folder / "runs", ended, seen))
         watch.start()
-        printed, _ = child.communicate()
-        finished = time.time()
-        ended.set()
+        try:
+            printed, _ = child.communicate()
+            finished = time.time()
+        finally:
+            ended.set()
         watch.join()
         drained.join()
         if child.returncode:
