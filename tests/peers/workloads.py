@@ -136,6 +136,7 @@ WORKLOADS = (
         batch_size=8,
         count=2400,
         gpu_count=4800,
+        longer=3,
         goals={"cpu": 2.2, "cuda": 30},
     ),
     Workload(
