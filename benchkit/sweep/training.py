@@ -36,6 +36,7 @@ from benchkit.train.device import is_usable
 from benchkit.train.finish import Finished, finish
 from benchkit.train.fit import fit
 from benchkit.train.observation import inspect
+from benchkit.train.placement import Images, images_for
 from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Plugins, Run, build_run
 from benchkit.train.weights import save_weights
@@ -55,13 +56,17 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 @dataclass(slots=True, kw_only=True)
 class Bench:
-    """What one worker trains with: the job, its device, the plugins, and the data set it loaded last."""
+    """What one worker trains with: the job, its device, the plugins, and the data set it loaded last, with its images.
+
+    Trials of one sweep mostly use the same images, which then stay on the device from one to the next.
+    """
 
     job: Job
     device: str
     registry: Registry
     send: Callable[[Event], None]
     loaded: dict[str, Splits] = field(default_factory=dict)
+    placed: Images | None = None
 
     def splits(self, ref: PluginRef) -> Splits:
         """Return a data set's splits, kept until another one is asked for."""
@@ -69,6 +74,14 @@ class Bench:
         if key not in self.loaded:
             self.loaded = {key: load_data(self.registry, ref, self.job.data_root)}
         return self.loaded[key]
+
+    def images(self, settings: Settings, splits: Splits) -> Images:
+        """Return a trial's images, kept until a trial uses other ones, whose room on the device they then leave."""
+        device, limit = torch.device(self.device), self.job.device_memory
+        if self.placed is None or not self.placed.serve(settings, splits, device, limit):
+            self.placed = None
+            self.placed = images_for(settings, splits, device, limit)
+        return self.placed
 
 
 def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
@@ -250,7 +263,7 @@ def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Ru
         plugins,
         repeat_parts=parts,
         device=bench.device,
-        device_memory=bench.job.device_memory,
+        images=bench.images(settings, splits),
     )
     shared = shared_device(run.device, bench.job.at_once)
     run.notes.extend(shared)

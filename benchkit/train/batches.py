@@ -21,6 +21,9 @@ from benchkit.train.streaming import stream
 CHUNK_BYTES = 2**24
 """What one pass over a data set handles at a time."""
 
+Statistics = tuple[torch.Tensor, torch.Tensor]
+"""Mean and population standard deviation of each channel, float64 (C,) on the CPU, of images in [0, 1]."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSet:
@@ -176,11 +179,11 @@ class Pixels:
         return images.contiguous(memory_format=self.memory_format)
 
 
-def pixels(train: ImageSet, *, size: int, normalize: bool, memory_format: torch.memory_format) -> Pixels:
-    """Return the preparation of images, normalised by the training images' statistics before any resizing."""
-    if not normalize:
+def pixels(train: ImageSet, statistics: Statistics | None, *, size: int, memory_format: torch.memory_format) -> Pixels:
+    """Return the preparation of images, normalised by `statistics` (None: not) before any resizing."""
+    if statistics is None:
         return Pixels(scale=None, shift=None, size=size, memory_format=memory_format)
-    mean, std = channel_statistics(train)
+    mean, std = statistics
     scale = 1 / torch.where(std > 0, std, 1.0)
     height, width, _ = train.images.shape[1:]
     side = (size or height, size or width)
@@ -192,8 +195,8 @@ def pixels(train: ImageSet, *, size: int, normalize: bool, memory_format: torch.
     return Pixels(scale=plane(scale), shift=plane(-mean * scale), size=size, memory_format=memory_format)
 
 
-def channel_statistics(images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and population standard deviation per channel, float64 (C,) on the CPU, of images in [0, 1].
+def channel_statistics(images: ImageSet) -> Statistics:
+    """Return the statistics of all images.
 
     The sums are exact: they are counts of the 256 levels.
     """

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from benchkit.train.batches import ImageSet, place
-from benchkit.train.selection import Selected, Selection
+from benchkit.protocols import Splits
+from benchkit.study.settings import DataSettings, Settings
+from benchkit.train.batches import ImageSet, Statistics, channel_statistics, place
+from benchkit.train.selection import Selected, Selection, select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,44 @@ class Placed:
     val: ImageSet
     test: ImageSet
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """What a run has of a data set: its images, placed, and the training images' statistics if it normalises by them.
+
+    It belongs to these `splits`, settings, seed, device and limit, and may serve any number of runs that have them.
+    """
+
+    placed: Placed
+    statistics: Statistics | None
+    splits: Splits
+    data: DataSettings
+    seed: int
+    device: torch.device
+    limit: int | None
+
+    def serve(self, settings: Settings, splits: Splits, device: torch.device, limit: int | None) -> bool:
+        """Return whether a run of these settings would make the same of these splits."""
+        asked = (settings.data, settings.seed, device, limit)
+        return splits is self.splits and asked == (self.data, self.seed, self.device, self.limit)
+
+
+def images_for(settings: Settings, splits: Splits, device: torch.device, limit: int | None = None) -> Images:
+    """Return the images that a run trains, selects and tests on, on the device or streamed to it (see `place_all`).
+
+    Raise `DataError` when the data do not fit together or do not suffice.
+    """
+    placed = place_all(select(splits, settings.data, settings.seed), device, limit)
+    return Images(
+        placed=placed,
+        statistics=channel_statistics(placed.train) if settings.data.normalize else None,
+        splits=splits,
+        data=settings.data,
+        seed=settings.seed,
+        device=device,
+        limit=limit,
+    )
 
 
 def place_all(selection: Selection, device: torch.device, limit: int | None = None) -> Placed:

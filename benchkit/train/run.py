@@ -16,8 +16,7 @@ from benchkit.results import EpochRecord
 from benchkit.study.seeds import derive_seed
 from benchkit.study.settings import Settings
 from benchkit.train import batches, optimizers, precision, randomness, schedules
-from benchkit.train.placement import place_all
-from benchkit.train.selection import select
+from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
 
 GOALS = {"val.loss": -1.0, "val.accuracy": 1.0}
@@ -142,19 +141,22 @@ def build_run(
     repeat_parts: tuple[str | int, ...],
     device: str,
     device_memory: int | None = None,
+    images: Images | None = None,
 ) -> Run:
     """Return the run of one repeat, ready for its first epoch; its CPU threads are set for the whole process.
 
     Which images are train, val and test depends on the study's seed alone; initial weights, order, augmentation and
     dropout on the seed and `repeat_parts`. `device_memory` is the most bytes that images take on the device (see
-    `placement.place_all`); it changes no result. Raise `DataError` or `TrainingError` when it cannot be trained.
+    `placement.place_all`); it changes no result. `images` are what `placement.images_for` made for an earlier run of
+    the same data, so that this one need not make them again.
+
+    Raise `DataError` or `TrainingError` when it cannot be trained.
     """
     _check(settings)
     torch.set_num_threads(settings.train.threads)
     place = torch.device(device)
-    selection = select(splits, settings.data, settings.seed)
-    placed = place_all(selection, place, device_memory)
-    notes = list(placed.notes)
+    kept = images_for(settings, splits, place, device_memory) if images is None else images
+    placed, notes = kept.placed, list(kept.placed.notes)
     with randomness.seeded(derive_seed(settings.seed, *repeat_parts, "init"), place):
         model = _build_model(settings, plugins, splits, notes)
     channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())
@@ -172,7 +174,7 @@ def build_run(
         val=placed.val,
         test=placed.test,
         pixels=batches.pixels(
-            placed.train, size=settings.data.image_size, normalize=settings.data.normalize, memory_format=memory_format
+            placed.train, kept.statistics, size=settings.data.image_size, memory_format=memory_format
         ),
         randomness=randomness.randomness(settings.seed, repeat_parts, place),
         figures=plugins.figures,
