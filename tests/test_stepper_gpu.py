@@ -56,7 +56,7 @@ def chosen_by_agreement_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stepper, "FASTER", float("inf"))
 
 
-def run_of(regularizers: Sequence[Any] = (), **train: Any) -> Run:
+def run_of(regularizers: Sequence[Any] = (), *, streamed: bool = False, **train: Any) -> Run:
     """Return a run of a small ResNet with dropout and crop-flip over 520 images: 8 whole batches and one of 8."""
     settings = make_settings(
         **{"epochs": 2, "batch_size": 64, "schedule": {"name": "cosine"}, "compile": "never", **train}
@@ -64,7 +64,8 @@ def run_of(regularizers: Sequence[Any] = (), **train: Any) -> Run:
     parts = [("dropout", Dropout(rate=0.3)), ("crop-flip", CropFlip(padding=1)), ("clip", GradClip(max_norm=5.0))]
     more = [(type(one).__name__, one) for one in regularizers]
     splits = make_splits(train=520, val=128, test=64)
-    return make_run(settings, splits, partial(resnet, n=1, width=8), [*parts, *more], device="cuda")
+    model, device_memory = partial(resnet, n=1, width=8), 0 if streamed else None
+    return make_run(settings, splits, model, [*parts, *more], device="cuda", device_memory=device_memory)
 
 
 def weights(run: Run) -> torch.Tensor:
@@ -98,6 +99,17 @@ def test_captured_steps_agree_with_eager_ones(optimizer: dict[str, Any], precisi
     drawn = captured.randomness.state(), eager.randomness.state()
     assert torch.equal(drawn[0]["augment"], drawn[1]["augment"])  # type: ignore[arg-type]
     assert all(torch.equal(a, b) for a, b in zip(drawn[0]["layers"], drawn[1]["layers"], strict=True))
+
+
+def test_streamed_images_are_trained_on_by_the_same_graph() -> None:
+    placed, streamed = run_of(), run_of(streamed=True)
+    streamed.model.train()
+    assert isinstance(stepper_for(streamed), CapturedSteps), streamed.notes
+    streamed = run_of(streamed=True)
+    for one, other in zip(fit(placed), fit(streamed), strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=CLOSE["float32"])
+    assert apart(weights(streamed), weights(placed)) < 10 * CLOSE["float32"]
+    assert [note for note in streamed.notes if "they exceed --device-memory" not in note] == []
 
 
 AUGMENTED = (

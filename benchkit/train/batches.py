@@ -21,6 +21,10 @@ from benchkit.train.streaming import stream
 CHUNK_BYTES = 2**24
 """What one pass over a data set handles at a time."""
 
+Feed = tuple[torch.Tensor, ...]
+"""What a batch is made of on the device: its positions int64 (N,), or where images are streamed these themselves, uint8
+(N, C, H, W), and their labels int64 (N,)."""
+
 Statistics = tuple[torch.Tensor, torch.Tensor]
 """Mean and population standard deviation of each channel, float64 (C,) on the CPU, of images in [0, 1]."""
 
@@ -126,16 +130,29 @@ class Loader:
     def __len__(self) -> int:
         return -(-self.images_per_epoch // self.batch_size)
 
-    def order(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
-        """Yield the positions of each batch of one epoch, int64 (N,) on the device, drawn from `generator` (CPU)."""
-        yield from torch.split(self._drawn(generator).to(self.images.device), self.batch_size)
+    def feeds(self, generator: torch.Generator) -> Iterator[Feed]:
+        """Yield what each batch of one epoch is made of, in an order drawn from `generator` (on the CPU)."""
+        drawn = self._drawn(generator)
+        if self.images.streamed:
+            yield from self.images.each(drawn, self.batch_size)
+        else:
+            yield from ((index,) for index in torch.split(drawn.to(self.images.device), self.batch_size))
 
-    def batch(self, index: torch.Tensor) -> Batch:
-        """Return the batch of the images at `index`, int64 (N,) on the device."""
+    def feed(self, index: torch.Tensor) -> Feed:
+        """Return what the batch of the images at `index`, int64 (N,) on the device, is made of."""
+        if self.images.streamed:
+            return self.images.take(index), self.images.labels.index_select(0, index)
+        return (index,)
+
+    def batch(self, feed: Feed) -> Batch:
+        """Return the batch made of `feed`: work for the device alone, which a CUDA graph can hold."""
+        if self.images.streamed:
+            return self._made(*feed)
+        (index,) = feed
         return self._made(self.images.take(index), self.images.labels.index_select(0, index))
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield the batches of one epoch in an order drawn from `generator` (on the CPU)."""
+        """Yield the batches of one epoch, those that `feeds` yields the making of, with fewer operations for each."""
         for images, labels in self.images.each(self._drawn(generator), self.batch_size):
             yield self._made(images, labels)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 
 from benchkit.train import optimizers
+from benchkit.train.batches import Feed
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups
@@ -28,7 +29,8 @@ NOISE = 4.0
 class CapturedSteps:
     """Replays a graph for each batch of the usual size; what is left over at an epoch's end is trained eagerly.
 
-    Raise `Refused` when the step cannot be recorded. The graph reads and writes the tensors that the run holds
+    Streamed images and their labels are copied to where the graph reads them; of images on the device, only positions
+    are. Raise `Refused` when the step cannot be recorded. The graph reads and writes the tensors that the run holds
     now, so none of them may be replaced while it is used; the learning rate is read from the device.
     """
 
@@ -36,7 +38,8 @@ class CapturedSteps:
         """Record the step; nothing of it is done."""
         self._run = run
         self._forward = forward
-        self._index = torch.zeros(run.train.batch_size, dtype=torch.int64, device=run.device)
+        first = torch.zeros(run.train.batch_size, dtype=torch.int64, device=run.device)
+        self._feed = run.train.feed(first)
         self._summary = torch.zeros(4, device=run.device)
         try:
             self._replay = speedups.capture(self._work, (run.randomness.augment,))
@@ -48,22 +51,23 @@ class CapturedSteps:
         self._gradients = [parameter.grad for parameter in run.parameters]
 
     def _work(self) -> None:
-        self._summary.copy_(update(self._run, self._run.train.batch(self._index), self._forward))
+        self._summary.copy_(update(self._run, self._run.train.batch(self._feed), self._forward))
 
-    def take(self, index: torch.Tensor, step: int) -> torch.Tensor:
-        """Take one step on the images at `index` and return its summary, as `train_step` does."""
+    def take(self, feed: Feed, step: int) -> torch.Tensor:
+        """Take one step on a batch and return its summary, as `train_step` does."""
         run = self._run
-        if len(index) != len(self._index):
-            return train_step(run, run.train.batch(index), step)
-        self._index.copy_(index)
+        if len(feed[-1]) != run.train.batch_size:
+            return train_step(run, run.train.batch(feed), step)
+        for read, given in zip(self._feed, feed, strict=True):
+            read.copy_(given)
         optimizers.set_rate(run.optimizer, run.schedule(step))
         self._replay()
         return self._summary.clone()
 
     def epoch(self, first: int) -> Iterator[torch.Tensor]:
         """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
-        for step, index in enumerate(self._run.train.order(self._run.randomness.order), first):
-            yield self.take(index, step)
+        for step, feed in enumerate(self._run.train.feeds(self._run.randomness.order), first):
+            yield self.take(feed, step)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -82,8 +86,6 @@ def obstacle(run: Run) -> str:
     """Return why a run's steps cannot be captured, as far as that can be told beforehand; else an empty string."""
     if run.precision.scaler is not None:
         return "fp16 scales the loss by what it finds in each step"
-    if run.train.images.images.device.type != run.device.type:
-        return "the images do not fit into the device's memory"
     if any(group.get("dampening") for group in run.optimizer.param_groups):
         return "with dampening, the optimizer's first step is unlike the others"
     return ""
@@ -99,8 +101,8 @@ def captured_steps(rehearsal: Rehearsal, forward: Forward) -> CapturedSteps:
         raise Refused(reason)
     optimizers.use_device_rates(run.optimizer, run.device)
 
-    def eager(index: torch.Tensor, step: int) -> torch.Tensor:
-        return train_step(run, run.train.batch(index), step, forward)
+    def eager(feed: Feed, step: int) -> torch.Tensor:
+        return train_step(run, run.train.batch(feed), step, forward)
 
     with speedups.aside():
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from benchkit.train.batches import Feed
 from benchkit.train.capture import first_line
 from benchkit.train.clock import now
 from benchkit.train.rehearsal import Refused, Rehearsal
@@ -49,18 +50,18 @@ def compiled_model(rehearsal: Rehearsal) -> CompiledModel:
     """
     run = rehearsal.run
 
-    def take(forward: Forward, index: torch.Tensor, step: int) -> torch.Tensor:
-        return train_step(run, run.train.batch(index), step, forward)
+    def take(forward: Forward, feed: Feed, step: int) -> torch.Tensor:
+        return train_step(run, run.train.batch(feed), step, forward)
 
-    expected = rehearsal.play(lambda index, step: take(run.model, index, step))
+    expected = rehearsal.play(lambda feed, step: take(run.model, feed, step))
     began = now(run.device)
     try:
         forward = rehearsal.speedups.compile(run.model)
-        rehearsal.walk(lambda index, step: take(forward, index, step))
+        rehearsal.walk(lambda feed, step: take(forward, feed, step))
     except Exception as error:  # whatever a compiler raises: it is told in the notes, and the plain model goes on
         raise Refused(f"{type(error).__name__}: {first_line(error)}") from error
     seconds = now(run.device) - began
-    found = rehearsal.play(lambda index, step: take(forward, index, step))
+    found = rehearsal.play(lambda feed, step: take(forward, feed, step))
     if (apart := rehearsal.difference_at_once(expected, found)) > TOLERANCE[run.precision.name]:
         raise Refused("its gradients differ from the plain model's", f"by {apart:.2g} of their size")
     return CompiledModel(forward=forward, seconds=seconds)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchkit.train.batches import Feed
 from benchkit.train.run import Run
 from benchkit.train.snapshot import Snapshot
 from benchkit.train.speedups import Speedups
 
-Take = Callable[[torch.Tensor, int], torch.Tensor]
-"""Takes the step of a number on the images at positions (N,); returns the step's summary (see `train_step`)."""
+Take = Callable[[Feed, int], torch.Tensor]
+"""Takes the step of a number on a batch; returns the step's summary (see `train_step`)."""
 
 STEPS = 3
 """Steps of one rehearsal: with fewer, a step that reads what only the first one wrote would pass."""
@@ -64,7 +65,7 @@ class Rehearsal:
         self._first = len(run.history) * len(run.train)
         size, stored = run.train.batch_size, len(run.train.images)
         places = torch.arange(STEPS * size, device=run.device) % stored
-        self._batches = torch.split(places, size)
+        self._feeds = [run.train.feed(index) for index in torch.split(places, size)]
         self._parameters, self._buffers = _flat(run.parameters), _buffers(run.model)
 
     def play(self, take: Take, within: AbstractContextManager[Any] | None = None) -> Trace:
@@ -72,8 +73,8 @@ class Rehearsal:
         self.snapshot.put_back()
         summaries, gradients, buffers = [], torch.empty(0), self._buffers
         with within or nullcontext():
-            for at, index in enumerate(self._batches):
-                summaries.append(take(index, self._first + at))
+            for at, feed in enumerate(self._feeds):
+                summaries.append(take(feed, self._first + at))
                 if at == 0:
                     gradients = _flat(p.grad for p in self.run.parameters if p.grad is not None)
                     buffers = _buffers(self.run.model)
@@ -97,11 +98,11 @@ class Rehearsal:
         for _ in range(LOOKS):
             self.snapshot.put_back()
             looks.append(self.speedups.seconds(lambda: self._steps(take)))
-        return min(looks) / len(self._batches)
+        return min(looks) / len(self._feeds)
 
     def _steps(self, take: Take) -> None:
-        for at, index in enumerate(self._batches):
-            take(index, self._first + at)
+        for at, feed in enumerate(self._feeds):
+            take(feed, self._first + at)
 
     def difference(self, expected: Trace, found: Trace) -> float:
         """Return the largest relative difference after all steps: of what has changed since the start, by its norm."""

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 
 from benchkit.train import optimizers
+from benchkit.train.batches import Feed
 from benchkit.train.capture import CapturedSteps, captured_steps
 from benchkit.train.compiled import CompiledModel, compiled_model, worth_compiling
 from benchkit.train.rehearsal import Refused, Rehearsal
@@ -33,8 +34,8 @@ logger = logging.getLogger(__name__)
 class Stepper(Protocol):
     """Takes the steps of a run."""
 
-    def take(self, index: torch.Tensor, step: int) -> torch.Tensor:
-        """Take one step on the images at `index` and return its summary, as `train_step` does."""
+    def take(self, feed: Feed, step: int) -> torch.Tensor:
+        """Take one step on a batch and return its summary, as `train_step` does."""
         ...
 
     def epoch(self, first: int) -> Iterator[torch.Tensor]:
@@ -50,10 +51,10 @@ class EagerSteps:
         self._run = run
         self._forward = forward
 
-    def take(self, index: torch.Tensor, step: int) -> torch.Tensor:
-        """Take one step on the images at `index` and return its summary, as `train_step` does."""
-        whole = len(index) == self._run.train.batch_size
-        return train_step(self._run, self._run.train.batch(index), step, self._forward if whole else None)
+    def take(self, feed: Feed, step: int) -> torch.Tensor:
+        """Take one step on a batch and return its summary, as `train_step` does."""
+        whole = len(feed[-1]) == self._run.train.batch_size
+        return train_step(self._run, self._run.train.batch(feed), step, self._forward if whole else None)
 
     def epoch(self, first: int) -> Iterator[torch.Tensor]:
         """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
