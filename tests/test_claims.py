@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, study_of, text_of
+from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, optunas_storage, study_of, text_of
 
 from benchkit.ledger import Ledger
 from benchkit.ledger.attempts import HEARTBEAT, is_alive
@@ -96,11 +96,10 @@ def test_processes_that_start_at_the_same_instant_share_one_new_ledger(tmp_path:
     assert [process.returncode for process in running] == [0] * 4, [error for _, error in told]
     taken = [line for out, _ in told for line in out.splitlines()]
     assert sorted(taken) == sorted(f"{label} {index}" for label in ("0.1", "0.3") for index in range(8))
-    handle = optuna.load_study(
-        study_name=next(n for n in optuna.get_all_study_names(f"sqlite:///{tmp_path}/runs/ledger.db") if "/0.1@" in n),
-        storage=f"sqlite:///{tmp_path}/runs/ledger.db",
-    )
-    assert [trial.state for trial in handle.trials] == [TrialState.FAIL] * 8
+    with optunas_storage(tmp_path / "runs") as storage:
+        name = next(name for name in optuna.get_all_study_names(storage) if "/0.1@" in name)
+        handle = optuna.load_study(study_name=name, storage=storage)
+        assert [trial.state for trial in handle.trials] == [TrialState.FAIL] * 8
 
 
 def test_a_trial_queued_twice_on_two_machines_counts_once(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
-from tiny_study import FACTOR, METRICS, SEARCH, finish_all, study_of
+from tiny_study import FACTOR, METRICS, SEARCH, finish_all, optunas_storage, study_of
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
@@ -75,13 +77,13 @@ def test_results_hold_what_was_recorded(tmp_path: Path) -> None:
 def test_optunas_own_interface_opens_the_ledger(tmp_path: Path) -> None:
     ledger, plan = queued(tmp_path, study_of(SEARCH))
     finish_all(ledger, plan)
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    names = optuna.get_all_study_names(url)
-    searched = next(name for name in names if name.startswith("tiny/default, search@"))
-    opened = optuna.load_study(study_name=searched, storage=url)
-    assert len(opened.trials) == 4 and opened.best_value == METRICS.loss
-    assert opened.trials[0].user_attrs["outcome"]["val.accuracy"] == METRICS.accuracy
-    assert set(opened.trials[0].params) == {"train.optimizer.lr"}
+    with optunas_storage(tmp_path) as storage:
+        names = optuna.get_all_study_names(storage)
+        searched = next(name for name in names if name.startswith("tiny/default, search@"))
+        opened = optuna.load_study(study_name=searched, storage=storage)
+        assert len(opened.trials) == 4 and opened.best_value == METRICS.loss
+        assert opened.trials[0].user_attrs["outcome"]["val.accuracy"] == METRICS.accuracy
+        assert set(opened.trials[0].params) == {"train.optimizer.lr"}
 
 
 def test_a_changed_study_leaves_old_trials_out_and_says_so(tmp_path: Path) -> None:
@@ -236,6 +238,9 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_text("not a database" * 100)
     with pytest.raises(LedgerError, match="the ledger cannot be opened"):
         Ledger(tmp_path)
+    with warnings.catch_warnings():  # Optuna forgets the connection to what it cannot open
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def test_an_absent_ledger_is_told_and_not_made(tmp_path: Path) -> None:

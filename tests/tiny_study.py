@@ -9,10 +9,12 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import optuna
 import pytest
 
 import benchkit.sweep.orchestration
@@ -140,6 +142,14 @@ def sweep_here(
     monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", InlinePool)
     asked = Request(study=study, workspace=workspace, data_root=DATA, **{"jobs": 1, **request})
     return +sweep(asked, Registry.installed(asked.plugins), view or Listener())
+
+
+@contextmanager
+def optunas_storage(workspace: Path) -> Iterator[optuna.storages.RDBStorage]:
+    """Open a workspace's ledger as one who knows Optuna alone does."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{workspace / 'ledger.db'}")
+    yield storage
+    storage.engine.dispose()
 
 
 def environment() -> dict[str, str]:

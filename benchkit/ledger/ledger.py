@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -213,16 +214,19 @@ def _open_file(path: Path) -> optuna.storages.RDBStorage:
 
 
 def _open(url: str, *, shown: str = "", **options: Any) -> optuna.storages.RDBStorage:
+    """Return the storage at an URL; its connections are closed as soon as nobody uses it any more."""
     if url.startswith("sqlite") and not options:
         options = {"connect_args": {"timeout": BUSY_SECONDS}}
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
     except Exception as error:  # SQLAlchemy, drivers and Optuna raise many kinds, all for the same reason
         first = str(error).strip().partition("\n")[0]
         raise LedgerError(
             f"{shown or _without_password(url)}: the ledger cannot be opened: {type(error).__name__}: {first}",
             hint="give --storage a URL that Optuna accepts, such as postgresql://USER@HOST/NAME, or leave it out",
         ) from error
+    weakref.finalize(storage, storage.engine.dispose)
+    return storage
 
 
 def _without_password(url: str) -> str:
