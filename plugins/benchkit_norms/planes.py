@@ -66,7 +66,8 @@ def scale_shift(x: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> 
         else:
             wide = part.to(a.dtype)
             out.copy_(_scale_shift_into(torch.empty_like(wide), wide, a, b))
-    return result
+    # Compiled by PyTorch 2.11, an autograd function that returns what it wrote in place gets gradients of zero.
+    return result.view_as(result) if torch.compiler.is_compiling() else result
 
 
 def gradient_sums(grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
