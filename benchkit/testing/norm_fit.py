@@ -15,6 +15,7 @@ from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.norm_build import move_parameters, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
+from benchkit.train.compiler import without_its_own_warnings
 from benchkit.train.weights import load_weights
 
 
@@ -25,7 +26,7 @@ def compiled(subject: Subject) -> None:
     x = maps(subject, (3, 6, 4, 4), purpose="compile")
     eager, inputs = copy.deepcopy(module), (x.clone().requires_grad_(), x.clone().requires_grad_())
     given = described(x, "torch.compile(fullgraph=True, backend='aot_eager')")
-    with attempt(given, expected="one graph"):
+    with attempt(given, expected="one graph"), without_its_own_warnings():
         fast = torch.compile(module, backend="aot_eager", fullgraph=True, dynamic=False)
         y = fast(inputs[0])
         y.square().sum().backward()

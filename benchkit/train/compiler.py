@@ -1,9 +1,11 @@
-"""Start-up without PyTorch's compiler, which eager training never uses and which takes seconds to import."""
+"""PyTorch's compiler kept out of sight: at start-up, where eager training never uses it, and in what it says."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -19,3 +21,15 @@ def spare(*methods: Callable[..., Any]) -> None:
         plain: Any = getattr(method, "__wrapped__", None)
         if plain is not None:
             plain.__dynamo_disable = plain
+
+
+@contextmanager
+def without_its_own_warnings() -> Iterator[None]:
+    """Compile without the warnings that no plugin can help.
+
+    PyTorch 2.11 makes instances of autograd functions, which it warns of itself; Python 3.13.0 slows guards down.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*should not be instantiated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="Guards may run slower", category=RuntimeWarning)
+        yield
