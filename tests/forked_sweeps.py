@@ -77,7 +77,7 @@ def run_once(study: Path, workspace: Path, chance: random.Random) -> dict[str, o
             break
         text += part
         told = text.count(b"\n")
-    moment = chance.random() * (0.02 if wanted else 0.5)
+    moment = chance.random() * (0.01 if wanted else 0.5)
     if told >= wanted:
         time.sleep(moment)
         os.kill(pid, signal.SIGKILL)
