@@ -1,10 +1,13 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-gpu test lint types format environment wheel pins clean
+.PHONY: help demo bench bench-gpu test test-oldest lint types format environment wheel pins clean
 
 BIN := .venv/bin
+OLDEST := .venv-oldest
 STAMP := .venv/.installed
 ARGS ?=
+PYTEST = BENCHKIT_UV=$(UV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(RUN) $(1)/python -m pytest \
+	-n logical --maxprocesses 4 --dist worksteal --timeout 600 $(ARGS)
 UV = $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(BIN)/uv)
 
 export PYTHON
@@ -40,7 +43,14 @@ bench-gpu: $(STAMP) ## what only a GPU can tell: its tests, the benchmark on it,
 
 test: $(STAMP) ## run the tests; ARGS="-k norms" goes to pytest
 	@.ci/system-libraries || true
-	BENCHKIT_UV=$(UV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(RUN) $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --timeout 600 $(ARGS)
+	$(call PYTEST,$(BIN))
+
+# Old packages use what newer ones beneath them deprecate.
+test-oldest: $(STAMP) ## run them with the oldest packages that pyproject.toml allows, in .venv-oldest; PYTHON=... on another Python
+	@.ci/system-libraries || true
+	$(UV) venv --quiet --clear --python $(or $(PYTHON),$(BIN)/python) $(OLDEST)
+	$(UV) pip install --quiet --resolution lowest-direct --python $(OLDEST)/bin/python -e '.[dev]'
+	$(call PYTEST,$(OLDEST)/bin) -W ignore::DeprecationWarning
 
 lint: $(STAMP) ## check the format and lint with ruff
 	$(BIN)/ruff format --check .
@@ -67,5 +77,5 @@ pins: $(STAMP) ## choose the newest allowed versions anew and pin them in constr
 		--strip-extras --no-annotate --no-header --no-emit-index-url --output-file constraints.txt pyproject.toml
 
 clean: ## remove the environment, caches and build outputs; keeps benchkit-runs/ and reports/
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache benchkit.egg-info
+	rm -rf .venv $(OLDEST) build dist .pytest_cache .ruff_cache .mypy_cache benchkit.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
