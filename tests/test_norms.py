@@ -278,12 +278,13 @@ def test_meta_device(name: str) -> None:
 
 @our_norm
 @pytest.mark.parametrize("training", [True, False])
-def test_compiles_without_a_graph_break(name: str, training: bool) -> None:
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_compiles_without_a_graph_break(name: str, training: bool, memory_format: torch.memory_format) -> None:
     norm = made(name).train(training)
     compiled = copy.deepcopy(norm)
     torch._dynamo.reset()
     graph = torch.compile(compiled, backend="aot_eager", fullgraph=True)
-    x = maps().requires_grad_()
+    x = maps().contiguous(memory_format=memory_format).requires_grad_()
     with without_its_own_warnings():
         y, again = norm(x), graph(x)
     torch.testing.assert_close(again, y)

@@ -4,7 +4,8 @@ A plane is one channel of one image, H * W values. Every norm here takes its sta
 of planes, and returns scale * x + shift with one scale and one shift a plane. So large tensors are met only by plane
 sums and by products with one number a plane, which a processor does at the speed of its memory. On a CPU the passes
 run over a few images at a time, so that what one operation wrote is still in the cache when the next one reads it.
-Nothing but the input is kept for the backward pass.
+Nothing but the input is kept for the backward pass. In compiled code each pass is one expression, which the compiler
+fuses: writing into tensors that are there would break PyTorch 2.11's graphs, and make gradients zero.
 
 Shapes: maps (N, C, H, W); numbers that belong to planes (N, C, 1, 1), or (1, C, 1, 1) where images share them.
 """
@@ -48,6 +49,9 @@ def plane_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     |mean| is much larger than the standard deviation.
     """
     dtype, size = statistics_dtype(x), x.shape[2] * x.shape[3]
+    if torch.compiler.is_compiling():
+        middle = x.to(dtype).mean((2, 3), keepdim=True)
+        return middle, (x.to(dtype) - middle).square().mean((2, 3), keepdim=True)
     mean, variance = x.new_empty((2, *x.shape[:2], 1, 1), dtype=dtype).unbind()
     for part, m, v in _parts(x, mean, variance):
         wide = part.to(dtype)
@@ -59,6 +63,10 @@ def plane_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def scale_shift(x: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
     """Return x * scale + shift in `dtype`, computed in float32 or wider."""
+    if torch.compiler.is_compiling():
+        total = x.to(scale.dtype) * scale + shift
+        # PyTorch 2.11 gives a gradient of zero to what an autograd function returns of a cast that changes nothing.
+        return total if total.dtype == dtype else total.to(dtype)
     result = torch.empty_like(x, dtype=dtype)
     for out, part, a, b in _parts(result, x, scale, shift):
         if out.dtype == a.dtype:
@@ -66,13 +74,15 @@ def scale_shift(x: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> 
         else:
             wide = part.to(a.dtype)
             out.copy_(_scale_shift_into(torch.empty_like(wide), wide, a, b))
-    # Compiled by PyTorch 2.11, an autograd function that returns what it wrote in place gets gradients of zero.
-    return result.view_as(result) if torch.compiler.is_compiling() else result
+    return result
 
 
 def gradient_sums(grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Return each plane's sum of grad and of grad * (x - mean), (N, C, 1, 1), float32 or wider."""
     dtype = statistics_dtype(x)
+    if torch.compiler.is_compiling():
+        wide = grad.to(dtype)
+        return wide.sum((2, 3), keepdim=True), (wide * (x.to(dtype) - mean)).sum((2, 3), keepdim=True)
     plain, product = x.new_empty((2, *x.shape[:2], 1, 1), dtype=dtype).unbind()
     for g, part, m, p, r in _parts(grad, x, mean, plain, product):
         wide = g.to(dtype)
@@ -83,6 +93,8 @@ def gradient_sums(grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor
 
 def combine(grad: Tensor, scale: Tensor, x: Tensor, slope: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
     """Return grad * scale + x * slope + shift in `dtype`, computed in float32 or wider."""
+    if torch.compiler.is_compiling():
+        return (grad.to(scale.dtype) * scale + x.to(scale.dtype) * slope + shift).to(dtype)
     result = torch.empty_like(x, dtype=dtype)
     for out, g, a, part, b, c in _parts(result, grad, scale, x, slope, shift):
         wide = part.to(a.dtype)
