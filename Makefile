@@ -49,7 +49,7 @@ test: $(STAMP) ## run the tests; ARGS="-k norms" goes to pytest
 test-oldest: $(STAMP) ## run them with the oldest packages that pyproject.toml allows, in .venv-oldest; PYTHON=... on another Python
 	@.ci/system-libraries || true
 	$(UV) venv --quiet --clear --python $(or $(PYTHON),$(BIN)/python) $(OLDEST)
-	$(UV) pip install --quiet --resolution lowest-direct --python $(OLDEST)/bin/python -e '.[dev]'
+	$(UV) pip install --quiet --only-binary :all: --resolution lowest-direct --python $(OLDEST)/bin/python -e '.[dev]'
 	$(call PYTEST,$(OLDEST)/bin) -W ignore::DeprecationWarning
 
 lint: $(STAMP) ## check the format and lint with ruff

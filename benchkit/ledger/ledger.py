@@ -214,7 +214,7 @@ def _open_file(path: Path) -> optuna.storages.RDBStorage:
 
 
 def _open(url: str, *, shown: str = "", **options: Any) -> optuna.storages.RDBStorage:
-    """Return the storage at an URL; its connections are closed as soon as nobody uses it any more."""
+    """Return the storage at a URL; its connections are closed as soon as nobody uses it any more."""
     if url.startswith("sqlite") and not options:
         options = {"connect_args": {"timeout": BUSY_SECONDS}}
     try:

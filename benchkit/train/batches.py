@@ -140,21 +140,19 @@ class Loader:
 
     def feed(self, index: torch.Tensor) -> Feed:
         """Return what the batch of the images at `index`, int64 (N,) on the device, is made of."""
-        if self.images.streamed:
-            return self.images.take(index), self.images.labels.index_select(0, index)
-        return (index,)
+        return self._fetched(index) if self.images.streamed else (index,)
 
     def batch(self, feed: Feed) -> Batch:
         """Return the batch made of `feed`: work for the device alone, which a CUDA graph can hold."""
-        if self.images.streamed:
-            return self._made(*feed)
-        (index,) = feed
-        return self._made(self.images.take(index), self.images.labels.index_select(0, index))
+        return self._made(*(feed if self.images.streamed else self._fetched(*feed)))
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield the batches of one epoch, those that `feeds` yields the making of, with fewer operations for each."""
         for images, labels in self.images.each(self._drawn(generator), self.batch_size):
             yield self._made(images, labels)
+
+    def _fetched(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.images.take(index), self.images.labels.index_select(0, index)
 
     def _drawn(self, generator: torch.Generator) -> torch.Tensor:
         return torch.randperm(len(self.images), generator=generator)[: self.images_per_epoch]

@@ -50,8 +50,9 @@ def plane_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     dtype, size = statistics_dtype(x), x.shape[2] * x.shape[3]
     if torch.compiler.is_compiling():
-        middle = x.to(dtype).mean((2, 3), keepdim=True)
-        return middle, (x.to(dtype) - middle).square().mean((2, 3), keepdim=True)
+        wide = x.to(dtype)
+        mean = wide.mean((2, 3), keepdim=True)
+        return mean, (wide - mean).square().mean((2, 3), keepdim=True)
     mean, variance = x.new_empty((2, *x.shape[:2], 1, 1), dtype=dtype).unbind()
     for part, m, v in _parts(x, mean, variance):
         wide = part.to(dtype)
