@@ -53,9 +53,14 @@ def energy_told(device: Any) -> bool:
     return joules(device) > 0
 
 
+def cpp_compiler() -> str:
+    """Return the name of the C++ compiler that `torch.compile` would use for the CPU, empty without one."""
+    return next((name for name in ("c++", "g++", "clang++", "cl") if shutil.which(name)), "")
+
+
 def compiler_found() -> str:
     """Return what `torch.compile` would use: a C++ compiler for the CPU, and Triton for CUDA; empty without either."""
-    compiler = next((name for name in ("c++", "g++", "clang++", "cl") if shutil.which(name)), "")
+    compiler = cpp_compiler()
     triton = "Triton" if importlib.util.find_spec("triton") else ""
     return " and ".join(part for part in (compiler, triton) if part)
 

@@ -28,6 +28,9 @@ FEWEST = 50
 FASTER = 0.95
 """The share of the other way's time that a way of taking steps must not exceed to be preferred."""
 
+WAS_COMPILED = "the model was compiled"
+"""The note of a run whose steps a compiled model takes."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -155,7 +158,7 @@ def _compiled_steps(rehearsal: Rehearsal, model: CompiledModel, seconds: float, 
     except torch.OutOfMemoryError:
         _note(run, "compiled model not used: the device's memory is too small for it")
         return None
-    _note(run, "the model was compiled", f"in {model.seconds:.0f} s; a step takes {share:.2f} times as long as before")
+    _note(run, WAS_COMPILED, f"in {model.seconds:.0f} s; a step takes {share:.2f} times as long as before")
     return steps
 
 

@@ -42,6 +42,21 @@ def widened(x: Tensor) -> Tensor:
     return x.to(statistics_dtype(x)) if _images_at_a_time(x) >= x.shape[0] else x
 
 
+STORED = 16
+"""Copies of a number of which the maximum is taken to have it stored: fewer would be written out one by one."""
+
+
+def stored(numbers: Tensor) -> Tensor:
+    """Return numbers (N, C, 1, 1) as they are, and in code compiled for a CPU so that they are computed only once.
+
+    Its compiler stores the results of reductions alone. Everything else it computes where it is used: what it takes to
+    find a plane's group and the group's mean, for each pixel, one pixel at a time.
+    """
+    if not (torch.compiler.is_compiling() and numbers.is_cpu):
+        return numbers
+    return numbers.expand(*numbers.shape[:3], STORED).amax(3, keepdim=True)
+
+
 def plane_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean and the biased variance of each plane of x, (N, C, 1, 1), float32 or wider.
 

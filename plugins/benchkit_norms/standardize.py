@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchkit_norms import fused
-from benchkit_norms.planes import combine, gradient_sums, plane_moments, scale_shift, widened
+from benchkit_norms.planes import combine, gradient_sums, plane_moments, scale_shift, stored, widened
 
 
 class Standardized(NamedTuple):
@@ -49,7 +49,7 @@ def over_set(planes: Tensor, groups: int) -> Tensor:
     if groups == channels:
         return planes
     grouped = planes.view(count, groups, channels // groups)
-    return grouped.mean(2, keepdim=True).expand_as(grouped).reshape(count, channels, 1, 1)
+    return stored(grouped.mean(2, keepdim=True).expand_as(grouped).reshape(count, channels, 1, 1))
 
 
 def by_channel(vector: Tensor) -> Tensor:

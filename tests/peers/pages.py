@@ -35,6 +35,8 @@ CONTENDERS = (
     ("timm-script", "timm's own train script as it is, in float32 on a folder of PNG files, with that crop and flip"),
     ("benchkit", "the public command `benchkit sweep`, with history, evaluation, checkpoints and ledger; with --jobs "
      "several trials at a time"),
+    ("benchkit-compiled", "the same with train.compile = \"always\" in the study; its first step includes compiling, "
+     "anew in each round"),
 )  # fmt: skip
 WATCHING = "beside it: the sweep's process"
 TONES = {"met": ("answer", "Met"), "missed": ("warning", "Missed"), "not measured": ("note", "Not measured")}

@@ -23,7 +23,9 @@ from sweeping import Swept, swept
 from timm_script import command_line, image_folder, origin, run
 from workloads import Workload, workloads_on
 
+from benchkit.doctor.measuring import cpp_compiler
 from benchkit.results import Trial
+from benchkit.train.stepper import WAS_COMPILED
 
 HERE = Path(__file__).parent
 MODULES = {"lightning": "lightning", "timm": "timm"}
@@ -31,6 +33,9 @@ MODULES = {"lightning": "lightning", "timm": "timm"}
 
 TIMM_SCRIPT = "timm-script"
 """The contender that is timm's own train script."""
+
+COMPILED = "benchkit-compiled"
+"""benchkit with its model compiled, for which a study must ask on a CPU; on a GPU it is compiled where that pays."""
 
 PHASE = re.compile(r"^(\w[\w ]*?) +([\d.]+) +[\d.]+%$", re.MULTILINE)
 """A line of the table that `benchkit sweep --profile` prints."""
@@ -58,8 +63,8 @@ class Setting:
     timm_script: Path | None = None
 
 
-def contenders(timm_script: Path | None) -> tuple[list[str], list[str]]:
-    """Return the contenders that can run here, and lines on those that cannot."""
+def contenders(timm_script: Path | None, device: str) -> tuple[list[str], list[str]]:
+    """Return the contenders that can run here on a device, and lines on those that cannot."""
     names, skipped = ["script", "resident"], []
     for name, module in MODULES.items():
         if importlib.util.find_spec(module):
@@ -70,7 +75,12 @@ def contenders(timm_script: Path | None) -> tuple[list[str], list[str]]:
         names.append(TIMM_SCRIPT)
     else:
         skipped.append(f"{TIMM_SCRIPT}: not in timm's package; name a copy with --timm-script")
-    return [*names, "benchkit"], skipped
+    names.append("benchkit")
+    if device == "cpu" and cpp_compiler():
+        names.append(COMPILED)
+    elif device == "cpu":
+        skipped.append(f"{COMPILED}: no C++ compiler is installed")
+    return names, skipped
 
 
 def peers(names: Sequence[str], timm_script: Path | None) -> Iterator[str]:
@@ -116,10 +126,12 @@ def _steady(rates: Sequence[float]) -> float:
     return statistics.median(rates[1:] or rates)
 
 
-def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
+def command(workload: Workload, setting: Setting, jobs: int, *, compiled: bool = False) -> Measured:
     """Run benchkit's public command in a new workspace."""
-    done = _swept(workload, setting, "--jobs", str(jobs), jobs=jobs)
+    done = _swept(workload, setting, "--jobs", str(jobs), jobs=jobs, compiled=compiled)
     trials = done.trials
+    if compiled and not all(trial.outcome and WAS_COMPILED in trial.outcome.notes for trial in trials):
+        sys.exit(f"{workload.name}: the model was not compiled\n{done.printed}")
     rates = [_steady([record.images_per_second for record in trial.history]) for trial in trials]
     shares = [trial.outcome.cost.matrix_share for trial in trials if trial.outcome and trial.outcome.cost]
     return Measured(
@@ -130,10 +142,12 @@ def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
     )
 
 
-def _swept(workload: Workload, setting: Setting, *options: str, jobs: int = 1, shown: bool = False) -> Swept:
+def _swept(
+    workload: Workload, setting: Setting, *options: str, jobs: int = 1, shown: bool = False, compiled: bool = False
+) -> Swept:
     """Sweep a workload's study; so many `jobs` share a processor's threads, and one on a GPU launches with one."""
     threads = max(1, setting.threads // jobs) if setting.device == "cpu" else 1
-    study = workload.study(workload.longer * setting.epochs, threads)
+    study = workload.study(workload.longer * setting.epochs, threads, compiled=compiled)
     return swept(study, ["--device", setting.device, *options], shown=shown)
 
 
@@ -152,6 +166,9 @@ def _turn(name: str, workload: Workload, folder: Path, setting: Setting) -> Iter
     """Yield what a contender does in a round, by the name of its row: benchkit has two in a sweep."""
     if name == TIMM_SCRIPT and setting.timm_script:
         yield name, logged(setting.timm_script, workload, folder, setting)
+    elif name == COMPILED:
+        if workload.trials == 1:
+            yield name, command(workload, setting, jobs=1, compiled=True)
     elif name != "benchkit":
         yield name, loop(name, workload, setting)
     else:

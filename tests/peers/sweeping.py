@@ -54,7 +54,8 @@ class Swept:
 def swept(study: str, options: Sequence[str], *, shown: bool) -> Swept:
     """Sweep the text of a study file in a new workspace; with `shown` there is a terminal for the live view.
 
-    Ends the program with what the sweep said when it fails.
+    A model that is compiled is compiled anew, so that its first step tells what that takes. Ends the program with what
+    the sweep said when it fails.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -63,7 +64,7 @@ def swept(study: str, options: Sequence[str], *, shown: bool) -> Swept:
         line += ["--workspace", str(folder / "runs"), *options]
         began = time.time()
         ours, theirs = pty.openpty() if shown else os.pipe()
-        child = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=theirs, text=True, env=_environment())
+        child = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=theirs, text=True, env=_environment(folder))
         os.close(theirs)
         drained = threading.Thread(target=_drain, args=(ours, told := bytearray()))
         drained.start()
@@ -88,8 +89,9 @@ def swept(study: str, options: Sequence[str], *, shown: bool) -> Swept:
         )
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+def _environment(folder: Path) -> dict[str, str]:
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    return {**os.environ, **terminal, "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled-models")}
 
 
 def _drain(file: int, told: bytearray) -> None:

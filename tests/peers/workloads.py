@@ -21,6 +21,7 @@ epochs = {epochs}
 batch_size = {batch_size}
 threads = {threads}
 optimizer = {{ name = "sgd", lr = 0.01, momentum = 0.9 }}
+compile = "{compile}"
 {regularizers}
 [repeats]
 n = {repeats}
@@ -65,8 +66,8 @@ class Workload:
         """Return the model that every contender trains, with ten classes."""
         return BUILDERS[self.model]((self.channels, self.side, self.side))
 
-    def study(self, epochs: int, threads: int) -> str:
-        """Return the study file that trains it with benchkit."""
+    def study(self, epochs: int, threads: int, *, compiled: bool = False) -> str:
+        """Return the study file that trains it with benchkit, where it is `compiled` with a model that always is."""
         return STUDY.format(
             count=self.count,
             side=self.side,
@@ -75,6 +76,7 @@ class Workload:
             epochs=epochs,
             batch_size=self.batch_size,
             threads=threads,
+            compile="always" if compiled else "auto",
             regularizers=CROP_FLIP if self.augmented else "",
             repeats=self.trials,
         )
