@@ -93,6 +93,10 @@ class Cost:
         return 3 * self.flops * self.images_per_second / self.matrix_rate if self.matrix_rate else 0.0
 
 
+WAS_COMPILED = "the model was compiled"
+"""The note of a trial most of whose training steps a compiled model took."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a finished trial is recorded with.

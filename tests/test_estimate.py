@@ -66,6 +66,19 @@ def test_the_preview_says_what_a_short_run_cannot_tell_of_a_gpu(
     printed = " ".join(capsys.readouterr().out.split())
     assert f"1 at once on {device}" in printed
     assert ("CUDA graph" in printed) == (device != "cpu")
+    assert "train.compile" not in printed
+
+
+@pytest.mark.parametrize(
+    ("epochs", "compile", "told"), [(200, "auto", True), (200, "never", False), (2, "auto", False)]
+)
+def test_the_preview_of_long_trials_on_a_processor_tells_of_compiling(
+    tmp_path: Path, timed: list[str], capsys: pytest.CaptureFixture[str], epochs: int, compile: str, told: bool
+) -> None:
+    study = study_of(FACTOR, epochs=epochs, overrides=(f"train.compile={compile}",))
+    request = Request(study=study, workspace=tmp_path / "runs", data_root=DATA, device="cpu")
+    preview(request, Registry.installed(), as_json=False)
+    assert ("--set train.compile=always" in " ".join(capsys.readouterr().out.split())) == told
 
 
 def test_a_fresh_search_will_be_confirmed(tmp_path: Path, timed: list[str]) -> None:

@@ -23,7 +23,7 @@ from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
 from benchkit.registry import Registry
 from benchkit.report.write import write_report
-from benchkit.results import StudyResults, Trial
+from benchkit.results import WAS_COMPILED, StudyResults, Trial
 from benchkit.verify.choosing import choose
 from benchkit.verify.judging import judge
 from benchkit.verify.retraining import Scratch, retrain
@@ -130,6 +130,21 @@ def test_on_another_processor_the_repeats_decide(trained: StudyResults, tmp_path
     )
     assert "with 0 repeats" in again["retrained search, slot 1"][1]
     assert code == 0
+
+
+def test_compiled_trials_are_not_held_to_the_bit(trained: StudyResults) -> None:
+    trials = [trial for trial in trained.trials if trial.condition.label == "0.1"]
+    choice = next(
+        one for one in choose(read_capsule(make_capsule([trained], Shown())), ALL, 0) if one.name == "0.1, repeat 0"
+    )
+    outcome = trials[0].outcome
+    assert outcome and trials[0].index == 0
+    metrics = {**outcome.metrics, "test": trials[1].outcome.metrics["test"]}
+    plain = replace(outcome, metrics=metrics)
+    told = judge(choice, replace(trials[0], outcome=plain), trained)
+    assert told.state == "fails" and "where training is bit-identical" in told.told
+    told = judge(choice, replace(trials[0], outcome=replace(plain, notes=(WAS_COMPILED,))), trained)
+    assert told.state == "holds" and "inside the 95 % prediction interval" in told.told
 
 
 def test_outside_the_interval_fails(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from benchkit.cli.printing import print_json, print_table, print_text
+from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.sweep import Request
-from benchkit.sweep.estimate import Estimate, estimate
+from benchkit.sweep.estimate import ConditionEstimate, Estimate, estimate
 from benchkit.sweep.pace import duration
 
 GPU = (
@@ -13,6 +14,15 @@ GPU = (
     "finds by timing how many trials to train at once"
 )
 """What the timed run, of a few eager steps of one trial, cannot tell of a CUDA device."""
+
+COMPILING = (
+    "trials of this length usually take less time on a processor with --set train.compile=always, most of all with "
+    "norms other than batch norm; it needs a C++ compiler and up to half a minute a trial, and rounds differently"
+)
+"""What a study for a processor may not know of."""
+
+LONG = 300.0
+"""Seconds of a trial from which on compiling its model on a processor usually pays."""
 
 
 def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
@@ -45,6 +55,14 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
         )
         if found.device.startswith("cuda"):
             print_text(GPU)
+        elif any(_may_compile(request, one) for one in found.conditions):
+            print_text(COMPILING)
+
+
+def _may_compile(request: Request, one: ConditionEstimate) -> bool:
+    """Return whether a condition's trials are long, and its study leaves it open whether their model is compiled."""
+    asked = typed_settings(one.condition.settings, request.study.seed).train.compile
+    return asked == "auto" and one.left > 0 and (one.seconds or 0.0) > LONG
 
 
 def _json(request: Request, found: Estimate) -> dict[str, object]:

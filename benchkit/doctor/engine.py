@@ -87,7 +87,10 @@ def _rates(told: Told) -> list[Finding]:
 def _compiler(values: Mapping[str, Any]) -> Finding:
     if values["compiler"]:
         return Finding(name="compile support", state="good", value=f"{values['compiler']} found for torch.compile")
-    advice = "install a C++ compiler: long trials on a GPU, and plugins that compile themselves, are faster with one"
+    advice = (
+        "install a C++ compiler: long trials on a GPU, those with train.compile = always on a processor, and plugins "
+        "that compile themselves are faster with one"
+    )
     return Finding(name="compile support", state="note", value="no compiler for torch.compile", advice=advice)
 
 

@@ -77,7 +77,8 @@ class TrainSettings:
     weights of the best epoch by `goal` (the study's first search goal or val.loss) or of the last one. `threads` is the
     number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
     `compile` is auto (on a GPU, where a timed rehearsal says that a long trial gains by it), never or always; it too
-    changes no more than rounding.
+    changes no more than rounding. On a CPU auto never compiles, so that a trial's bits do not hang on what was timed;
+    there always pays in trials of minutes.
     """
 
     epochs: int = 10

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from benchkit.train.clock import now
+from benchkit.train.compiled_norm import sum_by_planes
 from benchkit.train.step import Forward
 
 Work = Callable[[], object]
@@ -70,6 +71,8 @@ class PlainSpeedups:
 
     def compile(self, model: nn.Module) -> Forward:
         """Return the model compiled by `torch.compile` for one shape of input, drawing the same random numbers."""
+        if self._device.type == "cpu":
+            sum_by_planes(model)
         # One worker trains many models of one class: without a reset the compiler gives up after a few of them.
         torch.compiler.reset()
         compiled: Forward = torch.compile(model, dynamic=False, options={"fallback_random": True})

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 
+from benchkit.results import WAS_COMPILED
 from benchkit.train import optimizers
 from benchkit.train.batches import Feed
 from benchkit.train.capture import CapturedSteps, captured_steps
@@ -27,9 +28,6 @@ FEWEST = 50
 
 FASTER = 0.95
 """The share of the other way's time that a way of taking steps must not exceed to be preferred."""
-
-WAS_COMPILED = "the model was compiled"
-"""The note of a run whose steps a compiled model takes."""
 
 logger = logging.getLogger(__name__)
 

@@ -62,7 +62,7 @@ def _told(script: str, setting: Setting, *options: str) -> list[Any]:
 
 def measured(setting: Setting, only: str, wanted: Sequence[str]) -> Iterator[Part]:
     """Measure everything on one device; yield what is known after each piece of it, and print that piece."""
-    names, skipped = contenders(setting.timm_script, setting.device)
+    names, skipped = contenders(setting.timm_script)
     names = [name for name in names if not wanted or name in wanted]
     part = Part(
         **machine(setting.device),

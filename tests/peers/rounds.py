@@ -24,8 +24,7 @@ from timm_script import command_line, image_folder, origin, run
 from workloads import Workload, workloads_on
 
 from benchkit.doctor.measuring import cpp_compiler
-from benchkit.results import Trial
-from benchkit.train.stepper import WAS_COMPILED
+from benchkit.results import WAS_COMPILED, Trial
 
 HERE = Path(__file__).parent
 MODULES = {"lightning": "lightning", "timm": "timm"}
@@ -35,7 +34,7 @@ TIMM_SCRIPT = "timm-script"
 """The contender that is timm's own train script."""
 
 COMPILED = "benchkit-compiled"
-"""benchkit with its model compiled, for which a study must ask on a CPU; on a GPU it is compiled where that pays."""
+"""benchkit with its model compiled, for which a study must ask on a CPU, and on a GPU for trials as short as these."""
 
 PHASE = re.compile(r"^(\w[\w ]*?) +([\d.]+) +[\d.]+%$", re.MULTILINE)
 """A line of the table that `benchkit sweep --profile` prints."""
@@ -63,8 +62,8 @@ class Setting:
     timm_script: Path | None = None
 
 
-def contenders(timm_script: Path | None, device: str) -> tuple[list[str], list[str]]:
-    """Return the contenders that can run here on a device, and lines on those that cannot."""
+def contenders(timm_script: Path | None) -> tuple[list[str], list[str]]:
+    """Return the contenders that can run here, and lines on those that cannot."""
     names, skipped = ["script", "resident"], []
     for name, module in MODULES.items():
         if importlib.util.find_spec(module):
@@ -76,9 +75,9 @@ def contenders(timm_script: Path | None, device: str) -> tuple[list[str], list[s
     else:
         skipped.append(f"{TIMM_SCRIPT}: not in timm's package; name a copy with --timm-script")
     names.append("benchkit")
-    if device == "cpu" and cpp_compiler():
+    if cpp_compiler():
         names.append(COMPILED)
-    elif device == "cpu":
+    else:
         skipped.append(f"{COMPILED}: no C++ compiler is installed")
     return names, skipped
 
@@ -126,12 +125,23 @@ def _steady(rates: Sequence[float]) -> float:
     return statistics.median(rates[1:] or rates)
 
 
-def command(workload: Workload, setting: Setting, jobs: int, *, compiled: bool = False) -> Measured:
+def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
     """Run benchkit's public command in a new workspace."""
-    done = _swept(workload, setting, "--jobs", str(jobs), jobs=jobs, compiled=compiled)
+    return _measured(workload, _swept(workload, setting, "--jobs", str(jobs), jobs=jobs))
+
+
+def compiled_command(workload: Workload, setting: Setting) -> Measured | None:
+    """Run it on the study that has its model compiled; None, and a line on why, where that was not possible."""
+    done = _swept(workload, setting, "--jobs", "1", compiled=True)
+    notes = [note for trial in done.trials if trial.outcome for note in trial.outcome.notes]
+    if notes.count(WAS_COMPILED) == len(done.trials):
+        return _measured(workload, done)
+    print(f"{workload.name}: {COMPILED} left out: {'; '.join(notes)}", flush=True)
+    return None
+
+
+def _measured(workload: Workload, done: Swept) -> Measured:
     trials = done.trials
-    if compiled and not all(trial.outcome and WAS_COMPILED in trial.outcome.notes for trial in trials):
-        sys.exit(f"{workload.name}: the model was not compiled\n{done.printed}")
     rates = [_steady([record.images_per_second for record in trial.history]) for trial in trials]
     shares = [trial.outcome.cost.matrix_share for trial in trials if trial.outcome and trial.outcome.cost]
     return Measured(
@@ -152,14 +162,15 @@ def _swept(
 
 
 def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Comparison:
-    """Return the comparison of one workload: in each round every contender once."""
+    """Return the comparison of one workload: in each round every contender once, but for those that cannot be."""
     found: dict[str, list[Measured]] = {}
     with image_folder(workload) if TIMM_SCRIPT in names else nullcontext(Path()) as folder:
         for _ in range(setting.rounds):
             for name in names:
                 for row, measured in _turn(name, workload, folder, setting):
                     found.setdefault(row, []).append(measured)
-    return compare(workload, setting.epochs, found)
+    in_all = {row: measured for row, measured in found.items() if len(measured) == setting.rounds}
+    return compare(workload, setting.epochs, in_all)
 
 
 def _turn(name: str, workload: Workload, folder: Path, setting: Setting) -> Iterator[tuple[str, Measured]]:
@@ -167,8 +178,8 @@ def _turn(name: str, workload: Workload, folder: Path, setting: Setting) -> Iter
     if name == TIMM_SCRIPT and setting.timm_script:
         yield name, logged(setting.timm_script, workload, folder, setting)
     elif name == COMPILED:
-        if workload.trials == 1:
-            yield name, command(workload, setting, jobs=1, compiled=True)
+        if workload.trials == 1 and (measured := compiled_command(workload, setting)):
+            yield name, measured
     elif name != "benchkit":
         yield name, loop(name, workload, setting)
     else:
