@@ -16,13 +16,13 @@ GPU = (
 """What the timed run, of a few eager steps of one trial, cannot tell of a CUDA device."""
 
 COMPILING = (
-    "trials of this length usually take less time on a processor with --set train.compile=always, most of all with "
-    "norms other than batch norm; it needs a C++ compiler and up to half a minute a trial, and rounds differently"
+    "small networks usually train in less time on a processor with --set train.compile=always, most of all with norms "
+    "other than batch norm; it needs a C++ compiler, up to half a minute for each new network, and rounds differently"
 )
 """What a study for a processor may not know of."""
 
 LONG = 300.0
-"""Seconds of a trial from which on compiling its model on a processor usually pays."""
+"""Seconds of a trial from which on compiling its model on a processor is worth a try."""
 
 
 def preview(request: Request, registry: Registry, *, as_json: bool) -> None:

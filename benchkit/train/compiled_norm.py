@@ -1,4 +1,4 @@
-"""PyTorch's batch norm in a form whose compiled code uses all cores of a CPU."""
+"""PyTorch's batch norm in a form that a compiler for CPUs makes faster code of."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import nn
 class PlanewiseBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d`, which in compiled training sums each plane, one channel of one image, before the batch.
 
-    PyTorch's compiler shares a sum's results among the cores of a CPU. Those of batch norm are the channels, and in
-    channels-last memory sixteen of them are a single vector, which one core has to itself; planes are many times as
-    many. Outside compiled training this is the layer that it was.
+    Of PyTorch's own, its compiler makes a single pass for mean and variance, in which each value waits for the one
+    before (Welford's), and backward passes that next to maps of another size leave sixteen channels, one vector, to
+    one core. Planes are summed twice, without waiting, and are many. Outside compiled training this is the layer that
+    it was.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
