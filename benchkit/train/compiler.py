@@ -27,9 +27,11 @@ def spare(*methods: Callable[..., Any]) -> None:
 def without_its_own_warnings() -> Iterator[None]:
     """Compile without the warnings that no plugin can help.
 
-    PyTorch 2.11 makes instances of autograd functions, which it warns of itself; Python 3.13.0 slows guards down.
+    PyTorch 2.11 makes instances of autograd functions and takes methods from TorchScript, both of which it warns of
+    itself; Python 3.13.0 slows guards down.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*should not be instantiated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script_method", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="Guards may run slower", category=RuntimeWarning)
         yield
