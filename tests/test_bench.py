@@ -8,12 +8,16 @@ import json
 import subprocess
 import sys
 import time
+import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from tiny_study import environment
+
+from benchkit.results import WAS_COMPILED
 
 PEERS = Path(__file__).parent / "peers"
 
@@ -41,6 +45,29 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert (script.hourly.middle, ours.hourly.middle) == (120.0, 400.0)
     assert ours.hourly_ratio is not None and ours.hourly_ratio.middle == pytest.approx(400 / 120)
     assert ours.first_step == 3.0 and "x3.00 [2.00..4.00]" in found.text()
+
+
+def test_a_model_that_is_not_compiled_in_every_round_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import rounds
+    from workloads import WORKLOADS
+
+    notes = {"always": iter([WAS_COMPILED, WAS_COMPILED, WAS_COMPILED, "compiled model not used: why"])}
+
+    def swept(study: str, options: Sequence[str], *, shown: bool) -> SimpleNamespace:
+        compile = tomllib.loads(study)["train"]["compile"]
+        outcome = SimpleNamespace(notes=(next(notes.get(compile, iter([""]))),), cost=SimpleNamespace(matrix_share=0.5))
+        history = [SimpleNamespace(images_per_second=rate) for rate in (10.0, 200.0, 300.0)]
+        return SimpleNamespace(trials=[SimpleNamespace(outcome=outcome, history=history)], first_epoch=999, seconds=9.0)
+
+    monkeypatch.setattr(rounds, "swept", swept)
+    setting = rounds.Setting(rounds=2, epochs=3, threads=1, workers=0, device="cpu", quick=False)
+    for contenders in (["benchkit", "benchkit-compiled"], ["benchkit"]):
+        found = rounds.measure(WORKLOADS[0], ["benchkit", "benchkit-compiled"], setting)
+        assert [row.contender for row in found.rows] == contenders
+        assert all(row.rate.middle == 250.0 for row in found.rows)
+    assert "left out: compiled model not used: why" in capsys.readouterr().out
 
 
 def test_goals_are_judged_by_medians() -> None:
