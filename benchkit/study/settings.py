@@ -78,7 +78,7 @@ class TrainSettings:
     number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
     `compile` is auto (on a GPU, where a timed rehearsal says that a long trial gains by it), never or always; it too
     changes no more than rounding. On a CPU auto never compiles, so that a trial's bits do not hang on what was timed;
-    there always pays for small networks in trials of minutes.
+    what usually pays there, for small networks in trials of minutes, is to ask for it.
     """
 
     epochs: int = 10

@@ -49,8 +49,8 @@ STORED = 16
 def stored(numbers: Tensor) -> Tensor:
     """Return numbers (N, C, 1, 1) as they are, and in code compiled for a CPU so that they are computed only once.
 
-    Its compiler stores the results of reductions alone. Everything else it computes where it is used: what it takes to
-    find a plane's group and the group's mean, for each pixel, one pixel at a time.
+    Its compiler stores the result of a reduction, but repeats small arithmetic wherever it is used: it would find each
+    plane's group, and the group's mean, for each pixel anew, one pixel at a time.
     """
     if not (torch.compiler.is_compiling() and numbers.is_cpu):
         return numbers
