@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from benchkit import Range, card
+from benchkit.gradients import gradient_norm
 from benchkit_regularizers.bounds import Bound, require
 
 
@@ -30,4 +31,6 @@ class GradClip:
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> None:
         """Scale the gradients in place; parameters without a gradient do not count."""
-        nn.utils.clip_grad_norm_(list(parameters), self.max_norm)
+        listed = list(parameters)
+        norm = gradient_norm([parameter.grad for parameter in listed if parameter.grad is not None])
+        nn.utils.clip_grads_with_norm_(listed, self.max_norm, norm)
