@@ -68,6 +68,27 @@ def test_the_sgd_step_is_pytorchs_to_the_bit(
     assert len(ways_out) == ("momentum" not in given)  # the first step alone, which makes the momenta, is PyTorch's
 
 
+def test_weights_of_several_types_are_updated_as_by_pytorch() -> None:
+    ours, plain = (layers(torch.channels_last) for _ in range(2))
+    for model in (ours, plain):
+        model[3].double()
+    found, expected = stepped(ours, {}, ours=True), stepped(plain, {}, ours=False)
+    assert sorted({str(tensor.dtype) for tensor in found}) == ["torch.float32", "torch.float64"]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_momentum_that_is_switched_off_is_neither_used_nor_changed() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = SGD([weight], lr=0.5, momentum=0.5, fused=True)
+    for momentum in (0.5, 0.0):
+        optimizer.param_groups[0]["momentum"] = momentum
+        weight.grad = torch.tensor([1.0, 2.0])
+        optimizer.step()
+    # By hand: the first step's momentum is the gradient; both steps subtract half of the gradient.
+    assert weight.tolist() == [0.0, -1.0]
+    assert optimizer.state[weight]["momentum_buffer"].tolist() == [1.0, 2.0]
+
+
 def test_a_closure_gives_the_gradients_and_the_loss() -> None:
     weight = nn.Parameter(torch.ones(2))
 

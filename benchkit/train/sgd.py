@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.sgd import sgd
 
 OPTIONS = ("weight_decay", "momentum", "dampening", "lr", "nesterov", "maximize")
+
+Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]
+"""Weights, their gradients, and their momenta."""
 
 
 class SGD(torch.optim.SGD):
     """`torch.optim.SGD` with `fused=True`, to the same bits.
 
     Its CPU kernel copies a tensor for every channels-last weight, which in a small network takes longer than the
-    update; here it gets such weights, their gradients and momenta as views (N, H, W, C), which are contiguous.
+    update; here it gets such weights, their gradients and momenta as views (N, H, W, C), which are contiguous. And it
+    is called at once: sorting weights by device and type before each step takes as long as a small network's update.
 
     Steps whose gradients overflowed in fp16 are left to the scaler to skip: a fused first step that skips itself leaves
     its momenta as the memory was found.
@@ -34,34 +36,41 @@ class SGD(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update the weights that have a gradient; with a `closure`, compute them by it first and return its loss."""
-        updates = [] if closure is not None else [self._update(group) for group in self.param_groups]
-        ready = [update for update in updates if update is not None]
+        found = [] if closure is not None else [self._updated(group) for group in self.param_groups]
+        ready = [lists for lists in found if lists is not None]
         if len(ready) < len(self.param_groups):
             loss: float | None = inspect.unwrap(torch.optim.SGD.step)(self, closure)
             return loss
-        for update in ready:
-            update()
+        for group, (weights, gradients, momenta) in zip(self.param_groups, ready, strict=True):
+            if weights:
+                options = {name: group[name] for name in OPTIONS}
+                torch._fused_sgd_(weights, gradients, momenta, is_first_step=False, **options)
         return None
 
-    def _update(self, group: dict[str, Any]) -> Callable[[], None] | None:
-        """Return what updates the weights of a group, or None off the CPU and where momenta are still to be made."""
+    def _updated(self, group: dict[str, Any]) -> Lists | None:
+        """Return the group's weights that have a gradient, these, and the momenta (none without momentum).
+
+        Return None off the CPU, for other numbers than float32, and where momenta are still to be made.
+        """
         weights: list[Tensor] = []
         gradients: list[Tensor] = []
-        momenta: list[Tensor | None] = []
+        momenta: list[Tensor] = []
+        moving = group["momentum"] != 0
         for weight in group["params"]:
-            gradient, momentum = weight.grad, self.state.get(weight, {}).get("momentum_buffer")
+            gradient = weight.grad
             if gradient is None:
                 continue
-            if not weight.is_cpu or (momentum is None and group["momentum"] != 0):
+            momentum = self.state.get(weight, {}).get("momentum_buffer") if moving else None
+            if not weight.is_cpu or weight.dtype != torch.float32 or (moving and momentum is None):
                 return None
             if weight.dim() == 4 and not weight.is_contiguous():
                 weight, momentum = self._views(weight, momentum)
                 gradient = gradient.permute(0, 2, 3, 1)
             weights.append(weight)
             gradients.append(gradient)
-            momenta.append(momentum)
-        options = {name: group[name] for name in OPTIONS}
-        return partial(sgd, weights, gradients, momenta, foreach=False, fused=True, **options)
+            if momentum is not None:
+                momenta.append(momentum)
+        return weights, gradients, momenta
 
     def _views(self, weight: Tensor, momentum: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return both as (N, H, W, C), kept from step to step for as long as they lie in the same memory."""

@@ -52,7 +52,7 @@ class MLP(nn.Module):
         """Return logits (N, K) for images (N, C, H, W)."""
         features = images.flatten(1)
         for site in self.dropout_sites:
-            features = self.get_submodule(site)(features)
+            features = getattr(self, site)(features)
         logits: torch.Tensor = self.classifier(features)
         return logits
 
