@@ -83,7 +83,7 @@ def test_goals_are_judged_by_medians() -> None:
     rows = {"script": measured(100, 100, 100), "benchkit": measured(240, 251, 260)}
     norm = {"precision": "bf16", "threads": 2, "ours": 1.0, "theirs": 1.0}
     part = Part(
-        device="cpu", name="a processor", cores=2, torch="2", python="3", dated="2026-01-01", commands=(), threads=2,
+        device="cpu", name="a processor", cores=2, torch="2", python="3", dated="2026-01-01", commands={}, threads=2,
         quick=False, load=0.0, images="random images", skipped=(),
         own=(OwnCost(phases={"forward": 57.0, "ledger": 1.0, "checkpoint": 2.0}, watching=0.6),),
         comparisons=(compare(WORKLOADS[0], 3, rows),),
@@ -223,7 +223,7 @@ def test_a_report_keeps_what_was_measured_on_the_other_device(tmp_path: Path) ->
     from measurements import Part
     from pages import write
 
-    about = {"cores": 2, "torch": "2", "python": "3", "dated": "2026-01-01", "commands": ("bench",),
+    about = {"cores": 2, "torch": "2", "python": "3", "dated": "2026-01-01", "commands": {"norms": "bench"},
              "threads": 2, "quick": False, "load": 0.5, "images": "random images", "skipped": (), "comparisons": (),
              "norms": (), "own": ()}  # fmt: skip
     gpu = Part(device="cuda", name="a GPU", **about)  # type: ignore[arg-type]
@@ -242,13 +242,15 @@ def test_a_later_run_of_some_workloads_keeps_the_others() -> None:
         compared = tuple(compare(one, 3, found) for one in WORKLOADS if one.name in names)
         return Part(
             device="cpu", name="a processor", cores=2, torch=torch, python="3", dated="2026-01-01",
-            commands=(command,), threads=2, quick=False, load=0.0, images="random images", skipped=(),
+            commands=dict.fromkeys(names, command), threads=2, quick=False, load=0.0, images="random images",
+            skipped=(),
             comparisons=compared, norms=(), own=(),
         )  # fmt: skip
 
     first, again = part(1.0, "all", "mlp-b128", "resnet14-b8"), part(2.0, "again", "mlp-b128")
     both = again.after(first)
     rates = {one.name: one.rows[0].rate.middle for one in both.comparisons}
-    assert rates == {"resnet14-b8": 1.0, "mlp-b128": 2.0} and both.commands == ("all", "again")
-    assert part(2.0, "again", "mlp-b128", torch="3").after(first).commands == ("again",)
+    assert rates == {"resnet14-b8": 1.0, "mlp-b128": 2.0}
+    assert both.commands == {"mlp-b128": "again", "resnet14-b8": "all"}
+    assert part(2.0, "again", "mlp-b128", torch="3").after(first).commands == {"mlp-b128": "again"}
     assert again.after(None) == again

@@ -21,7 +21,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -64,10 +63,11 @@ def measured(setting: Setting, only: str, wanted: Sequence[str]) -> Iterator[Par
     """Measure everything on one device; yield what is known after each piece of it, and print that piece."""
     names, skipped = contenders(setting.timm_script)
     names = [name for name in names if not wanted or name in wanted]
+    said = spoken(sys.argv[1:])
     part = Part(
         **machine(setting.device),
         dated=date.today().isoformat(),
-        commands=(spoken(sys.argv[1:]),),
+        commands={},
         threads=setting.threads,
         quick=setting.quick,
         load=os.getloadavg()[0],
@@ -77,19 +77,20 @@ def measured(setting: Setting, only: str, wanted: Sequence[str]) -> Iterator[Par
     )
     for workload in workloads_on(setting.device, quick=setting.quick):
         if only in workload.name:
-            part = replace(part, comparisons=(*part.comparisons, measure(workload, names, setting)))
+            compared = (*part.comparisons, measure(workload, names, setting))
+            part = part.with_piece(workload.name, said, comparisons=compared)
             print(part.comparisons[-1].text(), flush=True)
             yield part
     if only in ("", "norms"):
-        part = replace(part, norms=norms(setting))
+        part = part.with_piece("norms", said, norms=norms(setting))
         yield part
     if only in ("", "growth"):
-        part = replace(part, growth=growth(setting))
+        part = part.with_piece("growth", said, growth=growth(setting))
         for one in part.growth:
             print(f"{one.name}: {one.first:.0f} {one.unit} at first, {one.last:.0f} at last", flush=True)
         yield part
     if only in ("", "own-cost"):
-        part = replace(part, own=own_costs(setting))
+        part = part.with_piece("own-cost", said, own=own_costs(setting))
         for cost in part.own:
             print(f"a trial of {cost.seconds:.1f} s: {cost.share:.2%} is bookkeeping and live view", flush=True)
         yield part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from bench_growth import ALLOWED, Growth
 from bench_norms import NormRow
@@ -54,11 +54,12 @@ class OwnCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Everything that was measured on one kind of device, with the commands and the last day.
+    """Everything that was measured on one kind of device, with the last day.
 
-    `load` is that of the machine when the last command began, in processes waiting for its `cores`; `images` are whose
-    images were trained on, `allocator` what gives benchkit's workers their memory, and `peers` the versions of what
-    took part beside benchkit, in words.
+    `commands` are by what they measured last: a workload's name, "norms", "growth" or "own-cost". `load` is that of
+    the machine when the last command began, in processes waiting for its `cores`; `images` are whose images were
+    trained on, `allocator` what gives benchkit's workers their memory, and `peers` the versions of what took part
+    beside benchkit, in words.
     """
 
     device: str
@@ -67,7 +68,7 @@ class Part:
     torch: str
     python: str
     dated: str
-    commands: tuple[str, ...]
+    commands: Mapping[str, str]
     threads: int
     quick: bool
     load: float
@@ -84,6 +85,10 @@ class Part:
         """Return the contenders' rows on a workload, none where it was not measured."""
         return next((one.rows for one in self.comparisons if one.name == workload.name), ())
 
+    def with_piece(self, name: str, command: str, **found: Any) -> Part:
+        """Return this with what `command` has found of a piece, by the names of fields."""
+        return replace(self, commands={**self.commands, name: command}, **found)
+
     def after(self, earlier: Part | None) -> Part:
         """Return this with what an earlier part of the same machine and versions has beyond it."""
         same = ("name", "cores", "torch", "python", "threads", "quick", "images")
@@ -93,7 +98,7 @@ class Part:
         return replace(
             self,
             peers=tuple(dict.fromkeys((*earlier.peers, *self.peers))),
-            commands=tuple(dict.fromkeys((*earlier.commands, *self.commands))),
+            commands={**earlier.commands, **self.commands},
             comparisons=tuple(found[one.name] for one in WORKLOADS if one.name in found),
             norms=self.norms or earlier.norms,
             own=self.own or earlier.own,

@@ -262,7 +262,7 @@ def _method(parts: Mapping[str, Part]) -> ReportSection:
     for part in parts.values():
         blocks += [FactsBlock(title=part.name, facts=tuple(_facts(part)))]
         blocks += [Paragraph(text=f"Left out: {line}.") for line in part.skipped]
-        blocks.append(CodeBlock(title="The same again", text="\n".join(part.commands)))
+        blocks.append(CodeBlock(title="The same again", text="\n".join(dict.fromkeys(part.commands.values()))))
     return section("method", "How it was measured", blocks)
 
 
