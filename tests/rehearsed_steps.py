@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchkit import Batch
 from benchkit.train.compiler import spare
+from benchkit.train.step import Forward, forward_of
 
 
 class NoWaiting(TorchDispatchMode):
@@ -78,12 +79,12 @@ class StandIn:
     def spoil(self) -> None:
         """Do what a graph that misses something does; a test puts it in place."""
 
-    def compile(self, model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    def compile(self, model: nn.Module) -> Forward:
         self.calls["compile"] += 1
         if self.broken_compiler:
             raise ValueError(self.broken_compiler)
 
-        return Compiled(model, self)
+        return Compiled(forward_of(model), self)
 
     def seconds(self, work: Callable[[], object]) -> float:
         before = dict(self.calls)
@@ -95,15 +96,14 @@ class StandIn:
 
 @dataclass
 class Compiled:
-    """A compiled model, which like PyTorch's has no truth value."""
+    """A compiled model, which like PyTorch's has no truth value; a wrong one takes the images for their negatives."""
 
-    model: nn.Module
+    forward: Forward
     maker: StandIn
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.maker.calls["compiled"] += 1
-        logits: torch.Tensor = self.model(images)
-        return -logits if self.maker.wrong_compiler else logits
+        return self.forward(-images if self.maker.wrong_compiler else images, targets)
 
     def __len__(self) -> int:
         raise TypeError("the model does not support len()")

@@ -12,7 +12,7 @@ from benchkit.train.clock import now
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups
-from benchkit.train.step import Forward, train_step
+from benchkit.train.step import Forward, forward_of, train_step
 
 EXPECTED_SECONDS = 45.0
 """What compiling a network is expected to take, before it was done."""
@@ -30,7 +30,7 @@ to be found here, makes differences near 1.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledModel:
-    """What computes the logits in the model's place, with its parameters, and the seconds that compiling took."""
+    """What computes the loss in the model's place, with its parameters, and the seconds that compiling took."""
 
     forward: Forward
     seconds: float
@@ -53,7 +53,7 @@ def compiled_model(rehearsal: Rehearsal) -> CompiledModel:
     def take(forward: Forward, feed: Feed, step: int) -> torch.Tensor:
         return train_step(run, run.train.batch(feed), step, forward)
 
-    expected = rehearsal.play(lambda feed, step: take(run.model, feed, step))
+    expected = rehearsal.play(lambda feed, step: take(forward_of(run.model), feed, step))
     began = now(run.device)
     try:
         forward = rehearsal.speedups.compile(run.model)

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchkit.train.clock import now
 from benchkit.train.compiled_norm import sum_by_planes
-from benchkit.train.step import Forward
+from benchkit.train.step import Forward, forward_of
 
 Work = Callable[[], object]
 
@@ -40,7 +40,7 @@ class Speedups(Protocol):
         ...
 
     def compile(self, model: nn.Module) -> Forward:
-        """Return the model's compiled form, with the same parameters; its first calls compile."""
+        """Return the compiled form of `forward_of(model)`, with the same parameters; its first calls compile."""
         ...
 
     def seconds(self, work: Work) -> float:
@@ -70,12 +70,12 @@ class PlainSpeedups:
         raise RuntimeError(f"there are no graphs on {self._device.type}")
 
     def compile(self, model: nn.Module) -> Forward:
-        """Return the model compiled by `torch.compile` for one shape of input, drawing the same random numbers."""
+        """Return model and loss compiled by `torch.compile` for one shape of input, drawing the same random numbers."""
         if self._device.type == "cpu":
             sum_by_planes(model)
         # One worker trains many models of one class: without a reset the compiler gives up after a few of them.
         torch.compiler.reset()
-        compiled: Forward = torch.compile(model, dynamic=False, options={"fallback_random": True})
+        compiled: Forward = torch.compile(forward_of(model), dynamic=False, options={"fallback_random": True})
         return compiled
 
     def seconds(self, work: Work) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from benchkit.gradients import gradient_norm
@@ -12,17 +13,31 @@ from benchkit.protocols import Batch
 from benchkit.train.optimizers import align_gradients, set_rate
 from benchkit.train.run import Run
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
-"""The model, or a compiled form of it: input (N, C, H, W) to logits (N, K)."""
+Forward = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""What `forward_of` makes of a model, or a compiled form of it."""
+
+
+def forward_of(model: nn.Module) -> Forward:
+    """Return what computes, of input (N, C, H, W) and targets (N, K), their mean loss and how many images are correct.
+
+    The loss is the cross entropy in float32; it is compiled together with the model.
+    """
+
+    def forward(images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = model(images)
+        loss = functional.cross_entropy(logits.float(), targets)
+        return loss, (logits.argmax(1) == targets.argmax(1)).sum()
+
+    return forward
 
 
 def train_step(run: Run, batch: Batch, step: int, forward: Forward | None = None) -> torch.Tensor:
     """Take one step and return (images, summed loss, correct images, gradient norm), float32 (4,), on the device.
 
-    `step` counts from 0 over the whole of training; `forward` computes the logits, the run's model unless given.
+    `step` counts from 0 over the whole of training; `forward` is that of the run's model unless given.
     """
     set_rate(run.optimizer, run.schedule(step))
-    return update(run, batch, run.model if forward is None else forward)
+    return update(run, batch, forward_of(run.model) if forward is None else forward)
 
 
 def update(run: Run, batch: Batch, forward: Forward) -> torch.Tensor:
@@ -31,8 +46,7 @@ def update(run: Run, batch: Batch, forward: Forward) -> torch.Tensor:
         batch = augment(batch, run.randomness.augment)
     # Autocast begins and ends in here, so its copies of the weights never outlive the graph that made them.
     with run.precision.autocast:
-        logits = forward(run.pixels(batch.images))
-    loss = functional.cross_entropy(logits.float(), batch.targets)
+        loss, correct = forward(run.pixels(batch.images), batch.targets)
     for penalty in run.penalties:
         loss = loss + penalty(run.model)
     for parameter in run.parameters:  # what optimizer.zero_grad does, at a fraction of its price
@@ -46,9 +60,8 @@ def update(run: Run, batch: Batch, forward: Forward) -> torch.Tensor:
     run.precision.step(run.optimizer)
     for constrain in run.constraints:
         constrain()
-    return _summary(loss.detach(), logits.detach(), batch.targets, norm)
+    return _summary(loss.detach(), correct, len(batch.targets), norm)
 
 
-def _summary(loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
-    correct = (logits.argmax(1) == targets.argmax(1)).sum()
-    return torch.stack((torch.full_like(loss, len(logits)), loss * len(logits), correct, norm))
+def _summary(loss: torch.Tensor, correct: torch.Tensor, images: int, norm: torch.Tensor) -> torch.Tensor:
+    return torch.stack((torch.full_like(loss, images), loss * images, correct, norm))

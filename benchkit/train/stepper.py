@@ -21,7 +21,7 @@ from benchkit.train.compiled import CompiledModel, compiled_model, worth_compili
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups, speedups_of
-from benchkit.train.step import Forward, train_step
+from benchkit.train.step import Forward, forward_of, train_step
 
 FEWEST = 50
 """Whole batches that a run must have before it for a rehearsal, which takes some twenty eager steps, to pay."""
@@ -48,21 +48,22 @@ class EagerSteps:
     """Takes one operation after the other, or a compiled model's few for each batch of the usual size."""
 
     def __init__(self, run: Run, forward: Forward | None = None) -> None:
-        """Take the steps of `run`, with `forward` where it is given in the place of its model."""
+        """Take the steps of `run`, those of the usual size with `forward` where it is given."""
         self._run = run
-        self._forward = forward
+        self._plain = forward_of(run.model)
+        self._forward = self._plain if forward is None else forward
 
     def take(self, feed: Feed, step: int) -> torch.Tensor:
         """Take one step on a batch and return its summary, as `train_step` does."""
         whole = len(feed[-1]) == self._run.train.batch_size
-        return train_step(self._run, self._run.train.batch(feed), step, self._forward if whole else None)
+        return train_step(self._run, self._run.train.batch(feed), step, self._forward if whole else self._plain)
 
     def epoch(self, first: int) -> Iterator[torch.Tensor]:
         """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
         run = self._run
         for step, batch in enumerate(run.train.epoch(run.randomness.order), first):
             whole = len(batch.targets) == run.train.batch_size
-            yield train_step(run, batch, step, self._forward if whole else None)
+            yield train_step(run, batch, step, self._forward if whole else self._plain)
 
 
 def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
@@ -121,7 +122,7 @@ def _captured(rehearsal: Rehearsal, eager: EagerSteps, seconds: float) -> tuple[
     """Return captured steps and the seconds of one, or the eager ones and theirs, with a note on why."""
     run = rehearsal.run
     try:
-        captured = captured_steps(rehearsal, run.model)
+        captured = captured_steps(rehearsal, forward_of(run.model))
         if (replayed := rehearsal.seconds(captured.take)) > FASTER * seconds:
             raise Refused("replaying it is not faster", f"{replayed:.2g} s a step, eagerly {seconds:.2g} s")
     except Refused as refusal:
