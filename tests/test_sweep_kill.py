@@ -82,7 +82,7 @@ def test_a_sweep_killed_again_and_again_ends_with_the_numbers_of_one_that_was_no
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropout = '[[regularizers]]\nname = "dropout"\nrate = 0.2\n'
-    study = write(tmp_path / "tiny.toml", dropout, FACTOR, SEARCH, epochs=25, repeats=2)
+    study = write(tmp_path / "tiny.toml", dropout, FACTOR, SEARCH, epochs=40, repeats=2)
     killed = tmp_path / "killed"
     harness = [sys.executable, str(Path(__file__).with_name("forked_sweeps.py")), str(study), str(killed), "1"]
     first_seen: dict[tuple[str, int], tuple[float, int]] = {}
