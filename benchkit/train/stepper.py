@@ -50,20 +50,19 @@ class EagerSteps:
     def __init__(self, run: Run, forward: Forward | None = None) -> None:
         """Take the steps of `run`, those of the usual size with `forward` where it is given."""
         self._run = run
-        self._plain = forward_of(run.model)
-        self._forward = self._plain if forward is None else forward
+        self._forward = forward
 
     def take(self, feed: Feed, step: int) -> torch.Tensor:
         """Take one step on a batch and return its summary, as `train_step` does."""
         whole = len(feed[-1]) == self._run.train.batch_size
-        return train_step(self._run, self._run.train.batch(feed), step, self._forward if whole else self._plain)
+        return train_step(self._run, self._run.train.batch(feed), step, self._forward if whole else None)
 
     def epoch(self, first: int) -> Iterator[torch.Tensor]:
         """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
         run = self._run
         for step, batch in enumerate(run.train.epoch(run.randomness.order), first):
             whole = len(batch.targets) == run.train.batch_size
-            yield train_step(run, batch, step, self._forward if whole else self._plain)
+            yield train_step(run, batch, step, self._forward if whole else None)
 
 
 def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
