@@ -7,7 +7,7 @@ import random
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchkit import Batch
 from benchkit.train.compiler import spare
-from benchkit.train.step import Forward, forward_of
+from benchkit.train.run import Run
+from benchkit.train.step import Learn, learn
 
 
 class NoWaiting(TorchDispatchMode):
@@ -79,12 +80,12 @@ class StandIn:
     def spoil(self) -> None:
         """Do what a graph that misses something does; a test puts it in place."""
 
-    def compile(self, model: nn.Module) -> Forward:
+    def compile(self, run: Run, batch: Batch) -> Learn:
         self.calls["compile"] += 1
         if self.broken_compiler:
             raise ValueError(self.broken_compiler)
 
-        return Compiled(forward_of(model), self)
+        return Compiled(run, self)
 
     def seconds(self, work: Callable[[], object]) -> float:
         before = dict(self.calls)
@@ -96,17 +97,15 @@ class StandIn:
 
 @dataclass
 class Compiled:
-    """A compiled model, which like PyTorch's has no truth value; a wrong one takes the images for their negatives."""
+    """A compiled step; a wrong one takes the images for their negatives."""
 
-    forward: Forward
+    run: Run
     maker: StandIn
 
-    def __call__(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, batch: Batch) -> torch.Tensor:
         self.maker.calls["compiled"] += 1
-        return self.forward(-images if self.maker.wrong_compiler else images, targets)
-
-    def __len__(self) -> int:
-        raise TypeError("the model does not support len()")
+        images = 1 - batch.images if self.maker.wrong_compiler else batch.images
+        return learn(self.run, replace(batch, images=images))
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,7 +253,7 @@ def test_a_long_runs_model_is_compiled_for_whole_batches_in_training_only() -> N
 
 CLAIMS = {
     "fails": (StandIn(broken_compiler="no C compiler\nat all"), "ValueError: no C compiler"),
-    "wrong": (StandIn(wrong_compiler=True, compiled=1.0), "its gradients differ from the plain model's"),
+    "wrong": (StandIn(wrong_compiler=True, compiled=1.0), "its steps differ from the plain model's"),
     "slow": (StandIn(compiled=LONG), "compiled steps are not faster"),
 }
 

@@ -17,7 +17,7 @@ from benchkit.train.batches import Feed
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups
-from benchkit.train.step import Forward, train_step, update
+from benchkit.train.step import Learn, train_step, update
 
 TOLERANCE = {"float32": 1e-3, "bf16": 1e-2}
 """The relative difference of replayed and eager steps that counts as rounding."""
@@ -34,10 +34,10 @@ class CapturedSteps:
     now, so none of them may be replaced while it is used; the learning rate is read from the device.
     """
 
-    def __init__(self, run: Run, forward: Forward, speedups: Speedups) -> None:
+    def __init__(self, run: Run, speedups: Speedups, learning: Learn | None) -> None:
         """Record the step; nothing of it is done."""
         self._run = run
-        self._forward = forward
+        self._learning = learning
         first = torch.zeros(run.train.batch_size, dtype=torch.int64, device=run.device)
         self._feed = run.train.feed(first)
         self._summary = torch.zeros(4, device=run.device)
@@ -51,7 +51,7 @@ class CapturedSteps:
         self._gradients = [parameter.grad for parameter in run.parameters]
 
     def _work(self) -> None:
-        self._summary.copy_(update(self._run, self._run.train.batch(self._feed), self._forward))
+        self._summary.copy_(update(self._run, self._run.train.batch(self._feed), self._learning))
 
     def take(self, feed: Feed, step: int) -> torch.Tensor:
         """Take one step on a batch and return its summary, as `train_step` does."""
@@ -82,27 +82,18 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-def obstacle(run: Run) -> str:
-    """Return why a run's steps cannot be captured, as far as that can be told beforehand; else an empty string."""
-    if run.precision.scaler is not None:
-        return "fp16 scales the loss by what it finds in each step"
-    if any(group.get("dampening") for group in run.optimizer.param_groups):
-        return "with dampening, the optimizer's first step is unlike the others"
-    return ""
-
-
-def captured_steps(rehearsal: Rehearsal, forward: Forward) -> CapturedSteps:
-    """Return steps that replay a graph of the run's step, after they agreed with eager ones.
+def captured_steps(rehearsal: Rehearsal, learning: Learn | None = None) -> CapturedSteps:
+    """Return steps that replay a graph of the run's step, or of one with `learning`, after they agreed with eager ones.
 
     The rehearsal has taken eager steps before, and is not ended here. Raise `Refused` when steps cannot be captured.
     """
     run, speedups = rehearsal.run, rehearsal.speedups
-    if reason := obstacle(run) or rehearsal.snapshot.changed():
+    if reason := rehearsal.obstacle():
         raise Refused(reason)
     optimizers.use_device_rates(run.optimizer, run.device)
 
     def eager(feed: Feed, step: int) -> torch.Tensor:
-        return train_step(run, run.train.batch(feed), step, forward)
+        return train_step(run, run.train.batch(feed), step, learning)
 
     with speedups.aside():
         try:
@@ -115,7 +106,7 @@ def captured_steps(rehearsal: Rehearsal, forward: Forward) -> CapturedSteps:
     if not expected.finite():
         raise Refused("the first losses are not finite")
     rehearsal.snapshot.put_back()
-    steps = CapturedSteps(run, forward, speedups)
+    steps = CapturedSteps(run, speedups, learning)
     allowed = TOLERANCE[run.precision.name] + NOISE * rehearsal.difference(expected, again)
     if (apart := rehearsal.difference(expected, rehearsal.play(steps.take))) > allowed:
         raise Refused("replayed steps differ from eager ones", f"by {apart:.2g} of their size, {allowed:.2g} allowed")

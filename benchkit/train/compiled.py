@@ -1,4 +1,4 @@
-"""The model compiled by `torch.compile`, where a trial is long enough to earn back the time that this takes."""
+"""Steps compiled as a whole, where a trial is long enough to earn back the time that this takes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import torch
 from benchkit.train.batches import Feed
 from benchkit.train.capture import first_line
 from benchkit.train.clock import now
+from benchkit.train.optimizers import use_device_rates
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups
-from benchkit.train.step import Forward, forward_of, train_step
+from benchkit.train.step import Learn, train_step
 
 EXPECTED_SECONDS = 45.0
-"""What compiling a network is expected to take, before it was done."""
+"""What compiling a network's step is expected to take, before it was done."""
 
 WORTH = 5.0
 """How many times the expected seconds a trial must have left: what compiling typically gains is a fifth or more."""
 
-TOLERANCE = {"float32": 1e-2, "bf16": 1e-1, "fp16": 1e-1}
-"""The relative difference of a compiled and an eager step's gradients that counts as rounding.
+TOLERANCE = {"float32": 1e-2, "bf16": 0.3}
+"""The relative difference of compiled and eager steps' losses, and of what gradients have moved, that is rounding.
 
-Compiled code keeps values between operations wider than the precision's own format; a wrong dropout mask, the mistake
-to be found here, makes differences near 1.
+Compiled code rounds elsewhere, no worse: of a ResNet-14's first gradients at batch 8, both ways in bf16 lie 0.13 from
+those in float32, and 0.11 from each other. A wrong dropout mask, the mistake to be found here, makes differences near 1.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledModel:
-    """What computes the loss in the model's place, with its parameters, and the seconds that compiling took."""
+class CompiledStep:
+    """What learns from a batch in `learn`'s place, and the seconds that compiling it took."""
 
-    forward: Forward
+    learning: Learn
     seconds: float
 
 
@@ -42,26 +43,34 @@ def worth_compiling(run: Run, speedups: Speedups, left: float) -> bool:
     return wish == "always" or (wish == "auto" and speedups.captures and left > WORTH * EXPECTED_SECONDS)
 
 
-def compiled_model(rehearsal: Rehearsal) -> CompiledModel:
-    """Return the compiled model, after its steps agreed with eager ones; the model itself stays as it is.
+def compiled_step(rehearsal: Rehearsal) -> CompiledStep:
+    """Return the compiled step, after it agreed with eager ones, which the rehearsal has taken before.
 
-    Only whole batches in training go through it: parameters keep their names, and evaluation compiles nothing anew.
-    Raise `Refused` when the compiler fails or what it makes computes something else.
+    Only whole batches in training go through it: evaluation compiles nothing anew. The optimizer's rates then lie on
+    the device. Raise `Refused` when the compiler fails or what it makes computes something else.
     """
     run = rehearsal.run
 
-    def take(forward: Forward, feed: Feed, step: int) -> torch.Tensor:
-        return train_step(run, run.train.batch(feed), step, forward)
+    def eager(feed: Feed, step: int) -> torch.Tensor:
+        return train_step(run, run.train.batch(feed), step)
 
-    expected = rehearsal.play(lambda feed, step: take(forward_of(run.model), feed, step))
+    expected = rehearsal.play(eager)
+    if reason := rehearsal.obstacle():
+        raise Refused(reason)
+    use_device_rates(run.optimizer, run.device)
     began = now(run.device)
     try:
-        forward = rehearsal.speedups.compile(run.model)
-        rehearsal.walk(lambda feed, step: take(forward, feed, step))
-    except Exception as error:  # whatever a compiler raises: it is told in the notes, and the plain model goes on
+        learning = rehearsal.speedups.compile(run, rehearsal.batch())
+
+        def take(feed: Feed, step: int) -> torch.Tensor:
+            return train_step(run, run.train.batch(feed), step, learning)
+
+        rehearsal.walk(take)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a compiler raises: it is told in the notes, and eager steps go on
         raise Refused(f"{type(error).__name__}: {first_line(error)}") from error
     seconds = now(run.device) - began
-    found = rehearsal.play(lambda feed, step: take(forward, feed, step))
-    if (apart := rehearsal.difference_at_once(expected, found)) > TOLERANCE[run.precision.name]:
-        raise Refused("its gradients differ from the plain model's", f"by {apart:.2g} of their size")
-    return CompiledModel(forward=forward, seconds=seconds)
+    if (apart := rehearsal.difference_at_once(expected, rehearsal.play(take))) > TOLERANCE[run.precision.name]:
+        raise Refused("its steps differ from the plain model's", f"by {apart:.2g} of their size")
+    return CompiledStep(learning=learning, seconds=seconds)

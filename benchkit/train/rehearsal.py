@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchkit.protocols import Batch
 from benchkit.train.batches import Feed
 from benchkit.train.run import Run
 from benchkit.train.snapshot import Snapshot
 from benchkit.train.speedups import Speedups
+from benchkit.train.step import augmented
 
 Take = Callable[[Feed, int], torch.Tensor]
 """Takes the step of a number on a batch; returns the step's summary (see `train_step`)."""
@@ -38,14 +40,14 @@ class Refused(Exception):
 class Trace:
     """What some steps left: losses and gradient norms (steps,), and flat float32 vectors of all values of a kind.
 
-    Buffers of one name, such as `running_mean`, are a kind. `gradients` and `buffers` are those of the first step,
-    which rounding has not driven apart yet; `parameters` are those after the last. A replayed step leaves its gradients
-    where only the graph finds them: none are here then.
+    Buffers of one name, such as `running_mean`, are a kind. `moved` and `buffers` are those of the first step, which
+    rounding has not driven apart yet; `parameters` are those after the last. `moved` is what the gradients, which only
+    an eager step shows, have moved in proportion: the optimizer's first moments, or without these the parameters.
     """
 
     losses: torch.Tensor
     norms: torch.Tensor
-    gradients: torch.Tensor
+    moved: torch.Tensor
     buffers: Mapping[str, torch.Tensor]
     parameters: torch.Tensor
 
@@ -67,22 +69,37 @@ class Rehearsal:
         places = torch.arange(STEPS * size, device=run.device) % stored
         self._feeds = [run.train.feed(index) for index in torch.split(places, size)]
         self._parameters, self._buffers = _flat(run.parameters), _buffers(run.model)
+        self._rounding = torch.finfo(torch.float32).eps * self._parameters.norm().item()
+
+    def obstacle(self) -> str:
+        """Return why steps cannot be recorded or traced, as far as eager ones tell that were taken; else nothing."""
+        if self.run.precision.scaler is not None:
+            return "fp16 scales the loss by what it finds in each step"
+        if any(group.get("dampening") for group in self.run.optimizer.param_groups):
+            return "with dampening, the optimizer's first step is unlike the others"
+        return self.snapshot.changed()
+
+    def batch(self) -> Batch:
+        """Return the first step's batch, from the start."""
+        self.snapshot.put_back()
+        return augmented(self.run, self.run.train.batch(self._feeds[0]))
 
     def play(self, take: Take, within: AbstractContextManager[Any] | None = None) -> Trace:
         """Take the steps from the start, in the context `within` if there is one, and return what they leave."""
         self.snapshot.put_back()
-        summaries, gradients, buffers = [], torch.empty(0), self._buffers
+        summaries, before = [], self._movable()
+        moved, buffers = before, self._buffers
         with within or nullcontext():
             for at, feed in enumerate(self._feeds):
                 summaries.append(take(feed, self._first + at))
                 if at == 0:
-                    gradients = _flat(p.grad for p in self.run.parameters if p.grad is not None)
+                    moved = self._movable()
                     buffers = _buffers(self.run.model)
         images, losses, _, norms = torch.stack(summaries).unbind(1)
         return Trace(
             losses=losses / images,
             norms=norms,
-            gradients=gradients,
+            moved=moved - before,
             buffers=buffers,
             parameters=_flat(self.run.parameters),
         )
@@ -114,13 +131,23 @@ class Rehearsal:
         )
 
     def difference_at_once(self, expected: Trace, found: Trace) -> float:
-        """Return the largest relative difference after the first step, before rounding has been through an update."""
+        """Return the largest relative difference of losses, and of what the first step made of norm and gradients."""
         return max(
-            _apart(expected.losses[:1], found.losses[:1]),
+            _apart(expected.losses, found.losses),
             _apart(expected.norms[:1], found.norms[:1]),
-            _apart(expected.gradients, found.gradients),
+            _apart(expected.moved, found.moved, 0.0 if self._first_moments() else self._rounding),
             *self._buffers_apart(expected, found),
         )
+
+    def _movable(self) -> torch.Tensor:
+        """Return what a step moves by the gradients."""
+        moments = self._first_moments()
+        return _flat(moments if moments else self.run.parameters)
+
+    def _first_moments(self) -> list[torch.Tensor]:
+        kept = [self.run.optimizer.state.get(parameter, {}) for parameter in self.run.parameters]
+        found = [moments.get("momentum_buffer", moments.get("exp_avg")) for moments in kept]
+        return [one for one in found if one is not None]
 
     def _buffers_apart(self, expected: Trace, found: Trace) -> list[float]:
         return [
@@ -140,11 +167,14 @@ def _buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     return {kind: _flat(buffers) for kind, buffers in kinds.items()}
 
 
-def _apart(expected: torch.Tensor, found: torch.Tensor) -> float:
-    """Return |expected - found| / |expected| by L2 norms; infinite where shapes differ or a value is not finite."""
+def _apart(expected: torch.Tensor, found: torch.Tensor, resolution: float = 0.0) -> float:
+    """Return |expected - found| / |expected| by L2 norms; infinite where shapes differ or a value is not finite.
+
+    Distances up to `resolution` count as none.
+    """
     if expected.shape != found.shape:
         return math.inf
     distance, scale = (expected - found).norm().item(), expected.norm().item()
-    if distance == 0:
+    if distance <= resolution:
         return 0.0
     return distance / scale if math.isfinite(distance) and scale > 0 else math.inf

@@ -1,4 +1,4 @@
-"""What a device offers to make steps faster: recording work as a graph, compiling the model, and judging both."""
+"""What a device offers to make steps faster: recording work as a graph, compiling a step, and judging both."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
+from benchkit.protocols import Batch
 from benchkit.train.clock import now
 from benchkit.train.compiled_norm import sum_by_planes
-from benchkit.train.step import Forward, forward_of
+from benchkit.train.run import Run
+from benchkit.train.step import Learn
+from benchkit.train.tracing import CompiledLearning
 
 Work = Callable[[], object]
 
@@ -39,8 +41,8 @@ class Speedups(Protocol):
         """
         ...
 
-    def compile(self, model: nn.Module) -> Forward:
-        """Return the compiled form of `forward_of(model)`, with the same parameters; its first calls compile."""
+    def compile(self, run: Run, batch: Batch) -> Learn:
+        """Return the compiled form of `learn` for `run` and batches like `batch`, an augmented one; steps are taken."""
         ...
 
     def seconds(self, work: Work) -> float:
@@ -69,14 +71,11 @@ class PlainSpeedups:
         """Raise `RuntimeError`."""
         raise RuntimeError(f"there are no graphs on {self._device.type}")
 
-    def compile(self, model: nn.Module) -> Forward:
-        """Return model and loss compiled by `torch.compile` for one shape of input, drawing the same random numbers."""
+    def compile(self, run: Run, batch: Batch) -> Learn:
+        """Return a step compiled as one graph, drawing the same random numbers."""
         if self._device.type == "cpu":
-            sum_by_planes(model)
-        # One worker trains many models of one class: without a reset the compiler gives up after a few of them.
-        torch.compiler.reset()
-        compiled: Forward = torch.compile(forward_of(model), dynamic=False, options={"fallback_random": True})
-        return compiled
+            sum_by_planes(run.model)
+        return CompiledLearning(run, batch)
 
     def seconds(self, work: Work) -> float:
         """Return how long `work` takes, the device's part included."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 
@@ -17,11 +17,11 @@ from benchkit.results import WAS_COMPILED
 from benchkit.train import optimizers
 from benchkit.train.batches import Feed
 from benchkit.train.capture import CapturedSteps, captured_steps
-from benchkit.train.compiled import CompiledModel, compiled_model, worth_compiling
+from benchkit.train.compiled import CompiledStep, compiled_step, worth_compiling
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups, speedups_of
-from benchkit.train.step import Forward, forward_of, train_step
+from benchkit.train.step import Learn, train_step
 
 FEWEST = 50
 """Whole batches that a run must have before it for a rehearsal, which takes some twenty eager steps, to pay."""
@@ -45,24 +45,24 @@ class Stepper(Protocol):
 
 
 class EagerSteps:
-    """Takes one operation after the other, or a compiled model's few for each batch of the usual size."""
+    """Takes one operation after the other, or a compiled step's few for each batch of the usual size."""
 
-    def __init__(self, run: Run, forward: Forward | None = None) -> None:
-        """Take the steps of `run`, those of the usual size with `forward` where it is given."""
+    def __init__(self, run: Run, learning: Learn | None = None) -> None:
+        """Take the steps of `run`, those of the usual size with `learning` where it is given."""
         self._run = run
-        self._forward = forward
+        self._learning = learning
 
     def take(self, feed: Feed, step: int) -> torch.Tensor:
         """Take one step on a batch and return its summary, as `train_step` does."""
         whole = len(feed[-1]) == self._run.train.batch_size
-        return train_step(self._run, self._run.train.batch(feed), step, self._forward if whole else None)
+        return train_step(self._run, self._run.train.batch(feed), step, self._learning if whole else None)
 
     def epoch(self, first: int) -> Iterator[torch.Tensor]:
         """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
         run = self._run
         for step, batch in enumerate(run.train.epoch(run.randomness.order), first):
             whole = len(batch.targets) == run.train.batch_size
-            yield train_step(run, batch, step, self._forward if whole else None)
+            yield train_step(run, batch, step, self._learning if whole else None)
 
 
 def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
@@ -79,14 +79,14 @@ def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
         return EagerSteps(run)
     with run.randomness.in_charge():
         rehearsal = Rehearsal(run, offered)
-        chosen: Stepper = EagerSteps(run)
+        chosen: Stepper = (eager := EagerSteps(run))
         try:
-            chosen = _chosen(rehearsal)
+            chosen = _chosen(rehearsal, eager)
         except torch.OutOfMemoryError:
             _note(run, "CUDA graph not used: the device's memory is too small for it; steps ran eagerly")
         finally:
             rehearsal.snapshot.put_back()
-            if not isinstance(chosen, CapturedSteps):
+            if chosen is eager:
                 rehearsal.snapshot.drop_new_moments()
                 optimizers.use_plain_rates(run.optimizer)
     return chosen
@@ -98,21 +98,20 @@ def whole_batches_left(run: Run) -> int:
     return per_epoch * (run.settings.train.epochs - len(run.history))
 
 
-def _chosen(rehearsal: Rehearsal) -> Stepper:
-    """Return the fastest way: eager or captured, then with the model compiled where that may pay."""
-    run, eager = rehearsal.run, EagerSteps(rehearsal.run)
-    best: Stepper = eager
+def _chosen(rehearsal: Rehearsal, eager: EagerSteps) -> Stepper:
+    """Return the fastest way: eager or captured, then compiled where that may pay."""
+    run, best = rehearsal.run, cast(Stepper, eager)
     rehearsal.walk(eager.take)
     seconds = rehearsal.seconds(eager.take)
     if rehearsal.speedups.captures:
         best, seconds = _captured(rehearsal, eager, seconds)
     if not worth_compiling(run, rehearsal.speedups, whole_batches_left(run) * seconds):
         return best
-    model, records = _compiled_model(rehearsal), isinstance(best, CapturedSteps)
-    if model is None:
+    compiled, records = _compiled(rehearsal), isinstance(best, CapturedSteps)
+    if compiled is None:
         return best
     best = eager  # lets go of the graph: the next one takes over its streams' memory and the random generators
-    if (steps := _compiled_steps(rehearsal, model, seconds, records=records)) is not None:
+    if (steps := _compiled_steps(rehearsal, compiled, seconds, records=records)) is not None:
         return steps
     return _captured(rehearsal, eager, math.inf)[0] if records else eager
 
@@ -121,7 +120,7 @@ def _captured(rehearsal: Rehearsal, eager: EagerSteps, seconds: float) -> tuple[
     """Return captured steps and the seconds of one, or the eager ones and theirs, with a note on why."""
     run = rehearsal.run
     try:
-        captured = captured_steps(rehearsal, forward_of(run.model))
+        captured = captured_steps(rehearsal)
         if (replayed := rehearsal.seconds(captured.take)) > FASTER * seconds:
             raise Refused("replaying it is not faster", f"{replayed:.2g} s a step, eagerly {seconds:.2g} s")
     except Refused as refusal:
@@ -131,10 +130,10 @@ def _captured(rehearsal: Rehearsal, eager: EagerSteps, seconds: float) -> tuple[
     return captured, replayed
 
 
-def _compiled_model(rehearsal: Rehearsal) -> CompiledModel | None:
-    """Return the compiled model, or None with a note on why."""
+def _compiled(rehearsal: Rehearsal) -> CompiledStep | None:
+    """Return the compiled step, or None with a note on why."""
     try:
-        return compiled_model(rehearsal)
+        return compiled_step(rehearsal)
     except Refused as refusal:
         _note(rehearsal.run, f"compiled model not used: {refusal}", refusal.detail)
     except torch.OutOfMemoryError:
@@ -142,11 +141,12 @@ def _compiled_model(rehearsal: Rehearsal) -> CompiledModel | None:
     return None
 
 
-def _compiled_steps(rehearsal: Rehearsal, model: CompiledModel, seconds: float, *, records: bool) -> Stepper | None:
-    """Return steps with a compiled model, recorded if asked, when they are faster or wished for; else None."""
+def _compiled_steps(rehearsal: Rehearsal, compiled: CompiledStep, seconds: float, *, records: bool) -> Stepper | None:
+    """Return compiled steps, recorded if asked, when they are faster or wished for; else None."""
     run = rehearsal.run
     try:
-        steps: Stepper = captured_steps(rehearsal, model.forward) if records else EagerSteps(run, model.forward)
+        learning = compiled.learning
+        steps: Stepper = captured_steps(rehearsal, learning) if records else EagerSteps(run, learning)
         share = rehearsal.seconds(steps.take) / seconds
         if share > FASTER and run.settings.train.compile != "always":
             raise Refused("compiled steps are not faster", f"they take {share:.2f} times as long")
@@ -156,7 +156,7 @@ def _compiled_steps(rehearsal: Rehearsal, model: CompiledModel, seconds: float, 
     except torch.OutOfMemoryError:
         _note(run, "compiled model not used: the device's memory is too small for it")
         return None
-    _note(run, WAS_COMPILED, f"in {model.seconds:.0f} s; a step takes {share:.2f} times as long as before")
+    _note(run, WAS_COMPILED, f"in {compiled.seconds:.0f} s; a step takes {share:.2f} times as long as before")
     return steps
 
 

@@ -1,4 +1,4 @@
-"""Time a trial's training steps with its model compiled for the processor, beside the same steps taken eagerly.
+"""Time a trial's training steps compiled for the processor, beside the same steps taken eagerly.
 
     python tests/peers/bench_compile.py [--norms torch-bn bn gn ln in bin] [--batch-sizes 128 8] [--rounds 10]
                                         [--threads 2]
@@ -36,9 +36,10 @@ from benchkit.study.settings import (
 )
 from benchkit.sweep.training import bind_plugins
 from benchkit.sweep.worker import environment
+from benchkit.train.optimizers import use_device_rates
 from benchkit.train.run import Run, build_run
 from benchkit.train.speedups import speedups_of
-from benchkit.train.step import Forward, train_step
+from benchkit.train.step import Learn, augmented, train_step
 
 NORMS = ("torch-bn", "bn", "gn", "ln", "in", "bin")
 COUNT = 2400
@@ -80,24 +81,36 @@ def run_of(norm: str, batch_size: int, threads: int) -> Run:
     return run
 
 
-def seconds(run: Run, forward: Forward | None, steps: int) -> float:
+def seconds(run: Run, learning: Learn | None, steps: int) -> float:
     """Return the seconds of one of so many steps on whole batches."""
     with run.randomness.in_charge():
         batches = run.train.epoch(run.randomness.order)
         start = time.perf_counter()
         for step in range(steps):
-            train_step(run, next(batches), step, forward)
+            train_step(run, next(batches), step, learning)
         return (time.perf_counter() - start) / steps
+
+
+def compiled(run: Run) -> tuple[Learn, float]:
+    """Return the compiled step of a run that has taken steps, and the seconds that compiling took."""
+    use_device_rates(run.optimizer, run.device)
+    with run.randomness.in_charge():
+        batch = augmented(run, next(run.train.epoch(run.randomness.order)))
+        start = time.perf_counter()
+        learning = speedups_of(run.device).compile(run, batch)
+        learning(batch)
+        return learning, time.perf_counter() - start
 
 
 def row(norm: str, batch_size: int, threads: int, rounds: int) -> CompiledRow:
     """Return the measurement of one norm at one batch size."""
     steps = max(8, WINDOW // batch_size)
     eager, fast = run_of(norm, batch_size, threads), run_of(norm, batch_size, threads)
-    forward = speedups_of(fast.device).compile(fast.model)
-    compiling = 2 * seconds(fast, forward, 2)
-    seconds(eager, None, 2)
-    times = [(seconds(eager, None, steps), seconds(fast, forward, steps)) for _ in range(rounds)]
+    for run in (eager, fast):
+        seconds(run, None, 2)
+    learning, compiling = compiled(fast)
+    seconds(fast, learning, 2)
+    times = [(seconds(eager, None, steps), seconds(fast, learning, steps)) for _ in range(rounds)]
     return CompiledRow(
         norm=norm,
         batch_size=batch_size,

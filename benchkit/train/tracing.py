@@ -1,0 +1,98 @@
+"""A whole training step as one graph of tensor operations, compiled: forward and backward pass, clipping, update.
+
+`torch.compile` makes a model's two passes faster; here the compiler sees what is between and after them, too: gradients
+in bf16 are not written out in float32, summed for their norm and read again to change the weights, and no Python runs
+between two operations. What a step decides by other than tensors is decided once, while it is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchkit.protocols import Batch
+from benchkit.train.run import Run
+from benchkit.train.step import learn
+from benchkit.train.written_out import WrittenOut
+
+Form = tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...]
+
+
+class CompiledLearning:
+    """`learn` for one run, compiled for batches of one form; any other batch is learnt from eagerly.
+
+    It reads and changes the tensors that the run holds when this is made: parameters, buffers, moments, and rates that
+    lie on the device. None of them may be replaced while it is used.
+    """
+
+    def __init__(self, run: Run, batch: Batch) -> None:
+        """Trace and compile; the step is done meanwhile, on an augmented `batch`, and should be undone.
+
+        The optimizer has taken a step before. Raise whatever tracing and compiling raise.
+        """
+        self._run = run
+        self._form = _form(batch)
+        written_out = WrittenOut(run.optimizer)
+        traced = replace(run, augments=(), optimizer=written_out)  # type: ignore[arg-type]
+        state = _state(run, written_out)
+
+        def work(images: torch.Tensor, targets: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor]:
+            return (learn(traced, Batch(images=images, targets=targets)),)
+
+        self._code = _compiled(work, [batch.images, batch.targets, *state])
+        self._state = [tensor.detach() for tensor in state]
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """Learn from an augmented batch and return the step's summary."""
+        if _form(batch) != self._form:
+            return learn(self._run, batch)
+        summary: torch.Tensor = self._code(batch.images, batch.targets, *self._state)[0]
+        return summary
+
+
+def _form(batch: Batch) -> Form:
+    return tuple((one.shape, one.stride(), one.dtype) for one in (batch.images, batch.targets))
+
+
+def _state(run: Run, optimizer: WrittenOut) -> list[torch.Tensor]:
+    """Return the tensors that a step reads or changes from one step to the next, each once."""
+    moments = (value for kept in run.optimizer.state.values() for value in kept.values())
+    settings = (value for group in optimizer.settings for value in group.values())
+    found = (*run.model.parameters(), *run.model.buffers(), *moments, *settings)
+    return list({id(one): one for one in found if isinstance(one, torch.Tensor)}.values())
+
+
+def _compiled(work: Callable[..., Any], inputs: list[torch.Tensor]) -> Callable[..., Any]:
+    """Return `work` on tensors like `inputs`, compiled to draw the random numbers that it draws eagerly.
+
+    It is traced on the inputs themselves, which `work` may know by other names.
+    """
+    # Importing the compiler takes seconds, which only trials that are compiled should pay.
+    import torch._inductor.lowering  # some decompositions take it to be imported
+    from torch._guards import TracingContext, tracing
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    with torch._inductor.config.patch(fallback_random=True), _told_of_compiling():
+        graph = make_fx(work, decomposition_table=select_decomp_table())(*inputs)
+        # Without a tracing context that knows of shapes, compiled code is not kept for the next trial.
+        with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):
+            compiled: Callable[..., Any] = torch._inductor.compile(graph, [one.detach() for one in inputs])
+    return compiled
+
+
+@contextmanager
+def _told_of_compiling() -> Iterator[None]:
+    """Let `torch.compiler.is_compiling()` be true, by which layers choose what compiles well."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
