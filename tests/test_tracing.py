@@ -119,7 +119,7 @@ def test_the_graph_holds_the_whole_step_and_no_weight(graphs: list[torch.fx.Grap
     trained(run)
     (graph,) = graphs
     names = {str(node.target) for node in graph.graph.nodes if node.op == "call_function"}
-    assert {"aten.convolution.default", "aten.convolution_backward.default", "aten.mul_.Tensor"} <= names
+    assert {"aten.convolution.default", "aten.convolution_backward.default", "aten._foreach_sub_.List"} <= names
     kept = [*graph.buffers(), *graph.parameters()]
     assert {tuple(one.shape) for one in kept} == {(1, 3, 8, 8)}  # what normalises the images
 
@@ -239,7 +239,7 @@ def test_code_that_differs_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("graphs")
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_a_wrong_update_is_noticed(momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchkit.train.written_out._sgd", lambda weight, *_: weight.sub_(0))
+    monkeypatch.setattr("benchkit.train.written_out._sgd", lambda *_: None)
     run = run_of(compile="always", optimizer={"momentum": momentum})
     run.model.train()
     assert isinstance(stepper_for(run), EagerSteps)

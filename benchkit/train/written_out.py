@@ -1,6 +1,7 @@
 """The optimizers' updates written out in plain tensor operations, which a compiler joins with what comes before them.
 
-PyTorch's fused kernels do the same in one call, which a compiler cannot look into.
+PyTorch's fused kernels do the same in one call, which a compiler cannot look into. Operations on lists of tensors
+(`_foreach`) are what it makes few kernels of on a GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from torch import Tensor
 
 SETTINGS = ("lr", "momentum", "weight_decay")
 """The options that are read from tensors: trials that differ in nothing else share their compiled code."""
+
+Tensors = list[Tensor] | tuple[Tensor, ...]
+Moments = list[dict[str, Any]]
+Settings = Mapping[str, Any]
 
 
 class WrittenOut:
@@ -35,10 +40,13 @@ class WrittenOut:
         """Update the parameters that have a gradient."""
         change = _sgd if isinstance(self._optimizer, torch.optim.SGD) else _adam
         for group, settings in zip(self._optimizer.param_groups, self.settings, strict=True):
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    gradient = -parameter.grad if group["maximize"] else parameter.grad
-                    change(parameter, gradient, self._optimizer.state.get(parameter, {}), group, settings)
+            weights = [parameter for parameter in group["params"] if parameter.grad is not None]
+            gradients: Tensors = [weight.grad for weight in weights]
+            moments = [self._optimizer.state.get(weight, {}) for weight in weights]
+            if group["maximize"]:
+                gradients = torch._foreach_neg(gradients)
+            if weights:
+                change(weights, gradients, moments, group, settings)
 
 
 def _tensor(value: float | Tensor, parameter: Tensor) -> Tensor:
@@ -47,32 +55,38 @@ def _tensor(value: float | Tensor, parameter: Tensor) -> Tensor:
     return torch.full((), value, dtype=torch.float32, device=parameter.device)
 
 
-def _sgd(
-    weight: Tensor, gradient: Tensor, moments: Mapping[str, Any], group: Mapping[str, Any], settings: Mapping[str, Any]
-) -> None:
-    """Change a weight as `torch.optim.SGD` does without dampening."""
+def _sgd(weights: Tensors, gradients: Tensors, moments: Moments, group: Settings, settings: Settings) -> None:
+    """Change weights as `torch.optim.SGD` does without dampening."""
     if group["weight_decay"]:
-        gradient = gradient + weight * settings["weight_decay"]
+        gradients = torch._foreach_add(gradients, torch._foreach_mul(weights, settings["weight_decay"]))
     if group["momentum"]:
-        momentum = moments["momentum_buffer"].mul_(settings["momentum"]).add_(gradient)
-        gradient = gradient + momentum * settings["momentum"] if group["nesterov"] else momentum
-    weight.sub_(gradient * settings["lr"])
+        momenta = [kept["momentum_buffer"] for kept in moments]
+        torch._foreach_mul_(momenta, settings["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        ahead = torch._foreach_mul(momenta, settings["momentum"]) if group["nesterov"] else None
+        gradients = momenta if ahead is None else torch._foreach_add(gradients, ahead)
+    torch._foreach_sub_(weights, torch._foreach_mul(gradients, settings["lr"]))
 
 
-def _adam(
-    weight: Tensor, gradient: Tensor, moments: Mapping[str, Any], group: Mapping[str, Any], settings: Mapping[str, Any]
-) -> None:
-    """Change a weight as `torch.optim.Adam` and `torch.optim.AdamW` do."""
+def _adam(weights: Tensors, gradients: Tensors, moments: Moments, group: Settings, settings: Settings) -> None:
+    """Change weights as `torch.optim.Adam` and `torch.optim.AdamW` do."""
     first, second = group["betas"]
     if group["decoupled_weight_decay"]:
-        weight.mul_(1 - settings["lr"] * settings["weight_decay"])
+        torch._foreach_mul_(weights, 1 - settings["lr"] * settings["weight_decay"])
     elif group["weight_decay"]:
-        gradient = gradient + weight * settings["weight_decay"]
-    step = moments["step"].add_(1).double()
-    mean = moments["exp_avg"].lerp_(gradient, 1 - first)
-    square = moments["exp_avg_sq"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        gradients = torch._foreach_add(gradients, torch._foreach_mul(weights, settings["weight_decay"]))
+    steps, means, squares = ([kept[name] for kept in moments] for name in ("step", "exp_avg", "exp_avg_sq"))
+    torch._foreach_add_(steps, 1)
+    torch._foreach_lerp_(means, gradients, 1 - first)
+    torch._foreach_mul_(squares, second)
+    torch._foreach_add_(squares, torch._foreach_mul(torch._foreach_mul(gradients, gradients), 1 - second))
     if group["amsgrad"]:
-        square = moments["max_exp_avg_sq"].copy_(torch.maximum(moments["max_exp_avg_sq"], square))
-    rate = (settings["lr"] / (1 - first**step)).float()
-    deviation = square.sqrt() / (1 - second**step).sqrt().float()
-    weight.sub_(rate * mean / (deviation + group["eps"]))
+        greatest = [kept["max_exp_avg_sq"] for kept in moments]
+        torch._foreach_copy_(greatest, torch._foreach_maximum(greatest, squares))
+        squares = greatest
+    taken = torch.stack(steps).double()
+    rates = (settings["lr"] / (1 - first**taken)).float().unbind()
+    corrections = (1 - second**taken).sqrt().float().unbind()
+    deviations = torch._foreach_div(torch._foreach_sqrt(squares), corrections)
+    torch._foreach_add_(deviations, group["eps"])
+    torch._foreach_sub_(weights, torch._foreach_mul(torch._foreach_div(means, deviations), rates))
