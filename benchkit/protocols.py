@@ -154,9 +154,10 @@ class Model(Protocol):
     """A callable that returns a classifier: (N, C, H, W) float to logits (N, K).
 
     A parameter of the network may carry the attribute `rate_factor`, a float of at least 0: it is then trained with
-    the schedule's learning rate times this factor. The network may carry `notes`, sentences for the report. On a GPU a
-    training step is recorded once and replayed; a module that must not be, because it keeps count in Python or decides
-    by what it computes, says so by the attribute `capturable = False` (most such steps are noticed and run eagerly).
+    the schedule's learning rate times this factor. The network may carry `notes`, sentences for the report. On a GPU,
+    and where steps are compiled, a training step is recorded once and replayed; a module that must not be, because it
+    keeps count in Python or decides by what it computes, says so by the attribute `capturable = False` (most such steps
+    are noticed and run eagerly).
     """
 
     def __call__(
@@ -169,7 +170,8 @@ class Model(Protocol):
 class Regularizer(Protocol):
     """A frozen dataclass with any of these methods; its fields are its options. Absent methods are not called.
 
-    With a class attribute `capturable = False` its trials' steps are never replayed from a CUDA graph (see `Model`).
+    With a class attribute `capturable = False` its trials' steps are neither replayed from a CUDA graph nor compiled
+    (see `Model`).
     """
 
     def optimizer_options(self) -> dict[str, Any]:
