@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchkit import DataError, Split, Splits
 from benchkit.study.settings import DataSettings, PluginRef
-from benchkit.train.batches import channel_statistics, loader, pixels, place
+from benchkit.train.batches import channel_statistics, in_unit_range, loader, pixels, place
 from benchkit.train.selection import Selected, draw, select
 
 CPU = torch.device("cpu")
@@ -56,12 +56,13 @@ def test_an_epoch_shows_every_image_once_in_a_fresh_order_and_keeps_the_last_bat
     epochs = [list(batches.epoch(generator)) for _ in range(2)]
     assert len(batches) == 3 and batches.images_per_epoch == 20
     assert [len(batch.targets) for batch in epochs[0]] == [8, 8, 4]
-    pictures = [torch.cat([batch.images for batch in epoch]) for epoch in epochs]
+    assert epochs[0][0].images.dtype == torch.uint8
+    pictures = [in_unit_range(torch.cat([batch.images for batch in epoch])) for epoch in epochs]
     expected = np.sort(chosen.split.images[::3].mean((1, 2, 3)) / 255)
     for shown in pictures:
         np.testing.assert_allclose(np.sort(shown.mean((1, 2, 3)).numpy()), expected, rtol=1e-5)
     assert not torch.equal(*pictures)
-    assert epochs[0][0].images.dtype == torch.float32
+    assert all(shown.dtype == torch.float32 for shown in pictures)
     assert torch.equal(epochs[0][0].targets.sum(1), torch.ones(8))
 
 
@@ -71,7 +72,7 @@ def test_targets_belong_to_their_images() -> None:
         tuple(image.flatten()): label for image, label in zip(chosen.split.images, chosen.split.labels, strict=True)
     }
     for batch in loader(place(chosen, CPU), classes=4, batch_size=7).epoch(torch.Generator()):
-        raw = (batch.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        raw = batch.images.permute(0, 2, 3, 1).numpy()
         assert [means[tuple(image.flatten())] for image in raw] == batch.targets.argmax(1).tolist()
 
 

@@ -109,6 +109,8 @@ def _shared(images: np.ndarray) -> torch.Tensor:
 class Loader:
     """The training batches of an epoch: `batch_size` images each, in a fresh order, with targets from `one_hot` (K, K).
 
+    Their images are uint8 still (see `in_unit_range`).
+
     The last batch holds what is left over; it is dropped when that is a single image, because batch statistics of one
     image are not defined.
     """
@@ -159,17 +161,22 @@ class Loader:
 
     def _made(self, images: torch.Tensor, labels: torch.Tensor) -> Batch:
         targets = self.one_hot.index_select(0, labels)
-        return Batch(images=images.to(torch.float32).mul_(1 / 255), targets=targets)
+        return Batch(images=images, targets=targets)
 
 
 def loader(images: ImageSet, classes: int, batch_size: int) -> Loader:
-    """Return the training batches over `images` with one-hot targets float32 (N, K)."""
+    """Return the training batches over `images`, which stay uint8, with one-hot targets float32 (N, K)."""
     return Loader(images=images, one_hot=torch.eye(classes, device=images.device), batch_size=batch_size)
+
+
+def in_unit_range(images: torch.Tensor) -> torch.Tensor:
+    """Return images uint8 (N, C, H, W) as float32 in [0, 1], and float32 ones as they are."""
+    return images.to(torch.float32).mul_(1 / 255) if images.dtype == torch.uint8 else images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """How images in [0, 1] become the model's input: resized to `size` (0: not), then times `scale` plus `shift`.
+    """How images become the model's input: resized to `size` (0: not), then times `scale` plus `shift`.
 
     `scale` = 1/std and `shift` = -mean/std are float32 (1, C, H, W), or None when images are not normalised. Each holds
     one number a channel, repeated over the pixels of an image in channels-last memory: a CPU multiplies by those five
@@ -182,7 +189,8 @@ class Pixels:
     memory_format: torch.memory_format
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Return float32 (N, C, size, size) input for float32 (N, C, H, W) images in [0, 1]."""
+        """Return float32 (N, C, size, size) input for images (N, C, H, W), uint8 or float32 in [0, 1]."""
+        images = in_unit_range(images)
         if self.size and images.shape[-2:] != (self.size, self.size):
             side = (self.size, self.size)
             images = functional.interpolate(images, side, mode="bilinear", antialias=True, align_corners=False)

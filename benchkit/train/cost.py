@@ -46,7 +46,7 @@ def forward_flops(run: Run) -> int:
 
     spare(*(mode.__torch_dispatch__ for mode in TorchDispatchMode.__subclasses__()))
     run.model.eval()
-    image = run.val.take(torch.zeros(1, dtype=torch.int64)).to(torch.float32).mul_(1 / 255)
+    image = run.val.take(torch.zeros(1, dtype=torch.int64))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run.model(run.pixels(image))
     return int(counter.get_total_flops())

@@ -22,7 +22,7 @@ def logits_of(run: Run, images: ImageSet) -> torch.Tensor:
     parts = []
     for chunk in images.chunks(size):
         with run.precision.autocast:
-            parts.append(run.model(run.pixels(chunk.to(torch.float32).mul_(1 / 255))).float())
+            parts.append(run.model(run.pixels(chunk)).float())
     return torch.cat(parts)
 
 

@@ -24,7 +24,7 @@ def spread(images: ImageSet, count: int) -> torch.Tensor:
 
 def seen(run: Run, originals: torch.Tensor) -> torch.Tensor:
     """Return uint8 images (N, C, H, W) as the model sees them, float32, without augmentation."""
-    return run.pixels(originals.to(torch.float32).mul_(1 / 255))
+    return run.pixels(originals)
 
 
 def observe(run: Run) -> dict[str, float]:

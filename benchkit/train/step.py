@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from benchkit.gradients import gradient_norm
 from benchkit.protocols import Batch
+from benchkit.train.batches import in_unit_range
 from benchkit.train.optimizers import align_gradients, set_rate
 from benchkit.train.run import Run
 
@@ -32,7 +33,9 @@ def update(run: Run, batch: Batch, learning: Learn | None = None) -> torch.Tenso
 
 
 def augmented(run: Run, batch: Batch) -> Batch:
-    """Return the batch as the run's regularizers change it."""
+    """Return the batch as the run's regularizers change it, who get its images as float32 in [0, 1]."""
+    if run.augments:
+        batch = Batch(images=in_unit_range(batch.images), targets=batch.targets)
     for augment in run.augments:
         batch = augment(batch, run.randomness.augment)
     return batch
