@@ -109,10 +109,8 @@ def _shared(images: np.ndarray) -> torch.Tensor:
 class Loader:
     """The training batches of an epoch: `batch_size` images each, in a fresh order, with targets from `one_hot` (K, K).
 
-    Their images are uint8 still (see `in_unit_range`).
-
-    The last batch holds what is left over; it is dropped when that is a single image, because batch statistics of one
-    image are not defined.
+    Images stay uint8 (see `in_unit_range`). The last batch holds what is left over; it is dropped when that is a single
+    image, because batch statistics of one image are not defined.
     """
 
     images: ImageSet

@@ -25,7 +25,7 @@ TOLERANCE = {"float32": 1e-2, "bf16": 0.3}
 """The relative difference of compiled and eager steps' losses, and of what gradients have moved, that is rounding.
 
 Compiled code rounds elsewhere, no worse: of a ResNet-14's first gradients at batch 8, those of both ways in bf16 lie
-0.13 from float32's and 0.11 from each other. A wrong dropout mask, the mistake to be found here, makes near 1.
+0.13 from float32's and 0.11 from each other. A wrong dropout mask, the mistake to be found here, makes it near 1.
 """
 
 

@@ -44,7 +44,7 @@ def augmented(run: Run, batch: Batch) -> Batch:
 def learn(run: Run, batch: Batch) -> torch.Tensor:
     """Change the model by what an augmented batch tells and return the step's summary, as `train_step` does.
 
-    Its generator for augmentation aside, all that a step reads and changes are tensors, so it can be traced as a whole.
+    What it reads and changes from one step to the next are tensors, so it can be traced as a whole.
     """
     # Autocast begins and ends in here, so its copies of the weights never outlive the graph that made them.
     with run.precision.autocast:

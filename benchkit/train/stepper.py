@@ -45,24 +45,22 @@ class Stepper(Protocol):
 
 
 class EagerSteps:
-    """Takes one operation after the other, or a compiled step's few for each batch of the usual size."""
+    """Takes one operation after the other, or what a compiled step makes of them."""
 
     def __init__(self, run: Run, learning: Learn | None = None) -> None:
-        """Take the steps of `run`, those of the usual size with `learning` where it is given."""
+        """Take the steps of `run`, with `learning` in the place of `learn` where it is given."""
         self._run = run
         self._learning = learning
 
     def take(self, feed: Feed, step: int) -> torch.Tensor:
         """Take one step on a batch and return its summary, as `train_step` does."""
-        whole = len(feed[-1]) == self._run.train.batch_size
-        return train_step(self._run, self._run.train.batch(feed), step, self._learning if whole else None)
+        return train_step(self._run, self._run.train.batch(feed), step, self._learning)
 
     def epoch(self, first: int) -> Iterator[torch.Tensor]:
         """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
         run = self._run
         for step, batch in enumerate(run.train.epoch(run.randomness.order), first):
-            whole = len(batch.targets) == run.train.batch_size
-            yield train_step(run, batch, step, self._learning if whole else None)
+            yield train_step(run, batch, step, self._learning)
 
 
 def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
