@@ -16,13 +16,13 @@ GPU = (
 """What the timed run, of a few eager steps of one trial, cannot tell of a CUDA device."""
 
 COMPILING = (
-    "small networks usually train in less time on a processor with --set train.compile=always, most of all with norms "
-    "other than batch norm; it needs a C++ compiler, up to half a minute for each new network, and rounds differently"
+    "small networks usually train in less time on a processor with --set train.compile=always, most of all in small "
+    "batches; it needs a C++ compiler, up to half a minute for each new network, and rounds differently"
 )
 """What a study for a processor may not know of."""
 
 LONG = 300.0
-"""Seconds of a trial from which on compiling its model on a processor is worth a try."""
+"""Seconds of a trial from which on compiling its steps on a processor is worth a try."""
 
 
 def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
@@ -60,7 +60,7 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
 
 
 def _may_compile(request: Request, one: ConditionEstimate) -> bool:
-    """Return whether a condition's trials are long, and its study leaves it open whether their model is compiled."""
+    """Return whether a condition's trials are long, and its study leaves it open whether their steps are compiled."""
     asked = typed_settings(one.condition.settings, request.study.seed).train.compile
     return asked == "auto" and one.left > 0 and (one.seconds or 0.0) > LONG
 

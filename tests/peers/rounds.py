@@ -34,7 +34,7 @@ TIMM_SCRIPT = "timm-script"
 """The contender that is timm's own train script."""
 
 COMPILED = "benchkit-compiled"
-"""benchkit with its model compiled, for which a study must ask on a CPU, and on a GPU for trials as short as these."""
+"""benchkit with its steps compiled, for which a study must ask on a CPU, and on a GPU for trials as short as these."""
 
 PHASE = re.compile(r"^(\w[\w ]*?) +([\d.]+) +[\d.]+%$", re.MULTILINE)
 """A line of the table that `benchkit sweep --profile` prints."""
@@ -131,7 +131,7 @@ def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
 
 
 def compiled_command(workload: Workload, setting: Setting) -> Measured | None:
-    """Run it on the study that has its model compiled; None, and a line on why, where that was not possible."""
+    """Run it on the study that has its steps compiled; None, and a line on why, where that was not possible."""
     done = _swept(workload, setting, "--jobs", "1", compiled=True)
     notes = [note for trial in done.trials if trial.outcome for note in trial.outcome.notes]
     if notes.count(WAS_COMPILED) == len(done.trials):

@@ -54,7 +54,7 @@ class Swept:
 def swept(study: str, options: Sequence[str], *, shown: bool) -> Swept:
     """Sweep the text of a study file in a new workspace; with `shown` there is a terminal for the live view.
 
-    A model that is compiled is compiled anew, so that its first step tells what that takes. Ends the program with what
+    Steps that are compiled are compiled anew, so that the first one tells what that takes. Ends the program with what
     the sweep said when it fails.
     """
     with tempfile.TemporaryDirectory() as name:

@@ -67,7 +67,7 @@ class Workload:
         return BUILDERS[self.model]((self.channels, self.side, self.side))
 
     def study(self, epochs: int, threads: int, *, compiled: bool = False) -> str:
-        """Return the study file that trains it with benchkit, where it is `compiled` with a model that always is."""
+        """Return the study file that trains it with benchkit, where it is `compiled` with steps that always are."""
         return STUDY.format(
             count=self.count,
             side=self.side,
