@@ -31,6 +31,7 @@ from tiny_study import (
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
 from benchkit.study.studyfile import read_study
+from benchkit.sweep import worker
 from benchkit.sweep.pool import Pool
 
 LEAST_KILLS = 20
@@ -196,6 +197,13 @@ def test_trials_that_kill_their_worker_become_failed_ones(
     assert "die repeat 0: failed: its process ended with status 7" in done.stderr
     assert run_here(monkeypatch, tmp_path, "status") == 0
     assert "segfault repeat 0: failed: its process ended with status -11, 2 times" in capsys.readouterr().out
+
+
+def test_a_worker_with_nothing_to_do_says_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        worker.command(), input="", cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""
 
 
 def test_workers_that_cannot_start_end_the_sweep(tmp_path: Path) -> None:

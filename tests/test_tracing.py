@@ -14,9 +14,12 @@ import torch
 from benchkit_models.mlp import mlp
 from benchkit_models.resnet import resnet
 from benchkit_norms.batch_instance import BatchInstanceNorm
+from benchkit_regularizers.crop_flip import CropFlip
 from benchkit_regularizers.dropout import Dropout
 from benchkit_regularizers.grad_clip import GradClip
 from benchkit_regularizers.l1 import L1
+from benchkit_regularizers.mixup import Mixup
+from benchkit_regularizers.rand_augment import RandAugment
 from benchkit_regularizers.stochastic_depth import StochasticDepth
 from engine_runs import Flip, learnt, make_run, make_settings, small_net
 from rehearsed_steps import Counts, DrawsNumpy, Reads, Replaces
@@ -87,10 +90,13 @@ RUNS: dict[str, tuple[Net, dict[str, Any], list[Any]]] = {
 }
 
 
-def run_of(model: Net = small_net, regularizers: Sequence[Any] = (), **train: Any) -> Run:
+def run_of(
+    model: Net = small_net, regularizers: Sequence[Any] = (), device_memory: int | None = None, **train: Any
+) -> Run:
     """Return a run with a smaller last batch and a falling rate."""
     settings = make_settings(**{"batch_size": 24, "schedule": {"name": "cosine"}, **train})
-    return make_run(settings, model=model, regularizers=[(type(one).__name__, one) for one in regularizers])
+    named = [(type(one).__name__, one) for one in regularizers]
+    return make_run(settings, model=model, regularizers=named, device_memory=device_memory)
 
 
 def trained(run: Run) -> torch.Tensor:
@@ -163,6 +169,27 @@ def test_batches_of_another_form_are_learnt_from_eagerly() -> None:
         run.optimizer.zero_grad()
         assert traced(other)[0] == len(other.targets)
         assert all(parameter.grad is not None for parameter in run.parameters), name
+
+
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.parametrize("device_memory", [None, 0], ids=["placed", "streamed"])
+@pytest.mark.parametrize("augments", [[], [CropFlip()], [RandAugment(), Mixup()]], ids=["bare", "crop-flip", "mixed"])
+def test_every_whole_batch_goes_through_the_graph(
+    augments: list[Any], device_memory: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    def counted(run: Run, batch: Batch) -> torch.Tensor:
+        batches.append(len(batch.targets))
+        return learn(run, batch)
+
+    monkeypatch.setattr("benchkit.train.tracing.learn", counted)
+    run = run_of(regularizers=augments, device_memory=device_memory, compile="always")
+    trained(run)
+    assert run.train.images.streamed == (device_memory == 0)
+    assert WAS_COMPILED in run.notes
+    # One is traced; of each epoch's 80 images in batches of 24, the 8 left over are learnt from eagerly.
+    assert batches == [24, 8, 8, 8]
 
 
 class Averages:

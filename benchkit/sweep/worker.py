@@ -1,6 +1,6 @@
 """A worker process: reads jobs from its standard input, trains what is queued, and tells events on its standard output.
 
-Run as `python -m benchkit.sweep.worker`. The end of its input ends it at once, so that no worker outlives its sweep.
+`command` starts one. The end of its input ends it at once, so that no worker outlives its sweep.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def main() -> None:
 
 def command() -> list[str]:
     """Return the command that starts a worker."""
-    return [sys.executable, "-m", "benchkit.sweep.worker"]
+    # With -m, Python would warn in each worker's log that the package has imported the module before it is run.
+    return [sys.executable, "-c", "from benchkit.sweep.worker import main; main()"]
 
 
 def environment(threads: int, at_once: int = 1) -> dict[str, str]:
@@ -103,7 +104,3 @@ def environment(threads: int, at_once: int = 1) -> dict[str, str]:
 def _path() -> str:
     """Return the import path of this process, so that a worker finds what its sweep found."""
     return os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
-
-
-if __name__ == "__main__":
-    main()
