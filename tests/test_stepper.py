@@ -18,10 +18,11 @@ from benchkit import TrainingError
 from benchkit.train import stepper
 from benchkit.train.capture import CapturedSteps
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
+from benchkit.train.eager import EagerSteps
 from benchkit.train.fit import fit
 from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Run
-from benchkit.train.stepper import EagerSteps, stepper_for
+from benchkit.train.stepper import stepper_for
 
 RATE = 0.0625
 """A learning rate that float32 holds exactly, so that eager steps and those that read it from the device agree."""

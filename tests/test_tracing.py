@@ -27,12 +27,12 @@ from torch import nn
 
 from benchkit import Batch
 from benchkit.results import WAS_COMPILED
-from benchkit.train import optimizers
 from benchkit.train.compiler import without_its_own_warnings
+from benchkit.train.eager import EagerSteps
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
 from benchkit.train.step import learn
-from benchkit.train.stepper import EagerSteps, stepper_for
+from benchkit.train.stepper import stepper_for
 from benchkit.train.tracing import CompiledLearning
 
 Net = Callable[..., nn.Module]
@@ -149,7 +149,6 @@ def learning(run: Run) -> tuple[CompiledLearning, Batch]:
     run.model.train()
     batch = next(run.train.epoch(run.randomness.order))
     learn(run, batch)
-    optimizers.use_device_rates(run.optimizer, run.device)
     return CompiledLearning(run, batch), batch
 
 
@@ -260,6 +259,24 @@ def test_code_that_differs_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch._inductor, "compile", wrong)
     run, eager = run_of(compile="always"), run_of()
     assert torch.equal(trained(run), trained(eager))
+    assert run.notes == ["compiled model not used: its steps differ from the plain model's"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_another_dropout_mask_is_no_rounding(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor
+
+    def drawing(graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Callable[..., Any]:
+        def drawn(*given: torch.Tensor) -> Any:
+            torch.rand(())
+            return graph(*given)
+
+        return drawn
+
+    monkeypatch.setattr(torch._inductor, "compile", drawing)
+    run = run_of(compile="always", precision=precision)
+    run.model.train()
+    stepper_for(run)
     assert run.notes == ["compiled model not used: its steps differ from the plain model's"]
 
 

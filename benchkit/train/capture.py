@@ -14,6 +14,7 @@ import torch
 
 from benchkit.train import optimizers
 from benchkit.train.batches import Feed
+from benchkit.train.eager import EagerSteps
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups
@@ -91,10 +92,7 @@ def captured_steps(rehearsal: Rehearsal, learning: Learn | None = None) -> Captu
     if reason := rehearsal.obstacle():
         raise Refused(reason)
     optimizers.use_device_rates(run.optimizer, run.device)
-
-    def eager(feed: Feed, step: int) -> torch.Tensor:
-        return train_step(run, run.train.batch(feed), step, learning)
-
+    eager = EagerSteps(run, learning).take
     with speedups.aside():
         try:
             expected = rehearsal.play(eager, speedups.without_waiting())

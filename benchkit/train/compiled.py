@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from benchkit.train.batches import Feed
 from benchkit.train.capture import first_line
 from benchkit.train.clock import now
-from benchkit.train.optimizers import use_device_rates
+from benchkit.train.eager import EagerSteps
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups
-from benchkit.train.step import Learn, train_step
+from benchkit.train.step import Learn
 
 EXPECTED_SECONDS = 45.0
 """What compiling a network's step is expected to take, before it was done."""
@@ -46,25 +45,17 @@ def worth_compiling(run: Run, speedups: Speedups, left: float) -> bool:
 def compiled_step(rehearsal: Rehearsal) -> CompiledStep:
     """Return the compiled step, after it agreed with eager ones, which the rehearsal has taken before.
 
-    Only whole batches in training go through it: evaluation compiles nothing anew. The optimizer's rates then lie on
-    the device. Raise `Refused` when the compiler fails or what it makes computes something else.
+    Only whole batches in training go through it: evaluation compiles nothing anew. The optimizer's rates may lie
+    on the device then. Raise `Refused` when the compiler fails or what it makes computes something else.
     """
     run = rehearsal.run
-
-    def eager(feed: Feed, step: int) -> torch.Tensor:
-        return train_step(run, run.train.batch(feed), step)
-
-    expected = rehearsal.play(eager)
+    expected = rehearsal.play(EagerSteps(run).take)
     if reason := rehearsal.obstacle():
         raise Refused(reason)
-    use_device_rates(run.optimizer, run.device)
     began = now(run.device)
     try:
         learning = rehearsal.speedups.compile(run, rehearsal.batch())
-
-        def take(feed: Feed, step: int) -> torch.Tensor:
-            return train_step(run, run.train.batch(feed), step, learning)
-
+        take = EagerSteps(run, learning).take
         rehearsal.walk(take)
     except torch.OutOfMemoryError:
         raise

@@ -22,11 +22,6 @@ def spread(images: ImageSet, count: int) -> torch.Tensor:
     return torch.linspace(0, len(images) - 1, min(count, len(images)), device=images.device).round().to(torch.int64)
 
 
-def seen(run: Run, originals: torch.Tensor) -> torch.Tensor:
-    """Return uint8 images (N, C, H, W) as the model sees them, float32, without augmentation."""
-    return run.pixels(originals)
-
-
 def observe(run: Run) -> dict[str, float]:
     """Return what the study's figures note of the model after an epoch, by `figure.quantity`; {} without any."""
     watching = [(name, figure) for name, figure in run.figures if hasattr(figure, "observe")]
@@ -35,7 +30,7 @@ def observe(run: Run) -> dict[str, float]:
     run.model.eval()
     found = {}
     with torch.no_grad():
-        images = seen(run, run.val.take(spread(run.val, OBSERVED)))
+        images = run.pixels(run.val.take(spread(run.val, OBSERVED)))
         for name, figure in watching:
             for quantity, value in figure.observe(run.model, images).items():
                 found[f"{name}.{quantity}"] = float(value)
@@ -51,7 +46,7 @@ def inspect(run: Run) -> dict[str, dict[str, np.ndarray]]:
         run.model.eval()
         index = spread(run.test, INSPECTED)
         originals, labels = run.test.take(index), run.test.labels[index]
-        arrays = figure.inspect(run.model, seen(run, originals), labels)
+        arrays = figure.inspect(run.model, run.pixels(originals), labels)
         run.model.zero_grad(set_to_none=True)
         if arrays:
             found[name] = {

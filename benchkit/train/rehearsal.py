@@ -69,7 +69,6 @@ class Rehearsal:
         places = torch.arange(STEPS * size, device=run.device) % stored
         self._feeds = [run.train.feed(index) for index in torch.split(places, size)]
         self._parameters, self._buffers = _flat(run.parameters), _buffers(run.model)
-        self._rounding = torch.finfo(torch.float32).eps * self._parameters.norm().item()
 
     def obstacle(self) -> str:
         """Return why steps cannot be recorded or traced, as far as eager ones tell that were taken; else nothing."""
@@ -135,9 +134,16 @@ class Rehearsal:
         return max(
             _apart(expected.losses, found.losses),
             _apart(expected.norms[:1], found.norms[:1]),
-            _apart(expected.moved, found.moved, 0.0 if self._first_moments() else self._rounding),
+            _apart(expected.moved, found.moved, self._resolution()),
             *self._buffers_apart(expected, found),
         )
+
+    def _resolution(self) -> float:
+        """Return how far apart float32's rounding alone leaves what a step moves: moments start from nothing."""
+        if self._first_moments():
+            return 0.0
+        size: float = self._parameters.norm().item()
+        return torch.finfo(torch.float32).eps * size
 
     def _movable(self) -> torch.Tensor:
         """Return what a step moves by the gradients."""

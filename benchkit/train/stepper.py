@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 
@@ -18,10 +18,10 @@ from benchkit.train import optimizers
 from benchkit.train.batches import Feed
 from benchkit.train.capture import CapturedSteps, captured_steps
 from benchkit.train.compiled import CompiledStep, compiled_step, worth_compiling
+from benchkit.train.eager import EagerSteps
 from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
 from benchkit.train.speedups import Speedups, speedups_of
-from benchkit.train.step import Learn, train_step
 
 FEWEST = 50
 """Whole batches that a run must have before it for a rehearsal, which takes some twenty eager steps, to pay."""
@@ -44,25 +44,6 @@ class Stepper(Protocol):
         ...
 
 
-class EagerSteps:
-    """Takes one operation after the other, or what a compiled step makes of them."""
-
-    def __init__(self, run: Run, learning: Learn | None = None) -> None:
-        """Take the steps of `run`, with `learning` in the place of `learn` where it is given."""
-        self._run = run
-        self._learning = learning
-
-    def take(self, feed: Feed, step: int) -> torch.Tensor:
-        """Take one step on a batch and return its summary, as `train_step` does."""
-        return train_step(self._run, self._run.train.batch(feed), step, self._learning)
-
-    def epoch(self, first: int) -> Iterator[torch.Tensor]:
-        """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
-        run = self._run
-        for step, batch in enumerate(run.train.epoch(run.randomness.order), first):
-            yield train_step(run, batch, step, self._learning)
-
-
 def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
     """Return what takes the run's steps from now on; what keeps them from being fast is noted in the run.
 
@@ -77,7 +58,8 @@ def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
         return EagerSteps(run)
     with run.randomness.in_charge():
         rehearsal = Rehearsal(run, offered)
-        chosen: Stepper = (eager := EagerSteps(run))
+        eager = EagerSteps(run)
+        chosen: Stepper = eager
         try:
             chosen = _chosen(rehearsal, eager)
         except torch.OutOfMemoryError:
@@ -98,7 +80,8 @@ def whole_batches_left(run: Run) -> int:
 
 def _chosen(rehearsal: Rehearsal, eager: EagerSteps) -> Stepper:
     """Return the fastest way: eager or captured, then compiled where that may pay."""
-    run, best = rehearsal.run, cast(Stepper, eager)
+    run = rehearsal.run
+    best: Stepper = eager
     rehearsal.walk(eager.take)
     seconds = rehearsal.seconds(eager.take)
     if rehearsal.speedups.captures:

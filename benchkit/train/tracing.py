@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchkit.protocols import Batch
+from benchkit.train.optimizers import use_device_rates
 from benchkit.train.run import Run
 from benchkit.train.step import learn
 from benchkit.train.written_out import WrittenOut
@@ -25,8 +26,8 @@ Form = tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...]
 class CompiledLearning:
     """`learn` for one run, compiled for batches of one form; any other batch is learnt from eagerly.
 
-    It reads and changes the tensors that the run holds when this is made: parameters, buffers, moments, and rates that
-    lie on the device. None of them may be replaced while it is used.
+    It reads and changes the tensors that the run holds when this is made: parameters, buffers, moments, and the rates,
+    which it puts on the device. None of them may be replaced while it is used.
     """
 
     def __init__(self, run: Run, batch: Batch) -> None:
@@ -36,6 +37,7 @@ class CompiledLearning:
         """
         self._run = run
         self._form = _form(batch)
+        use_device_rates(run.optimizer, run.device)
         written_out = WrittenOut(run.optimizer)
         traced = replace(run, augments=(), optimizer=written_out)  # type: ignore[arg-type]
         state = _state(run, written_out)

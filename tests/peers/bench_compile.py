@@ -36,7 +36,6 @@ from benchkit.study.settings import (
 )
 from benchkit.sweep.training import bind_plugins
 from benchkit.sweep.worker import environment
-from benchkit.train.optimizers import use_device_rates
 from benchkit.train.run import Run, build_run
 from benchkit.train.speedups import speedups_of
 from benchkit.train.step import Learn, augmented, train_step
@@ -93,7 +92,6 @@ def seconds(run: Run, learning: Learn | None, steps: int) -> float:
 
 def compiled(run: Run) -> tuple[Learn, float]:
     """Return the compiled step of a run that has taken steps, and the seconds that compiling took."""
-    use_device_rates(run.optimizer, run.device)
     with run.randomness.in_charge():
         batch = augmented(run, next(run.train.epoch(run.randomness.order)))
         start = time.perf_counter()
