@@ -1,14 +1,15 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-gpu test test-oldest lint types format environment wheel pins clean
+.PHONY: help demo bench bench-gpu test test-slow test-oldest lint types format environment wheel pins clean
 
 BIN := .venv/bin
 OLDEST := .venv-oldest
 STAMP := .venv/.installed
 ARGS ?=
 PYTEST = BENCHKIT_UV=$(UV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(RUN) $(1)/python -m pytest \
-	-n logical --maxprocesses 4 --dist worksteal --timeout 600 $(ARGS)
-UV = $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(BIN)/uv)
+	-n logical --maxprocesses 4 --dist worksteal --timeout 600 $(2) $(ARGS)
+# Absolute, because tests run it from other folders.
+UV = $(shell command -v uv >/dev/null && uv --version >/dev/null 2>&1 && echo uv || echo $(CURDIR)/$(BIN)/uv)
 
 export PYTHON
 
@@ -41,16 +42,20 @@ bench-gpu: $(STAMP) ## what only a GPU can tell: its tests, the benchmark on it,
 	$(RUN) $(BIN)/python tests/peers/bench_stream.py --device cuda --images 60000 --limit 1GB
 	$(RUN) $(BIN)/python tests/peers/bench_fused.py --device cuda
 
-test: $(STAMP) ## run the tests; ARGS="-k norms" goes to pytest
+test: $(STAMP) ## run the tests but for the long ones; ARGS="-k norms" goes to pytest
 	@.ci/system-libraries || true
-	$(call PYTEST,$(BIN))
+	$(call PYTEST,$(BIN),-m "not slow")
+
+test-slow: $(STAMP) ## run the long ones
+	@.ci/system-libraries || true
+	$(call PYTEST,$(BIN),-m slow)
 
 # Old packages use what newer ones beneath them deprecate.
 test-oldest: $(STAMP) ## run them with the oldest packages that pyproject.toml allows, in .venv-oldest; PYTHON=... on another Python
 	@.ci/system-libraries || true
 	$(UV) venv --quiet --clear --python $(or $(PYTHON),$(BIN)/python) $(OLDEST)
 	$(UV) pip install --quiet --only-binary :all: --resolution lowest-direct --python $(OLDEST)/bin/python -e '.[dev]'
-	$(call PYTEST,$(OLDEST)/bin) -W ignore::DeprecationWarning
+	$(call PYTEST,$(OLDEST)/bin,) -W ignore::DeprecationWarning
 
 lint: $(STAMP) ## check the format and lint with ruff
 	$(BIN)/ruff format --check .

@@ -159,6 +159,31 @@ def test_a_device_that_is_not_there_is_one_clear_error(
     assert "argument --device: cuda:99: there is no such device here (known: auto, cpu" in told
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["--only", "resnet99"],
+            "argument --only: resnet99 is in no name of a piece; expected (part of) one of resnet14-",
+        ),
+        (["--contenders", "script,keras"], "argument --contenders: keras cannot run here; expected some of script, "),
+    ],
+    ids=["only", "contenders"],
+)
+def test_a_name_that_fits_nothing_is_one_clear_error(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--quick", "--out", str(tmp_path / "new"), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("bench").main()
+    assert ended.value.code == 2 and told in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 LOG = """\
 Training with a single process on 1 device (cpu).
 Train: 0 [   0/20 (  5%)]  Loss: 2.35 (2.35)  Time: 1.250s,  102.40/s  (1.250s,  102.40/s)  LR: 1e-02  Data: 0.9 (0.9)

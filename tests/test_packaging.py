@@ -42,7 +42,7 @@ def find_uv() -> str:
     for candidate in (os.environ.get("BENCHKIT_UV", ""), str(Path(sys.executable).parent / "uv"), "uv"):
         if candidate and (found := shutil.which(candidate)):
             if subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0:
-                return found
+                return str(Path(found).absolute())
     pytest.skip("uv is not installed: `make test` brings it")
 
 
@@ -151,3 +151,15 @@ def test_the_installed_wheel_trains_a_third_party_norm_and_reports_from_an_empty
     run([clean_bin / "benchkit", "report", "norms-cifar10-smoke", "--format", "html", "--out", "reports"], tmp_path)
     page = (tmp_path / "reports" / "norms-cifar10-smoke.html").read_text()
     assert page.rstrip().endswith("</html>") and "pixel" in page
+
+
+def test_a_uv_named_by_a_relative_path_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "here" / "bin" / "uv"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("BENCHKIT_UV", "bin/uv")
+    assert find_uv() == str(program)

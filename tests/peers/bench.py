@@ -39,6 +39,8 @@ from benchkit.preparation import data_root
 from benchkit.sweep.allocator import preloaded_allocator
 
 HERE = Path(__file__).parent
+PIECES = ("own-cost", "norms", "growth")
+"""What is measured beside the workloads."""
 
 
 def norms(setting: Setting) -> tuple[NormRow, ...]:
@@ -122,6 +124,19 @@ def machine(device: str) -> Mapping[str, Any]:
     }
 
 
+def unknown_choice(only: str, wanted: Sequence[str], setting: Setting) -> str:
+    """Return what is wrong with `--only` or `--contenders`, and what they may be; empty where both fit something."""
+    workloads = [workload.name for workload in workloads_on(setting.device, quick=setting.quick)]
+    if not any(only in workload for workload in workloads) and only not in PIECES:
+        names = ", ".join([*workloads, *PIECES])
+        return f"argument --only: {only} is in no name of a piece; expected (part of) one of {names}"
+    known = contenders(setting.timm_script)[0]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        return f"argument --contenders: {', '.join(unknown)} cannot run here; expected some of {', '.join(known)}"
+    return ""
+
+
 def _file(name: str) -> Path:
     if not (path := Path(name)).is_file():
         raise argparse.ArgumentTypeError(f"{name} is no file")
@@ -157,9 +172,12 @@ def main() -> None:
         quick=given.quick,
         timm_script=given.timm_script,
     )
+    wanted = [name for name in given.contenders.split(",") if name]
+    if wrong := unknown_choice(given.only, wanted, setting):
+        parser.error(wrong)
     known = known_parts(given.out)
     parts = dict(known)
-    for part in measured(setting, given.only, [name for name in given.contenders.split(",") if name]):
+    for part in measured(setting, given.only, wanted):
         parts[part.device] = part.after(known.get(part.device))
         keep(given.out, parts)
     from pages import write
