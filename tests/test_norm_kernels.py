@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchkit_norms import fused
+from benchkit_norms import native_kernels
 from benchkit_norms.batch import BatchNorm
 from benchkit_norms.instance import InstanceNorm
 from torch.nn import functional
@@ -21,26 +21,26 @@ def test_batch_norm_moves_its_averages_once(offset: float) -> None:
     torch.testing.assert_close(norm.running_var.double(), 0.75 + 0.25 * variance, rtol=1e-5, atol=0)
     assert norm.num_batches_tracked == 1
     if offset:
-        assert fused.batch_norm(x, None, None, unmoved, 0.25, 1e-5) is None
+        assert native_kernels.batch_norm(x, None, None, unmoved, 0.25, 1e-5) is None
         assert torch.equal(torch.cat(unmoved), torch.tensor([0.0] * 6 + [1.0] * 6))
 
 
 def test_group_norm_at_a_far_mean_is_ours() -> None:
     x = (torch.randn(2, 6, 4, 4) + 1000).contiguous(memory_format=torch.channels_last)
-    assert fused.by_groups(x, None, None, 3, 1e-5) is None
-    found = fused.by_groups(x - 1000, None, None, 3, 1e-5) or ()
+    assert native_kernels.by_groups(x, None, None, 3, 1e-5) is None
+    found = native_kernels.by_groups(x - 1000, None, None, 3, 1e-5) or ()
     torch.testing.assert_close(found[1], (x - 1000).view(2, 3, 2, 4, 4).mean((2, 3, 4)), rtol=0, atol=1e-3)
-    assert fused.by_groups((x - 1000).bfloat16(), None, None, 3, 1e-5) is None
+    assert native_kernels.by_groups((x - 1000).bfloat16(), None, None, 3, 1e-5) is None
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("offset", [0.0, 20.0])
-def test_instance_norm_of_large_planes_in_low_precision(layout: torch.memory_format, offset: float) -> None:
+def test_instance_norm_of_large_maps_in_low_precision(layout: torch.memory_format, offset: float) -> None:
     generator = torch.Generator().manual_seed(3)
     x = (torch.randn(3, 5, 16, 16, generator=generator) + offset).bfloat16().contiguous(memory_format=layout)
     norm = InstanceNorm(5)
     torch.nn.init.normal_(norm.weight, generator=generator)
-    assert fused.usable_by_plane(x, norm.weight) and not fused.usable_by_plane(x[..., :8], norm.weight)
+    assert native_kernels.usable_by_map(x, norm.weight) and not native_kernels.usable_by_map(x[..., :8], norm.weight)
     given, wide = x.clone().requires_grad_(), x.double().requires_grad_()
     output, upstream = norm(given), torch.randn(x.shape, generator=generator).bfloat16()
     output.backward(upstream)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from benchkit_norms import fused, planes
+from benchkit_norms import feature_maps, native_kernels
 from benchkit_norms.batch import BatchNorm
 from benchkit_norms.batch_instance import BatchInstanceNorm
 from benchkit_norms.group import GroupNorm, group_count
@@ -46,9 +46,9 @@ our_norm = pytest.mark.parametrize("name", OURS)
 layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 
 
-@pytest.fixture(params=[1, planes.VALUES_AT_A_TIME], ids=["image by image", "whole batch"])
+@pytest.fixture(params=[1, feature_maps.VALUES_AT_A_TIME], ids=["image by image", "whole batch"])
 def values_at_a_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planes, "VALUES_AT_A_TIME", request.param)
+    monkeypatch.setattr(feature_maps, "VALUES_AT_A_TIME", request.param)
 
 
 def maps(dtype: torch.dtype = torch.float64, layout: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
@@ -376,7 +376,7 @@ def test_kernels_of_the_framework_are_used_only_where_they_are_exact(
     expected = trained(copy.deepcopy(norm).double(), x.double())
     # One float32 step at 1000 is 6e-5 standard deviations; sums over hundreds of values add up some of them.
     assert_near(trained(copy.deepcopy(norm), x), expected, 2e-6 if not offset else 2e-3)
-    monkeypatch.setattr(fused, "usable", lambda *tensors: False)
+    monkeypatch.setattr(native_kernels, "usable", lambda *tensors: False)
     assert_near(trained(copy.deepcopy(norm), x), expected, 2e-6 if not offset else 2e-3)
-    monkeypatch.setattr(fused, "usable_on_cuda", lambda *tensors: True)  # those kernels work here, too
+    monkeypatch.setattr(native_kernels, "usable_on_cuda", lambda *tensors: True)  # those kernels work here, too
     assert_near(trained(copy.deepcopy(norm), x), expected, 2e-6 if not offset else 2e-3)

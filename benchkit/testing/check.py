@@ -83,7 +83,7 @@ class Check:
                 if isinstance(error, NotApplicable):
                     raise
                 raise self._named(
-                    CheckFailure(given=self.rule.promise, expected="no error", got=told(error))
+                    CheckFailure(given=self.rule.promise, expected="no error", got=error_text(error))
                 ) from error
 
     def _named(self, failure: CheckFailure) -> CheckFailure:
@@ -107,10 +107,10 @@ def attempt(given: str, expected: str = "no error", likely: str = "") -> Iterato
     except (CheckFailure, NotApplicable):
         raise
     except Exception as error:
-        raise CheckFailure(given=given, expected=expected, got=told(error), likely=likely) from error
+        raise CheckFailure(given=given, expected=expected, got=error_text(error), likely=likely) from error
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return an error's kind and message."""
     lines = [error.what, *error.problems] if isinstance(error, BenchkitError) else str(error).strip().splitlines()[:6]
     return f"{type(error).__name__}: " + "\n".join(lines)

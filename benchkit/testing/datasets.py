@@ -11,7 +11,7 @@ import numpy as np
 from benchkit.errors import DataError
 from benchkit.preparation import data_root, find_prepared, fingerprint_of, pixel_digests
 from benchkit.protocols import Split, Splits
-from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require, rule, told
+from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_text, require, rule
 from benchkit.testing.other_process import prepared_elsewhere
 from benchkit.testing.preparing import Prepared, no_network
 from benchkit.testing.subject import Subject
@@ -29,10 +29,10 @@ def offline(subject: Subject) -> None:
             _ = subject.plugin(subject.scratch("offline"), **subject.options)
     except DataError as error:
         helps = error.hint or error.problems
-        require(helps, given=given, expected="a DataError with a hint or with problems", got=told(error))
+        require(helps, given=given, expected="a DataError with a hint or with problems", got=error_text(error))
     except Exception as error:
         expected = "a DataError with what is missing and what to do"
-        raise CheckFailure(given=given, expected=expected, got=told(error)) from error
+        raise CheckFailure(given=given, expected=expected, got=error_text(error)) from error
 
 
 @rule("contract", likely="images and labels need astype(np.uint8) and astype(np.int64), and images a channel dimension")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchkit.errors import BenchkitError
 from benchkit.protocols import NormFactory
-from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require, rule, told
+from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_text, require, rule
 from benchkit.testing.specimens import images_and_labels, losses, run_of
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
@@ -78,7 +78,7 @@ def image_shapes(subject: Subject) -> None:
             continue
         except Exception as error:
             expected = "logits, or a BenchkitError that says why not"
-            raise CheckFailure(given=given, expected=expected, got=told(error)) from error
+            raise CheckFailure(given=given, expected=expected, got=error_text(error)) from error
         require(logits.shape == (4, 3), given=given, expected="logits (4, 3)", got=described(logits))
         require_finite(logits, given=given, what="logits")
         accepted += 1

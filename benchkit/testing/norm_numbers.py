@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.func import functional_call
 
-from benchkit.testing.check import attempt, require, rule, told
+from benchkit.testing.check import attempt, error_text, require, rule
 from benchkit.testing.norm_build import build, move_parameters, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_finite
@@ -38,7 +38,7 @@ def gradients(subject: Subject) -> None:
             gradcheck(outputs, (x, *values), eps=1e-6, atol=1e-5, rtol=1e-3, check_batched_grad=False)
         except (GradcheckError, RuntimeError) as error:
             expected = "the finite differences"
-            require(False, given=given, expected=expected, got=told(error))
+            require(False, given=given, expected=expected, got=error_text(error))
 
 
 @rule("large-offset", likely="the variance is E[x^2] - E[x]^2, which cancels; subtract the mean first")

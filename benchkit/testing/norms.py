@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchkit.errors import BenchkitError
 from benchkit.testing import norm_fit, norm_numbers
-from benchkit.testing.check import attempt, require, rule, told
+from benchkit.testing.check import attempt, error_text, require, rule
 from benchkit.testing.norm_build import build, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
@@ -56,7 +56,7 @@ def one_pixel(subject: Subject) -> None:
             try:
                 y = module(x)
             except (ValueError, BenchkitError) as error:
-                require(str(error).strip(), given=given, expected="an error that says why", got=told(error))
+                require(str(error).strip(), given=given, expected="an error that says why", got=error_text(error))
                 continue
             require_finite(y, given=given)
             y.sum().backward()

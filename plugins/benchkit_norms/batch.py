@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from benchkit import Range, card
-from benchkit_norms import fused
-from benchkit_norms.planes import check_maps, statistics_dtype
+from benchkit_norms import native_kernels
+from benchkit_norms.feature_maps import check_maps, statistics_dtype
 from benchkit_norms.running import Running
 from benchkit_norms.standardize import by_channel, standardize
 
@@ -46,8 +46,8 @@ class BatchNorm(Running):
 
     def _by_batch(self, x: Tensor) -> Tensor:
         running = self.running_mean, self.running_var
-        if fused.usable_by_batch(x, self.weight, self.bias, *running):
-            quick = fused.batch_norm(x, self.weight, self.bias, running, self.momentum, self.eps)
+        if native_kernels.usable_by_batch(x, self.weight, self.bias, *running):
+            quick = native_kernels.batch_norm(x, self.weight, self.bias, running, self.momentum, self.eps)
             if quick is not None:
                 self.num_batches_tracked.add_(1)
                 return quick

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchkit import Range, card
-from benchkit_norms.planes import check_maps, combine, gradient_sums, plane_moments, scale_shift, widened
+from benchkit_norms.feature_maps import check_maps, combine, gradient_sums, map_moments, scale_shift, widened
 from benchkit_norms.running import Running
 from benchkit_norms.standardize import by_channel, pooled_moments
 
@@ -58,7 +58,7 @@ class BatchInstanceNorm(Running):
 
 
 class _BatchInstance(torch.autograd.Function):
-    """Both branches are scale * x + shift for each plane, and so is their sum: it takes the passes of one norm."""
+    """Both branches are scale * x + shift for each map, and so is their sum: it takes the passes of one norm."""
 
     @staticmethod
     def forward(
@@ -71,7 +71,7 @@ class _BatchInstance(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = widened(x)
-        mean, variance = plane_moments(wide)
+        mean, variance = map_moments(wide)
         if running is None:
             batch_mean, batch_variance = pooled_moments(mean, variance, None)
         else:

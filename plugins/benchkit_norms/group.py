@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from benchkit import PluginError, Range, card
+from benchkit_norms.feature_maps import check_maps
 from benchkit_norms.per_channel import PerChannel
-from benchkit_norms.planes import check_maps
 from benchkit_norms.standardize import group_standardize
 
 
@@ -29,7 +29,7 @@ def group_count(num_channels: int, groups: int) -> int:
     ranges={"eps": Range(low=1e-8, high=1e-2, log=True), "groups": Range(low=1, high=64, log=True)},
 )
 class GroupNorm(PerChannel):
-    """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and variance over a group's planes of one image.
+    """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and variance over a group's maps of one image.
 
     `groups` is the most groups to make; `num_groups` is how many there are, see `group_count`. Weight and bias belong
     to channels. Training and evaluation are the same.

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from benchkit import Range, card
-from benchkit_norms import fused
+from benchkit_norms import native_kernels
+from benchkit_norms.feature_maps import check_maps
 from benchkit_norms.per_channel import PerChannel
-from benchkit_norms.planes import check_maps
 from benchkit_norms.standardize import group_standardize
 
 
@@ -40,6 +40,6 @@ class InstanceNorm(PerChannel):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
         check_maps(x, self.num_channels)
-        if fused.usable_by_plane(x, self.weight, self.bias):
-            return fused.instance_norm(x, self.weight, self.bias, self.eps)
+        if native_kernels.usable_by_map(x, self.weight, self.bias):
+            return native_kernels.instance_norm(x, self.weight, self.bias, self.eps)
         return group_standardize(x, self.weight, self.bias, self.num_channels, self.eps)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from benchkit import Range, card
+from benchkit_norms.feature_maps import check_maps
 from benchkit_norms.per_channel import PerChannel
-from benchkit_norms.planes import check_maps
 from benchkit_norms.standardize import group_standardize
 
 

@@ -1,7 +1,7 @@
-"""Standardisation over sets of planes, forward and backward: what batch, instance, group and layer norm share.
+"""Standardisation over sets of maps, forward and backward: what batch, instance, group and layer norm share.
 
-The planes of a set have one mean M and one variance V: those of a channel over the batch, or those of a group of
-channels within an image. From each plane's own mean m and variance v, with <.> the mean over a set,
+The maps of a set have one mean M and one variance V: those of a channel over the batch, or those of a group of
+channels within an image. From each map's own mean m and variance v, with <.> the mean over a set,
 
     M = <m>,  V = <v + (m - M)^2>,  y = weight (x - M) / sqrt(V + eps) + bias.
 
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchkit_norms import fused
-from benchkit_norms.planes import combine, gradient_sums, plane_moments, scale_shift, stored, widened
+from benchkit_norms import native_kernels
+from benchkit_norms.feature_maps import combine, gradient_sums, map_moments, scale_shift, stored, widened
 
 
 class Standardized(NamedTuple):
@@ -30,7 +30,7 @@ class Standardized(NamedTuple):
 
 
 def standardize(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int | None, eps: float) -> Standardized:
-    """Return x (N, C, H, W) with mean 0 and variance 1 over each set of planes, times weight (C) plus bias (C).
+    """Return x (N, C, H, W) with mean 0 and variance 1 over each set of maps, times weight (C) plus bias (C).
 
     `groups` None makes one set of each channel over the batch; otherwise each image's channels make that many equal
     sets. Mean and variance carry no gradient of their own. The backward pass has no derivative in turn.
@@ -43,12 +43,12 @@ def group_standardize(x: Tensor, weight: Tensor | None, bias: Tensor | None, gro
     return _GroupStandardize.apply(x, weight, bias, groups, eps)  # type: ignore[no-any-return]
 
 
-def over_set(planes: Tensor, groups: int) -> Tensor:
-    """Return the mean of (N, C, 1, 1) plane values over each of an image's `groups` groups, (N, C, 1, 1)."""
-    count, channels = planes.shape[:2]
+def over_set(values: Tensor, groups: int) -> Tensor:
+    """Return the mean of values of maps (N, C, 1, 1) over each of an image's `groups` groups, (N, C, 1, 1)."""
+    count, channels = values.shape[:2]
     if groups == channels:
-        return planes
-    grouped = planes.view(count, groups, channels // groups)
+        return values
+    grouped = values.view(count, groups, channels // groups)
     return stored(grouped.mean(2, keepdim=True).expand_as(grouped).reshape(count, channels, 1, 1))
 
 
@@ -58,7 +58,7 @@ def by_channel(vector: Tensor) -> Tensor:
 
 
 def pooled_moments(mean: Tensor, variance: Tensor, groups: int | None) -> tuple[Tensor, Tensor]:
-    """Return the mean and the variance of each set, (1, C, 1, 1) or (N, C, 1, 1), from those of its planes."""
+    """Return the mean and the variance of each set, (1, C, 1, 1) or (N, C, 1, 1), from those of its maps."""
     if groups == mean.shape[1]:
         return mean, variance
     pooled = mean.mean(0, keepdim=True) if groups is None else over_set(mean, groups)
@@ -73,15 +73,15 @@ class _Standardize(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = widened(x)
-        mean, variance = pooled_moments(*plane_moments(wide), groups)
+        mean, variance = pooled_moments(*map_moments(wide), groups)
         inverse = torch.rsqrt(variance + eps)
         ctx.groups = groups
         ctx.affine = weight is not None, bias is not None
-        ctx.fused = groups is None and fused.usable(x, weight, bias)
+        ctx.native = groups is None and native_kernels.usable(x, weight, bias)
         ctx.mark_non_differentiable(mean, variance)
-        if ctx.fused:
+        if ctx.native:
             ctx.save_for_backward(x, weight, mean, inverse)
-            return fused.by_moments(x, weight, bias, mean.view(-1), variance.view(-1), eps), mean, variance
+            return native_kernels.by_moments(x, weight, bias, mean.view(-1), variance.view(-1), eps), mean, variance
         scale = inverse if weight is None else inverse * by_channel(weight)
         shift = -mean * scale if bias is None else torch.addcmul(by_channel(bias), mean, scale, value=-1)
         ctx.save_for_backward(x, weight, mean, inverse)
@@ -93,9 +93,9 @@ class _Standardize(torch.autograd.Function):
         ctx: Any, grad: Tensor, _mean: Tensor | None, _variance: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         x, weight, mean, inverse = ctx.saved_tensors
-        if ctx.fused:
+        if ctx.native:
             flat = mean.view(-1), inverse.view(-1)
-            return *fused.batch_gradients(grad, x, weight, *flat, ctx.affine), None, None
+            return *native_kernels.batch_gradients(grad, x, weight, *flat, ctx.affine), None, None
         return *_gradients(grad, x, weight, mean, inverse, ctx.groups, ctx.affine), None, None
 
 
@@ -105,12 +105,14 @@ class _GroupStandardize(torch.autograd.Function):
         ctx.groups = groups
         ctx.affine = weight is not None, bias is not None
         ctx.gradients = None
-        if fused.usable_on_cuda(x, weight, bias):
-            output, mean, inverse = fused.by_groups_exactly(x, weight, bias, groups, eps)
-            ctx.gradients = fused.group_gradients_exactly
-        elif fused.usable(x, weight, bias) and (found := fused.by_groups(x, weight, bias, groups, eps)):
-            output, mean, inverse = found
-            ctx.gradients = fused.group_gradients
+        if native_kernels.usable_on_cuda(x, weight, bias):
+            output, mean, inverse = native_kernels.by_groups_exactly(x, weight, bias, groups, eps)
+            ctx.gradients = native_kernels.group_gradients_exactly
+        elif native_kernels.usable(x, weight, bias) and (
+            normalized := native_kernels.by_groups(x, weight, bias, groups, eps)
+        ):
+            output, mean, inverse = normalized
+            ctx.gradients = native_kernels.group_gradients
         else:
             output, mean, variance = standardize(x, weight, bias, groups, eps)
             inverse = torch.rsqrt(variance + eps)

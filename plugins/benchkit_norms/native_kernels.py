@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchkit_norms.planes import statistics_dtype
+from benchkit_norms.feature_maps import statistics_dtype
 
 Gradients = tuple[Tensor, Tensor | None, Tensor | None]
 """Those of the maps, of the weight and of the bias."""
@@ -65,18 +65,18 @@ def batch_norm(
     return None
 
 
-LARGE_PLANE = 256
-"""Values of a plane from which on the framework's instance norm is the quicker one in low precision on a CPU."""
+LARGE_MAP = 256
+"""Values of a map from which on the framework's instance norm is the quicker one in low precision on a CPU."""
 
 
-def usable_by_plane(x: Tensor, *parameters: Tensor | None) -> bool:
+def usable_by_map(x: Tensor, *parameters: Tensor | None) -> bool:
     """Return whether `instance_norm` takes x (N, C, H, W) together with the parameters and is quicker than we are."""
-    low, large = x.dtype != statistics_dtype(x), x.shape[2] * x.shape[3] >= LARGE_PLANE
+    low, large = x.dtype != statistics_dtype(x), x.shape[2] * x.shape[3] >= LARGE_MAP
     return low and large and usable(x, *parameters)
 
 
 def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return instance norm of x in its layout, gradients included: batch norm of contiguous planes, which is exact."""
+    """Return instance norm of x in its layout, gradients included: batch norm of contiguous maps, which is exact."""
     output = functional.instance_norm(x, None, None, weight, bias, True, 0.0, eps)
     return output.contiguous(memory_format=_layout(x))
 

@@ -1,13 +1,13 @@
 """The passes over whole image maps that the norms are made of; everything between is arithmetic on a few numbers.
 
-A plane is one channel of one image, H * W values. Every norm here takes its statistics from the mean and the variance
-of planes, and returns scale * x + shift with one scale and one shift a plane. So large tensors are met only by plane
-sums and by products with one number a plane, which a processor does at the speed of its memory. On a CPU the passes
-run over a few images at a time, so that what one operation wrote is still in the cache when the next one reads it.
-Nothing but the input is kept for the backward pass. In compiled code each pass is one expression, which the compiler
-fuses: writing into tensors that are there would break PyTorch 2.11's graphs, and make gradients zero.
+A feature map, in short a map, is one channel of one image: H * W values. Every norm here takes its statistics from the
+mean and the variance of maps, and returns scale * x + shift with one scale and one shift a map. So large tensors are
+met only by sums over maps and by products with one number a map, which a processor does at the speed of its memory. On
+a CPU the passes run over a few images at a time, so that what one operation wrote is still in the cache when the next
+one reads it. Nothing but the input is kept for the backward pass. In compiled code each pass is one expression, which
+the compiler fuses: writing into tensors that are there would break PyTorch 2.11's graphs, and make gradients zero.
 
-Shapes: maps (N, C, H, W); numbers that belong to planes (N, C, 1, 1), or (1, C, 1, 1) where images share them.
+Shapes: maps (N, C, H, W); numbers that belong to maps (N, C, 1, 1), or (1, C, 1, 1) where images share them.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def stored(numbers: Tensor) -> Tensor:
     """Return numbers (N, C, 1, 1) as they are, and in code compiled for a CPU so that they are computed only once.
 
     Its compiler stores the result of a reduction, but repeats small arithmetic wherever it is used: it would find each
-    plane's group, and the group's mean, for each pixel anew, one pixel at a time.
+    map's group, and the group's mean, for each pixel anew, one pixel at a time.
     """
     if not (torch.compiler.is_compiling() and numbers.is_cpu):
         return numbers
     return numbers.expand(*numbers.shape[:3], STORED).amax(3, keepdim=True)
 
 
-def plane_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the biased variance of each plane of x, (N, C, 1, 1), float32 or wider.
+def map_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the biased variance of each map of x, (N, C, 1, 1), float32 or wider.
 
     The variance is the mean of centred squares: the mean of squares minus the squared mean loses its digits where
     |mean| is much larger than the standard deviation.
@@ -94,7 +94,7 @@ def scale_shift(x: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> 
 
 
 def gradient_sums(grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each plane's sum of grad and of grad * (x - mean), (N, C, 1, 1), float32 or wider."""
+    """Return each map's sum of grad and of grad * (x - mean), (N, C, 1, 1), float32 or wider."""
     dtype = statistics_dtype(x)
     if torch.compiler.is_compiling():
         wide = grad.to(dtype)
@@ -127,7 +127,7 @@ def combine(grad: Tensor, scale: Tensor, x: Tensor, slope: Tensor, shift: Tensor
 def _scale_shift_into(out: Tensor, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     if _is_channels_last(out):
         return torch.addcmul(shift, x, scale, out=out)
-    # addcmul is four times slower than this on a CPU when planes are contiguous: it is not vectorised there.
+    # addcmul is four times slower than this on a CPU when maps are contiguous: it is not vectorised there.
     return torch.mul(x, scale, out=out).add_(shift)
 
 
