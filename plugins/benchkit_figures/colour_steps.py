@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from benchkit_figures.confusion_panels import COLOURS
+COLOURS = ("#E8EFF7", "#C7DAEC", "#A0C3E1", "#73A8D3", "#488CC2", "#2570AC", "#135590", "#0B3A69")
+"""From light to dark blue."""
 
 LIGHT, DARK = "#F6F8FB", "#1f2328"
 """Numbers on dark cells and on light ones."""

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import base64
+import bisect
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+import altair as alt
+from PIL import Image
+
 from benchkit import NothingToDraw, PluginError, card
 from benchkit.plan import Condition
 from benchkit.results import SPLITS, SplitMetrics, StudyResults
-from benchkit_figures.confusion_panels import FEW_CLASSES, PIXEL_CLASSES, heatmaps, pixels
+from benchkit_figures.colour_steps import COLOURS
+from benchkit_figures.conditions import WIDTH, Layers, label_width
 from benchkit_figures.metrics import done_repeats
 
 MOST_PAIRS = 12
+
+FEW_CLASSES = 12
+"""Up to this many classes two matrices stand side by side."""
+
+LABELLED_CLASSES = 25
+"""Up to this many classes cells carry their number."""
+
+PIXEL_CLASSES = 50
+"""Above this many classes the matrix is a picture."""
+
+MOST_CELLS = 20_000
+"""More cells than this over all conditions are not put into the HTML: only the matrices shown are."""
+
+ENDS = (1, 2, 5, 10, 20, 40, 70)
+STEPS = ("under 1", "1 to 2", "2 to 5", "5 to 10", "10 to 20", "20 to 40", "40 to 70", "70 and over")
+EMPTY = "#F6F8FB"
+DARK_FROM = 20
+"""Cells from this percentage on are dark and carry light numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,3 +171,179 @@ def _confusion(results: StudyResults, condition: Condition, split: str) -> Confu
 def _metrics(metrics: Any, split: str) -> SplitMetrics | None:
     found: SplitMetrics | None = metrics.get(split)
     return found if found is not None and found.confusion else None
+
+
+def heatmaps(data: ConfusionData) -> Any:
+    """Return one heatmap, or for few classes and several conditions two side by side; HTML lets choose which."""
+    count = len(data.classes)
+    shown = data.shown if count <= FEW_CLASSES else data.shown[:1]
+    kept = _kept(data, shown)
+    values = alt.InlineData(values=[row for matrix in kept for row in _cell_rows(data, matrix)])
+    room = WIDTH - label_width(data.classes) - 34 - 16 * (len(shown) - 1)
+    size = min(46, room // len(shown) // count)
+    panels = []
+    for place, label in enumerate(shown):
+        panel = _heatmap(data, size, first=place == 0)
+        name = ("confusion_left", "confusion_right")[place]
+        panels.append(_chosen(panel, name, label, [matrix.condition for matrix in kept]))
+    chart = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=16)
+    return chart.properties(data=values)
+
+
+def pixels(data: ConfusionData) -> Any:
+    """Return the matrix as a picture with one pixel per cell, beside the pairs of classes most often confused."""
+    kept = _kept(data, data.shown[:1])
+    labels = [matrix.condition for matrix in kept]
+    pairs = [row for matrix in kept for row in _pair_rows(data, matrix)]
+    longest = label_width([row["pair"] for row in pairs])
+    choice = _choice("confusion_condition", data.shown[0], labels)
+    picture = _picture(data, kept, data.shown[0], choice)
+    y = alt.Y("pair:N", sort=None, title=None, axis=alt.Axis(domain=False, ticks=False, labelLimit=200))
+    x = alt.X("percent:Q", title="% of true class", axis=alt.Axis(tickCount=3))
+    bars = alt.Chart(
+        alt.InlineData(values=pairs),
+        title=alt.TitleParams("Most confused: true → predicted", anchor="start", frame="bounds"),
+    ).mark_bar(color=COLOURS[4], size=11)
+    bars = bars.encode(x=x, y=y).properties(width=WIDTH - 400 - longest, height=alt.Step(20))
+    bars = bars.transform_filter(_is_condition(data.shown[0], choice))
+    chart = alt.hconcat(picture, bars, spacing=20)
+    return chart.add_params(choice) if choice is not None else chart
+
+
+def _kept(data: ConfusionData, shown: tuple[str, ...]) -> list[Confusion]:
+    """Return the matrices that HTML can choose from: all while they are few cells, else those shown."""
+    cells = sum(1 for matrix in data.matrices for row in matrix.counts for cell in row if cell)
+    return [m for m in data.matrices if cells <= MOST_CELLS or m.condition in shown]
+
+
+def _choice(name: str, label: str, labels: list[str]) -> alt.Parameter | None:
+    if len(labels) < 2:
+        return None
+    words = {"confusion_left": "Left ", "confusion_right": "Right "}.get(name, "Condition ")
+    return alt.param(name=name, value=label, bind=alt.binding_select(options=labels, name=words))
+
+
+def _is_condition(label: str, choice: alt.Parameter | None) -> Any:
+    if choice is None:
+        return alt.FieldEqualPredicate(field="condition", equal=label)
+    return f"datum.condition == {choice.name}"
+
+
+def _chosen(panel: Layers, name: str, label: str, labels: list[str]) -> Layers:
+    choice = _choice(name, label, labels)
+    filtered = panel.transform_filter(_is_condition(label, choice))
+    if choice is None:
+        return filtered.properties(title=label)
+    title = alt.TitleParams(alt.expr(choice.name), anchor="middle", frame="group")
+    return filtered.add_params(choice).properties(title=title)
+
+
+def _heatmap(data: ConfusionData, size: int, *, first: bool) -> Layers:
+    classes, count = list(data.classes), len(data.classes)
+    upright = max(map(len, classes)) * 6 <= size
+    y_axis = alt.Axis(ticks=False, domain=False, labels=first, labelOverlap=count > LABELLED_CLASSES)
+    x_axis = alt.Axis(
+        ticks=False, domain=False, labelAngle=0 if upright else -45, labelOverlap=count > LABELLED_CLASSES
+    )
+    base = alt.Chart().encode(
+        x=alt.X("called:O", sort=classes, scale=alt.Scale(domain=classes), title="Predicted class", axis=x_axis),
+        y=alt.Y("true:O", scale=alt.Scale(domain=classes), title="True class" if first else None, axis=y_axis),
+        tooltip=[
+            alt.Tooltip("true:N", title="True class"),
+            alt.Tooltip("called:N", title="Predicted class"),
+            alt.Tooltip("percent:Q", title="% of true class", format=".2f"),
+            alt.Tooltip("count:Q", title="Images"),
+        ],
+    )
+    layers = [base.mark_rect().encode(color=_color(8 if size * count > 400 else 4))]
+    if len(classes) <= LABELLED_CLASSES:
+        ink = alt.condition(f"datum.percent >= {DARK_FROM}", alt.value("#F6F8FB"), alt.value("#1f2328"))
+        text = base.transform_filter("datum.percent >= 0.5").mark_text(fontSize=min(11, size // 2))
+        layers.append(text.encode(text=alt.Text("percent:Q", format=".0f"), color=ink))
+    length = size * len(classes)
+    view = alt.ViewBackground(fill=EMPTY)
+    return alt.layer(*layers).properties(width=length, height=length, view=view)
+
+
+def _color(columns: int) -> alt.Color:
+    """Return the colour of the field `step`, with a legend below the figure."""
+    legend = alt.Legend(
+        title="% of true class",
+        orient="bottom",
+        direction="horizontal",
+        columns=columns,
+        symbolType="square",
+        symbolSize=140,
+        symbolStrokeWidth=0,
+    )
+    return alt.Color("step:O", scale=alt.Scale(domain=list(STEPS), range=list(COLOURS)), legend=legend)
+
+
+def _cell_rows(data: ConfusionData, matrix: Confusion) -> list[dict[str, Any]]:
+    return [
+        {
+            "condition": matrix.condition,
+            "true": data.classes[true],
+            "called": data.classes[called],
+            "percent": float(f"{percent:.4g}"),
+            "count": matrix.counts[true][called],
+            "step": STEPS[bisect.bisect_right(ENDS, percent)],
+        }
+        for true, row in enumerate(matrix.percent)
+        for called, percent in enumerate(row)
+        if matrix.counts[true][called]
+    ]
+
+
+def _pair_rows(data: ConfusionData, matrix: Confusion) -> list[dict[str, Any]]:
+    return [
+        {
+            "condition": matrix.condition,
+            "pair": f"{data.classes[true]} → {data.classes[called]}",
+            "percent": float(f"{percent:.4g}"),
+        }
+        for true, called, percent in matrix.pairs
+    ]
+
+
+def _picture(data: ConfusionData, kept: list[Confusion], label: str, choice: alt.Parameter | None) -> Layers:
+    count, length = len(data.classes), 300
+    rows = [{"condition": m.condition, "url": _png(m), "low": 0, "high": count} for m in kept]
+    image = alt.Chart(alt.InlineData(values=rows)).transform_filter(_is_condition(label, choice))
+    scale = alt.Scale(domain=[0, count], nice=False)
+    picture = image.mark_image(width=length, height=length, aspect=False, smooth=False).encode(
+        url="url:N", x=alt.value(length / 2), y=alt.value(length / 2)
+    )
+    frame = image.mark_rect(fillOpacity=0, stroke="#808080", strokeOpacity=0.5).encode(
+        x=alt.X("low:Q", title="Predicted class, by number", scale=scale, axis=alt.Axis(grid=False)),
+        x2="high:Q",
+        y=alt.Y(
+            "low:Q",
+            title="True class, by number",
+            scale=alt.Scale(domain=[0, count], nice=False, reverse=True),
+            axis=alt.Axis(grid=False),
+        ),
+        y2="high:Q",
+    )
+    steps = alt.InlineData(values=[{"step": step} for step in STEPS])
+    key = alt.Chart(steps).mark_square(size=0).encode(color=_color(4))
+    title = alt.expr(choice.name) if choice is not None else label
+    return alt.layer(picture, frame, key).properties(
+        width=length, height=length, title=alt.TitleParams(title, frame="group")
+    )
+
+
+def _png(matrix: Confusion) -> str:
+    """Return the matrix as a `data:` address of a PNG, each cell a square of whole pixels, about 400 pixels wide."""
+    count = len(matrix.percent)
+    steps = [
+        1 + bisect.bisect_right(ENDS, percent) if matrix.counts[true][called] else 0
+        for true, row in enumerate(matrix.percent)
+        for called, percent in enumerate(row)
+    ]
+    picture = Image.frombytes("P", (count, count), bytes(steps))
+    picture.putpalette([int(colour[i : i + 2], 16) for colour in (EMPTY, *COLOURS) for i in (1, 3, 5)])
+    times = max(1, round(400 / count))
+    buffer = io.BytesIO()
+    picture.resize((count * times, count * times), Image.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -11,7 +11,7 @@ from benchkit import card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import WIDTH, Layers
 from benchkit_figures.metrics import quantity
-from benchkit_figures.objective_axis import beyond, clamped, domain, objective_scale
+from benchkit_figures.search_axes import beyond, clamped, domain, objective_scale
 from benchkit_figures.search_trials import RESULTS, SearchData, SearchedCondition, search_data
 
 COLOURS = ("#0072B2", "#808080", "#D55E00", "#D55E00")

@@ -12,8 +12,7 @@ from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import WIDTH
 from benchkit_figures.metrics import quantity
-from benchkit_figures.objective_axis import condition_choice, domain
-from benchkit_figures.search_axes import position, round_values, ticks
+from benchkit_figures.search_axes import condition_choice, domain, position, round_values, ticks
 from benchkit_figures.search_trials import SearchData, SearchedCondition, SearchPoint, search_data
 
 LEVELS = ("best tenth", "to best quarter", "to best half", "other")

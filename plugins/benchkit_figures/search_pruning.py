@@ -14,7 +14,7 @@ from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults, Trial
 from benchkit_figures.conditions import WIDTH, Layers
 from benchkit_figures.metrics import quantity
-from benchkit_figures.objective_axis import usual
+from benchkit_figures.search_axes import usual
 from benchkit_figures.search_trials import HISTORY
 
 MOST_PANELS = 9
