@@ -12,15 +12,15 @@ from benchkit.codec import decode, encode
 from benchkit.plan import make_plan
 from benchkit.results import Cost, Outcome
 from benchkit.study import Study
-from benchkit.sweep.crowd import Crowd, Level
+from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel
 from benchkit.sweep.events import (
-    CrowdChosen,
-    CrowdTried,
+    ConcurrencyChosen,
+    ConcurrencyTried,
     EpochEnded,
     Event,
-    MemberReady,
-    MemberTimed,
     Probed,
+    RunReady,
+    RunTimed,
     TrialEnded,
     TrialStarted,
     TrialTaken,
@@ -81,10 +81,14 @@ def test_unknown_keys_of_a_newer_version_are_left_out() -> None:
         WorkerFailed(message='"\n'),
         WorkerLost(code=-9),
         Probed(key="k", seconds=0.1, checkpoint_bytes=10, kept_bytes=5),
-        MemberReady(images=45000, peak_bytes=2**40, free_bytes=2**41),
-        MemberTimed(images_per_second=0.1),
-        CrowdTried(at_once=4),
-        CrowdChosen(at_once=1, crowd=Crowd(device="cuda:0", levels=(Level(at_once=1, rate=0.1),)), before=True),
+        RunReady(images=45000, peak_bytes=2**40, free_bytes=2**41),
+        RunTimed(images_per_second=0.1),
+        ConcurrencyTried(at_once=4),
+        ConcurrencyChosen(
+            at_once=1,
+            concurrency=Concurrency(device="cuda:0", levels=(ConcurrencyLevel(at_once=1, rate=0.1),)),
+            before=True,
+        ),
     ],
     ids=lambda event: type(event).__name__,
 )

@@ -20,7 +20,7 @@ from benchkit.registry import Registry
 from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.sweep import Request
-from benchkit.sweep.estimate import HISTORY_BYTES, Estimate, estimate
+from benchkit.sweep.estimate import HISTORY_BYTES, SweepEstimate, estimate
 from benchkit.sweep.events import Probed
 
 
@@ -38,7 +38,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return labels
 
 
-def estimated(workspace: Path, study: Study, jobs: int = 1) -> Estimate:
+def estimated(workspace: Path, study: Study, jobs: int = 1) -> SweepEstimate:
     request = Request(study=study, workspace=workspace, data_root=DATA, jobs=jobs, device="cpu")
     return estimate(request, Registry.installed())
 

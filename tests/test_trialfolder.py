@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tiny_study import RECORD
 
+from benchkit.atomic_write import write_atomically
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.results import Outcome
-from benchkit.wholefile import write_whole
 
 HOLD = """
 import sys, time
@@ -51,8 +51,8 @@ def test_the_outcome_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_text_is_replaced_without_leaving_parts(tmp_path: Path) -> None:
-    write_whole(tmp_path / "a", b"one")
-    write_whole(tmp_path / "a", b"two")
+    write_atomically(tmp_path / "a", b"one")
+    write_atomically(tmp_path / "a", b"two")
     assert (tmp_path / "a").read_text() == "two" and len(list(tmp_path.iterdir())) == 1
 
 

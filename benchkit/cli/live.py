@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from benchkit.cli.printing import cell, console, line
 from benchkit.data.progress import listening, progress_lines
 from benchkit.sweep import View
-from benchkit.sweep.crowd import words_of
-from benchkit.sweep.events import CrowdChosen, CrowdTried, EpochEnded, Event, TrialEnded, TrialStarted
-from benchkit.sweep.pace import Pace, Running, duration, name_of
+from benchkit.sweep.concurrency import concurrency_text
+from benchkit.sweep.events import ConcurrencyChosen, ConcurrencyTried, EpochEnded, Event, TrialEnded, TrialStarted
+from benchkit.sweep.progress import Progress, RunningTrial, duration, trial_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,30 +56,32 @@ class Lines:
     def __init__(self, write) -> None:  # type: ignore[no-untyped-def]
         """Write lines with `write`."""
         self._write = write
-        self._pace = Pace()
+        self._progress = Progress()
         self._last: dict[int, float] = {}
 
     def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
         """Say that a stage begins."""
-        self._pace.stage(title, states, total)
-        if self._pace.finished < total:
-            self._write(f"{title}: {total} trials, {self._pace.finished} of them finished before")
+        self._progress.stage(title, states, total)
+        if self._progress.finished < total:
+            self._write(f"{title}: {total} trials, {self._progress.finished} of them finished before")
 
     def event(self, worker: int, event: Event) -> None:
         """Say what happened, if it is worth a line."""
-        running = self._pace.running.get(worker)
-        self._pace.event(worker, event)
-        if told := _crowd(event):
+        running = self._progress.running.get(worker)
+        self._progress.event(worker, event)
+        if told := _concurrency(event):
             self._write(told)
         elif isinstance(event, TrialStarted) and event.epoch:
-            self._write(f"{name_of(event)}: goes on after epoch {event.epoch}")
+            self._write(f"{trial_name(event)}: goes on after epoch {event.epoch}")
         elif isinstance(event, EpochEnded) and running and time.monotonic() - self._last.get(worker, 0) > EVERY:
             self._last[worker] = time.monotonic()
-            self._write(f"{name_of(running.trial)}: {_epoch(running)}")
+            self._write(f"{trial_name(running.trial)}: {_epoch(running)}")
         elif isinstance(event, TrialEnded):
-            left = self._pace.left()
+            left = self._progress.left()
             rest = f", {duration(left)} left" if left is not None else ""
-            self._write(f"[{self._pace.finished}/{self._pace.total}{rest}] {name_of(event)}: {_ending(event)}")
+            self._write(
+                f"[{self._progress.finished}/{self._progress.total}{rest}] {trial_name(event)}: {_ending(event)}"
+            )
 
     def tick(self) -> None:
         """Do nothing: lines do not move."""
@@ -91,22 +93,22 @@ class Panel:
     def __init__(self, live: Live) -> None:
         """Draw into rich's live display."""
         self._live = live
-        self._pace = Pace()
+        self._progress = Progress()
         self._drawn_at = float("-inf")
 
     def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
         """Show that a stage begins."""
-        self._pace.stage(title, states, total)
+        self._progress.stage(title, states, total)
         self._draw()
 
     def event(self, worker: int, event: Event) -> None:
         """Show an event; trials that ended badly stay on screen above the panel."""
-        self._pace.event(worker, event)
-        if told := _crowd(event):
+        self._progress.event(worker, event)
+        if told := _concurrency(event):
             self._live.console.print(cell(line(told), "dim"))
             return
         if isinstance(event, TrialEnded) and event.state in ("failed", "diverged"):
-            self._live.console.print(cell(line(f"{name_of(event)}: {_ending(event)}"), "yellow"))
+            self._live.console.print(cell(line(f"{trial_name(event)}: {_ending(event)}"), "yellow"))
         if isinstance(event, TrialEnded):
             self._live.update(self._drawn())  # for the last drawing, which ends the live display
         self.tick()
@@ -125,36 +127,41 @@ class Panel:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        pace = self._pace
-        left = pace.left()
+        progress = self._progress
+        left = progress.left()
         head = Table.grid(padding=(0, 1))
         rest = f"{duration(left)} left" if left is not None else "starting"
-        ended = ", ".join(f"{count} {state}" for state, count in pace.ended.items())
+        ended = ", ".join(f"{count} {state}" for state, count in progress.ended.items())
         head.add_row(
-            cell(pace.title.capitalize(), "bold"),
-            ProgressBar(total=max(1, pace.total), completed=pace.finished, width=30),
-            cell(f"{pace.finished}/{pace.total}  {duration(pace.elapsed())}, {rest}  {ended}"),
+            cell(progress.title.capitalize(), "bold"),
+            ProgressBar(total=max(1, progress.total), completed=progress.finished, width=30),
+            cell(f"{progress.finished}/{progress.total}  {duration(progress.elapsed())}, {rest}  {ended}"),
         )
         rows = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("running", "epoch", "train loss", "val loss", "val acc.", "images/s"):
             rows.add_column(column, justify="left" if column == "running" else "right")
-        for _, running in sorted(pace.running.items()):
+        for _, running in sorted(progress.running.items()):
             rows.add_row(*(cell(text) for text in _row(running)))
-        best = cell(f"best val accuracy so far: {name_of(pace.best)}, {_ending(pace.best)}" if pace.best else "", "dim")
+        best = cell(
+            f"best val accuracy so far: {trial_name(progress.best)}, {_ending(progress.best)}" if progress.best else "",
+            "dim",
+        )
         return Group(head, rows, best)
 
 
-def _crowd(event: Event) -> str:
+def _concurrency(event: Event) -> str:
     """Return what is told of how many trials a device is given at once, nothing for other events."""
-    if isinstance(event, CrowdTried):
+    if isinstance(event, ConcurrencyTried):
         return f"timing {event.at_once} trial{'s' if event.at_once > 1 else ''} at once"
-    if isinstance(event, CrowdChosen):
-        return words_of(event.crowd, event.at_once) + (" (an earlier sweep's probe)" if event.before else "")
+    if isinstance(event, ConcurrencyChosen):
+        return concurrency_text(event.concurrency, event.at_once) + (
+            " (an earlier sweep's probe)" if event.before else ""
+        )
     return ""
 
 
-def _row(running: Running) -> tuple[str, ...]:
-    name, record = line(name_of(running.trial)), running.record
+def _row(running: RunningTrial) -> tuple[str, ...]:
+    name, record = line(trial_name(running.trial)), running.record
     if record is None:
         return name, f"{running.trial.epoch}/{running.trial.epochs}", "", "", "", ""
     return (
@@ -167,7 +174,7 @@ def _row(running: Running) -> tuple[str, ...]:
     )
 
 
-def _epoch(running: Running) -> str:
+def _epoch(running: RunningTrial) -> str:
     record = running.record
     if record is None:
         return "starting"

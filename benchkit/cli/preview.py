@@ -6,8 +6,8 @@ from benchkit.cli.printing import print_json, print_table, print_text
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.sweep import Request
-from benchkit.sweep.estimate import ConditionEstimate, Estimate, estimate
-from benchkit.sweep.pace import duration
+from benchkit.sweep.estimate import ConditionEstimate, SweepEstimate, estimate
+from benchkit.sweep.progress import duration
 
 GPU = (
     "usually it takes less: long enough trials replay their steps from a CUDA graph, and without --jobs the sweep "
@@ -65,7 +65,7 @@ def _may_compile(request: Request, one: ConditionEstimate) -> bool:
     return asked == "auto" and one.left > 0 and (one.seconds or 0.0) > LONG
 
 
-def _json(request: Request, found: Estimate) -> dict[str, object]:
+def _json(request: Request, found: SweepEstimate) -> dict[str, object]:
     return {
         "study": request.study.name,
         "seconds": found.seconds,

@@ -21,10 +21,10 @@ def status(
     """Show the state of every condition of STUDY, failures with their reason, and the time left."""
     from benchkit.cli.printing import print_json, print_note, print_table, print_text
     from benchkit.ledger import read_results
-    from benchkit.sweep.standing import standing_of
+    from benchkit.sweep.status import status_of
 
     name = study.removesuffix(".toml").rpartition("/")[2] if study else None
-    found = standing_of(read_results(workspace, name, storage or None))
+    found = status_of(read_results(workspace, name, storage or None))
     if as_json:
         print_json(found.plain())
         return

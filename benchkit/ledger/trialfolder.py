@@ -9,9 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from benchkit.atomic_write import write_atomically
 from benchkit.codec import decode, encode
 from benchkit.results import EpochRecord, Outcome
-from benchkit.wholefile import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class TrialFolder:
     def write_history(self, history: Iterable[EpochRecord]) -> None:
         """Replace the history file, as when a trial goes on from its checkpoint."""
         text = "".join(json.dumps(encode(record)) + "\n" for record in history)
-        write_whole(self.path / "history.jsonl", text.encode())
+        write_atomically(self.path / "history.jsonl", text.encode())
 
     def read_history(self) -> tuple[EpochRecord, ...]:
         """Return the epochs on file; a last line that was cut off by a kill is left out."""
@@ -93,7 +93,7 @@ class TrialFolder:
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Record how the trial ended."""
-        write_whole(self.path / "result.json", json.dumps(encode(outcome), indent=1).encode())
+        write_atomically(self.path / "result.json", json.dumps(encode(outcome), indent=1).encode())
 
     def read_outcome(self) -> Outcome | None:
         """Return how the trial ended, or None while it has not."""

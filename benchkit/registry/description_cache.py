@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchkit.atomic_write import write_atomically
 from benchkit.registry.description import Description, from_json, to_json
 from benchkit.registry.entries import Entry
-from benchkit.wholefile import write_whole
 
 _FORMAT = 1
 _MOST = 2000
@@ -61,7 +61,7 @@ def write_cache(descriptions: Sequence[Description], stamps: Mapping[Entry, str]
         records[key] = {"stamp": stamps[description.entry], **to_json(description)}
     kept = dict(list(records.items())[-_MOST:])
     with contextlib.suppress(OSError):
-        write_whole(cache_file(), json.dumps({"format": _FORMAT, "descriptions": kept}).encode())
+        write_atomically(cache_file(), json.dumps({"format": _FORMAT, "descriptions": kept}).encode())
 
 
 def _records() -> dict[str, Any]:

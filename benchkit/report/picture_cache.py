@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchkit.atomic_write import write_atomically
 from benchkit.registry.description_cache import cache_folder
-from benchkit.wholefile import write_whole
 
 MOST_BYTES = 256 * 2**20
 """The most that a cache keeps; what was not used for longest goes first."""
@@ -46,7 +46,7 @@ class PictureCache:
     def put(self, key: str, content: bytes) -> None:
         """Keep a picture under its key."""
         with contextlib.suppress(OSError):
-            write_whole(self._path(key), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            write_atomically(self._path(key), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
     def trim(self) -> None:
         """Remove pictures until the rest is within `most_bytes`; another process may do the same at once."""

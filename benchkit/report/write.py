@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchkit.atomic_write import write_atomically
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.digits import rounded
 from benchkit.errors import ReportError
@@ -22,7 +23,6 @@ from benchkit.report.privacy import private_results
 from benchkit.report.several import common_draft
 from benchkit.report.templates import check_templates
 from benchkit.results import StudyResults
-from benchkit.wholefile import write_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,5 +157,5 @@ def _clear_stale(folder: Path, kept: Files) -> None:
 
 
 def _put(path: Path, content: bytes) -> Path:
-    write_whole(path, content)
+    write_atomically(path, content)
     return path

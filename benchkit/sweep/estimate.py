@@ -43,7 +43,7 @@ class ConditionEstimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class SweepEstimate:
     """What a sweep takes: `seconds` and `bytes` for what is left, None with a `problem` where it cannot be told.
 
     `confirms` counts the trials that will confirm searches whose best is not known yet; those of finished searches
@@ -65,7 +65,7 @@ class Estimate:
         return self.confirms + sum(row.left for row in self.conditions)
 
 
-def estimate(request: Request, registry: Registry) -> Estimate:
+def estimate(request: Request, registry: Registry) -> SweepEstimate:
     """Return what a sweep would take; raise `BenchkitError` for one that cannot be trained as asked."""
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
@@ -75,7 +75,7 @@ def estimate(request: Request, registry: Registry) -> Estimate:
     probes, device, problem = _probes(request, plan, registry, rows)
     timed = tuple(_timed(row, probes) for row in rows)
     jobs = worker_count(request, plan, threads_of(plan))
-    return Estimate(
+    return SweepEstimate(
         conditions=timed,
         confirms=confirms,
         seconds=None if problem else _seconds(timed, confirms) / jobs,

@@ -8,7 +8,7 @@ from typing import get_args
 
 from benchkit.codec import decode, encode
 from benchkit.results import EpochRecord
-from benchkit.sweep.crowd import Crowd
+from benchkit.sweep.concurrency import Concurrency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemberReady:
+class RunReady:
     """A worker's probe is ready to be timed; of a trial: images in an epoch, device memory, what was free before it."""
 
     images: int
@@ -109,34 +109,34 @@ class MemberReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemberTimed:
+class RunTimed:
     """A worker's probe trained so many images per second, while others did the same."""
 
     images_per_second: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrowdTried:
+class ConcurrencyTried:
     """The sweep tries how fast so many trials at once are on the device."""
 
     at_once: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrowdChosen:
+class ConcurrencyChosen:
     """The sweep trains so many trials at once, because of what it measured, now or `before`."""
 
     at_once: int
-    crowd: Crowd
+    concurrency: Concurrency
     before: bool
 
 
 Event = (
     Probed
-    | MemberReady
-    | MemberTimed
-    | CrowdTried
-    | CrowdChosen
+    | RunReady
+    | RunTimed
+    | ConcurrencyTried
+    | ConcurrencyChosen
     | WorkerReady
     | TrialTaken
     | TrialStarted

@@ -14,7 +14,7 @@ from benchkit.study import Study
 class Job:
     """Train what is queued of these conditions (`train`), or time one short run of each (`probe`).
 
-    `crowd` makes a run of the first condition ready and, with `seconds`, trains it that long.
+    `concurrency` makes a run of the first condition ready and, with `seconds`, trains it that long.
 
     `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
@@ -22,7 +22,7 @@ class Job:
     `at_once` is the most trials that train at a time.
     """
 
-    task: Literal["train", "probe", "crowd"]
+    task: Literal["train", "probe", "concurrency"]
     study: Study
     conditions: tuple[Condition, ...]
     workspace: Path

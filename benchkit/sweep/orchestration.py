@@ -19,8 +19,8 @@ from benchkit.registry import Registry
 from benchkit.registry.binding import load_data
 from benchkit.results import State
 from benchkit.study import Study
+from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.cores import available_cores
-from benchkit.sweep.crowding import crowding, trials_at_once
 from benchkit.sweep.job import Job
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.stage import Stage, View, is_missing, missing_count
@@ -53,7 +53,7 @@ class Request:
     device_memory: int | None = None
 
     def job(
-        self, task: Literal["train", "probe", "crowd"], conditions: Sequence[Condition], seconds: float = 0.0
+        self, task: Literal["train", "probe", "concurrency"], conditions: Sequence[Condition], seconds: float = 0.0
     ) -> Job:
         """Return what a worker is told to do with some conditions, for so many seconds where that matters."""
         return Job(
@@ -141,7 +141,9 @@ def trial_count(request: Request, ledger: Ledger, plan: Plan, view: View) -> int
         return worker_count(request, plan, threads_of(plan))
     ledger.enqueue(plan, request.retry)
     missing = missing_count(ledger, plan)
-    return trials_at_once(crowding(request.job("crowd", plan.conditions), plan, missing, available_cores()), view)
+    return trials_at_once(
+        concurrency_search(request.job("concurrency", plan.conditions), plan, missing, available_cores()), view
+    )
 
 
 def on_cuda(request: Request) -> bool:

@@ -101,7 +101,7 @@ class Stage:
         elif isinstance(event, WorkerFailed):
             raise self._error(f"a worker cannot go on: {event.message}")
         elif isinstance(event, WorkerLost):
-            self._mourn(number, event)
+            self._on_worker_lost(number, event)
             self._pool.give(number, self._job)
 
     def _note_progress(self, trial: TrialTaken, epoch: int) -> None:
@@ -111,7 +111,7 @@ class Stage:
             self._reached[key] = epoch
             self._deaths.pop(key, None)
 
-    def _mourn(self, number: int, event: WorkerLost) -> None:
+    def _on_worker_lost(self, number: int, event: WorkerLost) -> None:
         """Count a worker's death against the trial it was at; a trial that kills again and again is a failed one."""
         trial = self._taken.pop(number, None)
         if trial is None:

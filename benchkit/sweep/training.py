@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
+from benchkit.atomic_write import write_atomically
 from benchkit.errors import BenchkitError, DivergedError, LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Queue, scores_of
@@ -40,7 +41,6 @@ from benchkit.train.placement import Images, images_for
 from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Plugins, Run, build_run
 from benchkit.train.weights import save_weights
-from benchkit.wholefile import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @dataclass(slots=True, kw_only=True)
-class Bench:
+class WorkerContext:
     """What one worker trains with: the job, its device, the plugins, and the data set it loaded last, with its images.
 
     Trials of one sweep mostly use the same images, which then stay on the device from one to the next.
@@ -90,13 +90,13 @@ def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
     Ends the process when a trial leaves its device unusable: a new one trains the others.
     """
     queue = Queue(Ledger(job.workspace, job.storage or None), job.plan())
-    bench = Bench(
+    context = WorkerContext(
         job=job, device=device, registry=Registry.installed(job.plugins, allow_shadow=job.allow_shadow), send=send
     )
     while claim := queue.next():
         with captured(claim.folder.log):
             try:
-                state = train_claim(bench, claim)
+                state = train_claim(context, claim)
             except LedgerError:
                 claim.release()
                 raise
@@ -105,7 +105,7 @@ def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
                 os._exit(1)  # what a usual end would tidy up, it could not
 
 
-def train_claim(bench: Bench, claim: Claim) -> State:
+def train_claim(context: WorkerContext, claim: Claim) -> State:
     """Train one trial to its end and record it; a diverging, failing or pruned trial is recorded with its reason.
 
     Returns the state in which it ended. Raises `LedgerError` when the disk cannot be written: the trial is then left as
@@ -119,19 +119,19 @@ def train_claim(bench: Bench, claim: Claim) -> State:
         key=claim.condition.key,
         number=claim.trial.number,
     )
-    bench.send(taken)
+    context.send(taken)
     outcome = claim.folder.read_outcome()
     if outcome is None:
-        stopwatch = stopwatch_of(bench, claim)
+        stopwatch = stopwatch_of(context, claim)
         with failures_as_outcomes() as ended:
-            ended.outcome = train_trial(bench, claim, stopwatch)
+            ended.outcome = train_trial(context, claim, stopwatch)
         if isinstance(stopwatch, Stopwatch):
             trace = str(claim.folder.trace) if claim.folder.trace.exists() else ""
-            bench.send(TrialProfiled(seconds=stopwatch.stop(), trace=trace))
+            context.send(TrialProfiled(seconds=stopwatch.stop(), trace=trace))
         outcome = ended.outcome
         assert outcome is not None
     claim.finish(outcome)
-    bench.send(
+    context.send(
         TrialEnded(
             condition=taken.condition,
             phase=taken.phase,
@@ -197,32 +197,32 @@ class Unwatched:
         """Do nothing."""
 
 
-def stopwatch_of(bench: Bench, claim: Claim) -> Stopwatch | Unwatched:
+def stopwatch_of(context: WorkerContext, claim: Claim) -> Stopwatch | Unwatched:
     """Return what takes a trial's time; the first repeat of a condition leaves a trace when trials are profiled."""
-    if not bench.job.profile:
+    if not context.job.profile:
         return Unwatched()
-    return Stopwatch(torch.device(bench.device), None if claim.index else claim.folder.trace)
+    return Stopwatch(torch.device(context.device), None if claim.index else claim.folder.trace)
 
 
-def train_trial(bench: Bench, claim: Claim, stopwatch: Stopwatch | Unwatched) -> Outcome:
+def train_trial(context: WorkerContext, claim: Claim, stopwatch: Stopwatch | Unwatched) -> Outcome:
     """Train a trial from its checkpoint, or from the start, to its last epoch, and score it."""
     settings = typed_settings(changed(claim.condition.settings, claim.params), claim.plan.study.seed)
     torch.set_num_threads(settings.train.threads)
-    splits = bench.splits(settings.data.dataset)
-    run = _start(bench, claim, settings, splits)
+    splits = context.splits(settings.data.dataset)
+    run = _start(context, claim, settings, splits)
     if isinstance(stopwatch, Stopwatch):
         watch(run, stopwatch)
     plugins = {
-        "plugins": plugins_of(settings, bench.registry),
-        "sources": sources_of(settings, bench.registry),
+        "plugins": plugins_of(settings, context.registry),
+        "sources": sources_of(settings, context.registry),
     }
-    environment = {**environment_of(bench.device), **plugins}
+    environment = {**environment_of(context.device), **plugins}
     last_saved, saving, bookkeeping = time.perf_counter(), _saving(run), 0.0
     for record in fit(run):
         ended = time.perf_counter()
         stopwatch.enter("ledger")
         claim.folder.append_epoch(record)
-        bench.send(EpochEnded(record=record))
+        context.send(EpochEnded(record=record))
         if claim.should_prune(record):
             return Outcome(
                 state="pruned",
@@ -252,25 +252,25 @@ def _saving(run: Run) -> float:
     return 3 * weights / CHECKPOINT_PACE
 
 
-def _start(bench: Bench, claim: Claim, settings: Settings, splits: Splits) -> Run:
+def _start(context: WorkerContext, claim: Claim, settings: Settings, splits: Splits) -> Run:
     """Return the run, at its last saved epoch if the trial was interrupted, and tell of its start."""
     figures = [PluginRef(name=name, options=options) for name, options in claim.plan.study.report.figures]
-    plugins = bind_plugins(bench.registry, settings, [] if claim.phase == "search" else figures)
+    plugins = bind_plugins(context.registry, settings, [] if claim.phase == "search" else figures)
     parts = ("search" if claim.phase == "search" else "repeat", claim.index)
     run = build_run(
         settings,
         splits,
         plugins,
         repeat_parts=parts,
-        device=bench.device,
-        images=bench.images(settings, splits),
+        device=context.device,
+        images=context.images(settings, splits),
     )
-    shared = shared_device(run.device, bench.job.at_once)
+    shared = shared_device(run.device, context.job.at_once)
     run.notes.extend(shared)
     run.shares_device = bool(shared)
     load_checkpoint(claim.folder.checkpoint, run)
     claim.folder.write_history(run.history)
-    bench.send(
+    context.send(
         TrialStarted(
             condition=claim.condition.shown,
             phase=claim.phase,
@@ -305,7 +305,7 @@ def save_predictions(path: Path, finished: Finished) -> None:
     """Write logits float32 (n, K) and labels int64 (n,) of val and test, from which every metric can be recomputed."""
     arrays = {str(split): np.ascontiguousarray(logits) for split, logits in finished.logits.items()}
     arrays.update({f"{split}_labels": np.ascontiguousarray(labels) for split, labels in finished.labels.items()})
-    write_whole(path, save(arrays))
+    write_atomically(path, save(arrays))
 
 
 def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str, object]) -> Outcome:
@@ -320,7 +320,7 @@ def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str
         save_predictions(claim.folder.predictions, finished)
         save_weights(claim.folder.weights, run)
         for figure, arrays in inspect(run).items() if claim.index == 0 else ():
-            write_whole(claim.folder.inspected(figure), save(arrays))
+            write_atomically(claim.folder.inspected(figure), save(arrays))
     return Outcome(
         state="done",
         selected_epoch=finished.selected_epoch,

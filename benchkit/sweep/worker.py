@@ -52,12 +52,12 @@ def main() -> None:
     jobs: queue.Queue[str] = queue.Queue()
     threading.Thread(target=listen, args=(jobs,), daemon=True).start()
     try:
-        from benchkit.sweep.member import Member
         from benchkit.sweep.probe import probe_all
+        from benchkit.sweep.timed_run import TimedRun
         from benchkit.sweep.training import train_queue
         from benchkit.train.device import resolve_device
 
-        member = Member()
+        timed_run = TimedRun()
         while True:
             job = decode(Job, json.loads(jobs.get()))
             device = resolve_device(job.device)
@@ -65,8 +65,8 @@ def main() -> None:
             if job.task == "probe":
                 for probed in probe_all(job, device):
                     channel.send(probed)
-            elif job.task == "crowd":
-                channel.send(member.answer(job, device))
+            elif job.task == "concurrency":
+                channel.send(timed_run.answer(job, device))
             else:
                 train_queue(job, device, channel.send)
             channel.send(WorkerIdle())

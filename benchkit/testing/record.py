@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchkit import __version__
+from benchkit.atomic_write import write_atomically
 from benchkit.registry.description_cache import cache_file
 from benchkit.registry.entries import Entry
 from benchkit.registry.sources import source_stamps
 from benchkit.testing.check import KIT_VERSION
 from benchkit.testing.kit import Verdict
-from benchkit.wholefile import write_whole
 
 _MOST = 500
 """The most results a file keeps; the oldest go first."""
@@ -69,7 +69,7 @@ def remember(entry: Entry, verdicts: Sequence[Verdict]) -> None:
     records.pop(_key(entry), None)
     records[_key(entry)] = {"stamp": _stamp(entry), **asdict(result)}
     with contextlib.suppress(OSError):
-        write_whole(_file(), json.dumps(dict(list(records.items())[-_MOST:])).encode())
+        write_atomically(_file(), json.dumps(dict(list(records.items())[-_MOST:])).encode())
 
 
 def recall(entry: Entry) -> KitResult | None:

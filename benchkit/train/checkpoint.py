@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from benchkit.atomic_write import write_atomically
 from benchkit.train.run import Run
-from benchkit.wholefile import write_whole
 
 MAGIC = b"benchkit-checkpoint-1\n"
 
@@ -20,7 +20,7 @@ def save_checkpoint(path: Path, run: Run) -> None:
     buffer = io.BytesIO()
     torch.save(run.state(), buffer)
     payload = buffer.getvalue()
-    write_whole(path, MAGIC + hashlib.sha256(payload).digest() + payload)
+    write_atomically(path, MAGIC + hashlib.sha256(payload).digest() + payload)
 
 
 def load_checkpoint(path: Path, run: Run) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from benchkit.atomic_write import write_atomically
 from benchkit.registry.description_cache import cache_folder
 from benchkit.train.clock import now
-from benchkit.wholefile import write_whole
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -97,5 +97,5 @@ def known_matrix_rate(device: torch.device, name: str, precision: str, *, busy: 
         return 0.0
     rate = matrix_rate(device, DTYPES[precision])
     with contextlib.suppress(OSError):
-        write_whole(path, json.dumps({"device": key, "rate": rate}).encode())
+        write_atomically(path, json.dumps({"device": key, "rate": rate}).encode())
     return rate

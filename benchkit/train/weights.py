@@ -13,8 +13,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
+from benchkit.atomic_write import write_atomically
 from benchkit.errors import DataError
-from benchkit.wholefile import write_whole
 
 if TYPE_CHECKING:
     from benchkit.train.run import Run
@@ -29,7 +29,7 @@ def save_weights(path: Path, run: Run) -> None:
     """Write the model's parameters and buffers, as they are now, to a safetensors file, atomically."""
 
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in run.model.state_dict().items()}
-    write_whole(path, save_safetensors(state))
+    write_atomically(path, save_safetensors(state))
 
 
 def read_weights(path: Path) -> State:

@@ -9,8 +9,8 @@ from pathlib import Path
 from measurements import Part
 
 from benchkit import __version__
+from benchkit.atomic_write import write_atomically
 from benchkit.codec import decode, encode
-from benchkit.wholefile import write_whole
 
 NAME = "benchmarks.json"
 
@@ -29,5 +29,5 @@ def keep(folder: Path, parts: Mapping[str, Part]) -> bytes:
     folder.mkdir(parents=True, exist_ok=True)
     whole = {"generator": f"benchkit {__version__}", "parts": {name: encode(part) for name, part in parts.items()}}
     told = (json.dumps(whole, indent=1) + "\n").encode()
-    write_whole(folder / NAME, told)
+    write_atomically(folder / NAME, told)
     return told

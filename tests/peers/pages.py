@@ -13,6 +13,7 @@ from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
 from ratio_chart import RatioChart, ratio_data
 
 from benchkit import __version__
+from benchkit.atomic_write import write_atomically
 from benchkit.errors import ReportError
 from benchkit.report.compose import numbered
 from benchkit.report.context import Banner, Block, CodeBlock, Fact, FactsBlock, FindingBlock, Paragraph, ReportContext
@@ -23,7 +24,6 @@ from benchkit.report.html import font_files, render_html, render_print
 from benchkit.report.pdf import Attached, render_pdf
 from benchkit.report.sections import section, table_block
 from benchkit.report.tables import Cell, Column, Table, label, number_cell
-from benchkit.wholefile import write_whole
 
 CONTENDERS = (
     ("script", "the loop of a tutorial: torchvision's transforms image by image, a DataLoader with worker processes, "
@@ -53,7 +53,7 @@ def write(folder: Path, parts: Mapping[str, Part]) -> list[Path]:
     except ReportError as error:
         print(f"no PDF: {error}")
     for ending, content in written.items():
-        write_whole(folder / f"benchmarks.{ending}", content)
+        write_atomically(folder / f"benchmarks.{ending}", content)
     return [folder / f"benchmarks.{ending}" for ending in ("json", *written)]
 
 

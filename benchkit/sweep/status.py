@@ -10,13 +10,13 @@ from typing import Any
 from benchkit.codec import encode
 from benchkit.plan import Condition, Plan
 from benchkit.results import FINISHED, StudyResults, Trial
-from benchkit.sweep.pace import duration
+from benchkit.sweep.progress import duration
 
 STATES = ("done", "pruned", "diverged", "failed", "running", "stale", "waiting", "missing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ConditionStatus:
     """One condition: its trials by state, and the mean of the study's main metric over its finished repeats."""
 
     condition: str
@@ -26,12 +26,12 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class StudyStatus:
     """A study's state in rows, lines and one closing sentence."""
 
     study: str
     metric: str
-    rows: tuple[Row, ...]
+    rows: tuple[ConditionStatus, ...]
     failures: tuple[str, ...]
     running: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -40,16 +40,16 @@ class Standing:
     states: tuple[str, ...] = STATES
 
     def plain(self) -> dict[str, Any]:
-        """Return the standing as JSON values."""
+        """Return the status as JSON values."""
         return dict(encode(self))
 
 
-def standing_of(results: StudyResults) -> Standing:
+def status_of(results: StudyResults) -> StudyStatus:
     """Return where a study stands."""
     plan = Plan(study=results.study, conditions=results.conditions)
     rows = tuple(_row(results, plan, condition) for condition in results.conditions)
     left = seconds_left(results, plan)
-    return Standing(
+    return StudyStatus(
         study=results.study.name,
         metric=results.study.report.metric,
         rows=rows,
@@ -63,11 +63,11 @@ def standing_of(results: StudyResults) -> Standing:
     )
 
 
-def _row(results: StudyResults, plan: Plan, condition: Condition) -> Row:
+def _row(results: StudyResults, plan: Plan, condition: Condition) -> ConditionStatus:
     trials = [trial for trial in results.trials if trial.condition.key == condition.key]
     states: Counter[str] = Counter(trial.state for trial in trials if trial.index < plan.count(condition))
     missing = max(0, plan.count(condition) - sum(states.values()))
-    return Row(
+    return ConditionStatus(
         condition=condition.label,
         kind=condition.kind,
         states={**states, **({"missing": missing} if missing else {})},
@@ -103,7 +103,7 @@ def seconds_left(results: StudyResults, plan: Plan) -> float | None:
     return sum(costs) / len(costs) * left / at_once if costs else None
 
 
-def _sentence(results: StudyResults, rows: tuple[Row, ...], left: float | None) -> str:
+def _sentence(results: StudyResults, rows: tuple[ConditionStatus, ...], left: float | None) -> str:
     states: Counter[str] = sum((Counter(row.states) for row in rows), Counter())
     told = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     open_ = sum(states[state] for state in ("running", "stale", "waiting", "missing"))

@@ -17,48 +17,56 @@ import benchkit.sweep.orchestration
 from benchkit.cli.live import Lines, Panel
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.sweep import Request, crowding, sweep
-from benchkit.sweep.crowd import Crowd, Level, best_count, next_level, words_of
-from benchkit.sweep.crowding import Members, explore, read_kept, trials_at_once
-from benchkit.sweep.events import CrowdChosen, CrowdTried, Event, MemberReady, MemberTimed, WorkerLost, WorkerReady
+from benchkit.sweep import Request, concurrency_search, sweep
+from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, concurrency_text, next_level
+from benchkit.sweep.concurrency_search import TimedWorkers, explore, read_kept, trials_at_once
+from benchkit.sweep.events import (
+    ConcurrencyChosen,
+    ConcurrencyTried,
+    Event,
+    RunReady,
+    RunTimed,
+    WorkerLost,
+    WorkerReady,
+)
 from benchkit.sweep.job import Job
 from benchkit.sweep.pool import Pool
 
 GIB = 2**30
 
 
-def crowd(*rates: float, **more: object) -> Crowd:
+def concurrency(*rates: float, **more: object) -> Concurrency:
     """Return what 1, 2, 4, ... trials at once were measured at; a trial has 1,000 images."""
-    levels = tuple(Level(at_once=2**place, rate=rate) for place, rate in enumerate(rates))
-    return Crowd(**{"device": "cuda:0", "levels": levels, "images": 1000, **more})  # type: ignore[arg-type]
+    levels = tuple(ConcurrencyLevel(at_once=2**place, rate=rate) for place, rate in enumerate(rates))
+    return Concurrency(**{"device": "cuda:0", "levels": levels, "images": 1000, **more})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("known", "most", "following", "best"),
     [
-        (crowd(), 16, 1, 1),
-        (crowd(12_000), 16, 2, 1),
-        (crowd(12_000, 21_000), 16, 4, 2),
-        (crowd(12_000, 21_000, 35_000), 16, 8, 4),
-        (crowd(12_000, 21_000, 35_000, 36_000), 16, None, 4),  # 3 % more: not worth it
-        (crowd(1000, 1100), 16, 4, 2),  # exactly a tenth more
-        (crowd(1000, 1099), 16, None, 1),
-        (crowd(1000, 900), 16, None, 1),
-        (crowd(12_000, 21_000), 3, 3, 2),  # three trials are missing, or three cores are there
-        (crowd(12_000, 21_000), 2, None, 2),
-        (crowd(12_000, 21_000, 35_000), 3, None, 3),  # known from when more were missing
-        (crowd(0.0), 16, None, 1),  # a failure
-        (crowd(12_000, 21_000, 0.0), 16, None, 2),
-        (crowd(12_000, 0.0), 16, None, 1),
+        (concurrency(), 16, 1, 1),
+        (concurrency(12_000), 16, 2, 1),
+        (concurrency(12_000, 21_000), 16, 4, 2),
+        (concurrency(12_000, 21_000, 35_000), 16, 8, 4),
+        (concurrency(12_000, 21_000, 35_000, 36_000), 16, None, 4),  # 3 % more: not worth it
+        (concurrency(1000, 1100), 16, 4, 2),  # exactly a tenth more
+        (concurrency(1000, 1099), 16, None, 1),
+        (concurrency(1000, 900), 16, None, 1),
+        (concurrency(12_000, 21_000), 3, 3, 2),  # three trials are missing, or three cores are there
+        (concurrency(12_000, 21_000), 2, None, 2),
+        (concurrency(12_000, 21_000, 35_000), 3, None, 3),  # known from when more were missing
+        (concurrency(0.0), 16, None, 1),  # a failure
+        (concurrency(12_000, 21_000, 0.0), 16, None, 2),
+        (concurrency(12_000, 0.0), 16, None, 1),
         # 80 % of 20 GiB are 16 GiB: three trials of 5 GiB.
-        (crowd(12_000, 21_000, peak_bytes=5 * GIB, free_bytes=20 * GIB), 16, 3, 2),
-        (crowd(12_000, peak_bytes=8 * GIB, free_bytes=20 * GIB), 16, 2, 1),
-        (crowd(12_000, peak_bytes=9 * GIB, free_bytes=20 * GIB), 16, None, 1),
-        (crowd(12_000, peak_bytes=30 * GIB, free_bytes=20 * GIB), 16, None, 1),
+        (concurrency(12_000, 21_000, peak_bytes=5 * GIB, free_bytes=20 * GIB), 16, 3, 2),
+        (concurrency(12_000, peak_bytes=8 * GIB, free_bytes=20 * GIB), 16, 2, 1),
+        (concurrency(12_000, peak_bytes=9 * GIB, free_bytes=20 * GIB), 16, None, 1),
+        (concurrency(12_000, peak_bytes=30 * GIB, free_bytes=20 * GIB), 16, None, 1),
     ],
 )
 def test_the_number_doubles_while_the_rate_rises_by_a_tenth(
-    known: Crowd, most: int, following: int | None, best: int
+    known: Concurrency, most: int, following: int | None, best: int
 ) -> None:
     assert next_level(known, most) == following
     assert best_count(known, most) == best
@@ -66,39 +74,41 @@ def test_the_number_doubles_while_the_rate_rises_by_a_tenth(
 
 def test_little_work_is_not_worth_a_search() -> None:
     # 60 s at 1,000 images a second are 60 epochs of 1,000 images.
-    assert next_level(crowd(1000), 8, 59) is None
-    assert next_level(crowd(1000), 8, 60) == 2
-    assert next_level(crowd(), 8, 1) == 1
+    assert next_level(concurrency(1000), 8, 59) is None
+    assert next_level(concurrency(1000), 8, 60) == 2
+    assert next_level(concurrency(), 8, 1) == 1
 
 
 def test_the_choice_in_words() -> None:
-    known = crowd(12_000, 21_000, 35_000, 36_000)
+    known = concurrency(12_000, 21_000, 35_000, 36_000)
     expected = "4 trials at once on cuda:0: probed 1: 12,000, 2: 21,000, 4: 35,000, 8: 36,000 images/s"
-    assert words_of(known, 4) == expected
-    assert words_of(crowd(900, 0.0), 1) == "1 trial at once on cuda:0: probed 1: 900, 2: failed images/s"
+    assert concurrency_text(known, 4) == expected
+    assert concurrency_text(concurrency(900, 0.0), 1) == "1 trial at once on cuda:0: probed 1: 900, 2: failed images/s"
     told: list[str] = []
     lines = Lines(told.append)
-    lines.event(0, CrowdTried(at_once=1))
-    lines.event(0, CrowdTried(at_once=2))
-    lines.event(0, CrowdChosen(at_once=4, crowd=known, before=True))
+    lines.event(0, ConcurrencyTried(at_once=1))
+    lines.event(0, ConcurrencyTried(at_once=2))
+    lines.event(0, ConcurrencyChosen(at_once=4, concurrency=known, before=True))
     assert told == ["timing 1 trial at once", "timing 2 trials at once", f"{expected} (an earlier sweep's probe)"]
 
 
 def test_the_panel_keeps_the_choice_above_itself() -> None:
     out = Console(file=StringIO(), width=120)
     with Live(console=out, auto_refresh=False) as live:
-        Panel(live).event(0, CrowdChosen(at_once=2, crowd=crowd(900, 1700, device="cuda:[red]0"), before=False))
+        Panel(live).event(
+            0, ConcurrencyChosen(at_once=2, concurrency=concurrency(900, 1700, device="cuda:[red]0"), before=False)
+        )
     shown = out.file.getvalue()  # type: ignore[attr-defined]
     assert "2 trials at once on cuda:[red]0: probed 1: 900, 2: 1,700 images/s\n" in shown
 
 
 def test_exploring_ends_where_more_trials_bring_little() -> None:
-    def measure(known: Crowd, at_once: int) -> Crowd:
+    def measure(known: Concurrency, at_once: int) -> Concurrency:
         # A device that is full with five trials of 100 images a second.
         rates = [*(level.rate for level in known.levels), 100.0 * min(at_once, 5)]
-        return crowd(*rates)
+        return concurrency(*rates)
 
-    found = explore(measure, Crowd(), 64, math.inf)
+    found = explore(measure, Concurrency(), 64, math.inf)
     assert [level.rate for level in found.levels] == [100, 200, 400, 500, 500] and best_count(found, 64) == 8
 
 
@@ -113,9 +123,9 @@ class Scripted:
         if number >= self._full:
             answer: Event = WorkerLost(code=-9)
         elif job.seconds:
-            answer = MemberTimed(images_per_second=100.0 - number)
+            answer = RunTimed(images_per_second=100.0 - number)
         else:
-            answer = MemberReady(images=1000, peak_bytes=number + 1, free_bytes=10**6)
+            answer = RunReady(images=1000, peak_bytes=number + 1, free_bytes=10**6)
         self._events += [(number, WorkerReady(device="cuda:0")), (number, answer)]
 
     def events(self, wait: float) -> Iterator[tuple[int, Event]]:
@@ -126,12 +136,12 @@ class Scripted:
 def job_of(workspace: Path, *parts: str) -> Job:
     study = study_of(*parts)
     request = Request(study=study, workspace=workspace, data_root=DATA, device="cpu")
-    return request.job("crowd", make_plan(study).conditions)
+    return request.job("concurrency", make_plan(study).conditions)
 
 
 def test_a_worker_that_ends_means_fewer_trials(tmp_path: Path) -> None:
-    members = Members(job_of(tmp_path), Scripted(full=3), Listener())  # type: ignore[arg-type]
-    found = explore(members.measure, Crowd(), 16, math.inf)
+    workers = TimedWorkers(job_of(tmp_path), Scripted(full=3), Listener())  # type: ignore[arg-type]
+    found = explore(workers.measure, Concurrency(), 16, math.inf)
     assert [(level.at_once, level.rate) for level in found.levels] == [(1, 100), (2, 199), (4, 0)]
     assert best_count(found, 16) == 2
     assert (found.device, found.peak_bytes, found.free_bytes) == ("cuda:0", 1, 10**6)
@@ -141,17 +151,17 @@ def test_what_is_timed_has_the_largest_batches_and_no_more_workers_than_trials(t
     study = study_of('[factors]\n"train.batch_size" = [10, 30, 20]\n')
     request = Request(study=study, workspace=tmp_path, data_root=DATA, device="cpu")
     plan = make_plan(study)
-    task = crowding.crowding(request.job("crowd", plan.conditions), plan, 4, 3)
+    task = concurrency_search.concurrency_search(request.job("concurrency", plan.conditions), plan, 4, 3)
     assert [one.label for one in task.job.conditions] == ["30"]
     assert (task.most, task.threads, task.epochs) == (3, 1, 4 * 3)
-    assert crowding.crowding(request.job("crowd", plan.conditions), plan, 2, 3).most == 2
+    assert concurrency_search.concurrency_search(request.job("concurrency", plan.conditions), plan, 2, 3).most == 2
 
 
 def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole sweep as on a GPU, on the CPU: its probes in two processes, its trials in this one."""
-    monkeypatch.setattr(crowding, "WINDOW", 0.1)
-    monkeypatch.setattr("benchkit.sweep.crowd.WORTH", 0.0)
-    monkeypatch.setattr("benchkit.sweep.crowd.GAIN", 0.0)
+    monkeypatch.setattr(concurrency_search, "WINDOW", 0.1)
+    monkeypatch.setattr("benchkit.sweep.concurrency.WORTH", 0.0)
+    monkeypatch.setattr("benchkit.sweep.concurrency.GAIN", 0.0)
     monkeypatch.setattr(benchkit.sweep.orchestration, "available_cores", lambda: 2)
     monkeypatch.setattr(benchkit.sweep.orchestration, "on_cuda", lambda request: True)
     sizes: list[int] = []
@@ -165,22 +175,24 @@ def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monke
     study, view = study_of(FACTOR), Listener()
     request = Request(study=study, workspace=tmp_path, data_root=DATA, device="cpu")
     assert +sweep(request, Registry.installed(), view) == {"done": 4}
-    (chosen,) = [event for event in view.events if isinstance(event, CrowdChosen)]
-    assert [level.at_once for level in chosen.crowd.levels] == [1, 2] and not chosen.before
-    assert all(level.rate > 0 for level in chosen.crowd.levels) and chosen.crowd.images == 60
-    assert sizes == [chosen.at_once] == [2] and chosen.crowd.device == "cpu"
-    assert list(read_kept(tmp_path).values()) == [chosen.crowd]
-    monkeypatch.setattr(crowding, "Pool", None)  # nothing is timed again
+    (chosen,) = [event for event in view.events if isinstance(event, ConcurrencyChosen)]
+    assert [level.at_once for level in chosen.concurrency.levels] == [1, 2] and not chosen.before
+    assert all(level.rate > 0 for level in chosen.concurrency.levels) and chosen.concurrency.images == 60
+    assert sizes == [chosen.at_once] == [2] and chosen.concurrency.device == "cpu"
+    assert list(read_kept(tmp_path).values()) == [chosen.concurrency]
+    monkeypatch.setattr(concurrency_search, "Pool", None)  # nothing is timed again
     again, plan = Listener(), make_plan(study)
-    task = crowding.crowding(request.job("crowd", plan.conditions), plan, 4, 2)
+    task = concurrency_search.concurrency_search(request.job("concurrency", plan.conditions), plan, 4, 2)
     assert trials_at_once(task, again) == 2
-    assert [(event.at_once, event.before) for event in again.events if isinstance(event, CrowdChosen)] == [(2, True)]
+    assert [(event.at_once, event.before) for event in again.events if isinstance(event, ConcurrencyChosen)] == [
+        (2, True)
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 3}', '{"a": {"levels": [7]}}', "\0"])
 def test_a_damaged_file_of_measurements_counts_as_absent(tmp_path: Path, content: str) -> None:
     assert read_kept(tmp_path) == {}
-    (tmp_path / crowding.KEPT).write_text(content)
+    (tmp_path / concurrency_search.KEPT).write_text(content)
     assert read_kept(tmp_path) == {}
 
 
@@ -192,11 +204,11 @@ def test_a_failed_probe_is_not_kept_and_one_trial_is_trained_at_a_time(
             super().give(number, job)
             self._workers[number].kill()
 
-    monkeypatch.setattr(crowding, "Pool", Dying)
+    monkeypatch.setattr(concurrency_search, "Pool", Dying)
     plan, view = make_plan(study_of(FACTOR)), Listener()
-    task = crowding.crowding(job_of(tmp_path, FACTOR), plan, 4, max(2, os.cpu_count() or 2))
+    task = concurrency_search.concurrency_search(job_of(tmp_path, FACTOR), plan, 4, max(2, os.cpu_count() or 2))
     assert trials_at_once(task, view) == 1
-    assert view.events == [CrowdTried(at_once=1)] and read_kept(tmp_path) == {}
+    assert view.events == [ConcurrencyTried(at_once=1)] and read_kept(tmp_path) == {}
 
 
 def test_a_trial_on_a_shared_gpu_says_so() -> None:
@@ -212,9 +224,9 @@ def test_a_trial_on_a_shared_gpu_says_so() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no CUDA device")
 def test_on_cuda_a_trial_s_memory_is_told(tmp_path: Path) -> None:
-    from benchkit.sweep.member import CONTEXT_BYTES, Member
+    from benchkit.sweep.timed_run import CONTEXT_BYTES, TimedRun
 
-    member, job = Member(), job_of(tmp_path)
-    ready = member.answer(job, "cuda:0")
-    assert isinstance(ready, MemberReady) and ready.images == 60
+    timed_run, job = TimedRun(), job_of(tmp_path)
+    ready = timed_run.answer(job, "cuda:0")
+    assert isinstance(ready, RunReady) and ready.images == 60
     assert CONTEXT_BYTES < ready.peak_bytes < ready.free_bytes

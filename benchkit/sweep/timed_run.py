@@ -13,7 +13,7 @@ from benchkit.registry import Registry
 from benchkit.registry.binding import load_data
 from benchkit.results import EpochRecord
 from benchkit.study.settings import Settings
-from benchkit.sweep.events import MemberReady, MemberTimed
+from benchkit.sweep.events import RunReady, RunTimed
 from benchkit.sweep.job import Job
 from benchkit.sweep.shortening import of_epochs, shortened
 from benchkit.sweep.training import bind_plugins
@@ -33,7 +33,7 @@ CONTEXT_BYTES = 2**29
 """What a process takes of a CUDA device beyond its tensors, about."""
 
 
-class Member:
+class TimedRun:
     """A worker that first makes a run ready (a job of 0 seconds), then trains it for a while, as often as asked."""
 
     def __init__(self) -> None:
@@ -42,20 +42,20 @@ class Member:
         self._small: Run | None = None
         self._records: Iterator[EpochRecord] = iter(())
 
-    def answer(self, job: Job, device: str) -> MemberReady | MemberTimed:
+    def answer(self, job: Job, device: str) -> RunReady | RunTimed:
         """Do what the job says for its first condition."""
         if not job.seconds:
             return self._make_ready(job, torch.device(device))
-        return MemberTimed(images_per_second=self._train(job.seconds))
+        return RunTimed(images_per_second=self._train(job.seconds))
 
-    def _make_ready(self, job: Job, device: torch.device) -> MemberReady:
+    def _make_ready(self, job: Job, device: torch.device) -> RunReady:
         """Build the run of a whole trial, whose images stay on the device, and a short one that is trained."""
         free = _free(device)
         settings = typed_settings(job.conditions[0].settings, job.study.seed)
         registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
         splits = load_data(registry, settings.data.dataset, job.data_root)
         plugins = bind_plugins(registry, settings)
-        options = {"repeat_parts": ("crowd", 0), "device": str(device)}
+        options = {"repeat_parts": ("concurrency", 0), "device": str(device)}
         memory = job.device_memory
         self._whole = whole = build_run(settings, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
         memory = 0 if whole.train.images.streamed else memory
@@ -72,7 +72,7 @@ class Member:
             taken = max(torch.cuda.memory_reserved(device), free - _free(device)) + CONTEXT_BYTES
             reachable_rate(whole)  # kept for all trials, which may never again have the device to themselves
             torch.cuda.empty_cache()
-        return MemberReady(images=whole.train.images_per_epoch, peak_bytes=taken, free_bytes=free)
+        return RunReady(images=whole.train.images_per_epoch, peak_bytes=taken, free_bytes=free)
 
     def _train(self, seconds: float) -> float:
         """Return the images per second of whole epochs, one after another for at least so many seconds."""

@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchkit.atomic_write import write_atomically
 from benchkit.codec import decode, encode
 from benchkit.plan import Plan, typed_settings
-from benchkit.sweep.crowd import Crowd, Level, best_count, next_level
+from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, next_level
 from benchkit.sweep.events import (
-    CrowdChosen,
-    CrowdTried,
+    ConcurrencyChosen,
+    ConcurrencyTried,
     Event,
-    MemberReady,
-    MemberTimed,
+    RunReady,
+    RunTimed,
     WorkerFailed,
     WorkerLost,
     WorkerReady,
@@ -31,7 +32,6 @@ from benchkit.sweep.job import Job
 from benchkit.sweep.mps import mps_runs
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.stage import HEAR_EVERY, View
-from benchkit.wholefile import write_whole
 
 WINDOW = 2.0
 """Seconds, at least, for which each number of trials at once is timed."""
@@ -39,12 +39,12 @@ WINDOW = 2.0
 PATIENCE = 300.0
 """Seconds after which workers that do not answer count as failed."""
 
-KEPT = "crowd.json"
+KEPT = "concurrency.json"
 """The file of a workspace that keeps what was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crowding:
+class ConcurrencySearch:
     """What is to be found: for the workers' `job` (of 0 seconds), up to `most` trials at once of `threads` CPU threads.
 
     `epochs` is the number that all missing trials train together, `key` what the measurement holds for.
@@ -57,7 +57,7 @@ class Crowding:
     key: str
 
 
-def crowding(job: Job, plan: Plan, missing: int, cores: int) -> Crowding:
+def concurrency_search(job: Job, plan: Plan, missing: int, cores: int) -> ConcurrencySearch:
     """Return what is to be found for a plan of which so many trials are missing, on so many cores.
 
     The condition with the largest batches is timed, the first of equals: it takes the most memory.
@@ -65,7 +65,7 @@ def crowding(job: Job, plan: Plan, missing: int, cores: int) -> Crowding:
     settings = {one.key: typed_settings(one.settings, plan.study.seed).train for one in plan.conditions}
     timed = max(plan.conditions, key=lambda one: settings[one.key].batch_size)
     threads = max(one.threads for one in settings.values())
-    return Crowding(
+    return ConcurrencySearch(
         job=replace(job, conditions=(timed,)),
         most=min(missing, cores // threads),
         threads=threads,
@@ -90,30 +90,32 @@ def _key(job: Job, plan: Plan, cores: int) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def trials_at_once(task: Crowding, view: View) -> int:
+def trials_at_once(task: ConcurrencySearch, view: View) -> int:
     """Return how many trials to train at once, and tell the view why; 1 where nothing can be measured."""
     if task.most < 2:
         return 1
-    kept = read_kept(task.job.workspace).get(task.key, Crowd())
-    crowd = kept
+    kept = read_kept(task.job.workspace).get(task.key, Concurrency())
+    concurrency = kept
     if next_level(kept, task.most, task.epochs) is not None:
-        with Pool(task.most, task.threads, task.job.workspace / "logs" / "crowd") as pool:
-            crowd = explore(Members(task.job, pool, view).measure, kept, task.most, task.epochs)
-        _keep(task.job.workspace, task.key, crowd)
-    count = best_count(crowd, task.most)
-    if len(crowd.levels) > 1:
-        view.event(0, CrowdChosen(at_once=count, crowd=crowd, before=crowd == kept))
+        with Pool(task.most, task.threads, task.job.workspace / "logs" / "concurrency") as pool:
+            concurrency = explore(TimedWorkers(task.job, pool, view).measure, kept, task.most, task.epochs)
+        _keep(task.job.workspace, task.key, concurrency)
+    count = best_count(concurrency, task.most)
+    if len(concurrency.levels) > 1:
+        view.event(0, ConcurrencyChosen(at_once=count, concurrency=concurrency, before=concurrency == kept))
     return count
 
 
-def explore(measure: Callable[[Crowd, int], Crowd], known: Crowd, most: int, epochs: float) -> Crowd:
+def explore(
+    measure: Callable[[Concurrency, int], Concurrency], known: Concurrency, most: int, epochs: float
+) -> Concurrency:
     """Return what is known after `measure` has added one level after another, as far as they are worth it."""
     while (level := next_level(known, most, epochs)) is not None:
         known = measure(known, level)
     return known
 
 
-class Members:
+class TimedWorkers:
     """Workers that train the same run at the same time."""
 
     def __init__(self, job: Job, pool: Pool, view: View) -> None:
@@ -121,26 +123,28 @@ class Members:
         self._job = job
         self._pool = pool
         self._view = view
-        self._ready: dict[int, MemberReady] = {}
+        self._ready: dict[int, RunReady] = {}
         self._device = job.device
 
-    def measure(self, known: Crowd, at_once: int) -> Crowd:
+    def measure(self, known: Concurrency, at_once: int) -> Concurrency:
         """Return what is known with one more level: so many workers' rates together, 0 when one of them fails."""
-        self._view.event(0, CrowdTried(at_once=at_once))
-        failed = replace(known, device=self._device, levels=(*known.levels, Level(at_once=at_once, rate=0.0)))
+        self._view.event(0, ConcurrencyTried(at_once=at_once))
+        failed = replace(
+            known, device=self._device, levels=(*known.levels, ConcurrencyLevel(at_once=at_once, rate=0.0))
+        )
         answers = self._answers(self._job, range(len(self._ready), at_once))
-        self._ready |= {number: one for number, one in answers.items() if isinstance(one, MemberReady)}
+        self._ready |= {number: one for number, one in answers.items() if isinstance(one, RunReady)}
         if len(self._ready) < at_once:
             return failed
         timed = self._answers(replace(self._job, seconds=WINDOW), range(at_once)).values()
-        rates = [one.images_per_second for one in timed if isinstance(one, MemberTimed)]
+        rates = [one.images_per_second for one in timed if isinstance(one, RunTimed)]
         if len(rates) < at_once:
             return failed
         first = self._ready[0]  # that one was made ready while no other took of the device's memory
         return replace(
             known,
             device=self._device,
-            levels=(*known.levels, Level(at_once=at_once, rate=sum(rates))),
+            levels=(*known.levels, ConcurrencyLevel(at_once=at_once, rate=sum(rates))),
             peak_bytes=known.peak_bytes or first.peak_bytes,
             free_bytes=known.free_bytes or first.free_bytes,
             images=first.images,
@@ -159,7 +163,7 @@ class Members:
                     self._device = event.device
                 elif isinstance(event, WorkerFailed | WorkerLost):
                     return found
-                elif isinstance(event, MemberReady | MemberTimed):
+                elif isinstance(event, RunReady | RunTimed):
                     found[number] = event
                     waiting.discard(number)
                 if not waiting:
@@ -167,17 +171,17 @@ class Members:
         return found
 
 
-def read_kept(workspace: Path) -> dict[str, Crowd]:
+def read_kept(workspace: Path) -> dict[str, Concurrency]:
     """Return what earlier sweeps of a workspace measured, by what it holds for; nothing when it cannot be read."""
     try:
         table = json.loads((workspace / KEPT).read_text(encoding="utf-8"))
-        return {key: decode(Crowd, one) for key, one in table.items()}
+        return {key: decode(Concurrency, one) for key, one in table.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def _keep(workspace: Path, key: str, crowd: Crowd) -> None:
+def _keep(workspace: Path, key: str, concurrency: Concurrency) -> None:
     """Write down what was measured, unless a failure was: the next sweep may have better luck."""
-    if crowd.levels and all(level.rate for level in crowd.levels):
-        kept = {**read_kept(workspace), key: crowd}
-        write_whole(workspace / KEPT, json.dumps({name: encode(one) for name, one in kept.items()}).encode())
+    if concurrency.levels and all(level.rate for level in concurrency.levels):
+        kept = {**read_kept(workspace), key: concurrency}
+        write_atomically(workspace / KEPT, json.dumps({name: encode(one) for name, one in kept.items()}).encode())

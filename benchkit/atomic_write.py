@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file beside its place, then rename it into it; missing folders are made, and nothing is left on failure.
 
     Raises `OSError` when the file cannot be written; the old content then stays.

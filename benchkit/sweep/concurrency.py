@@ -17,7 +17,7 @@ WORTH = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class ConcurrencyLevel:
     """So many trials at once trained `rate` images per second together; 0 when they could not be trained."""
 
     at_once: int
@@ -25,7 +25,7 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crowd:
+class Concurrency:
     """What was measured on `device`: levels from one trial on, and of one trial its memory and images.
 
     `peak_bytes` is what one trial takes of the device's memory and `free_bytes` what was free before it, 0 where
@@ -33,7 +33,7 @@ class Crowd:
     """
 
     device: str = ""
-    levels: tuple[Level, ...] = ()
+    levels: tuple[ConcurrencyLevel, ...] = ()
     peak_bytes: int = 0
     free_bytes: int = 0
     images: int = 0
@@ -45,41 +45,41 @@ class Crowd:
         return max(1, int(SHARE * self.free_bytes / self.peak_bytes))
 
 
-def next_level(crowd: Crowd, most: int, epochs: float = math.inf) -> int | None:
+def next_level(concurrency: Concurrency, most: int, epochs: float = math.inf) -> int | None:
     """Return how many trials at once to measure next, None when enough is known.
 
     The number doubles, up to `most` and what fits into memory, while the total rate rises by a tenth each time, and
     only if training the `epochs` that are left, one trial after another, would take a while.
     """
-    if not crowd.levels:
+    if not concurrency.levels:
         return 1
-    last = crowd.levels[-1]
-    if last.rate <= 0 or not _rises(crowd.levels):
+    last = concurrency.levels[-1]
+    if last.rate <= 0 or not _rises(concurrency.levels):
         return None
-    if crowd.images * epochs / crowd.levels[0].rate < WORTH:
+    if concurrency.images * epochs / concurrency.levels[0].rate < WORTH:
         return None
-    following = min(2 * last.at_once, most, crowd.fitting())
+    following = min(2 * last.at_once, most, concurrency.fitting())
     return following if following > last.at_once else None
 
 
-def _rises(levels: Sequence[Level]) -> bool:
+def _rises(levels: Sequence[ConcurrencyLevel]) -> bool:
     return len(levels) < 2 or levels[-1].rate >= GAIN * levels[-2].rate
 
 
-def best_count(crowd: Crowd, most: int) -> int:
+def best_count(concurrency: Concurrency, most: int) -> int:
     """Return the last number of trials at once that was a tenth faster than the one before it, 1 to `most`."""
     best = 1
-    for place in range(1, len(crowd.levels)):
-        if not _rises(crowd.levels[: place + 1]):
+    for place in range(1, len(concurrency.levels)):
+        if not _rises(concurrency.levels[: place + 1]):
             break
-        best = crowd.levels[place].at_once
+        best = concurrency.levels[place].at_once
     return max(1, min(best, most))
 
 
-def words_of(crowd: Crowd, count: int) -> str:
+def concurrency_text(concurrency: Concurrency, count: int) -> str:
     """Return the choice and what it rests on: `2 trials at once on cuda:0: probed 1: 900, 2: 1,700 images/s`."""
     rates = ", ".join(
-        f"{one.at_once}: {one.rate:,.0f}" if one.rate else f"{one.at_once}: failed" for one in crowd.levels
+        f"{one.at_once}: {one.rate:,.0f}" if one.rate else f"{one.at_once}: failed" for one in concurrency.levels
     )
     trials = "1 trial" if count == 1 else f"{count} trials"
-    return f"{trials} at once on {crowd.device}: probed {rates} images/s"
+    return f"{trials} at once on {concurrency.device}: probed {rates} images/s"

@@ -11,7 +11,7 @@ from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialStarted, W
 
 
 @dataclass(slots=True, kw_only=True)
-class Running:
+class RunningTrial:
     """A trial under way, with its last epoch."""
 
     trial: TrialStarted
@@ -19,7 +19,7 @@ class Running:
 
 
 @dataclass(slots=True, kw_only=True)
-class Pace:
+class Progress:
     """How far a stage is. `clock` gives seconds; times count from the stage's start."""
 
     clock: Callable[[], float] = time.monotonic
@@ -28,7 +28,7 @@ class Pace:
     finished: int = 0
     before: int = 0
     ended: dict[str, int] = field(default_factory=dict)
-    running: dict[int, Running] = field(default_factory=dict)
+    running: dict[int, RunningTrial] = field(default_factory=dict)
     best: TrialEnded | None = None
     devices: dict[int, str] = field(default_factory=dict)
     started: float = 0.0
@@ -45,7 +45,7 @@ class Pace:
         if isinstance(event, WorkerReady):
             self.devices[worker] = event.device
         elif isinstance(event, TrialStarted):
-            self.running[worker] = Running(trial=event)
+            self.running[worker] = RunningTrial(trial=event)
         elif isinstance(event, EpochEnded) and worker in self.running:
             self.running[worker].record = event.record
         elif isinstance(event, TrialEnded):
@@ -71,14 +71,14 @@ class Pace:
         return self.elapsed() / done * max(0.0, self.total - self.finished - under_way)
 
 
-def _share(one: Running) -> float:
+def _share(one: RunningTrial) -> float:
     """Return how much of a running trial was trained in this stage, 0..1."""
     if one.record is None:
         return 0.0
     return (one.record.epoch - one.trial.epoch) / max(1, one.trial.epochs)
 
 
-def name_of(trial: TrialStarted | TrialEnded) -> str:
+def trial_name(trial: TrialStarted | TrialEnded) -> str:
     """Return `gn repeat 2` or `gn, search trial 7`."""
     return f"{trial.condition} {'trial' if trial.phase == 'search' else 'repeat'} {trial.index}"
 

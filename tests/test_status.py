@@ -12,7 +12,7 @@ from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Queue
 from benchkit.plan import make_plan
 from benchkit.results import Outcome
-from benchkit.sweep.standing import standing_of
+from benchkit.sweep.status import status_of
 
 
 def queued(workspace: Path, repeats: int = 2) -> Queue:
@@ -25,12 +25,12 @@ def queued(workspace: Path, repeats: int = 2) -> Queue:
 
 def test_a_fresh_study_waits_and_has_no_pace(tmp_path: Path) -> None:
     queued(tmp_path)
-    standing = standing_of(read_results(tmp_path))
-    assert [(row.condition, dict(row.states), row.score) for row in standing.rows] == [
+    status = status_of(read_results(tmp_path))
+    assert [(row.condition, dict(row.states), row.score) for row in status.rows] == [
         ("0.1", {"waiting": 2}, ""), ("0.3", {"waiting": 2}, ""),
     ]  # fmt: skip
-    assert standing.seconds_left is None
-    assert standing.sentence == "tiny: 4 waiting; go on with: benchkit sweep tiny"
+    assert status.seconds_left is None
+    assert status.sentence == "tiny: 4 waiting; go on with: benchkit sweep tiny"
 
 
 def test_states_scores_failures_and_the_time_left(tmp_path: Path) -> None:
@@ -51,14 +51,14 @@ def test_states_scores_failures_and_the_time_left(tmp_path: Path) -> None:
     stale = queue.next()
     assert running is not None and stale is not None
     stale.release()
-    standing = standing_of(read_results(tmp_path))
-    assert dict(standing.rows[0].states) == {"done": 1, "diverged": 1, "stale": 1}
-    assert dict(standing.rows[1].states) == {"failed": 1, "running": 1, "waiting": 1}
-    assert standing.rows[0].score == f"{METRICS.accuracy:.4f} (n = 1)"
-    assert standing.failures == ("0.1 repeat 1: diverged: loss is nan", "0.3 repeat 0: failed: ValueError: x")
-    assert standing.running == ("0.3 repeat 1: running, epoch 0 done",)
-    assert standing.seconds_left == pytest.approx(2.0 * 3)  # three trials at the two seconds of the one that is done
-    assert standing.sentence == ("tiny: 1 done, 1 diverged, 1 failed, 1 running, 1 stale, 1 waiting; about 6 s left")
+    status = status_of(read_results(tmp_path))
+    assert dict(status.rows[0].states) == {"done": 1, "diverged": 1, "stale": 1}
+    assert dict(status.rows[1].states) == {"failed": 1, "running": 1, "waiting": 1}
+    assert status.rows[0].score == f"{METRICS.accuracy:.4f} (n = 1)"
+    assert status.failures == ("0.1 repeat 1: diverged: loss is nan", "0.3 repeat 0: failed: ValueError: x")
+    assert status.running == ("0.3 repeat 1: running, epoch 0 done",)
+    assert status.seconds_left == pytest.approx(2.0 * 3)  # three trials at the two seconds of the one that is done
+    assert status.sentence == ("tiny: 1 done, 1 diverged, 1 failed, 1 running, 1 stale, 1 waiting; about 6 s left")
 
 
 def done_cost() -> object:
@@ -70,9 +70,9 @@ def done_cost() -> object:
 def test_a_finished_study_says_so_and_is_plain_json(tmp_path: Path) -> None:
     queued(tmp_path)
     finish_all(Ledger(tmp_path), make_plan(study_of(FACTOR)))
-    standing = standing_of(read_results(tmp_path))
-    assert (standing.sentence, standing.seconds_left) == ("tiny: finished; 4 done", 0.0)
-    plain = json.loads(json.dumps(standing.plain()))
+    status = status_of(read_results(tmp_path))
+    assert (status.sentence, status.seconds_left) == ("tiny: finished; 4 done", 0.0)
+    plain = json.loads(json.dumps(status.plain()))
     assert plain["rows"][0] == {
         "condition": "0.1", "kind": "grid", "states": {"done": 2}, "score": f"{METRICS.accuracy:.4f} (n = 2)",
     }  # fmt: skip
