@@ -25,8 +25,8 @@ import benchkit.sweep.orchestration
 import benchkit.sweep.training
 from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
-from benchkit.plan.checks import check_plan
 from benchkit.registry import Registry
+from benchkit.study.checks import check_plan
 from benchkit.study.studyfile import read_study
 from benchkit.sweep.events import Event, TrialStarted, WorkerIdle, dump, load
 from benchkit.sweep.job import Job

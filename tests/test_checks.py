@@ -10,8 +10,8 @@ from tiny_study import study_of
 
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
-from benchkit.plan.checks import check_plan
 from benchkit.registry import Registry
+from benchkit.study.checks import check_plan
 
 PLUGIN = """
 from dataclasses import dataclass

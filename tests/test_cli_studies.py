@@ -99,7 +99,7 @@ def test_every_built_in_study_passes_its_check(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_study_has_a_smoke_form_that_passes_the_check(name: str) -> None:
     from benchkit.plan import make_plan
-    from benchkit.plan.checks import check_plan
+    from benchkit.study.checks import check_plan
 
     registry = Registry.installed()
     study = find_study(name, registry, smoke=True)

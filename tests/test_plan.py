@@ -10,8 +10,8 @@ from tiny_study import FACTOR, SEARCH, study_of
 
 from benchkit.errors import StudyError
 from benchkit.plan import confirm_condition, make_plan
-from benchkit.plan.searchspace import contains, default_params, grid_points
 from benchkit.study import SearchRange
+from benchkit.study.searchspace import contains, default_params, grid_points
 from benchkit.study.seeds import derive_seed
 from benchkit.study.studyfile import parse_study
 
@@ -148,13 +148,13 @@ def test_every_sampler_has_a_search_of_its_own() -> None:
     search = SEARCH.replace("train.optimizer.lr", "train.optimizer.momentum").replace("high = 1.0", "high = 0.9")
     several = search.replace('"tpe"', '["grid", "tpe"]').replace("log = true", "step = 0.445")
     plan = make_plan(study_of(NORMS, several, repeats=1))
-    assert [(c.label, c.sampler, c.filed, plan.count(c)) for c in plan.conditions[3:5]] == [
+    assert [(c.label, c.sampler, c.storage_label, plan.count(c)) for c in plan.conditions[3:5]] == [
         ("bn, search by grid", "grid", "bn, search", 3), ("bn, search by tpe", "tpe", "bn, search", 4),
     ]  # fmt: skip
     assert len({condition.key for condition in plan.conditions}) == len(plan.conditions) == 3 + 2 * 3
     undivided = make_plan(study_of(SEARCH.replace('"tpe"', '["tpe", "random"]'))).conditions
-    assert [c.shown for c in undivided] == ["default", "search by tpe", "search by random"]
-    assert [c.shown for c in make_plan(study_of(SEARCH)).conditions] == ["default", "search"]
+    assert [c.display_label for c in undivided] == ["default", "search by tpe", "search by random"]
+    assert [c.display_label for c in make_plan(study_of(SEARCH)).conditions] == ["default", "search"]
 
 
 def test_a_search_keeps_its_key_whatever_samplers_stand_beside_it() -> None:
@@ -187,7 +187,7 @@ def test_a_confirm_condition_has_the_chosen_settings_and_is_not_the_grids() -> N
         confirm_condition(several, one, {"train.optimizer.lr": 0.5}) for one in make_plan(several).conditions[1:]
     )
     assert first.key == confirm.key != second.key
-    assert (second.label, second.sampler, second.shown) == (
+    assert (second.label, second.sampler, second.display_label) == (
         "default, searched by random", "random", "best of search by random",
     )  # fmt: skip
 

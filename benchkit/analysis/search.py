@@ -98,7 +98,7 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
     goal = goals[0]
     best = best_trial(trials, goal)
     score = value_of(best, goal.metric) if best else None
-    within = condition.filed.removesuffix(", search") if condition.levels else "the study"
+    within = condition.storage_label.removesuffix(", search") if condition.levels else "the study"
     confirm = _confirming(results, condition, dict(best.params) if best else {})
     return SearchSummary(
         key=condition.key,

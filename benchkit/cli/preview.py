@@ -33,7 +33,7 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
         return
     rows = [
         (
-            one.condition.shown,
+            one.condition.display_label,
             one.condition.kind,
             f"{one.finished}/{one.trials}",
             one.epochs,
@@ -77,7 +77,7 @@ def _json(request: Request, found: SweepEstimate) -> dict[str, object]:
         "confirms": found.confirms,
         "conditions": [
             {
-                "label": one.condition.shown,
+                "label": one.condition.display_label,
                 "kind": one.condition.kind,
                 "key": one.condition.key,
                 "trials": one.trials,

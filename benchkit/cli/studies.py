@@ -64,8 +64,8 @@ def check(
     """Check a study file, its plugins and their options, and list its conditions."""
     from benchkit.cli.printing import print_json, print_table, print_text
     from benchkit.plan import make_plan
-    from benchkit.plan.checks import check_plan
     from benchkit.registry import Registry
+    from benchkit.study.checks import check_plan
     from benchkit.study.lookup import find_study
 
     registry = Registry.installed()
@@ -73,11 +73,14 @@ def check(
     plan = make_plan(study)
     check_plan(plan, registry)
     if as_json:
-        found = [{"label": c.shown, "kind": c.kind, "key": c.key, "trials": plan.count(c)} for c in plan.conditions]
+        found = [
+            {"label": c.display_label, "kind": c.kind, "key": c.key, "trials": plan.count(c)} for c in plan.conditions
+        ]
         print_json({"study": study.name, "conditions": found})
         return
     print_table(
-        ("condition", "kind", "trials", "key"), [(c.shown, c.kind, plan.count(c), c.key) for c in plan.conditions]
+        ("condition", "kind", "trials", "key"),
+        [(c.display_label, c.kind, plan.count(c), c.key) for c in plan.conditions],
     )
     print_text(f"{study.name}: nothing wrong, {len(plan.conditions)} conditions, {len(plan.units())} trials")
 

@@ -26,9 +26,9 @@ from benchkit.ledger.attempts import effective, next_attempt, state_of
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import PHASES, Condition, Plan, make_plan, typed_settings
-from benchkit.plan.searchspace import default_params, grid_points
 from benchkit.results import Outcome, State, StudyResults, Trial
 from benchkit.study import Study
+from benchkit.study.searchspace import default_params, grid_points
 
 LONGEST_LABEL = 120
 """Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""
@@ -125,7 +125,7 @@ class Ledger:
 
     def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
         """Return the folder of an Optuna trial of a condition."""
-        slug = re.sub(r"[^A-Za-z0-9.=-]+", "-", condition.filed).strip("-.")[:60]
+        slug = re.sub(r"[^A-Za-z0-9.=-]+", "-", condition.storage_label).strip("-.")[:60]
         name = re.sub(r"[^\w.=-]+", "-", study.name)
         return TrialFolder(self.workspace / "trials" / name / f"{slug}@{condition.key}" / f"{number:04d}")
 
@@ -200,7 +200,7 @@ class Ledger:
 
 def _name(study: Study, condition: Condition) -> str:
     """Return the name of a condition's Optuna study."""
-    return f"{study.name}/{condition.filed[:LONGEST_LABEL]}@{condition.key}"
+    return f"{study.name}/{condition.storage_label[:LONGEST_LABEL]}@{condition.key}"
 
 
 def _open_file(path: Path) -> optuna.storages.RDBStorage:

@@ -14,9 +14,9 @@ from benchkit.ledger.attempts import effective
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import chosen_params
 from benchkit.plan import Condition, Plan, confirm_condition, typed_settings
-from benchkit.plan.fingerprint import fingerprint
 from benchkit.results import StudyResults
 from benchkit.study import Search, Study
+from benchkit.study.fingerprint import fingerprint
 
 
 def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
@@ -34,7 +34,7 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
     plan = Plan(study=study, conditions=tuple(found[key] for key in attrs["conditions"] if key in found))
     confirms = tuple(one for one in confirm_conditions(ledger, plan) if one.key in found)
     whole = Plan(study=study, conditions=(*plan.conditions, *confirms))
-    shown = {condition.key: replace(condition, label=condition.shown) for condition in whole.conditions}
+    shown = {condition.key: replace(condition, label=condition.display_label) for condition in whole.conditions}
     kept = (trial for trial in ledger.trials(whole) if trial.index < whole.count(trial.condition))
     return StudyResults(
         study=study,
@@ -97,10 +97,10 @@ def _left_out(ledger: Ledger, plan: Plan, found: dict[str, Condition]) -> Iterat
         why = "of another version of this study"
         if condition.kind == "confirm-best" and condition.parent in kept:
             why = "of what was the best of its search at the time"
-        yield f"{condition.shown}: {finished} finished trials {why} (key {condition.key})"
+        yield f"{condition.display_label}: {finished} finished trials {why} (key {condition.key})"
     for condition in plan.conditions:
         counted = effective(ledger.open(plan.study, condition).get_trials(deepcopy=False))
         asked = plan.count(condition)
         surplus = sum(index >= asked and one.state.is_finished() for index, one in counted.items())
         if surplus:
-            yield f"{condition.shown}: {surplus} finished trials beyond the {asked} that the study asks for"
+            yield f"{condition.display_label}: {surplus} finished trials beyond the {asked} that the study asks for"

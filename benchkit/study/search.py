@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchkit.errors import nearest
-from benchkit.plan.searchspace import TOLERANCE, extremes
 from benchkit.study.factors import try_changes
+from benchkit.study.searchspace import TOLERANCE, extremes
 from benchkit.study.study import Goal, Search, SearchRange, Tree
 from benchkit.study.typed import Problems, fits, typed
 

@@ -14,11 +14,11 @@ from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan, typed_settings
-from benchkit.plan.checks import check_plan
 from benchkit.registry import Registry
 from benchkit.registry.binding import load_data
 from benchkit.results import State
 from benchkit.study import Study
+from benchkit.study.checks import check_plan
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.cores import available_cores
 from benchkit.sweep.job import Job

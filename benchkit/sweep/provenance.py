@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchkit.plan.checks import uses_of_settings
 from benchkit.registry import Registry
 from benchkit.registry.entries import normalized
 from benchkit.registry.sources import source_hash
+from benchkit.study.checks import uses_of_settings
 from benchkit.study.settings import Settings
 from benchkit.testing.record import recall
 from benchkit.train.processor import processor

@@ -113,7 +113,7 @@ def train_claim(context: WorkerContext, claim: Claim) -> State:
     """
     started = time.perf_counter()
     taken = TrialTaken(
-        condition=claim.condition.shown,
+        condition=claim.condition.display_label,
         phase=claim.phase,
         index=claim.index,
         key=claim.condition.key,
@@ -272,7 +272,7 @@ def _start(context: WorkerContext, claim: Claim, settings: Settings, splits: Spl
     claim.folder.write_history(run.history)
     context.send(
         TrialStarted(
-            condition=claim.condition.shown,
+            condition=claim.condition.display_label,
             phase=claim.phase,
             index=claim.index,
             key=claim.condition.key,

@@ -10,10 +10,10 @@ from benchkit.capsule.reading import Capsule, CapsuleError
 from benchkit.errors import LedgerError, PluginError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.plan import Condition, Plan
-from benchkit.plan.checks import check_plan
 from benchkit.registry import Registry
 from benchkit.results import Trial
 from benchkit.study import Study
+from benchkit.study.checks import check_plan
 from benchkit.sweep import prepare, threads_of
 from benchkit.sweep.events import WorkerFailed, WorkerIdle, WorkerLost
 from benchkit.sweep.job import Job

@@ -9,9 +9,9 @@ from benchkit.capsule.contents import CapsuleStudy, CapsuleTrial
 from benchkit.capsule.reading import Capsule
 from benchkit.errors import StudyError
 from benchkit.plan import Condition, make_plan, typed_settings
-from benchkit.plan.fingerprint import fingerprint
 from benchkit.report.privacy import HOME
 from benchkit.study import Study
+from benchkit.study.fingerprint import fingerprint
 from benchkit.study.seeds import derive_seed
 from benchkit.verify.check import Check, judged
 

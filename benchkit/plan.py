@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchkit.errors import StudyError, nearest
-from benchkit.plan.fingerprint import digest, fingerprint
-from benchkit.plan.searchspace import grid_points
 from benchkit.study import Factor, Level, Search, Study, Tree
+from benchkit.study.fingerprint import digest, fingerprint
 from benchkit.study.resolve import resolve
+from benchkit.study.searchspace import grid_points
 from benchkit.study.settings import Settings
 from benchkit.study.tree import changed
 from benchkit.study.typed import Problems
@@ -45,14 +45,14 @@ class Condition:
     sampler: str = ""
 
     @property
-    def shown(self) -> str:
+    def display_label(self) -> str:
         """Return the label as people read it: an undivided search is `search`, its best `best of search`."""
         if self.levels or self.kind == "grid":
             return self.label
         return f"{'search' if self.kind == 'search' else 'best of search'}{_by(self.sampler)}"
 
     @property
-    def filed(self) -> str:
+    def storage_label(self) -> str:
         """Return the label without the sampler: a study that gets a second one finds the first one's trials by it."""
         return self.label.removesuffix(_by(self.sampler))
 
@@ -207,7 +207,7 @@ def _by(sampler: str) -> str:
 def confirm_condition(study: Study, searched: Condition, chosen: Mapping[str, Any]) -> Condition:
     """Return the condition that trains a search's best settings again on fresh repeats."""
     settings = changed(searched.settings, chosen)
-    frame, by = searched.filed.removesuffix("search").removesuffix(", "), _by(searched.sampler)
+    frame, by = searched.storage_label.removesuffix("search").removesuffix(", "), _by(searched.sampler)
     return Condition(
         key=digest({"confirm": searched.key, "settings": fingerprint(typed_settings(settings, study.seed))}),
         label=f"{frame}, searched{by}" if frame else f"searched{by}",

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchkit.errors import PluginError, StudyError
-from benchkit.plan.plan import Condition, Plan, typed_settings
-from benchkit.plan.searchspace import extremes
+from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.description import Description
 from benchkit.registry.descriptions import describe_all
@@ -16,6 +15,7 @@ from benchkit.registry.entries import Entry
 from benchkit.registry.options import Option, check_options
 from benchkit.study import SearchRange
 from benchkit.study.logo import read_logo
+from benchkit.study.searchspace import extremes
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.study.tree import changed
 from benchkit.study.typed import Problems
