@@ -10,7 +10,7 @@ from typing import Any
 from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import Root
 
-from benchkit.report.drawing import chart_spec, spec_to_svg
+from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.results import StudyResults
 
 

@@ -19,7 +19,7 @@ from benchkit.analysis.changes import compare_records
 from benchkit.analysis.estimates import estimate
 from benchkit.analysis.record import Property, Reading, Record, RecordedCondition, record_from, record_text
 from benchkit.analysis.unpaired import welch_detectable, welch_t
-from benchkit.report.record import record_of
+from benchkit.report.context.record import record_of
 
 OLD = {"bn": (0.80, 0.81, 0.79), "gn": (0.75, 0.78, 0.74), "ln": (0.70, 0.71, 0.72)}
 NEW = {"bn": (0.85, 0.862, 0.842), "gn": (0.76, 0.77, 0.75), "ln": (0.70, 0.71, 0.72)}

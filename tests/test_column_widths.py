@@ -8,13 +8,13 @@ import pypdf
 import pytest
 from fontTools.ttLib import TTFont
 
-from benchkit.report.column_widths import LONG, PAGE_MM, SIZES, table_layout
-from benchkit.report.compose import numbered
-from benchkit.report.context import ReportContext
-from benchkit.report.html import font_files, render_print, template_folder
-from benchkit.report.pdf import render_pdf
-from benchkit.report.sections import section, table_block
-from benchkit.report.tables import Cell, Column, Table, label, number_cell
+from benchkit.report.context.blocks import ReportContext
+from benchkit.report.context.compose import numbered
+from benchkit.report.context.sections import section, table_block
+from benchkit.report.files.html import font_files, render_print, template_folder
+from benchkit.report.files.pdf import render_pdf
+from benchkit.report.tables.column_widths import LONG, PAGE_MM, SIZES, table_layout
+from benchkit.report.tables.table import Cell, Column, Table, label, number_cell
 
 WORDS = ("variant 16, searched", "confirm", "diverged", "lr = 0.003314, batch_size = 186")
 

@@ -17,7 +17,7 @@ from synthetic_results import complete
 
 from benchkit.analysis.costs import condition_costs
 from benchkit.codec import decode, encode
-from benchkit.report.trial_tables import efficiency_table
+from benchkit.report.tables.trial_tables import efficiency_table
 from benchkit.results import Cost, EpochRecord, StudyResults
 from benchkit.train import cost as cost_module
 from benchkit.train import energy, fit

@@ -21,7 +21,7 @@ from figure_results import NORMS, learned
 from PIL import Image
 
 from benchkit.errors import ReportError
-from benchkit.report.drawing import (
+from benchkit.report.figures.drawing import (
     BUNDLE_LICENCE,
     VEGA_LITE_VERSION,
     chart_spec,
@@ -32,8 +32,8 @@ from benchkit.report.drawing import (
     spec_to_svg,
     vega_bundle,
 )
-from benchkit.report.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SHAPES
-from benchkit.report.svg import print_svg
+from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SHAPES
+from benchkit.report.figures.svg import print_svg
 
 
 def chart(rows: int = 3, **encodings: Any) -> Any:
@@ -150,7 +150,7 @@ sys.path.insert(0, {tests!r})
 from figure_checks import rows_of, validate_spec
 from figure_results import NORMS, learned
 from benchkit_figures.learning_curves import LearningCurves
-from benchkit.report.drawing import chart_spec, content_key, spec_to_svg
+from benchkit.report.figures.drawing import chart_spec, content_key, spec_to_svg
 figure = LearningCurves()
 spec = chart_spec(figure.draw(figure.data(learned(NORMS[:2], 2, 5))))
 print(content_key(spec))

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from benchkit.errors import ReportError
-from benchkit.report.context import FigureBlock, PictureRow
-from benchkit.report.drawing import chart_spec
-from benchkit.report.figure_files import figure_files, grid_svg
+from benchkit.report.context.blocks import FigureBlock, PictureRow
+from benchkit.report.figures.drawing import chart_spec
+from benchkit.report.figures.figure_files import figure_files, grid_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -10,8 +10,8 @@ from synthetic_results import complete, empty
 import benchkit.ledger
 import benchkit.report.write as write_module
 from benchkit.cli import main
-from benchkit.report.figures import Gallery
-from benchkit.report.pdf import PangoMissing
+from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.files.pdf import PangoMissing
 from benchkit.results import StudyResults
 
 
@@ -142,10 +142,10 @@ def test_a_broken_figure_is_told(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(self: Gallery, *_: object) -> object:
+    def fail(self: FigureSet, *_: object) -> object:
         raise ZeroDivisionError("nothing to divide")
 
-    monkeypatch.setattr(Gallery, "_drawn", fail)
+    monkeypatch.setattr(FigureSet, "_drawn", fail)
     assert main(["report", "--format", "html", "--out", str(tmp_path)]) == 1
     assert "ZeroDivisionError: nothing to divide" in capsys.readouterr().err
     assert "ZeroDivisionError" in (tmp_path / "synthetic-norms.html").read_text()

@@ -9,13 +9,15 @@ import jinja2
 import pytest
 from jinja2 import nodes
 
-from benchkit.report import choices, column_widths, context, html, tables
-from benchkit.report.context import Block, Paragraph, ReportContext, Section
-from benchkit.report.html import Page, embedded, environment
+from benchkit.report.context import blocks, choices
+from benchkit.report.context.blocks import Block, Paragraph, ReportContext, Section
+from benchkit.report.files import html
+from benchkit.report.files.html import Page, embedded, environment
+from benchkit.report.tables import column_widths, table
 
 CLASSES = [
     found
-    for module in (choices, column_widths, context, tables, html)
+    for module in (choices, column_widths, blocks, table, html)
     for found in vars(module).values()
     if dataclasses.is_dataclass(found) and isinstance(found, type) and found.__module__ == module.__name__
 ]

@@ -17,9 +17,9 @@ from synthetic_results import complete
 from benchkit.errors import PluginError
 from benchkit.protocols import ImageGrid, NothingToDraw, card
 from benchkit.registry.entries import Entry
-from benchkit.report.context import AbsentBlock, FigureBlock
-from benchkit.report.figure_data import data_tables
-from benchkit.report.figures import Gallery
+from benchkit.report.context.blocks import AbsentBlock, FigureBlock
+from benchkit.report.figures.figure_data import data_tables
+from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import StudyResults
 
 PNG = base64.b64decode(
@@ -111,10 +111,10 @@ class FewPlugins:
 
 
 @pytest.fixture
-def gallery(tmp_path: Path) -> Gallery:
+def figure_set(tmp_path: Path) -> FigureSet:
     plugins = {"two-points": TwoPoints, "nothing": Nothing, "broken": Broken, "pictures": Pictures, "none": NoPictures}
     results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
-    return Gallery(results=results, registry=FewPlugins(dict(plugins)))  # type: ignore[arg-type]
+    return FigureSet(results=results, registry=FewPlugins(dict(plugins)))  # type: ignore[arg-type]
 
 
 class Wrong(TwoPoints):
@@ -124,45 +124,45 @@ class Wrong(TwoPoints):
 
 def test_charts_of_others_are_held_to_the_schema(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
-    block = Gallery(results=results, registry=FewPlugins({"wrong": Wrong})).block("wrong")  # type: ignore[arg-type]
+    block = FigureSet(results=results, registry=FewPlugins({"wrong": Wrong})).block("wrong")  # type: ignore[arg-type]
     assert isinstance(block, AbsentBlock) and "size" in block.reason
 
 
 def test_our_own_charts_are_the_same_unchecked(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
     checked, unchecked = (
-        Gallery(results=results, registry=FewPlugins({"two": TwoPoints}, whose), for_print=False).block("two")  # type: ignore[arg-type]
+        FigureSet(results=results, registry=FewPlugins({"two": TwoPoints}, whose), for_print=False).block("two")  # type: ignore[arg-type]
         for whose in ("few", "benchkit")
     )
     assert checked == unchecked and isinstance(checked, FigureBlock)
 
 
-def test_a_chart_becomes_a_spec_and_a_picture_for_print(gallery: Gallery) -> None:
-    block = gallery.block("two-points")
+def test_a_chart_becomes_a_spec_and_a_picture_for_print(figure_set: FigureSet) -> None:
+    block = figure_set.block("two-points")
     assert isinstance(block, FigureBlock)
     assert json.loads(block.spec)["description"] == "A point at 1 and 2."
     assert block.title == "Two points"
-    assert gallery.pictures[block.print_source].startswith(b"<svg")
-    assert gallery.problems == []
+    assert figure_set.pictures[block.print_source].startswith(b"<svg")
+    assert figure_set.problems == []
 
 
-def test_the_same_plugin_twice_gets_two_names(gallery: Gallery) -> None:
-    first, second = gallery.block("two-points"), gallery.block("two-points", {"size": 3})
+def test_the_same_plugin_twice_gets_two_names(figure_set: FigureSet) -> None:
+    first, second = figure_set.block("two-points"), figure_set.block("two-points", {"size": 3})
     assert isinstance(first, FigureBlock)
     assert isinstance(second, FigureBlock)
     assert (first.name, second.name) == ("two-points", "two-points-2")
 
 
-def test_without_print_no_picture_is_made(gallery: Gallery) -> None:
-    gallery.for_print = False
-    gallery.block("two-points")
-    assert gallery.pictures == {}
+def test_without_print_no_picture_is_made(figure_set: FigureSet) -> None:
+    figure_set.for_print = False
+    figure_set.block("two-points")
+    assert figure_set.pictures == {}
 
 
-def test_nothing_to_draw_is_said_and_is_no_problem(gallery: Gallery) -> None:
-    block = gallery.block("nothing")
+def test_nothing_to_draw_is_said_and_is_no_problem(figure_set: FigureSet) -> None:
+    block = figure_set.block("nothing")
     assert block == AbsentBlock(title="Two points", reason="no repeat has a history", broken=False)
-    assert gallery.problems == []
+    assert figure_set.problems == []
 
 
 @pytest.mark.parametrize(
@@ -175,17 +175,17 @@ def test_nothing_to_draw_is_said_and_is_no_problem(gallery: Gallery) -> None:
     ],
 )
 def test_a_figure_that_fails_is_told_and_costs_no_report(
-    gallery: Gallery, name: str, options: dict[str, Any], words: str
+    figure_set: FigureSet, name: str, options: dict[str, Any], words: str
 ) -> None:
-    block = gallery.block(name, options)
+    block = figure_set.block(name, options)
     assert isinstance(block, AbsentBlock)
     assert block.broken
     assert words in block.reason
-    assert len(gallery.problems) == len(gallery.tracebacks) == 1
+    assert len(figure_set.problems) == len(figure_set.tracebacks) == 1
 
 
-def test_an_image_grid_carries_its_pictures(gallery: Gallery) -> None:
-    block = gallery.block("pictures")
+def test_an_image_grid_carries_its_pictures(figure_set: FigureSet) -> None:
+    block = figure_set.block("pictures")
     assert isinstance(block, FigureBlock)
     assert block.columns == ("a", "b")
     (row,) = block.pictures

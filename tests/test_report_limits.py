@@ -16,8 +16,8 @@ import pytest
 from synthetic_results import complete
 
 from benchkit.errors import ReportError
-from benchkit.report.html import font_files
-from benchkit.report.pdf import Limits, render_pdf
+from benchkit.report.files.html import font_files
+from benchkit.report.files.pdf import Limits, render_pdf
 from benchkit.report.write import write_report
 
 WATCHED = """
@@ -32,7 +32,7 @@ def watch(event, arguments):
     elif event.partition(".")[0] in ("socket", "subprocess", "urllib", "ftplib", "http") or event == "os.system":
         seen.append([event, repr(arguments), False])
 sys.addaudithook(watch)
-from benchkit.report.press import main
+from benchkit.report.files.pdf_worker import main
 code = main(sys.argv[1])
 sys.stdout.write("\\n" + json.dumps(seen))
 sys.exit(code)

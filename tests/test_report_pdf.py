@@ -13,9 +13,9 @@ import pypdf
 import pytest
 
 from benchkit.errors import ReportError
-from benchkit.report import pdf as pdf_module
-from benchkit.report.html import font_files
-from benchkit.report.pdf import Attached, Limits, PangoMissing, render_pdf
+from benchkit.report.files import pdf as pdf_module
+from benchkit.report.files.html import font_files
+from benchkit.report.files.pdf import Attached, Limits, PangoMissing, render_pdf
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9" fill="#0072B2"/></svg>'
 
@@ -115,7 +115,7 @@ def test_without_pango_the_message_names_the_packages(monkeypatch: pytest.Monkey
 
 
 def test_the_shipped_fonts_are_there_with_their_licence() -> None:
-    from benchkit.report.html import template_folder
+    from benchkit.report.files.html import template_folder
 
     assert {Path(address).suffix for address in font_files()} == {".ttf"}
     assert "SIL OPEN FONT LICENSE" in (template_folder() / "fonts" / "OFL.txt").read_text()

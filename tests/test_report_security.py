@@ -23,14 +23,14 @@ from markdown_it import MarkdownIt
 from synthetic_results import complete
 
 from benchkit.registry import Registry
-from benchkit.report.capsule_block import CAPSULE
-from benchkit.report.companions import Beside
-from benchkit.report.drafts import Draft, make_part, study_draft
-from benchkit.report.drawing import chart_spec, spec_to_svg
-from benchkit.report.glossary import UsedPlugin, glossary_terms, reference_terms
-from benchkit.report.html import render_html, render_print
-from benchkit.report.latex_table import to_latex
-from benchkit.report.tables import Column, Table, label, to_csv
+from benchkit.report.build import ReportBuild, build_study, single_build
+from benchkit.report.context.glossary import UsedPlugin, glossary_terms, reference_terms
+from benchkit.report.figures.drawing import chart_spec, spec_to_svg
+from benchkit.report.files.capsule_block import CAPSULE
+from benchkit.report.files.exports import Exports
+from benchkit.report.files.html import render_html, render_print
+from benchkit.report.tables.latex_table import to_latex
+from benchkit.report.tables.table import Column, Table, label, to_csv
 from benchkit.report.write import print_pdf
 
 HOSTILE = (
@@ -73,25 +73,25 @@ MARKDOWN_TAGS = {
 CODE_TAGS = {"script", "style", "iframe", "object", "embed", "foreignObject", "image", "a", "link", "base", "meta"}
 
 
-def made(folder: Path, labels: Sequence[str], text: str, *, figure_files: bool = False) -> Draft:
+def made(folder: Path, labels: Sequence[str], text: str, *, figure_files: bool = False) -> ReportBuild:
     """Return the report of a study whose words are all `text`, and whose conditions and classes have these labels."""
     results = complete(folder, labels, repeats=2, epochs=3, extra=EXTRA.format(text=text))
     study = replace(results.study, title=text, question=text, description=text, source=text)
     data = {**results.data, "licence": text, "citation": text}
     names = tuple(f"{labels[n % len(labels)]} {n}" for n in range(10))
     results = replace(results, study=study, data=data, class_names=names, left_out=(text,), command=text)
-    draft = study_draft(make_part(results, Registry.installed(), for_print=True), Beside(figures=figure_files))
-    assert draft.problems == ()
-    return draft
+    build = single_build(build_study(results, Registry.installed(), for_print=True), Exports(figures=figure_files))
+    assert build.problems == ()
+    return build
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Draft:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> ReportBuild:
     return made(tmp_path_factory.mktemp("hostile"), HOSTILE, " ".join(HOSTILE[:2]), figure_files=True)
 
 
 @pytest.fixture(scope="module")
-def harmless(tmp_path_factory: pytest.TempPathFactory) -> Draft:
+def harmless(tmp_path_factory: pytest.TempPathFactory) -> ReportBuild:
     return made(tmp_path_factory.mktemp("harmless"), HARMLESS, "plain words")
 
 
@@ -110,7 +110,9 @@ class Structure(HTMLParser):
 
 
 @pytest.mark.parametrize("medium", ["screen", "print"])
-def test_hostile_text_leaves_a_page_its_elements_and_attributes(hostile: Draft, harmless: Draft, medium: str) -> None:
+def test_hostile_text_leaves_a_page_its_elements_and_attributes(
+    hostile: ReportBuild, harmless: ReportBuild, medium: str
+) -> None:
     pages = [render_html(one.screen) if medium == "screen" else render_print(one.report) for one in (hostile, harmless)]
     found, expected = map(Structure, pages)
     assert len(expected.elements) > 500
@@ -129,7 +131,7 @@ def test_links_of_cards_are_web_addresses_or_none() -> None:
         assert shown <= {"", "https://example.org/a"}
 
 
-def test_labels_are_only_text_in_charts(hostile: Draft, harmless: Draft) -> None:
+def test_labels_are_only_text_in_charts(hostile: ReportBuild, harmless: ReportBuild) -> None:
     assert len(hostile.pictures) >= 5
     for address, picture in hostile.pictures.items():
         root, plain = ElementTree.fromstring(picture), ElementTree.fromstring(harmless.pictures[address])
@@ -157,7 +159,7 @@ def test_a_label_that_looks_like_an_attribute_stays_as_it_is() -> None:
     assert [one.text for one in picture.iter() if one.text] == [text]
 
 
-def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Draft) -> None:
+def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: ReportBuild) -> None:
     content = print_pdf(hostile)
     reader = pypdf.PdfReader(io.BytesIO(content))
     expected = {
@@ -176,7 +178,7 @@ def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Draft) -> None
     assert not {"/JavaScript", "/OpenAction", "/AA"} & set(reader.trailer["/Root"])
 
 
-def test_no_csv_cell_starts_a_formula(hostile: Draft) -> None:
+def test_no_csv_cell_starts_a_formula(hostile: ReportBuild) -> None:
     number = re.compile(r"-?[\d.]+(e[-+]\d+)?|-?inf|nan")
     checked = 0
     for name, content in hostile.companions.items():
@@ -195,7 +197,7 @@ def test_text_that_starts_like_a_formula_is_disarmed(text: str) -> None:
     assert cell == "'" + text
 
 
-def test_markdown_stays_a_table(hostile: Draft) -> None:
+def test_markdown_stays_a_table(hostile: ReportBuild) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
     tables = [content.decode() for name, content in hostile.companions.items() if name.endswith(".md")]
     assert tables
@@ -205,7 +207,7 @@ def test_markdown_stays_a_table(hostile: Draft) -> None:
         assert {address for _, address in page.addresses} <= set(hostile.companions) | {CAPSULE}
 
 
-def test_markdown_and_latex_hold_every_row(hostile: Draft, harmless: Draft) -> None:
+def test_markdown_and_latex_hold_every_row(hostile: ReportBuild, harmless: ReportBuild) -> None:
     for name, content in hostile.companions.items():
         end = {".md": b" |\n", ".tex": b"\\\\\n"}.get(Path(name).suffix)
         if end:

@@ -25,9 +25,9 @@ from benchkit.analysis.wording import (
     p_value,
     within_range,
 )
-from benchkit.report.result_tables import pairs_table
-from benchkit.report.tables import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
-from benchkit.report.tables import to_markdown as markdown
+from benchkit.report.tables.result_tables import pairs_table
+from benchkit.report.tables.table import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
+from benchkit.report.tables.table import to_markdown as markdown
 
 TABLE = Table(
     columns=(

@@ -22,8 +22,8 @@ from benchkit.capsule.study_text import study_text
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Plan, make_plan
-from benchkit.report.record import record_of
-from benchkit.report.write import Wishes, write_reports
+from benchkit.report.context.record import record_of
+from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
@@ -144,7 +144,7 @@ def test_a_tiny_comparison_is_swept_and_reported(tmp_path: Path, monkeypatch: py
     assert len(tpe) == len(random) == 3
     assert facts_of(tpe[0]) == facts_of(random[0])  # both begin with the study's own settings and the same seeds
     assert tpe[1].params != random[1].params or tpe[2].params != random[2].params
-    written = write_reports([results], tmp_path / "out", Wishes(pdf=False))
+    written = write_reports([results], tmp_path / "out", ReportOptions(pdf=False))
     assert written.problems == ()
     page = (tmp_path / "out" / "tiny.html").read_text()
     assert "3 trials for each sampler, samplers tpe and random, pruner median" in page

@@ -16,10 +16,10 @@ from synthetic_results import FACTORIES, complete, rescored
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.summary import RULES, summarize
 from benchkit.registry import Registry
-from benchkit.report.compose import compose
-from benchkit.report.context import FindingBlock
-from benchkit.report.figures import Gallery
-from benchkit.report.finding_links import SHOWN_IN
+from benchkit.report.context.blocks import FindingBlock
+from benchkit.report.context.compose import compose
+from benchkit.report.context.finding_links import SHOWN_IN
+from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import Outcome, StudyResults, Trial
 from benchkit.study import Factor, Goal, Level, Search
 
@@ -263,7 +263,7 @@ def test_a_difference_beyond_the_range_of_a_share_is_not_named(tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["search", "published", "one"])
 def test_findings_lead_to_a_figure_or_table_that_is_there(kind: str, tmp_path: Path) -> None:
     given = FACTORIES[kind](tmp_path)
-    context = compose(given, summarize(given), Gallery(results=given, registry=Registry.installed(), for_print=False))
+    context = compose(given, summarize(given), FigureSet(results=given, registry=Registry.installed(), for_print=False))
     anchors = {f"figure-{one.name}" for one in context.figures} | {f"table-{one.name}" for one in context.tables}
     blocks = [block for block in context.blocks() if isinstance(block, FindingBlock)]
     for block in blocks:

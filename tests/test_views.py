@@ -18,21 +18,21 @@ from synthetic_results import complete, empty, with_search
 
 from benchkit.analysis.summary import summarize
 from benchkit.registry import Registry
-from benchkit.report import choices
-from benchkit.report.choices import PACK_FROM, packed, unpacked
-from benchkit.report.compose import compose
-from benchkit.report.context import MOST_DATA, ReportContext
-from benchkit.report.figures import Gallery
-from benchkit.report.html import render_html
-from benchkit.report.views import with_choices
+from benchkit.report.context import choices
+from benchkit.report.context.blocks import MOST_DATA, ReportContext
+from benchkit.report.context.choices import PACK_FROM, packed, unpacked
+from benchkit.report.context.compose import compose
+from benchkit.report.context.views import with_choices
+from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.files.html import render_html
 from benchkit.results import EpochRecord, StudyResults, Trial
 
 
 def made(results: StudyResults) -> ReportContext:
     summary = summarize(results)
-    gallery = Gallery(results=results, registry=Registry.installed(), for_print=False)
-    report = with_choices(compose(results, summary, gallery), results, summary, gallery)
-    assert gallery.problems == []
+    figure_set = FigureSet(results=results, registry=Registry.installed(), for_print=False)
+    report = with_choices(compose(results, summary, figure_set), results, summary, figure_set)
+    assert figure_set.problems == []
     return report
 
 

@@ -26,8 +26,8 @@ from benchkit.capsule.contents import (
 from benchkit.capsule.study_text import study_text
 from benchkit.capsule.typed_json import to_text
 from benchkit.codec import encode
-from benchkit.report.context import ReportContext, TableBlock
-from benchkit.report.tables import Table
+from benchkit.report.context.blocks import ReportContext, TableBlock
+from benchkit.report.tables.table import Table
 from benchkit.results import StudyResults, Trial
 from benchkit.study.seeds import derive_seed
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchkit.codec import encode
-from benchkit.report.toml_text import to_toml
+from benchkit.report.files.toml_text import to_toml
 from benchkit.study import Factor, Published, Search, SearchRange, Study
 
 

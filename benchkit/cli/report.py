@@ -16,7 +16,7 @@ from benchkit.cli.places import Storage, Workspace
 from benchkit.errors import ReportError, nearest
 
 if TYPE_CHECKING:
-    from benchkit.report.write import Wishes, Written
+    from benchkit.report.write import ReportOptions, Written
     from benchkit.results import StudyResults
 
 
@@ -72,14 +72,14 @@ def report(
     """
     from benchkit.report.write import write_reports
 
-    wishes = replace(_wishes(_formats(format)), templates=templates, name=name, against=against, cache=cache)
+    options = replace(_options(_formats(format)), templates=templates, name=name, against=against, cache=cache)
     results = _read(studies or [""], workspace, storage)
     if separate and len(results) > 1 and name:
         raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
     code = 0
     for group in [[one] for one in results] if separate else [results]:
         with _spared_collector():
-            written = write_reports(group, out, wishes)
+            written = write_reports(group, out, options)
         code = max(code, _tell(written, debug=bool((ctx.find_root().params or {}).get("debug"))))
     if code:
         raise typer.Exit(code)
@@ -118,12 +118,12 @@ def _formats(text: str) -> frozenset[str]:
     return frozenset(FORMATS if "all" in asked else asked)
 
 
-def _wishes(formats: frozenset[str]) -> Wishes:
-    from benchkit.report.companions import Beside
-    from benchkit.report.write import Wishes
+def _options(formats: frozenset[str]) -> ReportOptions:
+    from benchkit.report.files.exports import Exports
+    from benchkit.report.write import ReportOptions
 
-    beside = Beside(tables="tables" in formats, figures="figures" in formats, json="json" in formats)
-    return Wishes(html="html" in formats, pdf="pdf" in formats, beside=beside)
+    beside = Exports(tables="tables" in formats, figures="figures" in formats, json="json" in formats)
+    return ReportOptions(html="html" in formats, pdf="pdf" in formats, beside=beside)
 
 
 def _tell(written: Written, *, debug: bool) -> int:

@@ -12,16 +12,16 @@ from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.digits import rounded
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
-from benchkit.report.capsule_block import CAPSULE, with_capsule
-from benchkit.report.companions import OURS, Beside, Files
-from benchkit.report.drafts import Draft, Part, make_part, study_draft
-from benchkit.report.html import font_files, render_html, render_print
-from benchkit.report.pdf import Attached, Limits, render_pdf
-from benchkit.report.picture_cache import PictureCache
-from benchkit.report.plotter import Plotter
+from benchkit.report.build import ReportBuild, StudyBuild, build_study, single_build
+from benchkit.report.figures.chart_cache import ChartCache
+from benchkit.report.figures.chart_worker import ChartWorker
+from benchkit.report.files.capsule_block import CAPSULE, with_capsule
+from benchkit.report.files.exports import OURS, Exports, Files
+from benchkit.report.files.html import font_files, render_html, render_print
+from benchkit.report.files.pdf import Attached, Limits, render_pdf
+from benchkit.report.files.templates import check_templates
+from benchkit.report.multi_study import multi_build
 from benchkit.report.privacy import private_results
-from benchkit.report.several import common_draft
-from benchkit.report.templates import check_templates
 from benchkit.results import StudyResults
 
 
@@ -36,7 +36,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class ReportOptions:
     """How a report is asked for: its formats, its name (default: the study's), and an earlier state to compare with.
 
     HTML and PDF always come with tables and JSON, whose numbers they show. Files of the folder `templates` take the
@@ -46,7 +46,7 @@ class Wishes:
 
     html: bool = True
     pdf: bool = True
-    beside: Beside = field(default_factory=Beside)
+    beside: Exports = field(default_factory=Exports)
     templates: Path | None = None
     name: str = ""
     against: Path | None = None
@@ -58,7 +58,7 @@ class Wishes:
         return self.html or self.pdf
 
     @property
-    def companions(self) -> Beside:
+    def companions(self) -> Exports:
         """Return what will stand beside the pages."""
         return replace(self.beside, tables=True, json=True, capsule=True) if self.pages else self.beside
 
@@ -70,7 +70,7 @@ def write_report(
     registry: Registry | None = None,
     html: bool = True,
     pdf: bool = True,
-    beside: Beside = Beside(),  # noqa: B008 - frozen
+    beside: Exports = Exports(),  # noqa: B008 - frozen
     templates: Path | None = None,
     cache: bool = True,
 ) -> Written:
@@ -79,72 +79,72 @@ def write_report(
     Each file appears whole or not at all. Without the PDF's system libraries the rest is written and `error` says so.
     Raises `ReportError` before anything is written when own templates cannot be used.
     """
-    wishes = Wishes(html=html, pdf=pdf, beside=beside, templates=templates, cache=cache)
-    return write_reports([results], out, wishes, registry=registry)
+    options = ReportOptions(html=html, pdf=pdf, beside=beside, templates=templates, cache=cache)
+    return write_reports([results], out, options, registry=registry)
 
 
 def write_reports(
-    studies: Sequence[StudyResults], out: Path, wishes: Wishes, *, registry: Registry | None = None
+    studies: Sequence[StudyResults], out: Path, options: ReportOptions, *, registry: Registry | None = None
 ) -> Written:
     """Write one report of one study or several, as `write_report` does; several make A+B.html, A+B.pdf and A+B/."""
-    if wishes.templates is not None:
-        check_templates(wishes.templates)
+    if options.templates is not None:
+        check_templates(options.templates)
     installed = registry or Registry.installed()
-    with Plotter(PictureCache.of_user() if wishes.cache else None) as plotter:
+    with ChartWorker(ChartCache.of_user() if options.cache else None) as chart_worker:
         parts = [
-            make_part(one, installed, plotter, for_print=wishes.pdf, against=wishes.against)
+            build_study(one, installed, chart_worker, for_print=options.pdf, against=options.against)
             for one in map(rounded, map(private_results, studies))
         ]
         if len(parts) == 1:
-            draft = study_draft(parts[0], wishes.companions, wishes.name, for_screen=wishes.html)
+            build = single_build(parts[0], options.companions, options.name, for_screen=options.html)
         else:
-            draft = common_draft(parts, wishes.companions, wishes.name, for_print=wishes.pdf, for_screen=wishes.html)
-    return write_draft(_sealed(draft, parts) if wishes.pages else draft, out, wishes)
+            build = multi_build(parts, options.companions, options.name, for_print=options.pdf, for_screen=options.html)
+    return write_build(_sealed(build, parts) if options.pages else build, out, options)
 
 
-def _sealed(draft: Draft, parts: Sequence[Part]) -> Draft:
-    """Return the draft with a capsule of its studies, which holds the digests of what the draft shows."""
-    capsule = make_capsule([part.results for part in parts], shown_of(draft.report, draft.companions))
-    companions = {**draft.companions, CAPSULE: capsule}
+def _sealed(build: ReportBuild, parts: Sequence[StudyBuild]) -> ReportBuild:
+    """Return the build with a capsule of its studies, which holds the digests of what the build shows."""
+    capsule = make_capsule([part.results for part in parts], shown_of(build.report, build.companions))
+    companions = {**build.companions, CAPSULE: capsule}
     return replace(
-        draft,
-        report=with_capsule(draft.report, capsule),
-        screen=with_capsule(draft.screen, capsule),
+        build,
+        report=with_capsule(build.report, capsule),
+        screen=with_capsule(build.screen, capsule),
         companions=companions,
     )
 
 
-def write_draft(draft: Draft, out: Path, wishes: Wishes) -> Written:
-    """Write a draft's files in the formats asked for."""
+def write_build(build: ReportBuild, out: Path, options: ReportOptions) -> Written:
+    """Write a build's files in the formats asked for."""
     with ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
-        printing = meanwhile.submit(print_pdf, draft, wishes.templates) if wishes.pdf else None
-        page = render_html(draft.screen, wishes.templates) if wishes.html else ""
+        printing = meanwhile.submit(print_pdf, build, options.templates) if options.pdf else None
+        page = render_html(build.screen, options.templates) if options.html else ""
     out.mkdir(parents=True, exist_ok=True)
-    paths = [_put(out / f"{draft.stem}.html", page.encode())] if wishes.html else []
+    paths = [_put(out / f"{build.stem}.html", page.encode())] if options.html else []
     error: ReportError | None = None
     if printing is not None:
         try:
-            paths.append(_put(out / f"{draft.stem}.pdf", printing.result()))
+            paths.append(_put(out / f"{build.stem}.pdf", printing.result()))
         except ReportError as failure:
             error = failure
-    folder = out / draft.stem
-    for name, content in draft.companions.items():
+    folder = out / build.stem
+    for name, content in build.companions.items():
         _put(folder / name, content)
-    _clear_stale(folder, draft.companions)
-    return Written(paths=(*paths, folder), problems=draft.problems, tracebacks=draft.tracebacks, error=error)
+    _clear_stale(folder, build.companions)
+    return Written(paths=(*paths, folder), problems=build.problems, tracebacks=build.tracebacks, error=error)
 
 
-def print_pdf(draft: Draft, templates: Path | None = None) -> bytes:
+def print_pdf(build: ReportBuild, templates: Path | None = None) -> bytes:
     """Return the report as PDF with the results, the tables' and figures' data and the study attached."""
     described = {".json": "all numbers of the report", ".csv": "data of a table or figure", ".toml": "the study",
                  ".zip": "what `benchkit verify` checks the report against"}  # fmt: skip
     attachments = [
         Attached(name=name.replace("/", "-"), description=described[Path(name).suffix], content=content)
-        for name, content in draft.companions.items()
+        for name, content in build.companions.items()
         if Path(name).suffix in described
     ]
-    pictures = {**draft.pictures, **font_files()}
-    return render_pdf(render_print(draft.report, templates), pictures, attachments, limits=Limits(dated=draft.dated))
+    pictures = {**build.pictures, **font_files()}
+    return render_pdf(render_print(build.report, templates), pictures, attachments, limits=Limits(dated=build.dated))
 
 
 def _clear_stale(folder: Path, kept: Files) -> None:

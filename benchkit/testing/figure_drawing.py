@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit.protocols import ImageGrid, NothingToDraw
-from benchkit.report.drawing import chart_spec, spec_to_svg
+from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.results import StudyResults
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require
 from benchkit.testing.figure_model import with_model

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from benchkit.capsule.making import cells_digest, sha256
 from benchkit.capsule.reading import Capsule
-from benchkit.report.capsule_block import CAPSULE
+from benchkit.report.files.capsule_block import CAPSULE
 from benchkit.verify.check import Check, judged
 from benchkit.verify.opening import ReportFile
 

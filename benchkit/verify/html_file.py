@@ -10,8 +10,8 @@ from typing import Any
 
 from benchkit.capsule.making import squeezed
 from benchkit.errors import ReportError
-from benchkit.report.capsule_block import CAPSULE
-from benchkit.report.choices import unpacked
+from benchkit.report.context.choices import unpacked
+from benchkit.report.files.capsule_block import CAPSULE
 from benchkit.verify.opening import ReportFile, without_capsule
 
 SILENT = ("script", "style", "title", "noscript")

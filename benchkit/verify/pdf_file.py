@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import ReportError
-from benchkit.report.capsule_block import CAPSULE
+from benchkit.report.files.capsule_block import CAPSULE
 from benchkit.verify.opening import ReportFile, without_capsule
 
 SECONDS = 600.0

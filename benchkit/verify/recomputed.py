@@ -16,10 +16,10 @@ from benchkit.capsule.contents import ShownTable
 from benchkit.capsule.making import cell_texts, squeezed
 from benchkit.capsule.reading import Capsule
 from benchkit.registry import Registry
-from benchkit.report.companions import block_stem
-from benchkit.report.compose import compose
-from benchkit.report.context import AbsentBlock, FindingBlock, Paragraph, ReportContext, TableBlock
-from benchkit.report.figures import Gallery
+from benchkit.report.context.blocks import AbsentBlock, FindingBlock, Paragraph, ReportContext, TableBlock
+from benchkit.report.context.compose import compose
+from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.files.exports import block_stem
 from benchkit.results import StudyResults
 from benchkit.verify.check import Check, judged
 from benchkit.verify.opening import ReportFile
@@ -28,8 +28,8 @@ TOLERANCE = 1e-9
 """Relative difference within which numbers of a CSV count as equal: other processors round otherwise."""
 
 
-class NoFigures(Gallery):
-    """A gallery that draws nothing and knows no plugin: none is imported for a report that is only checked."""
+class UndrawnFigures(FigureSet):
+    """A figure_set that draws nothing and knows no plugin: none is imported for a report that is only checked."""
 
     def block(self, plugin: str, options: Mapping[str, Any] | None = None) -> AbsentBlock:
         """Return that the figure is absent."""
@@ -50,8 +50,8 @@ def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[St
     for place, results in enumerate(studies):
         name = f" of {results.study.name}" if len(studies) > 1 else ""
         try:
-            gallery = NoFigures(results=results, registry=Registry(()), for_print=False)
-            anew = Anew(place, name, compose(results, summarize(results), gallery))
+            figure_set = UndrawnFigures(results=results, registry=Registry(()), for_print=False)
+            anew = Anew(place, name, compose(results, summarize(results), figure_set))
         except Exception as error:  # noqa: BLE001 - numbers of strangers; that no summary comes of them is the result
             told = f"the capsule's trials cannot be summarised: {type(error).__name__}: {error}"
             yield Check(name=f"numbers{name}", state="fails", told=told)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic_results import with_search
 
-from benchkit.report.html import template_folder
+from benchkit.report.files.html import template_folder
 from benchkit.report.write import write_report
 
 pytest.importorskip("resource", reason="the browser is driven over pipes of a POSIX system")

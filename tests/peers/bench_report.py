@@ -123,12 +123,12 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         from benchkit.analysis.summary import summarize
         from benchkit.ledger import read_results
         from benchkit.registry import Registry
-        from benchkit.report.companions import Beside
-        from benchkit.report.compose import compose
-        from benchkit.report.drafts import Part, study_draft
-        from benchkit.report.figures import Gallery
-        from benchkit.report.html import render_html
-        from benchkit.report.plotter import Plotter
+        from benchkit.report.build import StudyBuild, single_build
+        from benchkit.report.context.compose import compose
+        from benchkit.report.figures.chart_worker import ChartWorker
+        from benchkit.report.figures.figure_set import FigureSet
+        from benchkit.report.files.exports import Exports
+        from benchkit.report.files.html import render_html
         from benchkit.report.write import print_pdf
 
     with stage("read ledger"):
@@ -136,19 +136,19 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
     with stage("summarise"):
         summary = summarize(results)
 
-    class Timed(Gallery):
+    class Timed(FigureSet):
         def block(self, *arguments: Any) -> Any:
             with stage("figures"):
                 return super().block(*arguments)
 
-    with Plotter() as plotter:
+    with ChartWorker() as chart_worker:
         with stage("compose"):
-            gallery = Timed(results=results, registry=Registry.installed(), plotter=plotter)
-            report = compose(results, summary, gallery)
+            figure_set = Timed(results=results, registry=Registry.installed(), chart_worker=chart_worker)
+            report = compose(results, summary, figure_set)
         seconds["compose"] -= seconds["figures"]
         with stage("choices, tables, JSON"):
-            part = Part(results=results, summary=summary, gallery=gallery, report=report, changes=None)
-            draft = study_draft(part, Beside())
+            part = StudyBuild(results=results, summary=summary, figure_set=figure_set, report=report, changes=None)
+            draft = single_build(part, Exports())
     with stage("HTML"):
         (out / "report.html").write_text(render_html(draft.screen), encoding="utf-8")
     with stage("PDF"):

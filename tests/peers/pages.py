@@ -15,15 +15,24 @@ from ratio_chart import RatioChart, ratio_data
 from benchkit import __version__
 from benchkit.atomic_write import write_atomically
 from benchkit.errors import ReportError
-from benchkit.report.compose import numbered
-from benchkit.report.context import Banner, Block, CodeBlock, Fact, FactsBlock, FindingBlock, Paragraph, ReportContext
-from benchkit.report.context import Section as ReportSection
-from benchkit.report.drawing import spec_to_svg
-from benchkit.report.figures import figure_block
-from benchkit.report.html import font_files, render_html, render_print
-from benchkit.report.pdf import Attached, render_pdf
-from benchkit.report.sections import section, table_block
-from benchkit.report.tables import Cell, Column, Table, label, number_cell
+from benchkit.report.context.blocks import (
+    Banner,
+    Block,
+    CodeBlock,
+    Fact,
+    FactsBlock,
+    FindingBlock,
+    Paragraph,
+    ReportContext,
+)
+from benchkit.report.context.blocks import Section as ReportSection
+from benchkit.report.context.compose import numbered
+from benchkit.report.context.sections import section, table_block
+from benchkit.report.figures.drawing import spec_to_svg
+from benchkit.report.figures.figure_set import figure_block
+from benchkit.report.files.html import font_files, render_html, render_print
+from benchkit.report.files.pdf import Attached, render_pdf
+from benchkit.report.tables.table import Cell, Column, Table, label, number_cell
 
 CONTENDERS = (
     ("script", "the loop of a tutorial: torchvision's transforms image by image, a DataLoader with worker processes, "

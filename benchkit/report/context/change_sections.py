@@ -1,0 +1,158 @@
+"""The section about a study then and now: its tables, its findings, and what its file says differently."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from benchkit.analysis.change_rules import change_findings, pairing_words
+from benchkit.analysis.changes import Change, Changes
+from benchkit.analysis.wording import (
+    NONE,
+    bracket,
+    difference,
+    difference_unit,
+    metric_unit,
+    metric_words,
+    names,
+    p_value,
+    within_range,
+)
+from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section
+from benchkit.report.context.sections import INTERVALS, finding_block, section, table_block
+from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, estimate_cell, label, number_cell
+
+MOST_LINES = 300
+"""A page shows at most this many lines of how the study file differs."""
+
+
+def changes_section(changes: Changes, then: str, now: str) -> Section:
+    """Return what has changed; `then` and `now` are the texts of the two study files."""
+    findings = [finding_block(one) for one in change_findings(changes)]
+    lead = Paragraph(text=f"Then is {then_words(changes)}; now is this report's study. Differences are now minus then.")
+    blocks: list[Block] = [lead, *findings, *_tables(changes)]
+    if changes.gone or changes.added:
+        parts = [f"{word}: {names(labels, most=60)}" for word, labels in
+                 (("Gone", changes.gone), ("New", changes.added)) if labels]  # fmt: skip
+        blocks.append(Paragraph(text=f"{'. '.join(parts)}."))
+    if changes.properties:
+        blocks.append(
+            table_block(
+                "changed-properties",
+                "What else differs",
+                "Everything that the two reports know of how the trials were made and that differs: study, settings, "
+                "versions, device, plugins and data.",
+                properties_table(changes),
+            )
+        )
+    else:
+        blocks.append(Paragraph(text="Study file, settings, versions, device, plugins and data are the same."))
+    lines = file_difference(then, now)
+    if lines:
+        blocks.append(CodeBlock(title="Study file, then (\N{MINUS SIGN}) and now (+)", text="\n".join(lines)))
+    return section("changes", "Changes since then", blocks)
+
+
+def then_words(changes: Changes) -> str:
+    """Return what then was: the study's name and the day of its last trial."""
+    return f"{changes.old_study}{f' of {changes.old_dated}' if changes.old_dated else ''}"
+
+
+def _tables(changes: Changes) -> list[Block]:
+    metric = metric_words(changes.metric)
+    same = len(changes.same_key)
+    keys = f" In {same} of {same_of(changes)} conditions all settings are the same." if changes.main else ""
+    how = (
+        f"{INTERVALS} p is corrected within this table (Holm). Detectable: the smallest true change that these repeats "
+        "find with 80 % power after correction. Under the verdict: the test and its repeats."
+    )
+    parts = (
+        (
+            "changed-main",
+            f"{metric} then and now",
+            f"Every condition's {metric} then and now.{keys} {pairing_words(changes)}",
+            changes.main,
+        ),
+        ("changed-scores", "Other scores then and now", "The other scores.", changes.scores),
+        ("changed-costs", "Costs then and now", "Training time, speed and memory.", changes.costs),
+    )
+    return [
+        table_block(name, f"{title[0].upper()}{title[1:]}", f"{caption} {how}", changes_table(rows))
+        for name, title, caption, rows in parts
+        if rows
+    ]
+
+
+def same_of(changes: Changes) -> int:
+    """Return how many conditions then and now have in common."""
+    return len({row.label for row in (*changes.main, *changes.scores, *changes.costs)} | set(changes.same_key))
+
+
+def changes_table(rows: Sequence[Change]) -> Table:
+    """Return then, now, difference and test of every row; the metric has a column where there are several."""
+    several = len({row.metric for row in rows}) > 1
+    unit, gap = ("", "") if several else (metric_unit(rows[0].metric), difference_unit(rows[0].metric))
+    columns = (
+        Column(key="condition", heading="Condition", align="left"),
+        *([Column(key="metric", heading="Metric", align="left")] if several else []),
+        Column(key="then", heading="Then", unit=unit, parts=ESTIMATE_PARTS),
+        Column(key="now", heading="Now", unit=unit, parts=ESTIMATE_PARTS),
+        Column(key="difference", heading="Now minus then", unit=gap, parts=("low", "high")),
+        Column(key="p_holm", heading="p (Holm)", parts=("uncorrected",)),
+        Column(key="detectable", heading="Detectable", unit=gap),
+        Column(key="verdict", heading="Verdict", align="left", parts=("test", "pairs")),
+    )
+    return Table(columns=columns, rows=tuple(_row(row, several=several) for row in rows))
+
+
+def _row(row: Change, *, several: bool) -> tuple[Cell, ...]:
+    metric = row.metric
+    units = " / ".join(dict.fromkeys(unit for unit in (metric_unit(metric), difference_unit(metric)) if unit))
+    tests = {
+        "paired": f"paired, {row.pairs}",
+        "welch": f"Welch, {row.old.n} and {row.new.n}",
+        "none": f"no test, {row.old.n} and {row.new.n}",
+    }
+    return (
+        label(row.label),
+        *([Cell(text=metric_words(metric), detail=units, value=metric)] if several else []),
+        estimate_cell(metric, row.old),
+        estimate_cell(metric, row.new),
+        Cell(
+            text=difference(metric, row.difference),
+            detail=bracket(metric, row.low, row.high),
+            value=row.difference,
+            parts=(row.low, row.high),
+            strong=row.told_apart,
+        ),
+        Cell(
+            text=p_value(row.p_adjusted), value=row.p_adjusted, parts=(row.p,), strong=row.told_apart,
+        ),
+        number_cell(within_range(metric, row.detectable), row.detectable),
+        Cell(text=row.verdict, detail=tests[row.method], value=row.verdict, parts=(row.method, row.pairs),
+             strong=row.told_apart),
+    )  # fmt: skip
+
+
+def properties_table(changes: Changes) -> Table:
+    """Return everything that differs in how the trials were made."""
+    columns = (
+        Column(key="kind", heading="Kind", align="left"),
+        Column(key="name", heading="What", align="left"),
+        Column(key="then", heading="Then", align="left"),
+        Column(key="now", heading="Now", align="left"),
+    )
+    rows = tuple(
+        (label(one.kind), label(one.name), label(NONE if one.old is None else one.old),
+         label(NONE if one.new is None else one.new))
+        for one in changes.properties
+    )  # fmt: skip
+    return Table(columns=columns, rows=rows)
+
+
+def file_difference(then: str, now: str) -> list[str]:
+    """Return the lines in which two study files differ, with three lines around each, at most `MOST_LINES`."""
+    lines = list(difflib.unified_diff(then.splitlines(), now.splitlines(), "then", "now", lineterm=""))
+    if len(lines) > MOST_LINES:
+        return [*lines[:MOST_LINES], f"... {len(lines) - MOST_LINES} more lines"]
+    return lines

@@ -1,0 +1,151 @@
+"""From results to the report's context: the sections in order, numbered, under a title, an answer and key facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from benchkit import __version__
+from benchkit.analysis.coverage import STATES, coverage_words
+from benchkit.analysis.published import changed_protocol
+from benchkit.analysis.record import record_text
+from benchkit.analysis.summary import Summary
+from benchkit.analysis.wording import duration, listing
+from benchkit.report.context import origin_sections, sections
+from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, ReportContext, Section, TableBlock
+from benchkit.report.context.finding_links import linked
+from benchkit.report.context.front_matter import logo_of, paragraphs
+from benchkit.report.context.glossary import UsedPlugin, used_plugins
+from benchkit.report.context.record import dated_of, record_of
+from benchkit.report.context.sections import SectionInputs
+from benchkit.report.figures.figure_set import FigureSet
+from benchkit.results import StudyResults
+
+
+def compose(
+    results: StudyResults, summary: Summary, figure_set: FigureSet, changes: Section | None = None
+) -> ReportContext:
+    """Return everything that the report of these results says; it works on empty and unfinished studies too.
+
+    `changes` is the section about an earlier state of the study, where there is one to compare with.
+    """
+    inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
+    plugins = used_plugins(results, figure_set.registry)
+    found = (*_shown(inputs, changes), *_origins(inputs, plugins, compared=changes is not None))
+    study = results.study
+    return ReportContext(
+        title=study.title,
+        question=study.question,
+        description="" if study.report.abstract else study.description,
+        authors=listing(study.report.authors, most=20),
+        study_name=study.name,
+        generator=f"benchkit {__version__}",
+        dated=dated_of(results),
+        banners=_banners(results, summary),
+        answer=summary.answer,
+        facts=_key_facts(results, summary),
+        sections=linked(numbered(part for part in found if part is not None)),
+        abstract=paragraphs(study.report.abstract),
+        keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
+        logo=logo_of(study, figure_set.problems),
+        record=record_text(record_of(results)),
+    )
+
+
+def _shown(inputs: SectionInputs, changes: Section | None) -> tuple[Section | None, ...]:
+    """Return the sections of results."""
+    return (
+        sections.findings_section(inputs),
+        changes,
+        sections.results_section(inputs),
+        sections.training_section(inputs),
+        sections.search_section(inputs),
+        sections.images_section(inputs),
+        sections.cost_section(inputs),
+        sections.extra_section(inputs),
+        sections.published_section(inputs),
+    )
+
+
+def _origins(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...], *, compared: bool) -> tuple[Section | None, ...]:
+    """Return the sections on where the results come from."""
+    return (
+        origin_sections.coverage_section(inputs),
+        origin_sections.reproduce_section(inputs, plugins),
+        origin_sections.terms_section(inputs, plugins, compared=compared),
+        origin_sections.trials_section(inputs),
+    )
+
+
+def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
+    """Return the sections with themselves, their tables and their figures counted through from 1."""
+    tables = figures = 0
+    result = []
+    for place, part in enumerate(parts, 1):
+        blocks: list[Block] = []
+        for block in part.blocks:
+            if isinstance(block, TableBlock):
+                tables += 1
+                blocks.append(replace(block, number=tables))
+            elif isinstance(block, FigureBlock):
+                figures += 1
+                blocks.append(replace(block, number=figures))
+            else:
+                blocks.append(block)
+        result.append(replace(part, number=place, blocks=tuple(blocks)))
+    return tuple(result)
+
+
+def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
+    banners = []
+    if results.study.smoke:
+        banners.append(
+            Banner(title="Smoke run", text="A tiny version of the study on other data. No number here is a result.")
+        )
+    variant = changed_protocol(results.study)
+    if variant and not results.study.smoke:
+        words = f"Settings differ from the study file: {listing(variant, most=8)}. Its numbers hold for these settings."
+        banners.append(Banner(title="Variant", text=words))
+    if results.data.get("synthetic"):
+        banners.append(
+            Banner(title="Synthetic numbers", text="Nothing was trained: a random generator made these numbers.")
+        )
+    if not all(row.complete for row in summary.evidence.coverage):
+        words = f"{coverage_words(summary.evidence.coverage)}; section Failures and gaps says what is missing."
+        banners.append(Banner(title="Not complete", text=words))
+    return tuple(banners)
+
+
+def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
+    study, evidence = results.study, summary.evidence
+    planned = sum(row.planned for row in evidence.coverage)
+    counts = Counter(trial.state for trial in results.trials)
+    states = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+    images = sorted({model.accuracy.n for model in evidence.models})
+    settings = study.settings
+    facts = [
+        Fact(name="Conditions", value=str(len(evidence.scores))),
+        Fact(name="Repeats", value=f"{study.repeats} for each condition"),
+        Fact(name="Trials", value=f"{listing(states) or 'none'} of {planned} planned"),
+        Fact(name="Data", value=_name_of(settings.get("data"))),
+        Fact(name="Model", value=_name_of(settings.get("model"))),
+        Fact(name="Epochs", value=str(_epochs(results))),
+        Fact(name="Test images", value=" or ".join(f"{n:,}" for n in images)),
+        Fact(name="Training time", value=duration(summary.training_seconds) if summary.training_seconds else ""),
+        Fact(name="Device", value="; ".join(sorted({d for cost in evidence.costs for d in cost.devices}))),
+    ]
+    return tuple(fact for fact in facts if fact.value)
+
+
+def _name_of(table: object) -> str:
+    return str(table.get("name", "")) if isinstance(table, dict) else ""
+
+
+def _epochs(results: StudyResults) -> str:
+    """Return the planned number of epochs, or the range of it over conditions."""
+    train = [condition.settings.get("train", {}) for condition in results.conditions]
+    planned = sorted({int(table["epochs"]) for table in train if "epochs" in table})
+    if not planned:
+        return ""
+    return str(planned[0]) if len(planned) == 1 else f"{planned[0]} to {planned[-1]}"

@@ -1,0 +1,172 @@
+"""The sections of a report that say where it comes from: gaps, how to reproduce it, glossary, every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchkit.analysis.wording import count, setting
+from benchkit.codec import encode
+from benchkit.errors import BenchkitError
+from benchkit.plan import typed_settings
+from benchkit.report.context.blocks import Block, CodeBlock, Fact, FactsBlock, Paragraph, Section, TermsBlock
+from benchkit.report.context.glossary import UsedPlugin, glossary_terms, reference_terms
+from benchkit.report.context.sections import SectionInputs, section, table_block
+from benchkit.report.files.toml_text import to_toml
+from benchkit.report.tables.trial_tables import coverage_table, trials_table, troubles_table
+from benchkit.results import StudyResults
+
+UNSHOWN = ("plugins", "sources", "distributions")
+"""Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
+
+
+def coverage_section(inputs: SectionInputs) -> Section:
+    """Return what was planned and what came of it, failures with their reason, and how often test was read."""
+    evidence = inputs.summary.evidence
+    reads = evidence.reads
+    blocks: list[Block] = [
+        table_block(
+            "coverage",
+            "Planned trials and what came of them",
+            "Every planned trial by its state. Pruned, diverged and failed trials are results too; stale ones "
+            "lost their "
+            "worker. A repeat that was tried again counts once.",
+            coverage_table(evidence.coverage),
+        ),
+        Paragraph(text=_reads(reads.reads, reads.trials, reads.repeated)),
+    ]
+    if evidence.troubles:
+        blocks.append(
+            table_block(
+                "troubles",
+                "Trials that diverged, failed or went stale",
+                "Trials without a score, and why. Retried: another attempt stands in their place.",
+                troubles_table(evidence.troubles),
+            )
+        )
+    blocks += [Paragraph(text=line) for line in evidence.left_out]
+    return section("coverage", "Failures and gaps", blocks)
+
+
+def _reads(reads: int, trials: int, repeated: int) -> str:
+    if not trials:
+        return "The test images have not been read: no trial is done."
+    words = f"The test images were read {count(reads, 'time')}, by {count(trials, 'done trial')}"
+    if repeated:
+        return f"{words}; {count(repeated, 'trial')} read them more than once."
+    return f"{words}; none read them more than once, and nothing was chosen by them."
+
+
+def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) -> Section:
+    """Return the command, the study as written and as resolved, versions, plugins, device, data and seeds."""
+    results = inputs.results
+    study = results.study
+    commands = "\n".join([results.command or f"benchkit sweep {study.name}", f"benchkit report {study.name}"])
+    blocks: list[Block] = [
+        CodeBlock(title="Commands", text=commands),
+        FactsBlock(title="Random seeds", facts=_seeds(results)),
+        FactsBlock(title="Data", facts=data_facts(results.data)),
+        FactsBlock(title="Versions and device", facts=environment_facts(results)),
+        FactsBlock(title="Plugins", facts=plugin_facts(results, plugins)),
+        CodeBlock(title=f"Study file{f' ({study.path.name})' if study.path else ''}", text=study.source),
+        CodeBlock(title="Resolved settings (defaults filled in, factors and search aside)", text=resolved(results)),
+    ]
+    kept = [block for block in blocks if not isinstance(block, FactsBlock) or block.facts]
+    return section("reproduce", "How to reproduce this", kept)
+
+
+def resolved(results: StudyResults) -> str:
+    """Return the study's base settings with every default, as TOML."""
+    try:
+        return to_toml(encode(typed_settings(results.study.settings, results.study.seed)))
+    except BenchkitError as error:
+        return f"# the base settings stand only together with a factor's levels: {error.what}\n"
+
+
+def _seeds(results: StudyResults) -> tuple[Fact, ...]:
+    study = results.study
+    facts = [
+        Fact(name="study seed", value=str(study.seed)),
+        Fact(
+            name="rule",
+            value="every random seed is a sha256 over study seed, repeat and purpose, never over a factor: the "
+            "same repeat "
+            "of two conditions starts from the same numbers and sees images in the same order",
+        ),
+        Fact(name="repeats", value=f"{study.repeats} for each condition, numbered from 0"),
+    ]
+    if study.overrides:
+        facts.append(Fact(name="overrides", value=", ".join(study.overrides)))
+    return tuple(facts)
+
+
+def environment_facts(results: StudyResults) -> tuple[Fact, ...]:
+    """Return every property of the machines on which finished trials ran, all values where they differ."""
+    return _collected(
+        {name: value for name, value in trial.outcome.environment.items() if name not in UNSHOWN}
+        for trial in results.trials
+        if trial.outcome
+    )
+
+
+def plugin_facts(results: StudyResults, known: tuple[UsedPlugin, ...]) -> tuple[Fact, ...]:
+    """Return the plugins as the trials recorded them, or as they are installed now where no trial did."""
+    recorded = [trial.outcome.environment.get("plugins", {}) for trial in results.trials if trial.outcome]
+    facts = _collected(table for table in recorded if isinstance(table, Mapping))
+    return facts or tuple(Fact(name=f"{plugin.kind}: {plugin.name}", value=plugin.origin) for plugin in known)
+
+
+def _collected(tables: Iterable[Mapping[str, Any]]) -> tuple[Fact, ...]:
+    values: dict[str, dict[str, None]] = {}
+    for table in tables:
+        for name, value in _flat(table):
+            values.setdefault(name, {})[value] = None
+    return tuple(Fact(name=name, value="; ".join(found)) for name, found in values.items())
+
+
+def data_facts(table: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """Return what is known of the data; a list of one data set only repeats it."""
+    sets = table.get("sets", ())
+    shown = table if len(sets) > 1 else {name: value for name, value in table.items() if name != "sets"}
+    return tuple(Fact(name=name, value=value) for name, value in _flat(shown))
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in table.items():
+        name = f"{above}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name} ")
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+            for place, item in enumerate(value, 1):
+                yield from _flat(item, f"{name} {place} ")
+        elif isinstance(value, list | tuple):
+            if value:
+                yield name, ", ".join(setting(item) for item in value)
+        elif value not in ("", None):
+            yield name, setting(value)
+
+
+def terms_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...], *, compared: bool = False) -> Section:
+    """Return the glossary and the references; `compared` tells that the report is held against an earlier one."""
+    search = inputs.results.study.search is not None
+    blocks = [
+        TermsBlock(title="Glossary", terms=glossary_terms(plugins, search=search, compared=compared)),
+        TermsBlock(title="References", terms=reference_terms(plugins, search=search, compared=compared)),
+    ]
+    return section("terms", "Glossary and references", blocks)
+
+
+def trials_section(inputs: SectionInputs) -> Section | None:
+    """Return every trial, or None when there is none."""
+    results = inputs.results
+    if not results.trials:
+        return None
+    table = trials_table(results.trials, results.study.report.metric)
+    block = table_block(
+        "trials",
+        "Every trial",
+        "Every trial of the study in the order in which they were started. Scores are those of the weights that were "
+        "chosen on validation images.",
+        table,
+    )
+    return section("trials", "Every trial", [block])

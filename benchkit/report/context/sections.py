@@ -1,0 +1,327 @@
+"""The sections of a report that show results: findings, results, training, search, images, cost, published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.summary import Summary
+from benchkit.analysis.wording import count, duration, listing, metric_words, quoted
+from benchkit.report.context.blocks import Block, FindingBlock, HeadingBlock, Paragraph, Section, TableBlock
+from benchkit.report.context.finding_links import SHOWN_IN
+from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.tables.result_tables import effects_table, pairs_table, published_table, ranking_table, split_table
+from benchkit.report.tables.search_tables import confirmation_table, search_budget_table, search_space_table
+from benchkit.report.tables.table import Table, to_csv
+from benchkit.report.tables.trial_tables import (
+    confusions_table,
+    cost_table,
+    efficiency_table,
+    model_pairs_table,
+    models_table,
+)
+from benchkit.results import SPLITS, StudyResults
+
+MOST_ROWS = 500
+"""A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""
+
+SEARCH_FIGURES = (
+    "search-history",
+    "search-budget",
+    "search-pruning",
+    "search-importances",
+    "search-contours",
+    "search-parallel",
+    "search-slices",
+)
+STANDARD_FIGURES = (
+    "results-forest",
+    "learning-curves",
+    *SEARCH_FIGURES,
+    "confusion-matrix",
+    "speed-cost",
+)
+"""The figures of every report; a study that names one of them with options gets it a second time, with these."""
+
+TONES = {"answer": "Answer", "note": "Finding", "warning": "Caution"}
+INTERVALS = "Brackets: 95 % t interval of the mean over repeats (random seeds), not over test images."
+EFFICIENCY = (
+    "Training time up to the end of the selected epoch; the share that training used of the rate at which the device "
+    "multiplies large matrices in the same precision (three times the forward FLOPs an image, matrix products and "
+    f"convolutions alone); and, where the device tells it, the energy of all that ran on it. {INTERVALS}"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionInputs:
+    """What sections are made from: results, their summary and the figures."""
+
+    results: StudyResults
+    summary: Summary
+    figure_set: FigureSet
+
+
+def section(name: str, title: str, blocks: Sequence[Block]) -> Section:
+    """Return a section that is yet to be numbered."""
+    return Section(number=0, name=name, title=title, blocks=tuple(blocks))
+
+
+def table_block(name: str, title: str, caption: str, table: Table, full: Table | None = None) -> TableBlock:
+    """Return a table that is yet to be numbered; `full` is what its CSV holds when the page shows a part."""
+    whole = full or table
+    shown = table.with_rows(table.rows[:MOST_ROWS])
+    missing = len(whole.rows) - len(shown.rows)
+    return TableBlock(
+        number=0,
+        name=name,
+        title=title,
+        caption=caption,
+        table=shown,
+        csv=to_csv(whole),
+        omitted=f"{missing:,} of {len(whole.rows):,} rows are in the CSV file only." if missing else "",
+    )
+
+
+def findings_section(inputs: SectionInputs) -> Section:
+    """Return the findings: what named rules say of the numbers, with their evidence."""
+    blocks = [finding_block(finding) for finding in inputs.summary.findings]
+    lead = Paragraph(
+        text="These sentences are made from the numbers by fixed rules. Each names what it rests on. Uncertainty over "
+        "random seeds and uncertainty over test images are different things and are never added up."
+    )
+    return section("findings", "Findings", [lead, *blocks])
+
+
+def finding_block(finding: Finding) -> FindingBlock:
+    """Return a finding as a block: its sentence, its evidence and the rule by which it gets its links."""
+    return FindingBlock(
+        tone=finding.tone,
+        tone_word=TONES[finding.tone],
+        sentence=finding.sentence,
+        evidence=finding.evidence,
+        rule=finding.rule,
+    )
+
+
+def results_section(inputs: SectionInputs) -> Section:
+    """Return the ranking, the forest plot, every metric of every split, all pairs, and marginal effects."""
+    evidence = inputs.summary.evidence
+    metric = metric_words(evidence.metric)
+    select = str(inputs.results.study.settings.get("train", {}).get("select", "best"))
+    blocks: list[Block] = [
+        table_block(
+            "ranking",
+            f"Conditions by {metric}",
+            f"Conditions by mean {metric}, best first. {INTERVALS} The last columns compare each condition with "
+            f"the one "
+            "of the best mean, paired by repeat; p is corrected for all pairs of conditions (Holm), because the data "
+            "choose which one counts as best. Bold: the best mean, and those not told apart from it.",
+            ranking_table(evidence),
+        ),
+        inputs.figure_set.block("results-forest"),
+    ]
+    for split in SPLITS[::-1]:
+        table = split_table(evidence, split)
+        if table is not None:
+            blocks.append(
+                table_block(
+                    f"metrics-{split}",
+                    f"All metrics on {split}",
+                    f"Every metric on {split} images, mean over repeats. {INTERVALS} Bold: best mean of the column, "
+                    f"which is no test.{_selection(split, select)}",
+                    table,
+                )
+            )
+    if evidence.effects:
+        blocks.append(
+            table_block(
+                "effects",
+                "Marginal means of the factors",
+                f"Mean {metric} of every level over all conditions that have it, using the repeats that all of them "
+                f"finished. {INTERVALS}",
+                effects_table(evidence.effects, evidence.metric),
+            )
+        )
+    if any(pair.p_adjusted is not None for pair in evidence.ranking.pairs):
+        shown, full = pairs_table(evidence)
+        blocks.append(
+            table_block(
+                "pairs",
+                "All pairs of conditions",
+                f"Paired t tests of {metric} by repeat. Brackets: 95 % t interval of the difference. Detectable: the "
+                "smallest true difference that these repeats find with 80 % power after correction; repeats to decide: "
+                "how many would find the observed one. Bold: told apart.",
+                shown,
+                full,
+            )
+        )
+    return section("results", "Results", blocks)
+
+
+def _selection(split: str, select: str) -> str:
+    if split == "test":
+        return " The test images were not used for any choice."
+    if split == "train":
+        return " Scored without augmentation, by the same weights as the other splits."
+    if select != "best":
+        return " The weights of the last epoch are scored."
+    return " The validation images chose the epoch whose weights are scored, so these numbers are a little too good."
+
+
+def training_section(inputs: SectionInputs) -> Section:
+    """Return the learning curves."""
+    return section("training", "Training", [inputs.figure_set.block("learning-curves")])
+
+
+def search_section(inputs: SectionInputs) -> Section | None:
+    """Return what the search spent, found and was worth, or None for a study without search."""
+    search, searches = inputs.results.study.search, inputs.summary.evidence.searches
+    if search is None or not searches:
+        return None
+    counted = {"condition": {one.condition for one in searches}, "sampler": set(search.samplers)}
+    each = " and ".join(name for name, of in counted.items() if len(of) > 1)
+    sampler = f"samplers {listing(search.samplers)}" if search.samplers else f"sampler {search.sampler}"
+    goals = ", ".join(f"{metric_words(goal.metric)} ({goal.direction}d)" for goal in search.goals)
+    blocks: list[Block] = [
+        Paragraph(
+            text=f"{count(search.trials, 'trial')}{f' for each {each}' if each else ''}, {sampler}, pruner "
+            f"{search.pruner}, goal {goals}. Only validation images guide the search."
+        ),
+        table_block(
+            "search-budget",
+            "Budget of every search",
+            "What each search was given and has spent, so that searches are compared at equal effort. Pruned: "
+            "share of "
+            "the finished trials that were ended early. Training time: sum over all its trials.",
+            search_budget_table(searches),
+        ),
+        table_block(
+            "search-space",
+            "Searched settings",
+            "Searched settings, their ranges, and what the best trial of each search chose.",
+            search_space_table(search, searches),
+        ),
+        table_block(
+            "confirmation",
+            "Search score and fresh repeats",
+            "The best score of a search is one lucky draw among many. Fresh repeats of the same settings give "
+            "its honest "
+            f"value, beside the study's own settings. {INTERVALS}",
+            confirmation_table(searches),
+        ),
+    ]
+    return section("search", "Search", [*blocks, *(inputs.figure_set.block(name) for name in SEARCH_FIGURES)])
+
+
+def images_section(inputs: SectionInputs) -> Section:
+    """Return the uncertainty over test images, and what is confused with what."""
+    evidence = inputs.summary.evidence
+    blocks: list[Block] = [
+        Paragraph(
+            text="This section is about the trained models as they are and the test images as they happen to be. Its "
+            "intervals say what other images would give, and nothing of other random seeds."
+        )
+    ]
+    if evidence.models:
+        blocks.append(
+            table_block(
+                "models",
+                "Test accuracy of every trained model",
+                "Each trained model's test accuracy. Brackets: 95 % Wilson interval over test images.",
+                models_table(evidence.models),
+            )
+        )
+    if evidence.model_pairs:
+        blocks.append(
+            table_block(
+                "model-pairs",
+                "Models on the same test images",
+                "The model of the best condition against the model of each other one, same repeat, same test images: "
+                "exact McNemar test, p after Holm's correction within this table. Brackets: 95 % paired bootstrap "
+                "interval over the test images.",
+                model_pairs_table(evidence.model_pairs),
+            )
+        )
+    elif len(evidence.ranking.rows) > 1:
+        blocks.append(
+            Paragraph(text="Models are not compared image by image: that needs the stored predictions of both.")
+        )
+    blocks.append(inputs.figure_set.block("confusion-matrix"))
+    report = evidence.classes
+    if report is not None and report.confusions:
+        blocks.append(
+            table_block(
+                "confusions",
+                "Most frequent confusions",
+                f"What {quoted(report.label)} most often takes for what, {report.split} images, summed over "
+                f"{count(report.repeats, 'repeat')}.",
+                confusions_table(report),
+            )
+        )
+    return section("images", "Test images and classes", blocks)
+
+
+def cost_section(inputs: SectionInputs) -> Section:
+    """Return speed and cost."""
+    costs = inputs.summary.evidence.costs
+    blocks: list[Block] = []
+    if costs:
+        devices = sorted({device for cost in costs for device in cost.devices})
+        precisions = sorted({precision for cost in costs for precision in cost.precisions})
+        mixed = " Times on different devices do not compare." if len(devices) > 1 else ""
+        blocks += [
+            Paragraph(
+                text=f"All trials of the study trained for {duration(inputs.summary.training_seconds)} in "
+                f"all. Device: "
+                f"{'; '.join(devices)}. Precision: {', '.join(precisions)}.{mixed}"
+            ),
+            table_block(
+                "cost",
+                "Speed and cost",
+                "Parameters, forward FLOPs per image, and means over repeats of training time, training speed "
+                "(evaluation "
+                f"excluded) and peak memory. {INTERVALS}",
+                cost_table(costs),
+            ),
+        ]
+        efficiency = efficiency_table(costs)
+        if efficiency:
+            blocks.append(table_block("efficiency", "Time to best and use of the device", EFFICIENCY, efficiency))
+    return section("cost", "Speed and cost", [*blocks, inputs.figure_set.block("speed-cost")])
+
+
+def extra_section(inputs: SectionInputs) -> Section | None:
+    """Return the figures that the study asks for beside the standard ones, or None when it asks for none."""
+    asked = inputs.results.study.report.figures
+    wanted = [(name, options) for name, options in asked if options or name not in STANDARD_FIGURES]
+    if not wanted:
+        return None
+    return section("figures", "Further figures", [inputs.figure_set.block(name, options) for name, options in wanted])
+
+
+def published_section(inputs: SectionInputs) -> Section | None:
+    """Return published numbers beside ours, or None when the study names none."""
+    study, evidence = inputs.results.study, inputs.summary.evidence
+    if not study.published:
+        return None
+    blocks: list[Block] = []
+    for place, source in enumerate(study.published, 1):
+        blocks.append(Paragraph(text=" ".join(part for part in (f"{source.source}.", source.url, source.note) if part)))
+        rows = [row for row in evidence.published if row.source == source.source]
+        if rows:
+            blocks.append(
+                table_block(
+                    f"published-{place}",
+                    f"{source.source} beside ours",
+                    f"{source.source} beside our numbers. A published number is taken as one run, so it is held "
+                    "against the 95 % prediction interval for one more repeat of ours. Brackets: for published shares "
+                    "the Wilson interval over their n images, where n is stated; for ours the t interval over repeats.",
+                    published_table(rows),
+                )
+            )
+    found = [f for f in inputs.summary.findings if "table:published" in SHOWN_IN.get(f.rule, ())]
+    if found:
+        blocks.append(HeadingBlock(text="What they can and cannot be"))
+    blocks += [finding_block(finding) for finding in found]
+    return section("published", "Published numbers", blocks)

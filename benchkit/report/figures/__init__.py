@@ -1,0 +1,1 @@
+"""Figures: plugins drawn as charts, their style, their data, and the process that draws them."""

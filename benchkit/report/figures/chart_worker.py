@@ -1,0 +1,157 @@
+"""The child process that draws charts for print: a chart that takes for ever, or all memory, costs only itself.
+
+It is a process of its own for three reasons: Vega's engine ends the process that it runs in when its memory is used
+up, its time can be limited, and its memory is given back before the PDF is laid out. The child (`python -m
+benchkit.report.figures.chart_worker`) reads one spec as a line of JSON and answers with a line of JSON, until its
+input ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from benchkit.errors import ReportError
+from benchkit.report.figures.chart_cache import ChartCache
+from benchkit.report.figures.drawing import content_key, spec_to_svg
+
+SECONDS = 120.0
+"""How long one chart may take; the largest of a study of 1,000 trials takes three."""
+
+MEMORY_MIB = 4096
+"""How much memory the child may fill (not reserve: Vega's engine reserves far more than it ever touches)."""
+
+
+class ChartWorker:
+    """Draws specs as SVG, from the cache where it has them, in one child process where it has not.
+
+    Use it as a context manager: the child ends with it. `drawn` counts the charts that the child was asked for.
+    """
+
+    def __init__(
+        self, cache: ChartCache | None = None, *, seconds: float = SECONDS, memory_mib: int = MEMORY_MIB
+    ) -> None:
+        """Start nothing yet; without a cache everything is drawn."""
+        self.drawn = 0
+        self._cache = cache
+        self._seconds = seconds
+        self._memory_mib = memory_mib
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ChartWorker:
+        """Return the chart_worker."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child, and keep the cache within its size."""
+        self._end()
+        if self._cache is not None and self.drawn:
+            self._cache.trim()
+
+    def svg(self, spec: Mapping[str, Any]) -> bytes:
+        """Return the spec as SVG for print; raise `ReportError` when it cannot be drawn within the limits."""
+        key = content_key(spec)
+        known = self._cache.get(key) if self._cache else None
+        if known is not None:
+            return known
+        self.drawn += 1
+        answer = self._ask(json.dumps(spec, allow_nan=False))
+        if "svg" not in answer:
+            raise ReportError(answer["what"], problems=answer["problems"])
+        content: bytes = answer["svg"].encode()
+        if self._cache is not None:
+            self._cache.put(key, content)
+        return content
+
+    def _ask(self, line: str) -> dict[str, Any]:
+        child = self._child = self._child or _start(self._memory_mib)
+        assert child.stdin is not None and child.stdout is not None
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            child.kill()
+
+        timer = threading.Timer(self._seconds, stop)
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.write(line.encode() + b"\n")
+                child.stdin.flush()
+            answer = child.stdout.readline()
+        finally:
+            timer.cancel()
+        if answer.endswith(b"\n"):
+            found: dict[str, Any] = json.loads(answer)
+            return found
+        code = self._end()
+        if late.is_set():
+            raise ReportError(f"a figure took longer than {self._seconds:g} s to draw and was given up")
+        raise ReportError("a figure could not be drawn", problems=[f"drawing it {_exit(code)}, perhaps out of memory"])
+
+    def _end(self) -> int:
+        """End the child if there is one and return its exit code; the next chart gets a new one."""
+        child, self._child = self._child, None
+        if child is None:
+            return 0
+        assert child.stdin is not None and child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+        try:
+            return child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait()
+        finally:
+            child.stdout.close()
+
+
+def _start(memory_mib: int) -> subprocess.Popen[bytes]:
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "benchkit.report.figures.chart_worker", str(memory_mib)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
+def _exit(code: int) -> str:
+    if code < 0:
+        return f"ended its process by signal {signal.Signals(-code).name}"
+    return f"ended its process with exit status {code}"
+
+
+def limit_data(mib: int) -> None:
+    """Limit the memory that this process may fill, where the system can."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (mib * 2**20, mib * 2**20))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main(memory_mib: int) -> None:
+    """Answer each spec on stdin with its SVG or with why there is none; whatever else prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    limit_data(memory_mib)
+    for line in sys.stdin:
+        try:
+            answer: dict[str, Any] = {"svg": spec_to_svg(json.loads(line))}
+        except ReportError as error:
+            answer = {"what": error.what, "problems": list(error.problems)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

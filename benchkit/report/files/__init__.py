@@ -1,0 +1,1 @@
+"""Files of a report: HTML, PDF, exports beside them, and their templates."""

@@ -1,0 +1,177 @@
+"""The folder beside a report: tables, figures and data as files with stable names, the results as JSON, an index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchkit.errors import ReportError
+from benchkit.report.context.blocks import FigureBlock, ReportContext, TableBlock
+from benchkit.report.figures.figure_files import figure_files
+from benchkit.report.files.capsule_block import CAPSULE
+from benchkit.report.files.results_json import to_json
+from benchkit.report.files.templates import template_folder
+from benchkit.report.tables.latex import latex
+from benchkit.report.tables.latex_table import PACKAGES, to_latex
+from benchkit.report.tables.table import markdown, to_markdown
+
+Files = dict[str, bytes]
+"""Content by path, relative to the report's folder."""
+
+OURS = re.compile(r"(tables|figures)/\d{2,}-[A-Za-z0-9.-]+\.(csv|md|tex|svg|pdf|png)")
+"""The numbered files of a report: those of an earlier one are removed when they are made anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exports:
+    """What is asked for beside HTML and PDF: tables (CSV, Markdown, LaTeX, data), figures as files, results as JSON.
+
+    `capsule` tells that a capsule, which holds the digests of all these, will stand beside them.
+    """
+
+    tables: bool = field(default=True)
+    figures: bool = field(default=False)
+    json: bool = field(default=True)
+    capsule: bool = field(default=False)
+
+
+def export_files(
+    report: ReportContext, sources: Files, content: Mapping[str, Any], beside: Exports, problems: list[str]
+) -> Files:
+    """Return the files asked for by their path in the report's folder; a figure that fails adds to `problems`.
+
+    `sources` are the study files, which are always there, and `content` is what the report says, for JSON.
+    """
+    found = dict(sources)
+    sealed = (CAPSULE,) if beside.capsule else ()
+    if beside.tables:
+        found |= {name: text.encode() for name, text in table_files(report).items()}
+    if beside.figures:
+        found |= _pictures(report, problems)
+    if beside.json:
+        found["results.schema.json"] = (template_folder() / "results.schema.json").read_bytes()
+        found["results.json"] = to_json({**content, "files": [*found, *sealed]}).encode()
+    found["index.md"] = index(report, (*found, *sealed)).encode()
+    return found
+
+
+def table_files(report: ReportContext) -> dict[str, str]:
+    """Return every table as CSV, Markdown and LaTeX, a LaTeX document that shows them all, and figures' data as CSV."""
+    found: dict[str, str] = {}
+    for block in report.tables:
+        caption = f"{block.caption} {block.omitted}".strip()
+        found[f"{stem_of(block)}.csv"] = block.csv
+        head = f"{_quoted(report)}**Table {block.number}.** {markdown(caption)}\n\n"
+        found[f"{stem_of(block)}.md"] = head + to_markdown(block.table)
+        found[f"{stem_of(block)}.tex"] = _comment(report, block.number) + to_latex(block.table, caption, block.name)
+    if report.tables:
+        found["tables/tables.tex"] = latex_document(report)
+    for figure in report.figures:
+        for name, csv in figure.data:
+            found[f"{stem_of(figure)}-{file_stem(name)}.csv"] = csv
+    return found
+
+
+def _pictures(report: ReportContext, problems: list[str]) -> Files:
+    found: Files = {}
+    for figure in report.figures:
+        try:
+            made = figure_files(figure)
+        except ReportError as error:
+            problems.append(f"figure {figure.plugin} as a file: {' '.join([error.what, *error.problems])}")
+            continue
+        found |= {f"{stem_of(figure)}{suffix}": content for suffix, content in made.items()}
+    return found
+
+
+def stem_of(block: TableBlock | FigureBlock) -> str:
+    """Return the path of a table's or a figure's files without suffix: `tables/01-ranking`."""
+    return f"{block.kind}s/{block.number:02d}-{block_stem(block.name)}"
+
+
+def block_stem(name: str) -> str:
+    """Return a table's or figure's name as a file's stem; the two hyphens after a chapter's name stay."""
+    return "--".join(file_stem(part) for part in name.split("--"))
+
+
+def file_stem(name: str) -> str:
+    """Return a name as a file's stem: letters, digits, dots and hyphens, never empty and never a path."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "report"
+
+
+def latex_document(report: ReportContext) -> str:
+    """Return a LaTeX document with title, authors, abstract and every table, for any of its engines."""
+    lines = [
+        r"\documentclass{article}", r"\usepackage[margin=20mm]{geometry}",
+        r"\IfFileExists{lmodern.sty}{\usepackage[T1]{fontenc}\usepackage{lmodern}}{}",
+        *(rf"\usepackage{{{name}}}" for name in PACKAGES),
+        rf"\title{{{latex(report.title)}}}", rf"\author{{{latex(report.authors)}}}",
+        rf"\date{{{latex(report.dated)}}}", r"\begin{document}", r"\maketitle",
+    ]  # fmt: skip
+    lines += [rf"\noindent\textbf{{{latex(b.title)}.}} {latex(b.text)}" + "\n" for b in report.banners]
+    if report.abstract:
+        lines += [r"\begin{abstract}", "\n\n".join(map(latex, report.abstract)), r"\end{abstract}"]
+    if report.keywords:
+        lines.append(rf"\noindent\textbf{{Keywords:}} {latex(report.keywords)}" + "\n")
+    for block in report.tables:
+        lines += [rf"\input{{{stem_of(block).removeprefix('tables/')}.tex}}", r"\clearpage"]
+    return "\n".join([*lines, r"\end{document}"]) + "\n"
+
+
+def _comment(report: ReportContext, number: int) -> str:
+    warnings = "".join(f" {b.title}: {b.text}" for b in report.banners)
+    return f"% Table {number} of {' '.join(report.title.split())}, made by {report.generator}.{warnings}\n"
+
+
+def _quoted(report: ReportContext) -> str:
+    return "".join(f"> **{markdown(b.title)}.** {markdown(b.text)}\n\n" for b in report.banners)
+
+
+def index(report: ReportContext, names: tuple[str, ...]) -> str:
+    """Return the folder's table of contents as Markdown: front matter, then each table and figure with its files."""
+    parts = [f"# {markdown(report.title)}\n"]
+    byline = ", ".join(part for part in (report.authors, report.dated) if part)
+    parts += [f"{markdown(byline)}\n"] if byline else []
+    parts += [_quoted(report).rstrip("\n") + "\n"] if report.banners else []
+    parts += [f"{markdown(paragraph)}\n" for paragraph in report.abstract]
+    parts += [f"Keywords: {markdown(report.keywords)}\n"] if report.keywords else []
+    parts.append(f"Made by {markdown(report.generator)} from the study `{file_stem(report.study_name)}`.\n")
+    plain = [name for name in names if "/" not in name]
+    parts.append("".join(f"- [{name}]({name}){_meaning(name)}\n" for name in plain))
+    parts += _listed("Tables", report.tables, names, lambda block: block.caption)
+    parts += _listed("Figures", report.figures, names, lambda block: block.alt_text)
+    return "\n".join(parts)
+
+
+def _listed(
+    title: str,
+    blocks: tuple[TableBlock, ...] | tuple[FigureBlock, ...],
+    names: tuple[str, ...],
+    words: Callable[..., str],
+) -> Iterator[str]:
+    lines = []
+    for block in blocks:
+        links = ", ".join(f"[{name.removeprefix(stem_of(block)).strip('-.')}]({name})" for name in _own(block, names))
+        lines.append(
+            f"{block.number}. {markdown(block.title)}{f' ({links})' if links else ''}: {markdown(words(block))}\n"
+        )
+    if lines:
+        yield f"## {title}\n"
+        yield "".join(lines)
+
+
+def _own(block: TableBlock | FigureBlock, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if re.match(rf"{re.escape(stem_of(block))}[.-]", name)]
+
+
+def _meaning(name: str) -> str:
+    words = {
+        "study.toml": ": the study file",
+        "settings.toml": ": all settings of every condition, defaults included",
+        "results.json": ": every number at full precision, described by results.schema.json",
+        "results.schema.json": ": the layout of results.json",
+        CAPSULE: ": what `benchkit verify` checks the report against",
+    }
+    return words.get(name, "")

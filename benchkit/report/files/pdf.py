@@ -1,0 +1,124 @@
+"""The report as PDF: the printed HTML goes to a child process with limits, and what it reports is taken seriously."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchkit.errors import ReportError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long the child may take in seconds, and how much address space in MiB (resident memory stays far below).
+
+    `dated` is the date of the attachments in seconds since 1970: the results', not that of printing.
+    """
+
+    seconds: float = 600.0
+    memory_mib: int = 6144
+    dated: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """A file inside the PDF: its name, a description, and its content."""
+
+    name: str
+    description: str
+    content: bytes
+
+
+_FAILED = "the PDF could not be made"
+
+
+class PangoMissing(ReportError):
+    """The system lacks the libraries that lay out text for the PDF."""
+
+
+def render_pdf(
+    html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached] = (), *, limits: Limits = Limits()
+) -> bytes:
+    """Return the PDF of the printed HTML; the same input gives the same bytes.
+
+    `pictures` maps every `fig:` address that the HTML names to its content; any other address is refused. Raises
+    `PangoMissing` when a system library is missing, and `ReportError` when something was refused or dropped, when the
+    child fails, or when it goes over its limits.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
+        folder = Path(name)
+        files = {
+            "html": _put(folder / "report.html", html.encode()),
+            "pdf": str(folder / "report.pdf"),
+            "resources": {
+                address: _put(folder / f"picture-{place}{Path(address).suffix}", content)
+                for place, (address, content) in enumerate(pictures.items())
+            },
+            "attachments": [
+                {"name": one.name, "description": one.description, "path": _put(folder / f"file-{place}", one.content)}
+                for place, one in enumerate(attachments)
+            ],
+        }
+        job = folder / "job.json"
+        _put(job, json.dumps({**files, "memory_mib": limits.memory_mib, "dated": limits.dated}).encode())
+        _check(_run(job, limits.seconds))
+        return (folder / "report.pdf").read_bytes()
+
+
+def _put(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+def _run(job: Path, seconds: float) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchkit.report.files.pdf_worker", str(job)]
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
+            env={**os.environ, "TMPDIR": str(job.parent)},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ReportError(
+            f"making the PDF took longer than {seconds:g} s and was ended", hint="the HTML report has everything too"
+        ) from error
+
+
+def _check(done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode == 3:
+        raise _pango_missing(json.loads(done.stdout)["missing"])
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:]
+        what = "making the PDF needed more memory than it may use" if last == ["MemoryError"] else _FAILED
+        problems = [*last, f"the process that makes it ended with exit code {done.returncode}"]
+        raise ReportError(what, problems=problems, hint="the HTML report has everything too")
+    told: dict[str, Any] = json.loads(done.stdout)
+    problems = [f"refused to fetch {url}" for url in told["refused"]] + told["errors"]
+    if problems:
+        raise ReportError("the PDF would lack something", problems=problems)
+
+
+def _pango_missing(why: str) -> PangoMissing:
+    installs = {
+        "Linux": "on Debian or Ubuntu: apt install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0; "
+        "on Fedora: dnf install pango",
+        "Darwin": "brew install pango",
+        "Windows": "install Pango with MSYS2: pacman -S mingw-w64-x86_64-pango",
+    }
+    return PangoMissing(
+        "the PDF needs Pango, which this system does not have",
+        problems=[why.partition("\n")[0]],
+        hint=installs.get(platform.system(), "install Pango, see WeasyPrint's documentation"),
+    )

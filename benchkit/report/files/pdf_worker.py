@@ -1,0 +1,113 @@
+"""The child process that turns HTML into PDF: run as `python -m benchkit.report.files.pdf_worker JOB`.
+
+It prints one JSON line. It is a process of its own so that its time and memory have limits, and so that nothing it is
+given can reach further than the job's own files. Imports nothing of benchkit's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypedDict
+
+
+class PdfJob(TypedDict):
+    """What the child is told: paths of its input and output, its limits, and the date in seconds since 1970."""
+
+    html: str
+    pdf: str
+    resources: dict[str, str]
+    attachments: list[dict[str, str]]
+    memory_mib: int
+    dated: float
+
+
+class LoggedErrors(logging.Handler):
+    """Collects what WeasyPrint logs as errors: it drops a figure that fails, and says so only there."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message."""
+        self.lines.append(record.getMessage())
+
+
+KINDS = {".svg": "image/svg+xml", ".ttf": "font/ttf", ".png": "image/png", ".jpg": "image/jpeg"}
+
+
+def limit_memory(mib: int) -> None:
+    """Limit this process's address space where the system can."""
+    try:
+        import resource
+    except ImportError:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (mib * 2**20, mib * 2**20))
+    except (ValueError, OSError):
+        return
+
+
+def write_pdf(job: PdfJob) -> dict[str, Any]:
+    """Print the job's HTML and return what was refused and what failed."""
+    import weasyprint
+    from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
+
+    refused: list[str] = []
+
+    class OwnFiles(URLFetcher):  # type: ignore[misc]
+        """Serves the job's resources and `data:` addresses; everything else is refused and remembered."""
+
+        def __init__(self) -> None:
+            super().__init__(allowed_protocols=("fig", "data"), allow_redirects=False, fail_on_errors=True)
+
+        def fetch(self, url: str, headers: Any = None) -> Any:
+            if url.startswith("data:"):
+                return super().fetch(url, headers)
+            path = job["resources"].get(url)
+            if path is None:
+                refused.append(url)
+                raise ValueError(f"not part of the report: {url}")
+            return URLFetcherResponse(
+                url, Path(path).read_bytes(), {"Content-Type": KINDS.get(Path(path).suffix, "application/octet-stream")}
+            )
+
+    records = LoggedErrors()
+    logging.getLogger("weasyprint").addHandler(records)
+    dated = datetime.fromtimestamp(job["dated"], UTC)
+    try:
+        document = weasyprint.HTML(
+            string=Path(job["html"]).read_text(encoding="utf-8"), base_url="fig:report.html", url_fetcher=OwnFiles()
+        )
+        attachments = [
+            weasyprint.Attachment(
+                string=Path(one["path"]).read_bytes(), name=one["name"], description=one["description"],
+                url_fetcher=OwnFiles(), created=dated, modified=dated,
+            )
+            for one in job["attachments"]
+        ]  # fmt: skip
+        document.write_pdf(job["pdf"], attachments=attachments, pdf_tags=True)
+    except FatalURLFetchingError as error:  # a BaseException
+        records.lines += [] if refused else [str(error)]
+    return {"refused": refused, "errors": records.lines}
+
+
+def main(path: str) -> int:
+    """Do the job in the file at `path`; exit code 3 when a system library is missing."""
+    job: PdfJob = json.loads(Path(path).read_text(encoding="utf-8"))
+    limit_memory(job["memory_mib"])
+    try:
+        import weasyprint  # noqa: F401
+    except OSError as error:
+        sys.stdout.write(json.dumps({"missing": str(error)}))
+        return 3
+    sys.stdout.write(json.dumps(write_pdf(job)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

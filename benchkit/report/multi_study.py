@@ -1,0 +1,168 @@
+"""Several studies in one report: a first page and a comparison of them all, then each study whole as a chapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchkit import __version__
+from benchkit.analysis.agreement import Agreement, agree
+from benchkit.analysis.agreement_rules import agreement_findings
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.ranking import Ranking, rank
+from benchkit.analysis.wording import count, duration, listing, metric_words
+from benchkit.codec import encode
+from benchkit.report.build import ReportBuild, StudyBuild, last_finished, screen_of, study_files
+from benchkit.report.context.agreement_sections import differences_section, together_section
+from benchkit.report.context.blocks import Banner, Fact, ReportContext, Section
+from benchkit.report.context.chapters import chapter_names, chapter_pictures, with_chapters
+from benchkit.report.context.compose import numbered
+from benchkit.report.context.finding_links import linked
+from benchkit.report.context.record import record_of
+from benchkit.report.files.exports import Exports, export_files, file_stem
+from benchkit.report.files.results_json import SCHEMA, blocks_content, study_content
+
+LONGEST_NAME = 120
+"""Characters of the file name that the studies' names make together; a longer one names the first and a number."""
+
+
+def multi_build(
+    parts: Sequence[StudyBuild], beside: Exports, name: str = "", *, for_print: bool = True, for_screen: bool = True
+) -> ReportBuild:
+    """Return the common report of two studies or more; `name` names its files, by default A+B."""
+    metric, rankings = common_rankings(parts)
+    agreement = agree(
+        [(part.results.study.name, ranking) for part, ranking in zip(parts, rankings, strict=True)], metric
+    )
+    findings = agreement_findings(agreement)
+    together, charts = together_section(parts, agreement, findings)
+    records = [record_of(part.results) for part in parts]
+    sections = [together, *differences_section(records)]
+    names = chapter_names([file_stem(part.results.study.name) for part in parts])
+    front = _front(parts, agreement, findings, sections)
+    whole = with_chapters(front, list(zip(names, (part.report for part in parts), strict=True)))
+    screen = with_chapters(front, list(zip(names, map(screen_of, parts), strict=True))) if for_screen else whole
+    draw = parts[0].figure_set.svg
+    pictures = {address: draw(spec) for address, spec in charts.items() if for_print}
+    for chapter, part in zip(names, parts, strict=True):
+        pictures |= chapter_pictures(chapter, part.figure_set.pictures)
+    problems = [f"{part.results.study.name}: {line}" for part in parts for line in part.figure_set.problems]
+    sources = {
+        f"{chapter}/{file}": content
+        for chapter, part in zip(names, parts, strict=True)
+        for file, content in study_files(part.results).items()
+    }
+    content = _content(whole, parts, agreement, findings)
+    return ReportBuild(
+        stem=file_stem(name) if name else common_stem([part.results.study.name for part in parts]),
+        report=whole,
+        screen=screen,
+        companions=export_files(whole, sources, content, beside, problems),
+        pictures=pictures,
+        problems=tuple(problems),
+        tracebacks=tuple(trace for part in parts for trace in part.figure_set.tracebacks),
+        dated=max(last_finished(part.results) for part in parts),
+    )
+
+
+def common_rankings(parts: Sequence[StudyBuild]) -> tuple[str, list[Ranking]]:
+    """Return the metric by which all studies are ranked together, the first one's, and every study's ranking by it."""
+    metric = parts[0].results.study.report.metric
+    return metric, [
+        part.summary.ranking if part.summary.ranking.metric == metric else rank(part.results, metric) for part in parts
+    ]
+
+
+def common_stem(studies: Sequence[str]) -> str:
+    """Return the name of the files: A+B, or A+2-more where that would be too long."""
+    stems = [file_stem(study) for study in studies]
+    whole = "+".join(stems)
+    return whole if len(whole) <= LONGEST_NAME else f"{stems[0][:LONGEST_NAME]}+{len(stems) - 1}-more"
+
+
+def _front(
+    parts: Sequence[StudyBuild], agreement: Agreement, findings: Sequence[Finding], sections: Sequence[Section]
+) -> ReportContext:
+    """Return the common first page with the common sections, not numbered yet."""
+    studies = [part.results.study for part in parts]
+    questions = dict.fromkeys(study.question for study in studies)
+    authors = dict.fromkeys(author for study in studies for author in study.report.authors)
+    latest = max(parts, key=lambda part: last_finished(part.results))
+    return ReportContext(
+        title=f"Comparison of {listing(agreement.studies, most=5)}",
+        question=next(iter(questions)) if len(questions) == 1 else "What does each study find, and do they agree?",
+        description=_description(parts),
+        authors=listing(list(authors), most=20),
+        study_name=listing(agreement.studies, most=3),
+        generator=f"benchkit {__version__}",
+        dated=latest.report.dated,
+        banners=_banners(parts),
+        answer=_answer(parts, findings),
+        facts=_facts(parts, agreement),
+        sections=linked(numbered(sections)),
+    )
+
+
+def _description(parts: Sequence[StudyBuild]) -> str:
+    titles = [f"{place}. {part.report.title}" for place, part in enumerate(parts, 1)]
+    return f"The studies, each a chapter of this report: {'; '.join(titles)}."
+
+
+def _banners(parts: Sequence[StudyBuild]) -> tuple[Banner, ...]:
+    """Return every study's banners; one that all of them have stands once."""
+    all_of = [set(part.report.banners) for part in parts]
+    everywhere = [banner for banner in parts[0].report.banners if all(banner in found for found in all_of)]
+    own = [
+        Banner(title=f"{banner.title} ({part.results.study.name})", text=banner.text)
+        for part in parts
+        for banner in part.report.banners
+        if banner not in everywhere
+    ]
+    return (*everywhere, *own)
+
+
+def _answer(parts: Sequence[StudyBuild], findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Return whether the studies agree, by more than chance or not, and the first thing to distrust."""
+    cautions = [finding.sentence for finding in findings if finding.tone == "warning"]
+    cautions += [
+        f"{part.results.study.name}: {finding.sentence}"
+        for part in parts
+        for finding in part.summary.findings
+        if finding.tone == "warning"
+    ]
+    closing = cautions[0] if cautions else "Nothing that the studies planned is missing."
+    return (findings[0].sentence, findings[1].sentence, closing)
+
+
+def _facts(parts: Sequence[StudyBuild], agreement: Agreement) -> tuple[Fact, ...]:
+    seconds = sum(part.summary.training_seconds for part in parts)
+    data = dict.fromkeys(str(part.results.study.settings.get("data", {}).get("name", "")) for part in parts)
+    facts = [
+        Fact(name="Studies", value=str(len(parts))),
+        Fact(name="Common conditions", value=str(len(agreement.common))),
+        Fact(name="Trials", value=f"{sum(part.summary.done for part in parts)} done of "
+             f"{count(sum(part.summary.trials for part in parts), 'trial')}"),
+        Fact(name="Data", value=listing([name for name in data if name])),
+        Fact(name="Compared by", value=metric_words(agreement.metric)),
+        Fact(name="Training time", value=duration(seconds) if seconds else ""),
+    ]  # fmt: skip
+    return tuple(fact for fact in facts if fact.value)
+
+
+def _content(
+    whole: ReportContext, parts: Sequence[StudyBuild], agreement: Agreement, findings: Sequence[Finding]
+) -> dict[str, Any]:
+    """Return what the common report says, for JSON, and every study's report in it."""
+    return {
+        "schema": SCHEMA,
+        "generator": whole.generator,
+        "title": whole.title,
+        "answer": list(whole.answer),
+        "findings": encode(tuple(findings)),
+        "agreement": encode(agreement),
+        **blocks_content(whole.sections),
+        "studies": [
+            study_content(chapter.report, part.summary, part.results, part.changes)
+            for chapter, part in zip(whole.chapters, parts, strict=True)
+        ],
+    }

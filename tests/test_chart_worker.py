@@ -1,0 +1,118 @@
+"""Charts for print: drawn in a child process, within limits, and only once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import complete
+
+from benchkit.errors import ReportError
+from benchkit.report.figures import chart_worker as chart_worker_module
+from benchkit.report.figures.chart_cache import ChartCache
+from benchkit.report.figures.chart_worker import ChartWorker
+from benchkit.report.figures.drawing import content_key, spec_to_svg
+from benchkit.report.write import write_report
+
+SPEC: dict[str, Any] = {"mark": "point", "data": {"values": [{"x": 1}]}, "encoding": {"x": {"field": "x"}}}
+HUGE = {**SPEC, "data": {"sequence": {"start": 0, "stop": 30_000_000, "as": "x"}}}
+
+
+def test_the_child_draws_what_this_process_would() -> None:
+    with ChartWorker() as chart_worker:
+        assert chart_worker.svg(SPEC).decode() == spec_to_svg(SPEC)
+        with pytest.raises(ReportError, match="cannot be drawn"):
+            chart_worker.svg({"mark": "point", "data": {"values": []}, "transform": [{"filter": "1 +"}]})
+        assert chart_worker.svg(SPEC).startswith(b"<svg")
+        assert chart_worker.drawn == 3
+
+
+def test_a_chart_that_takes_too_long_costs_only_itself() -> None:
+    with ChartWorker(seconds=0.05) as chart_worker:
+        with pytest.raises(ReportError, match=r"longer than 0\.05 s"):
+            chart_worker.svg(SPEC)
+        chart_worker._seconds = 60
+        assert chart_worker.svg(SPEC).startswith(b"<svg")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux limits the memory that is filled")
+def test_a_chart_that_fills_memory_costs_only_itself() -> None:
+    with ChartWorker(memory_mib=700) as chart_worker:
+        with pytest.raises(ReportError, match="could not be drawn"):
+            chart_worker.svg(HUGE)
+        assert chart_worker.svg(SPEC).startswith(b"<svg")
+
+
+def test_a_figure_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    draw = ChartWorker._ask
+    monkeypatch.setattr(ChartWorker, "_ask", lambda self, line: asked.append(line) or draw(self, line))
+    monkeypatch.setattr(chart_worker_module.ChartCache, "of_user", lambda: ChartCache(tmp_path / "pictures"))
+    monkeypatch.setattr("benchkit.report.write.print_pdf", lambda *arguments: b"")
+    results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
+    write_report(results, tmp_path / "first", html=False)
+    first = len(asked)
+    assert first == len(list((tmp_path / "pictures").iterdir())) >= 3
+    write_report(results, tmp_path / "second", html=False)
+    assert len(asked) == first
+    write_report(results, tmp_path / "third", html=False, cache=False)
+    assert len(asked) == 2 * first
+
+
+def test_the_key_changes_with_spec_and_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content_key(SPEC)
+    assert before != content_key({**SPEC, "config": {"font": "Inter"}})
+    monkeypatch.setattr("benchkit.report.figures.drawing._renderer", lambda: ("other version",))
+    assert before != content_key(SPEC)
+
+
+def test_a_damaged_picture_is_drawn_anew(tmp_path: Path) -> None:
+    cache = ChartCache(tmp_path)
+    with ChartWorker(cache) as chart_worker:
+        whole = chart_worker.svg(SPEC)
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(file.read_bytes()[:-9])
+        assert chart_worker.svg(SPEC) == whole
+        assert chart_worker.drawn == 2
+        assert cache.get(content_key(SPEC)) == whole
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
+    cache = ChartCache(tmp_path, most_bytes=260)
+    for place, name in enumerate("abc"):
+        cache.put(name, 50 * b"x")
+        os.utime(tmp_path / f"{name}.picture", (place, place))
+    assert cache.get("a") == 50 * b"x"  # used now, so that b is the oldest
+    cache.trim()
+    assert [cache.get(name) is not None for name in "abc"] == [True, False, True]
+
+
+def test_two_writers_leave_whole_pictures(tmp_path: Path) -> None:
+    cache = ChartCache(tmp_path, most_bytes=10**6)
+    contents = {size: bytes([size]) * 1000 * size for size in range(1, 60)}
+    seen: list[bytes | None] = []
+
+    def write() -> None:
+        for content in contents.values():
+            cache.put("key", content)
+            seen.append(cache.get("key"))
+            cache.trim()
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(seen) <= set(contents.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["key.picture"]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = ChartCache(tmp_path / "file" / "pictures")
+    cache.put("key", b"x")
+    cache.trim()
+    assert cache.get("key") is None
