@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchkit import DataError, Split, Splits
 from benchkit.study.settings import DataSettings, PluginRef
-from benchkit.train.batches import channel_statistics, in_unit_range, loader, pixels, place
+from benchkit.train.batches import channel_statistics, in_unit_range, input_transform, loader, place
 from benchkit.train.selection import Selected, draw, select
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def test_channel_statistics_are_those_of_scikit_learn_over_the_chosen_images() -
 def test_pixels_are_resized_then_normalised(memory_format: torch.memory_format) -> None:
     images = place(every_third(), CPU)
     inputs = images.take(torch.arange(5)).to(torch.float32) / 255
-    made = pixels(images, channel_statistics(images), size=6, memory_format=memory_format)(inputs)
+    made = input_transform(images, channel_statistics(images), size=6, memory_format=memory_format)(inputs)
     mean, std = (part.float().reshape(1, 3, 1, 1) for part in channel_statistics(images))
     small = functional.interpolate(inputs.contiguous(), (6, 6), mode="bilinear", antialias=True)
     torch.testing.assert_close(made, (small - mean) / std, rtol=1e-5, atol=1e-5)
@@ -108,14 +108,14 @@ def test_pixels_are_resized_then_normalised(memory_format: torch.memory_format) 
 def test_without_normalisation_pixels_stay_in_0_to_1() -> None:
     images = place(every_third(), CPU)
     inputs = images.take(torch.arange(5)).to(torch.float32) / 255
-    made = pixels(images, None, size=0, memory_format=torch.channels_last)(inputs)
+    made = input_transform(images, None, size=0, memory_format=torch.channels_last)(inputs)
     assert torch.equal(made, inputs)
 
 
 def test_a_constant_channel_becomes_zero() -> None:
     split = Split(images=np.full((4, 2, 2, 1), 9, np.uint8), labels=np.zeros(4, np.int64))
     images = place(all_of(split), CPU)
-    made = pixels(images, channel_statistics(images), size=0, memory_format=torch.channels_last)
+    made = input_transform(images, channel_statistics(images), size=0, memory_format=torch.channels_last)
     assert torch.allclose(made(torch.full((1, 1, 2, 2), 9 / 255)), torch.zeros(1), atol=1e-6)
 
 

@@ -17,10 +17,10 @@ from torch import nn
 from benchkit.doctor.measuring import cpp_compiler
 from benchkit.results import WAS_COMPILED
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
-from benchkit.train.compiled_norm import PlanewiseBatchNorm2d, sum_by_planes
 from benchkit.train.compiler import without_its_own_warnings
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
+from benchkit.train.steps.compiled_norm import PlanewiseBatchNorm2d, sum_by_planes
 
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     "bn": nn.BatchNorm2d,

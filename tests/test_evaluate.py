@@ -87,7 +87,7 @@ def test_logits_are_those_of_the_model_in_evaluation() -> None:
     images = run.val.take(torch.arange(len(run.val))).to(torch.float32) / 255
     run.model.eval()
     with torch.no_grad():
-        expected = run.model(run.pixels(images))
+        expected = run.model(run.input_transform(images))
     found = logits_of(run, run.val)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     loss, accuracy = loss_and_accuracy(found, run.val.labels)

@@ -18,7 +18,7 @@ from scipy import stats
 from torch import nn
 
 from benchkit import Batch
-from benchkit.train.speedups import register
+from benchkit.train.steps.backends import register
 
 Augmenting = CropFlip | CutMix | LabelSmoothing | Mixup
 AUGMENTING = (CropFlip(), CutMix(), LabelSmoothing(), Mixup(alpha=1.0))

@@ -22,7 +22,7 @@ from benchkit_regularizers.mixup import Mixup
 from benchkit_regularizers.rand_augment import RandAugment
 from benchkit_regularizers.stochastic_depth import StochasticDepth
 from engine_runs import Flip, learnt, make_run, make_settings, small_net
-from rehearsed_steps import Counts, DrawsNumpy, Reads, Replaces
+from step_stand_ins import Counts, DrawsNumpy, Reads, Replaces
 from torch import nn
 
 from benchkit import Batch
@@ -32,8 +32,8 @@ from benchkit.train.eager import EagerSteps
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
 from benchkit.train.step import learn
-from benchkit.train.stepper import stepper_for
-from benchkit.train.tracing import CompiledLearning
+from benchkit.train.steps.executor import executor_for
+from benchkit.train.steps.tracing import CompiledLearning
 
 Net = Callable[..., nn.Module]
 
@@ -182,7 +182,7 @@ def test_every_whole_batch_goes_through_the_graph(
         batches.append(len(batch.targets))
         return learn(run, batch)
 
-    monkeypatch.setattr("benchkit.train.tracing.learn", counted)
+    monkeypatch.setattr("benchkit.train.steps.tracing.learn", counted)
     run = run_of(regularizers=augments, device_memory=device_memory, compile="always")
     trained(run)
     assert run.train.images.streamed == (device_memory == 0)
@@ -276,15 +276,15 @@ def test_another_dropout_mask_is_no_rounding(precision: str, monkeypatch: pytest
     monkeypatch.setattr(torch._inductor, "compile", drawing)
     run = run_of(compile="always", precision=precision)
     run.model.train()
-    stepper_for(run)
+    executor_for(run)
     assert run.notes == ["compiled model not used: its steps differ from the plain model's"]
 
 
 @pytest.mark.usefixtures("graphs")
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_a_wrong_update_is_noticed(momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchkit.train.written_out._sgd", lambda *_: None)
+    monkeypatch.setattr("benchkit.train.steps.functional_optimizers._sgd", lambda *_: None)
     run = run_of(compile="always", optimizer={"momentum": momentum})
     run.model.train()
-    assert isinstance(stepper_for(run), EagerSteps)
+    assert isinstance(executor_for(run), EagerSteps)
     assert run.notes == ["compiled model not used: its steps differ from the plain model's"]

@@ -76,7 +76,7 @@ class TrainSettings:
     `precision` is auto (bf16 where the processor has it, else float32), bf16, fp16 or float32. `select` scores the
     weights of the best epoch by `goal` (the study's first search goal or val.loss) or of the last one. `threads` is the
     number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
-    `compile` is auto (on a GPU, where a timed rehearsal says that a long trial gains by it), never or always; it too
+    `compile` is auto (on a GPU, where a timed validation says that a long trial gains by it), never or always; it too
     changes no more than rounding. On a CPU auto never compiles, so that a trial's bits do not hang on what was timed;
     what usually pays there, for small networks in trials of minutes, is to ask for it.
     """

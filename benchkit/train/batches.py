@@ -21,7 +21,7 @@ from benchkit.train.streaming import stream
 CHUNK_BYTES = 2**24
 """What one pass over a data set handles at a time."""
 
-Feed = tuple[torch.Tensor, ...]
+BatchIndex = tuple[torch.Tensor, ...]
 """What a batch is made of on the device: its positions int64 (N,), or where images are streamed these themselves, uint8
 (N, C, H, W), and their labels int64 (N,)."""
 
@@ -34,7 +34,7 @@ class ImageSet:
     """Images of one split: `images` uint8 (M, H, W, C), of which `rows` int64 (N,) belong to it, `labels` int64 (N,).
 
     On the CPU `images` is the data set's own memory (or memory map), shared by all processes that read it. On CUDA
-    it lies on the device, unless there is no room for it. A set without room is `streamed`: a thread gathers its
+    it lies on the device, unless it exceeds the memory budget. Such a set is `streamed`: a thread gathers its
     images from the memory map ahead of their use.
     """
 
@@ -71,10 +71,10 @@ class ImageSet:
             yield images
 
 
-def place(selected: Selected, device: torch.device, room: int | None = None) -> ImageSet:
-    """Return a split's selected images for use on `device`, where they may take `room` bytes (None: any number)."""
+def place(selected: Selected, device: torch.device, budget: int | None = None) -> ImageSet:
+    """Return a split's selected images for use on `device`, where they may take `budget` bytes (None: any number)."""
     labels = torch.from_numpy(np.ascontiguousarray(selected.labels)).to(device)
-    fits = room is None or selected.nbytes <= room
+    fits = budget is None or selected.nbytes <= budget
     if device.type != "cpu" and fits:
         return ImageSet(
             images=_resident(selected, device), rows=torch.arange(len(labels), device=device), labels=labels
@@ -130,7 +130,7 @@ class Loader:
     def __len__(self) -> int:
         return -(-self.images_per_epoch // self.batch_size)
 
-    def feeds(self, generator: torch.Generator) -> Iterator[Feed]:
+    def batch_indices(self, generator: torch.Generator) -> Iterator[BatchIndex]:
         """Yield what each batch of one epoch is made of, in an order drawn from `generator` (on the CPU)."""
         drawn = self._drawn(generator)
         if self.images.streamed:
@@ -138,16 +138,16 @@ class Loader:
         else:
             yield from ((index,) for index in torch.split(drawn.to(self.images.device), self.batch_size))
 
-    def feed(self, index: torch.Tensor) -> Feed:
+    def batch_index(self, index: torch.Tensor) -> BatchIndex:
         """Return what the batch of the images at `index`, int64 (N,) on the device, is made of."""
         return self._fetched(index) if self.images.streamed else (index,)
 
-    def batch(self, feed: Feed) -> Batch:
-        """Return the batch made of `feed`: work for the device alone, which a CUDA graph can hold."""
-        return self._made(*(feed if self.images.streamed else self._fetched(*feed)))
+    def batch(self, batch_index: BatchIndex) -> Batch:
+        """Return the batch made of `batch_index`: work for the device alone, which a CUDA graph can hold."""
+        return self._made(*(batch_index if self.images.streamed else self._fetched(*batch_index)))
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield the batches of one epoch, those that `feeds` yields the making of, with fewer operations for each."""
+        """Yield the batches of one epoch, those of `batch_indices`, with fewer operations for each."""
         for images, labels in self.images.each(self._drawn(generator), self.batch_size):
             yield self._made(images, labels)
 
@@ -173,7 +173,7 @@ def in_unit_range(images: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pixels:
+class InputTransform:
     """How images become the model's input: resized to `size` (0: not), then times `scale` plus `shift`.
 
     `scale` = 1/std and `shift` = -mean/std are float32 (1, C, H, W), or None when images are not normalised. Each holds
@@ -200,10 +200,12 @@ class Pixels:
         return images.contiguous(memory_format=self.memory_format)
 
 
-def pixels(train: ImageSet, statistics: Statistics | None, *, size: int, memory_format: torch.memory_format) -> Pixels:
+def input_transform(
+    train: ImageSet, statistics: Statistics | None, *, size: int, memory_format: torch.memory_format
+) -> InputTransform:
     """Return the preparation of images, normalised by `statistics` (None: not) before any resizing."""
     if statistics is None:
-        return Pixels(scale=None, shift=None, size=size, memory_format=memory_format)
+        return InputTransform(scale=None, shift=None, size=size, memory_format=memory_format)
     mean, std = statistics
     scale = 1 / torch.where(std > 0, std, 1.0)
     height, width, _ = train.images.shape[1:]
@@ -213,7 +215,7 @@ def pixels(train: ImageSet, statistics: Statistics | None, *, size: int, memory_
         wide = values.to(train.device, torch.float32).reshape(1, -1, 1, 1).expand(-1, -1, *side)
         return wide.contiguous(memory_format=torch.channels_last)
 
-    return Pixels(scale=plane(scale), shift=plane(-mean * scale), size=size, memory_format=memory_format)
+    return InputTransform(scale=plane(scale), shift=plane(-mean * scale), size=size, memory_format=memory_format)
 
 
 def channel_statistics(images: ImageSet) -> Statistics:

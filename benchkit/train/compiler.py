@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 
-def spare(*methods: Callable[..., Any]) -> None:
+def skip_dynamo_import(*methods: Callable[..., Any]) -> None:
     """Keep PyTorch's `methods` from importing its compiler when they are first called.
 
     PyTorch wraps some methods so that their first call imports `torch._dynamo`, to replace them by a version that it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchkit.results import Cost
-from benchkit.train.compiler import spare
+from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.processor import processor
 from benchkit.train.rates import known_matrix_rate
 from benchkit.train.run import Run
@@ -44,11 +44,11 @@ def forward_flops(run: Run) -> int:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    spare(*(mode.__torch_dispatch__ for mode in TorchDispatchMode.__subclasses__()))
+    skip_dynamo_import(*(mode.__torch_dispatch__ for mode in TorchDispatchMode.__subclasses__()))
     run.model.eval()
     image = run.val.take(torch.zeros(1, dtype=torch.int64))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run.model(run.pixels(image))
+        run.model(run.input_transform(image))
     return int(counter.get_total_flops())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchkit.train.batches import Feed
+from benchkit.train.batches import BatchIndex
 from benchkit.train.run import Run
 from benchkit.train.step import Learn, train_step
 
@@ -19,9 +19,9 @@ class EagerSteps:
         self._run = run
         self._learning = learning
 
-    def take(self, feed: Feed, step: int) -> torch.Tensor:
+    def take(self, batch_index: BatchIndex, step: int) -> torch.Tensor:
         """Take one step on a batch and return its summary, as `train_step` does."""
-        return train_step(self._run, self._run.train.batch(feed), step, self._learning)
+        return train_step(self._run, self._run.train.batch(batch_index), step, self._learning)
 
     def epoch(self, first: int) -> Iterator[torch.Tensor]:
         """Take an epoch's steps, numbered from `first`, and yield the summary of each."""

@@ -22,7 +22,7 @@ def logits_of(run: Run, images: ImageSet) -> torch.Tensor:
     parts = []
     for chunk in images.chunks(size):
         with run.precision.autocast:
-            parts.append(run.model(run.pixels(chunk)).float())
+            parts.append(run.model(run.input_transform(chunk)).float())
     return torch.cat(parts)
 
 

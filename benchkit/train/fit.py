@@ -14,27 +14,27 @@ from benchkit.train.energy import joules
 from benchkit.train.evaluate import logits_of, loss_and_accuracy
 from benchkit.train.observation import observe
 from benchkit.train.run import Run
-from benchkit.train.speedups import Speedups
-from benchkit.train.stepper import Stepper, stepper_for
+from benchkit.train.steps.backends import StepBackend
+from benchkit.train.steps.executor import StepExecutor, executor_for
 
 
-def fit(run: Run, speedups: Speedups | None = None) -> Iterator[EpochRecord]:
+def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
     """Yield a record after every epoch, continuing after the history's last one, until the run is over.
 
-    How steps are taken is chosen once, in the time of the first epoch; `speedups` are the device's unless given.
+    How steps are taken is chosen once, in the time of the first epoch; `backend` are the device's unless given.
     Raise `DivergedError`, which names epoch and step, when the loss is no longer finite.
     """
-    forget_peak(run.device)  # before the stepper is chosen: replayed steps allocate nothing that could be measured
-    stepper: Stepper | None = None
+    forget_peak(run.device)  # before the executor is chosen: replayed steps allocate nothing that could be measured
+    executor: StepExecutor | None = None
     while not run.over():
         epoch = len(run.history) + 1
         start, used = now(run.device), joules(run.device)
         run.model.train()
-        stepper = stepper_for(run, speedups) if stepper is None else stepper
+        executor = executor_for(run, backend) if executor is None else executor
         began = now(run.device)
         steps: list[torch.Tensor] = []
         with run.randomness.in_charge():
-            for summary in stepper.epoch((epoch - 1) * len(run.train)):
+            for summary in executor.epoch((epoch - 1) * len(run.train)):
                 steps.append(summary)
                 _stop_if_diverged(steps, epoch, run.device)
         loss, accuracy, gradient_norm = epoch_means(steps, epoch)

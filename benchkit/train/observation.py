@@ -30,7 +30,7 @@ def observe(run: Run) -> dict[str, float]:
     run.model.eval()
     found = {}
     with torch.no_grad():
-        images = run.pixels(run.val.take(spread(run.val, OBSERVED)))
+        images = run.input_transform(run.val.take(spread(run.val, OBSERVED)))
         for name, figure in watching:
             for quantity, value in figure.observe(run.model, images).items():
                 found[f"{name}.{quantity}"] = float(value)
@@ -46,7 +46,7 @@ def inspect(run: Run) -> dict[str, dict[str, np.ndarray]]:
         run.model.eval()
         index = spread(run.test, INSPECTED)
         originals, labels = run.test.take(index), run.test.labels[index]
-        arrays = figure.inspect(run.model, run.pixels(originals), labels)
+        arrays = figure.inspect(run.model, run.input_transform(originals), labels)
         run.model.zero_grad(set_to_none=True)
         if arrays:
             found[name] = {

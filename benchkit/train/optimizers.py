@@ -11,7 +11,7 @@ from torch import nn
 
 from benchkit.errors import TrainingError, nearest
 from benchkit.study.settings import OptimizerSettings
-from benchkit.train.compiler import spare
+from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.sgd import SGD
 
 Maker = Callable[..., torch.optim.Optimizer]
@@ -37,7 +37,7 @@ def optimizer(
         )
     options = {"weight_decay": 0.0, "fused": True, **own_options(settings), **extra}
     owner = torch.optim.Optimizer
-    spare(owner.add_param_group, owner.zero_grad, owner.state_dict, owner.load_state_dict)
+    skip_dynamo_import(owner.add_param_group, owner.zero_grad, owner.state_dict, owner.load_state_dict)
     try:
         return OPTIMIZERS[settings.name](_groups(parameters), **options)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Where the images of a run are: on its device as far as the room there goes, streamed to it beyond that."""
+"""Where the images of a run are: on its device as far as the budget there goes, streamed to it beyond that."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ def place_all(selection: Selection, device: torch.device, limit: int | None = No
     Without a limit that is half of CUDA's free memory; on the CPU images then stay where they are. Batches under way
     are not counted. The limit changes no image and no order.
     """
-    room = half_of_free(device) if limit is None else limit
+    budget = half_of_free(device) if limit is None else limit
     placed: dict[str, ImageSet] = {}
     streamed: dict[str, int] = {}
     for name in ("train", "val", "test"):
         selected: Selected = getattr(selection, name)
-        placed[name] = place(selected, device, room)
+        placed[name] = place(selected, device, budget)
         if placed[name].streamed:
             streamed[name] = selected.nbytes
-        elif room is not None:
-            room -= selected.nbytes
+        elif budget is not None:
+            budget -= selected.nbytes
     return Placed(train=placed["train"], val=placed["val"], test=placed["test"], notes=_notes(streamed, device, limit))
 
 

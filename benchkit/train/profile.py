@@ -18,7 +18,7 @@ import torch
 from torch.autograd import profiler
 
 from benchkit.protocols import Batch
-from benchkit.train.batches import Loader, Pixels
+from benchkit.train.batches import InputTransform, Loader
 from benchkit.train.clock import now
 from benchkit.train.precision import Precision
 from benchkit.train.run import Run
@@ -122,7 +122,7 @@ def watch(run: Run, stopwatch: Stopwatch) -> None:
     run.eager = "the trial is profiled"
     run.train = _LoaderWatched(**_values(run.train), stopwatch=stopwatch)
     run.augments = tuple(_watched(augment, "augmentation", stopwatch) for augment in run.augments)
-    run.pixels = _PixelsWatched(**_values(run.pixels), run=run, stopwatch=stopwatch)
+    run.input_transform = _InputTransformWatched(**_values(run.input_transform), run=run, stopwatch=stopwatch)
     run.precision = _PrecisionWatched(**_values(run.precision), stopwatch=stopwatch)
     run.model.register_forward_pre_hook(lambda model, _: stopwatch.enter("forward") if model.training else None)
     run.model.register_forward_hook(lambda model, _in, _out: stopwatch.enter("loss") if model.training else None)
@@ -158,7 +158,7 @@ class _LoaderWatched(Loader):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PixelsWatched(Pixels):
+class _InputTransformWatched(InputTransform):
     run: Run
     stopwatch: Stopwatch
 
@@ -166,7 +166,7 @@ class _PixelsWatched(Pixels):
         """Return the model's input."""
         if self.run.model.training:
             self.stopwatch.enter("data")
-        return Pixels.__call__(self, images)
+        return InputTransform.__call__(self, images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,7 @@ class Run:
     train: batches.Loader
     val: batches.ImageSet
     test: batches.ImageSet
-    pixels: batches.Pixels
+    input_transform: batches.InputTransform
     randomness: randomness.Randomness
     augments: tuple[Callable[[Batch, torch.Generator], Batch], ...]
     penalties: tuple[Callable[[nn.Module], torch.Tensor], ...]
@@ -173,7 +173,7 @@ def build_run(
         train=loader,
         val=placed.val,
         test=placed.test,
-        pixels=batches.pixels(
+        input_transform=batches.input_transform(
             placed.train, kept.statistics, size=settings.data.image_size, memory_format=memory_format
         ),
         randomness=randomness.randomness(settings.seed, repeat_parts, place),

@@ -48,7 +48,7 @@ def learn(run: Run, batch: Batch) -> torch.Tensor:
     """
     # Autocast begins and ends in here, so its copies of the weights never outlive the graph that made them.
     with run.precision.autocast:
-        logits = run.model(run.pixels(batch.images))
+        logits = run.model(run.input_transform(batch.images))
         loss = functional.cross_entropy(logits.float(), batch.targets)
     for penalty in run.penalties:
         loss = loss + penalty(run.model)

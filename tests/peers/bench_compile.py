@@ -37,8 +37,8 @@ from benchkit.study.settings import (
 from benchkit.sweep.training import bind_plugins
 from benchkit.sweep.worker import environment
 from benchkit.train.run import Run, build_run
-from benchkit.train.speedups import speedups_of
 from benchkit.train.step import Learn, augmented, train_step
+from benchkit.train.steps.backends import backend_of
 
 NORMS = ("torch-bn", "bn", "gn", "ln", "in", "bin")
 COUNT = 2400
@@ -95,7 +95,7 @@ def compiled(run: Run) -> tuple[Learn, float]:
     with run.randomness.in_charge():
         batch = augmented(run, next(run.train.epoch(run.randomness.order)))
         start = time.perf_counter()
-        learning = speedups_of(run.device).compile(run, batch)
+        learning = backend_of(run.device).compile(run, batch)
         learning(batch)
         return learning, time.perf_counter() - start
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 import torch
 
 from benchkit.train import optimizers
-from benchkit.train.batches import Feed
+from benchkit.train.batches import BatchIndex
 from benchkit.train.eager import EagerSteps
-from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
-from benchkit.train.speedups import Speedups
 from benchkit.train.step import Learn, train_step, update
+from benchkit.train.steps.backends import StepBackend
+from benchkit.train.steps.validation import Refused, StepValidation
 
 TOLERANCE = {"float32": 1e-3, "bf16": 1e-2}
 """The relative difference of replayed and eager steps that counts as rounding."""
@@ -27,7 +27,7 @@ NOISE = 4.0
 """How many times as far from eager steps as these are from themselves (where kernels add in any order) is allowed."""
 
 
-class CapturedSteps:
+class CudaGraphSteps:
     """Replays a graph for each batch of the usual size; what is left over at an epoch's end is trained eagerly.
 
     Streamed images and their labels are copied to where the graph reads them; of images on the device, only positions
@@ -35,15 +35,15 @@ class CapturedSteps:
     now, so none of them may be replaced while it is used; the learning rate is read from the device.
     """
 
-    def __init__(self, run: Run, speedups: Speedups, learning: Learn | None) -> None:
+    def __init__(self, run: Run, backend: StepBackend, learning: Learn | None) -> None:
         """Record the step; nothing of it is done."""
         self._run = run
         self._learning = learning
         first = torch.zeros(run.train.batch_size, dtype=torch.int64, device=run.device)
-        self._feed = run.train.feed(first)
+        self._batch_index = run.train.batch_index(first)
         self._summary = torch.zeros(4, device=run.device)
         try:
-            self._replay = speedups.capture(self._work, (run.randomness.augment,))
+            self._replay = backend.capture(self._work, (run.randomness.augment,))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -52,14 +52,14 @@ class CapturedSteps:
         self._gradients = [parameter.grad for parameter in run.parameters]
 
     def _work(self) -> None:
-        self._summary.copy_(update(self._run, self._run.train.batch(self._feed), self._learning))
+        self._summary.copy_(update(self._run, self._run.train.batch(self._batch_index), self._learning))
 
-    def take(self, feed: Feed, step: int) -> torch.Tensor:
+    def take(self, batch_index: BatchIndex, step: int) -> torch.Tensor:
         """Take one step on a batch and return its summary, as `train_step` does."""
         run = self._run
-        if len(feed[-1]) != run.train.batch_size:
-            return train_step(run, run.train.batch(feed), step)
-        for read, given in zip(self._feed, feed, strict=True):
+        if len(batch_index[-1]) != run.train.batch_size:
+            return train_step(run, run.train.batch(batch_index), step)
+        for read, given in zip(self._batch_index, batch_index, strict=True):
             read.copy_(given)
         optimizers.set_rate(run.optimizer, run.schedule(step))
         self._replay()
@@ -67,8 +67,8 @@ class CapturedSteps:
 
     def epoch(self, first: int) -> Iterator[torch.Tensor]:
         """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
-        for step, feed in enumerate(self._run.train.feeds(self._run.randomness.order), first):
-            yield self.take(feed, step)
+        for step, batch_index in enumerate(self._run.train.batch_indices(self._run.randomness.order), first):
+            yield self.take(batch_index, step)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -83,29 +83,29 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-def captured_steps(rehearsal: Rehearsal, learning: Learn | None = None) -> CapturedSteps:
+def cuda_graph_steps(validation: StepValidation, learning: Learn | None = None) -> CudaGraphSteps:
     """Return steps that replay a graph of the run's step, or of one with `learning`, after they agreed with eager ones.
 
-    The rehearsal has taken eager steps before, and is not ended here. Raise `Refused` when steps cannot be captured.
+    The validation has taken eager steps before, and is not ended here. Raise `Refused` when steps cannot be captured.
     """
-    run, speedups = rehearsal.run, rehearsal.speedups
-    if reason := rehearsal.obstacle():
+    run, backend = validation.run, validation.backend
+    if reason := validation.obstacle():
         raise Refused(reason)
     optimizers.use_device_rates(run.optimizer, run.device)
     eager = EagerSteps(run, learning).take
-    with speedups.aside():
+    with backend.aside():
         try:
-            expected = rehearsal.play(eager, speedups.without_waiting())
+            expected = validation.play(eager, backend.without_waiting())
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             raise Refused(f"a step waits for the device's results ({first_line(error)})") from error
-        again = rehearsal.play(eager)
+        again = validation.play(eager)
     if not expected.finite():
         raise Refused("the first losses are not finite")
-    rehearsal.snapshot.put_back()
-    steps = CapturedSteps(run, speedups, learning)
-    allowed = TOLERANCE[run.precision.name] + NOISE * rehearsal.difference(expected, again)
-    if (apart := rehearsal.difference(expected, rehearsal.play(steps.take))) > allowed:
+    validation.snapshot.put_back()
+    steps = CudaGraphSteps(run, backend, learning)
+    allowed = TOLERANCE[run.precision.name] + NOISE * validation.difference(expected, again)
+    if (apart := validation.difference(expected, validation.play(steps.take))) > allowed:
         raise Refused("replayed steps differ from eager ones", f"by {apart:.2g} of their size, {allowed:.2g} allowed")
     return steps

@@ -18,7 +18,7 @@ from benchkit.protocols import Batch
 from benchkit.train.optimizers import use_device_rates
 from benchkit.train.run import Run
 from benchkit.train.step import learn
-from benchkit.train.written_out import WrittenOut
+from benchkit.train.steps.functional_optimizers import FunctionalOptimizer
 
 Form = tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...]
 
@@ -38,9 +38,9 @@ class CompiledLearning:
         self._run = run
         self._form = _form(batch)
         use_device_rates(run.optimizer, run.device)
-        written_out = WrittenOut(run.optimizer)
-        traced = replace(run, augments=(), optimizer=written_out)  # type: ignore[arg-type]
-        state = _state(run, written_out)
+        functional = FunctionalOptimizer(run.optimizer)
+        traced = replace(run, augments=(), optimizer=functional)  # type: ignore[arg-type]
+        state = _state(run, functional)
 
         def work(images: torch.Tensor, targets: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor]:
             return (learn(traced, Batch(images=images, targets=targets)),)
@@ -60,7 +60,7 @@ def _form(batch: Batch) -> Form:
     return tuple((one.shape, one.stride(), one.dtype) for one in (batch.images, batch.targets))
 
 
-def _state(run: Run, optimizer: WrittenOut) -> list[torch.Tensor]:
+def _state(run: Run, optimizer: FunctionalOptimizer) -> list[torch.Tensor]:
     """Return the tensors that a step reads or changes from one step to the next, each once."""
     moments = (value for kept in run.optimizer.state.values() for value in kept.values())
     settings = (value for group in optimizer.settings for value in group.values())

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from benchkit.train.capture import first_line
 from benchkit.train.clock import now
 from benchkit.train.eager import EagerSteps
-from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
-from benchkit.train.speedups import Speedups
 from benchkit.train.step import Learn
+from benchkit.train.steps.backends import StepBackend
+from benchkit.train.steps.cuda_graph import first_line
+from benchkit.train.steps.validation import Refused, StepValidation
 
 EXPECTED_SECONDS = 45.0
 """What compiling a network's step is expected to take, before it was done."""
@@ -36,32 +36,32 @@ class CompiledStep:
     seconds: float
 
 
-def worth_compiling(run: Run, speedups: Speedups, left: float) -> bool:
+def worth_compiling(run: Run, backend: StepBackend, left: float) -> bool:
     """Return whether to try: when the study asks for it, or on a device with graphs with `left` seconds enough."""
     wish = run.settings.train.compile
-    return wish == "always" or (wish == "auto" and speedups.captures and left > WORTH * EXPECTED_SECONDS)
+    return wish == "always" or (wish == "auto" and backend.captures and left > WORTH * EXPECTED_SECONDS)
 
 
-def compiled_step(rehearsal: Rehearsal) -> CompiledStep:
-    """Return the compiled step, after it agreed with eager ones, which the rehearsal has taken before.
+def compiled_step(validation: StepValidation) -> CompiledStep:
+    """Return the compiled step, after it agreed with eager ones, which the validation has taken before.
 
     Only whole batches in training go through it: evaluation compiles nothing anew. The optimizer's rates may lie
     on the device then. Raise `Refused` when the compiler fails or what it makes computes something else.
     """
-    run = rehearsal.run
-    expected = rehearsal.play(EagerSteps(run).take)
-    if reason := rehearsal.obstacle():
+    run = validation.run
+    expected = validation.play(EagerSteps(run).take)
+    if reason := validation.obstacle():
         raise Refused(reason)
     began = now(run.device)
     try:
-        learning = rehearsal.speedups.compile(run, rehearsal.batch())
+        learning = validation.backend.compile(run, validation.batch())
         take = EagerSteps(run, learning).take
-        rehearsal.walk(take)
+        validation.walk(take)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a compiler raises: it is told in the notes, and eager steps go on
         raise Refused(f"{type(error).__name__}: {first_line(error)}") from error
     seconds = now(run.device) - began
-    if (apart := rehearsal.difference_at_once(expected, rehearsal.play(take))) > TOLERANCE[run.precision.name]:
+    if (apart := validation.difference_at_once(expected, validation.play(take))) > TOLERANCE[run.precision.name]:
         raise Refused("its steps differ from the plain model's", f"by {apart:.2g} of their size")
     return CompiledStep(learning=learning, seconds=seconds)

@@ -11,18 +11,18 @@ import pytest
 import torch
 from benchkit_regularizers.grad_clip import GradClip
 from engine_runs import Flip, learnt, make_run, make_settings, small_net
-from rehearsed_steps import Counts, DrawsNumpy, DrawsPython, Lists, OptsOut, Reads, Replaces, StandIn
+from step_stand_ins import Counts, DrawsNumpy, DrawsPython, Lists, OptsOut, Reads, Replaces, StandIn
 from torch import nn
 
 from benchkit import TrainingError
-from benchkit.train import stepper
-from benchkit.train.capture import CapturedSteps
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.eager import EagerSteps
 from benchkit.train.fit import fit
 from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Run
-from benchkit.train.stepper import stepper_for
+from benchkit.train.steps import executor
+from benchkit.train.steps.cuda_graph import CudaGraphSteps
+from benchkit.train.steps.executor import executor_for
 
 RATE = 0.0625
 """A learning rate that float32 holds exactly, so that eager steps and those that read it from the device agree."""
@@ -30,7 +30,7 @@ RATE = 0.0625
 
 @pytest.fixture(autouse=True)
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stepper, "FEWEST", 1)
+    monkeypatch.setattr(executor, "FEWEST", 1)
 
 
 def rated_net(*arguments: Any) -> nn.Module:
@@ -50,8 +50,8 @@ def run_of(optimizer: dict[str, Any] | None = None, regularizers: Sequence[Any] 
     return make_run(settings, model=model, regularizers=parts, device_memory=device_memory)
 
 
-def trained(run: Run, speedups: StandIn | None = None) -> list[tuple[float, ...]]:
-    return [learnt(record) for record in fit(run, speedups)]
+def trained(run: Run, backend: StandIn | None = None) -> list[tuple[float, ...]]:
+    return [learnt(record) for record in fit(run, backend)]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -90,7 +90,7 @@ def test_captured_steps_equal_eager_ones_bit_for_bit(optimizer: dict[str, Any], 
 def test_choosing_leaves_the_run_as_it_was() -> None:
     run, untouched = run_of(), run_of()
     run.model.train()
-    assert isinstance(stepper_for(run, StandIn()), CapturedSteps)
+    assert isinstance(executor_for(run, StandIn()), CudaGraphSteps)
     zeros = [moments["momentum_buffer"] for moments in run.optimizer.state.values()]
     assert zeros and not any(moment.any() for moment in zeros)
     before, after = untouched.state(), run.state()
@@ -192,12 +192,12 @@ def test_replays_that_differ_are_not_trusted(part: str) -> None:
 def test_replays_that_are_not_faster_are_not_used() -> None:
     run = run_of()
     run.model.train()
-    assert isinstance(stepper_for(run, StandIn(replayed=2.9)), EagerSteps)
+    assert isinstance(executor_for(run, StandIn(replayed=2.9)), EagerSteps)
     assert run.notes == ["CUDA graph not used: replaying it is not faster; steps ran eagerly"]
     assert run.optimizer.state == {}
 
 
-def test_what_needs_no_rehearsal_is_refused_without_recording() -> None:
+def test_what_needs_no_validation_is_refused_without_recording() -> None:
     class Dampened:
         def optimizer_options(self) -> dict[str, Any]:
             return {"dampening": 0.5}
@@ -207,29 +207,29 @@ def test_what_needs_no_rehearsal_is_refused_without_recording() -> None:
     watch(runs["profiled"], Stopwatch(torch.device("cpu")))
     for reason, run in runs.items():
         run.model.train()
-        assert isinstance(stepper_for(run, graphs), EagerSteps)
+        assert isinstance(executor_for(run, graphs), EagerSteps)
         assert reason in run.notes[-1]
     assert graphs.calls["capture"] == 0
 
 
-def test_fp16_steps_are_the_same_after_a_rehearsal() -> None:
+def test_fp16_steps_are_the_same_after_a_validation() -> None:
     run, eager = run_of(precision="fp16"), run_of(precision="fp16")
     assert trained(run, StandIn()) == trained(eager) and states_agree(run, eager)
 
 
-def test_short_runs_rehearse_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stepper, "FEWEST", 13)
+def test_short_runs_validate_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "FEWEST", 13)
     graphs, run = StandIn(), run_of()
     trained(run, graphs)
     assert run.notes == [] and sum(graphs.calls.values()) == 0
-    monkeypatch.setattr(stepper, "FEWEST", 12)
+    monkeypatch.setattr(executor, "FEWEST", 12)
     trained(run_of(), graphs)
     assert graphs.calls["capture"] == 1
 
 
 def test_a_diverging_run_still_says_where() -> None:
     run = run_of({"lr": 1e30})
-    assert stepper_for(run, StandIn()) is not None
+    assert executor_for(run, StandIn()) is not None
     assert "the first losses are not finite" in run.notes[0]
 
 
@@ -240,15 +240,15 @@ LONG = 1e4
 def test_a_long_runs_model_is_compiled_for_whole_batches_in_training_only() -> None:
     graphs, run, eager = StandIn(eager=3 * LONG, replayed=LONG, compiled=LONG / 2), run_of(), run_of()
     run.model.train()
-    chosen = stepper_for(run, graphs)
-    assert isinstance(chosen, CapturedSteps) and graphs.calls["compile"] == 1
+    chosen = executor_for(run, graphs)
+    assert isinstance(chosen, CudaGraphSteps) and graphs.calls["compile"] == 1
     del chosen
     assert run.notes == ["the model was compiled"]
     before = graphs.calls["compiled"]
     fresh = run_of()
     assert trained(fresh, graphs) == trained(eager)
-    rehearsed, replays = before, 4 * 3
-    assert graphs.calls["compiled"] == 2 * rehearsed + replays
+    validated, replays = before, 4 * 3
+    assert graphs.calls["compiled"] == 2 * validated + replays
     assert states_agree(fresh, eager)
 
 
@@ -284,5 +284,5 @@ def test_the_study_decides_on_compiling() -> None:
 
 def test_a_cpu_takes_eager_steps_without_looking_for_more() -> None:
     run = make_run(make_settings(epochs=1000))
-    assert isinstance(stepper_for(run), EagerSteps)
+    assert isinstance(executor_for(run), EagerSteps)
     assert run.notes == [] and run.optimizer.state == {}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchkit.train.written_out import SETTINGS, WrittenOut
+from benchkit.train.steps.functional_optimizers import SETTINGS, FunctionalOptimizer
 
 STEPS = 4
 
@@ -38,7 +38,7 @@ def give_gradients(given: list[nn.Parameter], step: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES.values(), ids=CASES.keys())
-def test_written_out_updates_are_pytorchs(kind: type[torch.optim.Optimizer], options: dict[str, Any]) -> None:
+def test_functional_updates_are_pytorchs(kind: type[torch.optim.Optimizer], options: dict[str, Any]) -> None:
     reference, ours = parameters(), parameters()
     optimizers = []
     for given in (reference, ours):
@@ -46,12 +46,12 @@ def test_written_out_updates_are_pytorchs(kind: type[torch.optim.Optimizer], opt
         optimizers.append(kind(groups, **options))  # type: ignore[arg-type]
         give_gradients(given, 0)
         optimizers[-1].step()
-    written_out = WrittenOut(optimizers[1])
+    functional = FunctionalOptimizer(optimizers[1])
     for step in range(1, STEPS):
         give_gradients(reference, step)
         optimizers[0].step()
         give_gradients(ours, step)
-        written_out.step()
+        functional.step()
     # Adam's corrections for its first steps are rounded to float32, of which weights near 1 lose the same.
     rounding = 1e-12 if kind is torch.optim.SGD else 1e-7
     for expected, found in zip(reference, ours, strict=True):
@@ -67,13 +67,13 @@ def test_written_out_updates_are_pytorchs(kind: type[torch.optim.Optimizer], opt
 def test_settings_are_read_from_tensors_at_each_step() -> None:
     (weight,) = given = [nn.Parameter(torch.ones(2))]
     rate = torch.tensor(0.5)
-    written_out = WrittenOut(torch.optim.SGD(given, lr=rate, weight_decay=0.25))
-    assert written_out.settings[0]["lr"] is rate and set(written_out.settings[0]) == set(SETTINGS)
+    functional = FunctionalOptimizer(torch.optim.SGD(given, lr=rate, weight_decay=0.25))
+    assert functional.settings[0]["lr"] is rate and set(functional.settings[0]) == set(SETTINGS)
     for expected in (1 - 0.5 * (1 + 0.25 * 1), None):
         weight.grad = torch.ones(2)
         if expected is None:
             rate.fill_(0.25)
-            written_out.settings[0]["weight_decay"].fill_(0.0)
+            functional.settings[0]["weight_decay"].fill_(0.0)
             expected = weight[0].item() - 0.25
-        written_out.step()
+        functional.step()
         assert weight.tolist() == [expected, expected]

@@ -1,4 +1,4 @@
-"""Who takes the steps of a run: chosen once, by a rehearsal that is undone. Eager steps are the rule on a CPU.
+"""Who takes the steps of a run: chosen once, by a validation that is undone. Eager steps are the rule on a CPU.
 
 However steps are taken, they compute the same up to rounding, draw the same random numbers, and leave the same
 checkpoint. Which way was fastest can differ between machines and, where it is close, between two trials.
@@ -15,16 +15,16 @@ import torch
 
 from benchkit.results import WAS_COMPILED
 from benchkit.train import optimizers
-from benchkit.train.batches import Feed
-from benchkit.train.capture import CapturedSteps, captured_steps
-from benchkit.train.compiled import CompiledStep, compiled_step, worth_compiling
+from benchkit.train.batches import BatchIndex
 from benchkit.train.eager import EagerSteps
-from benchkit.train.rehearsal import Refused, Rehearsal
 from benchkit.train.run import Run
-from benchkit.train.speedups import Speedups, speedups_of
+from benchkit.train.steps.backends import StepBackend, backend_of
+from benchkit.train.steps.compiled import CompiledStep, compiled_step, worth_compiling
+from benchkit.train.steps.cuda_graph import CudaGraphSteps, cuda_graph_steps
+from benchkit.train.steps.validation import Refused, StepValidation
 
 FEWEST = 50
-"""Whole batches that a run must have before it for a rehearsal, which takes some twenty eager steps, to pay."""
+"""Whole batches that a run must have before it for a validation, which takes some twenty eager steps, to pay."""
 
 FASTER = 0.95
 """The share of the other way's time that a way of taking steps must not exceed to be preferred."""
@@ -32,10 +32,10 @@ FASTER = 0.95
 logger = logging.getLogger(__name__)
 
 
-class Stepper(Protocol):
+class StepExecutor(Protocol):
     """Takes the steps of a run."""
 
-    def take(self, feed: Feed, step: int) -> torch.Tensor:
+    def take(self, batch_index: BatchIndex, step: int) -> torch.Tensor:
         """Take one step on a batch and return its summary, as `train_step` does."""
         ...
 
@@ -44,12 +44,12 @@ class Stepper(Protocol):
         ...
 
 
-def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
+def executor_for(run: Run, backend: StepBackend | None = None) -> StepExecutor:
     """Return what takes the run's steps from now on; what keeps them from being fast is noted in the run.
 
-    The run's model is in training mode. `speedups` are those of the run's device unless given.
+    The run's model is in training mode. `backend` are those of the run's device unless given.
     """
-    offered = speedups_of(run.device) if speedups is None else speedups
+    offered = backend_of(run.device) if backend is None else backend
     asked = run.settings.train.compile == "always"
     if not asked and (not offered.captures or whole_batches_left(run) < FEWEST):
         return EagerSteps(run)
@@ -57,17 +57,17 @@ def stepper_for(run: Run, speedups: Speedups | None = None) -> Stepper:
         _note(run, f"{'CUDA graph' if offered.captures else 'compiled model'} not used: {run.eager}; steps ran eagerly")
         return EagerSteps(run)
     with run.randomness.in_charge():
-        rehearsal = Rehearsal(run, offered)
+        validation = StepValidation(run, offered)
         eager = EagerSteps(run)
-        chosen: Stepper = eager
+        chosen: StepExecutor = eager
         try:
-            chosen = _chosen(rehearsal, eager)
+            chosen = _chosen(validation, eager)
         except torch.OutOfMemoryError:
             _note(run, "CUDA graph not used: the device's memory is too small for it; steps ran eagerly")
         finally:
-            rehearsal.snapshot.put_back()
+            validation.snapshot.put_back()
             if chosen is eager:
-                rehearsal.snapshot.drop_new_moments()
+                validation.snapshot.drop_new_moments()
                 optimizers.use_plain_rates(run.optimizer)
     return chosen
 
@@ -78,31 +78,31 @@ def whole_batches_left(run: Run) -> int:
     return per_epoch * (run.settings.train.epochs - len(run.history))
 
 
-def _chosen(rehearsal: Rehearsal, eager: EagerSteps) -> Stepper:
+def _chosen(validation: StepValidation, eager: EagerSteps) -> StepExecutor:
     """Return the fastest way: eager or captured, then compiled where that may pay."""
-    run = rehearsal.run
-    best: Stepper = eager
-    rehearsal.walk(eager.take)
-    seconds = rehearsal.seconds(eager.take)
-    if rehearsal.speedups.captures:
-        best, seconds = _captured(rehearsal, eager, seconds)
-    if not worth_compiling(run, rehearsal.speedups, whole_batches_left(run) * seconds):
+    run = validation.run
+    best: StepExecutor = eager
+    validation.walk(eager.take)
+    seconds = validation.seconds(eager.take)
+    if validation.backend.captures:
+        best, seconds = _captured(validation, eager, seconds)
+    if not worth_compiling(run, validation.backend, whole_batches_left(run) * seconds):
         return best
-    compiled, records = _compiled(rehearsal), isinstance(best, CapturedSteps)
+    compiled, records = _compiled(validation), isinstance(best, CudaGraphSteps)
     if compiled is None:
         return best
     best = eager  # lets go of the graph: the next one takes over its streams' memory and the random generators
-    if (steps := _compiled_steps(rehearsal, compiled, seconds, records=records)) is not None:
+    if (steps := _compiled_steps(validation, compiled, seconds, records=records)) is not None:
         return steps
-    return _captured(rehearsal, eager, math.inf)[0] if records else eager
+    return _captured(validation, eager, math.inf)[0] if records else eager
 
 
-def _captured(rehearsal: Rehearsal, eager: EagerSteps, seconds: float) -> tuple[Stepper, float]:
+def _captured(validation: StepValidation, eager: EagerSteps, seconds: float) -> tuple[StepExecutor, float]:
     """Return captured steps and the seconds of one, or the eager ones and theirs, with a note on why."""
-    run = rehearsal.run
+    run = validation.run
     try:
-        captured = captured_steps(rehearsal)
-        if (replayed := rehearsal.seconds(captured.take)) > FASTER * seconds:
+        captured = cuda_graph_steps(validation)
+        if (replayed := validation.seconds(captured.take)) > FASTER * seconds:
             raise Refused("replaying it is not faster", f"{replayed:.2g} s a step, eagerly {seconds:.2g} s")
     except Refused as refusal:
         optimizers.use_plain_rates(run.optimizer)
@@ -111,24 +111,26 @@ def _captured(rehearsal: Rehearsal, eager: EagerSteps, seconds: float) -> tuple[
     return captured, replayed
 
 
-def _compiled(rehearsal: Rehearsal) -> CompiledStep | None:
+def _compiled(validation: StepValidation) -> CompiledStep | None:
     """Return the compiled step, or None with a note on why."""
     try:
-        return compiled_step(rehearsal)
+        return compiled_step(validation)
     except Refused as refusal:
-        _note(rehearsal.run, f"compiled model not used: {refusal}", refusal.detail)
+        _note(validation.run, f"compiled model not used: {refusal}", refusal.detail)
     except torch.OutOfMemoryError:
-        _note(rehearsal.run, "compiled model not used: the device's memory is too small for it")
+        _note(validation.run, "compiled model not used: the device's memory is too small for it")
     return None
 
 
-def _compiled_steps(rehearsal: Rehearsal, compiled: CompiledStep, seconds: float, *, records: bool) -> Stepper | None:
+def _compiled_steps(
+    validation: StepValidation, compiled: CompiledStep, seconds: float, *, records: bool
+) -> StepExecutor | None:
     """Return compiled steps, recorded if asked, when they are faster or wished for; else None."""
-    run = rehearsal.run
+    run = validation.run
     try:
         learning = compiled.learning
-        steps: Stepper = captured_steps(rehearsal, learning) if records else EagerSteps(run, learning)
-        share = rehearsal.seconds(steps.take) / seconds
+        steps: StepExecutor = cuda_graph_steps(validation, learning) if records else EagerSteps(run, learning)
+        share = validation.seconds(steps.take) / seconds
         if share > FASTER and run.settings.train.compile != "always":
             raise Refused("compiled steps are not faster", f"they take {share:.2f} times as long")
     except Refused as refusal:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchkit import Batch
-from benchkit.train.compiler import spare
+from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.run import Run
 from benchkit.train.step import Learn, learn
 
@@ -30,7 +30,7 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-spare(*(mode.__torch_dispatch__ for mode in TorchDispatchMode.__subclasses__()))
+skip_dynamo_import(*(mode.__torch_dispatch__ for mode in TorchDispatchMode.__subclasses__()))
 
 
 @dataclass

@@ -12,15 +12,15 @@ import torch
 
 from benchkit.protocols import Batch
 from benchkit.train.clock import now
-from benchkit.train.compiled_norm import sum_by_planes
 from benchkit.train.run import Run
 from benchkit.train.step import Learn
-from benchkit.train.tracing import CompiledLearning
+from benchkit.train.steps.compiled_norm import sum_by_planes
+from benchkit.train.steps.tracing import CompiledLearning
 
 Work = Callable[[], object]
 
 
-class Speedups(Protocol):
+class StepBackend(Protocol):
     """How steps of a run can be made faster on its device. A test puts a stand-in in its place."""
 
     captures: bool
@@ -50,7 +50,7 @@ class Speedups(Protocol):
         ...
 
 
-class PlainSpeedups:
+class PlainBackend:
     """A device without graphs: only compiling, which must be asked for."""
 
     captures = False
@@ -84,7 +84,7 @@ class PlainSpeedups:
         return now(self._device) - began
 
 
-class CudaSpeedups(PlainSpeedups):
+class CudaBackend(PlainBackend):
     """CUDA graphs, recorded on a stream of their own (PyTorch, CUDA semantics: CUDA graphs)."""
 
     captures = True
@@ -158,6 +158,6 @@ def register(graph: torch.cuda.CUDAGraph, generators: Sequence[torch.Generator])
             graph.register_generator_state(generator)
 
 
-def speedups_of(device: torch.device) -> Speedups:
+def backend_of(device: torch.device) -> StepBackend:
     """Return what a device offers."""
-    return CudaSpeedups(device) if device.type == "cuda" else PlainSpeedups(device)
+    return CudaBackend(device) if device.type == "cuda" else PlainBackend(device)

@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from benchkit.protocols import Batch
-from benchkit.train.batches import Feed
+from benchkit.train.batches import BatchIndex
 from benchkit.train.run import Run
-from benchkit.train.snapshot import Snapshot
-from benchkit.train.speedups import Speedups
 from benchkit.train.step import augmented
+from benchkit.train.steps.backends import StepBackend
+from benchkit.train.steps.snapshot import Snapshot
 
-Take = Callable[[Feed, int], torch.Tensor]
+Take = Callable[[BatchIndex, int], torch.Tensor]
 """Takes the step of a number on a batch; returns the step's summary (see `train_step`)."""
 
 STEPS = 3
-"""Steps of one rehearsal: with fewer, a step that reads what only the first one wrote would pass."""
+"""Steps of one validation: with fewer, a step that reads what only the first one wrote would pass."""
 
 LOOKS = 3
 """How often steps are timed: other processes may hold the device up at any single time."""
@@ -56,18 +56,18 @@ class Trace:
         return bool(torch.isfinite(self.losses).all())
 
 
-class Rehearsal:
+class StepValidation:
     """Steps that are taken and undone; made and used while the run's random numbers are in charge."""
 
-    def __init__(self, run: Run, speedups: Speedups) -> None:
+    def __init__(self, run: Run, backend: StepBackend) -> None:
         """Keep the run as it is now."""
         self.run = run
-        self.speedups = speedups
+        self.backend = backend
         self.snapshot = Snapshot(run)
         self._first = len(run.history) * len(run.train)
         size, stored = run.train.batch_size, len(run.train.images)
         places = torch.arange(STEPS * size, device=run.device) % stored
-        self._feeds = [run.train.feed(index) for index in torch.split(places, size)]
+        self._batch_indices = [run.train.batch_index(index) for index in torch.split(places, size)]
         self._parameters, self._buffers = _flat(run.parameters), _buffers(run.model)
 
     def obstacle(self) -> str:
@@ -81,7 +81,7 @@ class Rehearsal:
     def batch(self) -> Batch:
         """Return the first step's batch, from the start."""
         self.snapshot.put_back()
-        return augmented(self.run, self.run.train.batch(self._feeds[0]))
+        return augmented(self.run, self.run.train.batch(self._batch_indices[0]))
 
     def play(self, take: Take, within: AbstractContextManager[Any] | None = None) -> Trace:
         """Take the steps from the start, in the context `within` if there is one, and return what they leave."""
@@ -89,8 +89,8 @@ class Rehearsal:
         summaries, before = [], self._movable()
         moved, buffers = before, self._buffers
         with within or nullcontext():
-            for at, feed in enumerate(self._feeds):
-                summaries.append(take(feed, self._first + at))
+            for at, batch_index in enumerate(self._batch_indices):
+                summaries.append(take(batch_index, self._first + at))
                 if at == 0:
                     moved = self._movable()
                     buffers = _buffers(self.run.model)
@@ -113,12 +113,12 @@ class Rehearsal:
         looks = []
         for _ in range(LOOKS):
             self.snapshot.put_back()
-            looks.append(self.speedups.seconds(lambda: self._steps(take)))
-        return min(looks) / len(self._feeds)
+            looks.append(self.backend.seconds(lambda: self._steps(take)))
+        return min(looks) / len(self._batch_indices)
 
     def _steps(self, take: Take) -> None:
-        for at, feed in enumerate(self._feeds):
-            take(feed, self._first + at)
+        for at, batch_index in enumerate(self._batch_indices):
+            take(batch_index, self._first + at)
 
     def difference(self, expected: Trace, found: Trace) -> float:
         """Return the largest relative difference after all steps: of what has changed since the start, by its norm."""

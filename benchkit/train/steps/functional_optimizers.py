@@ -20,7 +20,7 @@ Moments = list[dict[str, Any]]
 Settings = Mapping[str, Any]
 
 
-class WrittenOut:
+class FunctionalOptimizer:
     """An optimizer's step, on its parameters and moments, in tensor operations.
 
     `settings` holds, for each group, the options of `SETTINGS` as scalar tensors on the parameters' device: the group's

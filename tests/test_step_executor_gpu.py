@@ -1,4 +1,4 @@
-"""Captured and compiled steps on a GPU: `pytest -m gpu tests/test_stepper_gpu.py` on a machine that has one."""
+"""Captured and compiled steps on a GPU: `pytest -m gpu tests/test_step_executor_gpu.py` on a machine that has one."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from benchkit_regularizers.rand_augment import RandAugment
 from benchkit_regularizers.resized_crop import ResizedCrop
 from benchkit_regularizers.stochastic_depth import StochasticDepth
 from engine_runs import make_run, make_settings, make_splits
-from rehearsed_steps import Reads
+from step_stand_ins import Reads
 
-from benchkit.train import compiled, stepper
-from benchkit.train.capture import CapturedSteps
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
-from benchkit.train.speedups import CudaSpeedups
-from benchkit.train.stepper import stepper_for
+from benchkit.train.steps import compiled, executor
+from benchkit.train.steps.backends import CudaBackend
+from benchkit.train.steps.cuda_graph import CudaGraphSteps
+from benchkit.train.steps.executor import executor_for
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,8 +52,8 @@ CLOSE = {"float32": 2e-3, "bf16": 5e-2}
 @pytest.fixture(autouse=True)
 def chosen_by_agreement_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rehearse short runs too, and take what agrees, however long it takes: no test depends on a clock."""
-    monkeypatch.setattr(stepper, "FEWEST", 1)
-    monkeypatch.setattr(stepper, "FASTER", float("inf"))
+    monkeypatch.setattr(executor, "FEWEST", 1)
+    monkeypatch.setattr(executor, "FASTER", float("inf"))
 
 
 def run_of(regularizers: Sequence[Any] = (), *, streamed: bool = False, **train: Any) -> Run:
@@ -87,7 +87,7 @@ def eagerly(run: Run) -> Run:
 def test_captured_steps_agree_with_eager_ones(optimizer: dict[str, Any], precision: str) -> None:
     run = run_of([Mixup()], optimizer=optimizer, precision=precision)
     run.model.train()
-    assert isinstance(stepper_for(run), CapturedSteps), run.notes
+    assert isinstance(executor_for(run), CudaGraphSteps), run.notes
     captured, eager = run_of([Mixup()], optimizer=optimizer, precision=precision), None
     list(fit(captured))
     eager = eagerly(run_of([Mixup()], optimizer=optimizer, precision=precision))
@@ -104,7 +104,7 @@ def test_captured_steps_agree_with_eager_ones(optimizer: dict[str, Any], precisi
 def test_streamed_images_are_trained_on_by_the_same_graph() -> None:
     placed, streamed = run_of(), run_of(streamed=True)
     streamed.model.train()
-    assert isinstance(stepper_for(streamed), CapturedSteps), streamed.notes
+    assert isinstance(executor_for(streamed), CudaGraphSteps), streamed.notes
     streamed = run_of(streamed=True)
     for one, other in zip(fit(placed), fit(streamed), strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=CLOSE["float32"])
@@ -173,7 +173,7 @@ def test_a_step_that_waits_runs_eagerly_with_a_note() -> None:
 
 def test_after_a_broken_recording_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The capture itself meets what the look beforehand would have found; random numbers are drawn afterwards."""
-    monkeypatch.setattr(CudaSpeedups, "without_waiting", lambda self: nullcontext())
+    monkeypatch.setattr(CudaBackend, "without_waiting", lambda self: nullcontext())
     run, eager = run_of([Reads()]), eagerly(run_of([Reads()]))
     list(fit(run))
     (note,) = run.notes
@@ -219,8 +219,8 @@ def test_many_trials_of_one_process_leave_no_graph_behind() -> None:
 def test_after_a_compiled_graph_was_given_up_the_plain_one_draws_the_run_s_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compiled_steps = stepper._compiled_steps
-    monkeypatch.setattr(stepper, "_compiled_steps", lambda *given, **named: compiled_steps(*given, **named) and None)
+    compiled_steps = executor._compiled_steps
+    monkeypatch.setattr(executor, "_compiled_steps", lambda *given, **named: compiled_steps(*given, **named) and None)
     run, eager = run_of(compile="always"), eagerly(run_of())
     list(fit(run))
     assert run.notes == ["the model was compiled"]
