@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from benchkit.metrics import SPLITS, SplitName, metric_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,8 +15,20 @@ if TYPE_CHECKING:
     from benchkit.plan import Condition
     from benchkit.study import Study
 
-SplitName = Literal["train", "val", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+__all__ = [
+    "FINISHED",
+    "SPLITS",
+    "WAS_COMPILED",
+    "Cost",
+    "EpochRecord",
+    "Outcome",
+    "SplitMetrics",
+    "SplitName",
+    "State",
+    "StudyResults",
+    "Trial",
+    "metric_names",
+]
 
 State = Literal["done", "pruned", "diverged", "failed", "running", "stale", "waiting"]
 """done, pruned, diverged and failed are results; running has a live owner; stale lost its owner; waiting is queued."""
@@ -46,10 +60,18 @@ class EpochRecord:
     observed: Mapping[str, float] = field(default_factory=dict)
     energy: float = 0.0
 
+    def score(self, metric: str) -> float:
+        """Return `train.loss`, `val.accuracy` and the like."""
+        return float(getattr(self, metric.replace(".", "_")))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitMetrics:
-    """What the finished model scores on `n` images; `confusion[i][j]` counts images of class i called j."""
+    """What the finished model scores on `n` images; `confusion[i][j]` counts images of class i called j.
+
+    `more` has the metrics of `benchkit.metrics` that have no field of their own, by name. Trials of a version that did
+    not measure a metric lack it.
+    """
 
     n: int
     loss: float
@@ -59,6 +81,12 @@ class SplitMetrics:
     calibration_error: float
     class_accuracy: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...]
+    more: Mapping[str, float] = field(default_factory=dict)
+
+    def value(self, name: str) -> float | None:
+        """Return a metric by its name, such as `accuracy`, or None where it was not measured."""
+        found = self.more.get(name, getattr(self, name, None))
+        return float(found) if isinstance(found, int | float) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +174,11 @@ class Trial:
     def score(self, metric: str) -> float:
         """Return `split.metric`, for example `test.accuracy`, of a done trial; raise `KeyError` when it has none."""
         split, _, name = metric.partition(".")
-        if self.outcome is None or split not in self.outcome.metrics:
+        scored = self.outcome.metrics.get(split) if self.outcome else None  # type: ignore[call-overload]
+        value = scored.value(name) if scored else None
+        if value is None:
             raise KeyError(metric)
-        return float(getattr(self.outcome.metrics[split], name))  # type: ignore[index]
+        return float(value)
 
     def predictions(self, split: SplitName) -> np.ndarray:
         """Return the stored logits, float32 (n, K), in the split's order; raise `FileNotFoundError` when absent."""
@@ -199,8 +229,3 @@ class StudyResults:
             for trial in sorted(self.trials, key=lambda t: t.number)
             if trial.phase == "search" and (condition is None or trial.condition.key == condition.key)
         )
-
-
-def metric_names() -> Sequence[str]:
-    """Return the names that `Trial.score` knows after the split's name."""
-    return ("accuracy", "loss", "micro_f1", "macro_f1", "calibration_error")

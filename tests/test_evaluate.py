@@ -13,8 +13,9 @@ from sklearn import metrics
 from torch.nn import functional
 
 from benchkit import TrainingError
+from benchkit.metrics import calibration_error
 from benchkit.train.cost import forward_flops
-from benchkit.train.evaluate import calibration_error, evaluation_batch, logits_of, loss_and_accuracy, split_metrics
+from benchkit.train.evaluate import evaluation_batch, logits_of, loss_and_accuracy, split_metrics
 from benchkit.train.finish import finish
 from benchkit.train.fit import fit
 
@@ -29,7 +30,7 @@ def random_scores(n: int = 400, classes: int = 5) -> tuple[np.ndarray, np.ndarra
 
 def test_metrics_equal_scikit_learn_s() -> None:
     logits, labels = random_scores()
-    found = split_metrics(logits, labels, 5)
+    found = split_metrics(logits, labels)
     called = logits.argmax(1)
     wide = logits.astype(np.float64)
     probabilities = np.exp(wide) / np.exp(wide).sum(1, keepdims=True)
@@ -51,13 +52,30 @@ def test_counted_metrics_are_those_of_scikit_learn_to_the_bit(seed: int) -> None
     labels = generator.integers(0, max(1, classes - 3), n)
     logits = generator.normal(size=(n, classes)).astype(np.float32)
     logits[np.arange(n), labels] += generator.uniform(0, 3)
-    found, called, known = split_metrics(logits, labels, classes), logits.argmax(1), np.arange(classes)
+    found, called, known = split_metrics(logits, labels), logits.argmax(1), np.arange(classes)
     assert found.accuracy == metrics.accuracy_score(labels, called)
     assert found.micro_f1 == metrics.f1_score(labels, called, average="micro")
     assert found.macro_f1 == metrics.f1_score(labels, called, average="macro", zero_division=0.0)
     shares = metrics.recall_score(labels, called, labels=known, average=None, zero_division=np.nan)
     assert np.array_equal(found.class_accuracy, shares, equal_nan=True)
     assert np.array_equal(found.confusion, metrics.confusion_matrix(labels, called, labels=known))
+
+
+@pytest.mark.parametrize("classes", [6, 10, 40])
+def test_top_5_accuracy_equals_scikit_learn_s(classes: int) -> None:
+    logits, labels = random_scores(300, classes)
+    expected = metrics.top_k_accuracy_score(labels, logits, k=5, labels=np.arange(classes))
+    assert split_metrics(logits, labels).value("top5_accuracy") == pytest.approx(expected, rel=1e-12)
+
+
+def test_of_equal_logits_the_first_five_are_the_top_5() -> None:
+    flat = np.zeros((7, 7), dtype=np.float32)
+    assert split_metrics(flat, np.arange(7)).value("top5_accuracy") == pytest.approx(5 / 7)
+
+
+def test_five_classes_have_no_top_5_accuracy() -> None:
+    found = split_metrics(*random_scores(classes=5))
+    assert found.value("top5_accuracy") is None and "top5_accuracy" not in found.more
 
 
 def test_calibration_error_equals_torchmetrics() -> None:
@@ -76,7 +94,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_a_class_without_images_has_no_accuracy() -> None:
-    found = split_metrics(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]), 3)
+    found = split_metrics(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]))
     assert found.class_accuracy[:2] == (1.0, 1.0) and math.isnan(found.class_accuracy[2])
     assert found.confusion[2] == (0, 0, 0) and found.macro_f1 == 1.0
 
@@ -115,7 +133,7 @@ def test_the_best_epoch_s_weights_are_scored() -> None:
     assert finished.metrics["val"].accuracy == pytest.approx(best.val_accuracy)
     assert {name: scores.n for name, scores in finished.metrics.items()} == {"train": 80, "val": 24, "test": 32}
     assert finished.logits["test"].shape == (32, 4) and finished.logits["test"].dtype == np.float32
-    again = split_metrics(finished.logits["test"], finished.labels["test"], 4)
+    again = split_metrics(finished.logits["test"], finished.labels["test"])
     assert again == finished.metrics["test"]
 
 

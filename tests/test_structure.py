@@ -26,7 +26,7 @@ SOURCES = [
     *sorted((ROOT / "tests").rglob("*.py")),
     *sorted((ROOT / "templates").rglob("*.py")),
 ]
-PUBLIC_MODULES = {"analysis", "gradients", "plan", "preparation", "results", "study", "testing"}
+PUBLIC_MODULES = {"analysis", "gradients", "metrics", "plan", "preparation", "results", "study", "testing"}
 FORBIDDEN_NAMES = {"base", "common", "core", "handler", "helpers", "manager", "misc", "util", "utils"}
 ENTRY_POINTS = [
     (group, name, target)

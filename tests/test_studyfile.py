@@ -108,7 +108,7 @@ metric = "test.acuracy"
         ),
         (
             '[search]\ntrials = 1\ngoal = "val.macro_f1"\npruner = "median"\nspace."train.epochs" = [1, 2]\n',
-            "only a single goal of val.loss or val.accuracy can be pruned",
+            "only a single goal of val.accuracy or val.loss can be pruned",
         ),
         (
             '[search]\ntrials = 1\nsampler = "cma-es"\ngoal = ["val.loss", "cost.seconds"]\n'

@@ -14,7 +14,6 @@ from benchkit.analysis.wording import (
     count,
     lower_is_better,
     measured,
-    metric_bounds,
     metric_words,
     names,
     number,
@@ -22,6 +21,7 @@ from benchkit.analysis.wording import (
     quoted,
     span,
 )
+from benchkit.metrics import metric_of
 
 
 def winner(evidence: Evidence) -> Sequence[Finding]:
@@ -130,7 +130,7 @@ def needed_words(metric: str, pair: Pair) -> str:
         needed = f"about {count(pair.repeats_needed, 'repeat')} would decide if that difference is true"
     if pair.detectable is None:
         return needed
-    if pair.detectable >= metric_bounds(metric)[1]:
+    if pair.detectable >= metric_of(metric).high:
         return f"{count(pair.comparison.n, 'repeat')} can show no possible difference (80 % power), and {needed}"
     seen = (
         f"{count(pair.comparison.n, 'repeat')} can show a difference of {amount(metric, pair.detectable)} (80 % power)"

@@ -8,9 +8,9 @@ from typing import Literal
 
 from benchkit.analysis.estimates import Estimate, Proportion, prediction_interval, wilson
 from benchkit.analysis.fractions import MOST_IMAGES, implied_n
-from benchkit.analysis.published_doubts import COUNTED, WHY, Doubt
+from benchkit.analysis.published_doubts import WHY, Doubt
 from benchkit.analysis.readings import compared, estimate_of
-from benchkit.analysis.wording import metric_bounds
+from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
 from benchkit.study import Published, PublishedRow, Study
 
@@ -114,9 +114,9 @@ def _when(row: PublishedRow) -> str:
 def _comparison(
     source: Published, row: PublishedRow, label: str, ours: Estimate | None, images: int
 ) -> PublishedComparison:
-    interval = prediction_interval(ours, bounds=metric_bounds(row.metric)) if ours else None
+    interval = prediction_interval(ours, bounds=metric_of(row.metric).bounds) if ours else None
     low, high = interval or (None, None)
-    share = row.metric.rpartition(".")[2] == "accuracy" and row.n and 0 <= row.value <= 1
+    share = metric_of(row.metric).of_images and row.n and 0 <= row.value <= 1
     sampling = wilson(round(row.value * row.n), row.n) if share and row.n else None
     return PublishedComparison(
         source=source.source,
@@ -159,7 +159,7 @@ def implied_numbers(study_published: Sequence[Published]) -> tuple[ImpliedN, ...
     found: list[ImpliedN] = []
     for source in study_published:
         for metric in dict.fromkeys(row.metric for row in source.rows):
-            if metric.rpartition(".")[2] in COUNTED:
+            if metric_of(metric).of_images:
                 rows = [row for row in source.rows if row.metric == metric and (row.n or 0) <= MOST_IMAGES]
                 values = [row.value for row in rows if 0 < row.value < 1]
                 implied = implied_n(values)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchkit.analysis.fractions import digits_of, is_fraction
+from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
 from benchkit.study import Published, PublishedRow
 
@@ -16,9 +17,6 @@ MOST_OFF = 0.02
 
 TOO_HIGH = 1.5
 """How many times the loss of a calibrated model counts as too high for the accuracy beside it."""
-
-COUNTED = ("accuracy", "micro_f1")
-"""The metrics that are shares of images: k of n."""
 
 Kind = Literal["softmax-twice", "loss-bound", "micro-f1", "no-fraction"]
 
@@ -193,7 +191,7 @@ def same_share(first: float, second: float) -> bool:
 
 def _no_fraction(one: PublishedRow) -> bool:
     """Return whether a share of n images is no k/n, where its digits are fine enough to tell."""
-    if one.n is None or one.metric.partition(".")[2] not in COUNTED or not 0 <= one.value <= 1:
+    if one.n is None or not metric_of(one.metric).of_images or not 0 <= one.value <= 1:
         return False
     return one.n < 10 ** digits_of(one.value) / 2 and not is_fraction(one.value, one.n)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchkit.analysis.estimates import Estimate, estimate
-from benchkit.analysis.wording import metric_bounds
+from benchkit.metrics import metric_of
 from benchkit.plan import Condition, Plan
 from benchkit.results import StudyResults, Trial
 
@@ -45,7 +45,7 @@ def values_by_repeat(results: StudyResults, condition: Condition, metric: str) -
 
 def estimate_metric(metric: str, values: Sequence[float]) -> Estimate:
     """Return the estimate of a metric from one value for each repeat, its interval cut at the metric's range."""
-    return estimate(values, bounds=metric_bounds(metric))
+    return estimate(values, bounds=metric_of(metric).bounds)
 
 
 def estimate_of(results: StudyResults, condition: Condition, metric: str) -> Estimate | None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from benchkit.analysis.readings import compared, values_by_repeat
 from benchkit.codec import decode, encode
-from benchkit.results import SPLITS, StudyResults, metric_names
+from benchkit.metrics import score_metrics
+from benchkit.results import StudyResults
 
 COSTS = ("cost.seconds", "cost.images_per_second", "cost.peak_memory")
 """The costs that a record holds beside the scores."""
@@ -68,7 +69,7 @@ class Record:
 
 def recorded_metrics() -> tuple[str, ...]:
     """Return the metrics that a record holds: every score of every split, and the costs."""
-    return (*(f"{split}.{name}" for split in SPLITS for name in metric_names()), *COSTS)
+    return (*score_metrics(), *COSTS)
 
 
 def recorded_conditions(results: StudyResults) -> tuple[RecordedCondition, ...]:

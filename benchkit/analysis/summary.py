@@ -30,7 +30,8 @@ from benchkit.analysis.ranking import Ranking, condition_named, rank
 from benchkit.analysis.readings import compared, done_repeats, done_trials, estimate_of
 from benchkit.analysis.search import search_summaries
 from benchkit.analysis.wording import count
-from benchkit.results import SPLITS, StudyResults, metric_names
+from benchkit.metrics import score_metrics
+from benchkit.results import StudyResults
 
 if TYPE_CHECKING:
     from benchkit.plan import Condition
@@ -138,10 +139,7 @@ def gather(results: StudyResults) -> Evidence:
 
 def _scores(results: StudyResults, condition: Condition) -> Scores:
     found = {
-        f"{split}.{name}": known
-        for split in SPLITS
-        for name in metric_names()
-        if (known := estimate_of(results, condition, f"{split}.{name}")) is not None
+        metric: known for metric in score_metrics() if (known := estimate_of(results, condition, metric)) is not None
     }
     return Scores(key=condition.key, label=condition.label, metrics=found)
 

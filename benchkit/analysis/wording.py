@@ -5,86 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from benchkit.metrics import metric_of
+
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
 """What a cell without a value shows."""
 
-SHARES = frozenset({"accuracy", "micro_f1", "macro_f1", "calibration_error", "matrix_share"})
-"""The metrics that are fractions and are shown in percent; differences of them are percentage points."""
-
-LOWER_IS_BETTER = frozenset(
-    {"loss", "calibration_error", "seconds", "parameters", "flops", "peak_memory", "best_seconds", "energy"}
-)
-
-_METRIC_WORDS = {
-    "accuracy": "accuracy",
-    "loss": "loss",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "calibration_error": "calibration error",
-    "seconds": "training time",
-    "images_per_second": "images per second",
-    "best_seconds": "time to the best epoch",
-    "energy": "energy",
-    "matrix_share": "share of the matrix rate",
-    "peak_memory": "peak memory",
-    "parameters": "parameters",
-    "flops": "FLOPs per image",
-}
-_PLACES = {"loss": 4, "seconds": 1, "best_seconds": 1, "images_per_second": 0, "peak_memory": 0}
-_UNITS = {
-    "seconds": "s",
-    "best_seconds": "s",
-    "energy": "J",
-    "peak_memory": "MiB",
-    "loss": "nats",
-    "images_per_second": "images/s",
-}
-
 
 def metric_words(metric: str) -> str:
     """Return a metric such as `test.accuracy` in words: test accuracy."""
-    scope, _, name = metric.rpartition(".")
-    words = _METRIC_WORDS.get(name, name.replace("_", " "))
+    scope, words = metric.rpartition(".")[0], metric_of(metric).words
     return words if scope in ("", "cost") else f"{scope} {words}"
 
 
 def metric_unit(metric: str) -> str:
     """Return the unit in which a metric's numbers are shown, or an empty string."""
-    name = metric.rpartition(".")[2]
-    return "%" if name in SHARES else _UNITS.get(name, "")
+    return metric_of(metric).unit
 
 
 def lower_is_better(metric: str) -> bool:
     """Return whether smaller values of the metric are better."""
-    return metric.rpartition(".")[2] in LOWER_IS_BETTER
-
-
-def metric_bounds(metric: str) -> tuple[float, float]:
-    """Return the least and the greatest value that a metric can have: 0 and 1 for shares, 0 and infinity otherwise."""
-    return (0.0, 1.0) if metric.rpartition(".")[2] in SHARES else (0.0, math.inf)
+    return metric_of(metric).lower_is_better
 
 
 def bare(metric: str, value: float | None) -> str:
     """Return a metric's value without its unit, as tables show it under a heading that names the unit."""
     if value is None or not math.isfinite(value):
         return NONE
-    name = metric.rpartition(".")[2]
-    if name in SHARES:
-        return _signed(f"{100 * value:.2f}")
-    if name in ("parameters", "flops"):
+    known = metric_of(metric)
+    if known.style == "prefixed":
         return engineering(value)
-    places = _PLACES.get(name)
-    return number(value) if places is None else _signed(f"{value:,.{places}f}")
+    scaled = known.factor * value
+    return number(scaled) if known.decimals is None else _signed(f"{scaled:,.{known.decimals}f}")
 
 
 def measured(metric: str, value: float) -> str:
     """Return a metric's value with its unit: 71.24 %, 0.8130 nats, 2 min 13 s."""
-    name = metric.rpartition(".")[2]
-    if name == "seconds":
+    if metric_of(metric).style == "duration":
         return duration(value)
-    unit = metric_unit(metric)
-    return f"{bare(metric, value)} {unit}".rstrip()
+    return f"{bare(metric, value)} {metric_unit(metric)}".rstrip()
 
 
 def bracket(metric: str, low: float | None, high: float | None) -> str:
@@ -109,7 +68,7 @@ def difference(metric: str, value: float | None) -> str:
 
 def difference_unit(metric: str) -> str:
     """Return the unit of a difference of two values: points for shares, else the metric's own."""
-    return "points" if metric.rpartition(".")[2] in SHARES else metric_unit(metric)
+    return "points" if metric_of(metric).is_share else metric_unit(metric)
 
 
 def amount(metric: str, value: float) -> str:
@@ -119,10 +78,10 @@ def amount(metric: str, value: float) -> str:
 
 def within_range(metric: str, value: float | None) -> str:
     """Return the size of a difference without unit, or that it is over the greatest one that the metric can have."""
-    greatest = metric_bounds(metric)[1] - metric_bounds(metric)[0]
-    if value is None or value <= greatest:
+    known = metric_of(metric)
+    if value is None or value <= known.high:
         return bare(metric, value)
-    return f"over {number(100 * greatest if metric.rpartition('.')[2] in SHARES else greatest)}"
+    return f"over {number(known.factor * known.high)}"
 
 
 def p_value(p: float | None) -> str:

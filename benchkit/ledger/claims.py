@@ -16,8 +16,9 @@ from benchkit.ledger.heartbeat import Heartbeat
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
 from benchkit.ledger.trialfolder import TrialFolder
+from benchkit.metrics import metric_names
 from benchkit.plan import PHASES, Condition, Phase, Plan
-from benchkit.results import EpochRecord, Outcome, metric_names
+from benchkit.results import EpochRecord, Outcome
 
 STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
@@ -113,16 +114,21 @@ class Claim:
 def score_of(outcome: Outcome, metric: str) -> float:
     """Return `val.loss`, `cost.seconds` and the like of a done trial."""
     group, _, name = metric.partition(".")
-    source = outcome.cost if group == "cost" else outcome.metrics[group]  # type: ignore[index]
-    return float(getattr(source, name))
+    if group == "cost":
+        return float(getattr(outcome.cost, name))
+    value = outcome.metrics[group].value(name)  # type: ignore[index]
+    if value is None:
+        raise KeyError(metric)
+    return value
 
 
 def scores_of(outcome: Outcome) -> dict[str, float]:
     """Return all scores of a trial by `split.metric`."""
     return {
-        f"{split}.{name}": getattr(metrics, name)
+        f"{split}.{name}": value
         for split, metrics in outcome.metrics.items()
         for name in metric_names()
+        if (value := metrics.value(name)) is not None
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import StudyError, nearest
-from benchkit.results import SPLITS, metric_names
+from benchkit.metrics import score_metrics
 from benchkit.study.logo import logo_path
 from benchkit.study.study import Factor, Published, PublishedRow, ReportSettings
 from benchkit.study.typed import Problems, typed
@@ -15,7 +15,7 @@ from benchkit.study.typed import Problems, typed
 MOST_LETTERS = 3000
 """The longest abstract: it shares the first page with the answer."""
 
-METRICS = tuple(f"{split}.{name}" for split in SPLITS for name in metric_names())
+METRICS = score_metrics()
 
 
 def read_published(listed: Any, factors: Sequence[Factor], problems: Problems) -> tuple[Published, ...]:

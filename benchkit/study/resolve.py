@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from benchkit.errors import nearest
+from benchkit.metrics import epoch_metrics
 from benchkit.study.settings import (
     DataSettings,
     ModelSettings,
@@ -29,7 +30,7 @@ ALLOWED = {
     "train.precision": ("auto", "bf16", "fp16", "float32"),
     "train.compile": ("auto", "never", "always"),
     "train.select": ("best", "last"),
-    "train.select_by": ("val.loss", "val.accuracy"),
+    "train.select_by": epoch_metrics(),
 }
 LIMITS = {
     "data.train_size": (0, math.inf),

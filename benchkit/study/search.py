@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchkit.errors import nearest
+from benchkit.metrics import epoch_metrics, goal_metrics, metric_of
 from benchkit.study.factors import try_changes
 from benchkit.study.searchspace import TOLERANCE, extremes
 from benchkit.study.study import Goal, Search, SearchRange, Tree
@@ -14,12 +15,7 @@ from benchkit.study.typed import Problems, fits, typed
 
 SAMPLERS = ("tpe", "random", "gp", "cma-es", "grid", "nsga-ii")
 PRUNERS = ("median", "hyperband", "none")
-MAXIMIZED = ("accuracy", "micro_f1", "macro_f1")
-MINIMIZED = ("loss", "calibration_error")
-COSTS = ("seconds", "parameters", "flops", "peak_memory")
-GOALS = (*(f"val.{name}" for name in (*MINIMIZED, *MAXIMIZED)), *(f"cost.{name}" for name in COSTS))
-EVERY_EPOCH = ("val.loss", "val.accuracy")
-"""Goals that are known after each epoch, by which a pruner can decide."""
+GOALS = goal_metrics()
 
 
 def read_search(table: Any, settings: Tree, seed: int, problems: Problems) -> Search | None:
@@ -33,7 +29,7 @@ def read_search(table: Any, settings: Tree, seed: int, problems: Problems) -> Se
     goals = _goals(table.get("goal", "val.loss"), problems)
     space = _space(table.get("space"), settings, seed, problems)
     samplers = _samplers(table.get("sampler", "tpe"), problems)
-    prunable = len(goals) == 1 and goals[0].metric in EVERY_EPOCH
+    prunable = len(goals) == 1 and goals[0].metric in epoch_metrics()
     rest.setdefault("pruner", "median" if prunable else "none")
     given: dict[str, Any] = {"goals": goals, "space": space, "samplers": samplers if len(samplers) > 1 else ()}
     if samplers:
@@ -52,7 +48,8 @@ def _check(search: Search, prunable: bool, problems: Problems) -> None:
         problems.add("search.trials", f"got {search.trials}, expected at least 1")
     if not prunable and search.pruner != "none":
         problems.add(
-            "search.pruner", f"got {search.pruner!r}: only a single goal of {' or '.join(EVERY_EPOCH)} can be pruned"
+            "search.pruner",
+            f"got {search.pruner!r}: only a single goal of {' or '.join(epoch_metrics())} can be pruned",
         )
     for sampler in search.samplers or (search.sampler,):
         _check_sampler(sampler, search, problems)
@@ -98,7 +95,8 @@ def _goals(value: Any, problems: Problems) -> tuple[Goal, ...]:
         elif metric in [goal.metric for goal in goals]:
             problems.add("search.goal", f"{metric!r} stands twice")
         else:
-            goals.append(Goal(metric=metric, direction="maximize" if metric.split(".")[1] in MAXIMIZED else "minimize"))
+            lower = metric_of(metric).lower_is_better
+            goals.append(Goal(metric=metric, direction="minimize" if lower else "maximize"))
     return tuple(goals)
 
 

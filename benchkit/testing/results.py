@@ -208,4 +208,4 @@ def _logits(accuracy: float, index: int) -> np.ndarray:
 def _metrics(logits: np.ndarray) -> SplitMetrics:
     from benchkit.train.evaluate import split_metrics
 
-    return split_metrics(logits, _LABELS, len(CLASSES))
+    return split_metrics(logits, _LABELS)

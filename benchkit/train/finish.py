@@ -48,7 +48,7 @@ def finish(run: Run, *, test: bool = True) -> Finished:
         images["test"] = run.test
     logits = {split: logits_of(run, images[split]).cpu().numpy() for split in images}
     labels = {split: images[split].labels.cpu().numpy() for split in images}
-    metrics = {split: split_metrics(logits[split], labels[split], len(run.class_names)) for split in images}
+    metrics = {split: split_metrics(logits[split], labels[split]) for split in images}
     return Finished(
         metrics=metrics,
         logits={split: logits[split] for split in images if split != "train"},

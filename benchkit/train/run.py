@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from benchkit.errors import TrainingError, nearest
+from benchkit.metrics import epoch_metrics, metric_of
 from benchkit.protocols import Batch, NormFactory, Splits
 from benchkit.results import EpochRecord
 from benchkit.study.seeds import derive_seed
@@ -19,7 +20,6 @@ from benchkit.train import batches, optimizers, precision, randomness, schedules
 from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
 
-GOALS = {"val.loss": -1.0, "val.accuracy": 1.0}
 """What the best epoch can be selected by, and the sign that makes more of it better."""
 
 COMPILE = ("auto", "never", "always")
@@ -96,7 +96,7 @@ class Run:
         if self.settings.train.select != "best":
             return
         goal = self.settings.train.select_by
-        score = GOALS[goal] * float(getattr(record, goal.replace(".", "_")))
+        score = (-1.0 if metric_of(goal).lower_is_better else 1.0) * record.score(goal)
         if score > self.best.score:
             weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.best = Best(epoch=record.epoch, score=score, weights=weights)
@@ -249,8 +249,8 @@ def _check(settings: Settings) -> None:
         problems.append(
             f"train.compile = {train.compile!r}: expected one of {expected}{nearest(train.compile, COMPILE)}"
         )
-    if train.select == "best" and train.select_by not in GOALS:
-        close = nearest(train.select_by, GOALS)
-        problems.append(f"train.select_by = {train.select_by!r}: expected one of {', '.join(GOALS)}{close}")
+    if train.select == "best" and train.select_by not in epoch_metrics():
+        close = nearest(train.select_by, epoch_metrics())
+        problems.append(f"train.select_by = {train.select_by!r}: expected one of {', '.join(epoch_metrics())}{close}")
     if problems:
         raise TrainingError("the run cannot be trained as asked", problems=problems)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from benchkit.analysis.estimates import prediction_interval
 from benchkit.analysis.readings import estimate_metric, value_of, values_by_repeat
-from benchkit.analysis.wording import bare, count, metric_bounds, metric_unit, metric_words
+from benchkit.analysis.wording import bare, count, metric_unit, metric_words
 from benchkit.capsule.contents import CapsuleTrial
 from benchkit.capsule.making import sha256
 from benchkit.capsule.typed_json import to_text
-from benchkit.results import WAS_COMPILED, StudyResults, Trial
+from benchkit.metrics import metric_of
+from benchkit.results import WAS_COMPILED, SplitMetrics, StudyResults, Trial
 from benchkit.verify.check import Check
 from benchkit.verify.choosing import Choice
 
@@ -44,9 +46,20 @@ def judge(choice: Choice, again: Trial | None, results: StudyResults) -> Check:
 
 
 def identical(trial: CapsuleTrial, again: Trial) -> bool:
-    """Return whether every recorded metric of every split is the same to the last bit."""
-    metrics = again.outcome.metrics if again.outcome else {}
-    return to_text(dict(sorted(trial.metrics.items()))) == to_text(dict(sorted(metrics.items())))
+    """Return whether every recorded metric of every split is the same to the last bit.
+
+    Metrics of which one of the two knows nothing, because its version did not measure them, do not count.
+    """
+    was, now = dict(trial.metrics), dict(again.outcome.metrics if again.outcome else {})
+    if was.keys() != now.keys():
+        return False
+    pairs = [(was[split], now[split]) for split in now]
+    return all(to_text(_common(one, other)) == to_text(_common(other, one)) for one, other in pairs)
+
+
+def _common(scored: SplitMetrics, other: SplitMetrics) -> SplitMetrics:
+    """Return metrics without those that the other lacks."""
+    return replace(scored, more={name: value for name, value in sorted(scored.more.items()) if name in other.more})
 
 
 def equal_grounds(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -93,8 +106,9 @@ def _shown(metric: str, value: float | None) -> str:
 
 def _values_words(choice: Choice, again: Trial, results: StudyResults) -> str:
     metric = _metric(choice, results)
-    split, _, field = metric.partition(".")
-    was = getattr(choice.trial.metrics.get(split), field, None)
+    split, _, name = metric.partition(".")
+    scored = choice.trial.metrics.get(split)
+    was = scored.value(name) if scored else None
     now = value_of(again, metric)
     return f"{metric_words(metric)} {_shown(metric, now)}, the report has {_shown(metric, was)}: not identical"
 
@@ -103,7 +117,7 @@ def _against_repeats(name: str, values: str, choice: Choice, again: Trial, resul
     metric, now = _metric(choice, results), value_of(again, _metric(choice, results))
     repeats = list(values_by_repeat(results, choice.condition, metric).values())
     found = estimate_metric(metric, repeats) if repeats else None
-    interval = prediction_interval(found, bounds=metric_bounds(metric)) if found else None
+    interval = prediction_interval(found, bounds=metric_of(metric).bounds) if found else None
     if interval is None or now is None:
         told = f"{values}; with {count(len(repeats), 'repeat')} of its condition only identity could be judged"
         return Check(name=name, state="unchecked", told=told)

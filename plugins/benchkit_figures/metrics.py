@@ -8,24 +8,11 @@ from dataclasses import dataclass
 
 from benchkit import PluginError
 from benchkit.analysis import estimate, estimate_metric
+from benchkit.metrics import COSTS, metric_of, score_metrics
 from benchkit.plan import Condition
-from benchkit.results import StudyResults, Trial, metric_names
+from benchkit.results import StudyResults, Trial
 
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
-METRIC_WORDS = {
-    "accuracy": ("accuracy", "%", 100.0),
-    "loss": ("loss", "nats", 1.0),
-    "micro_f1": ("micro-averaged F1", "%", 100.0),
-    "macro_f1": ("macro-averaged F1", "%", 100.0),
-    "calibration_error": ("calibration error", "%", 100.0),
-}
-COST_WORDS = {
-    "seconds": ("training time", "s", 1.0),
-    "parameters": ("parameters", "millions", 1e-6),
-    "flops": ("forward cost per image", "MFLOPs", 1e-6),
-    "images_per_second": ("training speed", "images/s", 1.0),
-    "peak_memory": ("peak memory", "MiB", 1.0),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +44,7 @@ class Quantity:
 
     def common(self, other: Quantity) -> str:
         """Return the words for an axis of both quantities: `Accuracy` for that of test and validation."""
-        words = METRIC_WORDS.get(self.metric.partition(".")[2], (self.name,))[0]
+        words = metric_of(self.metric).on_axis[0]
         shared = (
             words if self.metric.partition(".")[2] == other.metric.partition(".")[2] else f"{other.name}, {self.name}"
         )
@@ -66,28 +53,27 @@ class Quantity:
 
 def quantity(metric: str) -> Quantity:
     """Return how to show `split.metric` or `cost.field`; raise `PluginError` for a metric that does not exist."""
-    part, _, name = metric.partition(".")
-    if part in SPLIT_WORDS and name in METRIC_WORDS:
-        words, unit, factor = METRIC_WORDS[name]
-        return Quantity(metric=metric, name=f"{SPLIT_WORDS[part]} {words}", unit=unit, factor=factor)
-    if part == "cost" and name in COST_WORDS:
-        words, unit, factor = COST_WORDS[name]
-        return Quantity(metric=metric, name=words, unit=unit, factor=factor)
-    known = [f"{split}.{one}" for split in SPLIT_WORDS for one in metric_names()] + [f"cost.{c}" for c in COST_WORDS]
+    known = (*score_metrics(), *(f"cost.{cost.name}" for cost in COSTS))
+    if metric in known:
+        words, unit, factor = metric_of(metric).on_axis
+        split = SPLIT_WORDS.get(metric.partition(".")[0], "")
+        return Quantity(metric=metric, name=f"{split} {words}".lstrip(), unit=unit, factor=factor)
     raise PluginError(f"a figure was asked for an unknown metric, {metric!r}", problems=[f"known: {', '.join(known)}"])
 
 
 def lower_is_better(metric: str) -> bool:
     """Return whether a smaller value of the metric is better."""
-    return metric.partition(".")[2] in {"loss", "calibration_error", *COST_WORDS} - {"images_per_second"}
+    return metric_of(metric).lower_is_better
 
 
 def value_of(trial: Trial, metric: str) -> float | None:
     """Return a finished trial's finite value of `split.metric` or `cost.field`, or None when it has none."""
     part, _, name = metric.partition(".")
     outcome = trial.outcome
-    source = (outcome.cost if part == "cost" else outcome.metrics.get(part)) if outcome else None  # type: ignore[call-overload]
-    value = getattr(source, name, None)
+    if outcome is None:
+        return None
+    scored = outcome.metrics.get(part)  # type: ignore[call-overload]
+    value = getattr(outcome.cost, name, None) if part == "cost" else scored.value(name) if scored else None
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import altair as alt
 
 from benchkit import NothingToDraw, card
+from benchkit.metrics import epoch_metrics
 from benchkit.results import StudyResults, Trial
 from benchkit_figures.conditions import WIDTH, Layers
 from benchkit_figures.metrics import quantity
 from benchkit_figures.search_axes import usual
-from benchkit_figures.search_trials import HISTORY
 
 MOST_PANELS = 9
 
@@ -84,7 +84,7 @@ class SearchPruning:
         if search is None:
             raise NothingToDraw("the study has no search")
         goal = search.goals[0]
-        if search.pruner == "none" or goal.metric not in HISTORY:
+        if search.pruner == "none" or goal.metric not in epoch_metrics():
             raise NothingToDraw("the search prunes nothing")
         lower = goal.direction == "minimize"
         found = [_panel_data(results, condition, goal.metric, lower) for condition in results.conditions]
@@ -183,14 +183,12 @@ def _done_by(trial: Trial, done: Sequence[Trial]) -> list[Trial]:
 
 
 def _values(trial: Trial, metric: str) -> list[float]:
-    found = [float(getattr(record, HISTORY[metric])) for record in trial.history]
+    found = [record.score(metric) for record in trial.history]
     return [value for value in found if math.isfinite(value)]
 
 
 def _at(trials: Sequence[Trial], metric: str, epoch: int) -> list[float]:
-    found = [
-        float(getattr(record, HISTORY[metric])) for trial in trials for record in trial.history if record.epoch == epoch
-    ]
+    found = [record.score(metric) for trial in trials for record in trial.history if record.epoch == epoch]
     return [value for value in found if math.isfinite(value)]
 
 

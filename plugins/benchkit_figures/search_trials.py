@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit import NothingToDraw
+from benchkit.metrics import epoch_metrics
 from benchkit.results import StudyResults, Trial
 from benchkit.study import Goal, SearchRange
 from benchkit_figures.metrics import value_of
 
 RESULTS = ("done", "pruned", "diverged", "failed")
-HISTORY = {"val.loss": "val_loss", "val.accuracy": "val_accuracy"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +114,8 @@ def objective_of(trial: Trial, metric: str) -> float | None:
     """Return a finished trial's score, a pruned one's value in its last epoch, or None."""
     if trial.state == "done":
         return value_of(trial, metric)
-    if trial.state == "pruned" and trial.history and metric in HISTORY:
-        value = float(getattr(trial.history[-1], HISTORY[metric]))
+    if trial.state == "pruned" and trial.history and metric in epoch_metrics():
+        value = trial.history[-1].score(metric)
         return value if math.isfinite(value) else None
     return None
 

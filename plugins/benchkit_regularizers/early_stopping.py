@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from benchkit import Range, card
+from benchkit.metrics import epoch_metrics, metric_of
 from benchkit.results import EpochRecord
 from benchkit_regularizers.bounds import Bound, require
 
-METRICS = ("val.loss", "val.accuracy", "train.loss")
+METRICS = (*epoch_metrics(), "train.loss")
 
 
 def epochs_since_best(values: Sequence[float], min_delta: float) -> int:
@@ -57,7 +58,6 @@ class EarlyStopping:
 
     def stop(self, history: Sequence[EpochRecord]) -> bool:
         """Return whether the last `patience` epochs brought no improvement."""
-        field = self.metric.replace(".", "_")
-        sign = -1.0 if self.metric.endswith("accuracy") else 1.0
-        values = [sign * float(getattr(record, field)) for record in history]
+        sign = 1.0 if metric_of(self.metric).lower_is_better else -1.0
+        values = [sign * record.score(self.metric) for record in history]
         return epochs_since_best(values, self.min_delta) >= self.patience

@@ -11,9 +11,10 @@ from typing import Any
 
 from benchkit.analysis.wording import bare, duration, measured, metric_unit, metric_words, setting
 from benchkit.ledger.trialfolder import TrialFolder
+from benchkit.metrics import SPLITS, metric_names
 from benchkit.plan import Condition
 from benchkit.report.privacy import private_text
-from benchkit.results import SPLITS, EpochRecord, StudyResults, Trial, metric_names
+from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit.study.seeds import derive_seed
 
 MOST_EPOCHS = 40
@@ -96,8 +97,10 @@ def _scores(trial: Trial) -> list[list[str]]:
         return []
     rows = []
     for name in metric_names():
-        values = [bare(name, getattr(scored[split], name)) if split in scored else "" for split in SPLITS]
-        rows.append([f"{metric_words(name)} ({metric_unit(name)})", *values])
+        values = [scored[split].value(name) if split in scored else None for split in SPLITS]
+        if any(value is not None for value in values):
+            texts = ["" if value is None else bare(name, value) for value in values]
+            rows.append([f"{metric_words(name)} ({metric_unit(name)})", *texts])
     return rows
 
 

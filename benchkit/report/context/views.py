@@ -16,6 +16,7 @@ from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
 from benchkit.analysis.readings import compared, values_by_repeat
 from benchkit.analysis.summary import Summary
 from benchkit.analysis.wording import lower_is_better, metric_words
+from benchkit.metrics import SPLITS, metric_names, score_metrics
 from benchkit.report.context.blocks import Block, FigureBlock, ReportContext, Section, TableBlock
 from benchkit.report.context.choices import CONDITION_COLUMNS, ChoiceEntry, Choices, Follow
 from benchkit.report.context.sections import INTERVALS
@@ -24,7 +25,7 @@ from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.figures.style import condition_scale, vega_config
 from benchkit.report.tables.result_tables import effects_table, ranking_table
 from benchkit.report.tables.table import Table, to_csv
-from benchkit.results import SPLITS, StudyResults, metric_names
+from benchkit.results import StudyResults
 
 FOLLOWING = ("results-forest", "speed-cost")
 """The standard figures that take any metric of any split as their option `metric`."""
@@ -82,8 +83,7 @@ def _still(block: FigureBlock, figure_set: FigureSet) -> str:
 
 def _known(evidence: Evidence) -> list[str]:
     """Return every `split.metric` that a condition has, in the order of splits and metrics."""
-    every = [f"{split}.{name}" for split in SPLITS for name in metric_names()]
-    return [metric for metric in every if any(metric in scores.metrics for scores in evidence.scores)]
+    return [metric for metric in score_metrics() if any(metric in scores.metrics for scores in evidence.scores)]
 
 
 def _choices(results: StudyResults, evidence: Evidence) -> Choices:

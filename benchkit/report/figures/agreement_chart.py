@@ -12,7 +12,8 @@ from typing import Any
 import altair as alt
 
 from benchkit.analysis.agreement import Agreement
-from benchkit.analysis.wording import SHARES, count, listing, metric_unit, metric_words, number
+from benchkit.analysis.wording import count, listing, metric_unit, metric_words, number
+from benchkit.metrics import metric_of
 from benchkit.report.figures.style import FIGURE_WIDTH
 
 MOST_COLUMNS = 4
@@ -148,7 +149,7 @@ def _colour(data: AgreementData) -> alt.Color:
 
 
 def _study_panel(panel: StudyPanel, data: AgreementData, y: alt.Y) -> Any:
-    scale = 100 if data.metric.rpartition(".")[2] in SHARES else 1
+    scale = metric_of(data.metric).factor
     rows = [
         {"condition": row.condition, "n": row.n, "rank": row.rank, "mean": scale * row.mean, "low": scale * row.low,
          "high": scale * row.high}

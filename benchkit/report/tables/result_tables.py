@@ -22,8 +22,8 @@ from benchkit.analysis.wording import (
     span,
     within_range,
 )
+from benchkit.metrics import metric_names
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, estimate_cell, label, number_cell
-from benchkit.results import metric_names
 
 VERDICTS: dict[Verdict, str] = {
     "best": "best mean",

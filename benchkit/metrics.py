@@ -1,0 +1,249 @@
+"""The metrics: each is declared here once, and training, search, statistics, words, tables, figures and JSON read it.
+
+A metric is named with what it is of, such as `test.accuracy` or `cost.seconds`. Imports neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+BINS = 15
+"""Confidence bins of the calibration error."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a split's images: logits float32 (N, K), and their labels int64 (N,)."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        """Return the number of classes, K."""
+        return int(self.logits.shape[1])
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Return int64 (K, K): how many images of each class (row) are called each class (column)."""
+        import numpy as np
+
+        pairs = self.labels * self.classes + self.logits.argmax(1)
+        return np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """Return int64 (K,): how many images of each class are called so."""
+        return self.confusion.diagonal()
+
+    @cached_property
+    def either(self) -> np.ndarray:
+        """Return int64 (K,): images of each class plus images called so, the denominator of its F1."""
+        total: np.ndarray = self.confusion.sum(1) + self.confusion.sum(0)
+        return total
+
+    @property
+    def class_accuracy(self) -> tuple[float, ...]:
+        """Return the share of each class's images that are called so, NaN for a class without images."""
+        import numpy as np
+
+        present = self.confusion.sum(1)
+        shares = np.divide(self.correct, present, out=np.full(self.classes, np.nan), where=present > 0)
+        return tuple(shares.tolist())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What a metric is, whichever split it is of: its name, its words, its numbers, and where they come from.
+
+    A stored value times `factor` is the number that is shown, in `unit`, with `decimals` (None: four significant
+    digits). `style` says what else sentences do with it: `prefixed` numbers are shown with k, M or G, `duration` in
+    minutes and hours. Values lie between 0 and `high`. `axis` has the words, unit and factor of a figure's axis where
+    they differ. `goal`: a search may have it as its goal. `every_epoch`: it is known after each epoch, on the training
+    and the validation images. `of_images`: it is a share of images, k of n. `computed` gives it from predictions, or
+    None where they have no such number; costs are measured by training instead.
+    """
+
+    name: str
+    words: str
+    lower_is_better: bool = False
+    unit: str = ""
+    factor: float = 1.0
+    decimals: int | None = None
+    style: Literal["plain", "prefixed", "duration"] = "plain"
+    high: float = math.inf
+    axis: tuple[str, str, float] | None = None
+    goal: bool = False
+    every_epoch: bool = False
+    of_images: bool = False
+    computed: Callable[[Predictions], float | None] | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Return whether it is a fraction, shown in percent; differences of it are percentage points."""
+        return self.unit == "%"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Return the least and the greatest value that it can have."""
+        return 0.0, self.high
+
+    @property
+    def on_axis(self) -> tuple[str, str, float]:
+        """Return the words and the unit of an axis, and the factor from stored values to that unit."""
+        return self.axis or (self.words, self.unit, self.factor)
+
+
+def _share(
+    name: str,
+    words: str,
+    computed: Callable[[Predictions], float | None] | None = None,
+    *,
+    lower_is_better: bool = False,
+    every_epoch: bool = False,
+    of_images: bool = False,
+) -> Metric:
+    return Metric(
+        name=name, words=words, unit="%", factor=100.0, decimals=2, high=1.0, computed=computed,
+        goal=computed is not None, lower_is_better=lower_is_better, every_epoch=every_epoch, of_images=of_images,
+    )  # fmt: skip
+
+
+def _accuracy(scored: Predictions) -> float:
+    return float(scored.correct.sum() / len(scored.labels))
+
+
+def _top5_accuracy(scored: Predictions) -> float | None:
+    """Return the share of images whose class is among the five with the greatest logits, the first of equals first.
+
+    With five classes or fewer it would always be 1, and is not stated.
+    """
+    import numpy as np
+
+    if scored.classes <= 5:
+        return None
+    own = np.take_along_axis(scored.logits, scored.labels[:, None], axis=1)
+    earlier = np.arange(scored.classes) < scored.labels[:, None]
+    ahead = (scored.logits > own) | ((scored.logits == own) & earlier)
+    return float((ahead.sum(1) < 5).mean())
+
+
+def _loss(scored: Predictions) -> float:
+    """Return the mean cross-entropy in nats, in float64."""
+    import torch
+    from torch.nn import functional
+
+    wide = torch.from_numpy(scored.logits).to(torch.float64)
+    return functional.cross_entropy(wide, torch.from_numpy(scored.labels)).item()
+
+
+def _micro_f1(scored: Predictions) -> float:
+    """Return 2 r / (p + q) with r correct images, p of the class and q called so, each summed over all classes."""
+    return float(2 * scored.correct.sum() / scored.either.sum())
+
+
+def _macro_f1(scored: Predictions) -> float:
+    """Return the mean of 2 r / (p + q) over the classes that occur among labels or predictions."""
+    import numpy as np
+
+    known = scored.either > 0
+    return float(np.mean(2 * scored.correct[known] / scored.either[known]))
+
+
+def _calibration_error(scored: Predictions) -> float:
+    import torch
+
+    probabilities = torch.from_numpy(scored.logits).to(torch.float64).softmax(1).numpy()
+    return calibration_error(probabilities, scored.labels)
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the expected calibration error in 0..1: sum over bins of |correct - confidence| / N.
+
+    The 15 bins have equal width on the confidence of the predicted class (Naeini, Cooper and Hauskrecht, Obtaining
+    Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015; Guo et al., ICML 2017).
+    """
+    import numpy as np
+
+    confidence = probabilities.max(1)
+    excess = (probabilities.argmax(1) == labels) - confidence
+    sums, _ = np.histogram(confidence, bins=BINS, range=(0.0, 1.0), weights=excess)
+    return float(np.abs(sums).sum() / len(labels))
+
+
+SCORES: tuple[Metric, ...] = (
+    _share("accuracy", "accuracy", _accuracy, every_epoch=True, of_images=True),
+    _share("top5_accuracy", "top-5 accuracy", _top5_accuracy, of_images=True),
+    Metric(
+        name="loss", words="loss", unit="nats", decimals=4, lower_is_better=True, goal=True, every_epoch=True,
+        computed=_loss,
+    ),
+    _share("micro_f1", "micro F1", _micro_f1, of_images=True),
+    _share("macro_f1", "macro F1", _macro_f1),
+    _share("calibration_error", "calibration error", _calibration_error, lower_is_better=True),
+)  # fmt: skip
+"""What a finished model scores on a split, in the order of tables."""
+
+COSTS: tuple[Metric, ...] = (
+    Metric(
+        name="seconds", words="training time", unit="s", decimals=1, style="duration", lower_is_better=True, goal=True
+    ),
+    Metric(
+        name="parameters", words="parameters", style="prefixed", lower_is_better=True, goal=True,
+        axis=("parameters", "millions", 1e-6),
+    ),
+    Metric(
+        name="flops", words="FLOPs per image", style="prefixed", lower_is_better=True, goal=True,
+        axis=("forward cost per image", "MFLOPs", 1e-6),
+    ),
+    Metric(
+        name="images_per_second", words="images per second", unit="images/s", decimals=0,
+        axis=("training speed", "images/s", 1.0),
+    ),
+    Metric(name="peak_memory", words="peak memory", unit="MiB", decimals=0, lower_is_better=True, goal=True),
+    Metric(name="best_seconds", words="time to the best epoch", unit="s", decimals=1, lower_is_better=True),
+    Metric(name="energy", words="energy", unit="J", lower_is_better=True),
+    _share("matrix_share", "share of the matrix rate"),
+)  # fmt: skip
+"""What training costs."""
+
+_BY_NAME = {metric.name: metric for metric in (*SCORES, *COSTS)}
+
+
+def metric_of(metric: str) -> Metric:
+    """Return what `test.accuracy`, `cost.seconds` or a bare name is; an unknown name is a plain number, more better."""
+    name = metric.rpartition(".")[2]
+    return _BY_NAME.get(name) or Metric(name=name, words=name.replace("_", " "))
+
+
+def metric_names() -> tuple[str, ...]:
+    """Return the names of what a model scores, as they follow the split's name."""
+    return tuple(metric.name for metric in SCORES)
+
+
+def score_metrics() -> tuple[str, ...]:
+    """Return every score of every split, such as `test.accuracy`."""
+    return tuple(f"{split}.{name}" for split in SPLITS for name in metric_names())
+
+
+def goal_metrics() -> tuple[str, ...]:
+    """Return what a search may have as its goal: scores on the validation images, and costs; never test."""
+    return tuple(
+        f"{scope}.{metric.name}" for scope, metrics in (("val", SCORES), ("cost", COSTS)) for metric in metrics
+        if metric.goal
+    )  # fmt: skip
+
+
+def epoch_metrics() -> tuple[str, ...]:
+    """Return the scores on validation images that are known after each epoch: they can prune a trial or select one."""
+    return tuple(f"val.{metric.name}" for metric in SCORES if metric.every_epoch)
