@@ -332,6 +332,17 @@ def test_group_count(channels: int, groups: int, expected: int) -> None:
     assert GroupNorm(channels, groups=groups).num_groups == expected
 
 
+def test_exact_groups_are_as_many_as_told() -> None:
+    """At 16 channels 16 groups are instance normalisation; without `exact` there are 8, two channels each."""
+    maps = torch.randn(2, 16, 5, 5, generator=torch.Generator().manual_seed(0))
+    exact, loose = GroupNorm(16, groups=16, exact=True), GroupNorm(16, groups=16)
+    torch.testing.assert_close(exact(maps), nn.functional.instance_norm(maps))
+    torch.testing.assert_close(loose(maps), nn.functional.group_norm(maps, 8))
+    assert GroupNorm(64, groups=16, exact=True).num_groups == 16
+    with pytest.raises(PluginError, match="groups = 16 and exact = true for 24 channels"):
+        GroupNorm(24, groups=16, exact=True)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_wrong_options_and_shapes_are_named(name: str) -> None:
     with pytest.raises(PluginError, match=r"num_channels = 0.*\n.*eps = 0"):

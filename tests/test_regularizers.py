@@ -54,9 +54,10 @@ def test_regularizers_are_frozen_slotted_and_have_a_card_with_their_options(kind
     assert card.title and card.summary.endswith(".") and card.url.startswith("https://")
     assert set(card.ranges) | set(card.choices) <= set(fields) and card.ranges
     for option, limits in card.ranges.items():
-        kind(**{option: type(fields[option])(limits.low)})
-        kind(**{option: type(fields[option])(limits.high)})
-        assert limits.low <= fields[option] <= limits.high
+        number = int if isinstance(fields[option], int) else float
+        kind(**{option: number(limits.low)})
+        kind(**{option: number(limits.high)})
+        assert fields[option] is None or limits.low <= fields[option] <= limits.high
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(regularizer, next(iter(fields)), 0)
     assert not hasattr(regularizer, "__dict__")
@@ -68,6 +69,8 @@ def test_regularizers_are_frozen_slotted_and_have_a_card_with_their_options(kind
         (WeightDecay, {"strength": -1.0}, "strength = -1.0: expected a number from 0 up"),
         (L1, {"strength": math.nan}, "strength = nan: expected a number from 0 up"),
         (GradClip, {"max_norm": 0}, "max_norm = 0: expected a number above 0"),
+        (GradClip, {"max_value": 0.0}, "max_value = 0.0: expected a number above 0"),
+        (GradClip, {"max_norm": 1.0, "max_value": 0.1}, "max_norm = 1.0 and max_value = 0.1: expected one of them"),
         (Dropout, {"rate": 1.0}, "rate = 1.0: expected a number from 0 to below 1"),
         (Dropout, {"after": "head"}, "after = 'head': expected a list of module names"),
         (LabelSmoothing, {"smoothing": 1.5}, "smoothing = 1.5: expected a number from 0 to 1"),
@@ -138,6 +141,22 @@ def test_grad_clip_scales_the_joint_norm(max_norm: float, expected: list[float])
     GradClip(max_norm=max_norm).clip(iter(parameters))
     assert [parameters[0].grad.item(), parameters[1].grad.item()] == pytest.approx(expected, rel=1e-5)
     assert parameters[2].grad is None
+
+
+def test_grad_clip_by_value_keeps_each_component_in_a_range() -> None:
+    parameters = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(1, 1)), nn.Parameter(torch.zeros(3))]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, -0.05, -7.0]), torch.tensor([[0.1]])
+    GradClip(max_value=0.1).clip(iter(parameters))
+    assert parameters[0].grad.tolist() == pytest.approx([0.1, -0.05, -0.1])
+    assert parameters[1].grad.item() == pytest.approx(0.1)
+    assert parameters[2].grad is None
+
+
+def test_grad_clip_without_options_holds_the_joint_norm_at_one() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    GradClip().clip([parameter])
+    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8], rel=1e-5)
 
 
 # --- dropout

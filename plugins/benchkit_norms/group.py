@@ -31,8 +31,9 @@ def group_count(num_channels: int, groups: int) -> int:
 class GroupNorm(PerChannel):
     """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and variance over a group's maps of one image.
 
-    `groups` is the most groups to make; `num_groups` is how many there are, see `group_count`. Weight and bias belong
-    to channels. Training and evaluation are the same.
+    `groups` is the most groups to make; `num_groups` is how many there are, see `group_count`. With `exact` there are
+    as many as `groups` says, also with one channel each, which is instance normalisation; a number that does not divide
+    the channels is then refused. Weight and bias belong to channels. Training and evaluation are the same.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class GroupNorm(PerChannel):
         num_channels: int,
         *,
         groups: int = 32,
+        exact: bool = False,
         eps: float = 1e-5,
         affine: bool = True,
         device: torch.device | str | None = None,
@@ -48,7 +50,12 @@ class GroupNorm(PerChannel):
         super().__init__(num_channels, eps, affine, device, dtype)
         if groups < 1:
             raise PluginError(f"group norm was given groups = {groups}", hint="give a positive number, such as 32")
-        self.num_groups = group_count(num_channels, groups)
+        if exact and num_channels % groups:
+            raise PluginError(
+                f"group norm was given groups = {groups} and exact = true for {num_channels} channels",
+                hint="give a divisor of every layer's channels, or leave exact out",
+            )
+        self.num_groups = groups if exact else group_count(num_channels, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""

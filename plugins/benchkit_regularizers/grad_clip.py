@@ -1,4 +1,4 @@
-"""Gradient clipping by the global norm."""
+"""Gradient clipping, by the joint norm or by value."""
 
 from __future__ import annotations
 
@@ -14,23 +14,37 @@ from benchkit_regularizers.bounds import Bound, require
 
 @card(
     title="Gradient clipping",
-    summary="A gradient whose norm over all parameters is too large is scaled down to the largest norm allowed.",
+    summary="A gradient whose norm over all parameters is too large is scaled down to the largest norm allowed; or, by "
+    "value, every single component is kept within a range around zero.",
     reference="R. Pascanu, T. Mikolov and Y. Bengio, On the Difficulty of Training Recurrent Neural Networks, ICML "
     "2013",
     url="https://arxiv.org/abs/1211.5063",
-    ranges={"max_norm": Range(low=0.01, high=100.0, log=True)},
+    ranges={
+        "max_norm": Range(low=0.01, high=100.0, log=True),
+        "max_value": Range(low=0.001, high=100.0, log=True),
+    },
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradClip:
-    """All gradients times min(1, `max_norm` / their joint L2 norm)."""
+    """By norm: all gradients times min(1, `max_norm` / their joint L2 norm). By value: g becomes min(max(g, -c), c).
 
-    max_norm: float = 1.0
+    c is `max_value`. One of the two is given; without either the joint norm is held at 1. Both together are refused.
+    """
+
+    max_norm: float | None = None
+    max_value: float | None = None
 
     def __post_init__(self) -> None:
-        require("grad-clip", Bound(option="max_norm", value=self.max_norm, open_low=True))
+        given = {name: getattr(self, name) for name in ("max_norm", "max_value") if getattr(self, name) is not None}
+        twice = f"max_norm = {self.max_norm!r} and max_value = {self.max_value!r}: expected one of them"
+        bounds = [Bound(option=name, value=value, open_low=True) for name, value in given.items()]
+        require("grad-clip", *bounds, problems=(twice,) if len(given) == 2 else ())
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Scale the gradients in place; parameters without a gradient do not count."""
+        """Change the gradients in place; parameters without a gradient do not count."""
         listed = list(parameters)
+        if self.max_value is not None:
+            nn.utils.clip_grad_value_(listed, self.max_value)
+            return
         norm = gradient_norm([parameter.grad for parameter in listed if parameter.grad is not None])
-        nn.utils.clip_grads_with_norm_(listed, self.max_norm, norm)
+        nn.utils.clip_grads_with_norm_(listed, 1.0 if self.max_norm is None else self.max_norm, norm)
