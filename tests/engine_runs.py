@@ -12,6 +12,7 @@ from torch import nn
 
 from benchkit import Batch, Split, Splits
 from benchkit.results import EpochRecord
+from benchkit.study.seeds import PURPOSES, derive_seed
 from benchkit.study.settings import (
     DataSettings,
     ModelSettings,
@@ -95,11 +96,12 @@ def make_run(
     device_memory: int | None = None,
 ) -> Run:
     plugins = Plugins(model=model, norm=nn.BatchNorm2d, regularizers=tuple(regularizers), figures=tuple(figures))
+    settings = settings or make_settings()
     return build_run(
-        settings or make_settings(),
+        settings,
         splits or make_splits(),
         plugins,
-        repeat_parts=("grid", repeat),
+        seeds={purpose: derive_seed(settings.seed, "grid", repeat, purpose) for purpose in PURPOSES},
         device=device,
         device_memory=device_memory,
     )

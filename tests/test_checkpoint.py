@@ -52,6 +52,35 @@ def test_a_continued_run_is_the_uninterrupted_one(tmp_path: Path, optimizer: str
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_the_best_epoch_so_far_is_kept_when_a_run_is_continued(tmp_path: Path) -> None:
+    first = make_run()
+    next(fit(first))
+    first.best.score = 2.0  # no accuracy beats it
+    weights = {name: tensor.clone() for name, tensor in first.model.state_dict().items()}
+    save_checkpoint(tmp_path / "checkpoint", first)
+    second = make_run()
+    assert load_checkpoint(tmp_path / "checkpoint", second)
+    assert len(list(fit(second))) == 2
+    assert finish(second).selected_epoch == 1
+    scored = second.model.state_dict()
+    assert all(torch.equal(scored[name], tensor) for name, tensor in weights.items())
+
+
+def test_the_loss_scale_is_kept_when_a_run_is_continued(tmp_path: Path) -> None:
+    settings = make_settings(precision="fp16")
+    first, second = make_run(settings), make_run(settings)
+    next(fit(first))
+    scalers = first.precision.scaler, second.precision.scaler
+    assert scalers[0] is not None and scalers[1] is not None
+    scalers[0].update(512.0)
+    steps = scalers[0].state_dict()["_growth_tracker"]
+    assert steps == 5  # 80 images in batches of 16, none of which overflowed
+    save_checkpoint(tmp_path / "checkpoint", first)
+    load_checkpoint(tmp_path / "checkpoint", second)
+    assert scalers[1].get_scale() == 512.0
+    assert scalers[1].state_dict()["_growth_tracker"] == 5
+
+
 def test_an_absent_checkpoint_is_not_loaded(tmp_path: Path) -> None:
     run = make_run()
     assert not load_checkpoint(tmp_path / "checkpoint", run)

@@ -115,6 +115,13 @@ def test_a_parameters_rate_factor_multiplies_its_learning_rate() -> None:
     torch.testing.assert_close(ours["1.bias"], plain["1.bias"])
 
 
+def test_an_epochs_learning_rate_is_that_of_its_last_step() -> None:
+    # lr * (1 + cos(pi * step / 15)) / 2 for steps 4, 9 and 14: three epochs of 80 images in batches of 16.
+    settings = make_settings(optimizer={"lr": 0.2}, schedule={"name": "cosine"})
+    rates = [record.learning_rate for record in fit(make_run(settings))]
+    assert rates == pytest.approx([0.1669131, 0.0690983, 0.0021852], abs=1e-7)
+
+
 def test_repeats_differ() -> None:
     losses = {next(fit(make_run(repeat=repeat))).train_loss for repeat in range(3)}
     assert len(losses) == 3

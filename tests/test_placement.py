@@ -12,6 +12,7 @@ from torch import nn
 
 from benchkit.ledger import read_results
 from benchkit.protocols import Splits
+from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import Settings
 from benchkit.sweep import training
 from benchkit.train.fit import fit
@@ -75,7 +76,9 @@ def test_runs_on_kept_images_learn_the_same(normalize: bool) -> None:
     plugins = Plugins(model=small_net, norm=nn.BatchNorm2d)
     for repeat in range(2):
         kept, own = (
-            build_run(settings, splits, plugins, repeat_parts=("kept", repeat), device="cpu", images=one)
+            build_run(
+                settings, splits, plugins, seeds=trial_seeds(settings.seed, "kept", repeat), device="cpu", images=one
+            )
             for one in (images, None)
         )
         assert kept.train.images is images.placed.train and own.train.images is not images.placed.train

@@ -16,9 +16,6 @@ SCHEMA = 1
 SERIES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "gradient_norm", "seconds")
 """What a capsule keeps of each epoch; every summary needs no more."""
 
-PURPOSES = ("init", "order", "augment", "dropout")
-"""What a trial draws random numbers for; each has a seed of its own (`benchkit.study.seeds`)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapsuleTrial:

@@ -14,7 +14,6 @@ from benchkit.capsule.archive import pack
 from benchkit.capsule.commands import commands_of
 from benchkit.capsule.contents import (
     FORMAT,
-    PURPOSES,
     SCHEMA,
     SERIES,
     CapsuleStudy,
@@ -29,7 +28,7 @@ from benchkit.codec import encode
 from benchkit.report.context.blocks import ReportContext, TableBlock
 from benchkit.report.tables.table import Table
 from benchkit.results import StudyResults, Trial
-from benchkit.study.seeds import derive_seed
+from benchkit.study.seeds import trial_seeds
 
 README = """\
 This capsule belongs to a report by benchkit. It holds what the report rests on.
@@ -163,7 +162,6 @@ def _trials(results: StudyResults) -> tuple[list[CapsuleTrial], list[Mapping[str
 
 def _trial(results: StudyResults, trial: Trial, environment: int | None) -> CapsuleTrial:
     outcome = trial.outcome
-    parts = ("search" if trial.phase == "search" else "repeat", trial.index)
     known = {
         "reason": outcome.reason,
         "selected_epoch": outcome.selected_epoch,
@@ -181,7 +179,7 @@ def _trial(results: StudyResults, trial: Trial, environment: int | None) -> Caps
         number=trial.number,
         state=trial.state,
         params=trial.params,
-        seeds={purpose: derive_seed(results.study.seed, *parts, purpose) for purpose in PURPOSES},
+        seeds=trial_seeds(results.study.seed, trial.phase, trial.index),
         environment=environment,
         scored=outcome is not None,
         epochs=len(trial.history),

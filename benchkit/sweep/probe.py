@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
 from benchkit.plan import Condition, typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.binding import load_data
+from benchkit.study.seeds import trial_seeds
 from benchkit.sweep.events import Probed
 from benchkit.sweep.job import Job
 from benchkit.sweep.shortening import of_epochs, shortened
@@ -31,10 +33,11 @@ def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Pr
     settings = typed_settings(condition.settings, job.study.seed)
     splits = load_data(registry, settings.data.dataset, job.data_root)
     plugins = bind_plugins(registry, settings)
-    memory = job.device_memory
-    whole = build_run(settings, splits, plugins, repeat_parts=("probe", 0), device=device, device_memory=memory)
+    options: dict[str, Any] = {"device": device, "device_memory": job.device_memory}
+    options["seeds"] = trial_seeds(settings.seed, "probe", 0)
+    whole = build_run(settings, splits, plugins, **options)
     small = of_epochs(shortened(settings, whole, STEPS), 2)
-    run = build_run(small, splits, plugins, repeat_parts=("probe", 0), device=device, device_memory=memory)
+    run = build_run(small, splits, plugins, **options)
     records = list(fit(run))
     share = len(run.train) / len(whole.train)
     with TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.binding import load_data
 from benchkit.results import EpochRecord
+from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import Settings
 from benchkit.sweep.events import RunReady, RunTimed
 from benchkit.sweep.job import Job
@@ -55,7 +56,7 @@ class TimedRun:
         registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
         splits = load_data(registry, settings.data.dataset, job.data_root)
         plugins = bind_plugins(registry, settings)
-        options = {"repeat_parts": ("concurrency", 0), "device": str(device)}
+        options = {"seeds": trial_seeds(settings.seed, "concurrency", 0), "device": str(device)}
         memory = job.device_memory
         self._whole = whole = build_run(settings, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
         memory = 0 if whole.train.images.streamed else memory

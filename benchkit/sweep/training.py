@@ -26,6 +26,7 @@ from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.registry.binding import bind, load_data
 from benchkit.results import Outcome, State
+from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.study.tree import changed
 from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialProfiled, TrialStarted, TrialTaken
@@ -256,12 +257,11 @@ def _start(context: WorkerContext, claim: Claim, settings: Settings, splits: Spl
     """Return the run, at its last saved epoch if the trial was interrupted, and tell of its start."""
     figures = [PluginRef(name=name, options=options) for name, options in claim.plan.study.report.figures]
     plugins = bind_plugins(context.registry, settings, [] if claim.phase == "search" else figures)
-    parts = ("search" if claim.phase == "search" else "repeat", claim.index)
     run = build_run(
         settings,
         splits,
         plugins,
-        repeat_parts=parts,
+        seeds=trial_seeds(settings.seed, claim.phase, claim.index),
         device=context.device,
         images=context.images(settings, splits),
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchkit.protocols import NormFactory, Split, Splits
 from benchkit.results import EpochRecord
+from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import DataSettings, ModelSettings, OptimizerSettings, PluginRef, Settings, TrainSettings
 from benchkit.train.fit import fit
 from benchkit.train.run import Plugins, Run, build_run
@@ -110,7 +111,8 @@ def run_of(
         regularizers=tuple((f"regularizer {place}", one) for place, one in enumerate(regularizers)),
     )
     data = splits or images_and_labels(seed)
-    return build_run(settings(seed, lr=lr, epochs=epochs), data, plugins, repeat_parts=("repeat", 0), device="cpu")
+    seeds = trial_seeds(seed, "grid", 0)
+    return build_run(settings(seed, lr=lr, epochs=epochs), data, plugins, seeds=seeds, device="cpu")
 
 
 def trained_run(seed: int, regularizers: Sequence[Any] = (), *, epochs: int = 2) -> Run:
@@ -127,7 +129,7 @@ def losses_after(splits: Splits, model: Callable[..., nn.Module], *, train_size:
     pool = len(splits.train.labels) if splits.val is None else len(splits.val.labels)
     data = replace(tiny.data, train_size=train_size, val_size=max(1, min(train_size, pool // 4)), test_size=1)
     plugins = Plugins(model=model, norm=nn.BatchNorm2d)
-    run = build_run(replace(tiny, data=data), splits, plugins, repeat_parts=("repeat", 0), device="cpu")
+    run = build_run(replace(tiny, data=data), splits, plugins, seeds=trial_seeds(0, "grid", 0), device="cpu")
     return [loss for record in fit(run) for loss in (record.train_loss, record.val_loss)]
 
 

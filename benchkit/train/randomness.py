@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-
-from benchkit.study.seeds import derive_seed
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,14 +46,14 @@ class Randomness:
         self.layers = layers
 
 
-def randomness(seed: int, parts: tuple[str | int, ...], device: torch.device) -> Randomness:
-    """Return the generators of one repeat, each seeded by (study seed, repeat parts, purpose)."""
-    with seeded(derive_seed(seed, *parts, "dropout"), device):
+def randomness(seeds: Mapping[str, int], device: torch.device) -> Randomness:
+    """Return the generators of one trial, from its seeds for order, augment and dropout (`study.seeds.trial_seeds`)."""
+    with seeded(seeds["dropout"], device):
         layers = global_state(device)
     return Randomness(
         device=device,
-        order=torch.Generator().manual_seed(derive_seed(seed, *parts, "order")),
-        augment=torch.Generator(device).manual_seed(derive_seed(seed, *parts, "augment")),
+        order=torch.Generator().manual_seed(seeds["order"]),
+        augment=torch.Generator(device).manual_seed(seeds["augment"]),
         layers=layers,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +14,6 @@ from benchkit.errors import TrainingError, nearest
 from benchkit.metrics import epoch_metrics, metric_of
 from benchkit.protocols import Batch, NormFactory, Splits
 from benchkit.results import EpochRecord
-from benchkit.study.seeds import derive_seed
 from benchkit.study.settings import Settings
 from benchkit.train import batches, optimizers, precision, randomness, schedules
 from benchkit.train.placement import Images, images_for
@@ -138,7 +137,7 @@ def build_run(
     splits: Splits,
     plugins: Plugins,
     *,
-    repeat_parts: tuple[str | int, ...],
+    seeds: Mapping[str, int],
     device: str,
     device_memory: int | None = None,
     images: Images | None = None,
@@ -146,9 +145,9 @@ def build_run(
     """Return the run of one repeat, ready for its first epoch; its CPU threads are set for the whole process.
 
     Which images are train, val and test depends on the study's seed alone; initial weights, order, augmentation and
-    dropout on the seed and `repeat_parts`. `device_memory` is the most bytes that images take on the device (see
-    `placement.place_all`); it changes no result. `images` are what `placement.images_for` made for an earlier run of
-    the same data, so that this one need not make them again.
+    dropout on `seeds` (`study.seeds.trial_seeds`). `device_memory` is the most bytes that images take on the device
+    (see `placement.place_all`); it changes no result. `images` are what `placement.images_for` made for an earlier run
+    of the same data, so that this one need not make them again.
 
     Raise `DataError` or `TrainingError` when it cannot be trained.
     """
@@ -157,7 +156,7 @@ def build_run(
     place = torch.device(device)
     kept = images_for(settings, splits, place, device_memory) if images is None else images
     placed, notes = kept.placed, list(kept.placed.notes)
-    with randomness.seeded(derive_seed(settings.seed, *repeat_parts, "init"), place):
+    with randomness.seeded(seeds["init"], place):
         model = _build_model(settings, plugins, splits, notes)
     channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -176,7 +175,7 @@ def build_run(
         input_transform=batches.input_transform(
             placed.train, kept.statistics, size=settings.data.image_size, memory_format=memory_format
         ),
-        randomness=randomness.randomness(settings.seed, repeat_parts, place),
+        randomness=randomness.randomness(seeds, place),
         figures=plugins.figures,
         notes=notes,
         eager=_opted_out(plugins, model),

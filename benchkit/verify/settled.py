@@ -12,7 +12,7 @@ from benchkit.plan import Condition, make_plan, typed_settings
 from benchkit.report.privacy import HOME
 from benchkit.study import Study
 from benchkit.study.fingerprint import fingerprint
-from benchkit.study.seeds import derive_seed
+from benchkit.study.seeds import trial_seeds
 from benchkit.verify.check import Check, judged
 
 MOST_CONDITIONS = 5000
@@ -66,5 +66,5 @@ def _fits(condition: Condition, seed: int) -> bool:
 
 
 def _seeded(trial: CapsuleTrial, seed: int) -> bool:
-    parts = ("search" if trial.phase == "search" else "repeat", trial.index)
-    return all(derive_seed(seed, *parts, purpose) == found for purpose, found in trial.seeds.items())
+    derived = trial_seeds(seed, trial.phase, trial.index)
+    return all(derived.get(purpose) == recorded for purpose, recorded in trial.seeds.items())

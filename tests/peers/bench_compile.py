@@ -25,6 +25,7 @@ from comparison import Spread, spread
 
 from benchkit.preparation import data_root
 from benchkit.registry import Registry
+from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import (
     DataSettings,
     ModelSettings,
@@ -75,7 +76,7 @@ def run_of(norm: str, batch_size: int, threads: int) -> Run:
     )
     splits = pictures(data_root(), count=max(COUNT, 8 * batch_size))
     plugins = bind_plugins(Registry.installed(), settings)
-    run = build_run(settings, splits, plugins, repeat_parts=("bench", 0), device="cpu")
+    run = build_run(settings, splits, plugins, seeds=trial_seeds(settings.seed, "bench", 0), device="cpu")
     run.model.train()
     return run
 

@@ -34,6 +34,7 @@ from torch import nn
 
 from benchkit import Split, Splits
 from benchkit.cli.size import parse_size
+from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import DataSettings, ModelSettings, PluginRef, Settings, TrainSettings
 from benchkit.train.batches import place
 from benchkit.train.device import resolve_device
@@ -100,7 +101,8 @@ def run_of(splits: Splits, options: argparse.Namespace, limit: int | None) -> Ru
     )
     plugins = Plugins(model=small_net, norm=nn.BatchNorm2d)
     device = resolve_device(options.device)
-    return build_run(settings, splits, plugins, repeat_parts=(0,), device=device, device_memory=limit)
+    seeds = trial_seeds(settings.seed, "bench", 0)
+    return build_run(settings, splits, plugins, seeds=seeds, device=device, device_memory=limit)
 
 
 def gathering(images: np.ndarray, batch_size: int) -> Callable[[], float]:

@@ -15,7 +15,7 @@ from benchkit.metrics import SPLITS, metric_names
 from benchkit.plan import Condition
 from benchkit.report.privacy import private_text
 from benchkit.results import EpochRecord, StudyResults, Trial
-from benchkit.study.seeds import derive_seed
+from benchkit.study.seeds import PURPOSES, trial_seeds
 
 MOST_EPOCHS = 40
 """A longer history is thinned evenly to at most about this many epochs, the first and the last among them."""
@@ -25,9 +25,6 @@ LOG_BYTES, LOG_LINES = 4000, 25
 
 MOST_LOGS = 300
 """Beyond this many trials only those that did not end as done show the end of their log."""
-
-PURPOSES = {"init": "initial weights", "order": "order of images", "augment": "augmentation", "dropout": "dropout"}
-"""What a trial draws random numbers for, by the name that its seed is derived from."""
 
 SERIES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
@@ -106,9 +103,8 @@ def _scores(trial: Trial) -> list[list[str]]:
 
 def _seeds(trial: Trial, seed: int) -> list[list[str]]:
     """Return the seeds that the trial's random numbers came from, as text: they exceed what JavaScript counts to."""
-    parts = ("search" if trial.phase == "search" else "repeat", trial.index)
-    derived = [[words, str(derive_seed(seed, *parts, purpose))] for purpose, words in PURPOSES.items()]
-    return [["study", str(seed)], *derived]
+    derived = trial_seeds(seed, trial.phase, trial.index)
+    return [["study", str(seed)], *([PURPOSES[purpose], str(value)] for purpose, value in derived.items())]
 
 
 def _history(records: Sequence[EpochRecord]) -> dict[str, list[float | None]]:
