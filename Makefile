@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-gpu test test-slow test-oldest lint types format environment wheel pins clean
+.PHONY: help demo bench bench-gpu test test-slow test-oldest same-bits walks lint types format environment wheel pins clean
 
 BIN := .venv/bin
 OLDEST := .venv-oldest
@@ -56,6 +56,12 @@ test-oldest: $(STAMP) ## run them with the oldest packages that pyproject.toml a
 	$(UV) venv --quiet --clear --python $(or $(PYTHON),$(BIN)/python) $(OLDEST)
 	$(UV) pip install --quiet --only-binary :all: --resolution lowest-direct --python $(OLDEST)/bin/python -e '.[dev]'
 	$(call PYTEST,$(OLDEST)/bin,) -W ignore::DeprecationWarning
+
+same-bits: $(STAMP) ## train ten small studies by the commit OLD=... and by this tree, and compare them to the bit
+	$(RUN) $(BIN)/python tests/peers/same_bits.py $(OLD) $(ARGS)
+
+walks: $(STAMP) ## count the files and functions on the way to five answers; ARGS=--files lists them
+	$(RUN) PYTHONPATH=tests $(BIN)/python tests/walks.py $(ARGS)
 
 lint: $(STAMP) ## check the format and lint with ruff
 	$(BIN)/ruff format --check .
