@@ -130,7 +130,7 @@ def eager_step(folder: Path, walk: Walk) -> None:
     from engine_runs import make_settings, make_splits
 
     from benchkit.train.run import Plugins, build_run
-    from benchkit.train.stepper import stepper_for
+    from benchkit.train.steps.executor import executor_for
 
     regularizers = (("crop-flip", CropFlip()), ("grad-clip", GradClip(max_norm=1.0)))
     plugins = Plugins(
@@ -139,7 +139,7 @@ def eager_step(folder: Path, walk: Walk) -> None:
     run = build_run(make_settings(), make_splits(), plugins, repeat_parts=("grid", 0), device="cpu")
     run.model.train()
     with run.randomness.in_charge():
-        steps = stepper_for(run).epoch(0)
+        steps = executor_for(run).epoch(0)
         next(steps)
         with walk.watching():
             next(steps)
