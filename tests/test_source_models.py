@@ -12,7 +12,7 @@ import torch
 from benchkit_models.basenet import basenet
 from benchkit_models.initialisation import initialise
 from benchkit_models.net3 import net3
-from benchkit_models.skipnet import Block, skipnet
+from benchkit_models.skipnet import Block, HalfBlock, skipnet
 from torch import nn
 from torch.nn import functional
 
@@ -66,6 +66,18 @@ def test_initialisations_have_the_published_bounds(init: str, gain: float) -> No
     assert model[1].weight.eq(1).all()
 
 
+def test_kaiming_of_convolutions_alone_leaves_the_rest_by_default() -> None:
+    weights = []
+    for init in ("default", "kaiming-uniform-conv"):
+        torch.manual_seed(0)
+        weights.append(nn.Sequential(nn.Conv2d(3, 20, 4), nn.Flatten(), nn.Linear(48, 320)))
+        initialise(weights[-1], init)
+    plain, drawn = weights
+    assert torch.equal(plain[0].bias, drawn[0].bias) and torch.equal(plain[2].weight, drawn[2].weight)
+    bound = math.sqrt(6 / 48)
+    assert 0.95 * bound < drawn[0].weight.abs().max().item() <= bound
+
+
 def test_default_initialisation_is_pytorchs() -> None:
     torch.manual_seed(5)
     model = nn.Linear(6, 4)
@@ -76,12 +88,14 @@ def test_default_initialisation_is_pytorchs() -> None:
 
 @pytest.mark.parametrize("model", [skipnet, net3, basenet])
 def test_unknown_initialisation_is_refused(model: Any) -> None:
-    with pytest.raises(PluginError, match="init = 'he': expected one of default, kaiming-uniform, xavier"):
+    with pytest.raises(
+        PluginError, match="init = 'he': expected one of default, kaiming-uniform, kaiming-uniform-conv, xavier"
+    ):
         model(5, (3, 64, 64), BATCH_NORM, init="he")
 
 
 @pytest.mark.parametrize("model", [skipnet, net3, basenet])
-@pytest.mark.parametrize("init", ["default", "kaiming-uniform", "xavier"])
+@pytest.mark.parametrize("init", ["default", "kaiming-uniform", "kaiming-uniform-conv", "xavier"])
 def test_same_seed_same_weights(model: Any, init: str) -> None:
     weights = []
     for seed in (1, 1, 2):
@@ -140,6 +154,46 @@ def test_skipnet_block_redone_by_hand(inputs: int, outputs: int, downsample: boo
     torch.testing.assert_close(block(images), expected + identity if skip else expected)
 
 
+@pytest.mark.parametrize(("depth", "blocks"), [(32, [1, 3, 4]), (64, [2, 6, 8])])
+def test_skipnet_as_published_has_the_published_shapes(depth: int, blocks: list[int]) -> None:
+    model = skipnet(5, (3, 64, 64), BATCH_NORM, depth=depth, layout="source").eval()
+    shapes = []
+    for layer in (model.stem, model.group1, model.group2, model.widen, model.group3):
+        layer.register_forward_hook(lambda _m, _i, out: shapes.append(tuple(out.shape[1:])))
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+    assert shapes == [(64, 32, 32), (64, 16, 16), (64, 8, 8), (128, 8, 8), (128, 8, 8)]
+    assert [len(model.group1) - 1, len(model.group2) - 1, len(model.group3)] == blocks
+    assert [(one.in_features, one.out_features) for one in model.modules() if isinstance(one, nn.Linear)] == [
+        (8192, 1000),
+        (1000, 5),
+    ]
+
+
+def test_skipnet_as_published_has_the_counted_parameters_and_idle_tensors() -> None:
+    """Counted by hand from the published code: four blocks of 64 and of 128, two called down-samplers, one idle."""
+    model = skipnet(5, (3, 64, 64), BATCH_NORM, depth=32, layout="source")
+    narrow, wide = 2 * (64 * 64 * 9 + 64 + 2 * 64), 2 * (128 * 128 * 9 + 128 + 2 * 128)
+    samplers = 2 * (narrow + 64 * 64 + 64) + wide + 128 * 128 + 128
+    widen = 2 * (64 * 128 * 9 + 128 + 2 * 128)
+    counted = 3 * 64 * 9 + 64 + 4 * narrow + 4 * wide + samplers + widen + 8192 * 1000 + 1000 + 1000 * 5 + 5
+    assert sum(one.numel() for one in model.parameters()) == counted == 10_295_925
+    model(torch.rand(2, 3, 64, 64)).sum().backward()
+    tensors = list(model.parameters())
+    assert (len(tensors), sum(one.grad is not None for one in tensors)) == (108, 94)
+    assert {name.split(".")[0] for name, one in model.named_parameters() if one.grad is None} == {"unused", "widen"}
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_skipnet_widening_as_published_redone_by_hand(skip: bool) -> None:
+    torch.manual_seed(0)
+    block = HalfBlock(64, 128, BATCH_NORM, skip=skip).double()
+    images = torch.randn(2, 64, 7, 6, dtype=torch.float64)
+    weight, bias, gain, shift = list(block.branch.parameters())
+    expected = functional.conv2d(images, weight, bias, padding=1)
+    expected = functional.relu(functional.batch_norm(expected, None, None, gain, shift, training=True))
+    torch.testing.assert_close(block(images), expected + torch.cat([images, images], 1) if skip else expected)
+
+
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 9, 11)])
 @pytest.mark.parametrize("skip", [True, False])
 def test_skipnet_on_small_images_trains_every_parameter(shape: tuple[int, int, int], skip: bool) -> None:
@@ -149,7 +203,8 @@ def test_skipnet_on_small_images_trains_every_parameter(shape: tuple[int, int, i
 
 def test_skipnet_options_are_checked() -> None:
     with pytest.raises(PluginError) as caught:
-        skipnet(5, (1, 4, 8), BATCH_NORM, depth=12)
+        skipnet(5, (1, 4, 8), BATCH_NORM, depth=12, layout="mine")
+    assert "layout = 'mine': expected one of three-samplers, source" in str(caught.value)
     assert "depth = 12: expected a positive multiple of 8" in str(caught.value)
     assert "images are 4x8: expected at least 8x8" in str(caught.value)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from benchkit import PluginError
 
-INITIALISATIONS = ("default", "kaiming-uniform", "xavier")
+INITIALISATIONS = ("default", "kaiming-uniform", "kaiming-uniform-conv", "xavier")
 """The values of the option `init`."""
 
 
@@ -16,9 +16,14 @@ def initialise(model: nn.Module, init: str) -> None:
     kaiming-uniform: uniform in +-sqrt(6 / fan_in), which keeps the variance through ReLU (He, Zhang, Ren and Sun,
     Delving Deep into Rectifiers, ICCV 2015). xavier: uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio,
     Understanding the Difficulty of Training Deep Feedforward Neural Networks, AISTATS 2010). Both set biases to zero.
+    kaiming-uniform-conv draws the weights of convolutions alone, and leaves biases and linear layers by default.
     default leaves what PyTorch's layers draw: uniform in +-sqrt(1 / fan_in), weights and biases alike.
     """
     if init == "default":
+        return
+    if init == "kaiming-uniform-conv":
+        for convolution in (layer for layer in model.modules() if isinstance(layer, nn.Conv2d)):
+            nn.init.kaiming_uniform_(convolution.weight, nonlinearity="relu")
         return
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
