@@ -19,6 +19,7 @@ from benchkit import Batch
 from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.run import Run
 from benchkit.train.step import Learn, learn
+from benchkit.train.steps.backends import StepBackend
 
 
 class NoWaiting(TorchDispatchMode):
@@ -34,7 +35,7 @@ skip_dynamo_import(*(mode.__torch_dispatch__ for mode in TorchDispatchMode.__sub
 
 
 @dataclass
-class StandIn:
+class StandIn(StepBackend):
     """Records by doing the work once; a replay does it again. Seconds are made up: eager, replayed, compiled."""
 
     captures: bool = True

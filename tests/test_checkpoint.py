@@ -16,7 +16,7 @@ from torch import nn
 from benchkit import DataError, TrainingError
 from benchkit.study.settings import Settings
 from benchkit.train.checkpoint import MAGIC, load_checkpoint, save_checkpoint
-from benchkit.train.finish import finish
+from benchkit.train.evaluate import finish
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
 from benchkit.train.weights import load_weights, save_weights

@@ -20,7 +20,7 @@ from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.compiler import without_its_own_warnings
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
-from benchkit.train.steps.compiled_norm import PlanewiseBatchNorm2d, sum_by_planes
+from benchkit.train.steps.compiled import PlanewiseBatchNorm2d, sum_by_planes
 
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     "bn": nn.BatchNorm2d,

@@ -20,7 +20,7 @@ from benchkit.codec import decode, encode
 from benchkit.report.tables.trial_tables import efficiency_table
 from benchkit.results import Cost, EpochRecord, StudyResults
 from benchkit.train import cost as cost_module
-from benchkit.train import energy, fit
+from benchkit.train import device, fit
 from benchkit.train.cost import cost
 
 
@@ -71,13 +71,13 @@ def nvml(monkeypatch: pytest.MonkeyPatch, read: Any) -> None:
     )
     monkeypatch.setitem(sys.modules, "pynvml", library)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2"))
-    energy._card.cache_clear()
+    device._card.cache_clear()
 
 
 def test_energy_is_that_of_the_card_in_joules(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml(monkeypatch, lambda handle: 7250 if handle == "GPU-1-2" else 0)
-    assert energy.joules(torch.device("cuda:0")) == 7.25
-    assert energy.joules(torch.device("cpu")) == 0.0
+    assert device.joules(torch.device("cuda:0")) == 7.25
+    assert device.joules(torch.device("cpu")) == 0.0
 
 
 def test_a_card_that_does_not_tell_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,16 +85,16 @@ def test_a_card_that_does_not_tell_costs_nothing(monkeypatch: pytest.MonkeyPatch
         raise NoNvml("not supported")
 
     nvml(monkeypatch, refuse)
-    assert energy.joules(torch.device("cuda:1")) == 0.0
-    energy._card.cache_clear()
+    assert device.joules(torch.device("cuda:1")) == 0.0
+    device._card.cache_clear()
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert energy.joules(torch.device("cuda:1")) == 0.0
+    assert device.joules(torch.device("cuda:1")) == 0.0
 
 
 @pytest.fixture(autouse=True)
 def forget_cards() -> Any:
     yield
-    energy._card.cache_clear()
+    device._card.cache_clear()
 
 
 def with_costs(results: StudyResults, **more: float) -> StudyResults:

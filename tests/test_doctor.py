@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from benchkit.cli import main
-from benchkit.doctor import engine, examine, places, software
+from benchkit.doctor import engine, examine, software
 from benchkit.doctor.child import Told, ask
 from benchkit.doctor.engine import findings_of
 from benchkit.doctor.finding import Finding, scaled
-from benchkit.doctor.places import place_finding
+from benchkit.doctor.software import place_finding
 from benchkit.registry import Registry
 from benchkit.registry.entries import Entry
 from benchkit.sweep.allocator import preloaded_allocator, preloading
@@ -110,16 +110,16 @@ def test_the_measuring_process_tells_this_machine() -> None:
 
 @pytest.mark.parametrize(("free", "state"), [(2**28, "bad"), (2 * 2**30, "note"), (2**36, "good")])
 def test_room_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
-    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    monkeypatch.setattr(places, "SLOW_SYNC", 60.0)
+    monkeypatch.setattr(software.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(software, "SLOW_SYNC", 60.0)
     finding = place_finding("workspace", tmp_path / "not" / "there", "--workspace")
     assert finding.state == state and finding.numbers["free"] == free
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_slow_or_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
-    monkeypatch.setattr(places, "SLOW_SYNC", 0.0)
+    monkeypatch.setattr(software.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
+    monkeypatch.setattr(software, "SLOW_SYNC", 0.0)
     assert "local disk" in place_finding("workspace", tmp_path, "-w").advice
     file = tmp_path / "file"
     file.write_text("")
@@ -164,7 +164,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, engine_told: Told) -> None:
     monkeypatch.setattr(software, "ask", lambda *_: Told(values={"weasyprint": "70.0", "pages": 1}))
     monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls(())))
     monkeypatch.setattr(engine, "CARDS", Path("/nowhere"))
-    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
+    monkeypatch.setattr(software.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
 
 
 def test_the_command_tells_and_exits_with_0(

@@ -15,8 +15,7 @@ from torch.nn import functional
 from benchkit import TrainingError
 from benchkit.metrics import calibration_error
 from benchkit.train.cost import forward_flops
-from benchkit.train.evaluate import evaluation_batch, logits_of, loss_and_accuracy, split_metrics
-from benchkit.train.finish import finish
+from benchkit.train.evaluate import evaluation_batch, finish, logits_of, loss_and_accuracy, split_metrics
 from benchkit.train.fit import fit
 
 

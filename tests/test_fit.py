@@ -283,7 +283,7 @@ def test_training_and_scoring_import_neither_the_compiler_nor_metrics_of_others(
         "import sys; sys.path.insert(0, 'tests')",
         "from engine_runs import make_run",
         "from benchkit.train.fit import fit",
-        "from benchkit.train.finish import finish",
+        "from benchkit.train.evaluate import finish",
         "run = make_run(); list(fit(run)); run.restore(run.state()); finish(run)",
         "sys.exit(bool({'torch._dynamo', 'sklearn', 'torchmetrics'} & set(sys.modules)))",
     )

@@ -7,7 +7,7 @@ import torch
 from engine_runs import learnt, make_run
 from torch import nn
 
-from benchkit.train.finish import finish
+from benchkit.train.evaluate import finish
 from benchkit.train.fit import fit
 from benchkit.train.observation import inspect, spread
 

@@ -14,8 +14,8 @@ from torch import nn
 from benchkit.study.settings import OptimizerSettings
 from benchkit.train import optimizers
 from benchkit.train.fit import fit
+from benchkit.train.optimizers import SGD
 from benchkit.train.precision import Precision
-from benchkit.train.sgd import SGD
 
 
 def layers(memory_format: torch.memory_format) -> nn.Sequential:

@@ -16,10 +16,10 @@ from torch import nn
 
 from benchkit import TrainingError
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
-from benchkit.train.eager import EagerSteps
 from benchkit.train.fit import fit
 from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Run
+from benchkit.train.step import EagerSteps
 from benchkit.train.steps import executor
 from benchkit.train.steps.cuda_graph import CudaGraphSteps
 from benchkit.train.steps.executor import executor_for

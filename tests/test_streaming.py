@@ -24,7 +24,7 @@ from benchkit.study.settings import DataSettings, PluginRef
 from benchkit.train import placement, streaming
 from benchkit.train.batches import channel_statistics, loader, place
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
-from benchkit.train.finish import finish
+from benchkit.train.evaluate import finish
 from benchkit.train.fit import fit
 from benchkit.train.placement import place_all, shown_bytes
 from benchkit.train.selection import Selected, select

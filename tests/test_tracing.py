@@ -28,12 +28,11 @@ from torch import nn
 from benchkit import Batch
 from benchkit.results import WAS_COMPILED
 from benchkit.train.compiler import without_its_own_warnings
-from benchkit.train.eager import EagerSteps
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
-from benchkit.train.step import learn
+from benchkit.train.step import EagerSteps, learn
+from benchkit.train.steps.compiled import CompiledLearning
 from benchkit.train.steps.executor import executor_for
-from benchkit.train.steps.tracing import CompiledLearning
 
 Net = Callable[..., nn.Module]
 
@@ -182,7 +181,7 @@ def test_every_whole_batch_goes_through_the_graph(
         batches.append(len(batch.targets))
         return learn(run, batch)
 
-    monkeypatch.setattr("benchkit.train.steps.tracing.learn", counted)
+    monkeypatch.setattr("benchkit.train.steps.compiled.learn", counted)
     run = run_of(regularizers=augments, device_memory=device_memory, compile="always")
     trained(run)
     assert run.train.images.streamed == (device_memory == 0)

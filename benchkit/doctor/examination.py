@@ -7,8 +7,13 @@ from pathlib import Path
 
 from benchkit.doctor.engine import engine_findings
 from benchkit.doctor.finding import Finding
-from benchkit.doctor.places import place_finding
-from benchkit.doctor.software import allocator_finding, machine_finding, plugins_findings, printing_finding
+from benchkit.doctor.software import (
+    allocator_finding,
+    machine_finding,
+    place_finding,
+    plugins_findings,
+    printing_finding,
+)
 from benchkit.errors import BenchkitError
 
 

@@ -48,7 +48,7 @@ def memory(device: Any) -> dict[str, int]:
 
 def energy_told(device: Any) -> bool:
     """Return whether the device tells its energy."""
-    from benchkit.train.energy import joules
+    from benchkit.train.device import joules
 
     return joules(device) > 0
 

@@ -35,7 +35,7 @@ from benchkit.sweep.output import captured
 from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.device import is_usable
-from benchkit.train.finish import Finished, finish
+from benchkit.train.evaluate import Finished, finish
 from benchkit.train.fit import fit
 from benchkit.train.observation import inspect
 from benchkit.train.placement import Images, images_for

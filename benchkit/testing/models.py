@@ -13,7 +13,7 @@ from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_t
 from benchkit.testing.specimens import images_and_labels, losses, run_of
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
-from benchkit.train.finish import finish
+from benchkit.train.evaluate import finish
 from benchkit.train.fit import fit
 
 Shape = tuple[int, int, int]

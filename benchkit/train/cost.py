@@ -6,6 +6,7 @@ import torch
 
 from benchkit.results import Cost
 from benchkit.train.compiler import skip_dynamo_import
+from benchkit.train.device import device_name
 from benchkit.train.processor import processor
 from benchkit.train.rates import known_matrix_rate
 from benchkit.train.run import Run
@@ -50,11 +51,3 @@ def forward_flops(run: Run) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run.model(run.input_transform(image))
     return int(counter.get_total_flops())
-
-
-def device_name(device: torch.device) -> str:
-    """Return the GPU's name, or the kind of device and its threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"

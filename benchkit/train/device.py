@@ -1,10 +1,17 @@
-"""Which device a trial trains on."""
+"""The device that a trial trains on: its name, the time, memory and energy that it tells."""
 
 from __future__ import annotations
+
+import functools
+import sys
+import time
+from typing import Any
 
 import torch
 
 from benchkit.errors import TrainingError
+
+MEBIBYTE = 2**20
 
 
 def resolve_device(text: str) -> str:
@@ -34,3 +41,66 @@ def is_usable(device: str) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def device_name(device: torch.device) -> str:
+    """Return the GPU's name, or the kind of device and its threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def now(device: torch.device) -> float:
+    """Return monotonic seconds, once all work queued on the device is done (one synchronisation on CUDA)."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def forget_peak(device: torch.device) -> None:
+    """Start a new measurement of peak memory, where the device can: a process's peak on the CPU never falls."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return peak memory in MiB: what CUDA allocated for tensors, or the process's largest resident set on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
+    if sys.platform == "win32":
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / MEBIBYTE
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
+
+
+def joules(device: torch.device) -> float:
+    """Return the joules that the whole device has used since its driver was loaded; 0 where nobody tells.
+
+    Needs the package `nvidia-ml-py` and a card of the Volta generation or later. It counts everything that runs on
+    the card, so trials that share one share its energy too.
+    """
+    card = _card(device)
+    return 0.0 if card is None else float(card[0].nvmlDeviceGetTotalEnergyConsumption(card[1])) / 1000
+
+
+@functools.cache
+def _card(device: torch.device) -> tuple[Any, Any] | None:
+    """Return NVML and its handle of the device, or None when it is no NVIDIA card, or does not tell."""
+    if device.type != "cuda":
+        return None
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return None
+    return pynvml, handle

@@ -9,8 +9,7 @@ import torch
 
 from benchkit.errors import DivergedError
 from benchkit.results import EpochRecord
-from benchkit.train.clock import forget_peak, now, peak_memory
-from benchkit.train.energy import joules
+from benchkit.train.device import forget_peak, joules, now, peak_memory
 from benchkit.train.evaluate import logits_of, loss_and_accuracy
 from benchkit.train.observation import observe
 from benchkit.train.run import Run

@@ -19,7 +19,7 @@ from torch.autograd import profiler
 
 from benchkit.protocols import Batch
 from benchkit.train.batches import InputTransform, Loader
-from benchkit.train.clock import now
+from benchkit.train.device import now
 from benchkit.train.precision import Precision
 from benchkit.train.run import Run
 

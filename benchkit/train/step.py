@@ -1,15 +1,15 @@
-"""One training step: augmentation, forward and backward pass, clipping, update, constraints, and what it tells."""
+"""One training step, and steps taken one after the other: augmentation, both passes, clipping, update, constraints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.nn import functional
 
 from benchkit.gradients import gradient_norm
 from benchkit.protocols import Batch
-from benchkit.train.batches import in_unit_range
+from benchkit.train.batches import BatchIndex, in_unit_range
 from benchkit.train.optimizers import align_gradients, set_rate
 from benchkit.train.run import Run
 
@@ -69,3 +69,22 @@ def learn(run: Run, batch: Batch) -> torch.Tensor:
 def _summary(loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
     correct = (logits.argmax(1) == targets.argmax(1)).sum()
     return torch.stack((torch.full_like(loss, len(targets)), loss * len(targets), correct, norm))
+
+
+class EagerSteps:
+    """Takes one operation after the other, or what a compiled step makes of them."""
+
+    def __init__(self, run: Run, learning: Learn | None = None) -> None:
+        """Take the steps of `run`, with `learning` in the place of `learn` where it is given."""
+        self._run = run
+        self._learning = learning
+
+    def take(self, batch_index: BatchIndex, step: int) -> torch.Tensor:
+        """Take one step on a batch and return its summary, as `train_step` does."""
+        return train_step(self._run, self._run.train.batch(batch_index), step, self._learning)
+
+    def epoch(self, first: int) -> Iterator[torch.Tensor]:
+        """Take an epoch's steps, numbered from `first`, and yield the summary of each."""
+        run = self._run
+        for step, batch in enumerate(run.train.epoch(run.randomness.order), first):
+            yield train_step(run, batch, step, self._learning)

@@ -1,4 +1,4 @@
-"""What a device offers to make steps faster: recording work as a graph, compiling a step, and judging both."""
+"""What a device offers to make steps faster: recording work as a graph, compiling a step, and timing both."""
 
 from __future__ import annotations
 
@@ -6,73 +6,49 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from benchkit.protocols import Batch
-from benchkit.train.clock import now
+from benchkit.train.device import now
 from benchkit.train.run import Run
 from benchkit.train.step import Learn
-from benchkit.train.steps.compiled_norm import sum_by_planes
-from benchkit.train.steps.tracing import CompiledLearning
+from benchkit.train.steps.compiled import CompiledLearning, sum_by_planes
 
 Work = Callable[[], object]
 
 
-class StepBackend(Protocol):
-    """How steps of a run can be made faster on its device. A test puts a stand-in in its place."""
+class StepBackend:
+    """A device without graphs: only compiling, which must be asked for. Tests put a stand-in in its place."""
 
-    captures: bool
+    captures = False
     """Whether `capture` works here; compiling then is tried unasked, too."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Offer what `device` has."""
+        self._device = device
 
     def aside(self) -> AbstractContextManager[Any]:
         """Return a context in which work is queued where it is later captured: first calls set up libraries there."""
-        ...
+        return nullcontext()
 
     def without_waiting(self) -> AbstractContextManager[Any]:
-        """Return a context in which waiting for the device's results raises `RuntimeError`."""
-        ...
+        """Return a context in which waiting for the device's results raises `RuntimeError`; on a CPU nobody waits."""
+        return nullcontext()
 
     def capture(self, work: Work, generators: Sequence[torch.Generator]) -> Callable[[], None]:
         """Return what replays `work`, which draws from `generators` and the global one; it is recorded, not done.
 
         Raise `RuntimeError` when it cannot be recorded; the device and the generators then are as before.
         """
-        ...
-
-    def compile(self, run: Run, batch: Batch) -> Learn:
-        """Return the compiled form of `learn` for `run` and batches like `batch`, an augmented one; steps are taken."""
-        ...
-
-    def seconds(self, work: Work) -> float:
-        """Return how long `work` takes, in seconds."""
-        ...
-
-
-class PlainBackend:
-    """A device without graphs: only compiling, which must be asked for."""
-
-    captures = False
-
-    def __init__(self, device: torch.device) -> None:
-        """Offer the speed-ups of `device`."""
-        self._device = device
-
-    def aside(self) -> AbstractContextManager[Any]:
-        """Return a context that changes nothing."""
-        return nullcontext()
-
-    def without_waiting(self) -> AbstractContextManager[Any]:
-        """Return a context that changes nothing: results are there at once."""
-        return nullcontext()
-
-    def capture(self, work: Work, generators: Sequence[torch.Generator]) -> Callable[[], None]:
-        """Raise `RuntimeError`."""
         raise RuntimeError(f"there are no graphs on {self._device.type}")
 
     def compile(self, run: Run, batch: Batch) -> Learn:
-        """Return a step compiled as one graph, drawing the same random numbers."""
+        """Return the compiled form of `learn` for `run` and batches like `batch`, an augmented one; steps are taken.
+
+        It is one graph and draws the same random numbers.
+        """
         if self._device.type == "cpu":
             sum_by_planes(run.model)
         return CompiledLearning(run, batch)
@@ -84,7 +60,7 @@ class PlainBackend:
         return now(self._device) - began
 
 
-class CudaBackend(PlainBackend):
+class CudaBackend(StepBackend):
     """CUDA graphs, recorded on a stream of their own (PyTorch, CUDA semantics: CUDA graphs)."""
 
     captures = True
@@ -160,4 +136,4 @@ def register(graph: torch.cuda.CUDAGraph, generators: Sequence[torch.Generator])
 
 def backend_of(device: torch.device) -> StepBackend:
     """Return what a device offers."""
-    return CudaBackend(device) if device.type == "cuda" else PlainBackend(device)
+    return CudaBackend(device) if device.type == "cuda" else StepBackend(device)

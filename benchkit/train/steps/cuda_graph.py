@@ -14,9 +14,8 @@ import torch
 
 from benchkit.train import optimizers
 from benchkit.train.batches import BatchIndex
-from benchkit.train.eager import EagerSteps
 from benchkit.train.run import Run
-from benchkit.train.step import Learn, train_step, update
+from benchkit.train.step import EagerSteps, Learn, train_step, update
 from benchkit.train.steps.backends import StepBackend
 from benchkit.train.steps.validation import Refused, StepValidation
 
