@@ -1,16 +1,29 @@
-"""Frozen dataclasses to plain JSON values and back, by their type hints. Imports no torch."""
+"""Frozen dataclasses to plain JSON values and back, every type checked. Imports no torch."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import types
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
+
+import msgspec
+
+from benchkit.errors import BenchkitError
 
 T = TypeVar("T")
-PLAIN = (bool, int, float, str)
+
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
+"""What people call the types that messages name."""
 
 
 def encode(value: Any) -> Any:
@@ -24,32 +37,44 @@ def encode(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def decode(cls: type[T], value: Mapping[str, Any]) -> T:
-    """Return `cls` from what `encode` gave; unknown keys are left out, so that newer files stay readable."""
-    hints = _hints(cls)  # type: ignore[arg-type]
-    return cls(**{key: _decode(hints[key], item) for key, item in value.items() if key in hints})
+def decode(cls: type[T], value: Any, where: str = "", *, error: type[BenchkitError] = BenchkitError) -> T:
+    """Return `cls` from what `encode` gave; unknown keys are left out, so that newer files stay readable.
+
+    A number may be spelled nan, inf or -inf, which JSON lacks. Raises `error` for the first value of another type than
+    its field, and for a field without a default that is missing; its message is one line that starts with `where` and
+    the path below it.
+    """
+    try:
+        return _converted(cls, value)
+    except msgspec.ValidationError as problem:
+        raise error(f"{where or cls.__name__}{_in_words(problem)}") from problem
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Return the types of a dataclass's fields; reading a large ledger asks for the same few thousands of times."""
-    hints = get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+def _converted(cls: type[T], value: Any) -> T:
+    try:
+        return msgspec.convert(value, cls, dec_hook=_from_text)
+    except msgspec.ValidationError as problem:
+        if not str(problem).startswith("Expected `float`, got `str`"):
+            raise
+    return msgspec.convert(value, cls, strict=False, dec_hook=_from_text)
 
 
-def _decode(hint: Any, value: Any) -> Any:
-    origin, parts = get_origin(hint), get_args(hint)
-    if value is None or hint is Any or origin is Literal:
+def _from_text(hint: Any, value: Any) -> Any:
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is object:
         return value
-    if origin in (Union, types.UnionType):
-        return _decode(next(part for part in parts if part is not type(None)), value)
-    if origin is tuple:
-        inner = parts[0] if parts[-1:] == (Ellipsis,) else None
-        if inner in PLAIN:
-            return tuple(value)
-        return tuple(_decode(inner or parts[at], item) for at, item in enumerate(value))
-    if origin is not None and isinstance(value, Mapping):
-        return {key: _decode(parts[1], item) for key, item in value.items()}
-    if dataclasses.is_dataclass(hint):
-        return decode(cast(type, hint), value)
-    return Path(value) if hint is Path else value
+    raise NotImplementedError(f"no field has the type {hint}")
+
+
+def _in_words(problem: msgspec.ValidationError) -> str:
+    """Return the place and what is wrong with it: `.cost.seconds: expected a number, got text`."""
+    what, _, path = str(problem).partition(" - at ")
+    place = path.replace("`", "").replace("$", "")
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
+        return f"{place} has no {missing[1]!r}"
+    if invalid := re.fullmatch(r"Invalid enum value (.*)", what, re.DOTALL):
+        return f"{place} is {invalid[1][:60]}, which is none of its values"
+    what = what.replace("Number out of range", "Expected a number that 64 bits can hold")
+    what = re.sub(r"`([a-z |]+)`", lambda named: " or ".join(WORDS.get(t, t) for t in named[1].split(" | ")), what)
+    return f"{place}: {what[0].lower()}{what[1:]}"

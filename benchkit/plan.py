@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,14 +12,16 @@ from benchkit.errors import StudyError, nearest
 from benchkit.study import Factor, Level, Search, Study, Tree
 from benchkit.study.fingerprint import digest, fingerprint
 from benchkit.study.resolve import resolve
-from benchkit.study.searchspace import grid_points
+from benchkit.study.search import grid_size
 from benchkit.study.settings import Settings
+from benchkit.study.tables import Problems
 from benchkit.study.tree import changed
-from benchkit.study.typed import Problems
 
 ConditionKind = Literal["grid", "search", "confirm-best"]
 Phase = Literal["grid", "search", "confirm"]
 PHASES: Mapping[ConditionKind, Phase] = {"grid": "grid", "search": "search", "confirm-best": "confirm"}
+MOST_CONDITIONS = 20_000
+MOST_TRIALS = 200_000
 OPEN_ENDED = ("model.norm", "model.name", "data.name")
 """Factors for which `--only` may name any installed plugin, a level of the study or not."""
 
@@ -41,7 +43,7 @@ class Condition:
     settings: Tree
     kind: ConditionKind
     parent: str = ""
-    chosen: Mapping[str, object] = field(default_factory=dict)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
     sampler: str = ""
 
     @property
@@ -74,19 +76,18 @@ class Plan:
 
     def units(self) -> tuple[Unit, ...]:
         """Return all trials in the order in which they are started: every first repeat, every second, ..., searches."""
-        return tuple(
-            Unit(condition=condition, index=index)
-            for kind in ("grid", "search", "confirm-best")
-            for index in range(max((self.count(c) for c in self.conditions if c.kind == kind), default=0))
-            for condition in self.conditions
-            if condition.kind == kind and index < self.count(condition)
-        )
+        units: list[Unit] = []
+        for kind in ("grid", "search", "confirm-best"):
+            counts = [(condition, self.count(condition)) for condition in self.conditions if condition.kind == kind]
+            for index in range(max((count for _, count in counts), default=0)):
+                units += [Unit(condition=condition, index=index) for condition, count in counts if index < count]
+        return tuple(units)
 
     def count(self, condition: Condition) -> int:
         """Return the total number of trials of a condition."""
         search = self.search_of(condition)
         if search:
-            return min(search.trials, len(grid_points(search))) if search.sampler == "grid" else search.trials
+            return min(search.trials, grid_size(search)) if search.sampler == "grid" else search.trials
         return self.study.confirm if condition.kind == "confirm-best" else self.study.repeats
 
     def search_of(self, condition: Condition) -> Search | None:
@@ -96,7 +97,10 @@ class Plan:
 
 
 def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) -> Plan:
-    """Return the conditions of a study, or those that `only` picks by factor and level; raise `StudyError` if none."""
+    """Return the conditions of a study, or those that `only` picks by factor and level.
+
+    Raises `StudyError` if there are none, or more conditions or trials than one study may have.
+    """
     factors = tuple(_picked(factor, (only or {}).get(factor.path)) for factor in study.factors)
     known = [factor.path for factor in study.factors]
     for path in only or {}:
@@ -111,22 +115,48 @@ def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) 
         frames = _combinations(study, tuple(factor for factor in factors if not _searched(factor, study.search)))
         samplers = study.search.samplers or ("",)
         searches = tuple(_frame(study.search, condition, sampler) for condition in frames for sampler in samplers)
-    return Plan(study=study, conditions=conditions + searches)
+    plan = Plan(study=study, conditions=conditions + searches)
+    _refuse_more(study, sum(plan.count(condition) for condition in plan.conditions), MOST_TRIALS, "trials")
+    return plan
+
+
+def _refuse_more(study: Study, number: int, most: int, things: str) -> None:
+    if number > most:
+        raise StudyError(
+            f"{study.name}: its factors, repeats and searches make {number:,} {things}, expected at most {most:,}",
+            hint="leave out levels, or give --only FACTOR=LEVEL,LEVEL to train a part of them",
+        )
 
 
 def _searched(factor: Factor, search: Search) -> bool:
     """Return whether a search chooses what a factor fixes; such a factor makes no searches of its own."""
-    space = {one.path for one in search.space}
+    space = {spanned.path for spanned in search.space}
     return any(path in space for level in factor.levels for path in level.settings)
 
 
 def _combinations(study: Study, factors: tuple[Factor, ...]) -> tuple[Condition, ...]:
     """Return the distinct conditions of all combinations of levels; raise `StudyError` with what is wrong with any."""
+    _refuse_more(study, math.prod(len(factor.levels) for factor in factors), MOST_CONDITIONS, "conditions")
+    combined: list[tuple[Tree, tuple[str, ...]]] = [(study.settings, ())]
+    for factor in factors:
+        combined = [
+            (changed(settings, level.settings), (*labels, level.label))
+            for settings, labels in combined
+            for level in factor.levels
+        ]
+    paths = [factor.path for factor in factors]
+    endings = [_ending(path, paths) for path in paths]
     problems = Problems()
-    grid = [_condition(study, levels, factors, problems) for levels in itertools.product(*(f.levels for f in factors))]
-    if problems.lines:
-        raise StudyError(f"{study.name}: some conditions cannot be trained", problems=problems.lines)
-    return _distinct(condition for condition in grid if condition)
+    distinct: dict[str, Condition] = {}
+    for settings, labels in combined:
+        resolved = resolve(settings, seed=study.seed, problems=problems)
+        if resolved is not None and (key := fingerprint(resolved)) not in distinct:
+            levels = dict(zip(paths, labels, strict=True))
+            label = _label(endings, labels)
+            distinct[key] = Condition(key=key, label=label, levels=levels, settings=settings, kind="grid")
+    if problems:
+        raise StudyError(f"{study.name}: some conditions cannot be trained", problems=problems.first_lines)
+    return tuple(distinct.values())
 
 
 def _picked(factor: Factor, labels: Sequence[str] | None) -> Factor:
@@ -153,26 +183,11 @@ def _plugin_name(value: Any) -> Any:
     return value.get("name") if isinstance(value, Mapping) else value
 
 
-def _condition(
-    study: Study, levels: tuple[Level, ...], factors: tuple[Factor, ...], problems: Problems
-) -> Condition | None:
-    settings: Tree = study.settings
-    for level in levels:
-        settings = changed(settings, level.settings)
-    named = {factor.path: level.label for factor, level in zip(factors, levels, strict=True)}
-    label = _label(named) or "default"
-    before = len(problems.lines)
-    found = resolve(settings, seed=study.seed, problems=problems)
-    if found is None or len(problems.lines) > before:
-        return None
-    return Condition(key=fingerprint(found), label=label, levels=named, settings=settings, kind="grid")
-
-
-def _label(levels: Mapping[str, str]) -> str:
+def _label(endings: Sequence[str], labels: Sequence[str]) -> str:
     """Return `gn` for one factor, `lr=0.1, n=5` for several, each by the end of its path that no other shares."""
-    if len(levels) == 1:
-        return next(iter(levels.values()))
-    return ", ".join(f"{_ending(path, levels)}={label}" for path, label in levels.items())
+    if len(labels) == 1:
+        return labels[0]
+    return ", ".join(f"{ending}={label}" for ending, label in zip(endings, labels, strict=True)) or "default"
 
 
 def _ending(path: str, paths: Iterable[str]) -> str:
@@ -183,13 +198,6 @@ def _ending(path: str, paths: Iterable[str]) -> str:
         if all(other[-count:] != parts[-count:] for other in others):
             return ".".join(parts[-count:])
     return path
-
-
-def _distinct(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
-    seen: dict[str, Condition] = {}
-    for condition in conditions:
-        seen.setdefault(condition.key, condition)
-    return tuple(seen.values())
 
 
 def _frame(search: Search, condition: Condition, sampler: str) -> Condition:
@@ -225,5 +233,5 @@ def typed_settings(tree: Tree, seed: int) -> Settings:
     problems = Problems()
     found = resolve(tree, seed=seed, problems=problems)
     if found is None:
-        raise StudyError("these settings cannot be trained", problems=problems.lines)
+        raise StudyError("these settings cannot be trained", problems=problems.first_lines)
     return found

@@ -14,7 +14,7 @@ import benchkit.sweep.orchestration
 from benchkit.cli import main
 from benchkit.ledger import read_results
 from benchkit.registry import Registry
-from benchkit.study.lookup import find_study
+from benchkit.study.studyfile import find_study
 
 BUILT_IN = [entry.name for entry in Registry.installed().entries("studies") if entry.distribution == "benchkit"]
 

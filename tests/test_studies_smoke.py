@@ -16,7 +16,7 @@ from benchkit.cli import main
 from benchkit.ledger import read_results
 from benchkit.plan import make_plan, typed_settings
 from benchkit.registry import Registry
-from benchkit.study.lookup import find_study
+from benchkit.study.studyfile import find_study
 
 REGISTRY = Registry.installed()
 BUILT_IN = [entry.name for entry in REGISTRY.entries("studies") if entry.distribution == "benchkit"]

@@ -10,7 +10,8 @@ from tiny_study import FACTOR, SEARCH, study_of
 
 from benchkit.errors import StudyError
 from benchkit.study import Goal, Search, SearchRange
-from benchkit.study.studyfile import label_of, parse_study, read_study
+from benchkit.study.factors import label_of
+from benchkit.study.studyfile import parse_study, read_study
 
 
 def problems_of(*parts: str, **more: object) -> str:
@@ -77,7 +78,7 @@ metric = "test.acuracy"
         "train.batch_size": "got 'many', expected a whole number",
         "train.optimiser": "did you mean 'optimizer'?",
         "train.optimizer.lr": "got nan, expected a number",
-        "train.schedule.warmup": "got 2.0, expected 0 to 1",
+        "train.schedule.warmup": "got 2, expected 0 to 1",
         "factors.train.epochs": "got [], expected a list of levels",
         "factors.train.optimizer.lr": "level '0.1' stands twice",
         "search.goal": "never test",
@@ -93,7 +94,7 @@ metric = "test.acuracy"
 @pytest.mark.parametrize(
     ("part", "told"),
     [
-        ('[search]\ntrials = 0\nspace."train.epochs" = [1, 2]\n', "search.trials: got 0, expected at least 1"),
+        ('[search]\ntrials = 0\nspace."train.epochs" = [1, 2]\n', "search.trials: got 0, expected 1 to 100,000"),
         ('[search]\ntrials = 1\nsampler = "tpa"\nspace."train.epochs" = [1, 2]\n', "did you mean 'tpe'?"),
         ("[search]\ntrials = 1\n", "search.space: is missing"),
         ('[search]\ntrials = 1\ngoal = []\nspace."train.epochs" = [1, 2]\n', "search.goal: is empty"),

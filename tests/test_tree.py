@@ -33,10 +33,12 @@ def test_false_takes_a_regularizer_out() -> None:
     assert changed(TREE, {"regularizers.dropout": False})["regularizers"] == [TREE["regularizers"][1]]
 
 
-def test_values_are_copied_so_that_conditions_share_nothing() -> None:
+def test_a_change_leaves_the_tree_and_the_value_that_it_shares_as_they_were() -> None:
     value = {"name": "gn", "groups": 4}
     first = changed(TREE, {"model.norm": value})
-    first["model"]["norm"]["groups"] = 8
+    second = changed(first, {"model.norm.groups": 8})
+    assert second["model"]["norm"] == {"name": "gn", "groups": 8} and first["model"]["norm"] == value
+    assert second["train"] is TREE["train"]
     assert value == {"name": "gn", "groups": 4}
 
 

@@ -79,8 +79,6 @@ def _study(described: CapsuleStudy, content: bytes) -> Study:
     except (StudyError, UnicodeDecodeError, RecursionError) as error:
         problems = error.problems if isinstance(error, StudyError) else [str(error)]
         raise CapsuleError(f"the capsule's study {name} cannot be used", problems=problems[:20]) from error
-    if (size := _search_size(study)) > MOST_TRIALS:
-        raise CapsuleError(f"the capsule's study {name} searches {size:,} trials or points, at most {MOST_TRIALS:,}")
     for condition in described.conditions:
         if not _KEY.fullmatch(condition.key):
             raise CapsuleError(f"the capsule names a condition {condition.key[:40]!r}, expected 12 hex digits")
@@ -101,17 +99,6 @@ def _check_sampler(study: Study, condition: Condition) -> None:
             f"the capsule's condition {condition.label[:60]!r} has the sampler {condition.sampler[:40]!r}, expected "
             f"{' or '.join(several) or 'none'} as in its study"
         )
-
-
-def _search_size(study: Study) -> float:
-    """Return how many trials a search asks for, or of how many points a grid consists, whichever is more."""
-    if study.search is None:
-        return 0
-    points = 1.0
-    for one in study.search.space if "grid" in (study.search.sampler, *study.search.samplers) else ():
-        span = (one.high or 0.0) - (one.low or 0.0)
-        points *= len(one.choices) or span / (one.step or 1) + 1
-    return max(points, study.search.trials)
 
 
 def _trials(described: CapsuleStudy, content: bytes) -> tuple[CapsuleTrial, ...]:

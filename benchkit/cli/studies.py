@@ -21,7 +21,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     from benchkit.cli.printing import print_json, print_table
     from benchkit.errors import BenchkitError
     from benchkit.registry import Registry
-    from benchkit.study.lookup import find_study
+    from benchkit.study.studyfile import find_study
 
     registry = Registry.installed()
     rows = []
@@ -48,7 +48,7 @@ def show(name: Name) -> None:
     """Print a study's file."""
     from benchkit.cli.printing import clean
     from benchkit.registry import Registry
-    from benchkit.study.lookup import find_study
+    from benchkit.study.studyfile import find_study
 
     source = find_study(name, Registry.installed()).source.rstrip()
     # A file that is written elsewhere stays as it is; a terminal obeys some of the characters that TOML allows.
@@ -66,7 +66,7 @@ def check(
     from benchkit.plan import make_plan
     from benchkit.registry import Registry
     from benchkit.study.checks import check_plan
-    from benchkit.study.lookup import find_study
+    from benchkit.study.studyfile import find_study
 
     registry = Registry.installed()
     study = find_study(name, registry, overrides=set_)

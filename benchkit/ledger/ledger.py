@@ -28,7 +28,7 @@ from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import PHASES, Condition, Plan, make_plan, typed_settings
 from benchkit.results import Outcome, State, StudyResults, Trial
 from benchkit.study import Study
-from benchkit.study.searchspace import default_params, grid_points
+from benchkit.study.search import default_params, grid_points
 
 LONGEST_LABEL = 120
 """Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +15,15 @@ from benchkit.registry.entries import Entry
 from benchkit.registry.options import Option, check_options
 from benchkit.study import SearchRange
 from benchkit.study.logo import read_logo
-from benchkit.study.searchspace import extremes
+from benchkit.study.search import extremes
 from benchkit.study.settings import PluginRef, Settings
+from benchkit.study.tables import Problems
 from benchkit.study.tree import changed
-from benchkit.study.typed import Problems
+
+NAMING = ("data", "model", "regularizers")
+"""The sections that name plugins."""
+MOST_CHECKED = 200_000
+"""The most searched values, times conditions that differ in what plugins they name, that a check goes through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +46,20 @@ def check_plan(plan: Plan, registry: Registry) -> None:
     """
     problems = Problems()
     uses = {repr(use): use for use in (*uses_of(plan), *searched_uses(plan))}
-    found: dict[str, tuple[Entry, str | None]] = {}
+    resolved: dict[str, tuple[Entry, str | None]] = {}
     for key, use in uses.items():
         try:
-            found[key] = registry.resolve(use.kind, use.ref.name)
+            resolved[key] = registry.resolve(use.kind, use.ref.name)
         except PluginError as error:
-            problems.add(_prefix(use) + use.where, f"{error.what}; {error.hint}" if error.hint else error.what)
-    described = describe_all([entry for entry, _ in found.values()])
-    for (key, (_, variant)), description in zip(found.items(), described, strict=True):
+            problems.add_error(_prefix(use) + use.where, error)
+    described = describe_all([entry for entry, _ in resolved.values()])
+    for (key, (_, variant)), description in zip(resolved.items(), described, strict=True):
         for line in _problems(uses[key], description, variant):
             problems.add("", line)
     _note_logo(plan.study.report.logo, problems)
-    if problems.lines:
-        raise StudyError(f"{plan.study.path or plan.study.name}: this study cannot be trained", problems=problems.lines)
+    if problems:
+        shown = plan.study.path or plan.study.name
+        raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines)
 
 
 def _note_logo(logo: Path | None, problems: Problems) -> None:
@@ -61,15 +67,20 @@ def _note_logo(logo: Path | None, problems: Problems) -> None:
         try:
             read_logo(logo)
         except StudyError as error:
-            problems.add("report.logo", f"{error.what}; {error.hint}" if error.hint else error.what)
+            problems.add_error("report.logo", error)
 
 
 def uses_of(plan: Plan) -> Iterator[Use]:
     """Yield every plugin that the plan's conditions and its report name."""
-    for condition in plan.conditions:
+    for condition in _distinct(plan.conditions):
         yield from uses_of_settings(typed_settings(condition.settings, plan.study.seed))
     for name, options in plan.study.report.figures:
         yield Use("figures", PluginRef(name=name, options=options), f"report.figures.{name}")
+
+
+def _distinct(conditions: Iterable[Condition]) -> list[Condition]:
+    """Return one condition of all that share the very tables which name plugins; most differ in others alone."""
+    return list({tuple(id(c.settings.get(section)) for section in NAMING): c for c in conditions}.values())
 
 
 def uses_of_settings(settings: Settings) -> Iterator[Use]:
@@ -77,25 +88,36 @@ def uses_of_settings(settings: Settings) -> Iterator[Use]:
     yield Use("datasets", settings.data.dataset, "data")
     yield Use("models", settings.model.model, "model")
     yield Use("norms", settings.model.norm, "model.norm")
-    for one in settings.regularizers:
-        yield Use("regularizers", one.plugin, f"regularizers.{one.id}")
+    for regularizer in settings.regularizers:
+        yield Use("regularizers", regularizer.plugin, f"regularizers.{regularizer.id}")
 
 
 def searched_uses(plan: Plan) -> Iterator[Use]:
-    """Yield every plugin as the ends of the searched ranges, and the searched choices, would use it."""
-    for condition in plan.conditions:
-        if condition.kind == "search" and plan.study.search:
-            for one in plan.study.search.space:
-                yield from _at_extremes(condition, one, plan.study.seed)
+    """Yield every plugin as the ends of the searched ranges, and the searched choices, would use it.
+
+    Raises `StudyError` where conditions and choices together are too many to be checked.
+    """
+    frames = _distinct(condition for condition in plan.conditions if condition.kind == "search")
+    space = plan.study.search.space if plan.study.search else ()
+    ranges = [spanned for spanned in space if spanned.path.partition(".")[0] in NAMING]
+    values = sum(len(extremes(spanned)) for spanned in ranges)
+    if len(frames) * values > MOST_CHECKED:
+        raise StudyError(
+            f"{plan.study.name}: {values:,} searched values in {len(frames):,} different conditions are more than can "
+            f"be checked, expected at most {MOST_CHECKED:,} together"
+        )
+    for condition in frames:
+        usual = {repr(use) for use in uses_of_settings(typed_settings(condition.settings, plan.study.seed))}
+        for spanned in ranges:
+            yield from _at_extremes(condition, spanned, usual, plan.study.seed)
 
 
-def _at_extremes(condition: Condition, one: SearchRange, seed: int) -> Iterator[Use]:
-    usual = [repr(use) for use in uses_of_settings(typed_settings(condition.settings, seed))]
-    for value in extremes(one):
-        settings = typed_settings(changed(condition.settings, {one.path: value}), seed)
+def _at_extremes(condition: Condition, spanned: SearchRange, usual: Set[str], seed: int) -> Iterator[Use]:
+    for value in extremes(spanned):
+        settings = typed_settings(changed(condition.settings, {spanned.path: value}), seed)
         for use in uses_of_settings(settings):
-            if repr(use) not in usual or one.path.startswith(f"{use.where}."):
-                yield replace(use, searched=one)
+            if repr(use) not in usual or spanned.path.startswith(f"{use.where}."):
+                yield replace(use, searched=spanned)
 
 
 def _problems(use: Use, description: Description, variant: str | None) -> Iterator[str]:
@@ -106,9 +128,13 @@ def _problems(use: Use, description: Description, variant: str | None) -> Iterat
     options = _of_use(use, description.options)
     for line in check_options(options, given, use.where):
         yield _prefix(use) + line
-    one = use.searched
-    if one and one.integer and any(one.path == f"{use.where}.{o.name}" and o.type == "float" for o in options):
-        ends = f"low = {float(one.low or 0)}, high = {float(one.high or 0)}"
+    spanned = use.searched
+    if (
+        spanned
+        and spanned.integer
+        and any(spanned.path == f"{use.where}.{o.name}" and o.type == "float" for o in options)
+    ):
+        ends = f"low = {float(spanned.low or 0)}, high = {float(spanned.high or 0)}"
         yield f"{_prefix(use)}whole low and high search whole numbers only, and the option is a float: write {ends}"
 
 

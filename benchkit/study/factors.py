@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from benchkit.errors import StudyError
 from benchkit.study.resolve import resolve
 from benchkit.study.study import Factor, Level, Tree
+from benchkit.study.tables import Problems, quoted
 from benchkit.study.tree import changed
-from benchkit.study.typed import Problems
 
 
 def read_factors(table: Any, settings: Tree, seed: int, problems: Problems) -> tuple[Factor, ...]:
     """Return the factors of a study, noting every problem with them in `problems`."""
     if not isinstance(table, Mapping):
-        problems.add("factors", f"got {table!r}, expected a table of lists")
+        problems.add("factors", f"got {quoted(table)}, expected a table of lists")
         return ()
-    found = []
+    factors = []
     for path, values in table.items():
         if not isinstance(values, list) or not values:
-            problems.add(f"factors.{path}", f"got {values!r}, expected a list of levels")
+            problems.add(f"factors.{path}", f"got {quoted(values)}, expected a list of levels")
             continue
         levels = read_levels(path, values, problems)
         _note_twins(path, levels, problems)
-        for one in levels:
-            try_changes(settings, one.settings, seed, f"factors.{path}, level {one.label!r}", problems)
-        found.append(Factor(path=path, levels=levels))
-    _note_overlaps(found, problems)
-    return tuple(found)
+        for level in levels:
+            try_changes(settings, level.settings, seed, f"factors.{path}, level {level.label!r}", problems)
+        factors.append(Factor(path=path, levels=levels))
+    _note_overlaps(factors, problems)
+    return tuple(factors)
 
 
 def read_levels(path: str, values: list[Any], problems: Problems) -> tuple[Level, ...]:
@@ -80,21 +81,29 @@ def try_changes(settings: Tree, changes: Mapping[str, Any], seed: int, where: st
         try:
             settings = changed(settings, {path: value})
         except StudyError as error:
-            problems.add(where, f"{error.what}; {error.hint}" if error.hint else error.what)
+            problems.add_error(where, error)
     resolve(settings, seed=seed, problems=inner)
     for line in inner.lines:
-        if line not in problems.lines:
+        if line not in problems:
             problems.add(where, line)
 
 
 def _note_twins(path: str, levels: tuple[Level, ...], problems: Problems) -> None:
-    labels = [one.label for one in levels]
-    for twice in sorted({label for label in labels if labels.count(label) > 1}):
-        problems.add(f"factors.{path}", f"level {twice!r} stands twice; give each its own label")
-    for at, one in enumerate(levels):
-        for other in levels[:at]:
-            if one.settings == other.settings and one.label != other.label:
-                problems.add(f"factors.{path}", f"levels {other.label!r} and {one.label!r} are the same")
+    for label, times in sorted(Counter(level.label for level in levels).items()):
+        if times > 1:
+            problems.add(f"factors.{path}", f"level {label!r} stands twice; give each its own label")
+    first: dict[Any, Level] = {}
+    for level in levels:
+        other = first.setdefault(hashable(level.settings), level)
+        if other.label != level.label:
+            problems.add(f"factors.{path}", f"levels {other.label!r} and {level.label!r} are the same")
+
+
+def hashable(value: Any) -> Any:
+    """Return what equals another's exactly where two values of TOML are equal, and can be looked up at once."""
+    if isinstance(value, Mapping):
+        return frozenset((key, hashable(item)) for key, item in value.items())
+    return tuple(hashable(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def _note_overlaps(factors: list[Factor], problems: Problems) -> None:

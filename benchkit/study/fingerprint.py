@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from benchkit.study.settings import Settings
 
@@ -27,19 +28,24 @@ def digest(value: Any) -> str:
 
 def _spoken(value: Any) -> Any:
     """Return plain values without the fields that hold their default, so that new fields keep old fingerprints."""
-    if dataclasses.is_dataclass(value):
-        spoken = {}
-        for one in dataclasses.fields(value):
-            item = getattr(value, one.name)
-            factory = one.default_factory
-            default = factory() if factory is not dataclasses.MISSING else one.default
-            if item != default:
-                spoken[one.name] = _spoken(item)
-        return spoken
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, Mapping):
         return {str(key): _spoken(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_spoken(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    if dataclasses.is_dataclass(value):
+        given = ((name, getattr(value, name), default) for name, default in _defaults(cast(Any, type(value))))
+        return {name: _spoken(item) for name, item, default in given if item != default}
     return value
+
+
+@cache
+def _defaults(cls: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the fields of a dataclass with their defaults, of which factories give equal ones each time."""
+    return tuple(
+        (field.name, field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
+        for field in dataclasses.fields(cls)
+    )

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchkit.errors import StudyError, nearest
+from benchkit.study.limits import DEEPEST
+from benchkit.study.tables import Problems, quoted
 from benchkit.study.tree import SECTIONS, changed
-from benchkit.study.typed import Problems
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+"""Numbers as people type them; TOML knows no `.001` and no `1.e-3`."""
 
 
 def parse_value(text: str) -> Any:
-    """Return the TOML value that a text spells (`5`, `0.1`, `true`, `["bn", "gn"]`), else the text itself."""
+    """Return the TOML value that a text spells (`5`, `0.1`, `true`, `["bn", "gn"]`), else a number, else the text.
+
+    Raises `StudyError` for a value that is nested too deeply or has too many digits.
+    """
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        return float(text) if NUMBER.fullmatch(text.strip()) else text
+    except RecursionError as error:
+        raise StudyError(f"is nested too deeply, expected at most {DEEPEST} levels") from error
+    except ValueError as error:
+        raise StudyError("has a whole number of too many digits, expected at most 64 bits") from error
 
 
 def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str], problems: Problems) -> dict[str, Any]:
@@ -26,16 +36,16 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str], problems
 
     `false` takes away a regularizer (`regularizers.ID`), a factor, a searched path, the search or the confirmation.
     """
-    result = copy.deepcopy(dict(table))
+    result = dict(table)
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path:
-            problems.add(f"--set {override}", "expected KEY=VALUE, for example train.epochs=5")
+            problems.add(f"--set {override[:120]}", "expected KEY=VALUE, for example train.epochs=5")
             continue
         try:
             _apply(result, path.strip(), parse_value(text))
         except StudyError as error:
-            problems.add(f"--set {override}", f"{error.what}; {error.hint}" if error.hint else error.what)
+            problems.add_error(f"--set {override[:120]}", error)
     return result
 
 
@@ -65,10 +75,12 @@ def _apply(table: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _table(parent: dict[str, Any], key: str) -> dict[str, Any]:
-    found = parent.setdefault(key, {})
-    if not isinstance(found, dict):
-        raise StudyError(f"{key} is {found!r}, not a table")
-    return found
+    """Return a table within ours, as a copy that may be changed."""
+    table = parent.get(key, {})
+    if not isinstance(table, dict):
+        raise StudyError(f"{key} is {quoted(table)}, not a table")
+    parent[key] = dict(table)
+    return parent[key]  # type: ignore[no-any-return]
 
 
 def _remove(table: dict[str, Any], name: str) -> None:

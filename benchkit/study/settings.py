@@ -1,10 +1,27 @@
-"""The settings of one training run, typed: what a condition's tree of settings becomes. Imports no torch."""
+"""The settings of one training run, typed: what a condition's tree of settings becomes. Imports no torch.
+
+A field's type holds its allowed values: names as `Literal`, numbers with their lowest and highest value, inclusive.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import Meta
+
+from benchkit.metrics import epoch_metrics
+from benchkit.study.tables import MOST, Finite
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[float, Meta(ge=0, le=MOST)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+if TYPE_CHECKING:
+    EpochMetric = str
+else:
+    EpochMetric = Literal[epoch_metrics()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +43,10 @@ class DataSettings:
     """
 
     dataset: PluginRef
-    train_size: int = 0
-    val_size: int = 0
-    test_size: int = 0
-    image_size: int = 0
+    train_size: Count = 0
+    val_size: Count = 0
+    test_size: Count = 0
+    image_size: Count = 0
     normalize: bool = True
 
 
@@ -46,11 +63,11 @@ class ModelSettings:
 class OptimizerSettings:
     """`name` is sgd, adam or adamw; `momentum` and `nesterov` belong to sgd, `betas` to the Adams."""
 
-    name: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: NotNegative = 0.1
+    momentum: Share = 0.9
     nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Finite, Finite] = (0.9, 0.999)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +79,11 @@ class ScheduleSettings:
     max_lr/250000; Smith and Topin 2017). `max_lr` 0 takes the optimizer's lr.
     """
 
-    name: str = "constant"
-    every: int = 30
-    gamma: float = 0.1
-    max_lr: float = 0.0
-    warmup: float = 0.3
+    name: Literal["constant", "step", "cosine", "one-cycle"] = "constant"
+    every: Positive = 30
+    gamma: NotNegative = 0.1
+    max_lr: NotNegative = 0.0
+    warmup: Share = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,16 +98,16 @@ class TrainSettings:
     what usually pays there, for small networks in trials of minutes, is to ask for it.
     """
 
-    epochs: int = 10
-    batch_size: int = 128
+    epochs: Positive = 10
+    batch_size: Positive = 128
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    precision: str = "auto"
+    precision: Literal["auto", "bf16", "fp16", "float32"] = "auto"
     channels_last: bool = True
-    select: str = "best"
-    select_by: str = "val.loss"
-    threads: int = 1
-    compile: str = "auto"
+    select: Literal["best", "last"] = "best"
+    select_by: EpochMetric = "val.loss"
+    threads: Positive = 1
+    compile: Literal["auto", "never", "always"] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

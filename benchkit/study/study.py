@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from benchkit.study.tables import Finite
 
 Tree = Mapping[str, Any]
 """Nested tables with string keys, as TOML gives them: the sections data, model, train and the list of regularizers."""
@@ -32,8 +36,8 @@ class SearchRange:
     """What Optuna may choose for one dotted path: a numeric range (inclusive), or a list of `choices`."""
 
     path: str
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     log: bool = False
     step: float | None = None
     integer: bool = False
@@ -55,11 +59,11 @@ class Search:
     `samplers` are those that a study compares, each with a search of its own; empty where there is one, `sampler`.
     """
 
-    trials: int
+    trials: Annotated[int, Meta(ge=1, le=100_000)]
     goals: tuple[Goal, ...]
     space: tuple[SearchRange, ...]
     sampler: str = "tpe"
-    pruner: str = "median"
+    pruner: Literal["median", "hyperband", "none"] = "median"
     samplers: tuple[str, ...] = ()
 
     def by(self, sampler: str) -> Search:
@@ -73,7 +77,7 @@ class PublishedRow:
 
     when: Mapping[str, str]
     metric: str
-    value: float
+    value: Finite
     n: int | None = None
     note: str = ""
 
@@ -88,7 +92,7 @@ class Published:
     source: str
     url: str = ""
     note: str = ""
-    classes: int | None = None
+    classes: Annotated[int, Meta(ge=2)] | None = None
     rows: tuple[PublishedRow, ...] = ()
 
 

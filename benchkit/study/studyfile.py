@@ -1,29 +1,30 @@
 """From a study file's text to a `Study`: strict, every problem reported at once. The only module that reads TOML files.
 
-The sections have modules of their own: `study_factors`, `study_search`, `study_report`; `resolve` reads data, model,
-train and regularizers.
+The sections have modules of their own: `factors`, `search`, `report`; `resolve` reads data, model, train and
+regularizers.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchkit.errors import StudyError
-from benchkit.study.factors import label_of, read_factors
+from benchkit.errors import PluginError, StudyError
+from benchkit.registry import Registry
+from benchkit.study.factors import read_factors
+from benchkit.study.limits import DEEPEST, MOST_BYTES, note_extremes
 from benchkit.study.overrides import apply_overrides
 from benchkit.study.report import read_published, read_report
 from benchkit.study.resolve import resolve
 from benchkit.study.search import read_search
 from benchkit.study.smoke import smoke_form
 from benchkit.study.study import Study
+from benchkit.study.tables import Problems, fits, quoted
 from benchkit.study.tree import SECTIONS
-from benchkit.study.typed import Problems, fits
-
-__all__ = ["label_of", "parse_study", "read_study"]
 
 KEYS = (
     "title", "question", "description", "seed", *SECTIONS, "factors", "search", "repeats", "confirm", "published",
@@ -32,12 +33,31 @@ KEYS = (
 MOST_REPEATS = 1000
 
 
+def find_study(text: str, registry: Registry, *, overrides: Sequence[str] = (), smoke: bool = False) -> Study:
+    """Return the study of that path or installed name, overrides applied; raise `StudyError` when there is none."""
+    path = Path(text)
+    known = f"installed studies: {', '.join(registry.names('studies'))}; or give the path of a TOML file"
+    if path.suffix == ".toml" or "/" in text:
+        if not os.path.isfile(text):  # which takes any text: too long, with NUL characters
+            raise StudyError(f"{text}: there is no such study file", hint=known)
+    else:
+        try:
+            path = registry.study_file(text)
+        except PluginError as error:
+            raise StudyError(f"{text}: there is no study of that name", hint=error.hint or known) from error
+    return read_study(path, overrides=overrides, smoke=smoke)
+
+
 def read_study(path: Path, *, overrides: Sequence[str] = (), smoke: bool = False) -> Study:
     """Return the study in a TOML file; raise `StudyError` with every problem when it is not one."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8-sig")  # editors of Windows write a byte order mark
+    except (OSError, ValueError) as error:
         raise StudyError(f"{path}: cannot be read: {error}") from error
+    if len(content) > MOST_BYTES:
+        raise StudyError(f"{path}: has more than {MOST_BYTES:,} bytes, which is no study")
     return parse_study(text, name=path.stem, path=path, overrides=overrides, smoke=smoke)
 
 
@@ -49,18 +69,39 @@ def parse_study(
     Raises `StudyError` with one line for each problem: key path, value, what was expected, nearest match.
     """
     shown = str(path or name)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"{shown}: not valid TOML: {error}") from error
+    table = _within_limits({"its file name": name, **_parsed(text, shown)}, shown)
+    del table["its file name"]
     problems = Problems()
     table = _smoke_table(table, overrides, problems) if smoke else apply_overrides(table, overrides, problems)
+    table = _within_limits(table, shown)
     study = _study(table, f"{name}-smoke" if smoke else name, problems, path.parent if path else None)
     if not smoke and "smoke" in table:
         _try_smoke(table, problems)
-    if problems.lines:
-        raise StudyError(f"{shown}: this study cannot be used", problems=problems.lines)
+    _refuse(shown, problems)
     return replace(study, source=text, path=path, overrides=tuple(overrides), smoke=smoke)
+
+
+def _parsed(text: str, shown: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{shown}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise StudyError(f"{shown}: is nested too deeply, expected at most {DEEPEST} levels") from error
+    except ValueError as error:
+        raise StudyError(f"{shown}: has a whole number of too many digits, expected at most 64 bits") from error
+
+
+def _within_limits(table: dict[str, Any], shown: str) -> dict[str, Any]:
+    problems = Problems()
+    note_extremes(table, problems)
+    _refuse(shown, problems)
+    return table
+
+
+def _refuse(shown: str, problems: Problems) -> None:
+    if problems:
+        raise StudyError(f"{shown}: this study cannot be used", problems=problems.first_lines)
 
 
 def _smoke_table(table: Mapping[str, Any], overrides: Sequence[str], problems: Problems) -> dict[str, Any]:
@@ -78,7 +119,7 @@ def _smoke_table(table: Mapping[str, Any], overrides: Sequence[str], problems: P
 def _try_smoke(table: Mapping[str, Any], problems: Problems) -> None:
     """Note what is wrong with the tiny version alone, so that it is known before someone needs it."""
     if not isinstance(table["smoke"], Mapping):
-        problems.add("smoke", f"got {table['smoke']!r}, expected a table of dotted paths and values")
+        problems.add("smoke", f"got {quoted(table['smoke'])}, expected a table of dotted paths and values")
         return
     inner = Problems()
     try:
@@ -86,7 +127,7 @@ def _try_smoke(table: Mapping[str, Any], problems: Problems) -> None:
     except StudyError as error:
         inner.add("", error.what)
     for line in inner.lines:
-        if line not in problems.lines:
+        if line not in problems:
             problems.add("smoke", line)
 
 
@@ -99,7 +140,7 @@ def _study(table: Mapping[str, Any], name: str, problems: Problems, folder: Path
         problems.add("title", "is missing: one line that names the study")
     seed = table.get("seed", 0)
     if not fits(seed, int):
-        problems.add("seed", f"got {seed!r}, expected a whole number")
+        problems.add("seed", f"got {quoted(seed)}, expected a whole number")
         seed = 0
     settings = {key: table[key] for key in SECTIONS if key in table}
     resolve(settings, seed=seed, problems=problems)
@@ -126,15 +167,15 @@ def _text(table: Mapping[str, Any], key: str, problems: Problems) -> str:
     value = table.get(key, "")
     if isinstance(value, str):
         return value
-    problems.add(key, f"got {value!r}, expected text")
+    problems.add(key, f"got {quoted(value)}, expected text")
     return ""
 
 
 def _count(table: Mapping[str, Any], key: str, default: int, least: int, problems: Problems) -> int:
     """Return n of a [repeats] or [confirm] table."""
-    found = table.get(key, {"n": default})
-    n = found.get("n") if isinstance(found, Mapping) and set(found) == {"n"} else None
+    written = table.get(key, {"n": default})
+    n = written.get("n") if isinstance(written, Mapping) and set(written) == {"n"} else None
     if isinstance(n, int) and fits(n, int) and least <= n <= MOST_REPEATS:
         return n
-    problems.add(key, f"got {found!r}, expected a table with n, a whole number from {least} to {MOST_REPEATS}")
+    problems.add(key, f"got {quoted(written)}, expected a table with n, a whole number from {least} to {MOST_REPEATS}")
     return default
