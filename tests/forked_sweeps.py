@@ -28,8 +28,7 @@ from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
 from benchkit.study.studyfile import read_study
-from benchkit.sweep.events import Event, TrialStarted, WorkerIdle, dump, load
-from benchkit.sweep.job import Job
+from benchkit.sweep.messages import Event, Job, TrialStarted, WorkerIdle, dump, load
 
 
 class PipePool(tiny_study.InlinePool):

@@ -15,8 +15,7 @@ from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, optunas_stor
 
 from benchkit.ledger import Ledger
 from benchkit.ledger.attempts import HEARTBEAT, is_alive
-from benchkit.ledger.claims import Claim, Queue, score_of
-from benchkit.ledger.heartbeat import Heartbeat
+from benchkit.ledger.claims import Claim, Heartbeat, Queue, score_of
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Plan, make_plan
 from benchkit.results import Cost, Outcome

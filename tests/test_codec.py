@@ -13,11 +13,12 @@ from benchkit.plan import make_plan
 from benchkit.results import Cost, Outcome
 from benchkit.study import Study
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel
-from benchkit.sweep.events import (
+from benchkit.sweep.messages import (
     ConcurrencyChosen,
     ConcurrencyTried,
     EpochEnded,
     Event,
+    Job,
     Probed,
     RunReady,
     RunTimed,
@@ -31,7 +32,6 @@ from benchkit.sweep.events import (
     dump,
     load,
 )
-from benchkit.sweep.job import Job
 
 
 def through_json(value: object) -> object:

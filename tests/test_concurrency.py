@@ -20,16 +20,16 @@ from benchkit.registry import Registry
 from benchkit.sweep import Request, concurrency_search, sweep
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, concurrency_text, next_level
 from benchkit.sweep.concurrency_search import TimedWorkers, explore, read_kept, trials_at_once
-from benchkit.sweep.events import (
+from benchkit.sweep.messages import (
     ConcurrencyChosen,
     ConcurrencyTried,
     Event,
+    Job,
     RunReady,
     RunTimed,
     WorkerLost,
     WorkerReady,
 )
-from benchkit.sweep.job import Job
 from benchkit.sweep.pool import Pool
 
 GIB = 2**30

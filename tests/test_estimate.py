@@ -21,7 +21,7 @@ from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.sweep import Request
 from benchkit.sweep.estimate import HISTORY_BYTES, SweepEstimate, estimate
-from benchkit.sweep.events import Probed
+from benchkit.sweep.messages import Probed
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import benchkit.sweep.orchestration
 from benchkit.cli import main
 from benchkit.cli.profiling import Profiled, Profiling
 from benchkit.ledger import read_results
-from benchkit.sweep.events import TrialProfiled, dump, load
+from benchkit.sweep.messages import TrialProfiled, dump, load
 from benchkit.train import profile
 from benchkit.train.fit import fit
 from benchkit.train.profile import FIRST_TRACED, PHASES, TRACED, Stopwatch, watch

@@ -27,7 +27,7 @@ from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
-from benchkit.sweep.events import TrialEnded
+from benchkit.sweep.messages import TrialEnded
 from benchkit.verify.settled import settled_checks
 
 FACTS = {"class_names": ["a", "b"], "sets": []}

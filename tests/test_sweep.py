@@ -20,7 +20,7 @@ from benchkit.ledger import read_results
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.registry import Registry
 from benchkit.sweep import Request, worker_count
-from benchkit.sweep.events import EpochEnded, TrialEnded, TrialStarted
+from benchkit.sweep.messages import EpochEnded, TrialEnded, TrialStarted
 
 HURT = """
 import errno, os, signal, sys

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tiny_study import RECORD
 
-from benchkit.sweep.events import EpochEnded, TrialEnded, TrialStarted, WorkerLost, WorkerReady
+from benchkit.sweep.messages import EpochEnded, TrialEnded, TrialStarted, WorkerLost, WorkerReady
 from benchkit.sweep.progress import Progress, duration, trial_name
 
 STARTED = TrialStarted(condition="gn", phase="grid", index=0, key="k", number=0, epochs=10)

@@ -27,8 +27,7 @@ from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics, StudyResu
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep import Request, sweep
-from benchkit.sweep.events import Event, WorkerIdle
-from benchkit.sweep.job import Job
+from benchkit.sweep.messages import Event, Job, WorkerIdle
 
 DATA = Path(tempfile.gettempdir()) / f"benchkit-test-data-{os.getuid()}"
 CHANGING = {"seconds", "images_per_second", "peak_memory", "energy"}

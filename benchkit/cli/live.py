@@ -11,7 +11,7 @@ from benchkit.cli.printing import cell, console, line
 from benchkit.data.progress import listening, progress_lines
 from benchkit.sweep import View
 from benchkit.sweep.concurrency import concurrency_text
-from benchkit.sweep.events import ConcurrencyChosen, ConcurrencyTried, EpochEnded, Event, TrialEnded, TrialStarted
+from benchkit.sweep.messages import ConcurrencyChosen, ConcurrencyTried, EpochEnded, Event, TrialEnded, TrialStarted
 from benchkit.sweep.progress import Progress, RunningTrial, duration, trial_name
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchkit.cli.printing import print_note, print_table
 from benchkit.sweep import View
-from benchkit.sweep.events import Event, TrialProfiled
+from benchkit.sweep.messages import Event, TrialProfiled
 
 SHOWN = 3
 """Traces that are named."""

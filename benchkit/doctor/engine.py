@@ -8,7 +8,7 @@ from typing import Any
 
 from benchkit.doctor.child import Told, ask
 from benchkit.doctor.finding import Finding, scaled
-from benchkit.sweep.mps import mps_runs
+from benchkit.sweep.machine import mps_runs
 
 PATIENCE = 60.0
 """Seconds that PyTorch may take to answer, on a busy machine too."""

@@ -27,7 +27,7 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
     device = torch.device(resolve_device(asked))
     yield {"device": str(device), "bf16": has_bf16(device), "energy": energy_told(device), **memory(device)}
 
-    from benchkit.sweep.cores import available_cores
+    from benchkit.sweep.machine import available_cores
     from benchkit.sweep.provenance import device_name
     from benchkit.train.rates import DTYPES, copy_rate, matrix_rate
 

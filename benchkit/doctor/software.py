@@ -14,8 +14,7 @@ import psutil
 from benchkit.doctor.child import ask
 from benchkit.doctor.finding import Finding, scaled
 from benchkit.registry import Registry
-from benchkit.sweep.allocator import preloaded_allocator
-from benchkit.sweep.cores import available_cores
+from benchkit.sweep.machine import available_cores, preloaded_allocator
 from benchkit.train.processor import processor
 
 GIBIBYTE = 2**30

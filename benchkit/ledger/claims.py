@@ -1,9 +1,13 @@
-"""A worker's hold on one trial of the ledger: claim it, report its epochs, record its end."""
+"""A worker's hold on one trial of the ledger: claim it, give signs of life, report its epochs, record its end."""
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -12,13 +16,39 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.codec import encode
 from benchkit.ledger.attempts import effective, is_alive, lives_elsewhere
-from benchkit.ledger.heartbeat import Heartbeat
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.metrics import metric_names
 from benchkit.plan import PHASES, Condition, Phase, Plan
 from benchkit.results import EpochRecord, Outcome
+
+EVERY = 30.0
+"""Seconds between signs of life."""
+
+
+class Heartbeat:
+    """Tells who works on a trial, at once and every `every` seconds from a thread of its own, until it is stopped."""
+
+    def __init__(self, tell: Callable[[str, Any], None], *, every: float = EVERY) -> None:
+        """Tell by `tell("worker", {host, pid, seen})`."""
+        self._tell = tell
+        self._every = every
+        self._stopped = threading.Event()
+        self._beat()
+        threading.Thread(target=self._go_on, daemon=True).start()
+
+    def _beat(self) -> None:
+        self._tell("worker", {"host": socket.gethostname(), "pid": os.getpid(), "seen": time.time()})
+
+    def _go_on(self) -> None:
+        while not self._stopped.wait(self._every):
+            self._beat()
+
+    def stop(self) -> None:
+        """Tell nothing any more."""
+        self._stopped.set()
+
 
 STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 

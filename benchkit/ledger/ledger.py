@@ -26,7 +26,7 @@ from benchkit.ledger.attempts import effective, next_attempt, state_of
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import PHASES, Condition, Plan, make_plan, typed_settings
-from benchkit.results import Outcome, State, StudyResults, Trial
+from benchkit.results import Outcome, State, Trial
 from benchkit.study import Study
 from benchkit.study.search import default_params, grid_points
 
@@ -264,15 +264,3 @@ def _given(plan: Plan, condition: Condition, index: int) -> dict[str, Any]:
     if search.sampler == "grid":
         return stored_params(search, grid_points(search)[index])
     return stored_params(search, default_params(search, condition.settings)) if index == 0 else {}
-
-
-def read_results(workspace: Path, study: str | None = None, storage: str | None = None) -> StudyResults:
-    """Return what a workspace's ledger holds of a study, or of its latest; raise `LedgerError` when nothing."""
-    from benchkit.ledger.readback import results_of
-
-    if storage is None and not (workspace / "ledger.db").exists():
-        raise LedgerError(
-            f"{workspace}: there is no ledger here",
-            hint="name its folder with --workspace, or run benchkit sweep first",
-        )
-    return results_of(Ledger(workspace, storage), study)

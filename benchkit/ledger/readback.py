@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
@@ -17,6 +18,16 @@ from benchkit.plan import Condition, Plan, confirm_condition, typed_settings
 from benchkit.results import StudyResults
 from benchkit.study import Search, Study
 from benchkit.study.fingerprint import fingerprint
+
+
+def read_results(workspace: Path, study: str | None = None, storage: str | None = None) -> StudyResults:
+    """Return what a workspace's ledger holds of a study, or of its latest; raise `LedgerError` when nothing."""
+    if storage is None and not (workspace / "ledger.db").exists():
+        raise LedgerError(
+            f"{workspace}: there is no ledger here",
+            hint="name its folder with --workspace, or run benchkit sweep first",
+        )
+    return results_of(Ledger(workspace, storage), study)
 
 
 def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:

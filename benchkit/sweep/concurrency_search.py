@@ -18,18 +18,18 @@ from benchkit.atomic_write import write_atomically
 from benchkit.codec import decode, encode
 from benchkit.plan import Plan, typed_settings
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, next_level
-from benchkit.sweep.events import (
+from benchkit.sweep.machine import mps_runs
+from benchkit.sweep.messages import (
     ConcurrencyChosen,
     ConcurrencyTried,
     Event,
+    Job,
     RunReady,
     RunTimed,
     WorkerFailed,
     WorkerLost,
     WorkerReady,
 )
-from benchkit.sweep.job import Job
-from benchkit.sweep.mps import mps_runs
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.stage import HEAR_EVERY, View
 

@@ -15,7 +15,7 @@ from benchkit.plan import Condition, Plan, make_plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.results import FINISHED
 from benchkit.study.checks import check_plan
-from benchkit.sweep.events import Probed, WorkerFailed, WorkerIdle, WorkerLost, WorkerReady
+from benchkit.sweep.messages import Probed, WorkerFailed, WorkerIdle, WorkerLost, WorkerReady
 from benchkit.sweep.orchestration import Request, prepare, threads_of, worker_count
 from benchkit.sweep.pool import Pool
 

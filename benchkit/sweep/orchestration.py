@@ -20,8 +20,8 @@ from benchkit.results import State
 from benchkit.study import Study
 from benchkit.study.checks import check_plan
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
-from benchkit.sweep.cores import available_cores
-from benchkit.sweep.job import Job
+from benchkit.sweep.machine import available_cores
+from benchkit.sweep.messages import Job
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.stage import Stage, View, is_missing, missing_count
 

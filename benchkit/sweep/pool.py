@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import IO
 
 from benchkit.codec import encode
-from benchkit.sweep.events import Event, WorkerLost, load
-from benchkit.sweep.job import Job
+from benchkit.sweep.messages import Event, Job, WorkerLost, load
 from benchkit.sweep.worker import command, environment
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from benchkit.results import FINISHED, EpochRecord
-from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialStarted, WorkerIdle, WorkerLost, WorkerReady
+from benchkit.sweep.messages import EpochEnded, Event, TrialEnded, TrialStarted, WorkerIdle, WorkerLost, WorkerReady
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,8 +10,7 @@ from typing import Protocol
 from benchkit.errors import BenchkitError
 from benchkit.ledger import Ledger
 from benchkit.plan import Plan
-from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialTaken, WorkerFailed, WorkerIdle, WorkerLost
-from benchkit.sweep.job import Job
+from benchkit.sweep.messages import EpochEnded, Event, Job, TrialEnded, TrialTaken, WorkerFailed, WorkerIdle, WorkerLost
 from benchkit.sweep.pool import Pool
 
 PATIENCE = 2

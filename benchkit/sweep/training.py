@@ -29,8 +29,7 @@ from benchkit.results import Outcome, State
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.study.tree import changed
-from benchkit.sweep.events import EpochEnded, Event, TrialEnded, TrialProfiled, TrialStarted, TrialTaken
-from benchkit.sweep.job import Job
+from benchkit.sweep.messages import EpochEnded, Event, Job, TrialEnded, TrialProfiled, TrialStarted, TrialTaken
 from benchkit.sweep.output import captured
 from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint

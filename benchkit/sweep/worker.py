@@ -18,10 +18,8 @@ from typing import TextIO
 from benchkit.codec import decode
 from benchkit.errors import BenchkitError
 from benchkit.registry.description_cache import cache_folder
-from benchkit.sweep.allocator import preloaded_allocator, preloading
-from benchkit.sweep.cores import available_cores
-from benchkit.sweep.events import Event, WorkerFailed, WorkerIdle, WorkerReady, dump
-from benchkit.sweep.job import Job
+from benchkit.sweep.machine import available_cores, preloaded_allocator, preloading
+from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerReady, dump
 
 
 class Channel:
@@ -52,8 +50,7 @@ def main() -> None:
     jobs: queue.Queue[str] = queue.Queue()
     threading.Thread(target=listen, args=(jobs,), daemon=True).start()
     try:
-        from benchkit.sweep.probe import probe_all
-        from benchkit.sweep.timed_run import TimedRun
+        from benchkit.sweep.timed_run import TimedRun, probe_all
         from benchkit.sweep.training import train_queue
         from benchkit.train.device import resolve_device
 

@@ -15,8 +15,7 @@ from benchkit.results import Trial
 from benchkit.study import Study
 from benchkit.study.checks import check_plan
 from benchkit.sweep import prepare, threads_of
-from benchkit.sweep.events import WorkerFailed, WorkerIdle, WorkerLost
-from benchkit.sweep.job import Job
+from benchkit.sweep.messages import Job, WorkerFailed, WorkerIdle, WorkerLost
 from benchkit.sweep.pool import Pool
 from benchkit.verify.choosing import Choice
 

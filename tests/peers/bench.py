@@ -36,7 +36,7 @@ from workloads import workloads_on
 
 from benchkit.codec import decode
 from benchkit.preparation import data_root
-from benchkit.sweep.allocator import preloaded_allocator
+from benchkit.sweep.machine import preloaded_allocator
 
 HERE = Path(__file__).parent
 PIECES = ("own-cost", "norms", "growth")

@@ -1,4 +1,4 @@
-"""A memory allocator that keeps freed memory, for worker processes: tcmalloc or jemalloc where the system has one."""
+"""What workers may use of this machine: processor cores, a memory allocator, one GPU together. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 KEEP_FREED = "dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
 """What keeps jemalloc from giving every step's activations back to the system, which makes training slower than with
@@ -47,3 +53,8 @@ def preloading(library: Path | None) -> dict[str, str]:
         return {}
     own = next((settings for name, settings in NAMES.items() if library.name.startswith(f"lib{name}.so")), {})
     return {"LD_PRELOAD": str(library), **own}
+
+
+def mps_runs() -> bool:
+    """Return whether its control daemon can be reached: CUDA programs of this user then use it without being asked."""
+    return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()

@@ -1,13 +1,16 @@
-"""What workers tell the sweep while they train: one JSON line an event. Imports no torch."""
+"""What a sweep and its workers tell each other, a JSON line each: jobs one way, events the other. Imports no torch."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import get_args
+from pathlib import Path
+from typing import Literal, get_args
 
 from benchkit.codec import decode, encode
+from benchkit.plan import Condition, Plan
 from benchkit.results import EpochRecord
+from benchkit.study import Study
 from benchkit.sweep.concurrency import Concurrency
 
 
@@ -159,3 +162,34 @@ def load(line: str) -> Event:
     """Return the event that a line tells; raise `ValueError` for a line that tells none."""
     table = json.loads(line)
     return decode(KINDS[table.pop("event")], table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Train what is queued of these conditions (`train`), or time one short run of each (`probe`).
+
+    `concurrency` makes a run of the first condition ready and, with `seconds`, trains it that long.
+
+    `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, `plugins` are
+    local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
+    `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says;
+    `at_once` is the most trials that train at a time.
+    """
+
+    task: Literal["train", "probe", "concurrency"]
+    study: Study
+    conditions: tuple[Condition, ...]
+    workspace: Path
+    data_root: Path
+    storage: str = ""
+    device: str = "auto"
+    plugins: tuple[Path, ...] = ()
+    allow_shadow: bool = False
+    profile: bool = False
+    device_memory: int | None = None
+    seconds: float = 0.0
+    at_once: int = 1
+
+    def plan(self) -> Plan:
+        """Return the plan of the job's conditions."""
+        return Plan(study=self.study, conditions=self.conditions)
