@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.ledger.trialfolder import TrialFolder
+from benchkit.plan import Condition
 from benchkit.results import State
 
 HEARTBEAT = 120.0
@@ -27,15 +28,35 @@ def effective(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
 
     Trials without an index, which others put into the storage, never count.
     """
-    found: dict[int, FrozenTrial] = {}
+    counted: dict[int, FrozenTrial] = {}
     for trial in trials:
         if "index" not in trial.user_attrs:
             continue
         index, attempt = trial.user_attrs["index"], trial.user_attrs["attempt"]
-        current = found.get(index)
+        current = counted.get(index)
         if current is None or (attempt, -trial.number) > (current.user_attrs["attempt"], -current.number):
-            found[index] = trial
-    return dict(sorted(found.items()))
+            counted[index] = trial
+    return dict(sorted(counted.items()))
+
+
+class Attempts:
+    """All attempts at a study's trials, read at one time."""
+
+    def __init__(self, read: Callable[[Condition], Sequence[FrozenTrial]]) -> None:
+        """Take the attempts at a condition's trials, in the order in which they were queued, from `read`."""
+        self.of = read
+
+    def counted(self, condition: Condition) -> dict[int, FrozenTrial]:
+        """Return the trial that counts for each index of a condition, by index."""
+        return effective(self.of(condition))
+
+    def finished(self, condition: Condition) -> list[FrozenTrial]:
+        """Return the trials of a condition that count and have ended, in the order of their indices."""
+        return [trial for trial in self.counted(condition).values() if trial.state.is_finished()]
+
+    def ended(self, condition: Condition, count: int) -> int:
+        """Return how many of the first `count` trials of a condition have ended."""
+        return sum(int(trial.user_attrs["index"]) < count for trial in self.finished(condition))
 
 
 def finished_state(trial: FrozenTrial) -> State:

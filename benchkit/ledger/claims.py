@@ -15,7 +15,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.codec import encode
-from benchkit.ledger.attempts import effective, is_alive, lives_elsewhere
+from benchkit.ledger.attempts import is_alive, lives_elsewhere
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
 from benchkit.ledger.trialfolder import TrialFolder
@@ -91,6 +91,7 @@ class Claim:
         search = self.plan.search_of(self.condition)
         if search is None or self._frozen is None:
             return {}
+        self.trial.study.get_trials(deepcopy=False)  # Optuna's cache must have met the trial to record its settings
         chosen = self.trial.user_attrs.get("chosen")
         if chosen is None:
             sampler = make_sampler(search, self.plan.study.seed, self.condition.key, self.trial.number)
@@ -192,14 +193,16 @@ class Queue:
         return None
 
     def _look(self) -> list[tuple[Condition, FrozenTrial]]:
-        trials = {condition.key: self._counted(condition) for condition in self._plan.conditions}
-        found = [(unit.condition, trials[unit.condition.key].get(unit.index)) for unit in self._plan.units()]
-        there = [(condition, trial) for condition, trial in found if trial is not None]
-        stale = [one for one in there if one[1].state is TrialState.RUNNING and not self._is_alive(*one)]
-        return [*stale, *(one for one in there if one[1].state is TrialState.WAITING)]
-
-    def _counted(self, condition: Condition) -> dict[int, FrozenTrial]:
-        return effective(self._ledger.open(self._plan.study, condition).get_trials(deepcopy=False))
+        attempts = self._ledger.attempts(self._plan.study)
+        trials = {condition.key: attempts.counted(condition) for condition in self._plan.conditions}
+        units = [(unit.condition, trials[unit.condition.key].get(unit.index)) for unit in self._plan.units()]
+        queued = [(condition, trial) for condition, trial in units if trial is not None]
+        stale = [
+            (condition, trial)
+            for condition, trial in queued
+            if trial.state is TrialState.RUNNING and not self._is_alive(condition, trial)
+        ]
+        return [*stale, *(pair for pair in queued if pair[1].state is TrialState.WAITING)]
 
     def _is_alive(self, condition: Condition, trial: FrozenTrial) -> bool:
         return is_alive(trial, self._ledger.folder(self._plan.study, condition, trial.number))

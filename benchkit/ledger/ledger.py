@@ -12,9 +12,9 @@ import sqlite3
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from filelock import FileLock
@@ -22,8 +22,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.codec import decode, encode
 from benchkit.errors import LedgerError, StudyError
-from benchkit.ledger.attempts import effective, next_attempt, state_of
+from benchkit.ledger.attempts import Attempts, effective, next_attempt, state_of
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
+from benchkit.ledger.tables import NewTrial, add_studies, add_trials, study_attributes, study_ids, trials_of
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import PHASES, Condition, Plan, make_plan, typed_settings
 from benchkit.results import Outcome, State, Trial
@@ -58,10 +59,15 @@ class Ledger:
                 f"{workspace}: the workspace cannot be written: {error}", hint="name another with --workspace"
             ) from error
 
-    def register(self, plan: Plan, data: Mapping[str, Any], command: str) -> None:
-        """Write down what is about to be trained, so that a report can be made from the ledger alone."""
+    def register(
+        self, plan: Plan, data: Mapping[str, Any], command: str, whole: Sequence[Condition] | None = None
+    ) -> None:
+        """Write down what is about to be trained, so that a report can be made from the ledger alone.
+
+        `whole` are all conditions of the study, where the plan leaves some out and they are known already.
+        """
         entry = optuna.create_study(study_name=plan.study.name, storage=self.storage, load_if_exists=True)
-        whole = _whole(plan.study)
+        whole = _whole(plan.study) if whole is None else whole
         planned = _planned(plan, whole, entry.user_attrs)
         now = {
             "study": encode(plan.study),
@@ -71,12 +77,24 @@ class Ledger:
             "updated": time.time(),
         }
         # A search that this sweep leaves out may have been that of the only sampler, and be that of one of several now.
-        names, keys = set(optuna.get_all_study_names(self.storage)), set(planned)
+        names, keys = study_ids(self.storage, f"{plan.study.name}/"), set(planned)
         kept = [one for one in whole if one.key in keys and _name(plan.study, one) in names]
-        for condition in (*plan.conditions, *kept):
-            self.open(plan.study, condition)
+        self._make(plan.study, (*plan.conditions, *kept))
         for key, value in now.items():
             entry.set_user_attr(key, value)
+
+    def _make(self, study: Study, conditions: Iterable[Condition]) -> None:
+        """Make the Optuna studies of conditions that have none, and say which sampler a search is by now."""
+        wanted = {_name(study, condition): condition for condition in conditions}
+        there = study_ids(self.storage, f"{study.name}/")
+        new = {name: condition for name, condition in wanted.items() if name not in there}
+        add_studies(
+            self.storage,
+            {name: (_directions(study, one), {"condition": encode(one)}) for name, one in new.items()},
+        )
+        for name, condition in wanted.items():
+            if name in there and condition.kind == "search":
+                self.open(study, condition)
 
     def open(self, study: Study, condition: Condition) -> optuna.Study:
         """Return the Optuna study of a condition, made when absent."""
@@ -86,14 +104,16 @@ class Ledger:
 
     def _create(self, study: Study, condition: Condition) -> optuna.Study:
         search = study.search if condition.kind == "search" else None
-        epochs = typed_settings(condition.settings, study.seed).train.epochs
+        pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+        if search:
+            pruner = make_pruner(search, typed_settings(condition.settings, study.seed).train.epochs)
         handle = optuna.create_study(
             study_name=_name(study, condition),
             storage=self.storage,
             load_if_exists=True,
-            directions=[goal.direction for goal in search.goals] if search else ["minimize"],
+            directions=_directions(study, condition),
             sampler=optuna.samplers.RandomSampler(),
-            pruner=make_pruner(search, epochs) if search else optuna.pruners.NopPruner(),
+            pruner=pruner,
         )
         known = handle.user_attrs.get("condition")
         if known is None or known.get("sampler", "") != condition.sampler:
@@ -102,26 +122,25 @@ class Ledger:
 
     def enqueue(self, plan: Plan, retry: Sequence[State] = ()) -> int:
         """Queue missing trials, and new attempts at those that ended in a `retry` state; return how many."""
-        added = 0
+        queued: list[NewTrial] = []
         with FileLock(self.workspace / "queue.lock"):
+            self._make(plan.study, plan.conditions)
+            attempts = self.attempts(plan.study)
             for condition in plan.conditions:
-                handle = self.open(plan.study, condition)
-                known = effective(handle.get_trials(deepcopy=False))
+                known, name = attempts.counted(condition), _name(plan.study, condition)
                 for index in range(plan.count(condition)):
                     attempt = next_attempt(known.get(index), retry)
-                    if attempt is None:
-                        continue
-                    given = _given(plan, condition, index)
-                    attrs = {"index": index, "attempt": attempt, **({"given": given} if given else {})}
-                    handle.enqueue_trial(given, user_attrs=attrs)
-                    added += 1
-        return added
+                    if attempt is not None:
+                        given = _given(plan, condition, index)
+                        queued.append(_new_trial(name, index, attempt, given))
+            add_trials(self.storage, queued)
+        return len(queued)
 
     def enqueue_again(self, study: Study, condition: Condition, index: int, params: Mapping[str, Any]) -> None:
         """Queue one trial alone, in a search with the settings that were chosen for it elsewhere (`params`)."""
         given = stored_params(study.search, params) if study.search and condition.kind == "search" else {}
-        attrs = {"index": index, "attempt": 0, **({"given": given} if given else {})}
-        self.open(study, condition).enqueue_trial(given, user_attrs=attrs)
+        self._make(study, (condition,))
+        add_trials(self.storage, [_new_trial(_name(study, condition), index, 0, given)])
 
     def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
         """Return the folder of an Optuna trial of a condition."""
@@ -136,21 +155,33 @@ class Ledger:
         found = [name for name in names if "study" in attrs[name] and "updated" in attrs[name]]
         return tuple(sorted(found, key=lambda name: -float(attrs[name]["updated"])))
 
-    def conditions(self, study: Study) -> Iterable[tuple[Condition, optuna.Study]]:
+    def conditions(self, study: Study) -> Iterable[Condition]:
         """Yield every condition of a study's name that the ledger holds, whatever version of the study it is of."""
-        for name in optuna.get_all_study_names(self.storage):
-            if name.startswith(f"{study.name}/"):
-                handle = optuna.load_study(study_name=name, storage=self.storage)
-                if "condition" in (attrs := handle.user_attrs):
-                    yield decode(Condition, attrs["condition"]), handle
+        for value in study_attributes(self.storage, f"{study.name}/", "condition").values():
+            yield decode(Condition, value)
+
+    def attempts(self, study: Study) -> Attempts:
+        """Return all attempts at a study's trials as they stand now."""
+        found = trials_of(self.storage, f"{study.name}/")
+        return Attempts(lambda condition: found.get(_name(study, condition), []))
 
     def trials(self, plan: Plan) -> tuple[Trial, ...]:
         """Return the trials that count of a plan's conditions, as they stand now."""
+        ids = study_ids(self.storage, f"{plan.study.name}/")
         return tuple(
             self.read_trial(plan.study, condition, frozen)
             for condition in plan.conditions
-            for frozen in effective(self.open(plan.study, condition).get_trials(deepcopy=False)).values()
+            if (study_id := ids.get(_name(plan.study, condition))) is not None
+            for frozen in effective(self.storage.get_all_trials(study_id, deepcopy=False)).values()
         )
+
+    def outcomes(self, plan: Plan) -> Iterator[Outcome]:
+        """Yield how the trials that count of a plan ended, those that have."""
+        attempts = self.attempts(plan.study)
+        for condition in plan.conditions:
+            for frozen in attempts.finished(condition):
+                if outcome := self.folder(plan.study, condition, frozen.number).read_outcome():
+                    yield outcome
 
     def read_trial(self, study: Study, condition: Condition, frozen: FrozenTrial) -> Trial:
         """Return a trial as it stands now, its history and outcome read from its folder."""
@@ -174,11 +205,12 @@ class Ledger:
     def states(self, plan: Plan) -> Counter[str]:
         """Return how many of a plan's trials are in each state; those not queued yet are `missing`."""
         counted: Counter[str] = Counter()
+        attempts = self.attempts(plan.study)
         for condition in plan.conditions:
-            found = effective(self.open(plan.study, condition).get_trials(deepcopy=False))
-            wanted = {index: trial for index, trial in found.items() if index < plan.count(condition)}
-            counted["missing"] += plan.count(condition) - len(wanted)
-            for frozen in wanted.values():
+            count = plan.count(condition)
+            wanted = [trial for index, trial in attempts.counted(condition).items() if index < count]
+            counted["missing"] += count - len(wanted)
+            for frozen in wanted:
                 counted[state_of(frozen, self.folder(plan.study, condition, frozen.number))] += 1
         return counted
 
@@ -201,6 +233,16 @@ class Ledger:
 def _name(study: Study, condition: Condition) -> str:
     """Return the name of a condition's Optuna study."""
     return f"{study.name}/{condition.storage_label[:LONGEST_LABEL]}@{condition.key}"
+
+
+def _directions(study: Study, condition: Condition) -> list[Literal["minimize", "maximize"]]:
+    search = study.search if condition.kind == "search" else None
+    return [goal.direction for goal in search.goals] if search else ["minimize"]
+
+
+def _new_trial(name: str, index: int, attempt: int, given: Mapping[str, Any]) -> NewTrial:
+    attributes = {"index": index, "attempt": attempt, **({"given": dict(given)} if given else {})}
+    return NewTrial(study=name, attributes=attributes, given=given)
 
 
 def _open_file(path: Path) -> optuna.storages.RDBStorage:

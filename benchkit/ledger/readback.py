@@ -41,7 +41,7 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
         )
     attrs = optuna.load_study(study_name=name or known[0], storage=ledger.storage).user_attrs
     study = decode(Study, attrs["study"])
-    found = {condition.key: condition for condition, _ in ledger.conditions(study)}
+    found = {condition.key: condition for condition in ledger.conditions(study)}
     plan = Plan(study=study, conditions=tuple(found[key] for key in attrs["conditions"] if key in found))
     confirms = tuple(one for one in confirm_conditions(ledger, plan) if one.key in found)
     whole = Plan(study=study, conditions=(*plan.conditions, *confirms))
@@ -92,17 +92,16 @@ def _best(handle: optuna.Study, search: Search) -> optuna.trial.FrozenTrial | No
 
 
 def _is_finished(ledger: Ledger, plan: Plan, condition: Condition) -> bool:
-    counted = effective(ledger.open(plan.study, condition).get_trials(deepcopy=False))
-    ended = [index for index, trial in counted.items() if trial.state.is_finished() and index < plan.count(condition)]
-    return len(ended) == plan.count(condition)
+    ended = ledger.attempts(plan.study).ended(condition, plan.count(condition))
+    return ended == plan.count(condition)
 
 
 def _left_out(ledger: Ledger, plan: Plan, found: dict[str, Condition]) -> Iterator[str]:
     """Yield a line for every condition in the ledger that the study no longer has, if anything was trained of it."""
     kept = {condition.key for condition in plan.conditions}
+    attempts = ledger.attempts(plan.study)
     for condition in (one for key, one in found.items() if key not in kept):
-        trials = effective(ledger.open(plan.study, condition).get_trials(deepcopy=False)).values()
-        finished = sum(trial.state.is_finished() for trial in trials)
+        finished = len(attempts.finished(condition))
         if not finished:
             continue
         why = "of another version of this study"
@@ -110,8 +109,7 @@ def _left_out(ledger: Ledger, plan: Plan, found: dict[str, Condition]) -> Iterat
             why = "of what was the best of its search at the time"
         yield f"{condition.display_label}: {finished} finished trials {why} (key {condition.key})"
     for condition in plan.conditions:
-        counted = effective(ledger.open(plan.study, condition).get_trials(deepcopy=False))
         asked = plan.count(condition)
-        surplus = sum(index >= asked and one.state.is_finished() for index, one in counted.items())
+        surplus = sum(trial.user_attrs["index"] >= asked for trial in attempts.finished(condition))
         if surplus:
             yield f"{condition.display_label}: {surplus} finished trials beyond the {asked} that the study asks for"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan, typed_settings
 from benchkit.registry import Registry
-from benchkit.results import FINISHED
 from benchkit.study.checks import check_plan
 from benchkit.sweep.messages import Probed, WorkerFailed, WorkerIdle, WorkerLost, WorkerReady
 from benchkit.sweep.orchestration import Request, prepare, threads_of, worker_count
@@ -87,18 +85,16 @@ def estimate(request: Request, registry: Registry) -> SweepEstimate:
     )
 
 
-def _progress(request: Request, plan: Plan) -> tuple[Plan, Counter[str]]:
+def _progress(request: Request, plan: Plan) -> tuple[Plan, Mapping[str, int]]:
     """Return the plan with what confirms its finished searches, and the number of finished trials by condition."""
-    counts: Counter[str] = Counter()
     if not request.storage and not (request.workspace / "ledger.db").exists():
-        return plan, counts
+        return plan, {}
     ledger = Ledger(request.workspace, request.storage or None)
-    known = {condition.key for condition, _ in ledger.conditions(plan.study)}
+    known = {condition.key for condition in ledger.conditions(plan.study)}
     confirms = confirm_conditions(ledger, _part(plan, known), finished=True)
     plan = Plan(study=plan.study, conditions=(*plan.conditions, *confirms))
-    for trial in ledger.trials(_part(plan, known)):
-        counts[trial.condition.key] += trial.state in FINISHED and trial.index < plan.count(trial.condition)
-    return plan, counts
+    attempts = ledger.attempts(plan.study)
+    return plan, {one.key: attempts.ended(one, plan.count(one)) for one in plan.conditions}
 
 
 def _part(plan: Plan, keys: Collection[str]) -> Plan:

@@ -82,7 +82,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     ledger = Ledger(request.workspace, request.storage or None)
     data = prepare(plan, registry, request.data_root)
     refuse_changed_data(ledger, plan, data)
-    ledger.register(plan, data, request.command)
+    ledger.register(plan, data, request.command, None if request.only else plan.conditions)
     count = trial_count(request, ledger, plan, view)
     with Pool(count, threads_of(plan), request.workspace / "logs") as pool:
         if request.retry or is_missing(ledger, plan):
@@ -120,11 +120,11 @@ def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
 def refuse_changed_data(ledger: Ledger, plan: Plan, data: Mapping[str, Any]) -> None:
     """Raise `LedgerError` when trials of these conditions were trained on other data of the same name."""
     now = {one["fingerprint"] for one in data["sets"]}
-    for trial in ledger.trials(plan):
-        if trial.outcome and trial.outcome.data_fingerprint and trial.outcome.data_fingerprint not in now:
+    for outcome in ledger.outcomes(plan):
+        if outcome.data_fingerprint and outcome.data_fingerprint not in now:
             raise LedgerError(
                 f"{ledger.workspace}: {plan.study.name} was trained on other data: fingerprint "
-                f"{trial.outcome.data_fingerprint[:12]}, now {', '.join(one[:12] for one in sorted(now))}",
+                f"{outcome.data_fingerprint[:12]}, now {', '.join(one[:12] for one in sorted(now))}",
                 hint="choose a new --workspace, or prepare the data as they were",
             )
 

@@ -1,0 +1,212 @@
+"""Optuna's tables, read and written for all conditions of a study at once.
+
+Each condition is an Optuna study; through Optuna's own interface each takes some ten transactions to be queued and five
+queries to be read. What is written here is what `create_study` and `enqueue_trial` write.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models  # the tables have no public home
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, insert, select
+
+from benchkit.errors import LedgerError
+
+STUDIES = models.StudyModel.__table__
+DIRECTIONS = models.StudyDirectionModel.__table__
+STUDY_ATTRIBUTES = models.StudyUserAttributeModel.__table__
+TRIALS = models.TrialModel.__table__
+TRIAL_ATTRIBUTES = models.TrialUserAttributeModel.__table__
+SYSTEM_ATTRIBUTES = models.TrialSystemAttributeModel.__table__
+
+READ = ("index", "attempt", "state", "worker", "files")
+"""The attributes of trials that are read for all at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTrial:
+    """A trial to queue in the Optuna study of this name, with what it is to be given of a search's settings."""
+
+    study: str
+    attributes: Mapping[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def storage_errors(where: object) -> Iterator[None]:
+    """Turn what a storage raises that cannot be read or written into one `LedgerError`."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        first = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise LedgerError(
+            f"{where}: the ledger cannot be read or written: {first}",
+            hint="move ledger.db away and run benchkit ledger rebuild, which makes it anew from the trials' folders",
+        ) from error
+
+
+def study_ids(storage: RDBStorage, prefix: str) -> dict[str, int]:
+    """Return the ids of the Optuna studies whose name begins with `prefix`, by name."""
+    with storage.engine.connect() as connection:
+        return _ids(connection, prefix)
+
+
+def study_attributes(storage: RDBStorage, prefix: str, key: str) -> dict[str, Any]:
+    """Return a user attribute of the Optuna studies whose name begins with `prefix`, by name, in order of creation."""
+    query = (
+        select(STUDIES.c.study_name, STUDY_ATTRIBUTES.c.value_json)
+        .join(STUDY_ATTRIBUTES, STUDY_ATTRIBUTES.c.study_id == STUDIES.c.study_id)
+        .where(_named(prefix), STUDY_ATTRIBUTES.c.key == key)
+        .order_by(STUDIES.c.study_id)
+    )
+    with storage.engine.connect() as connection:
+        return {name: json.loads(text) for name, text in connection.execute(query) if name.startswith(prefix)}
+
+
+def trials_of(storage: RDBStorage, prefix: str) -> dict[str, list[FrozenTrial]]:
+    """Return the trials of the Optuna studies whose name begins with `prefix`, by the study's name, in their order.
+
+    They hold number, state, start and the attributes of `READ`; no values, parameters or reported epochs.
+    """
+    trials = (
+        select(STUDIES.c.study_name, TRIALS.c.trial_id, TRIALS.c.number, TRIALS.c.state, TRIALS.c.datetime_start)
+        .join(TRIALS, TRIALS.c.study_id == STUDIES.c.study_id)
+        .where(_named(prefix))
+        .order_by(TRIALS.c.trial_id)
+    )
+    attributes = (
+        select(TRIAL_ATTRIBUTES.c.trial_id, TRIAL_ATTRIBUTES.c.key, TRIAL_ATTRIBUTES.c.value_json)
+        .join(TRIALS, TRIALS.c.trial_id == TRIAL_ATTRIBUTES.c.trial_id)
+        .join(STUDIES, TRIALS.c.study_id == STUDIES.c.study_id)
+        .where(_named(prefix), TRIAL_ATTRIBUTES.c.key.in_(READ))
+    )
+    told: dict[int, dict[str, Any]] = defaultdict(dict)
+    found: dict[str, list[FrozenTrial]] = defaultdict(list)
+    with storage.engine.connect() as connection:
+        rows = connection.execute(trials).all()
+        for trial_id, key, text in connection.execute(attributes):
+            told[trial_id][key] = json.loads(text)
+    for name, trial_id, number, state, started in rows:
+        if name.startswith(prefix):
+            found[name].append(_frozen(trial_id, number, state, started, told[trial_id]))
+    return dict(found)
+
+
+def _frozen(
+    trial_id: int, number: int, state: TrialState, started: datetime.datetime | None, attributes: dict[str, Any]
+) -> FrozenTrial:
+    local = started and started.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)  # as Optuna tells it
+    return FrozenTrial(
+        number=number,
+        trial_id=trial_id,
+        state=state,
+        value=None,
+        datetime_start=local,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs=attributes,
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def add_studies(storage: RDBStorage, studies: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]]) -> None:
+    """Make Optuna studies of these names, directions and user attributes, those that are there already left out."""
+    if not studies:
+        return
+    prefix = _prefix(studies)
+    with storage.engine.begin() as connection:
+        there = _ids(connection, prefix)
+        new = [name for name in studies if name not in there]
+        if not new:
+            return
+        connection.execute(insert(STUDIES), [{"study_name": name} for name in new])
+        ids = _ids(connection, prefix)
+        directions = [
+            {"study_id": ids[name], "objective": objective, "direction": StudyDirection[direction.upper()]}
+            for name in new
+            for objective, direction in enumerate(studies[name][0])
+        ]
+        connection.execute(insert(DIRECTIONS), directions)
+        attributes = [
+            {"study_id": ids[name], "key": key, "value_json": json.dumps(value)}
+            for name in new
+            for key, value in studies[name][1].items()
+        ]
+        if attributes:
+            connection.execute(insert(STUDY_ATTRIBUTES), attributes)
+
+
+def add_trials(storage: RDBStorage, trials: Sequence[NewTrial]) -> None:
+    """Queue trials, in their order, behind those that their Optuna studies have."""
+    if not trials:
+        return
+    prefix = _prefix([trial.study for trial in trials])
+    with storage.engine.begin() as connection:
+        numbered = _numbered(connection, _ids(connection, prefix, lock=True), prefix, trials)
+        rows = [{"study_id": study_id, "number": number, "state": TrialState.WAITING} for study_id, number in numbered]
+        connection.execute(insert(TRIALS), rows)
+        query = (
+            select(TRIALS.c.study_id, TRIALS.c.number, TRIALS.c.trial_id)
+            .join(STUDIES, TRIALS.c.study_id == STUDIES.c.study_id)
+            .where(_named(prefix))
+        )
+        trial_ids = {(study_id, number): trial_id for study_id, number, trial_id in connection.execute(query)}
+        made = [(trial_ids[place], trial) for place, trial in zip(numbered, trials, strict=True)]
+        attributes = [_attribute(at, key, value) for at, trial in made for key, value in trial.attributes.items()]
+        connection.execute(insert(TRIAL_ATTRIBUTES), attributes)
+        fixed = [_attribute(at, "fixed_params", dict(trial.given)) for at, trial in made]
+        connection.execute(insert(SYSTEM_ATTRIBUTES), fixed)
+
+
+def _numbered(
+    connection: Connection, ids: Mapping[str, int], prefix: str, trials: Sequence[NewTrial]
+) -> list[tuple[int, int]]:
+    """Return the Optuna study and the number that each trial gets in it."""
+    query = (
+        select(TRIALS.c.study_id, sqlalchemy.func.count())
+        .join(STUDIES, TRIALS.c.study_id == STUDIES.c.study_id)
+        .where(_named(prefix))
+        .group_by(TRIALS.c.study_id)
+    )
+    following = defaultdict(int, {study_id: count for study_id, count in connection.execute(query)})
+    numbered = []
+    for trial in trials:
+        study_id = ids[trial.study]
+        numbered.append((study_id, following[study_id]))
+        following[study_id] += 1
+    return numbered
+
+
+def _attribute(trial_id: int, key: str, value: Any) -> dict[str, Any]:
+    return {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+
+
+def _ids(connection: Connection, prefix: str, *, lock: bool = False) -> dict[str, int]:
+    query = select(STUDIES.c.study_name, STUDIES.c.study_id).where(_named(prefix))
+    rows = connection.execute(query.with_for_update() if lock else query)
+    return {name: study_id for name, study_id in rows if name.startswith(prefix)}
+
+
+def _named(prefix: str) -> sqlalchemy.ColumnElement[bool]:
+    """Return the condition on names; SQLite looks away from capitals, so that readers look at the names again."""
+    named: sqlalchemy.ColumnElement[bool] = STUDIES.c.study_name.startswith(prefix, autoescape=True)
+    return named
+
+
+def _prefix(names: Iterable[str]) -> str:
+    """Return the study's part that all names have in common, its stroke included."""
+    return next(iter(names)).partition("/")[0] + "/"

@@ -1,0 +1,121 @@
+"""Many conditions queued and read at once, held against Optuna's own interface."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from tiny_study import FACTOR, SEARCH, finish_all, study_of
+
+from benchkit.errors import LedgerError
+from benchkit.ledger import Ledger
+from benchkit.ledger.tables import NewTrial, add_studies, add_trials, storage_errors, study_attributes, trials_of
+from benchkit.plan import Plan, make_plan
+
+ATTRIBUTES = {"index": 0, "attempt": 2, "given": {"x": 0.5}}
+
+
+def table_rows(file: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Return all rows of a ledger's tables but the ids of attributes, which nothing refers to."""
+    with sqlite3.connect(file) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in sorted(names)}
+    connection.close()
+    return {name: sorted((row[1:] if "attributes" in name else row for row in rows[name]), key=repr) for name in rows}
+
+
+def test_what_is_queued_at_once_is_what_optuna_would_have_written(tmp_path: Path) -> None:
+    names = {"s/a@1": ("minimize",), "s/b_%@2": ("maximize", "minimize")}
+    by_optuna, at_once = Ledger(tmp_path / "optuna"), Ledger(tmp_path / "once")
+    for name, directions in names.items():
+        study = optuna.create_study(study_name=name, storage=by_optuna.storage, directions=directions)
+        study.set_user_attr("condition", {"key": name})
+        for index in range(2):
+            study.enqueue_trial({"x": 0.5}, user_attrs={**ATTRIBUTES, "index": index})
+    add_studies(
+        at_once.storage, {name: (directions, {"condition": {"key": name}}) for name, directions in names.items()}
+    )
+    queued = [(name, {**ATTRIBUTES, "index": index}) for name in names for index in range(2)]
+    add_trials(at_once.storage, [NewTrial(study=name, attributes=one, given={"x": 0.5}) for name, one in queued])
+    assert table_rows(tmp_path / "once" / "ledger.db") == table_rows(tmp_path / "optuna" / "ledger.db")
+
+
+def test_trials_are_read_as_optuna_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")  # half an hour off every other clock
+    time.tzset()
+    ledger, plan = Ledger(tmp_path), make_plan(study_of(FACTOR))
+    ledger.register(plan, {}, "")
+    ledger.enqueue(plan)
+    finish_all(ledger, plan)
+    ledger.enqueue(plan, ["done"])
+    by_name = trials_of(ledger.storage, "tiny/")
+    by_optuna = {name: optuna.load_study(study_name=name, storage=ledger.storage).trials for name in by_name}
+    monkeypatch.undo()
+    time.tzset()
+    for name, trials in by_name.items():
+        frozen = by_optuna[name]
+        assert [(t.number, t.state, t.datetime_start, t._trial_id) for t in trials] == [
+            (t.number, t.state, t.datetime_start, t._trial_id) for t in frozen
+        ]
+        assert [t.user_attrs["index"] for t in trials] == [t.user_attrs["index"] for t in frozen] == [0, 1, 0, 1]
+
+
+def test_a_study_whose_name_begins_alike_is_another(tmp_path: Path) -> None:
+    storage = Ledger(tmp_path).storage
+    for name in ("a_b", "aXb", "A_B", "a"):
+        add_studies(storage, {f"{name}/x@1": (("minimize",), {"condition": name})})
+    assert study_attributes(storage, "a_b/", "condition") == {"a_b/x@1": "a_b"}
+    assert study_attributes(storage, "a/", "condition") == {"a/x@1": "a"}
+
+
+def many(count: int) -> Plan:
+    study = study_of('[factors]\n"train.optimizer.lr" = [0.1]\n', repeats=2)
+    (condition,) = make_plan(study).conditions
+    conditions = tuple(replace(condition, key=f"{number:012x}", label=f"level {number}") for number in range(count))
+    return Plan(study=study, conditions=conditions)
+
+
+def test_ten_times_the_conditions_take_no_more_queries(tmp_path: Path) -> None:
+    told: dict[int, Counter[str]] = {}
+    for count in (30, 300):
+        told[count] = Counter()
+        ledger, plan = Ledger(tmp_path / str(count)), many(count)
+
+        def note(*event: Any, counted: Counter[str] = told[count]) -> None:
+            counted[str(event[2]).partition(" ")[0]] += 1
+
+        sqlalchemy.event.listen(ledger.storage.engine, "before_cursor_execute", note)
+        ledger.register(plan, {}, "", plan.conditions)
+        assert ledger.enqueue(plan) == 2 * count and ledger.enqueue(plan) == 0
+        assert ledger.states(plan) == {"waiting": 2 * count, "missing": 0}
+        assert len(list(ledger.conditions(plan.study))) == count
+    assert told[30] == told[300] and told[30].total() < 80
+
+
+def test_a_searchs_first_trial_is_queued_with_the_studys_own_settings(tmp_path: Path) -> None:
+    ledger, plan = Ledger(tmp_path), make_plan(study_of(SEARCH))
+    ledger.enqueue(plan)
+    frame = plan.conditions[1]
+    trials = ledger.open(plan.study, frame).get_trials()
+    assert [t.system_attrs["fixed_params"] for t in trials] == [{"train.optimizer.lr": 0.1}, {}, {}, {}]
+
+
+def test_a_ledger_that_was_written_over_is_one_error(tmp_path: Path) -> None:
+    ledger, plan = Ledger(tmp_path), make_plan(study_of(FACTOR))
+    ledger.register(plan, {}, "")
+    ledger.storage.engine.dispose()
+    file = tmp_path / "ledger.db"
+    content = bytearray(file.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    file.write_bytes(content)
+    with pytest.raises(LedgerError, match=r"the ledger cannot be read or written: .*malformed") as caught:
+        with storage_errors(tmp_path):
+            ledger.attempts(plan.study)
+    assert "benchkit ledger rebuild" in caught.value.hint
