@@ -114,7 +114,7 @@ def test_samplers_that_chose_otherwise_are_confirmed_each(tmp_path: Path) -> Non
     first, second = confirm_conditions(ledger, plan)
     assert first.key != second.key and first.chosen != second.chosen
     assert [one.label for one in (first, second)] == ["default, searched by tpe", "default, searched by random"]
-    assert [one.shown for one in (first, second)] == ["best of search by tpe", "best of search by random"]
+    assert [one.display_label for one in (first, second)] == ["best of search by tpe", "best of search by random"]
 
 
 @pytest.mark.parametrize("parts", [(BOTH,), (NORMS, BOTH), (f"[search]\ntrials = 9\n{EPOCHS}",)])
