@@ -30,7 +30,17 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from benchkit.data.archives import unpacked
-from benchkit.data.decoding import IMAGE_SUFFIXES, Decoded, decode_images, image_sizes, pixel_digests
+from benchkit.data.decoding import (
+    IMAGE_SUFFIXES,
+    Box,
+    BoxOf,
+    Decoded,
+    Fit,
+    decode_images,
+    image_sizes,
+    pixel_digests,
+    treatment_notes,
+)
 from benchkit.data.draft import About, Draft
 from benchkit.data.importing import ClassFolders, find_class_folders, listing_digest
 from benchkit.data.manifest import (
@@ -49,9 +59,12 @@ from benchkit.protocols import Splits
 __all__ = [
     "IMAGE_SUFFIXES",
     "About",
+    "Box",
+    "BoxOf",
     "ClassFolders",
     "Decoded",
     "Draft",
+    "Fit",
     "Manifest",
     "NotPrepared",
     "Progress",
@@ -73,6 +86,7 @@ __all__ = [
     "progress_lines",
     "replacing",
     "report_progress",
+    "treatment_notes",
     "unpacked",
     "verify",
 ]
@@ -132,6 +146,8 @@ def prepare(
             found = None if scope.mode == "replace" else _current(folder, origin)
             if found is None:
                 found = _build(folder, name, build, options or {}, origin)
+                for note in found.notes:
+                    report_progress(0, 0, f"{name}: {note}")
     scope.served.append(found)
     return open_splits(folder, found)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import pickle
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,6 @@ import numpy as np
 import pytest
 from benchkit_datasets.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, cifar10, cifar100, tiny_cifar10
 from benchkit_datasets.digits import digits
-from benchkit_datasets.image_folder import image_folder
 from benchkit_datasets.mnist import mnist
 from PIL import Image
 from published_layouts import (
@@ -182,6 +183,47 @@ def test_damaged_idx_files_are_named(damage: Callable[[bytes], bytes], layouts: 
         mnist(tmp_path / "root", source=source, partial=True)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "its memo has a number 2,147,483,647"),
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00.", "test_batch"),
+        (
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I4000000000\ntS'b'\ntR.",
+            r"an array of the shape \(4000000000,\)",
+        ),
+        (b"cnumpy\nndarray\n(I4000000000\ntR.", "test_batch"),
+        (b"c_codecs\nencode\n(Vab\nVhex\ntR.", "it encodes as hex"),
+    ],
+    ids=["far-memo", "long-bytes", "large-array", "array-itself", "codec"],
+)
+def test_batches_that_ask_for_memory_are_refused_before_it_is_taken(
+    content: bytes, message: str, layouts: Layouts, tmp_path: Path
+) -> None:
+    _, stand, write = layouts["cifar10"]
+    source = write(stand, tmp_path / "native")
+    (source / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=message):
+            cifar10(tmp_path / "root", source=source, partial=True)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_idx_files_that_unpack_to_too_much_are_refused(layouts: Layouts, tmp_path: Path) -> None:
+    _, stand, _ = layouts["mnist"]
+    source = write_mnist(stand, tmp_path / "native")
+    file = source / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    file.unlink()
+    with gzip.open(f"{file}.gz", "wb", 1) as bomb:
+        for _ in range(60):
+            bomb.write(bytes(1 << 20))
+    with pytest.raises(DataError, match="unpacks to more than 47,040,016 bytes"):
+        mnist(tmp_path / "root", source=source, partial=True)
+
+
 def test_images_shared_by_train_and_test_are_noted(tmp_path: Path) -> None:
     stand = make_stand(CIFAR10_CLASSES, (32, 32, 3))
     stand.arrays["test"][0][:3] = stand.arrays["train"][0][:3]
@@ -228,132 +270,3 @@ def test_digits_are_those_of_scikit_learn(tmp_path: Path) -> None:
     assert splits.test.images.shape == (400, 8, 8, 1)
     assert np.bincount(splits.test.labels).tolist() == [40] * 10
     assert splits.train.images.max() == 255
-
-
-# image-folder
-
-
-def paint(file: Path, seed: int, size: tuple[int, int] = (6, 4)) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    height, width = size[1], size[0]
-    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(file)
-
-
-def paint_folder(folder: Path, number: int = 10) -> Path:
-    for seed in range(3 * number):
-        paint(folder / "abc"[seed % 3] / f"{seed}.png", seed)
-    return folder
-
-
-def test_image_folder_with_splits(tmp_path: Path) -> None:
-    source = tmp_path / "set"
-    for seed, name in enumerate(["train/b/1", "train/a/2", "test/a/3", "test/b/4", "val/a/5", "val/b/6"]):
-        paint(source / f"{name}.png", seed)
-    splits = image_folder(tmp_path / "root", source=source)
-    assert splits.class_names == ("a", "b")
-    assert splits.val is not None
-    for split, files in (
-        (splits.train, ["train/a/2", "train/b/1"]),
-        (splits.val, ["val/a/5", "val/b/6"]),
-        (splits.test, ["test/a/3", "test/b/4"]),
-    ):
-        assert split.labels.tolist() == [0, 1]
-        for image, file in zip(split.images, files, strict=True):
-            np.testing.assert_array_equal(image, np.asarray(Image.open(source / f"{file}.png")))
-    assert splits.notes == ()
-
-
-def test_image_folder_splits_by_class_and_seed(tmp_path: Path) -> None:
-    source = paint_folder(tmp_path / "set")
-    first = image_folder(tmp_path / "root", source=source)
-    assert np.bincount(first.train.labels).tolist() == [8, 8, 8]
-    assert np.bincount(first.test.labels).tolist() == [2, 2, 2]
-    assert "0.2 of each class, chosen with seed 0" in first.notes[0]
-    everything = pairs(first.train) | pairs(first.test)
-    assert len(everything) == 30
-    assert image_folder(tmp_path / "again", source=source).fingerprint == first.fingerprint
-    other = image_folder(tmp_path / "root", source=source, seed=1)
-    assert pairs(other.test) != pairs(first.test)
-    assert pairs(other.train) | pairs(other.test) == everything
-    half = image_folder(tmp_path / "root", source=source, test_fraction=0.5)
-    assert np.bincount(half.test.labels).tolist() == [5, 5, 5]
-
-
-def test_image_folder_notices_changed_files(tmp_path: Path) -> None:
-    source = paint_folder(tmp_path / "set")
-    first = image_folder(tmp_path / "root", source=source)
-    paint(source / "a" / "new.png", 99)
-    second = image_folder(tmp_path / "root", source=source)
-    assert len(second.train.labels) + len(second.test.labels) == 31
-    shutil.rmtree(source)
-    assert image_folder(tmp_path / "root", source=source).fingerprint == second.fingerprint != first.fingerprint
-    with pytest.raises(DataError, match="does not exist"):
-        image_folder(tmp_path / "elsewhere", source=source)
-
-
-def test_image_folder_reads_archives(tmp_path: Path) -> None:
-    source = paint_folder(tmp_path / "set")
-    expected = image_folder(tmp_path / "root", source=source).fingerprint
-    for archive in (as_tar(source), as_zip(source)):
-        assert image_folder(tmp_path / "root", source=archive).fingerprint == expected
-
-
-def test_image_folder_sizes(tmp_path: Path) -> None:
-    source = paint_folder(tmp_path / "set")
-    paint(source / "b" / "odd.png", 50, (5, 5))
-    paint(source / "c" / "odder.png", 51, (7, 5))
-    with pytest.raises(DataError) as caught:
-        image_folder(tmp_path / "root", source=source)
-    text = str(caught.value)
-    assert "30 are 4x6 (height x width), 2 are not" in text
-    assert f"{source / 'b' / 'odd.png'}: 5x5" in text and f"{source / 'c' / 'odder.png'}: 5x7" in text
-    assert "data.size" in text
-    splits = image_folder(tmp_path / "root", source=source, size=8, channels=1)
-    assert splits.train.images.shape[1:] == (8, 8, 1)
-    flat = Image.open(source / "b" / "odd.png").convert("L").resize((8, 8), Image.Resampling.BILINEAR)
-    assert (np.asarray(flat).tobytes(), 1) in pairs(splits.train) | pairs(splits.test)
-
-
-def test_image_folder_names_unreadable_images(tmp_path: Path) -> None:
-    source = paint_folder(tmp_path / "set")
-    for number in range(25):
-        (source / "a" / f"bad{number:02}.png").write_text("no image")
-    with pytest.raises(DataError) as caught:
-        image_folder(tmp_path / "root", source=source)
-    text = str(caught.value)
-    assert "25 images" in text and "and 5 more" in text
-    assert [f"bad{number:02}.png" in text for number in range(25)].count(True) == 20
-    shutil.rmtree(source)
-    for name in ("a/1", "a/2", "b/3", "b/4"):
-        (source / f"{name}.png").parent.mkdir(parents=True, exist_ok=True)
-        (source / f"{name}.png").write_text("")
-    with pytest.raises(DataError, match=r"(?s)none of 4 images can be read.*a/1\.png"):
-        image_folder(tmp_path / "root", source=source)
-    archive = as_tar(source)
-    with pytest.raises(DataError) as caught:
-        image_folder(tmp_path / "root", source=archive)
-    assert f"{archive}/b/4.png: " in str(caught.value)
-
-
-def test_image_folder_refuses_a_leaking_test_set(tmp_path: Path) -> None:
-    source = tmp_path / "set"
-    for seed, name in enumerate(["train/a/1", "train/b/2", "test/a/3", "test/b/4"]):
-        paint(source / f"{name}.png", seed)
-    Image.open(source / "train/b/2.png").save(source / "test/b/copy.bmp")
-    with pytest.raises(DataError) as caught:
-        image_folder(tmp_path / "root", source=source)
-    assert f"{source / 'train/b/2.png'} (train) and {source / 'test/b/copy.bmp'} (test)" in str(caught.value)
-    splits = image_folder(tmp_path / "root", source=source, allow_duplicates=True)
-    assert splits.notes == ("Images found in more than one split, pixel for pixel: 1.",)
-
-
-def test_image_folder_options_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.source"):
-        image_folder(tmp_path)
-    with pytest.raises(DataError, match="channels is 1 or 3"):
-        image_folder(tmp_path, source=tmp_path, channels=2)
-    paint(tmp_path / "set" / "a" / "1.png", 0)
-    paint(tmp_path / "set" / "b" / "2.png", 1)
-    with pytest.raises(DataError, match=r"(?s)single image.*class 'a': 1 image"):
-        image_folder(tmp_path, source=tmp_path / "set")

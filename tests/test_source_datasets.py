@@ -12,12 +12,12 @@ import pytest
 from benchkit_datasets import birds200 as birds200_module
 from benchkit_datasets.birds25 import SPECIES, birds25
 from benchkit_datasets.birds200 import birds200
-from benchkit_datasets.cropping import central_square, cut_images
 from benchkit_datasets.naming import match_names
 from painted_trees import paint, shade
 from PIL import Image
 
 from benchkit import DataError
+from benchkit.preparation import decode_images
 
 
 def message(caught: pytest.ExceptionInfo[DataError]) -> str:
@@ -44,18 +44,15 @@ def test_names_match_however_they_are_spelt() -> None:
 # cutting
 
 
-def test_cut_images_takes_the_box(tmp_path: Path) -> None:
+def test_a_box_is_cut_out(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"\x89PNG broken")
     out = np.zeros((2, 20, 20, 3), np.uint8)
-    problems = cut_images(
-        [tmp_path / "a.png", tmp_path / "b.png"], lambda *_: (10.0, 5.0, 30.0, 25.0), out, what="cutting"
-    )
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    decoded = decode_images(files, out, what="cutting", resize=True, fit=lambda *_: (10.0, 5.0, 30.0, 25.0))
     np.testing.assert_array_equal(out[0], pixels[5:25, 10:30])
-    assert len(problems) == 1 and str(tmp_path / "b.png") in problems[0]
-    assert central_square(0, 40, 60) == (10, 0, 50, 40)
-    assert central_square(0, 61, 40) == (0, 10, 40, 50)
+    assert len(decoded.problems) == 1 and str(tmp_path / "b.png") in decoded.problems[0]
 
 
 # birds25
@@ -114,7 +111,7 @@ def test_birds25_as_kaggle_packs_it(tmp_path: Path) -> None:
     assert_birds(splits.test.images, splits.test.labels, 1)
     assert splits.notes == (
         "The files name no test images: their validation images are the test split.",
-        "Files left out, because their names are no images' or no class folder holds them: 1.",
+        "train: Files left out: 1 ending in .csv.",
     )
 
 

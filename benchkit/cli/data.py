@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchkit.cli.printing import cell, console, line, print_facts, print_json, print_note, print_table
-from benchkit.errors import BenchkitError, DataError, PluginError
+from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry
 
 if TYPE_CHECKING:
     from benchkit.data.manifest import Manifest
+
+MOST_CLASSES = 12
+"""Up to this many classes each is listed with its number of images."""
 
 app = typer.Typer(no_args_is_help=True, help="List, prepare, import and verify data sets.")
 
@@ -59,12 +62,19 @@ def import_data(
     name: NameArgument,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, or a tar, tar.gz or zip archive.")],
     partial: Annotated[bool, typer.Option("--partial", help="Accept a part of the published set; noted.")] = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out images that cannot be read; noted.")
+    ] = False,
     settings: SetOption = None,
     replace: ReplaceOption = False,
 ) -> None:
-    """Prepare a data set from files that you have: torchvision's layout, or class folders of images."""
+    """Prepare a data set from files that you have: torchvision's layout, or class folders of images.
+
+    Your own images are the data set image-folder: benchkit data import image-folder PATH --set size=64
+    """
     given = {**_given(settings), "source": str(path.expanduser().resolve())}
-    _prepare(name, {**given, "partial": True} if partial else given, replace=replace)
+    flags = {"partial": partial, "skip_broken": skip_broken}
+    _prepare(name, {**given, **{flag: True for flag, wanted in flags.items() if wanted}}, replace=replace)
 
 
 @app.command("verify")
@@ -92,7 +102,14 @@ def _prepare(name: str, given: Mapping[str, Any], *, replace: bool) -> None:
     from benchkit.preparation import data_root, find_prepared, replacing
     from benchkit.registry.options import bind_options, options_of
 
-    plugin: Any = Registry.installed().load("datasets", name)
+    registry = Registry.installed()
+    if "source" in given and not registry.claims("datasets", name):
+        # The name may be meant for the images: many tools ask for one here.
+        raise PluginError(
+            f"there is no data set {name!r}{nearest(name, registry.names('datasets'))}",
+            hint=f"for images of your own, one folder a class: benchkit data import image-folder {given['source']}",
+        )
+    plugin: Any = registry.load("datasets", name)
     options = options_of(plugin, "datasets")
     if "source" in given and "source" not in {option.name for option in options}:
         raise PluginError(f"{name} takes no files of yours", hint=f"run `benchkit data prepare {name}`")
@@ -182,7 +199,7 @@ def _print_manifest(manifest: Manifest) -> None:
             "folder": prepared_folder(data_root(), manifest.name, manifest.options),
             "images": ", ".join(f"{part.count:,} {split}" for split, part in manifest.splits.items()),
             "shape": f"{height} x {width} pixels, {channels} channel{'s' * (channels > 1)}",
-            "classes": len(manifest.class_names),
+            "classes": _classes(manifest),
             "size": _size(manifest.bytes),
             "sha256": manifest.fingerprint,
             "licence": manifest.licence,
@@ -190,6 +207,14 @@ def _print_manifest(manifest: Manifest) -> None:
             "notes": "\n".join(manifest.notes),
         }
     )
+
+
+def _classes(manifest: Manifest) -> str:
+    """Return how many classes there are, with the training images of each, or of the smallest and largest of many."""
+    counts = dict(zip(manifest.class_names, manifest.splits["train"].class_counts, strict=True))
+    shown = sorted(counts, key=lambda name: counts[name])
+    kept = counts if len(counts) <= MOST_CLASSES else (shown[0], shown[-1])
+    return f"{len(counts):,}, training images: " + ", ".join(f"{name} {counts[name]:,}" for name in kept)
 
 
 def _size(count: int) -> str:

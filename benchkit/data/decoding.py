@@ -5,25 +5,39 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from benchkit.data.progress import report_progress
 
 IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+    {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"}
+    | {".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """File name endings, in lower case, that count as images."""
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom in pixels; edges between pixels are resampled, not rounded."""
+BoxOf = Callable[[int, int, int], Box]
+"""The box to cut out: index of the file, height and width of its image in; raises `ValueError` with a reason."""
+Fit = Literal["squash", "crop", "pad"]
+"""How an image of another shape becomes (H, W): squashed, its largest middle part of that shape, or padded in black."""
+
 Part = TypeVar("Part")
 _CHUNK = 256
+_DECODERS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Those of Pillow that read pixels by themselves: for an EPS file, whatever its name, Pillow starts Ghostscript."""
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -36,51 +50,68 @@ _UNREADABLE = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 _DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+_ORIENTATION = 0x0112
+_TREATMENTS = {
+    "orientation": "with an EXIF orientation, which is not applied",
+    "cmyk": "in CMYK, converted to RGB",
+    "transparency": "with an alpha channel or a transparent colour, which is dropped",
+    "deep": "of 16 bits a channel, of which the upper 8 are used",
+    "animation": "with several frames, of which the first is used",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
     """What came of decoding: a SHA-256 digest of every image's pixels, in order, and what could not be used, and why.
 
-    The digest of a file with a problem is empty.
+    The digest of a file with a problem is empty. `treated` counts the images that lost something on the way, by what
+    was done (see `treatment_notes`).
     """
 
     digests: list[bytes]
     problems: list[str]
+    treated: Mapping[str, int] = field(default_factory=dict)
 
 
-def decode_images(files: Sequence[Path], out: np.ndarray, *, what: str, resize: bool = False) -> Decoded:
+def decode_images(
+    files: Sequence[Path], out: np.ndarray, *, what: str, resize: bool = False, fit: Fit | BoxOf = "squash"
+) -> Decoded:
     """Decode `files` into `out`, uint8 (N, H, W, C), and return digests and problems.
 
     C = 3 converts every image to RGB and drops transparency, C = 1 converts to grey (ITU-R 601-2 luma). With `resize`
-    images become (H, W) bilinearly with antialiasing, without keeping their aspect; else another size is a problem.
-    EXIF orientation is not applied. Threads share the work: libraries decode outside Python's interpreter lock, and
-    for tiny images processes were not faster.
+    images become (H, W) bilinearly with antialiasing, in the way that `fit` names, or cut to the box that it returns;
+    else another size is a problem. EXIF orientation is not applied. Threads share the work: libraries decode outside
+    Python's interpreter lock, and for tiny images processes were not faster.
     """
     if out.shape[-1] not in (1, 3):
         raise ValueError(f"images have 1 or 3 channels, not {out.shape[-1]}")
 
     def decode_chunk(start: int) -> Decoded:
-        digests, problems = [], []
+        digests, problems, treated = [], [], Counter[str]()
         for index in range(start, min(start + _CHUNK, len(files))):
             try:
-                out[index] = _pixels(files[index], out.shape[1:], resize=resize)
+                with _opened(files[index]) as image:
+                    deep = ";16" in str(getattr(image, "tile", ""))  # gone once the pixels are read
+                    fitted = _fitted(_converted(image, out.shape[3]), index, out.shape[1:3], fit if resize else None)
+                    out[index] = np.asarray(fitted, dtype=np.uint8).reshape(out.shape[1:])
+                    treated.update(_losses(image, deep=deep))
             except _UNREADABLE as error:
-                problems.append(f"{files[index]}: {error or type(error).__name__}")
+                problems.append(_problem(files[index], error))
                 digests.append(b"")
             else:
                 digests.append(hashlib.sha256(out[index]).digest())
-        return Decoded(digests=digests, problems=problems)
+        return Decoded(digests=digests, problems=problems, treated=treated)
 
     digests: list[bytes] = []
     problems: list[str] = []
+    treated = Counter[str]()
     for part in _in_threads(decode_chunk, len(files), what):
         digests.extend(part.digests)
         problems.extend(part.problems)
-    return Decoded(digests=digests, problems=problems)
+        treated.update(part.treated)
+    return Decoded(digests=digests, problems=problems, treated=dict(treated))
 
 
 def image_sizes(files: Sequence[Path], *, what: str) -> tuple[list[tuple[int, int] | None], list[str]]:
@@ -91,11 +122,11 @@ def image_sizes(files: Sequence[Path], *, what: str) -> tuple[list[tuple[int, in
         problems = []
         for file in files[start : start + _CHUNK]:
             try:
-                with Image.open(file) as image:
+                with _opened(file) as image:
                     sizes.append((image.height, image.width))
             except _UNREADABLE as error:
                 sizes.append(None)
-                problems.append(f"{file}: {error or type(error).__name__}")
+                problems.append(_problem(file, error))
         return sizes, problems
 
     sizes: list[tuple[int, int] | None] = []
@@ -104,6 +135,15 @@ def image_sizes(files: Sequence[Path], *, what: str) -> tuple[list[tuple[int, in
         sizes.extend(part)
         problems.extend(bad)
     return sizes, problems
+
+
+def treatment_notes(decoded: Sequence[Decoded]) -> list[str]:
+    """Return a note for a report on the images that lost something when they were decoded; none where none did."""
+    counts = Counter[str]()
+    for part in decoded:
+        counts.update(part.treated)
+    told = [f"{counts[name]:,} {words}" for name, words in _TREATMENTS.items() if counts[name]]
+    return [f"Images that were changed when they were decoded: {'; '.join(told)}."] if told else []
 
 
 def pixel_digests(images: np.ndarray) -> list[bytes]:
@@ -116,25 +156,89 @@ def _in_threads(work: Callable[[int], Part], total: int, what: str) -> Iterator[
     pool = ThreadPoolExecutor(min(32, cores))
     starts = range(0, total, _CHUNK)
     report_progress(0, total, what)
+    with warnings.catch_warnings():
+        # Pillow's warnings name no file; what they warn of either raises later or does not change pixels.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            for start, part in zip(starts, pool.map(work, starts), strict=True):
+                yield part
+                report_progress(min(start + _CHUNK, total), total, what)
+        finally:
+            pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all files
+
+
+@cache
+def _decoders() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _DECODERS if name in Image.OPEN)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    if file.stat().st_size == 0:
+        raise ValueError("the file is empty (0 bytes)")
+    with Image.open(file, formats=_decoders()) as image:
+        yield image
+
+
+def _problem(file: Path, error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"{file}: no image by its content; {', '.join(_decoders())} can be read"
+    return f"{file}: {error or type(error).__name__}"
+
+
+def _losses(image: Image.Image, *, deep: bool) -> Iterator[str]:
+    """Yield what decoding left out of an image, as keys of `_TREATMENTS`."""
+    if image.mode == "CMYK":
+        yield "cmyk"
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        yield "transparency"
+    if deep:
+        yield "deep"
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO's first picture is the photograph
+        yield "animation"
     try:
-        for start, part in zip(starts, pool.map(work, starts), strict=True):
-            yield part
-            report_progress(min(start + _CHUNK, total), total, what)
-    finally:
-        pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all files
+        turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+    except _UNREADABLE:
+        turned = False  # damaged EXIF data say nothing of the pixels
+    if turned:
+        yield "orientation"
 
 
-def _pixels(file: Path, shape: tuple[int, ...], *, resize: bool) -> np.ndarray:
-    height, width, channels = shape
-    with Image.open(file) as opened:
-        if opened.mode in _DEEP_MODES:
-            raise ValueError(f"mode {opened.mode} holds more than 8 bits a channel; convert it to 8 bits")
-        image: Image.Image = opened
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        image = image.convert("L" if channels == 1 else "RGB")
-        if resize and image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        if image.size != (width, height):
-            raise ValueError(f"{image.height}x{image.width} pixels (height x width), expected {height}x{width}")
-        return np.asarray(image, dtype=np.uint8).reshape(shape)
+def _converted(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode in _DEEP_MODES:
+        raise ValueError(f"mode {image.mode} holds more than 8 bits a channel; convert it to 8 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _fitted(image: Image.Image, index: int, shape: tuple[int, ...], fit: Fit | BoxOf | None) -> Image.Image:
+    """Return the image in the shape (H, W), which it must have already where `fit` is None."""
+    (height, width), size = shape, image.size
+    if callable(fit):
+        box = fit(index, image.height, image.width)
+        return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    if size == (width, height):
+        return image
+    if fit is None:
+        raise ValueError(f"{image.height}x{image.width} pixels (height x width), expected {height}x{width}")
+    if fit == "crop":
+        box = middle_box(image.height, image.width, height / width)
+        return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    if fit == "pad":
+        scale = min(width / image.width, height / image.height)
+        inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        sheet = Image.new(image.mode, (width, height))
+        small = image.resize(inner, Image.Resampling.BILINEAR)
+        sheet.paste(small, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return sheet
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def middle_box(height: int, width: int, aspect: float = 1.0) -> Box:
+    """Return the largest box in the middle of an image whose height over width is `aspect`, in whole pixels."""
+    across = min(width, max(1, round(height / aspect)))
+    down = min(height, max(1, round(width * aspect)))
+    left, top = (width - across) // 2, (height - down) // 2
+    return (left, top, left + across, top + down)

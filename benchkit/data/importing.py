@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchkit.data.decoding import IMAGE_SUFFIXES
@@ -20,6 +21,8 @@ _SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
+MOST_COMPARED = 200
+"""Up to this many classes a missing one is compared with the others by spelling."""
 _NOISE = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
@@ -27,13 +30,26 @@ _NOISE = {"__macosx", "thumbs.db", "desktop.ini"}
 class ClassFolders:
     """Image files by split and class; split `all` where the folders name no split.
 
-    Classes are in alphabetical order of their folders and files in order of their paths below `folder`. `ignored`
-    counts files without the ending of an image, and images that lie in no class folder.
+    Classes are in alphabetical order of their folders and files in order of their paths below `folder`. `left_out`
+    counts, by why, files without the ending of an image, images that lie in no class folder, and images in folders
+    whose names begin with a point. `problems` are lines on what keeps the folders from being a data set.
     """
 
     folder: Path
     splits: Mapping[str, Mapping[str, tuple[Path, ...]]]
-    ignored: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ignored(self) -> int:
+        """Return the number of files left out."""
+        return sum(self.left_out.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """Return a note for a report on the files left out, or nothing."""
+        told = ", ".join(f"{count:,} {why}" for why, count in sorted(self.left_out.items()))
+        return [f"Files left out: {told}."] if told else []
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -50,14 +66,15 @@ class ClassFolders:
         return [label for label, name in enumerate(self.class_names) for _ in classes.get(name, ())]
 
 
-def find_class_folders(source: Path) -> ClassFolders:
+def find_class_folders(source: Path, *, lenient: bool = False) -> ClassFolders:
     """Return the images below `source`: `[train|val|test]/CLASS/**/IMAGE`.
 
-    A folder that only wraps another one, as archives often do, is looked through. Hidden files are not seen.
-    `training`, `valid`, `validation` and `testing` are understood too.
+    A folder that only wraps another one, as archives often do, is looked through. Links are followed, each folder once.
+    Hidden files are not seen. `training`, `valid`, `validation` and `testing` are understood too.
 
     Raises:
         DataError: no class folders, a class without images, or classes that differ between splits; all are named.
+            With `lenient` only the first, so that the caller can name what else is wrong beside these `problems`.
     """
     try:
         folder = _unwrapped(source)
@@ -66,16 +83,21 @@ def find_class_folders(source: Path) -> ClassFolders:
         raise DataError(f"{source} cannot be read: {error}") from error
     if not layout.class_names:
         raise DataError(
-            f"{source} holds no class folders", hint="expected CLASS/IMAGE, or train/CLASS/IMAGE and test/CLASS/IMAGE"
+            f"{source} holds no class folders",
+            problems=layout.problems,
+            hint="expected CLASS/IMAGE, or train/CLASS/IMAGE and test/CLASS/IMAGE",
         )
-    _check(layout)
+    if layout.problems and not lenient:
+        shown = [*layout.problems[:20], *([f"and {len(layout.problems) - 20:,} more"] * (len(layout.problems) > 20))]
+        raise DataError(f"the class folders in {layout.folder} do not fit together", problems=shown)
     return layout
 
 
 def listing_digest(source: Path) -> str:
     """Return a sha256 hex digest over the paths, sizes and modification times of all files below `source`.
 
-    It tells cheaply whether files changed since they were prepared. For an archive, its own size and time.
+    It tells cheaply whether files changed since they were prepared, behind links too. For an archive, its own size and
+    time.
 
     Raises:
         DataError: `source` does not exist.
@@ -105,33 +127,54 @@ def _split_folders(folder: Path) -> dict[str, Path]:
 
 def _layout(folder: Path, splits: Mapping[str, Path]) -> ClassFolders:
     found: dict[str, dict[str, tuple[Path, ...]]] = {}
-    seen = kept = 0
+    left_out, problems = Counter[str](), []
     for split, path in splits.items():
         found[split] = {}
         for name, class_folder in _folders(path).items():
-            files = list(_walk(class_folder))
-            images = tuple(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+            images, others = _parted(_walk(class_folder))
+            left_out.update(_ending(file) for file in others)
+            if not _is_text(name):
+                problems.append(f"{path}: the name of the folder {os.fsencode(name)!r} is not UTF-8: rename it")
+                continue
             found[split][name] = images
-            seen += len(files)
-            kept += len(images)
-        seen += sum(1 for child in path.iterdir() if child.is_file() and not _hidden(child.name))
-    return ClassFolders(folder=folder, splits=found, ignored=seen - kept)
+            if not images:
+                ended = ", ".join(f"{n:,} {why}" for why, n in sorted(Counter(map(_ending, others)).items()))
+                problems.append(f"{class_folder}: no images{f' ({ended})' if ended else ''}")
+        for child in path.iterdir():
+            if child.is_file() and not _hidden(child.name):
+                left_out["in no class folder"] += 1
+            elif child.name.startswith(".") and child.is_dir() and (images := _parted(_walk(child))[0]):
+                left_out[f"in the hidden folder {child.name}"] += len(images)
+    layout = ClassFolders(folder=folder, splits=found)
+    return replace(layout, left_out=left_out, problems=(*problems, *_differences(layout)))
 
 
-def _check(layout: ClassFolders) -> None:
+def _parted(files: list[Path]) -> tuple[tuple[Path, ...], list[Path]]:
+    """Return the files whose names are images', and the others."""
+    images = tuple(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+    return images, [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a file's name can be written: one that is not UTF-8 on disk cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _ending(file: Path) -> str:
+    return f"ending in {file.suffix}" if file.suffix else "without an ending"
+
+
+def _differences(layout: ClassFolders) -> Iterator[str]:
+    """Yield a line for every class that a split lacks, and one where there is a single class."""
     names = layout.class_names
-    problems = []
     for split, classes in layout.splits.items():
-        place = layout.folder if split == "all" else layout.folder / split
-        problems += [f"{place / name}: no images" for name, files in classes.items() if not files]
-        problems += [
-            f"{place}: class {name!r} is missing{nearest(name, classes)}" for name in names if name not in classes
-        ]
-    if len(names) < 2:
-        problems.append(f"{layout.folder}: only one class, {names[0]!r}; a classifier needs two or more")
-    if problems:
-        shown = problems[:20] + ([f"and {len(problems) - 20:,} more"] if len(problems) > 20 else [])
-        raise DataError(f"the class folders in {layout.folder} do not fit together", problems=shown)
+        where = layout.folder if split == "all" else layout.folder / split
+        for name in names:
+            if name not in classes:
+                meant = nearest(name, classes) if len(names) <= MOST_COMPARED else ""
+                yield f"{where}: class {name!r} is missing{meant}"
+    if len(names) == 1:
+        yield f"{layout.folder}: only one class, {names[0]!r}; a classifier needs two or more"
 
 
 def _unwrapped(folder: Path) -> Path:
@@ -156,9 +199,16 @@ def _folders(folder: Path) -> dict[str, Path]:
 
 
 def _walk(folder: Path) -> list[Path]:
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not _hidden(name)]
+    """Return the files below a folder, also behind links; each folder is read once, so that links cannot make loops."""
+    files: list[Path] = []
+    entered: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _hidden(name))
         files += [Path(parent, name) for name in names if not _hidden(name)]
     return sorted(files)
 

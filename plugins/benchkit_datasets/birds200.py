@@ -11,8 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from benchkit import DataError, Range, Splits, card
-from benchkit.preparation import IMAGE_SUFFIXES, About, Draft, listed, prepare, unpacked
-from benchkit_datasets.cropping import central_square, cut_images
+from benchkit.preparation import (
+    IMAGE_SUFFIXES,
+    About,
+    Draft,
+    decode_images,
+    listed,
+    prepare,
+    treatment_notes,
+    unpacked,
+)
 
 COUNTS = {"train": 3000, "test": 3033}
 CLASSES = 200
@@ -56,7 +64,7 @@ def birds200(root: Path, *, source: Path | None = None, size: int = 224, partial
             named = {split: _read_list(lists / f"{split}.txt") for split in COUNTS}
             kept, notes = _checked(images, named, partial=partial)
             classes = sorted({_class_of(name) for listing in kept.values() for name in listing})
-            _write(draft, images, kept, classes, size)
+            notes += _write(draft, images, kept, classes, size)
         return About(class_names=[_spoken(name) for name in classes], licence=LICENCE, citation=CITATION, notes=notes)
 
     if not 8 <= size <= 1024:
@@ -153,14 +161,17 @@ def _notes(kept: Lists, surplus: Sequence[str]) -> list[str]:
     return notes
 
 
-def _write(draft: Draft, images: Path, kept: Lists, classes: Sequence[str], size: int) -> None:
-    problems = []
+def _write(draft: Draft, images: Path, kept: Lists, classes: Sequence[str], size: int) -> list[str]:
+    """Decode all images into the draft and return notes; raise `DataError` naming those that cannot be read."""
+    decoded = []
     for split, listing in kept.items():
         labels = np.array([classes.index(_class_of(name)) for name in listing], dtype=np.int64)
         out = draft.allocate(split, labels, (size, size, 3))
         files = [images / name for name in listing]
-        problems += cut_images(files, central_square, out, what=f"decoding birds200 {split}")
+        decoded.append(decode_images(files, out, what=f"decoding birds200 {split}", resize=True, fit="crop"))
+    problems = [problem for part in decoded for problem in part.problems]
     if problems:
         raise DataError(
             f"{len(problems):,} images cannot be used", problems=listed(problems), hint="unpack images.tgz again"
         )
+    return treatment_notes(decoded)

@@ -18,6 +18,7 @@ from benchkit.preparation import (
     find_class_folders,
     listed,
     prepare,
+    treatment_notes,
     unpacked,
 )
 from benchkit_datasets.naming import match_names
@@ -77,15 +78,12 @@ def birds25(root: Path, *, source: Path | None = None, size: int = 64, partial: 
 
 def _layouts(folder: Path) -> tuple[dict[str, ClassFolders], list[str]]:
     """Return the class folders of each split, and notes."""
-    places = _split_folders(folder)
-    layouts = {split: find_class_folders(place) for split, place in places.items()}
+    layouts = {split: find_class_folders(path) for split, path in _split_folders(folder).items()}
     notes = []
     if "test" not in layouts:
         layouts["test"] = layouts.pop("val")
         notes.append("The files name no test images: their validation images are the test split.")
-    ignored = sum(layout.ignored for layout in layouts.values())
-    if ignored:
-        notes.append(f"Files left out, because their names are no images' or no class folder holds them: {ignored:,}.")
+    notes += [f"{split}: {note}" for split, layout in layouts.items() for note in layout.notes]
     return layouts, notes
 
 
@@ -161,7 +159,8 @@ def _write(draft: Draft, files: Files, size: int) -> list[str]:
             problems=listed(problems),
             hint="fetch them again, or remove them from their folders",
         )
+    notes = treatment_notes(list(decoded.values()))
     shared = shared_images(decoded["train"].digests, decoded["test"].digests)
     if shared:
-        return [f"{shared:,} of the {len(files['test'][0]):,} test images also occur among the training images."]
-    return []
+        notes.append(f"{shared:,} of the {len(files['test'][0]):,} test images also occur among the training images.")
+    return notes

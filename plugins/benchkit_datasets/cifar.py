@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,8 @@ LICENCE = "The authors state no licence; the set is distributed for research and
 URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
 TINY_PER_CLASS = 500
 
+MOST_BYTES = 256 << 20
+"""No batch of CIFAR is larger; the largest, CIFAR-100's, has 148 MiB."""
 _PICKLED = {
     ("_codecs", "encode"),
     ("numpy", "dtype"),
@@ -143,26 +147,65 @@ def _read_batches(files: list[Path], label_key: str) -> tuple[np.ndarray, np.nda
 
 
 def _unpickled(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        try:
-            batch = _ArraysOnly(stream, encoding="latin1").load()
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-            raise DataError(f"{file} cannot be read as a batch of CIFAR: {error}") from error
+    try:
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise ValueError(f"{size:,} bytes, expected at most {MOST_BYTES:,}")
+        content = file.read_bytes()
+        _check_sizes(content)
+        batch = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+    except _NO_BATCH as error:
+        raise DataError(f"{file} cannot be read as a batch of CIFAR: {error or type(error).__name__}") from error
     if not isinstance(batch, dict):
         raise DataError(f"{file} is no batch of CIFAR: expected a dictionary, got {type(batch).__name__}")
     return batch
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads the pickles in which CIFAR is distributed, and nothing that could run code."""
+_NO_BATCH = (
+    pickle.UnpicklingError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
 
-    def __init__(self, stream: BinaryIO, *, encoding: str) -> None:
-        super().__init__(stream, encoding=encoding)
+
+def _check_sizes(content: bytes) -> None:
+    """Raise `ValueError` for a pickle that asks for more memory than its own size explains: a memo of far numbers."""
+    for operation, argument, _ in pickletools.genops(content):
+        if "PUT" in operation.name and isinstance(argument, int) and argument > len(content):
+            raise ValueError(f"its memo has a number {argument:,}, more than the file has bytes")
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads the pickles in which CIFAR is distributed, and nothing that could run code or take much memory."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _PICKLED:
             raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no batch of CIFAR needs")
-        return super().find_class(module, name)
+        guarded = {"_reconstruct": _empty_array, "encode": _latin1, "ndarray": _Array}.get(name)
+        return guarded or super().find_class(module, name)
+
+
+class _Array:
+    """Stands for `numpy.ndarray` in a pickle: only `_empty_array` makes one, so that no shape takes memory."""
+
+
+def _empty_array(kind: object, shape: object, code: object) -> np.ndarray:
+    """Return the empty array that a pickled one begins as; its state, whose bytes are in the file, follows."""
+    if kind is not _Array or shape != (0,):
+        raise pickle.UnpicklingError(f"it asks for an array of the shape {shape} before its bytes")
+    return np.empty(0, np.uint8)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes as {encoding}, which no batch of CIFAR needs")
+    return text.encode("latin1")
 
 
 def _download_cifar10(folder: Path) -> Path:

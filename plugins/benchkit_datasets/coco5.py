@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchkit import DataError, Range, Splits, card
-from benchkit.preparation import About, Draft, listed, prepare, unpacked
+from benchkit.preparation import About, Box, Draft, decode_images, listed, prepare, treatment_notes, unpacked
 from benchkit_datasets.coco_annotations import Dominant, Rule, dominant_objects
-from benchkit_datasets.cropping import Box, cut_images
 
 CLASSES = ("boat", "cake", "couch", "dog", "motorcycle")
 CITATION = (
@@ -135,10 +134,10 @@ def cut(box: tuple[float, float, float, float], height: int, width: int, context
 def _write(draft: Draft, folder: Path, options: _Options, *, partial: bool) -> list[str]:
     rule = Rule(min_share=options.min_share, min_side=options.min_side)
     splits, notes = _chosen(folder, options, rule, partial=partial)
-    problems = []
+    decoded = []
     for split, objects in splits.items():
-        place = folder / ("val2017" if split == "test" else "train2017")
-        out = draft.allocate(split, [one.label for one in objects], (options.size, options.size, 3))
+        images = folder / ("val2017" if split == "test" else "train2017")
+        out = draft.allocate(split, [item.label for item in objects], (options.size, options.size, 3))
 
         def box_of(index: int, height: int, width: int, objects: Sequence[Dominant] = objects) -> Box:
             left, top, wide, high = objects[index].box
@@ -148,10 +147,12 @@ def _write(draft: Draft, folder: Path, options: _Options, *, partial: bool) -> l
                 )
             return cut(objects[index].box, height, width, options.context)
 
-        problems += cut_images([place / one.file_name for one in objects], box_of, out, what=f"cutting coco5 {split}")
+        files = [images / item.file_name for item in objects]
+        decoded.append(decode_images(files, out, what=f"cutting coco5 {split}", resize=True, fit=box_of))
+    problems = [problem for part in decoded for problem in part.problems]
     if problems:
         raise DataError(f"{len(problems):,} images cannot be used", problems=listed(problems))
-    return notes
+    return [*notes, *treatment_notes(decoded)]
 
 
 def _chosen(

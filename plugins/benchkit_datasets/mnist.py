@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -17,6 +18,8 @@ CITATION = (
     "LeCun, Y., Bottou, L., Bengio, Y., Haffner, P. Gradient-based learning applied to document recognition. "
     "Proceedings of the IEEE 86(11), 1998."
 )
+MOST_BYTES = 16 + 60_000 * 28 * 28
+"""The largest of the files, unpacked: the training images."""
 _PREFIXES = {"train": "train", "test": "t10k"}
 
 
@@ -62,14 +65,17 @@ def _idx_file(folder: Path, prefix: str, what: str, dimensions: int) -> Path:
 def _read_idx(file: Path, *, dimensions: int) -> np.ndarray:
     """Return uint8 numbers of an idx file: magic 0x0000 08 D, D big-endian sizes, then the bytes."""
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{file} unpacks to more than {MOST_BYTES:,} bytes, which no file of MNIST has")
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes((0, 0, 8, dimensions)):
         raise DataError(f"{file} is no idx file of {dimensions} dimensions of bytes")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
-    if len(content) - header != int(np.prod(shape)) or (dimensions == 3 and shape[1:] != (28, 28)):
+    if len(content) - header != math.prod(shape) or (dimensions == 3 and shape[1:] != (28, 28)):
         raise DataError(f"{file}: {len(content) - header:,} bytes for the shape {shape}, expected images of 28x28")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
