@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from synthetic_results import complete, rescored
 
-from benchkit.analysis.agreement import Agreement, agree
-from benchkit.analysis.agreement_rules import agreement_findings
+from benchkit.analysis.agreement import Agreement, agree, agreement_findings
 from benchkit.analysis.ranking import Ranking, rank
 
 UP = {"bn": [0.90, 0.91, 0.92], "gn": [0.80, 0.81, 0.83], "ln": [0.70, 0.72, 0.71], "none": [0.60, 0.61, 0.59]}

@@ -17,9 +17,9 @@ from synthetic_results import FACTORIES, HOSTILE, complete, with_search
 import benchkit.capsule.archive
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
-from benchkit.capsule.digits import rounded
+from benchkit.capsule.contents import rounded
 from benchkit.capsule.reading import results_of
-from benchkit.capsule.study_text import study_text
+from benchkit.capsule.study_file import study_text
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.results import StudyResults
@@ -93,8 +93,8 @@ def test_a_capsule_stands_for_its_results(kind: str, tmp_path: Path) -> None:
     results = make(tmp_path / "trials")
     again = results_of(read_capsule(make_capsule([results], Shown())), 0, tmp_path / "again")
     was, now = summarize(results), summarize(again)
-    assert now.evidence.ranking == was.evidence.ranking
-    assert now.evidence.model_pairs == was.evidence.model_pairs
+    assert now.numbers.ranking == was.numbers.ranking
+    assert now.numbers.model_pairs == was.numbers.model_pairs
     assert (now.findings, now.answer, now.training_seconds) == (was.findings, was.answer, was.training_seconds)
 
 

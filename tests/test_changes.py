@@ -14,11 +14,10 @@ from scipy.optimize import brentq
 from synthetic_results import complete
 
 from benchkit.analysis import holm
-from benchkit.analysis.change_rules import change_findings
-from benchkit.analysis.changes import compare_records
+from benchkit.analysis.changes import change_findings, compare_records
+from benchkit.analysis.comparisons import welch_detectable, welch_t
 from benchkit.analysis.estimates import estimate
 from benchkit.analysis.record import Property, Reading, Record, RecordedCondition, record_from, record_text
-from benchkit.analysis.unpaired import welch_detectable, welch_t
 from benchkit.report.context.record import record_of
 
 OLD = {"bn": (0.80, 0.81, 0.79), "gn": (0.75, 0.78, 0.74), "ln": (0.70, 0.71, 0.72)}

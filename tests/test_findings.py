@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from synthetic_results import PUBLISHED, complete, empty, rescored, study_of, unfinished, with_search
 
-from benchkit.analysis.curves import overfits, race
+from benchkit.analysis.curves import overfits, time_to_accuracy
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.published import implied_n
 from benchkit.analysis.summary import summarize
@@ -101,7 +101,7 @@ def test_the_race_counts_epochs_and_seconds_to_the_stated_accuracy(grid: StudyRe
     trials = tuple(
         replace(t, history=tuple(record(e, 1.0, 1.0) for e in range(1, 9))) for t in grid.trials if t.index == 0
     )
-    found = race(replace(grid, trials=trials))
+    found = time_to_accuracy(replace(grid, trials=trials))
     assert found is not None
     assert found.accuracy == 0.72  # 90 % of the best mean, 0.8, in whole percent
     assert found.arrivals[0].epochs == 8  # the first epoch with 0.1 * epoch >= 0.72
@@ -118,13 +118,13 @@ def test_an_unstable_condition_is_told(grid: StudyResults) -> None:
 def test_published_numbers_get_a_verdict_in_words(grid: StudyResults) -> None:
     # bn: mean 0.91, s = 0.01, 95 % prediction interval 0.91 ± 4.302653 * 0.01 * sqrt(4/3) = 0.8603 to 0.9597
     summary = summarize(rescored(grid, APART))
-    verdicts = {(row.label, row.metric): row.verdict for row in summary.evidence.published}
+    verdicts = {(row.label, row.metric): row.verdict for row in summary.numbers.published}
     assert verdicts["bn", "test.accuracy"] == "consistent"
     assert verdicts["ln", "test.accuracy"] == "consistent"
-    (row,) = [row for row in summary.evidence.published if row.label == "bn"]
+    (row,) = [row for row in summary.numbers.published if row.label == "bn"]
     assert (row.low, row.high) == pytest.approx((0.86032, 0.95968), abs=1e-4)
     assert row.difference == pytest.approx(0.91 - 0.9167)
-    (ln,) = [row for row in summary.evidence.published if row.label == "ln"]
+    (ln,) = [row for row in summary.numbers.published if row.label == "ln"]
     assert ln.sampling is not None
     assert ln.sampling.n == 10000
 

@@ -13,9 +13,8 @@ from figure_results import condition, metrics, results, trial
 
 import benchkit
 from benchkit.analysis.findings import Finding
-from benchkit.analysis.fractions import implied_n, is_fraction
-from benchkit.analysis.published import changed_protocol
-from benchkit.analysis.published_doubts import calibrated_loss, doubled_softmax_loss, least_loss
+from benchkit.analysis.inconsistencies import calibrated_loss, doubled_softmax_loss, least_loss
+from benchkit.analysis.published import changed_protocol, implied_n, is_fraction
 from benchkit.analysis.summary import summarize
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
@@ -155,7 +154,7 @@ def beside(
     listed = tuple(PublishedRow(when={"model.norm": "bn"}, metric=m, value=v, n=k) for m, v, k in rows)
     given = results([one], trials)
     study = replace(given.study, published=(Published(source="x", rows=listed, **more),), overrides=tuple(overrides))
-    return summarize(replace(given, study=study)).evidence.published
+    return summarize(replace(given, study=study)).numbers.published
 
 
 def test_few_published_images_leave_the_verdict_open() -> None:

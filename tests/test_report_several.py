@@ -27,7 +27,7 @@ from benchkit.report.tables.agreement_tables import shared_table, study_groups
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import StudyResults
 from benchkit.verify import open_report
-from benchkit.verify.digests import digest_checks
+from benchkit.verify.consistency import digest_checks
 from benchkit.verify.recomputed import recomputed_checks
 
 STEM = "norms-cifar10+norms-digits"

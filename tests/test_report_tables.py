@@ -56,7 +56,7 @@ def test_a_difference_that_no_share_can_have_is_told_as_such_and_stays_exact_in_
     assert shown == ["25.00", "100.00", "over 100", "\N{EN DASH}"]
     assert within_range("test.loss", 12.5) == "12.5000"
     given = rescored(complete(tmp_path, ("bn", "gn"), repeats=2, epochs=2), {"bn": [0.9, 0.6], "gn": [0.5, 0.55]})
-    table, full = pairs_table(summarize(given).evidence)
+    table, full = pairs_table(summarize(given).numbers)
     # Differences 0.4 and 0.05. A t test over two pairs finds this shift of the noncentral t in 80 of 100 studies.
     threshold = stats.t.ppf(0.975, 1)
     shift = brentq(lambda one: stats.nct.sf(threshold, 1, one) - 0.8, 1, 80)

@@ -18,7 +18,7 @@ from benchkit.analysis.search import search_summaries
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.reading import results_of
-from benchkit.capsule.study_text import study_text
+from benchkit.capsule.study_file import study_text
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Plan, make_plan
@@ -28,7 +28,7 @@ from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep.messages import TrialEnded
-from benchkit.verify.settled import settled_checks
+from benchkit.verify.consistency import consistency_checks
 
 FACTS = {"class_names": ["a", "b"], "sets": []}
 NAMES = ("tpe", "random")
@@ -157,7 +157,7 @@ def test_a_tiny_comparison_is_swept_and_reported(tmp_path: Path, monkeypatch: py
         ("the study, by tpe", "3"), ("the study, by random", "3"),
     ]  # fmt: skip
     capsule = read_capsule((tmp_path / "out" / "tiny" / "capsule.zip").read_bytes())
-    assert {check.state for check in settled_checks(capsule)} == {"holds"}
+    assert {check.state for check in consistency_checks(capsule)} == {"holds"}
     assert summarize(results_of(capsule, 0, tmp_path / "again")).findings == summarize(results).findings
 
 

@@ -11,13 +11,13 @@ from scipy import stats
 from synthetic_results import complete, empty, rescored, study_of, unfinished, with_search
 
 from benchkit.analysis import holm
-from benchkit.analysis.coverage import coverage, troubles
 from benchkit.analysis.effects import level_effects, sensitivities
-from benchkit.analysis.images import model_pairs
 from benchkit.analysis.ranking import rank
-from benchkit.analysis.readings import repeats_of, value_of
 from benchkit.analysis.search import best_trial, front, search_summaries
+from benchkit.analysis.selectors import repeats_of, value_of
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.trained_models import model_pairs
+from benchkit.analysis.trials import coverage, failed_trials
 from benchkit.plan import make_plan
 from benchkit.results import StudyResults
 from benchkit.study import Factor, Goal, Level
@@ -62,7 +62,7 @@ def test_coverage_counts_every_state_once(tmp_path: Path) -> None:
     assert rows["bn"].states == {"done": 2}
     assert (rows["bn"].missing, rows["bn"].complete) == (1, False)
     assert rows["none"].states == {"diverged": 1, "failed": 1, "stale": 1}
-    assert [one.state for one in troubles(unfinished(tmp_path))] == ["diverged", "failed", "stale"]
+    assert [one.state for one in failed_trials(unfinished(tmp_path))] == ["diverged", "failed", "stale"]
 
 
 def test_a_retried_repeat_counts_once(grid: StudyResults) -> None:
@@ -73,7 +73,7 @@ def test_a_retried_repeat_counts_once(grid: StudyResults) -> None:
     assert repeats_of(retried, first.condition)[0].number == 91
     (row,) = [row for row in coverage(retried) if row.key == first.condition.key]
     assert row.states == {"done": 3}
-    (trouble,) = troubles(retried)
+    (trouble,) = failed_trials(retried)
     assert trouble.retried
 
 

@@ -24,9 +24,8 @@ from benchkit.ledger import read_results
 from benchkit.registry import Registry
 from benchkit.report.write import write_report
 from benchkit.results import WAS_COMPILED, StudyResults, Trial
-from benchkit.verify.choosing import choose
-from benchkit.verify.judging import judge
-from benchkit.verify.retraining import Scratch, retrain
+from benchkit.verify.reproduction import compare_retrained
+from benchkit.verify.retraining import Scratch, retrain, sample_trials
 
 ALL = 8
 """Trials of the tiny study: two conditions twice, three of a search, and what the search found once more."""
@@ -134,23 +133,25 @@ def test_on_another_processor_the_repeats_decide(trained: StudyResults, tmp_path
 
 def test_compiled_trials_are_not_held_to_the_bit(trained: StudyResults) -> None:
     trials = [trial for trial in trained.trials if trial.condition.label == "0.1"]
-    choice = next(
-        one for one in choose(read_capsule(make_capsule([trained], Shown())), ALL, 0) if one.name == "0.1, repeat 0"
+    sample = next(
+        one
+        for one in sample_trials(read_capsule(make_capsule([trained], Shown())), ALL, 0)
+        if one.name == "0.1, repeat 0"
     )
     outcome = trials[0].outcome
     assert outcome and trials[0].index == 0
     metrics = {**outcome.metrics, "test": trials[1].outcome.metrics["test"]}
     plain = replace(outcome, metrics=metrics)
-    told = judge(choice, replace(trials[0], outcome=plain), trained)
+    told = compare_retrained(sample, replace(trials[0], outcome=plain), trained)
     assert told.state == "fails" and "where training is bit-identical" in told.told
-    told = judge(choice, replace(trials[0], outcome=replace(plain, notes=(WAS_COMPILED,))), trained)
+    told = compare_retrained(sample, replace(trials[0], outcome=replace(plain, notes=(WAS_COMPILED,))), trained)
     assert told.state == "holds" and "inside the 95 % prediction interval" in told.told
 
 
 def test_outside_the_interval_fails(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn",), repeats=3, epochs=1)
     capsule = read_capsule(make_capsule([results], Shown()))
-    (choice,) = choose(capsule, 1, seed=0)
+    (sample,) = sample_trials(capsule, 1, seed=0)
     values = [trial.score("test.accuracy") for trial in results.trials]
     half = scipy.stats.t.ppf(0.975, 2) * statistics.stdev(values) * math.sqrt(1 + 1 / 3)
     trial = results.trials[0]
@@ -161,10 +162,10 @@ def test_outside_the_interval_fails(tmp_path: Path) -> None:
         assert trial.outcome
         metrics = {**trial.outcome.metrics, "test": replace(trial.outcome.metrics["test"], accuracy=value)}
         again = replace(trial, outcome=replace(trial.outcome, metrics=metrics))
-        check = judge(choice, again, results)
+        check = compare_retrained(sample, again, results)
         assert check.state == state and "(n = 3)" in check.told
-    assert judge(choice, None, results).state == "unchecked"
-    assert judge(choice, replace(trial, state="failed"), results).state == "fails"
+    assert compare_retrained(sample, None, results).state == "unchecked"
+    assert compare_retrained(sample, replace(trial, state="failed"), results).state == "fails"
 
 
 def test_the_choice_is_spread_cheap_first_and_follows_the_seed(tmp_path: Path) -> None:
@@ -175,16 +176,16 @@ def test_the_choice_is_spread_cheap_first_and_follows_the_seed(tmp_path: Path) -
         for trial in results.trials
     )
     capsule = read_capsule(make_capsule([replace(results, trials=slower)], Shown()))
-    chosen = choose(capsule, 4, seed=0)
+    chosen = sample_trials(capsule, 4, seed=0)
     assert [one.condition.label for one in chosen] == ["gn", "ln", "bn", "gn"]
-    assert choose(capsule, 4, seed=0) == chosen
-    assert len({tuple(one.trial.index for one in choose(capsule, 3, seed)) for seed in range(9)}) > 1
-    assert len(choose(capsule, 99, seed=0)) == 9
+    assert sample_trials(capsule, 4, seed=0) == chosen
+    assert len({tuple(one.trial.index for one in sample_trials(capsule, 3, seed)) for seed in range(9)}) > 1
+    assert len(sample_trials(capsule, 99, seed=0)) == 9
 
 
 def test_pruned_and_failed_trials_are_not_chosen(tmp_path: Path) -> None:
     capsule = read_capsule(make_capsule([with_search(tmp_path)], Shown()))
-    assert {one.trial.state for one in choose(capsule, 99, seed=0)} == {"done"}
+    assert {one.trial.state for one in sample_trials(capsule, 99, seed=0)} == {"done"}
 
 
 def local(head: dict[str, Any]) -> None:
@@ -230,4 +231,6 @@ def test_a_workspace_in_use_is_refused(trained: StudyResults, tmp_path: Path) ->
     (tmp_path / "ledger.db").write_text("")
     capsule = read_capsule(make_capsule([trained], Shown()))
     with pytest.raises(LedgerError, match="something in this folder already"):
-        retrain(capsule, choose(capsule, 1, 0), Registry.installed(), Scratch(workspace=tmp_path, data_root=DATA))
+        retrain(
+            capsule, sample_trials(capsule, 1, 0), Registry.installed(), Scratch(workspace=tmp_path, data_root=DATA)
+        )

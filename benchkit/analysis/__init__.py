@@ -14,9 +14,10 @@ from benchkit.analysis.comparisons import (
     paired_t,
     repeats_to_decide,
 )
-from benchkit.analysis.curves import Onset, onset
+from benchkit.analysis.curves import OverfittingOnset as Onset
+from benchkit.analysis.curves import overfitting_onset as onset
 from benchkit.analysis.estimates import CONFIDENCE, Estimate, Proportion, estimate, prediction_interval, wilson
-from benchkit.analysis.readings import (
+from benchkit.analysis.selectors import (
     compared,
     done_repeats,
     estimate_metric,

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchkit.analysis.estimates import Estimate
-from benchkit.analysis.readings import compared, done_repeats, estimate_metric
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.selectors import compared, done_repeats, estimate_metric
+from benchkit.analysis.wording import (
+    metric_words,
+    number,
+    quoted,
+)
 from benchkit.results import StudyResults
 
 if TYPE_CHECKING:
@@ -78,3 +84,38 @@ def training_seconds(results: StudyResults) -> float:
 
 def _distinct(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
+
+
+def speed_findings(costs: Sequence[ConditionCost]) -> list[Finding]:
+    """Say how far training speed differs between conditions that ran on one device."""
+    rows = sorted(costs, key=lambda row: -row.images_per_second.mean)
+    devices = {device for row in rows for device in row.devices}
+    if len(rows) < 2 or len(devices) != 1 or rows[-1].images_per_second.mean <= 0:
+        return []
+    fast, slow = rows[0].images_per_second, rows[-1].images_per_second
+    ratio = fast.mean / slow.mean
+    if ratio < 1.2:
+        return []
+    sentence = f"{quoted(rows[0].label)} trains {number(ratio, 2)} times as fast as {quoted(rows[-1].label)}."
+    if fast.low is not None and slow.high is not None and fast.low <= slow.high:
+        sentence = (
+            "No condition can be called faster: training speed varies between repeats as much as between conditions, "
+            "as on a machine that does other work too."
+        )
+    return [
+        Finding(
+            rule="speed",
+            tone="note",
+            sentence=sentence,
+            evidence=f"{metric_words('cost.images_per_second').capitalize()}, mean over repeats on {devices.pop()}: "
+            f"{_speed(rows[0].label, fast)}, {_speed(rows[-1].label, slow)}.",
+            about=(rows[0].label, rows[-1].label),
+        )
+    ]
+
+
+def _speed(label: str, speed: Estimate) -> str:
+    words = f"{quoted(label)} {number(speed.mean)}"
+    if speed.low is None or speed.high is None:
+        return words
+    return f"{words} (95 % t interval {number(speed.low)} to {number(speed.high)})"

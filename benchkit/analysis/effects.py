@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from benchkit.analysis.estimates import Estimate
-from benchkit.analysis.readings import compared, estimate_metric, values_by_repeat
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.selectors import compared, estimate_metric, values_by_repeat
+from benchkit.analysis.wording import (
+    amount,
+    measured,
+    metric_words,
+    quoted,
+)
 from benchkit.results import StudyResults
 
 
@@ -85,3 +93,26 @@ def sensitivities(results: StudyResults, factor: str, metric: str) -> tuple[Sens
         for others, means in groups.items()
         if len(means) > 1
     )
+
+
+def sensitivity_findings(sensitivities: Sequence[Sensitivity], metric: str) -> list[Finding]:
+    """Say how far the batch size moves the mean: of the combination that suffers most and least, or of the only one."""
+    rows = sorted(sensitivities, key=lambda row: row.range)
+    if not rows:
+        return []
+    least, most = rows[0], rows[-1]
+    moved = quoted(most.others) if most.others else f"the {metric_words(metric)}"
+    sentence = f"The batch size moves {moved}{' most,' if len(rows) > 1 else ''} by {amount(metric, most.range)}"
+    if len(rows) > 1:
+        sentence += f", and {quoted(least.others)} least, by {amount(metric, least.range)}"
+    return [
+        Finding(
+            rule="batch-size-sensitivity",
+            tone="note",
+            sentence=f"{sentence}.",
+            evidence=f"Range of mean {metric_words(metric)} over the levels of {most.factor}; "
+            f"{quoted(most.others) if most.others else 'it'} is lowest at {most.lowest_level} "
+            f"({measured(metric, most.low)}) and highest at {most.highest_level} ({measured(metric, most.high)}).",
+            about=tuple(dict.fromkeys(row.others for row in (most, least) if row.others)),
+        )
+    ]

@@ -1,18 +1,48 @@
-"""Published numbers beside ours: the difference, a verdict, and whether a number can be what it claims to be."""
+"""Published numbers beside ours: difference, verdict, and what their digits say of the images behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchkit.analysis.estimates import Estimate, Proportion, prediction_interval, wilson
-from benchkit.analysis.fractions import MOST_IMAGES, implied_n
-from benchkit.analysis.published_doubts import WHY, Doubt
-from benchkit.analysis.readings import compared, estimate_of
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.inconsistencies import WHY, Inconsistency, condition_words, digits_of, is_fraction
+from benchkit.analysis.selectors import compared, estimate_of
+from benchkit.analysis.wording import amount, count, listing, measured, metric_words, names, number, quoted, span
 from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
 from benchkit.study import Published, PublishedRow, Study
+
+MOST_IMAGES = 1000
+"""Up to this many images a fraction is looked for behind a published share."""
+
+CHANCE = 0.01
+"""A small n is called implied when round numbers would agree with one this small less often than this."""
+
+
+def implied_n(values: Sequence[float]) -> tuple[int, float] | None:
+    """Return the smallest n for which every value is some k/n to its printed digits, and the chance of that.
+
+    0.9167 and 0.8333 are 11/12 and 10/12; so is 0.9166, as many programs cut digits off. A random value with d digits
+    agrees with some k/n in at most 1.5 (n + 1) / 10^d of cases, and m different ones with some n' <= n at most in the
+    sum over n' of the product of these; None when that is above `CHANCE`, or when no n up to `MOST_IMAGES` fits.
+    """
+    if not values:
+        return None
+    digits = [digits_of(value) for value in dict.fromkeys(values)]
+    chance = 0.0
+    for n in range(1, MOST_IMAGES + 1):
+        chance += math.prod(min(1.0, 1.5 * (n + 1) / 10**d) for d in digits)
+        if chance > CHANCE:
+            return None
+        if all(is_fraction(value, n) for value in values):
+            return n, chance
+    return None
+
 
 PublishedVerdict = Literal[
     "consistent",
@@ -76,7 +106,7 @@ class ImpliedN:
     stated: int | None = None
 
 
-def compare_published(results: StudyResults, doubts: Sequence[Doubt]) -> tuple[PublishedComparison, ...]:
+def compare_published(results: StudyResults, doubts: Sequence[Inconsistency]) -> tuple[PublishedComparison, ...]:
     """Return every published row beside each of our conditions that has its levels, in the study's order."""
     found: list[PublishedComparison] = []
     changed = changed_protocol(results.study)
@@ -181,3 +211,165 @@ def _implied(source: str, metric: str, found: tuple[int, float], rows: Sequence[
         chance=chance,
         stated=rows[0].n,
     )
+
+
+def agreement_findings(rows_of_all: Sequence[PublishedComparison]) -> list[Finding]:
+    """Say, source by source, which published numbers agree with ours."""
+    findings = []
+    for source in dict.fromkeys(row.source for row in rows_of_all):
+        rows = [row for row in rows_of_all if row.source == source and row.ours is not None]
+        findings.append(_beside(source, rows) if rows else _no_counterpart(source))
+    return findings
+
+
+def _no_counterpart(source: str) -> Finding:
+    return Finding(
+        rule="published",
+        tone="note",
+        sentence=f"No number of {source} has a counterpart among our results yet.",
+        evidence="None of its conditions has a done repeat here.",
+    )
+
+
+def _beside(source: str, rows: Sequence[PublishedComparison]) -> Finding:
+    off = [row for row in rows if row.verdict in ("ours higher", "ours lower")]
+    verdicts = Counter(row.verdict for row in rows)
+    single, few, doubted = verdicts["one repeat"], verdicts["few images"], verdicts["in doubt"]
+    total = count(len(rows), "published number")
+    if verdicts["other protocol"]:
+        return _other_protocol(source, rows, total)
+    sentence = f"{source}: {verdicts['consistent']} of {total} lie where one more repeat of ours could fall"
+    if off:
+        sentence += f"; {listing([_off_words(row) for row in off], most=4)}"
+    if single:
+        stand = "stands" if single == 1 else "stand"
+        sentence += f"; {count(single, 'number')} {stand} beside a single repeat of ours, too few to judge"
+    if few:
+        sentence += f"; {count(few, 'number')} {'rests' if few == 1 else 'rest'} on too few images to judge"
+    if doubted:
+        sentence += f"; {count(doubted, 'number')} cannot be what {'it claims' if doubted == 1 else 'they claim'} to be"
+    worst = max(rows, key=lambda row: abs(row.difference or 0.0))
+    return Finding(
+        rule="published",
+        tone="warning" if off else "note",
+        sentence=f"{sentence}.",
+        evidence=f"Largest difference: {_worst_words(worst)}",
+        about=tuple(dict.fromkeys(row.label for row in rows)),
+    )
+
+
+def _other_protocol(source: str, rows: Sequence[PublishedComparison], total: str) -> Finding:
+    worst = max(rows, key=lambda row: abs(row.difference or 0.0))
+    return Finding(
+        rule="published",
+        tone="note",
+        sentence=f"{source}: none of {total} can be judged by ours, which were trained by another protocol.",
+        evidence=f"Settings were changed with --set. Largest difference: {_worst_words(worst)}",
+        about=tuple(dict.fromkeys(row.label for row in rows)),
+    )
+
+
+def _off_words(row: PublishedComparison) -> str:
+    higher = "higher" if row.verdict == "ours higher" else "lower"
+    return (
+        f"our {metric_words(row.metric)} of {quoted(row.label)} is {amount(row.metric, row.difference or 0.0)} {higher}"
+    )
+
+
+def _worst_words(row: PublishedComparison) -> str:
+    assert row.ours is not None
+    words = f"{quoted(row.label)}, {metric_words(row.metric)}, published {measured(row.metric, row.published)}, ours "
+    words += measured(row.metric, row.ours.mean)
+    if row.low is None or row.high is None:
+        return f"{words} from one repeat."
+    return f"{words}; one more repeat of ours would fall within {span(row.metric, row.low, row.high)} (95 %)."
+
+
+def implied_findings(implied: Sequence[ImpliedN]) -> list[Finding]:
+    """Say when published shares look like fractions of a handful of images."""
+    return [
+        Finding(
+            rule="implied-n",
+            tone="warning",
+            sentence=f"{row.source}: its values of {metric_words(row.metric)} look like fractions of only "
+            f"{row.n} images.",
+            evidence=f"{_fractions(row)}{_stated(row)}; random "
+            f"numbers with these digits would fit so small an n in {100 * row.chance:.2g} % of cases at most. "
+            f"One image "
+            f"more or less moves such a share by {amount('accuracy', 1 / row.n)}.",
+        )
+        for row in implied
+    ]
+
+
+def _stated(row: ImpliedN) -> str:
+    if row.stated is None:
+        return ""
+    return " (as the study file notes)" if row.stated == row.n else f" (the study file notes {row.stated:,} images)"
+
+
+def _fractions(row: ImpliedN) -> str:
+    return listing([f"{number(value)} = {text}" for value, text in zip(row.values, row.fractions, strict=True)])
+
+
+def tie_findings(ties: Sequence[PublishedTie]) -> list[Finding]:
+    """Say which published conditions are not told apart by the images behind them."""
+    return [
+        Finding(
+            rule="published-ties",
+            tone="note",
+            sentence=f"{row.source}: {row.n:,} images do not tell {names(row.tied)} from the best "
+            f"{metric_words(row.metric)}, that of {quoted(row.best)}.",
+            evidence=f"Shares of {row.n:,} images each differ by chance by up to {amount('accuracy', row.margin)} "
+            "(95 %, taken as separate samples; predictions of the same images tell more); random seeds add to it.",
+            about=(row.best, *row.tied),
+        )
+        for row in ties
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedTie:
+    """The best published value of a metric over n images, and the conditions that so few images cannot tell from it.
+
+    Two shares of n images are told apart when they differ by more than 1.96 standard errors of their difference,
+    sqrt((p (1 - p) + q (1 - q)) / n); `margin` is the greatest such bound among the tied ones.
+    """
+
+    source: str
+    metric: str
+    n: int
+    best: str
+    tied: tuple[str, ...]
+    margin: float
+
+
+def published_ties(published: Sequence[Published]) -> tuple[PublishedTie, ...]:
+    """Return, for each source and metric with a stated n, the best value and those not told from it by n images."""
+    found: list[PublishedTie] = []
+    for source in published:
+        for metric in dict.fromkeys(row.metric for row in source.rows if row.metric.endswith(".accuracy")):
+            rows = [row for row in source.rows if row.metric == metric and row.n and 0 <= row.value <= 1]
+            if len(rows) > 1 and len({row.n for row in rows}) == 1:
+                found += _tie(source.source, metric, rows)
+    return tuple(found)
+
+
+def _tie(source: str, metric: str, rows: Sequence[PublishedRow]) -> Iterator[PublishedTie]:
+    best = max(rows, key=lambda row: row.value)
+    bounds = [(row, _margin(best, row)) for row in rows if row is not best]
+    tied = [(row, bound) for row, bound in bounds if best.value - row.value <= bound]
+    if tied:
+        yield PublishedTie(
+            source=source,
+            metric=metric,
+            n=best.n or 0,
+            best=condition_words(best),
+            tied=tuple(condition_words(row) for row, _ in tied),
+            margin=max(bound for _, bound in tied),
+        )
+
+
+def _margin(first: PublishedRow, second: PublishedRow) -> float:
+    spread = first.value * (1 - first.value) + second.value * (1 - second.value)
+    return 1.959964 * math.sqrt(spread / (first.n or 1))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from benchkit.analysis.comparisons import (
     ALPHA,
+    MOST_REPEATS,
     PairedComparison,
     holm,
     minimum_detectable_difference,
@@ -16,8 +18,23 @@ from benchkit.analysis.comparisons import (
     repeats_to_decide,
 )
 from benchkit.analysis.estimates import Estimate
-from benchkit.analysis.readings import compared, estimate_metric, values_by_repeat
-from benchkit.analysis.wording import lower_is_better
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.selectors import compared, estimate_metric, values_by_repeat
+from benchkit.analysis.trials import Coverage, coverage_words
+from benchkit.analysis.wording import (
+    amount,
+    bare,
+    count,
+    lower_is_better,
+    measured,
+    metric_words,
+    names,
+    number,
+    p_words,
+    quoted,
+    span,
+)
+from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
 
 if TYPE_CHECKING:
@@ -147,3 +164,163 @@ def condition_named(results: StudyResults, key: str) -> Condition:
         if condition.key == key:
             return condition
     raise KeyError(key)
+
+
+def winner_finding(ranking: Ranking, coverage: Sequence[Coverage]) -> Finding:
+    """Say which condition is best, that the ranking is not decided, or that nothing can be said yet."""
+    if ranking.best is None:
+        return _unanswered(ranking.metric, coverage)
+    if len(ranking.rows) == 1:
+        return _alone(ranking, ranking.best)
+    if ranking.decided:
+        return _decided(ranking, ranking.best)
+    return _undecided(ranking, ranking.best)
+
+
+def _unanswered(metric: str, coverage: Sequence[Coverage]) -> Finding:
+    return Finding(
+        rule="winner",
+        tone="answer",
+        sentence=f"There is no answer yet: no repeat has a {metric_words(metric)}.",
+        evidence=f"{coverage_words(coverage)}.",
+    )
+
+
+def _alone(ranking: Ranking, best: RankedCondition) -> Finding:
+    value = measured(ranking.metric, best.estimate.mean)
+    return Finding(
+        rule="winner",
+        tone="answer",
+        sentence=f"{quoted(best.label)} reaches a {metric_words(ranking.metric)} of {value}; it is the only "
+        f"condition with "
+        "results, so there is nothing to compare it with.",
+        evidence=interval_words(ranking.metric, best),
+        about=(best.label,),
+    )
+
+
+def _decided(ranking: Ranking, best: RankedCondition) -> Finding:
+    second = ranking.rows[1]
+    assert second.pair is not None
+    by = amount(ranking.metric, second.pair.comparison.difference.mean)
+    return Finding(
+        rule="winner",
+        tone="answer",
+        sentence=f"{quoted(best.label)} is best with a {metric_words(ranking.metric)} of "
+        f"{measured(ranking.metric, best.estimate.mean)}, {by} {_ahead(ranking.metric)} {quoted(second.label)}, "
+        f"the next "
+        "one.",
+        evidence=f"{interval_words(ranking.metric, best)} Against {quoted(second.label)}: {pair_words(second.pair)}.",
+        about=(best.label, second.label),
+    )
+
+
+def _undecided(ranking: Ranking, best: RankedCondition) -> Finding:
+    tied = [row.label for row in ranking.tied]
+    are = "is" if len(tied) == 1 else "are"
+    return Finding(
+        rule="winner",
+        tone="answer",
+        sentence=f"The ranking is not decided: {quoted(best.label)} has the best mean {metric_words(ranking.metric)}, "
+        f"{measured(ranking.metric, best.estimate.mean)}, but {names(tied)} {are} not told apart from it.",
+        evidence=f"{interval_words(ranking.metric, best)} {_closest_words(ranking.metric, ranking.tied[0])}",
+        about=(best.label, *tied),
+    )
+
+
+def basis(ranking: Ranking, coverage: Sequence[Coverage]) -> str:
+    """Return the sentence that says what the answer rests on and what would settle it."""
+    if ranking.best is None:
+        return f"{coverage_words(coverage)}."
+    if len(ranking.rows) == 1:
+        return interval_words(ranking.metric, ranking.best)
+    if not ranking.decided:
+        return _closest_words(ranking.metric, ranking.tied[0], short=True)
+    pair = ranking.rows[1].pair
+    assert pair is not None
+    gap = pair.comparison.difference
+    assert gap.low is not None and gap.high is not None
+    low, high = sorted((abs(gap.low), abs(gap.high)))
+    scale = f"{bare(ranking.metric, low)} to {amount(ranking.metric, high)}"
+    n = count(pair.comparison.n, "repeat")
+    return (
+        f"Over {n} the lead is {scale} (95 % t interval of the paired difference; p {p_words(pair.p_adjusted)}, Holm)."
+    )
+
+
+def _closest_words(metric: str, row: RankedCondition, *, short: bool = False) -> str:
+    pair, label = row.pair, quoted(row.label)
+    if pair is None:
+        return f"It shares no repeat with {label}, so the two cannot be paired."
+    behind = f"{label} is {amount(metric, pair.comparison.difference.mean)} behind"
+    if pair.p_adjusted is None and pair.comparison.n == 1:
+        return f"{behind} in the one repeat that both have; from two repeats on it is known how many would decide."
+    if pair.p_adjusted is None:
+        return f"{behind} in each of {count(pair.comparison.n, 'repeat')}; a paired test needs differences that vary."
+    return f"{behind}{'' if short else f': {pair_words(pair)}'}; {needed_words(metric, pair)}."
+
+
+def needed_words(metric: str, pair: Pair) -> str:
+    """Return in words what difference could have been seen, and how many repeats would decide."""
+    if pair.repeats_needed is None:
+        needed = f"more than {MOST_REPEATS:,} repeats would be needed if that difference is true"
+    elif pair.repeats_needed <= pair.comparison.n:
+        needed = "one or two more repeats may decide"
+    else:
+        needed = f"about {count(pair.repeats_needed, 'repeat')} would decide if that difference is true"
+    if pair.detectable is None:
+        return needed
+    if pair.detectable >= metric_of(metric).high:
+        return f"{count(pair.comparison.n, 'repeat')} can show no possible difference (80 % power), and {needed}"
+    seen = (
+        f"{count(pair.comparison.n, 'repeat')} can show a difference of {amount(metric, pair.detectable)} (80 % power)"
+    )
+    return f"{seen}, and {needed}"
+
+
+def pair_words(pair: Pair) -> str:
+    """Return the paired test in words: paired t test over 3 repeats, p = 0.031 after Holm's correction, d_z = 2.1."""
+    effect = pair.comparison.effect_size
+    size = f", effect size d_z = {number(effect, 3)}" if effect is not None else ""
+    n = count(pair.comparison.n, "repeat")
+    return f"paired t test over {n}, p {p_words(pair.p_adjusted)} after Holm's correction{size}"
+
+
+def interval_words(metric: str, row: RankedCondition) -> str:
+    """Return an estimate's interval in words, or that one repeat has none."""
+    repeats = row.estimate
+    if repeats.low is None or repeats.high is None:
+        return f"{quoted(row.label)} has one repeat, so nothing is known of the spread between random seeds."
+    n = count(repeats.n, "repeat")
+    return f"95 % t interval of {quoted(row.label)} over {n}: {span(metric, repeats.low, repeats.high)}."
+
+
+def _ahead(metric: str) -> str:
+    return "below" if lower_is_better(metric) else "ahead of"
+
+
+UNSTABLE = 3.0
+"""How many times the median spread of the other conditions counts as unstable."""
+
+
+def unstable_findings(ranking: Ranking) -> list[Finding]:
+    """Say which conditions spread over repeats far more than the others do."""
+    spreads = [(row.label, row.estimate) for row in ranking.rows if row.estimate.n >= 3 and row.estimate.std]
+    findings = []
+    for label, repeats in spreads:
+        others = [other.std for name, other in spreads if name != label and other.std is not None]
+        usual = median(others) if len(others) >= 2 else None
+        if usual and repeats.std is not None and repeats.std > UNSTABLE * usual:
+            findings.append(
+                Finding(
+                    rule="unstable-seeds",
+                    tone="warning",
+                    sentence=f"{quoted(label)} depends on the random seed: its repeats lie between "
+                    f"{span(ranking.metric, min(repeats.values), max(repeats.values))}.",
+                    evidence=f"Standard deviation over {count(repeats.n, 'repeat')}: "
+                    f"{amount(ranking.metric, repeats.std)}, "
+                    f"{number(repeats.std / usual, 2)} times the median of the other conditions.",
+                    about=(label,),
+                )
+            )
+    return findings

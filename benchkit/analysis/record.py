@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchkit.analysis.readings import compared, values_by_repeat
+from benchkit.analysis.selectors import compared, values_by_repeat
 from benchkit.codec import decode, encode
 from benchkit.metrics import score_metrics
 from benchkit.results import StudyResults

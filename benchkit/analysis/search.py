@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.comparisons import PairedComparison, paired_t
 from benchkit.analysis.estimates import Estimate
-from benchkit.analysis.readings import estimate_of, planned_trials, searched_conditions, value_of, values_by_repeat
+from benchkit.analysis.selectors import estimate_of, planned_trials, searched_conditions, value_of, values_by_repeat
 from benchkit.results import StudyResults, Trial
 from benchkit.study.tree import value_at
 

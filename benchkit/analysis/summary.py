@@ -4,78 +4,121 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from benchkit.analysis import (
-    doubt_rules,
-    outcome_rules,
-    published_rules,
-    sampler_rules,
-    search_rules,
-    training_rules,
-    trust_rules,
+from benchkit.analysis.costs import ConditionCost, condition_costs, speed_findings, training_seconds
+from benchkit.analysis.curves import (
+    Gap,
+    OverfittingOnset,
+    TimeToAccuracy,
+    fastest_findings,
+    gap_findings,
+    overfitting_findings,
+    overfitting_onset,
+    time_to_accuracy,
+    train_val_gap,
 )
-from benchkit.analysis.classes import class_report
-from benchkit.analysis.costs import condition_costs, training_seconds
-from benchkit.analysis.coverage import coverage, troubles
-from benchkit.analysis.curves import onset, race
-from benchkit.analysis.effects import level_effects, sensitivities
-from benchkit.analysis.estimates import estimate
-from benchkit.analysis.filters import dead_filters
-from benchkit.analysis.findings import Evidence, Finding, Gap, Rule, Scores, TestReads, find
-from benchkit.analysis.images import model_accuracies, model_pairs
-from benchkit.analysis.published import compare_published, implied_numbers
-from benchkit.analysis.published_doubts import class_counts, published_doubts, published_ties
-from benchkit.analysis.ranking import Ranking, condition_named, rank
-from benchkit.analysis.readings import compared, done_repeats, done_trials, estimate_of
-from benchkit.analysis.search import search_summaries
+from benchkit.analysis.effects import LevelEffect, Sensitivity, level_effects, sensitivities, sensitivity_findings
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.inconsistencies import (
+    ClassCount,
+    Inconsistency,
+    class_count_findings,
+    class_counts,
+    doubled_softmax_findings,
+    inconsistencies,
+    loss_bound_findings,
+    no_fraction_findings,
+)
+from benchkit.analysis.inconsistencies import micro_f1_findings as published_micro_f1_findings
+from benchkit.analysis.published import (
+    ImpliedN,
+    PublishedComparison,
+    PublishedTie,
+    agreement_findings,
+    compare_published,
+    implied_findings,
+    implied_numbers,
+    published_ties,
+    tie_findings,
+)
+from benchkit.analysis.ranking import Ranking, basis, condition_named, rank, unstable_findings, winner_finding
+from benchkit.analysis.search import SearchSummary, search_summaries
+from benchkit.analysis.search_findings import budget_findings, gain_findings, sampler_findings, winner_bias_findings
+from benchkit.analysis.selectors import Scores, compared, condition_scores, done_trials
+from benchkit.analysis.trained_models import (
+    ClassReport,
+    DeadFilters,
+    ModelAccuracy,
+    ModelPair,
+    class_report,
+    dead_filter_findings,
+    dead_filters,
+    model_accuracies,
+    model_pairs,
+    test_image_findings,
+    weak_class_findings,
+)
+from benchkit.analysis.trials import (
+    Coverage,
+    FailedTrial,
+    TestReads,
+    coverage,
+    divergence_findings,
+    failed_trials,
+    failure_findings,
+    left_out_findings,
+    micro_f1_findings,
+    missing_findings,
+    note_findings,
+    smoke_findings,
+    test_read_findings,
+    test_reads,
+    trial_notes,
+)
 from benchkit.analysis.wording import count
-from benchkit.metrics import score_metrics
 from benchkit.results import StudyResults
 
-if TYPE_CHECKING:
-    from benchkit.plan import Condition
 
-RULES: tuple[Rule, ...] = (
-    trust_rules.smoke,
-    outcome_rules.winner,
-    trust_rules.missing,
-    trust_rules.failed,
-    training_rules.divergence,
-    outcome_rules.test_images,
-    search_rules.search_gain,
-    search_rules.winner_bias,
-    sampler_rules.samplers,
-    search_rules.unequal_budgets,
-    outcome_rules.sensitivity,
-    training_rules.unstable,
-    training_rules.overfitting,
-    training_rules.gap,
-    training_rules.fastest,
-    training_rules.cost_spread,
-    training_rules.weak_classes,
-    training_rules.dead_filters,
-    published_rules.published,
-    published_rules.implied_n,
-    doubt_rules.no_fraction,
-    doubt_rules.micro_f1,
-    doubt_rules.loss_bound,
-    doubt_rules.softmax_twice,
-    doubt_rules.class_count,
-    published_rules.published_ties,
-    trust_rules.micro_f1,
-    trust_rules.test_reads,
-    trust_rules.left_out,
-    trust_rules.notes,
-)
-"""The rules that make findings, in the order in which a report states them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyStatistics:
+    """Every number that a report states; its fields are the keys of `numbers` in results.json.
+
+    `troubles` are the trials that did not end as done or pruned, `race` is how fast conditions reach an accuracy,
+    `doubts` are published numbers that cannot be.
+    """
+
+    metric: str
+    smoke: bool
+    ranking: Ranking
+    scores: tuple[Scores, ...]
+    effects: tuple[LevelEffect, ...]
+    sensitivities: tuple[Sensitivity, ...]
+    models: tuple[ModelAccuracy, ...]
+    model_pairs: tuple[ModelPair, ...]
+    searches: tuple[SearchSummary, ...]
+    coverage: tuple[Coverage, ...]
+    troubles: tuple[FailedTrial, ...]
+    costs: tuple[ConditionCost, ...]
+    onsets: tuple[OverfittingOnset, ...]
+    race: TimeToAccuracy | None
+    gaps: tuple[Gap, ...]
+    classes: ClassReport | None
+    filters: tuple[DeadFilters, ...]
+    published: tuple[PublishedComparison, ...]
+    implied: tuple[ImpliedN, ...]
+    doubts: tuple[Inconsistency, ...]
+    class_counts: tuple[ClassCount, ...]
+    ties: tuple[PublishedTie, ...]
+    reads: TestReads
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A study's numbers (`evidence`), its findings, and its short answer in at most three sentences."""
+    """A study's numbers (`numbers`), its findings, and its short answer in at most three sentences."""
 
-    evidence: Evidence
+    numbers: StudyStatistics
     findings: tuple[Finding, ...]
     answer: tuple[str, ...]
     training_seconds: float
@@ -85,45 +128,81 @@ class Summary:
     @property
     def ranking(self) -> Ranking:
         """Return the ranking by the study's main metric."""
-        return self.evidence.ranking
+        return self.numbers.ranking
 
 
 def summarize(results: StudyResults) -> Summary:
     """Return the summary of a study's results; it works on an empty or unfinished study too."""
-    evidence = gather(results)
-    findings = find(evidence, RULES)
+    numbers = gather(results)
+    findings = find(numbers)
     return Summary(
-        evidence=evidence,
+        numbers=numbers,
         findings=findings,
-        answer=_answer(results, evidence, findings),
+        answer=_answer(results, numbers, findings),
         training_seconds=training_seconds(results),
         trials=len(results.trials),
         done=len(done_trials(results)),
     )
 
 
-def gather(results: StudyResults) -> Evidence:
-    """Return everything that the rules may speak of."""
+def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
+    """Return what can be said of a study's numbers, in the order in which a report states it."""
+    return (
+        *smoke_findings(numbers.smoke),
+        winner_finding(numbers.ranking, numbers.coverage),
+        *missing_findings(numbers.coverage),
+        *failure_findings(numbers.troubles),
+        *divergence_findings(numbers.troubles),
+        *test_image_findings(numbers.ranking, numbers.models, numbers.model_pairs),
+        *gain_findings(numbers.searches),
+        *winner_bias_findings(numbers.searches),
+        *sampler_findings(numbers.searches),
+        *budget_findings(numbers.searches),
+        *sensitivity_findings(numbers.sensitivities, numbers.metric),
+        *unstable_findings(numbers.ranking),
+        *overfitting_findings(numbers.onsets),
+        *gap_findings(numbers.gaps),
+        *fastest_findings(numbers.race),
+        *speed_findings(numbers.costs),
+        *weak_class_findings(numbers.classes),
+        *dead_filter_findings(numbers.filters),
+        *agreement_findings(numbers.published),
+        *implied_findings(numbers.implied),
+        *no_fraction_findings(numbers.doubts),
+        *published_micro_f1_findings(numbers.doubts),
+        *loss_bound_findings(numbers.doubts),
+        *doubled_softmax_findings(numbers.doubts),
+        *class_count_findings(numbers.class_counts),
+        *tie_findings(numbers.ties),
+        *micro_f1_findings(numbers.scores),
+        *test_read_findings(numbers.reads),
+        *left_out_findings(numbers.left_out),
+        *note_findings(numbers.notes),
+    )
+
+
+def gather(results: StudyResults) -> StudyStatistics:
+    """Return every number that a report states of a study."""
     study, metric = results.study, results.study.report.metric
     ranking = rank(results, metric)
     best = condition_named(results, ranking.best.key) if ranking.best else None
-    doubts = published_doubts(results)
-    return Evidence(
+    doubts = inconsistencies(results)
+    return StudyStatistics(
         metric=metric,
         smoke=study.smoke,
         ranking=ranking,
-        scores=tuple(_scores(results, condition) for condition in compared(results)),
+        scores=tuple(condition_scores(results, condition) for condition in compared(results)),
         effects=level_effects(results, metric),
         sensitivities=sensitivities(results, "train.batch_size", metric),
         models=model_accuracies(results),
         model_pairs=model_pairs(results, ranking),
         searches=search_summaries(results),
         coverage=coverage(results),
-        troubles=troubles(results),
+        troubles=failed_trials(results),
         costs=condition_costs(results),
-        onsets=tuple(found for condition in compared(results) if (found := onset(results, condition))),
-        race=race(results),
-        gaps=tuple(wide for condition in compared(results) if (wide := _gap(results, condition))),
+        onsets=tuple(found for condition in compared(results) if (found := overfitting_onset(results, condition))),
+        race=time_to_accuracy(results),
+        gaps=tuple(wide for condition in compared(results) if (wide := train_val_gap(results, condition))),
         classes=class_report(results, best) if best else None,
         filters=dead_filters(results),
         published=compare_published(results, doubts),
@@ -131,54 +210,27 @@ def gather(results: StudyResults) -> Evidence:
         doubts=doubts,
         class_counts=class_counts(results),
         ties=published_ties(study.published),
-        reads=_reads(results),
+        reads=test_reads(results),
         left_out=results.left_out,
-        notes=_notes(results),
+        notes=trial_notes(results),
     )
 
 
-def _scores(results: StudyResults, condition: Condition) -> Scores:
-    found = {
-        metric: known for metric in score_metrics() if (known := estimate_of(results, condition, metric)) is not None
-    }
-    return Scores(key=condition.key, label=condition.label, metrics=found)
-
-
-def _gap(results: StudyResults, condition: Condition) -> Gap | None:
-    differences = [
-        trial.score("train.accuracy") - trial.score("val.accuracy")
-        for trial in done_repeats(results, condition).values()
-        if trial.outcome and {"train", "val"} <= trial.outcome.metrics.keys()
-    ]
-    return Gap(key=condition.key, label=condition.label, difference=estimate(differences)) if differences else None
-
-
-def _reads(results: StudyResults) -> TestReads:
-    reads = [t.outcome.test_reads for t in done_trials(results) if t.outcome and t.outcome.test_reads]
-    return TestReads(reads=sum(reads), trials=len(reads), repeated=sum(one > 1 for one in reads))
-
-
-def _notes(results: StudyResults) -> tuple[str, ...]:
-    """Return what trials noted, each once, with how many noted it."""
-    counts = Counter(note for trial in results.trials if trial.outcome for note in trial.outcome.notes)
-    return tuple(f"{note} ({count(n, 'trial')})" for note, n in counts.items())
-
-
-def _answer(results: StudyResults, evidence: Evidence, findings: tuple[Finding, ...]) -> tuple[str, ...]:
+def _answer(results: StudyResults, numbers: StudyStatistics, findings: tuple[Finding, ...]) -> tuple[str, ...]:
     """Return the answer, what it rests on, and the first thing to distrust, else what a search gave, else its basis."""
     main = next(finding for finding in findings if finding.rule == "winner")
     warnings = [finding.sentence for finding in findings if finding.tone == "warning"]
-    complete = f"Nothing planned is missing: {_basis(results, evidence)}."
+    complete = f"Nothing planned is missing: {_basis(results, numbers)}."
     found = [finding.sentence for finding in findings if finding.rule in ("winner-bias", "search")]
     closing = (warnings or found[::-1] or [complete])[0]
-    sentences = [main.sentence, outcome_rules.basis(evidence)]
-    return (closing, *sentences) if evidence.smoke else (*sentences, closing)
+    sentences = [main.sentence, basis(numbers.ranking, numbers.coverage)]
+    return (closing, *sentences) if numbers.smoke else (*sentences, closing)
 
 
-def _basis(results: StudyResults, evidence: Evidence) -> str:
+def _basis(results: StudyResults, numbers: StudyStatistics) -> str:
     states = Counter(trial.state for trial in results.trials)
     parts = [f"{states[state]} {state}" for state in ("done", "pruned", "diverged", "failed") if states[state]]
     words = f"{count(len(results.trials), 'trial')} ({', '.join(parts)})"
-    if evidence.reads.trials and not evidence.reads.repeated:
-        return f"{words}, and the test images were read once by each of {count(evidence.reads.trials, 'scored model')}"
+    if numbers.reads.trials and not numbers.reads.repeated:
+        return f"{words}, and the test images were read once by each of {count(numbers.reads.trials, 'scored model')}"
     return words

@@ -172,3 +172,9 @@ def _signed(text: str) -> str:
     if not text.startswith("-"):
         return text
     return text[1:] if not text.strip("-0.,") else MINUS + text[1:]
+
+
+def p_words(p: float | None) -> str:
+    """Return a p value with its relation: = 0.031 or < 0.001."""
+    shown = p_value(p)
+    return shown if shown.startswith("<") else f"= {shown}"

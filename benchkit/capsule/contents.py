@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchkit.plan import Condition
-from benchkit.results import Cost, SplitMetrics, State
+from benchkit.results import Cost, EpochRecord, SplitMetrics, State, StudyResults
 
 FORMAT = "benchkit-capsule"
 SCHEMA = 1
@@ -111,3 +112,21 @@ class Head:
     studies: tuple[CapsuleStudy, ...]
     shown: Shown
     members: Mapping[str, str]
+
+
+DIGITS = 6
+"""Significant decimal digits of each of a record's `SERIES`."""
+
+
+def rounded(results: StudyResults) -> StudyResults:
+    """Return the results with every epoch record rounded to `DIGITS` significant digits; outcomes stay as they are."""
+    trials = tuple(
+        dataclasses.replace(trial, history=tuple(_record(record) for record in trial.history))
+        for trial in results.trials
+    )
+    return dataclasses.replace(results, trials=trials)
+
+
+def _record(record: EpochRecord) -> EpochRecord:
+    shorter = {name: float(f"{getattr(record, name):.{DIGITS}g}") for name in SERIES}
+    return dataclasses.replace(record, **shorter)  # type: ignore[arg-type]

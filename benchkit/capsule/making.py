@@ -11,7 +11,6 @@ import numpy as np
 
 from benchkit import __version__
 from benchkit.capsule.archive import pack
-from benchkit.capsule.commands import commands_of
 from benchkit.capsule.contents import (
     FORMAT,
     SCHEMA,
@@ -22,7 +21,7 @@ from benchkit.capsule.contents import (
     Shown,
     ShownTable,
 )
-from benchkit.capsule.study_text import study_text
+from benchkit.capsule.study_file import commands_of, study_text
 from benchkit.capsule.typed_json import to_text
 from benchkit.codec import encode
 from benchkit.report.context.blocks import ReportContext, TableBlock

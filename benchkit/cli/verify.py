@@ -15,7 +15,7 @@ from benchkit.errors import StudyError
 if TYPE_CHECKING:
     from benchkit.capsule import Capsule
     from benchkit.registry import Registry
-    from benchkit.verify import Check, Verification
+    from benchkit.verify import ReportCheck, Verification
     from benchkit.verify.retraining import Scratch
 
 STYLES = {"holds": "green", "differs": "yellow", "fails": "bold red", "unchecked": "dim"}
@@ -89,31 +89,30 @@ def _folder(given: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[Check]:
+def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
     from benchkit.analysis.wording import duration
     from benchkit.capsule.reading import results_of
     from benchkit.cli.printing import print_note
-    from benchkit.verify.choosing import choose, paths_of, seconds_of
-    from benchkit.verify.judging import judge
-    from benchkit.verify.retraining import retrain
+    from benchkit.verify.reproduction import compare_retrained
+    from benchkit.verify.retraining import paths_of, retrain, sample_trials, seconds_of
 
-    choices = choose(capsule, count, seed)
-    if not choices:
+    sampled = sample_trials(capsule, count, seed)
+    if not sampled:
         raise StudyError("the report has no done trial that could be trained again")
-    took = duration(seconds_of(choices))
+    took = duration(seconds_of(sampled))
     print_note(
-        f"training {len(choices)} trials again, cheapest conditions first, seed {seed}; they took {took} in all:"
+        f"training {len(sampled)} trials again, cheapest conditions first, seed {seed}; they took {took} in all:"
     )
-    for one in choices:
+    for one in sampled:
         print_note(f"  {one.name}")
-    for path in paths_of(capsule, choices):
+    for path in paths_of(capsule, sampled):
         print_note(f"the report's settings name this path, which is read here: {path}")
-    again = retrain(capsule, choices, registry, scratch)
+    again = retrain(capsule, sampled, registry, scratch)
     with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
         studies = [results_of(capsule, place, Path(name) / str(place)) for place in range(len(capsule.studies))]
-        for one, trial in zip(choices, again, strict=True):
-            yield judge(one, trial, studies[one.study])
+        for one, trial in zip(sampled, again, strict=True):
+            yield compare_retrained(one, trial, studies[one.study])
 
 
 def _tell(report: Path, capsule: Capsule, found: Verification, *, strict: bool, as_json: bool) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchkit.analysis.change_rules import change_findings
-from benchkit.analysis.changes import Changes
+from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary, summarize
 from benchkit.registry import Registry
 from benchkit.report.context.against import changes_since, read_record

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchkit import __version__
-from benchkit.analysis.agreement import Agreement, agree
-from benchkit.analysis.agreement_rules import agreement_findings
+from benchkit.analysis.agreement import Agreement, agree, agreement_findings
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.ranking import Ranking, rank
 from benchkit.analysis.wording import count, duration, listing, metric_words

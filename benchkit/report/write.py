@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchkit.atomic_write import write_atomically
 from benchkit.capsule import make_capsule, shown_of
-from benchkit.capsule.digits import rounded
+from benchkit.capsule.contents import rounded
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.build import ReportBuild, StudyBuild, build_study, single_build

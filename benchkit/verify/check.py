@@ -19,7 +19,7 @@ MOST_PROBLEMS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class ReportCheck:
     """One thing that was looked at: what it is, what came of it, and why, with one line for each problem."""
 
     name: str
@@ -39,7 +39,7 @@ class Check:
 class Verification:
     """All checks of a report, in the order in which they are told."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[ReportCheck, ...]
 
     def failed(self, *, strict: bool = False) -> bool:
         """Return whether anything does not hold; with `strict`, what differs on this machine counts too."""
@@ -54,8 +54,8 @@ class Verification:
         ]
 
 
-def judged(name: str, good: str, bad: str, problems: Sequence[str]) -> Check:
+def check_of(name: str, good: str, bad: str, problems: Sequence[str]) -> ReportCheck:
     """Return a check that holds, told as `good`, or fails, told as `bad`, when there are problems."""
-    return Check(
+    return ReportCheck(
         name=name, state="fails" if problems else "holds", told=bad if problems else good, problems=tuple(problems)
     )

@@ -21,7 +21,7 @@ SILENT = ("script", "style", "title", "noscript")
 def read_html(content: bytes, shown: str) -> ReportFile:
     """Return what an HTML report shows and holds; raise `ReportError` when it is none or damaged."""
     try:
-        page = Page(content.decode("utf-8"))
+        page = ReportPage(content.decode("utf-8"))
     except (UnicodeDecodeError, AssertionError, ValueError) as error:
         raise ReportError(f"{shown} is damaged: {error}") from error
     if not page.generator.startswith("benchkit "):
@@ -40,7 +40,7 @@ def read_html(content: bytes, shown: str) -> ReportFile:
     )
 
 
-class Page(HTMLParser):
+class ReportPage(HTMLParser):
     """A report's page, taken apart as it is read."""
 
     def __init__(self, text: str) -> None:

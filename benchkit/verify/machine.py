@@ -16,10 +16,10 @@ from benchkit.preparation import prepared_folders
 from benchkit.registry import Registry
 from benchkit.registry.entries import KINDS
 from benchkit.registry.sources import source_hash
-from benchkit.verify.check import Check, CheckState
+from benchkit.verify.check import CheckState, ReportCheck
 
 
-def machine_checks(capsule: Capsule, registry: Registry, data_root: Path) -> Iterator[Check]:
+def machine_checks(capsule: Capsule, registry: Registry, data_root: Path) -> Iterator[ReportCheck]:
     """Yield what is the same here as where the report's trials ran; what is not is told as `differs`."""
     environments = [one for study in capsule.head.studies for one in study.environments]
     yield _versions(environments)
@@ -45,17 +45,17 @@ def _version_line(name: str, was: str) -> str:
     return "" if now == was else f"{name} {was}, here {now}"
 
 
-def _versions(environments: list[Mapping[str, Any]]) -> Check:
+def _versions(environments: list[Mapping[str, Any]]) -> ReportCheck:
     if not environments:
-        return Check(name="versions", state="unchecked", told="no trial recorded versions")
+        return ReportCheck(name="versions", state="unchecked", told="no trial recorded versions")
     lines = dict.fromkeys(line for one in environments for line in version_differences(one))
     others = dict.fromkeys(line for one in environments for line in version_differences(one, "distributions"))
     rest = [line for line in others if line not in lines]
     more = f"; {len(rest)} other distributions differ too" if rest else ""
     if lines:
         told = f"other versions trained this report than are installed here{more}"
-        return Check(name="versions", state="differs", told=told, problems=tuple(lines))
-    return Check(
+        return ReportCheck(name="versions", state="differs", told=told, problems=tuple(lines))
+    return ReportCheck(
         name="versions", state="holds", told=f"Python and what shapes results are as when it was trained{more}"
     )
 
@@ -84,18 +84,18 @@ def _plugin_line(where: str, was: Mapping[str, str], registry: Registry) -> str:
     return f"{where}: {name} of {origin} had source {was.get('source')}, here it is {found} ({entry.distribution})"
 
 
-def _plugins(environments: list[Mapping[str, Any]], registry: Registry) -> Check:
+def _plugins(environments: list[Mapping[str, Any]], registry: Registry) -> ReportCheck:
     if not any(one.get("sources") for one in environments):
-        return Check(name="plugins", state="unchecked", told="no trial recorded its plugins' sources")
+        return ReportCheck(name="plugins", state="unchecked", told="no trial recorded its plugins' sources")
     lines = dict.fromkeys(line for one in environments for line in plugin_differences(one, registry))
     if lines:
-        return Check(
+        return ReportCheck(
             name="plugins", state="differs", told="plugins are not those that trained it", problems=tuple(lines)
         )
-    return Check(name="plugins", state="holds", told="the sources of all plugins are those that trained it")
+    return ReportCheck(name="plugins", state="holds", told="the sources of all plugins are those that trained it")
 
 
-def _data(capsule: Capsule, data_root: Path) -> Iterator[Check]:
+def _data(capsule: Capsule, data_root: Path) -> Iterator[ReportCheck]:
     prepared = [found for found in prepared_folders(data_root).values() if isinstance(found, Manifest)]
     seen: set[tuple[str, str]] = set()
     for study, trials in zip(capsule.head.studies, capsule.trials, strict=True):
@@ -104,11 +104,13 @@ def _data(capsule: Capsule, data_root: Path) -> Iterator[Check]:
             if (name, fingerprint) not in seen:
                 seen.add((name, fingerprint))
                 state, told = _data_state(name, fingerprint, prepared)
-                yield Check(name=f"data {name}", state=state, told=told)
+                yield ReportCheck(name=f"data {name}", state=state, told=told)
         unknown = used - {fingerprint for _, fingerprint in _sets(study, used)}
         if unknown:
             told = f"trials of {study.name} name data that the study does not describe"
-            yield Check(name="data", state="fails", told=told, problems=tuple(sorted(one[:12] for one in unknown)))
+            yield ReportCheck(
+                name="data", state="fails", told=told, problems=tuple(sorted(one[:12] for one in unknown))
+            )
 
 
 def _sets(study: CapsuleStudy, used: set[str]) -> list[tuple[str, str]]:

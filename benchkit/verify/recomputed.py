@@ -21,7 +21,7 @@ from benchkit.report.context.compose import compose
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import block_stem
 from benchkit.results import StudyResults
-from benchkit.verify.check import Check, judged
+from benchkit.verify.check import ReportCheck, check_of
 from benchkit.verify.opening import ReportFile
 
 TOLERANCE = 1e-9
@@ -45,7 +45,7 @@ class Anew:
     context: ReportContext
 
 
-def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[StudyResults]) -> Iterator[Check]:
+def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[StudyResults]) -> Iterator[ReportCheck]:
     """Yield, for each study, whether tables and sentences are those that its trials give."""
     for place, results in enumerate(studies):
         name = f" of {results.study.name}" if len(studies) > 1 else ""
@@ -54,13 +54,13 @@ def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[St
             anew = Anew(place, name, compose(results, summarize(results), figure_set))
         except Exception as error:  # noqa: BLE001 - numbers of strangers; that no summary comes of them is the result
             told = f"the capsule's trials cannot be summarised: {type(error).__name__}: {error}"
-            yield Check(name=f"numbers{name}", state="fails", told=told)
+            yield ReportCheck(name=f"numbers{name}", state="fails", told=told)
             continue
         yield from _numbers(report, capsule, anew)
         yield _sentences(report, capsule, anew)
 
 
-def _numbers(report: ReportFile, capsule: Capsule, anew: Anew) -> Iterator[Check]:
+def _numbers(report: ReportFile, capsule: Capsule, anew: Anew) -> Iterator[ReportCheck]:
     blocks = {block.name: block for block in anew.context.tables}
     mine = [table for table in capsule.head.shown.tables if table.study == anew.place]
     known = [table for table in mine if table.name in blocks]
@@ -69,11 +69,11 @@ def _numbers(report: ReportFile, capsule: Capsule, anew: Anew) -> Iterator[Check
     problems += [f"table {name} follows from the trials and is not shown" for name in blocks if name not in shown]
     good = f"{len(known)} tables are those that the capsule's trials give when they are summarised anew"
     bad = "tables are not those that the capsule's trials give" + _version(capsule)
-    yield judged(f"numbers{anew.name}", good, bad, problems)
+    yield check_of(f"numbers{anew.name}", good, bad, problems)
     others = [table.anchor for table in mine if table.name not in blocks]
     if others:
         told = f"this benchkit does not make these tables: {', '.join(others)}"
-        yield Check(name=f"further tables{anew.name}", state="unchecked", told=told)
+        yield ReportCheck(name=f"further tables{anew.name}", state="unchecked", told=told)
 
 
 def _version(capsule: Capsule) -> str:
@@ -144,7 +144,7 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
-def _sentences(report: ReportFile, capsule: Capsule, anew: Anew) -> Check:
+def _sentences(report: ReportFile, capsule: Capsule, anew: Anew) -> ReportCheck:
     """Check that every sentence that follows from the trials stands in the report."""
     context = anew.context
     texts = [*context.answer, *(f"{fact.name}{fact.value}" for fact in context.facts)]
@@ -156,7 +156,7 @@ def _sentences(report: ReportFile, capsule: Capsule, anew: Anew) -> Check:
     lost = [text for text in dict.fromkeys(texts) if shape(text) not in page]
     good = f"{len(texts)} sentences and key facts are those that the capsule's trials give"
     bad = "sentences that follow from the capsule's trials are not in the report" + _version(capsule)
-    return judged(f"sentences{anew.name}", good, bad, lost)
+    return check_of(f"sentences{anew.name}", good, bad, lost)
 
 
 def _printed_sentence(text: str) -> str:

@@ -1,23 +1,89 @@
-"""Training chosen trials of a report again, from the study in its capsule, in a workspace of their own."""
+"""Training some trials of a report again, from the study in its capsule: which ones, and where."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
+from benchkit.capsule.contents import CapsuleTrial
 from benchkit.capsule.reading import Capsule, CapsuleError
 from benchkit.errors import LedgerError, PluginError, TrainingError
 from benchkit.ledger import Ledger
-from benchkit.plan import Condition, Plan
+from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.results import Trial
 from benchkit.study import Study
 from benchkit.study.checks import check_plan
+from benchkit.study.seeds import derive_seed
+from benchkit.study.tree import changed
 from benchkit.sweep import prepare, threads_of
 from benchkit.sweep.messages import Job, WorkerFailed, WorkerIdle, WorkerLost
 from benchkit.sweep.pool import Pool
-from benchkit.verify.choosing import Choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledTrial:
+    """A trial that is to be trained again: the place of its study in the capsule, its condition, and itself."""
+
+    study: int
+    condition: Condition
+    trial: CapsuleTrial
+
+    @property
+    def name(self) -> str:
+        """Return the trial in words."""
+        return f"{self.condition.label}, {'slot' if self.trial.phase == 'search' else 'repeat'} {self.trial.index}"
+
+
+def sample_trials(capsule: Capsule, n: int, seed: int) -> tuple[SampledTrial, ...]:
+    """Return `n` done trials, or all when there are fewer; the same capsule and seed give the same sample.
+
+    Conditions take turns, those whose trials took the least time first; within one, `seed` chooses.
+    """
+    groups: dict[tuple[int, str], list[SampledTrial]] = defaultdict(list)
+    for place, (described, trials) in enumerate(zip(capsule.head.studies, capsule.trials, strict=True)):
+        conditions = {condition.key: condition for condition in described.conditions}
+        for trial in trials:
+            if trial.state == "done" and trial.metrics:
+                groups[place, trial.condition].append(
+                    SampledTrial(study=place, condition=conditions[trial.condition], trial=trial)
+                )
+    for key, group in groups.items():
+        group.sort(key=lambda one: derive_seed(seed, "retrain", key[0], key[1], one.trial.index))
+    ordered = sorted(groups.values(), key=lambda group: fmean(one.trial.seconds for one in group))
+    turns = max((len(group) for group in ordered), default=0)
+    return tuple([group[turn] for turn in range(turns) for group in ordered if turn < len(group)][:n])
+
+
+def seconds_of(sampled: tuple[SampledTrial, ...]) -> float:
+    """Return how long the sampled took when the report's trials were trained."""
+    return sum(one.trial.seconds for one in sampled)
+
+
+def paths_of(capsule: Capsule, sampled: tuple[SampledTrial, ...]) -> tuple[str, ...]:
+    """Return what looks like a path on this machine in the settings of the sampled: training would read it."""
+    found: dict[str, None] = {}
+    for one in sampled:
+        settings = changed(one.condition.settings, one.trial.params)
+        typed_settings(settings, capsule.studies[one.study].seed)
+        found.update(dict.fromkeys(text for text in _texts(settings) if "/" in text or "\\" in text))
+    return tuple(found)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
 
 HEAR_EVERY = 0.25
 """Seconds without an event after which the worker is looked at again."""
@@ -35,9 +101,9 @@ class Scratch:
 
 
 def retrain(
-    capsule: Capsule, choices: Sequence[Choice], registry: Registry, scratch: Scratch
+    capsule: Capsule, sampled: Sequence[SampledTrial], registry: Registry, scratch: Scratch
 ) -> tuple[Trial | None, ...]:
-    """Return the trial that comes of training each choice again, None where the data here are other ones.
+    """Return the trial that comes of training each sample again, None where the data here are other ones.
 
     No code comes from the capsule: plugins are those installed here and the files that the user gives.
 
@@ -49,20 +115,20 @@ def retrain(
             f"{scratch.workspace}: there is something in this folder already",
             hint="name an empty or a new folder with --workspace, so that nothing is mixed",
         )
-    refuse_local_plugins(capsule, choices, registry)
+    refuse_local_plugins(capsule, sampled, registry)
     found: dict[tuple[int, str, int], Trial] = {}
-    for place in sorted({one.study for one in choices}):
-        mine = [one for one in choices if one.study == place]
+    for place in sorted({one.study for one in sampled}):
+        mine = [one for one in sampled if one.study == place]
         inner = replace(scratch, workspace=scratch.workspace / str(place + 1)) if len(capsule.studies) > 1 else scratch
         for trial in _retrain_study(capsule.studies[place], mine, registry, inner):
             found[place, trial.condition.key, trial.index] = trial
-    return tuple(found.get((one.study, one.condition.key, one.trial.index)) for one in choices)
+    return tuple(found.get((one.study, one.condition.key, one.trial.index)) for one in sampled)
 
 
-def refuse_local_plugins(capsule: Capsule, choices: Sequence[Choice], registry: Registry) -> None:
+def refuse_local_plugins(capsule: Capsule, sampled: Sequence[SampledTrial], registry: Registry) -> None:
     """Raise `PluginError` when trials used plugins of a local file that the user has not given."""
     files: dict[str, None] = {}
-    for one in choices:
+    for one in sampled:
         for kind, name, file in _local_plugins(capsule, one):
             try:
                 given = registry.resolve(kind, name)[0].file is not None
@@ -78,21 +144,23 @@ def refuse_local_plugins(capsule: Capsule, choices: Sequence[Choice], registry: 
         )
 
 
-def _local_plugins(capsule: Capsule, choice: Choice) -> list[tuple[str, str, str]]:
-    place = choice.trial.environment
-    sources = {} if place is None else capsule.head.studies[choice.study].environments[place].get("sources", {})
+def _local_plugins(capsule: Capsule, sample: SampledTrial) -> list[tuple[str, str, str]]:
+    place = sample.trial.environment
+    sources = {} if place is None else capsule.head.studies[sample.study].environments[place].get("sources", {})
     tables = [one for one in sources.values() if isinstance(one, dict)] if isinstance(sources, dict) else []
     return [(str(one.get("kind")), str(one.get("name")), str(one["file"])) for one in tables if one.get("file")]
 
 
-def _retrain_study(study: Study, choices: Sequence[Choice], registry: Registry, scratch: Scratch) -> tuple[Trial, ...]:
+def _retrain_study(
+    study: Study, sampled: Sequence[SampledTrial], registry: Registry, scratch: Scratch
+) -> tuple[Trial, ...]:
     study = bare(study)
-    conditions = tuple({one.condition.key: one.condition for one in choices}.values())
+    conditions = tuple({one.condition.key: one.condition for one in sampled}.values())
     plan = Plan(study=study, conditions=conditions)
     check_plan(plan, registry)
     data = prepare(plan, registry, scratch.data_root)
     here = {str(one["fingerprint"]) for one in data["sets"]}
-    trained = [one for one in choices if one.trial.data_fingerprint in ("", *here)]
+    trained = [one for one in sampled if one.trial.data_fingerprint in ("", *here)]
     ledger = Ledger(scratch.workspace)
     ledger.register(plan, data, "benchkit verify --retrain")
     for one in trained:
@@ -109,10 +177,10 @@ def bare(study: Study) -> Study:
     return replace(study, search=search, factors=(), published=(), report=replace(study.report, figures=()))
 
 
-def _refuse_unknown_settings(study: Study, choice: Choice) -> None:
+def _refuse_unknown_settings(study: Study, sample: SampledTrial) -> None:
     known = {one.path for one in study.search.space} if study.search else set()
-    if choice.trial.phase == "search" and set(choice.trial.params) != known:
-        raise CapsuleError(f"the capsule's {choice.name} has other settings than its study searches")
+    if sample.trial.phase == "search" and set(sample.trial.params) != known:
+        raise CapsuleError(f"the capsule's {sample.name} has other settings than its study searches")
 
 
 def _job(study: Study, conditions: tuple[Condition, ...], scratch: Scratch) -> Job:

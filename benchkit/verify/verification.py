@@ -10,12 +10,11 @@ from benchkit import __version__
 from benchkit.capsule.reading import Capsule, results_of
 from benchkit.registry import Registry
 from benchkit.results import StudyResults
-from benchkit.verify.check import Check, Verification
-from benchkit.verify.digests import digest_checks
+from benchkit.verify.check import ReportCheck, Verification
+from benchkit.verify.consistency import consistency_checks, digest_checks
 from benchkit.verify.machine import machine_checks
 from benchkit.verify.opening import ReportFile
 from benchkit.verify.recomputed import recomputed_checks
-from benchkit.verify.settled import settled_checks
 
 
 def verify(report: ReportFile, capsule: Capsule, registry: Registry, data_root: Path) -> Verification:
@@ -31,14 +30,14 @@ def verify(report: ReportFile, capsule: Capsule, registry: Registry, data_root: 
 
 def _checks(
     report: ReportFile, capsule: Capsule, studies: list[StudyResults], registry: Registry, data_root: Path
-) -> Iterator[Check]:
+) -> Iterator[ReportCheck]:
     yield from digest_checks(report, capsule)
     yield from recomputed_checks(report, capsule, studies)
-    yield from settled_checks(capsule)
+    yield from consistency_checks(capsule)
     yield from machine_checks(capsule, registry, data_root)
     made = capsule.head.generator
     same = made == f"benchkit {__version__}"
-    yield Check(
+    yield ReportCheck(
         name="benchkit",
         state="holds" if same else "differs",
         told=f"the report was made by {made}" + ("" if same else f", this is benchkit {__version__}"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchkit.analysis.changes import Changes, compare_records
 from benchkit.analysis.record import Record, record_from
-from benchkit.capsule.digits import rounded
+from benchkit.capsule.contents import rounded
 from benchkit.errors import ReportError, nearest
 from benchkit.report.context.record import record_of
 from benchkit.report.privacy import private_results

@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from benchkit.analysis.change_rules import change_findings, pairing_words
-from benchkit.analysis.changes import Change, Changes
+from benchkit.analysis.changes import Change, Changes, change_findings, pairing_words
 from benchkit.analysis.wording import (
     NONE,
     bracket,

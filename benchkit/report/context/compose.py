@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from benchkit import __version__
-from benchkit.analysis.coverage import STATES, coverage_words
 from benchkit.analysis.published import changed_protocol
 from benchkit.analysis.record import record_text
 from benchkit.analysis.summary import Summary
+from benchkit.analysis.trials import STATES, coverage_words
 from benchkit.analysis.wording import duration, listing
 from benchkit.report.context import origin_sections, sections
 from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, ReportContext, Section, TableBlock
@@ -111,14 +111,14 @@ def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
         banners.append(
             Banner(title="Synthetic numbers", text="Nothing was trained: a random generator made these numbers.")
         )
-    if not all(row.complete for row in summary.evidence.coverage):
-        words = f"{coverage_words(summary.evidence.coverage)}; section Failures and gaps says what is missing."
+    if not all(row.complete for row in summary.numbers.coverage):
+        words = f"{coverage_words(summary.numbers.coverage)}; section Failures and gaps says what is missing."
         banners.append(Banner(title="Not complete", text=words))
     return tuple(banners)
 
 
 def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
-    study, evidence = results.study, summary.evidence
+    study, evidence = results.study, summary.numbers
     planned = sum(row.planned for row in evidence.coverage)
     counts = Counter(trial.state for trial in results.trials)
     states = [f"{counts[state]} {state}" for state in STATES if counts[state]]

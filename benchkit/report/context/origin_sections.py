@@ -22,7 +22,7 @@ UNSHOWN = ("plugins", "sources", "distributions")
 
 def coverage_section(inputs: SectionInputs) -> Section:
     """Return what was planned and what came of it, failures with their reason, and how often test was read."""
-    evidence = inputs.summary.evidence
+    evidence = inputs.summary.numbers
     reads = evidence.reads
     blocks: list[Block] = [
         table_block(

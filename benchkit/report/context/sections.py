@@ -106,7 +106,7 @@ def finding_block(finding: Finding) -> FindingBlock:
 
 def results_section(inputs: SectionInputs) -> Section:
     """Return the ranking, the forest plot, every metric of every split, all pairs, and marginal effects."""
-    evidence = inputs.summary.evidence
+    evidence = inputs.summary.numbers
     metric = metric_words(evidence.metric)
     select = str(inputs.results.study.settings.get("train", {}).get("select", "best"))
     blocks: list[Block] = [
@@ -176,7 +176,7 @@ def training_section(inputs: SectionInputs) -> Section:
 
 def search_section(inputs: SectionInputs) -> Section | None:
     """Return what the search spent, found and was worth, or None for a study without search."""
-    search, searches = inputs.results.study.search, inputs.summary.evidence.searches
+    search, searches = inputs.results.study.search, inputs.summary.numbers.searches
     if search is None or not searches:
         return None
     counted = {"condition": {one.condition for one in searches}, "sampler": set(search.samplers)}
@@ -216,7 +216,7 @@ def search_section(inputs: SectionInputs) -> Section | None:
 
 def images_section(inputs: SectionInputs) -> Section:
     """Return the uncertainty over test images, and what is confused with what."""
-    evidence = inputs.summary.evidence
+    evidence = inputs.summary.numbers
     blocks: list[Block] = [
         Paragraph(
             text="This section is about the trained models as they are and the test images as they happen to be. Its "
@@ -264,7 +264,7 @@ def images_section(inputs: SectionInputs) -> Section:
 
 def cost_section(inputs: SectionInputs) -> Section:
     """Return speed and cost."""
-    costs = inputs.summary.evidence.costs
+    costs = inputs.summary.numbers.costs
     blocks: list[Block] = []
     if costs:
         devices = sorted({device for cost in costs for device in cost.devices})
@@ -302,7 +302,7 @@ def extra_section(inputs: SectionInputs) -> Section | None:
 
 def published_section(inputs: SectionInputs) -> Section | None:
     """Return published numbers beside ours, or None when the study names none."""
-    study, evidence = inputs.results.study, inputs.summary.evidence
+    study, evidence = inputs.results.study, inputs.summary.numbers
     if not study.published:
         return None
     blocks: list[Block] = []

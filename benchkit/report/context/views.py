@@ -11,10 +11,9 @@ from typing import Any
 from benchkit.analysis.comparisons import paired_t
 from benchkit.analysis.effects import level_effects
 from benchkit.analysis.estimates import Estimate
-from benchkit.analysis.findings import Evidence, Scores
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
-from benchkit.analysis.readings import compared, values_by_repeat
-from benchkit.analysis.summary import Summary
+from benchkit.analysis.selectors import Scores, compared, values_by_repeat
+from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.wording import lower_is_better, metric_words
 from benchkit.metrics import SPLITS, metric_names, score_metrics
 from benchkit.report.context.blocks import Block, FigureBlock, ReportContext, Section, TableBlock
@@ -46,20 +45,20 @@ def with_choices(
     report: ReportContext, results: StudyResults, summary: Summary, figure_set: FigureSet
 ) -> ReportContext:
     """Return the report with everything that its page lets a reader choose; the rest of it stays as it is."""
-    evidence = summary.evidence
+    numbers = summary.numbers
     places = {condition.label: place for place, condition in enumerate(results.conditions)}
     by_key = {condition.key: place for place, condition in enumerate(results.conditions)}
-    searches = {search.label: by_key[search.key] for search in evidence.searches if search.key in by_key}
-    others = [metric for metric in _known(evidence) if metric != evidence.metric]
+    searches = {search.label: by_key[search.key] for search in numbers.searches if search.key in by_key}
+    others = [metric for metric in _known(numbers) if metric != numbers.metric]
     tables = {
-        "ranking": lambda: {metric: _ranking_view(results, evidence, metric) for metric in others},
+        "ranking": lambda: {metric: _ranking_view(results, numbers, metric) for metric in others},
         "effects": lambda: {metric: _effects_view(results, metric) for metric in others},
     }
 
     def followed(section: Section, block: Block) -> Block:
         if isinstance(block, TableBlock):
             named = searches if block.name in SEARCH_TABLES else places
-            return replace(block, follow=_table_follow(block, evidence.metric, named, tables.get(block.name)))
+            return replace(block, follow=_table_follow(block, numbers.metric, named, tables.get(block.name)))
         if isinstance(block, FigureBlock):
             standard = section.name != "figures" and block.plugin in FOLLOWING
             views = _figure_views(block.plugin, figure_set, others) if standard else {}
@@ -70,7 +69,7 @@ def with_choices(
         replace(section, blocks=tuple(followed(section, block) for block in section.blocks))
         for section in report.sections
     )
-    return replace(report, sections=sections, choices=_choices(results, evidence))
+    return replace(report, sections=sections, choices=_choices(results, numbers))
 
 
 def _still(block: FigureBlock, figure_set: FigureSet) -> str:
@@ -81,21 +80,21 @@ def _still(block: FigureBlock, figure_set: FigureSet) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
 
 
-def _known(evidence: Evidence) -> list[str]:
+def _known(numbers: StudyStatistics) -> list[str]:
     """Return every `split.metric` that a condition has, in the order of splits and metrics."""
-    return [metric for metric in score_metrics() if any(metric in scores.metrics for scores in evidence.scores)]
+    return [metric for metric in score_metrics() if any(metric in scores.metrics for scores in numbers.scores)]
 
 
-def _choices(results: StudyResults, evidence: Evidence) -> Choices:
-    known = _known(evidence)
-    main_split, _, main = evidence.metric.partition(".")
+def _choices(results: StudyResults, numbers: StudyStatistics) -> Choices:
+    known = _known(numbers)
+    main_split, _, main = numbers.metric.partition(".")
     names = [name for name in metric_names() if any(metric.endswith(f".{name}") for metric in known)]
     splits = [split for split in SPLITS[::-1] if any(metric.startswith(f"{split}.") for metric in known)]
     looks = condition_scale([condition.label for condition in results.conditions])
     data = {
         "study": results.study.name,
-        "main": evidence.metric,
-        "words": {metric: metric_words(metric) for metric in {*known, evidence.metric}},
+        "main": numbers.metric,
+        "words": {metric: metric_words(metric) for metric in {*known, numbers.metric}},
         "conditions": [
             {
                 "id": condition.key[:ID_DIGITS],
@@ -134,26 +133,26 @@ def _table_follow(block: TableBlock, main: str, places: Mapping[str, int], views
     return Follow(places=places, fixed=words)
 
 
-def _ranking_view(results: StudyResults, evidence: Evidence, metric: str) -> Views:
-    seen = replace(evidence, metric=metric, ranking=_untested(results, evidence, metric))
+def _ranking_view(results: StudyResults, numbers: StudyStatistics, metric: str) -> Views:
+    seen = replace(numbers, metric=metric, ranking=_untested(results, numbers, metric))
     return _table_view(
         ranking_table(seen),
         f"Conditions by mean {metric_words(metric)}, best first, with the difference from the best, paired by repeat. "
-        f"{INTERVALS} Nothing is tested here: the report tests only {metric_words(evidence.metric)}, the study's main "
+        f"{INTERVALS} Nothing is tested here: the report tests only {metric_words(numbers.metric)}, the study's main "
         "metric, because who tests every metric finds differences by chance.",
     )
 
 
-def _untested(results: StudyResults, evidence: Evidence, metric: str) -> Ranking:
+def _untested(results: StudyResults, numbers: StudyStatistics, metric: str) -> Ranking:
     """Return the conditions by another metric, with differences from the best one but without any test."""
-    known = [scores for scores in evidence.scores if metric in scores.metrics]
+    known = [scores for scores in numbers.scores if metric in scores.metrics]
     known.sort(key=lambda scores: (1 if lower_is_better(metric) else -1) * scores.metrics[metric].mean)
     values = {c.key: values_by_repeat(results, c, metric) for c in compared(results)}
     rows = tuple(
         _ranked(place, scores, scores.metrics[metric], _gap(known[0].key, scores.key, values))
         for place, scores in enumerate(known, 1)
     )
-    without = tuple(scores.label for scores in evidence.scores if metric not in scores.metrics)
+    without = tuple(scores.label for scores in numbers.scores if metric not in scores.metrics)
     return Ranking(metric=metric, rows=rows, pairs=(), without=without)
 
 

@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchkit.analysis.change_rules import change_findings
-from benchkit.analysis.changes import Changes
+from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary
 from benchkit.codec import encode
 from benchkit.report.context.blocks import FigureBlock, ReportContext, Section, TableBlock
@@ -52,7 +51,7 @@ def study_content(
         "banners": encode(report.banners),
         "answer": list(report.answer),
         "findings": encode(summary.findings),
-        "numbers": encode(summary.evidence),
+        "numbers": encode(summary.numbers),
         **blocks_content(report.sections),
         "conditions": [
             {"key": c.key, "label": c.label, "kind": c.kind, "levels": dict(c.levels), "chosen": encode(c.chosen)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchkit.analysis.agreement import Agreement, SharedCondition, Standing
+from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondition
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.record import Record
 from benchkit.analysis.wording import NONE, bare, bracket, metric_unit, metric_words, number
@@ -85,7 +85,7 @@ def _shared(agreement: Agreement, row: SharedCondition, places: Sequence[int], b
     )
 
 
-def _standing(metric: str, standing: Standing | None) -> Cell:
+def _standing(metric: str, standing: ConditionInStudy | None) -> Cell:
     if standing is None:
         return Cell(text=NONE, parts=(None, None, 0, None))
     found = standing.estimate

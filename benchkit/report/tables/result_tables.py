@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchkit.analysis.effects import LevelEffect
-from benchkit.analysis.findings import Evidence
 from benchkit.analysis.published import PublishedComparison, PublishedVerdict
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
+from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.wording import (
     NONE,
     bare,
@@ -35,11 +35,11 @@ MOST_PAIRS = 45
 """Beyond this many pairs the page shows only those with the best condition; CSV has all."""
 
 
-def ranking_table(evidence: Evidence) -> Table:
+def ranking_table(numbers: StudyStatistics) -> Table:
     """Return the conditions by their main metric, best first, with the paired comparison to the best one."""
-    metric = evidence.metric
-    planned = {row.key: row.planned for row in evidence.coverage}
-    labels = {scores.label: scores.key for scores in evidence.scores}
+    metric = numbers.metric
+    planned = {row.key: row.planned for row in numbers.coverage}
+    labels = {scores.label: scores.key for scores in numbers.scores}
     columns = (
         Column(key="rank", heading="Rank"),
         Column(key="condition", heading="Condition", align="left"),
@@ -49,8 +49,8 @@ def ranking_table(evidence: Evidence) -> Table:
         Column(key="p_holm", heading="p (Holm)"),
         Column(key="verdict", heading="Verdict", align="left"),
     )
-    rows = [_ranked(metric, row, planned.get(row.key, 0)) for row in evidence.ranking.rows]
-    rows += [_unranked(name, planned.get(labels.get(name, ""), 0)) for name in evidence.ranking.without]
+    rows = [_ranked(metric, row, planned.get(row.key, 0)) for row in numbers.ranking.rows]
+    rows += [_unranked(name, planned.get(labels.get(name, ""), 0)) for name in numbers.ranking.without]
     return Table(columns=columns, rows=tuple(rows))
 
 
@@ -92,12 +92,12 @@ def _unranked(name: str, planned: int) -> tuple[Cell, ...]:
     )
 
 
-def split_table(evidence: Evidence, split: str) -> Table | None:
+def split_table(numbers: StudyStatistics, split: str) -> Table | None:
     """Return every metric of a split for every condition, or None when no condition has one."""
     metrics = [
         f"{split}.{name}"
         for name in metric_names()
-        if any(f"{split}.{name}" in scores.metrics for scores in evidence.scores)
+        if any(f"{split}.{name}" in scores.metrics for scores in numbers.scores)
     ]
     if not metrics:
         return None
@@ -114,31 +114,31 @@ def split_table(evidence: Evidence, split: str) -> Table | None:
             for metric in metrics
         ),
     )
-    best = {metric: _best(evidence, metric) for metric in metrics}
+    best = {metric: _best(numbers, metric) for metric in metrics}
     rows = [
         (
             label(scores.label),
             number_cell(str(n), n),
             *(estimate_cell(m, scores.metrics.get(m), strong=scores.key == best[m]) for m in metrics),
         )
-        for scores in evidence.scores
+        for scores in numbers.scores
         if (n := max((scores.metrics[m].n for m in metrics if m in scores.metrics), default=0))
     ]
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _best(evidence: Evidence, metric: str) -> str:
+def _best(numbers: StudyStatistics, metric: str) -> str:
     """Return the key of the condition with the best mean, or nothing when there is no other to be better than."""
-    known = [(scores.metrics[metric].mean, scores.key) for scores in evidence.scores if metric in scores.metrics]
+    known = [(scores.metrics[metric].mean, scores.key) for scores in numbers.scores if metric in scores.metrics]
     if len(known) < 2:
         return ""
     return (min if lower_is_better(metric) else max)(known)[1]
 
 
-def pairs_table(evidence: Evidence) -> tuple[Table, Table]:
+def pairs_table(numbers: StudyStatistics) -> tuple[Table, Table]:
     """Return all pairs of ranked conditions, for the page (shortened when there are many) and for CSV."""
-    metric = evidence.metric
-    labels = {row.key: row.label for row in evidence.ranking.rows}
+    metric = numbers.metric
+    labels = {row.key: row.label for row in numbers.ranking.rows}
     columns = (
         Column(key="first", heading="Better", align="left"),
         Column(key="second", heading="Than", align="left"),
@@ -150,12 +150,12 @@ def pairs_table(evidence: Evidence) -> tuple[Table, Table]:
         Column(key="detectable", heading="Detectable", unit=difference_unit(metric)),
         Column(key="repeats_needed", heading="Repeats to decide"),
     )
-    rows = [_pair(metric, pair, labels) for pair in evidence.ranking.pairs]
+    rows = [_pair(metric, pair, labels) for pair in numbers.ranking.pairs]
     full = Table(columns=columns, rows=tuple(rows))
-    if len(rows) <= MOST_PAIRS or evidence.ranking.best is None:
+    if len(rows) <= MOST_PAIRS or numbers.ranking.best is None:
         return full, full
-    best = evidence.ranking.best.key
-    kept = [row for row, pair in zip(rows, evidence.ranking.pairs, strict=True) if best in (pair.first, pair.second)]
+    best = numbers.ranking.best.key
+    kept = [row for row, pair in zip(rows, numbers.ranking.pairs, strict=True) if best in (pair.first, pair.second)]
     return full.with_rows(kept), full
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from benchkit.analysis.classes import ClassReport
 from benchkit.analysis.costs import ConditionCost
-from benchkit.analysis.coverage import STATES, Coverage, Trouble
-from benchkit.analysis.images import ModelAccuracy, ModelPair
-from benchkit.analysis.readings import value_of
+from benchkit.analysis.selectors import value_of
+from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair
+from benchkit.analysis.trials import STATES, Coverage, FailedTrial
 from benchkit.analysis.wording import (
     bare,
     bracket,
@@ -179,7 +178,7 @@ def coverage_table(rows: Sequence[Coverage]) -> Table:
     return Table(columns=columns, rows=cells)
 
 
-def troubles_table(rows: Sequence[Trouble]) -> Table:
+def troubles_table(rows: Sequence[FailedTrial]) -> Table:
     """Return the trials that diverged, failed or lost their worker, with the reason."""
     columns = (
         Column(key="condition", heading="Condition", align="left"),

@@ -7,21 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 from benchkit.analysis.estimates import prediction_interval
-from benchkit.analysis.readings import estimate_metric, value_of, values_by_repeat
+from benchkit.analysis.selectors import estimate_metric, value_of, values_by_repeat
 from benchkit.analysis.wording import bare, count, metric_unit, metric_words
 from benchkit.capsule.contents import CapsuleTrial
 from benchkit.capsule.making import sha256
 from benchkit.capsule.typed_json import to_text
 from benchkit.metrics import metric_of
 from benchkit.results import WAS_COMPILED, SplitMetrics, StudyResults, Trial
-from benchkit.verify.check import Check
-from benchkit.verify.choosing import Choice
+from benchkit.verify.check import ReportCheck
+from benchkit.verify.retraining import SampledTrial
 
 SAME = ("python", "system", "processor", "device", "versions")
 """Parts of two environments that must be equal for two trainings on a CPU to be bit-identical."""
 
 
-def judge(choice: Choice, again: Trial | None, results: StudyResults) -> Check:
+def compare_retrained(sample: SampledTrial, again: Trial | None, results: StudyResults) -> ReportCheck:
     """Return what a trial trained again says; `results` are those that the capsule stands for.
 
     Identical metrics on every split hold. Others fail where the processor, versions, plugins and data are the same (on
@@ -29,20 +29,20 @@ def judge(choice: Choice, again: Trial | None, results: StudyResults) -> Check:
     new value of the main metric is held against the 95 % prediction interval for one more repeat of the condition. With
     fewer than two repeats only identity can be judged.
     """
-    name = f"retrained {choice.name}"
+    name = f"retrained {sample.name}"
     if again is None:
         told = "not trained: the data set here has another fingerprint than the one it was trained on"
-        return Check(name=name, state="unchecked", told=told)
+        return ReportCheck(name=name, state="unchecked", told=told)
     if again.state != "done" or again.outcome is None:
-        return Check(name=name, state="fails", told=f"it ended as {again.state} here: {again.reason}")
-    if identical(choice.trial, again):
-        return Check(name=name, state="holds", told=_identical_words(choice, again))
-    values = _values_words(choice, again, results)
-    compiled = WAS_COMPILED in (*choice.trial.notes, *again.outcome.notes)
-    if not compiled and equal_grounds(_environment(results, choice), again.outcome.environment):
+        return ReportCheck(name=name, state="fails", told=f"it ended as {again.state} here: {again.reason}")
+    if identical(sample.trial, again):
+        return ReportCheck(name=name, state="holds", told=_identical_words(sample, again))
+    values = _values_words(sample, again, results)
+    compiled = WAS_COMPILED in (*sample.trial.notes, *again.outcome.notes)
+    if not compiled and equal_grounds(_environment(results, sample), again.outcome.environment):
         told = f"{values}; same processor and versions, where training is bit-identical"
-        return Check(name=name, state="fails", told=told)
-    return _against_repeats(name, values, choice, again, results)
+        return ReportCheck(name=name, state="fails", told=told)
+    return _against_repeats(name, values, sample, again, results)
 
 
 def identical(trial: CapsuleTrial, again: Trial) -> bool:
@@ -75,25 +75,25 @@ def _sources(environment: Mapping[str, Any]) -> dict[str, Any]:
     return {where: one.get("source") for where, one in tables if isinstance(one, Mapping)}
 
 
-def _environment(results: StudyResults, choice: Choice) -> Mapping[str, Any]:
+def _environment(results: StudyResults, sample: SampledTrial) -> Mapping[str, Any]:
     for trial in results.trials:
-        if trial.number == choice.trial.number and trial.condition.key == choice.condition.key and trial.outcome:
+        if trial.number == sample.trial.number and trial.condition.key == sample.condition.key and trial.outcome:
             return trial.outcome.environment
     return {}
 
 
-def _identical_words(choice: Choice, again: Trial) -> str:
-    splits = ", ".join(choice.trial.metrics)
+def _identical_words(sample: SampledTrial, again: Trial) -> str:
+    splits = ", ".join(sample.trial.metrics)
     path = again.folder / "predictions.safetensors"
-    if choice.trial.predictions and path.exists() and sha256(path.read_bytes()) == choice.trial.predictions:
+    if sample.trial.predictions and path.exists() and sha256(path.read_bytes()) == sample.trial.predictions:
         return f"identical: every metric on {splits}, and every logit, to the last bit"
     return f"identical: every metric on {splits} to the last bit"
 
 
-def _metric(choice: Choice, results: StudyResults) -> str:
+def _metric(sample: SampledTrial, results: StudyResults) -> str:
     """Return the metric by which a trial is held against others: the main one, or the search's goal."""
     search = results.study.search
-    if choice.trial.phase != "search" or search is None:
+    if sample.trial.phase != "search" or search is None:
         return results.study.report.metric
     goal = search.goals[0].metric
     return goal if goal.startswith("val.") else "val.loss"
@@ -104,27 +104,27 @@ def _shown(metric: str, value: float | None) -> str:
     return f"{bare(metric, value)}{f' {unit}' if unit else ''}"
 
 
-def _values_words(choice: Choice, again: Trial, results: StudyResults) -> str:
-    metric = _metric(choice, results)
+def _values_words(sample: SampledTrial, again: Trial, results: StudyResults) -> str:
+    metric = _metric(sample, results)
     split, _, name = metric.partition(".")
-    scored = choice.trial.metrics.get(split)
+    scored = sample.trial.metrics.get(split)
     was = scored.value(name) if scored else None
     now = value_of(again, metric)
     return f"{metric_words(metric)} {_shown(metric, now)}, the report has {_shown(metric, was)}: not identical"
 
 
-def _against_repeats(name: str, values: str, choice: Choice, again: Trial, results: StudyResults) -> Check:
-    metric, now = _metric(choice, results), value_of(again, _metric(choice, results))
-    repeats = list(values_by_repeat(results, choice.condition, metric).values())
+def _against_repeats(name: str, values: str, sample: SampledTrial, again: Trial, results: StudyResults) -> ReportCheck:
+    metric, now = _metric(sample, results), value_of(again, _metric(sample, results))
+    repeats = list(values_by_repeat(results, sample.condition, metric).values())
     found = estimate_metric(metric, repeats) if repeats else None
     interval = prediction_interval(found, bounds=metric_of(metric).bounds) if found else None
     if interval is None or now is None:
         told = f"{values}; with {count(len(repeats), 'repeat')} of its condition only identity could be judged"
-        return Check(name=name, state="unchecked", told=told)
+        return ReportCheck(name=name, state="unchecked", told=told)
     low, high = interval
     inside = low <= now <= high
     told = (
         f"{values}, and {'inside' if inside else 'outside'} the 95 % prediction interval of its condition's repeats, "
         f"{_shown(metric, low)} to {_shown(metric, high)} (n = {len(repeats)})"
     )
-    return Check(name=name, state="holds" if inside else "fails", told=told)
+    return ReportCheck(name=name, state="holds" if inside else "fails", told=told)

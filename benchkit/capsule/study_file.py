@@ -1,12 +1,17 @@
-"""A study as the text of a TOML file: overrides and the smoke form applied, so that it alone says what was trained."""
+"""The study file that a capsule holds, and the commands that train and report the study again from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from benchkit.codec import encode
+from benchkit.errors import StudyError
+from benchkit.plan import make_plan
 from benchkit.report.files.toml_text import to_toml
+from benchkit.results import StudyResults
 from benchkit.study import Factor, Published, Search, SearchRange, Study
 
 
@@ -71,3 +76,42 @@ def _published(one: Published) -> Mapping[str, Any]:
     rows = [{key: value for key, value in encode(row).items() if value is not None} for row in one.rows]
     stated = {} if one.classes is None else {"classes": one.classes}
     return {"source": one.source, "url": one.url, "note": one.note, **stated, "rows": rows}
+
+
+def commands_of(results: StudyResults, file: str) -> tuple[str, ...]:
+    """Return the commands that train the same conditions as the results', from the study file `file`, and report them.
+
+    Overrides are part of that file, so that no `--set` is needed; where only some conditions were trained, `--only`
+    picks them, in as few commands as it takes.
+    """
+    plugins = [part for name in _plugin_files(results) for part in ("--plugin", name)]
+    sweeps = [["benchkit", "sweep", file, *only, *plugins] for only in _choices(results)]
+    name = file.removesuffix(".toml")
+    return (*(shlex.join(words) for words in sweeps), shlex.join(["benchkit", "report", name]))
+
+
+def _plugin_files(results: StudyResults) -> tuple[str, ...]:
+    tables = [trial.outcome.environment.get("sources", {}) for trial in results.trials if trial.outcome]
+    files = {str(one.get("file", "")) for table in tables for one in table.values()}
+    return tuple(sorted(files - {""}))
+
+
+def _choices(results: StudyResults) -> list[list[str]]:
+    """Return the `--only` arguments of each command: none when all of the study's conditions were trained."""
+    trained = [condition for condition in results.conditions if condition.kind == "grid"]
+    try:
+        planned = {condition.key for condition in make_plan(results.study).conditions if condition.kind == "grid"}
+    except StudyError:
+        planned = set()
+    paths = [factor.path for factor in results.study.factors]
+    if not paths or {condition.key for condition in trained} == planned:
+        return [[]]
+    levels = {path: list(dict.fromkeys(c.levels[path] for c in trained if path in c.levels)) for path in paths}
+    block = set(product(*levels.values()))
+    if block == {tuple(c.levels.get(path, "") for path in paths) for c in trained}:
+        return [_only(levels)]
+    return [_only({path: [c.levels[path]] for path in paths if path in c.levels}) for c in trained]
+
+
+def _only(levels: dict[str, Sequence[str]] | dict[str, list[str]]) -> list[str]:
+    return [part for path, labels in levels.items() for part in ("--only", f"{path}={','.join(labels)}")]

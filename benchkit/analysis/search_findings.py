@@ -1,14 +1,14 @@
-"""Rules about searches: what they found, what the winner's score was worth, whether their budgets were equal."""
+"""Sentences about searches: what they found, what the winner's score was worth, budgets and samplers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from benchkit.analysis.findings import Evidence, Finding
-from benchkit.analysis.outcome_rules import p_words
+from benchkit.analysis.findings import Finding
 from benchkit.analysis.search import Confirmation, SearchSummary
-from benchkit.analysis.wording import amount, count, listing, measured, metric_words, quoted, setting, span
+from benchkit.analysis.wording import amount, count, listing, measured, metric_words, p_words, quoted, setting, span
 
 UNEQUAL = 1.25
 """From this ratio between the most and the fewest epochs of two searches on, their budgets count as unequal."""
@@ -16,9 +16,9 @@ UNEQUAL = 1.25
 Conclusion = Literal["unfinished", "own", "unconfirmed", "alone", "better", "worse"]
 
 
-def search_gain(evidence: Evidence) -> Sequence[Finding]:
+def gain_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
     """Say what each search found, what it spent, and what fresh repeats say of it; alike conclusions together."""
-    alike = _grouped(evidence.searches, _conclusion)
+    alike = _grouped(searches, _conclusion)
     return [_searched(group[0]) if len(group) == 1 else _searched_alike(group) for group in alike]
 
 
@@ -187,9 +187,9 @@ def which(search: SearchSummary) -> str:
     return f"{quoted(search.condition)}{f' by {search.sampler}' if search.sampler else ''}"
 
 
-def winner_bias(evidence: Evidence) -> Sequence[Finding]:
+def winner_bias_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
     """Say how far the score of each search's best trial was from what fresh repeats of its settings give."""
-    known = [one for one in evidence.searches if one.confirmation and one.confirmation.chosen and _off(one) is not None]
+    known = [one for one in searches if one.confirmation and one.confirmation.chosen and _off(one) is not None]
     alike = _grouped(known, lambda search: (_off(search) or 0.0) > 0)
     return [_biased(group[0]) if len(group) == 1 else _biased_alike(group) for group in alike]
 
@@ -242,9 +242,9 @@ def _promise(search: SearchSummary) -> str:
     return f"{best} as the best of {done}, {measured(search.goal, chosen.mean)} over {count(chosen.n, 'fresh repeat')}"
 
 
-def unequal_budgets(evidence: Evidence) -> Sequence[Finding]:
+def budget_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
     """Say when searches that stand side by side have trained unequally long."""
-    rows = sorted(evidence.searches, key=lambda search: search.epochs)
+    rows = sorted(searches, key=lambda search: search.epochs)
     if len(rows) < 2 or rows[-1].epochs < UNEQUAL * rows[0].epochs:
         return []
     least, most = rows[0], rows[-1]
@@ -259,3 +259,82 @@ def unequal_budgets(evidence: Evidence) -> Sequence[Finding]:
             about=(most.label, least.label),
         )
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerComparison:
+    """The searches of one condition by several samplers: the best score of each within `epochs`, that all had spent.
+
+    `leaders` are the samplers with the best of all, several where they are level, none where nothing was found yet.
+    """
+
+    searches: tuple[SearchSummary, ...]
+    epochs: int
+    bests: tuple[tuple[str, float | None], ...]
+    leaders: tuple[str, ...]
+
+
+def sampler_comparisons(searches: Sequence[SearchSummary]) -> tuple[SamplerComparison, ...]:
+    """Return the compared of every condition that several samplers searched and in which one found anything."""
+    groups: dict[str, list[SearchSummary]] = {}
+    for search in searches:
+        if search.sampler:
+            groups.setdefault(search.condition, []).append(search)
+    comparisons = (_compared(group) for group in groups.values() if len(group) > 1)
+    return tuple(compared for compared in comparisons if compared.leaders)
+
+
+def _compared(group: Sequence[SearchSummary]) -> SamplerComparison:
+    epochs = min(search.epochs for search in group)
+    bests = tuple((search.sampler, search.best_within(epochs)) for search in group)
+    known = [score for _, score in bests if score is not None]
+    best = (min if group[0].direction == "minimize" else max)(known, default=None)
+    leaders = tuple(sampler for sampler, score in bests if best is not None and score == best)
+    return SamplerComparison(searches=tuple(group), epochs=epochs, bests=bests, leaders=leaders)
+
+
+def sampler_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
+    """Say which sampler was ahead at equal budgets, and that one search by each cannot rank them."""
+    comparisons = sampler_comparisons(searches)
+    if not comparisons:
+        return []
+    ahead = _alone(comparisons[0]) if len(comparisons) == 1 else _by_condition(comparisons)
+    each = "" if comparisons[0].searches[0].whole else " of a condition"
+    return [
+        Finding(
+            rule="samplers",
+            tone="note",
+            sentence=f"{ahead}; one search{each} by each sampler does not rank samplers.",
+            evidence=f"{'; '.join(_scores(compared) for compared in comparisons[:6])}. Each sampler searched once: "
+            "with another study seed the order may turn.",
+            about=tuple(search.label for compared in comparisons for search in compared.searches),
+        )
+    ]
+
+
+def _alone(compared: SamplerComparison) -> str:
+    first = compared.searches[0]
+    within = f"Within {compared.epochs:,} epochs each{'' if first.whole else f' for {quoted(first.condition)}'}"
+    if len(compared.leaders) > 1:
+        return f"{within}, {listing(compared.leaders)} found the same best {metric_words(first.goal)}"
+    others = [sampler for sampler, _ in compared.bests if sampler not in compared.leaders]
+    return f"{within}, {compared.leaders[0]} found a better {metric_words(first.goal)} than {listing(others)}"
+
+
+def _by_condition(comparisons: Sequence[SamplerComparison]) -> str:
+    ahead: dict[str, list[str]] = {}
+    for compared in comparisons:
+        leader = compared.leaders[0] if len(compared.leaders) == 1 else "no single sampler"
+        ahead.setdefault(leader, []).append(quoted(compared.searches[0].condition))
+    parts = [f"{leader} for {listing(labels)}" for leader, labels in ahead.items()]
+    metric = metric_words(comparisons[0].searches[0].goal)
+    return f"Within the epochs that all searches of a condition had, the best {metric} was found by {'; '.join(parts)}"
+
+
+def _scores(compared: SamplerComparison) -> str:
+    first = compared.searches[0]
+    scores = [
+        f"{sampler} {'none' if score is None else measured(first.goal, score)}" for sampler, score in compared.bests
+    ]
+    where = "Best" if first.whole else f"{quoted(first.condition)}: best"
+    return f"{where} {metric_words(first.goal)} within {compared.epochs:,} epochs: {', '.join(scores)}"

@@ -1,11 +1,12 @@
-"""What the analysis reads from trials: which trial stands for a repeat, and what it scored."""
+"""Which trials and values the analysis reads: what stands for a repeat, and what it scored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from benchkit.analysis.estimates import Estimate, estimate
-from benchkit.metrics import metric_of
+from benchkit.metrics import metric_of, score_metrics
 from benchkit.plan import Condition, Plan
 from benchkit.results import StudyResults, Trial
 
@@ -72,3 +73,20 @@ def searched_conditions(results: StudyResults) -> tuple[Condition, ...]:
 def done_trials(results: StudyResults) -> Sequence[Trial]:
     """Return every done trial, search trials included."""
     return [trial for trial in results.trials if trial.state == "done"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """A condition's estimates over its done repeats, by metric such as `test.accuracy`."""
+
+    key: str
+    label: str
+    metrics: dict[str, Estimate]
+
+
+def condition_scores(results: StudyResults, condition: Condition) -> Scores:
+    """Return the estimate of every score that the condition's done repeats have."""
+    found = {
+        metric: known for metric in score_metrics() if (known := estimate_of(results, condition, metric)) is not None
+    }
+    return Scores(key=condition.key, label=condition.label, metrics=found)

@@ -1,13 +1,15 @@
-"""Published numbers that cannot be what they claim to be: what follows from a number and those that stand beside it."""
+"""Published numbers that cannot be what they claim to be, by those that stand beside them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Literal
 
-from benchkit.analysis.fractions import digits_of, is_fraction
+from benchkit.analysis.findings import Finding
+from benchkit.analysis.wording import count, listing, measured, metric_words, number, quoted
 from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
 from benchkit.study import Published, PublishedRow
@@ -30,7 +32,7 @@ WHY: Mapping[Kind, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubt:
+class Inconsistency:
     """A published number that cannot be: `table` and `row` are its places in the study, from 0.
 
     `beside` is the accuracy of the same condition and split, None for a share that is no fraction. `bound` is the loss
@@ -73,26 +75,10 @@ class ClassCount:
         return math.log(self.stated)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedTie:
-    """The best published value of a metric over n images, and the conditions that so few images cannot tell from it.
-
-    Two shares of n images are told apart when they differ by more than 1.96 standard errors of their difference,
-    sqrt((p (1 - p) + q (1 - q)) / n); `margin` is the greatest such bound among the tied ones.
-    """
-
-    source: str
-    metric: str
-    n: int
-    best: str
-    tied: tuple[str, ...]
-    margin: float
-
-
-def published_doubts(results: StudyResults) -> tuple[Doubt, ...]:
+def inconsistencies(results: StudyResults) -> tuple[Inconsistency, ...]:
     """Return every published number that cannot be what it claims to be, in the study's order."""
     classes = len(results.class_names)
-    found: list[Doubt] = []
+    found: list[Inconsistency] = []
     for table, source in enumerate(results.study.published):
         for row, one in enumerate(source.rows):
             place, beside = (table, row), _beside(source, one, "accuracy")
@@ -106,8 +92,8 @@ def published_doubts(results: StudyResults) -> tuple[Doubt, ...]:
     return tuple(found)
 
 
-def _doubt(kind: Kind, place: tuple[int, int], source: Published, one: PublishedRow) -> Doubt:
-    return Doubt(
+def _doubt(kind: Kind, place: tuple[int, int], source: Published, one: PublishedRow) -> Inconsistency:
+    return Inconsistency(
         kind=kind,
         table=place[0],
         row=place[1],
@@ -136,7 +122,7 @@ def _batch_size(results: StudyResults, row: PublishedRow) -> int | None:
     return int(stated) if str(stated).isdigit() else None
 
 
-def _low_loss(doubt: Doubt, accuracy: float, batch_size: int | None) -> Iterator[Doubt]:
+def _low_loss(doubt: Inconsistency, accuracy: float, batch_size: int | None) -> Iterator[Inconsistency]:
     least = least_loss(accuracy)
     if doubt.value < least - 10.0 ** -digits_of(doubt.value):
         times = doubt.value * batch_size if batch_size else None
@@ -144,7 +130,7 @@ def _low_loss(doubt: Doubt, accuracy: float, batch_size: int | None) -> Iterator
         yield replace(doubt, beside=accuracy, bound=least, times=fits, batch_size=batch_size)
 
 
-def _doubled(doubt: Doubt, accuracy: float, classes: int) -> Iterator[Doubt]:
+def _doubled(doubt: Inconsistency, accuracy: float, classes: int) -> Iterator[Inconsistency]:
     if classes > 1 and 0 < accuracy < 1:
         doubled = doubled_softmax_loss(accuracy, classes)
         high = TOO_HIGH * calibrated_loss(accuracy, classes)
@@ -177,7 +163,7 @@ def calibrated_loss(accuracy: float, classes: int) -> float:
     return -accuracy * math.log(accuracy) - wrong * math.log(wrong / (classes - 1))
 
 
-def _micro(doubt: Doubt, source: Published, one: PublishedRow, beside: PublishedRow) -> Doubt:
+def _micro(doubt: Inconsistency, source: Published, one: PublishedRow, beside: PublishedRow) -> Inconsistency:
     macro = _beside(source, one, "macro_f1")
     exchanged = macro is not None and same_share(macro.value, beside.value)
     return replace(doubt, beside=beside.value, exchanged=exchanged)
@@ -206,32 +192,133 @@ def class_counts(results: StudyResults) -> tuple[ClassCount, ...]:
     )
 
 
-def published_ties(published: Sequence[Published]) -> tuple[PublishedTie, ...]:
-    """Return, for each source and metric with a stated n, the best value and those not told from it by n images."""
-    found: list[PublishedTie] = []
-    for source in published:
-        for metric in dict.fromkeys(row.metric for row in source.rows if row.metric.endswith(".accuracy")):
-            rows = [row for row in source.rows if row.metric == metric and row.n and 0 <= row.value <= 1]
-            if len(rows) > 1 and len({row.n for row in rows}) == 1:
-                found += _tie(source.source, metric, rows)
-    return tuple(found)
-
-
-def _tie(source: str, metric: str, rows: Sequence[PublishedRow]) -> Iterator[PublishedTie]:
-    best = max(rows, key=lambda row: row.value)
-    bounds = [(row, _margin(best, row)) for row in rows if row is not best]
-    tied = [(row, bound) for row, bound in bounds if best.value - row.value <= bound]
-    if tied:
-        yield PublishedTie(
-            source=source,
-            metric=metric,
-            n=best.n or 0,
-            best=condition_words(best),
-            tied=tuple(condition_words(row) for row, _ in tied),
-            margin=max(bound for _, bound in tied),
+def micro_f1_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
+    """Say when a published micro F1 differs from the accuracy beside it, and whether two columns look exchanged."""
+    return [
+        Finding(
+            rule="micro-f1",
+            tone="warning",
+            sentence=f"{row.source}: the {metric_words(row.metric)} of {quoted(row.label)}, "
+            f"{measured('micro_f1', row.value)}, differs from its accuracy, {measured('accuracy', row.beside or 0.0)}. "
+            f"With one label an image the two are equal{_exchanged(row)}.",
+            evidence="Micro F1 counts every wrong image once as false positive and once as false negative.",
+            about=(row.label,),
         )
+        for row in doubts
+        if row.kind == "micro-f1"
+    ]
 
 
-def _margin(first: PublishedRow, second: PublishedRow) -> float:
-    spread = first.value * (1 - first.value) + second.value * (1 - second.value)
-    return 1.959964 * math.sqrt(spread / (first.n or 1))
+def _exchanged(row: Inconsistency) -> str:
+    return "; here macro F1 is the one that equals it, so the two columns look exchanged" if row.exchanged else ""
+
+
+def no_fraction_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
+    """Say which published shares are no k of n for the n that they are said to rest on."""
+    return [
+        Finding(
+            rule="no-fraction",
+            tone="warning",
+            sentence=f"{source}: {listing([_share(row) for row in rows])} {'is' if len(rows) == 1 else 'are'} no "
+            "fraction of the images stated.",
+            evidence="A share of n images is some k/n to the digits it is printed with, rounded or cut off.",
+            about=tuple(dict.fromkeys(row.label for row in rows)),
+        )
+        for source, rows in _by_source(doubts, "no-fraction")
+    ]
+
+
+def _share(row: Inconsistency) -> str:
+    return f"the {metric_words(row.metric)} of {quoted(row.label)} ({measured(row.metric, row.value)}, n = {row.n:,})"
+
+
+def loss_bound_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
+    """Say which published losses are lower than any mean loss at the accuracy beside them."""
+    findings = []
+    for source, rows in _by_source(doubts, "loss-bound"):
+        divided = [row for row in rows if row.times is not None]
+        again = f" Times the batch size they could be: {listing([_times(row) for row in divided])}." if divided else ""
+        why = "; they look divided by the batch size once too often" if len(divided) == len(rows) else ""
+        findings.append(
+            Finding(
+                rule="loss-bound",
+                tone="warning",
+                sentence=f"{source}: {count(len(rows), 'loss', 'losses')} cannot be a mean over images at the accuracy "
+                f"beside {'it' if len(rows) == 1 else 'them'}{why}.",
+                evidence="A wrongly named image costs at least ln 2 nats, so the mean is at least (1 - accuracy) ln 2: "
+                f"{listing([_bounded(row) for row in rows])}.{again}",
+                about=tuple(dict.fromkeys(row.label for row in rows)),
+            )
+        )
+    return findings
+
+
+def _bounded(row: Inconsistency) -> str:
+    return (
+        f"{quoted(row.label)}, {metric_words(row.metric)} {number(row.value)} at "
+        f"{measured('accuracy', row.beside or 0.0)}, bound {number(row.bound)}"
+    )
+
+
+def _times(row: Inconsistency) -> str:
+    return f"{number(row.value)} x {row.batch_size} = {number(row.times)}"
+
+
+def doubled_softmax_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
+    """Say which published losses are those of a cross-entropy with a softmax before it."""
+    return [_softmax_twice(source, rows) for source, rows in _by_source(doubts, "softmax-twice")]
+
+
+def _softmax_twice(source: str, rows: Sequence[Inconsistency]) -> Finding:
+    classes = rows[0].n or 0
+    floor = number(doubled_softmax_loss(1.0, classes), 5)
+    parts = [
+        f"{quoted(row.label)}, {metric_words(row.metric)} {number(row.value, 5)} at "
+        f"{measured('accuracy', row.beside or 0.0)}, expected {number(row.bound, 5)}"
+        for row in rows
+    ]
+    return Finding(
+        rule="softmax-twice",
+        tone="warning",
+        sentence=f"{source}: its losses look as if a softmax stood before the cross-entropy, which then cannot "
+        f"fall below {floor} nats; they do not compare with ours.",
+        evidence=f"With {classes} classes such a loss is at least ln(e + {classes - 1}) - 1 = {floor}, "
+        f"and ln(e + {classes - 1}) - accuracy where the model is sure: {listing(parts)}.",
+        about=tuple(dict.fromkeys(row.label for row in rows)),
+    )
+
+
+def _by_source(doubts: Sequence[Inconsistency], kind: Kind) -> list[tuple[str, list[Inconsistency]]]:
+    rows = [row for row in doubts if row.kind == kind]
+    return [(source, [row for row in rows if row.source == source]) for source in dict.fromkeys(r.source for r in rows)]
+
+
+def class_count_findings(counts: Sequence[ClassCount]) -> list[Finding]:
+    """Say which source states another number of classes than the data set has."""
+    return [
+        Finding(
+            rule="class-count",
+            tone="warning",
+            sentence=f"{row.source}: it speaks of {row.stated:,} classes, and the data set has {row.ours:,}.",
+            evidence=f"An untrained network's loss is near ln {row.ours:,} = {number(row.chance_loss)} with "
+            f"{row.ours:,} classes and near ln {row.stated:,} = {number(row.stated_loss)} with {row.stated:,}.",
+        )
+        for row in counts
+    ]
+
+
+def digits_of(value: float) -> int:
+    """Return how many decimals a number was written with, at most 12: beyond that floats differ by rounding."""
+    exponent = Decimal(repr(value)).as_tuple().exponent
+    return min(12, max(0, -exponent)) if isinstance(exponent, int) else 0
+
+
+def is_fraction(value: float, n: int) -> bool:
+    """Return whether a printed value is some k/n, rounded to its digits or cut off after them."""
+    unit = 10.0 ** -digits_of(value)
+    return any(-0.5000001 * unit <= k / n - value < 0.9999999 * unit for k in _candidates(value, n))
+
+
+def _candidates(value: float, n: int) -> tuple[int, int, int]:
+    middle = round(value * n)
+    return middle - 1, middle, middle + 1
