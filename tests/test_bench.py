@@ -133,6 +133,7 @@ def test_growth_counts_the_time_beyond_training() -> None:
     assert sweep.trials == len(trials)
 
 
+@pytest.mark.slow
 def test_a_trial_run_writes_the_report(tmp_path: Path) -> None:
     command = [sys.executable, str(PEERS / "bench.py"), "--quick", "--only", "mlp", "--workers", "0"]
     command += ["--contenders", "script,benchkit", "--out", str(tmp_path), "--threads", "1"]

@@ -34,6 +34,7 @@ def run_of(compile: str, norm: str) -> Run:
     return make_run(settings, model=lambda *given: resnet(*given[:2], LAYERS[norm], n=1, width=4))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not cpp_compiler(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("norm", LAYERS)
 def test_a_model_compiled_for_the_cpu_trains_as_eagerly_and_goes_on_to_the_bit(

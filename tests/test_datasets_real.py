@@ -19,7 +19,10 @@ from benchkit import Split, Splits
 from benchkit.preparation import verify
 
 FOLDER = os.environ.get("BENCHKIT_REAL_DATA", "")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="BENCHKIT_REAL_DATA names no folder with the published data sets")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER, reason="BENCHKIT_REAL_DATA names no folder with the published data sets"),
+]
 
 # Channel means and standard deviations of the training images in 0..1, as quoted throughout the literature.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

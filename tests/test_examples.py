@@ -74,6 +74,7 @@ def test_an_example_is_complete_and_uses_public_names(example: Path) -> None:
                 assert public and not name.startswith("_"), f"{path}:{line} imports {module}:{name}"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_their_own_tests_pass(python: Path, tmp_path: Path) -> None:
     folders = [example / "tests" for example in EXAMPLES]
@@ -82,6 +83,7 @@ def test_their_own_tests_pass(python: Path, tmp_path: Path) -> None:
     assert " passed" in told and not re.search(r"failed|error", told)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_tiny_study_trains_with_all_of_them(python: Path, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)

@@ -142,6 +142,7 @@ def test_an_installed_third_party_norm_is_listed_with_its_origin(clean_bin: Path
     assert "pixel-norm 0.1.0" in card and "eps" in card and "1e-08" in card
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_trains_a_third_party_norm_and_reports_from_an_empty_folder(
     clean_bin: Path, tmp_path: Path
 ) -> None:

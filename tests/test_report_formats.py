@@ -319,6 +319,7 @@ def test_an_empty_study_prints(tmp_path: Path) -> None:
     assert "0of12plannedtrialshavearesult" in text
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     results = complete(tmp_path / "trials", ("bn", "gn"), repeats=2, epochs=3)
     first, second = (make(results, tmp_path / name) for name in ("one", "two"))

@@ -62,6 +62,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(folder=folder, python=environment_with(wheels, folder))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_tests_of_every_project_pass(installed: Installed) -> None:
     projects = [installed.folder / f"my-{kind}" / "tests" for kind in KINDS]
@@ -87,6 +88,7 @@ def test_plugins_check_tells_of_an_installed_plugin(installed: Installed) -> Non
     assert {check["state"] for check in one["checks"]} == {"passed"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_study_with_all_five_is_swept_and_reported(installed: Installed) -> None:
     benchkit, folder = [installed.python, "-m", "benchkit"], installed.folder

@@ -21,6 +21,9 @@ from benchkit.study.studyfile import find_study
 REGISTRY = Registry.installed()
 BUILT_IN = [entry.name for entry in REGISTRY.entries("studies") if entry.distribution == "benchkit"]
 
+QUICK = {"quickstart", "regularization-mnist"}
+"""The studies that every run of the tests takes: a search, and regularizers as a factor."""
+
 NOT_IN_SMOKE = {"grad-cam"}
 """Figures whose images, of named classes, the smoke form's data do not have."""
 
@@ -40,7 +43,9 @@ def test_there_are_the_studies_of_the_five_source_reports() -> None:
     assert {"quickstart", *" ".join(sources).split()} == set(BUILT_IN)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BUILT_IN]
+)
 def test_a_built_in_study_goes_from_smoke_to_report(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_again_and_again_ends_with_the_numbers_of_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ def endings(workspace: Path) -> dict[tuple[str, int], tuple[float, int]]:
     return {(trial.condition.label, trial.index): (trial.finished, trial.attempt) for trial in finished}
 
 
+@pytest.mark.slow
 def test_the_whole_command_killed_at_any_moment_goes_on_to_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +183,7 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_leaves_no_worker(tmp_path: P
     assert states <= {"stale", "waiting"}
 
 
+@pytest.mark.slow
 def test_trials_that_kill_their_worker_become_failed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

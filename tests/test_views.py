@@ -148,6 +148,7 @@ def test_what_is_not_ours_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> No
         unpacked(text)
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_stay_below_eight_megabytes(tmp_path: Path) -> None:
     base = complete(tmp_path, [f"variant {place}" for place in range(8)], repeats=1, epochs=60)
     trials = tuple(
