@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-gpu test test-slow test-oldest same-bits walks lint types format environment wheel pins clean
+.PHONY: help demo bench bench-gpu test test-slow test-oldest same-bits mutants walks lint types format environment wheel pins clean
 
 BIN := .venv/bin
 OLDEST := .venv-oldest
@@ -59,6 +59,10 @@ test-oldest: $(STAMP) ## run them with the oldest packages that pyproject.toml a
 
 same-bits: $(STAMP) ## train ten small studies by the commit OLD=... and by this tree, and compare them to the bit
 	$(RUN) $(BIN)/python tests/peers/same_bits.py $(OLD) $(ARGS)
+
+mutants: $(STAMP) ## change single places of the code and see whether a test notices; ARGS="--sample 200 --seed 27"
+	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[mutants]'
+	$(RUN) $(BIN)/python tests/peers/mutants.py $(ARGS)
 
 walks: $(STAMP) ## count the files and functions on the way to five answers; ARGS=--files lists them
 	$(RUN) PYTHONPATH=tests $(BIN)/python tests/walks.py $(ARGS)
