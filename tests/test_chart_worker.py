@@ -12,8 +12,7 @@ from synthetic_results import complete
 
 from benchkit.errors import ReportError
 from benchkit.report.figures import chart_worker as chart_worker_module
-from benchkit.report.figures.chart_cache import ChartCache
-from benchkit.report.figures.chart_worker import ChartWorker
+from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.drawing import content_key, spec_to_svg
 from benchkit.report.write import write_report
 
@@ -53,12 +52,12 @@ def test_a_figure_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(chart_worker_module.ChartCache, "of_user", lambda: ChartCache(tmp_path / "pictures"))
     monkeypatch.setattr("benchkit.report.write.print_pdf", lambda *arguments: b"")
     results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
-    write_report(results, tmp_path / "first", html=False)
+    write_report(results, tmp_path / "first", "pdf")
     first = len(asked)
     assert first == len(list((tmp_path / "pictures").iterdir())) >= 3
-    write_report(results, tmp_path / "second", html=False)
+    write_report(results, tmp_path / "second", "pdf")
     assert len(asked) == first
-    write_report(results, tmp_path / "third", html=False, cache=False)
+    write_report(results, tmp_path / "third", "pdf", cache=False)
     assert len(asked) == 2 * first
 
 

@@ -11,9 +11,7 @@ import pytest
 from synthetic_results import HOSTILE, complete
 
 from benchkit.analysis import estimate
-from benchkit.report.files.exports import Exports
-from benchkit.report.tables.latex import latex
-from benchkit.report.tables.latex_table import MOST_ROWS, to_latex
+from benchkit.report.tables.latex import MOST_ROWS, latex, to_latex
 from benchkit.report.tables.table import Cell, Column, Table, estimate_cell, label, number_cell
 from benchkit.report.write import write_report
 
@@ -151,7 +149,7 @@ def test_decimal_points_stand_in_one_line(tmp_path: Path) -> None:
 def test_a_whole_report_is_set(tmp_path: Path) -> None:
     front = '[report]\nauthors = ["A. #1", "李雷"]\nabstract = "One \\\\ two.\\n\\nThree %."\nkeywords = ["a_b"]\n'
     results = complete(tmp_path / "trials", HOSTILE[:2], repeats=2, epochs=2, extra=front)
-    write_report(results, tmp_path, html=False, pdf=False, beside=Exports(json=False))
+    write_report(results, tmp_path, "tables")
     shown = words_of(compiled(tmp_path / "synthetic-norms" / "tables" / "tables.tex"))
     assert "A. #1" in shown
     assert "Three %." in shown

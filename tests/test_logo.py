@@ -13,7 +13,7 @@ from PIL import Image
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.report.context.front_matter import logo_of
+from benchkit.report.context.compose import logo_of
 from benchkit.study.checks import check_plan
 from benchkit.study.logo import KEPT_PIXELS, MOST_BYTES, logo_path, read_logo
 from benchkit.study.studyfile import parse_study, read_study

@@ -13,9 +13,8 @@ from synthetic_results import HOSTILE, complete, rescored
 
 import benchkit.ledger
 from benchkit.errors import ReportError
-from benchkit.report.context.against import read_record
 from benchkit.report.context.change_sections import MOST_LINES, file_difference
-from benchkit.report.context.record import record_of
+from benchkit.report.context.record import read_record, record_of
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import StudyResults
 
@@ -28,7 +27,7 @@ NOW = {"bn": [0.85, 0.862, 0.842], "gn": [0.76, 0.77, 0.75]}
 def then(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResults, Path]:
     folder = tmp_path_factory.mktemp("then")
     results = rescored(complete(folder / "trials", LABELS, epochs=3), THEN)
-    write_reports([results], folder / "out", ReportOptions(pdf=False))
+    write_reports([results], folder / "out", ReportOptions(formats=frozenset({"html"})))
     return results, folder / "out"
 
 
@@ -66,7 +65,7 @@ def test_a_workspace_is_read_through_its_ledger(
 def test_the_report_shows_what_changed(then: tuple[StudyResults, Path], tmp_path: Path) -> None:
     _, out = then
     fresh = rescored(complete(tmp_path / "trials", ("bn", "gn", HOSTILE[1]), epochs=4), NOW)
-    write_reports([fresh], tmp_path, ReportOptions(pdf=False, against=out / "synthetic-norms.html"))
+    write_reports([fresh], tmp_path, ReportOptions(formats=frozenset({"html"}), against=out / "synthetic-norms.html"))
     content = json.loads((tmp_path / "synthetic-norms" / "results.json").read_text())
     changes = content["changes"]
     assert [row["label"] for row in changes["main"]] == ["bn", "gn"]
@@ -92,9 +91,9 @@ def test_the_report_shows_what_changed(then: tuple[StudyResults, Path], tmp_path
 def test_several_studies_are_each_compared_with_their_own_past(then: tuple[StudyResults, Path], tmp_path: Path) -> None:
     results, _ = then
     pair = [replace(results, study=replace(results.study, name=name)) for name in ("first", "second")]
-    write_reports(pair, tmp_path / "old", ReportOptions(pdf=False))
+    write_reports(pair, tmp_path / "old", ReportOptions(formats=frozenset({"html"})))
     old = tmp_path / "old" / "first+second.html"
-    write_reports(pair, tmp_path / "new", ReportOptions(pdf=False, against=old))
+    write_reports(pair, tmp_path / "new", ReportOptions(formats=frozenset({"html"}), against=old))
     content = json.loads((tmp_path / "new" / "first+second" / "results.json").read_text())
     assert [one["changes"]["old_study"] for one in content["studies"]] == ["first", "second"]
     assert all(row["verdict"] == "identical" for one in content["studies"] for row in one["changes"]["main"])
@@ -106,7 +105,9 @@ def test_nothing_comparable_is_one_error(then: tuple[StudyResults, Path], tmp_pa
     _, out = then
     other = complete(tmp_path / "trials", ("none",), epochs=2)
     with pytest.raises(ReportError, match="nothing to compare") as caught:
-        write_reports([other], tmp_path / "new", ReportOptions(pdf=False, against=out / "synthetic-norms.html"))
+        write_reports(
+            [other], tmp_path / "new", ReportOptions(formats=frozenset({"html"}), against=out / "synthetic-norms.html")
+        )
     assert caught.value.problems[1] == "now: none"
     assert not (tmp_path / "new").exists()
 

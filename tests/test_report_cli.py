@@ -154,5 +154,5 @@ def test_a_broken_figure_is_told(
 
 def test_a_report_that_is_made_again_replaces_the_old_one(tmp_path: Path) -> None:
     for _ in range(2):
-        write_module.write_report(empty(), tmp_path, pdf=False)
+        write_module.write_report(empty(), tmp_path, "html")
     assert not [path for path in tmp_path.rglob(".*")]

@@ -41,7 +41,7 @@ class Made:
 
 
 def make(results: StudyResults, folder: Path, *, pdf: bool = True) -> Made:
-    written = write_report(results, folder, registry=Registry.installed(), pdf=pdf)
+    written = write_report(results, folder, *(("html", "pdf") if pdf else ("html",)), registry=Registry.installed())
     return Made(results, written, (folder / "synthetic-norms.html").read_text(), folder)
 
 

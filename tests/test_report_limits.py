@@ -121,7 +121,7 @@ def test_a_huge_picture_is_one_error() -> None:
 
 def test_a_pdf_that_fails_leaves_the_html_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
-    whole = write_report(results, tmp_path / "whole", pdf=False)
+    whole = write_report(results, tmp_path / "whole", "html")
     monkeypatch.setattr("benchkit.report.write.render_print", lambda report, own=None: page("<p>x</p>" * 1_000_000))
     monkeypatch.setattr("benchkit.report.write.Limits", functools.partial(Limits, seconds=1.5))
     written = write_report(results, tmp_path / "out")

@@ -22,14 +22,14 @@ import pytest
 from markdown_it import MarkdownIt
 from synthetic_results import complete
 
+from benchkit.capsule.contents import CAPSULE
 from benchkit.registry import Registry
 from benchkit.report.build import ReportBuild, build_study, single_build
 from benchkit.report.context.glossary import UsedPlugin, glossary_terms, reference_terms
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
-from benchkit.report.files.capsule_block import CAPSULE
-from benchkit.report.files.exports import Exports
+from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
-from benchkit.report.tables.latex_table import to_latex
+from benchkit.report.tables.latex import to_latex
 from benchkit.report.tables.table import Column, Table, label, to_csv
 from benchkit.report.write import print_pdf
 
@@ -80,7 +80,8 @@ def made(folder: Path, labels: Sequence[str], text: str, *, figure_files: bool =
     data = {**results.data, "licence": text, "citation": text}
     names = tuple(f"{labels[n % len(labels)]} {n}" for n in range(10))
     results = replace(results, study=study, data=data, class_names=names, left_out=(text,), command=text)
-    build = single_build(build_study(results, Registry.installed(), for_print=True), Exports(figures=figure_files))
+    exports = {"tables", "figures", "json"} if figure_files else {"tables", "json"}
+    build = single_build(build_study(FigureSet(results=results, registry=Registry.installed())), exports)
     assert build.problems == ()
     return build
 
@@ -162,9 +163,7 @@ def test_a_label_that_looks_like_an_attribute_stays_as_it_is() -> None:
 def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: ReportBuild) -> None:
     content = print_pdf(hostile)
     reader = pypdf.PdfReader(io.BytesIO(content))
-    expected = {
-        name.replace("/", "-") for name in hostile.companions if name.endswith((".json", ".csv", ".toml", ".zip"))
-    }
+    expected = {name.replace("/", "-") for name in hostile.files if name.endswith((".json", ".csv", ".toml", ".zip"))}
     assert set(reader.attachments) == expected
     links = [
         str(action["/URI"])
@@ -181,7 +180,7 @@ def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: ReportBuild) -
 def test_no_csv_cell_starts_a_formula(hostile: ReportBuild) -> None:
     number = re.compile(r"-?[\d.]+(e[-+]\d+)?|-?inf|nan")
     checked = 0
-    for name, content in hostile.companions.items():
+    for name, content in hostile.files.items():
         if name.endswith(".csv"):
             for row in csv.reader(io.StringIO(content.decode(), newline="")):
                 for cell in row:
@@ -199,19 +198,19 @@ def test_text_that_starts_like_a_formula_is_disarmed(text: str) -> None:
 
 def test_markdown_stays_a_table(hostile: ReportBuild) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
-    tables = [content.decode() for name, content in hostile.companions.items() if name.endswith(".md")]
+    tables = [content.decode() for name, content in hostile.files.items() if name.endswith(".md")]
     assert tables
     for text in tables:
         page = Structure(render(text))
         assert {one[0] for one in page.elements} <= MARKDOWN_TAGS | {"blockquote"}
-        assert {address for _, address in page.addresses} <= set(hostile.companions) | {CAPSULE}
+        assert {address for _, address in page.addresses} <= set(hostile.files) | {CAPSULE}
 
 
 def test_markdown_and_latex_hold_every_row(hostile: ReportBuild, harmless: ReportBuild) -> None:
-    for name, content in hostile.companions.items():
+    for name, content in hostile.files.items():
         end = {".md": b" |\n", ".tex": b"\\\\\n"}.get(Path(name).suffix)
         if end:
-            assert content.count(end) == harmless.companions[name].count(end), name
+            assert content.count(end) == harmless.files[name].count(end), name
 
 
 def test_latex_gives_no_text_a_meaning() -> None:

@@ -19,11 +19,10 @@ from benchkit.analysis.agreement import agree
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import results_of
-from benchkit.report.context.chapters import chapter_names
+from benchkit.report.context.agreement_sections import shared_table, study_groups
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
-from benchkit.report.multi_study import common_stem
-from benchkit.report.tables.agreement_tables import shared_table, study_groups
+from benchkit.report.multi_study import chapter_names, common_stem
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import StudyResults
 from benchkit.verify import open_report
@@ -177,7 +176,7 @@ def test_hostile_labels_stay_text(common: Common) -> None:
 
 def test_studies_without_results_or_without_shared_conditions_make_a_report_too(tmp_path: Path) -> None:
     apart = [named(empty(), "first", "digits"), named(complete(tmp_path / "t", ("x",), epochs=2), "second", "mnist")]
-    written = write_reports(apart, tmp_path / "out", ReportOptions(pdf=False, name="both"))
+    written = write_reports(apart, tmp_path / "out", ReportOptions(formats=frozenset({"html"}), name="both"))
     page = (tmp_path / "out" / "both.html").read_text()
     assert written.paths[0].name == "both.html"
     assert "share no condition" in page

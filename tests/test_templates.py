@@ -10,9 +10,14 @@ import pytest
 from benchkit.cli import main
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import Paragraph, ReportContext, Section
-from benchkit.report.files.describing import context_classes, describe_context
 from benchkit.report.files.html import render_html, render_print
-from benchkit.report.files.templates import check_templates, template_folder, template_names
+from benchkit.report.files.templates import (
+    check_templates,
+    context_classes,
+    describe_context,
+    template_folder,
+    template_names,
+)
 
 REPORT = ReportContext(
     title="{{ 7 * 7 }}{% include 'cover.html.j2' %}", question="q", description="", authors="", study_name="s",

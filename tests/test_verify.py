@@ -28,7 +28,7 @@ NAME = "synthetic-norms"
 
 
 def report(results: StudyResults, folder: Path, *, pdf: bool = False) -> Path:
-    written = write_report(results, folder, registry=Registry.installed(), pdf=pdf)
+    written = write_report(results, folder, *(("html", "pdf") if pdf else ("html",)), registry=Registry.installed())
     assert written.error is None
     return folder / f"{NAME}.html"
 

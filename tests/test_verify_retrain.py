@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
 
 
 def page_of(results: StudyResults, folder: Path) -> Path:
-    write_report(results, folder, registry=Registry.installed(), pdf=False)
+    write_report(results, folder, "html", registry=Registry.installed())
     return folder / "tiny.html"
 
 

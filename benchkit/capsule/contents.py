@@ -10,6 +10,9 @@ from typing import Any, Literal
 from benchkit.plan import Condition
 from benchkit.results import Cost, EpochRecord, SplitMetrics, State, StudyResults
 
+CAPSULE = "capsule.zip"
+"""The capsule's file name, in HTML, among the PDF's attachments, and beside the report."""
+
 FORMAT = "benchkit-capsule"
 SCHEMA = 1
 """The version of the capsule's layout; it grows when a key changes its meaning or goes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +15,7 @@ from benchkit.cli.places import Storage, Workspace
 from benchkit.errors import ReportError, nearest
 
 if TYPE_CHECKING:
-    from benchkit.report.write import ReportOptions, Written
+    from benchkit.report.write import Written
     from benchkit.results import StudyResults
 
 
@@ -37,7 +36,7 @@ def report(
             "-f",
             metavar="FORMAT[,FORMAT...]",
             help="Which files to make: html, pdf, tables (CSV, Markdown, LaTeX), figures (SVG, PDF, PNG), json, or "
-            "all. html and pdf bring tables and json along.",
+            "all. html and pdf bring tables and json along; json alone loads no figure.",
             autocompletion=lambda: [*FORMATS, "all"],
         ),
     ] = "all",
@@ -70,9 +69,9 @@ def report(
     Exit code 1: the report is there, but a figure failed. Exit code 2: a file could not be made, such as the PDF
     without Pango; the others are there.
     """
-    from benchkit.report.write import write_reports
+    from benchkit.report.write import ReportOptions, write_reports
 
-    options = replace(_options(_formats(format)), templates=templates, name=name, against=against, cache=cache)
+    options = ReportOptions(formats=_formats(format), templates=templates, name=name, against=against, cache=cache)
     results = _read(studies or [""], workspace, storage)
     if separate and len(results) > 1 and name:
         raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
@@ -116,14 +115,6 @@ def _formats(text: str) -> frozenset[str]:
             problems=[f"unknown: {part}{nearest(part, (*FORMATS, 'all'))}" for part in unknown],
         )
     return frozenset(FORMATS if "all" in asked else asked)
-
-
-def _options(formats: frozenset[str]) -> ReportOptions:
-    from benchkit.report.files.exports import Exports
-    from benchkit.report.write import ReportOptions
-
-    beside = Exports(tables="tables" in formats, figures="figures" in formats, json="json" in formats)
-    return ReportOptions(html="html" in formats, pdf="pdf" in formats, beside=beside)
 
 
 def _tell(written: Written, *, debug: bool) -> int:

@@ -45,6 +45,6 @@ def copy(
 @app.command()
 def describe() -> None:
     """Print, as Markdown, what templates see: every class and field with its meaning."""
-    from benchkit.report.files.describing import describe_context
+    from benchkit.report.files.templates import describe_context
 
     typer.echo(describe_context(), nl=False)

@@ -1,4 +1,4 @@
-"""A report that is ready to be written: its content, its companion files and its pictures, on no disk yet."""
+"""A report that is ready to be written: its content, its files and its pictures, on no disk yet."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from pathlib import Path
 
 from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary, summarize
-from benchkit.registry import Registry
-from benchkit.report.context.against import changes_since, read_record
 from benchkit.report.context.blocks import Fact, ReportContext
 from benchkit.report.context.change_sections import changes_section, then_words
 from benchkit.report.context.compose import compose
 from benchkit.report.context.origin_sections import resolved
-from benchkit.report.context.record import record_of
+from benchkit.report.context.record import changes_since, read_record, record_of
 from benchkit.report.context.views import with_choices
-from benchkit.report.figures.chart_worker import ChartWorker
 from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.files.exports import Exports, Files, export_files, file_stem
-from benchkit.report.files.results_json import study_content
+from benchkit.report.files.exports import Files, export_files, file_stem, study_content
 from benchkit.results import StudyResults
 
 
@@ -44,27 +40,20 @@ class ReportBuild:
     stem: str
     report: ReportContext
     screen: ReportContext
-    companions: Files
+    files: Files
     pictures: dict[str, bytes]
     problems: tuple[str, ...]
     tracebacks: tuple[str, ...]
     dated: float
 
 
-def build_study(
-    results: StudyResults,
-    registry: Registry,
-    chart_worker: ChartWorker | None = None,
-    *,
-    for_print: bool,
-    against: Path | None = None,
-) -> StudyBuild:
-    """Return a study's whole content; with `against`, held against its earlier state there.
+def build_study(figure_set: FigureSet, *, against: Path | None = None) -> StudyBuild:
+    """Return the whole content of the study that the figures are of; with `against`, held against its earlier state.
 
     Raises `ReportError` or `LedgerError` when `against` cannot be read or has nothing to compare.
     """
+    results = figure_set.results
     summary = summarize(results)
-    figure_set = FigureSet(results=results, registry=registry, for_print=for_print, chart_worker=chart_worker)
     changes = section = None
     if against is not None:
         old, new = read_record(against, results.study.name), record_of(results)
@@ -79,15 +68,14 @@ def build_study(
     return StudyBuild(results=results, summary=summary, figure_set=figure_set, report=report, changes=changes)
 
 
-def single_build(part: StudyBuild, beside: Exports, stem: str = "", *, for_screen: bool = True) -> ReportBuild:
+def single_build(part: StudyBuild, exports: frozenset[str], stem: str = "", *, for_screen: bool = True) -> ReportBuild:
     """Return the report of one study; `stem` names its files, by default the study's name."""
-    study = part.results.study
     content = study_content(part.report, part.summary, part.results, part.changes)
     return ReportBuild(
-        stem=file_stem(stem or study.name),
+        stem=file_stem(stem or part.results.study.name),
         report=part.report,
         screen=screen_of(part) if for_screen else part.report,
-        companions=export_files(part.report, study_files(part.results), content, beside, part.figure_set.problems),
+        files=export_files(part.report, study_files(part.results), content, exports, part.figure_set.problems),
         pictures=part.figure_set.pictures,
         problems=tuple(part.figure_set.problems),
         tracebacks=tuple(part.figure_set.tracebacks),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchkit import __version__
@@ -13,20 +14,34 @@ from benchkit.analysis.wording import count, duration, listing, metric_words
 from benchkit.codec import encode
 from benchkit.report.build import ReportBuild, StudyBuild, last_finished, screen_of, study_files
 from benchkit.report.context.agreement_sections import differences_section, together_section
-from benchkit.report.context.blocks import Banner, Fact, ReportContext, Section
-from benchkit.report.context.chapters import chapter_names, chapter_pictures, with_chapters
+from benchkit.report.context.blocks import (
+    Banner,
+    Block,
+    Chapter,
+    Fact,
+    FigureBlock,
+    FindingBlock,
+    Link,
+    ReportContext,
+    Section,
+    TableBlock,
+)
 from benchkit.report.context.compose import numbered
 from benchkit.report.context.finding_links import linked
 from benchkit.report.context.record import record_of
-from benchkit.report.files.exports import Exports, export_files, file_stem
-from benchkit.report.files.results_json import SCHEMA, blocks_content, study_content
+from benchkit.report.files.exports import SCHEMA, blocks_content, export_files, file_stem, study_content
 
 LONGEST_NAME = 120
 """Characters of the file name that the studies' names make together; a longer one names the first and a number."""
 
 
 def multi_build(
-    parts: Sequence[StudyBuild], beside: Exports, name: str = "", *, for_print: bool = True, for_screen: bool = True
+    parts: Sequence[StudyBuild],
+    exports: Collection[str],
+    name: str = "",
+    *,
+    for_print: bool = True,
+    for_screen: bool = True,
 ) -> ReportBuild:
     """Return the common report of two studies or more; `name` names its files, by default A+B."""
     metric, rankings = common_rankings(parts)
@@ -34,7 +49,7 @@ def multi_build(
         [(part.results.study.name, ranking) for part, ranking in zip(parts, rankings, strict=True)], metric
     )
     findings = agreement_findings(agreement)
-    together, charts = together_section(parts, agreement, findings)
+    together, charts = together_section(parts, agreement, findings, drawn=parts[0].figure_set.registry is not None)
     records = [record_of(part.results) for part in parts]
     sections = [together, *differences_section(records)]
     names = chapter_names([file_stem(part.results.study.name) for part in parts])
@@ -56,7 +71,7 @@ def multi_build(
         stem=file_stem(name) if name else common_stem([part.results.study.name for part in parts]),
         report=whole,
         screen=screen,
-        companions=export_files(whole, sources, content, beside, problems),
+        files=export_files(whole, sources, content, exports, problems),
         pictures=pictures,
         problems=tuple(problems),
         tracebacks=tuple(trace for part in parts for trace in part.figure_set.tracebacks),
@@ -165,3 +180,76 @@ def _content(
             for chapter, part in zip(whole.chapters, parts, strict=True)
         ],
     }
+
+
+def chapter_names(studies: Sequence[str]) -> tuple[str, ...]:
+    """Return an anchor for each study from its file stem, no two alike even where case does not count."""
+    names: list[str] = []
+    for stem in (study.lower() for study in studies):
+        name, count = stem, 2
+        while name in names:
+            name, count = f"{stem}-{count}", count + 1
+        names.append(name)
+    return tuple(names)
+
+
+def with_chapters(whole: ReportContext, parts: Sequence[tuple[str, ReportContext]]) -> ReportContext:
+    """Return the common report with its own sections first and each named part as a chapter.
+
+    Sections, tables and figures are numbered through; those of a chapter are named `CHAPTER--NAME`, which no study and
+    no plugin can take, since their names hold no two hyphens in a row.
+    """
+    renamed = [_renamed(section, name, part.study_name) for name, part in parts for section in part.sections]
+    counted = _led(numbered([*whole.sections, *renamed]))
+    start = len(whole.sections)
+    chapters = []
+    for place, (name, part) in enumerate(parts, 1):
+        end = start + len(part.sections)
+        chapters.append(Chapter(number=place, name=name, report=replace(part, sections=counted[start:end])))
+        start = end
+    return replace(whole, sections=counted[: len(whole.sections)], chapters=tuple(chapters))
+
+
+def _led(sections: Sequence[Section]) -> tuple[Section, ...]:
+    """Return numbered sections with the numbers that the targets of findings' links have now."""
+    kinds = {"figure": "Figure", "table": "Table"}
+    blocks = [block for part in sections for block in part.blocks if isinstance(block, TableBlock | FigureBlock)]
+    texts = {f"{block.kind}-{block.name}": f"{kinds[block.kind]} {block.number}" for block in blocks}
+    return tuple(replace(part, blocks=tuple(_relinked(block, texts) for block in part.blocks)) for part in sections)
+
+
+def _relinked(block: Block, texts: Mapping[str, str]) -> Block:
+    if not isinstance(block, FindingBlock):
+        return block
+    return replace(block, links=tuple(replace(link, text=texts[link.target]) for link in block.links))
+
+
+def chapter_pictures(name: str, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return a chapter's pictures for print by the addresses that its figures have there."""
+    return {_address(name, address): content for address, content in pictures.items()}
+
+
+def _renamed(section: Section, chapter: str, study: str) -> Section:
+    blocks = tuple(_renamed_block(block, chapter, study) for block in section.blocks)
+    return replace(section, name=f"{chapter}--{section.name}", blocks=blocks)
+
+
+def _renamed_block(block: Block, chapter: str, study: str) -> Block:
+    """Return a block under the chapter's name; the study in the title of tables and figures tells them apart."""
+    if isinstance(block, FindingBlock):
+        return replace(block, links=tuple(_renamed_link(link, chapter) for link in block.links))
+    if isinstance(block, TableBlock):
+        return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})")
+    if isinstance(block, FigureBlock):
+        address = _address(chapter, block.print_source) if block.print_source else ""
+        return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})", print_source=address)
+    return block
+
+
+def _renamed_link(link: Link, chapter: str) -> Link:
+    kind, name = link.target.split("-", 1)
+    return replace(link, target=f"{kind}-{chapter}--{name}")
+
+
+def _address(chapter: str, address: str) -> str:
+    return f"fig:{chapter}--{address.removeprefix('fig:')}"

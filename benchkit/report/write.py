@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchkit.atomic_write import write_atomically
 from benchkit.capsule import make_capsule, shown_of
-from benchkit.capsule.contents import rounded
+from benchkit.capsule.contents import CAPSULE, rounded
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.build import ReportBuild, StudyBuild, build_study, single_build
-from benchkit.report.figures.chart_cache import ChartCache
-from benchkit.report.figures.chart_worker import ChartWorker
-from benchkit.report.files.capsule_block import CAPSULE, with_capsule
-from benchkit.report.files.exports import OURS, Exports, Files
+from benchkit.report.context.blocks import DownloadBlock, ReportContext, Section
+from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
+from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.files.exports import OURS, Files
 from benchkit.report.files.html import font_files, render_html, render_print
 from benchkit.report.files.pdf import Attached, Limits, render_pdf
 from benchkit.report.files.templates import check_templates
@@ -35,18 +38,20 @@ class Written:
     error: ReportError | None
 
 
+FORMATS = ("html", "pdf", "tables", "figures", "json")
+"""What a report can be asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
     """How a report is asked for: its formats, its name (default: the study's), and an earlier state to compare with.
 
-    HTML and PDF always come with tables and JSON, whose numbers they show. Files of the folder `templates` take the
-    place of the shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is
-    off.
+    `formats` are of `FORMATS`; HTML and PDF always come with tables and JSON, whose numbers they show. JSON alone has
+    all tables and numbers, and no figure is loaded for it. Files of the folder `templates` take the place of the
+    shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is off.
     """
 
-    html: bool = True
-    pdf: bool = True
-    beside: Exports = field(default_factory=Exports)
+    formats: frozenset[str] = frozenset({"html", "pdf"})
     templates: Path | None = None
     name: str = ""
     against: Path | None = None
@@ -55,72 +60,121 @@ class ReportOptions:
     @property
     def pages(self) -> bool:
         """Return whether there will be pages, which carry a capsule."""
-        return self.html or self.pdf
+        return not self.formats.isdisjoint({"html", "pdf"})
 
     @property
-    def companions(self) -> Exports:
-        """Return what will stand beside the pages."""
-        return replace(self.beside, tables=True, json=True, capsule=True) if self.pages else self.beside
+    def exports(self) -> frozenset[str]:
+        """Return what will stand beside the pages, of `tables`, `figures`, `json` and `capsule`."""
+        return self.formats | {"tables", "json", "capsule"} if self.pages else self.formats
 
 
 def write_report(
-    results: StudyResults,
-    out: Path,
-    *,
-    registry: Registry | None = None,
-    html: bool = True,
-    pdf: bool = True,
-    beside: Exports = Exports(),  # noqa: B008 - frozen
-    templates: Path | None = None,
-    cache: bool = True,
+    results: StudyResults, out: Path, *formats: str, registry: Registry | None = None, cache: bool = True
 ) -> Written:
-    """Write the report of a study under `out` as NAME.html and NAME.pdf, with what is asked for beside them in NAME/.
+    """Write the report of a study under `out` as NAME.html and NAME.pdf, with tables and JSON beside them in NAME/.
 
-    Each file appears whole or not at all. Without the PDF's system libraries the rest is written and `error` says so.
-    Raises `ReportError` before anything is written when own templates cannot be used.
+    `formats` are of `FORMATS`, HTML and PDF without any. Each file appears whole or not at all. Without the PDF's
+    system libraries the rest is written and `error` says so.
     """
-    options = ReportOptions(html=html, pdf=pdf, beside=beside, templates=templates, cache=cache)
+    options = ReportOptions(formats=frozenset(formats or ("html", "pdf")), cache=cache)
     return write_reports([results], out, options, registry=registry)
 
 
 def write_reports(
     studies: Sequence[StudyResults], out: Path, options: ReportOptions, *, registry: Registry | None = None
 ) -> Written:
-    """Write one report of one study or several, as `write_report` does; several make A+B.html, A+B.pdf and A+B/."""
+    """Write one report of one study or several, as `write_report` does; several make A+B.html, A+B.pdf and A+B/.
+
+    Raises `ReportError` before anything is written when own templates cannot be used.
+    """
     if options.templates is not None:
         check_templates(options.templates)
-    installed = registry or Registry.installed()
-    with ChartWorker(ChartCache.of_user() if options.cache else None) as chart_worker:
-        parts = [
-            build_study(one, installed, chart_worker, for_print=options.pdf, against=options.against)
-            for one in map(rounded, map(private_results, studies))
-        ]
-        if len(parts) == 1:
-            build = single_build(parts[0], options.companions, options.name, for_screen=options.html)
-        else:
-            build = multi_build(parts, options.companions, options.name, for_print=options.pdf, for_screen=options.html)
+    shown = [rounded(private_results(results)) for results in studies]
+    build, parts = _built(shown, options, registry)
     return write_build(_sealed(build, parts) if options.pages else build, out, options)
+
+
+def _built(
+    studies: Sequence[StudyResults], options: ReportOptions, registry: Registry | None
+) -> tuple[ReportBuild, list[StudyBuild]]:
+    """Return the report that is ready to be written, and its studies."""
+    for_print, for_screen = "pdf" in options.formats, "html" in options.formats
+    installed = None if options.formats == {"json"} else registry or Registry.installed()
+    cache = ChartCache.of_user() if options.cache and installed else None
+    with ChartWorker(cache) if installed else nullcontext() as charts:
+        sets = [
+            FigureSet(results=results, registry=installed, for_print=for_print, chart_worker=charts)
+            for results in studies
+        ]
+        parts = [build_study(figures, against=options.against) for figures in sets]
+        return build_report(parts, options.exports, options.name, for_print=for_print, for_screen=for_screen), parts
+
+
+def build_report(
+    parts: Sequence[StudyBuild],
+    exports: frozenset[str],
+    name: str = "",
+    *,
+    for_print: bool = False,
+    for_screen: bool = False,
+) -> ReportBuild:
+    """Return the report of one study or several, ready to be written; `name` names its files."""
+    if len(parts) == 1:
+        return single_build(parts[0], exports, name, for_screen=for_screen)
+    return multi_build(parts, exports, name, for_print=for_print, for_screen=for_screen)
 
 
 def _sealed(build: ReportBuild, parts: Sequence[StudyBuild]) -> ReportBuild:
     """Return the build with a capsule of its studies, which holds the digests of what the build shows."""
-    capsule = make_capsule([part.results for part in parts], shown_of(build.report, build.companions))
-    companions = {**build.companions, CAPSULE: capsule}
+    capsule = make_capsule([part.results for part in parts], shown_of(build.report, build.files))
+    files = {**build.files, CAPSULE: capsule}
     return replace(
         build,
         report=with_capsule(build.report, capsule),
         screen=with_capsule(build.screen, capsule),
-        companions=companions,
+        files=files,
     )
+
+
+def with_capsule(report: ReportContext, capsule: bytes) -> ReportContext:
+    """Return the report with its capsule at the end of the section that says how to reproduce it.
+
+    A common report of several studies has no such section: there it ends the last section before the chapters.
+    """
+    block = capsule_block(capsule)
+    names = [part.name for part in report.sections]
+    place = "reproduce" if "reproduce" in names else names[-1]
+    sections = tuple(_ended(part, block) if part.name == place else part for part in report.sections)
+    return replace(report, sections=sections)
+
+
+def capsule_block(capsule: bytes) -> DownloadBlock:
+    """Return the capsule as a block of a report."""
+    size = len(capsule)
+    return DownloadBlock(
+        title="Capsule",
+        text="What this report rests on, in one archive, the same in HTML and PDF: the resolved study, the commands, "
+        "versions, devices, plugins, seeds, every trial's results, and digests. `benchkit verify` on this file checks "
+        "the report against it; with --retrain N it trains N of the trials again.",
+        file=CAPSULE,
+        media_type="application/zip",
+        content=base64.b64encode(capsule).decode(),
+        size=f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB",
+        digest=hashlib.sha256(capsule).hexdigest(),
+    )
+
+
+def _ended(part: Section, block: DownloadBlock) -> Section:
+    return replace(part, blocks=(*part.blocks, block))
 
 
 def write_build(build: ReportBuild, out: Path, options: ReportOptions) -> Written:
     """Write a build's files in the formats asked for."""
     with ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
-        printing = meanwhile.submit(print_pdf, build, options.templates) if options.pdf else None
-        page = render_html(build.screen, options.templates) if options.html else ""
+        printing = meanwhile.submit(print_pdf, build, options.templates) if "pdf" in options.formats else None
+        page = render_html(build.screen, options.templates) if "html" in options.formats else ""
     out.mkdir(parents=True, exist_ok=True)
-    paths = [_put(out / f"{build.stem}.html", page.encode())] if options.html else []
+    paths = [_put(out / f"{build.stem}.html", page.encode())] if "html" in options.formats else []
     error: ReportError | None = None
     if printing is not None:
         try:
@@ -128,9 +182,9 @@ def write_build(build: ReportBuild, out: Path, options: ReportOptions) -> Writte
         except ReportError as failure:
             error = failure
     folder = out / build.stem
-    for name, content in build.companions.items():
+    for name, content in build.files.items():
         _put(folder / name, content)
-    _clear_stale(folder, build.companions)
+    _clear_stale(folder, build.files)
     return Written(paths=(*paths, folder), problems=build.problems, tracebacks=build.tracebacks, error=error)
 
 
@@ -140,7 +194,7 @@ def print_pdf(build: ReportBuild, templates: Path | None = None) -> bytes:
                  ".zip": "what `benchkit verify` checks the report against"}  # fmt: skip
     attachments = [
         Attached(name=name.replace("/", "-"), description=described[Path(name).suffix], content=content)
-        for name, content in build.companions.items()
+        for name, content in build.files.items()
         if Path(name).suffix in described
     ]
     pictures = {**build.pictures, **font_files()}

@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from benchkit.capsule.contents import CapsuleStudy, CapsuleTrial
+from benchkit.capsule.contents import CAPSULE, CapsuleStudy, CapsuleTrial
 from benchkit.capsule.making import cells_digest, sha256
 from benchkit.capsule.reading import Capsule
 from benchkit.errors import StudyError
 from benchkit.plan import Condition, make_plan, typed_settings
-from benchkit.report.files.capsule_block import CAPSULE
 from benchkit.report.privacy import HOME
 from benchkit.study import Study
 from benchkit.study.fingerprint import fingerprint

@@ -8,10 +8,10 @@ from collections import Counter
 from html.parser import HTMLParser
 from typing import Any
 
+from benchkit.capsule.contents import CAPSULE
 from benchkit.capsule.making import squeezed
 from benchkit.errors import ReportError
 from benchkit.report.context.choices import unpacked
-from benchkit.report.files.capsule_block import CAPSULE
 from benchkit.verify.opening import ReportFile, without_capsule
 
 SILENT = ("script", "style", "title", "noscript")

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchkit.capsule.contents import CAPSULE
 from benchkit.errors import ReportError
-from benchkit.report.files.capsule_block import CAPSULE
 from benchkit.verify.opening import ReportFile, without_capsule
 
 SECONDS = 600.0

@@ -6,17 +6,15 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from benchkit import __version__
 from benchkit.analysis.summary import summarize
 from benchkit.capsule.contents import ShownTable
 from benchkit.capsule.making import cell_texts, squeezed
 from benchkit.capsule.reading import Capsule
-from benchkit.registry import Registry
-from benchkit.report.context.blocks import AbsentBlock, FindingBlock, Paragraph, ReportContext, TableBlock
+from benchkit.report.context.blocks import FindingBlock, Paragraph, ReportContext, TableBlock
 from benchkit.report.context.compose import compose
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import block_stem
@@ -26,14 +24,6 @@ from benchkit.verify.opening import ReportFile
 
 TOLERANCE = 1e-9
 """Relative difference within which numbers of a CSV count as equal: other processors round otherwise."""
-
-
-class UndrawnFigures(FigureSet):
-    """A figure_set that draws nothing and knows no plugin: none is imported for a report that is only checked."""
-
-    def block(self, plugin: str, options: Mapping[str, Any] | None = None) -> AbsentBlock:
-        """Return that the figure is absent."""
-        return AbsentBlock(title=plugin, reason="not drawn", broken=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,7 @@ def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[St
     for place, results in enumerate(studies):
         name = f" of {results.study.name}" if len(studies) > 1 else ""
         try:
-            figure_set = UndrawnFigures(results=results, registry=Registry(()), for_print=False)
+            figure_set = FigureSet(results=results, registry=None)
             anew = Anew(place, name, compose(results, summarize(results), figure_set))
         except Exception as error:  # noqa: BLE001 - numbers of strangers; that no summary comes of them is the result
             told = f"the capsule's trials cannot be summarised: {type(error).__name__}: {error}"

@@ -29,7 +29,7 @@ UNNAMED = """
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    return write_report(with_search(folder / "trials"), folder, pdf=False).paths[0]
+    return write_report(with_search(folder / "trials"), folder, "html").paths[0]
 
 
 @pytest.fixture(scope="module")

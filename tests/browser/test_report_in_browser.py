@@ -25,7 +25,7 @@ BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    (path, _) = write_report(with_search(folder / "trials"), folder, pdf=False).paths
+    (path, _) = write_report(with_search(folder / "trials"), folder, "html").paths
     return path
 
 

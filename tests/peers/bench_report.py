@@ -127,7 +127,6 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         from benchkit.report.context.compose import compose
         from benchkit.report.figures.chart_worker import ChartWorker
         from benchkit.report.figures.figure_set import FigureSet
-        from benchkit.report.files.exports import Exports
         from benchkit.report.files.html import render_html
         from benchkit.report.write import print_pdf
 
@@ -148,7 +147,7 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         seconds["compose"] -= seconds["figures"]
         with stage("choices, tables, JSON"):
             part = StudyBuild(results=results, summary=summary, figure_set=figure_set, report=report, changes=None)
-            draft = single_build(part, Exports())
+            draft = single_build(part, {"tables", "json"})
     with stage("HTML"):
         (out / "report.html").write_text(render_html(draft.screen), encoding="utf-8")
     with stage("PDF"):

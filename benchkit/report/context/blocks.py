@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from markupsafe import Markup
+
 from benchkit.report.context.choices import Choices, Follow
 from benchkit.report.tables.table import Table
 
@@ -264,3 +266,13 @@ class ReportContext:
     def tables(self) -> tuple[TableBlock, ...]:
         """Return the tables in their order."""
         return tuple(block for block in self.blocks() if isinstance(block, TableBlock))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What surrounds the report's content in one medium."""
+
+    medium: Literal["screen", "print"] = field(metadata={"help": "screen for HTML, print for the PDF's source"})
+    policy: str = field(metadata={"help": "the content security policy, empty for print"})
+    style: Markup = field(metadata={"help": "the style sheet, benchkit's own text"})
+    scripts: tuple[Markup, ...] = field(metadata={"help": "the scripts, benchkit's own text; none for print"})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from benchkit import __version__
@@ -12,15 +14,17 @@ from benchkit.analysis.record import record_text
 from benchkit.analysis.summary import Summary
 from benchkit.analysis.trials import STATES, coverage_words
 from benchkit.analysis.wording import duration, listing
+from benchkit.errors import StudyError
 from benchkit.report.context import origin_sections, sections
-from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, ReportContext, Section, TableBlock
+from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, Logo, ReportContext, Section, TableBlock
 from benchkit.report.context.finding_links import linked
-from benchkit.report.context.front_matter import logo_of, paragraphs
-from benchkit.report.context.glossary import UsedPlugin, used_plugins
+from benchkit.report.context.glossary import used_plugins
 from benchkit.report.context.record import dated_of, record_of
 from benchkit.report.context.sections import SectionInputs
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import StudyResults
+from benchkit.study import Study
+from benchkit.study.logo import Picture, read_logo
 
 
 def compose(
@@ -28,11 +32,11 @@ def compose(
 ) -> ReportContext:
     """Return everything that the report of these results says; it works on empty and unfinished studies too.
 
-    `changes` is the section about an earlier state of the study, where there is one to compare with.
+    `changes` is the section about an earlier state of the study, where there is one to compare with. Where the figures
+    have no registry, what explains and links to them is left out, too: how to reproduce, glossary and references.
     """
     inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
-    plugins = used_plugins(results, figure_set.registry)
-    found = (*_shown(inputs, changes), *_origins(inputs, plugins, compared=changes is not None))
+    shown = numbered(part for part in _sections(inputs, changes) if part is not None)
     study = results.study
     return ReportContext(
         title=study.title,
@@ -45,37 +49,31 @@ def compose(
         banners=_banners(results, summary),
         answer=summary.answer,
         facts=_key_facts(results, summary),
-        sections=linked(numbered(part for part in found if part is not None)),
+        sections=linked(shown) if figure_set.registry else shown,
         abstract=paragraphs(study.report.abstract),
         keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
-        logo=logo_of(study, figure_set.problems),
+        logo=logo_of(study, figure_set.problems) if figure_set.registry else None,
         record=record_text(record_of(results)),
     )
 
 
-def _shown(inputs: SectionInputs, changes: Section | None) -> tuple[Section | None, ...]:
-    """Return the sections of results."""
-    return (
-        sections.findings_section(inputs),
-        changes,
-        sections.results_section(inputs),
-        sections.training_section(inputs),
-        sections.search_section(inputs),
-        sections.images_section(inputs),
-        sections.cost_section(inputs),
-        sections.extra_section(inputs),
-        sections.published_section(inputs),
-    )
-
-
-def _origins(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...], *, compared: bool) -> tuple[Section | None, ...]:
-    """Return the sections on where the results come from."""
-    return (
-        origin_sections.coverage_section(inputs),
-        origin_sections.reproduce_section(inputs, plugins),
-        origin_sections.terms_section(inputs, plugins, compared=compared),
-        origin_sections.trials_section(inputs),
-    )
+def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Section | None]:
+    """Yield the sections of results, then those on where the results come from."""
+    yield sections.findings_section(inputs)
+    yield changes
+    yield sections.results_section(inputs)
+    yield sections.training_section(inputs)
+    yield sections.search_section(inputs)
+    yield sections.images_section(inputs)
+    yield sections.cost_section(inputs)
+    yield sections.extra_section(inputs)
+    yield sections.published_section(inputs)
+    yield origin_sections.coverage_section(inputs)
+    if inputs.figure_set.registry:
+        plugins = used_plugins(inputs.results, inputs.figure_set.registry)
+        yield origin_sections.reproduce_section(inputs, plugins)
+        yield origin_sections.terms_section(inputs, plugins, compared=changes is not None)
+    yield origin_sections.trials_section(inputs)
 
 
 def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
@@ -149,3 +147,41 @@ def _epochs(results: StudyResults) -> str:
     if not planned:
         return ""
     return str(planned[0]) if len(planned) == 1 else f"{planned[0]} to {planned[-1]}"
+
+
+def paragraphs(text: str) -> tuple[str, ...]:
+    """Return the paragraphs of a text, which empty lines part."""
+    return tuple(" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip())
+
+
+def logo_of(study: Study, problems: list[str]) -> Logo | None:
+    """Return the study's logo; where its file has gone since the sweep, None after adding a line to `problems`."""
+    if study.report.logo is None:
+        return None
+    try:
+        picture = read_logo(study.report.logo)
+        printable = _printable(picture)
+    except StudyError as error:
+        problems.append(f"report.logo: {error.what}; the report is without it")
+        return None
+    return Logo(source=_address(picture), print_source=_address(printable), alt_text=f"Logo of {study.title}")
+
+
+def _printable(picture: Picture) -> Picture:
+    """Return the logo as pixels where it is an SVG with gradients: some PDF viewers leave those out at some sizes."""
+    if b"Gradient" not in picture.content or picture.media_type != "image/svg+xml":
+        return picture
+    import vl_convert
+
+    from benchkit.report.figures.drawing import register_fonts
+
+    register_fonts()
+    try:
+        content: bytes = vl_convert.svg_to_png(picture.content.decode())
+    except ValueError as error:
+        raise StudyError(f"the logo cannot be drawn: {error}") from error
+    return Picture(content=content, media_type="image/png")
+
+
+def _address(picture: Picture) -> str:
+    return f"data:{picture.media_type};base64,{base64.b64encode(picture.content).decode()}"

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from benchkit.analysis.record import Property, Record, recorded_conditions
+from benchkit.analysis.changes import Changes, compare_records
+from benchkit.analysis.record import Property, Record, record_from, recorded_conditions
 from benchkit.analysis.wording import setting
+from benchkit.capsule.contents import rounded
 from benchkit.codec import encode
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, ReportError, nearest
 from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import Fact
 from benchkit.report.context.origin_sections import data_facts, environment_facts, plugin_facts
+from benchkit.report.privacy import private_results
 from benchkit.results import StudyResults
 from benchkit.study import Study
 from benchkit.study.tree import identity
@@ -97,3 +103,91 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value)
     return repr(value) if isinstance(value, float) else setting(value)
+
+
+_EMBEDDED = re.compile(r'<script type="application/json" class="record">(.*?)</script>', re.DOTALL)
+HINT = "give a workspace folder, a report's results.json, or the HTML of a report"
+
+
+def changes_since(old: Record, new: Record, place: Path) -> Changes:
+    """Return what has changed; raise `ReportError` when no condition has a score both then and now."""
+    changes = compare_records(old, new)
+    if changes.main or changes.scores:
+        return changes
+    then = [condition.label for condition in old.conditions if condition.readings]
+    now = [condition.label for condition in new.conditions if condition.readings]
+    raise ReportError(
+        f"--against {place}: nothing to compare: no condition of {new.study} has a score both then and now",
+        problems=[f"then: {', '.join(then) or 'no condition with a score'}",
+                  f"now: {', '.join(now) or 'no condition with a score'}"],
+        hint="conditions are matched by their labels",
+    )  # fmt: skip
+
+
+def read_record(place: Path, study: str) -> Record:
+    """Return the record of a study in an earlier workspace or report.
+
+    Of several studies it is the one of the same name; a single one is taken whatever its name, so that a renamed study
+    can be compared. Raises `ReportError` when there is none, and `LedgerError` when a ledger cannot be read.
+    """
+    if not place.exists():
+        raise ReportError(f"--against {place}: there is no such file or folder", hint=HINT)
+    if place.is_dir():
+        if (place / "ledger.db").is_file():
+            return _from_workspace(place, study)
+        if not (place / "results.json").is_file():
+            raise ReportError(f"--against {place}: the folder holds neither a ledger nor a results.json", hint=HINT)
+        place = place / "results.json"
+    return _chosen(_records(place), study, place)
+
+
+def _from_workspace(place: Path, study: str) -> Record:
+    from benchkit.ledger import Ledger, read_results
+
+    known = Ledger(place).studies()
+    name = _name(known, study, place)
+    results = read_results(place, name, None)
+    return record_of(rounded(private_results(results)))
+
+
+def _chosen(records: Sequence[Record], study: str, place: Path) -> Record:
+    name = _name([record.study for record in records], study, place)
+    return next(record for record in records if record.study == name)
+
+
+def _name(known: Sequence[str], study: str, place: Path) -> str:
+    if study in known:
+        return study
+    if len(known) == 1:
+        return known[0]
+    raise ReportError(
+        f"--against {place}: it holds no study {study!r}{nearest(study, known)}",
+        hint=f"it holds: {', '.join(known)}" if known else HINT,
+    )
+
+
+def _records(place: Path) -> list[Record]:
+    """Return the records in a report's file; raise `ReportError` when it has none or they cannot be read."""
+    try:
+        text = place.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"--against {place}: it cannot be read as text: {error}", hint=HINT) from error
+    try:
+        found = [record_from(part) for part in _parts(text)]
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"--against {place}: {error}", hint=HINT) from error
+    if not found:
+        raise ReportError(
+            f"--against {place}: it carries no record of a study; reports of older versions do not",
+            hint=f"make it again with this benchkit, or {HINT}",
+        )
+    return found
+
+
+def _parts(text: str) -> list[Any]:
+    """Return the parsed records in the text of an HTML report or of a results.json."""
+    if not text.lstrip().startswith("{"):
+        return [json.loads(part) for part in _EMBEDDED.findall(text)]
+    content = json.loads(text)
+    held = [content, *content.get("studies", ())] if isinstance(content.get("studies", []), list) else [content]
+    return [part["record"] for part in held if isinstance(part, dict) and "record" in part]

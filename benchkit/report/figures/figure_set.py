@@ -27,13 +27,14 @@ from benchkit.results import SPLITS, StudyResults
 class FigureSet:
     """The figures of one report: makes blocks, keeps the pictures for print and the problems of broken plugins.
 
-    `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless `for_print`. The
-    `chart_worker` draws them, or this process where there is none.
-    `problems` are lines for the user: a broken figure does not cost the report, but it is told.
+    Without a `registry` no plugin is loaded, and every figure is absent: so for JSON alone, and where a report is only
+    checked. `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless
+    `for_print`. The `chart_worker` draws them, or this process where there is none. `problems` are lines for the
+    user: a broken figure does not cost the report, but it is told.
     """
 
     results: StudyResults
-    registry: Registry
+    registry: Registry | None
     for_print: bool = True
     chart_worker: ChartWorker | None = None
     pictures: dict[str, bytes] = field(default_factory=dict)
@@ -42,6 +43,8 @@ class FigureSet:
 
     def block(self, plugin: str, options: Mapping[str, Any] | None = None) -> FigureBlock | AbsentBlock:
         """Return the figure of a plugin, or why it is absent: nothing to draw, or the plugin failed."""
+        if self.registry is None:
+            return AbsentBlock(title=plugin, reason="not asked for", broken=False)
         title = plugin
         try:
             made = self.registry.load("figures", plugin)
@@ -56,6 +59,8 @@ class FigureSet:
 
     def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
         """Return a figure with other options for the page alone, or None where there is nothing to draw."""
+        if self.registry is None:
+            return None
         try:
             made: Any = self.registry.load("figures", plugin)
             figure = made(**options)
@@ -83,6 +88,7 @@ class FigureSet:
 
     def _foreign(self, plugin: str) -> bool:
         """Return whether a figure is another's: ours are held to Vega-Lite's schema by our tests, once for all."""
+        assert self.registry is not None
         return self.registry.resolve("figures", plugin)[0].distribution != "benchkit"
 
     def svg(self, spec: Mapping[str, Any]) -> bytes:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from importlib import resources
 from typing import Any
 
+from benchkit.analysis.changes import Changes, change_findings
+from benchkit.analysis.summary import Summary
+from benchkit.capsule.contents import CAPSULE
+from benchkit.codec import encode
 from benchkit.errors import ReportError
-from benchkit.report.context.blocks import FigureBlock, ReportContext, TableBlock
+from benchkit.report.context.blocks import FigureBlock, ReportContext, Section, TableBlock
 from benchkit.report.figures.figure_files import figure_files
-from benchkit.report.files.capsule_block import CAPSULE
-from benchkit.report.files.results_json import to_json
-from benchkit.report.files.templates import template_folder
-from benchkit.report.tables.latex import latex
-from benchkit.report.tables.latex_table import PACKAGES, to_latex
+from benchkit.report.tables.latex import PACKAGES, latex, to_latex
 from benchkit.report.tables.table import markdown, to_markdown
+from benchkit.results import StudyResults
 
 Files = dict[str, bytes]
 """Content by path, relative to the report's folder."""
@@ -24,37 +27,26 @@ OURS = re.compile(r"(tables|figures)/\d{2,}-[A-Za-z0-9.-]+\.(csv|md|tex|svg|pdf|
 """The numbered files of a report: those of an earlier one are removed when they are made anew."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exports:
-    """What is asked for beside HTML and PDF: tables (CSV, Markdown, LaTeX, data), figures as files, results as JSON.
-
-    `capsule` tells that a capsule, which holds the digests of all these, will stand beside them.
-    """
-
-    tables: bool = field(default=True)
-    figures: bool = field(default=False)
-    json: bool = field(default=True)
-    capsule: bool = field(default=False)
-
-
 def export_files(
-    report: ReportContext, sources: Files, content: Mapping[str, Any], beside: Exports, problems: list[str]
+    report: ReportContext, sources: Files, content: Mapping[str, Any], exports: Collection[str], problems: list[str]
 ) -> Files:
     """Return the files asked for by their path in the report's folder; a figure that fails adds to `problems`.
 
-    `sources` are the study files, which are always there, and `content` is what the report says, for JSON.
+    `exports` are any of `tables` (CSV, Markdown, LaTeX, data), `figures` (as files) and `json`; `capsule` tells that a
+    capsule, which holds the digests of all these, will stand beside them. `sources` are the study files, which are
+    always there, and `content` is what the report says, for JSON.
     """
-    found = dict(sources)
-    sealed = (CAPSULE,) if beside.capsule else ()
-    if beside.tables:
-        found |= {name: text.encode() for name, text in table_files(report).items()}
-    if beside.figures:
-        found |= _pictures(report, problems)
-    if beside.json:
-        found["results.schema.json"] = (template_folder() / "results.schema.json").read_bytes()
-        found["results.json"] = to_json({**content, "files": [*found, *sealed]}).encode()
-    found["index.md"] = index(report, (*found, *sealed)).encode()
-    return found
+    files = dict(sources)
+    sealed = (CAPSULE,) if "capsule" in exports else ()
+    if "tables" in exports:
+        files |= {name: text.encode() for name, text in table_files(report).items()}
+    if "figures" in exports:
+        files |= _pictures(report, problems)
+    if "json" in exports:
+        files["results.schema.json"] = (resources.files("benchkit_templates") / "results.schema.json").read_bytes()
+        files["results.json"] = to_json({**content, "files": [*files, *sealed]}).encode()
+    files["index.md"] = index(report, (*files, *sealed)).encode()
+    return files
 
 
 def table_files(report: ReportContext) -> dict[str, str]:
@@ -175,3 +167,98 @@ def _meaning(name: str) -> str:
         CAPSULE: ": what `benchkit verify` checks the report against",
     }
     return words.get(name, "")
+
+
+SCHEMA = 1
+"""The version of the JSON's layout; it grows when a key changes its meaning or goes."""
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Return content as JSON; numbers that JSON lacks (NaN, infinities) become null.
+
+    `templates/results.schema.json` documents the layout.
+    """
+    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+
+
+def study_content(
+    report: ReportContext, summary: Summary, results: StudyResults, changes: Changes | None = None
+) -> dict[str, Any]:
+    """Return what a study's report says, for JSON: `record` is what a later report compares itself with."""
+    study = results.study
+    content = {
+        "schema": SCHEMA,
+        "generator": report.generator,
+        "study": {
+            "name": study.name,
+            "title": study.title,
+            "question": study.question,
+            "seed": study.seed,
+            "repeats": study.repeats,
+            "authors": list(study.report.authors),
+            "abstract": list(report.abstract),
+            "keywords": list(study.report.keywords),
+            "overrides": list(study.overrides),
+            "smoke": study.smoke,
+            "source": study.source,
+        },
+        "command": results.command,
+        "data": encode(results.data),
+        "banners": encode(report.banners),
+        "answer": list(report.answer),
+        "findings": encode(summary.findings),
+        "numbers": encode(summary.numbers),
+        **blocks_content(report.sections),
+        "conditions": [
+            {"key": c.key, "label": c.label, "kind": c.kind, "levels": dict(c.levels), "chosen": encode(c.chosen)}
+            for c in results.conditions
+        ],
+        "record": json.loads(report.record),
+    }
+    return content | ({"changes": {**encode(changes), "findings": encode(change_findings(changes))}} if changes else {})
+
+
+def blocks_content(sections: Sequence[Section]) -> dict[str, Any]:
+    """Return the tables and figures of sections, for JSON."""
+    blocks = [block for section in sections for block in section.blocks]
+    return {
+        "tables": [_table(block) for block in blocks if isinstance(block, TableBlock)],
+        "figures": [_figure(block) for block in blocks if isinstance(block, FigureBlock)],
+    }
+
+
+def _table(block: TableBlock) -> dict[str, Any]:
+    keys = [column.key for column in block.table.columns]
+    return {
+        "number": block.number,
+        "name": block.name,
+        "caption": block.caption,
+        "columns": encode(block.table.columns),
+        "rows": [
+            {
+                key: {"text": cell.text, "detail": cell.detail, "value": cell.value, "mark": cell.mark}
+                for key, cell in zip(keys, row, strict=True)
+            }
+            for row in block.table.rows
+        ],
+        "csv": block.csv,
+    }
+
+
+def _figure(block: FigureBlock) -> dict[str, Any]:
+    return {
+        "number": block.number,
+        "name": block.name,
+        "plugin": block.plugin,
+        "caption": block.caption,
+        "alt_text": block.alt_text,
+        "data": dict(block.data),
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from markupsafe import Markup
 
-from benchkit.report.context.blocks import ReportContext
+from benchkit.report.context.blocks import Page, ReportContext
 from benchkit.report.figures.vega_bundle import vega_bundle
 from benchkit.report.files.templates import embedded, environment, render, template_folder, text_of
 
@@ -43,16 +41,6 @@ SCRIPTS = (
     "exports", "tables", "tableviews", "downloads", "behind", "history", "panel", "start",
 )  # fmt: skip
 """The parts of the page's own script in their order: one module, each part uses what stands before it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What surrounds the report's content in one medium."""
-
-    medium: Literal["screen", "print"] = field(metadata={"help": "screen for HTML, print for the PDF's source"})
-    policy: str = field(metadata={"help": "the content security policy, empty for print"})
-    style: Markup = field(metadata={"help": "the style sheet, benchkit's own text"})
-    scripts: tuple[Markup, ...] = field(metadata={"help": "the scripts, benchkit's own text; none for print"})
 
 
 def render_html(report: ReportContext, own: Path | None = None) -> str:
