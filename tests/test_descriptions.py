@@ -12,10 +12,8 @@ from throwaway_distributions import NORM, write_distribution
 
 from benchkit.errors import PluginError
 from benchkit.registry import Registry
-from benchkit.registry.describing import describe_in_child
-from benchkit.registry.description import Description, from_json, to_json
-from benchkit.registry.description_cache import cache_file, read_cache, write_cache
-from benchkit.registry.descriptions import describe, describe_all, glance
+from benchkit.registry.describing import describe, describe_all, describe_in_child, glance
+from benchkit.registry.description import CACHE, Description, from_json, read_cache, to_json, write_cache
 from benchkit.registry.entries import Entry
 from benchkit.registry.options import Opaque, Option
 
@@ -214,22 +212,22 @@ def test_json_keeps_everything(tmp_path: Path) -> None:
         b"{",
         b"\xff\xfe",
         b"[]",
-        b'{"format": 1}',
-        b'{"format": 1, "descriptions": []}',
-        b'{"format": 99, "descriptions": {}}',
-        b'{"format": 1, "descriptions": {"norms/alpha/frn/a:A": {"stamp": "s", "status": "odd"}}}',
-        b'{"format": 1, "descriptions": {"norms/alpha/frn/a:A": {"stamp": "s", "status": "ok"}}}',
+        b'{"format": 2}',
+        b'{"format": 2, "records": []}',
+        b'{"format": 99, "records": {}}',
+        b'{"format": 2, "records": {"norms/alpha/frn/a:A": {"stamp": "s", "status": "odd"}}}',
+        b'{"format": 2, "records": {"norms/alpha/frn/a:A": {"stamp": "s", "status": "ok"}}}',
     ],
 )
 def test_a_damaged_cache_is_empty_and_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path))
-    cache_file().write_bytes(content)
+    CACHE.path.write_bytes(content)
     assert read_cache({ENTRY: "s"}) == {}
     description = Description(entry=ENTRY, status="ok", title="T")
     write_cache([description], {ENTRY: "s"})
     assert read_cache({ENTRY: "s"}) == {ENTRY: description}
     assert read_cache({ENTRY: "other"}) == {}
-    assert [path.name for path in tmp_path.iterdir()] == [cache_file().name]
+    assert [path.name for path in tmp_path.iterdir()] == [CACHE.path.name]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions work otherwise there")
@@ -243,6 +241,6 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypa
 def test_the_cache_follows_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BENCHKIT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_file().parent == tmp_path / "benchkit"
+    assert CACHE.path.parent == tmp_path / "benchkit"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_file().parent == Path.home() / ".cache" / "benchkit"
+    assert CACHE.path.parent == Path.home() / ".cache" / "benchkit"

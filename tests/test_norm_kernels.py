@@ -1,4 +1,4 @@
-"""The framework's kernels inside our norms: what they move, where they are refused, how exact they are."""
+"""The fast ways of our norms, held to the plain form of each; the framework's kernels among them: what they move."""
 
 from __future__ import annotations
 
@@ -6,8 +6,29 @@ import pytest
 import torch
 from benchkit_norms import native_kernels
 from benchkit_norms.batch import BatchNorm
+from benchkit_norms.batch_instance import BatchInstanceNorm
+from benchkit_norms.group import GroupNorm
 from benchkit_norms.instance import InstanceNorm
+from benchkit_norms.layer import LayerNorm
 from torch.nn import functional
+
+
+@pytest.mark.parametrize("kind", [BatchNorm, BatchInstanceNorm, GroupNorm, InstanceNorm, LayerNorm])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_plain_form_is_what_forward_computes(kind: type, training: bool, affine: bool) -> None:
+    norm = kind(6, eps=0.3, affine=affine, dtype=torch.float64).train(training)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for value in (*norm.parameters(), *norm.buffers()):
+            value.copy_(torch.rand(value.shape, generator=generator) * 0.8 + 0.1)
+    x = torch.randn(4, 6, 5, 7, generator=generator, dtype=torch.float64).mul(3).add(2).requires_grad_()
+    fast, plain = norm(x), norm.plain(x)
+    torch.testing.assert_close(fast, plain, rtol=1e-11, atol=1e-11)
+    upstream = torch.linspace(-1, 2, x.numel(), dtype=torch.float64).view(x.shape)
+    values = [x, *norm.parameters()]
+    found, expected = torch.autograd.grad(fast, values, upstream), torch.autograd.grad(plain, values, upstream)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])

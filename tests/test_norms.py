@@ -41,6 +41,8 @@ NATIVE: dict[str, Callable[..., nn.Module]] = {
     "gn": functools.partial(nn.GroupNorm, 3),
 }
 CHANNELS = 6
+EPS = 0.3
+"""Far from the default, so that a norm that ignores its `eps` is far from every reference, too."""
 every_norm = pytest.mark.parametrize("name", NORMS)
 our_norm = pytest.mark.parametrize("name", OURS)
 layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -60,7 +62,7 @@ def maps(dtype: torch.dtype = torch.float64, layout: torch.memory_format = torch
 
 def made(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """Return a norm whose parameters and buffers are not at their first values."""
-    options = {"groups": 3} if name == "gn" else {}
+    options = {} if name == "none" else {"eps": EPS, "groups": 3} if name == "gn" else {"eps": EPS}
     norm = NORMS[name](CHANNELS, dtype=dtype, **options)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -91,8 +93,8 @@ def batch_instance_reference(norm: nn.Module, x: torch.Tensor, training: bool) -
     if training:
         mean = x.mean((0, 2, 3), keepdim=True)
         var = x.var((0, 2, 3), correction=0, keepdim=True)
-    batch = (x - mean) / (var + 1e-5).sqrt()
-    instance = (x - x.mean((2, 3), keepdim=True)) / (x.var((2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+    batch = (x - mean) / (var + EPS).sqrt()
+    instance = (x - x.mean((2, 3), keepdim=True)) / (x.var((2, 3), correction=0, keepdim=True) + EPS).sqrt()
     return weight * (rho * batch + (1 - rho) * instance) + bias
 
 
@@ -112,7 +114,7 @@ def assert_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 def test_forward_backward_and_buffers_equal_the_frameworks(
     name: str, layout: torch.memory_format, training: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
-    ours, native = made(name), NATIVE[name](CHANNELS, dtype=torch.float64)
+    ours, native = made(name), NATIVE[name](CHANNELS, eps=EPS, dtype=torch.float64)
     native.load_state_dict(ours.state_dict())
     expected = trained(native.train(training), maps())
     assert_near(trained(ours.to(dtype).train(training), maps(dtype, layout)), expected, tolerance)
@@ -142,9 +144,9 @@ def test_batch_instance_norm_by_numpy_and_its_running_statistics() -> None:
     before = {key: value.numpy().copy() for key, value in norm.state_dict().items()}
     a = x.numpy()
     mean, var = a.mean((0, 2, 3)), a.var((0, 2, 3))
-    by_batch = (a - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None]
+    by_batch = (a - mean[:, None, None]) / np.sqrt(var + EPS)[:, None, None]
     own_mean, own_var = a.mean((2, 3), keepdims=True), a.var((2, 3), keepdims=True)
-    by_instance = (a - own_mean) / np.sqrt(own_var + 1e-5)
+    by_instance = (a - own_mean) / np.sqrt(own_var + EPS)
     rho, weight, bias = (before[key][:, None, None] for key in ("rho", "weight", "bias"))
     np.testing.assert_allclose(
         norm(x).detach().numpy(), weight * (rho * by_batch + (1 - rho) * by_instance) + bias, rtol=1e-10, atol=1e-12
@@ -253,7 +255,7 @@ def test_copies_and_state_dicts_give_the_same_output(name: str) -> None:
     buffer = io.BytesIO()
     torch.save(norm.state_dict(), buffer)
     buffer.seek(0)
-    loaded = NORMS[name](CHANNELS, dtype=torch.float64, **({"groups": 3} if name == "gn" else {}))
+    loaded = made(name)
     loaded.load_state_dict(torch.load(buffer, weights_only=True))
     for other in (loaded, copy.deepcopy(norm)):
         assert torch.equal(other.eval()(x), norm.eval()(x))

@@ -17,7 +17,6 @@ from benchkit.analysis.summary import summarize
 from benchkit.analysis.wording import (
     bare,
     difference,
-    duration,
     engineering,
     listing,
     measured,
@@ -25,6 +24,7 @@ from benchkit.analysis.wording import (
     p_value,
     within_range,
 )
+from benchkit.duration import duration
 from benchkit.report.tables.result_tables import pairs_table
 from benchkit.report.tables.table import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
 from benchkit.report.tables.table import to_markdown as markdown

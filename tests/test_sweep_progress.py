@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from tiny_study import RECORD
 
+from benchkit.duration import duration
 from benchkit.sweep.messages import EpochEnded, TrialEnded, TrialStarted, WorkerLost, WorkerReady
-from benchkit.sweep.progress import Progress, duration, trial_name
+from benchkit.sweep.progress import Progress, trial_name
 
 STARTED = TrialStarted(condition="gn", phase="grid", index=0, key="k", number=0, epochs=10)
 ENDED = TrialEnded(
@@ -79,4 +80,4 @@ def test_names_of_trials() -> None:
     ],
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert duration(seconds, whole=True) == words

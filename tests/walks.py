@@ -114,11 +114,10 @@ def first_job(folder: Path, walk: Walk) -> None:
 def norm(folder: Path, walk: Walk) -> None:
     """Walk from the name of a norm to its module."""
     from benchkit.registry import Registry
-    from benchkit.registry.binding import bind
     from benchkit.study.settings import PluginRef
 
     with walk.watching():
-        bind(Registry.installed(), "norms", PluginRef(name="gn"))(16)
+        Registry.installed().bind("norms", PluginRef(name="gn"))(16)
 
 
 def eager_step(folder: Path, walk: Walk) -> None:

@@ -13,13 +13,13 @@ from benchkit.analysis.selectors import compared, done_repeats
 from benchkit.analysis.wording import (
     amount,
     count,
-    duration,
     listing,
     measured,
     names,
     number,
     quoted,
 )
+from benchkit.duration import duration
 from benchkit.results import EpochRecord, StudyResults
 
 if TYPE_CHECKING:

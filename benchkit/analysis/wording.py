@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from benchkit.duration import duration
 from benchkit.metrics import metric_of
 
 MINUS = "\N{MINUS SIGN}"
@@ -129,17 +130,6 @@ def engineering(value: float) -> str:
         if size >= factor:
             return f"{number(value / factor)} {unit}"
     return number(value)
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time in the two largest units that matter: 4.2 s, 2 min 13 s, 3 h 05 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
 
 
 def count(n: int, noun: str, plural: str = "") -> str:

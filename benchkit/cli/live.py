@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from benchkit.cli.printing import cell, console, line
 from benchkit.data.progress import listening, progress_lines
+from benchkit.duration import duration
 from benchkit.sweep import View
 from benchkit.sweep.concurrency import concurrency_text
 from benchkit.sweep.messages import ConcurrencyChosen, ConcurrencyTried, EpochEnded, Event, TrialEnded, TrialStarted
-from benchkit.sweep.progress import Progress, RunningTrial, duration, trial_name
+from benchkit.sweep.progress import Progress, RunningTrial, trial_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,7 +79,7 @@ class Lines:
             self._write(f"{trial_name(running.trial)}: {_epoch(running)}")
         elif isinstance(event, TrialEnded):
             left = self._progress.left()
-            rest = f", {duration(left)} left" if left is not None else ""
+            rest = f", {duration(left, whole=True)} left" if left is not None else ""
             self._write(
                 f"[{self._progress.finished}/{self._progress.total}{rest}] {trial_name(event)}: {_ending(event)}"
             )
@@ -130,12 +131,12 @@ class Panel:
         progress = self._progress
         left = progress.left()
         head = Table.grid(padding=(0, 1))
-        rest = f"{duration(left)} left" if left is not None else "starting"
+        rest = f"{duration(left, whole=True)} left" if left is not None else "starting"
         ended = ", ".join(f"{count} {state}" for state, count in progress.ended.items())
         head.add_row(
             cell(progress.title.capitalize(), "bold"),
             ProgressBar(total=max(1, progress.total), completed=progress.finished, width=30),
-            cell(f"{progress.finished}/{progress.total}  {duration(progress.elapsed())}, {rest}  {ended}"),
+            cell(f"{progress.finished}/{progress.total}  {duration(progress.elapsed(), whole=True)}, {rest}  {ended}"),
         )
         rows = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("running", "epoch", "train loss", "val loss", "val acc.", "images/s"):
@@ -192,4 +193,4 @@ def _ending(trial: TrialEnded) -> str:
         for split in ("val", "test")
         if f"{split}.accuracy" in trial.scores
     )
-    return f"{scores} in {duration(trial.seconds)}"
+    return f"{scores} in {duration(trial.seconds, whole=True)}"

@@ -10,7 +10,6 @@ import typer
 
 from benchkit.cli.completion import complete_kind, complete_plugin
 from benchkit.cli.plugin_checks import check_plugins
-from benchkit.cli.plugin_project import new_plugin
 from benchkit.cli.printing import cell, line, print_facts, print_json, print_note, print_table, print_text
 from benchkit.errors import PluginError, nearest
 from benchkit.registry import Registry
@@ -40,7 +39,7 @@ def list_plugins(
     plugin: FilesOption = None,
 ) -> None:
     """List plugins with origin and status, without importing them (unless --check)."""
-    from benchkit.registry.descriptions import describe_all, glance
+    from benchkit.registry.describing import describe_all, glance
 
     registry = Registry.installed(plugin or ())
     entries = registry.entries(kind or None)
@@ -62,7 +61,7 @@ def show_plugin(
     plugin: FilesOption = None,
 ) -> None:
     """Show a plugin's card and options; of all kinds and distributions that have the name. Exit with 1 if broken."""
-    from benchkit.registry.descriptions import describe_all
+    from benchkit.registry.describing import describe_all
 
     descriptions = describe_all(_named(Registry.installed(plugin or ()), name, kind))
     if json:
@@ -79,7 +78,30 @@ def show_plugin(
 
 
 app.command("check")(check_plugins)
-app.command("new")(new_plugin)
+
+
+@app.command("new")
+def new_plugin(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="norm, dataset, regularizer, model or figure.", show_default=False)
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name: lower case, hyphens.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where to write it; ./benchkit-NAME by default.")
+    ] = None,
+    author: Annotated[str, typer.Option(help="The author's name, for the licence.")] = "",
+) -> None:
+    """Write a complete package with a small working plugin: source, card, test with the kit, README, licence."""
+    from benchkit.registry.scaffolding import plan_project, write_project
+
+    project = plan_project(kind, name, Registry.installed(), author=author)
+    folder = out or Path(project.distribution)
+    for path in write_project(project, folder):
+        print_text(path.as_posix())
+    print_note(
+        f"next: pip install -e {folder}, benchkit plugins check {name} --kind {project.kind}, "
+        f"then edit {folder / project.source}"
+    )
 
 
 def _named(registry: Registry, name: str, kind: str) -> list[Entry]:

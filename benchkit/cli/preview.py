@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from benchkit.cli.printing import print_json, print_table, print_text
+from benchkit.duration import duration
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.sweep import Request
 from benchkit.sweep.estimate import ConditionEstimate, SweepEstimate, estimate
-from benchkit.sweep.progress import duration
 
 GPU = (
     "usually it takes less: long enough trials replay their steps from a CUDA graph, and without --jobs the sweep "
@@ -37,7 +37,7 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
             one.condition.kind,
             f"{one.finished}/{one.trials}",
             one.epochs,
-            duration(one.seconds) if one.seconds is not None else "?",
+            duration(one.seconds, whole=True) if one.seconds is not None else "?",
         )
         for one in found.conditions
     ]
@@ -49,7 +49,7 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
         print_text(f"no estimate: {found.problem}")
     elif found.left:
         print_text(
-            f"about {duration(found.seconds)} with {found.jobs} at once on {found.device}, and "
+            f"about {duration(found.seconds, whole=True)} with {found.jobs} at once on {found.device}, and "
             f"{found.bytes / 2**20:,.1f} MiB in {request.workspace} (from a timed run of {found.probed} conditions; "
             "nothing pruned)"
         )

@@ -91,9 +91,9 @@ def _folder(given: Path | None) -> Iterator[Path]:
 
 def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
-    from benchkit.analysis.wording import duration
     from benchkit.capsule.reading import results_of
     from benchkit.cli.printing import print_note
+    from benchkit.duration import duration
     from benchkit.verify.reproduction import compare_retrained
     from benchkit.verify.retraining import paths_of, retrain, sample_trials, seconds_of
 

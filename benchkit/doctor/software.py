@@ -76,7 +76,7 @@ def printing_finding() -> Finding:
 
 def plugins_findings() -> list[Finding]:
     """Return how many plugins work, and one finding for each that is broken or whose name is claimed twice."""
-    from benchkit.registry.descriptions import describe_all
+    from benchkit.registry.describing import describe_all
 
     registry = Registry.installed()
     descriptions = describe_all(registry.entries())

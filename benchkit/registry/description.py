@@ -1,17 +1,21 @@
-"""The value that describes a plugin, and its form as JSON: in the cache, between processes and in `--json` output."""
+"""The value that describes a plugin, and its form as JSON: in the user's cache, between processes and in output."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from benchkit.cache import CachedRecords
 from benchkit.protocols import API_VERSION
 from benchkit.registry.entries import Entry
 from benchkit.registry.loading import broken
 from benchkit.registry.option_types import MismatchError, convert
 from benchkit.registry.options import REQUIRED, Opaque, Option, is_plain
+
+CACHE = CachedRecords("descriptions", most=2000)
 
 Status = Literal["ok", "broken", "unchecked"]
 """ok: it was imported; broken: it cannot be, or its source shows that; unchecked: its source looks right so far."""
@@ -76,6 +80,23 @@ def from_json(entry: Entry, values: Mapping[str, Any]) -> Description:
         options=tuple(_option_from_json(option) for option in values["options"]),
         **texts,
     )
+
+
+def read_cache(stamps: Mapping[Entry, str]) -> dict[Entry, Description]:
+    """Return the cached descriptions whose stamp is still the given one."""
+    records = CACHE.read({entry.key: stamp for entry, stamp in stamps.items()})
+    known: dict[Entry, Description] = {}
+    for entry in stamps:
+        if entry.key in records:
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a damaged record is made anew
+                known[entry] = from_json(entry, records[entry.key])
+    return known
+
+
+def write_cache(descriptions: Sequence[Description], stamps: Mapping[Entry, str]) -> None:
+    """Add descriptions to the cache, replacing older ones of the same plugins."""
+    keyed = {entry.key: stamp for entry, stamp in stamps.items()}
+    CACHE.write({description.entry.key: to_json(description) for description in descriptions}, keyed)
 
 
 def entry_to_json(entry: Entry) -> dict[str, str]:

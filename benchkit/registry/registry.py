@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchkit.errors import PluginError, nearest
-from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind, same_distribution
-from benchkit.registry.entry_points import DISABLE_VARIABLE, installed_entries
+from benchkit.protocols import Splits
+from benchkit.registry.entries import (
+    DISABLE_VARIABLE,
+    KINDS,
+    Entry,
+    installed_entries,
+    kind_word,
+    parse_kind,
+    same_distribution,
+)
 from benchkit.registry.loading import load_plugin, study_path
+from benchkit.registry.options import bind_options, options_of
 from benchkit.registry.plugin_files import file_entries
-
-__all__ = ["KINDS", "Entry", "Registry", "parse_kind"]
+from benchkit.study.settings import PluginRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,22 @@ class Registry:
         Raises `PluginError` as `find` does, and when the plugin is broken (`benchkit.registry.loading`).
         """
         return load_plugin(self.resolve(kind, name)[0])
+
+    def bind(self, kind: str, ref: PluginRef) -> Callable[..., Any]:
+        """Return a plugin with its options bound, importing it: what is left to give is what benchkit itself passes.
+
+        Of `family:variant` it is the family, with `variant` as an option. Raises `PluginError` for an unknown or broken
+        plugin and for options it does not take.
+        """
+        entry, variant = self.resolve(kind, ref.name)
+        plugin = load_plugin(entry)
+        given = {**ref.options, **({"variant": variant} if variant else {})}
+        return functools.partial(plugin, **bind_options(options_of(plugin, kind), given))
+
+    def load_data(self, ref: PluginRef, root: Path) -> Splits:
+        """Return a data set's splits, preparing it under `root` when that has not been done; raise as `bind` does."""
+        splits: Splits = self.bind("datasets", ref)(root)
+        return splits
 
     def study_file(self, name: str) -> Path:
         """Return the TOML file of an installed study; raise `PluginError` when the study or its file is missing."""

@@ -10,8 +10,9 @@ from benchkit import __version__
 from benchkit.analysis.agreement import Agreement, agree, agreement_findings
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.ranking import Ranking, rank
-from benchkit.analysis.wording import count, duration, listing, metric_words
+from benchkit.analysis.wording import count, listing, metric_words
 from benchkit.codec import encode
+from benchkit.duration import duration
 from benchkit.report.build import ReportBuild, StudyBuild, last_finished, screen_of, study_files
 from benchkit.report.context.agreement_sections import differences_section, together_section
 from benchkit.report.context.blocks import (

@@ -15,7 +15,6 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan, typed_settings
 from benchkit.registry import Registry
-from benchkit.registry.binding import load_data
 from benchkit.results import State
 from benchkit.study import Study
 from benchkit.study.checks import check_plan
@@ -113,7 +112,7 @@ def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
     refs = {
         repr(ref): ref for ref in (typed_settings(c.settings, plan.study.seed).data.dataset for c in plan.conditions)
     }
-    sets = [facts_of(ref, load_data(registry, ref, root)) for ref in refs.values()]
+    sets = [facts_of(ref, registry.load_data(ref, root)) for ref in refs.values()]
     return {**sets[0], "sets": sets}
 
 

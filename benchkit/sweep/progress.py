@@ -81,13 +81,3 @@ def _share(one: RunningTrial) -> float:
 def trial_name(trial: TrialStarted | TrialEnded) -> str:
     """Return `gn repeat 2` or `gn, search trial 7`."""
     return f"{trial.condition} {'trial' if trial.phase == 'search' else 'repeat'} {trial.index}"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in words: 8 s, 3 min 05 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

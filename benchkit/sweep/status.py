@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit.codec import encode
+from benchkit.duration import duration
 from benchkit.plan import Condition, Plan
 from benchkit.results import FINISHED, StudyResults, Trial
-from benchkit.sweep.progress import duration
 
 STATES = ("done", "pruned", "diverged", "failed", "running", "stale", "waiting", "missing")
 
@@ -109,6 +109,6 @@ def _sentence(results: StudyResults, rows: tuple[ConditionStatus, ...], left: fl
     open_ = sum(states[state] for state in ("running", "stale", "waiting", "missing"))
     if not open_:
         return f"{results.study.name}: finished; {told}"
-    rest = f"; about {duration(left)} left" if left else ""
+    rest = f"; about {duration(left, whole=True)} left" if left else ""
     go_on = "" if states["running"] else f"; go on with: benchkit sweep {results.study.path or results.study.name}"
     return f"{results.study.name}: {told}{rest}{go_on}"

@@ -16,7 +16,6 @@ import torch
 
 from benchkit.plan import Condition, typed_settings
 from benchkit.registry import Registry
-from benchkit.registry.binding import load_data
 from benchkit.results import EpochRecord
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import Settings
@@ -56,7 +55,7 @@ def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Pr
     The first epoch warms up, the second is timed; its time is scaled by the number of images.
     """
     settings = typed_settings(condition.settings, job.study.seed)
-    splits = load_data(registry, settings.data.dataset, job.data_root)
+    splits = registry.load_data(settings.data.dataset, job.data_root)
     plugins = bind_plugins(registry, settings)
     options: dict[str, Any] = {"device": device, "device_memory": job.device_memory}
     options["seeds"] = trial_seeds(settings.seed, "probe", 0)
@@ -119,7 +118,7 @@ class TimedRun:
         free = _free(device)
         settings = typed_settings(job.conditions[0].settings, job.study.seed)
         registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
-        splits = load_data(registry, settings.data.dataset, job.data_root)
+        splits = registry.load_data(settings.data.dataset, job.data_root)
         plugins = bind_plugins(registry, settings)
         options = {"seeds": trial_seeds(settings.seed, "concurrency", 0), "device": str(device)}
         memory = job.device_memory

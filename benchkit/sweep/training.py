@@ -24,7 +24,6 @@ from benchkit.ledger.claims import Claim, Queue, scores_of
 from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
-from benchkit.registry.binding import bind, load_data
 from benchkit.results import Outcome, State
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import PluginRef, Settings
@@ -72,7 +71,7 @@ class WorkerContext:
         """Return a data set's splits, kept until another one is asked for."""
         key = repr(ref)
         if key not in self.loaded:
-            self.loaded = {key: load_data(self.registry, ref, self.job.data_root)}
+            self.loaded = {key: self.registry.load_data(ref, self.job.data_root)}
         return self.loaded[key]
 
     def images(self, settings: Settings, splits: Splits) -> Images:
@@ -293,10 +292,10 @@ def shared_device(device: torch.device, at_once: int) -> tuple[str, ...]:
 def bind_plugins(registry: Registry, settings: Settings, figures: Sequence[PluginRef] = ()) -> Plugins:
     """Return the norm, model and regularizers of a trial's settings, and the figures that observe it, ready to use."""
     return Plugins(
-        norm=bind(registry, "norms", settings.model.norm),
-        model=bind(registry, "models", settings.model.model),
-        regularizers=tuple((one.id, bind(registry, "regularizers", one.plugin)()) for one in settings.regularizers),
-        figures=tuple((one.name, bind(registry, "figures", one)()) for one in figures),
+        norm=registry.bind("norms", settings.model.norm),
+        model=registry.bind("models", settings.model.model),
+        regularizers=tuple((one.id, registry.bind("regularizers", one.plugin)()) for one in settings.regularizers),
+        figures=tuple((one.name, registry.bind("figures", one)()) for one in figures),
     )
 
 

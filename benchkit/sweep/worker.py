@@ -15,9 +15,9 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
+from benchkit.cache import cache_folder
 from benchkit.codec import decode
 from benchkit.errors import BenchkitError
-from benchkit.registry.description_cache import cache_folder
 from benchkit.sweep.machine import available_cores, preloaded_allocator, preloading
 from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerReady, dump
 

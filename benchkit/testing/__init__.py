@@ -8,8 +8,7 @@ def test_kit(check):
 """
 
 from benchkit.testing.check import KIT_VERSION, Check, CheckFailure, NotApplicable
-from benchkit.testing.kit import Verdict, checks, run_checks
-from benchkit.testing.marks import parametrize_checks
+from benchkit.testing.kit import Verdict, checks, parametrize_checks, run_checks
 
 __all__ = [
     "KIT_VERSION",

@@ -12,8 +12,7 @@ from benchkit.errors import DataError
 from benchkit.preparation import data_root, find_prepared, fingerprint_of, pixel_digests
 from benchkit.protocols import Split, Splits
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_text, require, rule
-from benchkit.testing.other_process import prepared_elsewhere
-from benchkit.testing.preparing import Prepared, no_network
+from benchkit.testing.preparing import Prepared, no_network, prepared_elsewhere
 from benchkit.testing.subject import Subject
 
 MOST_SHARED = 0.1

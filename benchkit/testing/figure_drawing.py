@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import nn
 
 from benchkit.protocols import ImageGrid, NothingToDraw
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
-from benchkit.results import StudyResults
+from benchkit.results import StudyResults, Trial
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require
-from benchkit.testing.figure_model import with_model
-from benchkit.testing.results import scenarios
+from benchkit.testing.results import IMAGES, scenarios
+from benchkit.testing.specimens import SmallNetwork
 from benchkit.testing.subject import Subject
 
 SCENARIOS: Mapping[str, str] = {
@@ -23,6 +28,7 @@ SCENARIOS: Mapping[str, str] = {
     "missing-trials": "results with diverged, failed, running and missing trials",
     "nothing-trained": "results of a study of which nothing was trained",
 }
+_MODEL_IMAGES = (3, 16, 16)
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
@@ -113,7 +119,7 @@ def draw(subject: Subject, found: Computed) -> Drawn:
 
 def _tried(subject: Subject, scenario: str) -> Computed | NotApplicable:
     results = scenarios(subject.scratch("results"), subject.seed)[scenario]()
-    results = with_model(results, subject)
+    results = _with_model(results, subject)
     try:
         return compute(subject, scenario, results)
     except NothingToDraw as reason:
@@ -129,3 +135,37 @@ def _check_grid(grid: ImageGrid, given: str) -> None:
         require(len(images) == len(grid.columns), given=given, expected=f"{len(grid.columns)} images a row", got=got)
         known = all(isinstance(image, bytes) and image.startswith(_PICTURES) for image in images)
         require(known, given=given, expected="bytes of PNG or JPEG", got=f"something else at {words!r}")
+
+
+def _with_model(results: StudyResults, subject: Subject) -> StudyResults:
+    """Return results whose trials hold what the figure observes after epochs and inspects at the end.
+
+    They are unchanged for a figure that does neither.
+    """
+    figure = subject.plugin(**subject.options)
+    if not hasattr(figure, "observe") and not hasattr(figure, "inspect"):
+        return results
+    return replace(results, trials=tuple(_with_model_of(trial, figure, subject) for trial in results.trials))
+
+
+def _with_model_of(trial: Trial, figure: Any, subject: Subject) -> Trial:
+    torch.manual_seed(trial.number)
+    model = SmallNetwork(4, _MODEL_IMAGES, nn.BatchNorm2d).eval()
+    pictures = np.random.default_rng(trial.number % 4).integers(0, 256, (IMAGES, 16, 16, 3), dtype=np.uint8)
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    if hasattr(figure, "inspect") and trial.state == "done" and trial.folder.is_dir():
+        labels = torch.arange(IMAGES) % 4
+        with attempt("inspect(model, images, labels)"):
+            found = figure.inspect(model, images, labels)
+        arrays = isinstance(found, dict) and all(isinstance(one, np.ndarray) for one in found.values())
+        require(arrays, given="inspect(model, images, labels)", expected="a dict of arrays", got=type(found).__name__)
+        whole = {**{name: np.ascontiguousarray(one) for name, one in found.items()}}
+        save_file(
+            {**whole, "images": pictures, "labels": labels.numpy()},
+            trial.folder / f"inspected-{subject.name}.safetensors",
+        )
+    if not hasattr(figure, "observe"):
+        return trial
+    with attempt("observe(model, images)"), torch.no_grad():
+        seen = {f"{subject.name}.{name}": float(value) for name, value in figure.observe(model, images[:64]).items()}
+    return replace(trial, history=tuple(replace(record, observed=seen) for record in trial.history))

@@ -1,4 +1,4 @@
-"""The conformance kit: the checks of a plugin, run one by one, each with its verdict."""
+"""The conformance kit: the checks of a plugin, each with its verdict, or as pytest parameters."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchkit.errors import PluginError, nearest
 from benchkit.registry.entries import Entry, kind_word, parse_kind
 from benchkit.testing.check import Check, CheckFailure, NotApplicable, Rule
-from benchkit.testing.subject import Subject, subject_of
+from benchkit.testing.subject import subject_of
+
+if TYPE_CHECKING:
+    import pytest
 
 State = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 """expected: it fails, as was stated with a reason; unexpected: it was stated to fail and passes, which is a failure."""
@@ -127,7 +130,38 @@ def _tried(check: Check, stated: str | None) -> tuple[State, CheckFailure | None
     return ("passed", None, "") if stated is None else ("unexpected", None, f"stated to fail: {stated}")
 
 
-__all__ = ["BAD", "KINDS_CHECKED", "Plugin", "State", "Subject", "Verdict", "checks", "rules_of", "run_checks"]
+def parametrize_checks(
+    kind: str,
+    plugin: Plugin,
+    *,
+    options: Mapping[str, Any] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> pytest.MarkDecorator:
+    """Return a pytest decorator that gives a test its argument `check`, once for each check of a plugin.
 
-KINDS_CHECKED = ("norms", "datasets", "regularizers", "models", "figures")
-"""The kinds that have checks."""
+        @parametrize_checks("norms", "pixel")
+        def test_kit(check):
+            check()
+
+    `plugin`, `options` and `seed` are those of `benchkit.testing.checks`. `expected_failures` maps the ids of checks
+    that are known to fail to the reason: such a test counts as xfailed, and fails when the check passes. Checks that
+    need CUDA carry the marker `gpu` and are skipped without it. Raises `PluginError` at collection as `checks` does.
+    """
+    import pytest
+
+    stated = dict(expected_failures or {})
+    known_ids(kind, stated)
+    parameters = []
+    for id, check in checks(kind, plugin, options=options, seed=seed):
+        marks = [pytest.mark.gpu, pytest.mark.skipif(not _has_cuda(), reason="needs CUDA")] if check.rule.gpu else []
+        if id in stated:
+            marks.append(pytest.mark.xfail(raises=CheckFailure, strict=True, reason=stated[id]))
+        parameters.append(pytest.param(check, id=id, marks=marks))
+    return pytest.mark.parametrize("check", parameters)
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchkit.testing.check import attempt, require, rule
-from benchkit.testing.norm_build import move_parameters, trained
+from benchkit.testing.norm_numbers import move_parameters, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
 from benchkit.train.compiler import without_its_own_warnings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,33 @@ from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.func import functional_call
 
 from benchkit.testing.check import attempt, error_text, require, rule
-from benchkit.testing.norm_build import build, move_parameters, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_finite
+
+
+def build(subject: Subject, channels: int, **more: Any) -> nn.Module:
+    """Return a new module for a number of channels, with the subject's options and `more`."""
+    given = f"{channels} channels{''.join(f', {name} = {value!r}' for name, value in more.items())}"
+    with attempt(given, expected="an nn.Module", likely="the first parameter is the number of channels"):
+        module = subject.plugin(channels, **{**subject.options, **more})
+    require(isinstance(module, nn.Module), given=given, expected="an nn.Module", got=type(module).__name__)
+    return module  # type: ignore[no-any-return]
+
+
+def trained(subject: Subject, channels: int) -> nn.Module:
+    """Return a module that has seen three batches in training, its parameters moved off their initial values."""
+    module = build(subject, channels).train()
+    move_parameters(module)
+    for step in range(3):
+        module(maps(subject, (4, channels, 5, 5), mean=step, std=2.0, purpose=f"training {step}"))
+    return module
+
+
+def move_parameters(module: nn.Module) -> None:
+    """Turn every parameter p into 0.9 p + 0.05: 1, 0 and 0.5 all move, and gates stay inside 0..1."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(0.9).add_(0.05)
 
 
 @rule("gradients", likely="a hand-written backward is wrong, or a value was detached or changed in place")

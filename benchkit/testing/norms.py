@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchkit.errors import BenchkitError
 from benchkit.testing import norm_fit, norm_numbers
 from benchkit.testing.check import attempt, error_text, require, rule
-from benchkit.testing.norm_build import build, trained
+from benchkit.testing.norm_numbers import build, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
 

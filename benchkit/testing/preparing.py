@@ -1,8 +1,8 @@
-"""A data set prepared in another process, and killed on the way: run as `python -m benchkit.testing.preparing`.
+"""A data set prepared in another process, and killed on the way.
 
-The process reads {entry, options, folder} as JSON from stdin, imports the plugin once, and prepares the data set in
-fresh folders: undisturbed, a second time from what is there, and in forked children that are killed at a write. It
-prints one line of JSON for what it saw. The network is out of reach throughout.
+The process (`python -m benchkit.testing.preparing`) reads {entry, options, folder} as JSON from stdin, imports the
+plugin once, and prepares the data set in fresh folders: undisturbed, a second time from what is there, and in forked
+children that are killed at a write. It prints one line of JSON for what it saw. The network is out of reach throughout.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +21,14 @@ from typing import Any
 
 from benchkit.preparation import fingerprint_of
 from benchkit.protocols import Splits
-from benchkit.registry.description import entry_from_json
+from benchkit.registry.description import entry_from_json, entry_to_json
 from benchkit.registry.loading import load_plugin
 from benchkit.registry.options import bind_options, options_of
+from benchkit.testing.check import CheckFailure, NotApplicable
+from benchkit.testing.subject import Subject
+
+TIMEOUT = 600.0
+"""Seconds that the other process may take."""
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = frozenset({"os.rename", "os.mkdir", "os.link", "os.symlink", "os.truncate"})
@@ -52,7 +58,40 @@ class Prepared:
     killed: tuple[Killed, ...]
 
 
-def from_json(values: Mapping[str, Any]) -> Prepared:
+def prepared_elsewhere(subject: Subject) -> Prepared:
+    """Return what another process sees that prepares the subject's data set from scratch.
+
+    Raises `NotApplicable` when the plugin cannot be imported there, and `CheckFailure` when the process fails.
+    """
+    return subject.once("elsewhere", lambda: _ask(subject))
+
+
+def _ask(subject: Subject) -> Prepared:
+    if subject.entry is None:
+        raise NotApplicable("another process cannot import this object: give the plugin by name, or at module level")
+    request = {
+        "entry": entry_to_json(subject.entry),
+        "options": subject.given,
+        "folder": str(subject.scratch("elsewhere")),
+    }
+    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-m", "benchkit.testing.preparing"],
+        input=json.dumps(request, default=str),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"},
+    )
+    if done.returncode == 0:
+        return _from_json(json.loads(done.stdout))
+    lines = done.stderr.strip().splitlines()
+    got = f"exit status {done.returncode}: {lines[-1] if lines else 'no message'}"
+    raise CheckFailure(given="preparation in another process", expected="the data set", got=got)
+
+
+def _from_json(values: Mapping[str, Any]) -> Prepared:
     """Return what `main` printed."""
     return Prepared(**{**values, "killed": tuple(Killed(**one) for one in values["killed"])})
 

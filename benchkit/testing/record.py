@@ -5,24 +5,18 @@ Reading it imports neither the plugin nor torch, so that a report can tell which
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 from benchkit import __version__
-from benchkit.atomic_write import write_atomically
-from benchkit.registry.description_cache import cache_file
+from benchkit.cache import CachedRecords
 from benchkit.registry.entries import Entry
 from benchkit.registry.sources import source_stamps
 from benchkit.testing.check import KIT_VERSION
 from benchkit.testing.kit import Verdict
 
-_MOST = 500
-"""The most results a file keeps; the oldest go first."""
+CACHE = CachedRecords("kit", most=500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +59,12 @@ def remember(entry: Entry, verdicts: Sequence[Verdict]) -> None:
         known={verdict.check: verdict.note for verdict in verdicts if verdict.state == "expected"},
         when=time.time(),
     )
-    records = _records()
-    records.pop(_key(entry), None)
-    records[_key(entry)] = {"stamp": _stamp(entry), **asdict(result)}
-    with contextlib.suppress(OSError):
-        write_atomically(_file(), json.dumps(dict(list(records.items())[-_MOST:])).encode())
+    CACHE.write({entry.key: asdict(result)}, {entry.key: _stamp(entry)})
 
 
 def recall(entry: Entry) -> KitResult | None:
     """Return what the kit said of a plugin as it is now, None when it has not been checked since it changed."""
-    record = _records().get(_key(entry))
-    if not isinstance(record, dict) or record.get("stamp") != _stamp(entry):
-        return None
+    record = CACHE.read({entry.key: _stamp(entry)}).get(entry.key, {})
     try:
         return KitResult(
             kit=int(record["kit"]),
@@ -87,24 +75,7 @@ def recall(entry: Entry) -> KitResult | None:
             when=float(record["when"]),
         )
     except (KeyError, TypeError, ValueError):
-        return None  # a damaged record is as good as none
-
-
-def _file() -> Path:
-    descriptions = cache_file()
-    return descriptions.with_name(descriptions.name.replace("descriptions", "kit"))
-
-
-def _records() -> dict[str, Any]:
-    try:
-        content = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _key(entry: Entry) -> str:
-    return f"{entry.kind}/{entry.file or entry.distribution}/{entry.name}/{entry.value}"
+        return None  # there is none, or a damaged one
 
 
 def _stamp(entry: Entry) -> str:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from benchkit import Range, card
 from benchkit_norms import native_kernels
-from benchkit_norms.feature_maps import check_maps, statistics_dtype
-from benchkit_norms.running import Running
-from benchkit_norms.standardize import by_channel, standardize
+from benchkit_norms.feature_maps import by_channel, check_maps, statistics_dtype
+from benchkit_norms.per_channel import Running
+from benchkit_norms.standardize import standardize
 
 
 @card(
@@ -43,6 +43,11 @@ class BatchNorm(Running):
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
         check_maps(x, self.num_channels)
         return self._by_batch(x) if self.training else self._by_running(x)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Return what `forward` does, as the formula says: in x's dtype, and nothing is tracked."""
+        mean, variance = self.statistics(x)
+        return self.affine((x - mean) / torch.sqrt(variance + self.eps))
 
     def _by_batch(self, x: Tensor) -> Tensor:
         running = self.running_mean, self.running_var

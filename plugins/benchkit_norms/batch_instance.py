@@ -8,9 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from benchkit import Range, card
-from benchkit_norms.feature_maps import check_maps, combine, gradient_sums, map_moments, scale_shift, widened
-from benchkit_norms.running import Running
-from benchkit_norms.standardize import by_channel, pooled_moments
+from benchkit_norms.feature_maps import (
+    by_channel,
+    check_maps,
+    combine,
+    gradient_sums,
+    map_moments,
+    scale_shift,
+    widened,
+)
+from benchkit_norms.per_channel import Running
+from benchkit_norms.standardize import pooled_moments
 
 
 @card(
@@ -50,6 +58,15 @@ class BatchInstanceNorm(Running):
         if running is None:
             self.track(mean, variance, x.numel() // self.num_channels)
         return output  # type: ignore[no-any-return]
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Return what `forward` does, as the formula says: in x's dtype, and nothing is tracked."""
+        mean, variance = self.statistics(x)
+        of_batch = (x - mean) / torch.sqrt(variance + self.eps)
+        own = x.var((2, 3), correction=0, keepdim=True)
+        of_instance = (x - x.mean((2, 3), keepdim=True)) / torch.sqrt(own + self.eps)
+        rho = by_channel(self.rho)
+        return self.affine(rho * of_batch + (1 - rho) * of_instance)
 
     def constrain(self) -> None:
         """Clip the gate to [0, 1], in place."""

@@ -32,6 +32,11 @@ def check_maps(x: Tensor, num_channels: int) -> None:
         )
 
 
+def by_channel(vector: Tensor) -> Tensor:
+    """Return a vector (C) as (1, C, 1, 1)."""
+    return vector.view(1, -1, 1, 1)
+
+
 def statistics_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype of statistics over x: float32, or float64 for float64 input."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

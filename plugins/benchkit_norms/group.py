@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from benchkit import PluginError, Range, card
-from benchkit_norms.feature_maps import check_maps
-from benchkit_norms.per_channel import PerChannel
-from benchkit_norms.standardize import group_standardize
+from benchkit_norms.per_channel import PerImage
 
 
 def group_count(num_channels: int, groups: int) -> int:
@@ -28,7 +25,7 @@ def group_count(num_channels: int, groups: int) -> int:
     url="https://arxiv.org/abs/1803.08494",
     ranges={"eps": Range(low=1e-8, high=1e-2, log=True), "groups": Range(low=1, high=64, log=True)},
 )
-class GroupNorm(PerChannel):
+class GroupNorm(PerImage):
     """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and variance over a group's maps of one image.
 
     `groups` is the most groups to make; `num_groups` is how many there are, see `group_count`. With `exact` there are
@@ -56,11 +53,6 @@ class GroupNorm(PerChannel):
                 hint="give a divisor of every layer's channels, or leave exact out",
             )
         self.num_groups = groups if exact else group_count(num_channels, groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
-        check_maps(x, self.num_channels)
-        return group_standardize(x, self.weight, self.bias, self.num_groups, self.eps)
 
     def extra_repr(self) -> str:
         """Return the options, for `print(model)`."""

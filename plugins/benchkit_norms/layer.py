@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from benchkit import Range, card
-from benchkit_norms.feature_maps import check_maps
-from benchkit_norms.per_channel import PerChannel
-from benchkit_norms.standardize import group_standardize
+from benchkit_norms.per_channel import PerImage
 
 
 @card(
@@ -18,7 +15,7 @@ from benchkit_norms.standardize import group_standardize
     url="https://arxiv.org/abs/1607.06450",
     ranges={"eps": Range(low=1e-8, high=1e-2, log=True)},
 )
-class LayerNorm(PerChannel):
+class LayerNorm(PerImage):
     """y = weight * (x - mean) / sqrt(var + eps) + bias, mean and biased variance over C, H, W of one image.
 
     The paper's statistics over all units of a layer, with its gain and bias shared along H and W, so that they do not
@@ -36,8 +33,4 @@ class LayerNorm(PerChannel):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(num_channels, eps, affine, device, dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
-        check_maps(x, self.num_channels)
-        return group_standardize(x, self.weight, self.bias, 1, self.eps)
+        self.num_groups = 1

@@ -1,11 +1,13 @@
-"""What every norm here has: the channel count, eps, and a weight and a bias for each channel."""
+"""What every norm here has for each channel: a weight and a bias, and running statistics where it keeps them."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchkit import PluginError
+from benchkit_norms.feature_maps import by_channel, check_maps
+from benchkit_norms.standardize import group_standardize
 
 
 class PerChannel(nn.Module):
@@ -35,6 +37,76 @@ class PerChannel(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_channels, device=device, dtype=dtype)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_channels, device=device, dtype=dtype)) if affine else None
 
+    def affine(self, x: Tensor) -> Tensor:
+        """Return weight * x + bias, x itself when there are none."""
+        if self.weight is None or self.bias is None:
+            return x
+        return by_channel(self.weight) * x + by_channel(self.bias)
+
     def extra_repr(self) -> str:
         """Return the options, for `print(model)`."""
         return f"{self.num_channels}, eps={self.eps}, affine={self.weight is not None}"
+
+
+class PerImage(PerChannel):
+    """A norm of each image by itself: its channels make `num_groups` equal groups, each with one mean and variance."""
+
+    num_groups: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
+        check_maps(x, self.num_channels)
+        return group_standardize(x, self.weight, self.bias, self.num_groups, self.eps)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Return what `forward` does, as the formula says: in x's dtype."""
+        groups = x.reshape(len(x), self.num_groups, -1)
+        mean, variance = groups.mean(2, keepdim=True), groups.var(2, correction=0, keepdim=True)
+        return self.affine(((groups - mean) / torch.sqrt(variance + self.eps)).view(x.shape))
+
+
+class Running(PerChannel):
+    """Buffers `running_mean` and `running_var` (C) and `num_batches_tracked`, by the conventions of `nn.BatchNorm2d`.
+
+    running <- (1 - momentum) * running + momentum * batch, with the unbiased variance, begun at mean 0 and variance 1.
+    The names are the framework's too, so that a state dict moves from one layer to the other and back.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_channels: int,
+        eps: float,
+        momentum: float,
+        affine: bool,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_channels, eps, affine, device, dtype)
+        if not 0 <= momentum <= 1:
+            raise PluginError(f"{type(self).__name__} was given momentum = {momentum}", hint="give 0 to 1, such as 0.1")
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(num_channels, device=device, dtype=dtype))
+        self.register_buffer("running_var", torch.ones(num_channels, device=device, dtype=dtype))
+        self.register_buffer("num_batches_tracked", torch.zeros((), device=device, dtype=torch.long))
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and biased variance (1, C, 1, 1) that normalise x: its own in training, else the running ones."""
+        if self.training:
+            return x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True)
+        return by_channel(self.running_mean), by_channel(self.running_var)
+
+    def track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the statistics towards a batch's mean and biased variance (1, C, 1, 1), taken over `count` values."""
+        with torch.no_grad():
+            unbiased = variance.view(-1) * (count / max(count - 1, 1))
+            self.running_mean.lerp_(mean.view(-1).to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            self.num_batches_tracked.add_(1)
+
+    def extra_repr(self) -> str:
+        """Return the options, for `print(model)`."""
+        return f"{super().extra_repr()}, momentum={self.momentum}"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchkit_norms import native_kernels
-from benchkit_norms.feature_maps import combine, gradient_sums, map_moments, scale_shift, stored, widened
+from benchkit_norms.feature_maps import by_channel, combine, gradient_sums, map_moments, scale_shift, stored, widened
 
 
 class Standardized(NamedTuple):
@@ -50,11 +50,6 @@ def over_set(values: Tensor, groups: int) -> Tensor:
         return values
     grouped = values.view(count, groups, channels // groups)
     return stored(grouped.mean(2, keepdim=True).expand_as(grouped).reshape(count, channels, 1, 1))
-
-
-def by_channel(vector: Tensor) -> Tensor:
-    """Return a vector (C) as (1, C, 1, 1)."""
-    return vector.view(1, -1, 1, 1)
 
 
 def pooled_moments(mean: Tensor, variance: Tensor, groups: int | None) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ from benchkit.analysis.published import changed_protocol
 from benchkit.analysis.record import record_text
 from benchkit.analysis.summary import Summary
 from benchkit.analysis.trials import STATES, coverage_words
-from benchkit.analysis.wording import duration, listing
+from benchkit.analysis.wording import listing
+from benchkit.duration import duration
 from benchkit.errors import StudyError
 from benchkit.report.context import origin_sections, sections
 from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, Logo, ReportContext, Section, TableBlock

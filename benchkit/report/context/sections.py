@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.summary import Summary
-from benchkit.analysis.wording import count, duration, listing, metric_words, quoted
+from benchkit.analysis.wording import count, listing, metric_words, quoted
+from benchkit.duration import duration
 from benchkit.report.context.blocks import Block, FindingBlock, HeadingBlock, Paragraph, Section, TableBlock
 from benchkit.report.context.finding_links import SHOWN_IN
 from benchkit.report.figures.figure_set import FigureSet

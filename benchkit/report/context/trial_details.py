@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchkit.analysis.wording import bare, duration, measured, metric_unit, metric_words, setting
+from benchkit.analysis.wording import bare, measured, metric_unit, metric_words, setting
+from benchkit.duration import duration
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.metrics import SPLITS, metric_names
 from benchkit.plan import Condition

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.atomic_write import write_atomically
+from benchkit.cache import cache_folder
 from benchkit.errors import ReportError
-from benchkit.registry.description_cache import cache_folder
 from benchkit.report.figures.drawing import content_key, spec_to_svg
 
 SECONDS = 120.0

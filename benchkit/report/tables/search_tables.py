@@ -11,12 +11,12 @@ from benchkit.analysis.wording import (
     bracket,
     difference,
     difference_unit,
-    duration,
     metric_unit,
     metric_words,
     p_value,
     setting,
 )
+from benchkit.duration import duration
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Scalar, Table, estimate_cell, label, number_cell
 from benchkit.study import Search, SearchRange
 

@@ -13,7 +13,6 @@ from benchkit.analysis.wording import (
     bare,
     bracket,
     difference,
-    duration,
     engineering,
     metric_unit,
     metric_words,
@@ -21,6 +20,7 @@ from benchkit.analysis.wording import (
     p_value,
     setting,
 )
+from benchkit.duration import duration
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, estimate_cell, label, number_cell
 from benchkit.results import Trial
 
