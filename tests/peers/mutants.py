@@ -1,6 +1,7 @@
 """Whether a test notices single changes to the code: `make mutants`.
 
-    python tests/peers/mutants.py [--sample 200] [--seed 27] [--jobs 2] [--state DIR] [--only 3,17] [--under DIR...]
+    python tests/peers/mutants.py [--sample 200] [--seed 27] [--jobs 2] [--state DIR] [--only 3,17]
+                                  [--under DIR...] [--tests FILE...]
 
 First every test that is not slow runs once, in a copy of the tree, while the functions of benchkit and its plugins that
 it calls are written down. Then a random sample is drawn of all places where one of cosmic-ray's operators can change
@@ -161,12 +162,12 @@ def ended(pid: int, seconds: float) -> int | None:
     return None
 
 
-def calls_of_tests(state: Path, jobs: int) -> dict[str, dict[str, Any]]:
-    """Return the seconds and the functions of each test by its id, as kept in the state or as found by running all."""
+def calls_of_tests(state: Path, files: Sequence[str], jobs: int) -> dict[str, dict[str, Any]]:
+    """Return the seconds and the functions of each test of some files, as kept in the state or as found by running."""
     kept = state / "calls.json"
     if not kept.exists():
         tree = copy_of_tree(state / "tree-calls")
-        files = sorted(str(path.relative_to(tree)) for path in (tree / "tests").rglob("test_*.py"))
+        files = files or sorted(str(path.relative_to(tree)) for path in (tree / "tests").rglob("test_*.py"))
         pids = [
             forked(tree, ["-p", "no:randomly", *files[number::jobs]], state / f"calls-{number}.txt", Calls(tree))
             for number in range(jobs)
@@ -353,12 +354,13 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=ROOT / ".mutants")
     parser.add_argument("--only", default="", help="these alone, by their numbers in the sample, parted by commas")
     parser.add_argument("--under", nargs="+", default=[name for name in UNDER if (ROOT / name).is_dir()])
+    parser.add_argument("--tests", nargs="+", default=(), help="test files that are to notice; all of them without")
     given = parser.parse_args()
     state: Path = given.state.resolve()
     state.mkdir(parents=True, exist_ok=True)
     for name in WARM:
         importlib.import_module(name)
-    calls = calls_of_tests(state, given.jobs)
+    calls = calls_of_tests(state, given.tests, given.jobs)
     sample = list(enumerate(drawn(given.under, given.sample, given.seed), 1))
     asked = {int(number) for number in given.only.split(",") if number}
     known = outcomes(state)
