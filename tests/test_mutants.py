@@ -44,7 +44,7 @@ def test_a_line_belongs_to_the_outermost_function_around_it(tree: Path) -> None:
 
 
 def test_tests_that_call_the_function_come_by_their_name_and_then_by_their_time(tree: Path) -> None:
-    from mutants import Mutant, relevant
+    from mutants import BY_SOURCE, Mutant, relevant
 
     calls = {
         "tests/test_long.py::a": {"seconds": 3.0, "functions": ["benchkit/box.py::Box.area"]},
@@ -56,10 +56,13 @@ def test_tests_that_call_the_function_come_by_their_name_and_then_by_their_time(
     def at(line: int) -> Mutant:
         return Mutant(path="benchkit/box.py", line=line, operator="", occurrence=0, before="", after="")
 
-    by_function = ["tests/test_box.py::c", "tests/test_short.py::b", "tests/test_long.py::a"]
+    by_function = [*BY_SOURCE, "tests/test_box.py::c", "tests/test_short.py::b", "tests/test_long.py::a"]
     assert relevant(at(12), calls) == by_function
     assert relevant(at(1), calls) == by_function
-    assert relevant(at(1), {name: calls[name] for name in calls if name.endswith("d")}) == ["tests/test_user.py::d"]
+    assert relevant(at(1), {name: calls[name] for name in calls if name.endswith("d")}) == [
+        *BY_SOURCE,
+        "tests/test_user.py::d",
+    ]
 
 
 def test_a_changed_annotation_is_no_change(tree: Path) -> None:

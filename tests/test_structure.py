@@ -28,6 +28,15 @@ SOURCES = [
 ]
 PUBLIC_MODULES = {"analysis", "gradients", "metrics", "plan", "preparation", "results", "study", "testing"}
 FORBIDDEN_NAMES = {"base", "common", "core", "handler", "helpers", "manager", "misc", "util", "utils"}
+MUTABLE = "Best Ended FigureSet Profiled Progress Randomness Run RunningTrial WorkerContext _Scope _Unpacking".split()
+"""Dataclasses that change while they are used."""
+
+POSITIONAL = (
+    "Anew CachedRecords ChartCache Check Draft DropBranch DropInput DropOutput Ended Opaque Predictions Profiled "
+    "Registry TrialFolder Use _Scope"
+).split()
+"""Dataclasses of so few fields that they are given by their order."""
+
 ENTRY_POINTS = [
     (group, name, target)
     for group, entries in PROJECT["project"]["entry-points"].items()
@@ -111,6 +120,20 @@ def test_files_and_functions_stay_small() -> None:
                 if length > 60:
                     faults.append(f"{shown(path)}:{node.lineno} {node.name} has {length} lines (at most 60)")
     assert not faults, "\n".join(faults)
+
+
+def test_values_are_frozen_slotted_and_given_by_name() -> None:
+    faults = []
+    for path in [*TOOLKIT, *PLUGIN_SOURCES]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "dataclass":
+                    told = {keyword.arg: ast.unparse(keyword.value) == "True" for keyword in decorator.keywords}
+                    right = {"frozen": node.name not in MUTABLE, "kw_only": node.name not in POSITIONAL}
+                    right["slots"] = "cached_property" not in ast.unparse(node)
+                    if wrong := [name for name, wanted in right.items() if told.get(name, False) != wanted]:
+                        faults.append(f"{shown(path)}:{node.lineno} {node.name}: {' and '.join(wrong)}")
+    assert not faults, "say so in @dataclass, or name the class in MUTABLE or POSITIONAL:\n" + "\n".join(faults)
 
 
 def test_modules_are_named_after_their_subject() -> None:

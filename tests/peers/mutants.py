@@ -37,7 +37,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 UNDER = (
     "benchkit/study",
-    "benchkit/plan",
+    "benchkit/plan.py",
     "benchkit/ledger",
     "benchkit/train",
     "benchkit/analysis",
@@ -55,6 +55,9 @@ WARM = (
     "torchmetrics",
 )
 """What a try need not import again."""
+
+BY_SOURCE = ["tests/test_structure.py::test_values_are_frozen_slotted_and_given_by_name"]
+"""Tests that read the source and could notice any change."""
 
 AT_ONCE = 120
 """Tests in one try: pytest collects anew for each."""
@@ -190,7 +193,9 @@ def drawn(under: Sequence[str], count: int, seed: int) -> Iterator[Mutant]:
     operators = {name: get_operator(name) for name in sorted(operator_names())}
     plain = {name: kind() for name, kind in operators.items() if not kind.arguments()}
     places: dict[tuple[str, Any, str], list[tuple[str, int]]] = defaultdict(list)
-    for path in sorted(path for folder in under for path in (ROOT / folder).rglob("*.py")):
+    for path in sorted(
+        file for name in under for file in [ROOT / name, *(ROOT / name).rglob("*.py")] if file.is_file()
+    ):
         nodes = list(ast_nodes(get_ast(path.read_text(encoding="utf-8"))))
         for name, operator in plain.items():
             spots = [spot for node in nodes for spot in operator.mutation_positions(node)]
@@ -275,7 +280,9 @@ def relevant(mutant: Mutant, calls: Mapping[str, Mapping[str, Any]]) -> list[str
         files = {mutant.path}
         named = _of_files(files, calls) or _of_files(files | importers(mutant.path), calls)
     stem = Path(mutant.path).stem
-    return sorted(named, key=lambda nodeid: (f"test_{stem}." not in nodeid, calls[nodeid]["seconds"]))
+    if not named:
+        return []
+    return BY_SOURCE + sorted(named, key=lambda nodeid: (f"test_{stem}." not in nodeid, calls[nodeid]["seconds"]))
 
 
 def _of_files(paths: set[str], calls: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -353,7 +360,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--state", type=Path, default=ROOT / ".mutants")
     parser.add_argument("--only", default="", help="these alone, by their numbers in the sample, parted by commas")
-    parser.add_argument("--under", nargs="+", default=[name for name in UNDER if (ROOT / name).is_dir()])
+    parser.add_argument("--under", nargs="+", default=UNDER)
     parser.add_argument("--tests", nargs="+", default=(), help="test files that are to notice; all of them without")
     given = parser.parse_args()
     state: Path = given.state.resolve()
