@@ -129,8 +129,9 @@ WAS_COMPILED = "the model was compiled"
 class Outcome:
     """What a finished trial is recorded with.
 
-    `selected_epoch` is the epoch whose weights were scored, `notes` are fallbacks and oddities worth a line in the
-    report, `environment` names versions, device and plugins.
+    `selected_epoch` is the epoch whose weights were scored, `start_weights` the sha256 of the file that the model
+    started from ("" without one), `notes` are fallbacks and oddities worth a line in the report, `environment` names
+    versions, device and plugins.
     """
 
     state: State
@@ -139,6 +140,7 @@ class Outcome:
     metrics: Mapping[SplitName, SplitMetrics] = field(default_factory=dict)
     cost: Cost | None = None
     data_fingerprint: str = ""
+    start_weights: str = ""
     test_reads: int = 0
     notes: tuple[str, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)

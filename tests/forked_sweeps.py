@@ -40,7 +40,8 @@ class PipePool(tiny_study.InlinePool):
         def send(event: Event) -> None:
             os.write(self.pipe, (dump(event) + "\n").encode())
 
-        benchkit.sweep.training.train_queue(job, "cpu", send)
+        if job.task == "train":
+            benchkit.sweep.training.train_queue(job, "cpu", send)
         self._events.put((number, WorkerIdle()))
 
 

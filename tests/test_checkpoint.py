@@ -190,13 +190,19 @@ def test_another_norm_keeps_the_convolutions(tmp_path: Path, norm: type[nn.Modul
     assert torch.equal(model[0].weight, given[0].weight) and torch.equal(model[3].weight, given[3].weight)
 
 
-def test_other_misfits_are_all_listed(tmp_path: Path) -> None:
+def test_other_misfits_are_counted_and_some_are_named(tmp_path: Path) -> None:
     given = net(width=6)
     torch.save({**given.state_dict(), "extra.weight": torch.zeros(2, 2)}, tmp_path / "w.pth")
     with pytest.raises(DataError) as caught:
         load_weights(net(), tmp_path / "w.pth")
     assert "0.weight: (6, 3, 3, 3) in the file, (8, 3, 3, 3) in the model" in caught.value.problems
     assert "extra.weight: in the file, not in the model" in caught.value.problems
+    # The norm's count of batches and the classifier's bias: all other tensors of both layers have another width.
+    assert caught.value.what.endswith("do not fit the model: 2 of its 9 tensors match")
+    torch.save({f"layer{number}.weight": torch.zeros(2, 2) for number in range(50)}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match="0 of its 9 tensors match") as caught:
+        load_weights(net(), tmp_path / "w.pth")
+    assert len(str(caught.value)) < 1000
 
 
 def test_unreadable_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +215,14 @@ def test_unreadable_weights_are_named(tmp_path: Path, monkeypatch: pytest.Monkey
             load_weights(net(), tmp_path / name)
     with pytest.raises(DataError, match="no weights at"):
         load_weights(net(), tmp_path / "absent.pth")
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(DataError, match="are an empty file"):
+        load_weights(net(), tmp_path / "empty.pth")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 46800000\n"
+    (tmp_path / "pointer.safetensors").write_text(pointer)
+    with pytest.raises(DataError, match="are a pointer of Git LFS") as caught:
+        load_weights(net(), tmp_path / "pointer.safetensors")
+    assert "git lfs pull" in caught.value.hint
     assert not (tmp_path / "executed").exists()
 
 

@@ -116,9 +116,13 @@ class InlinePool:
         return
 
     def give(self, number: int, job: Job) -> None:
+        from benchkit.sweep.network_check import check_networks
         from benchkit.sweep.training import train_queue
 
-        train_queue(job, "cpu", lambda event: self._events.put((number, event)))
+        if job.task == "check":
+            self._events.put((number, check_networks(job, "cpu")))
+        else:
+            train_queue(job, "cpu", lambda event: self._events.put((number, event)))
         self._events.put((number, WorkerIdle()))
 
     def events(self, wait: float) -> Iterator[tuple[int, Event]]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchkit.cli.completion import complete_study
+
+if TYPE_CHECKING:
+    from benchkit.plan import Plan
+    from benchkit.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show, check and write studies.")
 Name = Annotated[str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)]
@@ -59,6 +63,9 @@ def show(name: Name) -> None:
 def check(
     name: Name,
     set_: Set = [],  # noqa: B006
+    run: Annotated[
+        bool, typer.Option("--run", help="Also build each different network and run it on two images.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a study file, its plugins and their options, and list its conditions."""
@@ -72,6 +79,8 @@ def check(
     study = find_study(name, registry, overrides=set_)
     plan = make_plan(study)
     check_plan(plan, registry)
+    if run:
+        _run_networks(plan, registry)
     if as_json:
         found = [
             {"label": c.display_label, "kind": c.kind, "key": c.key, "trials": plan.count(c)} for c in plan.conditions
@@ -83,6 +92,13 @@ def check(
         [(c.display_label, c.kind, plan.count(c), c.key) for c in plan.conditions],
     )
     print_text(f"{study.name}: nothing wrong, {len(plan.conditions)} conditions, {len(plan.units())} trials")
+
+
+def _run_networks(plan: Plan, registry: Registry) -> None:
+    from benchkit.preparation import data_root
+    from benchkit.sweep.orchestration import Request, check_networks
+
+    check_networks(Request(study=plan.study, workspace=Path(), data_root=data_root()), plan, registry)
 
 
 @app.command()

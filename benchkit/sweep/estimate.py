@@ -13,9 +13,9 @@ from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
-from benchkit.sweep.messages import Probed, WorkerFailed, WorkerIdle, WorkerLost, WorkerReady
-from benchkit.sweep.orchestration import Request, prepare, threads_of, worker_count
-from benchkit.sweep.pool import Pool
+from benchkit.sweep.messages import Probed, WorkerFailed, WorkerLost, WorkerReady
+from benchkit.sweep.orchestration import Request, prepare, refuse_broken_networks, threads_of, worker_count
+from benchkit.sweep.pool import Pool, answers
 
 MOST_PROBES = 8
 """Conditions that are timed at the most; others take the mean of the timed ones."""
@@ -143,27 +143,27 @@ def _probes(
     grid = [condition for condition in left if condition.kind == "grid"]
     try:
         prepare(plan, registry, request.data_root)
-        probes, device = _probe(request, threads_of(plan), (grid or left)[:MOST_PROBES])
+        probes, device = _probe(request, threads_of(plan), left, (grid or left)[:MOST_PROBES])
     except DataError as error:
         return {}, request.device, str(error)
     return probes, device, ""
 
 
-def _probe(request: Request, threads: int, conditions: Sequence[Condition]) -> tuple[dict[str, Probed], str]:
-    """Time a short run of conditions in a worker; return the probes by key, and the device."""
+def _probe(
+    request: Request, threads: int, left: Sequence[Condition], timed: Sequence[Condition]
+) -> tuple[dict[str, Probed], str]:
+    """Try the networks of what is left in a worker, time short runs there; return the probes by key, and the device."""
     found: dict[str, Probed] = {}
     device = request.device
     with TemporaryDirectory() as logs, Pool(1, threads, Path(logs)) as pool:
-        pool.give(0, request.job("probe", conditions))
-        while True:
-            for _, event in pool.events(0.5):
-                if isinstance(event, WorkerReady):
-                    device = event.device
-                elif isinstance(event, Probed):
-                    found[event.key] = event
-                elif isinstance(event, WorkerFailed):
-                    raise DataError(f"the timed run failed: {event.message}")
-                elif isinstance(event, WorkerLost):
-                    raise DataError(f"the timed run's process ended with status {event.code}")
-                elif isinstance(event, WorkerIdle):
-                    return found, device
+        refuse_broken_networks(pool, request, left)
+        for event in answers(pool, request.job("probe", timed)):
+            if isinstance(event, WorkerReady):
+                device = event.device
+            elif isinstance(event, Probed):
+                found[event.key] = event
+            elif isinstance(event, WorkerFailed):
+                raise DataError(f"the timed run failed: {event.message}")
+            elif isinstance(event, WorkerLost):
+                raise DataError(f"the timed run's process ended with status {event.code}")
+    return found, device

@@ -103,6 +103,15 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworksChecked:
+    """Of the conditions' different `networks` so many were built and run; `problems` has a line for each that fails."""
+
+    problems: tuple[str, ...]
+    checked: int
+    networks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunReady:
     """A worker's probe is ready to be timed; of a trial: images in an epoch, device memory, what was free before it."""
 
@@ -136,6 +145,7 @@ class ConcurrencyChosen:
 
 Event = (
     Probed
+    | NetworksChecked
     | RunReady
     | RunTimed
     | ConcurrencyTried
@@ -168,6 +178,8 @@ def load(line: str) -> Event:
 class Job:
     """Train what is queued of these conditions (`train`), or time one short run of each (`probe`).
 
+    `check` builds each different network of them and runs it on two images.
+
     `concurrency` makes a run of the first condition ready and, with `seconds`, trains it that long.
 
     `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, `plugins` are
@@ -176,7 +188,7 @@ class Job:
     `at_once` is the most trials that train at a time.
     """
 
-    task: Literal["train", "probe", "concurrency"]
+    task: Literal["train", "check", "probe", "concurrency"]
     study: Study
     conditions: tuple[Condition, ...]
     workspace: Path

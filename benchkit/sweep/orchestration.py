@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from benchkit.data.datafacts import facts_of
-from benchkit.errors import LedgerError
+from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan, typed_settings
 from benchkit.registry import Registry
-from benchkit.results import State
+from benchkit.results import Outcome, State
 from benchkit.study import Study
 from benchkit.study.checks import check_plan
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.machine import available_cores
-from benchkit.sweep.messages import Job
-from benchkit.sweep.pool import Pool
-from benchkit.sweep.stage import Stage, View, is_missing, missing_count
+from benchkit.sweep.messages import Job, NetworksChecked, WorkerFailed
+from benchkit.sweep.pool import Pool, answers
+from benchkit.sweep.stage import Stage, View, is_missing, missing_count, worker_failure
+from benchkit.train.weights_file import weights_digest
 
 GPU_DRIVERS = (Path("/dev"), "nvidia[0-9]*"), (Path("/usr/lib/wsl/lib"), "libcuda.so*")
 """Where Linux, and Linux within Windows, show that there is an NVIDIA GPU: folders and names."""
@@ -52,7 +55,10 @@ class Request:
     device_memory: int | None = None
 
     def job(
-        self, task: Literal["train", "probe", "concurrency"], conditions: Sequence[Condition], seconds: float = 0.0
+        self,
+        task: Literal["train", "check", "probe", "concurrency"],
+        conditions: Sequence[Condition],
+        seconds: float = 0.0,
     ) -> Job:
         """Return what a worker is told to do with some conditions, for so many seconds where that matters."""
         return Job(
@@ -81,12 +87,14 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     ledger = Ledger(request.workspace, request.storage or None)
     data = prepare(plan, registry, request.data_root)
     refuse_changed_data(ledger, plan, data)
+    refuse_changed_weights(ledger, plan)
     ledger.register(plan, data, request.command, None if request.only else plan.conditions)
     count = trial_count(request, ledger, plan, view)
     with Pool(count, threads_of(plan), request.workspace / "logs") as pool:
         if request.retry or is_missing(ledger, plan):
             pool.start()
         ledger.enqueue(plan, request.retry)
+        refuse_broken_networks(pool, request, _unfinished(ledger, plan))
         _train(request, ledger, pool, view, plan, "training")
         confirms = confirm_conditions(ledger, plan)
         if confirms:
@@ -94,6 +102,41 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
             ledger.enqueue(Plan(study=plan.study, conditions=confirms), request.retry)
             _train(request, ledger, pool, view, plan, "confirming the searches' best")
     return ledger.states(plan)
+
+
+def _unfinished(ledger: Ledger, plan: Plan) -> list[Condition]:
+    """Return the conditions that have trials to be trained."""
+    attempts, unfinished = ledger.attempts(plan.study), []
+    for condition in plan.conditions:
+        count = plan.count(condition)
+        trials = [trial for index, trial in attempts.counted(condition).items() if index < count]
+        if sum(trial.state.is_finished() for trial in trials) < count:
+            unfinished.append(condition)
+    return unfinished
+
+
+def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Condition]) -> None:
+    """Let a worker build each different network of the conditions and run it on two images.
+
+    Raise `TrainingError` with all that fail, each once for all conditions that share it, and `BenchkitError` when the
+    worker cannot go on. One that dies of it is no verdict: its trials tell.
+    """
+    for event in answers(pool, request.job("check", conditions)) if conditions else ():
+        if isinstance(event, WorkerFailed):
+            raise worker_failure(event, request.workspace)
+        if isinstance(event, NetworksChecked) and event.problems:
+            raise TrainingError(
+                f"{request.study.name}: {len(event.problems)} of {event.checked} different networks cannot be trained",
+                problems=event.problems,
+                hint="nothing was trained; mend the study, or leave these conditions out with --only",
+            )
+
+
+def check_networks(request: Request, plan: Plan, registry: Registry) -> None:
+    """Prepare a plan's data and try its networks in a worker of their own; raise as `refuse_broken_networks` does."""
+    prepare(plan, registry, request.data_root)
+    with TemporaryDirectory() as logs, Pool(1, threads_of(plan), Path(logs)) as pool:
+        refuse_broken_networks(pool, request, plan.conditions)
 
 
 def _train(request: Request, ledger: Ledger, pool: Pool, view: View, plan: Plan, title: str) -> None:
@@ -126,6 +169,30 @@ def refuse_changed_data(ledger: Ledger, plan: Plan, data: Mapping[str, Any]) -> 
                 f"{outcome.data_fingerprint[:12]}, now {', '.join(one[:12] for one in sorted(now))}",
                 hint="choose a new --workspace, or prepare the data as they were",
             )
+
+
+def refuse_changed_weights(ledger: Ledger, plan: Plan) -> None:
+    """Raise `LedgerError` when trials of these conditions started from other weights in a file of the same name.
+
+    Raise `DataError` when a file that a condition starts from cannot be used.
+    """
+    files = {c.key: typed_settings(c.settings, plan.study.seed).model.weights for c in plan.conditions}
+    now = {key: weights_digest(file) for key, file in files.items() if file}
+    started = tuple(condition for condition in plan.conditions if condition.key in now)
+    for trial in ledger.trials(Plan(study=plan.study, conditions=started)) if started else ():
+        key, before = trial.condition.key, start_weights_of(trial.outcome) if trial.outcome else ""
+        if not now[key].startswith(before):
+            raise LedgerError(
+                f"{ledger.workspace}: {plan.study.name} was trained from other weights in {files[key]}: "
+                f"sha256 {before[:12]}, now {now[key][:12]}",
+                hint="choose a new --workspace, or put the file back as it was",
+            )
+
+
+def start_weights_of(outcome: Outcome) -> str:
+    """Return the sha256 of the weights that a trial started from, or as much of it as a note of its tells."""
+    noted = (re.search(r"^started from the weights .*\(sha256 ([0-9a-f]{12})\)$", note) for note in outcome.notes)
+    return outcome.start_weights or next((match[1] for match in noted if match), "")
 
 
 def worker_count(request: Request, plan: Plan, threads: int) -> int:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO
 
 from benchkit.codec import encode
-from benchkit.sweep.messages import Event, Job, WorkerLost, load
+from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerLost, load
 from benchkit.sweep.worker import command, environment
 
 
@@ -101,6 +101,18 @@ class Pool:
     ) -> None:
         """End all workers."""
         self.close()
+
+
+def answers(pool: Pool, job: Job) -> Iterator[Event]:
+    """Hand a job to a pool's first worker; yield its events until it is idle, cannot go on or is lost."""
+    pool.give(0, job)
+    while True:
+        for number, event in pool.events(0.5):
+            if number != 0:
+                continue
+            yield event
+            if isinstance(event, WorkerIdle | WorkerFailed | WorkerLost):
+                return
 
 
 def _close(worker: subprocess.Popen[str]) -> None:

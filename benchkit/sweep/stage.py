@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 from benchkit.errors import BenchkitError
@@ -98,7 +99,7 @@ class Stage:
         elif isinstance(event, WorkerIdle):
             busy.discard(number)
         elif isinstance(event, WorkerFailed):
-            raise self._error(f"a worker cannot go on: {event.message}")
+            raise worker_failure(event, self._job.workspace)
         elif isinstance(event, WorkerLost):
             self._on_worker_lost(number, event)
             self._pool.give(number, self._job)
@@ -116,7 +117,9 @@ class Stage:
         if trial is None:
             self._idle_deaths += 1
             if self._idle_deaths >= IDLE_PATIENCE:
-                raise self._error(f"workers end before they train anything, the last with status {event.code}")
+                raise _error(
+                    f"workers end before they train anything, the last with status {event.code}", self._job.workspace
+                )
             return
         self._deaths[trial.key, trial.number] += 1
         if self._deaths[trial.key, trial.number] >= PATIENCE:
@@ -141,6 +144,12 @@ class Stage:
             ),
         )
 
-    def _error(self, what: str) -> BenchkitError:
-        logs = self._job.workspace / "logs"
-        return BenchkitError(what, hint=f"the whole story is in {logs}; the same command goes on where it stopped")
+
+def worker_failure(event: WorkerFailed, workspace: Path) -> BenchkitError:
+    """Return the error of a sweep whose worker cannot go on."""
+    return _error(f"a worker cannot go on: {event.message}", workspace)
+
+
+def _error(what: str, workspace: Path) -> BenchkitError:
+    logs = workspace / "logs"
+    return BenchkitError(what, hint=f"the whole story is in {logs}; the same command goes on where it stopped")

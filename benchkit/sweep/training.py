@@ -160,18 +160,18 @@ def failures_as_outcomes() -> Iterator[Ended]:
     except DivergedError as error:
         ended.outcome = Outcome(state="diverged", reason=str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
-        ended.outcome = _failed(f"out of memory: {_first_line(error)}; try a smaller train.batch_size or --jobs")
+        ended.outcome = _failed(f"out of memory: {first_line(error)}; try a smaller train.batch_size or --jobs")
     except BenchkitError as error:
         ended.outcome = _failed(str(error))
     except SystemExit as error:
-        ended.outcome = _failed(f"a plugin called sys.exit({error.code!r}){_where(error)}")
+        ended.outcome = _failed(f"a plugin called sys.exit({error.code!r}){where_raised(error)}")
     except Exception as error:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             raise LedgerError(
                 f"a trial's files cannot be written: {error}",
                 hint="make room; the same command then goes on where it stopped",
             ) from error
-        ended.outcome = _failed(f"{type(error).__name__}: {error}{_where(error)}")
+        ended.outcome = _failed(f"{type(error).__name__}: {error}{where_raised(error)}")
 
 
 def _failed(reason: str) -> Outcome:
@@ -179,11 +179,12 @@ def _failed(reason: str) -> Outcome:
     return Outcome(state="failed", reason=reason)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _where(error: BaseException) -> str:
+def where_raised(error: BaseException) -> str:
     """Return the file and line that raised, without its folders."""
     frames = traceback.extract_tb(error.__traceback__)
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
@@ -227,6 +228,7 @@ def train_trial(context: WorkerContext, claim: Claim, stopwatch: Stopwatch | Unw
                 state="pruned",
                 reason=f"given up by the pruner after epoch {record.epoch}",
                 data_fingerprint=splits.fingerprint,
+                start_weights=run.start_weights,
                 notes=tuple(run.notes),
                 environment=environment,
             )
@@ -325,6 +327,7 @@ def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str
         metrics=finished.metrics,
         cost=finished.cost,
         data_fingerprint=data_fingerprint,
+        start_weights=run.start_weights,
         test_reads=0 if searching else 1,
         notes=finished.notes,
         environment=environment,

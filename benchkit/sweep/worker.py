@@ -50,6 +50,7 @@ def main() -> None:
     jobs: queue.Queue[str] = queue.Queue()
     threading.Thread(target=listen, args=(jobs,), daemon=True).start()
     try:
+        from benchkit.sweep.network_check import check_networks
         from benchkit.sweep.timed_run import TimedRun, probe_all
         from benchkit.sweep.training import train_queue
         from benchkit.train.device import resolve_device
@@ -62,6 +63,8 @@ def main() -> None:
             if job.task == "probe":
                 for probed in probe_all(job, device):
                     channel.send(probed)
+            elif job.task == "check":
+                channel.send(check_networks(job, device))
             elif job.task == "concurrency":
                 channel.send(timed_run.answer(job, device))
             else:

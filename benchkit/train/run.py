@@ -18,6 +18,7 @@ from benchkit.study.settings import Settings
 from benchkit.train import batches, optimizers, precision, randomness, schedules
 from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
+from benchkit.train.weights_file import weights_digest
 
 """What the best epoch can be selected by, and the sign that makes more of it better."""
 
@@ -54,7 +55,8 @@ class Run:
     """One training run. Only `fit` trains it; between two of its epochs everything here is consistent.
 
     `eager` is why its steps must run one operation at a time, neither captured nor compiled; empty: they need not.
-    `shares_device` tells that other trials train on its GPU at the same time.
+    `shares_device` tells that other trials train on its GPU at the same time. `start_weights` is the sha256 of the file
+    that the model started from, empty without one.
     """
 
     settings: Settings
@@ -81,6 +83,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     eager: str = ""
     shares_device: bool = False
+    start_weights: str = ""
     finished: bool = False
 
     def over(self) -> bool:
@@ -111,14 +114,24 @@ class Run:
             "history": [asdict(record) for record in self.history],
             "best": asdict(self.best),
             "precision": self.precision.name,
+            "start_weights": self.start_weights,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; raise `TrainingError` when it belongs to another model or precision."""
+        """Continue where `state` was taken.
+
+        Raise `TrainingError` when it belongs to another model or precision, or started from other weights.
+        """
         if state["precision"] != self.precision.name:
             raise TrainingError(
                 f"the checkpoint was trained in {state['precision']}, this run computes in {self.precision.name}",
                 hint="continue it on a machine like the first, or fix train.precision",
+            )
+        before = state.get("start_weights", self.start_weights)  # earlier versions did not keep it
+        if before != self.start_weights:
+            raise TrainingError(
+                f"the checkpoint started from other weights: sha256 {before[:12]}, now {self.start_weights[:12]}",
+                hint="put the file back as it was, or choose a new --workspace",
             )
         try:
             self.model.load_state_dict(state["model"])
@@ -157,7 +170,7 @@ def build_run(
     kept = images_for(settings, splits, place, device_memory) if images is None else images
     placed, notes = kept.placed, list(kept.placed.notes)
     with randomness.seeded(seeds["init"], place):
-        model = _build_model(settings, plugins, splits, notes)
+        model = build_model(settings, plugins, splits, notes)
     channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(place, memory_format=memory_format)  # type: ignore[call-overload]
@@ -179,6 +192,7 @@ def build_run(
         figures=plugins.figures,
         notes=notes,
         eager=_opted_out(plugins, model),
+        start_weights=weights_digest(settings.model.weights) if settings.model.weights else "",
         **_training(settings, model, plugins, len(loader), place),
     )
 
@@ -207,12 +221,17 @@ def _training(
     }
 
 
-def _build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: list[str]) -> nn.Module:
-    """Return the model on the CPU, so that initial weights do not depend on the device."""
+def build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: list[str]) -> nn.Module:
+    """Return the model on the CPU, so that initial weights do not depend on the device; add to `notes` what it tells.
+
+    Raise `DataError` when the weights that it starts from cannot be read, and whatever plugins raise.
+    """
     height, width, channels = splits.train.images.shape[1:]
     side = settings.data.image_size
     shape = (channels, side or height, side or width)
     weights = settings.model.weights
+    if weights:
+        weights_digest(weights)  # a model that loads them itself need not tell what is wrong with the file
     own = bool(weights) and "weights" in inspect.signature(plugins.model).parameters
     options = {"weights": weights} if own else {}
     model = plugins.model(len(splits.class_names), shape, plugins.norm, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +14,15 @@ from torch import nn
 
 from benchkit.atomic_write import write_atomically
 from benchkit.errors import DataError
+from benchkit.train.weights_file import weights_digest
 
 if TYPE_CHECKING:
     from benchkit.train.run import Run
 
 State = dict[str, torch.Tensor]
 
-SHOWN = 20
-"""Differences that an error lists."""
+SHOWN = 2
+"""Differences of each kind that an error lists."""
 
 
 def save_weights(path: Path, run: Run) -> None:
@@ -38,8 +38,6 @@ def read_weights(path: Path) -> State:
     A PyTorch file may hold them bare or under `state_dict`, `model` or `weights`; a `module.` in front of every name,
     as data-parallel training leaves it, is taken off.
     """
-    if not path.is_file():
-        raise DataError(f"no weights at {path}", hint="model.weights names a local safetensors or pth file")
     try:
         if path.suffix == ".safetensors":
             content: Any = load_safetensors(path.read_bytes())
@@ -60,19 +58,17 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     """Load a file's weights into the model and return notes on what was not taken over.
 
     A classifier for another number of classes is left out, and norm layers of another kind keep their initial values;
-    any other difference raises `DataError`, which lists all of them.
+    any other difference raises `DataError`, which counts the tensors that match and names some that do not.
     """
     file = Path(path)
+    notes = [f"started from the weights {file.name} (sha256 {weights_digest(file)[:12]})"]
     given, wanted = read_weights(file), model.state_dict()
-    notes = [f"started from the weights {file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]})"]
     misfits = sorted(_misfits(given, wanted))
     head = _classifier(model)
     norms = [name for name in misfits if _is_norm(_owner(name), given, wanted)]
     heads = [name for name in misfits if _owner(name) == head and name in given and name in wanted]
-    problems = [_problem(name, given, wanted) for name in misfits if name not in {*norms, *heads}]
-    if problems:
-        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise DataError(f"the weights {file} do not fit the model", problems=problems[:SHOWN] + more)
+    if wrong := [name for name in misfits if name not in {*norms, *heads}]:
+        raise _misfit(file, given, wanted, wrong)
     if heads:
         classes = tuple(len(state[heads[0]]) for state in (given, wanted))
         notes.append(f"the classifier {head} starts afresh: the file's has {classes[0]} outputs, ours {classes[1]}")
@@ -104,9 +100,22 @@ def _classifier(model: nn.Module) -> str:
     return linear[-1] if linear else ""
 
 
-def _problem(name: str, given: State, wanted: State) -> str:
-    if name not in wanted:
-        return f"{name}: in the file, not in the model"
-    if name not in given:
-        return f"{name}: in the model, not in the file"
-    return f"{name}: {tuple(given[name].shape)} in the file, {tuple(wanted[name].shape)} in the model"
+def _misfit(file: Path, given: State, wanted: State, wrong: list[str]) -> DataError:
+    """Return the error for tensors that do not fit: how many match, and the first ones of each kind that do not."""
+    matching = sum(name in given and given[name].shape == tensor.shape for name, tensor in wanted.items())
+    kinds = (
+        [
+            f"{name}: {tuple(given[name].shape)} in the file, {tuple(wanted[name].shape)} in the model"
+            for name in wrong
+            if name in given and name in wanted
+        ],
+        [f"{name}: in the model, not in the file" for name in wrong if name not in given],
+        [f"{name}: in the file, not in the model" for name in wrong if name not in wanted],
+    )
+    shown = [line for kind in kinds for line in kind[:SHOWN]]
+    more = [f"and {len(wrong) - len(shown)} more"] if len(wrong) > len(shown) else []
+    return DataError(
+        f"the weights {file} do not fit the model: {matching} of its {len(wanted)} tensors match",
+        problems=[*shown, *more],
+        hint="model.weights and model.name must belong together",
+    )

@@ -119,9 +119,8 @@ def _pretrained(timm: Any, variant: str, url: str, options: dict[str, Any]) -> n
 
 
 def _unavailable(variant: str, error: Exception) -> BenchkitError:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return DataError(
-        f"the pretrained weights of timm's {variant!r} cannot be loaded: {reason}",
+        f"the pretrained weights of timm's {variant!r} cannot be loaded: {_first_line(error)}",
         hint="download them where the network allows it and name the file in model.weights (safetensors or pth)",
     )
 
@@ -133,6 +132,7 @@ def _with_weights(timm: Any, variant: str, path: Path, options: dict[str, Any]) 
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
+    tensors: dict[str, Any] = {}
     try:
         tensors = load_state_dict(str(path), weights_only=True)
         outputs = _outputs(timm, variant, tensors)
@@ -143,9 +143,28 @@ def _with_weights(timm: Any, variant: str, path: Path, options: dict[str, Any]) 
         if outputs != options["num_classes"]:
             model.reset_classifier(options["num_classes"])
     except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
-        raise DataError(f"the weights {path} do not fit timm's {variant!r}: {error}") from error
+        raise _misfit(timm, variant, path, options, tensors, error) from error
     network: nn.Module = model
     return network
+
+
+def _misfit(timm: Any, variant: str, path: Path, options: dict[str, Any], tensors: Any, error: Exception) -> DataError:
+    """Return the error for a file that cannot be read, or whose tensors are not the model's: counts and an example."""
+    if not tensors or not isinstance(tensors, dict):
+        return DataError(f"the weights {path} cannot be read: {_first_line(error)}", hint="save them as safetensors")
+    outputs = _outputs(timm, variant, tensors)
+    wanted = timm.create_model(variant, **{**options, "num_classes": outputs}).state_dict()
+    fitting = {name for name in wanted if getattr(tensors.get(name), "shape", None) == wanted[name].shape}
+    theirs, ours = (next((name for name in names if name not in fitting), "nothing") for names in (tensors, wanted))
+    return DataError(
+        f"the weights {path} do not fit timm's {variant!r}: {len(fitting)} of its {len(wanted)} tensors match, for "
+        f"example {theirs} in the file against {ours} in the model",
+        hint="model.weights and model.variant must belong together",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _outputs(timm: Any, variant: str, tensors: dict[str, Any]) -> int:

@@ -1,0 +1,122 @@
+"""Each different network of a sweep, built once and run on two images before anything is trained. Runs in a worker."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from benchkit.errors import BenchkitError, TrainingError
+from benchkit.plan import Condition, typed_settings
+from benchkit.protocols import Splits
+from benchkit.registry import Registry
+from benchkit.study.settings import Settings
+from benchkit.sweep.messages import Job, NetworksChecked
+from benchkit.sweep.training import bind_plugins, first_line, where_raised
+from benchkit.train.batches import InputTransform
+from benchkit.train.randomness import seeded
+from benchkit.train.run import build_model
+
+MOST_NETWORKS = 200
+"""Different networks that are built at the most."""
+
+MOST_SECONDS = 120.0
+"""Seconds after which no further network is built."""
+
+SIDES = (224, 64, 32)
+"""Sides of images that are tried for a network that does not run on the study's, after its own."""
+
+NAMED = 3
+"""Conditions that an error names; the others are counted."""
+
+
+def check_networks(job: Job, device: str) -> NetworksChecked:
+    """Return what keeps the networks of a job's conditions from being trained: one problem for each that fails.
+
+    Conditions that differ in nothing that a network is made of share one. What is left when `MOST_NETWORKS` or
+    `MOST_SECONDS` are used up is not built. A network that takes too much memory is no problem yet: trials tell.
+    """
+    registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
+    networks: dict[str, list[tuple[Condition, Settings]]] = defaultdict(list)
+    for condition in job.conditions:
+        settings = typed_settings(condition.settings, job.study.seed)
+        networks[_made_of(settings)].append((condition, settings))
+    began, problems, count = time.monotonic(), [], 0
+    for alike in list(networks.values())[:MOST_NETWORKS]:
+        if time.monotonic() - began > MOST_SECONDS:
+            break
+        settings = alike[0][1]
+        splits = registry.load_data(settings.data.dataset, job.data_root)
+        if problem := network_problem(settings, splits, registry, torch.device(device)):
+            problems.append(f"{_shown([condition for condition, _ in alike])}: {problem}")
+        count += 1
+    return NetworksChecked(problems=tuple(problems), checked=count, networks=len(networks))
+
+
+def _made_of(settings: Settings) -> str:
+    """Return all that a network and its input are made of, as text."""
+    regularizers = [one.plugin for one in settings.regularizers]
+    return repr((settings.data.dataset, settings.data.image_size, settings.model, regularizers))
+
+
+def _shown(conditions: Sequence[Condition]) -> str:
+    names = "; ".join(condition.display_label for condition in conditions[:NAMED])
+    return names + (f" and {len(conditions) - NAMED} more" if len(conditions) > NAMED else "")
+
+
+def network_problem(settings: Settings, splits: Splits, registry: Registry, device: torch.device) -> str:
+    """Return what is wrong with a network in one line, and the image size that cures it; empty when nothing is."""
+    model, doing = None, "be built"
+    try:
+        plugins = bind_plugins(registry, settings)
+        with seeded(settings.seed, device):
+            model = build_model(settings, plugins, splits, [])
+        doing = "run on the study's images"
+        run_on_two_images(model, splits, settings.data.image_size, device)
+    except (torch.OutOfMemoryError, MemoryError):
+        return ""
+    except BenchkitError as error:
+        return "; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ())))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like
+        cure = "" if model is None else _cure(model, splits, device)
+        return f"it cannot {doing}: {type(error).__name__}: {first_line(error)}{where_raised(error)}{cure}"
+    return ""
+
+
+def run_on_two_images(model: nn.Module, splits: Splits, side: int, device: torch.device) -> None:
+    """Run a network on two training images, resized to `side` (0: not), as training and as evaluation do.
+
+    Raise `TrainingError` when it does not return logits (N, K), and whatever the network raises.
+    """
+    transform = InputTransform(scale=None, shift=None, size=side, memory_format=torch.contiguous_format)
+    images = torch.from_numpy(splits.train.images[[0, -1]].copy()).permute(0, 3, 1, 2).to(device)
+    model.to(device)
+    with torch.no_grad(), seeded(0, device):
+        for training in (True, False):
+            model.train(training)
+            logits = model(transform(images))
+            if not isinstance(logits, torch.Tensor):
+                raise TrainingError(f"its model returns a {type(logits).__name__}: return logits (N, K), one tensor")
+            if logits.shape != (2, len(splits.class_names)) or not logits.is_floating_point():
+                got = f"{logits.dtype} {tuple(logits.shape)}".removeprefix("torch.")
+                raise TrainingError(
+                    f"its model returns {got} for 2 images of {len(splits.class_names)} classes: return logits (N, K)"
+                )
+
+
+def _cure(model: nn.Module, splits: Splits, device: torch.device) -> str:
+    """Return the image size at which a network runs, as words that end a sentence; nothing when none is found.
+
+    The size is what the model says that it was made for, as timm's do, or a common one.
+    """
+    made_for = getattr(model, "default_cfg", {}).get("input_size", ())
+    for side in dict.fromkeys([*made_for[-1:], *SIDES]):
+        try:
+            run_on_two_images(model, splits, side, device)
+        except (Exception, SystemExit):  # noqa: BLE001 - whatever it raises, another size may do
+            continue
+        return f"; it runs with data.image_size = {side}"
+    return ""
