@@ -25,13 +25,15 @@ class Box:
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "peers"))
+    import code_changes
     import mutants
 
     (tmp_path / "benchkit").mkdir()
     (tmp_path / "plugins").mkdir()
     (tmp_path / "benchkit" / "box.py").write_text(CODE)
     (tmp_path / "benchkit" / "user.py").write_text("from benchkit.box import LIMIT\n")
-    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    for module in (code_changes, mutants):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -44,7 +46,8 @@ def test_a_line_belongs_to_the_outermost_function_around_it(tree: Path) -> None:
 
 
 def test_tests_that_call_the_function_come_by_their_name_and_then_by_their_time(tree: Path) -> None:
-    from mutants import BY_SOURCE, Mutant, relevant
+    from code_changes import Mutant
+    from mutants import BY_SOURCE, relevant
 
     calls = {
         "tests/test_long.py::a": {"seconds": 3.0, "functions": ["benchkit/box.py::Box.area"]},
@@ -67,7 +70,7 @@ def test_tests_that_call_the_function_come_by_their_name_and_then_by_their_time(
 
 def test_a_changed_annotation_is_no_change(tree: Path) -> None:
     pytest.importorskip("cosmic_ray", reason="cosmic-ray is not installed: `make mutants` brings it")
-    from mutants import mutant_of
+    from code_changes import mutant_of
 
     operator = "core/ReplaceBinaryOperator_BitOr_Add"
     assert mutant_of("benchkit/box.py", 5, operator, 0) is None
