@@ -87,6 +87,21 @@ def test_one_seed_pairs_repeats_and_holm_spans_the_table() -> None:
     assert (changes.main[0].low, changes.main[0].high) == (pytest.approx(interval.low), pytest.approx(interval.high))
 
 
+def test_what_only_the_uncorrected_test_calls_changed_is_not_told_apart() -> None:
+    then = {"bn": (0.78, 0.80, 0.80, 0.81), "gn": (0.79, 0.78, 0.82, 0.79)}
+    now = {"bn": (0.80, 0.81, 0.83, 0.82), "gn": (0.80, 0.81, 0.83, 0.82)}
+    raw = [stats.ttest_rel(now[label], then[label]).pvalue for label in then]
+    assert raw[0] < raw[1] < 0.05 < 2 * raw[0]
+    rows = compare_records(record(then), record(now)).main
+    assert [row.p_adjusted for row in rows] == pytest.approx([2 * raw[0], 2 * raw[0]])
+    assert [row.verdict for row in rows] == ["not told apart", "not told apart"]
+    for row in rows:
+        spread = stats.tstd([new - old for new, old in zip(now[row.label], then[row.label], strict=True)])
+        threshold, degrees = stats.t.ppf(1 - 0.025 / 2, 3), 3
+        shift = brentq(lambda one, t=threshold: stats.nct.sf(t, degrees, one) - 0.8, 1, 20)
+        assert row.detectable == pytest.approx(shift * spread / 2, rel=0.01)
+
+
 def test_other_seeds_compare_groups_with_welch() -> None:
     changes = compare_records(record(OLD), record(NEW, seed=8))
     assert [row.method for row in changes.main] == ["welch"] * 3

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchkit.analysis.selectors import compared, values_by_repeat
 from benchkit.codec import decode, encode
+from benchkit.errors import BenchkitError
 from benchkit.metrics import score_metrics
 from benchkit.results import StudyResults
 
@@ -104,26 +105,13 @@ def record_from(content: Any) -> Record:
     if content.get("version") != RECORD_VERSION:
         raise ValueError(f"its record has version {content.get('version')!r}, and this benchkit reads {RECORD_VERSION}")
     try:
-        record = decode(Record, content)
-        sound = _is_sound(record)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ValueError(f"its record is damaged ({type(error).__name__}: {error})") from error
-    if not sound:
-        raise ValueError("its record is damaged: texts or numbers are not where they belong")
+        record = decode(Record, content, "record")
+    except BenchkitError as error:
+        raise ValueError(f"its record is damaged ({error.what})") from error
+    if not all(_is_sound(reading) for condition in record.conditions for reading in condition.readings):
+        raise ValueError("its record is damaged: a repeat stands twice, or numbers are missing or not finite")
     return record
 
 
-def _is_sound(record: Record) -> bool:
-    """Return whether all that is compared or shown has its type: the record may come from anywhere."""
-    readings = [reading for condition in record.conditions for reading in condition.readings]
-    texts = [record.study, record.metric, record.dated, record.source]
-    texts += [text for one in record.properties for text in (one.kind, one.name, one.value)]
-    texts += [text for one in record.conditions for text in (one.key, one.label)]
-    numbers = [value for reading in readings for value in reading.values]
-    return (
-        all(isinstance(text, str) for text in texts)
-        and all(isinstance(reading.metric, str) for reading in readings)
-        and all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
-        and all(len(reading.values) == len(set(reading.repeats)) > 0 for reading in readings)
-        and all(type(index) is int for reading in readings for index in reading.repeats)
-    )
+def _is_sound(reading: Reading) -> bool:
+    return len(reading.values) == len(set(reading.repeats)) > 0 and all(map(math.isfinite, reading.values))
