@@ -213,15 +213,19 @@ class StudyResults:
     left_out: tuple[str, ...] = ()
     workspace: str = ""
     command: str = ""
+    _by_condition: dict[str, list[Trial]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Sort the trials by condition once: every number of a report asks for those of one."""
+        for trial in sorted(self.trials, key=lambda t: (t.index, t.attempt)):
+            self._by_condition.setdefault(trial.condition.key, []).append(trial)
 
     def of(self, condition: Condition, *states: State) -> tuple[Trial, ...]:
         """Return the repeats (grid and confirm) of a condition in index order, in the given states (default: all)."""
         return tuple(
             trial
-            for trial in sorted(self.trials, key=lambda t: (t.index, t.attempt))
-            if trial.condition.key == condition.key
-            and trial.phase != "search"
-            and (not states or trial.state in states)
+            for trial in self._by_condition.get(condition.key, ())
+            if trial.phase != "search" and (not states or trial.state in states)
         )
 
     def searched(self, condition: Condition | None = None) -> tuple[Trial, ...]:

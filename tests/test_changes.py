@@ -97,8 +97,8 @@ def test_what_only_the_uncorrected_test_calls_changed_is_not_told_apart() -> Non
     assert [row.verdict for row in rows] == ["not told apart", "not told apart"]
     for row in rows:
         spread = stats.tstd([new - old for new, old in zip(now[row.label], then[row.label], strict=True)])
-        threshold, degrees = stats.t.ppf(1 - 0.025 / 2, 3), 3
-        shift = brentq(lambda one, t=threshold: stats.nct.sf(t, degrees, one) - 0.8, 1, 20)
+        threshold = stats.t.ppf(1 - 0.025 / 2, 3)
+        shift = brentq(lambda one, t=threshold: stats.nct.sf(t, 3, one) - 0.8, 1, 20)
         assert row.detectable == pytest.approx(shift * spread / 2, rel=0.01)
 
 

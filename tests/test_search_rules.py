@@ -226,6 +226,7 @@ def test_dead_filters_are_counted_from_what_a_figure_left(tmp_path: Path) -> Non
     assert found.sentence == "“none” has the most dead filters, 3 of 6; the fewest has “bn”, 1 of 6."
     assert "3 inspected test images" in found.evidence
     assert "the greatest share in stem, 3 of 4" in found.evidence
+    assert said(replace(given, study=replace(given.study, report=report)), "silent-layer") == []
     assert said(given, "dead-filters") == [], "no figure of the study inspected filters"
 
 

@@ -77,10 +77,10 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> PairedCompariso
     if not varies(difference):
         return PairedComparison(difference=difference, p=None, effect_size=None)
     assert difference.std is not None
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     statistic = difference.mean / (difference.std / math.sqrt(difference.n))
-    p = 2 * float(t.sf(abs(statistic), difference.n - 1))
+    p = 2 * float(stdtr(difference.n - 1, -abs(statistic)))
     return PairedComparison(difference=difference, p=p, effect_size=difference.mean / difference.std)
 
 
@@ -148,6 +148,7 @@ def minimum_detectable_difference(std: float, n: int, alpha: float = ALPHA, powe
     return detectable_noncentrality(n - 1, alpha, power) * std / math.sqrt(n)
 
 
+@cache
 def detectable_noncentrality(degrees: float, alpha: float = ALPHA, power: float = POWER) -> float:
     """Return the true difference, in standard errors, that a two-sided t test finds with the given power."""
     from scipy.optimize import brentq
@@ -179,7 +180,7 @@ def repeats_to_decide(difference: float, std: float, alpha: float = ALPHA, power
 
 
 def _detects(difference: float, std: float, n: int, alpha: float, power: float) -> bool:
-    return _power(abs(difference) * math.sqrt(n) / std, n - 1, alpha) >= power
+    return abs(difference) * math.sqrt(n) / std >= detectable_noncentrality(n - 1, alpha, power)
 
 
 def _power(noncentrality: float, degrees: float, alpha: float) -> float:

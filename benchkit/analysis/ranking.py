@@ -17,6 +17,7 @@ from benchkit.analysis.comparisons import (
     paired_t,
     repeats_to_decide,
 )
+from benchkit.analysis.degenerate import one_class_conditions
 from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.selectors import compared, estimate_metric, values_by_repeat
@@ -40,8 +41,9 @@ from benchkit.results import StudyResults
 if TYPE_CHECKING:
     from benchkit.plan import Condition
 
-Verdict = Literal["best", "tied", "behind", "untested"]
-"""best: the best mean; tied: not told apart from it; behind: worse beyond chance; untested: no test was possible."""
+Verdict = Literal["best", "tied", "behind", "untested", "one class"]
+"""best: the best mean; tied: not told apart from it; behind: worse beyond chance; untested: no test was possible; one
+class: no repeat tells classes apart, so there is nothing to compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ class Ranking:
     @property
     def tied(self) -> tuple[RankedCondition, ...]:
         """Return the conditions that are not told apart from the best one."""
-        return tuple(row for row in self.rows[1:] if row.verdict != "behind")
+        return tuple(row for row in self.rows[1:] if row.verdict not in ("behind", "one class"))
 
     @property
     def decided(self) -> bool:
@@ -116,17 +118,20 @@ def rank(results: StudyResults, metric: str) -> Ranking:
     estimates = {key: estimate_metric(metric, list(values[key].values())) for key in keys}
     keys.sort(key=lambda key: (1 if lower_is_better(metric) else -1) * estimates[key].mean)
     pairs = _pairs(keys, values)
-    rows = tuple(_ranked(place, key, labels[key], estimates[key], pairs, keys[0]) for place, key in enumerate(keys, 1))
+    nothing = {row.key for row in one_class_conditions(results) if row.always}
+    rows = tuple(
+        _ranked(place, labels[key], estimates[key], pairs.get((keys[0], key)), key, said_nothing=key in nothing)
+        for place, key in enumerate(keys, 1)
+    )
     without = tuple(condition.label for condition in compared(results) if condition.key not in estimates)
     return Ranking(metric=metric, rows=rows, pairs=tuple(pairs.values()), without=without)
 
 
 def _ranked(
-    place: int, key: str, label: str, repeats: Estimate, pairs: Mapping[tuple[str, str], Pair], best: str
+    place: int, label: str, repeats: Estimate, pair: Pair | None, key: str, *, said_nothing: bool
 ) -> RankedCondition:
-    pair = pairs.get((best, key))
-    verdict: Verdict = "best" if key == best else "untested"
-    if pair is not None and pair.p_adjusted is not None:
+    verdict: Verdict = "best" if place == 1 else "one class" if said_nothing else "untested"
+    if verdict == "untested" and pair is not None and pair.p_adjusted is not None:
         verdict = "behind" if pair.decided else "tied"
     return RankedCondition(rank=place, key=key, label=label, estimate=repeats, verdict=verdict, pair=pair)
 

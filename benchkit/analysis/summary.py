@@ -17,6 +17,14 @@ from benchkit.analysis.curves import (
     time_to_accuracy,
     train_val_gap,
 )
+from benchkit.analysis.degenerate import (
+    IdenticalConditions,
+    OneClass,
+    identical_conditions,
+    identical_findings,
+    one_class_conditions,
+    one_class_findings,
+)
 from benchkit.analysis.effects import LevelEffect, Sensitivity, level_effects, sensitivities, sensitivity_findings
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.inconsistencies import (
@@ -112,6 +120,8 @@ class StudyStatistics:
     reads: TestReads
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    one_class: tuple[OneClass, ...] = ()
+    identical: tuple[IdenticalConditions, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +161,8 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *smoke_findings(numbers.smoke),
         winner_finding(numbers.ranking, numbers.coverage),
         *missing_findings(numbers.coverage),
+        *identical_findings(numbers.identical),
+        *one_class_findings(numbers.one_class),
         *failure_findings(numbers.troubles),
         *divergence_findings(numbers.troubles),
         *test_image_findings(numbers.ranking, numbers.models, numbers.model_pairs),
@@ -213,6 +225,8 @@ def gather(results: StudyResults) -> StudyStatistics:
         reads=test_reads(results),
         left_out=results.left_out,
         notes=trial_notes(results),
+        one_class=one_class_conditions(results),
+        identical=identical_conditions(results),
     )
 
 

@@ -205,6 +205,7 @@ class DeadFilters:
     """A condition's dead filters over all layers of one repeat, and the layer with the greatest share of them.
 
     `figure` took them from the model; `images` says on how many images, None where it did not leave their labels.
+    `silent_layers` are those all of whose filters are dead: nothing of an image passes them.
     """
 
     key: str
@@ -217,6 +218,7 @@ class DeadFilters:
     layer: str
     layer_dead: int
     layer_filters: int
+    silent_layers: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -260,6 +262,7 @@ def _counted(condition: Condition, trial: Trial, figure: str, arrays: Mapping[st
         layer=worst.partition(".")[2] or worst,
         layer_dead=int(full[worst].sum()),
         layer_filters=int(full[worst].size),
+        silent_layers=tuple(name.partition(".")[2] or name for name, array in full.items() if array.all()),
     )
 
 
@@ -322,7 +325,19 @@ def dead_filter_findings(filters: Sequence[DeadFilters]) -> list[Finding]:
     most, least = rows[0], rows[-1]
     other = f"; the fewest has {quoted(least.label)}, {least.dead:,} of {least.filters:,}" if len(rows) > 1 else ""
     seen = "the inspected images" if most.images is None else count(most.images, "inspected test image")
+    silent = [
+        Finding(
+            rule="silent-layer",
+            tone="warning",
+            sentence=f"{quoted(row.label)} puts out only zeros in {listing(row.silent_layers)}.",
+            evidence=f"Every filter is zero wherever {row.figure} looked, repeat {row.repeat} (n = 1).",
+            about=(row.label,),
+        )
+        for row in filters
+        if row.silent_layers
+    ]
     return [
+        *silent,
         Finding(
             rule="dead-filters",
             tone="note",
@@ -331,5 +346,5 @@ def dead_filter_findings(filters: Sequence[DeadFilters]) -> list[Finding]:
             f"the greatest share in {most.layer}, {most.layer_dead:,} of {most.layer_filters:,}. "
             "More images may wake some.",
             about=tuple(dict.fromkeys((most.label, least.label))),
-        )
+        ),
     ]

@@ -17,13 +17,16 @@ from benchkit.capsule.contents import FORMAT, SCHEMA, SERIES, CapsuleStudy, Caps
 from benchkit.capsule.typed_json import from_text, typed
 from benchkit.errors import StudyError
 from benchkit.plan import PHASES, Condition, typed_settings
-from benchkit.results import EpochRecord, Outcome, StudyResults, Trial
+from benchkit.results import EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 
 __all__ = ["Capsule", "CapsuleError", "read_capsule", "results_of"]
 
 MOST_TRIALS = 100_000
+MOST_CONDITIONS = 500
+"""A study may have so many conditions: all pairs of them are compared anew."""
+
 MOST_IMAGE_SETS = 32
 _KEY = re.compile(r"[0-9a-f]{12}")
 
@@ -51,6 +54,8 @@ def read_capsule(content: bytes) -> Capsule:
     _check_format(raw)
     head = typed(Head, raw, "capsule.json")
     studies, trials = [], []
+    if not head.studies:
+        raise CapsuleError("the capsule holds no study")
     for one in head.studies:
         for name in ("study.toml", "trials.json"):
             if f"{one.folder}/{name}" not in members:
@@ -79,6 +84,8 @@ def _study(described: CapsuleStudy, content: bytes) -> Study:
     except (StudyError, UnicodeDecodeError, RecursionError) as error:
         problems = error.problems if isinstance(error, StudyError) else [str(error)]
         raise CapsuleError(f"the capsule's study {name} cannot be used", problems=problems[:20]) from error
+    if (size := len(described.conditions)) > MOST_CONDITIONS:
+        raise CapsuleError(f"the capsule's study {name} has {size:,} conditions, at most {MOST_CONDITIONS} are read")
     for condition in described.conditions:
         if not _KEY.fullmatch(condition.key):
             raise CapsuleError(f"the capsule names a condition {condition.key[:40]!r}, expected 12 hex digits")
@@ -114,7 +121,20 @@ def _trials(described: CapsuleStudy, content: bytes) -> tuple[CapsuleTrial, ...]
             raise CapsuleError(f"the capsule's trial {place} names an environment that is not there")
         if any(len(series) != trial.epochs for series in trial.history.values()):
             raise CapsuleError(f"the capsule's trial {place} has another number of epochs than its history")
+        for split, metrics in trial.metrics.items():
+            if problem := _wrong_classes(metrics, len(described.class_names)):
+                raise CapsuleError(f"the capsule's trial {place} {problem} on {split[:20]}")
     return trials
+
+
+def _wrong_classes(metrics: SplitMetrics, classes: int) -> str:
+    """Return in words how metrics contradict the study's number of classes (0: it names none), or an empty text."""
+    expected = classes or len(metrics.confusion)
+    if len(metrics.confusion) != expected or len(metrics.class_accuracy) not in (0, expected):
+        return f"has a confusion matrix of {len(metrics.confusion)} classes where its study names {expected}"
+    if any(len(row) != expected for row in metrics.confusion):
+        return "has a confusion matrix that is not square"
+    return ""
 
 
 def results_of(capsule: Capsule, place: int, folder: Path) -> StudyResults:

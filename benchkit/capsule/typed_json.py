@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from benchkit.capsule.archive import CapsuleError
 from benchkit.codec import decode, encode
 
 T = TypeVar("T")
+
+MOST_LETTERS = 100_000
+MOST_INTEGER = 2**63 - 1
+MOST_LEVELS = 60
+"""What a capsule's JSON may hold: letters of a text, the largest whole number, tables and lists within each other."""
 
 
 def to_text(value: Any, *, indent: int | None = None) -> str:
@@ -28,11 +33,30 @@ def _spelled(value: Any) -> Any:
 
 
 def from_text(content: bytes, where: str) -> Any:
-    """Return the plain values of a JSON text; raise `CapsuleError` when it is none."""
+    """Return the plain values of a JSON text; raise `CapsuleError` when it is none, or goes over the limits."""
     try:
-        return json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CapsuleError(f"the capsule's {where} cannot be read: {type(error).__name__}: {error}") from error
+    level, depth = [value], 0
+    while level:
+        if depth > MOST_LEVELS:
+            raise CapsuleError(f"the capsule's {where} is nested more than {MOST_LEVELS} deep")
+        level = [inner for item in level for inner in _inner(item, where)]
+        depth += 1
+    return value
+
+
+def _inner(value: Any, where: str) -> Iterable[Any]:
+    """Return what a list or a table holds; raise `CapsuleError` for a text or a number over the limits."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, str) and len(value) > MOST_LETTERS:
+        raise CapsuleError(f"the capsule's {where} has a text of {len(value):,} letters, at most {MOST_LETTERS:,} fit")
+    if isinstance(value, int) and abs(value) > MOST_INTEGER:
+        digits = len(str(abs(value)))
+        raise CapsuleError(f"the capsule's {where} has a whole number of {digits} digits, at most 18 fit")
+    return value if isinstance(value, list) else ()
 
 
 def typed(cls: type[T], value: Any, where: str) -> T:

@@ -117,7 +117,10 @@ def same_csv(found: str, wanted: str) -> bool:
     """Return whether two CSV texts say the same: equal texts, and numbers equal to rounding."""
     if found == wanted:
         return True
-    rows, others = (list(csv.reader(io.StringIO(text, newline=""))) for text in (found, wanted))
+    try:
+        rows, others = (list(csv.reader(io.StringIO(text, newline=""))) for text in (found, wanted))
+    except csv.Error:
+        return False
     return [len(row) for row in rows] == [len(row) for row in others] and all(
         _same(one, other)
         for row, there in zip(rows, others, strict=True)

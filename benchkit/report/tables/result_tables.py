@@ -30,6 +30,7 @@ VERDICTS: dict[Verdict, str] = {
     "tied": "not told apart from the best",
     "behind": "behind the best",
     "untested": "not tested",
+    "one class": "names one class",
 }
 MOST_PAIRS = 45
 """Beyond this many pairs the page shows only those with the best condition; CSV has all."""
