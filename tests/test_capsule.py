@@ -176,7 +176,7 @@ def trial(**changes: Any) -> tuple[str, Callable[[Any], None]]:
         (trial(index="0"), "expected a whole number"),
         (trial(phase="search"), "belongs to no condition of its study and phase"),
         (trial(metrics={"test": {"n": 1}}), "has no 'loss'"),
-        (trial(finished=10**400), "expected a number"),
+        (trial(finished=10**400), "a whole number of 401 digits"),
         (trial(epochs=99), "another number of epochs"),
         (trial(right="no base64!"), "right answers cannot be read"),
         (trial(images=10**9), "right answers for 1000000000 images"),

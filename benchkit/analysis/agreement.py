@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from benchkit.analysis.comparisons import ALPHA
@@ -19,7 +19,12 @@ from benchkit.analysis.rank_tests import (
     mid_ranks,
 )
 from benchkit.analysis.ranking import Ranking
+from benchkit.analysis.record import dotted_settings
+from benchkit.analysis.selectors import compared
 from benchkit.analysis.wording import count, listing, lower_is_better, metric_words, names, number, p_words, quoted
+from benchkit.codec import encode
+from benchkit.plan import typed_settings
+from benchkit.results import StudyResults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +55,26 @@ class Opposed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Namesakes:
+    """Conditions of one label that are not the same, and in which settings they differ.
+
+    `groups` are the studies within which the label means the same. A difference is a setting and its values, one for
+    each group.
+    """
+
+    label: str
+    groups: tuple[tuple[str, ...], ...]
+    differences: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def label_in(self, study: str) -> str:
+        """Return the label by which a study's condition is told from those of the first group."""
+        group = next((group for group in self.groups if study in group), self.groups[0])
+        return self.label if group == self.groups[0] else f"{self.label} ({listing(group)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Conditions by the same label in several studies.
+    """Conditions by the same label in several studies, where it stands for the same settings.
 
     `shared` are those of two studies or more, by mean rank; `common` the labels that every study has; `alone` the
     others by study. `orders` are the common labels in each study's order of means. `test` and `critical_difference`
@@ -67,6 +90,7 @@ class Agreement:
     opposed: tuple[Opposed, ...]
     test: RankTest | None
     critical_difference: float | None
+    namesakes: tuple[Namesakes, ...] = ()
 
     @property
     def leaders(self) -> tuple[str, ...]:
@@ -74,8 +98,59 @@ class Agreement:
         return tuple(order[0] for order in self.orders if order)
 
 
-def agree(rankings: Sequence[tuple[str, Ranking]], metric: str) -> Agreement:
-    """Return the comparison of studies, given as name and ranking by the same metric."""
+def find_namesakes(studies: Sequence[StudyResults]) -> tuple[Namesakes, ...]:
+    """Return the labels that stand for different settings in several studies.
+
+    A condition of a factor is the same where every setting that a factor of any of the studies sets is; one without
+    factors where all its settings but those of the data are. What the studies' bases differ in is for them all alike.
+    """
+    levels = [level for one in studies for factor in one.study.factors for level in factor.levels]
+    varied = {path for level in levels for path in level.settings}
+    by_label: dict[str, dict[str, tuple[object, Mapping[str, str]]]] = {}
+    for one in studies:
+        for condition in compared(one):
+            written = _paths(condition.settings)
+            if condition.levels:
+                written = {path: text for path, text in written.items() if _within(path, varied)}
+            # Without factors all settings tell conditions apart, defaults filled in.
+            same = written if condition.levels else _paths(typed_settings(condition.settings, one.study.seed))
+            by_label.setdefault(condition.label, {})[one.study.name] = same, written
+    found = (_namesakes(label, settings) for label, settings in by_label.items())
+    return tuple(one for one in found if one is not None)
+
+
+def _paths(settings: object) -> dict[str, str]:
+    """Return settings beside those of the data as text, by path."""
+    pairs = dotted_settings(encode(settings))
+    return {path.removesuffix(".name"): text for path, text in pairs if not path.startswith("data.")}
+
+
+def _within(path: str, varied: Collection[str]) -> bool:
+    return any(path == one or path.startswith(f"{one}.") for one in varied)
+
+
+def _namesakes(label: str, settings: Mapping[str, tuple[object, Mapping[str, str]]]) -> Namesakes | None:
+    groups: list[tuple[object, Mapping[str, str], list[str]]] = []
+    for study, (same, written) in settings.items():
+        group = next((group for group in groups if group[0] == same), None)
+        if group is None:
+            groups.append((same, written, [study]))
+        else:
+            group[2].append(study)
+    if len(groups) < 2:
+        return None
+    paths = dict.fromkeys(path for _, written, _ in groups for path in written)
+    values = {path: tuple(written.get(path, "not given") for _, written, _ in groups) for path in paths}
+    return Namesakes(
+        label=label,
+        groups=tuple(tuple(names) for _, _, names in groups),
+        differences=tuple((path, texts) for path, texts in values.items() if len(set(texts)) > 1),
+    )
+
+
+def agree(rankings: Sequence[tuple[str, Ranking]], metric: str, namesakes: Sequence[Namesakes] = ()) -> Agreement:
+    """Return the comparison of studies, given as name and ranking by the same metric; `namesakes` are told apart."""
+    rankings = [(name, _relabelled(name, ranking, namesakes)) for name, ranking in rankings]
     estimates = [{row.label: row.estimate for row in ranking.rows} for _, ranking in rankings]
     names = tuple(name for name, _ in rankings)
     labels = list(dict.fromkeys(label for found in estimates for label in found))
@@ -101,7 +176,13 @@ def agree(rankings: Sequence[tuple[str, Ranking]], metric: str) -> Agreement:
         opposed=_opposed(rankings, common),
         test=friedman(ranks) if tested else None,
         critical_difference=critical_difference(len(common), len(names)) if tested else None,
+        namesakes=tuple(namesakes),
     )
+
+
+def _relabelled(study: str, ranking: Ranking, namesakes: Sequence[Namesakes]) -> Ranking:
+    labels = {one.label: one.label_in(study) for one in namesakes}
+    return replace(ranking, rows=tuple(replace(row, label=labels.get(row.label, row.label)) for row in ranking.rows))
 
 
 def _shared(
@@ -134,8 +215,20 @@ def _opposed(rankings: Sequence[tuple[str, Ranking]], common: Sequence[str]) -> 
 
 def agreement_findings(agreement: Agreement) -> tuple[Finding, ...]:
     """Return what can be said of the studies together: agreement first, then the test, contradictions and gaps."""
-    found = [_agreement(agreement), _tested(agreement), *_contradictions(agreement), *_alone(agreement)]
-    return tuple(found)
+    further = [*_contradictions(agreement), *map(_namesake_finding, agreement.namesakes), *_alone(agreement)]
+    return (_agreement(agreement), _tested(agreement), *further)
+
+
+def _namesake_finding(one: Namesakes) -> Finding:
+    shown = [f"{path} is {' or '.join(values)}" for path, values in one.differences]
+    return Finding(
+        rule="namesakes",
+        tone="warning",
+        sentence=f"{quoted(one.label)} is not the same condition in {' and in '.join(map(listing, one.groups))}, so it "
+        f"is not compared between them: {listing(shown, most=4)}.",
+        evidence="Conditions of one name are compared only where the settings behind it are equal.",
+        about=(one.label,),
+    )
 
 
 def _agreement(agreement: Agreement) -> Finding:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from benchkit.analysis.selectors import compared, values_by_repeat
+from benchkit.analysis.wording import setting
 from benchkit.codec import decode, encode
 from benchkit.errors import BenchkitError
 from benchkit.metrics import score_metrics
 from benchkit.results import StudyResults
+from benchkit.study.tree import identity
 
 COSTS = ("cost.seconds", "cost.images_per_second", "cost.peak_memory")
 """The costs that a record holds beside the scores."""
@@ -115,3 +117,23 @@ def record_from(content: Any) -> Record:
 
 def _is_sound(reading: Reading) -> bool:
     return len(reading.values) == len(set(reading.repeats)) > 0 and all(map(math.isfinite, reading.values))
+
+
+def dotted_settings(tree: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
+    """Yield every setting of a tree as dotted path and text; a regularizer is named by its id."""
+    for key, value in tree.items():
+        path = f"{above}.{key}" if above else key
+        if isinstance(value, Mapping):
+            yield from dotted_settings(value, path)
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for place, item in enumerate(value, 1):
+                yield from dotted_settings(item, f"{path}.{identity(item) or place}")
+        elif value is not None:
+            yield path, setting_text(value)
+
+
+def setting_text(value: Any) -> str:
+    """Return a setting's value as text, numbers with all their digits."""
+    if isinstance(value, list):
+        return ", ".join(setting_text(item) for item in value)
+    return repr(value) if isinstance(value, float) else setting(value)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchkit import __version__
-from benchkit.analysis.agreement import Agreement, agree, agreement_findings
+from benchkit.analysis.agreement import Agreement, agree, agreement_findings, find_namesakes
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.ranking import Ranking, rank
 from benchkit.analysis.wording import count, listing, metric_words
@@ -47,7 +47,9 @@ def multi_build(
     """Return the common report of two studies or more; `name` names its files, by default A+B."""
     metric, rankings = common_rankings(parts)
     agreement = agree(
-        [(part.results.study.name, ranking) for part, ranking in zip(parts, rankings, strict=True)], metric
+        [(part.results.study.name, ranking) for part, ranking in zip(parts, rankings, strict=True)],
+        metric,
+        find_namesakes([part.results for part in parts]),
     )
     findings = agreement_findings(agreement)
     together, charts = together_section(parts, agreement, findings, drawn=parts[0].figure_set.registry is not None)

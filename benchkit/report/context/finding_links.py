@@ -44,6 +44,7 @@ SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "agreement": ("agreement", "studies"),
     "friedman": ("agreement", "studies"),
     "contradiction": ("agreement", "studies"),
+    "namesakes": ("table:study-differences", "studies"),
 }
 """By rule, names of figure plugins and of tables, the best first; `table:` where a figure has the name too, and
 `table:published` for the table of the source that the finding begins with. Rules that are not here have no picture."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.changes import Changes, compare_records
-from benchkit.analysis.record import Property, Record, record_from, recorded_conditions
+from benchkit.analysis.record import Property, Record, dotted_settings, record_from, recorded_conditions, setting_text
 from benchkit.analysis.wording import setting
 from benchkit.capsule.contents import rounded
 from benchkit.codec import encode
@@ -21,7 +21,6 @@ from benchkit.report.context.origin_sections import data_facts, environment_fact
 from benchkit.report.privacy import private_results
 from benchkit.results import StudyResults
 from benchkit.study import Study
-from benchkit.study.tree import identity
 
 
 def record_of(results: StudyResults) -> Record:
@@ -74,8 +73,8 @@ def _study(study: Study) -> Iterable[tuple[str, str]]:
         search = encode(study.search)
         search["sampler"] = search.pop("samplers") or search["sampler"]
         for one in search.pop("space"):
-            yield f"search {one.pop('path')}", ", ".join(f"{key} = {_text(value)}" for key, value in one.items())
-        yield from _dotted(search, "search")
+            yield f"search {one.pop('path')}", ", ".join(f"{key} = {setting_text(value)}" for key, value in one.items())
+        yield from dotted_settings(search, "search")
 
 
 def _settings(study: Study) -> Iterable[tuple[str, str]]:
@@ -84,25 +83,7 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
         tree = encode(typed_settings(study.settings, study.seed))
     except BenchkitError:
         tree = encode(study.settings)
-    return _dotted(tree)
-
-
-def _dotted(tree: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in tree.items():
-        path = f"{above}.{key}" if above else key
-        if isinstance(value, Mapping):
-            yield from _dotted(value, path)
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            for place, item in enumerate(value, 1):
-                yield from _dotted(item, f"{path}.{identity(item) or place}")
-        elif value is not None:
-            yield path, _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(_text(item) for item in value)
-    return repr(value) if isinstance(value, float) else setting(value)
+    return dotted_settings(tree)
 
 
 _EMBEDDED = re.compile(r'<script type="application/json" class="record">(.*?)</script>', re.DOTALL)
