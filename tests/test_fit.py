@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import torch
 from engine_runs import Flip, StopAfter, learnt, make_run, make_settings, make_splits, plain_net, small_net
+from tiny_study import study_of
 from torch import nn
 from torch.nn import functional
 
 from benchkit import Batch, TrainingError
-from benchkit.errors import DivergedError
+from benchkit.errors import DivergedError, StudyError
 from benchkit.study.seeds import derive_seed
+from benchkit.train.device import has_bf16
 from benchkit.train.fit import epoch_means, fit
-from benchkit.train.precision import has_bf16
 
 RECORDED = (1.31322, 0.74362, 0.22445)
 """Train losses of the default test run, float32 on one thread."""
@@ -267,15 +268,25 @@ def test_conflicting_optimizer_options_are_refused_all_at_once() -> None:
     assert "weight_decay is set by the regularizer 'witness' and by the regularizer 'second'" in str(caught.value)
 
 
-def test_wrong_settings_are_refused_all_at_once() -> None:
-    with pytest.raises(TrainingError) as caught:
-        make_run(make_settings(epochs=0, select="bets", threads=0))
-    assert len(caught.value.problems) == 3
-    assert "did you mean 'best'" in str(caught.value)
-    with pytest.raises(TrainingError, match=r"select_by = 'val\.los'.*did you mean 'val\.loss'"):
-        make_run(make_settings(select_by="val.los"))
-    with pytest.raises(TrainingError, match=r"unknown precision 'bf61' .did you mean 'bf16'"):
-        make_run(make_settings(precision="bf61"))
+def test_wrong_settings_never_reach_the_engine_and_are_refused_all_at_once() -> None:
+    wrong = {
+        "train.epochs=0": "got 0, expected at least 1",
+        "train.threads=0": "got 0, expected at least 1",
+        "train.select=bets": "(did you mean 'best'?)",
+        "train.select_by=val.los": "(did you mean 'val.loss'?)",
+        "train.precision=bf61": "(did you mean 'bf16'?)",
+        "train.compile=alway": "(did you mean 'always'?)",
+        "train.optimizer.name=adan": "(did you mean 'adam'?)",
+        "train.schedule.name=cosin": "(did you mean 'cosine'?)",
+        "train.schedule.every=0": "got 0, expected at least 1",
+        "train.schedule.warmup=1.5": "got 1.5, expected 0 to 1",
+    }
+    with pytest.raises(StudyError) as caught:
+        study_of(overrides=tuple(wrong))
+    assert len(caught.value.problems) == len(wrong)
+    for override, words in wrong.items():
+        key = override.partition("=")[0]
+        assert any(line.startswith(f"{key}: ") and line.endswith(words) for line in caught.value.problems), key
 
 
 def test_training_and_scoring_import_neither_the_compiler_nor_metrics_of_others() -> None:

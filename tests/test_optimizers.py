@@ -14,8 +14,7 @@ from torch import nn
 from benchkit.study.settings import OptimizerSettings
 from benchkit.train import optimizers
 from benchkit.train.fit import fit
-from benchkit.train.optimizers import SGD
-from benchkit.train.precision import Precision
+from benchkit.train.weight_update import SGD, Precision, set_rate
 
 
 def layers(memory_format: torch.memory_format) -> nn.Sequential:
@@ -40,7 +39,7 @@ def stepped(model: nn.Module, given: Mapping[str, float | bool], ours: bool) -> 
     sgd = optimizers.optimizer(own, model.parameters(), decay)
     torch.manual_seed(4)
     for step, rate in enumerate((0.1, 0.05, 0.2, 0.01, 0.3, 0.1)):
-        optimizers.set_rate(sgd, rate)
+        set_rate(sgd, rate)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))

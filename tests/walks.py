@@ -128,6 +128,7 @@ def eager_step(folder: Path, walk: Walk) -> None:
     from benchkit_regularizers.grad_clip import GradClip
     from engine_runs import make_settings, make_splits
 
+    from benchkit.study.seeds import trial_seeds
     from benchkit.train.run import Plugins, build_run
     from benchkit.train.steps.executor import executor_for
 
@@ -135,7 +136,7 @@ def eager_step(folder: Path, walk: Walk) -> None:
     plugins = Plugins(
         model=lambda *given: resnet(*given, n=1, width=4), norm=GroupNorm, regularizers=regularizers, figures=()
     )
-    run = build_run(make_settings(), make_splits(), plugins, repeat_parts=("grid", 0), device="cpu")
+    run = build_run(make_settings(), make_splits(), plugins, seeds=trial_seeds(5, "grid", 0), device="cpu")
     run.model.train()
     with run.randomness.in_charge():
         steps = executor_for(run).epoch(0)

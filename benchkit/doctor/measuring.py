@@ -21,8 +21,7 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
 
     yield {"torch": torch.__version__, "cuda": torch.version.cuda or "", "compiler": compiler_found()}
 
-    from benchkit.train.device import resolve_device
-    from benchkit.train.precision import has_bf16
+    from benchkit.train.device import has_bf16, resolve_device
 
     device = torch.device(resolve_device(asked))
     yield {"device": str(device), "bf16": has_bf16(device), "energy": energy_told(device), **memory(device)}

@@ -43,6 +43,18 @@ def is_usable(device: str) -> bool:
     return True
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Return whether the device multiplies bf16 matrices in hardware; without that, autocast slows a CPU down."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def device_name(device: torch.device) -> str:
     """Return the GPU's name, or the kind of device and its threads."""
     if device.type == "cuda":

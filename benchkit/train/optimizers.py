@@ -1,97 +1,17 @@
-"""The optimizers, in the fused form that PyTorch has for them on the CPU and on CUDA, and their steps."""
+"""The optimizers, in the fused form that PyTorch has for them on the CPU and on CUDA: made, kept and restored."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from benchkit.errors import TrainingError, nearest
+from benchkit.errors import TrainingError
 from benchkit.study.settings import OptimizerSettings
 from benchkit.train.compiler import skip_dynamo_import
-
-OPTIONS = ("weight_decay", "momentum", "dampening", "lr", "nesterov", "maximize")
-
-Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]
-"""Weights, their gradients, and their momenta."""
-
-
-class SGD(torch.optim.SGD):
-    """`torch.optim.SGD` with `fused=True`, to the same bits.
-
-    Its CPU kernel copies a tensor for every channels-last weight, which in a small network takes longer than the
-    update; here it gets such weights, their gradients and momenta as views (N, H, W, C), which are contiguous. And it
-    is called at once: sorting weights by device and type before each step adds up to a third to what a small network's
-    update takes.
-
-    Steps whose gradients overflowed in fp16 are left to the scaler to skip: a fused first step that skips itself leaves
-    its momenta as the memory was found.
-    """
-
-    _step_supports_amp_scaling: bool
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Take what `torch.optim.SGD` takes."""
-        super().__init__(*arguments, **options)
-        self._step_supports_amp_scaling = False
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update the weights that have a gradient; with a `closure`, compute them by it first and return its loss."""
-        found = [] if closure is not None else [self._updated(group) for group in self.param_groups]
-        ready = [lists for lists in found if lists is not None]
-        if len(ready) < len(self.param_groups):
-            loss: float | None = inspect.unwrap(torch.optim.SGD.step)(self, closure)
-            return loss
-        for group, (weights, gradients, momenta) in zip(self.param_groups, ready, strict=True):
-            if weights:
-                options = {name: group[name] for name in OPTIONS}
-                torch._fused_sgd_(weights, gradients, momenta, is_first_step=False, **options)
-        return None
-
-    def _updated(self, group: dict[str, Any]) -> Lists | None:
-        """Return the group's weights that have a gradient, these, and the momenta (none without momentum).
-
-        Return None off the CPU, for other numbers than float32, and where momenta are still to be made.
-        """
-        weights: list[Tensor] = []
-        gradients: list[Tensor] = []
-        momenta: list[Tensor] = []
-        moving = group["momentum"] != 0
-        for weight in group["params"]:
-            gradient = weight.grad
-            if gradient is None:
-                continue
-            momentum = self.state.get(weight, {}).get("momentum_buffer") if moving else None
-            if not weight.is_cpu or weight.dtype != torch.float32 or (moving and momentum is None):
-                return None
-            if weight.dim() == 4 and not weight.is_contiguous():
-                weight, momentum = self._views(weight, momentum)
-                gradient = gradient.permute(0, 2, 3, 1)
-            weights.append(weight)
-            gradients.append(gradient)
-            if momentum is not None:
-                momenta.append(momentum)
-        return weights, gradients, momenta
-
-    def _views(self, weight: Tensor, momentum: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return both as (N, H, W, C), kept from step to step for as long as they lie in the same memory."""
-        kept: dict[Tensor, tuple[Tensor, Tensor | None]] = self.__dict__.setdefault("_kept", {})
-        views = kept.get(weight)
-        if views is None or any(_apart(*pair) for pair in zip(views, (weight, momentum), strict=True)):
-            moved = None if momentum is None else momentum.permute(0, 2, 3, 1)
-            views = kept[weight] = weight.detach().permute(0, 2, 3, 1), moved
-        return views
-
-
-def _apart(view: Tensor | None, tensor: Tensor | None) -> bool:
-    if view is None or tensor is None:
-        return view is not tensor
-    return view.data_ptr() != tensor.data_ptr()
-
+from benchkit.train.weight_update import SGD
 
 Maker = Callable[..., torch.optim.Optimizer]
 
@@ -107,13 +27,8 @@ def optimizer(
     the same name: the group's learning rate is the schedule's times this factor.
 
     Weight decay is 0 unless `extra` says otherwise, for AdamW too, and then applies to all parameters, as in PyTorch.
-    Raise `TrainingError` for an unknown name or an argument that the optimizer does not have.
+    Raise `TrainingError` for an argument that the optimizer does not have.
     """
-    if settings.name not in OPTIMIZERS:
-        raise TrainingError(
-            f"unknown optimizer {settings.name!r}{nearest(settings.name, OPTIMIZERS)}",
-            hint=f"train.optimizer.name is one of {', '.join(OPTIMIZERS)}",
-        )
     options = {"weight_decay": 0.0, "fused": True, **own_options(settings), **extra}
     owner = torch.optim.Optimizer
     skip_dynamo_import(owner.add_param_group, owner.zero_grad, owner.state_dict, owner.load_state_dict)
@@ -130,15 +45,6 @@ def _groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
     for parameter in parameters:
         groups.setdefault(float(getattr(parameter, "rate_factor", 1.0)), []).append(parameter)
     return [{"params": members, "rate_factor": factor} for factor, members in groups.items()]
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set every group's learning rate to `rate` times the group's factor."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(rate * group["rate_factor"])
-        else:
-            group["lr"] = rate * group["rate_factor"]
 
 
 def use_device_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
@@ -185,24 +91,6 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
         for name, old in before.get(parameter, {}).items():
             if isinstance(old, torch.Tensor) and name in moments and old.shape == moments[name].shape:
                 moments[name] = old.copy_(moments[name])
-
-
-def step(optimizer: torch.optim.Optimizer) -> None:
-    """Take the optimizer's step, without the profiler's and the compiler's wrapping around it."""
-    with torch.no_grad():
-        inspect.unwrap(type(optimizer).step)(optimizer)
-
-
-def align_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Give each gradient its parameter's layout in memory, which autograd does and a plugin that replaces one may not.
-
-    Fused optimizers pair numbers by their places in memory. On a CPU they do not check that the layouts are the same,
-    and would update weights with other weights' gradients; on CUDA they raise.
-    """
-    for parameter in parameters:
-        gradient = parameter.grad
-        if gradient is not None and gradient.stride() != parameter.stride():
-            parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
 def own_options(settings: OptimizerSettings) -> dict[str, Any]:

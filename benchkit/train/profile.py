@@ -20,8 +20,8 @@ from torch.autograd import profiler
 from benchkit.protocols import Batch
 from benchkit.train.batches import InputTransform, Loader
 from benchkit.train.device import now
-from benchkit.train.precision import Precision
 from benchkit.train.run import Run
+from benchkit.train.weight_update import Precision
 
 PHASES = (
     "preparation",

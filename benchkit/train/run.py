@@ -10,20 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchkit.errors import TrainingError, nearest
-from benchkit.metrics import epoch_metrics, metric_of
+from benchkit.errors import TrainingError
+from benchkit.metrics import metric_of
 from benchkit.protocols import Batch, NormFactory, Splits
 from benchkit.results import EpochRecord
 from benchkit.study.settings import Settings
-from benchkit.train import batches, optimizers, precision, randomness, schedules
+from benchkit.train import batches, optimizers, randomness, schedules, weight_update
 from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
 from benchkit.train.weights_file import weights_digest
 
 """What the best epoch can be selected by, and the sign that makes more of it better."""
-
-COMPILE = ("auto", "never", "always")
-"""When the model is compiled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +63,7 @@ class Run:
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     schedule: schedules.Schedule
-    precision: precision.Precision
+    precision: weight_update.Precision
     train: batches.Loader
     val: batches.ImageSet
     test: batches.ImageSet
@@ -164,7 +161,6 @@ def build_run(
 
     Raise `DataError` or `TrainingError` when it cannot be trained.
     """
-    _check(settings)
     torch.set_num_threads(settings.train.threads)
     place = torch.device(device)
     kept = images_for(settings, splits, place, device_memory) if images is None else images
@@ -212,7 +208,7 @@ def _training(
         "schedule": schedules.schedule(
             train.schedule, lr=train.optimizer.lr, steps_per_epoch=steps_per_epoch, epochs=train.epochs
         ),
-        "precision": precision.precision(train.precision, device),
+        "precision": weight_update.precision(train.precision, device),
         "augments": _methods(plugins, "augment"),
         "penalties": _methods(plugins, "penalty"),
         "clips": _methods(plugins, "clip"),
@@ -253,22 +249,3 @@ def _opted_out(plugins: Plugins, model: nn.Module) -> str:
 
 def _methods(plugins: Plugins, name: str) -> tuple[Callable[..., Any], ...]:
     return tuple(getattr(instance, name) for _, instance in plugins.regularizers if hasattr(instance, name))
-
-
-def _check(settings: Settings) -> None:
-    train, problems = settings.train, []
-    for name, least in (("epochs", 1), ("batch_size", 1), ("threads", 1)):
-        if getattr(train, name) < least:
-            problems.append(f"train.{name} = {getattr(train, name)}: expected at least {least}")
-    if train.select not in ("best", "last"):
-        problems.append(f"train.select = {train.select!r}: expected 'best' or 'last'{nearest(train.select, ['best'])}")
-    if train.compile not in COMPILE:
-        expected = ", ".join(COMPILE)
-        problems.append(
-            f"train.compile = {train.compile!r}: expected one of {expected}{nearest(train.compile, COMPILE)}"
-        )
-    if train.select == "best" and train.select_by not in epoch_metrics():
-        close = nearest(train.select_by, epoch_metrics())
-        problems.append(f"train.select_by = {train.select_by!r}: expected one of {', '.join(epoch_metrics())}{close}")
-    if problems:
-        raise TrainingError("the run cannot be trained as asked", problems=problems)

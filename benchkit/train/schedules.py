@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from benchkit.errors import TrainingError, nearest
 from benchkit.study.settings import ScheduleSettings
 
 Schedule = Callable[[int], float]
@@ -20,7 +19,7 @@ FINAL = 1e-4
 def schedule(settings: ScheduleSettings, *, lr: float, steps_per_epoch: int, epochs: int) -> Schedule:
     """Return the schedule that `settings` name, for an optimizer whose own learning rate is `lr`.
 
-    Raise `TrainingError` when no schedule has that name, or when its numbers make no sense.
+    Its names and numbers were checked where the study was read (`study.settings`).
     """
     total = steps_per_epoch * epochs
     peak = settings.max_lr or lr
@@ -30,23 +29,7 @@ def schedule(settings: ScheduleSettings, *, lr: float, steps_per_epoch: int, epo
         "cosine": lambda: cosine(lr, total=total),
         "one-cycle": lambda: one_cycle(peak, total=total, warmup=settings.warmup),
     }
-    if settings.name not in makers:
-        raise TrainingError(
-            f"unknown schedule {settings.name!r}{nearest(settings.name, makers)}",
-            hint=f"train.schedule.name is one of {', '.join(makers)}",
-        )
-    _check(settings)
     return makers[settings.name]()
-
-
-def _check(settings: ScheduleSettings) -> None:
-    problems = []
-    if settings.name == "step" and settings.every < 1:
-        problems.append(f"train.schedule.every = {settings.every}: expected at least 1 epoch")
-    if settings.name == "one-cycle" and not 0 <= settings.warmup <= 1:
-        problems.append(f"train.schedule.warmup = {settings.warmup}: expected a share of training in 0..1")
-    if problems:
-        raise TrainingError("the schedule cannot be followed", problems=problems)
 
 
 def constant(lr: float) -> Schedule:

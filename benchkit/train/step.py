@@ -10,8 +10,8 @@ from torch.nn import functional
 from benchkit.gradients import gradient_norm
 from benchkit.protocols import Batch
 from benchkit.train.batches import BatchIndex, in_unit_range
-from benchkit.train.optimizers import align_gradients, set_rate
 from benchkit.train.run import Run
+from benchkit.train.weight_update import align_gradients, set_rate
 
 Learn = Callable[[Batch], torch.Tensor]
 """What `learn` does for one run, or a compiled form of it."""

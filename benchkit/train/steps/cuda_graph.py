@@ -18,6 +18,7 @@ from benchkit.train.run import Run
 from benchkit.train.step import EagerSteps, Learn, train_step, update
 from benchkit.train.steps.backends import StepBackend
 from benchkit.train.steps.validation import Refused, StepValidation
+from benchkit.train.weight_update import set_rate
 
 TOLERANCE = {"float32": 1e-3, "bf16": 1e-2}
 """The relative difference of replayed and eager steps that counts as rounding."""
@@ -60,7 +61,7 @@ class CudaGraphSteps:
             return train_step(run, run.train.batch(batch_index), step)
         for read, given in zip(self._batch_index, batch_index, strict=True):
             read.copy_(given)
-        optimizers.set_rate(run.optimizer, run.schedule(step))
+        set_rate(run.optimizer, run.schedule(step))
         self._replay()
         return self._summary.clone()
 
