@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchkit import DataError, Split, Splits
 from benchkit.study.settings import DataSettings, PluginRef
-from benchkit.train.batches import channel_statistics, in_unit_range, input_transform, loader, place
+from benchkit.train.batches import channel_statistics, image_set, in_unit_range, input_transform, loader
 from benchkit.train.selection import Selected, draw, select
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def every_third() -> Selected:
 
 def test_images_are_shared_with_the_data_set_and_taken_by_row() -> None:
     chosen = every_third()
-    images = place(chosen, CPU)
+    images = image_set(chosen, CPU)
     assert images.images.data_ptr() == chosen.split.images.ctypes.data
     taken = images.take(torch.tensor([4, 0]))
     assert taken.shape == (2, 3, 8, 8) and taken.dtype == torch.uint8
@@ -44,14 +44,14 @@ def test_a_read_only_memory_map_is_not_copied(tmp_path: object) -> None:
     split = make_split(12, 0)
     np.save(path, split.images)
     mapped = np.load(path, mmap_mode="r")
-    images = place(all_of(Split(images=mapped, labels=split.labels)), CPU)
+    images = image_set(all_of(Split(images=mapped, labels=split.labels)), CPU)
     assert images.images.data_ptr() == mapped.ctypes.data
     np.testing.assert_array_equal(torch.cat(list(images.chunks(5))).permute(0, 2, 3, 1).numpy(), split.images)
 
 
 def test_an_epoch_shows_every_image_once_in_a_fresh_order_and_keeps_the_last_batch() -> None:
     chosen = every_third()
-    batches = loader(place(chosen, CPU), classes=4, batch_size=8)
+    batches = loader(image_set(chosen, CPU), classes=4, batch_size=8)
     generator = torch.Generator().manual_seed(0)
     epochs = [list(batches.epoch(generator)) for _ in range(2)]
     assert len(batches) == 3 and batches.images_per_epoch == 20
@@ -71,7 +71,7 @@ def test_targets_belong_to_their_images() -> None:
     means = {
         tuple(image.flatten()): label for image, label in zip(chosen.split.images, chosen.split.labels, strict=True)
     }
-    for batch in loader(place(chosen, CPU), classes=4, batch_size=7).epoch(torch.Generator()):
+    for batch in loader(image_set(chosen, CPU), classes=4, batch_size=7).epoch(torch.Generator()):
         raw = batch.images.permute(0, 2, 3, 1).numpy()
         assert [means[tuple(image.flatten())] for image in raw] == batch.targets.argmax(1).tolist()
 
@@ -80,7 +80,7 @@ def test_targets_belong_to_their_images() -> None:
     ("n", "size", "steps", "used"), [(17, 8, 2, 16), (17, 1, 17, 17), (1, 8, 1, 1), (16, 8, 2, 16)]
 )
 def test_a_last_batch_of_one_image_is_dropped(n: int, size: int, steps: int, used: int) -> None:
-    batches = loader(place(all_of(make_split(n, 0)), CPU), classes=4, batch_size=size)
+    batches = loader(image_set(all_of(make_split(n, 0)), CPU), classes=4, batch_size=size)
     shown = list(batches.epoch(torch.Generator()))
     assert (len(shown), len(batches), batches.images_per_epoch) == (steps, steps, used)
     assert sum(len(batch.targets) for batch in shown) == used
@@ -89,14 +89,14 @@ def test_a_last_batch_of_one_image_is_dropped(n: int, size: int, steps: int, use
 def test_channel_statistics_are_those_of_scikit_learn_over_the_chosen_images() -> None:
     chosen = every_third()
     scaler = StandardScaler().fit(chosen.split.images[::3].reshape(-1, 3).astype(np.float64) / 255)
-    mean, std = channel_statistics(place(chosen, CPU))
+    mean, std = channel_statistics(image_set(chosen, CPU))
     np.testing.assert_allclose(mean.numpy(), scaler.mean_, rtol=1e-12)
     np.testing.assert_allclose(std.numpy(), scaler.scale_, rtol=1e-12)
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 def test_pixels_are_resized_then_normalised(memory_format: torch.memory_format) -> None:
-    images = place(every_third(), CPU)
+    images = image_set(every_third(), CPU)
     inputs = images.take(torch.arange(5)).to(torch.float32) / 255
     made = input_transform(images, channel_statistics(images), size=6, memory_format=memory_format)(inputs)
     mean, std = (part.float().reshape(1, 3, 1, 1) for part in channel_statistics(images))
@@ -106,7 +106,7 @@ def test_pixels_are_resized_then_normalised(memory_format: torch.memory_format) 
 
 
 def test_without_normalisation_pixels_stay_in_0_to_1() -> None:
-    images = place(every_third(), CPU)
+    images = image_set(every_third(), CPU)
     inputs = images.take(torch.arange(5)).to(torch.float32) / 255
     made = input_transform(images, None, size=0, memory_format=torch.channels_last)(inputs)
     assert torch.equal(made, inputs)
@@ -114,7 +114,7 @@ def test_without_normalisation_pixels_stay_in_0_to_1() -> None:
 
 def test_a_constant_channel_becomes_zero() -> None:
     split = Split(images=np.full((4, 2, 2, 1), 9, np.uint8), labels=np.zeros(4, np.int64))
-    images = place(all_of(split), CPU)
+    images = image_set(all_of(split), CPU)
     made = input_transform(images, channel_statistics(images), size=0, memory_format=torch.channels_last)
     assert torch.allclose(made(torch.full((1, 1, 2, 2), 9 / 255)), torch.zeros(1), atol=1e-6)
 

@@ -14,7 +14,7 @@ from benchkit.cli import main
 from benchkit.doctor import engine, examine, software
 from benchkit.doctor.child import Told, ask
 from benchkit.doctor.engine import findings_of
-from benchkit.doctor.finding import Finding, scaled
+from benchkit.doctor.finding import Diagnosis, scaled
 from benchkit.doctor.software import place_finding
 from benchkit.registry import Registry
 from benchkit.registry.entries import Entry
@@ -27,7 +27,7 @@ CPU: dict[str, Any] = {
 }  # fmt: skip
 
 
-def states(findings: list[Finding]) -> dict[str, str]:
+def states(findings: list[Diagnosis]) -> dict[str, str]:
     return {finding.name: finding.state for finding in findings}
 
 
@@ -68,7 +68,7 @@ def test_what_is_told_of_a_machine(changes: dict[str, Any], driver: bool, name: 
 
 
 def test_whether_processes_share_a_gpu_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sharing() -> Finding:
+    def sharing() -> Diagnosis:
         found = findings_of(Told(values=told(device="cuda:0", memory=2**34)), driver=True)
         return next(one for one in found if one.name == "trials at once")
 

@@ -12,7 +12,7 @@ import torch
 from benchkit_models.basenet import basenet
 from benchkit_models.initialisation import initialise
 from benchkit_models.net3 import net3
-from benchkit_models.skipnet import Block, HalfBlock, skipnet
+from benchkit_models.skipnet import HalfBlock, SkipBlock, skipnet
 from torch import nn
 from torch.nn import functional
 
@@ -137,7 +137,7 @@ def test_skipnet_maps_are_8_by_8_at_the_end() -> None:
 @pytest.mark.parametrize("skip", [True, False])
 def test_skipnet_block_redone_by_hand(inputs: int, outputs: int, downsample: bool, skip: bool) -> None:
     torch.manual_seed(0)
-    block = Block(inputs, outputs, BATCH_NORM, skip=skip, downsample=downsample).double()
+    block = SkipBlock(inputs, outputs, BATCH_NORM, skip=skip, downsample=downsample).double()
     assert len(list(block.parameters())) == (10 if downsample else 8)
     images = torch.randn(2, inputs, 7, 6, dtype=torch.float64)
     (w1, b1, g1, s1, w2, b2, g2, s2), down = list(block.parameters())[:8], list(block.parameters())[8:]

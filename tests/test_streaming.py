@@ -22,7 +22,7 @@ from benchkit.errors import DivergedError
 from benchkit.ledger import read_results
 from benchkit.study.settings import DataSettings, PluginRef
 from benchkit.train import placement, streaming
-from benchkit.train.batches import channel_statistics, loader, place
+from benchkit.train.batches import channel_statistics, image_set, loader
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.evaluate import finish
 from benchkit.train.fit import fit
@@ -67,7 +67,7 @@ def test_rows_come_in_order_and_the_thread_ends(batches: int) -> None:
 
 def test_batches_are_those_of_a_set_that_is_not_streamed_to_the_last_bit(tmp_path: Path) -> None:
     chosen = mapped(tmp_path, make_split(90, 3))
-    still, streamed = place(chosen, CPU), place(chosen, CPU, budget=chosen.nbytes - 1)
+    still, streamed = image_set(chosen, CPU), image_set(chosen, CPU, budget=chosen.nbytes - 1)
     assert (still.streamed, streamed.streamed) == (False, True)
     epochs = [list(loader(images, 4, 8).epoch(torch.Generator().manual_seed(7))) for images in (still, streamed)]
     assert len(epochs[0]) == len(epochs[1]) == 4
@@ -292,7 +292,7 @@ def test_the_benchmark_measures_all_ways(tmp_path: Path, monkeypatch: pytest.Mon
 def test_on_cuda_batches_are_those_of_resident_images(tmp_path: Path) -> None:
     device = torch.device("cuda:0")
     chosen = mapped(tmp_path, make_split(3000, 3, side=32))
-    resident, streamed = place(chosen, device), place(chosen, device, budget=0)
+    resident, streamed = image_set(chosen, device), image_set(chosen, device, budget=0)
     assert resident.images.is_cuda and not streamed.images.is_cuda
     heavy = torch.randn(2048, 2048, device=device)
     for seed in range(3):
@@ -311,7 +311,7 @@ def test_on_cuda_batches_are_those_of_resident_images(tmp_path: Path) -> None:
 @CUDA
 def test_on_cuda_an_epoch_left_early_leaves_memory_and_threads_as_they_were(tmp_path: Path) -> None:
     device = torch.device("cuda:0")
-    images = place(mapped(tmp_path, make_split(600, 3, side=32)), device, budget=0)
+    images = image_set(mapped(tmp_path, make_split(600, 3, side=32)), device, budget=0)
     for size in (16, 64):
         batches = images.chunks(size)
         expected = next(batches).clone()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.doctor.child import Told, ask
-from benchkit.doctor.finding import Finding, scaled
+from benchkit.doctor.finding import Diagnosis, scaled
 from benchkit.sweep.machine import mps_runs
 
 PATIENCE = 60.0
@@ -20,56 +20,56 @@ FASTER = 1.2
 """From this ratio on, bf16 counts as faster than float32."""
 
 
-def engine_findings(device: str) -> list[Finding]:
+def engine_findings(device: str) -> list[Diagnosis]:
     """Return what PyTorch tells of the device that `device` (auto, cpu, cuda, cuda:N) means."""
     return findings_of(ask(["-m", "benchkit.doctor.measuring", device], PATIENCE), driver=CARDS.exists())
 
 
-def findings_of(told: Told, *, driver: bool) -> list[Finding]:
+def findings_of(answer: Told, *, driver: bool) -> list[Diagnosis]:
     """Return findings from what the measuring process told; `driver` says whether an NVIDIA driver is loaded."""
-    values = told.values
+    values = answer.values
     if "torch" not in values:
         advice = "install PyTorch anew; see its installation page for this system"
-        return [Finding(name="PyTorch", state="bad", value=f"cannot be used: {told.problem}", advice=advice)]
-    found = [Finding(name="PyTorch", state="good", value=_version(values))]
+        return [Diagnosis(name="PyTorch", state="bad", value=f"cannot be used: {answer.problem}", advice=advice)]
+    findings = [Diagnosis(name="PyTorch", state="good", value=_version(values))]
     if "device" not in values:
         advice = "name a --device that is there, or mend its driver"
-        return [*found, Finding(name="device", state="bad", value=f"none: {told.problem}", advice=advice)]
-    found += [_device(values, driver), _precision(values), *_rates(told), _compiler(values)]
-    return found + ([_sharing(), _energy(values)] if values["device"] != "cpu" else [])
+        return [*findings, Diagnosis(name="device", state="bad", value=f"none: {answer.problem}", advice=advice)]
+    findings += [_device(values, driver), _precision(values), *_rates(answer), _compiler(values)]
+    return findings + ([_sharing(), _energy(values)] if values["device"] != "cpu" else [])
 
 
 def _version(values: Mapping[str, Any]) -> str:
     return f"{values['torch']}{', built for CUDA ' + values['cuda'] if values['cuda'] else ', built without CUDA'}"
 
 
-def _device(values: Mapping[str, Any], driver: bool) -> Finding:
+def _device(values: Mapping[str, Any], driver: bool) -> Diagnosis:
     name = f"{values['device']}: {values.get('name', 'its name is not told')}"
     if values["device"] == "cpu" and driver:
         advice = "install a PyTorch that is built for the driver's CUDA, or give --device cpu to do without"
-        return Finding(name="device", state="bad", value=f"{name}; a GPU's driver is loaded, unused", advice=advice)
+        return Diagnosis(name="device", state="bad", value=f"{name}; a GPU's driver is loaded, unused", advice=advice)
     if not values["memory"]:
-        return Finding(name="device", state="good", value=name)
+        return Diagnosis(name="device", state="good", value=name)
     free = values.get("free", 0)
     memory = f"{values['memory'] / 2**30:.0f} GiB memory, {free / 2**30:.1f} GiB of it free"
     numbers = {"memory": float(values["memory"]), "free": float(free)}
-    return Finding(name="device", state="good", value=f"{name}, {memory}", numbers=numbers)
+    return Diagnosis(name="device", state="good", value=f"{name}, {memory}", numbers=numbers)
 
 
-def _precision(values: Mapping[str, Any]) -> Finding:
+def _precision(values: Mapping[str, Any]) -> Diagnosis:
     if values["bf16"]:
-        return Finding(name="precision", state="good", value="auto computes in bf16, which the device has")
+        return Diagnosis(name="precision", state="good", value="auto computes in bf16, which the device has")
     advice = "nothing to do; newer processors and GPUs train up to twice as fast in bf16"
     value = "auto computes in float32: the device would only emulate bf16"
-    return Finding(name="precision", state="note", value=value, advice=advice)
+    return Diagnosis(name="precision", state="note", value=value, advice=advice)
 
 
-def _rates(told: Told) -> list[Finding]:
-    values, found = told.values, []
+def _rates(answer: Told) -> list[Diagnosis]:
+    values, findings = answer.values, []
     if "copy_rate" in values:
         value = f"{scaled(values['copy_rate'], 'B/s')} read and written"
         numbers = {"copy": values["copy_rate"]}
-        found.append(Finding(name="copy bandwidth", state="good", value=value, numbers=numbers))
+        findings.append(Diagnosis(name="copy bandwidth", state="good", value=value, numbers=numbers))
     numbers = {name: values[f"{name}_rate"] for name in ("float32", "bf16") if f"{name}_rate" in values}
     shown = ", ".join(f"{name} {scaled(rate, 'FLOP/s')}" for name, rate in numbers.items())
     if len(numbers) == 2:
@@ -78,31 +78,31 @@ def _rates(told: Told) -> list[Finding]:
         state, advice = (
             ("note", "compare train.precision = float32; the machine may be busy now") if slow else ("good", "")
         )
-        return [*found, Finding(name="matrix rate", state=state, value=shown + on, advice=advice, numbers=numbers)]  # type: ignore[arg-type]
-    value = f"{shown + '; ' if shown else ''}the measurement broke off: {told.problem}"
+        return [*findings, Diagnosis(name="matrix rate", state=state, value=shown + on, advice=advice, numbers=numbers)]  # type: ignore[arg-type]
+    value = f"{shown + '; ' if shown else ''}the measurement broke off: {answer.problem}"
     advice = "the device cannot be trusted to train: look at its driver and its memory"
-    return [*found, Finding(name="matrix rate", state="bad", value=value, advice=advice, numbers=numbers)]
+    return [*findings, Diagnosis(name="matrix rate", state="bad", value=value, advice=advice, numbers=numbers)]
 
 
-def _compiler(values: Mapping[str, Any]) -> Finding:
+def _compiler(values: Mapping[str, Any]) -> Diagnosis:
     if values["compiler"]:
-        return Finding(name="compile support", state="good", value=f"{values['compiler']} found for torch.compile")
+        return Diagnosis(name="compile support", state="good", value=f"{values['compiler']} found for torch.compile")
     advice = (
         "install a C++ compiler: long trials on a GPU, those with train.compile = always on a processor, and plugins "
         "that compile themselves are faster with one"
     )
-    return Finding(name="compile support", state="note", value="no compiler for torch.compile", advice=advice)
+    return Diagnosis(name="compile support", state="note", value="no compiler for torch.compile", advice=advice)
 
 
-def _sharing() -> Finding:
+def _sharing() -> Diagnosis:
     if mps_runs():
-        return Finding(name="trials at once", state="good", value="processes share the GPU by MPS, at the same time")
+        return Diagnosis(name="trials at once", state="good", value="processes share the GPU by MPS, at the same time")
     advice = "start `nvidia-cuda-mps-control -d` before a sweep of small networks: the sweep finds out what it gains"
-    return Finding(name="trials at once", state="note", value="processes use the GPU by turns", advice=advice)
+    return Diagnosis(name="trials at once", state="note", value="processes use the GPU by turns", advice=advice)
 
 
-def _energy(values: Mapping[str, Any]) -> Finding:
+def _energy(values: Mapping[str, Any]) -> Diagnosis:
     if values["energy"]:
-        return Finding(name="energy", state="good", value="the device tells it; trials record it")
+        return Diagnosis(name="energy", state="good", value="the device tells it; trials record it")
     advice = "install nvidia-ml-py to have trials record joules"
-    return Finding(name="energy", state="note", value="not told", advice=advice)
+    return Diagnosis(name="energy", state="note", value="not told", advice=advice)

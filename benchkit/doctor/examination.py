@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchkit.doctor.engine import engine_findings
-from benchkit.doctor.finding import Finding
+from benchkit.doctor.finding import Diagnosis
 from benchkit.doctor.software import (
     allocator_finding,
     machine_finding,
@@ -17,7 +17,7 @@ from benchkit.doctor.software import (
 from benchkit.errors import BenchkitError
 
 
-def examine(workspace: Path, data_root: Path, device: str = "auto") -> Iterator[Finding]:
+def examine(workspace: Path, data_root: Path, device: str = "auto") -> Iterator[Diagnosis]:
     """Yield findings as they are made, over some seconds: what the machine and its software can do for benchkit."""
     yield from _told("machine", lambda: [machine_finding()])
     yield from _told("PyTorch", lambda: engine_findings(device))
@@ -28,10 +28,10 @@ def examine(workspace: Path, data_root: Path, device: str = "auto") -> Iterator[
     yield from _told("plugins", plugins_findings)
 
 
-def _told(name: str, examination: Callable[[], list[Finding]]) -> list[Finding]:
+def _told(name: str, examination: Callable[[], list[Diagnosis]]) -> list[Diagnosis]:
     """Return an examination's findings, or the one that it cannot be made: a broken machine breaks in any way."""
     try:
         return examination()
     except (BenchkitError, OSError, RuntimeError, ValueError, ImportError) as error:
         value = f"could not be examined: {type(error).__name__}: {error}"
-        return [Finding(name=name, state="bad", value=value, advice="look at this part of the system first")]
+        return [Diagnosis(name=name, state="bad", value=value, advice="look at this part of the system first")]

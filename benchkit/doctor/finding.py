@@ -11,7 +11,7 @@ State = Literal["good", "note", "bad"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Diagnosis:
     """What was looked at, its state, what was found, what to do about it if anything, and plain `numbers` of it.
 
     Rates are in operations or bytes per second, sizes in bytes, times in seconds.

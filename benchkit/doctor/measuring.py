@@ -67,8 +67,8 @@ def compiler_found() -> str:
 def main() -> None:
     """Print what is found, line by line; an error that a user can mend ends it with one line."""
     try:
-        for found in measurements(sys.argv[1]):
-            sys.stdout.write(json.dumps(found) + "\n")
+        for table in measurements(sys.argv[1]):
+            sys.stdout.write(json.dumps(table) + "\n")
             sys.stdout.flush()
     except BenchkitError as error:
         sys.exit(f"{error.what}; {error.hint}" if error.hint else error.what)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from benchkit.doctor.child import ask
-from benchkit.doctor.finding import Finding, scaled
+from benchkit.doctor.finding import Diagnosis, scaled
 from benchkit.registry import Registry
 from benchkit.sweep.machine import available_cores, preloaded_allocator
 from benchkit.train.processor import processor
@@ -35,7 +35,7 @@ print(json.dumps({"weasyprint": weasyprint.__version__, "pages": len(weasyprint.
 """
 
 
-def machine_finding() -> Finding:
+def machine_finding() -> Diagnosis:
     """Return Python, system, processor, the cores that this process may use, and memory."""
     memory = psutil.virtual_memory()
     value = (
@@ -45,60 +45,60 @@ def machine_finding() -> Finding:
     numbers = {"cores": float(available_cores()), "memory": float(memory.total), "free": float(memory.available)}
     if memory.available < LITTLE_MEMORY:
         advice = "end other programs, or train one trial at a time with --jobs 1"
-        return Finding(name="machine", state="note", value=value, advice=advice, numbers=numbers)
-    return Finding(name="machine", state="good", value=value, numbers=numbers)
+        return Diagnosis(name="machine", state="note", value=value, advice=advice, numbers=numbers)
+    return Diagnosis(name="machine", state="good", value=value, numbers=numbers)
 
 
-def allocator_finding() -> Finding:
+def allocator_finding() -> Diagnosis:
     """Return which memory allocator worker processes use."""
     library = preloaded_allocator()
     if library:
-        return Finding(name="allocator", state="good", value=f"{library.name}: workers use it")
+        return Diagnosis(name="allocator", state="good", value=f"{library.name}: workers use it")
     if platform.system() != "Linux":
-        return Finding(name="allocator", state="good", value="the system's own")
+        return Diagnosis(name="allocator", state="good", value="the system's own")
     advice = "install tcmalloc for more speed on a CPU; on Debian: apt install libtcmalloc-minimal4"
     value = "the C library's, told to keep freed memory"
-    return Finding(name="allocator", state="note", value=value, advice=advice)
+    return Diagnosis(name="allocator", state="note", value=value, advice=advice)
 
 
-def printing_finding() -> Finding:
+def printing_finding() -> Diagnosis:
     """Return whether reports can be printed to PDF: WeasyPrint with its Pango libraries, and the figures' renderer."""
-    told = ask(["-c", PRINTING], 60.0)
-    if not told.problem and told.values.get("pages"):
-        return Finding(name="PDF", state="good", value=f"WeasyPrint {told.values['weasyprint']} and Pango work")
+    answer = ask(["-c", PRINTING], 60.0)
+    if not answer.problem and answer.values.get("pages"):
+        return Diagnosis(name="PDF", state="good", value=f"WeasyPrint {answer.values['weasyprint']} and Pango work")
     hints = {
         "Darwin": "brew install pango",
         "Linux": "install Pango; on Debian: apt install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0",
     }
     advice = f"{hints.get(platform.system(), 'install Pango')}; HTML reports need none of it"
-    return Finding(name="PDF", state="bad", value=f"cannot be printed: {told.problem}", advice=advice)
+    return Diagnosis(name="PDF", state="bad", value=f"cannot be printed: {answer.problem}", advice=advice)
 
 
-def plugins_findings() -> list[Finding]:
+def plugins_findings() -> list[Diagnosis]:
     """Return how many plugins work, and one finding for each that is broken or whose name is claimed twice."""
     from benchkit.registry.describing import describe_all
 
     registry = Registry.installed()
     descriptions = describe_all(registry.entries())
-    broken = [one for one in descriptions if one.status == "broken"]
-    found = [
-        Finding(
-            name=f"plugin {one.entry.name}",
+    broken = [plugin for plugin in descriptions if plugin.status == "broken"]
+    findings = [
+        Diagnosis(
+            name=f"plugin {plugin.entry.name}",
             state="bad",
-            value=f"{one.entry.kind}, from {one.entry.origin}: {one.reason}",
-            advice=f"mend or uninstall it; `benchkit plugins show {one.entry.name}` tells more",
+            value=f"{plugin.entry.kind}, from {plugin.entry.origin}: {plugin.reason}",
+            advice=f"mend or uninstall it; `benchkit plugins show {plugin.entry.name}` tells more",
         )
-        for one in broken
+        for plugin in broken
     ]
     claimed = sorted({e.name for e in registry.entries() if len(registry.claims(e.kind, e.name)) > 1})
     if claimed:
         advice = "studies must write these as distribution:name"
         value = f"claimed more than once: {', '.join(claimed)}"
-        found.append(Finding(name="plugin names", state="note", value=value, advice=advice))
-    return [Finding(name="plugins", state="good", value=f"{len(descriptions) - len(broken)} work"), *found]
+        findings.append(Diagnosis(name="plugin names", state="note", value=value, advice=advice))
+    return [Diagnosis(name="plugins", state="good", value=f"{len(descriptions) - len(broken)} work"), *findings]
 
 
-def place_finding(name: str, folder: Path, option: str) -> Finding:
+def place_finding(name: str, folder: Path, option: str) -> Diagnosis:
     """Return whether a folder, or its nearest existing parent, can be written, how much room it has and how fast it is.
 
     `option` says how to choose another one.
@@ -109,11 +109,11 @@ def place_finding(name: str, folder: Path, option: str) -> Finding:
         rate, sync = _write_speed(there)
     except OSError as error:
         advice = f"choose a folder that can be written with {option}"
-        return Finding(name=name, state="bad", value=f"{folder}: {error.strerror or error}", advice=advice)
+        return Diagnosis(name=name, state="bad", value=f"{folder}: {error.strerror or error}", advice=advice)
     value = f"{folder}: {scaled(free, 'B')} free, writes {scaled(rate, 'B/s')}, one safe write {sync * 1000:.2g} ms"
     numbers = {"free": float(free), "write": rate, "sync": sync}
     if free < SCARCE:
-        return Finding(
+        return Diagnosis(
             name=name,
             state="bad",
             value=value,
@@ -122,11 +122,11 @@ def place_finding(name: str, folder: Path, option: str) -> Finding:
         )
     if free < TIGHT:
         advice = "enough for small studies; `benchkit sweep STUDY --dry-run` tells what one needs"
-        return Finding(name=name, state="note", value=value, advice=advice, numbers=numbers)
+        return Diagnosis(name=name, state="note", value=value, advice=advice, numbers=numbers)
     if sync > SLOW_SYNC:
         advice = f"the ledger writes often: choose a local disk with {option}"
-        return Finding(name=name, state="note", value=value, advice=advice, numbers=numbers)
-    return Finding(name=name, state="good", value=value, numbers=numbers)
+        return Diagnosis(name=name, state="note", value=value, advice=advice, numbers=numbers)
+    return Diagnosis(name=name, state="good", value=value, numbers=numbers)
 
 
 def _write_speed(folder: Path) -> tuple[float, float]:

@@ -71,7 +71,7 @@ class ImageSet:
             yield images
 
 
-def place(selected: Selected, device: torch.device, budget: int | None = None) -> ImageSet:
+def image_set(selected: Selected, device: torch.device, budget: int | None = None) -> ImageSet:
     """Return a split's selected images for use on `device`, where they may take `budget` bytes (None: any number)."""
     labels = torch.from_numpy(np.ascontiguousarray(selected.labels)).to(device)
     fits = budget is None or selected.nbytes <= budget

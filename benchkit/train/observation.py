@@ -28,18 +28,18 @@ def observe(run: Run) -> dict[str, float]:
     if not watching:
         return {}
     run.model.eval()
-    found = {}
+    observed = {}
     with torch.no_grad():
         images = run.input_transform(run.val.take(spread(run.val, OBSERVED)))
         for name, figure in watching:
             for quantity, value in figure.observe(run.model, images).items():
-                found[f"{name}.{quantity}"] = float(value)
-    return found
+                observed[f"{name}.{quantity}"] = float(value)
+    return observed
 
 
 def inspect(run: Run) -> dict[str, dict[str, np.ndarray]]:
     """Return what the study's figures take from the finished model, by figure; originals and labels come with each."""
-    found: dict[str, dict[str, np.ndarray]] = {}
+    inspected: dict[str, dict[str, np.ndarray]] = {}
     for name, figure in run.figures:
         if not hasattr(figure, "inspect"):
             continue
@@ -49,9 +49,9 @@ def inspect(run: Run) -> dict[str, dict[str, np.ndarray]]:
         arrays = figure.inspect(run.model, run.input_transform(originals), labels)
         run.model.zero_grad(set_to_none=True)
         if arrays:
-            found[name] = {
+            inspected[name] = {
                 **{key: np.ascontiguousarray(value) for key, value in arrays.items()},
                 "images": np.ascontiguousarray(originals.permute(0, 2, 3, 1).cpu().numpy()),
                 "labels": np.ascontiguousarray(labels.cpu().numpy()),
             }
-    return found
+    return inspected

@@ -71,8 +71,8 @@ def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
 
 def state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the optimizer's state dict, the same whether its learning rates lie on the device or not."""
-    found = optimizer.state_dict()
-    return {**found, "param_groups": [{**group, **_plain(group)} for group in found["param_groups"]]}
+    whole = optimizer.state_dict()
+    return {**whole, "param_groups": [{**group, **_plain(group)} for group in whole["param_groups"]]}
 
 
 def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from benchkit.protocols import Splits
 from benchkit.study.settings import DataSettings, Settings
-from benchkit.train.batches import ImageSet, Statistics, channel_statistics, place
+from benchkit.train.batches import ImageSet, Statistics, channel_statistics, image_set
 from benchkit.train.selection import Selected, Selection, select
 
 
@@ -71,7 +71,7 @@ def place_all(selection: Selection, device: torch.device, limit: int | None = No
     streamed: dict[str, int] = {}
     for name in ("train", "val", "test"):
         selected: Selected = getattr(selection, name)
-        placed[name] = place(selected, device, budget)
+        placed[name] = image_set(selected, device, budget)
         if placed[name].streamed:
             streamed[name] = selected.nbytes
         elif budget is not None:

@@ -162,20 +162,20 @@ def build_run(
     Raise `DataError` or `TrainingError` when it cannot be trained.
     """
     torch.set_num_threads(settings.train.threads)
-    place = torch.device(device)
-    kept = images_for(settings, splits, place, device_memory) if images is None else images
+    target = torch.device(device)
+    kept = images_for(settings, splits, target, device_memory) if images is None else images
     placed, notes = kept.placed, list(kept.placed.notes)
-    with randomness.seeded(seeds["init"], place):
+    with randomness.seeded(seeds["init"], target):
         model = build_model(settings, plugins, splits, notes)
     channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    model = model.to(place, memory_format=memory_format)  # type: ignore[call-overload]
+    model = model.to(target, memory_format=memory_format)  # type: ignore[call-overload]
     loader = batches.loader(placed.train, len(splits.class_names), settings.train.batch_size)
     if loader.single_left_over:
         notes.append("the last batch of each epoch, a single image, is left out")
     return Run(
         settings=settings,
-        device=place,
+        device=target,
         class_names=splits.class_names,
         model=model,
         train=loader,
@@ -184,12 +184,12 @@ def build_run(
         input_transform=batches.input_transform(
             placed.train, kept.statistics, size=settings.data.image_size, memory_format=memory_format
         ),
-        randomness=randomness.randomness(seeds, place),
+        randomness=randomness.randomness(seeds, target),
         figures=plugins.figures,
         notes=notes,
         eager=_opted_out(plugins, model),
         start_weights=weights_digest(settings.model.weights) if settings.model.weights else "",
-        **_training(settings, model, plugins, len(loader), place),
+        **_training(settings, model, plugins, len(loader), target),
     )
 
 

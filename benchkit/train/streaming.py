@@ -130,8 +130,8 @@ def _ring(size: int, shape: Sequence[int], device: torch.device) -> list[Slot]:
     with torch.inference_mode(False):
         if device.type != "cuda":
             return [Slot(size, shape) for _ in range(length)]
-        beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return [CudaSlot(size, shape, beside) for _ in range(length)]
+        copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return [CudaSlot(size, shape, copying) for _ in range(length)]
 
 
 def _gather(

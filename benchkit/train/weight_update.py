@@ -44,8 +44,8 @@ class SGD(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update the weights that have a gradient; with a `closure`, compute them by it first and return its loss."""
-        found = [] if closure is not None else [self._updated(group) for group in self.param_groups]
-        ready = [lists for lists in found if lists is not None]
+        prepared = [] if closure is not None else [self._updated(group) for group in self.param_groups]
+        ready = [lists for lists in prepared if lists is not None]
         if len(ready) < len(self.param_groups):
             loss: float | None = inspect.unwrap(torch.optim.SGD.step)(self, closure)
             return loss

@@ -22,21 +22,21 @@ def swap_norms(model: nn.Module, name: str, norm: NormFactory) -> tuple[str, ...
     Parameters and buffers that both have, by name and shape, keep their values. Raise `PluginError` when the model
     has no 2-D batch norm.
     """
-    found = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)}
-    if not found:
+    norms = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+    if not norms:
         raise PluginError(
             f"the norm of timm's {name!r} cannot be chosen: it has no 2-D batch norm to replace",
             hint="leave model.norm at torch-bn, which keeps the architecture as it is, or choose another model",
         )
     kept = total = 0
-    for path, old in found.items():
+    for path, old in norms.items():
         new = norm(old.num_features)
         state, ours = old.state_dict(), new.state_dict()
         shared = {key: state[key] for key in state if key in ours and ours[key].shape == state[key].shape}
         new.load_state_dict(shared, strict=False)
         kept, total = kept + len(shared), total + len(ours)
         model.set_submodule(path, _with_activation(old, new))
-    return (f"{len(found)} batch norms replaced: {kept} of the new norms' {total} tensors carried over",)
+    return (f"{len(norms)} batch norms replaced: {kept} of the new norms' {total} tensors carried over",)
 
 
 def _with_activation(old: nn.BatchNorm2d, new: nn.Module) -> nn.Module:

@@ -108,7 +108,7 @@ def _with_three_samplers(image_shape: tuple[int, int, int], norm: NormFactory, b
         stem=_stem(channels, stride=1),
         group1=_group(NARROW, blocks // 2, norm, skip),
         group2=_group(NARROW, blocks - blocks // 2, norm, skip),
-        widen=Block(NARROW, WIDE, norm, skip=skip),
+        widen=SkipBlock(NARROW, WIDE, norm, skip=skip),
         group3=_group(WIDE, blocks, norm, skip),
         size=(_shrunk(height - 1, 8), _shrunk(width - 1, 8)),
     )
@@ -121,9 +121,9 @@ def _as_published(image_shape: tuple[int, int, int], norm: NormFactory, blocks: 
         group1=_group(NARROW, blocks // 4, norm, skip),
         group2=_group(NARROW, blocks - blocks // 4, norm, skip),
         widen=HalfBlock(NARROW, WIDE, norm, skip=skip),
-        group3=nn.Sequential(*(Block(WIDE, WIDE, norm, skip=skip) for _ in range(blocks))),
+        group3=nn.Sequential(*(SkipBlock(WIDE, WIDE, norm, skip=skip) for _ in range(blocks))),
         size=(_shrunk(height // 2, 4), _shrunk(width // 2, 4)),
-        unused=Block(WIDE, WIDE, norm, skip=skip, downsample=True),
+        unused=SkipBlock(WIDE, WIDE, norm, skip=skip, downsample=True),
     )
 
 
@@ -133,8 +133,8 @@ def _stem(channels: int, stride: int) -> nn.Sequential:
 
 def _group(channels: int, blocks: int, norm: NormFactory, skip: bool) -> nn.Sequential:
     """Return the blocks of a group and the one that halves height and width."""
-    plain = [Block(channels, channels, norm, skip=skip) for _ in range(blocks)]
-    return nn.Sequential(*plain, Block(channels, channels, norm, skip=skip, downsample=True))
+    plain = [SkipBlock(channels, channels, norm, skip=skip) for _ in range(blocks)]
+    return nn.Sequential(*plain, SkipBlock(channels, channels, norm, skip=skip, downsample=True))
 
 
 def _shrunk(side: int, times: int) -> int:
@@ -142,7 +142,7 @@ def _shrunk(side: int, times: int) -> int:
     return -(-side // times)
 
 
-class Block(nn.Module):
+class SkipBlock(nn.Module):
     """conv-norm-ReLU-conv-norm-ReLU, a down-sampler for both paths or none, plus the input.
 
     When the block widens, the input is concatenated with itself: 64 channels become 128. Without `skip` nothing is

@@ -36,7 +36,7 @@ from benchkit import Split, Splits
 from benchkit.cli.size import parse_size
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import DataSettings, ModelSettings, PluginRef, Settings, TrainSettings
-from benchkit.train.batches import place
+from benchkit.train.batches import image_set
 from benchkit.train.device import resolve_device
 from benchkit.train.fit import fit
 from benchkit.train.placement import shown_bytes
@@ -108,7 +108,7 @@ def run_of(splits: Splits, options: argparse.Namespace, limit: int | None) -> Ru
 def gathering(images: np.ndarray, batch_size: int) -> Callable[[], float]:
     """Return what measures the rate at which rows are gathered into one buffer."""
     split = Split(images=images, labels=np.zeros(len(images), np.int64))
-    mapped = place(Selected(split=split, rows=np.arange(len(images))), torch.device("cpu")).images
+    mapped = image_set(Selected(split=split, rows=np.arange(len(images))), torch.device("cpu")).images
     buffer = torch.empty((batch_size, *images.shape[1:]), dtype=torch.uint8)
 
     def measure() -> float:

@@ -58,15 +58,15 @@ class CompiledLearning:
 
 
 def _form(batch: Batch) -> Form:
-    return tuple((one.shape, one.stride(), one.dtype) for one in (batch.images, batch.targets))
+    return tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in (batch.images, batch.targets))
 
 
 def _state(run: Run, optimizer: FunctionalOptimizer) -> list[torch.Tensor]:
     """Return the tensors that a step reads or changes from one step to the next, each once."""
     moments = (value for kept in run.optimizer.state.values() for value in kept.values())
     settings = (value for group in optimizer.settings for value in group.values())
-    found = (*run.model.parameters(), *run.model.buffers(), *moments, *settings)
-    return list({id(one): one for one in found if isinstance(one, torch.Tensor)}.values())
+    tensors = (*run.model.parameters(), *run.model.buffers(), *moments, *settings)
+    return list({id(tensor): tensor for tensor in tensors if isinstance(tensor, torch.Tensor)}.values())
 
 
 def _compiled(work: Callable[..., Any], inputs: list[torch.Tensor]) -> Callable[..., Any]:
@@ -86,7 +86,7 @@ def _compiled(work: Callable[..., Any], inputs: list[torch.Tensor]) -> Callable[
         graph = make_fx(work, decomposition_table=select_decomp_table())(*inputs)
         # Without a tracing context that knows of shapes, compiled code is not kept for the next trial.
         with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):
-            compiled: Callable[..., Any] = torch._inductor.compile(graph, [one.detach() for one in inputs])
+            compiled: Callable[..., Any] = torch._inductor.compile(graph, [tensor.detach() for tensor in inputs])
     return compiled
 
 

@@ -67,9 +67,9 @@ class Snapshot:
         for kept in self._tensors:
             if kept.home.get(kept.name) is not kept.tensor:
                 return f"{kept.owner} replaces its tensor {kept.name} in each step"
-        for one in self._attributes:
-            if _value(one.owner, one.name) != one.copy:
-                return f"{type(one.owner).__name__} changes its attribute {one.name} in each step"
+        for attribute in self._attributes:
+            if _value(attribute.owner, attribute.name) != attribute.copy:
+                return f"{type(attribute.owner).__name__} changes its attribute {attribute.name} in each step"
         return ""
 
     def put_back(self) -> None:
@@ -82,8 +82,8 @@ class Snapshot:
                 before = self._moments.get((parameter, name))
                 value.zero_() if before is None else value.copy_(before)
         self._run.optimizer.zero_grad(set_to_none=True)
-        for one in self._attributes:
-            _set(one)
+        for attribute in self._attributes:
+            _set(attribute)
         if self._run.precision.scaler:
             self._run.precision.scaler.load_state_dict(self._scaler)
         self._run.randomness.augment.set_state(self._augment)
@@ -117,7 +117,7 @@ def _tensors(run: Run) -> Iterator[KeptTensor]:
 def _attributes(run: Run) -> Iterator[KeptAttribute]:
     """Yield the plain attributes of layers, of their hooks and of the regularizers that take part in steps."""
     modules = list(run.model.modules())
-    hooks = [hook for one in modules for hook in (*one._forward_hooks.values(), *one._forward_pre_hooks.values())]
+    hooks = [hook for layer in modules for hook in (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values())]
     methods = (*run.augments, *run.penalties, *run.clips)
     for owner in (*modules, *hooks, *(getattr(method, "__self__", None) for method in methods)):
         for name in _names(owner):
@@ -128,7 +128,7 @@ def _attributes(run: Run) -> Iterator[KeptAttribute]:
 
 
 def _names(owner: Any) -> list[str]:
-    slots = [one.name for one in fields(owner)] if is_dataclass(owner) else []
+    slots = [slot.name for slot in fields(owner)] if is_dataclass(owner) else []
     return [*getattr(owner, "__dict__", ()), *slots]
 
 
@@ -137,8 +137,8 @@ def _value(owner: Any, name: str) -> Any:
     return list(value) if isinstance(value, list) else value
 
 
-def _set(one: KeptAttribute) -> None:
-    if isinstance(one.value, list):
-        one.value[:] = one.copy
-    if getattr(one.owner, one.name, None) is not one.value:
-        object.__setattr__(one.owner, one.name, one.value)  # plugins may be frozen
+def _set(kept: KeptAttribute) -> None:
+    if isinstance(kept.value, list):
+        kept.value[:] = kept.copy
+    if getattr(kept.owner, kept.name, None) is not kept.value:
+        object.__setattr__(kept.owner, kept.name, kept.value)  # plugins may be frozen

@@ -120,22 +120,22 @@ class StepValidation:
         for at, batch_index in enumerate(self._batch_indices):
             take(batch_index, self._first + at)
 
-    def difference(self, expected: Trace, found: Trace) -> float:
+    def difference(self, expected: Trace, actual: Trace) -> float:
         """Return the largest relative difference after all steps: of what has changed since the start, by its norm."""
         return max(
-            _apart(expected.losses, found.losses),
-            _apart(expected.norms, found.norms),
-            _apart(expected.parameters - self._parameters, found.parameters - self._parameters),
-            *self._buffers_apart(expected, found),
+            _apart(expected.losses, actual.losses),
+            _apart(expected.norms, actual.norms),
+            _apart(expected.parameters - self._parameters, actual.parameters - self._parameters),
+            *self._buffers_apart(expected, actual),
         )
 
-    def difference_at_once(self, expected: Trace, found: Trace) -> float:
+    def difference_at_once(self, expected: Trace, actual: Trace) -> float:
         """Return the largest relative difference of losses, and of what the first step made of norm and gradients."""
         return max(
-            _apart(expected.losses, found.losses),
-            _apart(expected.norms[:1], found.norms[:1]),
-            _apart(expected.moved, found.moved, self._resolution()),
-            *self._buffers_apart(expected, found),
+            _apart(expected.losses, actual.losses),
+            _apart(expected.norms[:1], actual.norms[:1]),
+            _apart(expected.moved, actual.moved, self._resolution()),
+            *self._buffers_apart(expected, actual),
         )
 
     def _resolution(self) -> float:
@@ -152,12 +152,13 @@ class StepValidation:
 
     def _first_moments(self) -> list[torch.Tensor]:
         kept = [self.run.optimizer.state.get(parameter, {}) for parameter in self.run.parameters]
-        found = [moments.get("momentum_buffer", moments.get("exp_avg")) for moments in kept]
-        return [one for one in found if one is not None]
+        first = [moments.get("momentum_buffer", moments.get("exp_avg")) for moments in kept]
+        return [moment for moment in first if moment is not None]
 
-    def _buffers_apart(self, expected: Trace, found: Trace) -> list[float]:
+    def _buffers_apart(self, expected: Trace, actual: Trace) -> list[float]:
         return [
-            _apart(expected.buffers[name] - start, found.buffers[name] - start) for name, start in self._buffers.items()
+            _apart(expected.buffers[name] - start, actual.buffers[name] - start)
+            for name, start in self._buffers.items()
         ]
 
 
@@ -173,14 +174,14 @@ def _buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     return {kind: _flat(buffers) for kind, buffers in kinds.items()}
 
 
-def _apart(expected: torch.Tensor, found: torch.Tensor, resolution: float = 0.0) -> float:
+def _apart(expected: torch.Tensor, actual: torch.Tensor, resolution: float = 0.0) -> float:
     """Return |expected - found| / |expected| by L2 norms; infinite where shapes differ or a value is not finite.
 
     Distances up to `resolution` count as none.
     """
-    if expected.shape != found.shape:
+    if expected.shape != actual.shape:
         return math.inf
-    distance, scale = (expected - found).norm().item(), expected.norm().item()
+    distance, scale = (expected - actual).norm().item(), expected.norm().item()
     if distance <= resolution:
         return 0.0
     return distance / scale if math.isfinite(distance) and scale > 0 else math.inf
