@@ -10,6 +10,7 @@ import tiny_study
 import torch
 from torch import nn
 
+import benchkit.sweep.estimate
 import benchkit.sweep.training
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
@@ -159,3 +160,26 @@ def test_weights_that_do_not_fit_are_told_once_and_briefly(tmp_path: Path, monke
             tiny_study.sweep_here(monkeypatch, tmp_path / "runs", weights_study(path, 3, model))
         assert len(caught.value.problems) == 1 and len(caught.value.problems[0]) < 600
         assert ": 0 of its " in caught.value.problems[0] and "0.weight" in caught.value.problems[0]
+
+
+def test_weights_out_of_reach_are_told_once_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = 'name = "timm"\nvariant = "test_resnet"\npretrained = true\npretrained_url = "http://127.0.0.1:9/w.pth"'
+    study = study_with(model, '"train.optimizer.lr" = [0.1, 0.2]', repeats=3)
+    with pytest.raises(TrainingError) as caught:
+        tiny_study.sweep_here(monkeypatch, tmp_path / "runs", study)
+    assert len(caught.value.problems) == 1
+    assert "the pretrained weights of timm's 'test_resnet' cannot be loaded" in caught.value.problems[0]
+
+
+@pytest.mark.parametrize("arguments", [("studies", "check", "vit.toml", "--run"), ("sweep", "vit.toml", "--dry-run")])
+def test_commands_that_train_nothing_find_networks_that_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    text = tiny_study.text_of().replace('name = "mlp"\nhidden = [8]', 'name = "timm"\nvariant = "test_vit"')
+    (tmp_path / "vit.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(benchkit.sweep.estimate, "Pool", tiny_study.InlinePool)
+    assert tiny_study.run_here(monkeypatch, tmp_path, *arguments) == 2
+    said = capsys.readouterr()
+    assert "vit: 1 of 1 different networks cannot be trained" in said.err
+    assert "it runs with data.image_size = 160" in said.err.replace("\n", " ") and "Traceback" not in said.err
+    assert tiny_study.run_here(monkeypatch, tmp_path, "studies", "check", "vit.toml") == 0
