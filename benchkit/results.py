@@ -188,6 +188,12 @@ class Trial:
 
         return load_file(self.folder / "predictions.safetensors")[split]
 
+    def labels(self, split: SplitName) -> np.ndarray:
+        """Return the true labels int64 (n,) beside `predictions`, in their order; raise `FileNotFoundError` like it."""
+        from safetensors.numpy import load_file
+
+        return load_file(self.folder / "predictions.safetensors")[f"{split}_labels"]
+
     def inspected(self, figure: str) -> dict[str, np.ndarray]:
         """Return the arrays that a figure took from the finished model; raise `FileNotFoundError` when it took none."""
         from safetensors.numpy import load_file
@@ -200,8 +206,9 @@ class StudyResults:
     """A study with everything the ledger holds of it: planned conditions, all trials, and what was left out and why.
 
     `conditions` are those planned (confirm conditions included, in report order); `left_out` says in words which
-    trials in the ledger belong to another version of the study file. `labels` holds true labels int64 (n,) of val and
-    test.
+    trials in the ledger belong to another version of the study file. `labels` holds the true labels int64 (n,) of
+    val and test of the first finished trial, which all trials on the same data share; read `Trial.labels` where
+    conditions differ in their data. It is empty without stored predictions.
     """
 
     study: Study

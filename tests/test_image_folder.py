@@ -16,6 +16,11 @@ from published_layouts import as_tar, as_zip
 
 from benchkit import DataError, Split
 from benchkit.cli import main
+from benchkit.data.sources import load_data
+from benchkit.plan import make_plan
+from benchkit.registry import Registry
+from benchkit.study.settings import PluginRef
+from benchkit.study.studyfile import find_study
 
 
 def pairs(split: Split) -> set[tuple[bytes, int]]:
@@ -300,3 +305,49 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
     assert run.returncode == 2 and "Traceback" not in run.stderr
     assert "is not UTF-8: rename it" in run.stderr
+
+
+STUDY = """
+title = "Folders"
+[data]
+name = "image-folder"
+source = "images"
+[model]
+name = "mlp"
+[train]
+epochs = 1
+"""
+
+
+def test_paths_are_told_from_the_study_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "root"))
+    study, here = tmp_path / "studies" / "own.toml", tmp_path / "here"
+    study.parent.mkdir()
+    study.write_text(STUDY)
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def served() -> tuple[int, str]:
+        ref = PluginRef(name="image-folder", options={"source": "images"})
+        splits = load_data(Registry.installed(), ref, tmp_path / "root", study)
+        return len(splits.train.labels) + len(splits.test.labels), splits.fingerprint
+
+    assert main(["studies", "check", str(study)]) == 2
+    told = capsys.readouterr().err
+    assert f"data.source = 'images': {study.parent / 'images'} and {here / 'images'} do not exist" in told
+    with pytest.raises(DataError, match=f"{study.parent / 'images'} does not exist"):
+        served()
+    paint_folder(here / "images", 2)  # as it was: told from the current folder, where only that has it
+    assert served()[0] == 6
+    paint_folder(study.parent / "images", 3)
+    assert main(["studies", "check", str(study)]) == 0
+    count, fingerprint = served()
+    assert count == 9
+    shutil.rmtree(here / "images")
+    shutil.rmtree(study.parent / "images")
+    assert main(["studies", "check", str(study)]) == 0  # the prepared set is served
+    assert served() == (9, fingerprint)
+    # The key that the version without this rule gave, from a6d0f5e: it holds the path as it is written.
+    assert [c.key for c in make_plan(find_study(str(study), Registry.installed())).conditions] == ["65df66434270"]

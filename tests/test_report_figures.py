@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import inspect
 import io
 import json
 from dataclasses import dataclass
@@ -126,6 +127,20 @@ def test_charts_of_others_are_held_to_the_schema(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
     block = FigureSet(results=results, registry=FewPlugins({"wrong": Wrong})).block("wrong")  # type: ignore[arg-type]
     assert isinstance(block, AbsentBlock) and "size" in block.reason
+
+
+def test_an_error_names_the_line_of_the_plugin(tmp_path: Path) -> None:
+    class Deep(TwoPoints):
+        def data(self, results: StudyResults) -> Curves:
+            json.loads("no JSON")  # raised in json/decoder.py
+            return CURVES
+
+    line = inspect.getsourcelines(Deep.data)[1] + 1
+    results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
+    figures = FigureSet(results=results, registry=FewPlugins({"deep": Deep}))  # type: ignore[arg-type]
+    block = figures.block("deep")
+    assert isinstance(block, AbsentBlock) and f"(test_report_figures.py, line {line})" in block.reason
+    assert figures.view("deep", {}) is None and figures.problems[1].endswith(f"(test_report_figures.py, line {line})")
 
 
 def test_our_own_charts_are_the_same_unchecked(tmp_path: Path) -> None:

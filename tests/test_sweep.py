@@ -102,18 +102,24 @@ def test_conditions_are_paired_by_repeat(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_predictions_reproduce_the_recorded_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep_here(monkeypatch, tmp_path, study_of(repeats=1))
-    (trial,) = read_results(tmp_path).trials
+    results = read_results(tmp_path)
+    (trial,) = results.trials
     from safetensors.numpy import load_file
 
     stored = load_file(trial.folder / "predictions.safetensors")
+    assert set(results.labels) == {"val", "test"} and "train" not in results.labels
     for split in ("val", "test"):
         logits, labels = stored[split].astype(np.float64), stored[f"{split}_labels"]
+        np.testing.assert_array_equal(results.labels[split], labels)  # type: ignore[index]
+        np.testing.assert_array_equal(trial.labels(split), labels)  # type: ignore[arg-type]
         assert trial.score(f"{split}.accuracy") == pytest.approx((logits.argmax(1) == labels).mean())
         shifted = logits - logits.max(1, keepdims=True)
         chances = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
         loss = -np.log(chances[np.arange(len(labels)), labels]).mean()
         assert trial.score(f"{split}.loss") == pytest.approx(loss)
     assert (trial.folder / "weights.safetensors").exists() and not (trial.folder / "checkpoint.pt").exists()
+    (trial.folder / "predictions.safetensors").write_bytes(b"damaged")
+    assert not read_results(tmp_path).labels
 
 
 @pytest.mark.parametrize(("pace", "saved"), [(1e9, True), (1.0, False)])

@@ -70,15 +70,17 @@ def check(
 ) -> None:
     """Check a study file, its plugins and their options, and list its conditions."""
     from benchkit.cli.printing import print_json, print_table, print_text
+    from benchkit.data.sources import check_data
     from benchkit.plan import make_plan
     from benchkit.registry import Registry
-    from benchkit.study.checks import check_plan
+    from benchkit.study.checks import check_plan, data_sets
     from benchkit.study.studyfile import find_study
 
     registry = Registry.installed()
     study = find_study(name, registry, overrides=set_)
     plan = make_plan(study)
     check_plan(plan, registry)
+    check_data(registry, data_sets(plan), study.path)
     if run:
         _run_networks(plan, registry)
     if as_json:

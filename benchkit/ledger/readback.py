@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 
@@ -14,8 +16,9 @@ from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.attempts import effective
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import chosen_params
+from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Condition, Plan, confirm_condition, typed_settings
-from benchkit.results import StudyResults
+from benchkit.results import SPLITS, SplitName, StudyResults
 from benchkit.study import Search, Study
 from benchkit.study.fingerprint import fingerprint
 
@@ -47,16 +50,53 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
     whole = Plan(study=study, conditions=(*plan.conditions, *confirms))
     shown = {condition.key: replace(condition, label=condition.display_label) for condition in whole.conditions}
     kept = (trial for trial in ledger.trials(whole) if trial.index < whole.count(trial.condition))
+    trials = tuple(replace(trial, condition=shown[trial.condition.key]) for trial in kept)
     return StudyResults(
         study=study,
         conditions=tuple(shown.values()),
-        trials=tuple(replace(trial, condition=shown[trial.condition.key]) for trial in kept),
+        trials=trials,
+        labels=StoredLabels([trial.folder for trial in trials if trial.state == "done"]),
         class_names=tuple(attrs["data"].get("class_names", ())),
         data=attrs["data"],
         left_out=tuple(_left_out(ledger, whole, found)),
         workspace=str(ledger.workspace),
         command=attrs["command"],
     )
+
+
+class StoredLabels(Mapping[SplitName, np.ndarray]):
+    """The true labels of val and test beside the predictions of the first of some trials' folders, read when asked for.
+
+    Empty where no folder holds any that can be read.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = folders
+
+    @cached_property
+    def _found(self) -> dict[SplitName, np.ndarray]:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        for folder in self.folders:
+            try:
+                arrays = load_file(TrialFolder(folder).predictions)
+            except (OSError, SafetensorError):
+                continue  # searched trials store none; damaged files are named where they are verified
+            return {split: arrays[f"{split}_labels"] for split in SPLITS if f"{split}_labels" in arrays}
+        return {}
+
+    def __getitem__(self, split: SplitName) -> np.ndarray:
+        """Return the labels int64 (n,) of a split; raise `KeyError` without them."""
+        return self._found[split]
+
+    def __iter__(self) -> Iterator[SplitName]:
+        """Return the splits that have labels."""
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        """Return how many splits have labels."""
+        return len(self._found)
 
 
 def confirm_conditions(ledger: Ledger, plan: Plan, *, finished: bool = False) -> tuple[Condition, ...]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import PluginError, nearest
-from benchkit.protocols import Splits
 from benchkit.registry.entries import (
     DISABLE_VARIABLE,
     KINDS,
@@ -120,11 +119,6 @@ class Registry:
         plugin = load_plugin(entry)
         given = {**ref.options, **({"variant": variant} if variant else {})}
         return functools.partial(plugin, **bind_options(options_of(plugin, kind), given))
-
-    def load_data(self, ref: PluginRef, root: Path) -> Splits:
-        """Return a data set's splits, preparing it under `root` when that has not been done; raise as `bind` does."""
-        splits: Splits = self.bind("datasets", ref)(root)
-        return splits
 
     def study_file(self, name: str) -> Path:
         """Return the TOML file of an installed study; raise `PluginError` when the study or its file is missing."""

@@ -78,6 +78,12 @@ def uses_of(plan: Plan) -> Iterator[Use]:
         yield Use("figures", PluginRef(name=name, options=options), f"report.figures.{name}")
 
 
+def data_sets(plan: Plan) -> list[PluginRef]:
+    """Return every data set that the plan's conditions name, each once."""
+    refs = (typed_settings(c.settings, plan.study.seed).data.dataset for c in _distinct(plan.conditions))
+    return list({repr(ref): ref for ref in refs}.values())
+
+
 def _distinct(conditions: Iterable[Condition]) -> list[Condition]:
     """Return one condition of all that share the very tables which name plugins; most differ in others alone."""
     return list({tuple(id(c.settings.get(section)) for section in NAMING): c for c in conditions}.values())

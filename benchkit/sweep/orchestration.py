@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from benchkit.data.datafacts import facts_of
+from benchkit.data.sources import facts_of, load_data
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions
@@ -19,7 +19,7 @@ from benchkit.plan import Condition, Plan, make_plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.results import Outcome, State
 from benchkit.study import Study
-from benchkit.study.checks import check_plan
+from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.machine import available_cores
 from benchkit.sweep.messages import Job, NetworksChecked, WorkerFailed
@@ -152,10 +152,7 @@ def threads_of(plan: Plan) -> int:
 
 def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
     """Prepare every data set that a plan needs; return the facts of the first, and of all under `sets`."""
-    refs = {
-        repr(ref): ref for ref in (typed_settings(c.settings, plan.study.seed).data.dataset for c in plan.conditions)
-    }
-    sets = [facts_of(ref, registry.load_data(ref, root)) for ref in refs.values()]
+    sets = [facts_of(ref, load_data(registry, ref, root, plan.study.path)) for ref in data_sets(plan)]
     return {**sets[0], "sets": sets}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchkit.data.sources import load_data
 from benchkit.plan import Condition, typed_settings
 from benchkit.registry import Registry
 from benchkit.results import EpochRecord
@@ -55,7 +56,7 @@ def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Pr
     The first epoch warms up, the second is timed; its time is scaled by the number of images.
     """
     settings = typed_settings(condition.settings, job.study.seed)
-    splits = registry.load_data(settings.data.dataset, job.data_root)
+    splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
     plugins = bind_plugins(registry, settings)
     options: dict[str, Any] = {"device": device, "device_memory": job.device_memory}
     options["seeds"] = trial_seeds(settings.seed, "probe", 0)
@@ -118,7 +119,7 @@ class TimedRun:
         free = _free(device)
         settings = typed_settings(job.conditions[0].settings, job.study.seed)
         registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
-        splits = registry.load_data(settings.data.dataset, job.data_root)
+        splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
         plugins = bind_plugins(registry, settings)
         options = {"seeds": trial_seeds(settings.seed, "concurrency", 0), "device": str(device)}
         memory = job.device_memory

@@ -18,6 +18,7 @@ import torch
 from safetensors.numpy import save
 
 from benchkit.atomic_write import write_atomically
+from benchkit.data.sources import load_data
 from benchkit.errors import BenchkitError, DivergedError, LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Queue, scores_of
@@ -71,7 +72,7 @@ class WorkerContext:
         """Return a data set's splits, kept until another one is asked for."""
         key = repr(ref)
         if key not in self.loaded:
-            self.loaded = {key: self.registry.load_data(ref, self.job.data_root)}
+            self.loaded = {key: load_data(self.registry, ref, self.job.data_root, self.job.study.path)}
         return self.loaded[key]
 
     def images(self, settings: Settings, splits: Splits) -> Images:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from altair.utils.schemapi import debug_mode
@@ -45,7 +47,7 @@ class FigureSet:
         """Return the figure of a plugin, or why it is absent: nothing to draw, or the plugin failed."""
         if self.registry is None:
             return AbsentBlock(title=plugin, reason="not asked for", broken=False)
-        title = plugin
+        title, made = plugin, None
         try:
             made = self.registry.load("figures", plugin)
             title = card_of(made).title
@@ -55,21 +57,22 @@ class FigureSet:
         except BenchkitError as error:
             return self._broken(title, plugin, str(error))
         except Exception as error:  # noqa: BLE001 - a third party's figure must not cost the report; it is told
-            return self._broken(title, plugin, f"{type(error).__name__}: {error}")
+            return self._broken(title, plugin, f"{type(error).__name__}: {error}{_where(error, made)}")
 
     def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
         """Return a figure with other options for the page alone, or None where there is nothing to draw."""
         if self.registry is None:
             return None
+        made: Any = None
         try:
-            made: Any = self.registry.load("figures", plugin)
+            made = self.registry.load("figures", plugin)
             figure = made(**options)
             data = figure.data(self.results)
             return figure_block(plugin, plugin, card_of(made).title, figure, data, validate=self._foreign(plugin))
         except NothingToDraw:
             return None
         except Exception as error:  # noqa: BLE001 - as in `block`
-            self._broken(plugin, plugin, f"{type(error).__name__}: {error}")
+            self._broken(plugin, plugin, f"{type(error).__name__}: {error}{_where(error, made)}")
             return None
 
     def _broken(self, title: str, plugin: str, reason: str) -> AbsentBlock:
@@ -106,6 +109,17 @@ class FigureSet:
         return name
 
     _taken: set[str] = field(default_factory=set)
+
+
+def _where(error: BaseException, plugin: object) -> str:
+    """Return the file and line of a plugin's package in which an error arose, else those that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    name = getattr(plugin, "__module__", "")
+    own = {Path(f) for m in (name, name.partition(".")[0]) if (f := getattr(sys.modules.get(m), "__file__", None))}
+    own |= {file.parent for file in own if file.name == "__init__.py"}
+    inside = [frame for frame in frames if own & {Path(frame.filename), *Path(frame.filename).parents}]
+    frame = (inside or frames)[-1]
+    return f" ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 def figure_block(name: str, plugin: str, title: str, figure: Any, data: Any, *, validate: bool = True) -> FigureBlock:
