@@ -125,7 +125,9 @@ def _write(draft: Draft, layout: ClassFolders, options: _Options) -> list[str]:
         faults["classes"] += emptied
     splits, single, notes = _splits(layout, options)
     faults["classes"] += single
-    shape, odd = _shape([file for files, _ in splits.values() for file in files], options)
+    shape, odd, unreadable = _shape([file for files, _ in splits.values() for file in files], options)
+    if unreadable or not splits:
+        raise _refusal(layout, {**faults, "broken": unreadable}, shape)
     decoded: dict[str, Decoded] = {}
     for split, (files, labels) in splits.items():
         images = draft.allocate(split, labels, shape)
@@ -136,7 +138,8 @@ def _write(draft: Draft, layout: ClassFolders, options: _Options) -> list[str]:
     faults["broken"] = [problem for problem in problems if problem.partition(": ")[0] not in odd]
     leaks, twice = _duplicates(splits, decoded)
     faults["duplicates"] = [] if options.allow_duplicates else leaks
-    _refuse(layout, faults, shape)
+    if any(faults.values()):
+        raise _refusal(layout, faults, shape)
     if broken:
         name = broken[0].name.encode("utf-8", "replace").decode()
         notes.append(f"Images left out because they cannot be read: {len(broken):,}, among them {name}.")
@@ -148,8 +151,8 @@ def _write(draft: Draft, layout: ClassFolders, options: _Options) -> list[str]:
     return [*notes, *layout.notes, *treatment_notes(list(decoded.values()))]
 
 
-def _refuse(layout: ClassFolders, faults: Mapping[str, list[str]], shape: tuple[int, int, int]) -> None:
-    """Raise `DataError` when there is any fault: what, how many of each kind, and what helps against each."""
+def _refusal(layout: ClassFolders, faults: Mapping[str, list[str]], shape: tuple[int, int, int]) -> DataError:
+    """Return the error that says what is wrong, how many of each kind, and what helps against each."""
     kinds = {
         "classes": ("classes that do not fit", "give each split the same classes, each with two images or more"),
         "sizes": (
@@ -162,13 +165,12 @@ def _refuse(layout: ClassFolders, faults: Mapping[str, list[str]], shape: tuple[
             "remove one of each pair, or set data.allow_duplicates = true to accept a test set that leaks",
         ),
     }
-    wrong = [kind for kind in kinds if faults[kind]]
-    if wrong:
-        raise DataError(
-            f"{layout.folder}: {'; '.join(f'{kinds[kind][0]}: {len(faults[kind]):,}' for kind in wrong)}",
-            problems=[*(line for kind in wrong for line in listed(faults[kind])), *_counts(layout)],
-            hint="; ".join(kinds[kind][1] for kind in wrong),
-        )
+    wrong = [kind for kind in kinds if faults.get(kind)]
+    return DataError(
+        f"{layout.folder}: {'; '.join(f'{kinds[kind][0]}: {len(faults[kind]):,}' for kind in wrong)}",
+        problems=[*(line for kind in wrong for line in listed(faults[kind])), *_counts(layout)],
+        hint="; ".join(kinds[kind][1] for kind in wrong),
+    )
 
 
 def _counts(layout: ClassFolders) -> list[str]:
@@ -238,17 +240,17 @@ def _chosen(
     return chosen, [f"class {name!r}: a single image cannot be split into train and test" for name in single]
 
 
-def _shape(files: Sequence[Path], options: _Options) -> tuple[tuple[int, int, int], set[str]]:
-    """Return the shape of the arrays, and the files that are of another size where all must have one."""
+def _shape(files: Sequence[Path], options: _Options) -> tuple[tuple[int, int, int], set[str], list[str]]:
+    """Return the shape of the arrays, the files of another size where all must have one, and why none has any."""
     if options.size:
-        return (options.size, options.size, options.channels), set()
+        return (options.size, options.size, options.channels), set(), []
     sizes, problems = image_sizes(files, what="reading sizes")
     counted = Counter(size for size in sizes if size is not None)
     if not counted:
-        raise DataError(f"none of {len(files):,} images can be read", problems=listed(problems))
+        return (0, 0, options.channels), set(), problems
     usual, _ = counted.most_common(1)[0]
     odd = {str(file) for file, size in zip(files, sizes, strict=True) if size not in (usual, None)}
-    return (*usual, options.channels), odd
+    return (*usual, options.channels), odd, []
 
 
 def _duplicates(splits: Splitting, decoded: Mapping[str, Decoded]) -> tuple[list[str], int]:
