@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from pathlib import Path
 
 import jinja2
 import pytest
 from jinja2 import nodes
+from synthetic_results import complete
 
 from benchkit.report.context import blocks, choices
 from benchkit.report.context.blocks import Block, Paragraph, ReportContext, Section
+from benchkit.report.context.origin_sections import images_used
 from benchkit.report.files import html
 from benchkit.report.files.html import Page, embedded, environment
 from benchkit.report.tables import column_widths, table
+from benchkit.results import Trial
 
 CLASSES = [
     found
@@ -81,3 +85,20 @@ def test_text_is_escaped_in_both_media() -> None:
 def test_embedded_json_cannot_end_its_element() -> None:
     assert embedded('{"a": "</script><!--\u2028&"}') == '{"a": "\\u003c/script\\u003e\\u003c!--\\u2028\\u0026"}'
     assert {field.name for field in dataclasses.fields(Page)} == {"medium", "policy", "style", "scripts"}
+
+
+def test_the_images_used_are_told_beside_those_of_the_whole_set(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn", "gn"), repeats=1, epochs=2)
+
+    def with_train(trial: Trial, n: int) -> Trial:
+        assert trial.outcome is not None
+        metrics = {**trial.outcome.metrics, "train": dataclasses.replace(trial.outcome.metrics["val"], n=n)}
+        return dataclasses.replace(trial, outcome=dataclasses.replace(trial.outcome, metrics=metrics))
+
+    trials = tuple(with_train(trial, n) for trial, n in zip(results.trials, (800, 1600), strict=True))
+    first = trials[0].outcome
+    assert first is not None
+    (fact,) = images_used(dataclasses.replace(results, trials=trials))
+    n = {split: f"{first.metrics[split].n:,}" for split in ("val", "test")}  # type: ignore[index]
+    assert fact.value == f"train 800 to 1,600, val {n['val']}, test {n['test']}"
+    assert images_used(dataclasses.replace(results, trials=())) == ()

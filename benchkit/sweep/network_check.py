@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from benchkit.data.sources import load_data
 from benchkit.errors import BenchkitError, TrainingError
 from benchkit.plan import Condition, typed_settings
 from benchkit.protocols import Splits
@@ -49,7 +50,7 @@ def check_networks(job: Job, device: str) -> NetworksChecked:
         if time.monotonic() - began > MOST_SECONDS:
             break
         settings = alike[0][1]
-        splits = registry.load_data(settings.data.dataset, job.data_root)
+        splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
         if problem := network_problem(settings, splits, registry, torch.device(device)):
             problems.append(f"{_shown([condition for condition, _ in alike])}: {problem}")
         count += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from benchkit.analysis.wording import count, setting
@@ -14,7 +15,7 @@ from benchkit.report.context.glossary import UsedPlugin, glossary_terms, referen
 from benchkit.report.context.sections import SectionInputs, section, table_block
 from benchkit.report.files.toml_text import to_toml
 from benchkit.report.tables.trial_tables import coverage_table, trials_table, troubles_table
-from benchkit.results import StudyResults
+from benchkit.results import SPLITS, StudyResults
 
 UNSHOWN = ("plugins", "sources", "distributions")
 """Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
@@ -65,7 +66,7 @@ def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) ->
     blocks: list[Block] = [
         CodeBlock(title="Commands", text=commands),
         FactsBlock(title="Random seeds", facts=_seeds(results)),
-        FactsBlock(title="Data", facts=data_facts(results.data)),
+        FactsBlock(title="Data", facts=(*images_used(results), *_counts_named(data_facts(results.data)))),
         FactsBlock(title="Versions and device", facts=environment_facts(results)),
         FactsBlock(title="Plugins", facts=plugin_facts(results, plugins)),
         CodeBlock(title=f"Study file{f' ({study.path.name})' if study.path else ''}", text=study.source),
@@ -122,6 +123,26 @@ def _collected(tables: Iterable[Mapping[str, Any]]) -> tuple[Fact, ...]:
         for name, value in _flat(table):
             values.setdefault(name, {})[value] = None
     return tuple(Fact(name=name, value="; ".join(found)) for name, found in values.items())
+
+
+def images_used(results: StudyResults) -> tuple[Fact, ...]:
+    """Return how many images of each split the done trials used, where that is known: a study may take a part."""
+    used = {
+        split: sorted({t.outcome.metrics[split].n for t in results.trials if t.outcome and split in t.outcome.metrics})
+        for split in SPLITS
+    }
+    texts = [f"{split} {' to '.join(f'{n:,}' for n in (*ns[:1], *ns[1:][-1:]))}" for split, ns in used.items() if ns]
+    return (Fact(name="images used", value=", ".join(texts)),) if texts else ()
+
+
+def _counts_named(facts: Iterable[Fact]) -> tuple[Fact, ...]:
+    """Return the facts with counts said to be those of the whole set: a study may use fewer images."""
+    return tuple(
+        replace(fact, name=fact.name.replace("counts ", "images in the whole set, ", 1))
+        if "counts " in fact.name
+        else fact
+        for fact in facts
+    )
 
 
 def data_facts(table: Mapping[str, Any]) -> tuple[Fact, ...]:
