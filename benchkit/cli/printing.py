@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 def clean(text: object) -> str:
     """Return text that is safe on a terminal: control, escape and direction-changing characters become `?`."""
-    return "".join(letter if letter in "\n\t" or not _is_control(letter) else "?" for letter in str(text))
+    written = str(text)
+    if written.isprintable():
+        return written
+    return "".join(letter if letter in "\n\t" or not _is_control(letter) else "?" for letter in written)
 
 
 def line(text: object) -> str:
@@ -52,12 +55,26 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[item if isinstance(item, Text) else line(item) for item in row] for row in rows]
+    if not console().is_terminal:
+        # Nothing is folded or styled then, and thousands of rows take rich seconds.
+        _print_plain([columns, *([str(item) for item in row] for row in cells)])
+        return
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(item if isinstance(item, Text) else cell(line(item)) for item in row))
+    for row in cells:
+        table.add_row(*(item if isinstance(item, Text) else Text(item) for item in row))
     _print_trimmed(table)
+
+
+def _print_plain(rows: Sequence[Sequence[str]]) -> None:
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = (text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
