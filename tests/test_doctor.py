@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from benchkit.cli import main
 from benchkit.doctor import engine, examine, software
@@ -213,3 +214,14 @@ def test_every_examination_names_itself(tmp_path: Path, monkeypatch: pytest.Monk
     fake(monkeypatch, Told(values=CPU))
     names = [finding.name for finding in examine(tmp_path, tmp_path)]
     assert names[0] == "machine" and len(set(names)) == len(names)
+
+
+def test_triton_alone_compiles_nothing_for_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchkit.doctor import measuring
+
+    monkeypatch.setattr(measuring.shutil, "which", lambda name: None)
+    monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda name: object())
+    assert measuring.compiler_found(torch.device("cpu")) == ""
+    assert measuring.compiler_found(torch.device("cuda")) == "Triton"
+    monkeypatch.setattr(measuring.shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
+    assert measuring.compiler_found(torch.device("cpu")) == "g++"

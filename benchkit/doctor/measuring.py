@@ -10,21 +10,30 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchkit.errors import BenchkitError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def measurements(asked: str) -> Iterator[dict[str, Any]]:
     """Yield tables of what was found, cheap things first."""
     import torch
 
-    yield {"torch": torch.__version__, "cuda": torch.version.cuda or "", "compiler": compiler_found()}
+    yield {"torch": torch.__version__, "cuda": torch.version.cuda or ""}
 
     from benchkit.train.device import has_bf16, resolve_device
 
     device = torch.device(resolve_device(asked))
-    yield {"device": str(device), "bf16": has_bf16(device), "energy": energy_told(device), **memory(device)}
+    yield {
+        "device": str(device),
+        "compiler": compiler_found(device),
+        "bf16": has_bf16(device),
+        "energy": energy_told(device),
+        **memory(device),
+    }
 
     from benchkit.sweep.machine import available_cores
     from benchkit.sweep.provenance import device_name
@@ -57,10 +66,10 @@ def cpp_compiler() -> str:
     return next((name for name in ("c++", "g++", "clang++", "cl") if shutil.which(name)), "")
 
 
-def compiler_found() -> str:
-    """Return what `torch.compile` would use: a C++ compiler for the CPU, and Triton for CUDA; empty without either."""
+def compiler_found(device: torch.device) -> str:
+    """Return what `torch.compile` would use: a C++ compiler on the CPU, and Triton with it on CUDA; empty without."""
     compiler = cpp_compiler()
-    triton = "Triton" if importlib.util.find_spec("triton") else ""
+    triton = "Triton" if device.type == "cuda" and importlib.util.find_spec("triton") else ""
     return " and ".join(part for part in (compiler, triton) if part)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchkit.atomic_write import write_atomically
 from benchkit.codec import decode, encode
+from benchkit.errors import BenchkitError
 from benchkit.plan import Plan, typed_settings
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, next_level
 from benchkit.sweep.machine import mps_runs
@@ -176,7 +177,7 @@ def read_kept(workspace: Path) -> dict[str, Concurrency]:
     try:
         table = json.loads((workspace / KEPT).read_text(encoding="utf-8"))
         return {key: decode(Concurrency, one) for key, one in table.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, AttributeError, BenchkitError):
         return {}
 
 
