@@ -15,7 +15,8 @@ from benchkit.cli.places import AllowShadow, PluginFiles, Storage, Workspace
 from benchkit.errors import ReportError, nearest
 
 if TYPE_CHECKING:
-    from benchkit.report.write import Written
+    from benchkit.registry import Registry
+    from benchkit.report.write import ReportOptions, Written
     from benchkit.results import StudyResults
 
 
@@ -72,20 +73,29 @@ def report(
     without Pango; the others are there.
     """
     from benchkit.registry import Registry
-    from benchkit.report.write import ReportOptions, write_reports
+    from benchkit.report.write import ReportOptions
 
     options = ReportOptions(formats=_formats(format), templates=templates, name=name, against=against, cache=cache)
     registry = Registry.installed(plugin, allow_shadow=allow_shadow) if plugin else None
     results = _read(studies or [""], workspace, storage)
     if separate and len(results) > 1 and name:
         raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
-    code = 0
-    for group in [[one] for one in results] if separate else [results]:
+    debug = bool((ctx.find_root().params or {}).get("debug"))
+    groups = [[study] for study in results] if separate else [results]
+    if code := max(_tell(written, debug=debug) for written in _written(groups, out, options, registry)):
+        raise typer.Exit(code)
+
+
+def _written(
+    groups: Sequence[Sequence[StudyResults]], out: Path, options: ReportOptions, registry: Registry | None
+) -> Iterator[Written]:
+    """Yield what became of the report of each group of studies."""
+    from benchkit.report.write import write_reports
+
+    for group in groups:
         with _spared_collector():
             written = write_reports(group, out, options, registry=registry)
-        code = max(code, _tell(written, debug=bool((ctx.find_root().params or {}).get("debug"))))
-    if code:
-        raise typer.Exit(code)
+        yield written
 
 
 def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyResults]:
