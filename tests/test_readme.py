@@ -12,7 +12,12 @@ import torch
 from broken_norms import DropsAPixel
 from kit_failures import failure_of
 
+from benchkit.analysis.source import protocol
 from benchkit.cli import main
+from benchkit.plan import make_plan
+from benchkit.registry import Registry
+from benchkit.results import StudyResults
+from benchkit.study.checks import check_plan
 from benchkit.study.studyfile import parse_study
 
 ROOT = Path(__file__).parents[1]
@@ -49,11 +54,20 @@ def test_the_norm_scales_every_pixel_to_unit_mean_square() -> None:
 
 
 def test_the_study_is_valid() -> None:
-    (text,) = [block for block in blocks("toml") if "title" in block]
+    (text,) = [block for block in blocks("toml") if "question" in block]
     study = parse_study(text, name="readme")
     assert [level.label for level in study.factors[0].levels] == ["bn", "gn", "ln", "none"]
     assert study.search is not None and study.search.trials == 20
     assert study.repeats == 3
+
+
+def test_the_source_belongs_to_the_study_and_passes_its_check() -> None:
+    study_text, source_text = (next(b for b in blocks("toml") if key in b) for key in ("question", "[source]"))
+    study = parse_study(study_text + source_text, name="readme")
+    check_plan(make_plan(study), Registry.installed())
+    rows = protocol(StudyResults(study=study, conditions=make_plan(study).conditions, trials=()))
+    kinds = {row.path: row.kind for row in rows if row.kind != "ours"}
+    assert kinds == {"train.batch_size": "kept", "train.epochs": "departed", "data.name": "inferred"}
 
 
 @pytest.mark.parametrize("arguments", commands("benchkit"), ids=" ".join)

@@ -16,6 +16,7 @@ from benchkit.analysis.wording import amount, count, listing, measured, metric_w
 from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
 from benchkit.study import Published, PublishedRow, Study
+from benchkit.study.origin import departures
 
 MOST_IMAGES = 1000
 """Up to this many images a fraction is looked for behind a published share."""
@@ -55,8 +56,8 @@ PublishedVerdict = Literal[
     "no counterpart",
 ]
 """consistent: where one more repeat of ours could fall; ours higher or lower: not consistent; the rest says why the two
-cannot be compared: too few published images to tell, a number that cannot be, settings of ours that --set changed, one
-repeat of ours, or none."""
+cannot be compared: too few published images to tell, a number that cannot be, settings of ours that differ from the
+source's or that --set changed, one repeat of ours, or none."""
 
 PROTOCOL = ("data", "model", "train", "regularizers", "factors")
 """The sections of a study file that make its protocol, which a published table was matched to."""
@@ -68,7 +69,8 @@ class PublishedComparison:
 
     `low` and `high` bound where one more repeat of ours would fall (95 % prediction interval): a published number is
     taken as one run. `sampling` is the published share's own Wilson interval over its n images, where n is stated.
-    `difference` is ours minus published. `doubt` says why the published number cannot be what it claims to be.
+    `difference` is ours minus published. `doubt` says why the published number cannot be what it claims to be,
+    `departs` how the settings of our condition differ from those that the source states.
     """
 
     source: str
@@ -82,6 +84,7 @@ class PublishedComparison:
     verdict: PublishedVerdict
     note: str
     doubt: str = ""
+    departs: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -114,11 +117,15 @@ def compare_published(results: StudyResults, doubts: Sequence[Inconsistency]) ->
     for table, source in enumerate(results.study.published):
         for place, row in enumerate(source.rows):
             matching = [c for c in compared(results) if all(c.levels.get(k) == v for k, v in row.when.items())]
-            pairs = [(c.label, estimate_of(results, c, row.metric)) for c in matching]
-            for label, ours in pairs or [(_when(row), None)]:
+            origin = results.study.origin
+            pairs = [
+                (c.label, estimate_of(results, c, row.metric), departures(origin, c.settings) if origin else ())
+                for c in matching
+            ]
+            for label, ours, departs in pairs or [(_when(row), None, ())]:
                 images = _images(results, row.metric)
-                one = _comparison(source, row, label, ours, images)
-                if changed and ours:
+                one = replace(_comparison(source, row, label, ours, images), departs=departs or changed)
+                if one.departs and ours:
                     one = replace(one, verdict="other protocol")
                 doubt = why.get((table, place), "")
                 found.append(replace(one, doubt=doubt, verdict="in doubt") if doubt and ours else one)
@@ -158,7 +165,7 @@ def _comparison(
         low=low,
         high=high,
         verdict=_verdict(row.value, ours, (low, high), sampling if row.n and row.n < images else None),
-        note=row.note,
+        note="; ".join(part for part in (row.derived and f"not printed: {row.derived}", row.note) if part),
     )
 
 
@@ -181,16 +188,22 @@ def _verdict(
     return "ours higher" if published < low else "ours lower"
 
 
-def implied_numbers(study_published: Sequence[Published]) -> tuple[ImpliedN, ...]:
+def implied_numbers(study_published: Sequence[Published], doubts: Sequence[Inconsistency] = ()) -> tuple[ImpliedN, ...]:
     """Return the sources whose shares, metric by metric, look like fractions of few images.
 
-    A stated n of more than `MOST_IMAGES` is believed; F1 averaged over classes is no fraction of images.
+    A stated n of more than `MOST_IMAGES` is believed; F1 averaged over classes is no fraction of images. Rows of which
+    another rule `doubts` that they are what they claim to be do not count.
     """
     found: list[ImpliedN] = []
-    for source in study_published:
+    doubted = {(doubt.table, doubt.row) for doubt in doubts if doubt.kind != "no-fraction"}
+    for table, source in enumerate(study_published):
         for metric in dict.fromkeys(row.metric for row in source.rows):
             if metric_of(metric).of_images:
-                rows = [row for row in source.rows if row.metric == metric and (row.n or 0) <= MOST_IMAGES]
+                rows = [
+                    row
+                    for at, row in enumerate(source.rows)
+                    if row.metric == metric and (row.n or 0) <= MOST_IMAGES and (table, at) not in doubted
+                ]
                 values = [row.value for row in rows if 0 < row.value < 1]
                 implied = implied_n(values)
                 if implied is not None:
@@ -236,7 +249,7 @@ def _beside(source: str, rows: Sequence[PublishedComparison]) -> Finding:
     verdicts = Counter(row.verdict for row in rows)
     single, few, doubted = verdicts["one repeat"], verdicts["few images"], verdicts["in doubt"]
     total = count(len(rows), "published number")
-    if verdicts["other protocol"]:
+    if verdicts["other protocol"] == len(rows):
         return _other_protocol(source, rows, total)
     sentence = f"{source}: {verdicts['consistent']} of {total} lie where one more repeat of ours could fall"
     if off:
@@ -246,6 +259,8 @@ def _beside(source: str, rows: Sequence[PublishedComparison]) -> Finding:
         sentence += f"; {count(single, 'number')} {stand} beside a single repeat of ours, too few to judge"
     if few:
         sentence += f"; {count(few, 'number')} {'rests' if few == 1 else 'rest'} on too few images to judge"
+    if others := verdicts["other protocol"]:
+        sentence += f"; {count(others, 'number')} {'stands' if others == 1 else 'stand'} beside other settings of ours"
     if doubted:
         sentence += f"; {count(doubted, 'number')} cannot be what {'it claims' if doubted == 1 else 'they claim'} to be"
     worst = max(rows, key=lambda row: abs(row.difference or 0.0))
@@ -264,7 +279,8 @@ def _other_protocol(source: str, rows: Sequence[PublishedComparison], total: str
         rule="published",
         tone="note",
         sentence=f"{source}: none of {total} can be judged by ours, which were trained by another protocol.",
-        evidence=f"Settings were changed with --set. Largest difference: {_worst_words(worst)}",
+        evidence=f"{listing(sorted({departure for row in rows for departure in row.departs}), most=4)}. Largest "
+        f"difference: {_worst_words(worst)}",
         about=tuple(dict.fromkeys(row.label for row in rows)),
     )
 
@@ -357,7 +373,7 @@ def published_ties(published: Sequence[Published]) -> tuple[PublishedTie, ...]:
 
 def _tie(source: str, metric: str, rows: Sequence[PublishedRow]) -> Iterator[PublishedTie]:
     best = max(rows, key=lambda row: row.value)
-    bounds = [(row, _margin(best, row)) for row in rows if row is not best]
+    bounds = [(row, sampling_margin(best, row)) for row in rows if row is not best]
     tied = [(row, bound) for row, bound in bounds if best.value - row.value <= bound]
     if tied:
         yield PublishedTie(
@@ -370,6 +386,7 @@ def _tie(source: str, metric: str, rows: Sequence[PublishedRow]) -> Iterator[Pub
         )
 
 
-def _margin(first: PublishedRow, second: PublishedRow) -> float:
+def sampling_margin(first: PublishedRow, second: PublishedRow) -> float:
+    """Return 1.96 standard errors of the difference of two shares of n images, sqrt((p (1 - p) + q (1 - q)) / n)."""
     spread = first.value * (1 - first.value) + second.value * (1 - second.value)
     return 1.959964 * math.sqrt(spread / (first.n or 1))

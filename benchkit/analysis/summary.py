@@ -53,6 +53,7 @@ from benchkit.analysis.ranking import Ranking, basis, condition_named, rank, uns
 from benchkit.analysis.search import SearchSummary, search_summaries
 from benchkit.analysis.search_findings import budget_findings, gain_findings, sampler_findings, winner_bias_findings
 from benchkit.analysis.selectors import Scores, compared, condition_scores, done_trials
+from benchkit.analysis.source import ClaimVerdict, ProtocolSetting, claim_findings, claim_verdicts, protocol
 from benchkit.analysis.trained_models import (
     ClassReport,
     DeadFilters,
@@ -117,6 +118,8 @@ class StudyStatistics:
     doubts: tuple[Inconsistency, ...]
     class_counts: tuple[ClassCount, ...]
     ties: tuple[PublishedTie, ...]
+    protocol: tuple[ProtocolSetting, ...]
+    claims: tuple[ClaimVerdict, ...]
     reads: TestReads
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
@@ -186,6 +189,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *doubled_softmax_findings(numbers.doubts),
         *class_count_findings(numbers.class_counts),
         *tie_findings(numbers.ties),
+        *claim_findings(numbers.claims),
         *micro_f1_findings(numbers.scores),
         *test_read_findings(numbers.reads),
         *left_out_findings(numbers.left_out),
@@ -218,10 +222,12 @@ def gather(results: StudyResults) -> StudyStatistics:
         classes=class_report(results, best) if best else None,
         filters=dead_filters(results),
         published=compare_published(results, doubts),
-        implied=implied_numbers(study.published),
+        implied=implied_numbers(study.published, doubts),
         doubts=doubts,
         class_counts=class_counts(results),
         ties=published_ties(study.published),
+        protocol=protocol(results),
+        claims=claim_verdicts(results),
         reads=test_reads(results),
         left_out=results.left_out,
         notes=trial_notes(results),

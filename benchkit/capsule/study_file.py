@@ -12,7 +12,7 @@ from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.report.files.toml_text import to_toml
 from benchkit.results import StudyResults
-from benchkit.study import Factor, Published, Search, SearchRange, Study
+from benchkit.study import Factor, Origin, Published, Search, SearchRange, Study
 
 
 def study_text(study: Study) -> str:
@@ -31,6 +31,8 @@ def study_text(study: Study) -> str:
     table["repeats"] = {"n": study.repeats}
     if study.search or study.confirm:
         table["confirm"] = {"n": study.confirm}
+    if study.origin:
+        table["source"] = _source(study.origin)
     if study.published:
         table["published"] = [_published(one) for one in study.published]
     report = study.report
@@ -76,6 +78,24 @@ def _published(one: Published) -> Mapping[str, Any]:
     rows = [{key: value for key, value in encode(row).items() if value is not None} for row in one.rows]
     stated = {} if one.classes is None else {"classes": one.classes}
     return {"source": one.source, "url": one.url, "note": one.note, **stated, "rows": rows}
+
+
+def _source(origin: Origin) -> Mapping[str, Any]:
+    """Return the [source] table; what is empty is left out, and reading it gives the same `Origin`."""
+    table = _given(origin, leave_out=("states", "claims"))
+    table["states"] = {
+        stated.path: {"value": encode(stated.values), **_given(stated, leave_out=("path", "values"))}
+        for stated in origin.states
+    }
+    table["claims"] = [
+        {("from" if key == "start" else key): value for key, value in _given(claim).items()} for claim in origin.claims
+    ]
+    return table
+
+
+def _given(record: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    plain = encode(record)
+    return {key: value for key, value in plain.items() if key not in leave_out and value not in ("", None, [], {})}
 
 
 def commands_of(results: StudyResults, file: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchkit.cli.places import PluginFiles
 from benchkit.cli.printing import cell, console, line, print_facts, print_json, print_note, print_table
 from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry
@@ -53,11 +52,9 @@ def list_data(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 
 @app.command("prepare")
-def prepare_data(
-    name: NameArgument, settings: SetOption = None, replace: ReplaceOption = False, plugin: PluginFiles = None
-) -> None:
+def prepare_data(name: NameArgument, settings: SetOption = None, replace: ReplaceOption = False) -> None:
     """Prepare a data set; download it first where it has to be."""
-    _prepare(name, _given(settings), replace=replace, plugins=plugin or ())
+    _prepare(name, _given(settings), replace=replace)
 
 
 @app.command("import")
@@ -70,7 +67,6 @@ def import_data(
     ] = False,
     settings: SetOption = None,
     replace: ReplaceOption = False,
-    plugin: PluginFiles = None,
 ) -> None:
     """Prepare a data set from files that you have: torchvision's layout, or class folders of images.
 
@@ -78,12 +74,7 @@ def import_data(
     """
     given = {**_given(settings), "source": str(path.expanduser().resolve())}
     flags = {"partial": partial, "skip_broken": skip_broken}
-    _prepare(
-        name,
-        {**given, **{flag: True for flag, wanted in flags.items() if wanted}},
-        replace=replace,
-        plugins=plugin or (),
-    )
+    _prepare(name, {**given, **{flag: True for flag, wanted in flags.items() if wanted}}, replace=replace)
 
 
 @app.command("verify")
@@ -107,11 +98,11 @@ def verify_data(name: NameArgument) -> None:
         raise DataError(f"{plain} is damaged", problems=problems, hint="prepare or import it again with --replace")
 
 
-def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Sequence[Path]) -> None:
+def _prepare(name: str, given: Mapping[str, Any], *, replace: bool) -> None:
     from benchkit.preparation import data_root, find_prepared, replacing
     from benchkit.registry.options import bind_options, options_of
 
-    registry = Registry.installed(plugins)
+    registry = Registry.installed()
     if "source" in given and not registry.claims("datasets", name):
         # The name may be meant for the images: many tools ask for one here.
         raise PluginError(

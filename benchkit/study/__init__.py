@@ -1,5 +1,6 @@
 """A study file and the study, settings and conditions' trees that it becomes."""
 
+from benchkit.study.origin import Claim, Origin, StatedSetting
 from benchkit.study.study import (
     Factor,
     Goal,
@@ -14,14 +15,17 @@ from benchkit.study.study import (
 )
 
 __all__ = [
+    "Claim",
     "Factor",
     "Goal",
     "Level",
+    "Origin",
     "Published",
     "PublishedRow",
     "ReportSettings",
     "Search",
     "SearchRange",
+    "StatedSetting",
     "Study",
     "Tree",
 ]

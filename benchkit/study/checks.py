@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from benchkit.registry.entries import Entry
 from benchkit.registry.options import Option, check_options
 from benchkit.study import SearchRange
 from benchkit.study.logo import read_logo
+from benchkit.study.origin import compare_settings
 from benchkit.study.search import extremes
 from benchkit.study.settings import PluginRef, Settings
-from benchkit.study.tables import Problems
+from benchkit.study.tables import Problems, quoted
 from benchkit.study.tree import changed
 
 NAMING = ("data", "model", "regularizers")
@@ -39,11 +40,10 @@ class Use:
     searched: SearchRange | None = None
 
 
-def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
-    """Return a warning for every setting that the plan varies without effect, as the plugins' cards tell.
+def check_plan(plan: Plan, registry: Registry) -> None:
+    """Raise `StudyError` with every unknown or broken plugin and every wrong option of a plan, and an unusable logo.
 
-    Raises `StudyError` with every unknown or broken plugin and every wrong option of a plan, and an unusable logo. That
-    holds for all levels, for the ends of every searched range and for every searched choice.
+    That holds for all levels, for the ends of every searched range and for every searched choice.
     """
     problems = Problems()
     uses = {repr(use): use for use in (*uses_of(plan), *searched_uses(plan))}
@@ -58,27 +58,10 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
         for line in _problems(uses[key], description, variant):
             problems.add("", line)
     _note_logo(plan.study.report.logo, problems)
+    _note_departures(plan, problems)
     if problems:
         shown = plan.study.path or plan.study.name
         raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines)
-    used = [(uses[key], description) for key, description in zip(resolved, described, strict=True)]
-    return tuple(dict.fromkeys(_without_effect(plan, used)))
-
-
-def _without_effect(plan: Plan, used: Sequence[tuple[Use, Description]]) -> Iterator[str]:
-    """Yield a sentence for each plugin that ignores a setting which the plan varies."""
-    varied = {path for condition in plan.conditions for path in condition.levels}
-    varied |= {spanned.path for spanned in (plan.study.search.space if plan.study.search else ())}
-    for use, description in used:
-        defaults = {option.name: option.default for option in description.options}
-        for ignored, when in description.ignores.items():
-            holds = all({**defaults, **use.ref.options}.get(name) == value for name, value in when.items())
-            for path in sorted(varied) if holds else ():
-                if path == ignored or path.startswith(f"{ignored}."):
-                    at = ", ".join(f"{use.where}.{name} = {_toml(value)}" for name, value in when.items())
-                    at = f" at {at}" if at else ""
-                    what = f"{use.where} = {use.ref.name!r}"
-                    yield f"{path} has no effect beside {what}{at}: conditions that differ in it alone train the same"
 
 
 def _note_logo(logo: Path | None, problems: Problems) -> None:
@@ -87,6 +70,28 @@ def _note_logo(logo: Path | None, problems: Problems) -> None:
             read_logo(logo)
         except StudyError as error:
             problems.add_error("report.logo", error)
+
+
+def _note_departures(plan: Plan, problems: Problems) -> None:
+    """Note where the study as written is not what its source states and does not say why.
+
+    What --set or the smoke form changes is for the report to tell.
+    """
+    study = plan.study
+    if study.origin is None or study.overrides or study.smoke:
+        return
+    trees = [condition.settings for condition in plan.conditions if condition.kind == "grid"]
+    for pair in compare_settings(study.origin, trees):
+        where = f'source.states."{pair.stated.path}"'
+        if not pair.ours:
+            problems.add(where, "the study leaves it to its default; write it out, so that no later default changes it")
+        elif not pair.same and not pair.stated.departs:
+            stated, ours = (quoted(list(values)) for values in (pair.stated.values, pair.ours))
+            problems.add(
+                where, f'the source has {stated}, the study {ours}; make it the same, or say why: departs = "..."'
+            )
+        elif pair.same and pair.stated.departs:
+            problems.add(where, "departs says why ours is another value, but it is the same")
 
 
 def uses_of(plan: Plan) -> Iterator[Use]:
@@ -161,10 +166,6 @@ def _problems(use: Use, description: Description, variant: str | None) -> Iterat
     ):
         ends = f"low = {float(spanned.low or 0)}, high = {float(spanned.high or 0)}"
         yield f"{_prefix(use)}whole low and high search whole numbers only, and the option is a float: write {ends}"
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _prefix(use: Use) -> str:

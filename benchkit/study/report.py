@@ -9,6 +9,7 @@ from typing import Any
 from benchkit.errors import StudyError, nearest
 from benchkit.metrics import score_metrics
 from benchkit.study.logo import logo_path
+from benchkit.study.origin import note_levels
 from benchkit.study.study import Factor, Published, PublishedRow, ReportSettings
 from benchkit.study.tables import Problems, each_table, quoted, typed
 
@@ -20,7 +21,7 @@ METRICS = score_metrics()
 
 def read_published(listed: Any, factors: Sequence[Factor], problems: Problems) -> tuple[Published, ...]:
     """Return the published tables of a study, noting every problem with them in `problems`."""
-    levels = {factor.path: dict.fromkeys(level.label for level in factor.levels) for factor in factors}
+    levels = labels_of(factors)
     tables = []
     for where, table in each_table(listed, "published", problems):
         rows = []
@@ -28,7 +29,7 @@ def read_published(listed: Any, factors: Sequence[Factor], problems: Problems) -
             row = typed(PublishedRow, written, place, problems)
             if row is not None:
                 _note_metric(row.metric, f"{place}.metric", problems)
-                _note_levels(row.when, f"{place}.when", levels, problems)
+                note_levels(row.when, f"{place}.when", levels, problems)
                 rows.append(row)
         rest = {key: value for key, value in table.items() if key != "rows"}
         published = typed(Published, rest, where, problems, also=("rows",), rows=tuple(rows))
@@ -36,16 +37,9 @@ def read_published(listed: Any, factors: Sequence[Factor], problems: Problems) -
     return tuple(tables)
 
 
-def _note_levels(
-    when: Mapping[str, str], where: str, levels: Mapping[str, Mapping[str, None]], problems: Problems
-) -> None:
-    """Note labels that a factor of the study does not have; what is no factor is for the report to leave out."""
-    for path, label in when.items():
-        if path in levels and label not in levels[path]:
-            known = f"expected one of {', '.join(levels[path])}"
-            problems.add(f"{where}.{path}", f"got {label!r}{nearest(label, levels[path])}, {known}")
-        elif path not in levels and (close := nearest(path, levels)):
-            problems.add(f"{where}.{path}", f"is no factor of the study{close}")
+def labels_of(factors: Sequence[Factor]) -> dict[str, dict[str, None]]:
+    """Return the labels of each factor's levels by its path."""
+    return {factor.path: dict.fromkeys(level.label for level in factor.levels) for factor in factors}
 
 
 def _note_metric(metric: str, where: str, problems: Problems) -> None:

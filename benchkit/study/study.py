@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from benchkit.study.origin import Origin
 from benchkit.study.tables import Finite
 
 Tree = Mapping[str, Any]
@@ -73,12 +74,17 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRow:
-    """One published number: the levels it belongs to (`when`), the metric, the value, the n it rests on if known."""
+    """One published number: the levels it belongs to (`when`), the metric, the value, the n it rests on if stated.
+
+    `printed` is how the source prints it; where it does not, `derived` says from what it prints the value follows.
+    """
 
     when: Mapping[str, str]
     metric: str
     value: Finite
     n: int | None = None
+    printed: str = ""
+    derived: str = ""
     note: str = ""
 
 
@@ -116,8 +122,9 @@ class Study:
     """One experiment as its file describes it, overrides applied.
 
     `settings` is the base tree; factors and the search change it by dotted paths. `repeats` is the number of trials a
-    condition, `confirm` the number of fresh repeats for the best and the default condition after a search. `source`
-    is the file's text. `smoke` marks the tiny version, whose results are never shown as real ones.
+    condition, `confirm` the number of fresh repeats for the best and the default condition after a search. `origin` is
+    the source that the study repeats, `source` is the file's text. `smoke` marks the tiny version, whose results are
+    never shown as real ones.
     """
 
     name: str
@@ -130,6 +137,7 @@ class Study:
     search: Search | None = None
     repeats: int = 3
     confirm: int = 0
+    origin: Origin | None = None
     published: tuple[Published, ...] = ()
     report: ReportSettings = field(default_factory=ReportSettings)
     source: str = ""

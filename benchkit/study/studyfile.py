@@ -17,8 +17,9 @@ from benchkit.errors import PluginError, StudyError
 from benchkit.registry import Registry
 from benchkit.study.factors import read_factors
 from benchkit.study.limits import DEEPEST, MOST_BYTES, note_extremes
+from benchkit.study.origin import read_origin
 from benchkit.study.overrides import apply_overrides
-from benchkit.study.report import read_published, read_report
+from benchkit.study.report import labels_of, read_published, read_report
 from benchkit.study.resolve import resolve
 from benchkit.study.search import read_search
 from benchkit.study.smoke import smoke_form
@@ -27,8 +28,8 @@ from benchkit.study.tables import Problems, fits, quoted
 from benchkit.study.tree import SECTIONS
 
 KEYS = (
-    "title", "question", "description", "seed", *SECTIONS, "factors", "search", "repeats", "confirm", "published",
-    "report", "smoke",
+    "title", "question", "description", "seed", *SECTIONS, "factors", "search", "repeats", "confirm", "source",
+    "published", "report", "smoke",
 )  # fmt: skip
 MOST_REPEATS = 1000
 
@@ -158,6 +159,7 @@ def _study(table: Mapping[str, Any], name: str, problems: Problems, folder: Path
         search=search,
         repeats=repeats,
         confirm=_count(table, "confirm", repeats if search else 0, 0, problems),
+        origin=read_origin(table.get("source"), labels_of(factors), problems),
         published=read_published(table.get("published", []), factors, problems),
         report=read_report(table.get("report", {}), problems, folder),
     )

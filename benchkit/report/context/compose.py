@@ -22,6 +22,7 @@ from benchkit.report.context.finding_links import linked
 from benchkit.report.context.glossary import used_plugins
 from benchkit.report.context.record import dated_of, record_of
 from benchkit.report.context.sections import SectionInputs
+from benchkit.report.context.source_section import source_section
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import StudyResults
 from benchkit.study import Study
@@ -68,7 +69,7 @@ def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Sectio
     yield sections.images_section(inputs)
     yield sections.cost_section(inputs)
     yield sections.extra_section(inputs)
-    yield sections.published_section(inputs)
+    yield source_section(inputs)
     yield origin_sections.coverage_section(inputs)
     if inputs.figure_set.registry:
         plugins = used_plugins(inputs.results, inputs.figure_set.registry)

@@ -36,6 +36,7 @@ SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "softmax-twice": ("table:published",),
     "class-count": ("table:published",),
     "published-ties": ("table:published",),
+    "claims": ("claims",),
     "test-reads": ("coverage",),
     "changed": ("changed-main", "changed-scores"),
     "changed-scores": ("changed-scores",),

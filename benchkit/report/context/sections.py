@@ -9,10 +9,9 @@ from benchkit.analysis.findings import Finding
 from benchkit.analysis.summary import Summary
 from benchkit.analysis.wording import count, listing, metric_words, quoted
 from benchkit.duration import duration
-from benchkit.report.context.blocks import Block, FindingBlock, HeadingBlock, Paragraph, Section, TableBlock
-from benchkit.report.context.finding_links import SHOWN_IN
+from benchkit.report.context.blocks import Block, FindingBlock, Paragraph, Section, TableBlock
 from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.tables.result_tables import effects_table, pairs_table, published_table, ranking_table, split_table
+from benchkit.report.tables.result_tables import effects_table, pairs_table, ranking_table, split_table
 from benchkit.report.tables.search_tables import confirmation_table, search_budget_table, search_space_table
 from benchkit.report.tables.table import Table, to_csv
 from benchkit.report.tables.trial_tables import (
@@ -299,30 +298,3 @@ def extra_section(inputs: SectionInputs) -> Section | None:
     if not wanted:
         return None
     return section("figures", "Further figures", [inputs.figure_set.block(name, options) for name, options in wanted])
-
-
-def published_section(inputs: SectionInputs) -> Section | None:
-    """Return published numbers beside ours, or None when the study names none."""
-    study, evidence = inputs.results.study, inputs.summary.numbers
-    if not study.published:
-        return None
-    blocks: list[Block] = []
-    for place, source in enumerate(study.published, 1):
-        blocks.append(Paragraph(text=" ".join(part for part in (f"{source.source}.", source.url, source.note) if part)))
-        rows = [row for row in evidence.published if row.source == source.source]
-        if rows:
-            blocks.append(
-                table_block(
-                    f"published-{place}",
-                    f"{source.source} beside ours",
-                    f"{source.source} beside our numbers. A published number is taken as one run, so it is held "
-                    "against the 95 % prediction interval for one more repeat of ours. Brackets: for published shares "
-                    "the Wilson interval over their n images, where n is stated; for ours the t interval over repeats.",
-                    published_table(rows),
-                )
-            )
-    found = [f for f in inputs.summary.findings if "table:published" in SHOWN_IN.get(f.rule, ())]
-    if found:
-        blocks.append(HeadingBlock(text="What they can and cannot be"))
-    blocks += [finding_block(finding) for finding in found]
-    return section("published", "Published numbers", blocks)

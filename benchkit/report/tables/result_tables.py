@@ -14,6 +14,7 @@ from benchkit.analysis.wording import (
     bracket,
     difference,
     difference_unit,
+    listing,
     lower_is_better,
     metric_unit,
     metric_words,
@@ -252,7 +253,7 @@ def _verdict(row: PublishedComparison) -> str:
         "ours lower": "not consistent: ours is lower",
         "few images": few,
         "in doubt": f"cannot be compared: {row.doubt}",
-        "other protocol": "cannot be compared: ours is a variant with changed settings",
+        "other protocol": f"cannot be compared: {listing(row.departs, most=3)}",
         "one repeat": "cannot be judged: one repeat of ours has no spread",
         "no counterpart": "cannot be compared: no result of ours yet",
     }

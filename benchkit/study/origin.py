@@ -1,0 +1,278 @@
+"""The [source] section: the work that a study repeats, the settings that it states, and what it claims. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from benchkit.errors import nearest
+from benchkit.metrics import score_metrics
+from benchkit.study.settings import Settings
+from benchkit.study.tables import Problems, each_table, quoted, typed
+from benchkit.study.tree import SECTIONS, identity, regularizer_tables, value_at
+
+NOT_STATED = "not stated"
+METRICS = score_metrics()
+COMPARING = ("better", "equal", "best", "rises", "steady")
+"""The keys of a claim that say what kind of comparison decides it; at most one of them is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedSetting:
+    """What a source says of one setting.
+
+    `values` are what it states, more than one where its conditions differ. `words` are its own, `place` says where they
+    stand; where it says nothing, `inferred` says what the value is inferred from. `departs` is why ours is another.
+    """
+
+    path: str
+    values: tuple[Any, ...]
+    words: tuple[str, ...] = ()
+    place: str = ""
+    inferred: str = ""
+    departs: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a source concludes, in a few words, and where keys can say it, what decides it.
+
+    better and than: two conditions, the first is better by the metric `on`. equal: conditions that are alike by it.
+    best: the best of all by it. rises: a metric of val that gets worse, from epoch `start` on where one is given, in
+    the conditions of `when`; steady: one that does not. Conditions are named by levels, {factor: label}. Without any of
+    these `against` says what speaks against the claim where no number decides, and `verdict` what follows from it.
+    """
+
+    claim: str
+    words: tuple[str, ...] = ()
+    place: str = ""
+    better: Mapping[str, str] | None = None
+    than: Mapping[str, str] | None = None
+    equal: tuple[Mapping[str, str], ...] = ()
+    best: Mapping[str, str] | None = None
+    on: str = ""
+    rises: str = ""
+    steady: str = ""
+    start: int | None = None
+    when: Mapping[str, str] | None = None
+    against: str = ""
+    verdict: Literal["does not hold", "cannot be told"] = "cannot be told"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The work that a study repeats; what its text does not give stays empty and is shown as not stated."""
+
+    title: str
+    authors: tuple[str, ...] = ()
+    year: str = ""
+    part: str = ""
+    url: str = ""
+    note: str = ""
+    states: tuple[StatedSetting, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def citation(self) -> str:
+        """Return authors, title, year and part in one line, each as the text has it or as not stated."""
+        authors = ", ".join(self.authors) or f"author {NOT_STATED}"
+        return f"{authors}: {self.title} ({self.year or f'year {NOT_STATED}'}){f', {self.part}' if self.part else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedSetting:
+    """A stated setting beside what the conditions of a study have; `ours` are their different values, in order."""
+
+    stated: StatedSetting
+    ours: tuple[Any, ...]
+
+    @property
+    def same(self) -> bool:
+        """Return whether every stated value is one of ours."""
+        return all(value in self.ours for value in self.stated.values)
+
+
+def compare_settings(origin: Origin, trees: Sequence[Mapping[str, Any]]) -> tuple[ComparedSetting, ...]:
+    """Return each stated setting beside the values that the conditions' trees of settings have."""
+    found = []
+    for stated in origin.states:
+        ours: list[Any] = []
+        for tree in trees:
+            value = setting_of(tree, stated.path)
+            if value is not None and value not in ours:
+                ours.append(value)
+        found.append(ComparedSetting(stated=_as_one_list(stated, ours), ours=tuple(ours)))
+    return tuple(found)
+
+
+def _as_one_list(stated: StatedSetting, ours: Sequence[Any]) -> StatedSetting:
+    """Return a stated setting whose several values are one list, where the setting itself is a list."""
+    if any(isinstance(value, list) for value in ours) and not any(isinstance(v, list) for v in stated.values):
+        return replace(stated, values=(list(stated.values),))
+    return stated
+
+
+def departures(origin: Origin, tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return how one condition's settings differ from those that its source states, each in a few words."""
+    pairs = ((stated, setting_of(tree, stated.path)) for stated in origin.states)
+    return tuple(
+        f"{stated.path} is {values_in_words([value])} instead of {values_in_words(stated.values)}"
+        for stated, value in pairs
+        if value is not None and value not in _as_one_list(stated, [value]).values
+    )
+
+
+def values_in_words(values: Sequence[Any]) -> str:
+    """Return the values of a setting as a table shows them: yes, no, numbers at full length, several with a slash."""
+    return " / ".join(_in_words(value) for value in values) or "nothing"
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_in_words(item) for item in value)}]"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def setting_of(tree: Mapping[str, Any], path: str) -> Any:
+    """Return what a tree has at a dotted path: of a plugin's table its name, of a regularizer whether it is there."""
+    parts = path.split(".")
+    if parts[0] == "regularizers" and len(parts) == 2:
+        return any(identity(table) == parts[1] for table in regularizer_tables(tree.get("regularizers", [])))
+    if parts[-1] == "name" and isinstance(short := value_at(tree, ".".join(parts[:-1])), str):
+        return short
+    value = value_at(tree, path)
+    return value.get("name", value) if isinstance(value, Mapping) and parts[-1] != "options" else value
+
+
+def read_origin(table: Any, levels: Mapping[str, Mapping[str, None]], problems: Problems) -> Origin | None:
+    """Return the source of a study, noting every problem with it; `levels` are the labels of each factor."""
+    if table is None:
+        return None
+    if not isinstance(table, Mapping):
+        problems.add("source", f"got {quoted(table)}, expected a table")
+        return None
+    states = _states(table.get("states", {}), problems)
+    claims = []
+    for where, written in each_table(table.get("claims", []), "source.claims", problems):
+        claim = _claim(written, where, levels, problems)
+        claims += [claim] if claim else []
+    rest = {key: value for key, value in table.items() if key not in ("states", "claims")}
+    return typed(
+        Origin, rest, "source", problems, also=("states", "claims"), states=tuple(states), claims=tuple(claims)
+    )
+
+
+def _states(table: Any, problems: Problems) -> list[StatedSetting]:
+    if not isinstance(table, Mapping):
+        problems.add("source.states", f"got {quoted(table)}, expected a table of settings")
+        return []
+    states = []
+    for path, written in table.items():
+        where = f'source.states."{path}"'
+        if path.partition(".")[0] not in SECTIONS or "." not in path:
+            problems.add(where, f"is no setting{nearest(path, SECTIONS)}; settings begin with {', '.join(SECTIONS)}")
+        elif not isinstance(written, Mapping) or "value" not in written:
+            problems.add(where, f"got {quoted(written)}, expected a table with value, and words or inferred")
+        else:
+            value = written["value"]
+            values = tuple(value) if isinstance(value, list) and value else (value,)
+            rest = _texts({key: item for key, item in written.items() if key != "value"})
+            stated = typed(StatedSetting, rest, where, problems, also=("value",), path=path, values=values)
+            if stated and bool(stated.words) == bool(stated.inferred):
+                problems.add(where, "expected either words, the source's own, or inferred, why it must be so")
+            states += [stated] if stated else []
+    return states
+
+
+def _texts(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table whose `words` are a list: one quotation may be written as text."""
+    return {key: [item] if key == "words" and isinstance(item, str) else item for key, item in table.items()}
+
+
+def _claim(
+    table: Mapping[str, Any], where: str, levels: Mapping[str, Mapping[str, None]], problems: Problems
+) -> Claim | None:
+    written = {("start" if key == "from" else key): value for key, value in _texts(table).items()}
+    only = next(iter(levels)) if len(levels) == 1 else None
+    for key in ("better", "than", "best", "when"):
+        if isinstance(written.get(key), str) and only:
+            written[key] = {only: written[key]}
+    if isinstance(written.get("equal"), list) and only:
+        written["equal"] = [{only: item} if isinstance(item, str) else item for item in written["equal"]]
+    claim = typed(Claim, written, where, problems)
+    if claim is None:
+        return None
+    given = [key for key in COMPARING if getattr(claim, key)]
+    if len(given) > 1:
+        problems.add(where, f"has {' and '.join(given)}: expected one of {', '.join(COMPARING)}")
+    if bool(claim.better) != bool(claim.than):
+        problems.add(where, "better and than belong together")
+    if not given and not claim.against:
+        problems.add(where, f"nothing decides it: give one of {', '.join(COMPARING)}, or against")
+    for key in ("on", "rises", "steady"):
+        metric = getattr(claim, key)
+        if metric and metric not in METRICS:
+            problems.add(f"{where}.{key}", f"got {metric!r}{nearest(metric, METRICS)}, expected a metric")
+    if set(given) & {"better", "equal", "best"} and not claim.on:
+        problems.add(where, 'on is missing: the metric, for example "test.accuracy"')
+    for key, named in _conditions_of(claim):
+        note_levels(named, f"{where}.{key}", levels, problems)
+    return claim
+
+
+def note_levels(
+    when: Mapping[str, str], where: str, levels: Mapping[str, Mapping[str, None]], problems: Problems
+) -> None:
+    """Note labels that a factor of the study does not have; what is no factor is for the report to leave out."""
+    for path, label in when.items():
+        if path in levels and label not in levels[path]:
+            known = f"expected one of {', '.join(levels[path])}"
+            problems.add(f"{where}.{path}", f"got {label!r}{nearest(label, levels[path])}, {known}")
+        elif path not in levels and (close := nearest(path, levels)):
+            problems.add(f"{where}.{path}", f"is no factor of the study{close}")
+
+
+def _conditions_of(claim: Claim) -> list[tuple[str, Mapping[str, str]]]:
+    single = [(key, getattr(claim, key)) for key in ("better", "than", "best", "when")]
+    return [(key, named) for key, named in single if named] + [("equal", named) for named in claim.equal]
+
+
+ENGINE = ("train.threads", "train.compile", "train.channels_last")
+"""Settings of the engine, which change rounding and speed and not what is trained."""
+_APPLYING: Mapping[str, tuple[str, ...]] = {
+    "sgd": ("momentum", "nesterov"),
+    "adam": ("betas",),
+    "adamw": ("betas",),
+    "step": ("every", "gamma"),
+    "one-cycle": ("max_lr", "warmup"),
+}
+"""The settings that an optimizer or a schedule of that name uses beside its rate."""
+
+
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Return the settings of one condition that bear on results, defaults included, by dotted path."""
+    data, model, train = settings.data, settings.model, settings.train
+    plain: dict[str, Any] = {"data.name": data.dataset.name}
+    plain |= {f"data.{name}": value for name, value in data.dataset.options.items()}
+    plain |= {f"data.{f.name}": getattr(data, f.name) for f in fields(data) if f.name != "dataset"}
+    plain["model.name"] = model.model.name
+    plain |= {f"model.{name}": value for name, value in model.model.options.items()}
+    plain["model.norm"] = model.norm.name
+    plain |= {f"model.norm.{name}": value for name, value in model.norm.options.items()}
+    plain |= {"model.weights": model.weights} if model.weights else {}
+    plain |= {
+        f"train.{f.name}": getattr(train, f.name) for f in fields(train) if f.name not in ("optimizer", "schedule")
+    }
+    for part in ("optimizer", "schedule"):
+        value = getattr(train, part)
+        plain[f"train.{part}.name"] = value.name
+        used = (*_APPLYING.get(value.name, ()), *(("lr",) if part == "optimizer" else ()))
+        plain |= {f"train.{part}.{name}": getattr(value, name) for name in used}
+    for regularizer in settings.regularizers:
+        plain[f"regularizers.{regularizer.id}"] = True
+        options = regularizer.plugin.options.items()
+        plain |= {f"regularizers.{regularizer.id}.{name}": value for name, value in options}
+    return {path: value for path, value in plain.items() if path not in ENGINE}
