@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from synthetic_results import complete
 
+from benchkit.child import LineChild
 from benchkit.errors import ReportError
 from benchkit.report.figures import chart_worker as chart_worker_module
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
@@ -33,7 +34,7 @@ def test_a_chart_that_takes_too_long_costs_only_itself() -> None:
     with ChartWorker(seconds=0.05) as chart_worker:
         with pytest.raises(ReportError, match=r"longer than 0\.05 s"):
             chart_worker.svg(SPEC)
-        chart_worker._seconds = 60
+        chart_worker._child.seconds = 60
         assert chart_worker.svg(SPEC).startswith(b"<svg")
 
 
@@ -46,9 +47,9 @@ def test_a_chart_that_fills_memory_costs_only_itself() -> None:
 
 
 def test_a_figure_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    draw = ChartWorker._ask
-    monkeypatch.setattr(ChartWorker, "_ask", lambda self, line: asked.append(line) or draw(self, line))
+    asked: list[object] = []
+    draw = LineChild.ask
+    monkeypatch.setattr(LineChild, "ask", lambda self, spec: asked.append(spec) or draw(self, spec))
     monkeypatch.setattr(chart_worker_module.ChartCache, "of_user", lambda: ChartCache(tmp_path / "pictures"))
     monkeypatch.setattr("benchkit.report.write.print_pdf", lambda *arguments: b"")
     results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import io
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pypdf
 import pytest
 
+from benchkit.child import Ended
 from benchkit.errors import ReportError
 from benchkit.report.files import pdf as pdf_module
 from benchkit.report.files.html import font_files
@@ -105,8 +105,8 @@ def test_the_child_has_a_memory_limit() -> None:
 
 
 def test_without_pango_the_message_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = subprocess.CompletedProcess([], 3, stdout='{"missing": "cannot load library libpango-1.0-0"}', stderr="")
-    monkeypatch.setattr(pdf_module, "_run", lambda job, seconds: told)
+    ended = Ended(out='{"missing": "cannot load library libpango-1.0-0"}', problem="exit status 3", code=3)
+    monkeypatch.setattr(pdf_module, "run_python", lambda *_, **options: ended)
     monkeypatch.setattr("platform.system", lambda: "Linux")
     with pytest.raises(PangoMissing) as caught:
         render_pdf(page("x"), {})

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchkit.child import run_python
 from benchkit.preparation import fingerprint_of
 from benchkit.protocols import Splits
 from benchkit.registry.description import entry_from_json, entry_to_json
@@ -74,21 +74,15 @@ def _ask(subject: Subject) -> Prepared:
         "options": subject.given,
         "folder": str(subject.scratch("elsewhere")),
     }
-    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path)
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "ignore", "-m", "benchkit.testing.preparing"],
-        input=json.dumps(request, default=str),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT,
-        env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"},
+    ended = run_python(
+        ["-W", "ignore", "-m", "benchkit.testing.preparing"],
+        TIMEOUT,
+        text=json.dumps(request, default=str),
+        environment={"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"},
     )
-    if done.returncode == 0:
-        return _from_json(json.loads(done.stdout))
-    lines = done.stderr.strip().splitlines()
-    got = f"exit status {done.returncode}: {lines[-1] if lines else 'no message'}"
-    raise CheckFailure(given="preparation in another process", expected="the data set", got=got)
+    if not ended.problem:
+        return _from_json(json.loads(ended.out))
+    raise CheckFailure(given="preparation in another process", expected="the data set", got=ended.problem)
 
 
 def _from_json(values: Mapping[str, Any]) -> Prepared:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchkit.capsule.contents import CAPSULE
+from benchkit.child import run_python
 from benchkit.errors import ReportError
 from benchkit.verify.opening import ReportFile, without_capsule
 
@@ -35,13 +34,11 @@ def read_pdf(path: Path) -> ReportFile:
 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchkit.verify.pdf_reader", str(path.resolve()), str(folder), str(MEMORY_MIB)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise ReportError(f"{path}: reading it took longer than {SECONDS:g} s and was ended") from error
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise ReportError(f"{path} is damaged, or no PDF that can be read", problems=last)
-    told: dict[str, Any] = json.loads(done.stdout)
+    arguments = ["-m", "benchkit.verify.pdf_reader", str(path.resolve()), str(folder), str(MEMORY_MIB)]
+    ended = run_python(arguments, SECONDS)
+    if ended.late:
+        raise ReportError(f"{path}: reading it took longer than {SECONDS:g} s and was ended")
+    if ended.problem:
+        raise ReportError(f"{path} is damaged, or no PDF that can be read", problems=[ended.problem])
+    told: dict[str, Any] = json.loads(ended.out)
     return told

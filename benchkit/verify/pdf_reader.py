@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.capsule.making import squeezed
-from benchkit.report.files.pdf_worker import limit_memory
+from benchkit.child import limit_memory
 
 MOST_FILES = 5000
 """A PDF may attach this many files."""

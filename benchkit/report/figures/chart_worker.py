@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +19,7 @@ from typing import Any
 
 from benchkit.atomic_write import write_atomically
 from benchkit.cache import cache_folder
+from benchkit.child import ChildLost, LineChild, answer_lines, limit_memory
 from benchkit.errors import ReportError
 from benchkit.report.figures.drawing import content_key, spec_to_svg
 
@@ -45,17 +42,15 @@ class ChartWorker:
         """Start nothing yet; without a cache everything is drawn."""
         self.drawn = 0
         self._cache = cache
-        self._seconds = seconds
-        self._memory_mib = memory_mib
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child = LineChild(["-m", "benchkit.report.figures.chart_worker", str(memory_mib)], seconds)
 
     def __enter__(self) -> ChartWorker:
-        """Return the chart_worker."""
+        """Return the worker."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the child, and keep the cache within its size."""
-        self._end()
+        self._child.__exit__()
         if self._cache is not None and self.drawn:
             self._cache.trim()
 
@@ -66,99 +61,32 @@ class ChartWorker:
         if known is not None:
             return known
         self.drawn += 1
-        answer = self._ask(json.dumps(spec, allow_nan=False))
-        if "svg" not in answer:
-            raise ReportError(answer["what"], problems=answer["problems"])
-        content: bytes = answer["svg"].encode()
+        content = self._drawn(spec)
         if self._cache is not None:
             self._cache.put(key, content)
         return content
 
-    def _ask(self, line: str) -> dict[str, Any]:
-        child = self._child = self._child or _start(self._memory_mib)
-        assert child.stdin is not None and child.stdout is not None
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            child.kill()
-
-        timer = threading.Timer(self._seconds, stop)
-        timer.start()
+    def _drawn(self, spec: Mapping[str, Any]) -> bytes:
         try:
-            with contextlib.suppress(BrokenPipeError):
-                child.stdin.write(line.encode() + b"\n")
-                child.stdin.flush()
-            answer = child.stdout.readline()
-        finally:
-            timer.cancel()
-        if answer.endswith(b"\n"):
-            found: dict[str, Any] = json.loads(answer)
-            return found
-        code = self._end()
-        if late.is_set():
-            raise ReportError(f"a figure took longer than {self._seconds:g} s to draw and was given up")
-        raise ReportError("a figure could not be drawn", problems=[f"drawing it {_exit(code)}, perhaps out of memory"])
-
-    def _end(self) -> int:
-        """End the child if there is one and return its exit code; the next chart gets a new one."""
-        child, self._child = self._child, None
-        if child is None:
-            return 0
-        assert child.stdin is not None and child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
-        try:
-            return child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            return child.wait()
-        finally:
-            child.stdout.close()
+            answer = self._child.ask(spec)
+        except ChildLost as lost:
+            if lost.late:
+                what = f"a figure took longer than {self._child.seconds:g} s to draw and was given up"
+                raise ReportError(what) from lost
+            problems = [f"drawing it {lost.reason}, perhaps out of memory"]
+            raise ReportError("a figure could not be drawn", problems=problems) from lost
+        if "svg" not in answer:
+            raise ReportError(answer["what"], problems=answer["problems"])
+        svg: str = answer["svg"]
+        return svg.encode()
 
 
-def _start(memory_mib: int) -> subprocess.Popen[bytes]:
-    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "benchkit.report.figures.chart_worker", str(memory_mib)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-
-
-def _exit(code: int) -> str:
-    if code < 0:
-        return f"ended its process by signal {signal.Signals(-code).name}"
-    return f"ended its process with exit status {code}"
-
-
-def limit_data(mib: int) -> None:
-    """Limit the memory that this process may fill, where the system can."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (mib * 2**20, mib * 2**20))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def main(memory_mib: int) -> None:
-    """Answer each spec on stdin with its SVG or with why there is none; whatever else prints goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    limit_data(memory_mib)
-    for line in sys.stdin:
-        try:
-            answer: dict[str, Any] = {"svg": spec_to_svg(json.loads(line))}
-        except ReportError as error:
-            answer = {"what": error.what, "problems": list(error.problems)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+def answer(spec: Any) -> dict[str, Any]:
+    """Return what the child answers to a spec: its SVG, or why there is none."""
+    try:
+        return {"svg": spec_to_svg(spec)}
+    except ReportError as error:
+        return {"what": error.what, "problems": list(error.problems)}
 
 
 MOST_BYTES = 256 * 2**20
@@ -219,3 +147,8 @@ class ChartCache:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.picture"
+
+
+if __name__ == "__main__":
+    limit_memory(int(sys.argv[1]), filled=True)
+    answer_lines(answer)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchkit.child import run_python
 from benchkit.errors import ReportError
 
 
@@ -37,7 +35,8 @@ class Attached:
     content: bytes
 
 
-_FAILED = "the PDF could not be made"
+WORKER = ("-m", "benchkit.report.files.pdf_worker")
+"""What Python runs to make a PDF."""
 
 
 class PangoMissing(ReportError):
@@ -69,7 +68,7 @@ def render_pdf(
         }
         job = folder / "job.json"
         _put(job, json.dumps({**files, "memory_mib": limits.memory_mib, "dated": limits.dated}).encode())
-        _check(_run(job, limits.seconds))
+        _print(job, limits.seconds)
         return (folder / "report.pdf").read_bytes()
 
 
@@ -78,34 +77,22 @@ def _put(path: Path, content: bytes) -> str:
     return str(path)
 
 
-def _run(job: Path, seconds: float) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchkit.report.files.pdf_worker", str(job)]
-    try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-            # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
-            env={**os.environ, "TMPDIR": str(job.parent)},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ReportError(
-            f"making the PDF took longer than {seconds:g} s and was ended", hint="the HTML report has everything too"
-        ) from error
-
-
-def _check(done: subprocess.CompletedProcess[str]) -> None:
-    if done.returncode == 3:
-        raise _pango_missing(json.loads(done.stdout)["missing"])
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:]
-        what = "making the PDF needed more memory than it may use" if last == ["MemoryError"] else _FAILED
-        problems = [*last, f"the process that makes it ended with exit code {done.returncode}"]
-        raise ReportError(what, problems=problems, hint="the HTML report has everything too")
-    told: dict[str, Any] = json.loads(done.stdout)
-    problems = [f"refused to fetch {url}" for url in told["refused"]] + told["errors"]
+def _print(job: Path, seconds: float) -> None:
+    """Let the child do its job; raise `ReportError` unless the PDF is whole."""
+    # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
+    ended = run_python([*WORKER, str(job)], seconds, environment={"TMPDIR": str(job.parent)})
+    hint = "the HTML report has everything too"
+    if ended.late:
+        raise ReportError(f"making the PDF took longer than {seconds:g} s and was ended", hint=hint)
+    if ended.code == 3:
+        raise _pango_missing(json.loads(ended.out)["missing"])
+    if ended.problem:
+        full = ended.problem == "MemoryError"
+        what = "making the PDF needed more memory than it may use" if full else "the PDF could not be made"
+        problems = [ended.problem, f"the process that makes it ended with exit code {ended.code}"]
+        raise ReportError(what, problems=problems, hint=hint)
+    answer: dict[str, Any] = json.loads(ended.out)
+    problems = [f"refused to fetch {url}" for url in answer["refused"]] + answer["errors"]
     if problems:
         raise ReportError("the PDF would lack something", problems=problems)
 

@@ -1,7 +1,7 @@
 """The child process that turns HTML into PDF: run as `python -m benchkit.report.files.pdf_worker JOB`.
 
 It prints one JSON line. It is a process of its own so that its time and memory have limits, and so that nothing it is
-given can reach further than the job's own files. Imports nothing of benchkit's.
+given can reach further than the job's own files.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
+
+from benchkit.child import limit_memory
 
 
 class PdfJob(TypedDict):
@@ -38,18 +40,6 @@ class LoggedErrors(logging.Handler):
 
 
 KINDS = {".svg": "image/svg+xml", ".ttf": "font/ttf", ".png": "image/png", ".jpg": "image/jpeg"}
-
-
-def limit_memory(mib: int) -> None:
-    """Limit this process's address space where the system can."""
-    try:
-        import resource
-    except ImportError:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_AS, (mib * 2**20, mib * 2**20))
-    except (ValueError, OSError):
-        return
 
 
 def write_pdf(job: PdfJob) -> dict[str, Any]:

@@ -1,0 +1,184 @@
+"""Child processes: Python run apart, where what it does may crash, hang or fill the memory.
+
+`run_python` runs one to its end. `LineChild` keeps one that answers lines of JSON with lines of JSON; the child's side
+of that is `answer_lines`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+MOST_DETAIL = 6000
+"""So many bytes of the end of what a child printed are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a child ended: what it wrote to standard output, and why it failed in words, nothing where it did not.
+
+    `code` is the exit status, negative for a signal, and None where it was `late` and killed or could not be started.
+    """
+
+    out: str
+    problem: str = ""
+    code: int | None = None
+    late: bool = False
+
+
+def import_path() -> str:
+    """Return the `PYTHONPATH` with which a child finds what this process finds."""
+    return os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+
+
+def run_python(
+    arguments: Sequence[str], seconds: float, *, text: str = "", environment: Mapping[str, str] | None = None
+) -> Ended:
+    """Return how `python ARGUMENTS` ended within `seconds`, with `text` on its standard input.
+
+    It imports what this process imports; `environment` is added to this process's.
+    """
+    command = [sys.executable, "-P", *arguments]
+    given = {**os.environ, "PYTHONPATH": import_path(), **(environment or {})}
+    try:
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=seconds, check=False, env=given
+        )
+    except subprocess.TimeoutExpired as late:
+        out = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
+        return Ended(out=out, problem=f"no answer within {seconds:g} s", late=True)
+    except OSError as error:
+        return Ended(out="", problem=str(error))
+    last = done.stderr.strip().splitlines()[-1:]
+    told = last[0] if last and done.returncode > 0 else f"it {exit_words(done.returncode)}"
+    problem = told if done.returncode else ""
+    return Ended(out=done.stdout, problem=problem, code=done.returncode)
+
+
+def exit_words(code: int) -> str:
+    """Return how a process ended, as the end of a sentence: `ended the process by signal SIGKILL`."""
+    if code < 0:
+        return f"ended the process by signal {signal.Signals(-code).name}"
+    return f"ended the process with exit status {code}"
+
+
+class ChildLost(Exception):
+    """A `LineChild` ended, or was killed for being `late`, instead of answering.
+
+    `reason` ends a sentence that begins with what it was asked; `detail` is the end of what it printed.
+    """
+
+    def __init__(self, reason: str, detail: str, *, late: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+        self.late = late
+
+
+class LineChild:
+    """A Python process that answers each request, a line of JSON, with one within `seconds`.
+
+    It starts with the first request, and anew with the first one after it was lost. Use it as a context manager: the
+    process is killed with it, whatever threads and exit handlers it has.
+    """
+
+    def __init__(self, arguments: Sequence[str], seconds: float) -> None:
+        """Start nothing yet."""
+        self.seconds = seconds
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+
+    def __enter__(self) -> LineChild:
+        """Return the child."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self._end(patience=0.0)
+
+    def ask(self, request: Any) -> Any:
+        """Return the answer; raise `ChildLost` when there is none."""
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self.seconds, stop)
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
+                process.stdin.flush()
+            answer = process.stdout.readline()
+        finally:
+            timer.cancel()
+        if answer.endswith(b"\n"):
+            return json.loads(answer)
+        code, detail = self._end(patience=10.0)
+        reason = f"did not finish within {self.seconds:g} s" if late.is_set() else exit_words(code)
+        raise ChildLost(reason, detail, late=late.is_set())
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._errors = tempfile.TemporaryFile()
+        return subprocess.Popen(
+            [sys.executable, "-P", *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, "PYTHONPATH": import_path()},
+        )
+
+    def _end(self, patience: float) -> tuple[int, str]:
+        """Wait so many seconds for the process to end, kill it, and return its exit code and the end of its words."""
+        process, errors, self._process, self._errors = self._process, self._errors, None, None
+        if process is None or errors is None:
+            return 0, ""
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if patience:
+                process.wait(timeout=patience)
+        process.kill()
+        code = process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        process.stdout.close()
+        with errors:
+            errors.seek(0)
+            return code, errors.read()[-MOST_DETAIL:].decode(errors="replace")
+
+
+def answer_lines(answer: Callable[[Any], Any]) -> None:
+    """In the child: answer every line of JSON on standard input until it ends.
+
+    Whatever else prints goes to standard error, and nothing else reads the requests.
+    """
+    requests, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for line in requests:
+        answers.write(json.dumps(answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+def limit_memory(mib: int, *, filled: bool = False) -> None:
+    """Limit this process's address space, or the memory that it fills (not reserves), where the system can."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA if filled else resource.RLIMIT_AS, (mib * 2**20, mib * 2**20))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

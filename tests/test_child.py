@@ -1,0 +1,89 @@
+"""Child processes: what they answer, and what is said of those that crash, hang or print what nobody asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchkit.child import ChildLost, LineChild, import_path, run_python
+
+ANSWERING = """
+import os, sys, time
+from benchkit.child import answer_lines
+def answer(request):
+    print("noise on stdout")
+    os.write(1, b"more noise, not by Python's print\\n")
+    if request == "stdin":
+        return sys.stdin.read()
+    if request == "die":
+        print("last words", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), 9)
+    if request == "leave":
+        os._exit(3)
+    if request == "hang":
+        time.sleep(600)
+    return [os.getpid(), request]
+answer_lines(answer)
+"""
+
+
+def test_one_child_answers_every_request_and_prints_nothing_between() -> None:
+    with LineChild(["-c", ANSWERING], 60) as child:
+        (first, one), (second, other) = child.ask({"a": [1.5, "\N{SNOWMAN}\n"]}), child.ask(None)
+        assert (one, other) == ({"a": [1.5, "\N{SNOWMAN}\n"]}, None)
+        assert first == second
+        assert child.ask("stdin") == ""
+
+
+def test_a_child_that_ends_is_told_and_the_next_request_gets_another() -> None:
+    with LineChild(["-c", ANSWERING], 60) as child:
+        (first, _) = child.ask(1)
+        with pytest.raises(ChildLost, match=r"^ended the process by signal SIGKILL$") as lost:
+            child.ask("die")
+        assert lost.value.detail.endswith("last words\n") and not lost.value.late
+        with pytest.raises(ChildLost, match=r"^ended the process with exit status 3$"):
+            child.ask("leave")
+        (second, answer) = child.ask(2)
+        assert answer == 2 and first != second
+
+
+def test_a_child_that_hangs_is_killed() -> None:
+    with LineChild(["-c", ANSWERING], 60) as child:
+        child.ask(1)
+        child.seconds = 0.2
+        with pytest.raises(ChildLost, match=r"did not finish within 0\.2 s") as lost:
+            child.ask("hang")
+        assert lost.value.late
+
+
+def test_no_process_is_left_behind() -> None:
+    with LineChild(["-c", ANSWERING], 60) as child:
+        (number, _) = child.ask(1)
+        os.kill(number, 0)  # it is there
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+
+
+def test_a_child_imports_what_its_parent_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text("VALUE = 7")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run_python(["-c", "import only_here; print(only_here.VALUE)"], 60).out == "7\n"
+    assert str(tmp_path) in import_path().split(":" if sys.platform != "win32" else ";")
+
+
+def test_input_environment_and_failures_of_one_run() -> None:
+    script = "import os, sys; print(os.environ['WORD'] + sys.stdin.read())"
+    assert run_python(["-c", script], 60, text=" given", environment={"WORD": "words"}).out == "words given\n"
+    failed = run_python(["-c", "raise ValueError('no luck')"], 60)
+    assert (failed.problem, failed.code, failed.late) == ("ValueError: no luck", 1, False)
+    late = run_python(["-c", "import time; print('begun', flush=True); time.sleep(600)"], 1.0)
+    assert (late.out, late.problem, late.late) == ("begun\n", "no answer within 1 s", True)
+
+
+def test_memory_can_be_limited() -> None:
+    script = "from benchkit.child import limit_memory; limit_memory(600, filled={}); x = bytearray(900 * 2**20)"
+    for filled in (True, False):
+        assert run_python(["-c", script.format(filled)], 60).problem == "MemoryError" or sys.platform == "darwin"
