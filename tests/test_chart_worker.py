@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from synthetic_results import complete
 
-from benchkit.child import LineChild
 from benchkit.errors import ReportError
 from benchkit.report.figures import chart_worker as chart_worker_module
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
@@ -48,8 +47,8 @@ def test_a_chart_that_fills_memory_costs_only_itself() -> None:
 
 def test_a_figure_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    draw = LineChild.ask
-    monkeypatch.setattr(LineChild, "ask", lambda self, spec: asked.append(spec) or draw(self, spec))
+    draw = ChartWorker._drawn
+    monkeypatch.setattr(ChartWorker, "_drawn", lambda self, spec: asked.append(spec) or draw(self, spec))
     monkeypatch.setattr(chart_worker_module.ChartCache, "of_user", lambda: ChartCache(tmp_path / "pictures"))
     monkeypatch.setattr("benchkit.report.write.print_pdf", lambda *arguments: b"")
     results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)

@@ -7,6 +7,8 @@ import os
 import pty
 import re
 import select
+import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -17,6 +19,8 @@ from tiny_study import FACTOR, SEARCH, command, environment, run_command, run_he
 from benchkit.cli import main
 from benchkit.cli.size import parse_size
 from benchkit.ledger import read_results
+from benchkit.report.context.origin_sections import commands
+from benchkit.report.privacy import private_results
 from benchkit.sweep.pool import Pool
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -49,6 +53,18 @@ def test_lines_where_there_is_no_terminal_then_json_and_a_preview(
     assert "tiny: 2 conditions, 6 trials, 4 to train" in more
     assert re.search(r"about \d+ s with \d+ at once on cpu, and [\d.]+ MiB in benchkit-runs", more)
     assert len(read_results(folder / "benchkit-runs").trials) == 2
+
+
+def test_the_commands_that_a_report_prints_work_as_printed(folder: Path) -> None:
+    study = write(folder / "tiny.toml", FACTOR, repeats=1)
+    assert run_command(folder, "sweep", study, "--jobs", 1, "-w", folder / "my runs").returncode == 0
+    (folder / "fresh").mkdir()
+    shutil.copy(study, folder / "fresh")
+    for line in commands(private_results(read_results(folder / "my runs"))).splitlines():
+        done = run_command(folder / "fresh", *shlex.split(line)[1:], *(["-f", "json"] if " report " in line else []))
+        assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "fresh" / "reports" / "tiny" / "results.json").read_text())
+    assert len(found["conditions"]) == 2
 
 
 def test_a_panel_on_a_terminal(folder: Path) -> None:

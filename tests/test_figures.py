@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import itertools
 import json
 import math
 from typing import Any
@@ -259,3 +260,24 @@ def test_many_classes_become_a_picture_of_whole_pixels() -> None:
     assert picture.size == (420, 420)
     assert picture.getpixel((3, 3)) == picture.getpixel((416, 416)) == (0x0B, 0x3A, 0x69)
     assert picture.getpixel((10, 3)) == (0xF6, 0xF8, 0xFB)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 30, 251])
+def test_axes_of_epochs_have_whole_numbers_each_once(epochs: int) -> None:
+    def axes(node: Any) -> list[list[int]]:
+        inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        own = (
+            [node["axis"]["values"]]
+            if isinstance(node, dict) and node.get("field") == "epoch" and "axis" in node
+            else []
+        )
+        return own + [found for part in inner for found in axes(part)]
+
+    ticks = axes(drawn(LearningCurves(), learned(NORMS[:2], epochs=epochs)))
+    assert ticks
+    for values in ticks:
+        steps = {later - earlier for earlier, later in itertools.pairwise(values)}
+        assert 1 <= len(values) <= 9 and len(steps) <= 1 and all(type(value) is int for value in values)
+        assert all(1 <= value <= epochs for value in values)
+    if epochs <= 3:
+        assert ticks[0] == list(range(1, epochs + 1))

@@ -36,8 +36,8 @@ def test_texts(text: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("benchkit sweep /srv/x/study.toml --set train.epochs=5", "benchkit sweep study.toml --set train.epochs=5"),
         ("benchkit sweep a --workspace=/mnt/runs -j 2", "benchkit sweep a --workspace=runs -j 2"),
-        ("benchkit sweep a --storage postgresql://u:p@h/x", "benchkit sweep a --storage URL"),
-        ("benchkit sweep a --storage=postgresql://u:p@h/x", "benchkit sweep a --storage=URL"),
+        ("benchkit sweep a --storage postgresql://u:p@h/x", "benchkit sweep a"),
+        ("benchkit sweep a --storage=postgresql://u:p@h/x", "benchkit sweep a"),
         ("benchkit sweep a --plugin /home/ada/mine.py --only model.norm=gn,bn",
          "benchkit sweep a --plugin mine.py --only model.norm=gn,bn"),
         ("benchkit sweep 'unclosed /home/ada/x", "benchkit sweep 'unclosed ~/x"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,23 @@ def test_a_report_that_is_made_again_replaces_the_old_one(tmp_path: Path) -> Non
     for _ in range(2):
         write_module.write_report(empty(), tmp_path, "html")
     assert not [path for path in tmp_path.rglob(".*")]
+
+
+def test_a_file_edited_since_its_sweep_says_how_the_report_is_shown(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = complete(tmp_path / "source", ("bn",), repeats=1, epochs=2).study.source
+    edited = source.replace('title = "', 'title = "Edited: ') + '\n[report]\nkeywords = ["edited"]\n'
+    file = tmp_path / "synthetic-norms.toml"
+    for text, title, note in (
+        (edited, "Edited: ", ""),
+        (edited.replace("epochs = 2", "epochs = 77"), "", "its settings differ from those that were trained"),
+    ):
+        file.write_text(text)
+        assert main(["report", str(file), "-f", "json", "-o", str(tmp_path / "out")]) == 0
+        content = json.loads((tmp_path / "out" / "synthetic-norms" / "results.json").read_text())
+        assert content["study"]["title"].startswith(title)
+        assert content["study"]["keywords"] == (["edited"] if title else [])
+        assert note in capsys.readouterr().err
+        assert content["figures"] == []
+    assert [name for _, name, _ in asked] == ["synthetic-norms"] * 2

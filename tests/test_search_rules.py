@@ -102,6 +102,22 @@ def test_searches_that_came_to_other_conclusions_have_a_sentence_each() -> None:
     assert "0.1100 nats worse than the study's own settings" in said(worse, "search")[1].sentence
 
 
+def test_a_search_whose_best_trial_has_the_own_settings_says_so() -> None:
+    given = confirmed()
+    own = {SPACE[0].path: 0.5}  # what the study itself sets
+    trials = [
+        replace(t, params=own) if t.phase == "search" and t.score("val.loss") == 0.2 else t
+        for t in given.trials
+        if t.phase != "confirm"
+    ]
+    conditions = tuple(one for one in given.conditions if one.kind != "confirm-best")
+    (found,) = said(replace(given, trials=tuple(trials), conditions=conditions), "search")
+    assert found.sentence == (
+        "The search of “bn” found a val loss of 0.2000 nats; that trial has the study's own settings, and 2 repeats of "
+        "them give 0.4100 nats on average."
+    )
+
+
 @pytest.mark.parametrize("untold", ["unfinished", "unconfirmed"])
 def test_searches_without_a_confirmation_share_a_sentence(untold: str) -> None:
     given = both(confirmed(), confirmed(name="gn"))

@@ -81,8 +81,8 @@ def _spent(search: SearchSummary) -> str:
 def _unconfirmed(search: SearchSummary) -> str:
     own = search.confirmation.default if search.confirmation else None
     if search.chose_default and own is not None:
-        repeats = f"whose {count(own.n, 'repeat')} {'gives' if own.n == 1 else 'give'}"
-        return f"no trial beat the study's own settings, {repeats} {measured(search.goal, own.mean)} on average"
+        repeats = f"{count(own.n, 'repeat')} of them {'gives' if own.n == 1 else 'give'}"
+        return f"that trial has the study's own settings, and {repeats} {measured(search.goal, own.mean)} on average"
     return "a search's best score is too good on average, and no fresh repeats confirm it yet"
 
 
@@ -135,7 +135,10 @@ def _sentence_alike(group: Sequence[SearchSummary]) -> str:
     lower = f"{searches[0].lower()}{searches[1:]}"
     if conclusion == "own":
         own = listing(list(dict.fromkeys(_own(one) for one in group)))
-        return f"In {lower} no trial beat the study's own settings, whose repeats give a {metric} of {own} on average."
+        return (
+            f"In {lower} the best trial is the one with the study's own settings, whose repeats give a {metric} of "
+            f"{own} on average."
+        )
     if conclusion == "unconfirmed":
         best = listing([_mean(one, one.best_value or 0.0) for one in group])
         return (

@@ -25,6 +25,7 @@ from benchkit.capsule.study_file import commands_of, study_text
 from benchkit.capsule.typed_json import to_text
 from benchkit.codec import encode
 from benchkit.report.context.blocks import ReportContext, TableBlock
+from benchkit.report.page_text import printable
 from benchkit.report.tables.table import Table
 from benchkit.results import StudyResults, Trial
 from benchkit.study.seeds import trial_seeds
@@ -108,8 +109,8 @@ def cell_texts(table: Table) -> list[list[str]]:
 
 
 def squeezed(text: str) -> str:
-    """Return a text without blanks, soft hyphens and control characters: formats break lines differently."""
-    return "".join(letter for letter in text if not letter.isspace() and letter not in "\u00ad\u200b")
+    """Return a text as pages print it, without blanks and soft hyphens: formats break lines differently."""
+    return "".join(letter for letter in printable(text) if not letter.isspace() and letter not in "\u00ad\u200b")
 
 
 def cells_digest(rows: Sequence[Sequence[str]]) -> str:

@@ -85,11 +85,21 @@ def report(
 
 
 def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyResults]:
-    """Return the results of studies by their names or files, each once."""
+    """Return the results of studies by their names or files, each once; a file says how they are shown."""
+    from benchkit.cli.printing import print_note
     from benchkit.ledger import read_results
+    from benchkit.report.presentation import presented
 
-    names = dict.fromkeys(one.removesuffix(".toml").rpartition("/")[2] or None for one in studies)
-    return [read_results(workspace, one, storage or None) for one in names]
+    named = {given.removesuffix(".toml").rpartition("/")[2] or None: Path(given) for given in studies}
+    results = []
+    for name, path in named.items():
+        found = read_results(workspace, name, storage or None)
+        if path.suffix == ".toml" and path.is_file():
+            found, note = presented(found, path)
+            if note:
+                print_note(note)
+        results.append(found)
+    return results
 
 
 @contextmanager
@@ -123,7 +133,7 @@ def _tell(written: Written, *, debug: bool) -> int:
 
     for path in written.paths:
         print_text(path)
-    for problem in written.problems:
+    for problem in (*written.problems, *written.notes):
         print_note(problem)
     for trace in written.tracebacks if debug else ():
         print_note(trace)

@@ -30,6 +30,7 @@ from benchkit.report.context.blocks import (
 from benchkit.report.context.compose import numbered
 from benchkit.report.context.finding_links import linked
 from benchkit.report.context.record import record_of
+from benchkit.report.context.sections import names_used
 from benchkit.report.files.exports import SCHEMA, blocks_content, export_files, file_stem, study_content
 
 LONGEST_NAME = 120
@@ -153,13 +154,13 @@ def _answer(parts: Sequence[StudyBuild], findings: Sequence[Finding]) -> tuple[s
 
 def _facts(parts: Sequence[StudyBuild], agreement: Agreement) -> tuple[Fact, ...]:
     seconds = sum(part.summary.training_seconds for part in parts)
-    data = dict.fromkeys(str(part.results.study.settings.get("data", {}).get("name", "")) for part in parts)
+    data = dict.fromkeys(name for part in parts for name in names_used(part.results, "data"))
     facts = [
         Fact(name="Studies", value=str(len(parts))),
         Fact(name="Common conditions", value=str(len(agreement.common))),
         Fact(name="Trials", value=f"{sum(part.summary.done for part in parts)} done of "
              f"{count(sum(part.summary.trials for part in parts), 'trial')}"),
-        Fact(name="Data", value=listing([name for name in data if name])),
+        Fact(name="Data", value=listing(list(data))),
         Fact(name="Compared by", value=metric_words(agreement.metric)),
         Fact(name="Training time", value=duration(seconds) if seconds else ""),
     ]  # fmt: skip

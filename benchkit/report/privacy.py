@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchkit.report.page_text import printable
 from benchkit.results import Outcome, StudyResults
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ def private_results(results: StudyResults) -> StudyResults:
         study=private(results.study),
         conditions=private(results.conditions),
         trials=trials,
+        class_names=tuple(map(printable, results.class_names)),
         data=private(results.data),
         left_out=private(results.left_out),
         command=private_command(results.command),
@@ -53,7 +55,7 @@ def _private_outcome(outcome: Outcome | None) -> Outcome | None:
         return None
     return dataclasses.replace(
         outcome,
-        reason=private_text(outcome.reason),
+        reason=printable(private_text(outcome.reason)),
         notes=private(outcome.notes),
         environment=private(outcome.environment),
     )
@@ -97,27 +99,24 @@ def private_text(text: str) -> str:
 
 
 def private_command(command: str) -> str:
-    """Return a command as it was given, absolute paths shortened to their last part and a storage's address left out.
+    """Return a command as it was given, absolute paths shortened to their last part and a storage left out.
 
-    A text that is no command line loses its home folders alone.
+    So it works on a reader's machine. A text that is no command line loses its home folders alone.
     """
     try:
         words = shlex.split(command)
     except ValueError:
         return private_text(command)
-    found = []
+    kept = []
     for place, word in enumerate(words):
-        before = words[place - 1] if place else ""
         option, equals, value = word.partition("=")
-        if before == "--storage":
-            found.append("URL")
-        elif equals and option == "--storage":
-            found.append("--storage=URL")
-        elif equals and option.startswith("--") and value.startswith("/"):
-            found.append(f"{option}={_last(value)}")
+        if option == "--storage" or (place and words[place - 1] == "--storage"):
+            continue
+        if equals and option.startswith("--") and value.startswith("/"):
+            kept.append(f"{option}={_last(value)}")
         else:
-            found.append(_last(word) if word.startswith(("/", "~")) else private_text(word))
-    return shlex.join(found)
+            kept.append(_last(word) if word.startswith(("/", "~")) else private_text(word))
+    return shlex.join(kept)
 
 
 def _last(path: str) -> str:

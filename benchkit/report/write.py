@@ -19,7 +19,7 @@ from benchkit.report.build import ReportBuild, StudyBuild, build_study, single_b
 from benchkit.report.context.blocks import DownloadBlock, ReportContext, Section
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.files.exports import OURS, Files
+from benchkit.report.files.exports import OURS, Files, encoded
 from benchkit.report.files.html import font_files, render_html, render_print
 from benchkit.report.files.pdf import Attached, Limits, render_pdf
 from benchkit.report.files.templates import check_templates
@@ -30,12 +30,16 @@ from benchkit.results import StudyResults
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What a report left behind: its files, the problems to tell, and the error that cost the PDF, if one did."""
+    """What a report left behind: its files, the problems to tell, and the error that cost the PDF, if one did.
+
+    `notes` tell what the reader should know, and are no failure.
+    """
 
     paths: tuple[Path, ...]
     problems: tuple[str, ...]
     tracebacks: tuple[str, ...]
     error: ReportError | None
+    notes: tuple[str, ...] = ()
 
 
 FORMATS = ("html", "pdf", "tables", "figures", "json")
@@ -170,11 +174,12 @@ def _ended(part: Section, block: DownloadBlock) -> Section:
 
 def write_build(build: ReportBuild, out: Path, options: ReportOptions) -> Written:
     """Write a build's files in the formats asked for."""
+    notes: list[str] = []
     with ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
-        printing = meanwhile.submit(print_pdf, build, options.templates) if "pdf" in options.formats else None
+        printing = meanwhile.submit(print_pdf, build, options.templates, notes) if "pdf" in options.formats else None
         page = render_html(build.screen, options.templates) if "html" in options.formats else ""
     out.mkdir(parents=True, exist_ok=True)
-    paths = [_put(out / f"{build.stem}.html", page.encode())] if "html" in options.formats else []
+    paths = [_put(out / f"{build.stem}.html", encoded(page))] if "html" in options.formats else []
     error: ReportError | None = None
     if printing is not None:
         try:
@@ -185,11 +190,16 @@ def write_build(build: ReportBuild, out: Path, options: ReportOptions) -> Writte
     for name, content in build.files.items():
         _put(folder / name, content)
     _clear_stale(folder, build.files)
-    return Written(paths=(*paths, folder), problems=build.problems, tracebacks=build.tracebacks, error=error)
+    return Written(
+        paths=(*paths, folder), problems=build.problems, tracebacks=build.tracebacks, error=error, notes=tuple(notes)
+    )
 
 
-def print_pdf(build: ReportBuild, templates: Path | None = None) -> bytes:
-    """Return the report as PDF with the results, the tables' and figures' data and the study attached."""
+def print_pdf(build: ReportBuild, templates: Path | None = None, notes: list[str] | None = None) -> bytes:
+    """Return the report as PDF with the results, the tables' and figures' data and the study attached.
+
+    `notes` gets a line where characters are printed as codes because no font has them.
+    """
     described = {".json": "all numbers of the report", ".csv": "data of a table or figure", ".toml": "the study",
                  ".zip": "what `benchkit verify` checks the report against"}  # fmt: skip
     attachments = [
@@ -198,7 +208,9 @@ def print_pdf(build: ReportBuild, templates: Path | None = None) -> bytes:
         if Path(name).suffix in described
     ]
     pictures = {**build.pictures, **font_files()}
-    return render_pdf(render_print(build.report, templates), pictures, attachments, limits=Limits(dated=build.dated))
+    return render_pdf(
+        render_print(build.report, templates), pictures, attachments, limits=Limits(dated=build.dated), notes=notes
+    )
 
 
 def _clear_stale(folder: Path, kept: Files) -> None:

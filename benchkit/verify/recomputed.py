@@ -109,8 +109,12 @@ def _attached(report: ReportFile, capsule: Capsule, table: ShownTable) -> str | 
 
 
 def printed(text: str) -> str:
-    """Return the characters of a text that a PDF gives back whatever its fonts do: letters, digits, points, signs."""
-    return re.sub(r"[^\w.,+%\N{MINUS SIGN}-]", "", text)
+    """Return the characters of a text that a PDF gives back whatever fonts printed it: plain letters, digits, signs.
+
+    Others may have no font and be printed as codes, be joined, or stand in another order. What they say is in the
+    attachments, whose digests the capsule names.
+    """
+    return re.sub(r"\[U\+[0-9A-F]{4,6}\]|[^0-9A-Za-z.,+%\N{MINUS SIGN}-]", "", text)
 
 
 def same_csv(found: str, wanted: str) -> bool:

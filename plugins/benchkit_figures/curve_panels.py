@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 
 from benchkit_figures.conditions import WIDTH, Layers, colour, dash
+from benchkit_figures.epoch_series import whole_ticks
 
 if TYPE_CHECKING:
     from benchkit_figures.learning_curves import ConditionCurves, CurvePoint, CurvesData
@@ -105,7 +106,9 @@ def _hover(means: alt.Chart, field: str, band: str, name: str) -> alt.Chart:
 def _own_panel(data: CurvesData, place: int, metric: str) -> Layers:
     label = data.curves[place].condition
     left, bottom = place % COLUMNS == 0, place + COLUMNS >= len(data.curves)
-    x_axis = alt.Axis(labels=bottom, title="Epoch" if bottom else None, tickCount=3, format="d", tickMinStep=1)
+    x_axis = alt.Axis(
+        labels=bottom, title="Epoch" if bottom else None, format="d", values=whole_ticks(_all_epochs(data), 3)
+    )
     y_axis = alt.Axis(labels=left, title=UNITS[metric][1].capitalize() if left else None, tickCount=4)
     x = alt.X("epoch:Q", axis=x_axis, scale=_epoch_scale(data))
     base = alt.Chart().encode(x=x)
@@ -135,18 +138,20 @@ def _own_panel(data: CurvesData, place: int, metric: str) -> Layers:
 
 
 def _epochs(data: CurvesData) -> alt.X:
-    one = [data.curves[0].points[0].epoch] if _one_epoch(data) else alt.Undefined
-    axis = alt.Axis(tickMinStep=1, format="d", tickCount=8, values=one)
+    axis = alt.Axis(format="d", values=whole_ticks(_all_epochs(data), 8))
     return alt.X("epoch:Q", title="Epoch", axis=axis, scale=_epoch_scale(data))
 
 
+def _all_epochs(data: CurvesData) -> set[int]:
+    return {point.epoch for curves in data.curves for point in curves.points}
+
+
 def _one_epoch(data: CurvesData) -> bool:
-    return len({point.epoch for curves in data.curves for point in curves.points}) == 1
+    return len(_all_epochs(data)) == 1
 
 
 def _epoch_scale(data: CurvesData) -> alt.Scale:
-    last = max(point.epoch for curves in data.curves for point in curves.points)
-    first = min(point.epoch for curves in data.curves for point in curves.points)
+    first, last = min(_all_epochs(data)), max(_all_epochs(data))
     low, high = (first, last) if last > first else (first - 1, last + 1)
     return alt.Scale(domain=[low, high], nice=False)
 

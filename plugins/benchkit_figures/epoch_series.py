@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,20 @@ MOST_EPOCHS = 120
 """More epochs than this are thinned evenly for drawing."""
 
 Point = TypeVar("Point")
+
+
+def whole_ticks(numbers: Iterable[int], most: int) -> list[int]:
+    """Return evenly spaced whole numbers for an axis over `numbers`, about `most` at most, each once.
+
+    Left to itself, an axis of few epochs has ticks at halves, which are shown rounded: 1 2 2 3 3.
+    """
+    given = list(numbers)
+    low, high = min(given), max(given)
+    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    step = next(step for step in steps if (high - low) / step <= most)
+    return list(range(-(-low // step) * step, high + 1, step))
+
+
 Reading = Callable[[EpochRecord], float | None]
 
 

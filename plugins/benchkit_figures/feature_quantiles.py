@@ -10,7 +10,7 @@ import altair as alt
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults
 from benchkit_figures.conditions import WIDTH, Layers, colour, panel_columns, planned_labels
-from benchkit_figures.epoch_series import SeriesPoint, averaged, listed, repeats_words, thinned
+from benchkit_figures.epoch_series import SeriesPoint, averaged, listed, repeats_words, thinned, whole_ticks
 from benchkit_figures.metrics import done_repeats
 
 if TYPE_CHECKING:
@@ -183,9 +183,9 @@ def _point(first: SeriesPoint, second: SeriesPoint, third: SeriesPoint, fourth: 
 def _panel(data: QuantilesData, place: int, columns: int) -> Layers:
     curves = data.curves[place]
     left, bottom = place % columns == 0, place + columns >= len(data.curves)
-    only = [curves.points[0].epoch] if len({p.epoch for c in data.curves for p in c.points}) == 1 else alt.Undefined
+    ticks = whole_ticks((point.epoch for curves in data.curves for point in curves.points), 4)
     title = "Epoch" if bottom else None
-    x_axis = alt.Axis(labels=bottom, title=title, tickCount=4, format="d", tickMinStep=1, values=only)
+    x_axis = alt.Axis(labels=bottom, title=title, format="d", values=ticks)
     y_axis = alt.Axis(labels=left, title="Feature value" if left else None, tickCount=4)
     y_scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
     base = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="condition", equal=curves.condition))

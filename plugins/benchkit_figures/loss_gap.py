@@ -13,7 +13,16 @@ from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit_figures.conditions import WIDTH, Layers, colour, dash, label_width, panel_columns, planned_labels
-from benchkit_figures.epoch_series import SeriesPoint, averaged, band_kind, band_words, listed, repeats_words, thinned
+from benchkit_figures.epoch_series import (
+    SeriesPoint,
+    averaged,
+    band_kind,
+    band_words,
+    listed,
+    repeats_words,
+    thinned,
+    whole_ticks,
+)
 from benchkit_figures.metrics import done_repeats, t_interval
 
 COLUMNS = 3
@@ -189,7 +198,9 @@ def _curves(data: GapData, width: int) -> Layers:
 def _own(data: GapData, place: int, columns: int, width: int) -> Layers:
     label = data.gaps[place].condition
     left, bottom = place % columns == 0, place + columns >= len(data.gaps)
-    x_axis = alt.Axis(labels=bottom, title="Epoch" if bottom else None, tickCount=3, format="d", tickMinStep=1)
+    x_axis = alt.Axis(
+        labels=bottom, title="Epoch" if bottom else None, format="d", values=whole_ticks(_all_epochs(data), 3)
+    )
     y_axis = alt.Axis(labels=left, title="Gap (nats)" if left else None, tickCount=4)
     y = alt.Y("mean:Q", axis=y_axis, scale=alt.Scale(domain=_domain(data), nice=False, zero=False))
     base = alt.Chart().encode(x=alt.X("epoch:Q", axis=x_axis, scale=_epochs(data)), y=y)
@@ -241,17 +252,19 @@ def _zero(data: GapData, y: alt.Y) -> alt.Chart:
 
 
 def _whole(data: GapData) -> alt.Axis:
-    only = [data.gaps[0].points[0].epoch] if _one_epoch(data) else alt.Undefined
-    return alt.Axis(tickMinStep=1, format="d", tickCount=6, values=only)
+    return alt.Axis(format="d", values=whole_ticks(_all_epochs(data), 6))
+
+
+def _all_epochs(data: GapData) -> set[int]:
+    return {point.epoch for gap in data.gaps for point in gap.points}
 
 
 def _one_epoch(data: GapData) -> bool:
-    return len({point.epoch for gap in data.gaps for point in gap.points}) == 1
+    return len(_all_epochs(data)) == 1
 
 
 def _epochs(data: GapData) -> alt.Scale:
-    epochs = [point.epoch for gap in data.gaps for point in gap.points]
-    low, high = min(epochs), max(epochs)
+    low, high = min(_all_epochs(data)), max(_all_epochs(data))
     return alt.Scale(domain=[low, high] if high > low else [low - 1, high + 1], nice=False)
 
 

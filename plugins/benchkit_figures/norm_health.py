@@ -12,7 +12,7 @@ import altair as alt
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit_figures.conditions import WIDTH, colour, dash, planned_labels
-from benchkit_figures.epoch_series import SeriesPoint, averaged, listed, repeats_words, thinned
+from benchkit_figures.epoch_series import SeriesPoint, averaged, listed, repeats_words, thinned, whole_ticks
 from benchkit_figures.metrics import done_repeats
 
 if TYPE_CHECKING:
@@ -221,10 +221,8 @@ def _draw_panel(data: HealthData, curves: Sequence[HealthCurve], quantity: str, 
     x_axis = alt.Axis(
         labels=last,
         title="Epoch" if last else None,
-        tickCount=8 if not panel else 3,
         format="d",
-        tickMinStep=1,
-        values=_epochs(data)[:1] if _one_epoch(data) else alt.Undefined,
+        values=whole_ticks(_epochs(data), 3 if panel else 8),
     )
     chart = alt.Chart().transform_filter(f"datum.quantity == '{quantity}' && datum.panel == '{panel}'")
     tooltip = [alt.Tooltip("condition:N", title="Condition"), alt.Tooltip("epoch:Q", title="Epoch")]

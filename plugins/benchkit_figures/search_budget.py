@@ -11,6 +11,7 @@ import altair as alt
 from benchkit import card
 from benchkit.results import StudyResults, Trial
 from benchkit_figures.conditions import WIDTH, colour, dash, planned_labels
+from benchkit_figures.epoch_series import whole_ticks
 from benchkit_figures.metrics import quantity
 from benchkit_figures.search_trials import RESULTS, SearchData, objective_of, search_data
 
@@ -193,7 +194,7 @@ def _panel(data: BudgetData, name: str, title: str, *, first: bool) -> alt.Layer
     x = alt.X(
         f"{name}:Q",
         title=title,
-        axis=alt.Axis(tickCount=4, tickMinStep=1 if name != "seconds" else 0),
+        axis=alt.Axis(tickCount=4) if name == "seconds" else alt.Axis(values=whole_ticks((0, round(last)), 5)),
         scale=alt.Scale(domain=[0, last or 1], nice=False),
     )
     y_axis = alt.Axis(labels=first, ticks=first, title=f"Best {unit.name} ({unit.unit})" if first else None)

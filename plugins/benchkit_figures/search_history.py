@@ -10,6 +10,7 @@ import altair as alt
 from benchkit import card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import WIDTH, Layers
+from benchkit_figures.epoch_series import whole_ticks
 from benchkit_figures.metrics import quantity
 from benchkit_figures.search_axes import beyond, clamped, domain, objective_scale
 from benchkit_figures.search_trials import RESULTS, SearchData, SearchedCondition, search_data
@@ -84,7 +85,7 @@ class SearchHistory:
         x = alt.X(
             "place:Q",
             title="Trial",
-            axis=alt.Axis(tickMinStep=1, format="d"),
+            axis=alt.Axis(format="d", values=whole_ticks((0, last + 1), 10)),
             scale=alt.Scale(domain=[0, last + 1], nice=False),
         )
         y = alt.Y("shown:Q", title=unit.title, scale=objective_scale(data))

@@ -14,6 +14,7 @@ from benchkit import NothingToDraw, card
 from benchkit.metrics import epoch_metrics
 from benchkit.results import StudyResults, Trial
 from benchkit_figures.conditions import WIDTH, Layers
+from benchkit_figures.epoch_series import whole_ticks
 from benchkit_figures.metrics import quantity
 from benchkit_figures.search_axes import usual
 
@@ -199,9 +200,9 @@ def _median(trials: Sequence[Trial], metric: str, epoch: int) -> float | None:
 
 def _chart(data: PruningData, panel: PruningPanel) -> Layers:
     unit = quantity(data.metric)
-    x = alt.X(
-        "epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False, padding=8)
-    )
+    epochs = {one.epoch for one in panel.medians} | {one.epoch for one in panel.pruned}
+    axis = alt.Axis(format="d", values=whole_ticks(epochs, 8))
+    x = alt.X("epoch:Q", title="Epoch", axis=axis, scale=alt.Scale(zero=False, padding=8))
     values = sorted([unit.shown(one.value) for one in panel.medians] + [unit.shown(one.best) for one in panel.pruned])
     low, high = usual(values, lower=data.lower)
     scale = alt.Scale(domain=[low, high], zero=False, clamp=True, padding=8)

@@ -11,10 +11,10 @@ from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondi
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.record import Record
-from benchkit.analysis.wording import NONE, bare, bracket, metric_unit, metric_words, number
+from benchkit.analysis.wording import NONE, bare, bracket, listing, metric_unit, metric_words, number
 from benchkit.report.build import StudyBuild
 from benchkit.report.context.blocks import Block, Paragraph, Section, Term, TermsBlock
-from benchkit.report.context.sections import INTERVALS, finding_block, section, table_block
+from benchkit.report.context.sections import INTERVALS, finding_block, names_used, section, table_block
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.figure_set import figure_block
 from benchkit.report.tables.result_tables import VERDICTS
@@ -50,7 +50,7 @@ def together_section(
     studies = [
         (
             part.results.study.name,
-            str(part.results.study.settings.get("data", {}).get("name", "")),
+            listing(names_used(part.results, "data")),
             part.summary.ranking,
         )
         for part in parts

@@ -21,7 +21,7 @@ from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, Log
 from benchkit.report.context.finding_links import linked
 from benchkit.report.context.glossary import used_plugins
 from benchkit.report.context.record import dated_of, record_of
-from benchkit.report.context.sections import SectionInputs
+from benchkit.report.context.sections import SectionInputs, names_used
 from benchkit.report.context.source_section import source_section
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import StudyResults
@@ -123,23 +123,18 @@ def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
     counts = Counter(trial.state for trial in results.trials)
     states = [f"{counts[state]} {state}" for state in STATES if counts[state]]
     images = sorted({model.accuracy.n for model in evidence.models})
-    settings = study.settings
     facts = [
         Fact(name="Conditions", value=str(len(evidence.scores))),
         Fact(name="Repeats", value=f"{study.repeats} for each condition"),
         Fact(name="Trials", value=f"{listing(states) or 'none'} of {planned} planned"),
-        Fact(name="Data", value=_name_of(settings.get("data"))),
-        Fact(name="Model", value=_name_of(settings.get("model"))),
+        Fact(name="Data", value=listing(names_used(results, "data"))),
+        Fact(name="Model", value=listing(names_used(results, "model"))),
         Fact(name="Epochs", value=str(_epochs(results))),
         Fact(name="Test images", value=" or ".join(f"{n:,}" for n in images)),
         Fact(name="Training time", value=duration(summary.training_seconds) if summary.training_seconds else ""),
         Fact(name="Device", value="; ".join(sorted({d for cost in evidence.costs for d in cost.devices}))),
     ]
     return tuple(fact for fact in facts if fact.value)
-
-
-def _name_of(table: object) -> str:
-    return str(table.get("name", "")) if isinstance(table, dict) else ""
 
 
 def _epochs(results: StudyResults) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,9 @@ from benchkit.report.context.sections import SectionInputs, section, table_block
 from benchkit.report.files.toml_text import to_toml
 from benchkit.report.tables.trial_tables import coverage_table, trials_table, troubles_table
 from benchkit.results import SPLITS, StudyResults
+
+PLACED = ("-w", "--workspace")
+"""The options of a sweep without which its report would not be found."""
 
 UNSHOWN = ("plugins", "sources", "distributions")
 """Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
@@ -62,9 +66,8 @@ def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) ->
     """Return the command, the study as written and as resolved, versions, plugins, device, data and seeds."""
     results = inputs.results
     study = results.study
-    commands = "\n".join([results.command or f"benchkit sweep {study.name}", f"benchkit report {study.name}"])
     blocks: list[Block] = [
-        CodeBlock(title="Commands", text=commands),
+        CodeBlock(title="Commands", text=commands(results)),
         FactsBlock(title="Random seeds", facts=_seeds(results)),
         FactsBlock(title="Data", facts=(*images_used(results), *_counts_named(data_facts(results.data)))),
         FactsBlock(title="Versions and device", facts=environment_facts(results)),
@@ -74,6 +77,23 @@ def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) ->
     ]
     kept = [block for block in blocks if not isinstance(block, FactsBlock) or block.facts]
     return section("reproduce", "How to reproduce this", kept)
+
+
+def commands(results: StudyResults) -> str:
+    """Return the commands that train the study and report it, where its sweep put it, one a line."""
+    sweep = results.command or shlex.join(["benchkit", "sweep", results.study.name])
+    try:
+        words = shlex.split(sweep)
+    except ValueError:
+        words = []
+    where = [
+        part
+        for word, value in zip(words, [*words[1:], ""], strict=True)
+        for option in [word.partition("=")[0]]
+        if option in PLACED
+        for part in ([word] if "=" in word else [word, value])
+    ]
+    return f"{sweep}\n{shlex.join(['benchkit', 'report', results.study.name, *where])}"
 
 
 def resolved(results: StudyResults) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchkit.analysis.findings import Finding
@@ -60,6 +60,13 @@ class SectionInputs:
     results: StudyResults
     summary: Summary
     figure_set: FigureSet
+
+
+def names_used(results: StudyResults, table: str) -> list[str]:
+    """Return the names of the data sets or models (`table` is `data` or `model`) of the conditions, each once."""
+    trees = [condition.settings for condition in results.conditions] or [results.study.settings]
+    named = [tree.get(table) for tree in trees]
+    return list(dict.fromkeys(str(one["name"]) for one in named if isinstance(one, Mapping) and one.get("name")))
 
 
 def section(name: str, title: str, blocks: Sequence[Block]) -> Section:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -15,9 +17,10 @@ from typing import Any
 import vl_convert
 
 from benchkit.errors import ReportError
-from benchkit.report.figures.style import condition_scale, vega_config
+from benchkit.report.figures.style import INK, condition_scale, vega_config
 from benchkit.report.figures.svg import print_svg
 from benchkit.report.figures.vega_bundle import BUNDLE_LICENCE, VEGA_LITE_VERSION, vega_bundle
+from benchkit.report.page_text import needs_shaping, printable
 
 __all__ = [
     "BUNDLE_LICENCE",
@@ -36,6 +39,9 @@ Spec = dict[str, Any]
 LONG_SERIES = 200
 """From this many rows on, a spec stores its data as columns."""
 
+PIXELS = 3
+"""Pixels of a CSS pixel where a chart is printed as pixels: 288 to the inch."""
+
 HOVER, NEAR = "hover", "near"
 """Layers named `hover...` serve the pointer and are left out of print; selections named `near...` belong to them."""
 
@@ -49,7 +55,7 @@ def chart_spec(chart: Any, *, description: str = "", validate: bool = True) -> S
     takes seconds), holds a non-finite number or refers to data by address.
     """
     try:
-        spec: Spec = json.loads(json.dumps(chart.to_dict(validate=validate), allow_nan=False))
+        spec: Spec = _printable(json.loads(json.dumps(chart.to_dict(validate=validate), allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise ReportError("a figure is not valid Vega-Lite JSON", problems=[str(error)]) from error
     spec.pop("$schema", None)
@@ -73,7 +79,32 @@ def spec_to_svg(spec: Mapping[str, Any], *, width_px: int | None = None) -> str:
     """
     register_fonts()
     svg: str = _converted(vl_convert.vegalite_to_svg, _static(spec, width_px))
-    return print_svg(svg)
+    return print_svg(_pixels(svg) if needs_shaping(svg) else svg)
+
+
+def _pixels(svg: str) -> str:
+    """Return an SVG as pixels in an SVG of its size: the printer draws text in charts letter by letter, left to right.
+
+    That mirrors Hebrew, and takes Arabic, Indic and combined letters apart.
+    """
+    size = re.search(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
+    if size is None:
+        return svg
+    picture: bytes = vl_convert.svg_to_png(svg.replace("currentColor", INK), scale=PIXELS)
+    address = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    width, height = size.groups()
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+        f'<image href="{address}" width="{width}" height="{height}"/></svg>'
+    )
+
+
+def _printable(node: Any) -> Any:
+    if isinstance(node, str):
+        return printable(node)
+    if isinstance(node, list):
+        return [_printable(part) for part in node]
+    return {printable(key): _printable(part) for key, part in node.items()} if isinstance(node, dict) else node
 
 
 def spec_to_png(spec: Mapping[str, Any], ppi: float = 200) -> bytes:

@@ -39,14 +39,19 @@ def export_files(
     files = dict(sources)
     sealed = (CAPSULE,) if "capsule" in exports else ()
     if "tables" in exports:
-        files |= {name: text.encode() for name, text in table_files(report).items()}
+        files |= {name: encoded(text) for name, text in table_files(report).items()}
     if "figures" in exports:
         files |= _pictures(report, problems)
     if "json" in exports:
         files["results.schema.json"] = (resources.files("benchkit_templates") / "results.schema.json").read_bytes()
-        files["results.json"] = to_json({**content, "files": [*files, *sealed]}).encode()
-    files["index.md"] = index(report, (*files, *sealed)).encode()
+        files["results.json"] = encoded(to_json({**content, "files": [*files, *sealed]}))
+    files["index.md"] = encoded(index(report, (*files, *sealed)))
     return files
+
+
+def encoded(text: str) -> bytes:
+    r"""Return a text as UTF-8; what of a file's name was no text, a lone surrogate, is written as its code, \udc80."""
+    return text.encode(errors="backslashreplace")
 
 
 def table_files(report: ReportContext) -> dict[str, str]:

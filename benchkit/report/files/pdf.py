@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchkit.analysis.wording import count
 from benchkit.child import run_python
 from benchkit.errors import ReportError
 
@@ -44,9 +46,16 @@ class PangoMissing(ReportError):
 
 
 def render_pdf(
-    html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached] = (), *, limits: Limits = Limits()
+    html: str,
+    pictures: Mapping[str, bytes],
+    attachments: Sequence[Attached] = (),
+    *,
+    limits: Limits = Limits(),
+    notes: list[str] | None = None,
 ) -> bytes:
     """Return the PDF of the printed HTML; the same input gives the same bytes.
+
+    Characters that no font of this system has are printed as codes, [U+1F600]; `notes` gets a line that names them.
 
     `pictures` maps every `fig:` address that the HTML names to its content; any other address is refused. Raises
     `PangoMissing` when a system library is missing, and `ReportError` when something was refused or dropped, when the
@@ -55,7 +64,7 @@ def render_pdf(
     with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
         folder = Path(name)
         files = {
-            "html": _put(folder / "report.html", html.encode()),
+            "html": _put(folder / "report.html", html.encode(errors="backslashreplace")),
             "pdf": str(folder / "report.pdf"),
             "resources": {
                 address: _put(folder / f"picture-{place}{Path(address).suffix}", content)
@@ -68,7 +77,9 @@ def render_pdf(
         }
         job = folder / "job.json"
         _put(job, json.dumps({**files, "memory_mib": limits.memory_mib, "dated": limits.dated}).encode())
-        _print(job, limits.seconds)
+        missing = _print(job, limits.seconds)
+        if missing and notes is not None:
+            notes.append(missing_words(missing))
         return (folder / "report.pdf").read_bytes()
 
 
@@ -77,8 +88,8 @@ def _put(path: Path, content: bytes) -> str:
     return str(path)
 
 
-def _print(job: Path, seconds: float) -> None:
-    """Let the child do its job; raise `ReportError` unless the PDF is whole."""
+def _print(job: Path, seconds: float) -> str:
+    """Let the child do its job and return the characters that no font has; raise `ReportError` for a PDF not whole."""
     # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
     ended = run_python([*WORKER, str(job)], seconds, environment={"TMPDIR": str(job.parent)})
     hint = "the HTML report has everything too"
@@ -95,6 +106,23 @@ def _print(job: Path, seconds: float) -> None:
     problems = [f"refused to fetch {url}" for url in answer["refused"]] + answer["errors"]
     if problems:
         raise ReportError("the PDF would lack something", problems=problems)
+    missing: str = answer["missing"]
+    return missing
+
+
+MOST_NAMED = 8
+"""So many characters without a font are named; the rest is counted."""
+
+
+def missing_words(letters: str) -> str:
+    """Return what cannot be printed and which fonts can; `letters` are characters that no font here has."""
+    named = [f"{unicodedata.name(letter, 'unnamed')} (U+{ord(letter):04X})" for letter in letters[:MOST_NAMED]]
+    rest = f" and {len(letters) - MOST_NAMED} more" if len(letters) > MOST_NAMED else ""
+    return (
+        f"the PDF shows the code of {count(len(letters), 'character')} that no font on this machine has: "
+        f"{', '.join(named)}{rest}; the HTML and the attached JSON hold them. Fonts that have most: Noto (on Debian or "
+        "Ubuntu: apt install fonts-noto-core fonts-noto-cjk fonts-noto-color-emoji)"
+    )
 
 
 def _pango_missing(why: str) -> PangoMissing:

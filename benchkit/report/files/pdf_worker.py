@@ -28,26 +28,45 @@ class PdfJob(TypedDict):
 
 
 class LoggedErrors(logging.Handler):
-    """Collects what WeasyPrint logs as errors: it drops a figure that fails, and says so only there."""
+    """Collects what WeasyPrint logs as errors: it drops a figure that fails, and says so only there.
+
+    `missing` has the characters for which no font has a picture.
+    """
 
     def __init__(self) -> None:
-        super().__init__(logging.ERROR)
+        super().__init__(logging.WARNING)
         self.lines: list[str] = []
+        self.missing: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message."""
-        self.lines.append(record.getMessage())
+        """Keep the message of an error, and the character of a warning that no font has it."""
+        if record.levelno >= logging.ERROR:
+            self.lines.append(record.getMessage())
+        elif str(record.msg).startswith(".notdef glyph") and isinstance(record.args, tuple):
+            self.missing[str(record.args[0])] = None
 
 
 KINDS = {".svg": "image/svg+xml", ".ttf": "font/ttf", ".png": "image/png", ".jpg": "image/jpeg"}
 
 
 def write_pdf(job: PdfJob) -> dict[str, Any]:
-    """Print the job's HTML and return what was refused and what failed."""
+    """Print the job's HTML and return what was refused, what failed, and the characters that no font has.
+
+    Where there are such characters it is printed again with their codes in their place: their boxes would say nothing,
+    and a box may make the text of the whole page unreadable for programs.
+    """
+    html = Path(job["html"]).read_text(encoding="utf-8")
+    told = print_html(html, job, "")
+    return told if not told["missing"] else {**print_html(html, job, told["missing"]), "missing": told["missing"]}
+
+
+def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
+    """Print HTML with the codes of the `missing` characters in their place, and return what `write_pdf` tells."""
     import weasyprint
     from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
 
     refused: list[str] = []
+    codes = {ord(letter): f"[U+{ord(letter):04X}]" for letter in missing}
 
     class OwnFiles(URLFetcher):  # type: ignore[misc]
         """Serves the job's resources and `data:` addresses; everything else is refused and remembered."""
@@ -62,17 +81,18 @@ def write_pdf(job: PdfJob) -> dict[str, Any]:
             if path is None:
                 refused.append(url)
                 raise ValueError(f"not part of the report: {url}")
+            content = Path(path).read_bytes()
+            if codes and path.endswith(".svg"):
+                content = content.decode().translate(codes).encode()
             return URLFetcherResponse(
-                url, Path(path).read_bytes(), {"Content-Type": KINDS.get(Path(path).suffix, "application/octet-stream")}
+                url, content, {"Content-Type": KINDS.get(Path(path).suffix, "application/octet-stream")}
             )
 
     records = LoggedErrors()
     logging.getLogger("weasyprint").addHandler(records)
     dated = datetime.fromtimestamp(job["dated"], UTC)
     try:
-        document = weasyprint.HTML(
-            string=Path(job["html"]).read_text(encoding="utf-8"), base_url="fig:report.html", url_fetcher=OwnFiles()
-        )
+        document = weasyprint.HTML(string=html.translate(codes), base_url="fig:report.html", url_fetcher=OwnFiles())
         attachments = [
             weasyprint.Attachment(
                 string=Path(one["path"]).read_bytes(), name=one["name"], description=one["description"],
@@ -83,7 +103,9 @@ def write_pdf(job: PdfJob) -> dict[str, Any]:
         document.write_pdf(job["pdf"], attachments=attachments, pdf_tags=True)
     except FatalURLFetchingError as error:  # a BaseException
         records.lines += [] if refused else [str(error)]
-    return {"refused": refused, "errors": records.lines}
+    finally:
+        logging.getLogger("weasyprint").removeHandler(records)
+    return {"refused": refused, "errors": records.lines, "missing": "".join(records.missing)}
 
 
 def main(path: str) -> int:

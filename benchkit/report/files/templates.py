@@ -19,6 +19,7 @@ from markupsafe import Markup
 from benchkit.errors import ReportError, nearest
 from benchkit.report.context.blocks import Page, ReportContext
 from benchkit.report.context.choices import packed
+from benchkit.report.page_text import printable, shown
 from benchkit.report.tables.column_widths import table_layout
 
 SUFFIXES = (".j2", ".css", ".js")
@@ -54,12 +55,18 @@ def environment(own: Path | None = None) -> jinja2.Environment:
     return _prepared(ImmutableSandboxedEnvironment(loader=loader, **_STRICT))
 
 
-_STRICT: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined, "keep_trailing_newline": True}
+_STRICT: dict[str, Any] = {
+    "autoescape": True,
+    "undefined": jinja2.StrictUndefined,
+    "keep_trailing_newline": True,
+    "finalize": lambda value: printable(value) if type(value) is str else value,
+}
 
 
 def _prepared(found: jinja2.Environment) -> jinja2.Environment:
     found.filters["embedded"] = embedded
     found.filters["printed"] = table_layout
+    found.filters["shown"] = shown
     found.filters["packed"] = lambda value: embedded(packed(value))
     return found
 
@@ -160,8 +167,8 @@ file to start from. The files are Jinja2 templates, style sheets and the parts o
   `cover` and `sections` changes a part of the page; `{{% import "shipped/blocks.html.j2" as shipped %}}` keeps the
   macros that an own `blocks.html.j2` does not change (it needs `draw(block, medium)` and `lists(report)`).
 - Every value is escaped, a name that does not exist is an error with file and line, and own templates run in Jinja's
-  sandbox. `value | packed` makes JSON fit for a script element, deflated where it is long. Data are never
-  read as templates.
+  sandbox. `value | shown` is for text that may be long or run from right to left. `value | packed` makes JSON fit
+  for a script element, deflated where it is long. Data are never read as templates.
 - PDF: WeasyPrint prints the page of the medium `print`. It fetches nothing but the report's own pictures and fonts.
 
 Templates see two names, `report` (a ReportContext) and `page` (a Page). Their fields, and all that lies below them:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
+from benchkit.report.page_text import printable
 from benchkit.report.tables.table import Cell, Column, Table
 
 PAGE_MM = 169.5
@@ -121,12 +122,14 @@ def _words(text: str) -> Iterable[str]:
 
 
 def _width(text: str, points: float, *, bold: bool = False) -> float:
-    return sum(_advance(letter, bold) for letter in text.rstrip()) * points * _MM_PER_POINT
+    return sum(_advance(letter, bold) for letter in printable(text.rstrip())) * points * _MM_PER_POINT
 
 
 @cache
 def _advance(letter: str, bold: bool) -> float:
     """Return a letter's width as a share of the font size; one that the font lacks is taken to be wide."""
+    if letter.isspace():
+        letter = " "  # a line break has no width that could be measured, and is printed as a blank
     font = _font(bold)
     width = float(font.getlength(letter)) / font.size
     return width if ord(letter) < 0x2E80 else max(width, 1.0)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.wording import MINUS, NONE, bare, bracket
+from benchkit.report.page_text import printable
 
 Scalar = str | int | float | bool | None
 """What a cell holds behind its text: a number at full precision, text, or nothing."""
@@ -145,6 +146,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 def markdown(text: str) -> str:
     """Return text on one line in which Markdown, HTML and site generators' templates find nothing to act on."""
+    text = printable(text)
     for special in "\\`*_[]<>|#$&~{}":
         text = text.replace(special, "\\" + special)
     return " ".join(text.split())
