@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from benchkit.codec import encode
@@ -37,13 +39,20 @@ def study_text(study: Study) -> str:
         table["published"] = [_published(one) for one in study.published]
     report = study.report
     table["report"] = {
-        "metric": report.metric,
-        "authors": list(report.authors),
-        "abstract": report.abstract,
-        "figures": [{"name": name, **options} if options else name for name, options in report.figures],
+        **encode(replace(report, logo=None)),
+        "figures": [{"name": name, **encode(options)} if options else name for name, options in report.figures],
+        "logo": _relative(report.logo, study.path),
     }
     # The order of factors, of what a level fixes and of a search's space is part of what they mean.
     return to_toml(table, ordered=("factors", "search.space"))
+
+
+def _relative(logo: Path | None, file: Path | None) -> str | None:
+    """Return a logo's path as the study file has it; a capsule holds no other path of the machine."""
+    if logo is None or not logo.is_absolute():
+        return None if logo is None else logo.as_posix()
+    folder = file.resolve().parent if file else logo.parent
+    return (logo.relative_to(folder) if logo.is_relative_to(folder) else Path(logo.name)).as_posix()
 
 
 def _levels(factor: Factor) -> list[Mapping[str, Any]]:
