@@ -22,18 +22,16 @@ from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.figures.drawing import (
-    BUNDLE_LICENCE,
     VEGA_LITE_VERSION,
     chart_spec,
-    condition_scale,
     content_key,
     spec_to_pdf,
     spec_to_png,
     spec_to_svg,
-    vega_bundle,
 )
-from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SHAPES
+from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SHAPES, condition_scale
 from benchkit.report.figures.svg import print_svg
+from benchkit.report.files.html import BUNDLE_LICENCE, vega_bundle
 
 
 def chart(rows: int = 3, **encodings: Any) -> Any:

@@ -11,17 +11,17 @@ import pytest
 from jinja2 import nodes
 from synthetic_results import complete
 
-from benchkit.report.context import blocks, choices
-from benchkit.report.context.blocks import Block, Paragraph, ReportContext, Section
+from benchkit.report.context import blocks
+from benchkit.report.context.blocks import Block, Page, Paragraph, ReportContext, Section
 from benchkit.report.context.origin_sections import images_used
 from benchkit.report.files import html
-from benchkit.report.files.html import Page, embedded, environment
+from benchkit.report.files.templates import embedded, environment
 from benchkit.report.tables import column_widths, table
 from benchkit.results import Trial
 
 CLASSES = [
     found
-    for module in (choices, column_widths, blocks, table, html)
+    for module in (column_widths, blocks, table)
     for found in vars(module).values()
     if dataclasses.is_dataclass(found) and isinstance(found, type) and found.__module__ == module.__name__
 ]

@@ -19,7 +19,7 @@ from synthetic_results import ENVIRONMENT, complete, with_search
 
 from benchkit.cli import main
 from benchkit.registry import Registry
-from benchkit.report.context.choices import unpacked
+from benchkit.report.page_text import unpacked
 from benchkit.report.write import write_report
 from benchkit.results import StudyResults
 from benchkit.verify.recomputed import same_csv

@@ -18,13 +18,13 @@ from synthetic_results import complete, empty, with_search
 
 from benchkit.analysis.summary import summarize
 from benchkit.registry import Registry
-from benchkit.report.context import choices
+from benchkit.report import page_text
 from benchkit.report.context.blocks import MOST_DATA, ReportContext
-from benchkit.report.context.choices import PACK_FROM, packed, unpacked
 from benchkit.report.context.compose import compose
 from benchkit.report.context.views import with_choices
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html
+from benchkit.report.page_text import PACK_FROM, packed, unpacked
 from benchkit.results import EpochRecord, StudyResults, Trial
 
 
@@ -143,7 +143,7 @@ def test_what_is_not_ours_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> No
     for damaged in (text.replace("A", "!"), text[:-20] + text[-2:], json.dumps({"packed": 7}), "{"):
         with pytest.raises(ValueError):
             unpacked(damaged)
-    monkeypatch.setattr(choices, "MOST_UNPACKED", 1000)
+    monkeypatch.setattr(page_text, "MOST_UNPACKED", 1000)
     with pytest.raises(ValueError, match="too long"):
         unpacked(text)
 

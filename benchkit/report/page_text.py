@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+import zlib
+from typing import Any
 
 from markupsafe import Markup, escape
 
 PIECE = 2000
 """Longer texts are cut into elements of about so many characters: the printer's time for one grows with its square."""
+
+PACK_FROM = 16_000
+"""Embedded data of this many characters or more are compressed; the page unpacks them when they are asked for."""
+
+MOST_UNPACKED = 256 * 2**20
+"""Packed data that inflate to more bytes than this are refused: no report of ours holds such."""
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _RIGHT = (
@@ -49,3 +59,32 @@ def _isolated(text: str) -> Markup:
         parts += [escape(text[end : name.start()]), Markup("<bdi>{}</bdi>").format(name[0])]
         end = name.end()
     return Markup("").join([*parts, escape(text[end:])])
+
+
+def packed(value: Any) -> str:
+    """Return a value as JSON; where that is long, `{"packed": TEXT}` with the JSON deflated (zlib) in base64.
+
+    A string counts as JSON already. The same value gives the same text.
+    """
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), allow_nan=False)
+    if len(text) < PACK_FROM:
+        return text
+    return json.dumps({"packed": base64.b64encode(zlib.compress(text.encode(), 9)).decode()})
+
+
+def unpacked(text: str) -> Any:
+    """Return the value that `packed` made a text of.
+
+    Raises `ValueError` for any other text, and for data that inflate to more than `MOST_UNPACKED` bytes.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict) or set(value) != {"packed"}:
+        return value
+    inflating = zlib.decompressobj()
+    try:
+        found = inflating.decompress(base64.b64decode(value["packed"], validate=True), MOST_UNPACKED)
+    except (TypeError, zlib.error) as error:
+        raise ValueError(f"packed data are damaged: {error}") from error
+    if not inflating.eof:
+        raise ValueError("packed data are damaged or too long")
+    return json.loads(found)

@@ -11,7 +11,7 @@ from typing import Any
 from benchkit.capsule.contents import CAPSULE
 from benchkit.capsule.making import squeezed
 from benchkit.errors import ReportError
-from benchkit.report.context.choices import unpacked
+from benchkit.report.page_text import unpacked
 from benchkit.verify.opening import ReportFile, without_capsule
 
 SILENT = ("script", "style", "title", "noscript")

@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from markupsafe import Markup
 
-from benchkit.report.context.choices import Choices, Follow
 from benchkit.report.tables.table import Table
 
 MOST_DATA = 4_000_000
 """A longer CSV table behind a figure is not embedded in the page; it is among the files beside the report."""
+
+
+CONDITION_COLUMNS = frozenset({"condition", "first", "second"})
+"""The columns whose cells name a condition by its label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Follow:
+    """How one table or figure follows what the reader chooses.
+
+    `views` is JSON: by `split.metric`, what to show instead. Without views, `fixed` says in words what is shown
+    whatever is chosen, or is empty where the caption has to say it.
+    """
+
+    places: Mapping[str, int] = field(
+        default_factory=dict,
+        metadata={"help": "the place of every condition by its label"},
+    )
+    fixed: str = field(default="", metadata={"help": "what is shown whatever metric and split are chosen, in words"})
+    views: str = field(default="", metadata={"help": "JSON of what other metrics and splits show, or nothing"})
+
+    def place(self, column: str, value: object) -> int | None:
+        """Return the place of the condition that a cell names, None for cells that name none."""
+        return self.places.get(value) if column in CONDITION_COLUMNS and isinstance(value, str) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceEntry:
+    """One entry of a list to choose from."""
+
+    value: str = field(metadata={"help": "what the address of the view and the page's script call it"})
+    label: str = field(metadata={"help": "the words shown"})
+    chosen: bool = field(metadata={"help": "whether the report shows it first"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """The chooser of one study: its lists, and the data of its trials."""
+
+    metrics: tuple[ChoiceEntry, ...] = field(metadata={"help": "the metrics to choose from"})
+    splits: tuple[ChoiceEntry, ...] = field(metadata={"help": "the splits to choose from"})
+    conditions: tuple[ChoiceEntry, ...] = field(metadata={"help": "the conditions in report order"})
+    data: str = field(metadata={"help": "JSON: main metric, looks of the conditions, configuration of charts"})
+    trials: str = field(metadata={"help": "JSON: every condition's settings and trials, for the panel"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from benchkit.analysis.wording import count, setting
+from benchkit.capsule.study_file import to_toml
 from benchkit.codec import encode
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import Block, CodeBlock, Fact, FactsBlock, Paragraph, Section, TermsBlock
 from benchkit.report.context.glossary import UsedPlugin, glossary_terms, reference_terms
 from benchkit.report.context.sections import SectionInputs, section, table_block
-from benchkit.report.files.toml_text import to_toml
 from benchkit.report.tables.trial_tables import coverage_table, trials_table, troubles_table
 from benchkit.results import SPLITS, StudyResults
 

@@ -16,8 +16,17 @@ from benchkit.analysis.selectors import Scores, compared, values_by_repeat
 from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.wording import lower_is_better, metric_words
 from benchkit.metrics import SPLITS, metric_names, score_metrics
-from benchkit.report.context.blocks import Block, FigureBlock, ReportContext, Section, TableBlock
-from benchkit.report.context.choices import CONDITION_COLUMNS, ChoiceEntry, Choices, Follow
+from benchkit.report.context.blocks import (
+    CONDITION_COLUMNS,
+    Block,
+    ChoiceEntry,
+    Choices,
+    FigureBlock,
+    Follow,
+    ReportContext,
+    Section,
+    TableBlock,
+)
 from benchkit.report.context.sections import INTERVALS
 from benchkit.report.context.trial_details import trial_details
 from benchkit.report.figures.figure_set import FigureSet

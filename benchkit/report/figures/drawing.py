@@ -17,24 +17,14 @@ from typing import Any
 import vl_convert
 
 from benchkit.errors import ReportError
-from benchkit.report.figures.style import INK, condition_scale, vega_config
+from benchkit.report.figures.style import INK, vega_config
 from benchkit.report.figures.svg import print_svg
-from benchkit.report.figures.vega_bundle import BUNDLE_LICENCE, VEGA_LITE_VERSION, vega_bundle
 from benchkit.report.page_text import needs_shaping, printable
 
-__all__ = [
-    "BUNDLE_LICENCE",
-    "VEGA_LITE_VERSION",
-    "chart_spec",
-    "condition_scale",
-    "content_key",
-    "spec_to_pdf",
-    "spec_to_png",
-    "spec_to_svg",
-    "vega_bundle",
-]
-
 Spec = dict[str, Any]
+
+VEGA_LITE_VERSION = "6.4"
+"""The Vega-Lite version that draws figures everywhere; it is the one that Altair writes specs for."""
 
 LONG_SERIES = 200
 """From this many rows on, a spec stores its data as columns."""

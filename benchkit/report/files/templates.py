@@ -18,8 +18,7 @@ from markupsafe import Markup
 
 from benchkit.errors import ReportError, nearest
 from benchkit.report.context.blocks import Page, ReportContext
-from benchkit.report.context.choices import packed
-from benchkit.report.page_text import printable, shown
+from benchkit.report.page_text import packed, printable, shown
 from benchkit.report.tables.column_widths import table_layout
 
 SUFFIXES = (".j2", ".css", ".js")
