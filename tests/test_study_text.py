@@ -9,14 +9,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from synthetic_results import PUBLISHED, study_of
+from synthetic_results import study_of
 
 from benchkit.capsule.study_file import study_text
 from benchkit.metrics import score_metrics
 from benchkit.study import Published, PublishedRow, ReportSettings, Study
 from benchkit.study.studyfile import parse_study, read_study
 
-BASE = study_of(("bn", "gn"), extra=PUBLISHED)
+BASE = study_of(("bn", "gn"))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 WORDS = TEXT.filter(str.strip)
 OPTIONS = st.dictionaries(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from benchkit.analysis.effects import LevelEffect
+from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.published import PublishedComparison, PublishedVerdict
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
+from benchkit.analysis.selectors import Scores
 from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.wording import (
     NONE,
@@ -24,7 +27,7 @@ from benchkit.analysis.wording import (
     within_range,
 )
 from benchkit.metrics import metric_names
-from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, estimate_cell, label, number_cell
+from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
 
 VERDICTS: dict[Verdict, str] = {
     "best": "best mean",
@@ -96,37 +99,26 @@ def _unranked(name: str, planned: int) -> tuple[Cell, ...]:
 
 def split_table(numbers: StudyStatistics, split: str) -> Table | None:
     """Return every metric of a split for every condition, or None when no condition has one."""
-    metrics = [
-        f"{split}.{name}"
-        for name in metric_names()
-        if any(f"{split}.{name}" in scores.metrics for scores in numbers.scores)
-    ]
+    every = [f"{split}.{name}" for name in metric_names()]
+    metrics = [metric for metric in every if any(metric in scores.metrics for scores in numbers.scores)]
     if not metrics:
         return None
-    columns = (
-        Column(key="condition", heading="Condition", align="left"),
-        Column(key="repeats", heading="Repeats"),
-        *(
-            Column(
-                key=metric.partition(".")[2],
-                heading=metric_words(metric).removeprefix(f"{split} "),
-                unit=metric_unit(metric),
-                parts=ESTIMATE_PARTS,
-            )
-            for metric in metrics
-        ),
-    )
-    best = {metric: _best(numbers, metric) for metric in metrics}
-    rows = [
-        (
-            label(scores.label),
-            number_cell(str(n), n),
-            *(estimate_cell(m, scores.metrics.get(m), strong=scores.key == best[m]) for m in metrics),
-        )
-        for scores in numbers.scores
-        if (n := max((scores.metrics[m].n for m in metrics if m in scores.metrics), default=0))
-    ]
-    return Table(columns=columns, rows=tuple(rows))
+    table = TableOf(scores for scores in numbers.scores if _repeats(scores, metrics))
+    table.text("condition", "Condition", lambda scores: scores.label)
+    table.number("repeats", "Repeats", lambda scores: _repeats(scores, metrics))
+    for metric in metrics:
+        heading = metric_words(metric).removeprefix(f"{split} ")
+        column = Column(key=metric.partition(".")[2], heading=heading, unit=metric_unit(metric), parts=ESTIMATE_PARTS)
+        table.add(column, partial(_score, metric=metric, best=_best(numbers, metric)))
+    return table.made()
+
+
+def _repeats(scores: Scores, metrics: Sequence[str]) -> int:
+    return max((scores.metrics[metric].n for metric in metrics if metric in scores.metrics), default=0)
+
+
+def _score(scores: Scores, metric: str, best: str) -> Cell:
+    return estimate_cell(metric, scores.metrics.get(metric), strong=scores.key == best)
 
 
 def _best(numbers: StudyStatistics, metric: str) -> str:
@@ -139,47 +131,44 @@ def _best(numbers: StudyStatistics, metric: str) -> str:
 
 def pairs_table(numbers: StudyStatistics) -> tuple[Table, Table]:
     """Return all pairs of ranked conditions, for the page (shortened when there are many) and for CSV."""
-    metric = numbers.metric
-    labels = {row.key: row.label for row in numbers.ranking.rows}
-    columns = (
-        Column(key="first", heading="Better", align="left"),
-        Column(key="second", heading="Than", align="left"),
-        Column(key="pairs", heading="Pairs"),
-        Column(key="difference", heading="Difference", unit=difference_unit(metric), parts=("low", "high")),
-        Column(key="p", heading="p"),
-        Column(key="p_holm", heading="p (Holm)"),
-        Column(key="effect_size", heading="d_z"),
-        Column(key="detectable", heading="Detectable", unit=difference_unit(metric)),
-        Column(key="repeats_needed", heading="Repeats to decide"),
-    )
-    rows = [_pair(metric, pair, labels) for pair in numbers.ranking.pairs]
-    full = Table(columns=columns, rows=tuple(rows))
-    if len(rows) <= MOST_PAIRS or numbers.ranking.best is None:
+    pairs, best = numbers.ranking.pairs, numbers.ranking.best
+    full = _pairs(numbers, pairs)
+    if len(pairs) <= MOST_PAIRS or best is None:
         return full, full
-    best = numbers.ranking.best.key
-    kept = [row for row, pair in zip(rows, numbers.ranking.pairs, strict=True) if best in (pair.first, pair.second)]
-    return full.with_rows(kept), full
+    return _pairs(numbers, [pair for pair in pairs if best.key in (pair.first, pair.second)]), full
 
 
-def _pair(metric: str, pair: Pair, labels: dict[str, str]) -> tuple[Cell, ...]:
-    gap, found = pair.comparison.difference, pair.comparison
-    tested = pair.p_adjusted is not None
-    needed = pair.repeats_needed
-    return (
-        label(labels[pair.first], strong=pair.decided),
-        label(labels[pair.second]),
-        number_cell(str(found.n), found.n),
-        Cell(
-            text=bare(metric, abs(gap.mean)),
-            detail=_absolute(metric, gap.low, gap.high, gap.mean),
-            value=gap.mean,
-            parts=(gap.low, gap.high),
-        ),
-        number_cell(p_value(found.p), found.p),
-        number_cell(p_value(pair.p_adjusted), pair.p_adjusted, strong=pair.decided),
-        number_cell(number(found.effect_size, 3), found.effect_size),
-        number_cell(within_range(metric, pair.detectable), pair.detectable),
-        Cell(text=str(needed) if needed else "over 1,000" if tested else NONE, value=needed),
+def _pairs(numbers: StudyStatistics, pairs: Sequence[Pair]) -> Table:
+    metric, unit = numbers.metric, difference_unit(numbers.metric)
+    labels = {row.key: row.label for row in numbers.ranking.rows}
+    table = TableOf(pairs)
+    better = Column(key="first", heading="Better", align="left")
+    table.add(better, lambda pair: label(labels[pair.first], strong=pair.decided))
+    table.text("second", "Than", lambda pair: labels[pair.second])
+    table.number("pairs", "Pairs", lambda pair: pair.comparison.n)
+    gap = Column(key="difference", heading="Difference", unit=unit, parts=("low", "high"))
+    table.add(gap, lambda pair: _amount(metric, pair.comparison.difference))
+    table.number("p", "p", lambda pair: pair.comparison.p, p_value)
+    corrected = Column(key="p_holm", heading="p (Holm)")
+    table.add(corrected, lambda pair: number_cell(p_value(pair.p_adjusted), pair.p_adjusted, strong=pair.decided))
+    table.number("effect_size", "d_z", lambda pair: pair.comparison.effect_size, lambda size: number(size, 3))
+    within = partial(within_range, metric)
+    table.number("detectable", "Detectable", lambda pair: pair.detectable, within, unit=unit)
+    table.add(Column(key="repeats_needed", heading="Repeats to decide"), _needed)
+    return table.made()
+
+
+def _needed(pair: Pair) -> Cell:
+    tested, needed = pair.p_adjusted is not None, pair.repeats_needed
+    return Cell(text=str(needed) if needed else "over 1,000" if tested else NONE, value=needed)
+
+
+def _amount(metric: str, gap: Estimate) -> Cell:
+    return Cell(
+        text=bare(metric, abs(gap.mean)),
+        detail=_absolute(metric, gap.low, gap.high, gap.mean),
+        value=gap.mean,
+        parts=(gap.low, gap.high),
     )
 
 
@@ -192,54 +181,44 @@ def _absolute(metric: str, low: float | None, high: float | None, mean: float) -
 
 def effects_table(effects: tuple[LevelEffect, ...], metric: str) -> Table:
     """Return the marginal mean of every level of every factor."""
-    columns = (
-        Column(key="factor", heading="Factor", align="left"),
-        Column(key="level", heading="Level", align="left"),
-        Column(key="combinations", heading="Conditions"),
-        Column(key="mean", heading=metric_words(metric), unit=metric_unit(metric), parts=ESTIMATE_PARTS),
-    )
-    rows = tuple(
-        (
-            label(effect.factor),
-            label(effect.level),
-            number_cell(str(effect.combinations), effect.combinations),
-            estimate_cell(metric, effect.estimate),
-        )
-        for effect in effects
-    )
-    return Table(columns=columns, rows=rows)
+    table = TableOf(effects)
+    table.text("factor", "Factor", lambda effect: effect.factor)
+    table.text("level", "Level", lambda effect: effect.level)
+    table.number("combinations", "Conditions", lambda effect: effect.combinations)
+    table.estimate("mean", metric_words(metric), metric, lambda effect: effect.estimate, unit=metric_unit(metric))
+    return table.made()
 
 
 def published_table(rows: Sequence[PublishedComparison]) -> Table:
     """Return one source's numbers beside ours, with the interval for one more repeat of ours and the verdict."""
-    columns = (
-        Column(key="condition", heading="Condition", align="left"),
-        Column(key="metric", heading="Metric", align="left"),
-        Column(key="published", heading="Published", parts=("low", "high", "n")),
-        Column(key="ours", heading="Ours", parts=ESTIMATE_PARTS),
-        Column(key="difference", heading="Ours minus published"),
-        Column(key="verdict", heading="Verdict", align="left", parts=("prediction_low", "prediction_high")),
+    table = TableOf(rows)
+    table.text("condition", "Condition", lambda row: row.label)
+    table.text("metric", "Metric", lambda row: named_metric(row.metric))
+    table.add(Column(key="published", heading="Published", parts=("low", "high", "n")), _published)
+    ours = Column(key="ours", heading="Ours", parts=ESTIMATE_PARTS)
+    table.add(ours, lambda row: estimate_cell(row.metric, row.ours))
+    gap = Column(key="difference", heading="Ours minus published")
+    table.add(gap, lambda row: number_cell(difference(row.metric, row.difference), row.difference))
+    verdict = Column(key="verdict", heading="Verdict", align="left", parts=("prediction_low", "prediction_high"))
+    table.add(
+        verdict,
+        lambda row: Cell(text=_verdict(row), detail=_expected(row), value=row.verdict, parts=(row.low, row.high)),
     )
-    return Table(columns=columns, rows=tuple(_published(row) for row in rows))
+    return table.made()
 
 
-def _published(row: PublishedComparison) -> tuple[Cell, ...]:
-    sampling = row.sampling
-    unit = metric_unit(row.metric)
-    detail = f"{bracket(row.metric, sampling.low, sampling.high)}, n = {sampling.n:,}" if sampling else ""
-    return (
-        label(row.label),
-        label(f"{metric_words(row.metric)}{f' ({unit})' if unit else ''}"),
-        Cell(
-            text=bare(row.metric, row.published),
-            detail=detail,
-            value=row.published,
-            parts=(sampling.low, sampling.high, sampling.n) if sampling else (None, None, None),
-        ),
-        estimate_cell(row.metric, row.ours),
-        number_cell(difference(row.metric, row.difference), row.difference),
-        Cell(text=_verdict(row), detail=_expected(row), value=row.verdict, parts=(row.low, row.high)),
-    )
+def named_metric(metric: str) -> str:
+    """Return a metric in words, with its unit."""
+    unit = metric_unit(metric)
+    return f"{metric_words(metric)}{f' ({unit})' if unit else ''}"
+
+
+def _published(row: PublishedComparison) -> Cell:
+    text, sampling = bare(row.metric, row.published), row.sampling
+    if sampling is None:
+        return Cell(text=text, value=row.published, parts=(None, None, None))
+    detail = f"{bracket(row.metric, sampling.low, sampling.high)}, n = {sampling.n:,}"
+    return Cell(text=text, detail=detail, value=row.published, parts=(sampling.low, sampling.high, sampling.n))
 
 
 def _verdict(row: PublishedComparison) -> str:

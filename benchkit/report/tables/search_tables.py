@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from benchkit.analysis.comparisons import PairedComparison
 from benchkit.analysis.search import SearchSummary
 from benchkit.analysis.wording import (
     NONE,
@@ -17,37 +19,27 @@ from benchkit.analysis.wording import (
     setting,
 )
 from benchkit.duration import duration
-from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Scalar, Table, estimate_cell, label, number_cell
+from benchkit.report.tables.table import Cell, Column, Scalar, Table, TableOf, label
 from benchkit.study import Search, SearchRange
 
 
 def search_budget_table(searches: Sequence[SearchSummary]) -> Table:
     """Return what every search was given and spent, so that unequal budgets show."""
-    columns = (
-        Column(key="condition", heading="Search of", align="left"),
-        Column(key="planned", heading="Trials planned"),
-        Column(key="started", heading="Started"),
-        *(Column(key=state, heading=state.capitalize()) for state in ("done", "pruned", "diverged", "failed")),
-        Column(key="pruned_share", heading="Pruned", unit="% of finished"),
-        Column(key="epochs", heading="Epochs"),
-        Column(key="seconds", heading="Training time"),
-    )
-    rows = tuple(
-        (
-            label(search.label),
-            number_cell(str(search.planned), search.planned),
-            number_cell(str(search.started), search.started),
-            *(
-                number_cell(str(search.states.get(state, 0)), search.states.get(state, 0))
-                for state in ("done", "pruned", "diverged", "failed")
-            ),
-            number_cell(bare("accuracy", search.pruned_share), search.pruned_share),
-            number_cell(f"{search.epochs:,}", search.epochs),
-            number_cell(duration(search.seconds), search.seconds),
-        )
-        for search in searches
-    )
-    return Table(columns=columns, rows=rows)
+    table = TableOf(searches)
+    table.text("condition", "Search of", lambda search: search.label)
+    table.number("planned", "Trials planned", lambda search: search.planned)
+    table.number("started", "Started", lambda search: search.started)
+    for state in ("done", "pruned", "diverged", "failed"):
+        table.number(state, state.capitalize(), _in_state(state))
+    share = partial(bare, "accuracy")
+    table.number("pruned_share", "Pruned", lambda search: search.pruned_share, share, unit="% of finished")
+    table.number("epochs", "Epochs", lambda search: search.epochs, lambda count: f"{count:,}")
+    table.number("seconds", "Training time", lambda search: search.seconds, duration)
+    return table.made()
+
+
+def _in_state(state: str) -> Callable[[SearchSummary], int]:
+    return lambda search: search.states.get(state, 0)
 
 
 MOST_BESIDE = 4
@@ -58,34 +50,21 @@ def search_space_table(search: Search, searches: Sequence[SearchSummary]) -> Tab
     """Return the searched settings, their ranges, and what each search's best trial chose."""
     if len(searches) > MOST_BESIDE:
         return _long_space_table(search, searches)
-    columns = (
-        Column(key="setting", heading="Setting", align="left"),
-        Column(key="range", heading="Range", align="left"),
-        *(
-            Column(key=f"best_{place}", heading=f"Best for {one.label}", align="right")
-            for place, one in enumerate(searches, 1)
-        ),
-    )
-    rows = tuple(
-        (label(space.path), label(_allowed(space)), *(_chosen(space, one) for one in searches))
-        for space in search.space
-    )
-    return Table(columns=columns, rows=rows)
+    table = TableOf(search.space)
+    table.text("setting", "Setting", lambda space: space.path)
+    table.text("range", "Range", _allowed)
+    for place, one in enumerate(searches, 1):
+        table.add(Column(key=f"best_{place}", heading=f"Best for {one.label}"), partial(_chosen, found=one))
+    return table.made()
 
 
 def _long_space_table(search: Search, searches: Sequence[SearchSummary]) -> Table:
-    columns = (
-        Column(key="condition", heading="Search of", align="left"),
-        Column(key="setting", heading="Setting", align="left"),
-        Column(key="range", heading="Range", align="left"),
-        Column(key="best", heading="Best"),
-    )
-    rows = tuple(
-        (label(one.label), label(space.path), label(_allowed(space)), _chosen(space, one))
-        for one in searches
-        for space in search.space
-    )
-    return Table(columns=columns, rows=rows)
+    table = TableOf((one, space) for one in searches for space in search.space)
+    table.text("condition", "Search of", lambda pair: pair[0].label)
+    table.text("setting", "Setting", lambda pair: pair[1].path)
+    table.text("range", "Range", lambda pair: _allowed(pair[1]))
+    table.add(Column(key="best", heading="Best"), lambda pair: _chosen(pair[1], pair[0]))
+    return table.made()
 
 
 def _allowed(space: SearchRange) -> str:
@@ -102,38 +81,34 @@ def _chosen(space: SearchRange, found: SearchSummary) -> Cell:
 def confirmation_table(searches: Sequence[SearchSummary]) -> Table:
     """Return the searched score beside the fresh repeats of the chosen and of the study's own settings."""
     goal = searches[0].goal
-    columns = (
+    unit, gap = metric_unit(goal), difference_unit(goal)
+    table = TableOf((search, search.confirmation) for search in searches)
+    table.add(
         Column(key="condition", heading="Search of", align="left"),
-        Column(key="trial", heading="Best trial"),
-        Column(key="searched", heading=f"Searched {metric_words(goal)}", unit=metric_unit(goal)),
-        Column(key="confirmed", heading="Fresh repeats", unit=metric_unit(goal), parts=ESTIMATE_PARTS),
-        Column(key="optimism", heading="Promised too much", unit=difference_unit(goal)),
-        Column(key="default", heading="Study's own settings", unit=metric_unit(goal), parts=ESTIMATE_PARTS),
-        Column(key="gain", heading="Chosen minus own", unit=difference_unit(goal), parts=("low", "high", "pairs")),
-        Column(key="p", heading="p"),
+        lambda item: label(item[0].label, "own settings won" if item[0].chose_default else _shared(item[0])),
     )
-    return Table(columns=columns, rows=tuple(_confirmed(search) for search in searches))
+    table.number("trial", "Best trial", lambda item: item[0].best_place)
+    words, signed = partial(bare, goal), partial(difference, goal)
+    table.number("searched", f"Searched {metric_words(goal)}", lambda item: item[0].best_value, words, unit=unit)
+    table.estimate("confirmed", "Fresh repeats", goal, lambda item: item[1].chosen if item[1] else None, unit=unit)
+    table.number("optimism", "Promised too much", lambda item: item[1].optimism if item[1] else None, signed, unit=gap)
+    own = "Study's own settings"
+    table.estimate("default", own, goal, lambda item: item[1].default if item[1] else None, unit=unit)
+    gain = Column(key="gain", heading="Chosen minus own", unit=gap, parts=("low", "high", "pairs"))
+    table.add(gain, lambda item: _gain(goal, item[1].gain if item[1] else None))
+    table.number("p", "p", lambda item: item[1].gain.p if item[1] and item[1].gain else None, p_value)
+    return table.made()
 
 
-def _confirmed(search: SearchSummary) -> tuple[Cell, ...]:
-    goal, found = search.goal, search.confirmation
-    gain = found.gain if found else None
-    gap = gain.difference if gain else None
-    optimism = found.optimism if found else None
-    return (
-        label(search.label, "own settings won" if search.chose_default else _shared(search)),
-        number_cell(str(search.best_place), search.best_place),
-        number_cell(bare(goal, search.best_value), search.best_value),
-        estimate_cell(goal, found.chosen if found else None),
-        number_cell(difference(goal, optimism), optimism),
-        estimate_cell(goal, found.default if found else None),
-        Cell(
-            text=difference(goal, gap.mean) if gap else NONE,
-            detail=bracket(goal, gap.low, gap.high) if gap else "",
-            value=gap.mean if gap else None,
-            parts=(gap.low, gap.high, gap.n) if gap else (None, None, None),
-        ),
-        number_cell(p_value(gain.p if gain else None), gain.p if gain else None),
+def _gain(goal: str, gain: PairedComparison | None) -> Cell:
+    if gain is None:
+        return Cell(text=NONE, parts=(None, None, None))
+    gap = gain.difference
+    return Cell(
+        text=difference(goal, gap.mean),
+        detail=bracket(goal, gap.low, gap.high),
+        value=gap.mean,
+        parts=(gap.low, gap.high, gap.n),
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.wording import MINUS, NONE, bare, bracket
 from benchkit.report.page_text import printable
+
+T = TypeVar("T")
 
 Scalar = str | int | float | bool | None
 """What a cell holds behind its text: a number at full precision, text, or nothing."""
@@ -65,6 +67,60 @@ class Table:
     def with_rows(self, rows: Sequence[tuple[Cell, ...]]) -> Table:
         """Return the table with other rows."""
         return Table(columns=self.columns, rows=tuple(rows))
+
+
+class TableOf(Generic[T]):
+    """A table with a row for each of some items, made column by column: the heading beside what the cell reads."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        """Begin with no column."""
+        self._items = list(items)
+        self._columns: list[Column] = []
+        self._cells: list[list[Cell]] = []
+
+    def add(self, column: Column, cell: Callable[[T], Cell]) -> None:
+        """Add a column with its own kind of cells."""
+        self._columns.append(column)
+        self._cells.append([cell(item) for item in self._items])
+
+    def text(self, key: str, heading: str, text: Callable[[T], str]) -> None:
+        """Add a column of text."""
+        self.add(Column(key=key, heading=heading, align="left"), lambda item: label(text(item)))
+
+    def number(
+        self,
+        key: str,
+        heading: str,
+        value: Callable[[T], float | None],
+        words: Callable[[Any], str] = str,
+        unit: str = "",
+    ) -> None:
+        """Add a column of numbers in words; where there is none, a dash."""
+
+        def cell(item: T) -> Cell:
+            known = value(item)
+            return Cell(text=NONE) if known is None else number_cell(words(known), known)
+
+        self.add(Column(key=key, heading=heading, unit=unit), cell)
+
+    def estimate(
+        self,
+        key: str,
+        heading: str,
+        metric: str,
+        value: Callable[[T], Estimate | None],
+        unit: str = "",
+    ) -> None:
+        """Add a column of estimates of a metric."""
+        self.add(
+            Column(key=key, heading=heading, unit=unit, parts=ESTIMATE_PARTS),
+            lambda item: estimate_cell(metric, value(item)),
+        )
+
+    def made(self) -> Table:
+        """Return the table."""
+        rows = zip(*self._cells, strict=True) if self._columns else ()
+        return Table(columns=tuple(self._columns), rows=tuple(rows))
 
 
 def label(text: str, mark: str = "", *, strong: bool = False) -> Cell:

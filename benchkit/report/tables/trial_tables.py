@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
 
+from benchkit.analysis.comparisons import ImageComparison
 from benchkit.analysis.costs import ConditionCost
+from benchkit.analysis.estimates import Proportion
 from benchkit.analysis.selectors import value_of
 from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair
 from benchkit.analysis.trials import STATES, Coverage, FailedTrial
@@ -21,223 +25,153 @@ from benchkit.analysis.wording import (
     setting,
 )
 from benchkit.duration import duration
-from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, estimate_cell, label, number_cell
+from benchkit.report.tables.table import Cell, Column, Table, TableOf, label
 from benchkit.results import Trial
 
 
 def models_table(models: Sequence[ModelAccuracy]) -> Table:
     """Return each trained model's test accuracy with its Wilson interval."""
-    columns = (
-        Column(key="condition", heading="Condition", align="left"),
-        Column(key="repeat", heading="Repeat"),
-        Column(key="epoch", heading="Epoch scored"),
-        Column(key="right", heading="Right", unit="of n", parts=("n",)),
-        Column(key="accuracy", heading="test accuracy", unit="%", parts=("wilson_low", "wilson_high")),
-    )
-    rows = tuple(
-        (
-            label(model.label),
-            number_cell(str(model.repeat), model.repeat),
-            number_cell(str(model.selected_epoch), model.selected_epoch),
-            Cell(text=f"{share.successes:,} of {share.n:,}", value=share.successes, parts=(share.n,)),
-            Cell(
-                text=bare("accuracy", share.share),
-                detail=bracket("accuracy", share.low, share.high),
-                value=share.share,
-                parts=(share.low, share.high),
-            ),
-        )
-        for model in models
-        for share in (model.accuracy,)
-    )
-    return Table(columns=columns, rows=rows)
+    table = TableOf(models)
+    table.text("condition", "Condition", lambda model: model.label)
+    table.number("repeat", "Repeat", lambda model: model.repeat)
+    table.number("epoch", "Epoch scored", lambda model: model.selected_epoch)
+    table.add(Column(key="right", heading="Right", unit="of n", parts=("n",)), lambda model: _right(model.accuracy))
+    parts = ("wilson_low", "wilson_high")
+    table.add(Column(key="accuracy", heading="test accuracy", unit="%", parts=parts), lambda m: _share(m.accuracy))
+    return table.made()
+
+
+def _right(share: Proportion) -> Cell:
+    return Cell(text=f"{share.successes:,} of {share.n:,}", value=share.successes, parts=(share.n,))
+
+
+def _share(share: Proportion) -> Cell:
+    detail = bracket("accuracy", share.low, share.high)
+    return Cell(text=bare("accuracy", share.share), detail=detail, value=share.share, parts=(share.low, share.high))
 
 
 def model_pairs_table(pairs: Sequence[ModelPair]) -> Table:
     """Return the best condition's model against the others on the same test images."""
-    columns = (
-        Column(key="first", heading="Model of", align="left"),
-        Column(key="second", heading="Against", align="left"),
-        Column(key="repeat", heading="Repeat"),
-        Column(key="only_first", heading="Only first right"),
-        Column(key="only_second", heading="Only second right"),
-        Column(key="difference", heading="Difference", unit="points", parts=("low", "high", "n")),
-        Column(key="p_holm", heading="p (Holm)"),
+    table = TableOf(pairs)
+    table.text("first", "Model of", lambda pair: pair.first)
+    table.text("second", "Against", lambda pair: pair.second)
+    table.number("repeat", "Repeat", lambda pair: pair.repeat)
+    table.number("only_first", "Only first right", lambda pair: pair.comparison.only_first, _grouped)
+    table.number("only_second", "Only second right", lambda pair: pair.comparison.only_second, _grouped)
+    column = Column(key="difference", heading="Difference", unit="points", parts=("low", "high", "n"))
+    table.add(column, lambda pair: _image_difference(pair.comparison))
+    table.number("p_holm", "p (Holm)", lambda pair: pair.p_adjusted, p_value)
+    return table.made()
+
+
+def _image_difference(found: ImageComparison) -> Cell:
+    return Cell(
+        text=difference("accuracy", found.difference),
+        detail=bracket("accuracy", found.low, found.high),
+        value=found.difference,
+        parts=(found.low, found.high, found.n),
     )
-    rows = tuple(
-        (
-            label(pair.first),
-            label(pair.second),
-            number_cell(str(pair.repeat), pair.repeat),
-            number_cell(f"{found.only_first:,}", found.only_first),
-            number_cell(f"{found.only_second:,}", found.only_second),
-            Cell(
-                text=difference("accuracy", found.difference),
-                detail=bracket("accuracy", found.low, found.high),
-                value=found.difference,
-                parts=(found.low, found.high, found.n),
-            ),
-            number_cell(p_value(pair.p_adjusted), pair.p_adjusted),
-        )
-        for pair in pairs
-        for found in (pair.comparison,)
-    )
-    return Table(columns=columns, rows=rows)
+
+
+def _grouped(count: int) -> str:
+    return f"{count:,}"
 
 
 def confusions_table(report: ClassReport) -> Table:
     """Return the most frequent confusions of the best condition."""
-    columns = (
-        Column(key="true", heading="True class", align="left"),
-        Column(key="called", heading="Taken for", align="left"),
-        Column(key="count", heading="Times"),
-        Column(key="of", heading="Images of the class"),
-        Column(key="share", heading="Share", unit="%"),
-    )
-    rows = tuple(
-        (
-            label(one.true),
-            label(one.called),
-            number_cell(f"{one.count:,}", one.count),
-            number_cell(f"{one.of:,}", one.of),
-            number_cell(bare("accuracy", one.count / one.of), one.count / one.of),
-        )
-        for one in report.confusions
-        if one.of
-    )
-    return Table(columns=columns, rows=rows)
+    table = TableOf(confusion for confusion in report.confusions if confusion.of)
+    table.text("true", "True class", lambda confusion: confusion.true)
+    table.text("called", "Taken for", lambda confusion: confusion.called)
+    table.number("count", "Times", lambda confusion: confusion.count, _grouped)
+    table.number("of", "Images of the class", lambda confusion: confusion.of, _grouped)
+    table.number("share", "Share", lambda found: found.count / found.of, partial(bare, "accuracy"), unit="%")
+    return table.made()
 
 
 def cost_table(costs: Sequence[ConditionCost]) -> Table:
     """Return parameters, FLOPs, time, speed and memory of every condition, and what else of its cost is known."""
-    columns = (
-        Column(key="condition", heading="Condition", align="left"),
-        Column(key="repeats", heading="Repeats"),
-        Column(key="parameters", heading="Parameters"),
-        Column(key="flops", heading="FLOPs", unit="per image"),
-        Column(key="epochs", heading="Epochs", unit="mean"),
-        Column(key="seconds", heading="Training time", unit="s", parts=ESTIMATE_PARTS),
-        Column(key="images_per_second", heading="Speed", unit="images/s", parts=ESTIMATE_PARTS),
-        Column(key="peak_memory", heading="Peak memory", unit="MiB", parts=ESTIMATE_PARTS),
-    )
-    rows = tuple(
-        (
-            label(cost.label),
-            number_cell(str(cost.seconds.n), cost.seconds.n),
-            number_cell(engineering(cost.parameters), cost.parameters),
-            number_cell(engineering(cost.flops), cost.flops),
-            number_cell(number(cost.epochs, 3), cost.epochs),
-            estimate_cell("cost.seconds", cost.seconds),
-            estimate_cell("cost.images_per_second", cost.images_per_second),
-            estimate_cell("cost.peak_memory", cost.peak_memory),
-        )
-        for cost in costs
-    )
-    return Table(columns=columns, rows=rows)
+    table = TableOf(costs)
+    table.text("condition", "Condition", lambda cost: cost.label)
+    table.number("repeats", "Repeats", lambda cost: cost.seconds.n)
+    table.number("parameters", "Parameters", lambda cost: cost.parameters, engineering)
+    table.number("flops", "FLOPs", lambda cost: cost.flops, engineering, unit="per image")
+    table.number("epochs", "Epochs", lambda cost: cost.epochs, lambda mean: number(mean, 3), unit="mean")
+    table.estimate("seconds", "Training time", "cost.seconds", lambda cost: cost.seconds, unit="s")
+    speed = "cost.images_per_second"
+    table.estimate("images_per_second", "Speed", speed, lambda cost: cost.images_per_second, unit="images/s")
+    table.estimate("peak_memory", "Peak memory", "cost.peak_memory", lambda cost: cost.peak_memory, unit="MiB")
+    return table.made()
 
 
 def efficiency_table(costs: Sequence[ConditionCost]) -> Table | None:
     """Return time to the best epoch, share of the matrix rate and energy, or None when no trial knows any of them."""
-    headings = (
-        Column(key="best_seconds", heading="Time to best epoch", unit="s", parts=ESTIMATE_PARTS),
-        Column(key="matrix_share", heading="Of the matrix rate", unit="%", parts=ESTIMATE_PARTS),
-        Column(key="energy", heading="Energy", unit="J", parts=ESTIMATE_PARTS),
-    )
-    columns = [one for one in headings if any(getattr(cost, one.key) is not None for cost in costs)]
-    if not columns:
-        return None
-    rows = tuple(
-        (label(cost.label), *(estimate_cell(f"cost.{one.key}", getattr(cost, one.key)) for one in columns))
-        for cost in costs
-    )
-    return Table(columns=(Column(key="condition", heading="Condition", align="left"), *columns), rows=rows)
+    table = TableOf(costs)
+    table.text("condition", "Condition", lambda cost: cost.label)
+    known = [name for name in EFFICIENCIES if any(getattr(cost, name) is not None for cost in costs)]
+    for name in known:
+        heading, unit = EFFICIENCIES[name]
+        table.estimate(name, heading, f"cost.{name}", attrgetter(name), unit=unit)
+    return table.made() if known else None
+
+
+EFFICIENCIES = {
+    "best_seconds": ("Time to best epoch", "s"),
+    "matrix_share": ("Of the matrix rate", "%"),
+    "energy": ("Energy", "J"),
+}
+"""What is known of the cost of some trials alone: heading and unit."""
 
 
 def coverage_table(rows: Sequence[Coverage]) -> Table:
     """Return planned trials and what became of them, states that never occur left out."""
-    shown = [state for state in STATES if state == "done" or any(row.states.get(state) for row in rows)]
-    columns = (
-        Column(key="condition", heading="Condition", align="left"),
-        Column(key="stage", heading="Stage", align="left"),
-        Column(key="planned", heading="Planned"),
-        *(Column(key=state, heading=state.capitalize()) for state in shown),
-        Column(key="missing", heading="Not started"),
-        Column(key="complete", heading="Complete", align="left"),
-    )
-    cells = tuple(
-        (
-            label(row.label),
-            label(row.stage),
-            number_cell(str(row.planned), row.planned),
-            *(number_cell(str(row.states.get(state, 0)), row.states.get(state, 0)) for state in shown),
-            number_cell(str(row.missing), row.missing),
-            label("yes" if row.complete else "no"),
-        )
-        for row in rows
-    )
-    return Table(columns=columns, rows=cells)
+    table = TableOf(rows)
+    table.text("condition", "Condition", lambda row: row.label)
+    table.text("stage", "Stage", lambda row: row.stage)
+    table.number("planned", "Planned", lambda row: row.planned)
+    for state in STATES:
+        if state == "done" or any(row.states.get(state) for row in rows):
+            table.number(state, state.capitalize(), _in_state(state))
+    table.number("missing", "Not started", lambda row: row.missing)
+    table.text("complete", "Complete", lambda row: "yes" if row.complete else "no")
+    return table.made()
+
+
+def _in_state(state: str) -> Callable[[Coverage], int]:
+    return lambda row: row.states.get(state, 0)
 
 
 def troubles_table(rows: Sequence[FailedTrial]) -> Table:
     """Return the trials that diverged, failed or lost their worker, with the reason."""
-    columns = (
-        Column(key="condition", heading="Condition", align="left"),
-        Column(key="stage", heading="Stage", align="left"),
-        Column(key="repeat", heading="Repeat or slot"),
-        Column(key="attempt", heading="Attempt"),
-        Column(key="state", heading="State", align="left"),
-        Column(key="epochs", heading="Epochs"),
-        Column(key="reason", heading="Reason", align="left"),
-    )
-    cells = tuple(
-        (
-            label(row.label),
-            label(row.stage),
-            number_cell(str(row.index), row.index),
-            number_cell(str(row.attempt), row.attempt),
-            label(row.state, "retried" if row.retried else ""),
-            number_cell(str(row.epochs), row.epochs),
-            label(row.reason or "its worker is gone"),
-        )
-        for row in rows
-    )
-    return Table(columns=columns, rows=cells)
+    table = TableOf(rows)
+    table.text("condition", "Condition", lambda row: row.label)
+    table.text("stage", "Stage", lambda row: row.stage)
+    table.number("repeat", "Repeat or slot", lambda row: row.index)
+    table.number("attempt", "Attempt", lambda row: row.attempt)
+    state = Column(key="state", heading="State", align="left")
+    table.add(state, lambda row: label(row.state, "retried" if row.retried else ""))
+    table.number("epochs", "Epochs", lambda row: row.epochs)
+    table.text("reason", "Reason", lambda row: row.reason or "its worker is gone")
+    return table.made()
 
 
 def trials_table(trials: Sequence[Trial], metric: str) -> Table:
     """Return every trial of the study, in the order in which they were started."""
-    columns = (
-        Column(key="order", heading="No."),
-        Column(key="condition", heading="Condition", align="left"),
-        Column(key="stage", heading="Stage", align="left"),
-        Column(key="repeat", heading="Repeat or slot"),
-        Column(key="state", heading="State", align="left"),
-        Column(key="epochs", heading="Epochs"),
-        Column(key="val", heading="val loss", unit="nats"),
-        Column(key="metric", heading=metric_words(metric), unit=metric_unit(metric)),
-        Column(key="seconds", heading="Training time"),
-        Column(key="params", heading="Chosen settings", align="left"),
-    )
-    searched = any(trial.params for trial in trials)
-    ordered = sorted(trials, key=lambda trial: (trial.started or math.inf, trial.number))
-    rows = [_trial(place, trial, metric) for place, trial in enumerate(ordered, 1)]
-    kept = len(columns) if searched else len(columns) - 1
-    return Table(columns=columns[:kept], rows=tuple(row[:kept] for row in rows))
+    table = TableOf(enumerate(sorted(trials, key=lambda trial: (trial.started or math.inf, trial.number)), 1))
+    table.number("order", "No.", lambda item: item[0])
+    table.text("condition", "Condition", lambda item: item[1].condition.label)
+    table.text("stage", "Stage", lambda item: item[1].phase)
+    table.number("repeat", "Repeat or slot", lambda item: item[1].index)
+    table.text("state", "State", lambda item: item[1].state)
+    table.number("epochs", "Epochs", lambda item: len(item[1].history))
+    loss, score = partial(bare, "val.loss"), partial(bare, metric)
+    table.number("val", "val loss", lambda item: value_of(item[1], "val.loss"), loss, unit="nats")
+    name = metric.replace(".", "_")
+    table.number(name, metric_words(metric), lambda i: value_of(i[1], metric), score, unit=metric_unit(metric))
+    table.number("seconds", "Training time", lambda item: sum(one.seconds for one in item[1].history), duration)
+    if any(trial.params for trial in trials):
+        table.text("params", "Chosen settings", lambda item: _params(item[1]))
+    return table.made()
 
 
-def _trial(place: int, trial: Trial, metric: str) -> tuple[Cell, ...]:
-    seconds = sum(record.seconds for record in trial.history)
-    loss, score = value_of(trial, "val.loss"), value_of(trial, metric)
-    params = ", ".join(f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in trial.params.items())
-    return (
-        number_cell(str(place), place),
-        label(trial.condition.label),
-        label(trial.phase),
-        number_cell(str(trial.index), trial.index),
-        label(trial.state),
-        number_cell(str(len(trial.history)), len(trial.history)),
-        number_cell(bare("val.loss", loss), loss),
-        number_cell(bare(metric, score), score),
-        number_cell(duration(seconds), seconds),
-        label(params),
-    )
+def _params(trial: Trial) -> str:
+    return ", ".join(f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in trial.params.items())
