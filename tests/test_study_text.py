@@ -17,7 +17,7 @@ from benchkit.study import Published, PublishedRow, ReportSettings, Study
 from benchkit.study.studyfile import parse_study, read_study
 
 BASE = study_of(("bn", "gn"))
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 WORDS = TEXT.filter(str.strip)
 OPTIONS = st.dictionaries(
     st.text("abc_", min_size=1, max_size=5).filter(lambda key: key != "name"),

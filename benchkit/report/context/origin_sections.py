@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from benchkit.analysis.wording import count, setting
@@ -88,7 +89,7 @@ def commands(results: StudyResults) -> str:
         words = []
     where = [
         part
-        for word, value in zip(words, [*words[1:], ""], strict=True)
+        for word, value in zip_longest(words, words[1:], fillvalue="")
         for option in [word.partition("=")[0]]
         if option in PLACED
         for part in ([word] if "=" in word else [word, value])
