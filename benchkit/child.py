@@ -24,7 +24,7 @@ MOST_DETAIL = 6000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class ChildResult:
     """How a child ended: what it wrote to standard output, and why it failed in words, nothing where it did not.
 
     `code` is the exit status, negative for a signal, and None where it was `late` and killed or could not be started.
@@ -43,7 +43,7 @@ def import_path() -> str:
 
 def run_python(
     arguments: Sequence[str], seconds: float, *, text: str = "", environment: Mapping[str, str] | None = None
-) -> Ended:
+) -> ChildResult:
     """Return how `python ARGUMENTS` ended within `seconds`, with `text` on its standard input.
 
     It imports what this process imports; `environment` is added to this process's.
@@ -56,13 +56,13 @@ def run_python(
         )
     except subprocess.TimeoutExpired as late:
         out = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
-        return Ended(out=out, problem=f"no answer within {seconds:g} s", late=True)
+        return ChildResult(out=out, problem=f"no answer within {seconds:g} s", late=True)
     except OSError as error:
-        return Ended(out="", problem=str(error))
+        return ChildResult(out="", problem=str(error))
     last = done.stderr.strip().splitlines()[-1:]
     told = last[0] if last and done.returncode > 0 else f"it {exit_words(done.returncode)}"
     problem = told if done.returncode else ""
-    return Ended(out=done.stdout, problem=problem, code=done.returncode)
+    return ChildResult(out=done.stdout, problem=problem, code=done.returncode)
 
 
 def exit_words(code: int) -> str:

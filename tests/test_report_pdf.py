@@ -11,7 +11,7 @@ from pathlib import Path
 import pypdf
 import pytest
 
-from benchkit.child import Ended
+from benchkit.child import ChildResult
 from benchkit.errors import ReportError
 from benchkit.report.files import pdf as pdf_module
 from benchkit.report.files.html import font_files
@@ -105,7 +105,7 @@ def test_the_child_has_a_memory_limit() -> None:
 
 
 def test_without_pango_the_message_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = Ended(out='{"missing": "cannot load library libpango-1.0-0"}', problem="exit status 3", code=3)
+    ended = ChildResult(out='{"missing": "cannot load library libpango-1.0-0"}', problem="exit status 3", code=3)
     monkeypatch.setattr(pdf_module, "run_python", lambda *_, **options: ended)
     monkeypatch.setattr("platform.system", lambda: "Linux")
     with pytest.raises(PangoMissing) as caught:
