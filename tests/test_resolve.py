@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from benchkit.study.resolve import resolve
 from benchkit.study.settings import PluginRef, RegularizerSettings
 from benchkit.study.tables import Problems
+from benchkit.study.tree import resolve
 
 TREE: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
 

@@ -19,12 +19,11 @@ from benchkit.analysis.source import claim_verdicts, protocol
 from benchkit.analysis.summary import summarize
 from benchkit.capsule.study_file import study_text
 from benchkit.errors import StudyError
-from benchkit.plan import make_plan, typed_settings
+from benchkit.plan import fingerprint, make_plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.results import Outcome, StudyResults
 from benchkit.study import Claim, Origin, Published, PublishedRow
 from benchkit.study.checks import check_plan
-from benchkit.study.fingerprint import fingerprint
 from benchkit.study.studyfile import parse_study, read_study
 
 STUDIES = Path(benchkit.__file__).parent / "studies"

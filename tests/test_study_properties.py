@@ -34,9 +34,8 @@ PATHS = (
     "data",
     "x",
 )
-NUMBERS = st.one_of(
-    st.integers(), st.floats(), st.sampled_from([10**50, 2**63, -(2**63) - 1, 1e308, 5e-324, math.nan, math.inf, 0, 1])
-)
+EXTREMES = st.sampled_from([10**50, 2**63, -(2**63) - 1, 1e308, 5e-324, math.nan, math.inf, -(10**9)])
+NUMBERS = st.one_of(st.integers(-1, 9), st.floats(0, 1), st.integers(0, 10**4), EXTREMES)
 TEXTS = st.one_of(
     st.text(max_size=8),
     st.sampled_from(["", "gn", "dropout", "val.loss", "grid", "a\0b", "\ud800", "best", "../x.svg", "1e-3", "[" * 400]),
@@ -57,6 +56,7 @@ LEVELS = st.lists(
 )
 SECTIONS = st.one_of(
     VALUES,
+    st.lists(SCALARS, min_size=1, max_size=2),
     st.dictionaries(st.sampled_from(PATHS), LEVELS, max_size=3),
     st.fixed_dictionaries({
         "trials": NUMBERS, "sampler": st.sampled_from(["grid", "tpe", "cma-es", ["tpe", "grid"]]),
@@ -78,7 +78,7 @@ def toml(value: Any) -> str:
         return "[" + ", ".join(map(toml, value)) + "]"
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def changed(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
+from inspect import CO_NEWLOCALS
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import CodeType, FrameType
@@ -43,7 +44,8 @@ class Walk:
     def step(self, frame: FrameType, event: str, argument: Any) -> None:
         """Take note of a call: a profiler as `sys.setprofile` wants it."""
         code = frame.f_code
-        if event == "call" and not code.co_name.startswith("<") and code.co_filename.startswith(HOUSE):
+        is_function = code.co_flags & CO_NEWLOCALS and not code.co_name.startswith("<")
+        if event == "call" and is_function and code.co_filename.startswith(HOUSE):
             self.functions[code] += 1
             self.moves += code.co_filename != self.last
             self.last = code.co_filename

@@ -17,10 +17,9 @@ from benchkit.ledger.attempts import effective
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.trialfolder import TrialFolder
-from benchkit.plan import Condition, Plan, confirm_condition, typed_settings
+from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, typed_settings
 from benchkit.results import SPLITS, SplitName, StudyResults
 from benchkit.study import Search, Study
-from benchkit.study.fingerprint import fingerprint
 
 
 def read_results(workspace: Path, study: str | None = None, storage: str | None = None) -> StudyResults:

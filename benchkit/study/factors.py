@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchkit.errors import StudyError
-from benchkit.study.resolve import resolve
 from benchkit.study.study import Factor, Level, Tree
 from benchkit.study.tables import Problems, quoted
-from benchkit.study.tree import changed
+from benchkit.study.tree import changed, resolve
 
 
 def read_factors(table: Any, settings: Tree, seed: int, problems: Problems) -> tuple[Factor, ...]:

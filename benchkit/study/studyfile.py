@@ -16,16 +16,13 @@ from typing import Any
 from benchkit.errors import PluginError, StudyError
 from benchkit.registry import Registry
 from benchkit.study.factors import read_factors
-from benchkit.study.limits import DEEPEST, MOST_BYTES, note_extremes
 from benchkit.study.origin import read_origin
-from benchkit.study.overrides import apply_overrides
+from benchkit.study.overrides import apply_overrides, smoke_form
 from benchkit.study.report import labels_of, read_published, read_report
-from benchkit.study.resolve import resolve
 from benchkit.study.search import read_search
-from benchkit.study.smoke import smoke_form
 from benchkit.study.study import Study
-from benchkit.study.tables import Problems, fits, quoted
-from benchkit.study.tree import SECTIONS
+from benchkit.study.tables import DEEPEST, MOST_BYTES, Problems, fits, note_extremes, quoted
+from benchkit.study.tree import SECTIONS, resolve
 
 KEYS = (
     "title", "question", "description", "seed", *SECTIONS, "factors", "search", "repeats", "confirm", "source",
