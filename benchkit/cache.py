@@ -9,15 +9,45 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchkit.atomic_write import write_atomically
+from benchkit.errors import BenchkitError
 
 _FORMAT = 2
+
+
+def home_folder() -> Path:
+    """Return the user's home folder; where the system knows none, one of the user's own among temporary files.
+
+    Users of containers often have neither HOME nor an entry in passwd. HOME then names that folder, so that libraries
+    and child processes find one, too. Raises `BenchkitError` when no folder can be made that is theirs alone: caches
+    hold compiled code, which nobody else may put there.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir()) / f"benchkit-home-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        facts = folder.lstat()
+        private = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o077
+        reason = "" if private else "others can write there"
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise BenchkitError(
+            f"the user {os.getuid()} has no home folder, and {folder} cannot take its place: {reason}",
+            hint="set HOME to a folder of yours",
+        )
+    os.environ["HOME"] = str(folder)
+    return folder
 
 
 def cache_folder() -> Path:
@@ -26,7 +56,7 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "benchkit"
+    return (Path(cache) if cache else home_folder() / ".cache") / "benchkit"
 
 
 @dataclass(frozen=True, slots=True)

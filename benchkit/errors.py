@@ -65,7 +65,18 @@ class ReportError(BenchkitError):
     """A report cannot be made."""
 
 
+def listed(names: Sequence[str], most: int = 40) -> str:
+    """Return names parted by commas; beyond `most` the rest is counted, since nobody reads thousands."""
+    shown = list(names[:most])
+    return ", ".join([*shown, f"and {len(names) - most:,} more"] if len(names) > most else shown)
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """Return a text of at most about `most` characters: a longer one loses its end, and says how long it was."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)` for the known name closest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return f" (did you mean {shortened(close[0])!r}?)" if close else ""

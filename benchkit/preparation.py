@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock, Timeout
 
+from benchkit.cache import home_folder
 from benchkit.data.archives import unpacked
 from benchkit.data.decoding import (
     IMAGE_SUFFIXES,
@@ -119,7 +120,7 @@ def data_root() -> Path:
     if chosen:
         return Path(chosen).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "benchkit"
+    return (Path(cache) if cache else home_folder() / ".cache") / "benchkit"
 
 
 def prepare(

@@ -39,7 +39,9 @@ class Card:
     """What a plugin says of itself; the report's glossary and bibliography are made from it.
 
     `reference` is the citation in words (authors, title, venue, year), `ranges` maps option names to their valid range,
-    `choices` maps option names to their allowed values, `api` is the plugin interface it was written for.
+    `choices` maps option names to their allowed values, `api` is the plugin interface it was written for. `ignores`
+    maps dotted settings that have no effect beside this plugin, such as `model.norm`, to the options at which that
+    holds, an empty mapping for always: a study that varies such a setting is warned.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Card:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     api: int = API_VERSION
+    ignores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])
@@ -63,6 +66,7 @@ def card(
     ranges: Mapping[str, Range] | None = None,
     choices: Mapping[str, Sequence[str]] | None = None,
     api: int = API_VERSION,
+    ignores: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Plugin], Plugin]:
     """Return a decorator that gives a plugin (class or function) its `Card`."""
 
@@ -75,6 +79,7 @@ def card(
             ranges=ranges or {},
             choices=choices or {},
             api=api,
+            ignores=ignores or {},
         )
         return plugin
 

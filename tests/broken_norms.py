@@ -117,6 +117,48 @@ class AssumesContiguous(Sound):
         return super().forward(x.contiguous()).contiguous()
 
 
+class NarrowMeans(Sound):
+    """The mean and the variance are right, and rounded to the input's dtype."""
+
+    def scale(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True)
+        return (x - mean) * torch.rsqrt((x - mean).square().mean((2, 3), keepdim=True) + self.eps)
+
+
+class Averaging(Sound):
+    """Divides by the root mean square over the batch, in evaluation by its average over batches."""
+
+    def __init__(self, num_channels: int, momentum: float = 0.1, **options: Any) -> None:
+        super().__init__(num_channels, **options)
+        self.momentum = momentum
+        self.register_buffer("average", torch.ones(num_channels))
+
+    def move(self, square: Tensor) -> None:
+        self.average.lerp_(square, self.momentum)
+
+    def scale(self, x: Tensor) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        square = wide.square().mean((0, 2, 3)) if self.training else self.average
+        if self.training:
+            self.move(square.detach().to(self.average.dtype))
+        return wide * torch.rsqrt(square.to(wide.dtype) + self.eps).view(1, -1, 1, 1)
+
+
+class NeverMoves(Averaging):
+    def move(self, square: Tensor) -> None:
+        self.average.add_(0)
+
+
+class MomentumOfTheOld(Averaging):
+    def move(self, square: Tensor) -> None:
+        self.average.lerp_(square, 1 - self.momentum)
+
+
+class DropsAtRandom(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5)
+
+
 class SharedWeight(Sound):
     def __deepcopy__(self, memo: Any) -> SharedWeight:
         return self

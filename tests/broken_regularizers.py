@@ -191,3 +191,54 @@ class DefaultOutside:
 
     def penalty(self, model: nn.Module) -> Tensor:
         return torch.zeros(())
+
+
+@card(title="T", summary="S.", ranges=STRENGTH)
+@dataclass(frozen=True)
+class RaisesAtZero:
+    """A division that strength zero does not survive."""
+
+    strength: float = 0.1
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return replace(batch, images=batch.images * (1 // self.strength))
+
+
+STEPS: list[int] = []
+
+
+@card(title="T", summary="S.", ranges={"steps": Range(low=1, high=10)})
+@dataclass(frozen=True)
+class TakesSteps:
+    """A penalty that takes as many steps as it is told to."""
+
+    steps: int = 3
+
+    def penalty(self, model: nn.Module) -> Tensor:
+        STEPS.append(self.steps)
+        return sum((next(model.parameters()).square().sum() for _ in range(self.steps)), torch.zeros(()))
+
+
+@dataclass(frozen=True)
+class Endless:
+    """A loop without end, in which errors are caught."""
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        while True:
+            try:
+                sum(range(1000))
+            except Exception:  # noqa: BLE001 - what this regularizer is made for
+                continue
+
+
+@card(title="T", summary="S.", ranges=STRENGTH, choices={"kind": ("soft", "hard")})
+@dataclass(frozen=True)
+class SeldomRun:
+    """A choice that does not work, and names of layers."""
+
+    strength: float = 0.1
+    kind: str = "soft"
+    layers: tuple[str, ...] = ()
+
+    def penalty(self, model: nn.Module) -> Tensor:
+        return self.strength * {"soft": torch.zeros(())}[self.kind]

@@ -8,6 +8,7 @@ import pytest
 import torch  # noqa: F401 - plugins are then described in this process, which saves starting another
 from tiny_study import study_of
 
+from benchkit.cli import main
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
@@ -100,3 +101,18 @@ def test_a_broken_plugin_is_fatal_only_where_a_study_names_it(tmp_path: Path, mo
     check_plan(make_plan(study_of()), registry)
     told = problems(registry, '[[regularizers]]\nname = "bad"\n')
     assert told.startswith("regularizers.bad: plugin 'bad' is broken:") and "no_such_module" in told
+
+
+def test_a_factor_that_the_model_ignores_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mlp.toml"
+    text = '[data]\nname = "digits"\n[model]\nname = "mlp"\n[factors]\n"model.norm" = ["bn", "in"]\n'
+    path.write_text(f'title = "T"\n{text}')
+    assert main(["studies", "check", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "warning: model.norm has no effect beside model = 'mlp' at model.normalize = false: conditions that differ in "
+        "it alone train the same\n"
+    )
+    assert "1 warning, 2 conditions" in captured.out
+    assert main(["studies", "check", str(path), "--set", "model.normalize=true"]) == 0
+    assert "nothing wrong" in capsys.readouterr().out

@@ -196,3 +196,70 @@ def test_names_are_completed_from_metadata(site: Path) -> None:
     assert complete_plugin("zz") == [("zz-frn", "norm, alpha 1.0")]
     assert complete_study("zz") == [("zz-study", "study, alpha 1.0")]
     assert complete_kind("m") == ["models"]
+
+
+def test_a_flood_of_names_is_cut_and_counted(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    targets = {f"flood-{number}": "no_flood:Norm" for number in range(2000)} | {"x" * 100_000: "no_flood:Norm"}
+    write_distribution(site, "alpha", {"norms": targets})
+    assert main(["plugins", "list", "--kind", "norm"]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out) + len(captured.err) < 60_000
+    assert captured.out.count("flood-") == 300 and "1,701 more norms of alpha are not shown" in captured.err
+    assert main(["plugins", "show", "flood"]) == 2
+    assert main(["sweep", "norms-cifar10", "--only", "model.norm=flood", "--dry-run"]) == 2
+    assert len(capsys.readouterr().err) < 5_000
+    _, rows = printed_json(capsys, "list", "--kind", "norm")
+    assert len(rows) > 2000
+    write_distribution(site, "beta", {"norms": {"y" * 100_000: "no_flood:Norm"}})
+    main(["plugins", "list", "--kind", "norm"])
+    assert "... (100,000 characters)" in capsys.readouterr().out
+
+
+DATA = """
+from pathlib import Path
+
+import numpy as np
+
+from benchkit import Splits, card
+from benchkit.preparation import About, Draft, prepare
+
+
+@card(title="Stripes", summary="Two classes of stripes.")
+def stripes(root: Path, *, source: Path | None = None) -> Splits:
+    def build(draft: Draft) -> About:
+        images = np.arange(8 * 4 * 4, dtype=np.uint8).reshape(8, 4, 4, 1)
+        for split in ("train", "test"):
+            draft.write(split, images=images + (split == "test"), labels=np.arange(8) % 2)
+        return About(class_names=("a", "b"), licence="CC0-1.0", citation="none")
+
+    return prepare(Path(root), "stripes", build, options={"source": str(source)})
+
+
+PLUGINS = {"benchkit.datasets": {"stripes": stripes}}
+"""
+
+
+def test_local_files_serve_every_command_that_names_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "data"))
+    file, study = tmp_path / "mine.py", tmp_path / "s.toml"
+    file.write_text(DATA)
+    study.write_text('title = "S"\n[data]\nname = "stripes"\n[model]\nname = "mlp"\n[train]\nepochs = 1\n')
+    assert main(["studies", "check", str(study)]) == 2
+    assert "there is no data set 'stripes'" in capsys.readouterr().err
+    assert main(["studies", "check", str(study), "--plugin", str(file)]) == 0
+    assert main(["data", "import", "stripes", str(tmp_path), "--plugin", str(file)]) == 0
+    assert list((tmp_path / "data").rglob("manifest.json"))
+    given: list[Any] = []
+    monkeypatch.setattr("benchkit.ledger.read_results", lambda *_: None)
+    monkeypatch.setattr("benchkit.report.write.write_reports", lambda *_, registry: given.append(registry) or Made())
+    assert main(["report", "s", "--plugin", str(file)]) == 0
+    assert given[0].find("datasets", "stripes").file == file
+
+
+class Made:
+    """A report that needs no word."""
+
+    paths = problems = ()
+    error = None

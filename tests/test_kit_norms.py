@@ -18,13 +18,18 @@ CASES = [
     ("one-pixel", broken.NoEps, "(4, 8, 1, 1) float32, in training", "finite values", "32 of 32 values not finite"),
     ("evaluation", broken.BatchInEvaluation, "(6, 8, 5, 5) float32, in evaluation", "alone in the batch", "difference"),
     ("evaluation", broken.CountsInEvaluation, "in evaluation", "calls as it was before", "largest difference"),
+    ("running-statistics", broken.NeverMoves, "after 300 batches of the same", "the result in training", "difference"),
+    ("running-statistics", broken.MomentumOfTheOld, "at momentum 0.1", "average a tenth of its way", "difference"),
+    ("gradients", broken.DropsAtRandom, "(3, 4, 3, 2) float64, in training, twice", "the same result", "difference"),
     ("parameters", broken.MapsOfWeights, "weight of a norm for 6 channels", "at most one dimension", "(1, 6, 1, 1)"),
     ("parameters", broken.UnusedParameter, "(3, 6, 4, 4) float32", "a gradient of bias", "none"),
     ("parameters", broken.AffineAnyway, "affine = False", "no weight and no bias", "there is weight"),
     ("gradients", broken.WrongGradient, "(3, 4, 3, 2) float64, in training", "the finite differences", "Jacobian"),
     ("large-offset", broken.Cancels, "mean 1000", "the float64 result", "largest difference"),
     ("bf16", broken.FloatOut, "(4, 6, 6, 6) bfloat16", "torch.bfloat16", "torch.float32"),
-    ("fp16", broken.NarrowStatistics, "mean 300, standard deviation 30", "the float64 result", "largest difference"),
+    ("fp16", broken.NarrowStatistics, "mean 300, standard deviation 3", "the float64 result", "largest difference"),
+    ("bf16", broken.NarrowMeans, "mean 300, standard deviation 3", "the float64 result", "largest difference"),
+    ("fp16", broken.NarrowMeans, "mean 300, standard deviation 3", "the float64 result", "largest difference"),
     ("channels-last", broken.AssumesContiguous, "channels-last", "a result in channels-last memory", "strides"),
     ("deepcopy", broken.SharedWeight, "a copy that was changed", "weight of the original as before", "difference"),
     ("state-dict", broken.HiddenState, "after loading weight", "equal results of both modules", "difference"),
@@ -46,6 +51,15 @@ def test_a_broken_norm_is_caught(check: str, plugin: Any, given: str, expected: 
     options = {"depth": 1} if plugin is broken.Untyped else {}
     failure = failure_of("norms", plugin, check, options)
     assert given in failure.given and expected in failure.expected and got in failure.got
+
+
+def test_randomness_is_the_likely_reason_of_other_results() -> None:
+    failure = failure_of("norms", broken.DropsAtRandom, "gradients")
+    assert failure.likely.startswith("it draws random numbers")
+
+
+def test_averages_that_move_by_their_momentum_pass() -> None:
+    dict(checks("norms", broken.Averaging))["running-statistics"]()
 
 
 def test_a_failure_reads_as_input_expected_got_and_likely_reason() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+from dataclasses import replace
 from typing import Any
 
 import broken_regularizers as broken
 import pytest
 from kit_failures import failure_of
 
-from benchkit.testing import run_checks
+from benchkit.testing import CheckFailure, checks, run_checks
 
 CASES = [
     ("hooks", broken.NotFrozen, "the plugin", "a frozen dataclass", "not"),
@@ -16,7 +18,9 @@ CASES = [
     ("hooks", broken.PenaltyForEach, "penalty(model)", "a finite scalar tensor", "tensor(["),
     ("hooks", broken.StopsOnce, "stop(history) after 1, 2 and 1 epochs", "equal for equal histories", "True"),
     ("strength-zero", broken.RoundsAtZero, "strength = 0", "bit for bit", "loss"),
-    ("strength-zero", broken.CannotBeOff, "size = 0", "a setting that trains as without it", "in epoch 1"),
+    ("strength-zero", broken.CannotBeOff, "size = 1 or size = 2", "a setting that trains as without it", "in epoch 1"),
+    ("strength-zero", broken.RaisesAtZero, "training with strength = 0", "no error", "ZeroDivisionError: "),
+    ("choices", broken.SeldomRun, "kind = 'hard'", "a run of one epoch", "KeyError: 'hard' ("),
     ("evaluation", broken.ActsInEvaluation, "after prepare()", "the network without it", "largest difference"),
     ("deterministic", broken.PythonRandom, "two runs", "equal weights and losses", "loss"),
     ("deterministic", broken.GlobalTorch, "augment(batch, generator)", "the generator alone", "global generator"),
@@ -36,6 +40,28 @@ CASES = [
 def test_a_broken_regularizer_is_caught(check: str, plugin: Any, given: str, expected: str, got: str) -> None:
     failure = failure_of("regularizers", plugin, check)
     assert given in failure.given and expected in failure.expected and got in failure.got
+
+
+def test_an_error_is_told_with_its_line_and_no_guess() -> None:
+    failure = failure_of("regularizers", broken.RaisesAtZero, "strength-zero")
+    assert "broken_regularizers.py:" in failure.got and "in augment)" in failure.got
+    assert failure.likely == "the plugin raises this error itself: its message and line say more"
+
+
+def test_numbers_are_tried_inside_their_range() -> None:
+    broken.STEPS.clear()
+    failure = failure_of("regularizers", broken.TakesSteps, "strength-zero")
+    assert failure.given == "steps = 1 or steps = 10"
+    assert set(broken.STEPS) == {1, 10}
+
+
+def test_a_check_that_does_not_end_is_ended() -> None:
+    check = dict(checks("regularizers", broken.Endless))["targets"]
+    with pytest.raises(CheckFailure) as caught:
+        replace(check, rule=replace(check.rule, seconds=0.5))()
+    assert caught.value.expected == "an end within 0.5 s of processor time"
+    assert "still running (" in caught.value.got and "broken_regularizers.py:" in caught.value.got
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 
 
 def test_a_sound_regularizer_passes() -> None:

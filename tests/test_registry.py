@@ -279,7 +279,10 @@ def test_two_local_files_may_not_share_a_name(tmp_path: Path) -> None:
     ("source", "expected"),
     [
         ("x = 1", "no literal PLUGINS table"),
-        ("PLUGINS = dict()", "no literal PLUGINS table"),
+        ("PLUGINS = dict()", "in line 1, is not literal: dict()"),
+        ("PLUGINS = {k: {} for k in ()}", "in line 1, is not literal: {k: {} for k in ()}"),
+        ("PLUGINS = {'benchkit.norms': {n: N for n in 'ab'}}", "at 'benchkit.norms', is not literal: {n: N for"),
+        ("PLUGINS = {'benchkit.norms': TABLE}", "read without being run, so the table must be written out"),
         ("PLUGINS = {'benchkit.nroms': {}}", "known kind at 'benchkit.nroms'"),
         ("PLUGINS = {'benchkit.norms': {'a': lambda n: n}}", "maps 'a' to lambda n: n"),
         ("PLUGINS = {", "not valid Python"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import re
+import shutil
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from built_wheels import build_wheel, environment_with, run
 from benchkit import PluginError
 from benchkit.cli import main
 from benchkit.registry import Registry
-from benchkit.registry.scaffolding import Project, plan_project, render_project, write_project
+from benchkit.registry.scaffolding import Project, install_command, plan_project, render_project, write_project
 
 KINDS = ("norm", "dataset", "regularizer", "model", "figure")
 STUDY = """
@@ -156,6 +159,20 @@ def test_names_that_are_taken_are_refused(kind: str, name: str, reason: str) -> 
         plan_project(kind, name, Registry.installed())
     (problem,) = caught.value.problems
     assert re.search(reason, problem)
+
+
+def test_the_command_that_installs_fits_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text("")
+    uv.chmod(0o755)
+    has_pip = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: sys if name == "pip" else has_pip(name))
+    assert install_command(Path("my plugin")) == f"{sys.executable} -m pip install -e 'my plugin'"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else has_pip(name))
+    monkeypatch.setattr(shutil, "which", lambda name, path: str(uv))
+    assert install_command(Path("p")) == f"{uv} pip install --python {sys.executable} -e p"
+    monkeypatch.setattr(shutil, "which", lambda name, path: None)
+    assert install_command(Path("p")) == f"{sys.executable} -m ensurepip && {sys.executable} -m pip install -e p"
 
 
 def test_studies_are_not_packages() -> None:

@@ -16,9 +16,8 @@ from benchkit_regularizers.erasing import Erasing
 from benchkit_regularizers.image_operations import OPERATIONS, transform
 from benchkit_regularizers.rand_augment import RandAugment
 from benchkit_regularizers.rectangles import Rectangles, covered, random_rectangles
-from benchkit_regularizers.resized_crop import ResizedCrop
+from benchkit_regularizers.resized_crop import ResizedCrop, enlarge
 from benchkit_regularizers.stochastic_depth import StochasticDepth
-from benchkit_regularizers.warping import enlarge
 from pictures import batch_of, pictures, seeded
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode

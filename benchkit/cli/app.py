@@ -16,6 +16,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from benchkit import __version__
+from benchkit.cache import home_folder
 from benchkit.cli.printing import print_error
 from benchkit.errors import BenchkitError
 
@@ -112,6 +113,7 @@ def benchkit(
 
     `benchkit sweep STUDY` trains what is missing, `benchkit report STUDY` prints the report.
     """
+    home_folder()  # where there is none, libraries would end with a traceback when they look for it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchkit.cli.places import PluginFiles
 from benchkit.cli.printing import cell, console, line, print_facts, print_json, print_note, print_table
 from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry
@@ -52,9 +53,11 @@ def list_data(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 
 @app.command("prepare")
-def prepare_data(name: NameArgument, settings: SetOption = None, replace: ReplaceOption = False) -> None:
+def prepare_data(
+    name: NameArgument, settings: SetOption = None, replace: ReplaceOption = False, plugin: PluginFiles = None
+) -> None:
     """Prepare a data set; download it first where it has to be."""
-    _prepare(name, _given(settings), replace=replace)
+    _prepare(name, _given(settings), replace=replace, plugins=plugin or ())
 
 
 @app.command("import")
@@ -67,6 +70,7 @@ def import_data(
     ] = False,
     settings: SetOption = None,
     replace: ReplaceOption = False,
+    plugin: PluginFiles = None,
 ) -> None:
     """Prepare a data set from files that you have: torchvision's layout, or class folders of images.
 
@@ -74,7 +78,12 @@ def import_data(
     """
     given = {**_given(settings), "source": str(path.expanduser().resolve())}
     flags = {"partial": partial, "skip_broken": skip_broken}
-    _prepare(name, {**given, **{flag: True for flag, wanted in flags.items() if wanted}}, replace=replace)
+    _prepare(
+        name,
+        {**given, **{flag: True for flag, wanted in flags.items() if wanted}},
+        replace=replace,
+        plugins=plugin or (),
+    )
 
 
 @app.command("verify")
@@ -98,11 +107,11 @@ def verify_data(name: NameArgument) -> None:
         raise DataError(f"{plain} is damaged", problems=problems, hint="prepare or import it again with --replace")
 
 
-def _prepare(name: str, given: Mapping[str, Any], *, replace: bool) -> None:
+def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Sequence[Path]) -> None:
     from benchkit.preparation import data_root, find_prepared, replacing
     from benchkit.registry.options import bind_options, options_of
 
-    registry = Registry.installed()
+    registry = Registry.installed(plugins)
     if "source" in given and not registry.claims("datasets", name):
         # The name may be meant for the images: many tools ask for one here.
         raise PluginError(

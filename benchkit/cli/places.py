@@ -1,4 +1,4 @@
-"""The options that say where: workspace, storage and the device's memory, the same for every command."""
+"""The options that several commands have: workspace, storage, the device's memory, plugins in local files."""
 
 from __future__ import annotations
 
@@ -29,4 +29,10 @@ DeviceMemory = Annotated[
         help="The most that a trial's images take on the device, such as 500MB or 2GiB; beyond it they are streamed. "
         "Default: half of what is free.",
     ),
+]
+PluginFiles = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
+]
+AllowShadow = Annotated[
+    bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
 ]

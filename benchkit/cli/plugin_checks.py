@@ -7,17 +7,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchkit.cli.completion import complete_kind, complete_plugin
+from benchkit.cli.places import PluginFiles
 from benchkit.errors import BenchkitError, PluginError, nearest
 from benchkit.registry import Registry
 from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind
 
 if TYPE_CHECKING:
+    from benchkit.registry.options import Option
     from benchkit.testing import Verdict
 
 Pairs = Annotated[
@@ -38,6 +39,7 @@ class Checked:
     reason: str
     verdicts: tuple[Verdict, ...]
     seconds: float
+    unvaried: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +64,7 @@ def check_plugins(
     expect: Expected = None,
     seed: Annotated[int, typer.Option(help="The seed of everything random in the checks.")] = 0,
     gpu: Annotated[bool, typer.Option("--gpu", help="Make the checks that need CUDA too.")] = False,
-    plugin: Annotated[
-        list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
-    ] = None,
+    plugin: PluginFiles = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every check.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -110,13 +110,14 @@ def _checked(entry: Entry, variant: str | None, terms: Terms, *, lenient: bool) 
     from benchkit.testing import run_checks
     from benchkit.testing.kit import BAD
     from benchkit.testing.record import remember
-    from benchkit.testing.subject import missing_options
+    from benchkit.testing.subject import missing_options, unvaried_options
 
     start = time.perf_counter()
     options = {**terms.options, **({"variant": variant} if variant else {})}
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            lacking = missing_options(options_of(load_plugin(entry), entry.kind), options)
+            known = options_of(load_plugin(entry), entry.kind)
+            lacking = missing_options(known, options)
         except BenchkitError as error:
             return _without(entry, "broken", (*error.problems, error.what)[0], start)
         if lacking and lenient:
@@ -138,6 +139,7 @@ def _checked(entry: Entry, variant: str | None, terms: Terms, *, lenient: bool) 
         reason="",
         verdicts=verdicts,
         seconds=time.perf_counter() - start,
+        unvaried=tuple(unvaried_options(known, options)),
     )
 
 
@@ -177,6 +179,9 @@ def _print(checked: Checked, verbose: bool) -> None:
         elif verbose:
             note = f" ({verdict.note})" if verdict.note else ""
             print_text(f"  {verdict.check}: {verdict.state}, {verdict.seconds:.1f} s{note}. {verdict.promise}")
+    for option in checked.unvaried if entry.kind == "regularizers" or verbose else ():
+        hint = f"`--option {option.name}=...` checks another value"
+        print_text(f"  not varied: {option.name} ({option.type}); {hint}")
 
 
 def _to_json(found: Sequence[Checked]) -> dict[str, Any]:
@@ -194,6 +199,7 @@ def _to_json(found: Sequence[Checked]) -> dict[str, Any]:
                 "result": checked.result,
                 "reason": checked.reason,
                 "seconds": round(checked.seconds, 3),
+                "not_varied": [option.name for option in checked.unvaried],
                 "checks": [_verdict_json(verdict) for verdict in checked.verdicts],
             }
             for checked in found

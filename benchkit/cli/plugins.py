@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,13 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.completion import complete_kind, complete_plugin
+from benchkit.cli.places import PluginFiles
 from benchkit.cli.plugin_checks import check_plugins
 from benchkit.cli.printing import cell, line, print_facts, print_json, print_note, print_table, print_text
-from benchkit.errors import PluginError, nearest
+from benchkit.errors import PluginError, nearest, shortened
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, to_json
 from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind
 from benchkit.registry.options import REQUIRED, Option
+
+MOST_ROWS = 300
+"""The most plugins of one kind that are listed of one distribution."""
 
 app = typer.Typer(
     no_args_is_help=True, help="List, show, check and write plugins: norms, data sets, regularizers, models, figures."
@@ -26,9 +31,6 @@ KindOption = Annotated[
     typer.Option("--kind", metavar="KIND", autocompletion=complete_kind, help=f"Only this kind: {', '.join(KINDS)}."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-FilesOption = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
-]
 
 
 @app.command("list")
@@ -36,7 +38,7 @@ def list_plugins(
     kind: KindOption = "",
     json: JsonOption = False,
     check: Annotated[bool, typer.Option("--check", help="Import every plugin; exit with 1 if one is broken.")] = False,
-    plugin: FilesOption = None,
+    plugin: PluginFiles = None,
 ) -> None:
     """List plugins with origin and status, without importing them (unless --check)."""
     from benchkit.registry.describing import describe_all, glance
@@ -58,7 +60,7 @@ def show_plugin(
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_plugin, help="A plugin's name.")],
     kind: KindOption = "",
     json: JsonOption = False,
-    plugin: FilesOption = None,
+    plugin: PluginFiles = None,
 ) -> None:
     """Show a plugin's card and options; of all kinds and distributions that have the name. Exit with 1 if broken."""
     from benchkit.registry.describing import describe_all
@@ -92,14 +94,14 @@ def new_plugin(
     author: Annotated[str, typer.Option(help="The author's name, for the licence.")] = "",
 ) -> None:
     """Write a complete package with a small working plugin: source, card, test with the kit, README, licence."""
-    from benchkit.registry.scaffolding import plan_project, write_project
+    from benchkit.registry.scaffolding import install_command, plan_project, write_project
 
     project = plan_project(kind, name, Registry.installed(), author=author)
     folder = out or Path(project.distribution)
     for path in write_project(project, folder):
         print_text(path.as_posix())
     print_note(
-        f"next: pip install -e {folder}, benchkit plugins check {name} --kind {project.kind}, "
+        f"next: {install_command(folder)}, benchkit plugins check {name} --kind {project.kind}, "
         f"then edit {folder / project.source}"
     )
 
@@ -126,20 +128,32 @@ def _row_json(description: Description, claimed: bool) -> dict[str, Any]:
 
 
 def _print_list(descriptions: Sequence[Description], claimed: Sequence[Entry]) -> None:
+    """Print a line for each plugin: of one distribution and kind at most `MOST_ROWS`, the others counted."""
+    counts = Counter((description.entry.kind, description.entry.distribution) for description in descriptions)
+    places = Counter[tuple[str, str]]()
+    shown = []
+    for description in descriptions:
+        group = description.entry.kind, description.entry.distribution
+        places[group] += 1
+        if places[group] <= MOST_ROWS:
+            shown.append(description)
     rows = [
         (
             kind_word(description.entry.kind),
-            description.entry.qualified if description.entry in claimed else description.entry.name,
-            description.entry.origin,
+            shortened(description.entry.qualified if description.entry in claimed else description.entry.name),
+            shortened(description.entry.origin),
             cell(description.status, {"ok": "green", "broken": "bold red"}.get(description.status, "")),
-            line(description.reason or description.title),
+            shortened(line(description.reason or description.title)),
         )
-        for description in descriptions
+        for description in shown
     ]
     print_table(("kind", "name", "origin", "status", ""), rows)
+    for (kind, distribution), count in counts.items():
+        if count > MOST_ROWS:
+            print_note(f"{count - MOST_ROWS:,} more {kind} of {shortened(distribution)} are not shown; --json has all")
     states = [description.status for description in descriptions]
-    counts = [(states.count("broken"), "broken"), (states.count("unchecked"), "not imported yet")]
-    notable = ", ".join(f"{count} {what}" for count, what in counts if count)
+    totals = [(states.count("broken"), "broken"), (states.count("unchecked"), "not imported yet")]
+    notable = ", ".join(f"{count} {what}" for count, what in totals if count)
     if notable:
         print_note(f"{notable}; `benchkit plugins list --check` imports all, `benchkit plugins show NAME` one")
 

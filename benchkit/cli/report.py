@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.places import Storage, Workspace
+from benchkit.cli.places import AllowShadow, PluginFiles, Storage, Workspace
 from benchkit.errors import ReportError, nearest
 
 if TYPE_CHECKING:
-    from benchkit.report.write import Written
+    from benchkit.registry import Registry
+    from benchkit.report.write import ReportOptions, Written
     from benchkit.results import StudyResults
 
 
@@ -60,6 +61,8 @@ def report(
     ] = None,
     workspace: Workspace = Path("benchkit-runs"),
     storage: Storage = "",
+    plugin: PluginFiles = None,
+    allow_shadow: AllowShadow = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Use charts that an earlier report drew.")] = True,
 ) -> None:
     """Make the report of STUDY from what the ledger holds, finished or not; nothing is trained.
@@ -69,19 +72,30 @@ def report(
     Exit code 1: the report is there, but a figure failed. Exit code 2: a file could not be made, such as the PDF
     without Pango; the others are there.
     """
-    from benchkit.report.write import ReportOptions, write_reports
+    from benchkit.registry import Registry
+    from benchkit.report.write import ReportOptions
 
     options = ReportOptions(formats=_formats(format), templates=templates, name=name, against=against, cache=cache)
+    registry = Registry.installed(plugin, allow_shadow=allow_shadow) if plugin else None
     results = _read(studies or [""], workspace, storage)
     if separate and len(results) > 1 and name:
         raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
-    code = 0
-    for group in [[one] for one in results] if separate else [results]:
-        with _spared_collector():
-            written = write_reports(group, out, options)
-        code = max(code, _tell(written, debug=bool((ctx.find_root().params or {}).get("debug"))))
-    if code:
+    debug = bool((ctx.find_root().params or {}).get("debug"))
+    groups = [[study] for study in results] if separate else [results]
+    if code := max(_tell(written, debug=debug) for written in _written(groups, out, options, registry)):
         raise typer.Exit(code)
+
+
+def _written(
+    groups: Sequence[Sequence[StudyResults]], out: Path, options: ReportOptions, registry: Registry | None
+) -> Iterator[Written]:
+    """Yield what became of the report of each group of studies."""
+    from benchkit.report.write import write_reports
+
+    for group in groups:
+        with _spared_collector():
+            written = write_reports(group, out, options, registry=registry)
+        yield written
 
 
 def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyResults]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchkit.cli.completion import complete_study
+from benchkit.cli.places import AllowShadow, PluginFiles
 
 if TYPE_CHECKING:
     from benchkit.plan import Plan
@@ -66,41 +68,53 @@ def check(
     run: Annotated[
         bool, typer.Option("--run", help="Also build each different network and run it on two images.")
     ] = False,
+    plugin: PluginFiles = None,
+    allow_shadow: AllowShadow = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a study file, its plugins and their options, and list its conditions."""
-    from benchkit.cli.printing import print_json, print_table, print_text
+    from benchkit.cli.printing import print_json, print_note, print_table, print_text
     from benchkit.data.sources import check_data
     from benchkit.plan import make_plan
     from benchkit.registry import Registry
     from benchkit.study.checks import check_plan, data_sets
     from benchkit.study.studyfile import find_study
 
-    registry = Registry.installed()
+    registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     study = find_study(name, registry, overrides=set_)
     plan = make_plan(study)
-    check_plan(plan, registry)
+    warnings = check_plan(plan, registry)
+    for warning in warnings:
+        print_note(f"warning: {warning}")
     check_data(registry, data_sets(plan), study.path)
     if run:
-        _run_networks(plan, registry)
+        _run_networks(plan, registry, plugin or (), allow_shadow)
     if as_json:
         found = [
             {"label": c.display_label, "kind": c.kind, "key": c.key, "trials": plan.count(c)} for c in plan.conditions
         ]
-        print_json({"study": study.name, "conditions": found})
+        print_json({"study": study.name, "conditions": found, "warnings": list(warnings)})
         return
     print_table(
         ("condition", "kind", "trials", "key"),
         [(c.display_label, c.kind, plan.count(c), c.key) for c in plan.conditions],
     )
-    print_text(f"{study.name}: nothing wrong, {len(plan.conditions)} conditions, {len(plan.units())} trials")
+    wrong = "nothing wrong" if not warnings else f"{len(warnings)} warning{'s' * (len(warnings) > 1)}"
+    print_text(f"{study.name}: {wrong}, {len(plan.conditions)} conditions, {len(plan.units())} trials")
 
 
-def _run_networks(plan: Plan, registry: Registry) -> None:
+def _run_networks(plan: Plan, registry: Registry, plugins: Sequence[Path], allow_shadow: bool) -> None:
     from benchkit.preparation import data_root
     from benchkit.sweep.orchestration import Request, check_networks
 
-    check_networks(Request(study=plan.study, workspace=Path(), data_root=data_root()), plan, registry)
+    request = Request(
+        study=plan.study,
+        workspace=Path(),
+        data_root=data_root(),
+        plugins=tuple(path.resolve() for path in plugins),
+        allow_shadow=allow_shadow,
+    )
+    check_networks(request, plan, registry)
 
 
 @app.command()

@@ -6,13 +6,12 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.places import DEFAULT_WORKSPACE, DeviceMemory, Storage, Workspace
+from benchkit.cli.places import DEFAULT_WORKSPACE, AllowShadow, DeviceMemory, PluginFiles, Storage, Workspace
 from benchkit.cli.size import parse_size
 from benchkit.errors import StudyError
 
@@ -43,10 +42,8 @@ def sweep(
     retry: Annotated[
         list[str], typer.Option(metavar="STATE", help="Train failed, diverged or pruned trials again.")
     ] = [],  # noqa: B006
-    plugin: Annotated[list[Path], typer.Option(metavar="FILE", help="Load plugins from a Python file too.")] = [],  # noqa: B006
-    allow_shadow: Annotated[
-        bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
-    ] = False,
+    plugin: PluginFiles = None,
+    allow_shadow: AllowShadow = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time went; the first repeats leave a trace for Perfetto.")
     ] = False,
@@ -62,7 +59,7 @@ def sweep(
     from benchkit.sweep import Request
 
     _check_states(retry)
-    registry = Registry.installed(plugin, allow_shadow=allow_shadow)
+    registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     request = Request(
         study=find_study(study, registry, overrides=set_, smoke=smoke),
         workspace=workspace,
@@ -73,7 +70,7 @@ def sweep(
         device=device,
         retry=tuple(retry),  # type: ignore[arg-type]
         command=_spoken(),
-        plugins=tuple(path.resolve() for path in plugin),
+        plugins=tuple(path.resolve() for path in plugin or ()),
         allow_shadow=allow_shadow,
         profile=profile,
         device_memory=parse_size("--device-memory", device_memory) if device_memory else None,

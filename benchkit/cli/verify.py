@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchkit.cli.places import AllowShadow, PluginFiles
 from benchkit.errors import StudyError
 
 if TYPE_CHECKING:
@@ -33,12 +34,8 @@ def verify(
         Path | None,
         typer.Option("--workspace", "-w", help="An empty folder to keep what --retrain trains.", file_okay=False),
     ] = None,
-    plugin: Annotated[
-        list[Path], typer.Option(metavar="FILE", help="Load plugins from a Python file of yours, for --retrain.")
-    ] = [],  # noqa: B006
-    allow_shadow: Annotated[
-        bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
-    ] = False,
+    plugin: PluginFiles = None,
+    allow_shadow: AllowShadow = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check REPORT against the capsule inside it, and against this machine; --retrain N trains N trials again.
@@ -58,7 +55,7 @@ def verify(
     from benchkit.verify import Verification, open_report
     from benchkit.verify import verify as verify_report
 
-    registry = Registry.installed(plugin, allow_shadow=allow_shadow)
+    registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     opened = open_report(report)
     capsule = read_capsule(opened.capsule)
     found = verify_report(opened, capsule, registry, data_root())
@@ -70,7 +67,7 @@ def verify(
                 workspace=folder,
                 data_root=data_root(),
                 device=device,
-                plugins=tuple(plugin),
+                plugins=tuple(plugin or ()),
                 allow_shadow=allow_shadow,
             )
             found = Verification(checks=(*found.checks, *_retrained(capsule, registry, scratch, retrain, seed)))

@@ -91,6 +91,7 @@ def describe_here(entry: Entry) -> Description:
             url=str(facts.url),
             api=facts.api,
             options=options,
+            ignores=facts.ignores,
         )
         json.dumps(to_json(description))  # raises for a card that holds more than text and numbers
         return description

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ class Description:
     url: str = ""
     api: int = API_VERSION
     options: tuple[Option, ...] = ()
+    ignores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def usable(self) -> Description:
         """Return this description; raise `PluginError` with the reason when the plugin is broken."""
@@ -62,6 +63,7 @@ def to_json(description: Description) -> dict[str, Any]:
         "url": description.url,
         "api": description.api,
         "options": [_option_to_json(option) for option in description.options],
+        "ignores": {path: dict(options) for path, options in description.ignores.items()},
     }
 
 
@@ -78,6 +80,7 @@ def from_json(entry: Entry, values: Mapping[str, Any]) -> Description:
         status=values["status"],
         api=int(values["api"]),
         options=tuple(_option_from_json(option) for option in values["options"]),
+        ignores=dict(values["ignores"]),
         **texts,
     )
 

@@ -76,6 +76,7 @@ def _table(tree: ast.Module, path: Path) -> ast.Dict:
             table = getattr(statement, "value", None)
             if isinstance(table, ast.Dict):
                 return table
+            raise _built_by_code(table, f"{path}, in line {statement.lineno}")
     raise PluginError(
         f"the plugin file {path} has no literal PLUGINS table",
         hint=f"list its plugins at top level, for example {_EXAMPLE}",
@@ -85,12 +86,14 @@ def _table(tree: ast.Module, path: Path) -> ast.Dict:
 def _rows(table: ast.Dict, path: Path) -> Iterator[tuple[str, str, str]]:
     for group, members in zip(table.keys, table.values, strict=True):
         kind = _text(group).removeprefix("benchkit.")
-        if kind not in KINDS or kind == "studies" or not isinstance(members, ast.Dict):
+        if kind not in KINDS or kind == "studies":
             expected = ", ".join(f"benchkit.{kind}" for kind in KINDS if kind != "studies")
             raise PluginError(
                 f"the PLUGINS table of {path} has no plugins of a known kind at {_source(group)}",
                 hint=f"its keys are {expected}; for example {_EXAMPLE}",
             )
+        if not isinstance(members, ast.Dict):
+            raise _built_by_code(members, f"{path}, at {_source(group)}")
         for name, target in zip(members.keys, members.values, strict=True):
             if not _text(name) or not isinstance(target, ast.Name | ast.Attribute):
                 raise PluginError(
@@ -98,6 +101,13 @@ def _rows(table: ast.Dict, path: Path) -> Iterator[tuple[str, str, str]]:
                     hint=f"map a literal name to a class or function defined above, for example {_EXAMPLE}",
                 )
             yield kind, _text(name), _source(target)
+
+
+def _built_by_code(node: ast.expr | None, where: str) -> PluginError:
+    return PluginError(
+        f"the PLUGINS table of {where}, is not literal: {_source(node)}",
+        hint=f"the file is read without being run, so the table must be written out, for example {_EXAMPLE}",
+    )
 
 
 def _text(node: ast.expr | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchkit.errors import PluginError, nearest
+from benchkit.errors import PluginError, listed, nearest
 from benchkit.registry.entries import (
     DISABLE_VARIABLE,
     KINDS,
@@ -129,7 +129,7 @@ class Registry:
         close = nearest(name, names) or nearest(name.rpartition(":")[2], names)
         return PluginError(
             f"there is no {kind_word(kind)} {name!r}{close}",
-            problems=[f"known {kind}: {', '.join(names) or 'none'}"],
+            problems=[f"known {kind}: {listed(names) or 'none'}"],
             hint=f"`benchkit plugins list --kind {kind}` shows them; a distribution may have to be installed, "
             f"and {DISABLE_VARIABLE} hides plugins",
         )

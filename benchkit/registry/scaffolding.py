@@ -8,6 +8,9 @@ import importlib.util
 import keyword
 import os
 import re
+import shlex
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -107,6 +110,19 @@ def write_project(project: Project, folder: Path) -> tuple[Path, ...]:
     except OSError as error:
         raise PluginError(f"{folder} cannot be written: {error.strerror or error}") from error
     return tuple(folder / name for name in sorted(rendered))
+
+
+def install_command(folder: Path) -> str:
+    """Return the command that installs a project, to be edited, into the Python that runs this.
+
+    Environments that uv made have no pip: `pip` alone would be another Python's.
+    """
+    python, path = shlex.quote(sys.executable), shlex.quote(str(folder))
+    if importlib.util.find_spec("pip"):
+        return f"{python} -m pip install -e {path}"
+    if uv := shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])):
+        return f"{shlex.quote(uv)} pip install --python {python} -e {path}"
+    return f"{python} -m ensurepip && {python} -m pip install -e {path}"
 
 
 def render_project(project: Project) -> dict[str, str]:

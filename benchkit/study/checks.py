@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,10 +40,11 @@ class Use:
     searched: SearchRange | None = None
 
 
-def check_plan(plan: Plan, registry: Registry) -> None:
-    """Raise `StudyError` with every unknown or broken plugin and every wrong option of a plan, and an unusable logo.
+def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
+    """Return a warning for every setting that the plan varies without effect, as the plugins' cards tell.
 
-    That holds for all levels, for the ends of every searched range and for every searched choice.
+    Raises `StudyError` with every unknown or broken plugin and every wrong option of a plan, and an unusable logo. That
+    holds for all levels, for the ends of every searched range and for every searched choice.
     """
     problems = Problems()
     uses = {repr(use): use for use in (*uses_of(plan), *searched_uses(plan))}
@@ -62,6 +63,24 @@ def check_plan(plan: Plan, registry: Registry) -> None:
     if problems:
         shown = plan.study.path or plan.study.name
         raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines)
+    used = [(uses[key], description) for key, description in zip(resolved, described, strict=True)]
+    return tuple(dict.fromkeys(_without_effect(plan, used)))
+
+
+def _without_effect(plan: Plan, used: Sequence[tuple[Use, Description]]) -> Iterator[str]:
+    """Yield a sentence for each plugin that ignores a setting which the plan varies."""
+    varied = {path for condition in plan.conditions for path in condition.levels}
+    varied |= {spanned.path for spanned in (plan.study.search.space if plan.study.search else ())}
+    for use, description in used:
+        defaults = {option.name: option.default for option in description.options}
+        for ignored, when in description.ignores.items():
+            holds = all({**defaults, **use.ref.options}.get(name) == value for name, value in when.items())
+            for path in sorted(varied) if holds else ():
+                if path == ignored or path.startswith(f"{ignored}."):
+                    at = ", ".join(f"{use.where}.{name} = {_toml(value)}" for name, value in when.items())
+                    at = f" at {at}" if at else ""
+                    what = f"{use.where} = {use.ref.name!r}"
+                    yield f"{path} has no effect beside {what}{at}: conditions that differ in it alone train the same"
 
 
 def _note_logo(logo: Path | None, problems: Problems) -> None:
@@ -166,6 +185,10 @@ def _problems(use: Use, description: Description, variant: str | None) -> Iterat
     ):
         ends = f"low = {float(spanned.low or 0)}, high = {float(spanned.high or 0)}"
         yield f"{_prefix(use)}whole low and high search whole numbers only, and the option is a float: write {ends}"
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _prefix(use: Use) -> str:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import random
+import signal
+import threading
+import traceback
 import unittest
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchkit.errors import BenchkitError
 from benchkit.registry.entries import kind_word
 from benchkit.testing.subject import Subject
 
-KIT_VERSION = 1
+KIT_VERSION = 2
 """The version of the conformance kit; raised when a check is added or made stricter."""
+
+RAISED = "the plugin raises this error itself: its message and line say more"
+"""The likely reason of an error where the check expects none."""
 
 
 class CheckFailure(AssertionError):
@@ -35,19 +42,27 @@ class CheckFailure(AssertionError):
         return "\n".join(lines)
 
 
+class TooLong(BaseException):
+    """The check takes longer than it may. No `Exception`, so that a plugin that catches those does not catch this."""
+
+
 class NotApplicable(unittest.SkipTest):
     """The check cannot be made here; the message says what it lacks. pytest counts it as skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A promise that every plugin of a kind keeps: `promise` in one sentence, `likely` why it is usually broken."""
+    """A promise that every plugin of a kind keeps: `promise` in one sentence, `likely` why it is usually broken.
+
+    A check of it may take `seconds` of processor time, and ten times as long by the clock.
+    """
 
     id: str
     promise: str
     likely: str
     test: Callable[[Subject], None]
     gpu: bool = False
+    seconds: float = 60.0
 
 
 def rule(id: str, *, likely: str, gpu: bool = False) -> Callable[[Callable[[Subject], None]], Rule]:
@@ -74,17 +89,24 @@ class Check:
 
     def __call__(self) -> None:
         """Put the rule to the plugin; the random state and thread count of the process stay as they were."""
-        with _process_state():
-            try:
+        try:
+            with _process_state(), _time_limit(self.rule.seconds):
                 self.rule.test(self.subject)
-            except CheckFailure as failure:
-                raise self._named(failure) from failure.__cause__
-            except Exception as error:
-                if isinstance(error, NotApplicable):
-                    raise
-                raise self._named(
-                    CheckFailure(given=self.rule.promise, expected="no error", got=error_text(error))
-                ) from error
+        except CheckFailure as failure:
+            raise self._named(failure) from failure.__cause__
+        except NotApplicable:
+            raise
+        except TooLong as late:
+            unfinished = CheckFailure(
+                given=self.rule.promise,
+                expected=f"an end within {self.rule.seconds:g} s of processor time",
+                got=f"still running{_place(late)}",
+                likely="an option's value makes a loop long, or a loop has no end",
+            )
+            raise self._named(unfinished) from late
+        except Exception as error:
+            raised = CheckFailure(given=self.rule.promise, expected="no error", got=error_text(error), likely=RAISED)
+            raise self._named(raised) from error
 
     def _named(self, failure: CheckFailure) -> CheckFailure:
         failure.check = self.id
@@ -111,9 +133,44 @@ def attempt(given: str, expected: str = "no error", likely: str = "") -> Iterato
 
 
 def error_text(error: BaseException) -> str:
-    """Return an error's kind and message."""
+    """Return an error's kind and message, and the plugin's line where it was raised."""
     lines = [error.what, *error.problems] if isinstance(error, BenchkitError) else str(error).strip().splitlines()[:6]
-    return f"{type(error).__name__}: " + "\n".join(lines)
+    return f"{type(error).__name__}: " + "\n".join(lines) + _place(error)
+
+
+def _place(error: BaseException) -> str:
+    """Return the innermost line outside of benchkit and PyTorch that an error passed, if there is any."""
+    own = str(Path(__file__).parents[1])
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((own, "<")) and "site-packages/torch/" not in frame.filename:
+            return f" ({frame.filename}:{frame.lineno}, in {frame.name})"
+    return ""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TooLong` in the block after `seconds` of this process's time, or ten times as long by the clock.
+
+    Only the main thread of a system with Python's interval timers can be interrupted; elsewhere there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGPROF"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGPROF, stop)
+    clock = threading.Timer(10 * seconds, signal.pthread_kill, (threading.get_ident(), signal.SIGPROF))
+    clock.daemon = True
+    clock.start()
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        clock.cancel()
+        signal.signal(signal.SIGPROF, before)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,4 +215,8 @@ def _array(found: object) -> str:
     return f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
 
 
-RULES = (offline, contract, labels, disjoint, fingerprint, order, processes, prepared_once, killed, smoke)
+RULES = tuple(
+    # Each may be the one that prepares a data set of many images from scratch.
+    replace(rule, seconds=600.0)
+    for rule in (offline, contract, labels, disjoint, fingerprint, order, processes, prepared_once, killed, smoke)
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.func import functional_call
 
 from benchkit.testing.check import attempt, error_text, require, rule
 from benchkit.testing.subject import Subject
-from benchkit.testing.tensors import described, maps, require_close, require_finite
+from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
 
 
 def build(subject: Subject, channels: int, **more: Any) -> nn.Module:
@@ -57,8 +58,10 @@ def gradients(subject: Subject) -> None:
             return result
 
         with attempt(given, likely="the module does not compute in float64 after double()"):
-            dtype = outputs(x, *values).dtype
-        require(dtype == torch.float64, given=given, expected="float64", got=str(dtype))
+            first, second = outputs(x, *values), outputs(x, *values)
+        require(first.dtype == torch.float64, given=given, expected="float64", got=str(first.dtype))
+        random = "it draws random numbers: a norm's result must follow from its input"
+        require_equal(second, first, given=f"{given}, twice", expected="the same result", likely=random)
         try:
             gradcheck(outputs, (x, *values), eps=1e-6, atol=1e-5, rtol=1e-3, check_batched_grad=False)
         except (GradcheckError, RuntimeError) as error:
@@ -77,17 +80,21 @@ def large_offset(subject: Subject) -> None:
 @rule("bf16", likely="statistics are computed in the input's dtype: convert to float32 first, and back at the end")
 def bf16(subject: Subject) -> None:
     """Under bfloat16 autocast the dtype stays the input's, and statistics are float32 or wider."""
-    _low_precision(subject, torch.bfloat16, mean=30.0, std=1.0)
+    _low_precision(subject, torch.bfloat16)
 
 
 @rule("fp16", likely="squares overflow beyond 65504: convert to float32 before squaring, and back at the end")
 def fp16(subject: Subject) -> None:
     """Under float16 autocast the dtype stays the input's, and values of a few hundred do not overflow."""
-    _low_precision(subject, torch.float16, mean=300.0, std=30.0)
+    _low_precision(subject, torch.float16)
 
 
-def _low_precision(subject: Subject, dtype: torch.dtype, *, mean: float, std: float) -> None:
-    for mode in (True, False):
+_FAR_MAPS = ((30.0, 1.0), (300.0, 3.0), (300.0, 300.0))
+"""Means and standard deviations: sums in half precision lose the small spread, and the square of the large one."""
+
+
+def _low_precision(subject: Subject, dtype: torch.dtype) -> None:
+    for (mean, std), mode in itertools.product(_FAR_MAPS, (True, False)):
         module = trained(subject, 6).train(mode)
         wide = maps(subject, (4, 6, 6, 6), mean=mean, std=std, purpose="precision")
         x = wide.to(dtype).requires_grad_()

@@ -17,6 +17,9 @@ from benchkit.testing.norm_numbers import build, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
 
+BATCHES = 300
+"""Batches after which averages at half the usual momentum of 0.1 have moved all but 2e-7 of their way."""
+
 _SHAPES = ((2, 1, 5, 7), (3, 3, 4, 4), (2, 30, 3, 5), (2, 64, 2, 2))
 
 
@@ -77,6 +80,33 @@ def evaluation(subject: Subject) -> None:
     require_close(alone, together, 1e-5, given=given, expected="what each image gives when it is alone in the batch")
     for name, tensor in module.state_dict().items():
         require_equal(tensor, before[name], given=given, expected=f"{name} as it was before")
+
+
+@rule("running-statistics", likely="running statistics do not move, or momentum weighs the old ones, not the new ones")
+def running_statistics(subject: Subject) -> None:
+    """After many batches of the same maps evaluation gives what training does; `momentum` weighs the new batch."""
+    x = maps(subject, (8, 6, 5, 5), mean=3.0, std=2.0, purpose="running statistics")
+    takes_momentum = any(option.name == "momentum" for option in subject.known_options)
+    module = build(subject, 6, **({"momentum": 0.5} if takes_momentum else {})).train()
+    for _ in range(BATCHES):
+        in_training = module(x)
+    given = described(x, f"in evaluation after {BATCHES} batches of the same")
+    with torch.no_grad():
+        require_close(module.eval()(x), in_training, 0.02, given=given, expected="the result in training")
+    if takes_momentum:
+        _moves_by_momentum(subject, x, dict(module.named_buffers()))
+
+
+def _moves_by_momentum(subject: Subject, x: Tensor, last: dict[str, Tensor]) -> None:
+    """Fail unless one batch at momentum 0.1 moves each average a tenth of the way to where many batches took it."""
+    module = build(subject, 6, momentum=0.1).train()
+    before = {name: buffer.clone() for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    module(x)
+    for name, buffer in module.named_buffers():
+        if name in before:
+            expected = before[name] + 0.1 * (last[name] - before[name])
+            given = described(x, "one batch in training at momentum 0.1")
+            require_close(buffer, expected, 1e-3, given=given, expected=f"{name} a tenth of its way further")
 
 
 @rule("parameters", likely="weight and bias should be nn.Parameter of shape (C,), or None where there are none")
@@ -191,6 +221,7 @@ RULES = (
     batch_of_one,
     one_pixel,
     evaluation,
+    running_statistics,
     parameters,
     *norm_numbers.RULES,
     deepcopy,

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchkit.errors import BenchkitError, nearest
 from benchkit.protocols import Batch
-from benchkit.registry.options import Option
+from benchkit.registry.options import Option, bind_options
 from benchkit.testing import neutral
 from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, losses, run_of, trained_run
@@ -192,6 +192,20 @@ def search_range(subject: Subject) -> None:
             require_finite(torch.tensor(list(losses(run.history))), given=given, what="losses")
 
 
+@rule("choices", likely="the code for this value is seldom run: the card or the annotation allows what it cannot do")
+def choices(subject: Subject) -> None:
+    """Every choice of an option, and both values of a bool, can be trained with."""
+    for option in subject.known_options:
+        values = option.choices or ((False, True) if option.type == "bool" else ())
+        for value in values:
+            given = f"{option.name} = {value!r}"
+            with attempt(given, expected="a run of one epoch"):
+                chosen = bind_options(subject.known_options, {**subject.given, option.name: value})
+                made = subject.plugin(**chosen)
+                run = trained_run(subject.seed_for("choices"), [made], epochs=1)
+            require_finite(torch.tensor(list(losses(run.history))), given=given, what="losses")
+
+
 def _end(option: Option, end: str) -> int | float:
     value: float = getattr(option, end)
     return int(value) if option.type == "int" else value
@@ -251,4 +265,4 @@ def _difference(run: Run, reference: Run) -> str:
     return "" if torch.equal(*logits) else "other validation logits after training"
 
 
-RULES = (hooks, strength_zero, evaluation, deterministic, resume, targets, search_range, cuda)
+RULES = (hooks, strength_zero, evaluation, deterministic, resume, targets, search_range, choices, cuda)

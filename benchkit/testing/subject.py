@@ -102,6 +102,12 @@ def missing_options(known: tuple[Option, ...], given: Mapping[str, Any]) -> list
     return [one for one in known if one.default is REQUIRED and one.name not in given and one.name != ANY_OPTION]
 
 
+def unvaried_options(known: tuple[Option, ...], given: Mapping[str, Any]) -> list[Option]:
+    """Return the options that stay at their default in every check: neither given, nor numbers, bools or choices."""
+    varied = ("int", "float", "bool")
+    return [option for option in known if option.name not in given and not option.choices and option.type not in varied]
+
+
 def _entry_of(kind: str, name: str, plugin: Callable[..., Any]) -> Entry | None:
     """Return how another process imports an object that a module holds at top level, None for any other."""
     module, path = getattr(plugin, "__module__", None), getattr(plugin, "__qualname__", "")

@@ -27,18 +27,6 @@ class BatchNorm(Running):
     channel has a single value in training (a batch of one, 1x1 maps) the output is the bias.
     """
 
-    def __init__(
-        self,
-        num_channels: int,
-        *,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(num_channels, eps, momentum, affine, device, dtype)
-
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
         check_maps(x, self.num_channels)

@@ -47,7 +47,7 @@ class BatchInstanceNorm(Running):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_channels, eps, momentum, affine, device, dtype)
+        super().__init__(num_channels, eps=eps, momentum=momentum, affine=affine, device=device, dtype=dtype)
         self.rho = nn.Parameter(torch.ones(num_channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:

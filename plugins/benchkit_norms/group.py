@@ -44,7 +44,7 @@ class GroupNorm(PerImage):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_channels, eps, affine, device, dtype)
+        super().__init__(num_channels, eps=eps, affine=affine, device=device, dtype=dtype)
         if groups < 1:
             raise PluginError(f"group norm was given groups = {groups}", hint="give a positive number, such as 32")
         if exact and num_channels % groups:
@@ -53,6 +53,10 @@ class GroupNorm(PerImage):
                 hint="give a divisor of every layer's channels, or leave exact out",
             )
         self.num_groups = groups if exact else group_count(num_channels, groups)
+
+    def groups(self) -> int:
+        """Return the number of groups."""
+        return self.num_groups
 
     def extra_repr(self) -> str:
         """Return the options, for `print(model)`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from benchkit import Range, card
@@ -24,18 +23,6 @@ class InstanceNorm(PerImage):
 
     Training and evaluation are the same. On 1x1 maps every value is its own mean, so that the output is the bias.
     """
-
-    def __init__(
-        self,
-        num_channels: int,
-        *,
-        eps: float = 1e-5,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(num_channels, eps, affine, device, dtype)
-        self.num_groups = num_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""

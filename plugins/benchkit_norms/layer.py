@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from benchkit import Range, card
 from benchkit_norms.per_channel import PerImage
 
@@ -23,14 +21,6 @@ class LayerNorm(PerImage):
     over C alone that ConvNeXt calls LayerNorm2d. Training and evaluation are the same.
     """
 
-    def __init__(
-        self,
-        num_channels: int,
-        *,
-        eps: float = 1e-5,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(num_channels, eps, affine, device, dtype)
-        self.num_groups = 1
+    def groups(self) -> int:
+        """Return 1: all channels together."""
+        return 1

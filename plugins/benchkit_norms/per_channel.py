@@ -19,8 +19,9 @@ class PerChannel(nn.Module):
     def __init__(
         self,
         num_channels: int,
-        eps: float,
-        affine: bool,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -49,20 +50,22 @@ class PerChannel(nn.Module):
 
 
 class PerImage(PerChannel):
-    """A norm of each image by itself: its channels make `num_groups` equal groups, each with one mean and variance."""
+    """A norm of each image by itself: its channels make equal groups, each with one mean and variance."""
 
-    num_groups: int
+    def groups(self) -> int:
+        """Return the number of groups: each channel is one, where a norm does not say otherwise."""
+        return self.num_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
         check_maps(x, self.num_channels)
-        return group_standardize(x, self.weight, self.bias, self.num_groups, self.eps)
+        return group_standardize(x, self.weight, self.bias, self.groups(), self.eps)
 
     def plain(self, x: Tensor) -> Tensor:
         """Return what `forward` does, as the formula says: in x's dtype."""
-        groups = x.reshape(len(x), self.num_groups, -1)
-        mean, variance = groups.mean(2, keepdim=True), groups.var(2, correction=0, keepdim=True)
-        return self.affine(((groups - mean) / torch.sqrt(variance + self.eps)).view(x.shape))
+        sets = x.reshape(len(x), self.groups(), -1)
+        mean, variance = sets.mean(2, keepdim=True), sets.var(2, correction=0, keepdim=True)
+        return self.affine(((sets - mean) / torch.sqrt(variance + self.eps)).view(x.shape))
 
 
 class Running(PerChannel):
@@ -79,13 +82,14 @@ class Running(PerChannel):
     def __init__(
         self,
         num_channels: int,
-        eps: float,
-        momentum: float,
-        affine: bool,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_channels, eps, affine, device, dtype)
+        super().__init__(num_channels, eps=eps, affine=affine, device=device, dtype=dtype)
         if not 0 <= momentum <= 1:
             raise PluginError(f"{type(self).__name__} was given momentum = {momentum}", hint="give 0 to 1, such as 0.1")
         self.momentum = momentum

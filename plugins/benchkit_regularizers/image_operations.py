@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchkit_regularizers.warping import warp
-
 OPERATIONS = (
     "identity", "shear-x", "shear-y", "translate-x", "translate-y", "rotate", "brightness", "color", "contrast",
     "sharpness", "posterize", "solarize", "autocontrast", "equalize", "invert",
@@ -120,6 +118,26 @@ def _move(operation: Tensor, fill: float, images: Tensor, strength: Tensor) -> T
     across, along = where("shear-x", amount, -sine), where("shear-y", amount, sine)
     maps = torch.stack((cosine, across, right, along, cosine, down), dim=1).view(-1, 2, 3)
     return warp(images, maps, fill)
+
+
+def warp(images: Tensor, maps: Tensor, fill: float) -> Tensor:
+    """Return the images (N, C, H, W) with every pixel taken from where its map points, the nearest one.
+
+    `maps` (N, 2, 3) takes (x, y, 1) of an output pixel to the place in the image that it shows; x and y are pixels from
+    the middle of the image, to the right and down. Outside the image is `fill`. The result is channels-last in memory.
+    """
+    count, channels, height, width = images.shape
+    y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    scale = maps[:, :, :, None, None]
+    column = (scale[:, 0, 0] * x + scale[:, 0, 1] * y + scale[:, 0, 2] + (width - 1) / 2).round()
+    row = (scale[:, 1, 0] * x + scale[:, 1, 1] * y + scale[:, 1, 2] + (height - 1) / 2).round()
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    pixels = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
+    first = torch.arange(0, count * height * width, height * width, device=images.device)
+    flat = images.permute(0, 2, 3, 1).reshape(-1, channels)
+    taken = flat.index_select(0, (pixels + first[:, None, None]).flatten()).view(count, height, width, channels)
+    return torch.where(inside[..., None], taken, fill).permute(0, 3, 1, 2)
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -6,11 +6,32 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchkit import Batch, Range, card
 from benchkit_regularizers.bounds import Bound, require
 from benchkit_regularizers.rectangles import random_rectangles
-from benchkit_regularizers.warping import enlarge
+
+
+def enlarge(images: Tensor, windows: Tensor) -> Tensor:
+    """Return one window of each image (N, C, H, W), enlarged to (H, W) by bilinear interpolation within the window.
+
+    `windows` float32 (4, N) holds the top, left, height and width of the windows in pixels, inside the image.
+    """
+    height, width = images.shape[2:]
+    top, left, high, wide = windows[:, :, None]
+    row = _places(top, high, height)
+    column = _places(left, wide, width)
+    y = (2 * row + 1) / height - 1
+    x = (2 * column + 1) / width - 1
+    grid = torch.stack((x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), dim=-1)
+    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _places(start: Tensor, length: Tensor, steps: int) -> Tensor:
+    """Return where the middles of `steps` pixels fall in spans of `length` from `start` (N, 1), float32 (N, steps)."""
+    middle = (torch.arange(steps, device=start.device) + 0.5) / steps
+    return start + (middle * length - 0.5).clamp(min=0).minimum(length - 1)
 
 
 @card(
