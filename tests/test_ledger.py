@@ -260,3 +260,22 @@ def test_workspaces_and_labels_may_have_hostile_names(tmp_path: Path) -> None:
     assert condition.label.startswith("../../x/\x1b[31m@y\n")
     assert (workspace / "ledger.db").exists()
     assert [path.parent for path in tmp_path.rglob("result.json") if workspace not in path.parents] == []
+
+
+def test_trials_beyond_the_asked_number_are_not_counted_as_ended() -> None:
+    """Three repeats have ended and a fourth waits; of the first two, two have ended, of the first four, three."""
+    from optuna.trial import TrialState, create_trial
+
+    from benchkit.ledger.attempts import Attempts
+
+    plan = make_plan(study_of())
+    trials = [
+        create_trial(
+            state=TrialState.COMPLETE if index < 3 else TrialState.WAITING,
+            value=0.5 if index < 3 else None,
+            user_attrs={"index": index, "attempt": 0},
+        )
+        for index in range(4)
+    ]
+    attempts = Attempts(lambda condition: trials)
+    assert [attempts.ended(plan.conditions[0], count) for count in (0, 2, 3, 4)] == [0, 2, 3, 3]

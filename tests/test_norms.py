@@ -334,6 +334,10 @@ def test_group_count(channels: int, groups: int, expected: int) -> None:
     assert GroupNorm(channels, groups=groups).num_groups == expected
 
 
+def test_groups_are_32_where_none_are_told_as_in_the_paper() -> None:
+    assert GroupNorm(64).num_groups == 32
+
+
 def test_exact_groups_are_as_many_as_told() -> None:
     """At 16 channels 16 groups are instance normalisation; without `exact` there are 8, two channels each."""
     maps = torch.randn(2, 16, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -355,8 +359,9 @@ def test_wrong_options_and_shapes_are_named(name: str) -> None:
 
 
 def test_wrong_momentum_and_groups_are_named() -> None:
-    with pytest.raises(PluginError, match="momentum = 2"):
-        BatchNorm(4, momentum=2)
+    for momentum in (2, -0.1):
+        with pytest.raises(PluginError, match=f"momentum = {momentum}"):
+            BatchNorm(4, momentum=momentum)
     with pytest.raises(PluginError, match="groups = 0"):
         GroupNorm(4, groups=0)
 

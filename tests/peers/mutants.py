@@ -1,7 +1,7 @@
 """Whether a test notices single changes to the code: `make mutants`.
 
     python tests/peers/mutants.py [--sample 200] [--seed 27] [--jobs 2] [--state DIR] [--only 3,17]
-                                  [--under DIR...] [--tests FILE...]
+                                  [--under DIR...] [--tests FILE...] [--most SECONDS]
 
 First every test that is not slow runs once, in a copy of the tree, while the functions of benchkit and its plugins that
 it calls are written down. Then a random sample is drawn of all places where one of cosmic-ray's operators can change
@@ -18,7 +18,9 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -116,8 +118,13 @@ def copy_of_tree(folder: Path) -> Path:
     return folder
 
 
-def forked(tree: Path, arguments: Sequence[str], log: Path, plugin: Calls | None = None) -> int:
-    """Start pytest on a tree in a process forked from this one, and return the process's number."""
+def forked(
+    tree: Path, arguments: Sequence[str], log: Path, plugin: Calls | None = None, *, compiles: bool = False
+) -> int:
+    """Start pytest on a tree in a process forked from this one, and return the process's number.
+
+    Only where it `compiles` does Python keep what it compiles of the tree.
+    """
     if pid := os.fork():
         return pid
     os.setsid()
@@ -127,7 +134,7 @@ def forked(tree: Path, arguments: Sequence[str], log: Path, plugin: Calls | None
     os.dup2(out, 2)
     places = [str(tree), str(tree / "plugins"), str(tree / "tests")]
     sys.path[:0] = places
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = not compiles
     os.environ |= {"PYTHONPATH": os.pathsep.join(places), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     code: int = 70
     try:
@@ -205,8 +212,11 @@ def function_at(path: str, line: int) -> str:
     return look(ast.parse((ROOT / path).read_text(encoding="utf-8")))
 
 
-def relevant(mutant: Mutant, calls: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the tests that could notice a change, those named after its file first, then the quickest."""
+def relevant(mutant: Mutant, calls: Mapping[str, Mapping[str, Any]], most: float = math.inf) -> list[str]:
+    """Return the tests that could notice a change, those named after its file first, then the quickest.
+
+    Of those that take more than `most` seconds together, the last are left out.
+    """
     function = function_at(mutant.path, mutant.line)
     named = [nodeid for nodeid, told in calls.items() if function and f"{mutant.path}::{function}" in told["functions"]]
     if not function:
@@ -215,7 +225,9 @@ def relevant(mutant: Mutant, calls: Mapping[str, Mapping[str, Any]]) -> list[str
     stem = Path(mutant.path).stem
     if not named:
         return []
-    return BY_SOURCE + sorted(named, key=lambda nodeid: (f"test_{stem}." not in nodeid, calls[nodeid]["seconds"]))
+    ordered = sorted(named, key=lambda nodeid: (f"test_{stem}." not in nodeid, calls[nodeid]["seconds"]))
+    spent = itertools.accumulate(calls[nodeid]["seconds"] for nodeid in ordered)
+    return BY_SOURCE + [nodeid for nodeid, seconds in zip(ordered, spent, strict=True) if seconds <= most]
 
 
 def _of_files(paths: set[str], calls: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -262,11 +274,23 @@ def noticed(mutant: Mutant, tests: Sequence[str], tree: Path) -> tuple[str, str]
         shutil.copy2(ROOT / mutant.path, file)
 
 
-def tried(mutants: Sequence[tuple[int, Mutant]], calls: Mapping[str, Any], state: Path, number: int) -> None:
+def compiled_tree(folder: Path, calls: Mapping[str, Any]) -> Path:
+    """Return a copy of the tree with its tests and all that they import compiled."""
+    tree = copy_of_tree(folder)
+    files = sorted({nodeid.partition("::")[0] for nodeid in calls})
+    ended(forked(tree, ["--collect-only", *files], folder.with_suffix(".txt"), compiles=True), LONGEST)
+    return tree
+
+
+def tried(
+    mutants: Sequence[tuple[int, Mutant]], calls: Mapping[str, Any], most: float, state: Path, number: int
+) -> None:
     """Try some changes in a tree of their own and add a line for each to the state."""
-    tree = copy_of_tree(state / f"tree-{number}")
+    tree = state / f"tree-{number}"
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(state / "tree", tree)
     for index, mutant in mutants:
-        outcome, why = noticed(mutant, relevant(mutant, calls), tree)
+        outcome, why = noticed(mutant, relevant(mutant, calls, most), tree)
         line = json.dumps({"number": index, **asdict(mutant), "outcome": outcome, "why": why})
         with (state / "mutants.jsonl").open("a", encoding="utf-8") as kept:
             kept.write(line + "\n")
@@ -294,6 +318,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=ROOT / ".mutants")
     parser.add_argument("--only", default="", help="these alone, by their numbers in the sample, parted by commas")
     parser.add_argument("--under", nargs="+", default=UNDER)
+    parser.add_argument("--most", type=float, default=math.inf, help="seconds of tests for each change at the most")
     parser.add_argument("--tests", nargs="+", default=(), help="test files that are to notice; all of them without")
     given = parser.parse_args()
     state: Path = given.state.resolve()
@@ -309,10 +334,11 @@ def main() -> None:
         for number, mutant in sample
         if (number in asked if asked else known.get(mutant, {}).get("outcome") != "killed")
     ]
+    compiled_tree(state / "tree", calls)
     pids = []
     for job in range(given.jobs):
         if not (pid := os.fork()):
-            tried(left[job :: given.jobs], calls, state, job)
+            tried(left[job :: given.jobs], calls, given.most, state, job)
             os._exit(0)
         pids.append(pid)
     for pid in pids:
