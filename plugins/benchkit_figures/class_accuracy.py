@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from benchkit import NothingToDraw, PluginError, card
+from benchkit import NothingToDraw, card
 from benchkit.analysis import wilson
 from benchkit.results import SPLITS, StudyResults
 from benchkit_figures.colour_steps import DARK, LIGHT, Steps, colour_steps
-from benchkit_figures.conditions import WIDTH, Layers, colour, label_width, planned_labels, shape
+from benchkit_figures.conditions import (
+    WIDTH,
+    Layers,
+    colour,
+    label_width,
+    listed,
+    planned_labels,
+    repeats_words,
+    rounded,
+    shape,
+)
 from benchkit_figures.confusion_matrix import Confusion, ConfusionMatrix
-from benchkit_figures.epoch_series import listed, repeats_words
+from benchkit_figures.metrics import check_split
 
 if TYPE_CHECKING:
     from benchkit_figures.confusion_matrix import ConfusionData
@@ -79,11 +89,7 @@ class ClassAccuracy:
 
     def data(self, results: StudyResults) -> ClassData:
         """Return right and all images of every class, summed over repeats, in every condition with a done repeat."""
-        if self.split not in SPLITS:
-            raise PluginError(
-                "the figure class-accuracy was given wrong options",
-                problems=[f"split = {self.split!r}: expected {', '.join(SPLITS)}"],
-            )
+        check_split("class-accuracy", self.split)
         confusion = ConfusionMatrix(split=self.split).data(results)
         found = {matrix.condition: matrix for matrix in confusion.matrices}
         conditions = tuple(_classes(found[c.label], confusion) for c in results.conditions if c.label in found)
@@ -212,7 +218,7 @@ def _domain(data: ClassData) -> list[float]:
     shares = [share for one in data.conditions for share in one.classes if share.name in data.shown]
     low, high = 100 * min(share.low for share in shares), 100 * max(share.high for share in shares)
     pad = 0.03 * (high - low) or 1.0
-    return [max(0.0, float(f"{low - pad:.4g}")), min(100.0, float(f"{high + pad:.4g}"))]
+    return [max(0.0, rounded(low - pad)), min(100.0, rounded(high + pad))]
 
 
 def _steps(data: ClassData) -> Steps:
@@ -240,7 +246,7 @@ def _rows(data: ClassData, steps: Steps) -> list[dict[str, Any]]:
 
 
 def _percent(share: float) -> float:
-    return float(f"{100 * share:.4g}")
+    return rounded(100 * share)
 
 
 def _tooltip() -> list[alt.Tooltip]:

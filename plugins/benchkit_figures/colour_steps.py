@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import altair as alt
 
+from benchkit_figures.conditions import rounded
+
 COLOURS = ("#E8EFF7", "#C7DAEC", "#A0C3E1", "#73A8D3", "#488CC2", "#2570AC", "#135590", "#0B3A69")
 """From light to dark blue."""
 
@@ -37,17 +39,21 @@ class Steps:
 
     def encoding(self, title: str) -> alt.Color:
         """Return the colour of the field `step`, with a legend below the figure."""
-        legend = alt.Legend(
-            title=title,
-            orient="bottom",
-            direction="horizontal",
-            columns=4,
-            symbolType="square",
-            symbolSize=140,
-            symbolStrokeWidth=0,
-        )
-        scale = alt.Scale(domain=list(self.names), range=list(self.colours))
-        return alt.Color("step:O", scale=scale, legend=legend)
+        return step_colour(self.names, self.colours, title)
+
+
+def step_colour(names: Sequence[str], colours: Sequence[str], title: str, columns: int = 4) -> alt.Color:
+    """Return the colour of the field `step`, with a legend of squares below the figure."""
+    legend = alt.Legend(
+        title=title,
+        orient="bottom",
+        direction="horizontal",
+        columns=columns,
+        symbolType="square",
+        symbolSize=140,
+        symbolStrokeWidth=0,
+    )
+    return alt.Color("step:O", scale=alt.Scale(domain=list(names), range=list(colours)), legend=legend)
 
 
 def colour_steps(values: Sequence[float], *, lower_is_better: bool = False) -> Steps:
@@ -76,4 +82,4 @@ def _ends(low: float, high: float) -> tuple[float, ...]:
         first, last = math.floor(low / width + 1e-9) + 1, math.ceil(high / width - 1e-9) - 1
         if last - first + 2 <= len(COLOURS):
             return tuple(float(f"{place * width:.10g}") for place in range(first, max(first, last) + 1))
-    return (float(f"{(low + high) / 2:.4g}"),)
+    return (rounded((low + high) / 2),)

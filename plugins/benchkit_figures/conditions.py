@@ -1,12 +1,16 @@
-"""One look for each condition in every figure: colour, dash and shape by its place among the planned conditions."""
+"""Conditions in figures: one look for each (colour, dash, shape by its rank among those planned), and their words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import altair as alt
 
+from benchkit.plan import Condition
 from benchkit.results import StudyResults
+
+Made = TypeVar("Made")
 
 Layers = alt.LayerChart | alt.FacetChart
 """What `altair.layer` returns."""
@@ -21,6 +25,36 @@ WIDTH = 640
 def planned_labels(results: StudyResults) -> tuple[str, ...]:
     """Return the labels of all planned conditions in report order: the domain of every condition scale."""
     return tuple(condition.label for condition in results.conditions)
+
+
+def by_condition(results: StudyResults, made: Callable[[Condition], Made | None]) -> tuple[list[Made], tuple[str, ...]]:
+    """Return what is made of each condition that has something to show, in report order, and the labels of the others.
+
+    A search itself has no repeats and is not among the others.
+    """
+    pairs = [(condition, made(condition)) for condition in results.conditions]
+    without = tuple(condition.label for condition, item in pairs if item is None and condition.kind != "search")
+    return [item for _, item in pairs if item is not None], without
+
+
+def repeats_words(counts: Iterable[int]) -> str:
+    """Return numbers of repeats in words, such as `3 repeats` or `2 to 3 repeats`."""
+    known = sorted(set(counts))
+    n = str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
+    return f"{n} repeat{'' if known[-1] == 1 else 's'}"
+
+
+def listed(labels: Sequence[str], most: int = 6) -> str:
+    """Return labels parted by commas, or by semicolons where they hold commas; more than `most` are counted."""
+    mark = "; " if any("," in label for label in labels) else ", "
+    if len(labels) <= most:
+        return mark.join(labels)
+    return f"{mark.join(labels[: most - 1])} and {len(labels) - most + 1} more"
+
+
+def rounded(value: float) -> float:
+    """Return a number with four significant digits, as many as a chart shows."""
+    return float(f"{value:.4g}")
 
 
 def colour(labels: Sequence[str], drawn: Sequence[str] = (), symbol: str = "circle") -> alt.Color:
@@ -60,6 +94,17 @@ def _legend(drawn: Sequence[str], symbol: str) -> alt.Legend | None:
 def label_width(labels: Sequence[str]) -> int:
     """Return about how many pixels an axis needs for these labels, at most 200."""
     return min(200, 14 + round(6.4 * max((len(label) for label in labels), default=0)))
+
+
+def panels_in_columns(panels: Sequence[Layers], labels: Sequence[str], columns: int, width: int, **data: Any) -> Any:
+    """Return the only panel, or panels in columns under their labels, at most `width` wide each."""
+    if len(panels) == 1:
+        return panels[0].properties(**data) if data else panels[0]
+    titled = [
+        panel.properties(title=alt.TitleParams(label, anchor="start", frame="group", limit=width))
+        for panel, label in zip(panels, labels, strict=True)
+    ]
+    return alt.concat(*titled, columns=columns, spacing={"row": 12, "column": 16}, **data)
 
 
 def panel_columns(labels: Sequence[str], most: int = 4) -> int:

@@ -10,9 +10,9 @@ import altair as alt
 
 from benchkit import NothingToDraw, PluginError, card
 from benchkit.results import SPLITS, StudyResults
-from benchkit_figures.conditions import WIDTH, label_width
+from benchkit_figures.conditions import WIDTH, label_width, repeats_words, rounded
 from benchkit_figures.confusion_matrix import LABELLED_CLASSES, PIXEL_CLASSES, Confusion, ConfusionMatrix
-from benchkit_figures.epoch_series import repeats_words
+from benchkit_figures.metrics import check_split
 
 MOST_PAIRS = 20
 
@@ -70,8 +70,7 @@ class ConfusionDifference:
 
     def data(self, results: StudyResults) -> DifferenceData:
         """Return the difference of two conditions; raise `PluginError` for labels without a finished repeat."""
-        if self.split not in SPLITS:
-            raise _wrong([f"split = {self.split!r}: expected {', '.join(SPLITS)}"])
+        check_split("confusion-difference", self.split)
         given = ConfusionMatrix(split=self.split).data(results)
         labels = [matrix.condition for matrix in given.matrices]
         named = {"first": self.first, "second": self.second}
@@ -188,7 +187,7 @@ def changed_pairs(data: DifferenceData) -> Any:
     rows: list[dict[str, Any]] = [
         {
             "pair": f"{pair.true} → {pair.called}" if pair.true != pair.called else f"{pair.true}, right",
-            "difference": float(f"{pair.difference:.4g}"),
+            "difference": rounded(pair.difference),
             "step": STEPS[bisect.bisect_right(ENDS, pair.difference)],
             "text": f"{pair.first:.1f} % / {pair.second:.1f} %",
         }
@@ -231,7 +230,7 @@ def _cells(data: DifferenceData) -> list[dict[str, Any]]:
         {
             "true": true,
             "called": called,
-            "difference": float(f"{value:.4g}"),
+            "difference": rounded(value),
             "step": STEPS[bisect.bisect_right(ENDS, value)],
         }
         for true, row in zip(data.classes, data.difference, strict=True)

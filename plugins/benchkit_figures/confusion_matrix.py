@@ -16,9 +16,9 @@ from PIL import Image
 from benchkit import NothingToDraw, PluginError, card
 from benchkit.plan import Condition
 from benchkit.results import SPLITS, SplitMetrics, StudyResults
-from benchkit_figures.colour_steps import COLOURS
-from benchkit_figures.conditions import WIDTH, Layers, label_width
-from benchkit_figures.metrics import done_repeats
+from benchkit_figures.colour_steps import COLOURS, step_colour
+from benchkit_figures.conditions import WIDTH, Layers, label_width, rounded
+from benchkit_figures.metrics import check_split, done_repeats
 
 MOST_PAIRS = 12
 
@@ -36,6 +36,7 @@ MOST_CELLS = 20_000
 
 ENDS = (1, 2, 5, 10, 20, 40, 70)
 STEPS = ("under 1", "1 to 2", "2 to 5", "5 to 10", "10 to 20", "20 to 40", "40 to 70", "70 and over")
+LEGEND = "% of true class"
 EMPTY = "#F6F8FB"
 DARK_FROM = 20
 """Cells from this percentage on are dark and carry light numbers."""
@@ -84,11 +85,7 @@ class ConfusionMatrix:
 
     def data(self, results: StudyResults) -> ConfusionData:
         """Return the matrices of all conditions with a done repeat; raise `PluginError` for unknown labels."""
-        if self.split not in SPLITS:
-            raise PluginError(
-                "the figure confusion-matrix was given wrong options",
-                problems=[f"split = {self.split!r}: expected {', '.join(SPLITS)}"],
-            )
+        check_split("confusion-matrix", self.split)
         found = [m for condition in results.conditions if (m := _confusion(results, condition, self.split))]
         if not found:
             raise NothingToDraw(f"no repeat has finished with a confusion matrix on {self.split}")
@@ -255,7 +252,7 @@ def _heatmap(data: ConfusionData, size: int, *, first: bool) -> Layers:
             alt.Tooltip("count:Q", title="Images"),
         ],
     )
-    layers = [base.mark_rect().encode(color=_color(8 if size * count > 400 else 4))]
+    layers = [base.mark_rect().encode(color=step_colour(STEPS, COLOURS, LEGEND, 8 if size * count > 400 else 4))]
     if len(classes) <= LABELLED_CLASSES:
         ink = alt.condition(f"datum.percent >= {DARK_FROM}", alt.value("#F6F8FB"), alt.value("#1f2328"))
         text = base.transform_filter("datum.percent >= 0.5").mark_text(fontSize=min(11, size // 2))
@@ -265,27 +262,13 @@ def _heatmap(data: ConfusionData, size: int, *, first: bool) -> Layers:
     return alt.layer(*layers).properties(width=length, height=length, view=view)
 
 
-def _color(columns: int) -> alt.Color:
-    """Return the colour of the field `step`, with a legend below the figure."""
-    legend = alt.Legend(
-        title="% of true class",
-        orient="bottom",
-        direction="horizontal",
-        columns=columns,
-        symbolType="square",
-        symbolSize=140,
-        symbolStrokeWidth=0,
-    )
-    return alt.Color("step:O", scale=alt.Scale(domain=list(STEPS), range=list(COLOURS)), legend=legend)
-
-
 def _cell_rows(data: ConfusionData, matrix: Confusion) -> list[dict[str, Any]]:
     return [
         {
             "condition": matrix.condition,
             "true": data.classes[true],
             "called": data.classes[called],
-            "percent": float(f"{percent:.4g}"),
+            "percent": rounded(percent),
             "count": matrix.counts[true][called],
             "step": STEPS[bisect.bisect_right(ENDS, percent)],
         }
@@ -300,7 +283,7 @@ def _pair_rows(data: ConfusionData, matrix: Confusion) -> list[dict[str, Any]]:
         {
             "condition": matrix.condition,
             "pair": f"{data.classes[true]} → {data.classes[called]}",
-            "percent": float(f"{percent:.4g}"),
+            "percent": rounded(percent),
         }
         for true, called, percent in matrix.pairs
     ]
@@ -326,7 +309,7 @@ def _picture(data: ConfusionData, kept: list[Confusion], label: str, choice: alt
         y2="high:Q",
     )
     steps = alt.InlineData(values=[{"step": step} for step in STEPS])
-    key = alt.Chart(steps).mark_square(size=0).encode(color=_color(4))
+    key = alt.Chart(steps).mark_square(size=0).encode(color=step_colour(STEPS, COLOURS, LEGEND))
     title = alt.expr(choice.name) if choice is not None else label
     return alt.layer(picture, frame, key).properties(
         width=length, height=length, title=alt.TitleParams(title, frame="group")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from benchkit_figures.conditions import WIDTH, Layers, colour, dash
+from benchkit_figures.conditions import WIDTH, Layers, colour, dash, rounded
 from benchkit_figures.epoch_series import whole_ticks
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _domain(data: CurvesData, metric: str) -> alt.Scale:
         high = usual + 0.5 * (usual - low)
     factor = UNITS[metric][0]
     pad = 0.04 * (high - low) or 0.02 * abs(high) or 1.0
-    ends = [float(f"{factor * (low - pad):.4g}"), float(f"{factor * (high + pad):.4g}")]
+    ends = [rounded(factor * (low - pad)), rounded(factor * (high + pad))]
     return alt.Scale(domain=ends, nice=False, zero=False)
 
 
@@ -190,8 +190,8 @@ def _mean_row(condition: str, point: CurvePoint, metrics: Sequence[str]) -> Row:
     for place, (split, metric) in enumerate(SERIES):
         if metric in metrics:
             factor = UNITS[metric][0]
-            row[f"{split}_{metric}_low"] = _short(factor * point.low[place])
-            row[f"{split}_{metric}_high"] = _short(factor * point.high[place])
+            row[f"{split}_{metric}_low"] = rounded(factor * point.low[place])
+            row[f"{split}_{metric}_high"] = rounded(factor * point.high[place])
     return row
 
 
@@ -218,7 +218,7 @@ def _onset_rows(data: CurvesData) -> list[Row]:
     for curves in data.curves:
         if curves.onset:
             point = min(curves.points, key=lambda one: abs(one.epoch - curves.onset))
-            loss = _short(point.mean[1])
+            loss = rounded(point.mean[1])
             rows.append({"condition": curves.condition, "epoch": curves.onset, "val_loss": loss})
     return rows
 
@@ -227,7 +227,7 @@ def _row(kind: str, condition: str, repeat: str, epoch: int, metrics: Sequence[s
     row: Row = {"kind": kind, "condition": condition, "repeat": repeat, "epoch": epoch, "running": None}
     for place, (split, metric) in enumerate(SERIES):
         if metric in metrics:
-            row[f"{split}_{metric}"] = _short(UNITS[metric][0] * values[place])
+            row[f"{split}_{metric}"] = rounded(UNITS[metric][0] * values[place])
     for split, metric in SERIES:
         if metric in metrics:
             row |= {f"{split}_{metric}_low": None, f"{split}_{metric}_high": None}
@@ -237,7 +237,3 @@ def _row(kind: str, condition: str, repeat: str, epoch: int, metrics: Sequence[s
 def _thinned(points: Sequence[CurvePoint], stride: int) -> Iterable[CurvePoint]:
     last = len(points) - 1
     return [point for place, point in enumerate(points) if place % stride == 0 or place == last]
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")

@@ -77,18 +77,3 @@ def thinned(points: Sequence[Point], coarse: int = 1) -> list[Point]:
     """Return about `MOST_EPOCHS / coarse` of the points, the first and the last among them."""
     stride = max(1, coarse * len(points) // MOST_EPOCHS)
     return [point for place, point in enumerate(points) if place % stride == 0 or place == len(points) - 1]
-
-
-def repeats_words(counts: Iterable[int]) -> str:
-    """Return numbers of repeats in words, such as `3 repeats` or `2 to 3 repeats`."""
-    found = sorted(set(counts))
-    n = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
-    return f"{n} repeat{'' if found[-1] == 1 else 's'}"
-
-
-def listed(labels: Sequence[str], most: int = 6) -> str:
-    """Return labels parted by commas, or by semicolons where they hold commas; more than `most` are counted."""
-    mark = "; " if any("," in label for label in labels) else ", "
-    if len(labels) <= most:
-        return mark.join(labels)
-    return f"{mark.join(labels[: most - 1])} and {len(labels) - most + 1} more"

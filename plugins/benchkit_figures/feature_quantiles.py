@@ -9,8 +9,18 @@ import altair as alt
 
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults
-from benchkit_figures.conditions import WIDTH, Layers, colour, panel_columns, planned_labels
-from benchkit_figures.epoch_series import SeriesPoint, averaged, listed, repeats_words, thinned, whole_ticks
+from benchkit_figures.conditions import (
+    WIDTH,
+    Layers,
+    by_condition,
+    colour,
+    listed,
+    panel_columns,
+    planned_labels,
+    repeats_words,
+    rounded,
+)
+from benchkit_figures.epoch_series import SeriesPoint, averaged, thinned, whole_ticks
 from benchkit_figures.metrics import done_repeats
 
 if TYPE_CHECKING:
@@ -92,18 +102,12 @@ class FeatureQuantiles:
 
     def data(self, results: StudyResults) -> QuantilesData:
         """Return the mean quantiles by epoch of every condition with a done and observed repeat."""
-        curves, without = [], []
-        for condition in results.conditions:
-            found = _curves(results, condition)
-            if found is not None:
-                curves.append(found)
-            elif condition.kind != "search":
-                without.append(condition.label)
+        curves, without = by_condition(results, lambda condition: _curves(results, condition))
         if not curves:
             raise NothingToDraw(
                 f"no finished repeat has observed the quantiles: name {NAME} in report.figures before the sweep"
             )
-        return QuantilesData(labels=planned_labels(results), curves=tuple(curves), without=tuple(without))
+        return QuantilesData(labels=planned_labels(results), curves=tuple(curves), without=without)
 
     def draw(self, data: QuantilesData) -> Any:
         """Return a panel for each condition on shared axes, with the inner band over the outer one."""
@@ -210,7 +214,7 @@ def _domain(data: QuantilesData) -> list[float]:
     points = [point for curves in data.curves for point in curves.points]
     low, high = min(point.q01 for point in points), max(point.q99 for point in points)
     pad = 0.05 * (high - low) or 1.0
-    return [float(f"{low - pad:.4g}"), float(f"{high + pad:.4g}")]
+    return [rounded(low - pad), rounded(high + pad)]
 
 
 def _epochs(data: QuantilesData) -> list[float]:
@@ -225,7 +229,7 @@ def _rows(data: QuantilesData) -> list[dict[str, Any]]:
         kept = {point.epoch for point in thinned(curves.points, 2)} | {curves.settled}
         rows += [
             {"condition": curves.condition, "epoch": point.epoch}
-            | {name: float(f"{getattr(point, name):.4g}") for name in QUANTILES}
+            | {name: rounded(getattr(point, name)) for name in QUANTILES}
             for point in curves.points
             if point.epoch in kept
         ]

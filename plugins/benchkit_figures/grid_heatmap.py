@@ -12,8 +12,7 @@ from benchkit import NothingToDraw, PluginError, card
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
 from benchkit_figures.colour_steps import DARK, LIGHT, Steps, colour_steps
-from benchkit_figures.conditions import WIDTH, Layers, label_width
-from benchkit_figures.epoch_series import listed
+from benchkit_figures.conditions import WIDTH, Layers, label_width, listed, repeats_words
 from benchkit_figures.metrics import done_repeats, lower_is_better, quantity, t_interval, value_of
 
 EMPTY = "#F6F8FB"
@@ -97,14 +96,13 @@ class GridHeatmap:
     def caption(self, data: GridData) -> str:
         """Return what a cell is, over how many repeats, and which cells are empty."""
         unit, done = quantity(data.metric), [cell for cell in data.cells if cell.mean is not None]
-        counts = sorted({cell.n for cell in done})
-        n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        which = "single repeat, so there is no interval" if counts[-1] == 1 else f"mean of {n} repeats"
+        n = repeats_words(cell.n for cell in done)
+        which = "single repeat, so there is no interval" if n == "1 repeat" else f"mean of {n}"
         across = f"{short(data.x)} across" + (f", {short(data.y)} down" if data.y else "")
         parts = [f"{unit.name[0].upper()}{unit.name[1:]} ({unit.unit}) of every combination of levels: {across}"]
         parts[0] += f", a panel for each {data.panel}." if data.panel else "."
         parts.append(f"Each cell: {which}; n is printed in the cell.")
-        if counts[-1] > 1:
+        if n != "1 repeat":
             parts.append("95 % t intervals over repeats are in the data of this figure.")
         missing = [cell.condition for cell in data.cells if cell.mean is None]
         if missing:

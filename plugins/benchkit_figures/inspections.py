@@ -10,6 +10,7 @@ import numpy as np
 from benchkit import NothingToDraw, PluginError
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
+from benchkit_figures.conditions import by_condition
 from benchkit_figures.metrics import done_repeats, lower_is_better, t_interval, value_of
 
 
@@ -27,22 +28,16 @@ def inspections(results: StudyResults, figure: str) -> tuple[tuple[Inspection, .
     A model in which there was nothing to find (it left no array beside the images) counts as having none. Raise
     `NothingToDraw` when no condition has one.
     """
-    found, without = [], []
-    for condition in results.conditions:
-        arrays = _arrays(results, condition, figure)
-        if arrays is not None:
-            found.append(Inspection(condition=condition.label, arrays=arrays))
-        elif condition.kind != "search":
-            without.append(condition.label)
+    found, without = by_condition(results, lambda condition: _inspection(results, condition, figure))
     if not found:
         raise NothingToDraw(
             f"repeat 0 of no condition has finished with feature maps to show: {figure} needs a network with "
             "convolutions, and its name in report.figures before the sweep"
         )
-    return tuple(found), tuple(without)
+    return tuple(found), without
 
 
-def _arrays(results: StudyResults, condition: Condition, figure: str) -> Mapping[str, np.ndarray] | None:
+def _inspection(results: StudyResults, condition: Condition, figure: str) -> Inspection | None:
     first = next((trial for trial in done_repeats(results, condition) if trial.index == 0), None)
     if first is None:
         return None
@@ -50,7 +45,8 @@ def _arrays(results: StudyResults, condition: Condition, figure: str) -> Mapping
         arrays = first.inspected(figure)
     except FileNotFoundError:
         return None
-    return arrays if arrays.keys() - {"images", "labels"} and len(arrays.get("images", ())) else None
+    empty = not arrays.keys() - {"images", "labels"} or not len(arrays.get("images", ()))
+    return None if empty else Inspection(condition=condition.label, arrays=arrays)
 
 
 def of_same_images(found: Sequence[Inspection]) -> tuple[tuple[Inspection, ...], tuple[str, ...]]:

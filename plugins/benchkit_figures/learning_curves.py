@@ -9,8 +9,9 @@ from typing import Any
 
 from benchkit import NothingToDraw, PluginError, card
 from benchkit.analysis import onset
+from benchkit.plan import Condition
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.conditions import planned_labels
+from benchkit_figures.conditions import by_condition, planned_labels, repeats_words
 from benchkit_figures.curve_panels import overlaid, side_by_side, single_lines
 from benchkit_figures.metrics import done_repeats, t_interval
 
@@ -94,30 +95,27 @@ class LearningCurves:
 
     def data(self, results: StudyResults) -> CurvesData:
         """Return mean, band and repeats per condition and epoch; epochs with a non-finite value are left out."""
-        found, without = [], []
         trials = {condition.key: done_repeats(results, condition) for condition in results.conditions}
         most = max((len(repeats) for repeats in trials.values()), default=0)
         band = self.band if self.band != "auto" else "range" if most <= FEW else "interval"
-        for condition in results.conditions:
+
+        def curves_of(condition: Condition) -> ConditionCurves | None:
             repeats = tuple(curve for trial in trials[condition.key] if (curve := _repeat(trial)).epochs)
-            if repeats:
-                missing = len({t.index for t in results.of(condition)}) - len(repeats)
-                points = _points(repeats, band)
-                over = onset(results, condition)
-                found.append(
-                    ConditionCurves(
-                        condition=condition.label,
-                        points=points,
-                        repeats=repeats,
-                        not_done=missing,
-                        onset=over.epoch if over else 0.0,
-                    )
-                )
-            elif condition.kind != "search":
-                without.append(condition.label)
+            if not repeats:
+                return None
+            over = onset(results, condition)
+            return ConditionCurves(
+                condition=condition.label,
+                points=_points(repeats, band),
+                repeats=repeats,
+                not_done=len({t.index for t in results.of(condition)}) - len(repeats),
+                onset=over.epoch if over else 0.0,
+            )
+
+        found, without = by_condition(results, curves_of)
         if not found:
             raise NothingToDraw("no repeat of any condition has finished with a recorded history")
-        return CurvesData(labels=planned_labels(results), curves=tuple(found), band=band, without=tuple(without))
+        return CurvesData(labels=planned_labels(results), curves=tuple(found), band=band, without=without)
 
     def draw(self, data: CurvesData) -> Any:
         """Return panels by metric and split with all conditions, or a panel for each when there are many."""
@@ -127,18 +125,17 @@ class LearningCurves:
 
     def caption(self, data: CurvesData) -> str:
         """Return what is shown, over how many repeats, what the band is, and what is left out."""
-        counts = sorted({len(curves.repeats) for curves in data.curves})
-        n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        n = repeats_words(len(curves.repeats) for curves in data.curves)
         many = len(data.curves) > self.overlay
         parts = [self._subject(data)]
-        if counts[-1] == 1:
+        if n == "1 repeat":
             parts.append("One repeat per condition.")
         elif many:
-            parts.append(f"Mean over {n} repeats.")
+            parts.append(f"Mean over {n}.")
         else:
             what = "least to greatest repeat" if data.band == "range" else "95 % t interval of the mean"
             thin = "; thin lines: single repeats" if single_lines(data) else ""
-            parts.append(f"Lines: mean over {n} repeats; bands: {what}{thin}.")
+            parts.append(f"Lines: mean over {n}; bands: {what}{thin}.")
         if not many and any(repeat.scored_epoch for curves in data.curves for repeat in curves.repeats):
             parts.append("Points mark the epoch whose weights were scored, one for each repeat.")
         if any(point.running < len(curves.repeats) for curves in data.curves for point in curves.points):

@@ -12,17 +12,20 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import EpochRecord, StudyResults, Trial
-from benchkit_figures.conditions import WIDTH, Layers, colour, dash, label_width, panel_columns, planned_labels
-from benchkit_figures.epoch_series import (
-    SeriesPoint,
-    averaged,
-    band_kind,
-    band_words,
+from benchkit_figures.conditions import (
+    WIDTH,
+    Layers,
+    by_condition,
+    colour,
+    dash,
+    label_width,
     listed,
+    panel_columns,
+    planned_labels,
     repeats_words,
-    thinned,
-    whole_ticks,
+    rounded,
 )
+from benchkit_figures.epoch_series import SeriesPoint, averaged, band_kind, band_words, thinned, whole_ticks
 from benchkit_figures.metrics import done_repeats, t_interval
 
 COLUMNS = 3
@@ -74,16 +77,10 @@ class LossGap:
         """Return the gap by epoch and at the selected epoch; epochs with a non-finite loss are left out."""
         trials = {condition.key: done_repeats(results, condition) for condition in results.conditions}
         band = band_kind(max((len(repeats) for repeats in trials.values()), default=0))
-        gaps, without = [], []
-        for condition in results.conditions:
-            gap = _gap(condition, trials[condition.key], band)
-            if gap is not None:
-                gaps.append(gap)
-            elif condition.kind != "search":
-                without.append(condition.label)
+        gaps, without = by_condition(results, lambda condition: _gap(condition, trials[condition.key], band))
         if not gaps:
             raise NothingToDraw("no repeat of any condition has finished with a recorded history")
-        return GapData(labels=planned_labels(results), band=band, gaps=tuple(gaps), without=tuple(without))
+        return GapData(labels=planned_labels(results), band=band, gaps=tuple(gaps), without=without)
 
     def draw(self, data: GapData) -> Any:
         """Return the curves, and beside or below them the gap at the selected epoch."""
@@ -220,10 +217,10 @@ def _ends(data: GapData, width: int) -> Layers:
     rows = [
         {
             "condition": gap.condition,
-            "selected": _short(gap.selected),
-            "low": _short(gap.low),
-            "high": _short(gap.high),
-            "evaluated": None if gap.evaluated is None else _short(gap.evaluated),
+            "selected": rounded(gap.selected),
+            "low": rounded(gap.low),
+            "high": rounded(gap.high),
+            "evaluated": None if gap.evaluated is None else rounded(gap.evaluated),
             "n": gap.n,
         }
         for gap in data.gaps
@@ -278,7 +275,7 @@ def _domain(data: GapData) -> list[float]:
         low, high = max(low, few - reach), min(high, most + reach)
     low, high = min(low, 0.0), max(high, 0.0)
     pad = 0.05 * (high - low) or 1.0
-    return [float(f"{low - pad:.4g}"), float(f"{high + pad:.4g}")]
+    return [rounded(low - pad), rounded(high + pad)]
 
 
 def _rows(data: GapData, coarse: int) -> list[dict[str, Any]]:
@@ -286,14 +283,10 @@ def _rows(data: GapData, coarse: int) -> list[dict[str, Any]]:
         {
             "condition": gap.condition,
             "epoch": point.epoch,
-            "mean": _short(point.mean),
-            "low": _short(point.low),
-            "high": _short(point.high),
+            "mean": rounded(point.mean),
+            "low": rounded(point.low),
+            "high": rounded(point.high),
         }
         for gap in data.gaps
         for point in thinned(gap.points, coarse)
     ]
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")

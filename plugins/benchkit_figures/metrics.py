@@ -61,6 +61,13 @@ def quantity(metric: str) -> Quantity:
     raise PluginError(f"a figure was asked for an unknown metric, {metric!r}", problems=[f"known: {', '.join(known)}"])
 
 
+def check_split(figure: str, split: str) -> None:
+    """Raise `PluginError` where a figure's option `split` names none."""
+    if split not in SPLIT_WORDS:
+        words = f"split = {split!r}: expected {', '.join(SPLIT_WORDS)}"
+        raise PluginError(f"the figure {figure} was given wrong options", problems=[words])
+
+
 def lower_is_better(metric: str) -> bool:
     """Return whether a smaller value of the metric is better."""
     return metric_of(metric).lower_is_better

@@ -11,8 +11,8 @@ import altair as alt
 
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults, Trial
-from benchkit_figures.conditions import WIDTH, colour, dash, planned_labels
-from benchkit_figures.epoch_series import SeriesPoint, averaged, listed, repeats_words, thinned, whole_ticks
+from benchkit_figures.conditions import WIDTH, colour, dash, listed, planned_labels, repeats_words, rounded
+from benchkit_figures.epoch_series import SeriesPoint, averaged, thinned, whole_ticks
 from benchkit_figures.metrics import done_repeats
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def _scale(curves: Sequence[HealthCurve], quantity: str) -> alt.Scale:
     if _is_log(curves, quantity):
         return alt.Scale(type="log", domain=[float(f"{low * 0.9:.3g}"), float(f"{high * 1.1:.3g}")], nice=False)
     pad = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
-    return alt.Scale(domain=[float(f"{low - pad:.4g}"), float(f"{high + pad:.4g}")], nice=False, zero=False)
+    return alt.Scale(domain=[rounded(low - pad), rounded(high + pad)], nice=False, zero=False)
 
 
 def _one_epoch(data: HealthData) -> bool:
@@ -288,7 +288,7 @@ def _rows(data: HealthData) -> list[dict[str, Any]]:
             "quantity": curve.quantity,
             "panel": curve.panel,
             "epoch": point.epoch,
-            "value": float(f"{point.mean:.4g}"),
+            "value": rounded(point.mean),
         }
         for curve in data.curves
         for point in thinned(curve.points, 2)

@@ -11,7 +11,7 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH, colour, label_width, planned_labels
+from benchkit_figures.conditions import WIDTH, by_condition, colour, label_width, planned_labels, repeats_words
 from benchkit_figures.metrics import done_repeats, lower_is_better, quantity, t_interval, value_of
 
 
@@ -57,19 +57,11 @@ class ResultsForest:
         """Return mean, interval and repeats of every condition that has a done repeat with the metric."""
         metric = self.metric or results.study.report.metric
         also = self._second(metric)
-        rows, without = [], []
-        for condition in results.conditions:
-            row = _row(results, condition, metric, also)
-            if row is not None:
-                rows.append(row)
-            elif condition.kind != "search":
-                without.append(condition.label)
+        rows, without = by_condition(results, lambda condition: _row(results, condition, metric, also))
         if not rows:
             raise NothingToDraw(f"no repeat has finished with a value of {metric}")
         rows.sort(key=lambda row: row.mean if lower_is_better(metric) else -row.mean)
-        return ForestData(
-            metric=metric, also=also, labels=planned_labels(results), rows=tuple(rows), without=tuple(without)
-        )
+        return ForestData(metric=metric, also=also, labels=planned_labels(results), rows=tuple(rows), without=without)
 
     def draw(self, data: ForestData) -> Any:
         """Return one line per condition: interval, mean, repeats, and the numbers beside it."""
@@ -99,14 +91,13 @@ class ResultsForest:
 
     def caption(self, data: ForestData) -> str:
         """Return what point, bar, small points and diamond are, and over how many repeats."""
-        counts = sorted({row.n for row in data.rows})
-        n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         name = quantity(data.metric).name
         parts = [f"{name[0].upper()}{name[1:]} by condition, best first."]
-        if counts[-1] == 1:
+        if all(row.n == 1 for row in data.rows):
             parts.append("One repeat per condition, so there is no interval.")
         else:
-            parts.append(f"Large points: mean of {n} repeats; bars: 95 % t interval; small points: single repeats.")
+            n = repeats_words(row.n for row in data.rows)
+            parts.append(f"Large points: mean of {n}; bars: 95 % t interval; small points: single repeats.")
         if data.also:
             parts.append(f"Open diamonds: mean {quantity(data.also).name} of the same weights.")
         if data.without:

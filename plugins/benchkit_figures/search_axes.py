@@ -94,11 +94,14 @@ def clamped(data: SearchData, ends: tuple[float, float], objective: float | None
 
 def condition_choice(data: SearchData, name: str) -> alt.Parameter | None:
     """Return a selector of the searched condition for HTML, set to the best one; None when there is one only."""
-    labels = [one.condition for one in data.conditions]
+    return choice_of([one.condition for one in data.conditions], name, data.best_condition().condition)
+
+
+def choice_of(labels: Sequence[str], name: str, value: str, words: str = "Condition ") -> alt.Parameter | None:
+    """Return a selector of one of the labels for HTML, or None where there is one only."""
     if len(labels) < 2:
         return None
-    bind = alt.binding_select(options=labels, name="Condition ")
-    return alt.param(name=name, value=data.best_condition().condition, bind=bind)
+    return alt.param(name=name, value=value, bind=alt.binding_select(options=list(labels), name=words))
 
 
 def placed(search: SearchData, place: int, value: float | str) -> float:

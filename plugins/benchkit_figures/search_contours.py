@@ -14,9 +14,9 @@ import altair as alt
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import StudyResults
 from benchkit_figures.colour_steps import Steps, colour_steps
-from benchkit_figures.conditions import WIDTH, Layers
+from benchkit_figures.conditions import WIDTH, Layers, rounded
 from benchkit_figures.metrics import quantity
-from benchkit_figures.search_axes import CELLS, placed, spots, ticks, usual
+from benchkit_figures.search_axes import CELLS, choice_of, placed, spots, ticks, usual
 from benchkit_figures.search_importances import FEWEST, scored, shares_of
 from benchkit_figures.search_trials import SearchData, SearchedCondition, search_data
 
@@ -248,20 +248,11 @@ def contour_panels(data: ContourData) -> alt.ConcatChart:
     steps = _steps(data)
     columns = min(COLUMNS, len(data.shown))
     width = min(300, (WIDTH - 78 * columns) // columns)
-    choice = _choice(data)
+    labels = list(dict.fromkeys(panel.condition for panel in data.panels))
+    choice = choice_of(labels, "contours_condition", labels[0], "Search ")
     panels = [_draw_panel(data, place, steps).properties(width=width, height=width) for place in range(len(data.shown))]
     chart = alt.concat(*panels, columns=columns, spacing={"row": 14, "column": 14})
     return chart if choice is None else chart.add_params(choice)
-
-
-def _choice(data: ContourData) -> alt.Parameter | None:
-    """Return the selector of the searched condition for HTML, set to the best one; None when there is one only."""
-    labels = list(dict.fromkeys(panel.condition for panel in data.panels))
-    if len(labels) < 2:
-        return None
-    return alt.param(
-        name="contours_condition", value=labels[0], bind=alt.binding_select(options=labels, name="Search ")
-    )
 
 
 def _steps(data: ContourData) -> Steps:
@@ -329,10 +320,10 @@ def _cell_rows(data: ContourData, panel: ContourPanel, steps: Steps) -> list[dic
     return [
         {
             "condition": panel.condition,
-            "x": _short(cell.low_x),
-            "x2": _short(cell.high_x),
-            "y": _short(cell.low_y),
-            "y2": _short(cell.high_y),
+            "x": rounded(cell.low_x),
+            "x2": rounded(cell.high_x),
+            "y": rounded(cell.low_y),
+            "y2": rounded(cell.high_y),
             "step": steps.name(unit.shown(cell.objective)),
             "value": unit.shown(cell.objective),
             "n": cell.trials,
@@ -346,8 +337,8 @@ def _trial_rows(data: ContourData, panel: ContourPanel) -> list[dict[str, Any]]:
     return [
         {
             "condition": panel.condition,
-            "x": _short(trial.x),
-            "y": _short(trial.y),
+            "x": rounded(trial.x),
+            "y": rounded(trial.y),
             "trial": trial.place,
             "state": trial.state,
             "best": trial.best,
@@ -355,7 +346,3 @@ def _trial_rows(data: ContourData, panel: ContourPanel) -> list[dict[str, Any]]:
         }
         for trial in panel.trials
     ]
-
-
-def _short(position: float) -> float:
-    return float(f"{position:.4g}")

@@ -9,7 +9,7 @@ import altair as alt
 
 from benchkit import card
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH, Layers
+from benchkit_figures.conditions import WIDTH, Layers, panels_in_columns
 from benchkit_figures.epoch_series import whole_ticks
 from benchkit_figures.metrics import quantity
 from benchkit_figures.search_axes import beyond, clamped, domain, objective_scale
@@ -41,13 +41,7 @@ class SearchHistory:
         rows = [row for one in data.conditions for row in _rows(data, one)]
         values = alt.InlineData(values=rows)
         panels = [self._panel(data, one).properties(width=width, height=height) for one in data.conditions]
-        if count == 1:
-            return panels[0].properties(data=values)
-        titled = [
-            panel.properties(title=alt.TitleParams(one.condition, anchor="start", frame="group", limit=width))
-            for panel, one in zip(panels, data.conditions, strict=True)
-        ]
-        return alt.concat(*titled, columns=columns, data=values, spacing={"row": 12, "column": 16})
+        return panels_in_columns(panels, [one.condition for one in data.conditions], columns, width, data=values)
 
     def caption(self, data: SearchData) -> str:
         """Return what is shown, how many trials ended how, and what stands at the edge."""

@@ -13,7 +13,7 @@ import optuna
 
 from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH, Layers, label_width
+from benchkit_figures.conditions import WIDTH, Layers, label_width, panels_in_columns, rounded
 from benchkit_figures.metrics import quantity
 from benchkit_figures.search_trials import SearchData, SearchedCondition, SearchPoint, search_data
 
@@ -92,18 +92,11 @@ class SearchImportances:
 
     def draw(self, data: ImportancesData) -> Any:
         """Return bars with their spread, a panel for each searched condition."""
-        count = len(data.conditions)
-        columns = 1 if count == 1 else 2
+        columns = min(2, len(data.conditions))
         names = [importance.name for one in data.conditions for importance in one.importances]
         width = (WIDTH - columns * (label_width(names) + 40)) // columns
         panels = [_panel(one).properties(width=width, height=alt.Step(22)) for one in data.conditions]
-        if count == 1:
-            return panels[0]
-        titled = [
-            panel.properties(title=alt.TitleParams(one.condition, anchor="start", limit=width))
-            for panel, one in zip(panels, data.conditions, strict=True)
-        ]
-        return alt.concat(*titled, columns=columns, spacing={"row": 14, "column": 20})
+        return panels_in_columns(panels, [one.condition for one in data.conditions], columns, width)
 
     def caption(self, data: ImportancesData) -> str:
         """Return what the bars are, by which method, from how many trials."""
@@ -166,7 +159,7 @@ def _panel(one: ConditionImportances) -> Layers:
 
 
 def _percent(share: float) -> float:
-    return float(f"{100 * share:.4g}")
+    return rounded(100 * share)
 
 
 def scored(one: SearchedCondition) -> list[SearchPoint]:

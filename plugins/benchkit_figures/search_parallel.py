@@ -10,7 +10,7 @@ import altair as alt
 
 from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH
+from benchkit_figures.conditions import WIDTH, rounded
 from benchkit_figures.metrics import quantity
 from benchkit_figures.search_axes import condition_choice, domain, position, round_values, ticks
 from benchkit_figures.search_trials import SearchData, SearchedCondition, SearchPoint, search_data
@@ -176,6 +176,6 @@ def _level_lines(data: ParallelData, keys: list[str], x: alt.X, y: alt.Y) -> lis
 def _line_rows(data: ParallelData) -> list[dict[str, Any]]:
     return [
         {"condition": line.condition, "level": LEVELS[line.level], "place": line.place}
-        | {f"p{place}": float(f"{position:.4g}") for place, position in enumerate(line.positions)}
+        | {f"p{place}": rounded(position) for place, position in enumerate(line.positions)}
         for line in data.lines
     ]

@@ -13,7 +13,7 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.metrics import epoch_metrics
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.conditions import WIDTH, Layers
+from benchkit_figures.conditions import WIDTH, Layers, panels_in_columns
 from benchkit_figures.epoch_series import whole_ticks
 from benchkit_figures.metrics import quantity
 from benchkit_figures.search_axes import usual
@@ -102,13 +102,7 @@ class SearchPruning:
         charts = [
             _chart(data, panel).properties(width=width, height=200 if count == 1 else 130) for panel in data.panels
         ]
-        if count == 1:
-            return charts[0]
-        titled = [
-            chart.properties(title=alt.TitleParams(panel.condition, anchor="start", frame="group", limit=width))
-            for chart, panel in zip(charts, data.panels, strict=True)
-        ]
-        return alt.concat(*titled, columns=columns, spacing={"row": 12, "column": 16})
+        return panels_in_columns(charts, [panel.condition for panel in data.panels], columns, width)
 
     def caption(self, data: PruningData) -> str:
         """Return what is drawn, by which pruner, and what pruning saved."""

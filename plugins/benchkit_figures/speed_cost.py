@@ -11,7 +11,16 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH, Layers, colour, label_width, planned_labels, shape
+from benchkit_figures.conditions import (
+    WIDTH,
+    Layers,
+    by_condition,
+    colour,
+    label_width,
+    planned_labels,
+    repeats_words,
+    shape,
+)
 from benchkit_figures.metrics import done_repeats, lower_is_better, quantity, value_of
 
 
@@ -52,17 +61,10 @@ class SpeedCost:
     def data(self, results: StudyResults) -> CostData:
         """Return each condition's mean metric and cost over its done repeats, and which are on the Pareto front."""
         metric = quantity(self.metric or results.study.report.metric).metric
-        rows: list[CostRow] = []
-        without, devices = [], set()
-        for condition in results.conditions:
-            row = _row(results, condition, metric)
-            if row is not None:
-                rows.append(row)
-                devices |= {
-                    t.outcome.cost.device for t in done_repeats(results, condition) if t.outcome and t.outcome.cost
-                }
-            elif condition.kind != "search":
-                without.append(condition.label)
+        rows, without = by_condition(results, lambda condition: _row(results, condition, metric))
+        shown = [condition for condition in results.conditions if condition.label in {row.condition for row in rows}]
+        trials = [trial for condition in shown for trial in done_repeats(results, condition)]
+        devices = {trial.outcome.cost.device for trial in trials if trial.outcome and trial.outcome.cost}
         if not rows:
             raise NothingToDraw(f"no repeat has finished with both {metric} and its cost")
         return CostData(
@@ -70,7 +72,7 @@ class SpeedCost:
             labels=planned_labels(results),
             rows=_with_front(rows, lower_is_better(metric)),
             devices=tuple(sorted(devices)),
-            without=tuple(without),
+            without=without,
         )
 
     def draw(self, data: CostData) -> Any:
@@ -89,13 +91,11 @@ class SpeedCost:
 
     def caption(self, data: CostData) -> str:
         """Return what is shown, over how many repeats and on which device."""
-        counts = sorted({row.n for row in data.rows})
-        n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         unit = quantity(data.metric)
         parts = [
             f"{unit.name[0].upper()}{unit.name[1:]} against training time, with training speed"
-            f"{' and peak memory' if any(row.peak_memory for row in data.rows) else ''}: means over {n} "
-            f"repeat{'' if counts[-1] == 1 else 's'} on {', '.join(data.devices)}."
+            f"{' and peak memory' if any(row.peak_memory for row in data.rows) else ''}: means over "
+            f"{repeats_words(row.n for row in data.rows)} on {', '.join(data.devices)}."
         ]
         if len(data.rows) > 1:
             parts.append(
