@@ -139,18 +139,18 @@ def prepare(
     """
     folder = prepared_folder(root, name, options or {})
     scope = _scope.get() or _Scope()
-    found = None if scope.mode == "replace" else _current(folder, origin)
-    if found is None and scope.mode == "look-up":
+    manifest = None if scope.mode == "replace" else _current(folder, origin)
+    if manifest is None and scope.mode == "look-up":
         raise NotPrepared(f"{name} is not prepared in {root}", hint=f"run `benchkit data prepare {name}`")
-    if found is None:
+    if manifest is None:
         with _locked(root, folder, name):
-            found = None if scope.mode == "replace" else _current(folder, origin)
-            if found is None:
-                found = _build(folder, name, build, options or {}, origin)
-                for note in found.notes:
+            manifest = None if scope.mode == "replace" else _current(folder, origin)
+            if manifest is None:
+                manifest = _build(folder, name, build, options or {}, origin)
+                for note in manifest.notes:
                     report_progress(0, 0, f"{name}: {note}")
-    scope.served.append(found)
-    return open_splits(folder, found)
+    scope.served.append(manifest)
+    return open_splits(folder, manifest)
 
 
 def prepared_manifest(root: Path, name: str, options: Mapping[str, Any] | None = None) -> Manifest | None:
@@ -181,16 +181,16 @@ def find_prepared(plugin: Callable[..., Splits], root: Path, options: Mapping[st
 
 def prepared_folders(root: Path) -> dict[Path, Manifest | DataError]:
     """Return every prepared folder below `root` in name order, with its manifest or why that cannot be read."""
-    found: dict[Path, Manifest | DataError] = {}
+    manifests: dict[Path, Manifest | DataError] = {}
     for file in sorted(root.glob(f"[!.]*/{FILE_NAME}")):
         try:
             manifest = read_manifest(file.parent)
         except DataError as error:
-            found[file.parent] = error
+            manifests[file.parent] = error
         else:
             if manifest is not None:
-                found[file.parent] = manifest
-    return found
+                manifests[file.parent] = manifest
+    return manifests
 
 
 def verify(folder: Path) -> Manifest:
@@ -202,10 +202,10 @@ def verify(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is None:
         raise NotPrepared(f"{folder} does not exist")
-    found = fingerprint_of(open_splits(folder, manifest))
-    if found != manifest.fingerprint:
+    actual = fingerprint_of(open_splits(folder, manifest))
+    if actual != manifest.fingerprint:
         raise DataError(
-            f"the prepared data set in {folder} is damaged: sha256 {found[:12]}, expected {manifest.fingerprint[:12]}",
+            f"the prepared data set in {folder} is damaged: sha256 {actual[:12]}, expected {manifest.fingerprint[:12]}",
             hint="prepare or import it again with --replace",
         )
     return manifest

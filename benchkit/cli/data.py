@@ -123,18 +123,18 @@ def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Seq
     if "source" in given and "source" not in {option.name for option in options}:
         raise PluginError(f"{name} takes no files of yours", hint=f"run `benchkit data prepare {name}`")
     bound = bind_options(options, given)
-    found = None if replace else find_prepared(plugin, data_root(), bound)
-    if found is not None:
-        unread = "source" in given and "source" not in found.options
+    manifest = None if replace else find_prepared(plugin, data_root(), bound)
+    if manifest is not None:
+        unread = "source" in given and "source" not in manifest.options
         print_note(f"{name} is prepared already{'; PATH was not read' * unread}. Use --replace to prepare it again.")
     else:
         with _shown_progress(), replacing() if replace else nullcontext():
             plugin(data_root(), **bound)
-        found = find_prepared(plugin, data_root(), bound)
-    if found is None:
+        manifest = find_prepared(plugin, data_root(), bound)
+    if manifest is None:
         print_note(f"{name} does not keep prepared data; nothing is stored")
     else:
-        _print_manifest(found)
+        _print_manifest(manifest)
 
 
 def _given(settings: Sequence[str] | None) -> dict[str, Any]:
@@ -165,20 +165,20 @@ def _rows(names: Sequence[str], folders: Mapping[Path, Manifest | DataError]) ->
     return rows + [{**row, "note": "no installed plugin has this name"} for row in others]
 
 
-def _row(name: str, folder: Path, found: Manifest | DataError) -> dict[str, Any]:
-    if isinstance(found, BenchkitError):
-        return {"name": name, "state": "damaged", "folder": str(folder), "problem": str(found)}
+def _row(name: str, folder: Path, manifest: Manifest | DataError) -> dict[str, Any]:
+    if isinstance(manifest, BenchkitError):
+        return {"name": name, "state": "damaged", "folder": str(folder), "problem": str(manifest)}
     return {
         "name": name,
         "state": "prepared",
         "folder": str(folder),
-        "counts": {split: part.count for split, part in found.splits.items()},
-        "image_shape": list(found.splits["train"].shape),
-        "classes": len(found.class_names),
-        "bytes": found.bytes,
-        "fingerprint": found.fingerprint,
-        "options": dict(found.options),
-        "notes": list(found.notes),
+        "counts": {split: part.count for split, part in manifest.splits.items()},
+        "image_shape": list(manifest.splits["train"].shape),
+        "classes": len(manifest.class_names),
+        "bytes": manifest.bytes,
+        "fingerprint": manifest.fingerprint,
+        "options": dict(manifest.options),
+        "notes": list(manifest.notes),
     }
 
 

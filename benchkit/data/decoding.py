@@ -142,8 +142,8 @@ def treatment_notes(decoded: Sequence[Decoded]) -> list[str]:
     counts = Counter[str]()
     for part in decoded:
         counts.update(part.treated)
-    told = [f"{counts[name]:,} {words}" for name, words in _TREATMENTS.items() if counts[name]]
-    return [f"Images that were changed when they were decoded: {'; '.join(told)}."] if told else []
+    counted = [f"{counts[name]:,} {words}" for name, words in _TREATMENTS.items() if counts[name]]
+    return [f"Images that were changed when they were decoded: {'; '.join(counted)}."] if counted else []
 
 
 def pixel_digests(images: np.ndarray) -> list[bytes]:

@@ -48,8 +48,8 @@ class ClassFolders:
     @property
     def notes(self) -> list[str]:
         """Return a note for a report on the files left out, or nothing."""
-        told = ", ".join(f"{count:,} {why}" for why, count in sorted(self.left_out.items()))
-        return [f"Files left out: {told}."] if told else []
+        counted = ", ".join(f"{count:,} {why}" for why, count in sorted(self.left_out.items()))
+        return [f"Files left out: {counted}."] if counted else []
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -126,17 +126,17 @@ def _split_folders(folder: Path) -> dict[str, Path]:
 
 
 def _layout(folder: Path, splits: Mapping[str, Path]) -> ClassFolders:
-    found: dict[str, dict[str, tuple[Path, ...]]] = {}
+    by_split: dict[str, dict[str, tuple[Path, ...]]] = {}
     left_out, problems = Counter[str](), []
     for split, path in splits.items():
-        found[split] = {}
+        by_split[split] = {}
         for name, class_folder in _folders(path).items():
             images, others = _parted(_walk(class_folder))
             left_out.update(_ending(file) for file in others)
             if not _is_text(name):
                 problems.append(f"{path}: the name of the folder {os.fsencode(name)!r} is not UTF-8: rename it")
                 continue
-            found[split][name] = images
+            by_split[split][name] = images
             if not images:
                 ended = ", ".join(f"{n:,} {why}" for why, n in sorted(Counter(map(_ending, others)).items()))
                 problems.append(f"{class_folder}: no images{f' ({ended})' if ended else ''}")
@@ -145,7 +145,7 @@ def _layout(folder: Path, splits: Mapping[str, Path]) -> ClassFolders:
                 left_out["in no class folder"] += 1
             elif child.name.startswith(".") and child.is_dir() and (images := _parted(_walk(child))[0]):
                 left_out[f"in the hidden folder {child.name}"] += len(images)
-    layout = ClassFolders(folder=folder, splits=found)
+    layout = ClassFolders(folder=folder, splits=by_split)
     return replace(layout, left_out=left_out, problems=(*problems, *_differences(layout)))
 
 

@@ -167,9 +167,9 @@ def _open_split(folder: Path, name: str, expected: SplitManifest, problems: list
 def _open_array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...], size: int, problems: list[str]) -> np.ndarray:
     nothing = np.empty(0, dtype)
     try:
-        found = file.stat().st_size
-        if found != size:
-            problems.append(f"{file.name}: {found:,} bytes, expected {size:,}")
+        actual = file.stat().st_size
+        if actual != size:
+            problems.append(f"{file.name}: {actual:,} bytes, expected {size:,}")
             return nothing
         array: np.ndarray = np.load(file, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

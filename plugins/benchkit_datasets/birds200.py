@@ -80,14 +80,14 @@ def _opened(source: Path, scratch: Path) -> Iterator[tuple[Path, Path]]:
         inner = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
         if len(inner) == 1 and inner[0].name not in ("images", "lists"):
             folder = inner[0]
-        found = {}
+        folders = {}
         for name in ("images", "lists"):
             archives = [path for end in ("tgz", "tar.gz", "tar") if (path := folder / f"{name}.{end}").is_file()]
             if not (folder / name).is_dir() and archives:
-                found[name] = stack.enter_context(unpacked(archives[0], scratch)) / name
+                folders[name] = stack.enter_context(unpacked(archives[0], scratch)) / name
             else:
-                found[name] = folder / name
-        problems = [f"no folder {name}, nor {name}.tgz" for name, path in found.items() if not path.is_dir()]
+                folders[name] = folder / name
+        problems = [f"no folder {name}, nor {name}.tgz" for name, path in folders.items() if not path.is_dir()]
         if problems:
             raise DataError(
                 f"{folder} does not hold Caltech-UCSD Birds 200 (2010)",
@@ -95,7 +95,7 @@ def _opened(source: Path, scratch: Path) -> Iterator[tuple[Path, Path]]:
                 hint=f"expected images/CLASS/*.jpg, lists/train.txt and lists/test.txt as on {PAGE}; the edition of "
                 "2011 has another split and other images",
             )
-        yield found["images"], found["lists"]
+        yield folders["images"], folders["lists"]
 
 
 def _read_list(file: Path) -> list[str]:

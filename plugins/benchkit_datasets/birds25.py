@@ -99,9 +99,9 @@ def _split_folders(folder: Path) -> dict[str, Path]:
         twice = [split for split, _ in named if [other for other, _ in named].count(split) > 1]
         if twice:
             raise DataError(f"{folder} has two folders for the split {twice[0]}")
-        found = dict(named)
-        if "train" in found and found.keys() & {"val", "test"}:
-            return found
+        by_split = dict(named)
+        if "train" in by_split and by_split.keys() & {"val", "test"}:
+            return by_split
         if len(inner) != 1:
             break
         folder = inner[0]

@@ -116,12 +116,12 @@ def _read_cifar100(folder: Path) -> Arrays | None:
 
 def _read(folder: Path, *, trains: str, test: str, label_key: str) -> Arrays | None:
     for pattern in (".", "*", "*/*"):
-        for place in sorted(folder.glob(pattern)) if pattern != "." else [folder]:
-            batches = sorted(file for file in place.glob(trains) if file.is_file())
-            if batches and (place / test).is_file():
+        for inner in sorted(folder.glob(pattern)) if pattern != "." else [folder]:
+            batches = sorted(file for file in inner.glob(trains) if file.is_file())
+            if batches and (inner / test).is_file():
                 return {
                     "train": _read_batches(batches, label_key),
-                    "test": _read_batches([place / test], label_key),
+                    "test": _read_batches([inner / test], label_key),
                 }
     return None
 

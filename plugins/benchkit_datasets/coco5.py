@@ -161,14 +161,14 @@ def _chosen(
     """Return the objects of each split, and notes on what is missing."""
     problems: list[str] = []
     surplus: list[str] = []
-    found = {}
-    for place in ("train2017", "val2017"):
-        told = dominant_objects(folder / "annotations" / f"instances_{place}.json", CLASSES, rule)
-        there = {path.name for path in (folder / place).glob("[!.]*")}
-        absent = [one.file_name for one in told.objects if one.file_name not in there]
-        problems += [f"{folder / place / name} is not there" for name in absent]
-        surplus += [f"{place}/{name}" for name in there - told.file_names]
-        found[place] = _by_class([one for one in told.objects if one.file_name in there])
+    objects = {}
+    for split_folder in ("train2017", "val2017"):
+        annotated = dominant_objects(folder / "annotations" / f"instances_{split_folder}.json", CLASSES, rule)
+        there = {path.name for path in (folder / split_folder).glob("[!.]*")}
+        absent = [item.file_name for item in annotated.objects if item.file_name not in there]
+        problems += [f"{folder / split_folder / name} is not there" for name in absent]
+        surplus += [f"{split_folder}/{name}" for name in there - annotated.file_names]
+        objects[split_folder] = _by_class([item for item in annotated.objects if item.file_name in there])
     if problems and not partial:
         raise DataError(
             f"{len(problems):,} annotated images are missing",
@@ -178,7 +178,7 @@ def _chosen(
     notes = [f"This is only a part of COCO's images: {len(problems):,} are missing."] if problems else []
     if surplus:
         notes.append(f"Files that the annotations do not list, left out: {len(surplus):,}, among them {min(surplus)}.")
-    splits, short = _split(found["train2017"], found["val2017"], options)
+    splits, short = _split(objects["train2017"], objects["val2017"], options)
     if short and not partial:
         raise DataError("COCO 2017 has too few dominant objects for this", problems=short)
     return splits, [*notes, *(f"Fewer images than asked for: {line}." for line in short)]
@@ -186,8 +186,8 @@ def _chosen(
 
 def _by_class(objects: Sequence[Dominant]) -> list[list[Dominant]]:
     """Return the objects of each class in the order of the SHA-256 of their file names."""
-    ranked = sorted(objects, key=lambda one: hashlib.sha256(one.file_name.encode()).digest())
-    return [[one for one in ranked if one.label == label] for label in range(len(CLASSES))]
+    ranked = sorted(objects, key=lambda item: hashlib.sha256(item.file_name.encode()).digest())
+    return [[item for item in ranked if item.label == label] for label in range(len(CLASSES))]
 
 
 def _split(
@@ -199,9 +199,9 @@ def _split(
     in_train = options.train_images // len(CLASSES) or max(left, 1)
     in_test = options.test_images // len(CLASSES) or max(len(objects) for objects in test)
     splits = {
-        "train": [one for objects in train for one in objects[in_val : in_val + in_train]],
-        "val": [one for objects in train for one in objects[:in_val]],
-        "test": [one for objects in test for one in objects[:in_test]],
+        "train": [item for objects in train for item in objects[in_val : in_val + in_train]],
+        "val": [item for objects in train for item in objects[:in_val]],
+        "test": [item for objects in test for item in objects[:in_test]],
     }
     asked = {"train": in_train, "val": in_val, "test": in_test if options.test_images else 1}
     short = [f"{split}: {line}" for split, number in asked.items() for line in _short(splits[split], number)]
@@ -209,7 +209,7 @@ def _split(
 
 
 def _short(objects: Sequence[Dominant], asked: int) -> list[str]:
-    counts: Mapping[int, int] = Counter(one.label for one in objects)
+    counts: Mapping[int, int] = Counter(item.label for item in objects)
     return [
         f"{counts.get(label, 0):,} of {asked:,} images of class {name!r}"
         for label, name in enumerate(CLASSES)

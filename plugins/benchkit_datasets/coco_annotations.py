@@ -71,9 +71,9 @@ def dominant_objects(file: Path, classes: Sequence[str], rule: Rule) -> Annotate
         boxes.setdefault(note["image_id"], []).append((width * height, label, (left, top, width, height)))
     if strays:
         raise DataError(f"{file} does not fit together", problems=listed(strays))
-    found = [_dominant(images[key], ranked, rule) for key, ranked in boxes.items()]
+    dominant = [_dominant(images[key], ranked, rule) for key, ranked in boxes.items()]
     return Annotated(
-        objects=tuple(sorted((one for one in found if one), key=lambda one: one.file_name)),
+        objects=tuple(sorted((item for item in dominant if item), key=lambda item: item.file_name)),
         file_names=frozenset(image["file_name"] for image in images.values()),
     )
 
@@ -81,7 +81,7 @@ def dominant_objects(file: Path, classes: Sequence[str], rule: Rule) -> Annotate
 def _dominant(
     image: Mapping[str, Any], boxes: Sequence[tuple[float, int, tuple[float, float, float, float]]], rule: Rule
 ) -> Dominant | None:
-    area, label, box = max(boxes, key=lambda one: one[0])
+    area, label, box = max(boxes, key=lambda ranked: ranked[0])
     large = area >= rule.min_share * image["height"] * image["width"] and min(box[2:]) >= rule.min_side
     rivalled = any(other_area > RIVAL * area for other_area, other, _ in boxes if other != label)
     return Dominant(file_name=image["file_name"], label=label, box=box) if large and not rivalled else None
@@ -130,7 +130,9 @@ def _problems(tables: Any) -> Iterator[str]:
 
 
 def _are_numbers(values: Any, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(isinstance(one, int | float) for one in values)
+    return (
+        isinstance(values, list) and len(values) == count and all(isinstance(number, int | float) for number in values)
+    )
 
 
 def _labels(file: Path, tables: Mapping[str, Any], classes: Sequence[str]) -> dict[Any, int]:

@@ -204,12 +204,12 @@ def _readable(layout: ClassFolders) -> tuple[ClassFolders, list[Path], list[str]
 
 def _splits(layout: ClassFolders, options: _Options) -> tuple[Splitting, list[str], list[str]]:
     """Return the files and labels of each split, a line for each class that cannot be split, and notes."""
-    found = {split: (layout.files(split), layout.labels(split)) for split in layout.splits}
-    train = found.pop("all", None) or found.pop("train")
+    given = {split: (layout.files(split), layout.labels(split)) for split in layout.splits}
+    train = given.pop("all", None) or given.pop("train")
     single: list[str] = []
     notes = []
-    splits = {"train": train, **found}
-    if "test" not in found:
+    splits = {"train": train, **given}
+    if "test" not in given:
         chosen, single = _chosen(layout, *train, options)
         pairs = list(zip(*train, strict=True))
         parts = {
@@ -217,7 +217,7 @@ def _splits(layout: ClassFolders, options: _Options) -> tuple[Splitting, list[st
             "test": [pair for pair in pairs if pair[0] in chosen],
         }
         parted = {split: ([file for file, _ in part], [label for _, label in part]) for split, part in parts.items()}
-        splits = {**parted, **found}
+        splits = {**parted, **given}
         share = f"{options.test_fraction:g} of each class, chosen with seed {options.seed}"
         notes.append(f"The files name no test images: {share}.")
     return {split: part for split, part in splits.items() if part[0]}, single, notes

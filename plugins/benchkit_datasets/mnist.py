@@ -40,9 +40,9 @@ def mnist(root: Path, *, source: Path | None = None, partial: bool = False) -> S
 
 def _read(folder: Path) -> Arrays | None:
     for pattern in ("train-images*", "*/train-images*", "*/*/train-images*", "*/*/*/train-images*"):
-        for found in sorted(folder.glob(pattern)):
-            if found.is_file():
-                return {split: _read_split(found.parent, prefix) for split, prefix in _PREFIXES.items()}
+        for file in sorted(folder.glob(pattern)):
+            if file.is_file():
+                return {split: _read_split(file.parent, prefix) for split, prefix in _PREFIXES.items()}
     return None
 
 

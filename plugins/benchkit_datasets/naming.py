@@ -12,7 +12,7 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower()).replace("grey", "gray")
 
 
-def match_names(found: Sequence[str], known: Sequence[str]) -> tuple[dict[str, int], list[str]]:
+def match_names(names: Sequence[str], known: Sequence[str]) -> tuple[dict[str, int], list[str]]:
     """Return for each found name the index of the known one that it spells, and a line for each that fails.
 
     A name fails when it spells none of the known ones, or one that another found name spells too.
@@ -21,7 +21,7 @@ def match_names(found: Sequence[str], known: Sequence[str]) -> tuple[dict[str, i
     labels: dict[str, int] = {}
     owners: dict[int, str] = {}
     problems = []
-    for name in found:
+    for name in names:
         index = wanted.get(plain(name))
         if index is None:
             close = get_close_matches(plain(name), wanted, n=1)

@@ -102,26 +102,26 @@ def shared_images(train: Sequence[bytes], test: Sequence[bytes]) -> int:
 
 def _from_class_folders(published: Published, folder: Path) -> Arrays:
     own = folder / published.name
-    found = find_class_folders(own if own.is_dir() else folder)
-    problems = [f"unknown class {name!r}" for name in found.class_names if name not in published.class_names] + [
-        f"class {name!r} is missing" for name in published.class_names if name not in found.class_names
+    layout = find_class_folders(own if own.is_dir() else folder)
+    problems = [f"unknown class {name!r}" for name in layout.class_names if name not in published.class_names] + [
+        f"class {name!r} is missing" for name in published.class_names if name not in layout.class_names
     ]
-    if set(found.splits) != {"train", "test"}:
-        problems.append(f"folders for the splits {', '.join(sorted(found.splits))}, expected train and test")
+    if set(layout.splits) != {"train", "test"}:
+        problems.append(f"folders for the splits {', '.join(sorted(layout.splits))}, expected train and test")
     if problems:
         raise DataError(
-            f"{found.folder} does not hold {published.title}",
+            f"{layout.folder} does not hold {published.title}",
             problems=listed(problems),
             hint=f"its classes are {', '.join(published.class_names[:12])}{' ...' * (len(published.class_names) > 12)}",
         )
     arrays = {}
     for split in ("train", "test"):
-        files = found.files(split)
+        files = layout.files(split)
         images = np.empty((len(files), *published.shape), np.uint8)
         decoded = decode_images(files, images, what=f"decoding {published.name} {split}")
         problems += decoded.problems
-        named = np.array([published.class_names.index(name) for name in found.class_names], dtype=np.int64)
-        arrays[split] = (images, named[found.labels(split)])
+        named = np.array([published.class_names.index(name) for name in layout.class_names], dtype=np.int64)
+        arrays[split] = (images, named[layout.labels(split)])
     if problems:
         raise DataError(f"{len(problems):,} images cannot be used", problems=listed(problems))
     return arrays
@@ -155,10 +155,10 @@ def _check(published: Published, arrays: Arrays, *, partial: bool) -> None:
 
 def _notes(published: Published, arrays: Arrays, digests: Mapping[str, Sequence[bytes]]) -> list[str]:
     notes = []
-    found = {split: len(labels) for split, (_, labels) in arrays.items()}
+    present = {split: len(labels) for split, (_, labels) in arrays.items()}
     full = {split: sum(counts) for split, counts in published.class_counts.items()}
-    if found != full:
-        parts = " and ".join(f"{found[s]:,} of the {full[s]:,} {s} images" for s in full)
+    if present != full:
+        parts = " and ".join(f"{present[s]:,} of the {full[s]:,} {s} images" for s in full)
         notes.append(f"This is only a part of {published.title}: {parts}.")
     else:
         changed = [s for s, (_, labels) in arrays.items() if content_digest(digests[s], labels) != published.content[s]]
@@ -169,7 +169,7 @@ def _notes(published: Published, arrays: Arrays, digests: Mapping[str, Sequence[
     shared = shared_images(digests["train"], digests["test"])
     if shared:
         notes.append(
-            f"{shared:,} of the {found['test']:,} test images also {'occurs' if shared == 1 else 'occur'} among the "
+            f"{shared:,} of the {present['test']:,} test images also {'occurs' if shared == 1 else 'occur'} among the "
             f"training images, pixel for pixel{', as published' * (len(notes) == 0)}."
         )
     return notes

@@ -74,7 +74,7 @@ class MapsData:
     @property
     def shown(self) -> tuple[ConditionMaps, ...]:
         """Return the conditions whose maps are shown."""
-        return tuple(one for one in self.conditions if one.images)
+        return tuple(condition for condition in self.conditions if condition.images)
 
 
 @card(
@@ -103,22 +103,25 @@ class ActivationMaps:
 
     def data(self, results: StudyResults) -> MapsData:
         """Return pictures of the maps of the conditions shown, and the counts of all."""
-        found, without = inspections(results, NAME)
-        order = ranked(results, [one.condition for one in found])
+        inspected, without = inspections(results, NAME)
+        order = ranked(results, [inspection.condition for inspection in inspected])
         wanted = self.conditions[:MOST_CONDITIONS] or tuple(dict.fromkeys((order[0], order[-1])))
-        shown = {one.condition for one in chosen(results, found, wanted, MOST_CONDITIONS, NAME)}
-        conditions = tuple(_condition(results, one, self.images if one.condition in shown else 0) for one in found)
+        shown = {inspection.condition for inspection in chosen(results, inspected, wanted, MOST_CONDITIONS, NAME)}
+        conditions = tuple(
+            _condition(results, inspection, self.images if inspection.condition in shown else 0)
+            for inspection in inspected
+        )
         return MapsData(conditions=conditions, without=without)
 
     def draw(self, data: MapsData) -> ImageGrid:
         """Return a row for each condition and image: the image, then a mosaic of filters for each layer."""
-        depths = DEPTHS[max(len(image.maps) for one in data.shown for image in one.images)]
+        depths = DEPTHS[max(len(image.maps) for condition in data.shown for image in condition.images)]
         blank = png(np.full((8, 8, 3), 255, dtype=np.uint8))
         rows = []
-        for one in data.shown:
-            for image in one.images:
+        for condition in data.shown:
+            for image in condition.images:
                 missing = len(depths) - len(image.maps)
-                rows.append((f"{one.condition}: {image.true}", (image.original, *image.maps, *[blank] * missing)))
+                rows.append((f"{condition.condition}: {image.true}", (image.original, *image.maps, *[blank] * missing)))
         return ImageGrid(columns=("image", *(f"{depth} layer" for depth in depths)), rows=tuple(rows))
 
     def caption(self, data: MapsData) -> str:
@@ -128,7 +131,7 @@ class ActivationMaps:
             "layer's greatest value in that image, dark: zero. Weights of repeat 0 (n = 1). Dead filters, zero for all "
             f"{data.conditions[0].inspected} inspected test images:"
         ]
-        parts += [f"{_counts(one)}." for one in data.shown]
+        parts += [f"{_counts(condition)}." for condition in data.shown]
         if len(data.conditions) > len(data.shown):
             parts.append("The other conditions are counted in the data of this figure.")
         if data.without:
@@ -137,8 +140,8 @@ class ActivationMaps:
 
     def alt_text(self, data: MapsData) -> str:
         """Return one sentence with the share of dead filters, least and greatest."""
-        least = min(data.conditions, key=lambda one: one.dead / one.filters)
-        most = max(data.conditions, key=lambda one: one.dead / one.filters)
+        least = min(data.conditions, key=lambda condition: condition.dead / condition.filters)
+        most = max(data.conditions, key=lambda condition: condition.dead / condition.filters)
         if least is most or least.dead == most.dead == 0:
             who = most.condition if len(data.conditions) == 1 else "each condition"
             return f"In all layers of {who}, {most.dead} of {most.filters} filters are dead."
@@ -148,41 +151,41 @@ class ActivationMaps:
         )
 
 
-def _condition(results: StudyResults, one: Inspection, images: int) -> ConditionMaps:
-    keys = sorted(name.partition(".")[2] for name in one.arrays if name.startswith("zero."))
-    mapped = [key for key in keys if f"maps.{key}" in one.arrays]
+def _condition(results: StudyResults, inspection: Inspection, images: int) -> ConditionMaps:
+    keys = sorted(name.partition(".")[2] for name in inspection.arrays if name.startswith("zero."))
+    mapped = [key for key in keys if f"maps.{key}" in inspection.arrays]
     layers = tuple(
         LayerFilters(
-            place=place,
+            place=index,
             places=len(keys),
             layer=key.partition(".")[2],
-            filters=int(one.arrays[f"zero.{key}"].size),
-            dead=int(one.arrays[f"zero.{key}"].sum()),
+            filters=int(inspection.arrays[f"zero.{key}"].size),
+            dead=int(inspection.arrays[f"zero.{key}"].sum()),
             shown=key in mapped,
         )
-        for place, key in enumerate(keys, start=1)
+        for index, key in enumerate(keys, start=1)
     )
-    labels = one.arrays["labels"]
-    count = min([images, len(labels), *(len(one.arrays[f"maps.{key}"]) for key in mapped)])
+    labels = inspection.arrays["labels"]
+    count = min([images, len(labels), *(len(inspection.arrays[f"maps.{key}"]) for key in mapped)])
     return ConditionMaps(
-        condition=one.condition,
+        condition=inspection.condition,
         inspected=len(labels),
         layers=layers,
-        images=tuple(_image(results, one, place, mapped) for place in range(count)),
+        images=tuple(_image(results, inspection, index, mapped) for index in range(count)),
     )
 
 
-def _image(results: StudyResults, one: Inspection, place: int, keys: list[str]) -> MappedImage:
-    label = int(one.arrays["labels"][place])
-    maps: list[Any] = [one.arrays[f"maps.{key}"][place] for key in keys]
+def _image(results: StudyResults, inspection: Inspection, index: int, keys: list[str]) -> MappedImage:
+    label = int(inspection.arrays["labels"][index])
+    maps: list[Any] = [inspection.arrays[f"maps.{key}"][index] for key in keys]
     return MappedImage(
         true=results.class_names[label] if label < len(results.class_names) else str(label),
-        original=jpeg(enlarged(rgb(one.arrays["images"][place]), SIDE)),
+        original=jpeg(enlarged(rgb(inspection.arrays["images"][index]), SIDE)),
         maps=tuple(png(mosaic(part)) for part in maps),
     )
 
 
-def _counts(one: ConditionMaps) -> str:
-    shown = [layer for layer in one.layers if layer.shown]
+def _counts(condition: ConditionMaps) -> str:
+    shown = [layer for layer in condition.layers if layer.shown]
     words = [f"{layer.dead} of {layer.filters} in {layer.layer} ({layer.place} of {layer.places})" for layer in shown]
-    return f"{one.condition} {', '.join(words)}, {one.dead} of {one.filters} in all layers"
+    return f"{condition.condition} {', '.join(words)}, {condition.dead} of {condition.filters} in all layers"

@@ -71,7 +71,7 @@ class ClassData:
     @property
     def count(self) -> int:
         """Return the number of classes that have images."""
-        return len({share.name for one in self.conditions for share in one.classes})
+        return len({share.name for condition in self.conditions for share in condition.classes})
 
 
 @card(
@@ -91,11 +91,11 @@ class ClassAccuracy:
         """Return right and all images of every class, summed over repeats, in every condition with a done repeat."""
         check_split("class-accuracy", self.split)
         confusion = ConfusionMatrix(split=self.split).data(results)
-        found = {matrix.condition: matrix for matrix in confusion.matrices}
-        conditions = tuple(_classes(found[c.label], confusion) for c in results.conditions if c.label in found)
-        if not any(one.classes for one in conditions):
+        matrices = {matrix.condition: matrix for matrix in confusion.matrices}
+        conditions = tuple(_classes(matrices[c.label], confusion) for c in results.conditions if c.label in matrices)
+        if not any(condition.classes for condition in conditions):
             raise NothingToDraw(f"there is no image on {self.split}")
-        without = tuple(c.label for c in results.conditions if c.label not in found and c.kind != "search")
+        without = tuple(c.label for c in results.conditions if c.label not in matrices and c.kind != "search")
         return ClassData(
             split=self.split,
             labels=planned_labels(results),
@@ -110,9 +110,9 @@ class ClassAccuracy:
 
     def caption(self, data: ClassData) -> str:
         """Return what is shown, over how many repeats, and which uncertainty the bars are."""
-        n = repeats_words(one.n for one in data.conditions)
-        summed = f", summed over {n}" if any(one.n > 1 for one in data.conditions) else ", one repeat"
-        sizes = sorted({share.of for one in data.conditions for share in one.classes})
+        n = repeats_words(condition.n for condition in data.conditions)
+        summed = f", summed over {n}" if any(condition.n > 1 for condition in data.conditions) else ", one repeat"
+        sizes = sorted({share.of for condition in data.conditions for share in condition.classes})
         images = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         parts = [
             f"Accuracy by class on {data.split} images{summed} ({images} predictions a class), hardest class first."
@@ -121,7 +121,7 @@ class ClassAccuracy:
             parts.append(f"The hardest {len(data.shown)} of {data.count} classes.")
         bars = "Bars" if len(data.conditions) <= FEW_CONDITIONS else "In the data and under the pointer"
         parts.append(f"{bars}: 95 % Wilson intervals, the uncertainty over images of the class, not over random seeds.")
-        if any(one.n > 1 for one in data.conditions):
+        if any(condition.n > 1 for condition in data.conditions):
             parts.append("Repeats share their images, so the intervals are on the narrow side.")
         if data.without:
             parts.append(f"Without a finished repeat: {listed(data.without)}.")
@@ -130,18 +130,23 @@ class ClassAccuracy:
     def alt_text(self, data: ClassData) -> str:
         """Return one sentence with the hardest class and the least accuracy of any class."""
         hardest = data.shown[0]
-        least, one = min(
-            ((share, one) for one in data.conditions for share in one.classes), key=lambda pair: pair[0].accuracy
+        least, condition = min(
+            ((share, condition) for condition in data.conditions for share in condition.classes),
+            key=lambda pair: pair[0].accuracy,
         )
-        values = [share.accuracy for one in data.conditions for share in one.classes if share.name == hardest]
+        values = [
+            share.accuracy for condition in data.conditions for share in condition.classes if share.name == hardest
+        ]
         span = f"{100 * min(values):.1f} %"
         if len(values) > 1:
             span += f" to {100 * max(values):.1f} % right by condition"
         else:
-            return f"The hardest class of {one.condition} is {hardest}, {span} right ({least.right} of {least.of})."
+            return (
+                f"The hardest class of {condition.condition} is {hardest}, {span} right ({least.right} of {least.of})."
+            )
         return (
-            f"The hardest class on average is {hardest} ({span}); the least accuracy of all is that of {one.condition} "
-            f"on {least.name}, {100 * least.accuracy:.1f} %."
+            f"The hardest class on average is {hardest} ({span}); the least accuracy of all is that of "
+            f"{condition.condition} on {least.name}, {100 * least.accuracy:.1f} %."
         )
 
 
@@ -149,15 +154,15 @@ def _classes(matrix: Confusion, data: ConfusionData) -> ConditionClasses:
     shares = []
     for label, row in enumerate(matrix.counts):
         if sum(row):
-            one = wilson(row[label], sum(row))
+            interval = wilson(row[label], sum(row))
             shares.append(
                 ClassShare(
                     name=data.classes[label],
-                    right=one.successes,
-                    of=one.n,
-                    accuracy=one.share,
-                    low=one.low,
-                    high=one.high,
+                    right=interval.successes,
+                    of=interval.n,
+                    accuracy=interval.share,
+                    low=interval.low,
+                    high=interval.high,
                 )
             )
     return ConditionClasses(condition=matrix.condition, n=matrix.n, classes=tuple(shares))
@@ -166,15 +171,15 @@ def _classes(matrix: Confusion, data: ConfusionData) -> ConditionClasses:
 def _hardest(conditions: tuple[ConditionClasses, ...]) -> tuple[str, ...]:
     """Return the classes by their mean accuracy over conditions, least first."""
     values: dict[str, list[float]] = {}
-    for one in conditions:
-        for share in one.classes:
+    for condition in conditions:
+        for share in condition.classes:
             values.setdefault(share.name, []).append(share.accuracy)
     return tuple(sorted(values, key=lambda name: sum(values[name]) / len(values[name])))
 
 
 def intervals(data: ClassData) -> Layers:
     """Return a row for each class with a point and a bar for each condition beside each other."""
-    drawn = [one.condition for one in data.conditions]
+    drawn = [condition.condition for condition in data.conditions]
     offset = alt.YOffset("condition:N", scale=alt.Scale(domain=drawn))
     grid = alt.Axis(domain=False, ticks=False, grid=True, tickBand="extent", labelLimit=200)
     y = alt.Y("class:N", sort=list(data.shown), title=None, axis=grid)
@@ -194,7 +199,7 @@ def intervals(data: ClassData) -> Layers:
 
 def table(data: ClassData) -> Layers:
     """Return a cell for each class and condition, coloured in steps of accuracy, with its percentage."""
-    drawn = [one.condition for one in data.conditions]
+    drawn = [condition.condition for condition in data.conditions]
     width = WIDTH - label_width(data.shown) - 34
     size = min(60, width // len(drawn))
     upright = max(map(len, drawn)) * 6 <= size
@@ -215,21 +220,21 @@ def table(data: ClassData) -> Layers:
 
 
 def _domain(data: ClassData) -> list[float]:
-    shares = [share for one in data.conditions for share in one.classes if share.name in data.shown]
+    shares = [share for condition in data.conditions for share in condition.classes if share.name in data.shown]
     low, high = 100 * min(share.low for share in shares), 100 * max(share.high for share in shares)
     pad = 0.03 * (high - low) or 1.0
     return [max(0.0, rounded(low - pad)), min(100.0, rounded(high + pad))]
 
 
 def _steps(data: ClassData) -> Steps:
-    shares = [share for one in data.conditions for share in one.classes if share.name in data.shown]
+    shares = [share for condition in data.conditions for share in condition.classes if share.name in data.shown]
     return colour_steps([_percent(share.accuracy) for share in shares])
 
 
 def _rows(data: ClassData, steps: Steps) -> list[dict[str, Any]]:
     return [
         {
-            "condition": one.condition,
+            "condition": condition.condition,
             "class": share.name,
             "accuracy": _percent(share.accuracy),
             "low": _percent(share.low),
@@ -239,8 +244,8 @@ def _rows(data: ClassData, steps: Steps) -> list[dict[str, Any]]:
             "step": steps.name(_percent(share.accuracy)),
             "dark": steps.dark(_percent(share.accuracy)),
         }
-        for one in data.conditions
-        for share in one.classes
+        for condition in data.conditions
+        for share in condition.classes
         if share.name in data.shown
     ]
 

@@ -70,7 +70,7 @@ def colour_steps(values: Sequence[float], *, lower_is_better: bool = False) -> S
 def _spread(count: int) -> tuple[str, ...]:
     """Return colours as far apart as there is room for, without the lightest one where there are few."""
     first, last = (0 if count == len(COLOURS) else 1), len(COLOURS) - 1
-    return tuple(COLOURS[round(first + place * (last - first) / (count - 1))] for place in range(count))
+    return tuple(COLOURS[round(first + index * (last - first) / (count - 1))] for index in range(count))
 
 
 def _ends(low: float, high: float) -> tuple[float, ...]:
@@ -81,5 +81,5 @@ def _ends(low: float, high: float) -> tuple[float, ...]:
     for width in (factor * power for factor in (1, 2, 2.5, 5, 10, 20, 25)):
         first, last = math.floor(low / width + 1e-9) + 1, math.ceil(high / width - 1e-9) - 1
         if last - first + 2 <= len(COLOURS):
-            return tuple(float(f"{place * width:.10g}") for place in range(first, max(first, last) + 1))
+            return tuple(float(f"{index * width:.10g}") for index in range(first, max(first, last) + 1))
     return (rounded((low + high) / 2),)

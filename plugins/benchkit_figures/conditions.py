@@ -64,7 +64,7 @@ def colour(labels: Sequence[str], drawn: Sequence[str] = (), symbol: str = "circ
 
 def dash(labels: Sequence[str], drawn: Sequence[str] = ()) -> alt.StrokeDash:
     """Return the dash pattern of the field `condition`, in one legend with its colour."""
-    patterns = [list(DASHES[place % len(DASHES)]) for place in range(len(labels))]
+    patterns = [list(DASHES[index % len(DASHES)]) for index in range(len(labels))]
     scale = alt.Scale(domain=list(labels), range=patterns)
     return alt.StrokeDash("condition:N", scale=scale, legend=_legend(drawn, "stroke"))
 

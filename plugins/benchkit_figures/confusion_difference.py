@@ -126,7 +126,7 @@ def _wrong(problems: list[str]) -> PluginError:
 
 def _difference(split: str, classes: tuple[str, ...], first: Confusion, second: Confusion) -> DifferenceData:
     cells = tuple(
-        tuple(one - other for one, other in zip(row, other_row, strict=True))
+        tuple(cell - other for cell, other in zip(row, other_row, strict=True))
         for row, other_row in zip(first.percent, second.percent, strict=True)
     )
     pairs = [
@@ -173,8 +173,8 @@ def heatmap(data: DifferenceData) -> Any:
             alt.Tooltip("difference:Q", title="Difference (points)", format="+.2f"),
         ],
     )
-    beside = size * count <= WIDTH - 190 - label_width(classes)
-    layers = [base.mark_rect().encode(color=_color(_legend(beside)))]
+    at_right = size * count <= WIDTH - 190 - label_width(classes)
+    layers = [base.mark_rect().encode(color=_color(_legend(at_right)))]
     if count <= LABELLED_CLASSES:
         ink = alt.condition(f"abs(datum.difference) >= {DARK_FROM}", alt.value("#F6F8FB"), alt.value("#1f2328"))
         text = base.transform_filter("abs(datum.difference) >= 1").mark_text(fontSize=min(11, max(7, size // 3)))
@@ -211,9 +211,9 @@ def _color(legend: alt.Legend | None) -> alt.Color:
     return alt.Color("step:O", scale=alt.Scale(domain=list(STEPS), range=list(COLOURS)), legend=legend)
 
 
-def _legend(beside: bool) -> alt.Legend:
-    place: dict[str, Any] = (
-        {"orient": "right"} if beside else {"orient": "bottom", "direction": "horizontal", "columns": 5}
+def _legend(at_right: bool) -> alt.Legend:
+    position: dict[str, Any] = (
+        {"orient": "right"} if at_right else {"orient": "bottom", "direction": "horizontal", "columns": 5}
     )
     return alt.Legend(
         title="Difference (percentage points)",
@@ -221,7 +221,7 @@ def _legend(beside: bool) -> alt.Legend:
         symbolSize=150,
         symbolStrokeWidth=0.5,
         symbolStrokeColor="#808080",
-        **place,
+        **position,
     )
 
 

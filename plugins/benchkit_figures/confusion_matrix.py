@@ -86,13 +86,13 @@ class ConfusionMatrix:
     def data(self, results: StudyResults) -> ConfusionData:
         """Return the matrices of all conditions with a done repeat; raise `PluginError` for unknown labels."""
         check_split("confusion-matrix", self.split)
-        found = [m for condition in results.conditions if (m := _confusion(results, condition, self.split))]
-        if not found:
+        matrices = [m for condition in results.conditions if (m := _confusion(results, condition, self.split))]
+        if not matrices:
             raise NothingToDraw(f"no repeat has finished with a confusion matrix on {self.split}")
-        found.sort(key=lambda matrix: -matrix.accuracy)
-        count = len(found[0].counts)
+        matrices.sort(key=lambda matrix: -matrix.accuracy)
+        count = len(matrices[0].counts)
         names = results.class_names if len(results.class_names) == count else tuple(map(str, range(count)))
-        return ConfusionData(split=self.split, classes=names, matrices=tuple(found), shown=self._shown(found))
+        return ConfusionData(split=self.split, classes=names, matrices=tuple(matrices), shown=self._shown(matrices))
 
     def draw(self, data: ConfusionData) -> Any:
         """Return heatmaps, or above 50 classes a picture of one pixel per cell with the most confused pairs."""
@@ -125,8 +125,8 @@ class ConfusionMatrix:
             f"are taken for {data.classes[predicted]}."
         )
 
-    def _shown(self, found: Sequence[Confusion]) -> tuple[str, ...]:
-        labels = [matrix.condition for matrix in found]
+    def _shown(self, matrices: Sequence[Confusion]) -> tuple[str, ...]:
+        labels = [matrix.condition for matrix in matrices]
         unknown = [label for label in self.conditions if label not in labels]
         if unknown:
             raise PluginError(
@@ -166,8 +166,8 @@ def _confusion(results: StudyResults, condition: Condition, split: str) -> Confu
 
 
 def _metrics(metrics: Any, split: str) -> SplitMetrics | None:
-    found: SplitMetrics | None = metrics.get(split)
-    return found if found is not None and found.confusion else None
+    scores: SplitMetrics | None = metrics.get(split)
+    return scores if scores is not None and scores.confusion else None
 
 
 def heatmaps(data: ConfusionData) -> Any:
@@ -179,9 +179,9 @@ def heatmaps(data: ConfusionData) -> Any:
     room = WIDTH - label_width(data.classes) - 34 - 16 * (len(shown) - 1)
     size = min(46, room // len(shown) // count)
     panels = []
-    for place, label in enumerate(shown):
-        panel = _heatmap(data, size, first=place == 0)
-        name = ("confusion_left", "confusion_right")[place]
+    for index, label in enumerate(shown):
+        panel = _heatmap(data, size, first=index == 0)
+        name = ("confusion_left", "confusion_right")[index]
         panels.append(_chosen(panel, name, label, [matrix.condition for matrix in kept]))
     chart = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=16)
     return chart.properties(data=values)

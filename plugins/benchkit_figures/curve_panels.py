@@ -41,7 +41,7 @@ def overlaid(data: CurvesData, metrics: Sequence[str]) -> alt.VConcatChart:
 
 def side_by_side(data: CurvesData, metric: str) -> alt.ConcatChart:
     """Return a panel for each condition: validation solid, training dashed, the others' validation curves in grey."""
-    panels = [_own_panel(data, place, metric) for place in range(len(data.curves))]
+    panels = [_own_panel(data, index, metric) for index in range(len(data.curves))]
     values = [row for row in _rows(data, (metric,), coarse=6) if row["kind"] == "mean"]
     return alt.concat(*panels, columns=COLUMNS, data=alt.InlineData(values=values), spacing={"row": 10, "column": 10})
 
@@ -103,9 +103,9 @@ def _hover(means: alt.Chart, field: str, band: str, name: str) -> alt.Chart:
     return points
 
 
-def _own_panel(data: CurvesData, place: int, metric: str) -> Layers:
-    label = data.curves[place].condition
-    left, bottom = place % COLUMNS == 0, place + COLUMNS >= len(data.curves)
+def _own_panel(data: CurvesData, index: int, metric: str) -> Layers:
+    label = data.curves[index].condition
+    left, bottom = index % COLUMNS == 0, index + COLUMNS >= len(data.curves)
     x_axis = alt.Axis(
         labels=bottom, title="Epoch" if bottom else None, format="d", values=whole_ticks(_all_epochs(data), 3)
     )
@@ -126,10 +126,10 @@ def _own_panel(data: CurvesData, place: int, metric: str) -> Layers:
             y=y("train"), color=color
         ),
         own.mark_line(clip=True, strokeWidth=2, point=_one_epoch(data)).encode(y=y("val"), color=color),
-        _hover(own.encode(y=y("val"), color=color), f"val_{metric}", data.band, str(place)),
+        _hover(own.encode(y=y("val"), color=color), f"val_{metric}", data.band, str(index)),
     ]
-    if data.curves[place].onset:
-        rule = alt.Chart(alt.InlineData(values=[{"epoch": data.curves[place].onset}]))
+    if data.curves[index].onset:
+        rule = alt.Chart(alt.InlineData(values=[{"epoch": data.curves[index].onset}]))
         layers.insert(1, rule.mark_rule(strokeDash=[2, 2], strokeOpacity=0.7).encode(x=x))
     width = (WIDTH - 72 - 10 * (COLUMNS - 1)) // COLUMNS
     return alt.layer(*layers).properties(
@@ -158,11 +158,11 @@ def _epoch_scale(data: CurvesData) -> alt.Scale:
 
 def _domain(data: CurvesData, metric: str) -> alt.Scale:
     """Return the scale that both splits share; a loss far above nearly all others does not flatten the rest."""
-    series = [place for place, (_, name) in enumerate(SERIES) if name == metric]
+    series = [index for index, (_, name) in enumerate(SERIES) if name == metric]
     points = [point for curves in data.curves for point in curves.points]
-    values = sorted(point.mean[place] for point in points for place in series)
-    low = min(min(point.low[place], point.mean[place]) for point in points for place in series)
-    high = max(point.high[place] for point in points for place in series)
+    values = sorted(point.mean[index] for point in points for index in series)
+    low = min(min(point.low[index], point.mean[index]) for point in points for index in series)
+    high = max(point.high[index] for point in points for index in series)
     usual = values[int(0.97 * (len(values) - 1))]
     if metric == "loss" and high - low > 2 * (usual - low) > 0:
         high = usual + 0.5 * (usual - low)
@@ -187,11 +187,11 @@ def _rows(data: CurvesData, metrics: Sequence[str], coarse: int = 1) -> list[Row
 
 def _mean_row(condition: str, point: CurvePoint, metrics: Sequence[str]) -> Row:
     row = _row("mean", condition, "", point.epoch, metrics, point.mean) | {"running": point.running}
-    for place, (split, metric) in enumerate(SERIES):
+    for index, (split, metric) in enumerate(SERIES):
         if metric in metrics:
             factor = UNITS[metric][0]
-            row[f"{split}_{metric}_low"] = rounded(factor * point.low[place])
-            row[f"{split}_{metric}_high"] = rounded(factor * point.high[place])
+            row[f"{split}_{metric}_low"] = rounded(factor * point.low[index])
+            row[f"{split}_{metric}_high"] = rounded(factor * point.high[index])
     return row
 
 
@@ -225,9 +225,9 @@ def _onset_rows(data: CurvesData) -> list[Row]:
 
 def _row(kind: str, condition: str, repeat: str, epoch: int, metrics: Sequence[str], values: Sequence[float]) -> Row:
     row: Row = {"kind": kind, "condition": condition, "repeat": repeat, "epoch": epoch, "running": None}
-    for place, (split, metric) in enumerate(SERIES):
+    for index, (split, metric) in enumerate(SERIES):
         if metric in metrics:
-            row[f"{split}_{metric}"] = rounded(UNITS[metric][0] * values[place])
+            row[f"{split}_{metric}"] = rounded(UNITS[metric][0] * values[index])
     for split, metric in SERIES:
         if metric in metrics:
             row |= {f"{split}_{metric}_low": None, f"{split}_{metric}_high": None}
@@ -236,4 +236,4 @@ def _row(kind: str, condition: str, repeat: str, epoch: int, metrics: Sequence[s
 
 def _thinned(points: Sequence[CurvePoint], stride: int) -> Iterable[CurvePoint]:
     last = len(points) - 1
-    return [point for place, point in enumerate(points) if place % stride == 0 or place == last]
+    return [point for index, point in enumerate(points) if index % stride == 0 or index == last]

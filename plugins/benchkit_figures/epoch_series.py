@@ -76,4 +76,4 @@ def _point(epoch: int, values: Sequence[float], band: str) -> SeriesPoint:
 def thinned(points: Sequence[Point], coarse: int = 1) -> list[Point]:
     """Return about `MOST_EPOCHS / coarse` of the points, the first and the last among them."""
     stride = max(1, coarse * len(points) // MOST_EPOCHS)
-    return [point for place, point in enumerate(points) if place % stride == 0 or place == len(points) - 1]
+    return [point for index, point in enumerate(points) if index % stride == 0 or index == len(points) - 1]

@@ -97,8 +97,8 @@ class FeatureQuantiles:
         if features is None or not bool(torch.isfinite(features).all()):
             return {}
         places = torch.tensor(list(QUANTILES.values()), dtype=torch.float64)
-        found = torch.quantile(features.flatten().double().cpu(), places)
-        return dict(zip(QUANTILES, map(float, found), strict=True))
+        quantiles = torch.quantile(features.flatten().double().cpu(), places)
+        return dict(zip(QUANTILES, map(float, quantiles), strict=True))
 
     def data(self, results: StudyResults) -> QuantilesData:
         """Return the mean quantiles by epoch of every condition with a done and observed repeat."""
@@ -112,7 +112,7 @@ class FeatureQuantiles:
     def draw(self, data: QuantilesData) -> Any:
         """Return a panel for each condition on shared axes, with the inner band over the outer one."""
         columns = panel_columns([curves.condition for curves in data.curves])
-        panels = [_panel(data, place, columns) for place in range(len(data.curves))]
+        panels = [_panel(data, index, columns) for index in range(len(data.curves))]
         values = alt.InlineData(values=_rows(data))
         return alt.concat(*panels, columns=columns, data=values, spacing={"row": 10, "column": 10})
 
@@ -184,9 +184,9 @@ def _point(first: SeriesPoint, second: SeriesPoint, third: SeriesPoint, fourth: 
     )
 
 
-def _panel(data: QuantilesData, place: int, columns: int) -> Layers:
-    curves = data.curves[place]
-    left, bottom = place % columns == 0, place + columns >= len(data.curves)
+def _panel(data: QuantilesData, index: int, columns: int) -> Layers:
+    curves = data.curves[index]
+    left, bottom = index % columns == 0, index + columns >= len(data.curves)
     ticks = whole_ticks((point.epoch for curves in data.curves for point in curves.points), 4)
     title = "Epoch" if bottom else None
     x_axis = alt.Axis(labels=bottom, title=title, format="d", values=ticks)

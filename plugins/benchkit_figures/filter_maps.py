@@ -29,11 +29,11 @@ def filter_maps(model: nn.Module, images: torch.Tensor, shown: int) -> Mapping[s
         for part in torch.split(images, AT_ONCE):
             seen.place = 0
             model(part)
-    keys = [f"{place:03d}.{name}" for place, name in enumerate(seen.names, start=1)]
-    found = {f"zero.{key}": answers.logical_not().cpu().numpy() for key, answers in zip(keys, seen.alive, strict=True)}
-    for place in sorted({0, len(keys) // 2, len(keys) - 1}) if keys else ():
-        found[f"maps.{keys[place]}"] = seen.kept[place].cpu().numpy()
-    return found
+    keys = [f"{index:03d}.{name}" for index, name in enumerate(seen.names, start=1)]
+    arrays = {f"zero.{key}": answers.logical_not().cpu().numpy() for key, answers in zip(keys, seen.alive, strict=True)}
+    for index in sorted({0, len(keys) // 2, len(keys) - 1}) if keys else ():
+        arrays[f"maps.{keys[index]}"] = seen.kept[index].cpu().numpy()
+    return arrays
 
 
 class _Seen:

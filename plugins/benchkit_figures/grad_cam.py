@@ -93,8 +93,8 @@ class GradCam:
 
     def data(self, results: StudyResults) -> GradCamData:
         """Return the chosen images with the heat of every shown condition."""
-        found, without = inspections(results, NAME)
-        same, others = of_same_images(found)
+        inspected, without = inspections(results, NAME)
+        same, others = of_same_images(inspected)
         shown = chosen(results, same, self.conditions, MOST_CONDITIONS, NAME)[:MOST_CONDITIONS]
         names = _names(results, shown)
         wanted, absent = self._classes(names, shown[0].arrays["labels"])
@@ -102,18 +102,22 @@ class GradCam:
         if not places:
             raise NothingToDraw(f"none of the inspected images is of a class named: {', '.join(self.classes)}")
         notes = [("without an inspected repeat 0", without), ("of other images", others)]
-        notes.append(("left out for room", tuple(one.condition for one in same if one not in shown)))
+        notes.append(
+            ("left out for room", tuple(inspection.condition for inspection in same if inspection not in shown))
+        )
         notes.append(("classes without an inspected image", absent))
         return GradCamData(
-            images=tuple(_image(place, shown, names) for place in places),
-            shares=tuple(_share(one) for one in shown),
+            images=tuple(_image(index, shown, names) for index in places),
+            shares=tuple(_share(inspection) for inspection in shown),
             left_out=tuple(f"{words}: {listed(labels)}" for words, labels in notes if labels),
         )
 
     def draw(self, data: GradCamData) -> ImageGrid:
         """Return a row for each image: the image, then its heat in each condition, marked right or wrong in words."""
         columns = ("image", *(share.condition for share in data.shares))
-        rows = tuple((_row_words(one), (one.original, *(cell.picture for cell in one.cells))) for one in data.images)
+        rows = tuple(
+            (_row_words(image), (image.original, *(cell.picture for cell in image.cells))) for image in data.images
+        )
         return ImageGrid(columns=columns, rows=rows)
 
     def caption(self, data: GradCamData) -> str:
@@ -144,8 +148,10 @@ class GradCam:
         if not self.classes:
             return present[:: -(-len(present) // DEFAULT_CLASSES)], ()
         by_name = {_plain(name): label for label, name in enumerate(names)}
-        found = {name: by_name.get(_plain(name), -1) for name in self.classes}
-        return [n for n in found.values() if n in present], tuple(name for name, n in found.items() if n not in present)
+        labelled = {name: by_name.get(_plain(name), -1) for name in self.classes}
+        return [n for n in labelled.values() if n in present], tuple(
+            name for name, n in labelled.items() if n not in present
+        )
 
 
 def _plain(name: str) -> str:
@@ -154,14 +160,16 @@ def _plain(name: str) -> str:
 
 
 def _names(results: StudyResults, shown: Sequence[Inspection]) -> tuple[str, ...]:
-    count = 1 + max(int(max(one.arrays["predicted"].max(), one.arrays["labels"].max())) for one in shown)
+    count = 1 + max(
+        int(max(inspection.arrays["predicted"].max(), inspection.arrays["labels"].max())) for inspection in shown
+    )
     return results.class_names if len(results.class_names) >= count else tuple(map(str, range(count)))
 
 
 def _places(shown: Sequence[Inspection], wanted: Sequence[int]) -> list[int]:
     """Return for each class the first image of those named rightly by most, and by fewest when any is wrong."""
     labels = shown[0].arrays["labels"]
-    right = np.sum([one.arrays["predicted"] == labels for one in shown], axis=0)
+    right = np.sum([inspection.arrays["predicted"] == labels for inspection in shown], axis=0)
     places = []
     for label in wanted:
         own = np.flatnonzero(labels == label)
@@ -170,25 +178,25 @@ def _places(shown: Sequence[Inspection], wanted: Sequence[int]) -> list[int]:
     return places
 
 
-def _image(place: int, shown: Sequence[Inspection], names: Sequence[str]) -> ExplainedImage:
+def _image(index: int, shown: Sequence[Inspection], names: Sequence[str]) -> ExplainedImage:
     first = shown[0].arrays
-    original = enlarged(rgb(first["images"][place]))
-    true = int(first["labels"][place])
+    original = enlarged(rgb(first["images"][index]))
+    true = int(first["labels"][index])
     return ExplainedImage(
-        place=place,
+        place=index,
         true=names[true],
         original=jpeg(with_words(original, "")),
-        cells=tuple(_explained(one, place, true, names) for one in shown),
+        cells=tuple(_explained(inspection, index, true, names) for inspection in shown),
     )
 
 
-def _explained(one: Inspection, place: int, true: int, names: Sequence[str]) -> Explained:
-    maps, predicted = one.arrays[_maps_key(one)], int(one.arrays["predicted"][place])
-    probability = float(one.arrays["probability"][place])
+def _explained(inspection: Inspection, index: int, true: int, names: Sequence[str]) -> Explained:
+    maps, predicted = inspection.arrays[_maps_key(inspection)], int(inspection.arrays["predicted"][index])
+    probability = float(inspection.arrays["probability"][index])
     words = f"{'right' if predicted == true else 'wrong'} {100 * probability:.0f} %"
-    picture = with_words(heated(one.arrays["images"][place], maps[place]), words)
+    picture = with_words(heated(inspection.arrays["images"][index], maps[index]), words)
     return Explained(
-        condition=one.condition,
+        condition=inspection.condition,
         predicted=names[predicted],
         probability=probability,
         right=predicted == true,
@@ -196,14 +204,14 @@ def _explained(one: Inspection, place: int, true: int, names: Sequence[str]) -> 
     )
 
 
-def _share(one: Inspection) -> ConditionShare:
-    right = one.arrays["predicted"] == one.arrays["labels"]
-    layer = _maps_key(one).partition(".")[2]
-    return ConditionShare(condition=one.condition, layer=layer, right=int(right.sum()), of=len(right))
+def _share(inspection: Inspection) -> ConditionShare:
+    right = inspection.arrays["predicted"] == inspection.arrays["labels"]
+    layer = _maps_key(inspection).partition(".")[2]
+    return ConditionShare(condition=inspection.condition, layer=layer, right=int(right.sum()), of=len(right))
 
 
-def _maps_key(one: Inspection) -> str:
-    return next(name for name in one.arrays if name.startswith("maps."))
+def _maps_key(inspection: Inspection) -> str:
+    return next(name for name in inspection.arrays if name.startswith("maps."))
 
 
 def _row_words(image: ExplainedImage) -> str:

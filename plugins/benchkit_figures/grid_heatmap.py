@@ -157,7 +157,7 @@ def panels(data: GridData) -> Any:
     across, room = _columns(data)
     steps, size = _steps(data), _size(data, room)
     values = alt.InlineData(values=_rows(data, steps))
-    made = [_panel(data, place, across, steps, size) for place in range(len(data.panels))]
+    made = [_panel(data, index, across, steps, size) for index in range(len(data.panels))]
     if len(made) == 1:
         return made[0].properties(data=values)
     return alt.concat(*made, columns=across, data=values, spacing={"row": 14, "column": 16})
@@ -182,9 +182,9 @@ def _size(data: GridData, room: int) -> int:
     return max(24, min(86, room // len(data.x_levels)))
 
 
-def _panel(data: GridData, place: int, across: int, steps: Steps, size: int) -> Layers:
-    name = data.panels[place]
-    left, bottom = place % across == 0, place + across >= len(data.panels)
+def _panel(data: GridData, index: int, across: int, steps: Steps, size: int) -> Layers:
+    name = data.panels[index]
+    left, bottom = index % across == 0, index + across >= len(data.panels)
     upright = max(map(len, data.x_levels)) * 6.2 <= size
     x_axis = alt.Axis(
         ticks=False,

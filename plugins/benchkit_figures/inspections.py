@@ -28,13 +28,13 @@ def inspections(results: StudyResults, figure: str) -> tuple[tuple[Inspection, .
     A model in which there was nothing to find (it left no array beside the images) counts as having none. Raise
     `NothingToDraw` when no condition has one.
     """
-    found, without = by_condition(results, lambda condition: _inspection(results, condition, figure))
-    if not found:
+    inspected, without = by_condition(results, lambda condition: _inspection(results, condition, figure))
+    if not inspected:
         raise NothingToDraw(
             f"repeat 0 of no condition has finished with feature maps to show: {figure} needs a network with "
             "convolutions, and its name in report.figures before the sweep"
         )
-    return tuple(found), without
+    return tuple(inspected), without
 
 
 def _inspection(results: StudyResults, condition: Condition, figure: str) -> Inspection | None:
@@ -49,22 +49,22 @@ def _inspection(results: StudyResults, condition: Condition, figure: str) -> Ins
     return None if empty else Inspection(condition=condition.label, arrays=arrays)
 
 
-def of_same_images(found: Sequence[Inspection]) -> tuple[tuple[Inspection, ...], tuple[str, ...]]:
+def of_same_images(inspected: Sequence[Inspection]) -> tuple[tuple[Inspection, ...], tuple[str, ...]]:
     """Return the inspections of the first one's images, and the labels of those that saw others."""
-    images = found[0].arrays["images"]
-    same = [np.array_equal(one.arrays["images"], images) for one in found]
-    kept = tuple(one for one, equal in zip(found, same, strict=True) if equal)
-    return kept, tuple(one.condition for one, equal in zip(found, same, strict=True) if not equal)
+    images = inspected[0].arrays["images"]
+    same = [np.array_equal(inspection.arrays["images"], images) for inspection in inspected]
+    kept = tuple(inspection for inspection, equal in zip(inspected, same, strict=True) if equal)
+    return kept, tuple(inspection.condition for inspection, equal in zip(inspected, same, strict=True) if not equal)
 
 
 def chosen(
-    results: StudyResults, found: Sequence[Inspection], wanted: Sequence[str], most: int, figure: str
+    results: StudyResults, inspected: Sequence[Inspection], wanted: Sequence[str], most: int, figure: str
 ) -> tuple[Inspection, ...]:
     """Return the conditions `wanted` by label; without any, the `most` with the best mean of the study's metric.
 
     They keep the report's order. Raise `PluginError` for labels that have no inspection.
     """
-    labels = [one.condition for one in found]
+    labels = [inspection.condition for inspection in inspected]
     unknown = [label for label in wanted if label not in labels]
     if unknown:
         raise PluginError(
@@ -72,7 +72,7 @@ def chosen(
             problems=[f"{label!r}: expected one of {', '.join(labels)}" for label in unknown],
         )
     kept = set(wanted) if wanted else set(ranked(results, labels)[:most])
-    return tuple(one for one in found if one.condition in kept)
+    return tuple(inspection for inspection in inspected if inspection.condition in kept)
 
 
 def ranked(results: StudyResults, labels: Sequence[str]) -> list[str]:

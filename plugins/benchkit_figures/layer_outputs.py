@@ -68,16 +68,16 @@ def classifier_input(model: nn.Module, images: torch.Tensor) -> torch.Tensor | N
     """
     get = getattr(model, "get_classifier", None)
     named = get() if callable(get) else None
-    found: list[torch.Tensor] = []
+    features: list[torch.Tensor] = []
 
     def keep(_: str, module: nn.Module, inputs: Any, __: Any) -> None:
         wanted = module is named if isinstance(named, nn.Module) else isinstance(module, nn.Linear)
         if wanted and inputs and isinstance(inputs[0], torch.Tensor):
-            found.append(inputs[0])
+            features.append(inputs[0])
 
     with torch.no_grad(), hooked(model, keep):
         model(images)
-    return found[-1].detach().float().flatten(1) if found else None
+    return features[-1].detach().float().flatten(1) if features else None
 
 
 def last_maps(model: nn.Module, images: torch.Tensor) -> str | None:
@@ -86,20 +86,20 @@ def last_maps(model: nn.Module, images: torch.Tensor) -> str | None:
     For residual networks that is the last stage, after its nonlinearity. None for models without a convolution, for
     those that turn maps into tokens, and for those that keep channels last (timm's `output_fmt`).
     """
-    found: list[str] = []
+    names: list[str] = []
     state = {"convolved": False}
 
     def keep(name: str, module: nn.Module, _: Any, output: Any) -> None:
         state["convolved"] |= is_convolution(module)
         if isinstance(output, torch.Tensor) and output.ndim == 3:
-            found.clear()
+            names.clear()
         elif name and state["convolved"] and has_maps(output):
-            found.append(name)
+            names.append(name)
 
     with torch.no_grad(), hooked(model, keep):
         model(images)
     channels_first = str(getattr(model, "output_fmt", "NCHW")) in ("NCHW", "Format.NCHW")
-    return found[-1] if found and channels_first else None
+    return names[-1] if names and channels_first else None
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def moments(model: nn.Module, images: torch.Tensor) -> tuple[Moments, ...]:
     They are taken from the output of the norm that follows the layer, or from the layer itself where none does (or
     where the nonlinearity stands between). The classifier, the last linear layer, is left out.
     """
-    found: list[Moments] = []
+    layers: list[Moments] = []
     linear: list[int] = []
     # The outputs are held so that no other tensor gets their memory; a norm follows within a few layers.
     waiting: deque[tuple[int, torch.Tensor]] = deque(maxlen=4)
@@ -157,18 +157,18 @@ def moments(model: nn.Module, images: torch.Tensor) -> tuple[Moments, ...]:
         if not isinstance(output, torch.Tensor):
             return
         if is_convolution(module) or isinstance(module, nn.Linear):
-            linear.extend([len(found)] if isinstance(module, nn.Linear) else [])
-            waiting.append((len(found), output))
-            found.append(_moments(name, output))
+            linear.extend([len(layers)] if isinstance(module, nn.Linear) else [])
+            waiting.append((len(layers), output))
+            layers.append(_moments(name, output))
         elif _may_normalise(module) and inputs and isinstance(inputs[0], torch.Tensor):
-            for entry in [one for one in waiting if one[1].data_ptr() == inputs[0].data_ptr()]:
-                found[entry[0]] = _moments(found[entry[0]].layer, output)
+            for entry in [pair for pair in waiting if pair[1].data_ptr() == inputs[0].data_ptr()]:
+                layers[entry[0]] = _moments(layers[entry[0]].layer, output)
                 waiting.remove(entry)
 
     with torch.no_grad(), hooked(model, keep):
         model(images)
     last = linear[-1] if linear else None
-    return tuple(one for place, one in enumerate(found) if place != last)
+    return tuple(layer for index, layer in enumerate(layers) if index != last)
 
 
 def _moments(layer: str, output: torch.Tensor) -> Moments:

@@ -112,10 +112,10 @@ class LearningCurves:
                 onset=over.epoch if over else 0.0,
             )
 
-        found, without = by_condition(results, curves_of)
-        if not found:
+        curves, without = by_condition(results, curves_of)
+        if not curves:
             raise NothingToDraw("no repeat of any condition has finished with a recorded history")
-        return CurvesData(labels=planned_labels(results), curves=tuple(found), band=band, without=without)
+        return CurvesData(labels=planned_labels(results), curves=tuple(curves), band=band, without=without)
 
     def draw(self, data: CurvesData) -> Any:
         """Return panels by metric and split with all conditions, or a panel for each when there are many."""

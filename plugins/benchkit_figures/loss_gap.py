@@ -166,7 +166,7 @@ def gap_panels(data: GapData, overlay: int) -> Any:
     # The rows below share the left edge of their plots, so the panels leave the labels of the points their room.
     room = WIDTH - max(58, names + 16)
     columns = min(COLUMNS, panel_columns([gap.condition for gap in data.gaps]))
-    panels = [_own(data, place, columns, (room - 10 * (columns - 1)) // columns) for place in range(len(data.gaps))]
+    panels = [_own(data, index, columns, (room - 10 * (columns - 1)) // columns) for index in range(len(data.gaps))]
     many = alt.concat(*panels, columns=columns, data=alt.InlineData(values=_rows(data, 6)), spacing=10)
     return alt.vconcat(many, _ends(data, room), spacing=20)
 
@@ -192,9 +192,9 @@ def _curves(data: GapData, width: int) -> Layers:
     return alt.layer(*layers).properties(width=width, height=max(200, 24 * len(drawn)))
 
 
-def _own(data: GapData, place: int, columns: int, width: int) -> Layers:
-    label = data.gaps[place].condition
-    left, bottom = place % columns == 0, place + columns >= len(data.gaps)
+def _own(data: GapData, index: int, columns: int, width: int) -> Layers:
+    label = data.gaps[index].condition
+    left, bottom = index % columns == 0, index + columns >= len(data.gaps)
     x_axis = alt.Axis(
         labels=bottom, title="Epoch" if bottom else None, format="d", values=whole_ticks(_all_epochs(data), 3)
     )

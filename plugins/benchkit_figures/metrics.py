@@ -104,6 +104,6 @@ def t_interval(values: Sequence[float], metric: str = "") -> Interval:
 
     The same estimate as in the report's tables; without spread (one value) both ends are the mean.
     """
-    found = estimate_metric(metric, values) if metric else estimate(values)
-    low, high = (found.mean if end is None else end for end in (found.low, found.high))
-    return Interval(mean=found.mean, low=low, high=high, n=found.n)
+    estimated = estimate_metric(metric, values) if metric else estimate(values)
+    low, high = (estimated.mean if end is None else end for end in (estimated.low, estimated.high))
+    return Interval(mean=estimated.mean, low=low, high=high, n=estimated.n)

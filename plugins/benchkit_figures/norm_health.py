@@ -79,13 +79,13 @@ class NormHealth:
 
         from benchkit_figures.layer_outputs import moments
 
-        found = moments(model, images)
+        observed = moments(model, images)
         kept: dict[str, float] = {}
-        for place in _spread(len(found), self.layers):
-            one = found[place]
-            if math.isfinite(one.mean) and math.isfinite(one.variance):
-                key = f"{place + 1:03d}-of-{len(found):03d}.{one.layer}"
-                kept |= {f"{key}.mean": one.mean, f"{key}.variance": one.variance}
+        for index in _spread(len(observed), self.layers):
+            layer = observed[index]
+            if math.isfinite(layer.mean) and math.isfinite(layer.variance):
+                key = f"{index + 1:03d}-of-{len(observed):03d}.{layer.layer}"
+                kept |= {f"{key}.mean": layer.mean, f"{key}.variance": layer.variance}
         return kept
 
     def data(self, results: StudyResults) -> HealthData:
@@ -172,14 +172,14 @@ def _curves(label: str, trials: Sequence[Trial]) -> list[HealthCurve]:
 def _curve(label: str, trials: Sequence[Trial], key: str, layers: Sequence[str]) -> HealthCurve:
     _, ordinal, rest = key.split(".", 2)
     layer, _, quantity = rest.rpartition(".")
-    place, _, places = ordinal.partition("-of-")
+    rank, _, places = ordinal.partition("-of-")
     points = averaged(trials, lambda record: record.observed.get(key))
     return HealthCurve(
         condition=label,
         quantity=quantity,
         panel=_panel(layers.index(ordinal), len(layers)),
         layer=layer,
-        place=int(place),
+        place=int(rank),
         places=int(places),
         n=max((point.running for point in points), default=0),
         points=points,

@@ -14,26 +14,26 @@ CELLS = 20
 """Cells along an axis of numbers; an axis of choices has one for each."""
 
 
-def position(search: SearchData, place: int, value: float | str) -> float:
+def position(search: SearchData, index: int, value: float | str) -> float:
     """Return where a setting's value stands on its axis, from 0 at the low end to 1; choices are spread evenly."""
     if isinstance(value, str):
-        choices = search.choices[place]
+        choices = search.choices[index]
         return choices.index(value) / (len(choices) - 1) if len(choices) > 1 else 0.5
-    low, high = search.low[place], search.high[place]
+    low, high = search.low[index], search.high[index]
     if high <= low:
         return 0.5
-    if search.log[place]:
+    if search.log[index]:
         return math.log(value / low) / math.log(high / low)
     return (value - low) / (high - low)
 
 
-def ticks(search: SearchData, place: int) -> tuple[tuple[float, str], ...]:
+def ticks(search: SearchData, index: int) -> tuple[tuple[float, str], ...]:
     """Return the ticks of a setting's axis as (position from 0 to 1, text): choices, powers of ten or round values."""
-    if search.choices[place]:
-        return tuple((position(search, place, choice), choice) for choice in search.choices[place])
-    low, high = search.low[place], search.high[place]
-    values = _decades(low, high) if search.log[place] else round_values(low, high)
-    return tuple((position(search, place, value), f"{value:g}") for value in values)
+    if search.choices[index]:
+        return tuple((position(search, index, choice), choice) for choice in search.choices[index])
+    low, high = search.low[index], search.high[index]
+    values = _decades(low, high) if search.log[index] else round_values(low, high)
+    return tuple((position(search, index, value), f"{value:g}") for value in values)
 
 
 def _decades(low: float, high: float) -> list[float]:
@@ -60,7 +60,9 @@ def objective_scale(data: SearchData) -> alt.Scale:
 def domain(data: SearchData) -> tuple[float, float]:
     """Return the axis ends in the metric's unit: everything but values far worse than the usual ones."""
     unit = quantity(data.metric)
-    values = sorted(unit.shown(p.objective) for one in data.conditions for p in one.points if p.objective is not None)
+    values = sorted(
+        unit.shown(p.objective) for searched in data.conditions for p in searched.points if p.objective is not None
+    )
     low, high = usual(values, lower=data.lower)
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     return float(f"{low - pad:.5g}"), float(f"{high + pad:.5g}")
@@ -94,7 +96,7 @@ def clamped(data: SearchData, ends: tuple[float, float], objective: float | None
 
 def condition_choice(data: SearchData, name: str) -> alt.Parameter | None:
     """Return a selector of the searched condition for HTML, set to the best one; None when there is one only."""
-    return choice_of([one.condition for one in data.conditions], name, data.best_condition().condition)
+    return choice_of([searched.condition for searched in data.conditions], name, data.best_condition().condition)
 
 
 def choice_of(labels: Sequence[str], name: str, value: str, words: str = "Condition ") -> alt.Parameter | None:
@@ -104,14 +106,14 @@ def choice_of(labels: Sequence[str], name: str, value: str, words: str = "Condit
     return alt.param(name=name, value=value, bind=alt.binding_select(options=list(labels), name=words))
 
 
-def placed(search: SearchData, place: int, value: float | str) -> float:
+def placed(search: SearchData, index: int, value: float | str) -> float:
     """Return where a setting's value stands from 0 to 1; a choice stands in the middle of its own cell."""
-    choices = search.choices[place]
+    choices = search.choices[index]
     if choices and isinstance(value, str):
         return (choices.index(value) + 0.5) / len(choices)
-    return position(search, place, value)
+    return position(search, index, value)
 
 
 def spots(count: int) -> list[tuple[float, float]]:
     """Return the lower and upper edges of `count` cells from 0 to 1."""
-    return [(place / count, (place + 1) / count) for place in range(count)]
+    return [(index / count, (index + 1) / count) for index in range(count)]

@@ -62,9 +62,9 @@ class BudgetData:
 
     def ahead(self, lines: Sequence[BudgetLine]) -> tuple[BudgetLine, ...]:
         """Return those of some searches that had the best objective at the shared budget, several where level."""
-        found = [(best, line) for line in lines if (best := line.best_within(self.shared)) is not None]
-        top = (min if self.search.lower else max)((best for best, _ in found), default=None)
-        return tuple(line for best, line in found if best == top)
+        bests = [(best, line) for line in lines if (best := line.best_within(self.shared)) is not None]
+        top = (min if self.search.lower else max)((best for best, _ in bests), default=None)
+        return tuple(line for best, line in bests if best == top)
 
 
 @card(
@@ -78,7 +78,7 @@ class SearchBudget:
     def data(self, results: StudyResults) -> BudgetData:
         """Return the steps of every search; pruned, diverged and failed trials spend budget too."""
         search = search_data(results)
-        names = {one.condition for one in search.conditions}
+        names = {searched.condition for searched in search.conditions}
         lines = [
             BudgetLine(
                 condition=condition.label,
@@ -98,8 +98,8 @@ class SearchBudget:
         rows = [row for line in data.lines for row in _rows(data, line)]
         width = (WIDTH - 100) // len(BUDGETS)
         panels = [
-            _panel(data, name, title, first=place == 0).properties(width=width, height=190)
-            for place, (name, title) in enumerate(BUDGETS)
+            _panel(data, name, title, first=index == 0).properties(width=width, height=190)
+            for index, (name, title) in enumerate(BUDGETS)
         ]
         return alt.concat(*panels, columns=len(BUDGETS), data=alt.InlineData(values=rows), spacing=14)
 
@@ -142,11 +142,11 @@ def _compared(data: BudgetData) -> str:
         if line.sampler:
             races.setdefault(line.levels, []).append(line)
     ahead = {levels: data.ahead(lines) for levels, lines in races.items() if len(lines) > 1}
-    told = [f"{_leader(lines)}{f' for {levels}' if levels else ''}" for levels, lines in ahead.items() if lines]
-    if len(races) == 1 and told:
-        return f"Within {data.shared:,} epochs each, {told[0]}, with a {unit.name} of {unit.text(best)}."
-    found = f"Within {data.shared:,} epochs each, {first.condition} has the best {unit.name}, {unit.text(best)}"
-    return f"{found}; {'; '.join(told)}." if told else f"{found}."
+    leaders = [f"{_leader(lines)}{f' for {levels}' if levels else ''}" for levels, lines in ahead.items() if lines]
+    if len(races) == 1 and leaders:
+        return f"Within {data.shared:,} epochs each, {leaders[0]}, with a {unit.name} of {unit.text(best)}."
+    sentence = f"Within {data.shared:,} epochs each, {first.condition} has the best {unit.name}, {unit.text(best)}"
+    return f"{sentence}; {'; '.join(leaders)}." if leaders else f"{sentence}."
 
 
 def _leader(ahead: Sequence[BudgetLine]) -> str:

@@ -118,18 +118,18 @@ class SearchContours:
         if not scored(best):
             raise NothingToDraw("no search trial is done, and contours show nothing else")
         shares = _shares(search, best)
-        order = sorted(range(len(search.paths)), key=lambda place: -shares[place] if shares else place)
+        order = sorted(range(len(search.paths)), key=lambda index: -shares[index] if shares else index)
         chosen = order[: self.settings]
-        searches = [best, *(one for one in search.conditions if one is not best and scored(one))]
+        searches = [best, *(searched for searched in search.conditions if searched is not best and scored(searched))]
         return ContourData(
             metric=search.metric,
             lower=search.lower,
             ranked=bool(shares),
             searches=len(search.conditions),
-            axes=tuple(_axis(search, place, shares) for place in chosen),
+            axes=tuple(_axis(search, index, shares) for index in chosen),
             panels=tuple(
-                _panel(search, one, chosen, pair)
-                for one in searches[:MOST_CONDITIONS]
+                _panel(search, searched, chosen, pair)
+                for searched in searches[:MOST_CONDITIONS]
                 for pair in itertools.combinations(range(len(chosen)), 2)
             ),
         )
@@ -173,28 +173,30 @@ class SearchContours:
         )
 
 
-def _shares(search: SearchData, one: SearchedCondition) -> tuple[float, ...]:
+def _shares(search: SearchData, searched: SearchedCondition) -> tuple[float, ...]:
     """Return the importance of every setting in the space's order, nothing where there are too few trials."""
-    points = scored(one)[-MOST_TRIALS:]
+    points = scored(searched)[-MOST_TRIALS:]
     if len(points) < FEWEST or len({point.objective for point in points}) < 2:
         return ()
-    found = shares_of(search, points)
-    return tuple(found[path] for path in search.paths)
+    importances = shares_of(search, points)
+    return tuple(importances[path] for path in search.paths)
 
 
-def _axis(search: SearchData, place: int, shares: Sequence[float]) -> ContourAxis:
-    choices = search.choices[place]
-    marks = ticks(search, place)
+def _axis(search: SearchData, index: int, shares: Sequence[float]) -> ContourAxis:
+    choices = search.choices[index]
+    marks = ticks(search, index)
     if choices:
         marks = tuple(((at + 0.5) / len(choices), choice) for at, choice in enumerate(choices))
     return ContourAxis(
-        name=search.names[place], log=search.log[place], share=shares[place] if shares else None, ticks=marks
+        name=search.names[index], log=search.log[index], share=shares[index] if shares else None, ticks=marks
     )
 
 
-def _panel(search: SearchData, one: SearchedCondition, chosen: Sequence[int], pair: tuple[int, int]) -> ContourPanel:
-    best = one.best(search.lower)
-    first, second = (chosen[place] for place in pair)
+def _panel(
+    search: SearchData, searched: SearchedCondition, chosen: Sequence[int], pair: tuple[int, int]
+) -> ContourPanel:
+    best = searched.best(search.lower)
+    first, second = (chosen[index] for index in pair)
     trials = tuple(
         ContourTrial(
             place=point.place,
@@ -204,7 +206,7 @@ def _panel(search: SearchData, one: SearchedCondition, chosen: Sequence[int], pa
             x=placed(search, first, point.values[first]),
             y=placed(search, second, point.values[second]),
         )
-        for point in one.points
+        for point in searched.points
         if point.objective is not None and "" not in point.values
     )
     done = [trial for trial in trials if trial.state == "done"]
@@ -214,7 +216,7 @@ def _panel(search: SearchData, one: SearchedCondition, chosen: Sequence[int], pa
         for low_y, high_y in spots(len(search.choices[second]) or CELLS)
         if (cell := cell_of((low_x, high_x, low_y, high_y), done, _reaches(search, first, second))) is not None
     ]
-    return ContourPanel(condition=one.condition, first=pair[0], second=pair[1], cells=tuple(cells), trials=trials)
+    return ContourPanel(condition=searched.condition, first=pair[0], second=pair[1], cells=tuple(cells), trials=trials)
 
 
 def _reaches(search: SearchData, first: int, second: int) -> tuple[float, float]:
@@ -250,7 +252,7 @@ def contour_panels(data: ContourData) -> alt.ConcatChart:
     width = min(300, (WIDTH - 78 * columns) // columns)
     labels = list(dict.fromkeys(panel.condition for panel in data.panels))
     choice = choice_of(labels, "contours_condition", labels[0], "Search ")
-    panels = [_draw_panel(data, place, steps).properties(width=width, height=width) for place in range(len(data.shown))]
+    panels = [_draw_panel(data, index, steps).properties(width=width, height=width) for index in range(len(data.shown))]
     chart = alt.concat(*panels, columns=columns, spacing={"row": 14, "column": 14})
     return chart if choice is None else chart.add_params(choice)
 
@@ -263,8 +265,8 @@ def _steps(data: ContourData) -> Steps:
     return colour_steps([min(max(value, low), high) for value in values], lower_is_better=data.lower)
 
 
-def _draw_panel(data: ContourData, place: int, steps: Steps) -> Layers:
-    shown = data.shown[place]
+def _draw_panel(data: ContourData, index: int, steps: Steps) -> Layers:
+    shown = data.shown[index]
     same = [panel for panel in data.panels if (panel.first, panel.second) == (shown.first, shown.second)]
     x, y = (_draw_axis(channel, data.axes[at]) for channel, at in ((alt.X, shown.first), (alt.Y, shown.second)))
     unit = quantity(data.metric)

@@ -38,14 +38,16 @@ class SearchHistory:
         columns = 1 if count == 1 else 2 if count <= 4 else 3
         width = (WIDTH - 66 * columns) // columns
         height = 230 if count == 1 else 130
-        rows = [row for one in data.conditions for row in _rows(data, one)]
+        rows = [row for searched in data.conditions for row in _rows(data, searched)]
         values = alt.InlineData(values=rows)
-        panels = [self._panel(data, one).properties(width=width, height=height) for one in data.conditions]
-        return panels_in_columns(panels, [one.condition for one in data.conditions], columns, width, data=values)
+        panels = [self._panel(data, searched).properties(width=width, height=height) for searched in data.conditions]
+        return panels_in_columns(
+            panels, [searched.condition for searched in data.conditions], columns, width, data=values
+        )
 
     def caption(self, data: SearchData) -> str:
         """Return what is shown, how many trials ended how, and what stands at the edge."""
-        states = [point.state for one in data.conditions for point in one.points]
+        states = [point.state for searched in data.conditions for point in searched.points]
         counts = ", ".join(f"{states.count(state)} {state}" for state in RESULTS if state in states)
         unit = quantity(data.metric)
         parts = [
@@ -53,29 +55,29 @@ class SearchHistory:
         ]
         if "pruned" in states:
             parts.append("A pruned trial stands at its last value.")
-        if any(point.objective is None for one in data.conditions for point in one.points):
+        if any(point.objective is None for searched in data.conditions for point in searched.points):
             parts.append("Trials without a value stand at the worse edge.")
         ends = domain(data)
-        if any(beyond(data, ends, point.objective) for one in data.conditions for point in one.points):
+        if any(beyond(data, ends, point.objective) for searched in data.conditions for point in searched.points):
             parts.append("So do those beyond the axis.")
         parts.append("Scores of a search are optimistic: the best of many trials is partly luck.")
         return " ".join(parts)
 
     def alt_text(self, data: SearchData) -> str:
         """Return one sentence with the best objective, its trial and its condition."""
-        one = data.best_condition()
-        best, unit = one.best(data.lower), quantity(data.metric)
+        searched = data.best_condition()
+        best, unit = searched.best(data.lower), quantity(data.metric)
         if best is None or best.objective is None:
             return f"No search trial was completed, so there is no best {unit.name}."
-        of = f" for {one.condition}" if len(data.conditions) > 1 else ""
+        of = f" for {searched.condition}" if len(data.conditions) > 1 else ""
         return (
             f"The search's best {unit.name}{of} is {unit.text(best.objective)}, "
-            f"found by trial {best.place} of {len(one.points)}."
+            f"found by trial {best.place} of {len(searched.points)}."
         )
 
-    def _panel(self, data: SearchData, one: SearchedCondition) -> Layers:
+    def _panel(self, data: SearchData, searched: SearchedCondition) -> Layers:
         unit = quantity(data.metric)
-        last = max(len(found.points) for found in data.conditions)
+        last = max(len(other.points) for other in data.conditions)
         x = alt.X(
             "place:Q",
             title="Trial",
@@ -83,7 +85,7 @@ class SearchHistory:
             scale=alt.Scale(domain=[0, last + 1], nice=False),
         )
         y = alt.Y("shown:Q", title=unit.title, scale=objective_scale(data))
-        own = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="condition", equal=one.condition))
+        own = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="condition", equal=searched.condition))
         present = [s for s in RESULTS if any(p.state == s for c in data.conditions for p in c.points)]
         legend = alt.Legend(title=None, orient="top", values=present, symbolSize=60)
         color = alt.Color("state:N", scale=alt.Scale(domain=list(RESULTS), range=list(COLOURS)), legend=legend)
@@ -95,15 +97,15 @@ class SearchHistory:
         return alt.layer(line.encode(x=x, y=alt.Y("best:Q", scale=objective_scale(data), title=unit.title)), points)
 
 
-def _rows(data: SearchData, one: SearchedCondition) -> list[dict[str, Any]]:
+def _rows(data: SearchData, searched: SearchedCondition) -> list[dict[str, Any]]:
     unit, ends, best, rows = quantity(data.metric), domain(data), None, []
-    for point in one.points:
+    for point in searched.points:
         if point.state == "done" and point.objective is not None:
             better = min if data.lower else max
             best = point.objective if best is None else better(best, point.objective)
         rows.append(
             {
-                "condition": one.condition,
+                "condition": searched.condition,
                 "place": point.place,
                 "state": point.state,
                 "value": None if point.objective is None else unit.shown(point.objective),

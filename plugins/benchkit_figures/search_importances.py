@@ -77,30 +77,30 @@ class SearchImportances:
             raise NothingToDraw("the search has one setting only, which has all the importance")
         resamples = max(0, min(RESAMPLES, 3 * RESAMPLES // len(search.conditions)))
         most = min(self.most_trials, max(4 * FEWEST, MOST_IN_ALL // len(search.conditions)))
-        found, too_few = [], []
-        for one in search.conditions:
-            points = scored(one)[-most:]
+        conditions, too_few = [], []
+        for searched in search.conditions:
+            points = scored(searched)[-most:]
             if len(points) < FEWEST or len({point.objective for point in points}) < 2:
-                too_few.append(one.condition)
+                too_few.append(searched.condition)
             else:
-                found.append(_importances(search, one, points, resamples))
-        if not found:
+                conditions.append(_importances(search, searched, points, resamples))
+        if not conditions:
             raise NothingToDraw(f"no search has {FEWEST} completed trials with differing {search.metric}")
         return ImportancesData(
-            metric=search.metric, resamples=resamples, conditions=tuple(found), too_few=tuple(too_few)
+            metric=search.metric, resamples=resamples, conditions=tuple(conditions), too_few=tuple(too_few)
         )
 
     def draw(self, data: ImportancesData) -> Any:
         """Return bars with their spread, a panel for each searched condition."""
         columns = min(2, len(data.conditions))
-        names = [importance.name for one in data.conditions for importance in one.importances]
+        names = [importance.name for searched in data.conditions for importance in searched.importances]
         width = (WIDTH - columns * (label_width(names) + 40)) // columns
-        panels = [_panel(one).properties(width=width, height=alt.Step(22)) for one in data.conditions]
-        return panels_in_columns(panels, [one.condition for one in data.conditions], columns, width)
+        panels = [_panel(searched).properties(width=width, height=alt.Step(22)) for searched in data.conditions]
+        return panels_in_columns(panels, [searched.condition for searched in data.conditions], columns, width)
 
     def caption(self, data: ImportancesData) -> str:
         """Return what the bars are, by which method, from how many trials."""
-        counts = sorted({one.trials for one in data.conditions})
+        counts = sorted({searched.trials for searched in data.conditions})
         n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         name = quantity(data.metric).name
         parts = [
@@ -116,20 +116,20 @@ class SearchImportances:
     def alt_text(self, data: ImportancesData) -> str:
         """Return one sentence with the most important setting of each search, up to three."""
         parts = [
-            f"{one.importances[0].name} ({100 * one.importances[0].share:.0f} %"
-            + (f", {one.condition})" if len(data.conditions) > 1 else ")")
-            for one in data.conditions[:3]
+            f"{searched.importances[0].name} ({100 * searched.importances[0].share:.0f} %"
+            + (f", {searched.condition})" if len(data.conditions) > 1 else ")")
+            for searched in data.conditions[:3]
         ]
         return f"The most important setting for {quantity(data.metric).name} is {'; '.join(parts)}."
 
 
 def _importances(
-    search: SearchData, one: SearchedCondition, points: Sequence[SearchPoint], resamples: int
+    search: SearchData, searched: SearchedCondition, points: Sequence[SearchPoint], resamples: int
 ) -> ConditionImportances:
     random_ = random.Random(len(points))
     shares = shares_of(search, points)
     again = [shares_of(search, random_.choices(points, k=len(points))) for _ in range(resamples)]
-    found = [
+    importances = [
         Importance(
             name=name,
             share=shares[path],
@@ -138,15 +138,15 @@ def _importances(
         )
         for path, name in zip(search.paths, search.names, strict=True)
     ]
-    found.sort(key=lambda importance: -importance.share)
-    return ConditionImportances(condition=one.condition, trials=len(points), importances=tuple(found))
+    importances.sort(key=lambda importance: -importance.share)
+    return ConditionImportances(condition=searched.condition, trials=len(points), importances=tuple(importances))
 
 
-def _panel(one: ConditionImportances) -> Layers:
-    order = [importance.name for importance in one.importances]
+def _panel(searched: ConditionImportances) -> Layers:
+    order = [importance.name for importance in searched.importances]
     values = [
         {"name": i.name, "share": _percent(i.share), "low": _percent(i.low), "high": _percent(i.high)}
-        for i in one.importances
+        for i in searched.importances
     ]
     title = "Share of variance (%)"
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False))
@@ -162,9 +162,9 @@ def _percent(share: float) -> float:
     return rounded(100 * share)
 
 
-def scored(one: SearchedCondition) -> list[SearchPoint]:
+def scored(searched: SearchedCondition) -> list[SearchPoint]:
     """Return the done trials of a search that have an objective and all settings, in their order."""
-    done = (point for point in one.points if point.state == "done" and point.objective is not None)
+    done = (point for point in searched.points if point.state == "done" and point.objective is not None)
     return [point for point in done if "" not in point.values]
 
 
@@ -196,8 +196,8 @@ def _fanova(search: SearchData, points: Sequence[SearchPoint]) -> dict[str, floa
     shares = dict.fromkeys(search.paths, 0.0)
     if len({point.objective for point in points}) > 1:
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, max_depth=DEPTH, seed=0)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        shares |= {path: float(share) for path, share in found.items()}
+        evaluated = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        shares |= {path: float(share) for path, share in evaluated.items()}
     return shares
 
 

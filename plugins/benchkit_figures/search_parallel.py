@@ -61,10 +61,10 @@ class SearchParallel:
     def data(self, results: StudyResults) -> ParallelData:
         """Return a line for every done or pruned trial with an objective and all settings."""
         search = search_data(results)
-        lines = [line for one in search.conditions for line in _lines(search, one)]
+        lines = [line for searched in search.conditions for line in _lines(search, searched)]
         if not lines:
             raise NothingToDraw("no search trial with an objective has all searched settings")
-        axes = [ParallelAxis(name=name, ticks=ticks(search, place)) for place, name in enumerate(search.names)]
+        axes = [ParallelAxis(name=name, ticks=ticks(search, index)) for index, name in enumerate(search.names)]
         unit, (low, high) = quantity(search.metric), domain(search)
         marks = tuple(((value - low) / (high - low), f"{value:g}") for value in round_values(low, high))
         axes.append(ParallelAxis(name=f"{unit.name} ({unit.unit})", ticks=marks))
@@ -73,7 +73,7 @@ class SearchParallel:
     def draw(self, data: ParallelData) -> Any:
         """Return vertical axes with ticks and a line per trial, best on top."""
         count, width = len(data.axes), WIDTH - 90
-        keys = [f"p{place}" for place in range(count)]
+        keys = [f"p{index}" for index in range(count)]
         axis = alt.Axis(
             orient="top",
             labelAngle=0,
@@ -88,8 +88,8 @@ class SearchParallel:
         y = alt.Y("position:Q", axis=None, scale=alt.Scale(domain=[0, 1]))
         marks = [
             {"axis": key, "position": at, "text": text}
-            for key, one in zip(keys, data.axes, strict=True)
-            for at, text in one.ticks
+            for key, own_axis in zip(keys, data.axes, strict=True)
+            for at, text in own_axis.ticks
         ]
         scale = alt.Chart(alt.InlineData(values=marks)).encode(x=x)
         rule = scale.mark_rule(strokeOpacity=0.6).encode(y=alt.value(0), y2=alt.value("height"))
@@ -117,8 +117,8 @@ class SearchParallel:
 
     def alt_text(self, data: ParallelData) -> str:
         """Return one sentence with the settings of the best trial."""
-        one = data.search.best_condition()
-        best = one.best(data.search.lower)
+        searched = data.search.best_condition()
+        best = searched.best(data.search.lower)
         if best is None:
             return "Parallel coordinates of the search; no trial was completed."
         unit, names = quantity(data.search.metric), data.search.names
@@ -135,11 +135,11 @@ def _lines_of(name: str) -> list[str]:
     return [head, f"({tail}" if mark == " (" else f".{tail}"] if mark else [name]
 
 
-def _lines(search: SearchData, one: SearchedCondition) -> list[ParallelLine]:
+def _lines(search: SearchData, searched: SearchedCondition) -> list[ParallelLine]:
     sign = 1 if search.lower else -1
-    complete = [point for point in one.points if point.objective is not None and "" not in point.values]
+    complete = [point for point in searched.points if point.objective is not None and "" not in point.values]
     ranked = sorted(complete, key=lambda point: sign * (point.objective or 0.0))
-    lines = [_line(search, one.condition, point, rank / len(ranked)) for rank, point in enumerate(ranked)]
+    lines = [_line(search, searched.condition, point, rank / len(ranked)) for rank, point in enumerate(ranked)]
     return lines[::-1]
 
 
@@ -152,7 +152,7 @@ def _line(search: SearchData, condition: str, point: SearchPoint, share: float) 
         place=point.place,
         level=next(level for level, most in enumerate(SHARES) if share < most),
         objective=objective,
-        positions=(*(position(search, place, value) for place, value in enumerate(point.values)), last),
+        positions=(*(position(search, index, value) for index, value in enumerate(point.values)), last),
     )
 
 
@@ -176,6 +176,6 @@ def _level_lines(data: ParallelData, keys: list[str], x: alt.X, y: alt.Y) -> lis
 def _line_rows(data: ParallelData) -> list[dict[str, Any]]:
     return [
         {"condition": line.condition, "level": LEVELS[line.level], "place": line.place}
-        | {f"p{place}": rounded(position) for place, position in enumerate(line.positions)}
+        | {f"p{index}": rounded(position) for index, position in enumerate(line.positions)}
         for line in data.lines
     ]

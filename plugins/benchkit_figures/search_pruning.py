@@ -88,8 +88,8 @@ class SearchPruning:
         if search.pruner == "none" or goal.metric not in epoch_metrics():
             raise NothingToDraw("the search prunes nothing")
         lower = goal.direction == "minimize"
-        found = [_panel_data(results, condition, goal.metric, lower) for condition in results.conditions]
-        panels = [panel for panel in found if panel is not None and panel.pruned]
+        candidates = [_panel_data(results, condition, goal.metric, lower) for condition in results.conditions]
+        panels = [panel for panel in candidates if panel is not None and panel.pruned]
         if not panels:
             raise NothingToDraw("no trial of the search was pruned")
         return PruningData(metric=goal.metric, lower=lower, pruner=search.pruner, panels=tuple(panels[:MOST_PANELS]))
@@ -143,7 +143,7 @@ def _panel_data(results: StudyResults, condition: Any, metric: str, lower: bool)
     done = [trial for trial in trials if trial.state == "done"]
     if not trials:
         return None
-    places = {id(trial): place for place, trial in enumerate(trials, start=1)}
+    places = {id(trial): index for index, trial in enumerate(trials, start=1)}
     pruned = [
         PrunedTrial(
             place=places[id(trial)],
@@ -178,8 +178,8 @@ def _done_by(trial: Trial, done: Sequence[Trial]) -> list[Trial]:
 
 
 def _values(trial: Trial, metric: str) -> list[float]:
-    found = [record.score(metric) for record in trial.history]
-    return [value for value in found if math.isfinite(value)]
+    values = [record.score(metric) for record in trial.history]
+    return [value for value in values if math.isfinite(value)]
 
 
 def _at(trials: Sequence[Trial], metric: str, epoch: int) -> list[float]:

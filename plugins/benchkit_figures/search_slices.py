@@ -40,8 +40,8 @@ class SearchSlices:
         columns = min(COLUMNS, len(data.paths))
         width = (WIDTH - 76 - 14 * (columns - 1)) // columns
         panels = [
-            self._panel(data, place, first=place % columns == 0).properties(width=width, height=150)
-            for place in range(len(data.paths))
+            self._panel(data, index, first=index % columns == 0).properties(width=width, height=150)
+            for index in range(len(data.paths))
         ]
         shown = alt.InlineData(values=_rows(data))
         chart = alt.concat(*panels, columns=columns, data=shown, spacing={"row": 14, "column": 14})
@@ -51,14 +51,14 @@ class SearchSlices:
 
     def caption(self, data: SearchData) -> str:
         """Return what the points are, which condition is shown and what the colours mean."""
-        unit, one = quantity(data.metric), data.best_condition()
+        unit, searched = quantity(data.metric), data.best_condition()
         several = len(data.conditions) > 1
         parts = [
             f"Search in slices: {unit.name} against each searched setting"
-            f"{f' for {one.condition}, the condition with the best trial' if several else ''}; colour: order of the "
-            "trials; the ring marks the best one."
+            f"{f' for {searched.condition}, the condition with the best trial' if several else ''}; colour: order of "
+            "the trials; the ring marks the best one."
         ]
-        if any(point.state == "pruned" for point in one.points):
+        if any(point.state == "pruned" for point in searched.points):
             parts.append("Triangles: pruned trials at their last value.")
         parts.append("Settings were varied together, so a slice shows association, not the effect of one setting.")
         if several:
@@ -67,18 +67,18 @@ class SearchSlices:
 
     def alt_text(self, data: SearchData) -> str:
         """Return one sentence with the settings of the best trial."""
-        one = data.best_condition()
-        best, unit = one.best(data.lower), quantity(data.metric)
+        searched = data.best_condition()
+        best, unit = searched.best(data.lower), quantity(data.metric)
         if best is None or best.objective is None:
             return f"{unit.name[0].upper()}{unit.name[1:]} against each searched setting; no trial was completed."
         settings = ", ".join(
             f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
             for name, value in zip(data.names, best.values, strict=True)
         )
-        of = f" of {one.condition}" if len(data.conditions) > 1 else ""
+        of = f" of {searched.condition}" if len(data.conditions) > 1 else ""
         return f"The best {unit.name}{of}, {unit.text(best.objective)}, was found at {settings}."
 
-    def _panel(self, data: SearchData, place: int, *, first: bool) -> Layers:
+    def _panel(self, data: SearchData, index: int, *, first: bool) -> Layers:
         unit = quantity(data.metric)
         y_axis = alt.Axis(labels=first, ticks=first, title=unit.title if first else None)
         y = alt.Y("shown:Q", scale=objective_scale(data), axis=y_axis)
@@ -88,13 +88,13 @@ class SearchSlices:
         shape = alt.Shape(
             "state:N", scale=alt.Scale(domain=list(STATES), range=["circle", "triangle-down"]), legend=None
         )
-        base = alt.Chart().encode(x=_x(data, place), y=y)
+        base = alt.Chart().encode(x=_x(data, index), y=y)
         tooltip = [
             alt.Tooltip("trial:Q", title="Trial"),
             alt.Tooltip("state:N", title="State"),
             alt.Tooltip("value:Q", title=unit.title),
             alt.Tooltip(
-                f"p{place}", type="nominal" if data.choices[place] else "quantitative", title=data.names[place]
+                f"p{index}", type="nominal" if data.choices[index] else "quantitative", title=data.names[index]
             ),
         ]
         points = base.mark_point(size=28, strokeWidth=1.5).encode(color=color, shape=shape, tooltip=tooltip)
@@ -102,38 +102,38 @@ class SearchSlices:
         return alt.layer(points, ring)
 
 
-def _x(data: SearchData, place: int) -> alt.X:
-    name = data.names[place]
-    if data.choices[place]:
+def _x(data: SearchData, index: int) -> alt.X:
+    name = data.names[index]
+    if data.choices[index]:
         axis = alt.Axis(labelAngle=0, labelLimit=90)
-        return alt.X(f"p{place}:N", title=name, sort=list(data.choices[place]), axis=axis)
-    low, high, log = data.low[place], data.high[place], data.log[place]
+        return alt.X(f"p{index}:N", title=name, sort=list(data.choices[index]), axis=axis)
+    low, high, log = data.low[index], data.high[index], data.log[index]
     scale = alt.Scale(domain=[low, high], type="log" if log else "linear", nice=False, padding=6)
     axis = alt.Axis(
         format=".0e" if log and high / low > 999 else "~g" if log else alt.Undefined, tickCount=4, labelOverlap="greedy"
     )
-    return alt.X(f"p{place}:Q", title=f"{name} (log scale)" if log else name, scale=scale, axis=axis)
+    return alt.X(f"p{index}:Q", title=f"{name} (log scale)" if log else name, scale=scale, axis=axis)
 
 
 def _quarters(data: SearchData) -> list[str]:
     """Return the names of the four parts of the trials, from first to last."""
-    last = max(point.place for one in data.conditions for point in one.points)
+    last = max(point.place for searched in data.conditions for point in searched.points)
     ends = [round(last * part / 4) for part in range(5)]
     return [f"trials {low + 1} to {high}" for low, high in itertools.pairwise(ends)]
 
 
 def _rows(data: SearchData) -> list[dict[str, Any]]:
     unit, names, ends = quantity(data.metric), _quarters(data), domain(data)
-    last = max(point.place for one in data.conditions for point in one.points)
+    last = max(point.place for searched in data.conditions for point in searched.points)
     rows: list[dict[str, Any]] = []
-    for one in data.conditions:
-        best = one.best(data.lower)
-        for point in one.points:
+    for searched in data.conditions:
+        best = searched.best(data.lower)
+        for point in searched.points:
             if point.objective is None or point.state not in STATES:
                 continue
             quarter = min(3, next(part for part in range(4) if point.place <= round(last * (part + 1) / 4)))
-            values = {f"p{place}": value if value != "" else None for place, value in enumerate(point.values)}
-            row = {"condition": one.condition, "state": point.state, "order": names[quarter], "trial": point.place}
+            values = {f"p{index}": value if value != "" else None for index, value in enumerate(point.values)}
+            row = {"condition": searched.condition, "state": point.state, "order": names[quarter], "trial": point.place}
             row |= {"value": unit.shown(point.objective), "shown": clamped(data, ends, point.objective)}
             rows.append(row | {"best": point is best} | values)
     return rows

@@ -70,8 +70,12 @@ class SearchData:
     def best_condition(self) -> SearchedCondition:
         """Return the condition with the best objective of any done trial, the first when none has one."""
         sign = 1 if self.lower else -1
-        scored = [(found.objective, one) for one in self.conditions if (found := one.best(self.lower)) is not None]
-        known = [(sign * value, one) for value, one in scored if value is not None]
+        scored = [
+            (best.objective, searched)
+            for searched in self.conditions
+            if (best := searched.best(self.lower)) is not None
+        ]
+        known = [(sign * value, searched) for value, searched in scored if value is not None]
         return min(known, key=lambda pair: pair[0])[1] if known else self.conditions[0]
 
 
@@ -80,33 +84,33 @@ def search_data(results: StudyResults) -> SearchData:
     search = results.study.search
     if search is None:
         raise NothingToDraw("the study has no search")
-    goal, found = search.goals[0], []
+    goal, searched = search.goals[0], []
     for condition in results.conditions:
         trials = [trial for trial in results.searched(condition) if trial.state in RESULTS]
-        points = tuple(_point(place, trial, goal, search.space) for place, trial in enumerate(trials, start=1))
+        points = tuple(_point(index, trial, goal, search.space) for index, trial in enumerate(trials, start=1))
         if points:
-            found.append(SearchedCondition(condition=condition.label, points=points))
-    if not any(point.objective is not None for one in found for point in one.points):
+            searched.append(SearchedCondition(condition=condition.label, points=points))
+    if not any(point.objective is not None for setting in searched for point in setting.points):
         raise NothingToDraw(f"no search trial has finished with a value of {goal.metric}")
-    ranges = [_range(place, one, found) for place, one in enumerate(search.space)]
+    ranges = [_range(index, setting, searched) for index, setting in enumerate(search.space)]
     return SearchData(
         metric=goal.metric,
         lower=goal.direction == "minimize",
-        paths=tuple(one.path for one in search.space),
+        paths=tuple(setting.path for setting in search.space),
         low=tuple(low for low, _ in ranges),
         high=tuple(high for _, high in ranges),
-        log=tuple(one.log and low > 0 for one, (low, _) in zip(search.space, ranges, strict=True)),
-        choices=tuple(_choices(place, one, found) for place, one in enumerate(search.space)),
-        conditions=tuple(found),
+        log=tuple(setting.log and low > 0 for setting, (low, _) in zip(search.space, ranges, strict=True)),
+        choices=tuple(_choices(index, setting, searched) for index, setting in enumerate(search.space)),
+        conditions=tuple(searched),
     )
 
 
-def _point(place: int, trial: Trial, goal: Goal, space: Sequence[SearchRange]) -> SearchPoint:
+def _point(index: int, trial: Trial, goal: Goal, space: Sequence[SearchRange]) -> SearchPoint:
     return SearchPoint(
-        place=place,
+        place=index,
         state=trial.state,
         objective=objective_of(trial, goal.metric),
-        values=tuple(_value(trial.params, one) for one in space),
+        values=tuple(_value(trial.params, setting) for setting in space),
     )
 
 
@@ -120,23 +124,23 @@ def objective_of(trial: Trial, metric: str) -> float | None:
     return None
 
 
-def _value(params: Mapping[str, Any], one: SearchRange) -> float | str:
+def _value(params: Mapping[str, Any], setting: SearchRange) -> float | str:
     """Return the parameter's value: a number for a numeric range, else text; empty text when the trial lacks it."""
-    value = params.get(one.path, "")
-    number = isinstance(value, int | float) and not isinstance(value, bool) and not one.choices
+    value = params.get(setting.path, "")
+    number = isinstance(value, int | float) and not isinstance(value, bool) and not setting.choices
     return float(value) if number else str(value)
 
 
-def _range(place: int, one: SearchRange, found: Sequence[SearchedCondition]) -> tuple[float, float]:
-    tried = [v for c in found for p in c.points if isinstance(v := p.values[place], float)]
-    if one.choices:
+def _range(index: int, setting: SearchRange, searched: Sequence[SearchedCondition]) -> tuple[float, float]:
+    tried = [v for c in searched for p in c.points if isinstance(v := p.values[index], float)]
+    if setting.choices:
         return 0.0, 0.0
-    ends = [float(end) for end in (one.low, one.high) if end is not None]
+    ends = [float(end) for end in (setting.low, setting.high) if end is not None]
     return min([*ends, *tried], default=0.0), max([*ends, *tried], default=1.0)
 
 
-def _choices(place: int, one: SearchRange, found: Sequence[SearchedCondition]) -> tuple[str, ...]:
-    if not one.choices:
+def _choices(index: int, setting: SearchRange, searched: Sequence[SearchedCondition]) -> tuple[str, ...]:
+    if not setting.choices:
         return ()
-    tried = [v for c in found for p in c.points if isinstance(v := p.values[place], str) and v]
-    return tuple(dict.fromkeys([*map(str, one.choices), *tried]))
+    tried = [v for c in searched for p in c.points if isinstance(v := p.values[index], str) and v]
+    return tuple(dict.fromkeys([*map(str, setting.choices), *tried]))

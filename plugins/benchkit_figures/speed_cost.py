@@ -85,8 +85,8 @@ class SpeedCost:
         bar_width = 96
         width = WIDTH - 118 - label_width(order) - len(bars) * (bar_width + 12)
         panels = [self._scatter(data, width, height)]
-        for place, (field, title) in enumerate(bars):
-            panels.append(_bars(data, field, title, labels=place == 0).properties(width=bar_width, height=height))
+        for index, (field, title) in enumerate(bars):
+            panels.append(_bars(data, field, title, labels=index == 0).properties(width=bar_width, height=height))
         return alt.hconcat(*panels, data=alt.InlineData(values=_rows(data)), spacing=14)
 
     def caption(self, data: CostData) -> str:

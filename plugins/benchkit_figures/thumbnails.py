@@ -63,9 +63,9 @@ def mosaic(maps: np.ndarray, gap: int = 1) -> np.ndarray:
     columns = math.ceil(math.sqrt(count))
     rows = -(-count // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
-    for place, one in enumerate(maps):
-        top, left = (place // columns) * (height + gap), (place % columns) * (width + gap)
-        sheet[top : top + height, left : left + width] = np.round(coloured(np.round(one / 255.0 * LEVELS) / LEVELS))
+    for index, tile in enumerate(maps):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = np.round(coloured(np.round(tile / 255.0 * LEVELS) / LEVELS))
     return sheet
 
 
