@@ -13,7 +13,7 @@ import typer
 
 from benchkit.cli.completion import complete_kind, complete_plugin
 from benchkit.cli.places import PluginFiles
-from benchkit.errors import BenchkitError, PluginError, nearest
+from benchkit.errors import BenchkitError, PluginError
 from benchkit.registry import Registry
 from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind
 
@@ -75,32 +75,23 @@ def check_plugins(
         raise PluginError("name one plugin, or give --all", hint="for example `benchkit plugins check gn`")
     registry = Registry.installed(plugin or ())
     terms = Terms(options=_values(option or ()), expected=_reasons(expect or ()), seed=seed, gpu=gpu)
-    found = []
+    results = []
     for entry, variant in _chosen(registry, name, kind):
         checked = _checked(entry, variant, terms, lenient=everything)
-        found.append(checked)
+        results.append(checked)
         if not json:
             _print(checked, verbose)
     if json:
-        print_json(_to_json(found))
-    if any(checked.result in ("failed", "broken") for checked in found):
+        print_json(_to_json(results))
+    if any(checked.result in ("failed", "broken") for checked in results):
         raise typer.Exit(1)
 
 
 def _chosen(registry: Registry, name: str, kind: str) -> list[tuple[Entry, str | None]]:
-    kinds = [parse_kind(kind)] if kind else list(KINDS)
-    kinds = [one for one in kinds if one != "studies"]
-    if not name:
-        return [(entry, None) for one in kinds for entry in registry.entries(one)]
-    found = [(entry, None) for one in kinds for entry in registry.claims(one, name)]
-    if found:
-        return [*found]
-    known = sorted({known for one in kinds for known in registry.names(one)})
-    for one in kinds:
-        with contextlib.suppress(PluginError):
-            return [registry.resolve(one, name)]
-    hint = "`benchkit plugins list` shows all; a distribution may have to be installed"
-    raise PluginError(f"there is no plugin {name!r}{nearest(name, known)}", hint=hint)
+    kinds = [checked for checked in ([parse_kind(kind)] if kind else KINDS) if checked != "studies"]
+    if name:
+        return registry.search(name, kinds)
+    return [(entry, None) for checked in kinds for entry in registry.entries(checked)]
 
 
 def _checked(entry: Entry, variant: str | None, terms: Terms, *, lenient: bool) -> Checked:
@@ -121,7 +112,7 @@ def _checked(entry: Entry, variant: str | None, terms: Terms, *, lenient: bool) 
         except BenchkitError as error:
             return _without(entry, "broken", (*error.problems, error.what)[0], start)
         if lacking and lenient:
-            needed = ", ".join(f"{one.name} ({one.expected})" for one in lacking)
+            needed = ", ".join(f"{option.name} ({option.expected})" for option in lacking)
             return _without(entry, "skipped", f"it needs options: {needed}", start)
         verdicts = run_checks(
             entry.kind,
@@ -169,8 +160,8 @@ def _print(checked: Checked, verbose: bool) -> None:
     from benchkit.testing.kit import summary
 
     entry, colour = checked.entry, {"passed": "green", "skipped": "yellow"}.get(checked.result, "bold red")
-    told = summary(checked.verdicts) if checked.verdicts else f"{checked.result}: {checked.reason}"
-    print_text(f"{kind_word(entry.kind)} {entry.name} ({entry.origin}): {told}", colour)
+    outcome = summary(checked.verdicts) if checked.verdicts else f"{checked.result}: {checked.reason}"
+    print_text(f"{kind_word(entry.kind)} {entry.name} ({entry.origin}): {outcome}", colour)
     for verdict in checked.verdicts:
         if verdict.failure is not None and verdict.state == "failed":
             print_text(verdict.failure)
@@ -184,7 +175,7 @@ def _print(checked: Checked, verbose: bool) -> None:
         print_text(f"  not varied: {option.name} ({option.type}); {hint}")
 
 
-def _to_json(found: Sequence[Checked]) -> dict[str, Any]:
+def _to_json(results: Sequence[Checked]) -> dict[str, Any]:
     from benchkit.testing import KIT_VERSION
 
     return {
@@ -202,7 +193,7 @@ def _to_json(found: Sequence[Checked]) -> dict[str, Any]:
                 "not_varied": [option.name for option in checked.unvaried],
                 "checks": [_verdict_json(verdict) for verdict in checked.verdicts],
             }
-            for checked in found
+            for checked in results
         ],
     }
 

@@ -13,7 +13,7 @@ from benchkit.cli.completion import complete_kind, complete_plugin
 from benchkit.cli.places import PluginFiles
 from benchkit.cli.plugin_checks import check_plugins
 from benchkit.cli.printing import cell, line, print_facts, print_json, print_note, print_table, print_text
-from benchkit.errors import PluginError, nearest, shortened
+from benchkit.errors import shortened
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, to_json
 from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind
@@ -65,12 +65,13 @@ def show_plugin(
     """Show a plugin's card and options; of all kinds and distributions that have the name. Exit with 1 if broken."""
     from benchkit.registry.describing import describe_all
 
-    descriptions = describe_all(_named(Registry.installed(plugin or ()), name, kind))
+    kinds = [parse_kind(kind)] if kind else KINDS
+    descriptions = describe_all([entry for entry, _ in Registry.installed(plugin or ()).search(name, kinds)])
     if json:
         print_json([to_json(description) for description in descriptions])
     else:
-        for place, description in enumerate(descriptions):
-            if place:
+        for position, description in enumerate(descriptions):
+            if position:
                 print_text("")
             _print_description(description)
         if len({description.entry.kind for description in descriptions}) < len(descriptions):
@@ -104,21 +105,6 @@ def new_plugin(
         f"next: {install_command(folder)}, benchkit plugins check {name} --kind {project.kind}, "
         f"then edit {folder / project.source}"
     )
-
-
-def _named(registry: Registry, name: str, kind: str) -> list[Entry]:
-    """Return every plugin that a name can mean, a family for `family:variant`."""
-    kinds = [parse_kind(kind)] if kind else list(KINDS)
-    found = [entry for one in kinds for entry in registry.claims(one, name)]
-    if not found and ":" in name:
-        found = [entry for one in kinds for entry in registry.claims(one, name.partition(":")[0])]
-    if not found:
-        known = sorted({known for one in kinds for known in registry.names(one)})
-        raise PluginError(
-            f"there is no plugin {name!r}{nearest(name, known)}",
-            hint="`benchkit plugins list` shows all; a distribution may have to be installed",
-        )
-    return found
 
 
 def _row_json(description: Description, claimed: bool) -> dict[str, Any]:

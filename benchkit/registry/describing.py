@@ -53,14 +53,14 @@ def describe_all(entries: Sequence[Entry]) -> tuple[Description, ...]:
     process, which takes some seconds.
     """
     stamps = _stamps(entries)
-    found = {entry: known for entry, known in read_cache(stamps).items() if known.status == "ok"}
-    found |= {entry: _without_import(entry) for entry in entries if entry.problem or entry.kind == "studies"}
-    missing = [entry for entry in dict.fromkeys(entries) if entry not in found]
+    described = {entry: known for entry, known in read_cache(stamps).items() if known.status == "ok"}
+    described |= {entry: _without_import(entry) for entry in entries if entry.problem or entry.kind == "studies"}
+    missing = [entry for entry in dict.fromkeys(entries) if entry not in described]
     if missing:
         new = _describe_new(missing)
         write_cache(new, stamps)
-        found |= {description.entry: description for description in new}
-    return tuple(found[entry] for entry in entries)
+        described |= {description.entry: description for description in new}
+    return tuple(described[entry] for entry in entries)
 
 
 def glance(entries: Sequence[Entry]) -> tuple[Description, ...]:
@@ -69,10 +69,10 @@ def glance(entries: Sequence[Entry]) -> tuple[Description, ...]:
     A plugin that no cache knows is `broken` when its module, syntax or attribute is wrong, else `unchecked`.
     """
     stamps = _stamps(entries)
-    found = read_cache(stamps)
-    new = {entry: _without_import(entry) for entry in entries if entry not in found}
+    cached = read_cache(stamps)
+    new = {entry: _without_import(entry) for entry in entries if entry not in cached}
     write_cache([new[entry] for entry in new if not entry.problem and entry.kind != "studies"], stamps)
-    return tuple((found | new)[entry] for entry in entries)
+    return tuple((cached | new)[entry] for entry in entries)
 
 
 def describe_here(entry: Entry) -> Description:

@@ -54,14 +54,14 @@ class Entry:
     @property
     def module(self) -> str:
         """Return the module part of the target, or an empty string when the target is malformed."""
-        found = _TARGET.fullmatch(self.value)
-        return found["module"] if found else ""
+        target = _TARGET.fullmatch(self.value)
+        return target["module"] if target else ""
 
     @property
     def attribute(self) -> str:
         """Return the attribute part of the target (dotted), or an empty string when there is none."""
-        found = _TARGET.fullmatch(self.value)
-        return (found["attribute"] or "") if found else ""
+        target = _TARGET.fullmatch(self.value)
+        return (target["attribute"] or "") if target else ""
 
     @property
     def qualified(self) -> str:
@@ -95,9 +95,9 @@ def parse_kind(text: str) -> str:
     return words[plain]
 
 
-def same_distribution(one: str, other: str) -> bool:
+def same_distribution(first: str, second: str) -> bool:
     """Return whether two spellings name one distribution: case and runs of `-`, `_` and `.` do not count."""
-    return normalized(one) == normalized(other)
+    return normalized(first) == normalized(second)
 
 
 def normalized(distribution: str) -> str:
@@ -109,8 +109,8 @@ def entry_problem(kind: str, name: str, value: str) -> str:
     """Return why an entry point can never be loaded (a bad name or target), or an empty string."""
     if not _NAME.fullmatch(name):
         return f"the name {name!r} is not lower case letters and digits joined by hyphens"
-    found = _TARGET.fullmatch(value)
-    if found is None or bool(found["attribute"]) == (kind == "studies"):
+    target = _TARGET.fullmatch(value)
+    if target is None or bool(target["attribute"]) == (kind == "studies"):
         expected = "a package, as in `my_package.studies`" if kind == "studies" else "`module:attribute`"
         return f"the target {value!r} is not {expected}"
     return ""
@@ -123,7 +123,7 @@ def installed_entries() -> tuple[Entry, ...]:
     `problem`, so that one broken distribution is shown and harms no other.
     """
     seen: set[str] = set()
-    found: list[Entry] = []
+    entries: list[Entry] = []
     for distribution in metadata.distributions():
         text = _read(distribution, "entry_points.txt")
         if "[benchkit." not in text:
@@ -131,9 +131,9 @@ def installed_entries() -> tuple[Entry, ...]:
         name, version = _identity(distribution)
         if normalized(name) not in seen:
             seen.add(normalized(name))
-            found.extend(_entries(text, name, version))
+            entries.extend(_entries(text, name, version))
     hidden = disabled_names(os.environ)
-    return tuple(entry for entry in found if not _is_disabled(entry, hidden))
+    return tuple(entry for entry in entries if not _is_disabled(entry, hidden))
 
 
 def disabled_names(environment: Mapping[str, str]) -> frozenset[str]:

@@ -114,9 +114,9 @@ def _union(texts: typing.Iterable[str]) -> str:
 def _split(text: str, separator: str) -> list[str]:
     """Return the parts of `text` between separators that stand outside all brackets."""
     parts, depth, start = [], 0, 0
-    for place, letter in enumerate(text):
+    for position, letter in enumerate(text):
         depth += (letter == "[") - (letter == "]")
-        if depth == 0 and text.startswith(separator, place):
-            parts.append(text[start:place])
-            start = place + len(separator)
+        if depth == 0 and text.startswith(separator, position):
+            parts.append(text[start:position])
+            start = position + len(separator)
     return [*parts, text[start:]]

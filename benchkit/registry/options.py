@@ -170,10 +170,10 @@ def _parameters(plugin: Callable[..., Any]) -> list[inspect.Parameter]:
             if field.init
         ]
     try:
-        found = inspect.signature(plugin).parameters.values()
+        parameters = inspect.signature(plugin).parameters.values()
     except (TypeError, ValueError) as error:
         raise PluginError(f"the signature of {plugin!r} cannot be read: {error}") from error
-    return [parameter for parameter in found if parameter.kind is not inspect.Parameter.VAR_POSITIONAL]
+    return [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_POSITIONAL]
 
 
 def _field_default(field: dataclasses.Field[Any]) -> Any:

@@ -52,8 +52,8 @@ def file_entries(path: Path) -> tuple[Entry, ...]:
 def load_file(entry: Entry) -> ModuleType:
     """Return the module of a local file, run at most once for each content; whatever it raises passes through."""
     assert entry.file is not None
-    place = hashlib.sha256(str(entry.file).encode()).hexdigest()[:8]
-    name = f"benchkit_file_{place}_{entry.version.removeprefix('sha256:')}"
+    path_digest = hashlib.sha256(str(entry.file).encode()).hexdigest()[:8]
+    name = f"benchkit_file_{path_digest}_{entry.version.removeprefix('sha256:')}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, entry.file)

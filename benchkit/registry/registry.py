@@ -42,8 +42,8 @@ class Registry:
         Raises `PluginError` when a file cannot be used, or has a name that is taken already, unless `allow_shadow` lets
         it replace the installed plugin (which its `origin` then says).
         """
-        found = list(installed_entries())
-        taken = _by_name(found)
+        announced = list(installed_entries())
+        taken = _by_name(announced)
         local: list[Entry] = []
         problems: list[str] = []
         for entry in (entry for path in extra for entry in file_entries(path)):
@@ -57,7 +57,7 @@ class Registry:
         if problems:
             raise PluginError("a plugin file uses names that are taken", problems=problems, hint="rename its plugins")
         replaced = {(entry.kind, entry.name) for entry in local}
-        kept = [entry for entry in found if (entry.kind, entry.name) not in replaced]
+        kept = [entry for entry in announced if (entry.kind, entry.name) not in replaced]
         return cls(tuple(sorted([*kept, *local], key=_order)))
 
     def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
@@ -101,6 +101,22 @@ class Registry:
         if rest and self.claims(kind, head):
             return self.find(kind, head), rest
         raise self._unknown(parse_kind(kind), text)
+
+    def search(self, name: str, kinds: Sequence[str]) -> list[tuple[Entry, str | None]]:
+        """Return every plugin of some kinds that a name can mean; of `family:variant`, the families with the variant.
+
+        Raises `PluginError` with the nearest name when there is none.
+        """
+        parts = name.split(":")
+        for length in range(len(parts), 0, -1):
+            family, variant = ":".join(parts[:length]), ":".join(parts[length:]) or None
+            if claims := [(entry, variant) for kind in kinds for entry in self.claims(kind, family)]:
+                return claims
+        known = sorted({known for kind in kinds for known in self.names(kind)})
+        raise PluginError(
+            f"there is no plugin {name!r}{nearest(name, known)}",
+            hint="`benchkit plugins list` shows all; a distribution may have to be installed",
+        )
 
     def load(self, kind: str, name: str) -> object:
         """Return the plugin itself, importing it; of `family:variant`, the family, which takes `variant` as an option.

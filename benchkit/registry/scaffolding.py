@@ -139,8 +139,8 @@ def render_project(project: Project) -> dict[str, str]:
     values = _values(project)
     scaffold = files("benchkit_templates").joinpath("scaffold")
     rendered: dict[str, str] = {}
-    for place in ("project", project.kind):
-        for path, template in _templates(scaffold.joinpath(place)):
+    for part in ("project", project.kind):
+        for path, template in _templates(scaffold.joinpath(part)):
             name = path.replace("PACKAGE", project.module).replace("DOT", ".")
             rendered[name] = environment.from_string(template).render(values)
     return rendered
@@ -170,7 +170,7 @@ def _next(version: str) -> str:
 
 
 def _templates(folder: Traversable, above: str = "") -> Iterator[tuple[str, str]]:
-    for item in sorted(folder.iterdir(), key=lambda one: one.name):
+    for item in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if item.is_dir():
             yield from _templates(item, f"{above}{item.name}/")
         elif item.name.endswith(_SUFFIX):

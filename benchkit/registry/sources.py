@@ -38,8 +38,8 @@ def find_module(name: str) -> ModuleSpec | None:
 def missing_module(name: str) -> str:
     """Return the first part of a dotted module that does not exist, or an empty string."""
     parts = name.split(".")
-    found = [spec for spec in _step(name) if spec is not None]
-    return ".".join(parts[: len(found) + 1]) if len(found) < len(parts) else ""
+    specs = [spec for spec in _step(name) if spec is not None]
+    return ".".join(parts[: len(specs) + 1]) if len(specs) < len(parts) else ""
 
 
 def source_problem(entry: Entry) -> str:
@@ -86,10 +86,10 @@ def source_hash(entry: Entry) -> str:
     root = str(entry.file or "") or _package_root(entry.module)
     if not root:
         return ""
-    place, digest = Path(root), hashlib.sha256()
-    files = [place] if place.is_file() else sorted(Path(path) for path in _python_files(root))
+    package, digest = Path(root), hashlib.sha256()
+    files = [package] if package.is_file() else sorted(Path(path) for path in _python_files(root))
     for path in files:
-        digest.update(f"{path.relative_to(place.parent).as_posix()}\n".encode())
+        digest.update(f"{path.relative_to(package.parent).as_posix()}\n".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12] if files else ""
 

@@ -93,21 +93,23 @@ def disjoint(subject: Subject) -> None:
 def fingerprint(subject: Subject) -> None:
     """The fingerprint is the sha256 over content that `benchkit.preparation.fingerprint_of` computes."""
     splits = _splits(subject)
-    found = fingerprint_of(splits)
+    computed = fingerprint_of(splits)
     given = "the fingerprint"
-    require(splits.fingerprint == found, given=given, expected=found, got=repr(splits.fingerprint))
+    require(splits.fingerprint == computed, given=given, expected=computed, got=repr(splits.fingerprint))
 
 
 @rule("order", likely="the order comes from the global random generator, a set, or the file system's own order")
 def order(subject: Subject) -> None:
     """Prepared anew, the images come in the same order, whatever state the global random generators are in."""
     first, second = _fresh(subject, "order-1", 1), _fresh(subject, "order-2", 2)
-    for (name, one), (_, other) in zip(_named(first), _named(second), strict=True):
-        same = one.labels.shape == other.labels.shape and np.array_equal(one.labels, other.labels)
-        same = same and np.array_equal(one.images, other.images)
+    for (name, before), (_, after) in zip(_named(first), _named(second), strict=True):
+        same = before.labels.shape == after.labels.shape and np.array_equal(before.labels, after.labels)
+        same = same and np.array_equal(before.images, after.images)
         places = "" if not same else "the same"
-        if not same and one.images.shape == other.images.shape:
-            differ = (one.images != other.images).reshape(len(one.images), -1).any(1) | (one.labels != other.labels)
+        if not same and before.images.shape == after.images.shape:
+            differ = (before.images != after.images).reshape(len(before.images), -1).any(1) | (
+                before.labels != after.labels
+            )
             places = f"other images or labels in {int(differ.sum()):,} of {len(differ):,} places"
         given = f"{name}, prepared twice with differently seeded generators"
         require(
@@ -134,11 +136,11 @@ def prepared_once(subject: Subject) -> None:
 def killed(subject: Subject) -> None:
     """Killed at any write, a preparation leaves nothing that a later call would serve: it starts over."""
     whole = _elsewhere(subject)
-    for one in whole.killed:
-        given = f"a preparation killed before write {one.at} of {one.writes}, then a second call"
-        require(not one.error, given=given, expected="the complete data set", got=one.error)
-        expected, got = f"content {whole.content[:12]}", f"content {one.content[:12]}"
-        require(one.content == whole.content, given=given, expected=expected, got=got)
+    for kill in whole.killed:
+        given = f"a preparation killed before write {kill.at} of {kill.writes}, then a second call"
+        require(not kill.error, given=given, expected="the complete data set", got=kill.error)
+        expected, got = f"content {whole.content[:12]}", f"content {kill.content[:12]}"
+        require(kill.content == whole.content, given=given, expected=expected, got=got)
 
 
 @rule("smoke", likely="too few images of some class, or images that are not what the contract check expects")
@@ -150,8 +152,8 @@ def smoke(subject: Subject) -> None:
     size = 4 * len(splits.class_names)
     given = f"{min(size, len(splits.train.labels) // 2)} training images for one epoch of a linear model"
     with attempt(given):
-        found = losses_after(splits, linear_model, train_size=min(size, len(splits.train.labels) // 2), epochs=1)
-    require(all(np.isfinite(found)), given=given, expected="finite losses", got=str(found))
+        losses = losses_after(splits, linear_model, train_size=min(size, len(splits.train.labels) // 2), epochs=1)
+    require(all(np.isfinite(losses)), given=given, expected="finite losses", got=str(losses))
 
 
 def _splits(subject: Subject) -> Splits:
@@ -161,18 +163,18 @@ def _splits(subject: Subject) -> Splits:
 
 def _already_prepared(subject: Subject) -> Splits | None:
     try:
-        found = find_prepared(subject.plugin, data_root(), subject.options)
-        return subject.plugin(data_root(), **subject.options) if found is not None else None
+        manifest = find_prepared(subject.plugin, data_root(), subject.options)
+        return subject.plugin(data_root(), **subject.options) if manifest is not None else None
     except DataError:
         return None  # preparing it below says why
 
 
 def _from_scratch(subject: Subject) -> Splits:
     """Return the data set prepared here; raise `NotApplicable` when the original files are not here."""
-    found = subject.once("from scratch", lambda: _prepared(subject, "data"))
-    if isinstance(found, NotApplicable):
-        raise found
-    return found
+    splits = subject.once("from scratch", lambda: _prepared(subject, "data"))
+    if isinstance(splits, NotApplicable):
+        raise splits
+    return splits
 
 
 def _elsewhere(subject: Subject) -> Prepared:
@@ -188,10 +190,10 @@ def _fresh(subject: Subject, name: str, seed: int) -> Splits:
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
-    found = _prepared(subject, name)
-    if isinstance(found, NotApplicable):
-        raise found
-    return found
+    splits = _prepared(subject, name)
+    if isinstance(splits, NotApplicable):
+        raise splits
+    return splits
 
 
 def _prepared(subject: Subject, name: str) -> Splits | NotApplicable:
@@ -211,8 +213,8 @@ def _named(splits: Splits) -> Iterator[tuple[str, Split]]:
             yield name, getattr(splits, name)
 
 
-def _array(found: object) -> str:
-    return f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+def _array(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 RULES = tuple(

@@ -56,10 +56,10 @@ class Drawn:
 
 def computed(subject: Subject, scenario: str) -> Computed:
     """Return the data of a scenario; raise `NotApplicable` where there is nothing to draw."""
-    found = subject.once(f"data of {scenario}", lambda: _tried(subject, scenario))
-    if isinstance(found, NotApplicable):
-        raise found
-    return found
+    outcome = subject.once(f"data of {scenario}", lambda: _tried(subject, scenario))
+    if isinstance(outcome, NotApplicable):
+        raise outcome
+    return outcome
 
 
 def drawn(subject: Subject, scenario: str) -> Drawn:
@@ -69,14 +69,14 @@ def drawn(subject: Subject, scenario: str) -> Drawn:
 
 def all_drawn(subject: Subject) -> list[Drawn]:
     """Return what it made of the scenarios in which it draws; those that fail have checks of their own."""
-    found = []
+    pictures = []
     for scenario in SCENARIOS:
         with contextlib.suppress(CheckFailure, NotApplicable):
-            found.append(drawn(subject, scenario))
-    if not found:
+            pictures.append(drawn(subject, scenario))
+    if not pictures:
         drawn(subject, "three-conditions")
         raise NotApplicable("it draws none of the kit's results")
-    return found
+    return pictures
 
 
 def compute(subject: Subject, scenario: str, results: StudyResults) -> Computed:
@@ -92,13 +92,13 @@ def compute(subject: Subject, scenario: str, results: StudyResults) -> Computed:
     return Computed(scenario=scenario, results=results, figure=figure, data=data)
 
 
-def draw(subject: Subject, found: Computed) -> Drawn:
+def draw(subject: Subject, made: Computed) -> Drawn:
     """Return picture, caption and alternative text; fail where they cannot be made or the picture is empty."""
-    given, data = SCENARIOS[found.scenario], found.data
+    given, data = SCENARIOS[made.scenario], made.data
     with attempt(f"{given}: draw(data)"):
-        picture = found.figure.draw(data)
+        picture = made.figure.draw(data)
     with attempt(f"{given}: caption(data) and alt_text(data)"):
-        words, alternative = found.figure.caption(data), found.figure.alt_text(data)
+        words, alternative = made.figure.caption(data), made.figure.alt_text(data)
     spec = None
     if isinstance(picture, ImageGrid):
         _check_grid(picture, given)
@@ -108,8 +108,8 @@ def draw(subject: Subject, found: Computed) -> Drawn:
             svg = spec_to_svg(spec)
         require("<path" in svg or "<text" in svg, given=given, expected="a picture with marks", got="an empty one")
     return Drawn(
-        scenario=found.scenario,
-        results=found.results,
+        scenario=made.scenario,
+        results=made.results,
         data=data,
         spec=spec,
         caption=words,
@@ -156,10 +156,12 @@ def _with_model_of(trial: Trial, figure: Any, subject: Subject) -> Trial:
     if hasattr(figure, "inspect") and trial.state == "done" and trial.folder.is_dir():
         labels = torch.arange(IMAGES) % 4
         with attempt("inspect(model, images, labels)"):
-            found = figure.inspect(model, images, labels)
-        arrays = isinstance(found, dict) and all(isinstance(one, np.ndarray) for one in found.values())
-        require(arrays, given="inspect(model, images, labels)", expected="a dict of arrays", got=type(found).__name__)
-        whole = {**{name: np.ascontiguousarray(one) for name, one in found.items()}}
+            inspected = figure.inspect(model, images, labels)
+        arrays = isinstance(inspected, dict) and all(isinstance(array, np.ndarray) for array in inspected.values())
+        require(
+            arrays, given="inspect(model, images, labels)", expected="a dict of arrays", got=type(inspected).__name__
+        )
+        whole = {**{name: np.ascontiguousarray(array) for name, array in inspected.items()}}
         save_file(
             {**whole, "images": pictures, "labels": labels.numpy()},
             trial.folder / f"inspected-{subject.name}.safetensors",

@@ -68,11 +68,11 @@ def _require_plain(data: Any, given: str) -> None:
 @rule("alt-text", likely="it describes the picture ('a bar chart of ...') where it should say what came out")
 def alt_text(subject: Subject) -> None:
     """The alternative text is one sentence that states a result: it names a condition or a number."""
-    for found in all_drawn(subject):
-        given, text = f"alt_text(data) for {SCENARIOS[found.scenario]}", found.alt_text
+    for picture in all_drawn(subject):
+        given, text = f"alt_text(data) for {SCENARIOS[picture.scenario]}", picture.alt_text
         sentence = isinstance(text, str) and "\n" not in text and text.endswith((".", "!")) and 20 <= len(text) <= 600
         require(sentence, given=given, expected="one sentence of 20 to 600 letters", got=repr(text))
-        labels = [condition.label for condition in found.results.conditions]
+        labels = [condition.label for condition in picture.results.conditions]
         states = re.search(r"\d", text) or any(label in text for label in labels)
         require(states, given=given, expected="a result: the name of a condition, or a number", got=repr(text))
 
@@ -80,8 +80,8 @@ def alt_text(subject: Subject) -> None:
 @rule("caption", likely="the caption is empty, or does not say over how many repeats")
 def caption(subject: Subject) -> None:
     """The caption is text that ends with a full stop."""
-    for found in all_drawn(subject):
-        given, text = f"caption(data) for {SCENARIOS[found.scenario]}", found.caption
+    for picture in all_drawn(subject):
+        given, text = f"caption(data) for {SCENARIOS[picture.scenario]}", picture.caption
         right = isinstance(text, str) and text.strip().endswith(".") and len(text) >= 20
         require(right, given=given, expected="at least a sentence, with a full stop", got=repr(text))
 
@@ -93,24 +93,24 @@ def repeatable(subject: Subject) -> None:
     second = draw(subject, compute(subject, first.scenario, first.results))
     given = f"{SCENARIOS[first.scenario]}, drawn twice"
     require(repr(second.data) == repr(first.data), given=given, expected="equal data", got="other data")
-    pictures = [json.dumps(one.spec, sort_keys=True) for one in (first, second)]
+    pictures = [json.dumps(picture.spec, sort_keys=True) for picture in (first, second)]
     require(pictures[0] == pictures[1], given=given, expected="an equal picture", got="another picture")
 
 
-def _fault(value: Any, place: str) -> str:
+def _fault(value: Any, where: str) -> str:
     """Return where a value is not plain or not finite, an empty string when all is well."""
     if value is None or isinstance(value, str | bytes | bool) or type(value) is int:
         return ""
     if type(value) is float:
-        return "" if math.isfinite(value) else f"{place} is {value}"
+        return "" if math.isfinite(value) else f"{where} is {value}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return next((fault for name, part in parts.items() if (fault := _fault(part, f"{place}.{name}"))), "")
+        return next((fault for name, part in parts.items() if (fault := _fault(part, f"{where}.{name}"))), "")
     if isinstance(value, tuple | frozenset):
-        return next((fault for i, part in enumerate(value) if (fault := _fault(part, f"{place}[{i}]"))), "")
+        return next((fault for i, part in enumerate(value) if (fault := _fault(part, f"{where}[{i}]"))), "")
     if isinstance(value, Mapping):
-        return next((fault for key, part in value.items() if (fault := _fault(part, f"{place}[{key!r}]"))), "")
-    return f"{place} is a {type(value).__module__}.{type(value).__qualname__}"
+        return next((fault for key, part in value.items() if (fault := _fault(part, f"{where}[{key!r}]"))), "")
+    return f"{where} is a {type(value).__module__}.{type(value).__qualname__}"
 
 
 RULES = (

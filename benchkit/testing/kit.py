@@ -42,10 +42,10 @@ def rules_of(kind: str) -> tuple[Rule, ...]:
     names = ("cards", parse_kind(kind))
     if names[1] == "studies":
         raise PluginError("a study is a file, which `benchkit studies check` checks")
-    found: list[Rule] = []
+    rules: list[Rule] = []
     for name in names:
-        found += importlib.import_module(f"benchkit.testing.{name}").RULES
-    return tuple(found)
+        rules += importlib.import_module(f"benchkit.testing.{name}").RULES
+    return tuple(rules)
 
 
 def checks(

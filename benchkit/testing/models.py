@@ -131,8 +131,8 @@ def initial_values(subject: Subject) -> None:
         other.load_state_dict(first.state_dict())
     images = maps(subject, (2, *shape), purpose="initial values")
     with torch.no_grad():
-        found, reference = other.eval()(images), first.eval()(images)
-    require_equal(found, reference, given="the state dict of another instance", expected="its logits")
+        logits, reference = other.eval()(images), first.eval()(images)
+    require_equal(logits, reference, given="the state dict of another instance", expected="its logits")
 
 
 @rule("evaluation", likely="dropout or a batch statistic stays active: look at self.training")

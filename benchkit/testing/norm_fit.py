@@ -107,8 +107,8 @@ def pretrained(subject: Subject) -> None:
     given = source.state_dict()
     kinds = (nn.Conv2d, nn.Linear)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
-    found = {f"{name}.{key}": tensor for name, layer in layers.items() for key, tensor in layer.state_dict().items()}
-    for name, tensor in found.items():
+    loaded = {f"{name}.{key}": tensor for name, layer in layers.items() for key, tensor in layer.state_dict().items()}
+    for name, tensor in loaded.items():
         require_equal(
             tensor, given[name], given="the weights of a ResNet-18 with batch norm", expected=f"{name} as given"
         )

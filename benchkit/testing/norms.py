@@ -129,8 +129,8 @@ def parameters(subject: Subject) -> None:
     weighted = module(x) * maps(subject, (3, 6, 4, 4), purpose="cotangent")
     named = dict(module.named_parameters())
     if named:
-        found = torch.autograd.grad(weighted.sum(), list(named.values()), allow_unused=True)
-        for name, gradient in zip(named, found, strict=True):
+        gradients = torch.autograd.grad(weighted.sum(), list(named.values()), allow_unused=True)
+        for name, gradient in zip(named, gradients, strict=True):
             require(gradient is not None, given=described(x), expected=f"a gradient of {name}", got="none")
     _without_affine(subject)
 
@@ -212,8 +212,8 @@ def own_randomness(subject: Subject) -> None:
 def _random_states() -> dict[str, str]:
     states = {"torch": torch.get_rng_state().tolist(), "random": random.getstate()}
     numpy_state: tuple[Any, ...] = np.random.get_state()  # type: ignore[assignment]
-    found = {name: repr(state) for name, state in states.items()}
-    return {**found, "numpy.random": f"{numpy_state[1].tolist()} {numpy_state[2:]}"}
+    texts = {name: repr(state) for name, state in states.items()}
+    return {**texts, "numpy.random": f"{numpy_state[1].tolist()} {numpy_state[2:]}"}
 
 
 RULES = (

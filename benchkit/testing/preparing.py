@@ -87,7 +87,7 @@ def _ask(subject: Subject) -> Prepared:
 
 def _from_json(values: Mapping[str, Any]) -> Prepared:
     """Return what `main` printed."""
-    return Prepared(**{**values, "killed": tuple(Killed(**one) for one in values["killed"])})
+    return Prepared(**{**values, "killed": tuple(Killed(**kill) for kill in values["killed"])})
 
 
 class Writes:
@@ -186,8 +186,8 @@ def main() -> None:
     plugin = load_plugin(entry_from_json(request["entry"]))
     options = bind_options(options_of(plugin, "datasets"), request["options"])
     with no_network():
-        found = prepared(lambda root: plugin(root, **options), Path(request["folder"]))
-    answers.write(json.dumps(asdict(found)) + "\n")
+        outcome = prepared(lambda root: plugin(root, **options), Path(request["folder"]))
+    answers.write(json.dumps(asdict(outcome)) + "\n")
     answers.flush()
 
 

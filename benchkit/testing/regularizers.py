@@ -43,32 +43,34 @@ def hooks(subject: Subject) -> None:
 def _results_fit(subject: Subject, made: Any, there: list[str]) -> None:
     run = run_of(subject.seed_for("hooks"))
     if "optimizer_options" in there:
-        found = made.optimizer_options()
-        right = isinstance(found, dict) and all(isinstance(name, str) for name in found)
-        require(right, given="optimizer_options()", expected="a dict of keyword arguments", got=repr(found))
+        answer = made.optimizer_options()
+        right = isinstance(answer, dict) and all(isinstance(name, str) for name in answer)
+        require(right, given="optimizer_options()", expected="a dict of keyword arguments", got=repr(answer))
     if "prepare" in there:
-        found = made.prepare(copy.deepcopy(run.model))
-        require(isinstance(found, nn.Module), given="prepare(model)", expected="an nn.Module", got=type(found).__name__)
+        answer = made.prepare(copy.deepcopy(run.model))
+        require(
+            isinstance(answer, nn.Module), given="prepare(model)", expected="an nn.Module", got=type(answer).__name__
+        )
     if "penalty" in there:
-        found = made.penalty(run.model)
-        scalar = isinstance(found, torch.Tensor) and found.ndim == 0 and bool(found.detach().isfinite())
-        require(scalar, given="penalty(model)", expected="a finite scalar tensor", got=repr(found))
+        answer = made.penalty(run.model)
+        scalar = isinstance(answer, torch.Tensor) and answer.ndim == 0 and bool(answer.detach().isfinite())
+        require(scalar, given="penalty(model)", expected="a finite scalar tensor", got=repr(answer))
     if "clip" in there:
         _gradients(run.model)
-        found = made.clip(run.parameters)
-        require(found is None, given="clip(parameters)", expected="None: it works in place", got=repr(found))
+        answer = made.clip(run.parameters)
+        require(answer is None, given="clip(parameters)", expected="None: it works in place", got=repr(answer))
         for parameter in run.parameters:
             if parameter.grad is not None:
                 require_finite(parameter.grad, given="clip(parameters)", what="gradients")
     if "stop" in there:
         history = tuple(trained_run(subject.seed_for("hooks")).history)
-        found = [made.stop(history[:count]) for count in (1, 2, 1)]
-        right = all(isinstance(one, bool) for one in found) and found[0] == found[2]
+        answer = [made.stop(history[:count]) for count in (1, 2, 1)]
+        right = all(isinstance(decision, bool) for decision in answer) and answer[0] == answer[2]
         require(
             right,
             given="stop(history) after 1, 2 and 1 epochs",
             expected="bools, equal for equal histories",
-            got=repr(found),
+            got=repr(answer),
         )
 
 
@@ -107,9 +109,9 @@ def deterministic(subject: Subject) -> None:
         np.random.seed(state)
         random.seed(state)
         made.append(trained_run(seed, [_made(subject)]))
-    found = _difference(made[1], made[0])
+    difference = _difference(made[1], made[0])
     given = "two runs of two epochs under one seed, global generators seeded differently before"
-    require(not found, given=given, expected="equal weights and losses", got=found)
+    require(not difference, given=given, expected="equal weights and losses", got=difference)
     if hasattr(subject.plugin, "augment"):
         before = torch.get_rng_state()
         _made(subject).augment(_batch(subject, 8), torch.Generator().manual_seed(1))
@@ -137,9 +139,9 @@ def resume(subject: Subject) -> None:
             load_checkpoint(path, second)
     for _ in fit(second):
         pass
-    found = _difference(second, whole)
+    difference = _difference(second, whole)
     given = "four epochs, saved after two and continued by a new instance"
-    require(not found, given=given, expected="the weights and losses of four epochs in one go", got=found)
+    require(not difference, given=given, expected="the weights and losses of four epochs in one go", got=difference)
 
 
 @rule("targets", likely="targets are mixed with weights that do not sum to 1, or images leave the range 0..1")
@@ -155,22 +157,22 @@ def targets(subject: Subject) -> None:
                 f"images {described(batch.images)} in 0..1, targets {described(batch.targets, 'rows that sum to 1')}"
             )
             with attempt(f"augment of {given}"):
-                found = made.augment(batch, torch.Generator().manual_seed(seed))
-            _is_batch(found, (count, channels, *SHAPE[1:]), given)
+                augmented = made.augment(batch, torch.Generator().manual_seed(seed))
+            _is_batch(augmented, (count, channels, *SHAPE[1:]), given)
 
 
-def _is_batch(found: Any, shape: tuple[int, ...], given: str) -> None:
-    require(isinstance(found, Batch), given=given, expected="a benchkit.Batch", got=type(found).__name__)
+def _is_batch(batch: Any, shape: tuple[int, ...], given: str) -> None:
+    require(isinstance(batch, Batch), given=given, expected="a benchkit.Batch", got=type(batch).__name__)
     wanted = {"images": shape, "targets": (shape[0], len(CLASSES))}
     for name, size in wanted.items():
-        tensor = getattr(found, name)
+        tensor = getattr(batch, name)
         right = tensor.shape == size and tensor.dtype == torch.float32
         require(right, given=given, expected=f"{name} {size} float32", got=described(tensor))
         low, high = float(tensor.min()), float(tensor.max())
         require(
             low >= -1e-6 and high <= 1 + 1e-6, given=given, expected=f"{name} in 0..1", got=f"{low:.4g}..{high:.4g}"
         )
-    off = float((found.targets.double().sum(1) - 1).abs().max())
+    off = float((batch.targets.double().sum(1) - 1).abs().max())
     require(off < 1e-5, given=given, expected="targets whose rows sum to 1", got=f"a sum that is off by {off:.3g}")
 
 
@@ -230,9 +232,9 @@ def cuda(subject: Subject) -> None:
     batch = _batch(subject, 8)
     moved = Batch(images=batch.images.cuda(), targets=batch.targets.cuda())
     with attempt("a batch on cuda"):
-        found = _made(subject).augment(moved, torch.Generator("cuda").manual_seed(1))
-    there = found.images.is_cuda and found.targets.is_cuda
-    require(there, given="a batch on cuda", expected="a batch on cuda", got=str(found.images.device))
+        augmented = _made(subject).augment(moved, torch.Generator("cuda").manual_seed(1))
+    there = augmented.images.is_cuda and augmented.targets.is_cuda
+    require(there, given="a batch on cuda", expected="a batch on cuda", got=str(augmented.images.device))
 
 
 def _made(subject: Subject) -> Any:
@@ -255,13 +257,13 @@ def _gradients(model: nn.Module) -> None:
 def _difference(run: Run, reference: Run) -> str:
     """Return how two runs differ, an empty string when they are equal bit for bit."""
     pairs = list(zip(losses(run.history), losses(reference.history), strict=False))
-    for place, (one, other) in enumerate(pairs):
-        if one != other:
-            what = "validation" if place % 2 else "training"
-            return f"{what} loss {one!r} instead of {other!r} in epoch {place // 2 + 1}"
+    for position, (loss, expected) in enumerate(pairs):
+        if loss != expected:
+            what = "validation" if position % 2 else "training"
+            return f"{what} loss {loss!r} instead of {expected!r} in epoch {position // 2 + 1}"
     if len(run.history) != len(reference.history):
         return f"{len(run.history)} epochs instead of {len(reference.history)}"
-    logits = [logits_of(one, one.val) for one in (run, reference)]
+    logits = [logits_of(loss, loss.val) for loss in (run, reference)]
     return "" if torch.equal(*logits) else "other validation logits after training"
 
 

@@ -28,12 +28,12 @@ _SPACE = (
 
 def results_of(folder: Path, count: int, *, repeats: int, search: bool = False, seed: int = 0) -> StudyResults:
     """Return results in which all repeats of `count` conditions are done, and a search where that is asked for."""
-    labels = [f"norm-{place}" for place in range(1, count + 1)]
+    labels = [f"norm-{rank}" for rank in range(1, count + 1)]
     conditions = [_condition(label) for label in labels]
     rng = np.random.default_rng(seed % 2**32)
     trials = [
-        _done(condition, index, 0.55 + 0.35 * (place + 1) / (count + 1) + 0.02 * rng.standard_normal(), folder)
-        for place, condition in enumerate(conditions)
+        _done(condition, index, 0.55 + 0.35 * (rank + 1) / (count + 1) + 0.02 * rng.standard_normal(), folder)
+        for rank, condition in enumerate(conditions)
         for index in range(repeats)
     ]
     if search:
@@ -109,11 +109,11 @@ def _study(labels: Sequence[str], repeats: int, search: bool) -> Study:
 
 
 def _done(condition: Condition, index: int, accuracy: float, folder: Path) -> Trial:
-    place = folder / f"{condition.label}-{index}"
+    trial_folder = folder / f"{condition.label}-{index}"
     logits = _logits(accuracy, index)
-    if not place.exists():
-        place.mkdir(parents=True)
-        save_file({"val": logits, "test": logits}, place / "predictions.safetensors")
+    if not trial_folder.exists():
+        trial_folder.mkdir(parents=True)
+        save_file({"val": logits, "test": logits}, trial_folder / "predictions.safetensors")
     metrics = _metrics(logits)
     cost = Cost(
         parameters=175_000,
@@ -141,7 +141,7 @@ def _done(condition: Condition, index: int, accuracy: float, folder: Path) -> Tr
             data_fingerprint="0" * 64,
             test_reads=1,
         ),
-        folder=place,
+        folder=trial_folder,
         started=1_700_000_000.0 + 100 * index,
         finished=1_700_000_060.0 + 100 * index,
     )

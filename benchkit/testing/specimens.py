@@ -26,10 +26,10 @@ def images_and_labels(seed: int, shape: tuple[int, int, int] = SHAPE, classes: i
     generator = np.random.default_rng(seed % 2**32)
 
     def split(count: int) -> Split:
-        found = np.arange(count, dtype=np.int64) % classes
+        labels = np.arange(count, dtype=np.int64) % classes
         noise = generator.integers(0, 120, (count, *shape[1:], shape[0]))
-        level = (found * (130 // max(1, classes - 1)))[:, None, None, None]
-        return Split(images=(noise + level).astype(np.uint8), labels=found)
+        level = (labels * (130 // max(1, classes - 1)))[:, None, None, None]
+        return Split(images=(noise + level).astype(np.uint8), labels=labels)
 
     return Splits(
         train=split(40),
@@ -84,7 +84,7 @@ def linear_model(num_classes: int, image_shape: tuple[int, int, int], norm: Norm
 
 def settings(seed: int, *, lr: float = 0.05, epochs: int = 2) -> Settings:
     """Return the settings of a small run: float32, SGD, the weights of the last epoch."""
-    found = TrainSettings(
+    training = TrainSettings(
         epochs=epochs,
         batch_size=10,
         precision="float32",
@@ -92,7 +92,7 @@ def settings(seed: int, *, lr: float = 0.05, epochs: int = 2) -> Settings:
         optimizer=OptimizerSettings(name="sgd", lr=lr, momentum=0.9),
     )
     kit = PluginRef(name="kit")
-    return Settings(data=DataSettings(dataset=kit), model=ModelSettings(model=kit), train=found, seed=seed)
+    return Settings(data=DataSettings(dataset=kit), model=ModelSettings(model=kit), train=training, seed=seed)
 
 
 def run_of(
@@ -108,7 +108,9 @@ def run_of(
     plugins = Plugins(
         model=model,
         norm=nn.BatchNorm2d,
-        regularizers=tuple((f"regularizer {place}", one) for place, one in enumerate(regularizers)),
+        regularizers=tuple(
+            (f"regularizer {position}", regularizer) for position, regularizer in enumerate(regularizers)
+        ),
     )
     data = splits or images_and_labels(seed)
     seeds = trial_seeds(seed, "grid", 0)

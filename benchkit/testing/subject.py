@@ -41,8 +41,8 @@ class Subject:
         """Return what `make` returns, made at the first call under this name."""
         if what not in self.memo:
             self.memo[what] = make()
-        found: Made = self.memo[what]
-        return found
+        made: Made = self.memo[what]
+        return made
 
     def scratch(self, name: str) -> Path:
         """Return a folder of this subject that goes away with it."""
@@ -73,9 +73,9 @@ def subject_of(
     given = dict(options or {})
     entry: Entry | None
     if isinstance(plugin, str):
-        found, variant = Registry.installed().resolve(kind, plugin)
+        resolved, variant = Registry.installed().resolve(kind, plugin)
         given |= {"variant": variant} if variant else {}
-        name, entry, made = plugin, found, load_plugin(found)
+        name, entry, made = plugin, resolved, load_plugin(resolved)
     elif isinstance(plugin, Entry):
         name, entry, made = plugin.name, plugin, load_plugin(plugin)
     else:
@@ -99,7 +99,11 @@ def subject_of(
 
 def missing_options(known: tuple[Option, ...], given: Mapping[str, Any]) -> list[Option]:
     """Return the options that must be given and are not."""
-    return [one for one in known if one.default is REQUIRED and one.name not in given and one.name != ANY_OPTION]
+    return [
+        option
+        for option in known
+        if option.default is REQUIRED and option.name not in given and option.name != ANY_OPTION
+    ]
 
 
 def unvaried_options(known: tuple[Option, ...], given: Mapping[str, Any]) -> list[Option]:

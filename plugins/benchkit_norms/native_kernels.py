@@ -56,12 +56,12 @@ def batch_norm(
     """
     if x.is_cuda:
         return functional.batch_norm(x, *running, weight, bias, True, momentum, eps)
-    before = [one.clone() for one in running]
+    before = [average.clone() for average in running]
     output, mean, inverse = torch.native_batch_norm(x, weight, bias, *running, True, momentum, eps)
     if _near(mean, inverse):
         return output
-    for one, old in zip(running, before, strict=True):
-        one.copy_(old)
+    for average, old in zip(running, before, strict=True):
+        average.copy_(old)
     return None
 
 
@@ -93,10 +93,10 @@ def batch_gradients(
 ) -> Gradients:
     """Return batch norm's gradients in training, from the batch's mean and 1 / sqrt(var + eps), both (C)."""
     layout = _layout(x)
-    found: Gradients = torch.ops.aten.native_batch_norm_backward(
+    gradients: Gradients = torch.ops.aten.native_batch_norm_backward(
         grad.contiguous(memory_format=layout), x, weight, None, None, mean, inverse, True, 0.0, [True, *wanted]
     )
-    return found[0], found[1] if wanted[0] else None, found[2] if wanted[1] else None
+    return gradients[0], gradients[1] if wanted[0] else None, gradients[2] if wanted[1] else None
 
 
 def by_groups(
@@ -120,7 +120,7 @@ def group_gradients(
 ) -> Gradients:
     """Return group norm's gradients from each group's mean and 1 / sqrt(var + eps), both (N, groups)."""
     layout, (count, channels, height, width) = _layout(x), x.shape
-    found: Gradients = torch.ops.aten.native_group_norm_backward(
+    gradients: Gradients = torch.ops.aten.native_group_norm_backward(
         grad.contiguous(memory_format=layout),
         x.contiguous(memory_format=layout),
         mean,
@@ -132,7 +132,7 @@ def group_gradients(
         mean.shape[1],
         [True, *wanted],
     )
-    return found[0], found[1] if wanted[0] else None, found[2] if wanted[1] else None
+    return gradients[0], gradients[1] if wanted[0] else None, gradients[2] if wanted[1] else None
 
 
 def usable_on_cuda(x: Tensor, *parameters: Tensor | None) -> bool:
@@ -160,8 +160,8 @@ def group_gradients_exactly(
     dtype = statistics_dtype(x)
     wide = x.to(dtype, memory_format=torch.contiguous_format)
     centred = (wide.view(len(x), mean.shape[1], -1) - mean[:, :, None]).view(x.shape)
-    found = group_gradients(grad.to(dtype), centred, weight, torch.zeros_like(mean), inverse, wanted)
-    return found[0].to(x.dtype, memory_format=_layout(x)), *found[1:]
+    gradients = group_gradients(grad.to(dtype), centred, weight, torch.zeros_like(mean), inverse, wanted)
+    return gradients[0].to(x.dtype, memory_format=_layout(x)), *gradients[1:]
 
 
 def _near(mean: Tensor, inverse: Tensor) -> bool:

@@ -44,6 +44,6 @@ class Bound:
 
 def require(plugin: str, *bounds: Bound, problems: tuple[str, ...] = ()) -> None:
     """Raise `PluginError` naming every option out of its bounds, and the further `problems`, if there are any."""
-    found = [bound.problem for bound in bounds if bound.problem]
-    if found or problems:
-        raise PluginError(f"the regularizer {plugin!r} was given wrong options", problems=[*found, *problems])
+    outside = [bound.problem for bound in bounds if bound.problem]
+    if outside or problems:
+        raise PluginError(f"the regularizer {plugin!r} was given wrong options", problems=[*outside, *problems])

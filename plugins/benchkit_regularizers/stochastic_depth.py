@@ -44,7 +44,7 @@ def residual_branches(model: nn.Module) -> list[list[nn.Module]]:
         for name in names:
             if getattr(block, name) is None:
                 setattr(block, name, nn.Identity())
-        places = [place for name in names if isinstance(place := getattr(block, name), nn.Module)]
+        places = [branch for name in names if isinstance(branch := getattr(block, name), nn.Module)]
         if places:
             blocks.append(places)
     return blocks
@@ -91,8 +91,8 @@ class StochasticDepth:
                 hint="it works with resnet, basenet (residual = true) and timm's models; a block of your own names the "
                 "module that ends its residual branch in an attribute `residual_branch`",
             )
-        for place, branches in enumerate(blocks, start=1):
-            rate = self.rate * place / len(blocks) if self.rule == "linear" else self.rate
+        for depth, branches in enumerate(blocks, start=1):
+            rate = self.rate * depth / len(blocks) if self.rule == "linear" else self.rate
             for branch in branches:
                 branch.register_forward_hook(DropBranch(rate))
         return model

@@ -64,20 +64,20 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     """Return the six arrays: images uint8 (N, H, W, C), labels int64 (N,). Pickled objects are never read."""
     try:
         with np.load(file, allow_pickle=False) as content:
-            found = {name: content[name] for name in ARRAYS if name in content}
+            arrays = {name: content[name] for name in ARRAYS if name in content}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{file} cannot be read as an NPZ file: {error}", hint="give the path of a .npz file"
         ) from error
-    problems = [f"{name} is missing" for name in ARRAYS if name not in found]
-    problems += [problem for name, array in found.items() if (problem := fault(name, array))]
+    problems = [f"{name} is missing" for name in ARRAYS if name not in arrays]
+    problems += [problem for name, array in arrays.items() if (problem := fault(name, array))]
     for split in SPLITS:
-        images, labels = found.get(f"{split}_images"), found.get(f"{split}_labels")
+        images, labels = arrays.get(f"{split}_images"), arrays.get(f"{split}_labels")
         if images is not None and labels is not None and len(images) != len(labels):
             problems.append(f"{split}: {len(images):,} images but {len(labels):,} labels")
     if problems:
         raise DataError(f"{file} is not laid out as MedMNIST's files are", problems=problems)
-    return {name: shaped(name, array) for name, array in found.items()}
+    return {name: shaped(name, array) for name, array in arrays.items()}
 
 
 def fault(name: str, array: np.ndarray) -> str:
@@ -101,9 +101,9 @@ def shaped(name: str, array: np.ndarray) -> np.ndarray:
 def notes(arrays: dict[str, np.ndarray]) -> list[str]:
     """Return a note for every split that shares images with train, pixel for pixel."""
     known = set(pixel_digests(arrays["train_images"]))
-    found = []
+    sentences = []
     for split in ("val", "test"):
-        shared = sum(one in known for one in pixel_digests(arrays[f"{split}_images"]))
+        shared = sum(digest in known for digest in pixel_digests(arrays[f"{split}_images"]))
         if shared:
-            found.append(f"{shared:,} images of {split} also occur in train, pixel for pixel.")
-    return found
+            sentences.append(f"{shared:,} images of {split} also occur in train, pixel for pixel.")
+    return sentences
