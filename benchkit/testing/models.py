@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -204,4 +205,8 @@ def _build(
     return model  # type: ignore[no-any-return]
 
 
-RULES = (classes, image_shapes, norm_everywhere, gradients, initial_values, evaluation, trains)
+RULES = tuple(
+    # A large network at 224 pixels takes a processor minutes.
+    replace(rule, seconds=600.0)
+    for rule in (classes, image_shapes, norm_everywhere, gradients, initial_values, evaluation, trains)
+)
