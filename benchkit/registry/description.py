@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from benchkit.cache import CachedRecords
 from benchkit.protocols import API_VERSION
 from benchkit.registry.entries import Entry
@@ -131,16 +133,7 @@ def _option_to_json(option: Option) -> dict[str, Any]:
 
 
 def _option_from_json(values: Mapping[str, Any]) -> Option:
-    return Option(
-        name=str(values["name"]),
-        type=str(values["type"]),
-        default=_default(values),
-        low=None if values["low"] is None else float(values["low"]),
-        high=None if values["high"] is None else float(values["high"]),
-        log=bool(values["log"]),
-        choices=tuple(values["choices"]),
-        help=str(values["help"]),
-    )
+    return msgspec.convert({**values, "default": _default(values)}, Option)
 
 
 def _default(values: Mapping[str, Any]) -> Any:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import msgspec
+
 from benchkit import __version__
 from benchkit.cache import CachedRecords
 from benchkit.registry.entries import Entry
@@ -66,15 +68,8 @@ def recall(entry: Entry) -> KitResult | None:
     """Return what the kit said of a plugin as it is now, None when it has not been checked since it changed."""
     record = CACHE.read({entry.key: _stamp(entry)}).get(entry.key, {})
     try:
-        return KitResult(
-            kit=int(record["kit"]),
-            passed=int(record["passed"]),
-            skipped=int(record["skipped"]),
-            failed=tuple(record["failed"]),
-            known=dict(record["known"]),
-            when=float(record["when"]),
-        )
-    except (KeyError, TypeError, ValueError):
+        return msgspec.convert(record, KitResult)
+    except msgspec.ValidationError:
         return None  # there is none, or a damaged one
 
 
