@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from benchkit.registry import Registry
 from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.sweep import Request
-from benchkit.sweep.estimate import HISTORY_BYTES, SweepEstimate, estimate
-from benchkit.sweep.messages import Probed
+from benchkit.sweep.estimate import HISTORY_BYTES, MOST_SECONDS, SweepEstimate, estimate
+from benchkit.sweep.messages import Event, Job, Probed
+from benchkit.sweep.pool import Pool, answers
 
 
 @pytest.fixture
@@ -29,7 +30,9 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let a probe say two seconds an epoch, without a worker; return the labels of what was timed."""
     labels: list[str] = []
 
-    def probe(request: Request, threads: int, conditions: Sequence[Condition]) -> tuple[dict[str, Probed], str]:
+    def probe(
+        request: Request, threads: int, left: Sequence[Condition], conditions: Sequence[Condition]
+    ) -> tuple[dict[str, Probed], str]:
         labels.extend(condition.label for condition in conditions)
         found = {c.key: Probed(key=c.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100) for c in conditions}
         return found, "cpu"
@@ -60,7 +63,7 @@ def test_the_preview_says_what_a_short_run_cannot_tell_of_a_gpu(
 ) -> None:
     study = study_of(FACTOR)
     found = replace(estimated(tmp_path / "runs", study), device=device)
-    monkeypatch.setattr(benchkit.cli.preview, "estimate", lambda request, registry: found)
+    monkeypatch.setattr(benchkit.cli.preview, "estimate", lambda request, registry, say: found)
     request = Request(study=study, workspace=tmp_path / "runs", data_root=DATA, device=device)
     preview(request, Registry.installed(), as_json=False)
     printed = " ".join(capsys.readouterr().out.split())
@@ -139,3 +142,37 @@ def test_what_stands_in_the_way_of_a_probe_is_told(tmp_path: Path, monkeypatch: 
     found = estimated(tmp_path, study_of(FACTOR))
     assert (found.seconds, found.bytes, found.left) == (None, None, 4)
     assert "the data set is not there" in found.problem
+
+
+@pytest.mark.parametrize(("heard", "timed"), [(1, 1), (0, 0)])
+def test_a_timed_run_says_what_it_tries_and_ends_after_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: int, timed: int
+) -> None:
+    def answers(pool: Pool, job: Job, seconds: float) -> Iterator[Event]:
+        assert seconds == MOST_SECONDS == 60
+        for condition in job.conditions[:heard]:
+            yield Probed(key=condition.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100)
+
+    monkeypatch.setattr(benchkit.sweep.estimate, "answers", answers)
+    monkeypatch.setattr(benchkit.sweep.estimate, "refuse_broken_networks", lambda pool, request, conditions: None)
+    request = Request(study=study_of(FACTOR), workspace=tmp_path / "runs", data_root=DATA, jobs=1, device="cpu")
+    said: list[str] = []
+    found = estimate(request, Registry.installed(), said.append)
+    assert said == ["trying the networks, then timing a few steps of 0.1 and 1 more, for 60 seconds at the most"]
+    assert found.probed == timed
+    if timed:
+        assert [row.seconds for row in found.conditions] == [2.0 * row.epochs for row in found.conditions]
+    else:
+        assert found.problem == "no condition was timed within 60 seconds" and found.seconds is None
+
+
+def test_answers_are_awaited_for_a_time(tmp_path: Path) -> None:
+    class Silent(Pool):
+        def give(self, number: int, job: Job) -> None:
+            """Start nothing."""
+
+        def events(self, wait: float) -> Iterator[tuple[int, Event]]:
+            raise AssertionError("the time is up")
+
+    request = Request(study=study_of(FACTOR), workspace=tmp_path, data_root=DATA)
+    assert list(answers(Silent(1, 1, tmp_path), request.job("probe", ()), 0.0)) == []

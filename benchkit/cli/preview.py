@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchkit.cli.printing import print_json, print_table, print_text
+from benchkit.cli.printing import print_json, print_note, print_table, print_text
 from benchkit.duration import duration
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
@@ -27,7 +27,7 @@ LONG = 300.0
 
 def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
     """Print a sweep's conditions, trials, what is done, and an estimate of time and disk; train nothing."""
-    found = estimate(request, registry)
+    found = estimate(request, registry, print_note)
     if as_json:
         print_json(_json(request, found))
         return

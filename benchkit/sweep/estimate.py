@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,9 @@ from benchkit.sweep.pool import Pool, answers
 
 MOST_PROBES = 8
 """Conditions that are timed at the most; others take the mean of the timed ones."""
+
+MOST_SECONDS = 60.0
+"""Seconds after which no further condition is timed, for a slow or busy machine; those timed by then speak for all."""
 
 HISTORY_BYTES = 4096
 """What a trial of a search leaves on disk, about: its history and its outcome, no weights and no predictions."""
@@ -63,14 +66,17 @@ class SweepEstimate:
         return self.confirms + sum(row.left for row in self.conditions)
 
 
-def estimate(request: Request, registry: Registry) -> SweepEstimate:
-    """Return what a sweep would take; raise `BenchkitError` for one that cannot be trained as asked."""
+def estimate(request: Request, registry: Registry, say: Callable[[str], None] = lambda message: None) -> SweepEstimate:
+    """Return what a sweep would take, after telling `say` what is tried for it and for how long at the most.
+
+    Raises `BenchkitError` for a sweep that cannot be trained as asked.
+    """
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
     plan, finished = _progress(request, plan)
     rows = tuple(_row(plan, condition, finished.get(condition.key, 0)) for condition in plan.conditions)
     confirms = plan.study.confirm * sum(row.condition.kind == "search" and row.left > 0 for row in rows)
-    probes, device, problem = _probes(request, plan, registry, rows)
+    probes, device, problem = _probes(request, plan, registry, rows, say)
     timed = tuple(_timed(row, probes) for row in rows)
     jobs = worker_count(request, plan, threads_of(plan))
     return SweepEstimate(
@@ -134,7 +140,7 @@ def _bytes(rows: Sequence[ConditionEstimate], confirms: int, jobs: int, probes: 
 
 
 def _probes(
-    request: Request, plan: Plan, registry: Registry, rows: Sequence[ConditionEstimate]
+    request: Request, plan: Plan, registry: Registry, rows: Sequence[ConditionEstimate], say: Callable[[str], None]
 ) -> tuple[dict[str, Probed], str, str]:
     """Return the probes by key, the device, and what stands in the way of them if anything."""
     left = [row.condition for row in rows if row.left]
@@ -143,7 +149,10 @@ def _probes(
     grid = [condition for condition in left if condition.kind == "grid"]
     try:
         prepare(plan, registry, request.data_root)
-        probes, device = _probe(request, threads_of(plan), left, (grid or left)[:MOST_PROBES])
+        timed = (grid or left)[:MOST_PROBES]
+        named = f"{timed[0].display_label}{f' and {len(timed) - 1} more' if len(timed) > 1 else ''}"
+        say(f"trying the networks, then timing a few steps of {named}, for {MOST_SECONDS:.0f} seconds at the most")
+        probes, device = _probe(request, threads_of(plan), left, timed)
     except DataError as error:
         return {}, request.device, str(error)
     return probes, device, ""
@@ -157,7 +166,7 @@ def _probe(
     device = request.device
     with TemporaryDirectory() as logs, Pool(1, threads, Path(logs)) as pool:
         refuse_broken_networks(pool, request, left)
-        for event in answers(pool, request.job("probe", timed)):
+        for event in answers(pool, request.job("probe", timed), MOST_SECONDS):
             if isinstance(event, WorkerReady):
                 device = event.device
             elif isinstance(event, Probed):
@@ -166,4 +175,6 @@ def _probe(
                 raise DataError(f"the timed run failed: {event.message}")
             elif isinstance(event, WorkerLost):
                 raise DataError(f"the timed run's process ended with status {event.code}")
+    if not found:
+        raise DataError(f"no condition was timed within {MOST_SECONDS:.0f} seconds")
     return found, device

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import queue
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -103,10 +105,11 @@ class Pool:
         self.close()
 
 
-def answers(pool: Pool, job: Job) -> Iterator[Event]:
-    """Hand a job to a pool's first worker; yield its events until it is idle, cannot go on or is lost."""
+def answers(pool: Pool, job: Job, seconds: float = math.inf) -> Iterator[Event]:
+    """Hand a job to a pool's first worker; yield its events until it is idle, cannot go on, is lost or time is up."""
     pool.give(0, job)
-    while True:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         for number, event in pool.events(0.5):
             if number != 0:
                 continue
