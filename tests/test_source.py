@@ -22,7 +22,7 @@ from benchkit.errors import StudyError
 from benchkit.plan import fingerprint, make_plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.results import Outcome, StudyResults
-from benchkit.study import Claim, Origin, Published, PublishedRow
+from benchkit.study import Origin, Published, PublishedRow, SourceClaim
 from benchkit.study.checks import check_plan
 from benchkit.study.studyfile import parse_study, read_study
 
@@ -130,7 +130,9 @@ def test_a_wrong_claim_is_refused(lines: str, words: str) -> None:
 # --- claims
 
 
-def claimed(claim: Claim, rows: tuple[PublishedRow, ...] = (), values: dict[str, list[float]] | None = None) -> Any:
+def claimed(
+    claim: SourceClaim, rows: tuple[PublishedRow, ...] = (), values: dict[str, list[float]] | None = None
+) -> Any:
     """Return the verdicts of one claim over trials whose test accuracies are given by condition."""
     given = values or {}
     conditions = [condition(name) for name in given]
@@ -151,9 +153,9 @@ def printed(name: str, value: float, n: int | None = None) -> PublishedRow:
     return PublishedRow(when={"model.norm": name}, metric="test.accuracy", value=value, n=n)
 
 
-BETTER = Claim(claim="bn is better", better={"model.norm": "bn"}, than={"model.norm": "gn"}, on="test.accuracy")
-EQUAL = Claim(claim="alike", equal=({"model.norm": "bn"}, {"model.norm": "gn"}), on="test.accuracy")
-BEST = Claim(claim="bn is best", best={"model.norm": "bn"}, on="test.accuracy")
+BETTER = SourceClaim(claim="bn is better", better={"model.norm": "bn"}, than={"model.norm": "gn"}, on="test.accuracy")
+EQUAL = SourceClaim(claim="alike", equal=({"model.norm": "bn"}, {"model.norm": "gn"}), on="test.accuracy")
+BEST = SourceClaim(claim="bn is best", best={"model.norm": "bn"}, on="test.accuracy")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,9 @@ BEST = Claim(claim="bn is best", best={"model.norm": "bn"}, on="test.accuracy")
         (BEST, 0.7, 0.8, 1000, "does not hold"),
     ],
 )
-def test_a_claim_by_what_the_source_prints(claim: Claim, first: float, second: float, n: Any, verdict: str) -> None:
+def test_a_claim_by_what_the_source_prints(
+    claim: SourceClaim, first: float, second: float, n: Any, verdict: str
+) -> None:
     assert claimed(claim, (printed("bn", first, n), printed("gn", second, n))).printed == verdict
 
 
@@ -197,7 +201,7 @@ def test_a_claim_without_printed_numbers_cannot_be_told() -> None:
         (BETTER, {"bn": [0.80], "gn": [0.70]}, "cannot be told"),
     ],
 )
-def test_a_claim_by_our_results(claim: Claim, values: dict[str, list[float]], verdict: str) -> None:
+def test_a_claim_by_our_results(claim: SourceClaim, values: dict[str, list[float]], verdict: str) -> None:
     assert claimed(claim, values=values).ours == verdict
 
 
@@ -227,7 +231,7 @@ def test_a_claim_about_a_curve(kind: str, rising: tuple[bool, ...], verdict: str
         for at, up in enumerate(rising)
     ]
     whole = results([one], trials)
-    claim = Claim(claim="it rises", when={"model.norm": "bn"}, start=3, **{kind: "val.loss"})
+    claim = SourceClaim(claim="it rises", when={"model.norm": "bn"}, start=3, **{kind: "val.loss"})
     study = replace(whole.study, origin=Origin(title="A", claims=(claim,)))
     (found,) = claim_verdicts(replace(whole, study=study))
     assert (found.printed, found.ours) == ("cannot be told", verdict)

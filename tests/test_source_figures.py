@@ -15,6 +15,7 @@ from benchkit_figures.feature_quantiles import FeatureQuantiles
 from benchkit_figures.grid_heatmap import GridHeatmap
 from benchkit_figures.learning_curves import LearningCurves
 from benchkit_figures.loss_gap import LossGap
+from benchkit_figures.norm_gates import NormGates
 from benchkit_figures.norm_health import NormHealth
 from figure_checks import assert_plain, drawn
 from figure_results import NORMS, condition, learned, metrics, record, results, trial
@@ -24,7 +25,7 @@ from benchkit import NothingToDraw, PluginError, card_of
 from benchkit.analysis import onset
 from benchkit.results import EpochRecord, Outcome, StudyResults, Trial
 
-FIGURES = (FeatureQuantiles, NormHealth, LossGap, ClassAccuracy, ConfusionDifference, GridHeatmap)
+FIGURES = (FeatureQuantiles, NormHealth, NormGates, LossGap, ClassAccuracy, ConfusionDifference, GridHeatmap)
 TWENTY = [f"{norm}, batch size={size}" for norm in NORMS[:5] for size in (32, 64, 128, 256)]
 LAYERS = ("001-of-013.stem.0", "013-of-013.stage3.1.conv2")
 
@@ -39,6 +40,7 @@ def _watched(one: EpochRecord) -> EpochRecord:
     seen = {f"feature-quantiles.q{q:02d}": q * wide / 100 for q in (1, 20, 80, 99)}
     for place, layer in enumerate(LAYERS, start=1):
         seen |= {f"norm-health.{layer}.mean": -0.1 * place, f"norm-health.{layer}.variance": 10.0**place * wide}
+        seen |= {f"norm-gates.00{place}.layer{place}.mean": 1 / wide, f"norm-gates.00{place}.layer{place}.open": 0.5}
     return replace(one, observed=seen)
 
 
@@ -85,7 +87,7 @@ def test_figures_name_what_is_missing(figure: type[Any]) -> None:
     kept = replace(given, trials=tuple(t for t in lost if (t.condition.label, t.index) != ("bn", 1)))
     data = figure().data(kept)
     assert_plain(data)
-    if figure is not ConfusionDifference:
+    if figure not in (ConfusionDifference, NormGates):
         assert "in." in figure().caption(data)
         assert "2 repeats" in figure().caption(data)
 
@@ -127,6 +129,17 @@ def test_networks_of_different_depth_share_the_panels_of_norm_health() -> None:
     assert found[("deep", "middle layer")] == ("b.conv", 10, 20)
     assert found[("flat", "last layer")] == ("b", 2, 2)
     drawn(NormHealth(), results([condition("deep"), condition("flat")], [deep, flat]))
+
+
+def test_gates_are_averaged_over_repeats_by_layer_and_epoch() -> None:
+    key = "norm-gates.001.stem.norm"
+    epochs = [[{f"{key}.mean": mean, f"{key}.open": mean}] for mean in (0.4, 0.8)]
+    trials = [seen_in("bin", seen, index) for index, seen in enumerate(epochs)]
+    (curve,) = NormGates().data(results([condition("bin"), condition("bn")], trials)).curves
+    assert (curve.layer, curve.n) == ("stem.norm", 2)
+    assert (curve.points[0].mean, curve.open_share) == (pytest.approx(0.6), pytest.approx(0.6))
+    spec = drawn(NormGates(), results([condition("bin")], trials))
+    assert "0.6 to 0.8" in str(spec)
 
 
 def test_norm_health_draws_the_gradient_norm_alone_and_says_so() -> None:

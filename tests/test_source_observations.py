@@ -16,9 +16,11 @@ from benchkit_figures.activation_maps import ActivationMaps
 from benchkit_figures.feature_quantiles import FeatureQuantiles
 from benchkit_figures.grad_cam import GradCam
 from benchkit_figures.layer_outputs import last_maps
+from benchkit_figures.norm_gates import NormGates
 from benchkit_figures.norm_health import NormHealth
 from benchkit_figures.saliency import heat_maps
 from benchkit_figures.thumbnails import heated, mosaic
+from benchkit_norms.batch_instance import BatchInstanceNorm
 from figure_checks import assert_plain
 from figure_results import condition, metrics, results, trial
 from PIL import Image
@@ -151,6 +153,20 @@ def test_perceptrons_have_features_and_moments_but_no_maps() -> None:
     assert ActivationMaps().inspect(model, images, labels) == {}
     assert NormHealth().observe(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), images) == {}
     assert FeatureQuantiles().observe(nn.Flatten(), images) == {}
+
+
+def test_gates_are_read_from_first_layer_to_last() -> None:
+    model = nn.Sequential(BatchInstanceNorm(3), nn.Conv2d(3, 2, 1), BatchInstanceNorm(2), nn.BatchNorm2d(2))
+    with torch.no_grad():
+        model[0].rho.copy_(torch.tensor([1.0, 0.5, 0.0]))
+        model[2].rho.copy_(torch.tensor([0.995, 0.105]))
+    assert NormGates().observe(model, pixels()) == {
+        "001.0.mean": pytest.approx(0.5),
+        "001.0.open": pytest.approx(1 / 3),
+        "002.2.mean": pytest.approx(0.55),
+        "002.2.open": pytest.approx(0.5),
+    }
+    assert NormGates().observe(small(), pixels()) == {}
 
 
 def test_nothing_of_the_model_changes() -> None:

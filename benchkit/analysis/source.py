@@ -16,7 +16,7 @@ from benchkit.errors import BenchkitError
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition, typed_settings
 from benchkit.results import StudyResults
-from benchkit.study import Claim, PublishedRow
+from benchkit.study import PublishedRow, SourceClaim
 from benchkit.study.origin import NOT_STATED, compare_settings, plain_settings, values_in_words
 
 SettingKind = Literal["kept", "departed", "set for this run", "inferred", "ours"]
@@ -127,7 +127,7 @@ def claim_verdicts(results: StudyResults) -> tuple[ClaimVerdict, ...]:
 Judged = tuple[Verdict, str]
 
 
-def _judged(results: StudyResults, claim: Claim) -> tuple[Judged, Judged]:
+def _judged(results: StudyResults, claim: SourceClaim) -> tuple[Judged, Judged]:
     if claim.rises or claim.steady:
         return ("cannot be told", "it prints no curve"), _curve(results, claim)
     if claim.better and claim.than:
@@ -239,7 +239,7 @@ def _our_best(results: StudyResults, metric: str, when: Mapping[str, str]) -> Ju
     return _all(verdicts)
 
 
-def _curve(results: StudyResults, claim: Claim) -> Judged:
+def _curve(results: StudyResults, claim: SourceClaim) -> Judged:
     when = claim.when or {}
     condition = _condition(results, when)
     trials = done_repeats(results, condition).values() if condition else ()

@@ -1,6 +1,6 @@
 """A study file and the study, settings and conditions' trees that it becomes."""
 
-from benchkit.study.origin import Claim, Origin, StatedSetting
+from benchkit.study.origin import Origin, SourceClaim, StatedSetting
 from benchkit.study.study import (
     Factor,
     Goal,
@@ -15,7 +15,6 @@ from benchkit.study.study import (
 )
 
 __all__ = [
-    "Claim",
     "Factor",
     "Goal",
     "Level",
@@ -25,6 +24,7 @@ __all__ = [
     "ReportSettings",
     "Search",
     "SearchRange",
+    "SourceClaim",
     "StatedSetting",
     "Study",
     "Tree",

@@ -35,7 +35,7 @@ class StatedSetting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class SourceClaim:
     """What a source concludes, in a few words, and where keys can say it, what decides it.
 
     better and than: two conditions, the first is better by the metric `on`. equal: conditions that are alike by it.
@@ -71,7 +71,7 @@ class Origin:
     url: str = ""
     note: str = ""
     states: tuple[StatedSetting, ...] = ()
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[SourceClaim, ...] = ()
 
     @property
     def citation(self) -> str:
@@ -194,7 +194,7 @@ def _texts(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _claim(
     table: Mapping[str, Any], where: str, levels: Mapping[str, Mapping[str, None]], problems: Problems
-) -> Claim | None:
+) -> SourceClaim | None:
     written = {("start" if key == "from" else key): value for key, value in _texts(table).items()}
     only = next(iter(levels)) if len(levels) == 1 else None
     for key in ("better", "than", "best", "when"):
@@ -202,7 +202,7 @@ def _claim(
             written[key] = {only: written[key]}
     if isinstance(written.get("equal"), list) and only:
         written["equal"] = [{only: item} if isinstance(item, str) else item for item in written["equal"]]
-    claim = typed(Claim, written, where, problems)
+    claim = typed(SourceClaim, written, where, problems)
     if claim is None:
         return None
     given = [key for key in COMPARING if getattr(claim, key)]
@@ -235,7 +235,7 @@ def note_levels(
             problems.add(f"{where}.{path}", f"is no factor of the study{close}")
 
 
-def _conditions_of(claim: Claim) -> list[tuple[str, Mapping[str, str]]]:
+def _conditions_of(claim: SourceClaim) -> list[tuple[str, Mapping[str, str]]]:
     single = [(key, getattr(claim, key)) for key in ("better", "than", "best", "when")]
     return [(key, named) for key, named in single if named] + [("equal", named) for named in claim.equal]
 

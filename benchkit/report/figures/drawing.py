@@ -158,14 +158,15 @@ def _static(spec: Mapping[str, Any], width_px: int | None = None) -> Spec:
 
 
 def _drop_hover(node: Any) -> set[str]:
-    """Remove the layers named `hover...` below `node`, and return their names."""
+    """Remove the layers named `hover...` below `node`, and return their names; data may have a field `layer`."""
     gone: set[str] = set()
     if isinstance(node, dict):
         layers = [part for part in node.get("layer", []) if str(part.get("name", "")).startswith(HOVER)]
         gone |= {part["name"] for part in layers}
         if layers:
             node["layer"] = [part for part in node["layer"] if part not in layers]
-    for part in node if isinstance(node, list) else node.values() if isinstance(node, dict) else ():
+    charts = [part for key, part in node.items() if key not in ("data", "datasets")] if isinstance(node, dict) else node
+    for part in charts if isinstance(charts, list) else ():
         gone |= _drop_hover(part)
     return gone
 
