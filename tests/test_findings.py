@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from synthetic_results import PUBLISHED, complete, empty, rescored, study_of, unfinished, with_search
@@ -12,6 +13,7 @@ from benchkit.analysis.curves import overfits, time_to_accuracy
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.published import implied_n
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.trials import micro_f1_findings
 from benchkit.results import EpochRecord, StudyResults
 from benchkit.study import Published, PublishedRow
 
@@ -182,3 +184,14 @@ def test_notes_of_trials_are_counted(grid: StudyResults) -> None:
     )
     (found,) = said(replace(grid, trials=noted), "trial-note")
     assert found.sentence == "fell back to eager (12 trials)"
+
+
+@pytest.mark.parametrize(("f1", "told"), [(0.5, 0), (0.5 + 5e-7, 0), (0.51, 1)])
+def test_a_micro_f1_that_is_not_the_accuracy_is_a_fault(f1: float, told: int) -> None:
+    scores = SimpleNamespace(
+        label="bn", metrics={"test.accuracy": SimpleNamespace(mean=0.5), "test.micro_f1": SimpleNamespace(mean=f1)}
+    )
+    found = micro_f1_findings([scores])  # type: ignore[list-item]
+    assert len(found) == told and all("“bn”: the test micro F1 differs" in one.sentence for one in found)
+    alone = SimpleNamespace(label="bn", metrics={"test.accuracy": SimpleNamespace(mean=0.5)})
+    assert micro_f1_findings([alone]) == []  # type: ignore[list-item]

@@ -8,8 +8,17 @@ import optuna
 import pytest
 from tiny_study import study_of
 
-from benchkit.ledger.samplers import Chosen, chosen_params, make_pruner, make_sampler, sample, stored_params, suggest
-from benchkit.study import Search
+from benchkit.ledger.samplers import (
+    Chosen,
+    chosen_params,
+    make_pruner,
+    make_sampler,
+    sample,
+    stored,
+    stored_params,
+    suggest,
+)
+from benchkit.study import Search, SearchRange
 
 SPACE = """
 space."train.optimizer.lr" = { low = 0.01, high = 1.0, log = true }
@@ -109,3 +118,10 @@ def test_pruners_go_by_name(pruner: str, kind: type) -> None:
     search = study_of(f'[search]\ntrials = 8\npruner = "{pruner}"\n{SPACE}').search
     assert search is not None
     assert type(make_pruner(search, epochs=4)) is kind
+
+
+def test_choices_are_stored_as_they_are_unless_one_is_a_table() -> None:
+    plain = SearchRange(path="a", choices=(None, "sgd", 3))
+    tables = SearchRange(path="a", choices=({"name": "sgd"}, None))
+    assert [stored(plain, choice) for choice in plain.choices] == [None, "sgd", 3]
+    assert [stored(tables, choice) for choice in tables.choices] == ['{"name": "sgd"}', "null"]

@@ -203,6 +203,7 @@ def test_unequal_budgets_are_told() -> None:
     search = Search(trials=3, goals=(Goal(metric="val.loss", direction="minimize"),), space=SPACE[:1])
     (found,) = said(results(frames, trials, search=search), "unequal-budgets")
     assert found.sentence == "The searches had unequal budgets: “bn” trained 30 epochs, “gn” 12."
+    assert found.evidence.startswith("Trials started: 3 and 3; pruned: 0 and 0. ")
     equal = [t if t.condition is frames[1] else replace(t, history=t.history[:4]) for t in trials]
     assert said(results(frames, equal, search=search), "unequal-budgets") == []
 

@@ -105,6 +105,16 @@ def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
     assert best_trial([], goals[0]) is None
 
 
+def test_more_is_better_in_a_goal_that_is_maximised(tmp_path: Path) -> None:
+    trials = [t for t in with_search(tmp_path).searched() if t.state == "done"][:6]
+    accuracies = [t.score("val.accuracy") for t in trials]
+    most = max(accuracies)
+    goals = (Goal(metric="val.accuracy", direction="maximize"), Goal(metric="val.accuracy", direction="maximize"))
+    assert min(accuracies) < most
+    assert list(front(trials, goals)) == [place for place, found in enumerate(accuracies, 1) if found == most]
+    assert best_trial(trials, goals[0]) is trials[accuracies.index(most)]
+
+
 def test_mcnemar_reads_the_stored_predictions(grid: StudyResults) -> None:
     pairs = model_pairs(grid, rank(grid, "test.accuracy"))
     assert [pair.second for pair in pairs] == ["gn", "ln", "none"]
