@@ -30,6 +30,9 @@ MOST_SECONDS = 120.0
 SIDES = (224, 64, 32)
 """Sides of images that are tried for a network that does not run on the study's, after its own."""
 
+UNSEEN = ("train_size", "val_size", "test_size", "normalize")
+"""Settings of the data that no network is made of."""
+
 NAMED = 3
 """Conditions that an error names; the others are counted."""
 
@@ -41,26 +44,25 @@ def check_networks(job: Job, device: str) -> NetworksChecked:
     `MOST_SECONDS` are used up is not built. A network that takes too much memory is no problem yet: trials tell.
     """
     registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
-    networks: dict[str, list[tuple[Condition, Settings]]] = defaultdict(list)
+    networks: dict[str, list[Condition]] = defaultdict(list)
     for condition in job.conditions:
-        settings = typed_settings(condition.settings, job.study.seed)
-        networks[_made_of(settings)].append((condition, settings))
+        networks[_made_of(condition)].append(condition)
     began, problems, count = time.monotonic(), [], 0
     for alike in list(networks.values())[:MOST_NETWORKS]:
         if time.monotonic() - began > MOST_SECONDS:
             break
-        settings = alike[0][1]
+        settings = typed_settings(alike[0].settings, job.study.seed)
         splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
         if problem := network_problem(settings, splits, registry, torch.device(device)):
-            problems.append(f"{_shown([condition for condition, _ in alike])}: {problem}")
+            problems.append(f"{_shown(alike)}: {problem}")
         count += 1
     return NetworksChecked(problems=tuple(problems), checked=count, networks=len(networks))
 
 
-def _made_of(settings: Settings) -> str:
-    """Return all that a network and its input are made of, as text."""
-    regularizers = [one.plugin for one in settings.regularizers]
-    return repr((settings.data.dataset, settings.data.image_size, settings.model, regularizers))
+def _made_of(condition: Condition) -> str:
+    """Return all settings that a network and its input are made of, as text."""
+    data = {name: value for name, value in condition.settings["data"].items() if name not in UNSEEN}
+    return repr((data, condition.settings["model"], condition.settings.get("regularizers")))
 
 
 def _shown(conditions: Sequence[Condition]) -> str:

@@ -173,7 +173,7 @@ def refuse_changed_weights(ledger: Ledger, plan: Plan) -> None:
 
     Raise `DataError` when a file that a condition starts from cannot be used.
     """
-    files = {c.key: typed_settings(c.settings, plan.study.seed).model.weights for c in plan.conditions}
+    files = {condition.key: condition.settings["model"].get("weights") for condition in plan.conditions}
     now = {key: weights_digest(file) for key, file in files.items() if file}
     started = tuple(condition for condition in plan.conditions if condition.key in now)
     for trial in ledger.trials(Plan(study=plan.study, conditions=started)) if started else ():
