@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
@@ -13,7 +14,7 @@ from synthetic_results import complete
 
 from benchkit.report.context import blocks
 from benchkit.report.context.blocks import Block, Page, Paragraph, ReportContext, Section
-from benchkit.report.context.origin_sections import images_used
+from benchkit.report.context.origin_sections import commands, images_used
 from benchkit.report.files import html
 from benchkit.report.files.templates import embedded, environment
 from benchkit.report.tables import column_widths, table
@@ -102,3 +103,18 @@ def test_the_images_used_are_told_beside_those_of_the_whole_set(tmp_path: Path) 
     n = {split: f"{first.metrics[split].n:,}" for split in ("val", "test")}  # type: ignore[index]
     assert fact.value == f"train 800 to 1,600, val {n['val']}, test {n['test']}"
     assert images_used(dataclasses.replace(results, trials=())) == ()
+
+
+@pytest.mark.parametrize(
+    ("sweep", "report"),
+    [
+        ("benchkit sweep s.toml -w ws --jobs 2", "benchkit report synthetic-norms -w ws"),
+        ("benchkit sweep s --workspace='my ws' --plugin a.py --allow-shadow",
+         "benchkit report synthetic-norms '--workspace=my ws' --plugin a.py --allow-shadow"),
+        ("benchkit sweep s --only norm=gn", "benchkit report synthetic-norms"),
+        ("benchkit sweep 'unclosed", "benchkit report synthetic-norms"),
+    ],
+)  # fmt: skip
+def test_a_report_is_made_where_its_sweep_was(tmp_path: Path, sweep: str, report: str) -> None:
+    results = replace(complete(tmp_path, ("bn",), repeats=1, epochs=1), command=sweep)
+    assert commands(results) == f"{sweep}\n{report}"

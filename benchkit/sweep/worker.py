@@ -12,10 +12,10 @@ import signal
 import sys
 import threading
 import traceback
-from pathlib import Path
 from typing import TextIO
 
 from benchkit.cache import cache_folder
+from benchkit.child import import_path
 from benchkit.codec import decode
 from benchkit.errors import BenchkitError
 from benchkit.sweep.machine import available_cores, preloaded_allocator, preloading
@@ -98,9 +98,4 @@ def environment(threads: int, at_once: int = 1) -> dict[str, str]:
     if threads > 1 and threads * at_once <= available_cores():
         kept["OMP_WAIT_POLICY"] = "active"
     fixed = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    return {**kept, **os.environ, **fixed, "PYTHONPATH": _path()}
-
-
-def _path() -> str:
-    """Return the import path of this process, so that a worker finds what its sweep found."""
-    return os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
+    return {**kept, **os.environ, **fixed, "PYTHONPATH": import_path()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondition
@@ -17,8 +18,8 @@ from benchkit.report.context.blocks import Block, Paragraph, Section, Term, Term
 from benchkit.report.context.sections import INTERVALS, finding_block, names_used, section, table_block
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.figure_set import figure_block
-from benchkit.report.tables.result_tables import VERDICTS
-from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, estimate_cell, label, number_cell
+from benchkit.report.tables.result_tables import VERDICTS, named_metric
+from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
 
 TERMS = (
     Term(
@@ -132,33 +133,27 @@ def study_groups(count: int) -> list[range]:
 
 def answers_table(studies: Sequence[tuple[str, str, Ranking]]) -> Table:
     """Return for each study (name, data, ranking by its own metric) its best condition and how sure that is."""
-    columns = (
-        Column(key="study", heading="Study", align="left"),
-        Column(key="data", heading="Data", align="left"),
-        Column(key="conditions", heading="Conditions"),
-        Column(key="best", heading="Best mean", align="left"),
-        Column(key="mean", heading="Mean", parts=ESTIMATE_PARTS),
-        Column(key="metric", heading="Metric", align="left"),
-        Column(key="verdict", heading="Against the others", align="left"),
-    )
-    return Table(columns=columns, rows=tuple(_answer(name, data, ranking) for name, data, ranking in studies))
+    table = TableOf(studies)
+    table.text("study", "Study", lambda study: study[0])
+    table.text("data", "Data", lambda study: study[1])
+    table.number("conditions", "Conditions", lambda study: len(study[2].rows))
+    table.text("best", "Best mean", lambda study: study[2].best.label if study[2].best else NONE)
+    table.add(Column(key="mean", heading="Mean", parts=ESTIMATE_PARTS), lambda study: _best_mean(study[2]))
+    table.text("metric", "Metric", lambda study: named_metric(study[2].metric))
+    table.text("verdict", "Against the others", lambda study: _against_the_others(study[2]))
+    return table.made()
 
 
-def _answer(name: str, data: str, ranking: Ranking) -> tuple[Cell, ...]:
-    best, unit = ranking.best, metric_unit(ranking.metric)
-    verdict = "no result yet" if best is None else "no other condition" if len(ranking.rows) == 1 else ""
-    if not verdict:
-        tied = len(ranking.tied)
-        verdict = "ahead of all" if ranking.decided else f"{tied} of {len(ranking.rows) - 1} {VERDICTS['tied']}"
-    return (
-        label(name),
-        label(data),
-        number_cell(str(len(ranking.rows)), len(ranking.rows)),
-        label(best.label if best else NONE),
-        estimate_cell(ranking.metric, best.estimate if best else None),
-        label(f"{metric_words(ranking.metric)}{f' ({unit})' if unit else ''}"),
-        label(verdict),
-    )
+def _best_mean(ranking: Ranking) -> Cell:
+    return estimate_cell(ranking.metric, ranking.best.estimate if ranking.best else None)
+
+
+def _against_the_others(ranking: Ranking) -> str:
+    if ranking.best is None:
+        return "no result yet"
+    if len(ranking.rows) == 1:
+        return "no other condition"
+    return "ahead of all" if ranking.decided else f"{len(ranking.tied)} of {len(ranking.rows) - 1} {VERDICTS['tied']}"
 
 
 def shared_table(agreement: Agreement, places: Sequence[int]) -> Table:
@@ -211,14 +206,19 @@ def differences_table(records: Sequence[Record], places: Sequence[int]) -> Table
     values = [{(one.kind, one.name): one.value for one in record.properties} for record in records]
     known = [pair for pair in dict.fromkeys(pair for found in values for pair in found) if pair[0] in DIFFERING]
     known.sort(key=lambda pair: DIFFERING.index(pair[0]))
-    rows = [
-        (label(kind), label(name), *(label(values[place].get((kind, name)) or NONE) for place in places))
+    differing = [
+        (kind, name)
         for kind, name in known
         if name != "name" and len({found.get((kind, name)) for found in values}) > 1
     ]
-    columns = (
-        Column(key="kind", heading="Kind", align="left"),
-        Column(key="name", heading="What", align="left"),
-        *(Column(key=f"value_{records[place].study}", heading=records[place].study, align="left") for place in places),
-    )
-    return Table(columns=columns, rows=tuple(rows))
+    table = TableOf(differing)
+    table.text("kind", "Kind", lambda pair: pair[0])
+    table.text("name", "What", lambda pair: pair[1])
+    for place in places:
+        study = records[place].study
+        table.text(f"value_{study}", study, partial(_value, values[place]))
+    return table.made()
+
+
+def _value(values: Mapping[tuple[str, str], str], pair: tuple[str, str]) -> str:
+    return values.get(pair) or NONE

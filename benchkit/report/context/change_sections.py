@@ -19,7 +19,7 @@ from benchkit.analysis.wording import (
 )
 from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section
 from benchkit.report.context.sections import INTERVALS, finding_block, section, table_block
-from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, estimate_cell, label, number_cell
+from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
 
 MOST_LINES = 300
 """A page shows at most this many lines of how the study file differs."""
@@ -135,18 +135,12 @@ def _row(row: Change, *, several: bool) -> tuple[Cell, ...]:
 
 def properties_table(changes: Changes) -> Table:
     """Return everything that differs in how the trials were made."""
-    columns = (
-        Column(key="kind", heading="Kind", align="left"),
-        Column(key="name", heading="What", align="left"),
-        Column(key="then", heading="Then", align="left"),
-        Column(key="now", heading="Now", align="left"),
-    )
-    rows = tuple(
-        (label(one.kind), label(one.name), label(NONE if one.old is None else one.old),
-         label(NONE if one.new is None else one.new))
-        for one in changes.properties
-    )  # fmt: skip
-    return Table(columns=columns, rows=rows)
+    table = TableOf(changes.properties)
+    table.text("kind", "Kind", lambda one: one.kind)
+    table.text("name", "What", lambda one: one.name)
+    table.text("then", "Then", lambda one: NONE if one.old is None else one.old)
+    table.text("now", "Now", lambda one: NONE if one.new is None else one.new)
+    return table.made()
 
 
 def file_difference(then: str, now: str) -> list[str]:

@@ -19,8 +19,8 @@ from benchkit.report.context.sections import SectionInputs, section, table_block
 from benchkit.report.tables.trial_tables import coverage_table, trials_table, troubles_table
 from benchkit.results import SPLITS, StudyResults
 
-PLACED = ("-w", "--workspace")
-"""The options of a sweep without which its report would not be found."""
+PLACED = ("-w", "--workspace", "--plugin", "--allow-shadow")
+"""The options of a sweep without which its report would not be found, or would lack what plugins say."""
 
 UNSHOWN = ("plugins", "sources", "distributions")
 """Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
@@ -92,7 +92,7 @@ def commands(results: StudyResults) -> str:
         for word, value in zip_longest(words, words[1:], fillvalue="")
         for option in [word.partition("=")[0]]
         if option in PLACED
-        for part in ([word] if "=" in word else [word, value])
+        for part in ([word] if "=" in word or option == "--allow-shadow" else [word, value])
     ]
     return f"{sweep}\n{shlex.join(['benchkit', 'report', results.study.name, *where])}"
 
