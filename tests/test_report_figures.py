@@ -19,8 +19,7 @@ from benchkit.errors import PluginError
 from benchkit.protocols import ImageGrid, NothingToDraw, card
 from benchkit.registry.entries import Entry
 from benchkit.report.context.blocks import AbsentBlock, FigureBlock
-from benchkit.report.figures.figure_data import data_tables
-from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.figures.figure_set import FigureSet, data_tables
 from benchkit.results import StudyResults
 
 PNG = base64.b64decode(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from synthetic_results import complete, unfinished, with_search
 
-from benchkit.report.context.trial_details import LOG_BYTES, LOG_LINES, MOST_EPOCHS, log_end, trial_details
+from benchkit.report.context.views import LOG_BYTES, LOG_LINES, MOST_EPOCHS, log_end, trial_details
 from benchkit.results import StudyResults
 
 

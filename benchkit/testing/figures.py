@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from benchkit.report.figures.figure_data import data_tables
+from benchkit.report.figures.figure_set import data_tables
 from benchkit.testing.check import NotApplicable, attempt, require, rule
 from benchkit.testing.figure_drawing import SCENARIOS, all_drawn, compute, computed, draw, drawn
 from benchkit.testing.subject import Subject
