@@ -225,6 +225,9 @@ def test_for_cuda_copies_wait_for_what_was_taken_and_the_computing_for_copies(mo
 
 def test_large_batches_make_a_short_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(streaming._ring(1, (8, 8, 3), CPU)) == LONGEST
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, "Slot", lambda size, shape: size)  # no memory is taken
+        assert len(streaming._ring(2**18, (16, 20, 1), CPU)) == 3  # 80 MiB each, 256 MiB at the most
     monkeypatch.setattr(streaming, "RING_BYTES", 3 * 5 * 192)
     assert len(streaming._ring(5, (8, 8, 3), CPU)) == 3
     monkeypatch.setattr(streaming, "RING_BYTES", 1)
@@ -252,6 +255,7 @@ def test_train_has_the_room_first(limit: int | None, streamed: str, told: str) -
 
 
 def test_sizes_are_shown_with_a_prefix() -> None:
+    assert [shown_bytes(n) for n in (1000, 1_000_000, 1_000_000_000)] == ["1 kB", "1 MB", "1 GB"]
     assert [shown_bytes(n) for n in (0, 999, 1500, 2_500_000, 153_000_000_000)] == [
         "0 B", "999 B", "1.5 kB", "2.5 MB", "153 GB",
     ]  # fmt: skip

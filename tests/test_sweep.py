@@ -173,6 +173,18 @@ def test_a_processor_is_always_of_use() -> None:
     assert is_usable("cpu")
 
 
+def test_a_gpu_that_refuses_to_be_waited_for_is_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchkit.train.device import is_usable
+
+    def refuse(device: str) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device: None)
+    assert is_usable("cuda:0")
+    monkeypatch.setattr("torch.cuda.synchronize", refuse)
+    assert not is_usable("cuda:0")
+
+
 def test_a_diverging_trial_is_a_result_and_can_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of('[factors]\n"train.optimizer.lr" = [1e30, 0.1]\n', repeats=1)
     assert sweep_here(monkeypatch, tmp_path, study) == {"diverged": 1, "done": 1}
