@@ -30,8 +30,11 @@ __all__ = [
     "metric_names",
 ]
 
-State = Literal["done", "pruned", "diverged", "failed", "running", "stale", "waiting"]
-"""done, pruned, diverged and failed are results; running has a live owner; stale lost its owner; waiting is queued."""
+State = Literal["done", "pruned", "diverged", "failed", "running", "stale", "waiting", "missing files", "changed files"]
+"""done, pruned, diverged and failed are results; running has a live owner; stale lost its owner; waiting is queued.
+
+A finished trial whose files were lost or changed since has missing files or changed files: it is no result any more.
+"""
 
 FINISHED: frozenset[str] = frozenset({"done", "pruned", "diverged", "failed"})
 
@@ -220,6 +223,7 @@ class StudyResults:
     left_out: tuple[str, ...] = ()
     workspace: str = ""
     command: str = ""
+    earlier: tuple[Trial, ...] = ()
     _by_condition: dict[str, list[Trial]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

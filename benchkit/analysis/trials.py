@@ -17,7 +17,10 @@ from benchkit.analysis.wording import (
 )
 from benchkit.results import State, StudyResults, Trial
 
-STATES: tuple[State, ...] = ("done", "pruned", "diverged", "failed", "stale", "running", "waiting")
+STATES: tuple[State, ...] = (
+    "done", "pruned", "diverged", "failed", "missing files", "changed files", "stale", "running", "waiting",
+)  # fmt: skip
+BAD: tuple[State, ...] = ("diverged", "failed", "stale", "missing files", "changed files")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedTrial:
-    """A trial that did not end as done or pruned: what became of it, and after how many epochs."""
+    """A trial that did not end as done or pruned: what became of it, after how many epochs and seconds."""
 
     label: str
     stage: str
@@ -57,6 +60,7 @@ class FailedTrial:
     attempt: int
     state: State
     epochs: int
+    seconds: float
     reason: str
     retried: bool
 
@@ -86,20 +90,29 @@ def _row(key: str, label: str, stage: str, planned: int, states: Mapping[str, in
 
 
 def failed_trials(results: StudyResults) -> tuple[FailedTrial, ...]:
-    """Return every trial that diverged, failed or went stale, in the order they were started."""
+    """Return every trial that diverged, failed, went stale or lost its files, in the order they were started.
+
+    Earlier attempts are among them, whatever came of the later ones.
+    """
     counting = {
         (condition.key, index): trial
         for condition in compared(results)
         for index, trial in repeats_of(results, condition).items()
     }
-    bad = [trial for trial in results.trials if trial.state in ("diverged", "failed", "stale")]
+    earlier = {(trial.condition.key, trial.number) for trial in results.earlier}
+    bad = [trial for trial in (*results.trials, *results.earlier) if trial.state in BAD]
     return tuple(
-        _failed_trial(trial, counting.get((trial.condition.key, trial.index)))
+        _failed_trial(
+            trial,
+            counting.get((trial.condition.key, trial.index)),
+            earlier=(trial.condition.key, trial.number) in earlier,
+        )
         for trial in sorted(bad, key=lambda trial: (trial.started, trial.number))
     )
 
 
-def _failed_trial(trial: Trial, counting: Trial | None) -> FailedTrial:
+def _failed_trial(trial: Trial, counting: Trial | None, *, earlier: bool) -> FailedTrial:
+    overtaken = trial.phase != "search" and counting is not None and counting.attempt != trial.attempt
     return FailedTrial(
         label=trial.condition.label,
         stage=trial.phase,
@@ -107,8 +120,9 @@ def _failed_trial(trial: Trial, counting: Trial | None) -> FailedTrial:
         attempt=trial.attempt,
         state=trial.state,
         epochs=len(trial.history),
+        seconds=sum(record.seconds for record in trial.history),
         reason=trial.reason,
-        retried=trial.phase != "search" and counting is not None and counting.attempt != trial.attempt,
+        retried=earlier or overtaken,
     )
 
 
@@ -173,6 +187,26 @@ def failure_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
             f"worker{again}.",
             evidence=f"{listing(parts, most=5)}.",
             about=tuple(dict.fromkeys(trial.label for trial in found)),
+        )
+    ]
+
+
+def file_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
+    """Say whose files were lost or changed after the trial had ended, with the files."""
+    broken = [trial for trial in failures if trial.state in ("missing files", "changed files")]
+    if not broken:
+        return []
+    parts = [f"{trial.words}: {trial.reason}" for trial in broken]
+    retried = sum(trial.retried for trial in broken)
+    again = f"; {retried} of them ran again or are waiting to" if retried else ""
+    return [
+        Finding(
+            rule="lost-files",
+            tone="warning",
+            sentence=f"Files of {count(len(broken), 'trial')} were lost or changed after the training: what they said "
+            f"is in no number{again}.",
+            evidence=f"{listing(parts, most=5)}.",
+            about=tuple(dict.fromkeys(trial.label for trial in broken)),
         )
     ]
 

@@ -27,7 +27,7 @@ class CapsuleTrial:
 
     `history` has one list for each of `SERIES`. `right` is which test images the model got right, as bits (base64,
     first image highest), of `images` images whose labels have the sha256 `labels`; empty without stored predictions.
-    `predictions` is the sha256 of the file with all logits.
+    `predictions` is the sha256 of the file with all logits. `earlier` is an attempt in whose place a later one stands.
     """
 
     condition: str
@@ -56,6 +56,7 @@ class CapsuleTrial:
     images: int = 0
     labels: str = ""
     predictions: str = ""
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +124,11 @@ DIGITS = 6
 
 def rounded(results: StudyResults) -> StudyResults:
     """Return the results with every epoch record rounded to `DIGITS` significant digits; outcomes stay as they are."""
-    trials = tuple(
-        dataclasses.replace(trial, history=tuple(_record(record) for record in trial.history))
-        for trial in results.trials
+    trials, earlier = (
+        tuple(dataclasses.replace(trial, history=tuple(_record(record) for record in trial.history)) for trial in group)
+        for group in (results.trials, results.earlier)
     )
-    return dataclasses.replace(results, trials=trials)
+    return dataclasses.replace(results, trials=trials, earlier=earlier)
 
 
 def _record(record: EpochRecord) -> EpochRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def _trials(results: StudyResults) -> tuple[list[CapsuleTrial], list[Mapping[str
     places: dict[str, int] = {}
     environments: list[Mapping[str, Any]] = []
     trials = []
-    for trial in results.trials:
+    for trial in (*results.trials, *results.earlier):
         found = encode(trial.outcome.environment) if trial.outcome else {}
         place = None
         if found:
@@ -157,6 +158,8 @@ def _trials(results: StudyResults) -> tuple[list[CapsuleTrial], list[Mapping[str
             if place == len(environments):
                 environments.append(found)
         trials.append(_trial(results, trial, place))
+    for place in range(len(results.trials), len(trials)):
+        trials[place] = replace(trials[place], earlier=True)
     return trials, environments
 
 

@@ -146,16 +146,19 @@ def results_of(capsule: Capsule, place: int, folder: Path) -> StudyResults:
     described, study = capsule.head.studies[place], capsule.studies[place]
     conditions = {condition.key: condition for condition in described.conditions}
     images = sorted({trial.labels for trial in capsule.trials[place] if trial.right})
-    trials = []
+    trials: list[Trial] = []
+    earlier: list[Trial] = []
     for number, trial in enumerate(capsule.trials[place]):
         place_of_trial = folder / f"{number:06d}"
         if trial.right:
             _write_answers(trial, place_of_trial, images.index(trial.labels), len(images))
-        trials.append(_result(described, conditions[trial.condition], trial, place_of_trial))
+        group = earlier if trial.earlier else trials
+        group.append(_result(described, conditions[trial.condition], trial, place_of_trial))
     return StudyResults(
         study=study,
         conditions=described.conditions,
         trials=tuple(trials),
+        earlier=tuple(earlier),
         class_names=described.class_names,
         data=described.data,
         left_out=described.left_out,

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "studies": "benchkit.cli.studies:app",
         "data": "benchkit.cli.data:app",
         "plugins": "benchkit.cli.plugins:app",
+        "ledger": "benchkit.cli.ledger:app",
         "doctor": "benchkit.cli.doctor:doctor",
     }
 )

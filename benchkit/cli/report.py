@@ -69,8 +69,8 @@ def report(
 
     Several studies make one report: a comparison of the conditions that they share, then each study whole.
 
-    Exit code 1: the report is there, but a figure failed. Exit code 2: a file could not be made, such as the PDF
-    without Pango; the others are there.
+    Exit code 1: the report is there, but a figure failed, or files of trials were lost or changed. Exit code 2: a file
+    could not be made, such as the PDF without Pango; the others are there.
     """
     from benchkit.registry import Registry
     from benchkit.report.write import ReportOptions
@@ -82,7 +82,8 @@ def report(
         raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
     debug = bool((ctx.find_root().params or {}).get("debug"))
     groups = [[study] for study in results] if separate else [results]
-    if code := max(_tell(written, debug=debug) for written in _written(groups, out, options, registry)):
+    code = max(_tell(written, debug=debug) for written in _written(groups, out, options, registry))
+    if code := max(code, _tell_broken(results)):
         raise typer.Exit(code)
 
 
@@ -114,6 +115,17 @@ def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyRe
                 print_note(note)
         results.append(found)
     return results
+
+
+def _tell_broken(results: Sequence[StudyResults]) -> int:
+    """Print which trials' files were lost or changed; return the exit code for that."""
+    from benchkit.cli.printing import print_note
+    from benchkit.sweep.status import broken_trials
+
+    lines = [line for one in results for line in broken_trials(one)]
+    for line in lines:
+        print_note(line)
+    return int(bool(lines))
 
 
 @contextmanager

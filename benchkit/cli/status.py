@@ -18,7 +18,10 @@ def status(
     storage: Storage = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the state of every condition of STUDY, failures with their reason, and the time left."""
+    """Show the state of every condition of STUDY, failures with their reason, and the time left.
+
+    Exit code 1: files of trials were lost or changed.
+    """
     from benchkit.cli.printing import print_json, print_note, print_table, print_text
     from benchkit.ledger import read_results
     from benchkit.sweep.status import status_of
@@ -27,7 +30,7 @@ def status(
     found = status_of(read_results(workspace, name, storage or None))
     if as_json:
         print_json(found.plain())
-        return
+        raise typer.Exit(found.broken)
     states = [state for state in found.states if any(row.states.get(state) for row in found.rows)]
     rows = [(row.condition, row.kind, *(row.states.get(state, 0) for state in states), row.score) for row in found.rows]
     print_table(("condition", "kind", *states, found.metric), rows)
@@ -38,3 +41,4 @@ def status(
     for line in found.left_out:
         print_note(f"left out: {line}")
     print_text(found.sentence)
+    raise typer.Exit(found.broken)

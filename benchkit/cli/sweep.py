@@ -20,7 +20,22 @@ if TYPE_CHECKING:
     from benchkit.registry import Registry
     from benchkit.sweep import Request
 
-RETRIED = ("failed", "diverged", "pruned")
+RETRIED = {
+    "failed": "failed",
+    "diverged": "diverged",
+    "pruned": "pruned",
+    "missing": "missing files",
+    "changed": "changed files",
+}
+"""The states of trials that are trained again, by the words of `--retry`."""
+
+Retry = Annotated[
+    list[str],
+    typer.Option(
+        metavar="STATE",
+        help="Train failed, diverged or pruned trials again, or those with missing or changed files.",
+    ),
+]
 
 
 def sweep(
@@ -39,9 +54,7 @@ def sweep(
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     device_memory: DeviceMemory = "",
-    retry: Annotated[
-        list[str], typer.Option(metavar="STATE", help="Train failed, diverged or pruned trials again.")
-    ] = [],  # noqa: B006
+    retry: Retry = [],  # noqa: B006
     plugin: PluginFiles = None,
     allow_shadow: AllowShadow = False,
     profile: Annotated[
@@ -68,7 +81,7 @@ def sweep(
         only=parse_only(only),
         jobs=jobs,
         device=device,
-        retry=tuple(retry),  # type: ignore[arg-type]
+        retry=tuple(RETRIED[state] for state in retry),  # type: ignore[misc]
         command=_spoken(),
         plugins=tuple(path.resolve() for path in plugin or ()),
         allow_shadow=allow_shadow,
@@ -122,7 +135,11 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
         told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
         print_text(f"{name}: {told or 'nothing to train'}")
         print_note(f"next: benchkit report {named}")
-    if states["failed"] or states["diverged"]:
+    broken = [state for state in ("missing files", "changed files") if states[state]]
+    if broken and not as_json:
+        words = [word for word, state in RETRIED.items() if state in broken]
+        print_note(f"to train those with {' or '.join(broken)} again, add --retry {' --retry '.join(words)}")
+    if states["failed"] or states["diverged"] or broken:
         if not as_json:
             print_note(f"reasons: benchkit status {named}")
         raise typer.Exit(1)

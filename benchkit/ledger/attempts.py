@@ -6,12 +6,15 @@ import datetime
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
 
+from benchkit.errors import LedgerError
+from benchkit.ledger.files import TrialFile, lost_or_changed, notes_of, trial_files
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Condition
-from benchkit.results import State
+from benchkit.results import EpochRecord, Outcome, State
 
 HEARTBEAT = 120.0
 """Seconds after which a running trial of another machine, not heard of, counts as stale."""
@@ -64,11 +67,46 @@ def finished_state(trial: FrozenTrial) -> State:
     return STATES.get(trial.state) or ("diverged" if trial.user_attrs.get("state") == "diverged" else "failed")
 
 
-def state_of(trial: FrozenTrial, folder: TrialFolder) -> State:
-    """Return the state of a trial in benchkit's words; a running trial whose owner is gone is stale."""
+def state_of(trial: FrozenTrial, folder: TrialFolder, *, files: bool = True) -> State:
+    """Return the state of a trial in benchkit's words; a running trial whose owner is gone is stale.
+
+    With `files`, a finished trial that lacks files, or has some of other sizes, is told so; contents are not read.
+    """
     if trial.state is TrialState.RUNNING:
         return "running" if is_alive(trial, folder) else "stale"
+    if files and trial.state.is_finished():
+        broken = lost_or_changed(trial_files(folder.path, trial.user_attrs.get("files"), contents=False))
+        return broken[0] if broken else finished_state(trial)
     return finished_state(trial)
+
+
+def numbers_of(trial: FrozenTrial, folder: TrialFolder) -> tuple[State, tuple[EpochRecord, ...], Outcome | None]:
+    """Return a trial's state, its history and its outcome, none of the last two where its files do not stand any more.
+
+    Every file of a finished trial is held against its digest; the reason is then that of the outcome.
+    """
+    kept = trial.user_attrs.get("files")
+    files = trial_files(folder.path, kept) if trial.state.is_finished() else ()
+    state, broken = state_of(trial, folder, files=False), lost_or_changed(files)
+    try:
+        if broken is None and not trial.state.is_finished():
+            return state, folder.read_history(), None
+        if broken is None:
+            return state, folder.read_history(), _noted(folder, files, kept)
+    except LedgerError as error:
+        broken = ("changed files" if trial.state.is_finished() else state), error.what
+    return broken[0], (), Outcome(state=broken[0], reason=broken[1])
+
+
+def _noted(folder: TrialFolder, files: Sequence[TrialFile], kept: object) -> Outcome | None:
+    """Return the outcome on file, with a note of what is gone and of what only a newer version understands."""
+    outcome = folder.read_outcome()
+    if kept is None:
+        folder.check_predictions()
+    notes = notes_of(files)
+    if newer := folder.newer_keys():
+        notes = (*notes, f"written by a newer version: not read are {', '.join(newer)}")
+    return replace(outcome, notes=(*outcome.notes, *notes)) if outcome and notes else outcome
 
 
 def is_alive(trial: FrozenTrial, folder: TrialFolder) -> bool:
@@ -83,11 +121,3 @@ def lives_elsewhere(trial: FrozenTrial) -> bool:
     """Return whether a worker of another machine that has the trial gave a sign of life lately."""
     worker = trial.user_attrs.get("worker", {"host": socket.gethostname()})
     return worker["host"] != socket.gethostname() and time.time() - float(worker["seen"]) < HEARTBEAT
-
-
-def next_attempt(trial: FrozenTrial | None, retry: Sequence[State]) -> int | None:
-    """Return the number of the attempt to queue after a trial (None: there is none yet), or None for no attempt."""
-    if trial is None:
-        return 0
-    again = trial.state.is_finished() and finished_state(trial) in retry
-    return int(trial.user_attrs["attempt"]) + 1 if again else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -14,9 +15,11 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
+from benchkit.atomic_write import write_atomically
 from benchkit.codec import encode
 from benchkit.ledger.attempts import is_alive, lives_elsewhere
-from benchkit.ledger.ledger import Ledger
+from benchkit.ledger.files import write_list
+from benchkit.ledger.ledger import CONDITION_FILE, Ledger, occupied
 from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.metrics import metric_names
@@ -82,6 +85,25 @@ class Claim:
         self._frozen = _frozen(trial) if self.phase == "search" else None
         self._reported = set(self._frozen.intermediate_values) if self._frozen else set()
         self.params = self._suggest()
+        self._describe()
+
+    def _describe(self, **ended: Any) -> None:
+        """Write into the trial's folder what the ledger holds of it, so that the folder can stand for the ledger."""
+        described = self.folder.path.parent / CONDITION_FILE
+        if not described.exists():
+            write_atomically(described, json.dumps(encode(self.condition)).encode())
+        started = self.trial.datetime_start
+        chosen = {"chosen": self.trial.user_attrs["chosen"]} if self._frozen is not None else {}
+        self.folder.write_description(
+            {
+                "number": self.trial.number,
+                "index": self.index,
+                "attempt": int(self.trial.user_attrs["attempt"]),
+                **chosen,
+                "started": started.timestamp() if started else 0.0,
+                **ended,
+            }
+        )
 
     def _suggest(self) -> dict[str, Any]:
         """Return the searched settings of the trial; those chosen before an interruption stay.
@@ -118,12 +140,13 @@ class Claim:
 
         The checkpoint goes once the outcome is on disk: a kill at any point costs no epoch that was saved.
         """
+        values = self._values(outcome) if outcome.state == "done" else None
+        self._describe(finished=time.time(), values=values)
         self.folder.write_outcome(outcome)
         self.folder.checkpoint.unlink(missing_ok=True)
         self._stop_heartbeat()
-        for key, value in _summary(outcome).items():
+        for key, value in {**summary_of(outcome), "files": write_list(self.folder.path)}.items():
             self.trial.set_user_attr(key, value)
-        values = self._values(outcome) if outcome.state == "done" else None
         self.trial.study.tell(self.trial, values, state=STATES.get(outcome.state, TrialState.FAIL))
         self.release()
 
@@ -163,7 +186,7 @@ def scores_of(outcome: Outcome) -> dict[str, float]:
     }
 
 
-def _summary(outcome: Outcome) -> Mapping[str, Any]:
+def summary_of(outcome: Outcome) -> Mapping[str, Any]:
     """Return what a dashboard shows of an outcome."""
     if outcome.state != "done":
         return {"state": outcome.state, "reason": outcome.reason}
@@ -212,6 +235,9 @@ class Queue:
         lock = folder.own()
         if lock is None:
             return None
+        if trial.state is TrialState.WAITING and (results := folder.results()):
+            lock.release()
+            raise occupied(folder.path, results)
         if not self._is_ours(condition, trial):
             lock.release()
             return None

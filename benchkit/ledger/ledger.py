@@ -7,10 +7,11 @@ the benchkit study, holds the study itself. `benchkit.ledger.readback` reads all
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
-import sqlite3
 import time
-import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,23 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
+from benchkit.atomic_write import write_atomically
 from benchkit.codec import decode, encode
 from benchkit.errors import LedgerError, StudyError
-from benchkit.ledger.attempts import Attempts, effective, next_attempt, state_of
+from benchkit.ledger.attempts import Attempts, effective, numbers_of, state_of
+from benchkit.ledger.files import write_list
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
-from benchkit.ledger.tables import NewTrial, add_studies, add_trials, study_attributes, study_ids, trials_of
+from benchkit.ledger.tables import (
+    NewTrial,
+    add_studies,
+    add_trials,
+    open_file,
+    open_storage,
+    storage_errors,
+    study_attributes,
+    study_ids,
+    trials_of,
+)
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import PHASES, Condition, Plan, make_plan, typed_settings
 from benchkit.results import Outcome, State, Trial
@@ -35,8 +48,8 @@ LONGEST_LABEL = 120
 """Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""
 
 
-BUSY_SECONDS = 100
-"""How long a process waits for the others to be done with a SQLite file."""
+STUDY_FILE, CONDITION_FILE = "study.json", "condition.json"
+"""The files beside trials that tell, together with each trial's own, what the ledger holds."""
 
 
 class Ledger:
@@ -50,15 +63,17 @@ class Ledger:
         self.workspace = workspace
         self.shared = bool(storage) and not str(storage).startswith("sqlite")
         self._handles: dict[str, optuna.Study] = {}
+        self._folders: dict[str, str] = {}
         try:
             workspace.mkdir(parents=True, exist_ok=True)
             with FileLock(workspace / "open.lock"):
-                self.storage = _open(storage) if storage else _open_file(workspace / "ledger.db")
+                self.storage = open_storage(storage) if storage else open_file(workspace / "ledger.db")
         except OSError as error:
             raise LedgerError(
                 f"{workspace}: the workspace cannot be written: {error}", hint="name another with --workspace"
             ) from error
 
+    @storage_errors()
     def register(
         self, plan: Plan, data: Mapping[str, Any], command: str, whole: Sequence[Condition] | None = None
     ) -> None:
@@ -75,6 +90,7 @@ class Ledger:
             "data": dict(data),
             "command": command,
             "updated": time.time(),
+            "folder": self._study_folder(plan.study).name,
         }
         # A search that this sweep leaves out may have been that of the only sampler, and be that of one of several now.
         names, keys = study_ids(self.storage, f"{plan.study.name}/"), set(planned)
@@ -82,6 +98,7 @@ class Ledger:
         self._make(plan.study, (*plan.conditions, *kept))
         for key, value in now.items():
             entry.set_user_attr(key, value)
+        write_atomically(self._study_folder(plan.study) / STUDY_FILE, json.dumps(now).encode())
 
     def _make(self, study: Study, conditions: Iterable[Condition]) -> None:
         """Make the Optuna studies of conditions that have none, and say which sampler a search is by now."""
@@ -96,11 +113,13 @@ class Ledger:
             if name in there and condition.kind == "search":
                 self.open(study, condition)
 
+    @storage_errors()
     def open(self, study: Study, condition: Condition) -> optuna.Study:
         """Return the Optuna study of a condition, made when absent."""
-        if condition.key not in self._handles:
-            self._handles[condition.key] = self._create(study, condition)
-        return self._handles[condition.key]
+        name = _name(study, condition)
+        if name not in self._handles:
+            self._handles[name] = self._create(study, condition)
+        return self._handles[name]
 
     def _create(self, study: Study, condition: Condition) -> optuna.Study:
         search = study.search if condition.kind == "search" else None
@@ -120,6 +139,7 @@ class Ledger:
             handle.set_user_attr("condition", encode(condition))
         return handle
 
+    @storage_errors()
     def enqueue(self, plan: Plan, retry: Sequence[State] = ()) -> int:
         """Queue missing trials, and new attempts at those that ended in a `retry` state; return how many."""
         queued: list[NewTrial] = []
@@ -129,13 +149,41 @@ class Ledger:
             for condition in plan.conditions:
                 known, name = attempts.counted(condition), _name(plan.study, condition)
                 for index in range(plan.count(condition)):
-                    attempt = next_attempt(known.get(index), retry)
-                    if attempt is not None:
-                        given = _given(plan, condition, index)
-                        queued.append(_new_trial(name, index, attempt, given))
+                    before = known.get(index)
+                    if before is None:
+                        queued.append(_new_trial(name, index, 0, _given(plan, condition, index)))
+                    elif before.state.is_finished() and (retry and self._ended(plan, condition, before) in retry):
+                        given = self._given_again(plan, condition, before)
+                        queued.append(_new_trial(name, index, int(before.user_attrs["attempt"]) + 1, given))
+            self._refuse_occupied(plan, attempts, Counter(trial.study for trial in queued))
             add_trials(self.storage, queued)
         return len(queued)
 
+    def _refuse_occupied(self, plan: Plan, attempts: Attempts, queued: Mapping[str, int]) -> None:
+        """Raise `LedgerError` where the folder of a trial that is to be queued holds the results of another."""
+        try:
+            there = set(os.listdir(self._study_folder(plan.study)))
+        except FileNotFoundError:
+            return
+        for condition in plan.conditions:
+            first, count = len(attempts.of(condition)), queued.get(_name(plan.study, condition), 0)
+            if self.folder(plan.study, condition, 0).path.parent.name in there:
+                for number in range(first, first + count):
+                    folder = self.folder(plan.study, condition, number)
+                    if results := folder.results():
+                        raise occupied(folder.path, results)
+
+    def _ended(self, plan: Plan, condition: Condition, trial: FrozenTrial) -> State:
+        """Return how a finished trial stands, its files read to the last byte."""
+        return numbers_of(trial, self.folder(plan.study, condition, trial.number))[0]
+
+    def _given_again(self, plan: Plan, condition: Condition, before: FrozenTrial) -> dict[str, Any]:
+        """Return what a new attempt is queued with: a done one's settings again, whose numbers were lost; else anew."""
+        if before.state is TrialState.COMPLETE:
+            return dict(self.storage.get_trial(before._trial_id).params)
+        return _given(plan, condition, int(before.user_attrs["index"]))
+
+    @storage_errors()
     def enqueue_again(self, study: Study, condition: Condition, index: int, params: Mapping[str, Any]) -> None:
         """Queue one trial alone, in a search with the settings that were chosen for it elsewhere (`params`)."""
         given = stored_params(study.search, params) if study.search and condition.kind == "search" else {}
@@ -145,9 +193,24 @@ class Ledger:
     def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
         """Return the folder of an Optuna trial of a condition."""
         slug = re.sub(r"[^A-Za-z0-9.=-]+", "-", condition.storage_label).strip("-.")[:60]
-        name = re.sub(r"[^\w.=-]+", "-", study.name)
-        return TrialFolder(self.workspace / "trials" / name / f"{slug}@{condition.key}" / f"{number:04d}")
+        return TrialFolder(self._study_folder(study) / f"{slug}@{condition.key}" / f"{number:04d}")
 
+    def _study_folder(self, study: Study) -> Path:
+        """Return the folder of a study's trials: its name, or with a digest where the name itself can be no folder.
+
+        A study that an earlier version began keeps the folder that it has: its name made readable, nothing more.
+        """
+        if study.name not in self._folders:
+            readable = re.sub(r"[^\w.=-]+", "-", study.name)
+            self._folders[study.name] = readable
+            if readable != study.name:
+                own = f"{readable}~{hashlib.sha256(study.name.encode()).hexdigest()[:12]}"
+                began = study_attributes(self.storage, study.name, "study").get(study.name)
+                kept = study_attributes(self.storage, study.name, "folder").get(study.name)
+                self._folders[study.name] = kept or (readable if began else own)
+        return self.workspace / "trials" / self._folders[study.name]
+
+    @storage_errors()
     def studies(self) -> tuple[str, ...]:
         """Return the names of the benchkit studies in this ledger, the latest first."""
         names = [name for name in optuna.get_all_study_names(self.storage) if "/" not in name]
@@ -155,11 +218,13 @@ class Ledger:
         found = [name for name in names if "study" in attrs[name] and "updated" in attrs[name]]
         return tuple(sorted(found, key=lambda name: -float(attrs[name]["updated"])))
 
-    def conditions(self, study: Study) -> Iterable[Condition]:
-        """Yield every condition of a study's name that the ledger holds, whatever version of the study it is of."""
-        for value in study_attributes(self.storage, f"{study.name}/", "condition").values():
-            yield decode(Condition, value)
+    @storage_errors()
+    def conditions(self, study: Study) -> list[Condition]:
+        """Return every condition of a study's name that the ledger holds, whatever version of the study it is of."""
+        found = study_attributes(self.storage, f"{study.name}/", "condition")
+        return [decode(Condition, value, name, error=LedgerError) for name, value in found.items()]
 
+    @storage_errors()
     def attempts(self, study: Study) -> Attempts:
         """Return all attempts at a study's trials as they stand now."""
         found = trials_of(self.storage, f"{study.name}/")
@@ -167,43 +232,64 @@ class Ledger:
 
     def trials(self, plan: Plan) -> tuple[Trial, ...]:
         """Return the trials that count of a plan's conditions, as they stand now."""
+        return self.trials_and_earlier(plan)[0]
+
+    @storage_errors()
+    def trials_and_earlier(self, plan: Plan) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
+        """Return the trials that count of a plan's conditions, and the finished attempts that count no more."""
         ids = study_ids(self.storage, f"{plan.study.name}/")
-        return tuple(
-            self.read_trial(plan.study, condition, frozen)
-            for condition in plan.conditions
-            if (study_id := ids.get(_name(plan.study, condition))) is not None
-            for frozen in effective(self.storage.get_all_trials(study_id, deepcopy=False)).values()
-        )
+        counted, earlier = [], []
+        for condition in plan.conditions:
+            if (study_id := ids.get(_name(plan.study, condition))) is None:
+                continue
+            attempts = self.storage.get_all_trials(study_id, deepcopy=False)
+            counting = effective(attempts)
+            numbers = {trial.number for trial in counting.values()}
+            before = [t for t in attempts if "index" in t.user_attrs and t.number not in numbers]
+            counted += [self.read_trial(plan.study, condition, trial) for trial in counting.values()]
+            earlier += [self.read_trial(plan.study, condition, trial) for trial in before if trial.state.is_finished()]
+        return tuple(counted), tuple(earlier)
 
     def outcomes(self, plan: Plan) -> Iterator[Outcome]:
-        """Yield how the trials that count of a plan ended, those that have."""
+        """Yield how the trials that count of a plan ended, those that have and whose outcome can be read."""
         attempts = self.attempts(plan.study)
         for condition in plan.conditions:
             for frozen in attempts.finished(condition):
-                if outcome := self.folder(plan.study, condition, frozen.number).read_outcome():
+                try:
+                    outcome = self.folder(plan.study, condition, frozen.number).read_outcome()
+                except LedgerError:
+                    continue  # its trial has the state "changed files", with this as its reason
+                if outcome:
                     yield outcome
 
     def read_trial(self, study: Study, condition: Condition, frozen: FrozenTrial) -> Trial:
-        """Return a trial as it stands now, its history and outcome read from its folder."""
+        """Return a trial as it stands now, its history and outcome read from its folder.
+
+        A finished trial whose files were lost or changed has that state and the reason, and no numbers.
+        """
         folder = self.folder(study, condition, frozen.number)
-        outcome = folder.read_outcome() if frozen.state.is_finished() else None
+        state, history, outcome = numbers_of(frozen, folder)
         return Trial(
             condition=condition,
             phase=PHASES[condition.kind],
             index=int(frozen.user_attrs["index"]),
             attempt=int(frozen.user_attrs["attempt"]),
             number=frozen.number,
-            state=state_of(frozen, folder),
+            state=state,
             params=chosen_params(study.search, frozen.params) if study.search else dict(frozen.params),
-            history=folder.read_history(),
+            history=history,
             outcome=outcome,
             folder=folder.path,
             started=frozen.datetime_start.timestamp() if frozen.datetime_start else 0.0,
             finished=frozen.datetime_complete.timestamp() if frozen.datetime_complete else 0.0,
         )
 
-    def states(self, plan: Plan) -> Counter[str]:
-        """Return how many of a plan's trials are in each state; those not queued yet are `missing`."""
+    @storage_errors()
+    def states(self, plan: Plan, *, files: bool = True) -> Counter[str]:
+        """Return how many of a plan's trials are in each state; those not queued yet are `missing`.
+
+        Without `files` nobody looks whether the files of finished trials are still there.
+        """
         counted: Counter[str] = Counter()
         attempts = self.attempts(plan.study)
         for condition in plan.conditions:
@@ -211,9 +297,11 @@ class Ledger:
             wanted = [trial for index, trial in attempts.counted(condition).items() if index < count]
             counted["missing"] += count - len(wanted)
             for frozen in wanted:
-                counted[state_of(frozen, self.folder(plan.study, condition, frozen.number))] += 1
+                folder = self.folder(plan.study, condition, frozen.number)
+                counted[state_of(frozen, folder, files=files)] += 1
         return counted
 
+    @storage_errors()
     def give_up(self, study: Study, condition: Condition, number: int, reason: str) -> None:
         """Record a running trial without a live owner as failed."""
         handle = self.open(study, condition)
@@ -226,8 +314,18 @@ class Ledger:
             folder.write_outcome(Outcome(state="failed", reason=reason))
             trial = optuna.Trial(handle, frozen._trial_id)
             trial.set_user_attr("reason", reason)
+            trial.set_user_attr("files", write_list(folder.path))
             handle.tell(trial, state=TrialState.FAIL)
         lock.release()
+
+
+def occupied(folder: Path, results: Sequence[str]) -> LedgerError:
+    """Return the error of a trial whose folder holds the results of another one, which must not be written over."""
+    return LedgerError(
+        f"{folder}: the folder of a trial that is to be trained holds another's results ({', '.join(results)}), which "
+        f"the ledger does not know",
+        hint="benchkit ledger rebuild makes a lost ledger again from these folders; or name another --workspace",
+    )
 
 
 def _name(study: Study, condition: Condition) -> str:
@@ -243,36 +341,6 @@ def _directions(study: Study, condition: Condition) -> list[Literal["minimize", 
 def _new_trial(name: str, index: int, attempt: int, given: Mapping[str, Any]) -> NewTrial:
     attributes = {"index": index, "attempt": attempt, **({"given": dict(given)} if given else {})}
     return NewTrial(study=name, attributes=attributes, given=given)
-
-
-def _open_file(path: Path) -> optuna.storages.RDBStorage:
-    """Return the storage in a SQLite file, whatever characters its path has: no URL is made of it."""
-    file = path.resolve()
-    return _open(
-        f"sqlite:///{path.name}",
-        shown=str(path),
-        creator=lambda: sqlite3.connect(file, timeout=BUSY_SECONDS, check_same_thread=False),
-    )
-
-
-def _open(url: str, *, shown: str = "", **options: Any) -> optuna.storages.RDBStorage:
-    """Return the storage at a URL; its connections are closed as soon as nobody uses it any more."""
-    if url.startswith("sqlite") and not options:
-        options = {"connect_args": {"timeout": BUSY_SECONDS}}
-    try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except Exception as error:  # SQLAlchemy, drivers and Optuna raise many kinds, all for the same reason
-        first = str(error).strip().partition("\n")[0]
-        raise LedgerError(
-            f"{shown or _without_password(url)}: the ledger cannot be opened: {type(error).__name__}: {first}",
-            hint="give --storage a URL that Optuna accepts, such as postgresql://USER@HOST/NAME, or leave it out",
-        ) from error
-    weakref.finalize(storage, storage.engine.dispose)
-    return storage
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
 def _whole(study: Study) -> tuple[Condition, ...]:

@@ -16,6 +16,7 @@ from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.attempts import effective
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import chosen_params
+from benchkit.ledger.tables import storage_errors
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, typed_settings
 from benchkit.results import SPLITS, SplitName, StudyResults
@@ -32,6 +33,7 @@ def read_results(workspace: Path, study: str | None = None, storage: str | None 
     return results_of(Ledger(workspace, storage), study)
 
 
+@storage_errors()
 def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
     """Return all that the ledger holds of a study (default: the latest); raise `LedgerError` when it has none."""
     known = ledger.studies()
@@ -48,13 +50,20 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
     confirms = tuple(one for one in confirm_conditions(ledger, plan) if one.key in found)
     whole = Plan(study=study, conditions=(*plan.conditions, *confirms))
     shown = {condition.key: replace(condition, label=condition.display_label) for condition in whole.conditions}
-    kept = (trial for trial in ledger.trials(whole) if trial.index < whole.count(trial.condition))
-    trials = tuple(replace(trial, condition=shown[trial.condition.key]) for trial in kept)
+    counted, earlier = (
+        tuple(
+            replace(trial, condition=shown[trial.condition.key])
+            for trial in trials
+            if trial.index < whole.count(trial.condition)
+        )
+        for trials in ledger.trials_and_earlier(whole)
+    )
     return StudyResults(
         study=study,
         conditions=tuple(shown.values()),
-        trials=trials,
-        labels=StoredLabels([trial.folder for trial in trials if trial.state == "done"]),
+        trials=counted,
+        earlier=earlier,
+        labels=StoredLabels([trial.folder for trial in counted if trial.state == "done"]),
         class_names=tuple(attrs["data"].get("class_names", ())),
         data=attrs["data"],
         left_out=tuple(_left_out(ledger, whole, found)),

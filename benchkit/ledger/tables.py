@@ -1,4 +1,4 @@
-"""Optuna's tables, read and written for all conditions of a study at once.
+"""Optuna's storage: opened, and its tables read and written for all conditions of a study at once.
 
 Each condition is an Optuna study; through Optuna's own interface each takes some ten transactions to be queued and five
 queries to be read. What is written here is what `create_study` and `enqueue_trial` write.
@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
+import sqlite3
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -44,16 +48,60 @@ class NewTrial:
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
+DAMAGE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, ArithmeticError, AttributeError,
+          LookupError, TypeError, ValueError)  # fmt: skip
+"""What reading a storage raises in which bytes were changed: its own errors, or those of whoever takes in nonsense."""
+
+
+REBUILD = "if ledger.db is damaged, move it away: benchkit ledger rebuild makes it anew from the folders of trials"
+
+BUSY_SECONDS = 100
+"""How long a process waits for the others to be done with a SQLite file."""
+
+
+def open_file(path: Path) -> optuna.storages.RDBStorage:
+    """Return the storage in a SQLite file, whatever characters its path has: no URL is made of it."""
+    file = path.resolve()
+    return open_storage(
+        f"sqlite:///{path.name}",
+        shown=str(path),
+        creator=lambda: sqlite3.connect(file, timeout=BUSY_SECONDS, check_same_thread=False),
+    )
+
+
+def open_storage(url: str, *, shown: str = "", **options: Any) -> optuna.storages.RDBStorage:
+    """Return the storage at a URL; its connections are closed as soon as nobody uses it any more."""
+    if url.startswith("sqlite") and not options:
+        options = {"connect_args": {"timeout": BUSY_SECONDS}}
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+    except Exception as error:  # SQLAlchemy, drivers and Optuna raise many kinds, all for the same reason
+        first = str(error).strip().partition("\n")[0]
+        raise LedgerError(
+            f"{shown or _without_password(url)}: the ledger cannot be opened: {type(error).__name__}: {first}",
+            hint=REBUILD
+            if shown
+            else "give --storage a URL that Optuna accepts, such as postgresql://USER@HOST/NAME, or leave it out",
+        ) from error
+    weakref.finalize(storage, storage.engine.dispose)
+    return storage
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
 @contextmanager
-def storage_errors(where: object) -> Iterator[None]:
-    """Turn what a storage raises that cannot be read or written into one `LedgerError`."""
+def storage_errors() -> Iterator[None]:
+    """Turn what a damaged or unreachable storage raises into one `LedgerError`; also a decorator."""
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-        first = str(error.__cause__ or error).strip().partition("\n")[0]
+    except DAMAGE as error:
+        cause = error.__cause__ or error
+        first = str(cause).strip().partition("\n")[0]
         raise LedgerError(
-            f"{where}: the ledger cannot be read or written: {first}",
-            hint="move ledger.db away and run benchkit ledger rebuild, which makes it anew from the trials' folders",
+            f"the ledger cannot be read or written: {type(cause).__name__}: {first}",
+            hint=REBUILD,
         ) from error
 
 

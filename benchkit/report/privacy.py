@@ -28,20 +28,24 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"']+@")
 
 def private_results(results: StudyResults) -> StudyResults:
     """Return the results without home folders and credentials in any text; the trials' own folders stay usable."""
-    trials = tuple(
-        dataclasses.replace(
-            trial,
-            condition=private(trial.condition),
-            params=private(trial.params),
-            outcome=_private_outcome(trial.outcome),
+    trials, earlier = (
+        tuple(
+            dataclasses.replace(
+                trial,
+                condition=private(trial.condition),
+                params=private(trial.params),
+                outcome=_private_outcome(trial.outcome),
+            )
+            for trial in group
         )
-        for trial in results.trials
+        for group in (results.trials, results.earlier)
     )
     return dataclasses.replace(
         results,
         study=private(results.study),
         conditions=private(results.conditions),
         trials=trials,
+        earlier=earlier,
         class_names=tuple(map(printable, results.class_names)),
         data=private(results.data),
         left_out=private(results.left_out),

@@ -50,7 +50,7 @@ def is_missing(ledger: Ledger, plan: Plan) -> bool:
 
 def missing_count(ledger: Ledger, plan: Plan) -> int:
     """Return how many trials of a plan have not ended."""
-    states = ledger.states(plan)
+    states = ledger.states(plan, files=False)
     return sum(states[state] for state in ("waiting", "stale", "running", "missing"))
 
 
@@ -73,7 +73,7 @@ class Stage:
 
         Raises `BenchkitError` when the workers themselves cannot go on.
         """
-        self._view.stage(title, self._ledger.states(plan), len(plan.units()))
+        self._view.stage(title, self._ledger.states(plan, files=False), len(plan.units()))
         while is_missing(self._ledger, plan):
             busy = set(range(self._pool.size))
             for number in busy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ from benchkit.duration import duration
 from benchkit.plan import Condition, Plan
 from benchkit.results import FINISHED, StudyResults, Trial
 
-STATES = ("done", "pruned", "diverged", "failed", "running", "stale", "waiting", "missing")
+STATES = (
+    "done", "pruned", "diverged", "failed", "missing files", "changed files", "running", "stale", "waiting", "missing",
+)  # fmt: skip
+BROKEN = {"missing files": "missing", "changed files": "changed"}
+"""States of trials that are no results any more, by the word of `--retry` that trains them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,11 @@ class StudyStatus:
     sentence: str
     states: tuple[str, ...] = STATES
 
+    @property
+    def broken(self) -> bool:
+        """Return whether files of trials were lost or changed."""
+        return any(row.states.get(state) for row in self.rows for state in BROKEN)
+
     def plain(self) -> dict[str, Any]:
         """Return the status as JSON values."""
         return dict(encode(self))
@@ -54,13 +64,18 @@ def status_of(results: StudyResults) -> StudyStatus:
         metric=results.study.report.metric,
         rows=rows,
         failures=tuple(
-            f"{_name(t)}: {t.state}: {t.reason}" for t in results.trials if t.state in ("failed", "diverged")
+            f"{_name(t)}: {t.state}: {t.reason}" for t in results.trials if t.state in ("failed", "diverged", *BROKEN)
         ),
         running=tuple(_running(t) for t in results.trials if t.state == "running"),
         left_out=results.left_out,
         seconds_left=left,
         sentence=_sentence(results, rows, left),
     )
+
+
+def broken_trials(results: StudyResults) -> tuple[str, ...]:
+    """Return a line for each trial whose files were lost or changed after it had ended."""
+    return tuple(f"{_name(trial)}: {trial.state}: {trial.reason}" for trial in results.trials if trial.state in BROKEN)
 
 
 def _row(results: StudyResults, plan: Plan, condition: Condition) -> ConditionStatus:
@@ -97,7 +112,8 @@ def seconds_left(results: StudyResults, plan: Plan) -> float | None:
     """Return the seconds that unfinished trials will take at the pace of the finished ones, or None without a pace."""
     costs = [trial.outcome.cost.seconds for trial in results.trials if trial.outcome and trial.outcome.cost]
     at_once = max(1, sum(trial.state == "running" for trial in results.trials))
-    left = len(plan.units()) - sum(trial.state in FINISHED for trial in results.trials)
+    ended = sum(trial.state in FINISHED or trial.state in BROKEN for trial in results.trials)
+    left = len(plan.units()) - ended
     if left <= 0:
         return 0.0
     return sum(costs) / len(costs) * left / at_once if costs else None
@@ -107,8 +123,11 @@ def _sentence(results: StudyResults, rows: tuple[ConditionStatus, ...], left: fl
     states: Counter[str] = sum((Counter(row.states) for row in rows), Counter())
     told = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     open_ = sum(states[state] for state in ("running", "stale", "waiting", "missing"))
+    path = shlex.quote(str(results.study.path or results.study.name))
     if not open_:
-        return f"{results.study.name}: finished; {told}"
+        retry = [word for state, word in BROKEN.items() if states[state]]
+        again = f"; train again with: benchkit sweep {path} --retry {' --retry '.join(retry)}" if retry else ""
+        return f"{results.study.name}: {'' if retry else 'finished; '}{told}{again}"
     rest = f"; about {duration(left, whole=True)} left" if left else ""
-    go_on = "" if states["running"] else f"; go on with: benchkit sweep {results.study.path or results.study.name}"
+    go_on = "" if states["running"] else f"; go on with: benchkit sweep {path}"
     return f"{results.study.name}: {told}{rest}{go_on}"

@@ -11,6 +11,7 @@ SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "winner": ("results-forest", "ranking"),
     "unfinished": ("coverage",),
     "failed-trials": ("troubles",),
+    "lost-files": ("troubles",),
     "identical-conditions": ("results-forest", "ranking"),
     "one-class": ("confusion-matrix", "ranking"),
     "divergence": ("troubles", "learning-curves"),

@@ -45,7 +45,7 @@ def coverage_section(inputs: SectionInputs) -> Section:
         blocks.append(
             table_block(
                 "troubles",
-                "Trials that diverged, failed or went stale",
+                "Trials that diverged, failed, went stale or lost files",
                 "Trials without a score, and why. Retried: another attempt stands in their place.",
                 troubles_table(evidence.troubles),
             )

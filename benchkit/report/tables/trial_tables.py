@@ -150,6 +150,7 @@ def troubles_table(rows: Sequence[FailedTrial]) -> Table:
     state = Column(key="state", heading="State", align="left")
     table.add(state, lambda row: label(row.state, "retried" if row.retried else ""))
     table.number("epochs", "Epochs", lambda row: row.epochs)
+    table.number("seconds", "Training time", lambda row: row.seconds if row.epochs else None, duration)
     table.text("reason", "Reason", lambda row: row.reason or "its worker is gone")
     return table.made()
 
