@@ -20,6 +20,7 @@ __all__ = [
     "SPLITS",
     "WAS_COMPILED",
     "Cost",
+    "Decision",
     "EpochRecord",
     "Outcome",
     "SplitMetrics",
@@ -205,6 +206,16 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was decided once for all trials of a study, such as the device kind: by which version, and why."""
+
+    name: str
+    value: str
+    why: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResults:
     """A study with everything the ledger holds of it: planned conditions, all trials, and what was left out and why.
 
@@ -224,6 +235,7 @@ class StudyResults:
     workspace: str = ""
     command: str = ""
     earlier: tuple[Trial, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     _by_condition: dict[str, list[Trial]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from tiny_study import FACTOR, METRICS, SEARCH, finish_all, optunas_storage, stu
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
+from benchkit.ledger.claims import Claim
 from benchkit.ledger.readback import confirm_conditions, results_of
 from benchkit.plan import Plan, make_plan
 from benchkit.results import Outcome
@@ -279,3 +280,30 @@ def test_trials_beyond_the_asked_number_are_not_counted_as_ended() -> None:
     ]
     attempts = Attempts(lambda condition: trials)
     assert [attempts.ended(plan.conditions[0], count) for count in (0, 2, 3, 4)] == [0, 2, 3, 3]
+
+
+def test_two_conditions_with_one_best_are_confirmed_each(tmp_path: Path) -> None:
+    text = """
+[factors]
+"train.optimizer" = [{ name = "sgd", lr = 0.1 }, { name = "sgd", lr = 0.2 }]
+[search]
+trials = 3
+sampler = "random"
+space."train.optimizer.lr" = [0.7, 0.5]
+"""
+    ledger, plan = queued(tmp_path, study_of(text))
+    frames = [condition for condition in plan.conditions if condition.kind == "search"]
+    assert len(frames) == 2
+
+    def outcome(claim: Claim) -> Outcome | None:
+        if claim.phase != "search":
+            return None
+        loss = 0.1 if claim.params["train.optimizer.lr"] == 0.7 else 0.2
+        return Outcome(state="done", metrics={"val": replace(METRICS, loss=loss)})
+
+    finish_all(ledger, plan, outcome)
+    confirms = confirm_conditions(ledger, plan)
+    assert [confirm.parent for confirm in confirms] == [frame.key for frame in frames]
+    assert [confirm.chosen for confirm in confirms] == [{"train.optimizer.lr": 0.7}] * 2
+    assert len({confirm.key for confirm in confirms}) == 2
+    assert ledger.enqueue(Plan(study=plan.study, conditions=confirms)) == 4

@@ -26,8 +26,8 @@ def queued(workspace: Path, repeats: int = 2) -> Queue:
 def test_a_fresh_study_waits_and_has_no_pace(tmp_path: Path) -> None:
     queued(tmp_path)
     status = status_of(read_results(tmp_path))
-    assert [(row.condition, dict(row.states), row.score) for row in status.rows] == [
-        ("0.1", {"waiting": 2}, ""), ("0.3", {"waiting": 2}, ""),
+    assert [(row.condition, dict(row.states), row.score, row.words) for row in status.rows] == [
+        ("0.1", {"waiting": 2}, None, ""), ("0.3", {"waiting": 2}, None, ""),
     ]  # fmt: skip
     assert status.seconds_left is None
     assert status.sentence == "tiny: 4 waiting; go on with: benchkit sweep tiny"
@@ -54,7 +54,7 @@ def test_states_scores_failures_and_the_time_left(tmp_path: Path) -> None:
     status = status_of(read_results(tmp_path))
     assert dict(status.rows[0].states) == {"done": 1, "diverged": 1, "stale": 1}
     assert dict(status.rows[1].states) == {"failed": 1, "running": 1, "waiting": 1}
-    assert status.rows[0].score == f"{METRICS.accuracy:.4f} (n = 1)"
+    assert (status.rows[0].score, status.rows[0].words) == (METRICS.accuracy, "0.3333 (n = 1)")
     assert status.failures == ("0.1 repeat 1: diverged: loss is nan", "0.3 repeat 0: failed: ValueError: x")
     assert status.running == ("0.3 repeat 1: running, epoch 0 done",)
     assert status.seconds_left == pytest.approx(2.0 * 3)  # three trials at the two seconds of the one that is done
@@ -74,5 +74,5 @@ def test_a_finished_study_says_so_and_is_plain_json(tmp_path: Path) -> None:
     assert (status.sentence, status.seconds_left) == ("tiny: finished; 4 done", 0.0)
     plain = json.loads(json.dumps(status.plain()))
     assert plain["rows"][0] == {
-        "condition": "0.1", "kind": "grid", "states": {"done": 2}, "score": f"{METRICS.accuracy:.4f} (n = 2)",
+        "condition": "0.1", "kind": "grid", "states": {"done": 2}, "score": METRICS.accuracy, "scored": 2,
     }  # fmt: skip

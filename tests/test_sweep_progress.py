@@ -64,8 +64,8 @@ def test_the_best_is_kept_and_a_lost_worker_trains_nothing() -> None:
 
 
 def test_names_of_trials() -> None:
-    assert trial_name(STARTED) == "gn repeat 0"
-    assert trial_name(replace(STARTED, condition="gn, search", phase="search", index=7)) == "gn, search trial 7"
+    assert trial_name("gn", "grid", 0) == "gn repeat 0"
+    assert trial_name("gn, search", "search", 6) == "gn, search trial 7"
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+from tiny_study import study_of
 
 from benchkit.sweep import worker
+from benchkit.sweep.messages import Job, WorkerIdle, WorkerReady
+from benchkit.sweep.pool import Pool
 
 
 def test_compiled_code_has_its_home_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -17,3 +21,20 @@ def test_compiled_code_has_its_home_in_the_users_cache(monkeypatch: pytest.Monke
     assert kept["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
     assert worker.environment(1)["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
+
+
+def test_workers_of_another_kind_take_the_place_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    job = json.loads(line)\n"
+        "    print(json.dumps({'event': 'WorkerReady', 'device': job['device'] + ' of another kind'}))\n"
+        "    print(json.dumps({'event': 'WorkerIdle'}), flush=True)\n"
+    )
+    monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", script))
+    study = study_of()
+    job = Job(task="train", study=study, conditions=(), workspace=tmp_path, data_root=tmp_path, device="cpu")
+    with Pool(1, 1, tmp_path / "logs") as pool:
+        pool.give(0, job)
+        events = pool.events(60)
+        assert [next(events), next(events)] == [(0, WorkerReady(device="cpu of another kind")), (0, WorkerIdle())]

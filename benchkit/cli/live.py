@@ -73,16 +73,14 @@ class Lines:
         if told := _concurrency(event):
             self._write(told)
         elif isinstance(event, TrialStarted) and event.epoch:
-            self._write(f"{trial_name(event)}: goes on after epoch {event.epoch}")
+            self._write(f"{_name(event)}: goes on after epoch {event.epoch}")
         elif isinstance(event, EpochEnded) and running and time.monotonic() - self._last.get(worker, 0) > EVERY:
             self._last[worker] = time.monotonic()
-            self._write(f"{trial_name(running.trial)}: {_epoch(running)}")
+            self._write(f"{_name(running.trial)}: {_epoch(running)}")
         elif isinstance(event, TrialEnded):
             left = self._progress.left()
             rest = f", {duration(left, whole=True)} left" if left is not None else ""
-            self._write(
-                f"[{self._progress.finished}/{self._progress.total}{rest}] {trial_name(event)}: {_ending(event)}"
-            )
+            self._write(f"[{self._progress.finished}/{self._progress.total}{rest}] {_name(event)}: {_ending(event)}")
 
     def tick(self) -> None:
         """Do nothing: lines do not move."""
@@ -109,7 +107,7 @@ class Panel:
             self._live.console.print(cell(line(told), "dim"))
             return
         if isinstance(event, TrialEnded) and event.state in ("failed", "diverged"):
-            self._live.console.print(cell(line(f"{trial_name(event)}: {_ending(event)}"), "yellow"))
+            self._live.console.print(cell(line(f"{_name(event)}: {_ending(event)}"), "yellow"))
         if isinstance(event, TrialEnded):
             self._live.update(self._drawn())  # for the last drawing, which ends the live display
         self.tick()
@@ -144,7 +142,7 @@ class Panel:
         for _, running in sorted(progress.running.items()):
             rows.add_row(*(cell(text) for text in _row(running)))
         best = cell(
-            f"best val accuracy so far: {trial_name(progress.best)}, {_ending(progress.best)}" if progress.best else "",
+            f"best val accuracy so far: {_name(progress.best)}, {_ending(progress.best)}" if progress.best else "",
             "dim",
         )
         return Group(head, rows, best)
@@ -161,8 +159,12 @@ def _concurrency(event: Event) -> str:
     return ""
 
 
+def _name(trial: TrialStarted | TrialEnded) -> str:
+    return trial_name(trial.condition, trial.phase, trial.index)
+
+
 def _row(running: RunningTrial) -> tuple[str, ...]:
-    name, record = line(trial_name(running.trial)), running.record
+    name, record = line(_name(running.trial)), running.record
     if record is None:
         return name, f"{running.trial.epoch}/{running.trial.epochs}", "", "", "", ""
     return (

@@ -83,8 +83,7 @@ def report(
     debug = bool((ctx.find_root().params or {}).get("debug"))
     groups = [[study] for study in results] if separate else [results]
     code = max(_tell(written, debug=debug) for written in _written(groups, out, options, registry))
-    if code := max(code, _tell_broken(results)):
-        raise typer.Exit(code)
+    raise typer.Exit(max(code, _tell_broken(results)))
 
 
 def _written(

@@ -32,7 +32,7 @@ def status(
         print_json(found.plain())
         raise typer.Exit(found.broken)
     states = [state for state in found.states if any(row.states.get(state) for row in found.rows)]
-    rows = [(row.condition, row.kind, *(row.states.get(state, 0) for state in states), row.score) for row in found.rows]
+    rows = [(row.condition, row.kind, *(row.states.get(state, 0) for state in states), row.words) for row in found.rows]
     print_table(("condition", "kind", *states, found.metric), rows)
     for failure in found.failures:
         print_text(failure, "yellow")

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from benchkit.codec import decode
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.attempts import effective
+from benchkit.ledger.decisions import decisions_of
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.tables import storage_errors
@@ -63,6 +64,7 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
         conditions=tuple(shown.values()),
         trials=counted,
         earlier=earlier,
+        decisions=tuple(decisions_of(ledger, study.name).values()),
         labels=StoredLabels([trial.folder for trial in counted if trial.state == "done"]),
         class_names=tuple(attrs["data"].get("class_names", ())),
         data=attrs["data"],

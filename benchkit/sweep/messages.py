@@ -174,6 +174,10 @@ def load(line: str) -> Event:
     return decode(KINDS[table.pop("event")], table)
 
 
+DEVICE_KIND = "device kind"
+"""What the ledger calls the kind of device that all trials of a study train on: cpu or cuda."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Train what is queued of these conditions (`train`), or time one short run of each (`probe`).

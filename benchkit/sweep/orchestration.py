@@ -14,6 +14,7 @@ from typing import Any, Literal
 from benchkit.data.sources import facts_of, load_data
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
+from benchkit.ledger.decisions import decisions_of, refuse_otherwise
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan, typed_settings
 from benchkit.registry import Registry
@@ -22,7 +23,7 @@ from benchkit.study import Study
 from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.machine import available_cores
-from benchkit.sweep.messages import Job, NetworksChecked, WorkerFailed
+from benchkit.sweep.messages import DEVICE_KIND, Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.pool import Pool, answers
 from benchkit.sweep.stage import Stage, View, is_missing, missing_count, worker_failure
 from benchkit.train.weights_file import weights_digest
@@ -89,6 +90,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     refuse_changed_data(ledger, plan, data)
     refuse_changed_weights(ledger, plan)
     ledger.register(plan, data, request.command, None if request.only else plan.conditions)
+    request = replace(request, device=decided_device(request, ledger))
     count = trial_count(request, ledger, plan, view)
     with Pool(count, threads_of(plan), request.workspace / "logs") as pool:
         if request.retry or is_missing(ledger, plan):
@@ -190,6 +192,20 @@ def start_weights_of(outcome: Outcome) -> str:
     """Return the sha256 of the weights that a trial started from, or as much of it as a note of its tells."""
     noted = (re.search(r"^started from the weights .*\(sha256 ([0-9a-f]{12})\)$", note) for note in outcome.notes)
     return outcome.start_weights or next((match[1] for match in noted if match), "")
+
+
+def decided_device(request: Request, ledger: Ledger) -> str:
+    """Return the device to ask for: `auto` is the kind that the study's trials so far were trained on.
+
+    Raises `LedgerError` when another kind is asked for.
+    """
+    known = decisions_of(ledger, request.study.name).get(DEVICE_KIND)
+    if request.device == "auto":
+        return known.value if known else "auto"
+    refuse_otherwise(
+        ledger, request.study.name, DEVICE_KIND, request.device.partition(":")[0], f"--device {request.device}"
+    )
+    return request.device
 
 
 def worker_count(request: Request, plan: Plan, threads: int) -> int:

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import IO
 
 from benchkit.codec import encode
+from benchkit.sweep import worker as worker_process
 from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerLost, load
-from benchkit.sweep.worker import command, environment
 
 
 class Pool:
@@ -35,11 +35,11 @@ class Pool:
         self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"worker-{number}.log").open("a", encoding="utf-8") as log:
             worker = subprocess.Popen(
-                command(),
+                worker_process.COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment(self._threads, self.size),
+                env=worker_process.environment(self._threads, self.size),
                 text=True,
                 encoding="utf-8",
             )

@@ -78,6 +78,6 @@ def _share(one: RunningTrial) -> float:
     return (one.record.epoch - one.trial.epoch) / max(1, one.trial.epochs)
 
 
-def trial_name(trial: TrialStarted | TrialEnded) -> str:
-    """Return `gn repeat 2` or `gn, search trial 7`."""
-    return f"{trial.condition} {'trial' if trial.phase == 'search' else 'repeat'} {trial.index}"
+def trial_name(condition: str, phase: str, index: int) -> str:
+    """Return `gn repeat 2` or `gn, search trial 7`: repeats count from 0, a search's trials from 1, as in a report."""
+    return f"{condition} trial {index + 1}" if phase == "search" else f"{condition} repeat {index}"

@@ -12,6 +12,7 @@ from benchkit.codec import encode
 from benchkit.duration import duration
 from benchkit.plan import Condition, Plan
 from benchkit.results import FINISHED, StudyResults, Trial
+from benchkit.sweep.progress import trial_name
 
 STATES = (
     "done", "pruned", "diverged", "failed", "missing files", "changed files", "running", "stale", "waiting", "missing",
@@ -22,12 +23,18 @@ BROKEN = {"missing files": "missing", "changed files": "changed"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConditionStatus:
-    """One condition: its trials by state, and the mean of the study's main metric over its finished repeats."""
+    """One condition: its trials by state, and the mean of the study's main metric over `scored` done trials."""
 
     condition: str
     kind: str
     states: Mapping[str, int]
-    score: str
+    score: float | None
+    scored: int
+
+    @property
+    def words(self) -> str:
+        """Return the score as people read it: `0.9812 (n = 3)`, nothing without one."""
+        return "" if self.score is None else f"{self.score:.4f} (n = {self.scored})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,25 +89,24 @@ def _row(results: StudyResults, plan: Plan, condition: Condition) -> ConditionSt
     trials = [trial for trial in results.trials if trial.condition.key == condition.key]
     states: Counter[str] = Counter(trial.state for trial in trials if trial.index < plan.count(condition))
     missing = max(0, plan.count(condition) - sum(states.values()))
+    scores = _scores(results, [trial for trial in trials if trial.state == "done"])
     return ConditionStatus(
         condition=condition.label,
         kind=condition.kind,
         states={**states, **({"missing": missing} if missing else {})},
-        score=_score(results, [trial for trial in trials if trial.state == "done"]),
+        score=sum(scores) / len(scores) if scores else None,
+        scored=len(scores),
     )
 
 
-def _score(results: StudyResults, done: list[Trial]) -> str:
+def _scores(results: StudyResults, done: list[Trial]) -> list[float]:
     metric = results.study.report.metric
-    values = []
-    for trial in done:
-        if trial.outcome and metric.partition(".")[0] in trial.outcome.metrics:
-            values.append(trial.score(metric))
-    return f"{sum(values) / len(values):.4f} (n = {len(values)})" if values else ""
+    split = metric.partition(".")[0]
+    return [trial.score(metric) for trial in done if trial.outcome and split in trial.outcome.metrics]
 
 
 def _name(trial: Trial) -> str:
-    return f"{trial.condition.label} {'trial' if trial.phase == 'search' else 'repeat'} {trial.index}"
+    return trial_name(trial.condition.label, trial.phase, trial.index)
 
 
 def _running(trial: Trial) -> str:

@@ -22,6 +22,7 @@ from benchkit.data.sources import load_data
 from benchkit.errors import BenchkitError, DivergedError, LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Queue, scores_of
+from benchkit.ledger.decisions import decide
 from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
@@ -29,7 +30,16 @@ from benchkit.results import Outcome, State
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.study.tree import changed
-from benchkit.sweep.messages import EpochEnded, Event, Job, TrialEnded, TrialProfiled, TrialStarted, TrialTaken
+from benchkit.sweep.messages import (
+    DEVICE_KIND,
+    EpochEnded,
+    Event,
+    Job,
+    TrialEnded,
+    TrialProfiled,
+    TrialStarted,
+    TrialTaken,
+)
 from benchkit.sweep.output import captured
 from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
@@ -89,7 +99,9 @@ def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
 
     Ends the process when a trial leaves its device unusable: a new one trains the others.
     """
-    queue = Queue(Ledger(job.workspace, job.storage or None), job.plan())
+    ledger = Ledger(job.workspace, job.storage or None)
+    decide(ledger, job.study.name, DEVICE_KIND, device.partition(":")[0], f"--device {job.device}")
+    queue = Queue(ledger, job.plan())
     context = WorkerContext(
         job=job, device=device, registry=Registry.installed(job.plugins, allow_shadow=job.allow_shadow), send=send
     )

@@ -1,6 +1,6 @@
 """A worker process: reads jobs from its standard input, trains what is queued, and tells events on its standard output.
 
-`command` starts one. The end of its input ends it at once, so that no worker outlives its sweep.
+`COMMAND` starts one. The end of its input ends it at once, so that no worker outlives its sweep.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from typing import TextIO
 
 from benchkit.cache import cache_folder
@@ -20,6 +21,10 @@ from benchkit.codec import decode
 from benchkit.errors import BenchkitError
 from benchkit.sweep.machine import available_cores, preloaded_allocator, preloading
 from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerReady, dump
+
+# With -m, Python would warn in each worker's log that the package has imported the module before it is run.
+COMMAND: Sequence[str] = (sys.executable, "-c", "from benchkit.sweep.worker import main; main()")
+"""The command that starts a worker; whoever puts another in its place has every sweep start workers of another kind."""
 
 
 class Channel:
@@ -75,12 +80,6 @@ def main() -> None:
         told = str(error) if isinstance(error, BenchkitError) else f"{type(error).__name__}: {error}"
         channel.send(WorkerFailed(message=told))
         sys.exit(1)
-
-
-def command() -> list[str]:
-    """Return the command that starts a worker."""
-    # With -m, Python would warn in each worker's log that the package has imported the module before it is run.
-    return [sys.executable, "-c", "from benchkit.sweep.worker import main; main()"]
 
 
 def environment(threads: int, at_once: int = 1) -> dict[str, str]:

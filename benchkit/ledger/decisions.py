@@ -1,0 +1,60 @@
+"""What is decided once for a study and holds for all its trials: one record in the ledger for each, by name.
+
+Whoever continues the study, reports it or checks its report reads the record; the first sweep's word stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import optuna
+from filelock import FileLock
+
+from benchkit import __version__
+from benchkit.codec import decode, encode
+from benchkit.errors import LedgerError
+from benchkit.ledger.ledger import Ledger
+from benchkit.ledger.tables import storage_errors
+from benchkit.results import Decision
+
+PREFIX = "decided "
+"""What the names of the records in the ledger begin with."""
+
+
+@storage_errors()
+def decisions_of(ledger: Ledger, study: str) -> dict[str, Decision]:
+    """Return what is decided of a study, by name; nothing of a study that is not registered."""
+    if study not in optuna.get_all_study_names(ledger.storage):
+        return {}
+    return _read(optuna.load_study(study_name=study, storage=ledger.storage).user_attrs)
+
+
+def _read(attributes: Mapping[str, object]) -> dict[str, Decision]:
+    records = {key: value for key, value in attributes.items() if key.startswith(PREFIX)}
+    return {key.removeprefix(PREFIX): decode(Decision, value, key, error=LedgerError) for key, value in records.items()}
+
+
+@storage_errors()
+def decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decision:
+    """Return what is decided: the ledger's record where it has one, else this value, recorded from now on.
+
+    The study must be registered.
+    """
+    with FileLock(ledger.workspace / "queue.lock"):
+        known = decisions_of(ledger, study).get(name)
+        if known is None:
+            known = Decision(name=name, value=value, why=why, version=__version__)
+            entry = optuna.load_study(study_name=study, storage=ledger.storage)
+            entry.set_user_attr(f"{PREFIX}{name}", encode(known))
+    return known
+
+
+def refuse_otherwise(ledger: Ledger, study: str, name: str, asked: str, option: str) -> None:
+    """Raise `LedgerError` when a study's record says otherwise than `option` asks for, both named."""
+    known = decisions_of(ledger, study).get(name)
+    if known is not None and known.value != asked:
+        raise LedgerError(
+            f"{option}: {study} has been decided to have the {name} {known.value!r} ({known.why}; benchkit "
+            f"{known.version}), asked for is {asked!r}",
+            hint="leave the option out, or choose a new --workspace: trials of both would be averaged as one",
+        )
