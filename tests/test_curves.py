@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tiny_study import RECORD
 
-from benchkit.analysis.curves import overfits
+from benchkit.analysis.curves import ReachedAccuracy, TimeToAccuracy, fastest_findings, overfits
 from benchkit.results import EpochRecord
 
 
@@ -34,3 +34,16 @@ def test_over_fitting_is_a_rise_of_the_validation_loss_while_the_training_loss_f
 ) -> None:
     least = overfits(history(*losses))
     assert (least.epoch if least else None) == onset
+
+
+def test_the_fastest_condition_reached_the_accuracy_in_every_repeat() -> None:
+    def reached(label: str, seconds: float | None, repeats: int) -> ReachedAccuracy:
+        epochs = None if seconds is None else 1.0
+        return ReachedAccuracy(key=label, label=label, epochs=epochs, seconds=seconds, repeats=repeats, of=2)
+
+    lucky, sure, never = reached("lucky", 5.0, 1), reached("sure", 70.0, 2), reached("never", None, 0)
+    (found,) = fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(lucky, sure, never)))
+    assert found.sentence.startswith("“sure” is the fastest to a validation accuracy of 90")
+    assert "“lucky” 5.0 s (not every repeat)" in found.evidence and "“never” never" in found.evidence
+    assert fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(lucky, never))) == []
+    assert fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(sure,))) == []

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from benchkit.train.device import has_bf16, is_usable
+from benchkit.train.device import has_bf16, is_usable, peak_memory
 
 
 def test_a_gpu_that_refuses_to_synchronise_is_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +33,9 @@ def test_a_processor_has_bf16_where_it_multiplies_it(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not expected)
     assert has_bf16(torch.device("cpu")) is expected
     assert not has_bf16(torch.device("meta"))
+
+
+def test_peak_memory_is_told_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    kibibyte = 1024 if sys.platform == "darwin" else 1  # macOS counts bytes, Linux kibibytes
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3072 * kibibyte))
+    assert peak_memory(torch.device("cpu")) == 3.0

@@ -72,3 +72,14 @@ def test_instance_norm_of_large_maps_in_low_precision(layout: torch.memory_forma
     torch.testing.assert_close(output.double(), expected, rtol=2**-7, atol=2**-7)
     assert given.grad is not None and wide.grad is not None
     torch.testing.assert_close(given.grad.double(), wide.grad, rtol=2**-5, atol=2**-5)
+
+
+def test_the_frameworks_instance_norm_is_for_large_maps_in_low_precision() -> None:
+    """Maps of 256 values are large, whatever their sides."""
+
+    def taken(height: int, width: int, dtype: torch.dtype = torch.bfloat16) -> bool:
+        return native_kernels.usable_by_map(torch.zeros(1, 3, height, width, dtype=dtype))
+
+    assert taken(16, 16) and taken(1, 256) and taken(256, 1) and taken(32, 32)
+    assert not taken(15, 17) and not taken(1, 20) and not taken(20, 1)
+    assert not taken(16, 16, torch.float32) and not taken(16, 16, torch.float64)

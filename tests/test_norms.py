@@ -21,7 +21,7 @@ from benchkit_norms.layer import LayerNorm
 from benchkit_norms.torch_batch import torch_batch_norm
 from torch import nn
 
-from benchkit import PluginError, card_of
+from benchkit import PluginError, Range, card_of
 from benchkit.train.compiler import without_its_own_warnings
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
@@ -364,6 +364,12 @@ def test_wrong_momentum_and_groups_are_named() -> None:
             BatchNorm(4, momentum=momentum)
     with pytest.raises(PluginError, match="groups = 0"):
         GroupNorm(4, groups=0)
+
+
+def test_every_eps_may_be_searched_over_the_same_range() -> None:
+    for name in OURS:
+        card = card_of(NORMS[name])
+        assert card is not None and card.ranges["eps"] == Range(low=1e-8, high=1e-2, log=True), name
 
 
 @every_norm

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from safetensors.numpy import save_file
 from synthetic_results import FACTORIES, complete, rescored
 
 import benchkit.analysis
+from benchkit.analysis.costs import speed_findings
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.trained_models import DeadFilters, dead_filter_findings
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import FindingBlock
 from benchkit.report.context.compose import compose
@@ -307,3 +310,26 @@ def named_rules() -> set[str]:
     trees = [ast.parse(source.read_text()) for source in sources]
     words: Sequence[ast.keyword] = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.keyword)]
     return {str(w.value.value) for w in words if w.arg == "rule" and isinstance(w.value, ast.Constant)}
+
+
+def test_one_condition_with_dead_filters_is_told_beside_one_without() -> None:
+    def counted(label: str, dead: int) -> DeadFilters:
+        return DeadFilters(
+            key=label, label=label, figure="activation-maps", repeat=0, images=None, dead=dead, filters=8,
+            layer="conv1", layer_dead=dead, layer_filters=8,
+        )  # fmt: skip
+
+    (found,) = dead_filter_findings([counted("bn", 0), counted("none", 3)])
+    assert found.sentence == "“none” has the most dead filters, 3 of 8; the fewest has “bn”, 0 of 8."
+    assert dead_filter_findings([counted("bn", 0)]) == [] == dead_filter_findings([])
+
+
+def test_speeds_on_two_devices_are_not_compared() -> None:
+    def cost(label: str, rate: float, device: str) -> SimpleNamespace:
+        speed = SimpleNamespace(mean=rate, low=None, high=None, n=1, std=None)
+        return SimpleNamespace(label=label, images_per_second=speed, devices=(device,))
+
+    two = [cost("bn", 100.0, "cpu"), cost("gn", 200.0, "cuda:0")]
+    assert speed_findings(two) == [] == speed_findings(two[:1])  # type: ignore[arg-type]
+    (found,) = speed_findings([cost("bn", 100.0, "cpu"), cost("gn", 200.0, "cpu")])  # type: ignore[list-item]
+    assert found.about == ("gn", "bn") and "trains 2 times as fast" in found.sentence
