@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchkit.train.device import has_bf16, is_usable, peak_memory
+from benchkit.train.weight_update import precision
 
 
 def test_a_gpu_that_refuses_to_synchronise_is_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +40,15 @@ def test_peak_memory_is_told_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> No
     kibibyte = 1024 if sys.platform == "darwin" else 1  # macOS counts bytes, Linux kibibytes
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3072 * kibibyte))
     assert peak_memory(torch.device("cpu")) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "scales"),
+    [("float32", None, False), ("bf16", torch.bfloat16, False), ("fp16", torch.float16, True)],
+)
+def test_only_fp16_scales_its_loss(name: str, dtype: torch.dtype | None, scales: bool) -> None:
+    found = precision(name, torch.device("cpu"))
+    assert found.name == name and (found.scaler is not None) is scales
+    with found.autocast:
+        assert torch.is_autocast_enabled("cpu") is (dtype is not None)
+        assert dtype is None or torch.get_autocast_dtype("cpu") == dtype
