@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from figure_results import condition, metrics, results, trial
 import benchkit
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.inconsistencies import calibrated_loss, doubled_softmax_loss, least_loss
-from benchkit.analysis.published import changed_protocol, implied_n, is_fraction
+from benchkit.analysis.published import agreement_findings, changed_protocol, implied_n, is_fraction
 from benchkit.analysis.summary import summarize
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
@@ -219,3 +220,27 @@ def test_a_source_of_one_class_is_refused() -> None:
     with pytest.raises(StudyError) as raised:
         parse_study(text, name="birds")
     assert any("published[0].classes" in line and "at least 2" in line for line in raised.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "ending"),
+    [
+        (["few images"], "1 number rests on too few images to judge."),
+        (["few images"] * 2, "2 numbers rest on too few images to judge."),
+        (["one repeat"], "1 number stands beside a single repeat of ours, too few to judge."),
+        (["one repeat"] * 2, "2 numbers stand beside a single repeat of ours, too few to judge."),
+        (["in doubt"], "1 number cannot be what it claims to be."),
+        (["in doubt"] * 2, "2 numbers cannot be what they claim to be."),
+    ],
+)
+def test_one_number_and_several_are_spoken_of_rightly(verdicts: list[str], ending: str) -> None:
+    rows = [
+        SimpleNamespace(
+            source="A", label="bn", metric="test.accuracy", published=0.5, ours=SimpleNamespace(mean=0.6),
+            low=None, high=None, verdict=verdict, difference=0.1, departs=(),
+        )
+        for verdict in ["consistent", *verdicts]
+    ]  # fmt: skip
+    (found,) = agreement_findings(rows)  # type: ignore[arg-type]
+    total = len(rows)
+    assert found.sentence == f"A: 1 of {total} published numbers lie where one more repeat of ours could fall; {ending}"
