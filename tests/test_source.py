@@ -17,15 +17,20 @@ from tiny_study import FACTOR, study_of
 import benchkit
 from benchkit.analysis.source import claim_verdicts, protocol
 from benchkit.analysis.summary import summarize
+from benchkit.capsule import read_capsule
+from benchkit.capsule.reading import results_of
 from benchkit.capsule.study_file import study_text
 from benchkit.errors import StudyError
 from benchkit.plan import fingerprint, make_plan, typed_settings
 from benchkit.registry import Registry
+from benchkit.report.presentation import presented
 from benchkit.results import Outcome, StudyResults
 from benchkit.study import Origin, Published, PublishedRow, SourceClaim
 from benchkit.study.checks import check_plan
 from benchkit.study.studyfile import parse_study, read_study
+from benchkit.verify.opening import open_report
 
+ROOT = Path(__file__).parents[1]
 STUDIES = Path(benchkit.__file__).parent / "studies"
 NAMED = sorted(path.stem for path in STUDIES.glob("*.toml") if "[source]" in path.read_text())
 TEXTS = os.environ.get("BENCHKIT_SOURCES", "")
@@ -287,6 +292,19 @@ def test_the_claims_that_the_sources_numbers_refute_are_found() -> None:
     assert "BN and GN reach the same training accuracy" in refuted["batch-size-cifar10"]
     assert "batch normalisation outperforms batch-instance normalisation in validation, too" in refuted["norms-cifar10"]
     assert "after Torch BN, group normalisation is best: better than BN" not in refuted["norms-birds25"]
+
+
+def test_an_older_network_shows_as_a_departure(tmp_path: Path) -> None:
+    """The committed report of 2026 was trained with batches of 128; the study's file now infers and sets 256."""
+    capsule = open_report(ROOT / "reports" / "regularization-mnist.html").capsule
+    older = results_of(read_capsule(capsule), 0, tmp_path)
+    shown, note = presented(older, STUDIES / "regularization-mnist.toml")
+    assert "its settings differ from those that were trained" in note
+    rows = {row.path: row for row in summarize(shown).numbers.protocol}
+    assert (rows["train.batch_size"].kind, rows["train.batch_size"].ours) == ("departed", "128")
+    assert rows["train.epochs"].kind == "kept"
+    verdicts = {row.verdict for row in summarize(shown).numbers.published if row.metric == "test.loss"}
+    assert verdicts == {"other protocol"}
 
 
 # --- keys

@@ -206,8 +206,13 @@ def _our_pair(results: StudyResults, metric: str, sides: tuple[Mapping[str, str]
     comparison = paired_t(*values)
     better = (comparison.difference.mean < 0) == lower_is_better(metric)
     size = amount(metric, abs(comparison.difference.mean))
+    if comparison.p is None:
+        return (
+            "cannot be told",
+            f"the first is {size} {'better' if better else 'worse'}, in each of {comparison.n} repeats",
+        )
     words = f"the first is {size} {'better' if better else 'worse'} (n = {comparison.n}, p = {p_value(comparison.p)})"
-    if comparison.p is None or comparison.p >= ALPHA:
+    if comparison.p >= ALPHA:
         return "cannot be told", f"{words}: not told apart"
     return ("holds" if better and not equal else "does not hold"), words
 
@@ -246,6 +251,9 @@ def _curve(results: StudyResults, claim: SourceClaim) -> Judged:
     histories = [trial.history for trial in trials if len(trial.history) > 2]
     if not histories:
         return "cannot be told", "ours have no learning curve of it yet"
+    longest = max(len(history) for history in histories)
+    if claim.start is not None and longest <= claim.start:
+        return "cannot be told", f"ours ended with epoch {longest}, and the source has epoch {claim.start}"
     onsets = [record.epoch for history in histories if (record := overfits(history)) is not None]
     words = f"over-fitting follows in {len(onsets)} of {count(len(histories), 'repeat')}"
     if onsets:

@@ -102,14 +102,14 @@ def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyRe
     """Return the results of studies by their names or files, each once; a file says how they are shown."""
     from benchkit.cli.printing import print_note
     from benchkit.ledger import read_results
-    from benchkit.report.presentation import presented
+    from benchkit.report.presentation import file_now, presented
 
     named = {given.removesuffix(".toml").rpartition("/")[2] or None: Path(given) for given in studies}
     results = []
     for name, path in named.items():
         found = read_results(workspace, name, storage or None)
-        if path.suffix == ".toml" and path.is_file():
-            found, note = presented(found, path)
+        if (file := file_now(found, path)) is not None:
+            found, note = presented(found, file)
             if note:
                 print_note(note)
         results.append(found)

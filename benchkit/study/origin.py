@@ -275,4 +275,6 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
         plain[f"regularizers.{regularizer.id}"] = True
         options = regularizer.plugin.options.items()
         plain |= {f"regularizers.{regularizer.id}.{name}": value for name, value in options}
-    return {path: value for path, value in plain.items() if path not in ENGINE}
+    if train.select != "best":
+        del plain["train.select_by"]
+    return {path: value for path, value in plain.items() if path not in (*ENGINE, "data.source")}
