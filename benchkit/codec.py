@@ -48,6 +48,8 @@ def decode(cls: type[T], value: Any, where: str = "", *, error: type[BenchkitErr
         return _converted(cls, value)
     except msgspec.ValidationError as problem:
         raise error(f"{where or cls.__name__}{_in_words(problem)}") from problem
+    except UnicodeEncodeError as problem:
+        raise error(f"{where or cls.__name__} has a text that is no Unicode (a lone surrogate)") from problem
 
 
 def _converted(cls: type[T], value: Any) -> T:

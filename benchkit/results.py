@@ -177,14 +177,22 @@ class Trial:
         """Return why the trial did not end as done, or an empty string."""
         return self.outcome.reason if self.outcome else ""
 
+    def value(self, metric: str) -> float | None:
+        """Return what it scored or cost, `test.accuracy` or `cost.seconds`, or None where it has no such number."""
+        scope, _, name = metric.partition(".")
+        if self.outcome is None:
+            return None
+        if scope == "cost":
+            return float(getattr(self.outcome.cost, name)) if self.outcome.cost else None
+        scored = self.outcome.metrics.get(scope)  # type: ignore[call-overload]
+        return scored.value(name) if scored else None
+
     def score(self, metric: str) -> float:
         """Return `split.metric`, for example `test.accuracy`, of a done trial; raise `KeyError` when it has none."""
-        split, _, name = metric.partition(".")
-        scored = self.outcome.metrics.get(split) if self.outcome else None  # type: ignore[call-overload]
-        value = scored.value(name) if scored else None
+        value = self.value(metric)
         if value is None:
             raise KeyError(metric)
-        return float(value)
+        return value
 
     def predictions(self, split: SplitName) -> np.ndarray:
         """Return the stored logits, float32 (n, K), in the split's order; raise `FileNotFoundError` when absent."""
@@ -237,6 +245,8 @@ class StudyResults:
     earlier: tuple[Trial, ...] = ()
     decisions: tuple[Decision, ...] = ()
     _by_condition: dict[str, list[Trial]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What the analysis derived from these results, so that each number is estimated once."""
 
     def __post_init__(self) -> None:
         """Sort the trials by condition once: every number of a report asks for those of one."""
@@ -250,6 +260,15 @@ class StudyResults:
             for trial in self._by_condition.get(condition.key, ())
             if trial.phase != "search" and (not states or trial.state in states)
         )
+
+    def repeats(self, condition: Condition) -> dict[int, Trial]:
+        """Return the attempt that counts for each repeat index: the last done one, else the last of all."""
+        counting: dict[int, Trial] = {}
+        for trial in self.of(condition):
+            current = counting.get(trial.index)
+            if current is None or trial.state == "done" or current.state != "done":
+                counting[trial.index] = trial
+        return counting
 
     def searched(self, condition: Condition | None = None) -> tuple[Trial, ...]:
         """Return the search trials, of one searched condition or of all, in the order they were started."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tiny_study import RECORD
 
-from benchkit.analysis.curves import ReachedAccuracy, TimeToAccuracy, fastest_findings, overfits
+from benchkit.analysis.training import ReachedAccuracy, TimeToAccuracy, fastest_findings, overfits
 from benchkit.results import EpochRecord
 
 

@@ -15,7 +15,7 @@ from figure_results import condition, metrics, results, trial
 import benchkit
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.inconsistencies import calibrated_loss, doubled_softmax_loss, least_loss
-from benchkit.analysis.published import agreement_findings, changed_protocol, implied_n, is_fraction
+from benchkit.analysis.published import agreement_findings, implied_n, is_fraction
 from benchkit.analysis.summary import summarize
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
@@ -195,8 +195,8 @@ def test_a_variant_with_changed_settings_is_not_compared() -> None:
     assert [row.verdict for row in beside([("test.accuracy", 0.75, 10000)], [0.60, 0.61, 0.62])] == ["ours lower"]
     given = results([condition("bn")], [])
     study = replace(given.study, overrides=changes)
-    assert changed_protocol(study) == ("data.train_size=500",)
-    assert changed_protocol(replace(study, overrides=changes[1:])) == ()
+    assert study.changed_protocol == ("data.train_size=500",)
+    assert replace(study, overrides=changes[1:]).changed_protocol == ()
     (row,) = beside([("test.accuracy", 0.75, 10000)], [0.60, 0.61, 0.62], overrides=changes)
     assert row.verdict == "other protocol" and row.difference == pytest.approx(-0.14)
 

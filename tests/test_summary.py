@@ -12,9 +12,9 @@ from synthetic_results import complete, empty, rescored, study_of, unfinished, w
 
 from benchkit.analysis import holm
 from benchkit.analysis.effects import level_effects, sensitivities
+from benchkit.analysis.estimates import repeats_of, value_of
 from benchkit.analysis.ranking import rank
 from benchkit.analysis.search import best_trial, front, search_summaries
-from benchkit.analysis.selectors import repeats_of, value_of
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.trained_models import model_pairs
 from benchkit.analysis.trials import coverage, failed_trials

@@ -14,18 +14,23 @@ from benchkit.analysis.comparisons import (
     paired_t,
     repeats_to_decide,
 )
-from benchkit.analysis.curves import OverfittingOnset as Onset
-from benchkit.analysis.curves import overfitting_onset as onset
-from benchkit.analysis.estimates import CONFIDENCE, Estimate, Proportion, estimate, prediction_interval, wilson
-from benchkit.analysis.selectors import (
+from benchkit.analysis.estimates import (
+    CONFIDENCE,
+    Estimate,
+    Proportion,
     compared,
     done_repeats,
+    estimate,
     estimate_metric,
     estimate_of,
+    prediction_interval,
     repeats_of,
     value_of,
     values_by_repeat,
+    wilson,
 )
+from benchkit.analysis.training import OverfittingOnset as Onset
+from benchkit.analysis.training import overfitting_onset as onset
 from benchkit.analysis.wording import metric_unit, metric_words
 
 __all__ = [

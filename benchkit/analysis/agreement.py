@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from benchkit.analysis.comparisons import ALPHA
-from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.estimates import Estimate, compared
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.rank_tests import (
     LEAST_CONDITIONS,
@@ -20,7 +20,6 @@ from benchkit.analysis.rank_tests import (
 )
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.record import dotted_settings
-from benchkit.analysis.selectors import compared
 from benchkit.analysis.wording import count, listing, lower_is_better, metric_words, names, number, p_words, quoted
 from benchkit.codec import encode
 from benchkit.plan import typed_settings
@@ -104,19 +103,19 @@ def find_namesakes(studies: Sequence[StudyResults]) -> tuple[Namesakes, ...]:
     A condition of a factor is the same where every setting that a factor of any of the studies sets is; one without
     factors where all its settings but those of the data are. What the studies' bases differ in is for them all alike.
     """
-    levels = [level for one in studies for factor in one.study.factors for level in factor.levels]
+    levels = [level for results in studies for factor in results.study.factors for level in factor.levels]
     varied = {path for level in levels for path in level.settings}
     by_label: dict[str, dict[str, tuple[object, Mapping[str, str]]]] = {}
-    for one in studies:
-        for condition in compared(one):
+    for results in studies:
+        for condition in compared(results):
             written = _paths(condition.settings)
             if condition.levels:
                 written = {path: text for path, text in written.items() if _within(path, varied)}
             # Without factors all settings tell conditions apart, defaults filled in.
-            same = written if condition.levels else _paths(typed_settings(condition.settings, one.study.seed))
-            by_label.setdefault(condition.label, {})[one.study.name] = same, written
-    found = (_namesakes(label, settings) for label, settings in by_label.items())
-    return tuple(one for one in found if one is not None)
+            same = written if condition.levels else _paths(typed_settings(condition.settings, results.study.seed))
+            by_label.setdefault(condition.label, {})[results.study.name] = same, written
+    grouped = (_namesakes(label, settings) for label, settings in by_label.items())
+    return tuple(results for results in grouped if results is not None)
 
 
 def _paths(settings: object) -> dict[str, str]:
@@ -126,7 +125,7 @@ def _paths(settings: object) -> dict[str, str]:
 
 
 def _within(path: str, varied: Collection[str]) -> bool:
-    return any(path == one or path.startswith(f"{one}.") for one in varied)
+    return any(path == factor or path.startswith(f"{factor}.") for factor in varied)
 
 
 def _namesakes(label: str, settings: Mapping[str, tuple[object, Mapping[str, str]]]) -> Namesakes | None:
@@ -153,13 +152,13 @@ def agree(rankings: Sequence[tuple[str, Ranking]], metric: str, namesakes: Seque
     rankings = [(name, _relabelled(name, ranking, namesakes)) for name, ranking in rankings]
     estimates = [{row.label: row.estimate for row in ranking.rows} for _, ranking in rankings]
     names = tuple(name for name, _ in rankings)
-    labels = list(dict.fromkeys(label for found in estimates for label in found))
-    common = [label for label in labels if all(label in found for found in estimates)]
+    labels = list(dict.fromkeys(label for study in estimates for label in study))
+    common = [label for label in labels if all(label in study for study in estimates)]
     lower = lower_is_better(metric)
-    ranks = [mid_ranks([found[label].mean for label in common], lower_is_better=lower) for found in estimates]
+    ranks = [mid_ranks([study[label].mean for label in common], lower_is_better=lower) for study in estimates]
     by_label = [dict(zip(common, row, strict=True)) for row in ranks]
     means = dict(zip(common, mean_ranks(ranks), strict=True)) if common else {}
-    several = [label for label in labels if sum(label in found for found in estimates) > 1]
+    several = [label for label in labels if sum(label in study for study in estimates) > 1]
     shared = [_shared(label, estimates, by_label, means) for label in several]
     shared.sort(key=lambda row: (row.mean_rank is None, row.mean_rank or 0.0))
     tested = len(common) >= LEAST_CONDITIONS and len(names) >= LEAST_STUDIES
@@ -169,8 +168,8 @@ def agree(rankings: Sequence[tuple[str, Ranking]], metric: str, namesakes: Seque
         shared=tuple(shared),
         common=tuple(sorted(common, key=lambda label: means[label])),
         alone=tuple(
-            (name, tuple(label for label in found if label not in several))
-            for name, found in zip(names, estimates, strict=True)
+            (name, tuple(label for label in study if label not in several))
+            for name, study in zip(names, estimates, strict=True)
         ),
         orders=tuple(tuple(sorted(common, key=row.__getitem__)) for row in by_label),
         opposed=_opposed(rankings, common),
@@ -181,7 +180,7 @@ def agree(rankings: Sequence[tuple[str, Ranking]], metric: str, namesakes: Seque
 
 
 def _relabelled(study: str, ranking: Ranking, namesakes: Sequence[Namesakes]) -> Ranking:
-    labels = {one.label: one.label_in(study) for one in namesakes}
+    labels = {shared.label: shared.label_in(study) for shared in namesakes}
     return replace(ranking, rows=tuple(replace(row, label=labels.get(row.label, row.label)) for row in ranking.rows))
 
 
@@ -192,8 +191,8 @@ def _shared(
     means: Mapping[str, float],
 ) -> SharedCondition:
     standings = tuple(
-        ConditionInStudy(estimate=found[label], rank=row.get(label)) if label in found else None
-        for found, row in zip(estimates, ranks, strict=True)
+        ConditionInStudy(estimate=study[label], rank=row.get(label)) if label in study else None
+        for study, row in zip(estimates, ranks, strict=True)
     )
     return SharedCondition(label=label, standings=standings, mean_rank=means.get(label))
 
@@ -207,9 +206,11 @@ def _opposed(rankings: Sequence[tuple[str, Ranking]], common: Sequence[str]) -> 
             if pair.decided:
                 better.setdefault((labels[pair.first], labels[pair.second]), []).append(name)
     return tuple(
-        Opposed(first=one, second=other, first_in=tuple(better[one, other]), second_in=tuple(better[other, one]))
-        for one, other in combinations(common, 2)
-        if (one, other) in better and (other, one) in better
+        Opposed(
+            first=first, second=second, first_in=tuple(better[first, second]), second_in=tuple(better[second, first])
+        )
+        for first, second in combinations(common, 2)
+        if (first, second) in better and (second, first) in better
     )
 
 
@@ -219,15 +220,15 @@ def agreement_findings(agreement: Agreement) -> tuple[Finding, ...]:
     return (_agreement(agreement), _tested(agreement), *further)
 
 
-def _namesake_finding(one: Namesakes) -> Finding:
-    shown = [f"{path} is {' or '.join(values)}" for path, values in one.differences]
+def _namesake_finding(shared: Namesakes) -> Finding:
+    shown = [f"{path} is {' or '.join(values)}" for path, values in shared.differences]
     return Finding(
         rule="namesakes",
         tone="warning",
-        sentence=f"{quoted(one.label)} is not the same condition in {' and in '.join(map(listing, one.groups))}, so it "
-        f"is not compared between them: {listing(shown, most=4)}.",
+        sentence=f"{quoted(shared.label)} is not the same condition in {' and in '.join(map(listing, shared.groups))}, "
+        f"so it is not compared between them: {listing(shown, most=4)}.",
         evidence="Conditions of one name are compared only where the settings behind it are equal.",
-        about=(one.label,),
+        about=(shared.label,),
     )
 
 
@@ -263,10 +264,10 @@ def _agreement_words(agreement: Agreement) -> str:
             f"The studies agree on the best: {quoted(leaders[0])} has the best mean {metric} in all {studies}, but "
             "they order the others differently."
         )
-    best = [
-        f"{quoted(label)} in {listing([n for n, one in zip(agreement.studies, leaders, strict=True) if one == label])}"
-        for label in dict.fromkeys(leaders)
-    ]
+    led: dict[str, list[str]] = {}
+    for study, leader in zip(agreement.studies, leaders, strict=True):
+        led.setdefault(leader, []).append(study)
+    best = [f"{quoted(label)} in {listing(names)}" for label, names in led.items()]
     return f"The ranking does not agree: the best mean {metric} is that of {listing(best)}."
 
 
@@ -301,8 +302,8 @@ def _tested(agreement: Agreement) -> Finding:
 def _apart(agreement: Agreement, distance: float) -> list[str]:
     ranked = [(row.label, row.mean_rank) for row in agreement.shared if row.mean_rank is not None]
     return [
-        f"{quoted(one)} and {quoted(other)}"
-        for (one, first), (other, second) in combinations(ranked, 2)
+        f"{quoted(first_label)} and {quoted(second_label)}"
+        for (first_label, first), (second_label, second) in combinations(ranked, 2)
         if abs(first - second) >= distance
     ]
 

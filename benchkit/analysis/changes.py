@@ -14,10 +14,9 @@ from benchkit.analysis.comparisons import (
     welch_detectable,
     welch_t,
 )
-from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.estimates import Estimate, estimate_metric
 from benchkit.analysis.findings import Finding, Tone
 from benchkit.analysis.record import COSTS, Record
-from benchkit.analysis.selectors import estimate_metric
 from benchkit.analysis.wording import (
     MINUS,
     count,
@@ -143,10 +142,10 @@ def _change(label: str, metric: str, old: Mapping[int, float], new: Mapping[int,
         low=None, high=None, p=None, verdict="identical" if dict(old) == dict(new) else "untested",
     )  # fmt: skip
     if paired and len(common) > 1:
-        found = paired_t([new[i] for i in common], [old[i] for i in common])
-        gap = found.difference
+        comparison = paired_t([new[i] for i in common], [old[i] for i in common])
+        gap = comparison.difference
         return replace(
-            row, method="paired", pairs=len(common), difference=gap.mean, low=gap.low, high=gap.high, p=found.p,
+            row, method="paired", pairs=len(common), difference=gap.mean, low=gap.low, high=gap.high, p=comparison.p,
             spread=gap.std,
         )  # fmt: skip
     if before.n > 1 and after.n > 1:
@@ -157,12 +156,12 @@ def _change(label: str, metric: str, old: Mapping[int, float], new: Mapping[int,
 
 def _judged(rows: Sequence[Change]) -> tuple[Change, ...]:
     """Return the rows of one family with Holm's correction, verdicts and what could have been detected."""
-    tested = [place for place, row in enumerate(rows) if row.p is not None]
-    adjusted = dict(zip(tested, holm([rows[place].p or 0.0 for place in tested]), strict=True))
+    tested = [row_index for row_index, row in enumerate(rows) if row.p is not None]
+    adjusted = dict(zip(tested, holm([rows[row_index].p or 0.0 for row_index in tested]), strict=True))
     alpha = ALPHA / max(1, len(tested))
     return tuple(
-        _verdict(replace(row, p_adjusted=adjusted.get(place), detectable=_detectable(row, alpha)))
-        for place, row in enumerate(rows)
+        _verdict(replace(row, p_adjusted=adjusted.get(row_index), detectable=_detectable(row, alpha)))
+        for row_index, row in enumerate(rows)
     )
 
 
@@ -184,8 +183,8 @@ def _detectable(row: Change, alpha: float) -> float | None:
 
 
 def _property_changes(old: Record, new: Record) -> tuple[PropertyChange, ...]:
-    before = {(one.kind, one.name): one.value for one in old.properties}
-    after = {(one.kind, one.name): one.value for one in new.properties}
+    before = {(item.kind, item.name): item.value for item in old.properties}
+    after = {(item.kind, item.name): item.value for item in new.properties}
     kinds = list(dict.fromkeys(kind for kind, _ in [*after, *before]))
     both = sorted(dict.fromkeys([*after, *before]), key=lambda pair: kinds.index(pair[0]))
     return tuple(
@@ -201,9 +200,9 @@ INCOMPARABLE = ("fingerprint", "smoke")
 
 def change_findings(changes: Changes) -> tuple[Finding, ...]:
     """Return the sentences about what has changed: the main metric, other scores and costs, conditions, cautions."""
-    found = [_main(changes), *_others("scores", "other score", changes.scores)]
-    found += [*_others("costs", "cost", changes.costs), *_conditions(changes), *_cautions(changes)]
-    return tuple(found)
+    findings = [_main(changes), *_others("scores", "other score", changes.scores)]
+    findings += [*_others("costs", "cost", changes.costs), *_conditions(changes), *_cautions(changes)]
+    return tuple(findings)
 
 
 def pairing_words(changes: Changes) -> str:
@@ -276,12 +275,12 @@ def _others(rule: str, noun: str, rows: Sequence[Change]) -> Iterable[Finding]:
     compared = count(len(rows), f"{noun}")
     if not moved:
         tested = sum(row.p is not None for row in rows)
-        told = f"none has changed beyond chance; {tested} could be tested"
+        outcome = f"none has changed beyond chance; {tested} could be tested"
         if all(row.verdict == "identical" for row in rows):
-            told = "all are exactly what they were"
+            outcome = "all are exactly what they were"
         elif not tested:
-            told = "none can be tested: that needs two repeats or more whose values vary"
-        return [_note(f"changed-{rule}", f"Of {compared} compared, {told}.")]
+            outcome = "none can be tested: that needs two repeats or more whose values vary"
+        return [_note(f"changed-{rule}", f"Of {compared} compared, {outcome}.")]
     shown = [f"{metric_words(row.metric)} of {quoted(row.label)} ({_signed(row)})" for row in moved]
     have = "has" if len(moved) == 1 else "have"
     sentence = f"Of {compared} compared, {len(moved)} {have} changed beyond chance: {listing(shown, most=5)}."
@@ -299,19 +298,19 @@ def _conditions(changes: Changes) -> Iterable[Finding]:
 
 def _cautions(changes: Changes) -> Iterable[Finding]:
     """Warn where other data or a smoke run stands behind one of the two."""
-    found = [
-        one for one in changes.properties
-        if one.name.rpartition(" ")[2] in INCOMPARABLE and one.old is not None and one.new is not None
+    changed = [
+        item for item in changes.properties
+        if item.name.rpartition(" ")[2] in INCOMPARABLE and item.old is not None and item.new is not None
     ]  # fmt: skip
-    if not found:
+    if not changed:
         return []
-    what = listing([one.name for one in found])
+    what = listing([item.name for item in changed])
     return [
         Finding(
             rule="changed-basis",
             tone="warning",
             sentence=f"Then and now do not rest on the same data ({what} differ): their scores are of two experiments.",
-            evidence=" ".join(f"{one.name}: {one.old} then, {one.new} now." for one in found),
+            evidence=" ".join(f"{item.name}: {item.old} then, {item.new} now." for item in changed),
         )
     ]
 

@@ -230,12 +230,12 @@ def welch_t(first: Sequence[float], second: Sequence[float], confidence: float =
     t = (mean1 - mean2) / √(s1²/n1 + s2²/n2), with (s1²/n1 + s2²/n2)² / ((s1²/n1)²/(n1 - 1) + (s2²/n2)²/(n2 - 1))
     degrees of freedom (Welch 1947). Raises `ValueError` for an empty group or non-finite values.
     """
-    one, other = estimate(first), estimate(second)
-    difference = one.mean - other.mean
-    scale = standard_error(one, other)
+    left, right = estimate(first), estimate(second)
+    difference = left.mean - right.mean
+    scale = standard_error(left, right)
     if scale is None:
         return UnpairedComparison(
-            difference=difference, low=None, high=None, degrees=None, p=None, first=one.n, second=other.n
+            difference=difference, low=None, high=None, degrees=None, p=None, first=left.n, second=right.n
         )
     from scipy.stats import t
 
@@ -247,27 +247,27 @@ def welch_t(first: Sequence[float], second: Sequence[float], confidence: float =
         high=difference + half,
         degrees=degrees,
         p=2 * float(t.sf(abs(difference) / error, degrees)),
-        first=one.n,
-        second=other.n,
+        first=left.n,
+        second=right.n,
     )
 
 
-def standard_error(one: Estimate, other: Estimate) -> tuple[float, float] | None:
+def standard_error(left: Estimate, right: Estimate) -> tuple[float, float] | None:
     """Return the standard error of the difference of two means and its degrees of freedom, or None without spread."""
-    if one.std is None or other.std is None or not (varies(one) or varies(other)):
+    if left.std is None or right.std is None or not (varies(left) or varies(right)):
         return None
-    first, second = one.std**2 / one.n, other.std**2 / other.n
-    degrees = (first + second) ** 2 / (first**2 / (one.n - 1) + second**2 / (other.n - 1))
+    first, second = left.std**2 / left.n, right.std**2 / right.n
+    degrees = (first + second) ** 2 / (first**2 / (left.n - 1) + second**2 / (right.n - 1))
     return math.sqrt(first + second), degrees
 
 
-def welch_detectable(one: Estimate, other: Estimate, alpha: float = ALPHA, power: float = POWER) -> float | None:
+def welch_detectable(left: Estimate, right: Estimate, alpha: float = ALPHA, power: float = POWER) -> float | None:
     """Return the smallest true difference that Welch's test of two such groups finds with the given power.
 
     It takes the observed spreads as if they were true, as a noncentral t with Welch's degrees of freedom. None
     without spread or with one repeat in a group.
     """
-    scale = standard_error(one, other)
+    scale = standard_error(left, right)
     if scale is None:
         return None
     error, degrees = scale

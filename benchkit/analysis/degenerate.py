@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchkit.analysis.estimates import compared, done_repeats
 from benchkit.analysis.findings import Finding
-from benchkit.analysis.selectors import compared, done_repeats
 from benchkit.analysis.wording import count, listing, measured, names, quoted
 from benchkit.results import SplitMetrics, StudyResults, Trial
 
@@ -80,7 +80,7 @@ def only_class(metrics: SplitMetrics) -> int | None:
     """Return the class that a model calls all images of a split, None where it calls several, or all are of one."""
     called = [sum(column) for column in zip(*metrics.confusion, strict=True)]
     present = sum(any(row) for row in metrics.confusion)
-    named = [place for place, images in enumerate(called) if images]
+    named = [label for label, images in enumerate(called) if images]
     return named[0] if len(named) == 1 and present > 1 else None
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.estimates import Estimate, compared, estimate_metric, values_by_repeat
 from benchkit.analysis.findings import Finding
-from benchkit.analysis.selectors import compared, estimate_metric, values_by_repeat
 from benchkit.analysis.wording import (
     amount,
     measured,

@@ -78,30 +78,36 @@ class ClassCount:
 def inconsistencies(results: StudyResults) -> tuple[Inconsistency, ...]:
     """Return every published number that cannot be what it claims to be, in the study's order."""
     classes = len(results.class_names)
-    found: list[Inconsistency] = []
+    listed: list[Inconsistency] = []
     for table, source in enumerate(results.study.published):
-        for row, one in enumerate(source.rows):
-            place, beside = (table, row), _beside(source, one, "accuracy")
-            if one.metric.endswith(".loss") and beside is not None:
-                found += _low_loss(_doubt("loss-bound", place, source, one), beside.value, _batch_size(results, one))
-                found += _doubled(_doubt("softmax-twice", place, source, one), beside.value, classes)
-            if one.metric.endswith(".micro_f1") and beside is not None and not same_share(one.value, beside.value):
-                found.append(_micro(_doubt("micro-f1", place, source, one), source, one, beside))
-            elif _no_fraction(one):
-                found.append(_doubt("no-fraction", place, source, one))
-    return tuple(found)
+        for row, published in enumerate(source.rows):
+            at, accuracy = (table, row), _beside(source, published, "accuracy")
+            if published.metric.endswith(".loss") and accuracy is not None:
+                listed += _low_loss(
+                    _doubt("loss-bound", at, source, published), accuracy.value, _batch_size(results, published)
+                )
+                listed += _doubled(_doubt("softmax-twice", at, source, published), accuracy.value, classes)
+            if (
+                published.metric.endswith(".micro_f1")
+                and accuracy is not None
+                and not same_share(published.value, accuracy.value)
+            ):
+                listed.append(_micro(_doubt("micro-f1", at, source, published), source, published, accuracy))
+            elif _no_fraction(published):
+                listed.append(_doubt("no-fraction", at, source, published))
+    return tuple(listed)
 
 
-def _doubt(kind: Kind, place: tuple[int, int], source: Published, one: PublishedRow) -> Inconsistency:
+def _doubt(kind: Kind, at: tuple[int, int], source: Published, row: PublishedRow) -> Inconsistency:
     return Inconsistency(
         kind=kind,
-        table=place[0],
-        row=place[1],
+        table=at[0],
+        row=at[1],
         source=source.source,
-        label=condition_words(one),
-        metric=one.metric,
-        value=one.value,
-        n=one.n,
+        label=condition_words(row),
+        metric=row.metric,
+        value=row.value,
+        n=row.n,
     )
 
 
@@ -163,10 +169,10 @@ def calibrated_loss(accuracy: float, classes: int) -> float:
     return -accuracy * math.log(accuracy) - wrong * math.log(wrong / (classes - 1))
 
 
-def _micro(doubt: Inconsistency, source: Published, one: PublishedRow, beside: PublishedRow) -> Inconsistency:
-    macro = _beside(source, one, "macro_f1")
-    exchanged = macro is not None and same_share(macro.value, beside.value)
-    return replace(doubt, beside=beside.value, exchanged=exchanged)
+def _micro(doubt: Inconsistency, source: Published, row: PublishedRow, accuracy: PublishedRow) -> Inconsistency:
+    macro = _beside(source, row, "macro_f1")
+    exchanged = macro is not None and same_share(macro.value, accuracy.value)
+    return replace(doubt, beside=accuracy.value, exchanged=exchanged)
 
 
 def same_share(first: float, second: float) -> bool:
@@ -175,11 +181,11 @@ def same_share(first: float, second: float) -> bool:
     return abs(first - second) <= 1.01 * 10.0**-digits
 
 
-def _no_fraction(one: PublishedRow) -> bool:
+def _no_fraction(row: PublishedRow) -> bool:
     """Return whether a share of n images is no k/n, where its digits are fine enough to tell."""
-    if one.n is None or not metric_of(one.metric).of_images or not 0 <= one.value <= 1:
+    if row.n is None or not metric_of(row.metric).of_images or not 0 <= row.value <= 1:
         return False
-    return one.n < 10 ** digits_of(one.value) / 2 and not is_fraction(one.value, one.n)
+    return row.n < 10 ** digits_of(row.value) / 2 and not is_fraction(row.value, row.n)
 
 
 def class_counts(results: StudyResults) -> tuple[ClassCount, ...]:
@@ -190,6 +196,12 @@ def class_counts(results: StudyResults) -> tuple[ClassCount, ...]:
         for source in results.study.published
         if source.classes is not None and ours and source.classes != ours
     )
+
+
+def inconsistency_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
+    """Say which numbers cannot be: shares that are no fractions, micro F1 beside accuracy, impossible losses."""
+    rules = (no_fraction_findings, micro_f1_findings, loss_bound_findings, doubled_softmax_findings)
+    return [finding for rule in rules for finding in rule(doubts)]
 
 
 def micro_f1_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchkit.analysis.estimates import Estimate, Proportion, prediction_interval, wilson
+from benchkit.analysis.estimates import Estimate, Proportion, compared, estimate_of, prediction_interval, wilson
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.inconsistencies import WHY, Inconsistency, condition_words, digits_of, is_fraction
-from benchkit.analysis.selectors import compared, estimate_of
 from benchkit.analysis.wording import amount, count, listing, measured, metric_words, names, number, quoted, span
 from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
-from benchkit.study import Published, PublishedRow, Study
+from benchkit.study import Published, PublishedRow
 from benchkit.study.origin import departures
 
 MOST_IMAGES = 1000
@@ -58,9 +57,6 @@ PublishedVerdict = Literal[
 """consistent: where one more repeat of ours could fall; ours higher or lower: not consistent; the rest says why the two
 cannot be compared: too few published images to tell, a number that cannot be, settings of ours that differ from the
 source's or that --set changed, one repeat of ours, or none."""
-
-PROTOCOL = ("data", "model", "train", "regularizers", "factors")
-"""The sections of a study file that make its protocol, which a published table was matched to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +107,11 @@ class ImpliedN:
 
 def compare_published(results: StudyResults, doubts: Sequence[Inconsistency]) -> tuple[PublishedComparison, ...]:
     """Return every published row beside each of our conditions that has its levels, in the study's order."""
-    found: list[PublishedComparison] = []
-    changed = changed_protocol(results.study)
+    comparisons: list[PublishedComparison] = []
+    changed = results.study.changed_protocol
     why = {(doubt.table, doubt.row): WHY[doubt.kind] for doubt in reversed(doubts)}
     for table, source in enumerate(results.study.published):
-        for place, row in enumerate(source.rows):
+        for row_index, row in enumerate(source.rows):
             matching = [c for c in compared(results) if all(c.levels.get(k) == v for k, v in row.when.items())]
             origin = results.study.origin
             pairs = [
@@ -124,17 +120,14 @@ def compare_published(results: StudyResults, doubts: Sequence[Inconsistency]) ->
             ]
             for label, ours, departs in pairs or [(_when(row), None, ())]:
                 images = _images(results, row.metric)
-                one = replace(_comparison(source, row, label, ours, images), departs=departs or changed)
-                if one.departs and ours:
-                    one = replace(one, verdict="other protocol")
-                doubt = why.get((table, place), "")
-                found.append(replace(one, doubt=doubt, verdict="in doubt") if doubt and ours else one)
-    return tuple(found)
-
-
-def changed_protocol(study: Study) -> tuple[str, ...]:
-    """Return the changes (`data.train_size=5000`) by which --set made this a variant with another protocol."""
-    return tuple(change for change in study.overrides if change.partition(".")[0] in PROTOCOL)
+                comparison = replace(_comparison(source, row, label, ours, images), departs=departs or changed)
+                if comparison.departs and ours:
+                    comparison = replace(comparison, verdict="other protocol")
+                doubt = why.get((table, row_index), "")
+                comparisons.append(
+                    replace(comparison, doubt=doubt, verdict="in doubt") if doubt and ours else comparison
+                )
+    return tuple(comparisons)
 
 
 def _images(results: StudyResults, metric: str) -> int:
@@ -194,7 +187,7 @@ def implied_numbers(study_published: Sequence[Published], doubts: Sequence[Incon
     A stated n of more than `MOST_IMAGES` is believed; F1 averaged over classes is no fraction of images. Rows of which
     another rule `doubts` that they are what they claim to be do not count.
     """
-    found: list[ImpliedN] = []
+    implied_by_source: list[ImpliedN] = []
     doubted = {(doubt.table, doubt.row) for doubt in doubts if doubt.kind != "no-fraction"}
     for table, source in enumerate(study_published):
         for metric in dict.fromkeys(row.metric for row in source.rows):
@@ -208,12 +201,12 @@ def implied_numbers(study_published: Sequence[Published], doubts: Sequence[Incon
                 implied = implied_n(values)
                 if implied is not None:
                     n, chance = implied
-                    found.append(_implied(source.source, metric, (n, chance), rows))
-    return tuple(found)
+                    implied_by_source.append(_implied(source.source, metric, (n, chance), rows))
+    return tuple(implied_by_source)
 
 
-def _implied(source: str, metric: str, found: tuple[int, float], rows: Sequence[PublishedRow]) -> ImpliedN:
-    n, chance = found
+def _implied(source: str, metric: str, implied: tuple[int, float], rows: Sequence[PublishedRow]) -> ImpliedN:
+    n, chance = implied
     values = tuple(row.value for row in rows if 0 < row.value < 1)
     return ImpliedN(
         source=source,
@@ -362,13 +355,13 @@ class PublishedTie:
 
 def published_ties(published: Sequence[Published]) -> tuple[PublishedTie, ...]:
     """Return, for each source and metric with a stated n, the best value and those not told from it by n images."""
-    found: list[PublishedTie] = []
+    ties: list[PublishedTie] = []
     for source in published:
         for metric in dict.fromkeys(row.metric for row in source.rows if row.metric.endswith(".accuracy")):
             rows = [row for row in source.rows if row.metric == metric and row.n and 0 <= row.value <= 1]
             if len(rows) > 1 and len({row.n for row in rows}) == 1:
-                found += _tie(source.source, metric, rows)
-    return tuple(found)
+                ties += _tie(source.source, metric, rows)
+    return tuple(ties)
 
 
 def _tie(source: str, metric: str, rows: Sequence[PublishedRow]) -> Iterator[PublishedTie]:

@@ -131,14 +131,14 @@ def _exact_p(ranks: np.ndarray) -> float | None:
             return None
         reached = np.sort((sums[:, None] + moves[None]).reshape(-1, ranks.shape[1]), axis=1)
         heavy = (weights[:, None] * (counts / counts.sum())[None]).ravel()
-        sums, place = np.unique(reached, axis=0, return_inverse=True)
-        weights = np.bincount(place.ravel(), heavy)
+        sums, where = np.unique(reached, axis=0, return_inverse=True)
+        weights = np.bincount(where.ravel(), heavy)
     moves, counts = np.unique(ranks[-1][orders], axis=0, return_counts=True)
     if len(sums) * len(moves) > MOST_LAST_SUMS:
         return None
-    observed, chances, found = (ranks.sum(axis=0) ** 2).sum(), counts / counts.sum(), 0.0
+    observed, chances, share = (ranks.sum(axis=0) ** 2).sum(), counts / counts.sum(), 0.0
     for start in range(0, len(sums), 256):
         part = sums[start : start + 256]
         apart = (part**2).sum(axis=1)[:, None] + (moves**2).sum(axis=1)[None] + 2 * part @ moves.T
-        found += float(weights[start : start + 256] @ (apart >= observed) @ chances)
-    return min(1.0, found)
+        share += float(weights[start : start + 256] @ (apart >= observed) @ chances)
+    return min(1.0, share)

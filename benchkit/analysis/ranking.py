@@ -18,9 +18,8 @@ from benchkit.analysis.comparisons import (
     repeats_to_decide,
 )
 from benchkit.analysis.degenerate import one_class_conditions
-from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.estimates import Estimate, compared, estimate_of, values_by_repeat
 from benchkit.analysis.findings import Finding
-from benchkit.analysis.selectors import compared, estimate_metric, values_by_repeat
 from benchkit.analysis.trials import Coverage, coverage_words
 from benchkit.analysis.wording import (
     amount,
@@ -114,26 +113,27 @@ def rank(results: StudyResults, metric: str) -> Ranking:
     """
     values = {condition.key: values_by_repeat(results, condition, metric) for condition in compared(results)}
     labels = {condition.key: condition.label for condition in compared(results)}
-    keys = [key for key, found in values.items() if found]
-    estimates = {key: estimate_metric(metric, list(values[key].values())) for key in keys}
+    keys = [key for key, scores in values.items() if scores]
+    means = {condition.key: estimate_of(results, condition, metric) for condition in compared(results)}
+    estimates = {key: mean for key, mean in means.items() if mean is not None}
     keys.sort(key=lambda key: (1 if lower_is_better(metric) else -1) * estimates[key].mean)
     pairs = _pairs(keys, values)
     nothing = {row.key for row in one_class_conditions(results) if row.always}
     rows = tuple(
-        _ranked(place, labels[key], estimates[key], pairs.get((keys[0], key)), key, said_nothing=key in nothing)
-        for place, key in enumerate(keys, 1)
+        _ranked(position, labels[key], estimates[key], pairs.get((keys[0], key)), key, said_nothing=key in nothing)
+        for position, key in enumerate(keys, 1)
     )
     without = tuple(condition.label for condition in compared(results) if condition.key not in estimates)
     return Ranking(metric=metric, rows=rows, pairs=tuple(pairs.values()), without=without)
 
 
 def _ranked(
-    place: int, label: str, repeats: Estimate, pair: Pair | None, key: str, *, said_nothing: bool
+    position: int, label: str, repeats: Estimate, pair: Pair | None, key: str, *, said_nothing: bool
 ) -> RankedCondition:
-    verdict: Verdict = "best" if place == 1 else "one class" if said_nothing else "untested"
+    verdict: Verdict = "best" if position == 1 else "one class" if said_nothing else "untested"
     if verdict == "untested" and pair is not None and pair.p_adjusted is not None:
         verdict = "behind" if pair.decided else "tied"
-    return RankedCondition(rank=place, key=key, label=label, estimate=repeats, verdict=verdict, pair=pair)
+    return RankedCondition(rank=position, key=key, label=label, estimate=repeats, verdict=verdict, pair=pair)
 
 
 def _pairs(keys: list[str], values: Mapping[str, Mapping[int, float]]) -> dict[tuple[str, str], Pair]:

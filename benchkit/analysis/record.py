@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchkit.analysis.selectors import compared, values_by_repeat
+from benchkit.analysis.estimates import compared, values_by_repeat
 from benchkit.analysis.wording import setting
 from benchkit.codec import decode, encode
 from benchkit.errors import BenchkitError
@@ -42,8 +42,8 @@ class RecordedCondition:
 
     def reading(self, metric: str) -> dict[int, float]:
         """Return the values of a metric by repeat, empty when there are none."""
-        found = next((one for one in self.readings if one.metric == metric), None)
-        return dict(zip(found.repeats, found.values, strict=True)) if found else {}
+        recorded = next((reading for reading in self.readings if reading.metric == metric), None)
+        return dict(zip(recorded.repeats, recorded.values, strict=True)) if recorded else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +126,8 @@ def dotted_settings(tree: Mapping[str, Any], above: str = "") -> Iterable[tuple[
         if isinstance(value, Mapping):
             yield from dotted_settings(value, path)
         elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            for place, item in enumerate(value, 1):
-                yield from dotted_settings(item, f"{path}.{identity(item) or place}")
+            for number, item in enumerate(value, 1):
+                yield from dotted_settings(item, f"{path}.{identity(item) or number}")
         elif value is not None:
             yield path, setting_text(value)
 

@@ -9,8 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.comparisons import PairedComparison, paired_t
-from benchkit.analysis.estimates import Estimate
-from benchkit.analysis.selectors import estimate_of, planned_trials, searched_conditions, value_of, values_by_repeat
+from benchkit.analysis.estimates import (
+    Estimate,
+    estimate_of,
+    planned_trials,
+    searched_conditions,
+    value_of,
+    values_by_repeat,
+)
 from benchkit.results import StudyResults, Trial
 from benchkit.study.tree import value_at
 
@@ -124,22 +130,26 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
 
 
 def _bests(trials: Sequence[Trial], goal: Goal) -> Iterator[tuple[int, float]]:
-    sign, spent, best = 1 if goal.direction == "minimize" else -1, 0, math.inf
+    spent, best = 0, math.inf
     for trial in trials:
         spent += len(trial.history)
         value = value_of(trial, goal.metric) if trial.state == "done" else None
-        if value is not None and sign * value < best:
-            best = sign * value
+        if value is not None and goal.sign * value < best:
+            best = goal.sign * value
             yield spent, value
 
 
 def _confirming(results: StudyResults, condition: Condition, params: Mapping[str, Any]) -> Condition | None:
     """Return what trains a search's best settings again, its own or that of another sampler that chose the same."""
-    confirms = [one for one in results.conditions if one.kind == "confirm-best"]
-    own = next((one for one in confirms if one.parent == condition.key), None)
+    confirms = [confirm for confirm in results.conditions if confirm.kind == "confirm-best"]
+    own = next((confirm for confirm in confirms if confirm.parent == condition.key), None)
     if own is not None or not condition.sampler:
         return own
-    same = (one for one in confirms if dict(one.levels) == dict(condition.levels) and dict(one.chosen) == dict(params))
+    same = (
+        confirm
+        for confirm in confirms
+        if dict(confirm.levels) == dict(condition.levels) and dict(confirm.chosen) == dict(params)
+    )
     return next(same, None)
 
 
@@ -149,27 +159,18 @@ def _is_default(condition: Condition, trial: Trial) -> bool:
 
 def best_trial(trials: Sequence[Trial], goal: Goal) -> Trial | None:
     """Return the done trial with the best score in the goal, the earlier one of equals, or None."""
-    scored = [
-        (value, trial)
-        for trial in trials
-        if trial.state == "done" and (value := value_of(trial, goal.metric)) is not None
-    ]
-    if not scored:
-        return None
-    sign = 1 if goal.direction == "minimize" else -1
-    return min(scored, key=lambda pair: sign * pair[0])[1]
+    return goal.best((trial.value(goal.metric), trial) for trial in trials if trial.state == "done")
 
 
 def front(trials: Sequence[Trial], goals: Sequence[Goal]) -> tuple[int, ...]:
     """Return the places, from 1, of the done trials that no other equals or beats in every goal (Pareto front)."""
     points: list[tuple[int, tuple[float, ...]]] = []
-    for place, trial in enumerate(trials, 1):
+    for number, trial in enumerate(trials, 1):
         scores = [value_of(trial, goal.metric) for goal in goals] if trial.state == "done" else [None]
         known = [score for score in scores if score is not None]
         if len(known) == len(goals):
-            signs = [1 if goal.direction == "minimize" else -1 for goal in goals]
-            points.append((place, tuple(s * v for s, v in zip(signs, known, strict=True))))
-    return tuple(place for place, point in points if not any(_beats(other, point) for _, other in points))
+            points.append((number, tuple(goal.sign * v for goal, v in zip(goals, known, strict=True))))
+    return tuple(number for number, point in points if not any(_beats(other, point) for _, other in points))
 
 
 def _beats(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
@@ -184,13 +185,12 @@ def _confirmation(
     if best is None and default is None:
         return None
     chosen = estimate_of(results, best, metric) if best else None
-    sign = 1 if goal.direction == "minimize" else -1
     return Confirmation(
         metric=metric,
         chosen=chosen,
         default=estimate_of(results, default, metric) if default else None,
         gain=_gain(results, best, default, metric) if best and default else None,
-        optimism=sign * (chosen.mean - score) if chosen and score is not None else None,
+        optimism=goal.sign * (chosen.mean - score) if chosen and score is not None else None,
     )
 
 

@@ -16,6 +16,12 @@ UNEQUAL = 1.25
 Conclusion = Literal["unfinished", "own", "unconfirmed", "alone", "better", "worse"]
 
 
+def search_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
+    """Say what the searches found and promised, which sampler was ahead, and whether their budgets were equal."""
+    rules = (gain_findings, winner_bias_findings, sampler_findings, budget_findings)
+    return [finding for rule in rules for finding in rule(searches)]
+
+
 def gain_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
     """Say what each search found, what it spent, and what fresh repeats say of it; alike conclusions together."""
     alike = _grouped(searches, _conclusion)
@@ -113,7 +119,7 @@ def _searched_alike(group: Sequence[SearchSummary]) -> Finding:
         tone="note",
         sentence=_sentence_alike(group),
         evidence=evidence,
-        about=tuple(one.label for one in group),
+        about=tuple(search.label for search in group),
     )
 
 
@@ -123,7 +129,7 @@ def _found(search: SearchSummary) -> str:
 
 def _each(group: Sequence[SearchSummary], what: Callable[[SearchSummary], str], most: int = 6) -> str:
     """Return what there is to say of each of several searches; beyond `most` the rest is counted, as in sentences."""
-    shown = [f"{which(one)}: {what(one)}" for one in group[: most if len(group) <= most else most - 1]]
+    shown = [f"{which(search)}: {what(search)}" for search in group[: most if len(group) <= most else most - 1]]
     more = [f"{len(group) - len(shown)} more in the tables"] if len(group) > most else []
     return f"{'; '.join([*shown, *more])}."
 
@@ -134,23 +140,25 @@ def _sentence_alike(group: Sequence[SearchSummary]) -> str:
         return f"{searches} have no finished trial yet."
     lower = f"{searches[0].lower()}{searches[1:]}"
     if conclusion == "own":
-        own = listing(list(dict.fromkeys(_own(one) for one in group)))
+        own = listing(list(dict.fromkeys(_own(search) for search in group)))
         return (
             f"In {lower} the best trial is the one with the study's own settings, whose repeats give a {metric} of "
             f"{own} on average."
         )
     if conclusion == "unconfirmed":
-        best = listing([_mean(one, one.best_value or 0.0) for one in group])
+        best = listing([_mean(search, search.best_value or 0.0) for search in group])
         return (
             f"{searches} found a {metric} of {best}; a search's best score is too good on average, and no fresh "
             "repeats confirm these yet."
         )
     if conclusion == "alone":
-        fresh = [_mean(one, known.chosen.mean) for one in group if (known := one.confirmation) and known.chosen]
+        fresh = [
+            _mean(search, known.chosen.mean) for search in group if (known := search.confirmation) and known.chosen
+        ]
         return f"Fresh repeats of what {lower} chose give a {metric} of {listing(fresh)} on average."
     return (
         f"On fresh repeats, what {lower} chose has on average a {conclusion} {metric} than the study's own settings: "
-        f"by {listing([_gain_alike(one) for one in group])}."
+        f"by {listing([_gain_alike(search) for search in group])}."
     )
 
 
@@ -227,14 +235,14 @@ def _interval(search: SearchSummary, confirmation: Confirmation) -> str:
 
 def _biased_alike(group: Sequence[SearchSummary]) -> Finding:
     much = "much" if (_off(group[0]) or 0.0) > 0 else "little"
-    by = listing([f"{amount(one.goal, _off(one) or 0.0)} ({which(one)})" for one in group])
+    by = listing([f"{amount(search.goal, _off(search) or 0.0)} ({which(search)})" for search in group])
     return Finding(
         rule="winner-bias",
         tone="note",
         sentence=f"{the_searches(group)} promised too {much}: the {metric_words(group[0].goal)} of their best trials "
         f"is off from that of fresh repeats of the same settings by {by}.",
         evidence=f"Each best trial was chosen for its score, so that part of it is luck. {_each(group, _promise)}",
-        about=tuple(one.label for one in group),
+        about=tuple(search.label for search in group),
     )
 
 
@@ -278,7 +286,7 @@ class SamplerComparison:
 
 
 def sampler_comparisons(searches: Sequence[SearchSummary]) -> tuple[SamplerComparison, ...]:
-    """Return the compared of every condition that several samplers searched and in which one found anything."""
+    """Return the comparison of every condition that several samplers searched and in which one found anything."""
     groups: dict[str, list[SearchSummary]] = {}
     for search in searches:
         if search.sampler:

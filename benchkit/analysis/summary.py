@@ -5,18 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from benchkit.analysis.costs import ConditionCost, condition_costs, speed_findings, training_seconds
-from benchkit.analysis.curves import (
-    Gap,
-    OverfittingOnset,
-    TimeToAccuracy,
-    fastest_findings,
-    gap_findings,
-    overfitting_findings,
-    overfitting_onset,
-    time_to_accuracy,
-    train_val_gap,
-)
 from benchkit.analysis.degenerate import (
     IdenticalConditions,
     OneClass,
@@ -26,18 +14,16 @@ from benchkit.analysis.degenerate import (
     one_class_findings,
 )
 from benchkit.analysis.effects import LevelEffect, Sensitivity, level_effects, sensitivities, sensitivity_findings
+from benchkit.analysis.estimates import Scores, compared, condition_scores, done_trials
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.inconsistencies import (
     ClassCount,
     Inconsistency,
     class_count_findings,
     class_counts,
-    doubled_softmax_findings,
     inconsistencies,
-    loss_bound_findings,
-    no_fraction_findings,
+    inconsistency_findings,
 )
-from benchkit.analysis.inconsistencies import micro_f1_findings as published_micro_f1_findings
 from benchkit.analysis.published import (
     ImpliedN,
     PublishedComparison,
@@ -51,8 +37,7 @@ from benchkit.analysis.published import (
 )
 from benchkit.analysis.ranking import Ranking, basis, condition_named, rank, unstable_findings, winner_finding
 from benchkit.analysis.search import SearchSummary, search_summaries
-from benchkit.analysis.search_findings import budget_findings, gain_findings, sampler_findings, winner_bias_findings
-from benchkit.analysis.selectors import Scores, compared, condition_scores, done_trials
+from benchkit.analysis.search_findings import search_findings
 from benchkit.analysis.source import ClaimVerdict, ProtocolSetting, claim_findings, claim_verdicts, protocol
 from benchkit.analysis.trained_models import (
     ClassReport,
@@ -66,6 +51,21 @@ from benchkit.analysis.trained_models import (
     model_pairs,
     test_image_findings,
     weak_class_findings,
+)
+from benchkit.analysis.training import (
+    ConditionCost,
+    Gap,
+    OverfittingOnset,
+    TimeToAccuracy,
+    condition_costs,
+    fastest_findings,
+    gap_findings,
+    overfitting_findings,
+    overfitting_onset,
+    speed_findings,
+    time_to_accuracy,
+    train_val_gap,
+    training_seconds,
 )
 from benchkit.analysis.trials import (
     Coverage,
@@ -171,10 +171,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *file_findings(numbers.troubles),
         *divergence_findings(numbers.troubles),
         *test_image_findings(numbers.ranking, numbers.models, numbers.model_pairs),
-        *gain_findings(numbers.searches),
-        *winner_bias_findings(numbers.searches),
-        *sampler_findings(numbers.searches),
-        *budget_findings(numbers.searches),
+        *(search_findings(numbers.searches) if numbers.searches else ()),
         *sensitivity_findings(numbers.sensitivities, numbers.metric),
         *unstable_findings(numbers.ranking),
         *overfitting_findings(numbers.onsets),
@@ -183,14 +180,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *speed_findings(numbers.costs),
         *weak_class_findings(numbers.classes),
         *dead_filter_findings(numbers.filters),
-        *agreement_findings(numbers.published),
-        *implied_findings(numbers.implied),
-        *no_fraction_findings(numbers.doubts),
-        *published_micro_f1_findings(numbers.doubts),
-        *loss_bound_findings(numbers.doubts),
-        *doubled_softmax_findings(numbers.doubts),
-        *class_count_findings(numbers.class_counts),
-        *tie_findings(numbers.ties),
+        *(_published_findings(numbers) if numbers.published or numbers.class_counts else ()),
         *claim_findings(numbers.claims),
         *micro_f1_findings(numbers.scores),
         *test_read_findings(numbers.reads),
@@ -199,12 +189,22 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
     )
 
 
+def _published_findings(numbers: StudyStatistics) -> tuple[Finding, ...]:
+    return (
+        *agreement_findings(numbers.published),
+        *implied_findings(numbers.implied),
+        *inconsistency_findings(numbers.doubts),
+        *class_count_findings(numbers.class_counts),
+        *tie_findings(numbers.ties),
+    )
+
+
 def gather(results: StudyResults) -> StudyStatistics:
     """Return every number that a report states of a study."""
     study, metric = results.study, results.study.report.metric
     ranking = rank(results, metric)
     best = condition_named(results, ranking.best.key) if ranking.best else None
-    doubts = inconsistencies(results)
+    doubts = inconsistencies(results) if study.published else ()
     return StudyStatistics(
         metric=metric,
         smoke=study.smoke,
@@ -214,20 +214,20 @@ def gather(results: StudyResults) -> StudyStatistics:
         sensitivities=sensitivities(results, "train.batch_size", metric),
         models=model_accuracies(results),
         model_pairs=model_pairs(results, ranking),
-        searches=search_summaries(results),
+        searches=search_summaries(results) if study.search else (),
         coverage=coverage(results),
         troubles=failed_trials(results),
         costs=condition_costs(results),
-        onsets=tuple(found for condition in compared(results) if (found := overfitting_onset(results, condition))),
+        onsets=tuple(onset for condition in compared(results) if (onset := overfitting_onset(results, condition))),
         race=time_to_accuracy(results),
         gaps=tuple(wide for condition in compared(results) if (wide := train_val_gap(results, condition))),
         classes=class_report(results, best) if best else None,
         filters=dead_filters(results),
-        published=compare_published(results, doubts),
-        implied=implied_numbers(study.published, doubts),
+        published=compare_published(results, doubts) if study.published else (),
+        implied=implied_numbers(study.published, doubts) if study.published else (),
         doubts=doubts,
-        class_counts=class_counts(results),
-        ties=published_ties(study.published),
+        class_counts=class_counts(results) if study.published else (),
+        ties=published_ties(study.published) if study.published else (),
         protocol=protocol(results),
         claims=claim_verdicts(results),
         reads=test_reads(results),
@@ -243,8 +243,8 @@ def _answer(results: StudyResults, numbers: StudyStatistics, findings: tuple[Fin
     main = next(finding for finding in findings if finding.rule == "winner")
     warnings = [finding.sentence for finding in findings if finding.tone == "warning"]
     complete = f"Nothing planned is missing: {_basis(results, numbers)}."
-    found = [finding.sentence for finding in findings if finding.rule in ("winner-bias", "search")]
-    closing = (warnings or found[::-1] or [complete])[0]
+    searched = [finding.sentence for finding in findings if finding.rule in ("winner-bias", "search")]
+    closing = (warnings or searched[::-1] or [complete])[0]
     sentences = [main.sentence, basis(numbers.ranking, numbers.coverage)]
     return (closing, *sentences) if numbers.smoke else (*sentences, closing)
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchkit.analysis.comparisons import ImageComparison, holm, mcnemar
-from benchkit.analysis.estimates import Proportion, wilson
+from benchkit.analysis.estimates import Proportion, compared, done_repeats, wilson
 from benchkit.analysis.findings import Finding
 from benchkit.analysis.ranking import Ranking, condition_named
-from benchkit.analysis.selectors import compared, done_repeats
 from benchkit.analysis.wording import (
     count,
     listing,
@@ -78,13 +77,13 @@ def model_pairs(results: StudyResults, ranking: Ranking) -> tuple[ModelPair, ...
         return ()
     labels = results.labels.get("test")
     best = done_repeats(results, condition_named(results, ranking.best.key))
-    found: list[ModelPair] = []
+    pairs: list[ModelPair] = []
     for row in ranking.rows[1:]:
         pair = _first_pair(best, done_repeats(results, condition_named(results, row.key)), labels)
         if pair is not None:
             first, index = ranking.best.label, pair[0]
-            found.append(ModelPair(first=first, second=row.label, repeat=index, comparison=pair[1], p_adjusted=1.0))
-    return _corrected(found)
+            pairs.append(ModelPair(first=first, second=row.label, repeat=index, comparison=pair[1], p_adjusted=1.0))
+    return _corrected(pairs)
 
 
 def _corrected(pairs: Sequence[ModelPair]) -> tuple[ModelPair, ...]:
@@ -96,9 +95,9 @@ def _first_pair(
     first: Mapping[int, Trial], second: Mapping[int, Trial], labels: np.ndarray | None
 ) -> tuple[int, ImageComparison] | None:
     for index in sorted(first.keys() & second.keys()):
-        one, other = _answers(first[index], labels), _answers(second[index], labels)
-        if one is not None and other is not None and _same(one[1], other[1]):
-            return index, mcnemar(one[0] == one[1], other[0] == other[1])
+        answers, others = _answers(first[index], labels), _answers(second[index], labels)
+        if answers is not None and others is not None and _same(answers[1], others[1]):
+            return index, mcnemar(answers[0] == answers[1], others[0] == others[1])
     return None
 
 
@@ -159,9 +158,9 @@ def class_report(results: StudyResults, condition: Condition, most: int = 5) -> 
     """Return recalls and the `most` frequent confusions of a condition on test (on val where test was not scored)."""
     trials = done_repeats(results, condition).values()
     for split in ("test", "val"):
-        found = [t.outcome.metrics[split].confusion for t in trials if t.outcome and split in t.outcome.metrics]
-        if found and found[0]:
-            return _report(results, condition, split, found, most)
+        matrices = [t.outcome.metrics[split].confusion for t in trials if t.outcome and split in t.outcome.metrics]
+        if matrices and matrices[0]:
+            return _report(results, condition, split, matrices, most)
     return None
 
 
@@ -228,8 +227,8 @@ class DeadFilters:
 
 def dead_filters(results: StudyResults) -> tuple[DeadFilters, ...]:
     """Return the dead filters of every condition that has a done repeat in which a figure of the study marked them."""
-    found = (_of(results, condition) for condition in compared(results))
-    return tuple(one for one in found if one is not None)
+    counted = (_of(results, condition) for condition in compared(results))
+    return tuple(dead for dead in counted if dead is not None)
 
 
 def _of(results: StudyResults, condition: Condition) -> DeadFilters | None:

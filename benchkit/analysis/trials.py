@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchkit.analysis.estimates import Scores, compared, done_trials, planned_trials, repeats_of, searched_conditions
 from benchkit.analysis.findings import Finding
-from benchkit.analysis.selectors import Scores, compared, done_trials, planned_trials, repeats_of, searched_conditions
 from benchkit.analysis.wording import (
     count,
     listing,
@@ -295,7 +295,7 @@ class TestReads:
 def test_reads(results: StudyResults) -> TestReads:
     """Return how often the done trials read the test images."""
     reads = [t.outcome.test_reads for t in done_trials(results) if t.outcome and t.outcome.test_reads]
-    return TestReads(reads=sum(reads), trials=len(reads), repeated=sum(one > 1 for one in reads))
+    return TestReads(reads=sum(reads), trials=len(reads), repeated=sum(times > 1 for times in reads))
 
 
 def trial_notes(results: StudyResults) -> tuple[str, ...]:

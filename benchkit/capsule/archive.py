@@ -50,12 +50,12 @@ def unpack(content: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             infos = archive.infolist()
             _check_listing(infos)
-            found: dict[str, bytes] = {}
+            members: dict[str, bytes] = {}
             left = MOST_BYTES
             for info in infos:
-                found[info.filename] = _member(archive, info, left)
-                left -= len(found[info.filename])
-            return found
+                members[info.filename] = _member(archive, info, left)
+                left -= len(members[info.filename])
+            return members
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CapsuleError(f"the capsule is damaged: {error}", hint="ask for the report again") from error
 

@@ -53,8 +53,8 @@ def make_capsule(studies: Sequence[StudyResults], shown: Shown) -> bytes:
     """
     members: dict[str, bytes] = {"README.txt": README.encode()}
     described = []
-    for place, results in enumerate(studies, 1):
-        folder = f"{place}-{member_stem(results.study.name)}"
+    for number, results in enumerate(studies, 1):
+        folder = f"{number}-{member_stem(results.study.name)}"
         trials, environments = _trials(results)
         described.append(_described(results, folder, environments))
         members[f"{folder}/study.toml"] = study_text(results.study).encode()
@@ -86,9 +86,9 @@ def shown_of(report: ReportContext, files: Mapping[str, bytes]) -> Shown:
     """
     common = [block for part in report.sections for block in part.blocks if isinstance(block, TableBlock)]
     tables = [_shown(block, -1 if report.chapters else 0, block.name) for block in common]
-    for place, chapter in enumerate(report.chapters):
+    for study, chapter in enumerate(report.chapters):
         tables += [
-            _shown(block, place, block.name.removeprefix(f"{chapter.name}--")) for block in chapter.report.tables
+            _shown(block, study, block.name.removeprefix(f"{chapter.name}--")) for block in chapter.report.tables
         ]
     return Shown(tables=tuple(tables), files={name: sha256(content) for name, content in files.items()})
 
@@ -150,16 +150,16 @@ def _trials(results: StudyResults) -> tuple[list[CapsuleTrial], list[Mapping[str
     environments: list[Mapping[str, Any]] = []
     trials = []
     for trial in (*results.trials, *results.earlier):
-        found = encode(trial.outcome.environment) if trial.outcome else {}
-        place = None
-        if found:
-            key = to_text(found)
-            place = places.setdefault(key, len(places))
-            if place == len(environments):
-                environments.append(found)
-        trials.append(_trial(results, trial, place))
-    for place in range(len(results.trials), len(trials)):
-        trials[place] = replace(trials[place], earlier=True)
+        environment = encode(trial.outcome.environment) if trial.outcome else {}
+        index = None
+        if environment:
+            key = to_text(environment)
+            index = places.setdefault(key, len(places))
+            if index == len(environments):
+                environments.append(environment)
+        trials.append(_trial(results, trial, index))
+    for number in range(len(results.trials), len(trials)):
+        trials[number] = replace(trials[number], earlier=True)
     return trials, environments
 
 
@@ -205,9 +205,9 @@ def _predictions(results: StudyResults, trial: Trial) -> dict[str, Any]:
         return {}
     stored = load(content)
     logits, truth = stored.get("test"), stored.get("test_labels", results.labels.get("test"))
-    found: dict[str, Any] = {"predictions": sha256(content)}
+    described: dict[str, Any] = {"predictions": sha256(content)}
     if logits is None or truth is None or len(logits) != len(truth):
-        return found
+        return described
     right = np.packbits(logits.argmax(axis=1) == truth)
     labels = sha256(np.ascontiguousarray(truth, dtype="<i8").tobytes())
-    return {**found, "right": base64.b64encode(right.tobytes()).decode(), "images": len(truth), "labels": labels}
+    return {**described, "right": base64.b64encode(right.tobytes()).decode(), "images": len(truth), "labels": labels}

@@ -56,12 +56,12 @@ def read_capsule(content: bytes) -> Capsule:
     studies, trials = [], []
     if not head.studies:
         raise CapsuleError("the capsule holds no study")
-    for one in head.studies:
+    for described in head.studies:
         for name in ("study.toml", "trials.json"):
-            if f"{one.folder}/{name}" not in members:
-                raise CapsuleError(f"the capsule has no {one.folder}/{name}")
-        studies.append(_study(one, members[f"{one.folder}/study.toml"]))
-        trials.append(_trials(one, members[f"{one.folder}/trials.json"]))
+            if f"{described.folder}/{name}" not in members:
+                raise CapsuleError(f"the capsule has no {described.folder}/{name}")
+        studies.append(_study(described, members[f"{described.folder}/study.toml"]))
+        trials.append(_trials(described, members[f"{described.folder}/trials.json"]))
     return Capsule(head=head, members=members, content=content, studies=tuple(studies), trials=tuple(trials))
 
 
@@ -112,18 +112,18 @@ def _trials(described: CapsuleStudy, content: bytes) -> tuple[CapsuleTrial, ...]
     raw = from_text(content, f"{described.folder}/trials.json")
     if not isinstance(raw, list) or len(raw) > MOST_TRIALS:
         raise CapsuleError(f"the capsule's {described.folder}/trials.json is no list of at most {MOST_TRIALS:,} trials")
-    trials = tuple(typed(CapsuleTrial, item, f"trial {place}") for place, item in enumerate(raw))
+    trials = tuple(typed(CapsuleTrial, item, f"trial {number}") for number, item in enumerate(raw))
     known = {condition.key: PHASES[condition.kind] for condition in described.conditions}
-    for place, trial in enumerate(trials):
+    for number, trial in enumerate(trials):
         if known.get(trial.condition) != trial.phase:
-            raise CapsuleError(f"the capsule's trial {place} belongs to no condition of its study and phase")
+            raise CapsuleError(f"the capsule's trial {number} belongs to no condition of its study and phase")
         if trial.environment is not None and not 0 <= trial.environment < len(described.environments):
-            raise CapsuleError(f"the capsule's trial {place} names an environment that is not there")
+            raise CapsuleError(f"the capsule's trial {number} names an environment that is not there")
         if any(len(series) != trial.epochs for series in trial.history.values()):
-            raise CapsuleError(f"the capsule's trial {place} has another number of epochs than its history")
+            raise CapsuleError(f"the capsule's trial {number} has another number of epochs than its history")
         for split, metrics in trial.metrics.items():
             if problem := _wrong_classes(metrics, len(described.class_names)):
-                raise CapsuleError(f"the capsule's trial {place} {problem} on {split[:20]}")
+                raise CapsuleError(f"the capsule's trial {number} {problem} on {split[:20]}")
     return trials
 
 
@@ -137,18 +137,18 @@ def _wrong_classes(metrics: SplitMetrics, classes: int) -> str:
     return ""
 
 
-def results_of(capsule: Capsule, place: int, folder: Path) -> StudyResults:
+def results_of(capsule: Capsule, index: int, folder: Path) -> StudyResults:
     """Return the results of a capsule's study, as the ledger gave them to the report.
 
     Which test images each model got right is written under `folder` in the form of stored predictions, from which the
     same comparisons of models follow.
     """
-    described, study = capsule.head.studies[place], capsule.studies[place]
+    described, study = capsule.head.studies[index], capsule.studies[index]
     conditions = {condition.key: condition for condition in described.conditions}
-    images = sorted({trial.labels for trial in capsule.trials[place] if trial.right})
+    images = sorted({trial.labels for trial in capsule.trials[index] if trial.right})
     trials: list[Trial] = []
     earlier: list[Trial] = []
-    for number, trial in enumerate(capsule.trials[place]):
+    for number, trial in enumerate(capsule.trials[index]):
         place_of_trial = folder / f"{number:06d}"
         if trial.right:
             _write_answers(trial, place_of_trial, images.index(trial.labels), len(images))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from benchkit.capsule.archive import CapsuleError
 from benchkit.codec import decode, encode
 
 T = TypeVar("T")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 MOST_LETTERS = 100_000
 MOST_INTEGER = 2**63 - 1
@@ -53,6 +55,8 @@ def _inner(value: Any, where: str) -> Iterable[Any]:
         return [*value, *value.values()]
     if isinstance(value, str) and len(value) > MOST_LETTERS:
         raise CapsuleError(f"the capsule's {where} has a text of {len(value):,} letters, at most {MOST_LETTERS:,} fit")
+    if isinstance(value, str) and _LONE_SURROGATE.search(value):
+        raise CapsuleError(f"the capsule's {where} has a text that is no Unicode (a lone surrogate)")
     if isinstance(value, int) and abs(value) > MOST_INTEGER:
         digits = len(str(abs(value)))
         raise CapsuleError(f"the capsule's {where} has a whole number of {digits} digits, at most 18 fit")

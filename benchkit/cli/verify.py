@@ -58,7 +58,7 @@ def verify(
     registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     opened = open_report(report)
     capsule = read_capsule(opened.capsule)
-    found = verify_report(opened, capsule, registry, data_root())
+    verification = verify_report(opened, capsule, registry, data_root())
     if retrain:
         from benchkit.verify.retraining import Scratch
 
@@ -70,9 +70,11 @@ def verify(
                 plugins=tuple(plugin or ()),
                 allow_shadow=allow_shadow,
             )
-            found = Verification(checks=(*found.checks, *_retrained(capsule, registry, scratch, retrain, seed)))
-    _tell(report, capsule, found, strict=strict, as_json=as_json)
-    if found.failed(strict=strict):
+            verification = Verification(
+                checks=(*verification.checks, *_retrained(capsule, registry, scratch, retrain, seed))
+            )
+    _tell(report, capsule, verification, strict=strict, as_json=as_json)
+    if verification.failed(strict=strict):
         raise typer.Exit(1)
 
 
@@ -101,26 +103,31 @@ def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: in
     print_note(
         f"training {len(sampled)} trials again, cheapest conditions first, seed {seed}; they took {took} in all:"
     )
-    for one in sampled:
-        print_note(f"  {one.name}")
+    for sample in sampled:
+        print_note(f"  {sample.name}")
     for path in paths_of(capsule, sampled):
         print_note(f"the report's settings name this path, which is read here: {path}")
     again = retrain(capsule, sampled, registry, scratch)
     with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
-        studies = [results_of(capsule, place, Path(name) / str(place)) for place in range(len(capsule.studies))]
-        for one, trial in zip(sampled, again, strict=True):
-            yield compare_retrained(one, trial, studies[one.study])
+        studies = [results_of(capsule, index, Path(name) / str(index)) for index in range(len(capsule.studies))]
+        for sample, trial in zip(sampled, again, strict=True):
+            yield compare_retrained(sample, trial, studies[sample.study])
 
 
-def _tell(report: Path, capsule: Capsule, found: Verification, *, strict: bool, as_json: bool) -> None:
+def _tell(report: Path, capsule: Capsule, verification: Verification, *, strict: bool, as_json: bool) -> None:
     from benchkit.cli.printing import cell, clean, print_json, print_table, print_text
     from benchkit.verify.check import WORDS
 
     names = ", ".join(study.name for study in capsule.head.studies)
-    failed = found.failed(strict=strict)
+    failed = verification.failed(strict=strict)
     if as_json:
-        print_json({"report": str(report), "studies": names.split(", "), "holds": not failed, "checks": found.plain()})
+        print_json(
+            {"report": str(report), "studies": names.split(", "), "holds": not failed, "checks": verification.plain()}
+        )
         return
-    rows = [(one.name, cell(WORDS[one.state], STYLES[one.state]), cell(clean(one.words))) for one in found.checks]
+    rows = [
+        (check.name, cell(WORDS[check.state], STYLES[check.state]), cell(clean(check.words)))
+        for check in verification.checks
+    ]
     print_table(("check", "result", "what"), rows)
     print_text(f"{report}: {'does NOT hold' if failed else 'all that was checked holds'} ({names})", "bold")

@@ -137,8 +137,8 @@ def _best(handle: optuna.Study, search: Search) -> optuna.trial.FrozenTrial | No
     """Return the done trial with the best value of the first goal, the earliest of equals."""
     trials = effective(handle.get_trials(deepcopy=False)).values()
     done = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values]
-    sign = 1 if search.goals[0].direction == "minimize" else -1
-    return min(done, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+    done.sort(key=lambda trial: trial.number)
+    return search.goals[0].best((trial.values[0], trial) for trial in done)
 
 
 def _is_finished(ledger: Ledger, plan: Plan, condition: Condition) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta
 
 from benchkit.study.origin import Origin
 from benchkit.study.tables import Finite
+
+T = TypeVar("T")
 
 Tree = Mapping[str, Any]
 """Nested tables with string keys, as TOML gives them: the sections data, model, train and the list of regularizers."""
@@ -51,6 +53,16 @@ class Goal:
 
     metric: str
     direction: Literal["minimize", "maximize"]
+
+    @property
+    def sign(self) -> int:
+        """Return 1 where the metric is to be small and -1 where it is to be large: their product is to be small."""
+        return 1 if self.direction == "minimize" else -1
+
+    def best(self, scored: Iterable[tuple[float | None, T]]) -> T | None:
+        """Return what has the best score, the first of equals, or None where nothing has one."""
+        known = [(self.sign * score, item) for score, item in scored if score is not None]
+        return min(known, key=lambda pair: pair[0])[1] if known else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +129,10 @@ class ReportSettings:
     metric: str = "test.accuracy"
 
 
+PROTOCOL = ("data", "model", "train", "regularizers", "factors")
+"""The sections of a study file that make its protocol, which a published table was matched to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
     """One experiment as its file describes it, overrides applied.
@@ -144,3 +160,8 @@ class Study:
     path: Path | None = None
     overrides: tuple[str, ...] = ()
     smoke: bool = False
+
+    @property
+    def changed_protocol(self) -> tuple[str, ...]:
+        """Return the changes (`data.train_size=5000`) by which --set made this a variant with another protocol."""
+        return tuple(change for change in self.overrides if change.partition(".")[0] in PROTOCOL)

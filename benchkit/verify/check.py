@@ -49,8 +49,8 @@ class Verification:
     def plain(self) -> list[dict[str, Any]]:
         """Return the checks as plain values."""
         return [
-            {"check": one.name, "state": one.state, "told": one.told, "problems": list(one.problems)}
-            for one in self.checks
+            {"check": check.name, "state": check.state, "told": check.told, "problems": list(check.problems)}
+            for check in self.checks
         ]
 
 

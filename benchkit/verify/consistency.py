@@ -35,10 +35,10 @@ def digest_checks(report: ReportFile, capsule: Capsule) -> Iterator[ReportCheck]
 
 
 def _capsule(report: ReportFile) -> ReportCheck:
-    found = sha256(report.capsule)
-    problems = [] if found in report.text else [f"the text does not name sha256 {found}"]
+    digest = sha256(report.capsule)
+    problems = [] if digest in report.text else [f"the text does not name sha256 {digest}"]
     return check_of(
-        "capsule", f"the report names its sha256, {found[:12]}", "the capsule is not the one that the report names",
+        "capsule", f"the report names its sha256, {digest[:12]}", "the capsule is not the one that the report names",
         problems,
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ MOST_CONDITIONS = 5000
 def consistency_checks(capsule: Capsule) -> Iterator[ReportCheck]:
     """Yield whether a capsule fits itself: the keys of conditions by their settings, the seeds of trials by repeat."""
     pairs = list(zip(capsule.head.studies, capsule.studies, strict=True))
-    grid = [(c, study.seed) for one, study in pairs for c in one.conditions if c.kind == "grid"]
+    grid = [(c, study.seed) for described, study in pairs for c in described.conditions if c.kind == "grid"]
     checked = [(condition, seed) for condition, seed in grid if HOME not in str(condition.settings)]
     problems = [f"{c.label}: key {c.key}" for c, seed in checked if not _fits(c, seed)]
     good = f"the keys of {len(checked)} conditions follow from their settings"
@@ -115,8 +115,8 @@ def _planned(pairs: list[tuple[CapsuleStudy, Study]]) -> Iterator[ReportCheck]:
     problems, count = [], 0
     for described, study in pairs:
         if math.prod(len(factor.levels) for factor in study.factors) > MOST_CONDITIONS:
-            told = f"{described.name} has more combinations of levels than are looked at"
-            yield ReportCheck(name="study files", state="unchecked", told=told)
+            reason = f"{described.name} has more combinations of levels than are looked at"
+            yield ReportCheck(name="study files", state="unchecked", told=reason)
             continue
         planned = {condition.key for condition in make_plan(study).conditions}
         levels = {factor.path: {level.label for level in factor.levels} for factor in study.factors}

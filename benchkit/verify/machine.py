@@ -21,7 +21,7 @@ from benchkit.verify.check import CheckState, ReportCheck
 
 def machine_checks(capsule: Capsule, registry: Registry, data_root: Path) -> Iterator[ReportCheck]:
     """Yield what is the same here as where the report's trials ran; what is not is told as `differs`."""
-    environments = [one for study in capsule.head.studies for one in study.environments]
+    environments = [environment for study in capsule.head.studies for environment in study.environments]
     yield _versions(environments)
     yield _plugins(environments, registry)
     yield from _data(capsule, data_root)
@@ -48,13 +48,15 @@ def _version_line(name: str, was: str) -> str:
 def _versions(environments: list[Mapping[str, Any]]) -> ReportCheck:
     if not environments:
         return ReportCheck(name="versions", state="unchecked", told="no trial recorded versions")
-    lines = dict.fromkeys(line for one in environments for line in version_differences(one))
-    others = dict.fromkeys(line for one in environments for line in version_differences(one, "distributions"))
+    lines = dict.fromkeys(line for environment in environments for line in version_differences(environment))
+    others = dict.fromkeys(
+        line for environment in environments for line in version_differences(environment, "distributions")
+    )
     rest = [line for line in others if line not in lines]
     more = f"; {len(rest)} other distributions differ too" if rest else ""
     if lines:
-        told = f"other versions trained this report than are installed here{more}"
-        return ReportCheck(name="versions", state="differs", told=told, problems=tuple(lines))
+        words = f"other versions trained this report than are installed here{more}"
+        return ReportCheck(name="versions", state="differs", told=words, problems=tuple(lines))
     return ReportCheck(
         name="versions", state="holds", told=f"Python and what shapes results are as when it was trained{more}"
     )
@@ -64,9 +66,9 @@ def plugin_differences(environment: Mapping[str, Any], registry: Registry) -> li
     """Return a line for each plugin whose source here is not that of a trial's environment."""
     sources = environment.get("sources")
     lines = []
-    for where, one in sources.items() if isinstance(sources, Mapping) else ():
-        if isinstance(one, Mapping):
-            lines.append(_plugin_line(str(where), {str(key): str(value) for key, value in one.items()}, registry))
+    for where, source in sources.items() if isinstance(sources, Mapping) else ():
+        if isinstance(source, Mapping):
+            lines.append(_plugin_line(str(where), {str(key): str(value) for key, value in source.items()}, registry))
     return [line for line in lines if line]
 
 
@@ -78,16 +80,16 @@ def _plugin_line(where: str, was: Mapping[str, str], registry: Registry) -> str:
         entry, _ = registry.resolve(was["kind"], name)
     except PluginError:
         return f"{where}: {name} of {origin} is not installed here"
-    found = source_hash(entry)
-    if found == was.get("source"):
+    source = source_hash(entry)
+    if source == was.get("source"):
         return ""
-    return f"{where}: {name} of {origin} had source {was.get('source')}, here it is {found} ({entry.distribution})"
+    return f"{where}: {name} of {origin} had source {was.get('source')}, here it is {source} ({entry.distribution})"
 
 
 def _plugins(environments: list[Mapping[str, Any]], registry: Registry) -> ReportCheck:
-    if not any(one.get("sources") for one in environments):
+    if not any(environment.get("sources") for environment in environments):
         return ReportCheck(name="plugins", state="unchecked", told="no trial recorded its plugins' sources")
-    lines = dict.fromkeys(line for one in environments for line in plugin_differences(one, registry))
+    lines = dict.fromkeys(line for environment in environments for line in plugin_differences(environment, registry))
     if lines:
         return ReportCheck(
             name="plugins", state="differs", told="plugins are not those that trained it", problems=tuple(lines)
@@ -96,33 +98,33 @@ def _plugins(environments: list[Mapping[str, Any]], registry: Registry) -> Repor
 
 
 def _data(capsule: Capsule, data_root: Path) -> Iterator[ReportCheck]:
-    prepared = [found for found in prepared_folders(data_root).values() if isinstance(found, Manifest)]
+    prepared = [manifest for manifest in prepared_folders(data_root).values() if isinstance(manifest, Manifest)]
     seen: set[tuple[str, str]] = set()
     for study, trials in zip(capsule.head.studies, capsule.trials, strict=True):
         used = {trial.data_fingerprint for trial in trials} - {""}
         for name, fingerprint in _sets(study, used):
             if (name, fingerprint) not in seen:
                 seen.add((name, fingerprint))
-                state, told = _data_state(name, fingerprint, prepared)
-                yield ReportCheck(name=f"data {name}", state=state, told=told)
+                state, words = _data_state(name, fingerprint, prepared)
+                yield ReportCheck(name=f"data {name}", state=state, told=words)
         unknown = used - {fingerprint for _, fingerprint in _sets(study, used)}
         if unknown:
-            told = f"trials of {study.name} name data that the study does not describe"
+            words = f"trials of {study.name} name data that the study does not describe"
             yield ReportCheck(
-                name="data", state="fails", told=told, problems=tuple(sorted(one[:12] for one in unknown))
+                name="data", state="fails", told=words, problems=tuple(sorted(digest[:12] for digest in unknown))
             )
 
 
 def _sets(study: CapsuleStudy, used: set[str]) -> list[tuple[str, str]]:
     listed = study.data.get("sets") or [study.data]
-    tables = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    return [(str(one.get("name", "")), str(one["fingerprint"])) for one in tables if one.get("fingerprint")]
+    tables = [table for table in listed if isinstance(table, Mapping)] if isinstance(listed, list) else []
+    return [(str(table.get("name", "")), str(table["fingerprint"])) for table in tables if table.get("fingerprint")]
 
 
 def _data_state(name: str, fingerprint: str, prepared: list[Manifest]) -> tuple[CheckState, str]:
-    if any(one.fingerprint == fingerprint for one in prepared):
+    if any(manifest.fingerprint == fingerprint for manifest in prepared):
         return "holds", f"prepared here with the same fingerprint, {fingerprint[:12]}"
-    same = sorted(one.fingerprint[:12] for one in prepared if one.name == name)
+    same = sorted(manifest.fingerprint[:12] for manifest in prepared if manifest.name == name)
     if same:
         return "differs", f"trained on fingerprint {fingerprint[:12]}, prepared here with {', '.join(same)}"
     return "unchecked", f"not prepared here (fingerprint {fingerprint[:12]})"

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from benchkit.analysis.estimates import prediction_interval
-from benchkit.analysis.selectors import estimate_metric, value_of, values_by_repeat
+from benchkit.analysis.estimates import estimate_metric, prediction_interval, value_of, values_by_repeat
 from benchkit.analysis.wording import bare, count, metric_unit, metric_words
 from benchkit.capsule.contents import CapsuleTrial
 from benchkit.capsule.making import sha256
@@ -31,8 +30,8 @@ def compare_retrained(sample: SampledTrial, again: Trial | None, results: StudyR
     """
     name = f"retrained {sample.name}"
     if again is None:
-        told = "not trained: the data set here has another fingerprint than the one it was trained on"
-        return ReportCheck(name=name, state="unchecked", told=told)
+        words = "not trained: the data set here has another fingerprint than the one it was trained on"
+        return ReportCheck(name=name, state="unchecked", told=words)
     if again.state != "done" or again.outcome is None:
         return ReportCheck(name=name, state="fails", told=f"it ended as {again.state} here: {again.reason}")
     if identical(sample.trial, again):
@@ -40,8 +39,8 @@ def compare_retrained(sample: SampledTrial, again: Trial | None, results: StudyR
     values = _values_words(sample, again, results)
     compiled = WAS_COMPILED in (*sample.trial.notes, *again.outcome.notes)
     if not compiled and equal_grounds(_environment(results, sample), again.outcome.environment):
-        told = f"{values}; same processor and versions, where training is bit-identical"
-        return ReportCheck(name=name, state="fails", told=told)
+        words = f"{values}; same processor and versions, where training is bit-identical"
+        return ReportCheck(name=name, state="fails", told=words)
     return _against_repeats(name, values, sample, again, results)
 
 
@@ -54,7 +53,7 @@ def identical(trial: CapsuleTrial, again: Trial) -> bool:
     if was.keys() != now.keys():
         return False
     pairs = [(was[split], now[split]) for split in now]
-    return all(to_text(_common(one, other)) == to_text(_common(other, one)) for one, other in pairs)
+    return all(to_text(_common(before, after)) == to_text(_common(after, before)) for before, after in pairs)
 
 
 def _common(scored: SplitMetrics, other: SplitMetrics) -> SplitMetrics:
@@ -72,7 +71,7 @@ def equal_grounds(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 def _sources(environment: Mapping[str, Any]) -> dict[str, Any]:
     sources = environment.get("sources")
     tables = sources.items() if isinstance(sources, Mapping) else ()
-    return {where: one.get("source") for where, one in tables if isinstance(one, Mapping)}
+    return {where: source.get("source") for where, source in tables if isinstance(source, Mapping)}
 
 
 def _environment(results: StudyResults, sample: SampledTrial) -> Mapping[str, Any]:
@@ -116,15 +115,15 @@ def _values_words(sample: SampledTrial, again: Trial, results: StudyResults) -> 
 def _against_repeats(name: str, values: str, sample: SampledTrial, again: Trial, results: StudyResults) -> ReportCheck:
     metric, now = _metric(sample, results), value_of(again, _metric(sample, results))
     repeats = list(values_by_repeat(results, sample.condition, metric).values())
-    found = estimate_metric(metric, repeats) if repeats else None
-    interval = prediction_interval(found, bounds=metric_of(metric).bounds) if found else None
+    mean = estimate_metric(metric, repeats) if repeats else None
+    interval = prediction_interval(mean, bounds=metric_of(metric).bounds) if mean else None
     if interval is None or now is None:
-        told = f"{values}; with {count(len(repeats), 'repeat')} of its condition only identity could be judged"
-        return ReportCheck(name=name, state="unchecked", told=told)
+        words = f"{values}; with {count(len(repeats), 'repeat')} of its condition only identity could be judged"
+        return ReportCheck(name=name, state="unchecked", told=words)
     low, high = interval
     inside = low <= now <= high
-    told = (
+    words = (
         f"{values}, and {'inside' if inside else 'outside'} the 95 % prediction interval of its condition's repeats, "
         f"{_shown(metric, low)} to {_shown(metric, high)} (n = {len(repeats)})"
     )
-    return ReportCheck(name=name, state="holds" if inside else "fails", told=told)
+    return ReportCheck(name=name, state="holds" if inside else "fails", told=words)

@@ -45,33 +45,33 @@ def sample_trials(capsule: Capsule, n: int, seed: int) -> tuple[SampledTrial, ..
     Conditions take turns, those whose trials took the least time first; within one, `seed` chooses.
     """
     groups: dict[tuple[int, str], list[SampledTrial]] = defaultdict(list)
-    for place, (described, trials) in enumerate(zip(capsule.head.studies, capsule.trials, strict=True)):
+    for index, (described, trials) in enumerate(zip(capsule.head.studies, capsule.trials, strict=True)):
         conditions = {condition.key: condition for condition in described.conditions}
         for trial in trials:
             if trial.state == "done" and trial.metrics:
-                groups[place, trial.condition].append(
-                    SampledTrial(study=place, condition=conditions[trial.condition], trial=trial)
+                groups[index, trial.condition].append(
+                    SampledTrial(study=index, condition=conditions[trial.condition], trial=trial)
                 )
     for key, group in groups.items():
-        group.sort(key=lambda one: derive_seed(seed, "retrain", key[0], key[1], one.trial.index))
-    ordered = sorted(groups.values(), key=lambda group: fmean(one.trial.seconds for one in group))
+        group.sort(key=lambda sample: derive_seed(seed, "retrain", key[0], key[1], sample.trial.index))
+    ordered = sorted(groups.values(), key=lambda group: fmean(sample.trial.seconds for sample in group))
     turns = max((len(group) for group in ordered), default=0)
     return tuple([group[turn] for turn in range(turns) for group in ordered if turn < len(group)][:n])
 
 
 def seconds_of(sampled: tuple[SampledTrial, ...]) -> float:
-    """Return how long the sampled took when the report's trials were trained."""
-    return sum(one.trial.seconds for one in sampled)
+    """Return how long the sampled trials took when the report's trials were trained."""
+    return sum(sample.trial.seconds for sample in sampled)
 
 
 def paths_of(capsule: Capsule, sampled: tuple[SampledTrial, ...]) -> tuple[str, ...]:
-    """Return what looks like a path on this machine in the settings of the sampled: training would read it."""
-    found: dict[str, None] = {}
-    for one in sampled:
-        settings = changed(one.condition.settings, one.trial.params)
-        typed_settings(settings, capsule.studies[one.study].seed)
-        found.update(dict.fromkeys(text for text in _texts(settings) if "/" in text or "\\" in text))
-    return tuple(found)
+    """Return what looks like a path on this machine in the settings of the sampled trials: training would read it."""
+    paths: dict[str, None] = {}
+    for sample in sampled:
+        settings = changed(sample.condition.settings, sample.trial.params)
+        typed_settings(settings, capsule.studies[sample.study].seed)
+        paths.update(dict.fromkeys(text for text in _texts(settings) if "/" in text or "\\" in text))
+    return tuple(paths)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -116,20 +116,20 @@ def retrain(
             hint="name an empty or a new folder with --workspace, so that nothing is mixed",
         )
     refuse_local_plugins(capsule, sampled, registry)
-    found: dict[tuple[int, str, int], Trial] = {}
-    for place in sorted({one.study for one in sampled}):
-        mine = [one for one in sampled if one.study == place]
-        inner = replace(scratch, workspace=scratch.workspace / str(place + 1)) if len(capsule.studies) > 1 else scratch
-        for trial in _retrain_study(capsule.studies[place], mine, registry, inner):
-            found[place, trial.condition.key, trial.index] = trial
-    return tuple(found.get((one.study, one.condition.key, one.trial.index)) for one in sampled)
+    trained: dict[tuple[int, str, int], Trial] = {}
+    for study in sorted({sample.study for sample in sampled}):
+        mine = [sample for sample in sampled if sample.study == study]
+        inner = replace(scratch, workspace=scratch.workspace / str(study + 1)) if len(capsule.studies) > 1 else scratch
+        for trial in _retrain_study(capsule.studies[study], mine, registry, inner):
+            trained[study, trial.condition.key, trial.index] = trial
+    return tuple(trained.get((sample.study, sample.condition.key, sample.trial.index)) for sample in sampled)
 
 
 def refuse_local_plugins(capsule: Capsule, sampled: Sequence[SampledTrial], registry: Registry) -> None:
     """Raise `PluginError` when trials used plugins of a local file that the user has not given."""
     files: dict[str, None] = {}
-    for one in sampled:
-        for kind, name, file in _local_plugins(capsule, one):
+    for sample in sampled:
+        for kind, name, file in _local_plugins(capsule, sample):
             try:
                 given = registry.resolve(kind, name)[0].file is not None
             except PluginError:
@@ -145,27 +145,31 @@ def refuse_local_plugins(capsule: Capsule, sampled: Sequence[SampledTrial], regi
 
 
 def _local_plugins(capsule: Capsule, sample: SampledTrial) -> list[tuple[str, str, str]]:
-    place = sample.trial.environment
-    sources = {} if place is None else capsule.head.studies[sample.study].environments[place].get("sources", {})
-    tables = [one for one in sources.values() if isinstance(one, dict)] if isinstance(sources, dict) else []
-    return [(str(one.get("kind")), str(one.get("name")), str(one["file"])) for one in tables if one.get("file")]
+    number = sample.trial.environment
+    sources = {} if number is None else capsule.head.studies[sample.study].environments[number].get("sources", {})
+    tables = [source for source in sources.values() if isinstance(source, dict)] if isinstance(sources, dict) else []
+    return [
+        (str(source.get("kind")), str(source.get("name")), str(source["file"]))
+        for source in tables
+        if source.get("file")
+    ]
 
 
 def _retrain_study(
     study: Study, sampled: Sequence[SampledTrial], registry: Registry, scratch: Scratch
 ) -> tuple[Trial, ...]:
     study = bare(study)
-    conditions = tuple({one.condition.key: one.condition for one in sampled}.values())
+    conditions = tuple({sample.condition.key: sample.condition for sample in sampled}.values())
     plan = Plan(study=study, conditions=conditions)
     check_plan(plan, registry)
     data = prepare(plan, registry, scratch.data_root)
-    here = {str(one["fingerprint"]) for one in data["sets"]}
-    trained = [one for one in sampled if one.trial.data_fingerprint in ("", *here)]
+    here = {str(sample["fingerprint"]) for sample in data["sets"]}
+    trained = [sample for sample in sampled if sample.trial.data_fingerprint in ("", *here)]
     ledger = Ledger(scratch.workspace)
     ledger.register(plan, data, "benchkit verify --retrain")
-    for one in trained:
-        _refuse_unknown_settings(study, one)
-        ledger.enqueue_again(study, one.condition, one.trial.index, one.trial.params)
+    for sample in trained:
+        _refuse_unknown_settings(study, sample)
+        ledger.enqueue_again(study, sample.condition, sample.trial.index, sample.trial.params)
     if trained:
         _work(_job(study, conditions, scratch), threads_of(plan))
     return ledger.trials(plan)
@@ -178,7 +182,7 @@ def bare(study: Study) -> Study:
 
 
 def _refuse_unknown_settings(study: Study, sample: SampledTrial) -> None:
-    known = {one.path for one in study.search.space} if study.search else set()
+    known = {item.path for item in study.search.space} if study.search else set()
     if sample.trial.phase == "search" and set(sample.trial.params) != known:
         raise CapsuleError(f"the capsule's {sample.name} has other settings than its study searches")
 

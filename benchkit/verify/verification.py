@@ -24,7 +24,7 @@ def verify(report: ReportFile, capsule: Capsule, registry: Registry, data_root: 
     """
     with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
         folder = Path(name)
-        studies = [results_of(capsule, place, folder / str(place)) for place in range(len(capsule.studies))]
+        studies = [results_of(capsule, index, folder / str(index)) for index in range(len(capsule.studies))]
         return Verification(checks=tuple(_checks(report, capsule, studies, registry, data_root)))
 
 

@@ -75,18 +75,13 @@ def lower_is_better(metric: str) -> bool:
 
 def value_of(trial: Trial, metric: str) -> float | None:
     """Return a finished trial's finite value of `split.metric` or `cost.field`, or None when it has none."""
-    part, _, name = metric.partition(".")
-    outcome = trial.outcome
-    if outcome is None:
-        return None
-    scored = outcome.metrics.get(part)  # type: ignore[call-overload]
-    value = getattr(outcome.cost, name, None) if part == "cost" else scored.value(name) if scored else None
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    value = trial.value(metric)
+    return value if value is not None and math.isfinite(value) else None
 
 
 def done_repeats(results: StudyResults, condition: Condition) -> tuple[Trial, ...]:
-    """Return the done repeats of a condition by index, the last attempt of each."""
-    return tuple({trial.index: trial for trial in results.of(condition, "done")}.values())
+    """Return the done repeats of a condition by index, of each the attempt that counts."""
+    return tuple(trial for trial in results.repeats(condition).values() if trial.state == "done")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

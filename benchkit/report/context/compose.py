@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from benchkit import __version__
-from benchkit.analysis.published import changed_protocol
 from benchkit.analysis.record import record_text
 from benchkit.analysis.summary import Summary
 from benchkit.analysis.trials import STATES, coverage_words
@@ -103,7 +102,7 @@ def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
         banners.append(
             Banner(title="Smoke run", text="A tiny version of the study on other data. No number here is a result.")
         )
-    variant = changed_protocol(results.study)
+    variant = results.study.changed_protocol
     if variant and not results.study.smoke:
         words = f"Settings differ from the study file: {listing(variant, most=8)}. Its numbers hold for these settings."
         banners.append(Banner(title="Variant", text=words))

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchkit.analysis.effects import LevelEffect
-from benchkit.analysis.estimates import Estimate
+from benchkit.analysis.estimates import Estimate, Scores
 from benchkit.analysis.published import PublishedComparison, PublishedVerdict
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
-from benchkit.analysis.selectors import Scores
 from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.wording import (
     NONE,

@@ -8,10 +8,9 @@ from functools import partial
 from operator import attrgetter
 
 from benchkit.analysis.comparisons import ImageComparison
-from benchkit.analysis.costs import ConditionCost
-from benchkit.analysis.estimates import Proportion
-from benchkit.analysis.selectors import value_of
+from benchkit.analysis.estimates import Proportion, value_of
 from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair
+from benchkit.analysis.training import ConditionCost
 from benchkit.analysis.trials import STATES, Coverage, FailedTrial
 from benchkit.analysis.wording import (
     bare,
@@ -165,7 +164,7 @@ def trials_table(trials: Sequence[Trial], metric: str) -> Table:
     table.text("state", "State", lambda item: item[1].state)
     table.number("epochs", "Epochs", lambda item: len(item[1].history))
     loss, score = partial(bare, "val.loss"), partial(bare, metric)
-    table.number("val", "val loss", lambda item: value_of(item[1], "val.loss"), loss, unit="nats")
+    table.number("val_loss", "val loss", lambda item: value_of(item[1], "val.loss"), loss, unit="nats")
     name = metric.replace(".", "_")
     table.number(name, metric_words(metric), lambda i: value_of(i[1], metric), score, unit=metric_unit(metric))
     table.number("seconds", "Training time", lambda item: sum(one.seconds for one in item[1].history), duration)

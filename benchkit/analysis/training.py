@@ -1,4 +1,4 @@
-"""What learning curves tell: the epoch where over-fitting sets in, and how fast an accuracy is reached."""
+"""What training was like: costs, speed, over-fitting, the gap to validation, time to an accuracy."""
 
 from __future__ import annotations
 
@@ -7,23 +7,116 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from benchkit.analysis.estimates import Estimate, estimate
+from benchkit.analysis.estimates import Estimate, compared, done_repeats, estimate, estimate_metric
 from benchkit.analysis.findings import Finding
-from benchkit.analysis.selectors import compared, done_repeats
-from benchkit.analysis.wording import (
-    amount,
-    count,
-    listing,
-    measured,
-    names,
-    number,
-    quoted,
-)
+from benchkit.analysis.wording import amount, count, listing, measured, metric_words, names, number, quoted
 from benchkit.duration import duration
 from benchkit.results import EpochRecord, StudyResults
 
 if TYPE_CHECKING:
     from benchkit.plan import Condition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionCost:
+    """The cost of one condition over its done repeats; `epochs` is the mean number of epochs trained.
+
+    `best_seconds`, `energy` and `matrix_share` are None where no repeat knows them.
+    `devices` and `precisions` list every one that occurred: times on different devices do not compare.
+    """
+
+    key: str
+    label: str
+    parameters: int
+    flops: int
+    epochs: float
+    seconds: Estimate
+    images_per_second: Estimate
+    peak_memory: Estimate
+    best_seconds: Estimate | None
+    energy: Estimate | None
+    matrix_share: Estimate | None
+    devices: tuple[str, ...]
+    precisions: tuple[str, ...]
+
+
+def condition_costs(results: StudyResults) -> tuple[ConditionCost, ...]:
+    """Return the cost of every condition that has a done repeat with a recorded cost, in report order."""
+    rows = [_cost(results, condition) for condition in compared(results)]
+    return tuple(row for row in rows if row is not None)
+
+
+def _cost(results: StudyResults, condition: Condition) -> ConditionCost | None:
+    trials = [t for t in done_repeats(results, condition).values() if t.outcome is not None and t.outcome.cost]
+    costs = [trial.outcome.cost for trial in trials if trial.outcome and trial.outcome.cost]
+    if not costs:
+        return None
+    return ConditionCost(
+        key=condition.key,
+        label=condition.label,
+        parameters=costs[0].parameters,
+        flops=costs[0].flops,
+        epochs=sum(len(trial.history) for trial in trials) / len(trials),
+        seconds=estimate_metric("cost.seconds", [cost.seconds for cost in costs]),
+        images_per_second=estimate_metric("cost.images_per_second", [cost.images_per_second for cost in costs]),
+        peak_memory=estimate_metric("cost.peak_memory", [cost.peak_memory for cost in costs]),
+        best_seconds=_known("cost.best_seconds", [cost.best_seconds for cost in costs]),
+        energy=_known("cost.energy", [cost.energy for cost in costs]),
+        matrix_share=_known("cost.matrix_share", [cost.matrix_share for cost in costs]),
+        devices=_distinct([cost.device for cost in costs]),
+        precisions=_distinct([cost.precision for cost in costs]),
+    )
+
+
+def _known(metric: str, values: Sequence[float]) -> Estimate | None:
+    """Return the estimate over the values above 0, which stands for not known."""
+    known = [value for value in values if value > 0]
+    return estimate_metric(metric, known) if known else None
+
+
+def training_seconds(results: StudyResults) -> float:
+    """Return the seconds that all trials of the study trained, whatever became of them, from their histories."""
+    return sum(record.seconds for trial in results.trials for record in trial.history)
+
+
+def _distinct(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def speed_findings(costs: Sequence[ConditionCost]) -> list[Finding]:
+    """Say how far training speed differs between conditions that ran on one device."""
+    rows = sorted(costs, key=lambda row: -row.images_per_second.mean)
+    devices = {device for row in rows for device in row.devices}
+    if len(rows) < 2 or len(devices) != 1 or rows[-1].images_per_second.mean <= 0:
+        return []
+    fast, slow = rows[0].images_per_second, rows[-1].images_per_second
+    ratio = fast.mean / slow.mean
+    if ratio < 1.2:
+        return []
+    sentence = f"{quoted(rows[0].label)} trains {number(ratio, 2)} times as fast as {quoted(rows[-1].label)}."
+    if fast.low is not None and slow.high is not None and fast.low <= slow.high:
+        sentence = (
+            "No condition can be called faster: training speed varies between repeats as much as between conditions, "
+            "as on a machine that does other work too."
+        )
+    return [
+        Finding(
+            rule="speed",
+            tone="note",
+            sentence=sentence,
+            evidence=f"{metric_words('cost.images_per_second').capitalize()}, mean over repeats on {devices.pop()}: "
+            f"{_speed(rows[0].label, fast)}, {_speed(rows[-1].label, slow)}.",
+            about=(rows[0].label, rows[-1].label),
+        )
+    ]
+
+
+def _speed(label: str, speed: Estimate) -> str:
+    words = f"{quoted(label)} {number(speed.mean)}"
+    if speed.low is None or speed.high is None:
+        return words
+    return f"{words} (95 % t interval {number(speed.low)} to {number(speed.high)})"
+
 
 RISE = 0.05
 """By how much of its minimum the validation loss must have risen for over-fitting to be stated."""
@@ -78,16 +171,16 @@ def overfits(history: Sequence[EpochRecord]) -> EpochRecord | None:
 def overfitting_onset(results: StudyResults, condition: Condition) -> OverfittingOnset | None:
     """Return when over-fitting sets in, if more than half of the condition's done repeats show it."""
     histories = [trial.history for trial in done_repeats(results, condition).values() if trial.history]
-    found = [(history, least) for history in histories if (least := overfits(history)) is not None]
-    if 2 * len(found) <= len(histories) or not found:
+    overfitted = [(history, least) for history in histories if (least := overfits(history)) is not None]
+    if 2 * len(overfitted) <= len(histories) or not overfitted:
         return None
     return OverfittingOnset(
         key=condition.key,
         label=condition.label,
-        epoch=float(median(least.epoch for _, least in found)),
-        epochs=float(median(len(history) for history, _ in found)),
-        rise=fmean(history[-1].val_loss / least.val_loss - 1 for history, least in found),
-        repeats=len(found),
+        epoch=float(median(least.epoch for _, least in overfitted)),
+        epochs=float(median(len(history) for history, _ in overfitted)),
+        rise=fmean(history[-1].val_loss / least.val_loss - 1 for history, least in overfitted),
+        repeats=len(overfitted),
         of=len(histories),
     )
 
@@ -98,7 +191,9 @@ def time_to_accuracy(results: StudyResults) -> TimeToAccuracy | None:
     None when no repeat has a history.
     """
     histories = {c.key: [t.history for t in done_repeats(results, c).values() if t.history] for c in compared(results)}
-    tops = [fmean(max(r.val_accuracy for r in history) for history in found) for found in histories.values() if found]
+    tops = [
+        fmean(max(r.val_accuracy for r in history) for history in repeats) for repeats in histories.values() if repeats
+    ]
     if not tops:
         return None
     accuracy = int(90 * max(tops)) / 100
@@ -138,24 +233,24 @@ WIDE_GAP = 0.05
 
 def overfitting_findings(onsets: Sequence[OverfittingOnset]) -> list[Finding]:
     """Say in which conditions validation loss rises while training loss falls, and from which epoch on."""
-    found = sorted(onsets, key=lambda onset: -onset.rise)
-    if not found:
+    ordered = sorted(onsets, key=lambda onset: -onset.rise)
+    if not ordered:
         return []
     parts = [
         f"{quoted(onset.label)} from epoch {onset.epoch:g} of {onset.epochs:g} (validation loss "
         f"+{100 * onset.rise:.0f} % by the last epoch, {onset.repeats} of {count(onset.of, 'repeat')})"
-        for onset in found
+        for onset in ordered
     ]
-    first = min(found, key=lambda onset: onset.epoch / onset.epochs)
-    earliest = "" if len(found) == 1 else f" in {quoted(first.label)}, the earliest"
+    first = min(ordered, key=lambda onset: onset.epoch / onset.epochs)
+    earliest = "" if len(ordered) == 1 else f" in {quoted(first.label)}, the earliest"
     return [
         Finding(
             rule="over-fitting",
             tone="note",
-            sentence=f"{names([onset.label for onset in found])} over-{'fits' if len(found) == 1 else 'fit'}: "
+            sentence=f"{names([onset.label for onset in ordered])} over-{'fits' if len(ordered) == 1 else 'fit'}: "
             f"validation loss rises after epoch {first.epoch:g}{earliest}.",
             evidence=f"Least validation loss: {listing(parts, most=8)}.",
-            about=tuple(onset.label for onset in found),
+            about=tuple(onset.label for onset in ordered),
         )
     ]
 
