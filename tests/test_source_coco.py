@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchkit_datasets.coco5 import CLASSES, coco5, cut
-from benchkit_datasets.coco_annotations import Rule, dominant_objects
+from benchkit_datasets.coco_annotations import DominanceRule, dominant_objects
 from painted_trees import paint, shade
 from PIL import Image
 
@@ -22,7 +22,7 @@ def message(caught: pytest.ExceptionInfo[DataError]) -> str:
 
 
 NUMBERS = {"person": 1, "motorcycle": 4, "boat": 9, "dog": 18, "cake": 61, "couch": 63}
-RULE = Rule(min_share=0.1, min_side=64)
+RULE = DominanceRule(min_share=0.1, min_side=64)
 
 
 class Coco:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from benchkit_datasets import birds200 as birds200_module
-from benchkit_datasets.birds25 import SPECIES, birds25
+from benchkit_datasets.birds25 import SPECIES, birds25, match_names
 from benchkit_datasets.birds200 import birds200
-from benchkit_datasets.naming import match_names
 from painted_trees import paint, shade
 from PIL import Image
 

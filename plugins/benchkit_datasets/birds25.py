@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from benchkit.preparation import (
     treatment_notes,
     unpacked,
 )
-from benchkit_datasets.naming import match_names
 from benchkit_datasets.published import shared_images
 
 SPECIES = (
@@ -164,3 +164,31 @@ def _write(draft: Draft, files: Files, size: int) -> list[str]:
     if shared:
         notes.append(f"{shared:,} of the {len(files['test'][0]):,} test images also occur among the training images.")
     return notes
+
+
+def plain(name: str) -> str:
+    """Return a name in lower case without spaces, hyphens, underscores and the like; `grey` is `gray`."""
+    return re.sub(r"[^a-z0-9]", "", name.lower()).replace("grey", "gray")
+
+
+def match_names(names: Sequence[str], known: Sequence[str]) -> tuple[dict[str, int], list[str]]:
+    """Return for each found name the index of the known one that it spells, and a line for each that fails.
+
+    A name fails when it spells none of the known ones, or one that another found name spells too.
+    """
+    wanted = {plain(name): index for index, name in enumerate(known)}
+    labels: dict[str, int] = {}
+    owners: dict[int, str] = {}
+    problems = []
+    for name in names:
+        index = wanted.get(plain(name))
+        if index is None:
+            close = get_close_matches(plain(name), wanted, n=1)
+            meant = f" (did you mean {known[wanted[close[0]]]!r}?)" if close else ""
+            problems.append(f"unknown class {name!r}{meant}")
+        elif index in owners:
+            problems.append(f"class {known[index]!r} has two folders, {owners[index]!r} and {name!r}")
+        else:
+            labels[name] = index
+            owners[index] = name
+    return labels, problems

@@ -12,8 +12,7 @@ import numpy as np
 
 from benchkit import DataError, Splits, card
 from benchkit.preparation import About, Draft, prepare, prepared_manifest
-from benchkit_datasets.download import fetch
-from benchkit_datasets.published import Arrays, Published, serve
+from benchkit_datasets.published import Arrays, PublishedSet, fetch, serve
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100_CLASSES = tuple(
@@ -220,7 +219,7 @@ def _download_cifar100(folder: Path) -> Path:
     return fetch([CIFAR100.url], folder, filename=CIFAR100.filename, md5=CIFAR100.tgz_md5, name="cifar100")
 
 
-_CIFAR10 = Published(
+_CIFAR10 = PublishedSet(
     name="cifar10",
     title="CIFAR-10",
     class_names=CIFAR10_CLASSES,
@@ -235,7 +234,7 @@ _CIFAR10 = Published(
     read=_read_cifar10,
     download=_download_cifar10,
 )
-_CIFAR100 = Published(
+_CIFAR100 = PublishedSet(
     name="cifar100",
     title="CIFAR-100",
     class_names=CIFAR100_CLASSES,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchkit import DataError, Range, Splits, card
 from benchkit.preparation import About, Box, Draft, decode_images, listed, prepare, treatment_notes, unpacked
-from benchkit_datasets.coco_annotations import Dominant, Rule, dominant_objects
+from benchkit_datasets.coco_annotations import DominanceRule, Dominant, dominant_objects
 
 CLASSES = ("boat", "cake", "couch", "dog", "motorcycle")
 CITATION = (
@@ -132,7 +132,7 @@ def cut(box: tuple[float, float, float, float], height: int, width: int, context
 
 
 def _write(draft: Draft, folder: Path, options: _Options, *, partial: bool) -> list[str]:
-    rule = Rule(min_share=options.min_share, min_side=options.min_side)
+    rule = DominanceRule(min_share=options.min_share, min_side=options.min_side)
     splits, notes = _chosen(folder, options, rule, partial=partial)
     decoded = []
     for split, objects in splits.items():
@@ -156,7 +156,7 @@ def _write(draft: Draft, folder: Path, options: _Options, *, partial: bool) -> l
 
 
 def _chosen(
-    folder: Path, options: _Options, rule: Rule, *, partial: bool
+    folder: Path, options: _Options, rule: DominanceRule, *, partial: bool
 ) -> tuple[dict[str, list[Dominant]], list[str]]:
     """Return the objects of each split, and notes on what is missing."""
     problems: list[str] = []

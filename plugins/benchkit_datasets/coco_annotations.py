@@ -20,7 +20,7 @@ _KEYS = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class DominanceRule:
     """Which object dominates an image, among the classes asked for.
 
     The largest box (width times height) of the annotations that are no crowds. Its image is used when the box takes at
@@ -49,7 +49,7 @@ class Annotated:
     file_names: frozenset[str]
 
 
-def dominant_objects(file: Path, classes: Sequence[str], rule: Rule) -> Annotated:
+def dominant_objects(file: Path, classes: Sequence[str], rule: DominanceRule) -> Annotated:
     """Return the dominant object of every image that has one.
 
     Raises:
@@ -79,7 +79,7 @@ def dominant_objects(file: Path, classes: Sequence[str], rule: Rule) -> Annotate
 
 
 def _dominant(
-    image: Mapping[str, Any], boxes: Sequence[tuple[float, int, tuple[float, float, float, float]]], rule: Rule
+    image: Mapping[str, Any], boxes: Sequence[tuple[float, int, tuple[float, float, float, float]]], rule: DominanceRule
 ) -> Dominant | None:
     area, label, box = max(boxes, key=lambda ranked: ranked[0])
     large = area >= rule.min_share * image["height"] * image["width"] and min(box[2:]) >= rule.min_side

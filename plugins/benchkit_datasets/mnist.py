@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchkit import DataError, Splits, card
-from benchkit_datasets.download import fetch
-from benchkit_datasets.published import Arrays, Published, serve
+from benchkit_datasets.published import Arrays, PublishedSet, fetch, serve
 
 CITATION = (
     "LeCun, Y., Bottou, L., Bengio, Y., Haffner, P. Gradient-based learning applied to document recognition. "
@@ -89,7 +88,7 @@ def _download(folder: Path) -> Path:
     return folder
 
 
-_MNIST = Published(
+_MNIST = PublishedSet(
     name="mnist",
     title="MNIST",
     class_names=tuple("0123456789"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +28,12 @@ from benchkit.preparation import (
 Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By split: images uint8 (N, H, W, C) and labels int64 (N,)."""
 
+TIMEOUT = 60.0
+"""Seconds without a byte after which a server counts as out of reach."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublishedSet:
     """What is known of a data set before anybody has it.
 
     `class_counts` are images per class in label order, by split. `content` is `content_digest` of each split of the
@@ -47,7 +53,7 @@ class Published:
     download: Callable[[Path], Path]
 
 
-def serve(published: Published, root: Path, source: Path | None, *, partial: bool) -> Splits:
+def serve(published: PublishedSet, root: Path, source: Path | None, *, partial: bool) -> Splits:
     """Return the prepared set, from `source` (folder or archive) or a download when it is not prepared yet.
 
     Images are stored in the order of the SHA-256 of their pixels, so that the same images give the same arrays and the
@@ -100,7 +106,7 @@ def shared_images(train: Sequence[bytes], test: Sequence[bytes]) -> int:
     return sum(digest in known for digest in test)
 
 
-def _from_class_folders(published: Published, folder: Path) -> Arrays:
+def _from_class_folders(published: PublishedSet, folder: Path) -> Arrays:
     own = folder / published.name
     layout = find_class_folders(own if own.is_dir() else folder)
     problems = [f"unknown class {name!r}" for name in layout.class_names if name not in published.class_names] + [
@@ -127,7 +133,7 @@ def _from_class_folders(published: Published, folder: Path) -> Arrays:
     return arrays
 
 
-def _check(published: Published, arrays: Arrays, *, partial: bool) -> None:
+def _check(published: PublishedSet, arrays: Arrays, *, partial: bool) -> None:
     problems, missing = [], []
     for split, expected in published.class_counts.items():
         labels = arrays[split][1]
@@ -153,7 +159,7 @@ def _check(published: Published, arrays: Arrays, *, partial: bool) -> None:
         )
 
 
-def _notes(published: Published, arrays: Arrays, digests: Mapping[str, Sequence[bytes]]) -> list[str]:
+def _notes(published: PublishedSet, arrays: Arrays, digests: Mapping[str, Sequence[bytes]]) -> list[str]:
     notes = []
     present = {split: len(labels) for split, (_, labels) in arrays.items()}
     full = {split: sum(counts) for split, counts in published.class_counts.items()}
@@ -173,3 +179,42 @@ def _notes(published: Published, arrays: Arrays, digests: Mapping[str, Sequence[
             f"training images, pixel for pixel{', as published' * (len(notes) == 0)}."
         )
     return notes
+
+
+def fetch(urls: Sequence[str], folder: Path, *, filename: str, md5: str, name: str) -> Path:
+    """Return the path of the downloaded file, from the first of `urls` that gives it with the right checksum.
+
+    Raises:
+        DataError: no address works; it names each with its reason and the command that imports files by hand.
+    """
+    from torchvision.datasets.utils import download_url
+
+    problems = []
+    for url in urls:
+        report_progress(0, 0, f"downloading {filename}")
+        try:
+            with _timeout():
+                download_url(url, str(folder), filename, md5)
+        except (OSError, HTTPException) as error:
+            problems.append(f"{url}: {error}")
+        except RuntimeError as error:
+            problems.append(f"{url}: {error} The MD5 checksum is not {md5}.")
+        else:
+            return folder / filename
+        (folder / filename).unlink(missing_ok=True)
+    raise DataError(
+        f"{name} is not prepared and {filename} could not be downloaded",
+        problems=problems,
+        hint=f"fetch {filename} (MD5 {md5}) in another way, then run `benchkit data import {name} PATH`, where PATH is "
+        "the file, an unpacked copy, or class folders of images",
+    )
+
+
+@contextmanager
+def _timeout() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -97,7 +97,7 @@ class ActivationMaps:
 
     def inspect(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, np.ndarray]:
         """Return the maps uint8 (n, F, h, w) and which filters are dead, bool (C,), by layer; empty without maps."""
-        from benchkit_figures.filter_maps import filter_maps
+        from benchkit_figures.layer_outputs import filter_maps
 
         return dict(filter_maps(model, images, self.images))
 
