@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 
 from benchkit_figures.conditions import WIDTH, Layers, colour, dash, rounded
-from benchkit_figures.epoch_series import whole_ticks
+from benchkit_figures.epoch_series import MOST_EPOCHS, epoch_axis
 
 if TYPE_CHECKING:
     from benchkit_figures.learning_curves import ConditionCurves, CurvePoint, CurvesData
-
-MOST_EPOCHS = 120
-"""More epochs than this are thinned evenly for drawing."""
 
 SERIES = (("train", "loss"), ("val", "loss"), ("train", "accuracy"), ("val", "accuracy"))
 UNITS = {"loss": (1.0, "loss (nats)"), "accuracy": (100.0, "accuracy (%)")}
@@ -56,12 +53,13 @@ def _panel(data: CurvesData, split: str, metric: str, chosen: Any, *, first: boo
     field = f"{split}_{metric}"
     drawn = [curves.condition for curves in data.curves]
     color, dashes = colour(data.labels, drawn, "stroke"), dash(data.labels, drawn)
+    x = epoch_axis(data.epochs, 8)
     words, scale = f"{WORDS[split]} {UNITS[metric][1]}", _domain(data, metric)
     y = alt.Y(f"{field}:Q", title=words, scale=scale)
-    means = alt.Chart().transform_filter("datum.kind == 'mean'").encode(x=_epochs(data), y=y, color=color)
-    singles = alt.Chart().transform_filter("datum.kind == 'repeat'").encode(x=_epochs(data), y=y, color=color)
+    means = alt.Chart().transform_filter("datum.kind == 'mean'").encode(x=x, y=y, color=color)
+    singles = alt.Chart().transform_filter("datum.kind == 'repeat'").encode(x=x, y=y, color=color)
     strength = alt.condition(chosen, alt.value(1), alt.value(0.1))
-    line = means.mark_line(clip=True, point=_one_epoch(data)).encode(strokeDash=dashes, strokeOpacity=strength)
+    line = means.mark_line(clip=True, point=len(data.epochs) == 1).encode(strokeDash=dashes, strokeOpacity=strength)
     layers = [line.add_params(chosen)] if first else [line]
     if any(len(curves.repeats) > 1 for curves in data.curves):
         faint = alt.condition(chosen, alt.value(0.4), alt.value(0.05))
@@ -76,12 +74,12 @@ def _panel(data: CurvesData, split: str, metric: str, chosen: Any, *, first: boo
             layers.insert(1, thin.encode(detail="repeat:N", strokeOpacity=faint))
     if split == "val":
         scored = alt.Chart().transform_filter("datum.kind == 'scored'").mark_point(clip=True, filled=True, size=26)
-        layers.append(scored.encode(x=_epochs(data), y=y, color=color, fillOpacity=strength))
+        layers.append(scored.encode(x=x, y=y, color=color, fillOpacity=strength))
     if field == "val_loss" and (onsets := _onset_rows(data)):
         over = alt.Chart(alt.InlineData(values=onsets)).mark_point(
             shape="triangle-down", size=55, strokeWidth=1.5, yOffset=-9
         )
-        layers.append(over.encode(x=_epochs(data), y=y, color=color))
+        layers.append(over.encode(x=x, y=y, color=color))
     layers.append(_hover(means, field, data.band, field))
     return alt.layer(*layers).properties(width=(WIDTH - 142) // 2, height=165)
 
@@ -106,11 +104,8 @@ def _hover(means: alt.Chart, field: str, band: str, name: str) -> alt.Chart:
 def _own_panel(data: CurvesData, index: int, metric: str) -> Layers:
     label = data.curves[index].condition
     left, bottom = index % COLUMNS == 0, index + COLUMNS >= len(data.curves)
-    x_axis = alt.Axis(
-        labels=bottom, title="Epoch" if bottom else None, format="d", values=whole_ticks(_all_epochs(data), 3)
-    )
     y_axis = alt.Axis(labels=left, title=UNITS[metric][1].capitalize() if left else None, tickCount=4)
-    x = alt.X("epoch:Q", axis=x_axis, scale=_epoch_scale(data))
+    x = epoch_axis(data.epochs, 3, labelled=bottom)
     base = alt.Chart().encode(x=x)
     own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
     color = colour(data.labels)
@@ -122,10 +117,10 @@ def _own_panel(data: CurvesData, index: int, metric: str) -> Layers:
         base.mark_line(clip=True, strokeWidth=0.5, color="#808080", strokeOpacity=0.3).encode(
             y=y("val"), detail="condition:N"
         ),
-        own.mark_line(clip=True, strokeWidth=1.2, strokeDash=[4, 2], point=_one_epoch(data)).encode(
+        own.mark_line(clip=True, strokeWidth=1.2, strokeDash=[4, 2], point=len(data.epochs) == 1).encode(
             y=y("train"), color=color
         ),
-        own.mark_line(clip=True, strokeWidth=2, point=_one_epoch(data)).encode(y=y("val"), color=color),
+        own.mark_line(clip=True, strokeWidth=2, point=len(data.epochs) == 1).encode(y=y("val"), color=color),
         _hover(own.encode(y=y("val"), color=color), f"val_{metric}", data.band, str(index)),
     ]
     if data.curves[index].onset:
@@ -135,25 +130,6 @@ def _own_panel(data: CurvesData, index: int, metric: str) -> Layers:
     return alt.layer(*layers).properties(
         width=width, height=84, title=alt.TitleParams(label, limit=width, anchor="start", frame="group")
     )
-
-
-def _epochs(data: CurvesData) -> alt.X:
-    axis = alt.Axis(format="d", values=whole_ticks(_all_epochs(data), 8))
-    return alt.X("epoch:Q", title="Epoch", axis=axis, scale=_epoch_scale(data))
-
-
-def _all_epochs(data: CurvesData) -> set[int]:
-    return {point.epoch for curves in data.curves for point in curves.points}
-
-
-def _one_epoch(data: CurvesData) -> bool:
-    return len(_all_epochs(data)) == 1
-
-
-def _epoch_scale(data: CurvesData) -> alt.Scale:
-    first, last = min(_all_epochs(data)), max(_all_epochs(data))
-    low, high = (first, last) if last > first else (first - 1, last + 1)
-    return alt.Scale(domain=[low, high], nice=False)
 
 
 def _domain(data: CurvesData, metric: str) -> alt.Scale:

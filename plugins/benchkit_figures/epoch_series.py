@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import altair as alt
+
 from benchkit.results import EpochRecord, Trial
 from benchkit_figures.metrics import t_interval
 
@@ -30,6 +32,16 @@ def whole_ticks(numbers: Iterable[int], most: int) -> list[int]:
     steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
     step = next(step for step in steps if (high - low) / step <= most)
     return list(range(-(-low // step) * step, high + 1, step))
+
+
+def epoch_axis(epochs: Iterable[int], most: int, *, labelled: bool = True) -> alt.X:
+    """Return the horizontal axis of the field `epoch` over `epochs`, with at most about `most` ticks."""
+    given = set(epochs)
+    low, high = min(given), max(given)
+    title = "Epoch" if labelled else None
+    axis = alt.Axis(labels=labelled, title=title, format="d", values=whole_ticks(given, most))
+    ends = [low, high] if high > low else [low - 1, high + 1]
+    return alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=ends, nice=False))
 
 
 Reading = Callable[[EpochRecord], float | None]

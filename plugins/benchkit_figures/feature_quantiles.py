@@ -20,7 +20,7 @@ from benchkit_figures.conditions import (
     repeats_words,
     rounded,
 )
-from benchkit_figures.epoch_series import SeriesPoint, averaged, thinned, whole_ticks
+from benchkit_figures.epoch_series import SeriesPoint, averaged, epoch_axis, thinned
 from benchkit_figures.metrics import done_repeats
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class QuantilesData:
     labels: tuple[str, ...]
     curves: tuple[QuantileCurves, ...]
     without: tuple[str, ...]
+
+    @property
+    def epochs(self) -> set[int]:
+        """Return all epochs of all curves."""
+        return {point.epoch for curves in self.curves for point in curves.points}
 
 
 @card(
@@ -187,13 +192,10 @@ def _point(first: SeriesPoint, second: SeriesPoint, third: SeriesPoint, fourth: 
 def _panel(data: QuantilesData, index: int, columns: int) -> Layers:
     curves = data.curves[index]
     left, bottom = index % columns == 0, index + columns >= len(data.curves)
-    ticks = whole_ticks((point.epoch for curves in data.curves for point in curves.points), 4)
-    title = "Epoch" if bottom else None
-    x_axis = alt.Axis(labels=bottom, title=title, format="d", values=ticks)
     y_axis = alt.Axis(labels=left, title="Feature value" if left else None, tickCount=4)
     y_scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
     base = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="condition", equal=curves.condition))
-    base = base.encode(x=alt.X("epoch:Q", axis=x_axis, scale=alt.Scale(domain=_epochs(data), nice=False)))
+    base = base.encode(x=epoch_axis(data.epochs, 4, labelled=bottom))
     low, inner = alt.Y("q01:Q", axis=y_axis, scale=y_scale), alt.Y("q20:Q", axis=y_axis, scale=y_scale)
     color, single = colour(data.labels), len(curves.points) == 1
     outer_mark = base.mark_bar(size=18) if single else base.mark_area()
@@ -215,12 +217,6 @@ def _domain(data: QuantilesData) -> list[float]:
     low, high = min(point.q01 for point in points), max(point.q99 for point in points)
     pad = 0.05 * (high - low) or 1.0
     return [rounded(low - pad), rounded(high + pad)]
-
-
-def _epochs(data: QuantilesData) -> list[float]:
-    epochs = [point.epoch for curves in data.curves for point in curves.points]
-    low, high = min(epochs), max(epochs)
-    return [low, high] if high > low else [low - 1, high + 1]
 
 
 def _rows(data: QuantilesData) -> list[dict[str, Any]]:

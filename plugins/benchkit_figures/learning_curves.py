@@ -64,6 +64,11 @@ class CurvesData:
     band: str
     without: tuple[str, ...]
 
+    @property
+    def epochs(self) -> set[int]:
+        """Return all epochs of all curves."""
+        return {point.epoch for curves in self.curves for point in curves.points}
+
 
 @card(
     title="Learning curves",

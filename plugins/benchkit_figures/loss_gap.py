@@ -25,7 +25,7 @@ from benchkit_figures.conditions import (
     repeats_words,
     rounded,
 )
-from benchkit_figures.epoch_series import SeriesPoint, averaged, band_kind, band_words, thinned, whole_ticks
+from benchkit_figures.epoch_series import SeriesPoint, averaged, band_kind, band_words, epoch_axis, thinned
 from benchkit_figures.metrics import done_repeats, t_interval
 
 COLUMNS = 3
@@ -61,6 +61,11 @@ class GapData:
     band: str
     gaps: tuple[ConditionGap, ...]
     without: tuple[str, ...]
+
+    @property
+    def epochs(self) -> set[int]:
+        """Return all epochs of all curves."""
+        return {point.epoch for gap in self.gaps for point in gap.points}
 
 
 @card(
@@ -175,12 +180,12 @@ def _curves(data: GapData, width: int) -> Layers:
     drawn = [gap.condition for gap in data.gaps]
     scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
     base = alt.Chart(alt.InlineData(values=_rows(data, 1))).encode(
-        x=alt.X("epoch:Q", title="Epoch", axis=_whole(data), scale=_epochs(data)),
+        x=epoch_axis(data.epochs, 6),
         color=colour(data.labels, drawn, "stroke"),
     )
     tooltip = [alt.Tooltip("condition:N"), alt.Tooltip("epoch:Q"), alt.Tooltip("mean:Q", format=".4f")]
     y = alt.Y("mean:Q", title=TITLE, scale=scale)
-    line = base.mark_line(clip=True, point=_one_epoch(data)).encode(
+    line = base.mark_line(clip=True, point=len(data.epochs) == 1).encode(
         y=y, strokeDash=dash(data.labels, drawn), tooltip=tooltip
     )
     layers = [_zero(data, y), line]
@@ -195,17 +200,14 @@ def _curves(data: GapData, width: int) -> Layers:
 def _own(data: GapData, index: int, columns: int, width: int) -> Layers:
     label = data.gaps[index].condition
     left, bottom = index % columns == 0, index + columns >= len(data.gaps)
-    x_axis = alt.Axis(
-        labels=bottom, title="Epoch" if bottom else None, format="d", values=whole_ticks(_all_epochs(data), 3)
-    )
     y_axis = alt.Axis(labels=left, title="Gap (nats)" if left else None, tickCount=4)
     y = alt.Y("mean:Q", axis=y_axis, scale=alt.Scale(domain=_domain(data), nice=False, zero=False))
-    base = alt.Chart().encode(x=alt.X("epoch:Q", axis=x_axis, scale=_epochs(data)), y=y)
+    base = alt.Chart().encode(x=epoch_axis(data.epochs, 3, labelled=bottom), y=y)
     own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
     layers = [
         _zero(data, y),
         base.mark_line(clip=True, strokeWidth=0.5, color="#808080", strokeOpacity=0.3).encode(detail="condition:N"),
-        own.mark_line(clip=True, strokeWidth=2, point=_one_epoch(data)).encode(color=colour(data.labels)),
+        own.mark_line(clip=True, strokeWidth=2, point=len(data.epochs) == 1).encode(color=colour(data.labels)),
     ]
     title = alt.TitleParams(label, limit=width, anchor="start", frame="group")
     return alt.layer(*layers).properties(width=width, height=76, title=title)
@@ -246,23 +248,6 @@ def _zero(data: GapData, y: alt.Y) -> alt.Chart:
     rows = [{"mean": 0}] if low <= 0 <= high else []
     rule: alt.Chart = alt.Chart(alt.InlineData(values=rows)).mark_rule(strokeOpacity=0.5, strokeDash=[2, 2])
     return rule.encode(y=y)
-
-
-def _whole(data: GapData) -> alt.Axis:
-    return alt.Axis(format="d", values=whole_ticks(_all_epochs(data), 6))
-
-
-def _all_epochs(data: GapData) -> set[int]:
-    return {point.epoch for gap in data.gaps for point in gap.points}
-
-
-def _one_epoch(data: GapData) -> bool:
-    return len(_all_epochs(data)) == 1
-
-
-def _epochs(data: GapData) -> alt.Scale:
-    low, high = min(_all_epochs(data)), max(_all_epochs(data))
-    return alt.Scale(domain=[low, high] if high > low else [low - 1, high + 1], nice=False)
 
 
 def _domain(data: GapData) -> list[float]:

@@ -12,7 +12,7 @@ import altair as alt
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit_figures.conditions import WIDTH, colour, dash, listed, planned_labels, repeats_words, rounded
-from benchkit_figures.epoch_series import SeriesPoint, averaged, thinned, whole_ticks
+from benchkit_figures.epoch_series import SeriesPoint, averaged, epoch_axis, thinned
 from benchkit_figures.metrics import done_repeats
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class HealthData:
     panels: tuple[str, ...]
     curves: tuple[HealthCurve, ...]
     without: tuple[str, ...]
+
+    @property
+    def epochs(self) -> set[int]:
+        """Return all epochs of all curves."""
+        return {point.epoch for curve in self.curves for point in curve.points}
 
     @property
     def drawn(self) -> tuple[str, ...]:
@@ -216,19 +221,12 @@ def health_panels(data: HealthData) -> Any:
 def _draw_panel(data: HealthData, curves: Sequence[HealthCurve], quantity: str, panel: str) -> alt.Chart:
     first = panel == data.panels[0] if data.panels and panel else True
     title = {"mean": "Mean", "variance": "Variance", "gradient norm": "Gradient norm"}[quantity]
-    last = quantity != "mean"
     y_axis = alt.Axis(labels=first, title=title if first else None, tickCount=4, values=_ticks(curves, quantity))
-    x_axis = alt.Axis(
-        labels=last,
-        title="Epoch" if last else None,
-        format="d",
-        values=whole_ticks(_epochs(data), 3 if panel else 8),
-    )
     chart = alt.Chart().transform_filter(f"datum.quantity == '{quantity}' && datum.panel == '{panel}'")
     tooltip = [alt.Tooltip("condition:N", title="Condition"), alt.Tooltip("epoch:Q", title="Epoch")]
     tooltip.append(alt.Tooltip("value:Q", title=title, format=".4g"))
-    lines = chart.mark_line(clip=True, strokeWidth=1.5, point=_one_epoch(data)).encode(
-        x=alt.X("epoch:Q", axis=x_axis, scale=_epoch_scale(data)),
+    lines = chart.mark_line(clip=True, strokeWidth=1.5, point=len(data.epochs) == 1).encode(
+        x=epoch_axis(data.epochs, 3 if panel else 8, labelled=quantity != "mean"),
         y=alt.Y("value:Q", axis=y_axis, scale=_scale(curves, quantity)),
         color=colour(data.labels, data.drawn, "stroke"),
         strokeDash=dash(data.labels, data.drawn),
@@ -264,21 +262,6 @@ def _scale(curves: Sequence[HealthCurve], quantity: str) -> alt.Scale:
         return alt.Scale(type="log", domain=[float(f"{low * 0.9:.3g}"), float(f"{high * 1.1:.3g}")], nice=False)
     pad = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
     return alt.Scale(domain=[rounded(low - pad), rounded(high + pad)], nice=False, zero=False)
-
-
-def _one_epoch(data: HealthData) -> bool:
-    return len({point.epoch for curve in data.curves for point in curve.points}) == 1
-
-
-def _epochs(data: HealthData) -> list[int]:
-    epochs = [point.epoch for curve in data.curves for point in curve.points]
-    low, high = min(epochs), max(epochs)
-    return [low, high] if high > low else [low]
-
-
-def _epoch_scale(data: HealthData) -> alt.Scale:
-    ends = _epochs(data)
-    return alt.Scale(domain=ends if len(ends) > 1 else [ends[0] - 1, ends[0] + 1], nice=False)
 
 
 def _rows(data: HealthData) -> list[dict[str, Any]]:
