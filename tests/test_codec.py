@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from tiny_study import FACTOR, METRICS, RECORD, SEARCH, study_of
 
 from benchkit.codec import decode, encode
+from benchkit.errors import LedgerError
 from benchkit.plan import make_plan
-from benchkit.results import Cost, Outcome
-from benchkit.study import Study
+from benchkit.results import Cost, EpochRecord, Outcome
+from benchkit.study import SearchRange, Study
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel
 from benchkit.sweep.messages import (
     ConcurrencyChosen,
@@ -65,6 +67,48 @@ def test_an_outcome_comes_back_to_the_last_bit() -> None:
 
 def test_unknown_keys_of_a_newer_version_are_left_out() -> None:
     assert decode(Outcome, {"state": "done", "new": 1}) == Outcome(state="done")
+
+
+DONE = {"state": "done"}
+LATER = encode(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("cls", "value", "told"),
+    [
+        (Outcome, {**DONE, "test_reads": "3"}, "a.json.test_reads: expected a whole number, got text"),
+        (Outcome, {"state": "perfect"}, "a.json.state is 'perfect', which is none of its values"),
+        (Outcome, {**DONE, "cost": {"parameters": 1}}, "a.json.cost has no 'flops'"),
+        (Outcome, {**DONE, "notes": ["a", 3]}, "a.json.notes[1]: expected text, got a whole number"),
+        (Outcome, [1], "a.json: expected a table, got a list"),
+        (Outcome, None, "a.json: expected a table, got nothing"),
+        (
+            Outcome,
+            {"state": "done", "test_reads": True},
+            "a.json.test_reads: expected a whole number, got true or false",
+        ),
+        (
+            EpochRecord,
+            {**encode(RECORD), "seconds": 10**400},
+            "a.json.seconds: expected a number that 64 bits can hold",
+        ),
+        (EpochRecord, {**LATER, "seconds": "fast"}, "a.json.seconds: expected a number, got text"),
+    ],
+)
+def test_what_has_another_type_is_one_error_with_its_place(cls: type, value: object, told: str) -> None:
+    with pytest.raises(LedgerError) as caught:
+        decode(cls, value, "a.json", error=LedgerError)
+    assert str(caught.value) == told
+
+
+def test_numbers_that_json_lacks_are_read_and_whole_numbers_stay_whole() -> None:
+    record = decode(EpochRecord, {**encode(RECORD), "val_loss": "nan", "train_loss": "-inf", "seconds": "inf"})
+    assert math.isnan(record.val_loss) and (record.train_loss, record.seconds) == (-math.inf, math.inf)
+    spanned = decode(SearchRange, {"path": "x", "low": 1, "high": 9, "step": 2})
+    assert [repr(number) for number in (spanned.low, spanned.high, spanned.step)] == ["1", "9", "2.0"]
+    named = {"parameters": 1, "flops": 1, "images_per_second": 1, "peak_memory": 1, "device": "inf", "precision": "nan"}
+    cost = decode(Cost, {**named, "seconds": "inf"})
+    assert (cost.device, cost.precision, cost.seconds) == ("inf", "nan", math.inf)
 
 
 @pytest.mark.parametrize(
