@@ -60,8 +60,8 @@ def run_python(
     except OSError as error:
         return ChildResult(out="", problem=str(error))
     last = done.stderr.strip().splitlines()[-1:]
-    told = last[0] if last and done.returncode > 0 else f"it {exit_words(done.returncode)}"
-    problem = told if done.returncode else ""
+    reason = last[0] if last and done.returncode > 0 else f"it {exit_words(done.returncode)}"
+    problem = reason if done.returncode else ""
     return ChildResult(out=done.stdout, problem=problem, code=done.returncode)
 
 

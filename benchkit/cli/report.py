@@ -107,12 +107,12 @@ def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyRe
     named = {given.removesuffix(".toml").rpartition("/")[2] or None: Path(given) for given in studies}
     results = []
     for name, path in named.items():
-        found = read_results(workspace, name, storage or None)
-        if (file := file_now(found, path)) is not None:
-            found, note = presented(found, file)
+        study_results = read_results(workspace, name, storage or None)
+        if (file := file_now(study_results, path)) is not None:
+            study_results, note = presented(study_results, file)
             if note:
                 print_note(note)
-        results.append(found)
+        results.append(study_results)
     return results
 
 

@@ -122,14 +122,14 @@ def _front(
 
 
 def _description(parts: Sequence[StudyBuild]) -> str:
-    titles = [f"{place}. {part.report.title}" for place, part in enumerate(parts, 1)]
+    titles = [f"{number}. {part.report.title}" for number, part in enumerate(parts, 1)]
     return f"The studies, each a chapter of this report: {'; '.join(titles)}."
 
 
 def _banners(parts: Sequence[StudyBuild]) -> tuple[Banner, ...]:
     """Return every study's banners; one that all of them have stands once."""
     all_of = [set(part.report.banners) for part in parts]
-    everywhere = [banner for banner in parts[0].report.banners if all(banner in found for found in all_of)]
+    everywhere = [banner for banner in parts[0].report.banners if all(banner in banners for banners in all_of)]
     own = [
         Banner(title=f"{banner.title} ({part.results.study.name})", text=banner.text)
         for part in parts
@@ -207,9 +207,9 @@ def with_chapters(whole: ReportContext, parts: Sequence[tuple[str, ReportContext
     counted = _led(numbered([*whole.sections, *renamed]))
     start = len(whole.sections)
     chapters = []
-    for place, (name, part) in enumerate(parts, 1):
+    for number, (name, part) in enumerate(parts, 1):
         end = start + len(part.sections)
-        chapters.append(Chapter(number=place, name=name, report=replace(part, sections=counted[start:end])))
+        chapters.append(Chapter(number=number, name=name, report=replace(part, sections=counted[start:end])))
         start = end
     return replace(whole, sections=counted[: len(whole.sections)], chapters=tuple(chapters))
 

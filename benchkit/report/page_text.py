@@ -82,9 +82,9 @@ def unpacked(text: str) -> Any:
         return value
     inflating = zlib.decompressobj()
     try:
-        found = inflating.decompress(base64.b64decode(value["packed"], validate=True), MOST_UNPACKED)
+        inflated = inflating.decompress(base64.b64decode(value["packed"], validate=True), MOST_UNPACKED)
     except (TypeError, zlib.error) as error:
         raise ValueError(f"packed data are damaged: {error}") from error
     if not inflating.eof:
         raise ValueError("packed data are damaged or too long")
-    return json.loads(found)
+    return json.loads(inflated)

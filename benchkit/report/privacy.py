@@ -75,8 +75,10 @@ def _private(value: Any) -> Any:
         return private_text(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         given = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        found = {name: _private(item) for name, item in given.items()}
-        return dataclasses.replace(value, **found) if any(found[n] is not given[n] for n in given) else value
+        made_private = {name: _private(item) for name, item in given.items()}
+        return (
+            dataclasses.replace(value, **made_private) if any(made_private[n] is not given[n] for n in given) else value
+        )
     if isinstance(value, Mapping):
         items = {private_text(str(key)): _private(item) for key, item in value.items()}
         same = list(items) == list(value) and all(items[key] is item for key, item in value.items())
@@ -89,17 +91,17 @@ def _private(value: Any) -> Any:
 
 def private_text(text: str) -> str:
     """Return a text in which `~` stands for home folders, and without user names and passwords in web addresses."""
-    found = text
+    kept = text
     home = str(Path.home())
-    if len(home) > len("/root") and home in found:
-        found = found.replace(home, HOME)
+    if len(home) > len("/root") and home in kept:
+        kept = kept.replace(home, HOME)
     for pattern in _HOMES:
-        found = pattern.sub(HOME, found)
+        kept = pattern.sub(HOME, kept)
     user = _user()
     if len(user) > 2 and user != "root":
-        found = re.sub(rf"(?<=[\\/]){re.escape(user)}(?=[\\/]|$)", HOME, found)
-    found = _CREDENTIALS.sub("", found)
-    return text if found == text else found
+        kept = re.sub(rf"(?<=[\\/]){re.escape(user)}(?=[\\/]|$)", HOME, kept)
+    kept = _CREDENTIALS.sub("", kept)
+    return text if kept == text else kept
 
 
 def private_command(command: str) -> str:
@@ -112,9 +114,9 @@ def private_command(command: str) -> str:
     except ValueError:
         return private_text(command)
     kept = []
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         option, equals, value = word.partition("=")
-        if option == "--storage" or (place and words[place - 1] == "--storage"):
+        if option == "--storage" or (index and words[index - 1] == "--storage"):
             continue
         if equals and option.startswith("--") and value.startswith("/"):
             kept.append(f"{option}={_last(value)}")

@@ -147,8 +147,8 @@ def with_capsule(report: ReportContext, capsule: bytes) -> ReportContext:
     """
     block = capsule_block(capsule)
     names = [part.name for part in report.sections]
-    place = "reproduce" if "reproduce" in names else names[-1]
-    sections = tuple(_ended(part, block) if part.name == place else part for part in report.sections)
+    last = "reproduce" if "reproduce" in names else names[-1]
+    sections = tuple(_ended(part, block) if part.name == last else part for part in report.sections)
     return replace(report, sections=sections)
 
 

@@ -61,7 +61,7 @@ def together_section(
             text="Conditions are matched by their labels, and compared by the means of each study on its own data. A "
             "study counts once, however many repeats and images it has."
         ),
-        *(finding_block(one) for one in findings),
+        *(finding_block(finding) for finding in findings),
         table_block(
             "studies",
             "The studies and their answers",
@@ -73,7 +73,7 @@ def together_section(
     if not agreement.shared:
         return section("together", "The studies together", blocks), {}
     groups = study_groups(len(agreement.studies))
-    blocks += [_shared_block(agreement, group, place, len(groups)) for place, group in enumerate(groups, 1)]
+    blocks += [_shared_block(agreement, group, part_number, len(groups)) for part_number, group in enumerate(groups, 1)]
     terms = TermsBlock(title="Glossary of this comparison", terms=TERMS)
     if not drawn:
         return section("together", "The studies together", [*blocks, terms]), {}
@@ -85,15 +85,15 @@ def together_section(
     return section("together", "The studies together", blocks), {figure.print_source: json.loads(figure.spec)}
 
 
-def _shared_block(agreement: Agreement, group: Sequence[int], place: int, groups: int) -> Block:
+def _shared_block(agreement: Agreement, group: Sequence[int], part_number: int, groups: int) -> Block:
     metric = metric_words(agreement.metric)
-    which = f", part {place} of {groups}" if groups > 1 else ""
+    which = f", part {part_number} of {groups}" if groups > 1 else ""
     ranked = "Ranks are within each study, among the conditions that all studies have; 1 is the best mean."
     caption = (
         f"Mean {metric} of the conditions that two studies or more have{which}, best mean rank first. {ranked} Mean "
         f"rank: over all studies. {INTERVALS} Bold: best mean of the study among the ranked, which is no test."
     )
-    name = "shared" if groups == 1 else f"shared-{place}"
+    name = "shared" if groups == 1 else f"shared-{part_number}"
     return table_block(name, f"Shared conditions by study{which}", caption, shared_table(agreement, group))
 
 
@@ -101,13 +101,13 @@ def differences_section(records: Sequence[Record]) -> list[Section]:
     """Return what differs between the studies beside their data, or nothing where nothing does."""
     groups = study_groups(len(records))
     blocks: list[Block] = []
-    for place, group in enumerate(groups, 1):
-        which = f", part {place} of {len(groups)}" if len(groups) > 1 else ""
+    for part_number, group in enumerate(groups, 1):
+        which = f", part {part_number} of {len(groups)}" if len(groups) > 1 else ""
         table = differences_table(records, group)
         if table.rows:
             blocks.append(
                 table_block(
-                    "study-differences" if len(groups) == 1 else f"study-differences-{place}",
+                    "study-differences" if len(groups) == 1 else f"study-differences-{part_number}",
                     f"What differs between the studies{which}",
                     f"Study values, base settings, versions and devices in which any two studies differ{which}. A "
                     "difference in means between studies may come from any of them.",
@@ -164,12 +164,12 @@ def shared_table(agreement: Agreement, places: Sequence[int]) -> Table:
         Column(key="mean_rank", heading="Mean rank"),
         *(
             Column(
-                key=f"mean_{agreement.studies[place]}",
-                heading=agreement.studies[place],
+                key=f"mean_{agreement.studies[column]}",
+                heading=agreement.studies[column],
                 unit=unit,
                 parts=(*ESTIMATE_PARTS, "rank"),
             )
-            for place in places
+            for column in places
         ),
     )
     best = min((row.mean_rank for row in agreement.shared if row.mean_rank is not None), default=None)
@@ -181,42 +181,45 @@ def _shared(agreement: Agreement, row: SharedCondition, places: Sequence[int], b
     return (
         label(row.label, strong=first),
         number_cell(number(rank, 3), rank, strong=first),
-        *(_standing(agreement.metric, row.standings[place]) for place in places),
+        *(_standing(agreement.metric, row.standings[column]) for column in places),
     )
 
 
 def _standing(metric: str, standing: ConditionInStudy | None) -> Cell:
     if standing is None:
         return Cell(text=NONE, parts=(None, None, 0, None))
-    found = standing.estimate
-    parts = [bracket(metric, found.low, found.high), f"n {found.n}"]
+    estimate = standing.estimate
+    parts = [bracket(metric, estimate.low, estimate.high), f"n {estimate.n}"]
     if standing.rank is not None:
         parts.append(f"rank {number(standing.rank, 3)}")
     return Cell(
-        text=bare(metric, found.mean),
+        text=bare(metric, estimate.mean),
         detail=", ".join(part for part in parts if part),
-        value=found.mean,
-        parts=(found.low, found.high, found.n, standing.rank),
+        value=estimate.mean,
+        parts=(estimate.low, estimate.high, estimate.n, standing.rank),
         strong=standing.rank == 1,
     )
 
 
 def differences_table(records: Sequence[Record], places: Sequence[int]) -> Table:
     """Return what differs between any two of all studies, with the values of those at `places`."""
-    values = [{(one.kind, one.name): one.value for one in record.properties} for record in records]
-    known = [pair for pair in dict.fromkeys(pair for found in values for pair in found) if pair[0] in DIFFERING]
+    values = [
+        {(known_property.kind, known_property.name): known_property.value for known_property in record.properties}
+        for record in records
+    ]
+    known = [pair for pair in dict.fromkeys(pair for of_study in values for pair in of_study) if pair[0] in DIFFERING]
     known.sort(key=lambda pair: DIFFERING.index(pair[0]))
     differing = [
         (kind, name)
         for kind, name in known
-        if name != "name" and len({found.get((kind, name)) for found in values}) > 1
+        if name != "name" and len({of_study.get((kind, name)) for of_study in values}) > 1
     ]
     table = TableOf(differing)
     table.text("kind", "Kind", lambda pair: pair[0])
     table.text("name", "What", lambda pair: pair[1])
-    for place in places:
-        study = records[place].study
-        table.text(f"value_{study}", study, partial(_value, values[place]))
+    for column in places:
+        study = records[column].study
+        table.text(f"value_{study}", study, partial(_value, values[column]))
     return table.made()
 
 

@@ -27,7 +27,7 @@ MOST_LINES = 300
 
 def changes_section(changes: Changes, then: str, now: str) -> Section:
     """Return what has changed; `then` and `now` are the texts of the two study files."""
-    findings = [finding_block(one) for one in change_findings(changes)]
+    findings = [finding_block(finding) for finding in change_findings(changes)]
     lead = Paragraph(text=f"Then is {then_words(changes)}; now is this report's study. Differences are now minus then.")
     blocks: list[Block] = [lead, *findings, *_tables(changes)]
     if changes.gone or changes.added:
@@ -136,10 +136,10 @@ def _row(row: Change, *, several: bool) -> tuple[Cell, ...]:
 def properties_table(changes: Changes) -> Table:
     """Return everything that differs in how the trials were made."""
     table = TableOf(changes.properties)
-    table.text("kind", "Kind", lambda one: one.kind)
-    table.text("name", "What", lambda one: one.name)
-    table.text("then", "Then", lambda one: NONE if one.old is None else one.old)
-    table.text("now", "Now", lambda one: NONE if one.new is None else one.new)
+    table.text("kind", "Kind", lambda changed: changed.kind)
+    table.text("name", "What", lambda changed: changed.name)
+    table.text("then", "Then", lambda changed: NONE if changed.old is None else changed.old)
+    table.text("now", "Now", lambda changed: NONE if changed.new is None else changed.new)
     return table.made()
 
 

@@ -81,7 +81,7 @@ def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
     """Return the sections with themselves, their tables and their figures counted through from 1."""
     tables = figures = 0
     result = []
-    for place, part in enumerate(parts, 1):
+    for number, part in enumerate(parts, 1):
         blocks: list[Block] = []
         for block in part.blocks:
             if isinstance(block, TableBlock):
@@ -92,7 +92,7 @@ def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
                 blocks.append(replace(block, number=figures))
             else:
                 blocks.append(block)
-        result.append(replace(part, number=place, blocks=tuple(blocks)))
+        result.append(replace(part, number=number, blocks=tuple(blocks)))
     return tuple(result)
 
 

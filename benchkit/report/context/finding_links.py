@@ -61,17 +61,17 @@ def linked(sections: Sequence[Section]) -> tuple[Section, ...]:
 
 
 def _places(blocks: Iterable[Block]) -> dict[str, Link]:
-    found: dict[str, Link] = {}
+    links: dict[str, Link] = {}
     for block in blocks:
         if isinstance(block, FigureBlock):
-            found.setdefault(block.plugin, Link(text=f"Figure {block.number}", target=f"figure-{block.name}"))
+            links.setdefault(block.plugin, Link(text=f"Figure {block.number}", target=f"figure-{block.name}"))
         elif isinstance(block, TableBlock):
             link = Link(text=f"Table {block.number}", target=f"table-{block.name}")
-            found.setdefault(block.name, link)
-            found[f"table:{block.name}"] = link
+            links.setdefault(block.name, link)
+            links[f"table:{block.name}"] = link
             if block.name.startswith("published-"):
-                found[f"source:{block.title.removesuffix(' beside ours')}"] = link
-    return found
+                links[f"source:{block.title.removesuffix(' beside ours')}"] = link
+    return links
 
 
 def _linked(block: Block, places: Mapping[str, Link]) -> Block:

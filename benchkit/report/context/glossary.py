@@ -121,8 +121,8 @@ def used_plugins(results: StudyResults, registry: Registry) -> tuple[UsedPlugin,
     for name, _ in results.study.report.figures:
         wanted["figures", name] = None
     order = ("datasets", "models", "norms", "regularizers", "figures")
-    found = sorted(wanted, key=lambda pair: order.index(pair[0]))
-    entries = {pair: _resolved(registry, *pair) for pair in found}
+    ordered = sorted(wanted, key=lambda pair: order.index(pair[0]))
+    entries = {pair: _resolved(registry, *pair) for pair in ordered}
     # Cards come from the cache of descriptions: importing models and norms would bring torch into the report.
     known = [entry for entry in entries.values() if isinstance(entry, Entry)]
     cards: dict[Entry, Description] = dict(zip(known, describe_all(known), strict=True))
@@ -148,12 +148,12 @@ def _named(settings: object, seed: int) -> Iterable[tuple[str, str]]:
         yield "regularizers", regularizer.plugin.name
 
 
-def _used(kind: str, name: str, found: Description | BenchkitError) -> UsedPlugin:
+def _used(kind: str, name: str, description: Description | BenchkitError) -> UsedPlugin:
     """Return what is known of a plugin; one that is not installed here is named as such, as its results may be old."""
     try:
-        if isinstance(found, BenchkitError):
-            raise found
-        card = found.usable()
+        if isinstance(description, BenchkitError):
+            raise description
+        card = description.usable()
     except BenchkitError as error:
         return UsedPlugin(
             kind=kind, name=name, origin="not available here", title=name, summary=error.what, reference="", url=""
@@ -194,7 +194,8 @@ def reference_terms(plugins: Sequence[UsedPlugin], *, search: bool, compared: bo
         if reference:
             urls.setdefault(reference, "")
     return tuple(
-        Term(name=f"[{place}]", text=text, url=urls[text]) for place, text in enumerate(sorted(urls, key=str.lower), 1)
+        Term(name=f"[{number}]", text=text, url=urls[text])
+        for number, text in enumerate(sorted(urls, key=str.lower), 1)
     )
 
 

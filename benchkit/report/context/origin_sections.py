@@ -143,7 +143,7 @@ def _collected(tables: Iterable[Mapping[str, Any]]) -> tuple[Fact, ...]:
     for table in tables:
         for name, value in _flat(table):
             values.setdefault(name, {})[value] = None
-    return tuple(Fact(name=name, value="; ".join(found)) for name, found in values.items())
+    return tuple(Fact(name=name, value="; ".join(known)) for name, known in values.items())
 
 
 def images_used(results: StudyResults) -> tuple[Fact, ...]:
@@ -179,8 +179,8 @@ def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name} ")
         elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
-            for place, item in enumerate(value, 1):
-                yield from _flat(item, f"{name} {place} ")
+            for number, item in enumerate(value, 1):
+                yield from _flat(item, f"{name} {number} ")
         elif isinstance(value, list | tuple):
             if value:
                 yield name, ", ".join(setting(item) for item in value)

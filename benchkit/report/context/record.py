@@ -72,8 +72,11 @@ def _study(study: Study) -> Iterable[tuple[str, str]]:
     if study.search:
         search = encode(study.search)
         search["sampler"] = search.pop("samplers") or search["sampler"]
-        for one in search.pop("space"):
-            yield f"search {one.pop('path')}", ", ".join(f"{key} = {setting_text(value)}" for key, value in one.items())
+        for searched in search.pop("space"):
+            yield (
+                f"search {searched.pop('path')}",
+                ", ".join(f"{key} = {setting_text(value)}" for key, value in searched.items()),
+            )
         yield from dotted_settings(search, "search")
 
 
@@ -90,7 +93,7 @@ _EMBEDDED = re.compile(r'<script type="application/json" class="record">(.*?)</s
 HINT = "give a workspace folder, a report's results.json, or the HTML of a report"
 
 
-def changes_since(old: Record, new: Record, place: Path) -> Changes:
+def changes_since(old: Record, new: Record, against: Path) -> Changes:
     """Return what has changed; raise `ReportError` when no condition has a score both then and now."""
     changes = compare_records(old, new)
     if changes.main or changes.scores:
@@ -98,71 +101,71 @@ def changes_since(old: Record, new: Record, place: Path) -> Changes:
     then = [condition.label for condition in old.conditions if condition.readings]
     now = [condition.label for condition in new.conditions if condition.readings]
     raise ReportError(
-        f"--against {place}: nothing to compare: no condition of {new.study} has a score both then and now",
+        f"--against {against}: nothing to compare: no condition of {new.study} has a score both then and now",
         problems=[f"then: {', '.join(then) or 'no condition with a score'}",
                   f"now: {', '.join(now) or 'no condition with a score'}"],
         hint="conditions are matched by their labels",
     )  # fmt: skip
 
 
-def read_record(place: Path, study: str) -> Record:
+def read_record(against: Path, study: str) -> Record:
     """Return the record of a study in an earlier workspace or report.
 
     Of several studies it is the one of the same name; a single one is taken whatever its name, so that a renamed study
     can be compared. Raises `ReportError` when there is none, and `LedgerError` when a ledger cannot be read.
     """
-    if not place.exists():
-        raise ReportError(f"--against {place}: there is no such file or folder", hint=HINT)
-    if place.is_dir():
-        if (place / "ledger.db").is_file():
-            return _from_workspace(place, study)
-        if not (place / "results.json").is_file():
-            raise ReportError(f"--against {place}: the folder holds neither a ledger nor a results.json", hint=HINT)
-        place = place / "results.json"
-    return _chosen(_records(place), study, place)
+    if not against.exists():
+        raise ReportError(f"--against {against}: there is no such file or folder", hint=HINT)
+    if against.is_dir():
+        if (against / "ledger.db").is_file():
+            return _from_workspace(against, study)
+        if not (against / "results.json").is_file():
+            raise ReportError(f"--against {against}: the folder holds neither a ledger nor a results.json", hint=HINT)
+        against = against / "results.json"
+    return _chosen(_records(against), study, against)
 
 
-def _from_workspace(place: Path, study: str) -> Record:
+def _from_workspace(workspace: Path, study: str) -> Record:
     from benchkit.ledger import Ledger, read_results
 
-    known = Ledger(place).studies()
-    name = _name(known, study, place)
-    results = read_results(place, name, None)
+    known = Ledger(workspace).studies()
+    name = _name(known, study, workspace)
+    results = read_results(workspace, name, None)
     return record_of(rounded(private_results(results)))
 
 
-def _chosen(records: Sequence[Record], study: str, place: Path) -> Record:
-    name = _name([record.study for record in records], study, place)
+def _chosen(records: Sequence[Record], study: str, file: Path) -> Record:
+    name = _name([record.study for record in records], study, file)
     return next(record for record in records if record.study == name)
 
 
-def _name(known: Sequence[str], study: str, place: Path) -> str:
+def _name(known: Sequence[str], study: str, against: Path) -> str:
     if study in known:
         return study
     if len(known) == 1:
         return known[0]
     raise ReportError(
-        f"--against {place}: it holds no study {study!r}{nearest(study, known)}",
+        f"--against {against}: it holds no study {study!r}{nearest(study, known)}",
         hint=f"it holds: {', '.join(known)}" if known else HINT,
     )
 
 
-def _records(place: Path) -> list[Record]:
+def _records(file: Path) -> list[Record]:
     """Return the records in a report's file; raise `ReportError` when it has none or they cannot be read."""
     try:
-        text = place.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"--against {place}: it cannot be read as text: {error}", hint=HINT) from error
+        raise ReportError(f"--against {file}: it cannot be read as text: {error}", hint=HINT) from error
     try:
-        found = [record_from(part) for part in _parts(text)]
+        records = [record_from(part) for part in _parts(text)]
     except (ValueError, RecursionError) as error:
-        raise ReportError(f"--against {place}: {error}", hint=HINT) from error
-    if not found:
+        raise ReportError(f"--against {file}: {error}", hint=HINT) from error
+    if not records:
         raise ReportError(
-            f"--against {place}: it carries no record of a study; reports of older versions do not",
+            f"--against {file}: it carries no record of a study; reports of older versions do not",
             hint=f"make it again with this benchkit, or {HINT}",
         )
-    return found
+    return records
 
 
 def _parts(text: str) -> list[Any]:

@@ -66,7 +66,11 @@ def names_used(results: StudyResults, table: str) -> list[str]:
     """Return the names of the data sets or models (`table` is `data` or `model`) of the conditions, each once."""
     trees = [condition.settings for condition in results.conditions] or [results.study.settings]
     named = [tree.get(table) for tree in trees]
-    return list(dict.fromkeys(str(one["name"]) for one in named if isinstance(one, Mapping) and one.get("name")))
+    return list(
+        dict.fromkeys(
+            str(table_of["name"]) for table_of in named if isinstance(table_of, Mapping) and table_of.get("name")
+        )
+    )
 
 
 def section(name: str, title: str, blocks: Sequence[Block]) -> Section:
@@ -186,7 +190,7 @@ def search_section(inputs: SectionInputs) -> Section | None:
     search, searches = inputs.results.study.search, inputs.summary.numbers.searches
     if search is None or not searches:
         return None
-    counted = {"condition": {one.condition for one in searches}, "sampler": set(search.samplers)}
+    counted = {"condition": {search_summary.condition for search_summary in searches}, "sampler": set(search.samplers)}
     each = " and ".join(name for name, of in counted.items() if len(of) > 1)
     sampler = f"samplers {listing(search.samplers)}" if search.samplers else f"sampler {search.sampler}"
     goals = ", ".join(f"{metric_words(goal.metric)} ({goal.direction}d)" for goal in search.goals)

@@ -45,10 +45,10 @@ def source_section(inputs: SectionInputs) -> Section | None:
                 claims_table(numbers.claims),
             )
         )
-    found = [f for f in inputs.summary.findings if "table:published" in SHOWN_IN.get(f.rule, ())]
-    if found:
+    findings = [f for f in inputs.summary.findings if "table:published" in SHOWN_IN.get(f.rule, ())]
+    if findings:
         blocks.append(HeadingBlock(text="What they can and cannot be"))
-    blocks += [finding_block(finding) for finding in found]
+    blocks += [finding_block(finding) for finding in findings]
     return section("published", "The source and its numbers" if study.origin else "Published numbers", blocks)
 
 

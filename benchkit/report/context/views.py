@@ -62,8 +62,8 @@ def with_choices(
 ) -> ReportContext:
     """Return the report with everything that its page lets a reader choose; the rest of it stays as it is."""
     numbers = summary.numbers
-    places = {condition.label: place for place, condition in enumerate(results.conditions)}
-    by_key = {condition.key: place for place, condition in enumerate(results.conditions)}
+    places = {condition.label: index for index, condition in enumerate(results.conditions)}
+    by_key = {condition.key: index for index, condition in enumerate(results.conditions)}
     searches = {search.label: by_key[search.key] for search in numbers.searches if search.key in by_key}
     others = [metric for metric in _known(numbers) if metric != numbers.metric]
     tables = {
@@ -165,24 +165,24 @@ def _untested(results: StudyResults, numbers: StudyStatistics, metric: str) -> R
     known.sort(key=lambda scores: (1 if lower_is_better(metric) else -1) * scores.metrics[metric].mean)
     values = {c.key: values_by_repeat(results, c, metric) for c in compared(results)}
     rows = tuple(
-        _ranked(place, scores, scores.metrics[metric], _gap(known[0].key, scores.key, values))
-        for place, scores in enumerate(known, 1)
+        _ranked(rank, scores, scores.metrics[metric], _gap(known[0].key, scores.key, values))
+        for rank, scores in enumerate(known, 1)
     )
     without = tuple(scores.label for scores in numbers.scores if metric not in scores.metrics)
     return Ranking(metric=metric, rows=rows, pairs=(), without=without)
 
 
-def _ranked(place: int, scores: Scores, found: Estimate, pair: Pair | None) -> RankedCondition:
-    verdict: Any = "best" if place == 1 else "untested"
-    return RankedCondition(rank=place, key=scores.key, label=scores.label, estimate=found, verdict=verdict, pair=pair)
+def _ranked(rank: int, scores: Scores, estimate: Estimate, pair: Pair | None) -> RankedCondition:
+    verdict: Any = "best" if rank == 1 else "untested"
+    return RankedCondition(rank=rank, key=scores.key, label=scores.label, estimate=estimate, verdict=verdict, pair=pair)
 
 
 def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]]) -> Pair | None:
     shared = sorted(values[best].keys() & values[key].keys())
     if best == key or not shared:
         return None
-    found = paired_t([values[best][i] for i in shared], [values[key][i] for i in shared])
-    untold = replace(found, p=None, effect_size=None)
+    comparison = paired_t([values[best][i] for i in shared], [values[key][i] for i in shared])
+    untold = replace(comparison, p=None, effect_size=None)
     return Pair(first=best, second=key, comparison=untold, p_adjusted=None, detectable=None, repeats_needed=None)
 
 
@@ -215,10 +215,10 @@ def _table_view(table: Table, caption: str) -> Views:
 
 
 def _figure_views(plugin: str, figure_set: FigureSet, metrics: list[str]) -> Views:
-    found = {metric: figure_set.view(plugin, {"metric": metric}) for metric in metrics}
+    views = {metric: figure_set.view(plugin, {"metric": metric}) for metric in metrics}
     return {
         metric: {"caption": view.caption, "alt": view.alt_text, "spec": json.loads(view.spec), "data": view.data}
-        for metric, view in found.items()
+        for metric, view in views.items()
         if view is not None
     }
 
@@ -247,14 +247,14 @@ def trial_details(results: StudyResults) -> list[dict[str, Any]]:
     Trials are numbered as in the table of every trial. Values are plain JSON without NaN.
     """
     ordered = sorted(results.trials, key=lambda trial: (trial.started or math.inf, trial.number))
-    numbers = {id(trial): place for place, trial in enumerate(ordered, 1)}
+    numbers = {id(trial): number for number, trial in enumerate(ordered, 1)}
     with_logs = len(ordered) <= MOST_LOGS
-    found: dict[str, list[dict[str, Any]]] = {condition.key: [] for condition in results.conditions}
+    details: dict[str, list[dict[str, Any]]] = {condition.key: [] for condition in results.conditions}
     for trial in ordered:
-        if trial.condition.key in found:
+        if trial.condition.key in details:
             logged = with_logs or trial.state != "done"
-            found[trial.condition.key].append(_trial(trial, numbers[id(trial)], results, logged=logged))
-    return [{"settings": _settings(condition), "trials": found[condition.key]} for condition in results.conditions]
+            details[trial.condition.key].append(_trial(trial, numbers[id(trial)], results, logged=logged))
+    return [{"settings": _settings(condition), "trials": details[condition.key]} for condition in results.conditions]
 
 
 def _settings(condition: Condition) -> list[list[str]]:
@@ -321,7 +321,7 @@ def _history(records: Sequence[EpochRecord]) -> dict[str, list[float | None]]:
     if not records:
         return {}
     stride = math.ceil(len(records) / MOST_EPOCHS)
-    kept = [record for place, record in enumerate(records) if place % stride == 0 or place == len(records) - 1]
+    kept = [record for index, record in enumerate(records) if index % stride == 0 or index == len(records) - 1]
     series: dict[str, list[float | None]] = {"epoch": [record.epoch for record in kept]}
     for name in SERIES:
         series[name] = [_short(getattr(record, name)) for record in kept]

@@ -67,7 +67,7 @@ class AgreementData:
 def agreement_data(agreement: Agreement, planned: Sequence[str]) -> AgreementData:
     """Return the plain numbers that the figure shows; `planned` are all studies' labels in report order."""
     panels = tuple(
-        StudyPanel(study=study, rows=tuple(_rows(agreement, place))) for place, study in enumerate(agreement.studies)
+        StudyPanel(study=study, rows=tuple(_rows(agreement, index))) for index, study in enumerate(agreement.studies)
     )
     half = (agreement.critical_difference or 0.0) / 2
     ranks = tuple(
@@ -79,15 +79,15 @@ def agreement_data(agreement: Agreement, planned: Sequence[str]) -> AgreementDat
     return AgreementData(metric=agreement.metric, planned=tuple(planned), conditions=labels, panels=panels, ranks=ranks)
 
 
-def _rows(agreement: Agreement, place: int) -> Sequence[PanelRow]:
+def _rows(agreement: Agreement, index: int) -> Sequence[PanelRow]:
     rows = []
     for row in agreement.shared:
-        standing = row.standings[place]
+        standing = row.standings[index]
         if standing is not None:
-            found = standing.estimate
-            low, high = (found.mean if end is None else end for end in (found.low, found.high))
+            estimate = standing.estimate
+            low, high = (estimate.mean if end is None else end for end in (estimate.low, estimate.high))
             rows.append(
-                PanelRow(condition=row.label, mean=found.mean, low=low, high=high, n=found.n, rank=standing.rank)
+                PanelRow(condition=row.label, mean=estimate.mean, low=low, high=high, n=estimate.n, rank=standing.rank)
             )
     return rows
 
@@ -101,7 +101,7 @@ class AgreementChart:
         columns = min(MOST_COLUMNS, len(data.panels) + bool(data.ranks))
         labels = min(200, 14 + round(6.4 * max(len(label) for label in data.conditions)))
         width = int((FIGURE_WIDTH - labels - 22 * columns) / columns)
-        axes = [_y(data, first=place % columns == 0) for place in range(len(data.panels) + 1)]
+        axes = [_y(data, first=index % columns == 0) for index in range(len(data.panels) + 1)]
         panels = [_study_panel(panel, data, y) for panel, y in zip(data.panels, axes, strict=False)]
         if data.ranks:
             panels.append(_rank_panel(data, axes[len(panels)]))

@@ -137,13 +137,13 @@ class ChartCache:
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """Return time of last use, size and path of every file; unfinished ones of killed processes are among them."""
-        found = []
+        files = []
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
                 with contextlib.suppress(OSError):  # gone meanwhile
                     status = path.stat()
-                    found.append((status.st_mtime, status.st_size, path))
-        return found
+                    files.append((status.st_mtime, status.st_size, path))
+        return files
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.picture"

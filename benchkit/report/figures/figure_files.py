@@ -80,10 +80,10 @@ def grid_svg(figure: FigureBlock) -> str:
 
 
 def _tiles(row: PictureRow, width: float, top: float) -> Iterator[_Tile]:
-    for place, source in enumerate(row.sources):
+    for index, source in enumerate(row.sources):
         wide, high = _size(source)
         yield _Tile(
-            source=source, x=_CAPTIONS + place * (width + _GAP), y=top, width=width, height=width * high / max(1, wide)
+            source=source, x=_CAPTIONS + index * (width + _GAP), y=top, width=width, height=width * high / max(1, wide)
         )
 
 
@@ -108,9 +108,9 @@ def _heads_height(figure: FigureBlock, width: float) -> float:
 
 
 def _texts_of_heads(figure: FigureBlock, width: float) -> Iterator[str]:
-    for place, head in enumerate(figure.columns):
+    for index, head in enumerate(figure.columns):
         lines = _wrapped(head, width)
-        yield from _text(lines, _CAPTIONS + place * (width + _GAP), _LINE_HEIGHT * len(lines) / 2, weight=600)
+        yield from _text(lines, _CAPTIONS + index * (width + _GAP), _LINE_HEIGHT * len(lines) / 2, weight=600)
 
 
 def _wrapped(text: str, width: float) -> list[str]:
@@ -120,8 +120,8 @@ def _wrapped(text: str, width: float) -> list[str]:
 
 def _text(lines: list[str], x: float, middle: float, *, weight: int = 400) -> Iterator[str]:
     start = middle - _LINE_HEIGHT * (len(lines) - 1) / 2 + 4
-    for place, line in enumerate(lines):
-        yield f'<text x="{x:.1f}" y="{start + place * _LINE_HEIGHT:.1f}" font-weight="{weight}">{escape(line)}</text>'
+    for index, line in enumerate(lines):
+        yield f'<text x="{x:.1f}" y="{start + index * _LINE_HEIGHT:.1f}" font-weight="{weight}">{escape(line)}</text>'
 
 
 def _xml(text: str) -> str:

@@ -252,18 +252,18 @@ def _is_open(hint: Any) -> bool:
 
 def _spread(key: str, value: Any) -> Row:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return {f"{key}_{place}": item for place, item in enumerate(value, 1)}
+        return {f"{key}_{number}": item for number, item in enumerate(value, 1)}
     return {key: value}
 
 
 def _exploded(series: Mapping[str, Sequence[Any]], above: Row, name: str) -> list[Row]:
     length = max(len(values) for values in series.values())
     rows = []
-    for place in range(length):
+    for index in range(length):
         row = dict(above)
         for key, values in series.items():
-            row.update(_spread(_joined(name, key), values[place]))
-        rows.append(row if len(series) > 1 else {**above, _joined(name, "index"): place, **row})
+            row.update(_spread(_joined(name, key), values[index]))
+        rows.append(row if len(series) > 1 else {**above, _joined(name, "index"): index, **row})
     return rows
 
 

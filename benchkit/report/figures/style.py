@@ -49,9 +49,9 @@ def condition_scale(labels: Sequence[str]) -> dict[str, ConditionStyle]:
     """
     return {
         label: ConditionStyle(
-            colour=PALETTE[place % len(PALETTE)], dash=DASHES[place % len(DASHES)], shape=SHAPES[place % len(SHAPES)]
+            colour=PALETTE[index % len(PALETTE)], dash=DASHES[index % len(DASHES)], shape=SHAPES[index % len(SHAPES)]
         )
-        for place, label in enumerate(labels)
+        for index, label in enumerate(labels)
     }
 
 

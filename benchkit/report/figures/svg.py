@@ -38,9 +38,9 @@ def print_svg(svg: str) -> str:
     svg = _definitions_first(_without_gradients(svg))
     names = _stable_names(svg)
 
-    def renamed(found: re.Match[str]) -> str:
-        name = names.get(found[2])
-        return found[0] if name is None else f"{found[1]}{name}"
+    def renamed(use: re.Match[str]) -> str:
+        name = names.get(use[2])
+        return use[0] if name is None else f"{use[1]}{name}"
 
     return _TAG.sub(lambda tag: _USE.sub(renamed, _SILENT.sub("", tag[0])).replace("currentColor", INK), svg)
 
@@ -64,7 +64,7 @@ def _definitions_first(svg: str) -> str:
 
 def _stable_names(svg: str) -> dict[str, str]:
     ids = [name for tag in _TAG.findall(svg) for name in _ID.findall(tag)]
-    return {name: f"id-{place}" for place, name in enumerate(dict.fromkeys(ids))}
+    return {name: f"id-{number}" for number, name in enumerate(dict.fromkeys(ids))}
 
 
 def _without_gradients(svg: str) -> str:
@@ -84,10 +84,10 @@ def _strips(mark: re.Match[str], stops: Sequence[tuple[float, Colour]], vertical
         return f'<path d="{path}"{before} fill="{_text(_between(stops, 0.5))}"{after}/>'
     x, y, width, height = (float(part) for part in shape.groups())
     length, parts = (height if vertical else width), []
-    for place in range(_STRIPS):
-        start, size = length * place / _STRIPS, length / _STRIPS
-        size += 0 if place == _STRIPS - 1 else size / 2  # overlapping strips leave no hairlines between them
-        share = (place + 0.5) / _STRIPS
+    for strip in range(_STRIPS):
+        start, size = length * strip / _STRIPS, length / _STRIPS
+        size += 0 if strip == _STRIPS - 1 else size / 2  # overlapping strips leave no hairlines between them
+        share = (strip + 0.5) / _STRIPS
         colour = _text(_between(stops, 1 - share if vertical else share))
         left, top, wide, high = (x, y + start, width, size) if vertical else (x + start, y, size, height)
         parts.append(f'<rect x="{left:.2f}" y="{top:.2f}" width="{wide:.2f}" height="{high:.2f}" fill="{colour}"/>')

@@ -56,31 +56,31 @@ def encoded(text: str) -> bytes:
 
 def table_files(report: ReportContext) -> dict[str, str]:
     """Return every table as CSV, Markdown and LaTeX, a LaTeX document that shows them all, and figures' data as CSV."""
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for block in report.tables:
         caption = f"{block.caption} {block.omitted}".strip()
-        found[f"{stem_of(block)}.csv"] = block.csv
+        files[f"{stem_of(block)}.csv"] = block.csv
         head = f"{_quoted(report)}**Table {block.number}.** {markdown(caption)}\n\n"
-        found[f"{stem_of(block)}.md"] = head + to_markdown(block.table)
-        found[f"{stem_of(block)}.tex"] = _comment(report, block.number) + to_latex(block.table, caption, block.name)
+        files[f"{stem_of(block)}.md"] = head + to_markdown(block.table)
+        files[f"{stem_of(block)}.tex"] = _comment(report, block.number) + to_latex(block.table, caption, block.name)
     if report.tables:
-        found["tables/tables.tex"] = latex_document(report)
+        files["tables/tables.tex"] = latex_document(report)
     for figure in report.figures:
         for name, csv in figure.data:
-            found[f"{stem_of(figure)}-{file_stem(name)}.csv"] = csv
-    return found
+            files[f"{stem_of(figure)}-{file_stem(name)}.csv"] = csv
+    return files
 
 
 def _pictures(report: ReportContext, problems: list[str]) -> Files:
-    found: Files = {}
+    files: Files = {}
     for figure in report.figures:
         try:
             made = figure_files(figure)
         except ReportError as error:
             problems.append(f"figure {figure.plugin} as a file: {' '.join([error.what, *error.problems])}")
             continue
-        found |= {f"{stem_of(figure)}{suffix}": content for suffix, content in made.items()}
-    return found
+        files |= {f"{stem_of(figure)}{suffix}": content for suffix, content in made.items()}
+    return files
 
 
 def stem_of(block: TableBlock | FigureBlock) -> str:

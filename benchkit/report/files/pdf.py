@@ -67,12 +67,16 @@ def render_pdf(
             "html": _put(folder / "report.html", html.encode(errors="backslashreplace")),
             "pdf": str(folder / "report.pdf"),
             "resources": {
-                address: _put(folder / f"picture-{place}{Path(address).suffix}", content)
-                for place, (address, content) in enumerate(pictures.items())
+                address: _put(folder / f"picture-{number}{Path(address).suffix}", content)
+                for number, (address, content) in enumerate(pictures.items())
             },
             "attachments": [
-                {"name": one.name, "description": one.description, "path": _put(folder / f"file-{place}", one.content)}
-                for place, one in enumerate(attachments)
+                {
+                    "name": attached.name,
+                    "description": attached.description,
+                    "path": _put(folder / f"file-{number}", attached.content),
+                }
+                for number, attached in enumerate(attachments)
             ],
         }
         job = folder / "job.json"

@@ -56,8 +56,10 @@ def write_pdf(job: PdfJob) -> dict[str, Any]:
     and a box may make the text of the whole page unreadable for programs.
     """
     html = Path(job["html"]).read_text(encoding="utf-8")
-    told = print_html(html, job, "")
-    return told if not told["missing"] else {**print_html(html, job, told["missing"]), "missing": told["missing"]}
+    answer = print_html(html, job, "")
+    return (
+        answer if not answer["missing"] else {**print_html(html, job, answer["missing"]), "missing": answer["missing"]}
+    )
 
 
 def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
@@ -95,10 +97,10 @@ def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
         document = weasyprint.HTML(string=html.translate(codes), base_url="fig:report.html", url_fetcher=OwnFiles())
         attachments = [
             weasyprint.Attachment(
-                string=Path(one["path"]).read_bytes(), name=one["name"], description=one["description"],
+                string=Path(attached["path"]).read_bytes(), name=attached["name"], description=attached["description"],
                 url_fetcher=OwnFiles(), created=dated, modified=dated,
             )
-            for one in job["attachments"]
+            for attached in job["attachments"]
         ]  # fmt: skip
         document.write_pdf(job["pdf"], attachments=attachments, pdf_tags=True)
     except FatalURLFetchingError as error:  # a BaseException

@@ -62,12 +62,12 @@ _STRICT: dict[str, Any] = {
 }
 
 
-def _prepared(found: jinja2.Environment) -> jinja2.Environment:
-    found.filters["embedded"] = embedded
-    found.filters["printed"] = table_layout
-    found.filters["shown"] = shown
-    found.filters["packed"] = lambda value: embedded(packed(value))
-    return found
+def _prepared(jinja: jinja2.Environment) -> jinja2.Environment:
+    jinja.filters["embedded"] = embedded
+    jinja.filters["printed"] = table_layout
+    jinja.filters["shown"] = shown
+    jinja.filters["packed"] = lambda value: embedded(packed(value))
+    return jinja
 
 
 def _folder(path: Path) -> jinja2.FileSystemLoader:
@@ -130,11 +130,11 @@ def render(name: str, own: Path | None, **values: Any) -> str:
     try:
         return environment(own).get_template(name).render(**values)
     except Exception as error:
-        place = _place(error, own)
-        if place is None:
+        where = _place(error, own)
+        if where is None:
             raise
         raise ReportError(
-            f"{place}: this template failed",
+            f"{where}: this template failed",
             problems=[f"{type(error).__name__}: {error}"],
             hint="benchkit templates describe lists what templates see",
         ) from error
@@ -177,32 +177,32 @@ Templates see two names, `report` (a ReportContext) and `page` (a Page). Their f
 def describe_context() -> str:
     """Return the page, in Markdown: every class that templates meet, every field with its type and meaning."""
     names = "\n".join(f"- `{name}`" for name in template_names())
-    return INTRODUCTION.format(names=names) + "".join(_class(found) for found in context_classes())
+    return INTRODUCTION.format(names=names) + "".join(_class(seen) for seen in context_classes())
 
 
 def context_classes() -> tuple[type, ...]:
     """Return the dataclasses that templates can reach from `report` and `page`, outermost first."""
-    found: dict[type, None] = {}
+    classes: dict[type, None] = {}
     waiting: list[object] = [ReportContext, Page]
     while waiting:
         hint = waiting.pop(0)
         waiting += get_args(hint)
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in found:
-            found[hint] = None
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in classes:
+            classes[hint] = None
             waiting += get_type_hints(hint, vars(sys.modules[hint.__module__])).values()
-    return tuple(found)
+    return tuple(classes)
 
 
-def _class(found: type) -> str:
-    rows = [f"| `{name}` | `{kind}` | {text} |\n" for name, kind, text in _fields(found)]
-    summary = (inspect.getdoc(found) or "").partition("\n")[0]
-    return f"\n## {found.__name__}\n\n{summary}\n\n| field | type | meaning |\n|---|---|---|\n{''.join(rows)}"
+def _class(seen: type) -> str:
+    rows = [f"| `{name}` | `{kind}` | {text} |\n" for name, kind, text in _fields(seen)]
+    summary = (inspect.getdoc(seen) or "").partition("\n")[0]
+    return f"\n## {seen.__name__}\n\n{summary}\n\n| field | type | meaning |\n|---|---|---|\n{''.join(rows)}"
 
 
-def _fields(found: type) -> Iterator[tuple[str, str, str]]:
-    for field in dataclasses.fields(found):
+def _fields(seen: type) -> Iterator[tuple[str, str, str]]:
+    for field in dataclasses.fields(seen):
         yield field.name, str(field.type).replace("|", "or"), str(field.metadata["help"])
-    for name, value in vars(found).items():
+    for name, value in vars(seen).items():
         if isinstance(value, property):
             text = (inspect.getdoc(value) or "").rstrip(".").removeprefix("Return ")
             yield name, str(value.fget.__annotations__["return"]).replace("|", "or"), text

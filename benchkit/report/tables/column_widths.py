@@ -73,16 +73,16 @@ def _stacked(table: Table) -> Layout:
 
 def _needed(table: Table, points: float, *, inline_detail: bool) -> list[tuple[float, float]]:
     """Return for each column the least width that breaks no word, and the width that breaks no line."""
-    found = []
-    for place, column in enumerate(table.columns):
+    widths = []
+    for index, column in enumerate(table.columns):
         least, best = _heading(column, points)
-        gap = _GAP if place and column.align == "left" and table.columns[place - 1].align == "right" else 0.0
+        gap = _GAP if index and column.align == "left" and table.columns[index - 1].align == "right" else 0.0
         for row in table.rows:
-            words, line = _cell(row[place], column, points, inline_detail=inline_detail)
+            words, line = _cell(row[index], column, points, inline_detail=inline_detail)
             least, best = max(least, words), max(best, line)
         space = (_PADDING + gap) * points * _MM_PER_POINT
-        found.append((least + space, best + space))
-    return found
+        widths.append((least + space, best + space))
+    return widths
 
 
 def _heading(column: Column, points: float) -> tuple[float, float]:

@@ -122,7 +122,7 @@ def to_latex(table: Table, caption: str, identifier: str) -> str:
     Wide tables are set smaller, the widest scaled to the line (graphicx), and those of more than `MOST_ROWS` rows run
     over pages (longtable). The first line names the packages.
     """
-    layouts = [_layout(column, [row[place] for row in table.rows]) for place, column in enumerate(table.columns)]
+    layouts = [_layout(column, [row[index] for row in table.rows]) for index, column in enumerate(table.columns)]
     heads = " & ".join(_head(layout) for layout in layouts)
     rows = [" & ".join(_cell(layout, cell) for layout, cell in zip(layouts, row, strict=True)) for row in table.rows]
     letters = f"@{{}}{''.join(layout.letters for layout in layouts)}@{{}}"
@@ -175,12 +175,14 @@ def _cell(layout: _Layout, cell: Cell) -> str:
     mark = f" ({latex(cell.mark)})" if cell.mark else ""
     if not layout.interval:
         return _main(layout, cell, mark + (f" {latex(cell.detail)}" if cell.detail else ""))
-    found = _INTERVAL.fullmatch(cell.detail)
-    if found is None:
+    interval = _INTERVAL.fullmatch(cell.detail)
+    if interval is None:
         rest = f"\\multicolumn{{4}}{{l}}{{{latex(cell.detail)}}}" if cell.detail else " & & &"
         return f"{_main(layout, cell, mark)} & {rest}"
-    low, high = _parted(found[1]), _parted(found[2])
-    return f"{_main(layout, cell, mark)} & {{[}}{low[0]} & {low[1]}, & {high[0]} & {high[1]}{{]}}{latex_tail(found[3])}"
+    low, high = _parted(interval[1]), _parted(interval[2])
+    return (
+        f"{_main(layout, cell, mark)} & {{[}}{low[0]} & {low[1]}, & {high[0]} & {high[1]}{{]}}{latex_tail(interval[3])}"
+    )
 
 
 def latex_tail(text: str) -> str:
@@ -200,8 +202,8 @@ def _main(layout: _Layout, cell: Cell, after: str) -> str:
 
 def _parted(amount: str) -> tuple[str, str]:
     """Return a number's digits before its point, and the point with all that follows."""
-    place = min((at for at in (amount.find("."), amount.rfind(" ")) if at > 0 and amount[at - 1] != "<"), default=-1)
-    whole, rest = (amount, "") if place < 0 else (amount[:place], amount[place:])
+    point = min((at for at in (amount.find("."), amount.rfind(" ")) if at > 0 and amount[at - 1] != "<"), default=-1)
+    whole, rest = (amount, "") if point < 0 else (amount[:point], amount[point:])
     return latex(whole), latex(rest.strip()) if rest[:1] == "." else f"~{latex(rest)}" if rest else ""
 
 
@@ -212,8 +214,8 @@ def _bold(text: str, strong: bool) -> str:
 def _characters(table: Table) -> int:
     """Return about how many characters wide the table is, its longest cells side by side."""
     wide = 0
-    for place, column in enumerate(table.columns):
-        texts = [f"{row[place].text} {row[place].detail} {row[place].mark}".rstrip() for row in table.rows]
+    for index, column in enumerate(table.columns):
+        texts = [f"{row[index].text} {row[index].detail} {row[index].mark}".rstrip() for row in table.rows]
         longest = max(map(len, (f"{column.heading} {column.unit}", *texts)))
         wide += 2 + (min(longest, LONG_TEXT) if column.align == "left" else longest)
     return wide

@@ -53,13 +53,13 @@ def search_space_table(search: Search, searches: Sequence[SearchSummary]) -> Tab
     table = TableOf(search.space)
     table.text("setting", "Setting", lambda space: space.path)
     table.text("range", "Range", _allowed)
-    for place, one in enumerate(searches, 1):
-        table.add(Column(key=f"best_{place}", heading=f"Best for {one.label}"), partial(_chosen, found=one))
+    for number, summary in enumerate(searches, 1):
+        table.add(Column(key=f"best_{number}", heading=f"Best for {summary.label}"), partial(_chosen, summary=summary))
     return table.made()
 
 
 def _long_space_table(search: Search, searches: Sequence[SearchSummary]) -> Table:
-    table = TableOf((one, space) for one in searches for space in search.space)
+    table = TableOf((summary, space) for summary in searches for space in search.space)
     table.text("condition", "Search of", lambda pair: pair[0].label)
     table.text("setting", "Setting", lambda pair: pair[1].path)
     table.text("range", "Range", lambda pair: _allowed(pair[1]))
@@ -73,8 +73,8 @@ def _allowed(space: SearchRange) -> str:
     return f"{setting(space.low)} to {setting(space.high)}{', log scale' if space.log else ''}"
 
 
-def _chosen(space: SearchRange, found: SearchSummary) -> Cell:
-    value = found.best_params.get(space.path)
+def _chosen(space: SearchRange, summary: SearchSummary) -> Cell:
+    value = summary.best_params.get(space.path)
     return Cell(text=NONE if value is None else setting(value), value=_scalar(value))
 
 

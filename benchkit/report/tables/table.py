@@ -133,15 +133,15 @@ def number_cell(text: str, value: float | None, *, strong: bool = False, detail:
     return Cell(text=NONE if value is None else text, value=value, strong=strong, detail=detail)
 
 
-def estimate_cell(metric: str, found: Estimate | None, *, strong: bool = False) -> Cell:
+def estimate_cell(metric: str, estimate: Estimate | None, *, strong: bool = False) -> Cell:
     """Return an estimate: the mean, and its interval below; CSV gets mean, low, high and n."""
-    if found is None:
+    if estimate is None:
         return Cell(text=NONE, parts=(None, None, 0))
     return Cell(
-        text=bare(metric, found.mean),
-        detail=bracket(metric, found.low, found.high),
-        value=found.mean,
-        parts=(found.low, found.high, found.n),
+        text=bare(metric, estimate.mean),
+        detail=bracket(metric, estimate.low, estimate.high),
+        value=estimate.mean,
+        parts=(estimate.low, estimate.high, estimate.n),
         strong=strong,
     )
 

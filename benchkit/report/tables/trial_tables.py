@@ -63,12 +63,12 @@ def model_pairs_table(pairs: Sequence[ModelPair]) -> Table:
     return table.made()
 
 
-def _image_difference(found: ImageComparison) -> Cell:
+def _image_difference(comparison: ImageComparison) -> Cell:
     return Cell(
-        text=difference("accuracy", found.difference),
-        detail=bracket("accuracy", found.low, found.high),
-        value=found.difference,
-        parts=(found.low, found.high, found.n),
+        text=difference("accuracy", comparison.difference),
+        detail=bracket("accuracy", comparison.low, comparison.high),
+        value=comparison.difference,
+        parts=(comparison.low, comparison.high, comparison.n),
     )
 
 
@@ -167,7 +167,7 @@ def trials_table(trials: Sequence[Trial], metric: str) -> Table:
     table.number("val_loss", "val loss", lambda item: value_of(item[1], "val.loss"), loss, unit="nats")
     name = metric.replace(".", "_")
     table.number(name, metric_words(metric), lambda i: value_of(i[1], metric), score, unit=metric_unit(metric))
-    table.number("seconds", "Training time", lambda item: sum(one.seconds for one in item[1].history), duration)
+    table.number("seconds", "Training time", lambda item: sum(record.seconds for record in item[1].history), duration)
     if any(trial.params for trial in trials):
         table.text("params", "Chosen settings", lambda item: _params(item[1]))
     return table.made()
