@@ -12,6 +12,8 @@ from benchkit_norms.instance import InstanceNorm
 from benchkit_norms.layer import LayerNorm
 from torch.nn import functional
 
+from benchkit import PluginError
+
 
 @pytest.mark.parametrize("kind", [BatchNorm, BatchInstanceNorm, GroupNorm, InstanceNorm, LayerNorm])
 @pytest.mark.parametrize("training", [True, False])
@@ -83,3 +85,32 @@ def test_the_frameworks_instance_norm_is_for_large_maps_in_low_precision() -> No
     assert taken(16, 16) and taken(1, 256) and taken(256, 1) and taken(32, 32)
     assert not taken(15, 17) and not taken(1, 20) and not taken(20, 1)
     assert not taken(16, 16, torch.float32) and not taken(16, 16, torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("norm", "words"),
+    [
+        (BatchNorm(4), "BatchNorm(4, eps=1e-05, affine=True, momentum=0.1)"),
+        (BatchInstanceNorm(4, momentum=0.0), "BatchInstanceNorm(4, eps=1e-05, affine=True, momentum=0.0)"),
+        (GroupNorm(64), "GroupNorm(64, eps=1e-05, affine=True, num_groups=32)"),
+        (InstanceNorm(4, affine=False), "InstanceNorm(4, eps=1e-05, affine=False)"),
+        (LayerNorm(4, eps=0.5), "LayerNorm(4, eps=0.5, affine=True)"),
+    ],
+)
+def test_a_printed_norm_names_its_options(norm: torch.nn.Module, words: str) -> None:
+    assert repr(norm) == words
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.1])
+def test_a_momentum_is_from_0_to_1(momentum: float) -> None:
+    with pytest.raises(PluginError, match=f"BatchNorm was given momentum = {momentum}"):
+        BatchNorm(4, momentum=momentum)
+    moved = BatchNorm(1, momentum=1.0)
+    moved(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
+    assert (float(moved.running_mean), float(moved.running_var)) == (2.0, 2.0)
+
+
+def test_a_single_value_has_no_spread() -> None:
+    norm = BatchNorm(1, momentum=0.5)
+    norm(torch.full((1, 1, 1, 1), 3.0))
+    assert (float(norm.running_mean), float(norm.running_var)) == (1.5, 0.5)
