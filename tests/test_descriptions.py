@@ -12,8 +12,18 @@ from throwaway_distributions import NORM, write_distribution
 
 from benchkit.errors import PluginError
 from benchkit.registry import Registry
-from benchkit.registry.describing import describe, describe_all, describe_in_child, glance
-from benchkit.registry.description import CACHE, Description, from_json, read_cache, to_json, write_cache
+from benchkit.registry.description import (
+    CACHE,
+    Description,
+    describe,
+    describe_all,
+    describe_in_child,
+    from_json,
+    glance,
+    read_cache,
+    to_json,
+    write_cache,
+)
 from benchkit.registry.entries import Entry
 from benchkit.registry.options import Opaque, Option
 

@@ -96,8 +96,8 @@ def _chosen(registry: Registry, name: str, kind: str) -> list[tuple[Entry, str |
 
 def _checked(entry: Entry, variant: str | None, terms: Terms, *, lenient: bool) -> Checked:
     """Return what the kit says of a plugin; what the plugin prints goes to stderr."""
-    from benchkit.registry.loading import load_plugin
     from benchkit.registry.options import options_of
+    from benchkit.registry.registry import load_plugin
     from benchkit.testing import run_checks
     from benchkit.testing.kit import BAD
     from benchkit.testing.record import remember

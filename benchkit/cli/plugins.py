@@ -41,7 +41,7 @@ def list_plugins(
     plugin: PluginFiles = None,
 ) -> None:
     """List plugins with origin and status, without importing them (unless --check)."""
-    from benchkit.registry.describing import describe_all, glance
+    from benchkit.registry.description import describe_all, glance
 
     registry = Registry.installed(plugin or ())
     entries = registry.entries(kind or None)
@@ -63,7 +63,7 @@ def show_plugin(
     plugin: PluginFiles = None,
 ) -> None:
     """Show a plugin's card and options; of all kinds and distributions that have the name. Exit with 1 if broken."""
-    from benchkit.registry.describing import describe_all
+    from benchkit.registry.description import describe_all
 
     kinds = [parse_kind(kind)] if kind else KINDS
     descriptions = describe_all([entry for entry, _ in Registry.installed(plugin or ()).search(name, kinds)])

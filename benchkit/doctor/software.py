@@ -76,7 +76,7 @@ def printing_finding() -> Diagnosis:
 
 def plugins_findings() -> list[Diagnosis]:
     """Return how many plugins work, and one finding for each that is broken or whose name is claimed twice."""
-    from benchkit.registry.describing import describe_all
+    from benchkit.registry.description import describe_all
 
     registry = Registry.installed()
     descriptions = describe_all(registry.entries())

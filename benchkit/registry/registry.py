@@ -1,8 +1,9 @@
-"""The plugins by kind and name: listed from metadata, found by name, imported only when asked for."""
+"""The plugins by kind and name: listed from metadata, found by name, imported only when asked for, and only here."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import PluginError, listed, nearest
+from benchkit.protocols import API_VERSION, card_of
 from benchkit.registry.entries import (
     DISABLE_VARIABLE,
     KINDS,
@@ -19,9 +21,9 @@ from benchkit.registry.entries import (
     parse_kind,
     same_distribution,
 )
-from benchkit.registry.loading import load_plugin, study_path
 from benchkit.registry.options import bind_options, options_of
-from benchkit.registry.plugin_files import file_entries
+from benchkit.registry.plugin_files import file_entries, load_file
+from benchkit.registry.sources import find_module
 from benchkit.study.settings import PluginRef
 
 
@@ -121,7 +123,7 @@ class Registry:
     def load(self, kind: str, name: str) -> object:
         """Return the plugin itself, importing it; of `family:variant`, the family, which takes `variant` as an option.
 
-        Raises `PluginError` as `find` does, and when the plugin is broken (`benchkit.registry.loading`).
+        Raises `PluginError` as `find` does, and when the plugin is broken (`load_plugin`).
         """
         return load_plugin(self.resolve(kind, name)[0])
 
@@ -169,3 +171,59 @@ def _by_name(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
 
 def _order(entry: Entry) -> tuple[int, str, str]:
     return KINDS.index(entry.kind), entry.name, entry.distribution
+
+
+def load_plugin(entry: Entry) -> Callable[..., Any]:
+    """Return the plugin that an entry names, importing it.
+
+    Raises `PluginError`, with the original error as its cause, when the module cannot be imported, the attribute is
+    missing or not callable, or the plugin's card states another version of the plugin interface.
+    """
+    if entry.problem or entry.kind == "studies":
+        raise broken(entry, entry.problem or "a study is a file, not an object to import")
+    try:
+        module = load_file(entry) if entry.file else importlib.import_module(entry.module)
+    except (Exception, SystemExit) as error:
+        raise broken(entry, f"importing {entry.module!r} failed: {type(error).__name__}: {error}") from error
+    try:
+        plugin = functools.reduce(getattr, entry.attribute.split("."), module)
+    except AttributeError as error:
+        close = nearest(entry.attribute, [name for name in vars(module) if not name.startswith("_")])
+        raise broken(entry, f"{entry.module!r} has no {entry.attribute!r}{close}") from error
+    if not callable(plugin):
+        raise broken(entry, f"{entry.value!r} is {type(plugin).__name__}, not a class or function")
+    stated = card_of(plugin).api
+    if stated != API_VERSION:
+        raise broken(
+            entry,
+            f"it was written for version {stated} of the plugin interface, and this benchkit has version {API_VERSION}",
+            hint=f"install a version of {entry.distribution} that fits, or another benchkit",
+        )
+    return plugin
+
+
+def study_path(entry: Entry) -> Path:
+    """Return the file `NAME.toml` in the package that a study's entry names; nothing is imported.
+
+    Raises `PluginError` when the package or the file is missing.
+    """
+    if entry.problem:
+        raise broken(entry, entry.problem)
+    spec = find_module(entry.module)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
+        raise broken(entry, f"there is no package {entry.module!r}")
+    for folder in folders:
+        path = Path(folder) / f"{entry.name}.toml"
+        if path.is_file():
+            return path
+    raise broken(entry, f"there is no file {entry.name}.toml in {folders[0]}")
+
+
+def broken(entry: Entry, reason: str, *, hint: str = "") -> PluginError:
+    """Return the error that a plugin cannot be used, with its origin, target and the reason."""
+    return PluginError(
+        f"the {kind_word(entry.kind)} {entry.name!r} of {entry.origin} is broken",
+        problems=[reason, f"its target is {entry.value!r}"],
+        hint=hint or f"mend or update {entry.distribution}; `benchkit plugins show {entry.name}` tells more",
+    )

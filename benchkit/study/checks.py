@@ -9,8 +9,7 @@ from pathlib import Path
 from benchkit.errors import PluginError, StudyError
 from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.registry import Registry
-from benchkit.registry.describing import describe_all
-from benchkit.registry.description import Description
+from benchkit.registry.description import Description, describe_all
 from benchkit.registry.entries import Entry
 from benchkit.registry.options import Option, check_options
 from benchkit.study import SearchRange

@@ -22,8 +22,8 @@ from benchkit.child import run_python
 from benchkit.preparation import fingerprint_of
 from benchkit.protocols import Splits
 from benchkit.registry.description import entry_from_json, entry_to_json
-from benchkit.registry.loading import load_plugin
 from benchkit.registry.options import bind_options, options_of
+from benchkit.registry.registry import load_plugin
 from benchkit.testing.check import CheckFailure, NotApplicable
 from benchkit.testing.subject import Subject
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
-from benchkit.registry.describing import describe_all
-from benchkit.registry.description import Description
+from benchkit.registry.description import Description, describe_all
 from benchkit.registry.entries import Entry
 from benchkit.report.context.blocks import Term
 from benchkit.results import StudyResults
