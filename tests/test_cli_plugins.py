@@ -261,5 +261,5 @@ def test_local_files_serve_every_command_that_names_plugins(
 class Made:
     """A report that needs no word."""
 
-    paths = problems = ()
+    paths = notes = problems = ()
     error = None

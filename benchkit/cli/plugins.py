@@ -46,7 +46,8 @@ def list_plugins(
     registry = Registry.installed(plugin or ())
     entries = registry.entries(kind or None)
     descriptions = describe_all(entries) if check else glance(entries)
-    claimed = [entry for entry in entries if len(registry.claims(entry.kind, entry.name)) > 1]
+    claims = Counter((entry.kind, entry.name) for entry in entries)
+    claimed = [entry for entry in entries if claims[entry.kind, entry.name] > 1]
     if json:
         print_json([_row_json(description, description.entry in claimed) for description in descriptions])
     else:

@@ -30,7 +30,7 @@ from benchkit.registry.entries import Entry
 from benchkit.registry.option_types import MismatchError, convert
 from benchkit.registry.options import REQUIRED, Opaque, Option, is_plain, options_of
 from benchkit.registry.registry import broken, load_plugin, study_path
-from benchkit.registry.sources import source_problem, source_stamps
+from benchkit.registry.sources import source_problems, source_stamps
 
 CACHE = CachedRecords("descriptions", most=2000)
 
@@ -186,7 +186,7 @@ def describe_all(entries: Sequence[Entry]) -> tuple[Description, ...]:
     """
     stamps = _stamps(entries)
     described = {entry: known for entry, known in read_cache(stamps).items() if known.status == "ok"}
-    described |= {entry: _without_import(entry) for entry in entries if entry.problem or entry.kind == "studies"}
+    described |= _without_import([entry for entry in entries if entry.problem or entry.kind == "studies"])
     missing = [entry for entry in dict.fromkeys(entries) if entry not in described]
     if missing:
         new = _describe_new(missing)
@@ -202,7 +202,7 @@ def glance(entries: Sequence[Entry]) -> tuple[Description, ...]:
     """
     stamps = _stamps(entries)
     cached = read_cache(stamps)
-    new = {entry: _without_import(entry) for entry in entries if entry not in cached}
+    new = _without_import([entry for entry in entries if entry not in cached])
     write_cache([new[entry] for entry in new if not entry.problem and entry.kind != "studies"], stamps)
     return tuple((cached | new)[entry] for entry in entries)
 
@@ -241,16 +241,24 @@ def _describe_new(entries: Sequence[Entry]) -> list[Description]:
     return describe_in_child(entries)
 
 
-def _without_import(entry: Entry) -> Description:
-    if entry.problem:
-        return Description(entry=entry, status="broken", reason=entry.problem)
-    if entry.kind == "studies":
-        try:
-            return Description(entry=entry, status="ok", title=entry.name, summary=str(study_path(entry)))
-        except PluginError as error:
-            return Description(entry=entry, status="broken", reason=error.problems[0])
-    reason = source_problem(entry)
-    return Description(entry=entry, status="broken" if reason else "unchecked", reason=reason)
+def _without_import(entries: Sequence[Entry]) -> dict[Entry, Description]:
+    """Return what is known of entries that are not imported: their problem, a study's file, what their source shows."""
+    reasons = {entry: entry.problem for entry in entries}
+    reasons |= source_problems([entry for entry in entries if not entry.problem and entry.kind != "studies"])
+    described = {}
+    for entry, reason in reasons.items():
+        status: Status = "broken" if reason else "unchecked"
+        described[entry] = Description(entry=entry, status=status, reason=reason)
+        if entry.kind == "studies" and not reason:
+            described[entry] = _study(entry)
+    return described
+
+
+def _study(entry: Entry) -> Description:
+    try:
+        return Description(entry=entry, status="ok", title=entry.name, summary=str(study_path(entry)))
+    except PluginError as error:
+        return Description(entry=entry, status="broken", reason=error.problems[0])
 
 
 def _stamps(entries: Sequence[Entry]) -> dict[Entry, str]:

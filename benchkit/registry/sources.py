@@ -42,13 +42,25 @@ def missing_module(name: str) -> str:
     return ".".join(parts[: len(specs) + 1]) if len(specs) < len(parts) else ""
 
 
-def source_problem(entry: Entry) -> str:
-    """Return why importing the entry must fail, as far as its file tells: module, syntax or attribute; else nothing."""
+def source_problems(entries: Sequence[Entry]) -> dict[Entry, str]:
+    """Return why importing each entry must fail, as far as files tell: module, syntax or attribute; else nothing.
+
+    A module that many entries name is looked for and read once.
+    """
+    modules: dict[tuple[Path | None, str], frozenset[str] | str] = {}
+    for entry in entries:
+        if (entry.file, entry.module) not in modules:
+            modules[entry.file, entry.module] = _names_or_problem(entry)
+    return {entry: _attribute_problem(entry, modules[entry.file, entry.module]) for entry in entries}
+
+
+def _names_or_problem(entry: Entry) -> frozenset[str] | str:
+    """Return the names that an entry's module binds (`*` for any), or why it cannot be imported."""
     if entry.file is None and (missing := missing_module(entry.module)):
         return f"there is no module {missing!r}"
     path = _source_file(entry)
     if path is None:
-        return ""
+        return frozenset({"*"})
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
     except (SyntaxError, ValueError) as error:
@@ -56,7 +68,12 @@ def source_problem(entry: Entry) -> str:
         return f"{type(error).__name__} in {path}{f', line {line}' if line else ''}: {getattr(error, 'msg', error)}"
     except OSError as error:
         return f"cannot read {path}: {error.strerror}"
-    names = set(_top_level_names(tree.body))
+    return frozenset(_top_level_names(tree.body))
+
+
+def _attribute_problem(entry: Entry, names: frozenset[str] | str) -> str:
+    if isinstance(names, str):
+        return names
     wanted = entry.attribute.partition(".")[0]
     if wanted in names or not names.isdisjoint({"*", "__getattr__"}) or find_module(f"{entry.module}.{wanted}"):
         return ""
@@ -67,8 +84,9 @@ def source_stamps(entries: Sequence[Entry]) -> dict[Entry, str]:
     """Return a text for each entry that changes when any Python file of its package does (count, size, newest)."""
     stamps: dict[str, str] = {}
     result: dict[Entry, str] = {}
+    roots = {module: _package_root(module) for module in {entry.module for entry in entries if not entry.file}}
     for entry in entries:
-        root = "" if entry.file else _package_root(entry.module)
+        root = "" if entry.file else roots[entry.module]
         if root and root not in stamps:
             try:
                 stamps[root] = _stamp(Path(root))
