@@ -51,7 +51,7 @@ class NotApplicable(unittest.SkipTest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class CheckRule:
     """A promise that every plugin of a kind keeps: `promise` in one sentence, `likely` why it is usually broken.
 
     A check of it may take `seconds` of processor time, and ten times as long by the clock.
@@ -65,12 +65,12 @@ class Rule:
     seconds: float = 60.0
 
 
-def rule(id: str, *, likely: str, gpu: bool = False) -> Callable[[Callable[[Subject], None]], Rule]:
+def rule(id: str, *, likely: str, gpu: bool = False) -> Callable[[Callable[[Subject], None]], CheckRule]:
     """Return a decorator that makes a rule of a function; the promise is the docstring's first line."""
 
-    def made(test: Callable[[Subject], None]) -> Rule:
+    def made(test: Callable[[Subject], None]) -> CheckRule:
         promise = (test.__doc__ or "").strip().partition("\n")[0]
-        return Rule(id=id, promise=promise, likely=likely, test=test, gpu=gpu)
+        return CheckRule(id=id, promise=promise, likely=likely, test=test, gpu=gpu)
 
     return made
 
@@ -79,7 +79,7 @@ def rule(id: str, *, likely: str, gpu: bool = False) -> Callable[[Callable[[Subj
 class Check:
     """A rule and the plugin it is put to. Calling it returns None, or raises `CheckFailure` or `NotApplicable`."""
 
-    rule: Rule
+    rule: CheckRule
     subject: Subject
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from benchkit.errors import PluginError, nearest
 from benchkit.registry.entries import Entry, kind_word, parse_kind
-from benchkit.testing.check import Check, CheckFailure, NotApplicable, Rule
+from benchkit.testing.check import Check, CheckFailure, CheckRule, NotApplicable
 from benchkit.testing.subject import subject_of
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ class Verdict:
     note: str = ""
 
 
-def rules_of(kind: str) -> tuple[Rule, ...]:
+def rules_of(kind: str) -> tuple[CheckRule, ...]:
     """Return the rules of a kind of plugin in the order in which they are tried."""
     names = ("cards", parse_kind(kind))
     if names[1] == "studies":
         raise PluginError("a study is a file, which `benchkit studies check` checks")
-    rules: list[Rule] = []
+    rules: list[CheckRule] = []
     for name in names:
         rules += importlib.import_module(f"benchkit.testing.{name}").RULES
     return tuple(rules)
