@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchkit import NormFactory
+from benchkit import NormFactory, card
 
 Shape = tuple[int, int, int]
 
@@ -42,6 +42,16 @@ class ColourOnly(Sound):
 class OwnNorm(Sound):
     def __init__(self, num_classes: int, image_shape: Shape, norm: NormFactory) -> None:
         super().__init__(num_classes, image_shape, nn.BatchNorm2d)
+
+
+@card(title="T", summary="S.", ignores={"model.norm": {"width": 8}})
+class SaysItHasNoNorm(Sound):
+    """It has one."""
+
+
+@card(title="T", summary="S.", ignores={"model.norm": {"wide": True}})
+class IgnoresByAnUnknownOption(Sound):
+    """It has no such option."""
 
 
 class NormOfOtherWidth(Sound):

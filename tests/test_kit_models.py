@@ -14,6 +14,8 @@ CASES = [
     ("classes", broken.TenClasses, "2 classes, images (2, 3, 32, 32) float32", "logits (2, 2)", "(2, 10) float32"),
     ("image-shapes", broken.ColourOnly, "images of shape (1, 28, 28)", "a BenchkitError that says why not", "channels"),
     ("norm-everywhere", broken.OwnNorm, "a norm of the kit's own", "no norm of another kind", "norm is BatchNorm2d"),
+    ("norm-everywhere", broken.SaysItHasNoNorm, "a norm of the kit's own", "model.norm has no effect", "1 of them"),
+    ("card", broken.IgnoresByAnUnknownOption, "the card's ignores", "options among width", "wide"),
     ("norm-everywhere", broken.NormOfOtherWidth, "what reaches the norm", "maps (N, 4, H, W)", "(2, 8, 32, 32)"),
     ("gradients", broken.UnusedLayer, "the loss of images", "a gradient of spare.weight", "none"),
     ("initial-values", broken.NumpyStart, "built twice under one seed", "equal classifier.bias", "largest difference"),

@@ -18,6 +18,10 @@ def card(subject: Subject) -> None:
     require(facts.api == API_VERSION, given="the card's api", expected=str(API_VERSION), got=str(facts.api))
     whole = not facts.url or facts.url.startswith(("https://", "http://"))
     require(whole, given="the card's url", expected="an http or https address, or nothing", got=repr(facts.url))
+    names = [option.name for option in subject.known_options]
+    unknown = sorted({name for options in facts.ignores.values() for name in options} - {*names})
+    expected, got = f"options among {', '.join(names) or 'none'}", ", ".join(unknown)
+    require(not unknown, given="the card's ignores", expected=expected, got=got)
 
 
 @rule("options", likely="the annotation, the default and the card's range of an option contradict one another")

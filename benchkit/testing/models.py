@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchkit.errors import BenchkitError
-from benchkit.protocols import NormFactory
+from benchkit.protocols import NormFactory, card_of
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_text, require, rule
 from benchkit.testing.specimens import images_and_labels, losses, run_of
 from benchkit.testing.subject import Subject
@@ -97,6 +97,12 @@ def norm_everywhere(subject: Subject) -> None:
     got = ", ".join(f"{name} is {type(layer).__name__}" for name, layer in list(left.items())[:5])
     given = "a model built with a norm of the kit's own"
     require(not left or noted, given=given, expected="no norm of another kind, or a note of the model's", got=got)
+    when = card_of(subject.plugin).ignores.get("model.norm")
+    options = {**{option.name: option.default for option in subject.known_options}, **subject.options}
+    if when is not None and all(options.get(name) == value for name, value in when.items()):
+        used = sum(isinstance(layer, Probe) for layer in model.modules())
+        expected = "none of the study's norms: the card says that model.norm has no effect"
+        require(not used, given=given, expected=expected, got=f"{used} of them")
     images = maps(subject, (2, *shape), purpose="norms")
     with attempt(f"images {described(images)} through it"):
         model(images)

@@ -45,6 +45,7 @@ STEM = 64
         "hidden": Range(low=1, high=4096),
     },
     choices={"norm_position": NORM_POSITIONS, "fc_norm": FC_NORMS, "init": INITIALISATIONS},
+    ignores={"model.norm": {"norm_position": "none", "fc_norm": "none"}},
 )
 def basenet(
     num_classes: int,

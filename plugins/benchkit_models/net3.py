@@ -17,6 +17,7 @@ from benchkit_models.initialisation import INITIALISATIONS, initialise, require
     url="https://doi.org/10.1109/5.726791",
     ranges={"layers": Range(low=0, high=100), "width": Range(low=1, high=1024)},
     choices={"init": INITIALISATIONS},
+    ignores={"model.norm": {}},
 )
 def net3(
     num_classes: int,
