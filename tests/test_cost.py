@@ -24,6 +24,14 @@ from benchkit.train import device, fit
 from benchkit.train.cost import cost
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count in other units")
+def test_peak_memory_on_a_processor_is_the_largest_resident_set_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 * 1024))  # Linux tells KiB
+    assert device.peak_memory(torch.device("cpu")) == 3.0
+
+
 def test_the_share_is_of_three_forward_passes() -> None:
     # 27 MFLOPs forward, three times that for training, 5,000 images/s: 405 GFLOP/s of 810.
     known = replace(cost_of(rate=5000.0), flops=27_000_000, matrix_rate=810e9)

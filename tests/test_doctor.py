@@ -14,9 +14,8 @@ import torch
 
 from benchkit.cli import main
 from benchkit.doctor import engine, examine, software
-from benchkit.doctor.child import Told, ask
+from benchkit.doctor.diagnosis import Answer, Diagnosis, ask, scaled
 from benchkit.doctor.engine import findings_of
-from benchkit.doctor.finding import Diagnosis, scaled
 from benchkit.doctor.software import place_finding
 from benchkit.registry import Registry
 from benchkit.registry.entries import Entry
@@ -38,7 +37,7 @@ def told(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_sound_processor_is_good_in_all() -> None:
-    findings = findings_of(Told(values=CPU), driver=False)
+    findings = findings_of(Answer(values=CPU), driver=False)
     assert set(states(findings).values()) == {"good"}
     rate = next(finding for finding in findings if finding.name == "matrix rate")
     assert rate.value == "float32 100 GFLOP/s, bf16 300 GFLOP/s on 2 threads"
@@ -64,14 +63,14 @@ def test_a_sound_processor_is_good_in_all() -> None:
     ],
 )
 def test_what_is_told_of_a_machine(changes: dict[str, Any], driver: bool, name: str, state: str, word: str) -> None:
-    findings = {finding.name: finding for finding in findings_of(Told(values=told(**changes)), driver=driver)}
+    findings = {finding.name: finding for finding in findings_of(Answer(values=told(**changes)), driver=driver)}
     assert findings[name].state == state and word in findings[name].value
     assert (findings[name].state == "good") == (findings[name].advice == "")
 
 
 def test_whether_processes_share_a_gpu_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sharing() -> Diagnosis:
-        found = findings_of(Told(values=told(device="cuda:0", memory=2**34)), driver=True)
+        found = findings_of(Answer(values=told(device="cuda:0", memory=2**34)), driver=True)
         return next(one for one in found if one.name == "trials at once")
 
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
@@ -81,12 +80,12 @@ def test_whether_processes_share_a_gpu_is_told(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_crash_costs_only_what_comes_after_it() -> None:
-    nothing = findings_of(Told(problem="No module named 'torch'"), driver=False)
+    nothing = findings_of(Answer(problem="No module named 'torch'"), driver=False)
     assert states(nothing) == {"PyTorch": "bad"} and "No module named" in nothing[0].value
-    no_device = findings_of(Told(values={"torch": "2", "cuda": "", "compiler": ""}, problem="no driver"), driver=True)
+    no_device = findings_of(Answer(values={"torch": "2", "cuda": "", "compiler": ""}, problem="no driver"), driver=True)
     assert states(no_device) == {"PyTorch": "good", "device": "bad"}
     values = told(bf16_rate=None)
-    broken = findings_of(Told(values=values, problem="the process was ended by signal 4"), driver=False)
+    broken = findings_of(Answer(values=values, problem="the process was ended by signal 4"), driver=False)
     assert states(broken)["matrix rate"] == "bad"
     assert "float32 100 GFLOP/s; the measurement broke off: the process was ended by signal 4" in str(broken)
 
@@ -94,9 +93,9 @@ def test_a_crash_costs_only_what_comes_after_it() -> None:
 def test_a_child_that_crashes_hangs_or_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     first = 'import os, sys, time; print("{\\"a\\": 1}", flush=True); '
     crashed = ask(["-c", first + "os.kill(os.getpid(), 9)"], 30)
-    assert crashed == Told(values={"a": 1}, problem="it ended the process by signal SIGKILL")
+    assert crashed == Answer(values={"a": 1}, problem="it ended the process by signal SIGKILL")
     raised = ask(["-c", first + "raise ValueError('no luck')"], 30)
-    assert raised == Told(values={"a": 1}, problem="ValueError: no luck")
+    assert raised == Answer(values={"a": 1}, problem="ValueError: no luck")
     hanging = ask(["-c", first + "time.sleep(60)"], 1.5)
     assert hanging.problem == "no answer within 1.5 s"
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
@@ -162,9 +161,9 @@ def test_broken_and_claimed_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("no module named 'a'" in finding.value for finding in findings)
 
 
-def fake(monkeypatch: pytest.MonkeyPatch, engine_told: Told) -> None:
+def fake(monkeypatch: pytest.MonkeyPatch, engine_told: Answer) -> None:
     monkeypatch.setattr(engine, "ask", lambda *_: engine_told)
-    monkeypatch.setattr(software, "ask", lambda *_: Told(values={"weasyprint": "70.0", "pages": 1}))
+    monkeypatch.setattr(software, "ask", lambda *_: Answer(values={"weasyprint": "70.0", "pages": 1}))
     monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls(())))
     monkeypatch.setattr(engine, "CARDS", Path("/nowhere"))
     monkeypatch.setattr(software.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
@@ -173,7 +172,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, engine_told: Told) -> None:
 def test_the_command_tells_and_exits_with_0(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake(monkeypatch, Told(values=CPU))
+    fake(monkeypatch, Answer(values=CPU))
     assert main(["doctor", "--workspace", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "good  PDF: WeasyPrint 70.0 and Pango work" in shown and shown.endswith("benchkit can work here\n")
@@ -182,7 +181,7 @@ def test_the_command_tells_and_exits_with_0(
 def test_a_bad_machine_exits_with_1_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake(monkeypatch, Told(problem="libcudart.so: \x1b[31m no such file"))
+    fake(monkeypatch, Answer(problem="libcudart.so: \x1b[31m no such file"))
 
     def breaks() -> Callable[[], None]:
         raise OSError("no /proc here")
@@ -200,7 +199,7 @@ def test_a_bad_machine_exits_with_1_and_no_traceback(
 
 
 def test_a_missing_printing_library_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(software, "ask", lambda *_: Told(problem="OSError: cannot load library 'libpango-1.0-0'"))
+    monkeypatch.setattr(software, "ask", lambda *_: Answer(problem="OSError: cannot load library 'libpango-1.0-0'"))
     finding = software.printing_finding()
     assert finding.state == "bad" and "libpango" in finding.value and "HTML" in finding.advice
 
@@ -213,7 +212,7 @@ def test_scaled_numbers(value: float, shown: str) -> None:
 
 
 def test_every_examination_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake(monkeypatch, Told(values=CPU))
+    fake(monkeypatch, Answer(values=CPU))
     names = [finding.name for finding in examine(tmp_path, tmp_path)]
     assert names[0] == "machine" and len(set(names)) == len(names)
 

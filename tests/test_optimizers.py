@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 
@@ -13,8 +15,9 @@ from torch import nn
 
 from benchkit.study.settings import OptimizerSettings
 from benchkit.train import optimizers
+from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.fit import fit
-from benchkit.train.weight_update import SGD, Precision, set_rate
+from benchkit.train.weight_update import SGD, Precision, precision, set_rate
 
 
 def layers(memory_format: torch.memory_format) -> nn.Sequential:
@@ -137,3 +140,32 @@ def test_momenta_begin_with_the_first_step_that_does_not_overflow() -> None:
         found.append(weight.tolist()[0])
     # By hand: skipped; the momentum is 1; the momentum is 0.9 + 1.
     assert found == pytest.approx([1.0, 0.9, 0.9 - 0.19])
+
+
+@pytest.mark.parametrize(("name", "scales"), [("float32", False), ("bf16", False), ("fp16", True)])
+def test_fp16_alone_scales_its_loss(name: str, scales: bool) -> None:
+    assert (precision(name, torch.device("cpu")).scaler is not None) == scales
+
+
+def test_rates_on_the_device_make_an_optimizer_capturable_until_they_are_plain_again() -> None:
+    adam = torch.optim.Adam([nn.Parameter(torch.zeros(3))], lr=0.25)
+    optimizers.use_device_rates(adam, torch.device("cpu"))
+    group = adam.param_groups[0]
+    assert isinstance(group["lr"], torch.Tensor) and group["lr"].item() == 0.25 and group["capturable"] is True
+    assert optimizers.state(adam)["param_groups"][0]["lr"] == 0.25
+    optimizers.use_plain_rates(adam)
+    assert group["lr"] == 0.25 and isinstance(group["lr"], float) and group["capturable"] is False
+
+
+def test_a_wrapped_method_is_its_own_replacement_and_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+
+    def plain() -> None:
+        """Do nothing."""
+
+    @functools.wraps(plain)
+    def wrapped() -> None:
+        plain()
+
+    skip_dynamo_import(wrapped, plain)
+    assert vars(plain)["__dynamo_disable"] is plain and "__dynamo_disable" not in vars(wrapped)

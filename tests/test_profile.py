@@ -51,6 +51,7 @@ def test_every_tick_of_the_clock_is_in_one_phase(monkeypatch: pytest.MonkeyPatch
     steps = 3 * 5  # 80 images in batches of 16, three epochs
     counted = {"augmentation": steps, "forward": steps, "loss": steps, "backward": steps, "optimizer": steps}
     assert {name: seconds[name] for name in counted} == counted
+    assert seconds["data"] == 2 * steps + 3  # before augmentation and forward pass; after each last step
     assert seconds["gradient norm"] == steps and seconds["records"] == steps
     assert seconds["evaluation"] == 3 and seconds["scoring"] == 0
 

@@ -22,6 +22,7 @@ from benchkit.train.step import EagerSteps
 from benchkit.train.steps import executor
 from benchkit.train.steps.cuda_graph import CudaGraphSteps
 from benchkit.train.steps.executor import executor_for
+from benchkit.train.steps.validation import StepValidation
 
 RATE = 0.0625
 """A learning rate that float32 holds exactly, so that eager steps and those that read it from the device agree."""
@@ -288,3 +289,13 @@ def test_a_cpu_takes_eager_steps_without_looking_for_more() -> None:
     run = make_run(make_settings(epochs=1000))
     assert isinstance(executor_for(run), EagerSteps)
     assert run.notes == [] and run.optimizer.state == {}
+
+
+@pytest.mark.parametrize(("momentum", "share"), [(0.9, 0.0), (0.0, 2.0**-23)])
+def test_rounding_of_the_parameters_excuses_only_what_they_themselves_move(momentum: float, share: float) -> None:
+    run = run_of({"momentum": momentum})
+    size = torch.cat([parameter.detach().flatten() for parameter in run.parameters]).norm().item()
+    with run.randomness.in_charge():
+        validation = StepValidation(run, StandIn())
+        validation.walk(EagerSteps(run).take)
+        assert validation._resolution() == pytest.approx(share * size, rel=1e-6)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchkit.doctor.child import Told, ask
-from benchkit.doctor.finding import Diagnosis, scaled
+from benchkit.doctor.diagnosis import Answer, Diagnosis, ask, scaled
 from benchkit.sweep.machine import mps_runs
 
 PATIENCE = 60.0
@@ -25,7 +24,7 @@ def engine_findings(device: str) -> list[Diagnosis]:
     return findings_of(ask(["-m", "benchkit.doctor.measuring", device], PATIENCE), driver=CARDS.exists())
 
 
-def findings_of(answer: Told, *, driver: bool) -> list[Diagnosis]:
+def findings_of(answer: Answer, *, driver: bool) -> list[Diagnosis]:
     """Return findings from what the measuring process told; `driver` says whether an NVIDIA driver is loaded."""
     values = answer.values
     if "torch" not in values:
@@ -64,7 +63,7 @@ def _precision(values: Mapping[str, Any]) -> Diagnosis:
     return Diagnosis(name="precision", state="note", value=value, advice=advice)
 
 
-def _rates(answer: Told) -> list[Diagnosis]:
+def _rates(answer: Answer) -> list[Diagnosis]:
     values, findings = answer.values, []
     if "copy_rate" in values:
         value = f"{scaled(values['copy_rate'], 'B/s')} read and written"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchkit.doctor.diagnosis import Diagnosis
 from benchkit.doctor.engine import engine_findings
-from benchkit.doctor.finding import Diagnosis
 from benchkit.doctor.software import (
     allocator_finding,
     machine_finding,

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchkit.doctor.child import ask
-from benchkit.doctor.finding import Diagnosis, scaled
+from benchkit.doctor.diagnosis import Diagnosis, ask, scaled
 from benchkit.registry import Registry
 from benchkit.sweep.machine import available_cores, preloaded_allocator
 from benchkit.train.processor import processor

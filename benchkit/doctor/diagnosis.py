@@ -1,10 +1,13 @@
-"""One thing that the doctor looked at: how it stands, and what to do about it."""
+"""One thing that the doctor looked at: how it stands, and what to do about it; and what other processes tell of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from benchkit.child import run_python
 
 State = Literal["good", "note", "bad"]
 """good: nothing to do; note: benchkit works, and could do better; bad: something of benchkit does not work here."""
@@ -30,3 +33,19 @@ def scaled(value: float, unit: str) -> str:
         if value >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The JSON lines that a child process printed before it ended, by name, and why it ended early if it did."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def ask(arguments: Sequence[str], seconds: float) -> Answer:
+    """Return what `python ARGUMENTS` prints, one JSON object a line, within `seconds`."""
+    ended = run_python(arguments, seconds)
+    whole = [line for line in ended.out.splitlines() if line.startswith("{") and line.endswith("}")]
+    values = {key: value for line in whole for key, value in json.loads(line).items()}
+    return Answer(values=values, problem=ended.problem)
