@@ -337,6 +337,41 @@ SHAPES = {
 }
 
 
+def base_net() -> int:
+    """Return the parameters of the listed BaseNet, counted row by row of its table."""
+    total, inputs = 3 * 64 * 9 + 64 + 2 * 64, 64
+    for width in [64] * 3 + [128] * 4 + [256] * 6 + [512] * 3:
+        total += inputs * width * 9 + width + 2 * width + width * width * 9 + width + 2 * width
+        inputs = width
+    return total + 512 * 16 * 16 * 50 + 50 + 50 * 100 + 100 + 2 * 100
+
+
+COUNTED = {
+    # 784-500-500-10
+    ("regularization-mnist", "none"): 784 * 500 + 500 + 500 * 500 + 500 + 500 * 10 + 10,
+    ("skip-coco5", "lr=0.001, network=skip 32"): 10_295_925,
+    ("ablation-cifar100", "as listed"): base_net(),
+    # the ResNet-18 of torchvision with 1,000 classes has 11,689,512, of which 513,000 in its classifier
+    ("scratch-cifar10", "imagenet"): 11_689_512 - 513_000 + 512 * 10 + 10,
+    ("transfer-birds200", "head only"): 11_689_512 - 513_000 + 512 * 200 + 200,
+}
+
+
+@pytest.mark.parametrize(("name", "label"), COUNTED)
+def test_a_studys_network_has_the_parameters_of_its_source(name: str, label: str) -> None:
+    study = read_study(STUDIES / f"{name}.toml")
+    (found,) = [one for one in make_plan(study).conditions if one.label == label and one.kind == "grid"]
+    settings = typed_settings(found.settings, study.seed)
+    options = {key: value for key, value in settings.model.model.options.items() if key != "pretrained"}
+    registry, (classes, shape) = Registry.installed(), SHAPES[settings.data.dataset.name]
+    with torch.device("meta"):
+        norm = registry.bind("norms", settings.model.norm)
+        model = registry.bind("models", replace(settings.model.model, options=options))(classes, shape, norm)
+    assert sum(one.numel() for one in model.parameters()) == COUNTED[name, label]
+    if name in ("scratch-cifar10", "transfer-birds200"):
+        assert (model.conv1.kernel_size, model.conv1.stride, model.maxpool.kernel_size) == ((7, 7), (2, 2), 3)
+
+
 def test_no_key_of_an_earlier_version_means_another_network() -> None:
     """The conditions of all built-in studies of commit a6d0f5e: their keys, and what was built for them."""
     registry = Registry.installed()
