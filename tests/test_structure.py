@@ -27,6 +27,20 @@ SOURCES = [
     *sorted((ROOT / "templates").rglob("*.py")),
 ]
 PUBLIC_MODULES = {"analysis", "gradients", "metrics", "plan", "preparation", "results", "study", "testing"}
+LAYERS = (
+    ("errors", "duration", "atomic_write", "cache", "codec", "child", "gradients"),
+    ("metrics", "results", "protocols", "study", "plan", "registry"),
+    ("data", "preparation", "analysis"),
+    ("ledger", "train"),
+    ("report", "capsule"),
+    ("testing",),
+    ("sweep",),
+    ("doctor", "verify"),
+    ("cli",),
+)
+"""The toolkit from its ground up; CONTRIBUTING draws it."""
+UNLAYERED = {"__init__", "__main__", "__pycache__", "py.typed", "studies"}
+MANY_PARAMETERS = {"build_run", "card"}
 FORBIDDEN_NAMES = {"base", "common", "core", "handler", "helpers", "manager", "misc", "util", "utils"}
 MUTABLE = "Best Ended FigureSet Profiled Progress Randomness Run RunningTrial WorkerContext _Scope _Unpacking".split()
 """Dataclasses that change while they are used."""
@@ -119,6 +133,49 @@ def test_files_and_functions_stay_small() -> None:
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > 60:
                     faults.append(f"{shown(path)}:{node.lineno} {node.name} has {length} lines (at most 60)")
+    assert not faults, "\n".join(faults)
+
+
+def test_functions_take_six_parameters_at_most() -> None:
+    """Commands and plugins aside, whose options a user gives by name."""
+    faults = []
+    for path in [path for path in TOOLKIT if path.parent.name != "cli"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in MANY_PARAMETERS:
+                given = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if (count := len([name for name in given if name not in ("self", "cls", "ctx")])) > 6:
+                    faults.append(f"{shown(path)}:{node.lineno} {node.name} takes {count} parameters (at most 6)")
+    assert not faults, "\n".join(faults)
+
+
+def room(module: str) -> str:
+    """Return the part of the toolkit that a dotted name belongs to: a folder of benchkit/ or a module beside them."""
+    return module.split(".")[1] if module.startswith("benchkit.") else ""
+
+
+def test_rooms_import_only_rooms_of_their_layer_and_below() -> None:
+    layer_of = {name: layer for layer, names in enumerate(LAYERS) for name in names}
+    faults = []
+    for path in TOOLKIT:
+        here = path.relative_to(ROOT / "benchkit").parts[0].removesuffix(".py")
+        if here in ("__init__", "__main__"):
+            continue
+        tree = ast.parse(path.read_text())
+        typing_alone = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and id(node) not in typing_alone:
+                names = [room(node.module)] if node.module != "benchkit" else [one.name for one in node.names]
+                faults += [
+                    f"{shown(path)}:{node.lineno} ({here}) imports {name}"
+                    for name in names
+                    if name in layer_of and layer_of[name] > layer_of[here]
+                ]
+    assert {path.parts[-1].removesuffix(".py") for path in (ROOT / "benchkit").iterdir()} - UNLAYERED == set(layer_of)
     assert not faults, "\n".join(faults)
 
 
