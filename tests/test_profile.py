@@ -54,6 +54,8 @@ def test_every_tick_of_the_clock_is_in_one_phase(monkeypatch: pytest.MonkeyPatch
     assert seconds["data"] == 2 * steps + 3  # before augmentation and forward pass; after each last step
     assert seconds["gradient norm"] == steps and seconds["records"] == steps
     assert seconds["evaluation"] == 3 and seconds["scoring"] == 0
+    # A step's batch is taken, and made the model's input; after an epoch's last there is none to take.
+    assert seconds["data"] == 2 * steps + 3
 
 
 def test_the_trace_holds_a_few_steps_and_their_phases(tmp_path: Path) -> None:
