@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from synthetic_results import PUBLISHED, complete, empty, rescored, study_of, unfinished, with_search
 
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.published import implied_n
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.training import overfits, time_to_accuracy
 from benchkit.analysis.trials import micro_f1_findings
+from benchkit.analysis.wording import Finding
 from benchkit.results import EpochRecord, StudyResults
 from benchkit.study import Published, PublishedRow
 

@@ -13,10 +13,10 @@ import pytest
 from figure_results import condition, metrics, results, trial
 
 import benchkit
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.inconsistencies import calibrated_loss, doubled_softmax_loss, least_loss
 from benchkit.analysis.published import agreement_findings, implied_n, is_fraction
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.wording import Finding
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.results import Outcome, StudyResults

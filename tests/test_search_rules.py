@@ -15,10 +15,10 @@ from safetensors.numpy import save_file
 from synthetic_results import FACTORIES, complete, rescored
 
 import benchkit.analysis
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.trained_models import DeadFilters, dead_filter_findings
 from benchkit.analysis.training import speed_findings
+from benchkit.analysis.wording import Finding
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import FindingBlock
 from benchkit.report.context.compose import compose

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from figure_results import condition, cost, metrics, results, trial
 
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.wording import Finding
 from benchkit.results import Outcome
 
 

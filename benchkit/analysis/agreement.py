@@ -8,7 +8,6 @@ from itertools import combinations
 
 from benchkit.analysis.comparisons import ALPHA
 from benchkit.analysis.estimates import Estimate, compared
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.rank_tests import (
     LEAST_CONDITIONS,
     LEAST_STUDIES,
@@ -20,7 +19,17 @@ from benchkit.analysis.rank_tests import (
 )
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.record import dotted_settings
-from benchkit.analysis.wording import count, listing, lower_is_better, metric_words, names, number, p_words, quoted
+from benchkit.analysis.wording import (
+    Finding,
+    count,
+    listing,
+    lower_is_better,
+    metric_words,
+    names,
+    number,
+    p_words,
+    quoted,
+)
 from benchkit.codec import encode
 from benchkit.plan import typed_settings
 from benchkit.results import StudyResults

@@ -15,10 +15,11 @@ from benchkit.analysis.comparisons import (
     welch_t,
 )
 from benchkit.analysis.estimates import Estimate, estimate_metric
-from benchkit.analysis.findings import Finding, Tone
 from benchkit.analysis.record import COSTS, Record
 from benchkit.analysis.wording import (
     MINUS,
+    Finding,
+    Tone,
     count,
     difference,
     difference_unit,

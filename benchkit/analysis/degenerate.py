@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchkit.analysis.estimates import compared, done_repeats
-from benchkit.analysis.findings import Finding
-from benchkit.analysis.wording import count, listing, measured, names, quoted
+from benchkit.analysis.wording import Finding, count, listing, measured, names, quoted
 from benchkit.results import SplitMetrics, StudyResults, Trial
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from benchkit.analysis.estimates import Estimate, compared, estimate_metric, values_by_repeat
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.wording import (
+    Finding,
     amount,
     measured,
     metric_words,

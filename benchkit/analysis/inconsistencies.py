@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from benchkit.analysis.findings import Finding
-from benchkit.analysis.wording import count, listing, measured, metric_words, number, quoted
+from benchkit.analysis.wording import Finding, count, listing, measured, metric_words, number, quoted
 from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
 from benchkit.study import Published, PublishedRow

@@ -9,9 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchkit.analysis.estimates import Estimate, Proportion, compared, estimate_of, prediction_interval, wilson
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.inconsistencies import WHY, Inconsistency, condition_words, digits_of, is_fraction
-from benchkit.analysis.wording import amount, count, listing, measured, metric_words, names, number, quoted, span
+from benchkit.analysis.wording import (
+    Finding,
+    amount,
+    count,
+    listing,
+    measured,
+    metric_words,
+    names,
+    number,
+    quoted,
+    span,
+)
 from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
 from benchkit.study import Published, PublishedRow

@@ -19,9 +19,9 @@ from benchkit.analysis.comparisons import (
 )
 from benchkit.analysis.degenerate import one_class_conditions
 from benchkit.analysis.estimates import Estimate, compared, estimate_of, values_by_repeat
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.trials import Coverage, coverage_words
 from benchkit.analysis.wording import (
+    Finding,
     amount,
     bare,
     count,

@@ -6,9 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.search import Confirmation, SearchSummary
-from benchkit.analysis.wording import amount, count, listing, measured, metric_words, p_words, quoted, setting, span
+from benchkit.analysis.wording import (
+    Finding,
+    amount,
+    count,
+    listing,
+    measured,
+    metric_words,
+    p_words,
+    quoted,
+    setting,
+    span,
+)
 
 UNEQUAL = 1.25
 """From this ratio between the most and the fewest epochs of two searches on, their budgets count as unequal."""

@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 from benchkit.analysis.comparisons import ALPHA, holm, paired_t
 from benchkit.analysis.estimates import compared, done_repeats, values_by_repeat
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.published import sampling_margin
 from benchkit.analysis.training import overfits
-from benchkit.analysis.wording import amount, count, listing, lower_is_better, measured, p_value, quoted
+from benchkit.analysis.wording import Finding, amount, count, listing, lower_is_better, measured, p_value, quoted
 from benchkit.errors import BenchkitError
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition, typed_settings

@@ -15,7 +15,6 @@ from benchkit.analysis.degenerate import (
 )
 from benchkit.analysis.effects import LevelEffect, Sensitivity, level_effects, sensitivities, sensitivity_findings
 from benchkit.analysis.estimates import Scores, compared, condition_scores, done_trials
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.inconsistencies import (
     ClassCount,
     Inconsistency,
@@ -85,7 +84,7 @@ from benchkit.analysis.trials import (
     test_reads,
     trial_notes,
 )
-from benchkit.analysis.wording import count
+from benchkit.analysis.wording import Finding, count
 from benchkit.results import StudyResults
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from benchkit.analysis.comparisons import ImageComparison, holm, mcnemar
 from benchkit.analysis.estimates import Proportion, compared, done_repeats, wilson
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.ranking import Ranking, condition_named
 from benchkit.analysis.wording import (
+    Finding,
     count,
     listing,
     measured,

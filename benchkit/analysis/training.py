@@ -8,8 +8,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from benchkit.analysis.estimates import Estimate, compared, done_repeats, estimate, estimate_metric
-from benchkit.analysis.findings import Finding
-from benchkit.analysis.wording import amount, count, listing, measured, metric_words, names, number, quoted
+from benchkit.analysis.wording import Finding, amount, count, listing, measured, metric_words, names, number, quoted
 from benchkit.duration import duration
 from benchkit.results import EpochRecord, StudyResults
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchkit.analysis.estimates import Scores, compared, done_trials, planned_trials, repeats_of, searched_conditions
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.wording import (
+    Finding,
     count,
     listing,
     measured,

@@ -1,9 +1,11 @@
-"""Numbers as text, in one place, so that every format of a report shows the same digits."""
+"""Sentences and numbers as text, in one place, so that every format of a report shows the same digits."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from benchkit.duration import duration
 from benchkit.metrics import metric_of
@@ -168,3 +170,18 @@ def p_words(p: float | None) -> str:
     """Return a p value with its relation: = 0.031 or < 0.001."""
     shown = p_value(p)
     return shown if shown.startswith("<") else f"= {shown}"
+
+
+Tone = Literal["answer", "note", "warning"]
+"""answer: what the study asked; note: worth knowing; warning: something to mend or to distrust."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A sentence and what it rests on. `rule` names the rule, `about` the conditions it speaks of."""
+
+    rule: str
+    tone: Tone
+    sentence: str
+    evidence: str
+    about: tuple[str, ...] = ()

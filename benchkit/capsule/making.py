@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchkit import __version__
-from benchkit.capsule.archive import pack
+from benchkit.capsule.archive import pack, to_text
 from benchkit.capsule.contents import (
     FORMAT,
     SCHEMA,
@@ -23,7 +23,6 @@ from benchkit.capsule.contents import (
     ShownTable,
 )
 from benchkit.capsule.study_file import commands_of, study_text
-from benchkit.capsule.typed_json import to_text
 from benchkit.codec import encode
 from benchkit.report.context.blocks import ReportContext, TableBlock
 from benchkit.report.page_text import printable

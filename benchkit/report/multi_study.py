@@ -8,9 +8,8 @@ from typing import Any
 
 from benchkit import __version__
 from benchkit.analysis.agreement import Agreement, agree, agreement_findings, find_namesakes
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.ranking import Ranking, rank
-from benchkit.analysis.wording import count, listing, metric_words
+from benchkit.analysis.wording import Finding, count, listing, metric_words
 from benchkit.codec import encode
 from benchkit.duration import duration
 from benchkit.report.build import ReportBuild, StudyBuild, last_finished, screen_of, study_files

@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any
 
 from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondition
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.record import Record
-from benchkit.analysis.wording import NONE, bare, bracket, listing, metric_unit, metric_words, number
+from benchkit.analysis.wording import NONE, Finding, bare, bracket, listing, metric_unit, metric_words, number
 from benchkit.report.build import StudyBuild
 from benchkit.report.context.blocks import Block, Paragraph, Section, Term, TermsBlock
 from benchkit.report.context.sections import INTERVALS, finding_block, names_used, section, table_block

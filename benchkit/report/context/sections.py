@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchkit.analysis.findings import Finding
 from benchkit.analysis.summary import Summary
-from benchkit.analysis.wording import count, listing, metric_words, quoted
+from benchkit.analysis.wording import Finding, count, listing, metric_words, quoted
 from benchkit.duration import duration
 from benchkit.report.context.blocks import Block, FindingBlock, Paragraph, Section, TableBlock
 from benchkit.report.figures.figure_set import FigureSet
