@@ -101,6 +101,17 @@ def test_processes_that_start_at_the_same_instant_share_one_new_ledger(tmp_path:
         assert [trial.state for trial in handle.trials] == [TrialState.FAIL] * 8
 
 
+def test_a_trial_that_another_worker_has_finished_since_it_was_seen_is_passed_over(tmp_path: Path) -> None:
+    study = study_of(repeats=4)
+    _, _, queue = queue_of(tmp_path, study)
+    assert named(queue.next())[1] == 0  # it has seen the others wait
+    _, _, other = queue_of(tmp_path, study)
+    claim = other.next()
+    assert claim is not None and claim.index == 1
+    claim.finish(Outcome(state="failed", reason="x"))
+    assert named(queue.next())[1] == 2
+
+
 def test_a_trial_queued_twice_on_two_machines_counts_once(tmp_path: Path) -> None:
     ledger, plan, _ = queue_of(tmp_path, study_of(FACTOR, repeats=1))
     for condition in plan.conditions:

@@ -236,8 +236,12 @@ class Queue:
         if lock is None:
             return None
         if trial.state is TrialState.WAITING and (results := folder.results()):
+            # Under the folder's lock no other worker can be about to start it: it waits still, or has been trained.
+            waits = self._ledger.storage.get_trial(trial._trial_id).state is TrialState.WAITING
             lock.release()
-            raise occupied(folder.path, results)
+            if waits:
+                raise occupied(folder.path, results)
+            return None
         if not self._is_ours(condition, trial):
             lock.release()
             return None
