@@ -16,7 +16,7 @@ from benchkit.capsule.contents import CAPSULE, rounded
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.build import ReportBuild, StudyBuild, build_study, single_build
-from benchkit.report.context.blocks import DownloadBlock, ReportContext, Section
+from benchkit.report.context.blocks import DownloadBlock, ReportContext
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import OURS, Files, encoded
@@ -95,7 +95,7 @@ def write_reports(
         check_templates(options.templates)
     shown = [rounded(private_results(results)) for results in studies]
     build, parts = _built(shown, options, registry)
-    return write_build(_sealed(build, parts) if options.pages else build, out, options)
+    return _write(_sealed(build, parts) if options.pages else build, out, options)
 
 
 def _built(
@@ -111,48 +111,36 @@ def _built(
             for results in studies
         ]
         parts = [build_study(figures, against=options.against) for figures in sets]
-        return build_report(parts, options.exports, options.name, for_print=for_print, for_screen=for_screen), parts
-
-
-def build_report(
-    parts: Sequence[StudyBuild],
-    exports: frozenset[str],
-    name: str = "",
-    *,
-    for_print: bool = False,
-    for_screen: bool = False,
-) -> ReportBuild:
-    """Return the report of one study or several, ready to be written; `name` names its files."""
-    if len(parts) == 1:
-        return single_build(parts[0], exports, name, for_screen=for_screen)
-    return multi_build(parts, exports, name, for_print=for_print, for_screen=for_screen)
+        exports, name = options.exports, options.name
+        if len(parts) == 1:
+            return single_build(parts[0], exports, name, for_screen=for_screen), parts
+        return multi_build(parts, exports, name, for_print=for_print, for_screen=for_screen), parts
 
 
 def _sealed(build: ReportBuild, parts: Sequence[StudyBuild]) -> ReportBuild:
     """Return the build with a capsule of its studies, which holds the digests of what the build shows."""
     capsule = make_capsule([part.results for part in parts], shown_of(build.report, build.files))
-    files = {**build.files, CAPSULE: capsule}
-    return replace(
-        build,
-        report=with_capsule(build.report, capsule),
-        screen=with_capsule(build.screen, capsule),
-        files=files,
-    )
+    report, screen = (_with_capsule(one, capsule) for one in (build.report, build.screen))
+    return replace(build, report=report, screen=screen, files={**build.files, CAPSULE: capsule})
 
 
-def with_capsule(report: ReportContext, capsule: bytes) -> ReportContext:
+def _with_capsule(report: ReportContext, capsule: bytes) -> ReportContext:
     """Return the report with its capsule at the end of the section that says how to reproduce it.
 
     A common report of several studies has no such section: there it ends the last section before the chapters.
     """
-    block = capsule_block(capsule)
+    block = _capsule_block(capsule)
     names = [part.name for part in report.sections]
     last = "reproduce" if "reproduce" in names else names[-1]
-    sections = tuple(_ended(part, block) if part.name == last else part for part in report.sections)
-    return replace(report, sections=sections)
+    return replace(
+        report,
+        sections=tuple(
+            replace(part, blocks=(*part.blocks, block)) if part.name == last else part for part in report.sections
+        ),
+    )
 
 
-def capsule_block(capsule: bytes) -> DownloadBlock:
+def _capsule_block(capsule: bytes) -> DownloadBlock:
     """Return the capsule as a block of a report."""
     size = len(capsule)
     return DownloadBlock(
@@ -168,11 +156,7 @@ def capsule_block(capsule: bytes) -> DownloadBlock:
     )
 
 
-def _ended(part: Section, block: DownloadBlock) -> Section:
-    return replace(part, blocks=(*part.blocks, block))
-
-
-def write_build(build: ReportBuild, out: Path, options: ReportOptions) -> Written:
+def _write(build: ReportBuild, out: Path, options: ReportOptions) -> Written:
     """Write a build's files in the formats asked for."""
     notes: list[str] = []
     with ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
