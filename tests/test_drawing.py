@@ -15,7 +15,7 @@ import altair as alt
 import pytest
 import vl_convert
 from benchkit_figures.conditions import DASHES as PLUGIN_DASHES
-from benchkit_figures.learning_curves import LearningCurves
+from benchkit_figures.training.learning_curves import LearningCurves
 from figure_checks import rows_of, validate_spec
 from figure_results import NORMS, learned
 from PIL import Image
@@ -147,7 +147,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from figure_checks import rows_of, validate_spec
 from figure_results import NORMS, learned
-from benchkit_figures.learning_curves import LearningCurves
+from benchkit_figures.training.learning_curves import LearningCurves
 from benchkit.report.figures.drawing import chart_spec, content_key, spec_to_svg
 figure = LearningCurves()
 spec = chart_spec(figure.draw(figure.data(learned(NORMS[:2], 2, 5))))

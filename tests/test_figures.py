@@ -11,15 +11,15 @@ import math
 from typing import Any
 
 import pytest
-from benchkit_figures.confusion_matrix import ConfusionMatrix
-from benchkit_figures.learning_curves import LearningCurves
+from benchkit_figures.classes.confusion_matrix import ConfusionMatrix
 from benchkit_figures.metrics import quantity, t_interval
-from benchkit_figures.results_forest import ResultsForest
-from benchkit_figures.search_history import SearchHistory
-from benchkit_figures.search_importances import SearchImportances
-from benchkit_figures.search_parallel import SearchParallel
-from benchkit_figures.search_slices import SearchSlices
-from benchkit_figures.speed_cost import SpeedCost
+from benchkit_figures.outcomes.results_forest import ResultsForest
+from benchkit_figures.outcomes.speed_cost import SpeedCost
+from benchkit_figures.search.history import SearchHistory
+from benchkit_figures.search.importances import SearchImportances
+from benchkit_figures.search.parallel import SearchParallel
+from benchkit_figures.search.slices import SearchSlices
+from benchkit_figures.training.learning_curves import LearningCurves
 from figure_checks import drawn
 from figure_results import NORMS, condition, cost, learned, metrics, record, results, trial
 from PIL import Image

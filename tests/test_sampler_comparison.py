@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchkit_figures.search_budget import SearchBudget
+from benchkit_figures.search.budget import SearchBudget
 from capsule_edits import edited
 from tiny_study import METRICS, SEARCH, Listener, facts_of, finish_all, study_of, sweep_here
 

@@ -7,13 +7,13 @@ import math
 from typing import Any
 
 import pytest
-from benchkit_figures.search_budget import SearchBudget
-from benchkit_figures.search_contours import ContourTrial, SearchContours, cell_of
-from benchkit_figures.search_history import SearchHistory
-from benchkit_figures.search_importances import SearchImportances
-from benchkit_figures.search_parallel import SearchParallel
-from benchkit_figures.search_pruning import SearchPruning
-from benchkit_figures.search_slices import SearchSlices
+from benchkit_figures.search.budget import SearchBudget
+from benchkit_figures.search.contours import ContourTrial, SearchContours, cell_of
+from benchkit_figures.search.history import SearchHistory
+from benchkit_figures.search.importances import SearchImportances
+from benchkit_figures.search.parallel import SearchParallel
+from benchkit_figures.search.pruning import SearchPruning
+from benchkit_figures.search.slices import SearchSlices
 from figure_checks import drawn, rows_of
 from figure_results import NORMS, SPACE, condition, cost, metrics, record, results, searched, trial
 

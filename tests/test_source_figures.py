@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from benchkit_figures.class_accuracy import ClassAccuracy
+from benchkit_figures.classes.class_accuracy import ClassAccuracy
+from benchkit_figures.classes.confusion_difference import ConfusionDifference
 from benchkit_figures.colour_steps import colour_steps
-from benchkit_figures.confusion_difference import ConfusionDifference
-from benchkit_figures.feature_quantiles import FeatureQuantiles
-from benchkit_figures.grid_heatmap import GridHeatmap
-from benchkit_figures.learning_curves import LearningCurves
-from benchkit_figures.loss_gap import LossGap
-from benchkit_figures.norm_gates import NormGates
-from benchkit_figures.norm_health import NormHealth
+from benchkit_figures.outcomes.grid_heatmap import GridHeatmap
+from benchkit_figures.training.feature_quantiles import FeatureQuantiles
+from benchkit_figures.training.learning_curves import LearningCurves
+from benchkit_figures.training.loss_gap import LossGap
+from benchkit_figures.training.norm_gates import NormGates
+from benchkit_figures.training.norm_health import NormHealth
 from figure_checks import assert_plain, drawn
 from figure_results import NORMS, condition, learned, metrics, record, results, trial
 from scipy import stats

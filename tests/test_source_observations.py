@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchkit_figures.activation_maps import ActivationMaps
-from benchkit_figures.feature_quantiles import FeatureQuantiles
-from benchkit_figures.grad_cam import GradCam
-from benchkit_figures.layer_outputs import last_maps
-from benchkit_figures.norm_gates import NormGates
-from benchkit_figures.norm_health import NormHealth
-from benchkit_figures.saliency import heat_maps
-from benchkit_figures.thumbnails import heated, mosaic
+from benchkit_figures.network.activation_maps import ActivationMaps
+from benchkit_figures.network.grad_cam import GradCam
+from benchkit_figures.network.layer_outputs import last_maps
+from benchkit_figures.network.saliency import heat_maps
+from benchkit_figures.network.thumbnails import heated, mosaic
+from benchkit_figures.training.feature_quantiles import FeatureQuantiles
+from benchkit_figures.training.norm_gates import NormGates
+from benchkit_figures.training.norm_health import NormHealth
 from benchkit_norms.batch_instance import BatchInstanceNorm
 from figure_checks import assert_plain
 from figure_results import condition, metrics, results, trial

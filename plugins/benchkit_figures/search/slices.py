@@ -12,8 +12,8 @@ from benchkit import card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import WIDTH, Layers
 from benchkit_figures.metrics import quantity
-from benchkit_figures.search_axes import clamped, condition_choice, domain, objective_scale
-from benchkit_figures.search_trials import SearchData, search_data
+from benchkit_figures.search.axes import clamped, condition_choice, domain, objective_scale
+from benchkit_figures.search.trials import SearchData, search_data
 
 COLOURS = ("#DB9600", "#C06FA0", "#8A5CF0", "#0072B2")
 """From the first quarter of the trials to the last."""

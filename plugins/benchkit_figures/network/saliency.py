@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchkit_figures.layer_outputs import last_maps
+from benchkit_figures.network.layer_outputs import last_maps
 
 AT_ONCE = 32
 """Images whose maps are computed together: their gradients bound the memory."""

@@ -10,8 +10,8 @@ import numpy as np
 from benchkit import ImageGrid, Range, card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import listed
-from benchkit_figures.inspections import Inspection, chosen, inspections, ranked
-from benchkit_figures.thumbnails import enlarged, jpeg, mosaic, png, rgb
+from benchkit_figures.network.inspections import Inspection, chosen, inspections, ranked
+from benchkit_figures.network.thumbnails import enlarged, jpeg, mosaic, png, rgb
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ class ActivationMaps:
 
     def inspect(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, np.ndarray]:
         """Return the maps uint8 (n, F, h, w) and which filters are dead, bool (C,), by layer; empty without maps."""
-        from benchkit_figures.layer_outputs import filter_maps
+        from benchkit_figures.network.layer_outputs import filter_maps
 
         return dict(filter_maps(model, images, self.images))
 

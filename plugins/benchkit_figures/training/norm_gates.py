@@ -12,8 +12,8 @@ from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults, Trial
 from benchkit_figures.colour_steps import COLOURS, Steps
 from benchkit_figures.conditions import WIDTH, label_width, listed, repeats_words
-from benchkit_figures.epoch_series import SeriesPoint, averaged, thinned
 from benchkit_figures.metrics import done_repeats
+from benchkit_figures.training.epoch_series import SeriesPoint, averaged, thinned
 
 if TYPE_CHECKING:
     import torch

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 
 from benchkit_figures.conditions import WIDTH, Layers, colour, dash, rounded
-from benchkit_figures.epoch_series import MOST_EPOCHS, epoch_axis
+from benchkit_figures.training.epoch_series import MOST_EPOCHS, epoch_axis
 
 if TYPE_CHECKING:
-    from benchkit_figures.learning_curves import ConditionCurves, CurvePoint, CurvesData
+    from benchkit_figures.training.learning_curves import ConditionCurves, CurvePoint, CurvesData
 
 SERIES = (("train", "loss"), ("val", "loss"), ("train", "accuracy"), ("val", "accuracy"))
 UNITS = {"loss": (1.0, "loss (nats)"), "accuracy": (100.0, "accuracy (%)")}

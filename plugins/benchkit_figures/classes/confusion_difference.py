@@ -10,8 +10,8 @@ import altair as alt
 
 from benchkit import NothingToDraw, PluginError, card
 from benchkit.results import SPLITS, StudyResults
+from benchkit_figures.classes.confusion_matrix import LABELLED_CLASSES, PIXEL_CLASSES, Confusion, ConfusionMatrix
 from benchkit_figures.conditions import WIDTH, label_width, repeats_words, rounded
-from benchkit_figures.confusion_matrix import LABELLED_CLASSES, PIXEL_CLASSES, Confusion, ConfusionMatrix
 from benchkit_figures.metrics import check_split
 
 MOST_PAIRS = 20

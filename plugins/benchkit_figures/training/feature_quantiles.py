@@ -20,8 +20,8 @@ from benchkit_figures.conditions import (
     repeats_words,
     rounded,
 )
-from benchkit_figures.epoch_series import SeriesPoint, averaged, epoch_axis, thinned
 from benchkit_figures.metrics import done_repeats
+from benchkit_figures.training.epoch_series import SeriesPoint, averaged, epoch_axis, thinned
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +96,7 @@ class FeatureQuantiles:
         """Return the quantiles q01, q20, q80 and q99 (linear interpolation); empty without a classifier."""
         import torch
 
-        from benchkit_figures.layer_outputs import classifier_input
+        from benchkit_figures.network.layer_outputs import classifier_input
 
         features = classifier_input(model, images[: max(1, self.images)])
         if features is None or not bool(torch.isfinite(features).all()):

@@ -12,8 +12,8 @@ from benchkit.analysis import onset
 from benchkit.plan import Condition
 from benchkit.results import StudyResults, Trial
 from benchkit_figures.conditions import by_condition, planned_labels, repeats_words
-from benchkit_figures.curve_panels import overlaid, side_by_side, single_lines
 from benchkit_figures.metrics import done_repeats, t_interval
+from benchkit_figures.training.curve_panels import overlaid, side_by_side, single_lines
 
 SERIES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 FEW = 3

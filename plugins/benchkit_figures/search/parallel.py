@@ -12,8 +12,8 @@ from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import WIDTH, rounded
 from benchkit_figures.metrics import quantity
-from benchkit_figures.search_axes import condition_choice, domain, position, round_values, ticks
-from benchkit_figures.search_trials import SearchData, SearchedCondition, SearchPoint, search_data
+from benchkit_figures.search.axes import condition_choice, domain, position, round_values, ticks
+from benchkit_figures.search.trials import SearchData, SearchedCondition, SearchPoint, search_data
 
 LEVELS = ("best tenth", "to best quarter", "to best half", "other")
 SHARES = (0.1, 0.25, 0.5, 1.0)

@@ -12,8 +12,8 @@ import altair as alt
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit_figures.conditions import WIDTH, colour, dash, listed, planned_labels, repeats_words, rounded
-from benchkit_figures.epoch_series import SeriesPoint, averaged, epoch_axis, thinned
 from benchkit_figures.metrics import done_repeats
+from benchkit_figures.training.epoch_series import SeriesPoint, averaged, epoch_axis, thinned
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ class NormHealth:
         """
         import math
 
-        from benchkit_figures.layer_outputs import moments
+        from benchkit_figures.network.layer_outputs import moments
 
         observed = moments(model, images)
         kept: dict[str, float] = {}

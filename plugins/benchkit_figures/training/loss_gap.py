@@ -25,8 +25,8 @@ from benchkit_figures.conditions import (
     repeats_words,
     rounded,
 )
-from benchkit_figures.epoch_series import SeriesPoint, averaged, band_kind, band_words, epoch_axis, thinned
 from benchkit_figures.metrics import done_repeats, t_interval
+from benchkit_figures.training.epoch_series import SeriesPoint, averaged, band_kind, band_words, epoch_axis, thinned
 
 COLUMNS = 3
 LONG = 110

@@ -12,8 +12,8 @@ import numpy as np
 from benchkit import ImageGrid, NothingToDraw, card
 from benchkit.results import StudyResults
 from benchkit_figures.conditions import listed
-from benchkit_figures.inspections import Inspection, chosen, inspections, of_same_images
-from benchkit_figures.thumbnails import enlarged, heated, jpeg, rgb, with_words
+from benchkit_figures.network.inspections import Inspection, chosen, inspections, of_same_images
+from benchkit_figures.network.thumbnails import enlarged, heated, jpeg, rgb, with_words
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ class GradCam:
 
     def inspect(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, np.ndarray]:
         """Return `maps.LAYER` uint8 (N, h, w), `predicted` and `probability` (N,); empty without feature maps."""
-        from benchkit_figures.saliency import explained
+        from benchkit_figures.network.saliency import explained
 
         return dict(explained(model, images))
 

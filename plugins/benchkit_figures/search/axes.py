@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from benchkit_figures.metrics import quantity
-from benchkit_figures.search_trials import SearchData
+from benchkit_figures.search.trials import SearchData
 
 CELLS = 20
 """Cells along an axis of numbers; an axis of choices has one for each."""

@@ -10,6 +10,7 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.analysis import wilson
 from benchkit.results import SPLITS, StudyResults
+from benchkit_figures.classes.confusion_matrix import Confusion, ConfusionMatrix
 from benchkit_figures.colour_steps import DARK, LIGHT, Steps, colour_steps
 from benchkit_figures.conditions import (
     WIDTH,
@@ -22,11 +23,10 @@ from benchkit_figures.conditions import (
     rounded,
     shape,
 )
-from benchkit_figures.confusion_matrix import Confusion, ConfusionMatrix
 from benchkit_figures.metrics import check_split
 
 if TYPE_CHECKING:
-    from benchkit_figures.confusion_matrix import ConfusionData
+    from benchkit_figures.classes.confusion_matrix import ConfusionData
 
 FEW_CONDITIONS = 4
 """Up to this many conditions stand as points with intervals; more of them make a table of colours."""

@@ -16,9 +16,9 @@ from benchkit.results import StudyResults
 from benchkit_figures.colour_steps import Steps, colour_steps
 from benchkit_figures.conditions import WIDTH, Layers, rounded
 from benchkit_figures.metrics import quantity
-from benchkit_figures.search_axes import CELLS, choice_of, placed, spots, ticks, usual
-from benchkit_figures.search_importances import FEWEST, scored, shares_of
-from benchkit_figures.search_trials import SearchData, SearchedCondition, search_data
+from benchkit_figures.search.axes import CELLS, choice_of, placed, spots, ticks, usual
+from benchkit_figures.search.importances import FEWEST, scored, shares_of
+from benchkit_figures.search.trials import SearchData, SearchedCondition, search_data
 
 REACH = 0.1
 """How far a trial speaks for the plane around it, as a share of an axis; beyond it the plane stays blank."""

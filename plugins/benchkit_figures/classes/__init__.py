@@ -1,0 +1,1 @@
+"""Figures of which classes are recognised and which are mistaken for others."""

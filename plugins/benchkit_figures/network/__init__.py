@@ -1,0 +1,1 @@
+"""Figures of what finished networks compute inside, on a few test images."""

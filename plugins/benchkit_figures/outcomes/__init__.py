@@ -1,0 +1,1 @@
+"""Figures of what conditions reached and what that cost."""
