@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchkit import Range, card
 from benchkit_norms import native_kernels
-from benchkit_norms.feature_maps import by_channel, check_maps, statistics_dtype
+from benchkit_norms.feature_maps import by_channel
 from benchkit_norms.per_channel import Running
 from benchkit_norms.standardize import standardize
 
@@ -29,7 +29,7 @@ class BatchNorm(Running):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
-        check_maps(x, self.num_channels)
+        self.check(x)
         return self._by_batch(x) if self.training else self._by_running(x)
 
     def plain(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class BatchNorm(Running):
         return output
 
     def _by_running(self, x: Tensor) -> Tensor:
-        scale = torch.rsqrt(self.running_var.to(statistics_dtype(x)) + self.eps)
+        scale = torch.rsqrt(self.running_var.to(native_kernels.statistics_dtype(x)) + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
         shift = -self.running_mean * scale

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from benchkit import Range, card
 from benchkit_norms.feature_maps import (
     by_channel,
-    check_maps,
     combine,
     gradient_sums,
     map_moments,
@@ -52,7 +51,7 @@ class BatchInstanceNorm(Running):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
-        check_maps(x, self.num_channels)
+        self.check(x)
         running = None if self.training else (self.running_mean, self.running_var)
         output, mean, variance = _BatchInstance.apply(x, self.rho, self.weight, self.bias, running, self.eps)
         if running is None:

@@ -17,29 +17,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from benchkit import PluginError
+from benchkit_norms.native_kernels import statistics_dtype
 
 VALUES_AT_A_TIME = 512 * 1024
 """As many float32 values of a few maps fit the caches near a core, and make the price of more calls small."""
 
 
-def check_maps(x: Tensor, num_channels: int) -> None:
-    """Raise `PluginError` unless x is (N, num_channels, H, W)."""
-    if x.dim() != 4 or x.shape[1] != num_channels:
-        raise PluginError(
-            f"a norm made for (N, {num_channels}, H, W) was given {tuple(x.shape)}",
-            hint="pass the number of channels of the maps that reach the norm; add H = W = 1 to plain features",
-        )
-
-
 def by_channel(vector: Tensor) -> Tensor:
     """Return a vector (C) as (1, C, 1, 1)."""
     return vector.view(1, -1, 1, 1)
-
-
-def statistics_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype of statistics over x: float32, or float64 for float64 input."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def widened(x: Tensor) -> Tensor:

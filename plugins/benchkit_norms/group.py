@@ -54,10 +54,6 @@ class GroupNorm(PerImage):
             )
         self.num_groups = groups if exact else group_count(num_channels, groups)
 
-    def groups(self) -> int:
-        """Return the number of groups."""
-        return self.num_groups
-
     def extra_repr(self) -> str:
         """Return the options, for `print(model)`."""
         return f"{super().extra_repr()}, num_groups={self.num_groups}"

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from benchkit import Range, card
 from benchkit_norms import native_kernels
-from benchkit_norms.feature_maps import check_maps
 from benchkit_norms.per_channel import PerImage
 
 
@@ -26,7 +25,7 @@ class InstanceNorm(PerImage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
-        check_maps(x, self.num_channels)
+        self.check(x)
         if native_kernels.usable_by_map(x, self.weight, self.bias):
             return native_kernels.instance_norm(x, self.weight, self.bias, self.eps)
         return super().forward(x)

@@ -21,6 +21,4 @@ class LayerNorm(PerImage):
     over C alone that ConvNeXt calls LayerNorm2d. Training and evaluation are the same.
     """
 
-    def groups(self) -> int:
-        """Return 1: all channels together."""
-        return 1
+    num_groups = 1

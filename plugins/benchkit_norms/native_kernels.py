@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchkit_norms.feature_maps import statistics_dtype
-
 Gradients = tuple[Tensor, Tensor | None, Tensor | None]
 """Those of the maps, of the weight and of the bias."""
 
@@ -30,6 +28,11 @@ FAR = 4.0
 
 A variance that lost its digits shows a large ratio too: to hide one, rounding would have to exceed mean^2 / 16.
 """
+
+
+def statistics_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype of statistics over x: float32, or float64 for float64 input."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def usable(x: Tensor, *parameters: Tensor | None) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchkit import PluginError
-from benchkit_norms.feature_maps import by_channel, check_maps
+from benchkit_norms.feature_maps import by_channel
 from benchkit_norms.standardize import group_standardize
 
 
@@ -38,6 +38,14 @@ class PerChannel(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_channels, device=device, dtype=dtype)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_channels, device=device, dtype=dtype)) if affine else None
 
+    def check(self, x: Tensor) -> None:
+        """Raise `PluginError` unless x is (N, num_channels, H, W)."""
+        if x.dim() != 4 or x.shape[1] != self.num_channels:
+            raise PluginError(
+                f"a norm made for (N, {self.num_channels}, H, W) was given {tuple(x.shape)}",
+                hint="pass the number of channels of the maps that reach the norm; add H = W = 1 to plain features",
+            )
+
     def affine(self, x: Tensor) -> Tensor:
         """Return weight * x + bias, x itself when there are none."""
         if self.weight is None or self.bias is None:
@@ -52,18 +60,17 @@ class PerChannel(nn.Module):
 class PerImage(PerChannel):
     """A norm of each image by itself: its channels make equal groups, each with one mean and variance."""
 
-    def groups(self) -> int:
-        """Return the number of groups: each channel is one, where a norm does not say otherwise."""
-        return self.num_channels
+    num_groups: int = 0
+    """0 makes each channel a group of its own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised x (N, C, H, W), in its dtype; raise `PluginError` for another shape."""
-        check_maps(x, self.num_channels)
-        return group_standardize(x, self.weight, self.bias, self.groups(), self.eps)
+        self.check(x)
+        return group_standardize(x, self.weight, self.bias, self.num_groups or self.num_channels, self.eps)
 
     def plain(self, x: Tensor) -> Tensor:
         """Return what `forward` does, as the formula says: in x's dtype."""
-        sets = x.reshape(len(x), self.groups(), -1)
+        sets = x.reshape(len(x), self.num_groups or self.num_channels, -1)
         mean, variance = sets.mean(2, keepdim=True), sets.var(2, correction=0, keepdim=True)
         return self.affine(((sets - mean) / torch.sqrt(variance + self.eps)).view(x.shape))
 
