@@ -65,6 +65,11 @@ def test_other_data_alone_leave_a_condition_the_same() -> None:
     assert (found.common, found.namesakes) == (("default",), ())
 
 
+def test_a_default_that_one_file_spells_out_leaves_a_condition_the_same() -> None:
+    found = compared(results("one"), results("other", factors='precision = "auto"'))
+    assert (found.common, found.namesakes) == (("default",), ())
+
+
 def test_a_level_is_the_same_where_what_it_sets_is_whatever_the_bases_are() -> None:
     same = NORMS.format(groups=2)
     found = compared(results("one", factors=same), results("other", factors=same, epochs=5))
