@@ -17,7 +17,7 @@ import pytest
 from tiny_study import FACTOR, SEARCH, command, environment, run_command, run_here, text_of, write
 
 from benchkit.cli import main
-from benchkit.cli.size import parse_size
+from benchkit.cli.options import parse_size
 from benchkit.ledger import read_results
 from benchkit.report.context.origin_sections import commands
 from benchkit.report.privacy import private_results

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchkit.cli.places import PluginFiles
+from benchkit.cli.options import PluginFiles
 from benchkit.cli.printing import cell, console, line, print_facts, print_json, print_note, print_table
 from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry

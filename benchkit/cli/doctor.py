@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from benchkit.cli.places import DEFAULT_WORKSPACE, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, Workspace
 
 STYLES = {"good": "green", "note": "yellow", "bad": "bold red"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchkit.cli.places import DEFAULT_WORKSPACE, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, Workspace
 
 app = typer.Typer(help="Mend a workspace's ledger.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchkit.cli.completion import complete_kind, complete_plugin
-from benchkit.cli.places import PluginFiles
+from benchkit.cli.options import PluginFiles
 from benchkit.errors import BenchkitError, PluginError
 from benchkit.registry import Registry
 from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind

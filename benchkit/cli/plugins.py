@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.completion import complete_kind, complete_plugin
-from benchkit.cli.places import PluginFiles
+from benchkit.cli.options import PluginFiles
 from benchkit.cli.plugin_checks import check_plugins
 from benchkit.cli.printing import cell, line, print_facts, print_json, print_note, print_table, print_text
 from benchkit.errors import shortened

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.places import AllowShadow, PluginFiles, Storage, Workspace
+from benchkit.cli.options import AllowShadow, PluginFiles, Storage, Workspace
 from benchkit.errors import ReportError, nearest
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.places import DEFAULT_WORKSPACE, Storage, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace
 
 
 def status(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.places import AllowShadow, PluginFiles
+from benchkit.cli.options import AllowShadow, PluginFiles
 
 if TYPE_CHECKING:
     from benchkit.plan import Plan

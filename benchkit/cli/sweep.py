@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.places import DEFAULT_WORKSPACE, AllowShadow, DeviceMemory, PluginFiles, Storage, Workspace
-from benchkit.cli.size import parse_size
+from benchkit.cli.options import (
+    DEFAULT_WORKSPACE,
+    AllowShadow,
+    DeviceMemory,
+    PluginFiles,
+    Storage,
+    Workspace,
+    parse_size,
+)
 from benchkit.errors import StudyError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.places import AllowShadow, PluginFiles
+from benchkit.cli.options import AllowShadow, PluginFiles
 from benchkit.errors import StudyError
 
 if TYPE_CHECKING:

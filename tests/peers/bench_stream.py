@@ -33,7 +33,7 @@ from devices import device
 from torch import nn
 
 from benchkit import Split, Splits
-from benchkit.cli.size import parse_size
+from benchkit.cli.options import parse_size
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import DataSettings, ModelSettings, PluginRef, Settings, TrainSettings
 from benchkit.train.batches import image_set

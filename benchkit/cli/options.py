@@ -1,10 +1,44 @@
-"""Sizes of memory as they are typed on the command line."""
+"""The options that several commands have: workspace, storage, the device's memory, plugins in local files."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from benchkit.errors import TrainingError, nearest
+
+DEFAULT_WORKSPACE = Path("benchkit-runs")
+Workspace = Annotated[
+    Path,
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="BENCHKIT_WORKSPACE",
+        help="The folder of the ledger and of all trials.",
+        file_okay=False,
+    ),
+]
+Storage = Annotated[
+    str,
+    typer.Option(envvar="BENCHKIT_STORAGE", metavar="URL", help="An Optuna storage to share between machines."),
+]
+DeviceMemory = Annotated[
+    str,
+    typer.Option(
+        metavar="LIMIT",
+        help="The most that a trial's images take on the device, such as 500MB or 2GiB; beyond it they are streamed. "
+        "Default: half of what is free.",
+    ),
+]
+PluginFiles = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
+]
+AllowShadow = Annotated[
+    bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
+]
 
 UNITS = ("B", *(f"{prefix}B" for prefix in "kMGT"), *(f"{prefix}iB" for prefix in "KMGT"))
 """The units that are known: decimal ones (1 MB is 1,000,000 bytes) and binary ones (1 MiB is 1,048,576)."""
