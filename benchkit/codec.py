@@ -72,11 +72,11 @@ def _from_text(hint: Any, value: Any) -> Any:
 def _in_words(problem: msgspec.ValidationError) -> str:
     """Return the place and what is wrong with it: `.cost.seconds: expected a number, got text`."""
     what, _, path = str(problem).partition(" - at ")
-    place = path.replace("`", "").replace("$", "")
+    where = path.replace("`", "").replace("$", "")
     if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
-        return f"{place} has no {missing[1]!r}"
+        return f"{where} has no {missing[1]!r}"
     if invalid := re.fullmatch(r"Invalid enum value (.*)", what, re.DOTALL):
-        return f"{place} is {invalid[1][:60]}, which is none of its values"
+        return f"{where} is {invalid[1][:60]}, which is none of its values"
     what = what.replace("Number out of range", "Expected a number that 64 bits can hold")
     what = re.sub(r"`([a-z |]+)`", lambda named: " or ".join(WORDS.get(t, t) for t in named[1].split(" | ")), what)
-    return f"{place}: {what[0].lower()}{what[1:]}"
+    return f"{where}: {what[0].lower()}{what[1:]}"

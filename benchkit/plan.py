@@ -232,10 +232,10 @@ def confirm_condition(study: Study, searched: Condition, chosen: Mapping[str, An
 def typed_settings(tree: Tree, seed: int) -> Settings:
     """Return the typed settings of a tree; raise `StudyError` with every problem."""
     problems = Problems()
-    found = resolve(tree, seed=seed, problems=problems)
-    if found is None:
+    settings = resolve(tree, seed=seed, problems=problems)
+    if settings is None:
         raise StudyError("these settings cannot be trained", problems=problems.first_lines)
-    return found
+    return settings
 
 
 SCHEMA = 1

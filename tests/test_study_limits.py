@@ -15,6 +15,7 @@ from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
 from benchkit.study.overrides import parse_value
+from benchkit.study.search import grid_points, grid_size
 from benchkit.study.studyfile import find_study, parse_study, read_study
 
 HEAD = 'title = "t"\n'
@@ -144,6 +145,8 @@ COSTS: dict[str, Callable[[int], str]] = {
     + '{ when = { "train.epochs" = "1" }, metric = "test.accuracy", value = 0.5 },\n' * n + "]\n",
     "ladder": lambda n: '[factors]\n"a" = [\n'
     + "".join(f'{{ label = "l{k}", add = {{ "train.epochs" = {k + 1} }} }},\n' for k in range(n)) + "]\n",
+    "levels of a tiny version": lambda n: '[smoke]\n"train.batch_size" = 8\n[factors]\n"a" = [\n'
+    + "".join(f'{{ label = "l{k}", set = {{ "train.optimizer.lr" = {k / 10} }} }},\n' for k in range(n)) + "]\n",
 }  # fmt: skip
 
 
@@ -200,3 +203,10 @@ def test_ten_thousand_conditions_are_checked_and_listed_without_torch(tmp_path: 
     assert ended.returncode == 0, ended.stderr
     assert len(ended.stdout.splitlines()) == 10_002
     assert ended.stdout.endswith("many: nothing wrong, 10000 conditions, 30000 trials\n")
+
+
+def test_a_grid_of_whole_numbers_steps_by_one() -> None:
+    search = '[search]\ntrials = 9\nsampler = "grid"\nspace."train.epochs" = { low = 2, high = 5 }\n'
+    read = parse_study(HEAD + TAIL + search, name="x").search
+    assert read is not None and [point["train.epochs"] for point in grid_points(read)] == [2, 3, 4, 5]
+    assert grid_size(read) == 4

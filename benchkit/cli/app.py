@@ -75,12 +75,12 @@ class CommandGroup(TyperGroup):
 def load_command(name: str) -> Any:
     """Return the click command for a name in `COMMANDS`."""
     module, _, attribute = COMMANDS[name].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
+    command = getattr(importlib.import_module(module), attribute)
     holder = typer.Typer(rich_markup_mode=None)
-    if isinstance(found, typer.Typer):
-        holder.add_typer(found, name=name)
+    if isinstance(command, typer.Typer):
+        holder.add_typer(command, name=name)
     else:
-        holder.command(name)(found)
+        holder.command(name)(command)
     return typer.main.get_group(holder).commands[name]
 
 

@@ -51,15 +51,15 @@ def parse_size(option: str, text: str) -> int:
 
     Raise `TrainingError`, which names the `option`, for anything else.
     """
-    found = NUMBER.fullmatch(text.strip())
-    if found:
-        number, unit = found.groups()
-        known = {one.lower(): one for one in UNITS}
+    written = NUMBER.fullmatch(text.strip())
+    if written:
+        number, unit = written.groups()
+        known = {name.lower(): name for name in UNITS}
         if unit.lower() in known:
             return int(float(number) * _factor(known[unit.lower()]))
         if not unit and float(number) == 0:
             return 0
-    close = nearest(found[2], UNITS) if found else ""
+    close = nearest(written[2], UNITS) if written else ""
     raise TrainingError(
         f"{option} {text}: expected a number with a unit, or 0{close}",
         hint=f"for example 500MB or 2GiB; the units are {', '.join(UNITS)}",

@@ -27,64 +27,64 @@ LONG = 300.0
 
 def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
     """Print a sweep's conditions, trials, what is done, and an estimate of time and disk; train nothing."""
-    found = estimate(request, registry, print_note)
+    estimated = estimate(request, registry, print_note)
     if as_json:
-        print_json(_json(request, found))
+        print_json(_json(request, estimated))
         return
     rows = [
         (
-            one.condition.display_label,
-            one.condition.kind,
-            f"{one.finished}/{one.trials}",
-            one.epochs,
-            duration(one.seconds, whole=True) if one.seconds is not None else "?",
+            row.condition.display_label,
+            row.condition.kind,
+            f"{row.finished}/{row.trials}",
+            row.epochs,
+            duration(row.seconds, whole=True) if row.seconds is not None else "?",
         )
-        for one in found.conditions
+        for row in estimated.conditions
     ]
     print_table(("condition", "kind", "done", "epochs", "a trial"), rows)
-    total = sum(one.trials for one in found.conditions) + found.confirms
-    after = f", {found.confirms} of them after the searches" if found.confirms else ""
-    print_text(f"{request.study.name}: {len(rows)} conditions, {total} trials, {found.left} to train{after}")
-    if found.seconds is None or found.bytes is None:
-        print_text(f"no estimate: {found.problem}")
-    elif found.left:
+    total = sum(row.trials for row in estimated.conditions) + estimated.confirms
+    after = f", {estimated.confirms} of them after the searches" if estimated.confirms else ""
+    print_text(f"{request.study.name}: {len(rows)} conditions, {total} trials, {estimated.left} to train{after}")
+    if estimated.seconds is None or estimated.bytes is None:
+        print_text(f"no estimate: {estimated.problem}")
+    elif estimated.left:
         print_text(
-            f"about {duration(found.seconds, whole=True)} with {found.jobs} at once on {found.device}, and "
-            f"{found.bytes / 2**20:,.1f} MiB in {request.workspace} (from a timed run of {found.probed} conditions; "
-            "nothing pruned)"
+            f"about {duration(estimated.seconds, whole=True)} with {estimated.jobs} at once on {estimated.device}, and "
+            f"{estimated.bytes / 2**20:,.1f} MiB in {request.workspace} (from a timed run of "
+            f"{estimated.probed} conditions; nothing pruned)"
         )
-        if found.device.startswith("cuda"):
+        if estimated.device.startswith("cuda"):
             print_text(GPU)
-        elif any(_may_compile(request, one) for one in found.conditions):
+        elif any(_may_compile(request, row) for row in estimated.conditions):
             print_text(COMPILING)
 
 
-def _may_compile(request: Request, one: ConditionEstimate) -> bool:
+def _may_compile(request: Request, row: ConditionEstimate) -> bool:
     """Return whether a condition's trials are long, and its study leaves it open whether their steps are compiled."""
-    asked = typed_settings(one.condition.settings, request.study.seed).train.compile
-    return asked == "auto" and one.left > 0 and (one.seconds or 0.0) > LONG
+    asked = typed_settings(row.condition.settings, request.study.seed).train.compile
+    return asked == "auto" and row.left > 0 and (row.seconds or 0.0) > LONG
 
 
-def _json(request: Request, found: SweepEstimate) -> dict[str, object]:
+def _json(request: Request, estimated: SweepEstimate) -> dict[str, object]:
     return {
         "study": request.study.name,
-        "seconds": found.seconds,
-        "bytes": found.bytes,
-        "jobs": found.jobs,
-        "device": found.device,
-        "problem": found.problem,
-        "left": found.left,
-        "confirms": found.confirms,
+        "seconds": estimated.seconds,
+        "bytes": estimated.bytes,
+        "jobs": estimated.jobs,
+        "device": estimated.device,
+        "problem": estimated.problem,
+        "left": estimated.left,
+        "confirms": estimated.confirms,
         "conditions": [
             {
-                "label": one.condition.display_label,
-                "kind": one.condition.kind,
-                "key": one.condition.key,
-                "trials": one.trials,
-                "finished": one.finished,
-                "epochs": one.epochs,
-                "seconds": one.seconds,
+                "label": row.condition.display_label,
+                "kind": row.condition.kind,
+                "key": row.condition.key,
+                "trials": row.trials,
+                "finished": row.finished,
+                "epochs": row.epochs,
+                "seconds": row.seconds,
             }
-            for one in found.conditions
+            for row in estimated.conditions
         ],
     }

@@ -44,9 +44,9 @@ def console(*, stderr: bool = False) -> Console:
     """Return a console that writes to stdout or stderr; lines are broken for terminals only, never in pipes."""
     from rich.console import Console
 
-    found = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    target = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     return (
-        found if found.is_terminal else Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=9999)
+        target if target.is_terminal else Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=9999)
     )
 
 

@@ -131,16 +131,16 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
     from benchkit.cli.profiling import print_profile
 
     name = request.study.name
-    place = [] if request.workspace == DEFAULT_WORKSPACE else ["--workspace", str(request.workspace)]
-    named = shlex.join([name, *place])
+    options = [] if request.workspace == DEFAULT_WORKSPACE else ["--workspace", str(request.workspace)]
+    named = shlex.join([name, *options])
     if as_json:
-        told_more = {"profile": profiled.plain()} if request.profile else {}
-        print_json({"study": name, "states": dict(states), **told_more})
+        profile = {"profile": profiled.plain()} if request.profile else {}
+        print_json({"study": name, "states": dict(states), **profile})
     else:
         if request.profile:
             print_profile(profiled)
-        told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-        print_text(f"{name}: {told or 'nothing to train'}")
+        counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+        print_text(f"{name}: {counts or 'nothing to train'}")
         print_note(f"next: benchkit report {named}")
     broken = [state for state in ("missing files", "changed files") if states[state]]
     if broken and not as_json:

@@ -113,14 +113,14 @@ def _drawing(content: bytes, path: Path) -> bytes:
 def _cleaned(element: ElementTree.Element, path: Path, depth: int) -> ElementTree.Element:
     if depth > _DEEPEST:
         raise StudyError(f"{path} nests its elements more than {_DEEPEST} deep", hint="save it as plain SVG")
-    found = ElementTree.Element(_local(element.tag), _attributes(element))
-    harmless = found.tag != "style" or not _REACHING.search(element.text or "")
-    found.text = element.text if harmless else None
-    found.tail = element.tail
+    cleaned = ElementTree.Element(_local(element.tag), _attributes(element))
+    harmless = cleaned.tag != "style" or not _REACHING.search(element.text or "")
+    cleaned.text = element.text if harmless else None
+    cleaned.tail = element.tail
     for child in element:
         if isinstance(child.tag, str) and _local(child.tag) in _ELEMENTS and _is_svg(child.tag):
-            found.append(_cleaned(child, path, depth + 1))
-    return found
+            cleaned.append(_cleaned(child, path, depth + 1))
+    return cleaned
 
 
 def _fit(root: ElementTree.Element, path: Path) -> None:
@@ -142,7 +142,7 @@ def _fit(root: ElementTree.Element, path: Path) -> None:
 
 def _drop_nested_uses(root: ElementTree.Element) -> None:
     """Drop uses of nothing, and of what holds uses itself: a few of those, nested, would draw millions of shapes."""
-    nested = {f"#{one.get('id')}" for one in root.iter() if any(inner.tag == "use" for inner in one.iter())}
+    nested = {f"#{element.get('id')}" for element in root.iter() if any(inner.tag == "use" for inner in element.iter())}
     for parent in root.iter():
         for child in list(parent):
             if child.tag == "use" and child.get("href") in {None, *nested}:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchkit.errors import StudyError, nearest
+from benchkit.study.factors import hashable
 from benchkit.study.tables import DEEPEST, Problems, quoted
 from benchkit.study.tree import SECTIONS, changed
 
@@ -146,11 +147,9 @@ def smoke_form(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_fixed(path: str, levels: Any) -> bool:
     """Return whether a factor varies only what the tiny version fixes."""
-    paths = {path}
-    for level in levels if isinstance(levels, list) else ():
-        for changes in _changes(level).values():
-            paths = {*(paths - {path}), *changes}
-    return all(_fixed(one) for one in paths)
+    tables = [table for level in levels for table in _changes(level).values()] if isinstance(levels, list) else []
+    paths = [inner for table in tables for inner in table] if tables else [path]
+    return all(map(_fixed, paths))
 
 
 def _fixed(path: str) -> bool:
@@ -171,22 +170,26 @@ def _loosened(levels: Any) -> Any:
     """
     if not isinstance(levels, list):
         return levels
-    found: list[Any] = []
+    kept: list[Any] = []
+    seen = set()
     for level in levels:
         tables = _changes(level)
         loose = {key: {p: v for p, v in table.items() if not _fixed(p)} for key, table in tables.items()}
         if any(tables[key] and not loose[key] for key in tables):
             continue
-        if "set" in loose and loose in [{"set": other["set"]} for other in found if "set" in _changes(other)]:
-            continue
-        found.append({**level, **loose} if tables else level)
-    return found
+        if "set" in loose:
+            key = hashable(loose["set"])
+            if key in seen:
+                continue
+            seen.add(key)
+        kept.append({**level, **loose} if tables else level)
+    return kept
 
 
 def _shrink_search(result: dict[str, Any]) -> None:
     search = {**result["search"], "trials": 2}
     if isinstance(search.get("space"), Mapping):
-        search["space"] = {path: one for path, one in search["space"].items() if not _is_fixed(path, ())}
+        search["space"] = {path: spanned for path, spanned in search["space"].items() if not _is_fixed(path, ())}
         if not search["space"]:
             del result["search"]
             result.pop("confirm", None)

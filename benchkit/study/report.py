@@ -56,16 +56,16 @@ def read_report(table: Any, problems: Problems, folder: Path | None = None) -> R
     read = ("figures", "logo")
     rest = {key: value for key, value in table.items() if key not in read}
     logo = _logo(table.get("logo"), problems, folder)
-    found = typed(ReportSettings, rest, "report", problems, also=read, figures=figures, logo=logo)
-    if found is None:
+    settings = typed(ReportSettings, rest, "report", problems, also=read, figures=figures, logo=logo)
+    if settings is None:
         return ReportSettings()
-    _note_metric(found.metric, "report.metric", problems)
-    for key, items in (("authors", found.authors), ("keywords", found.keywords)):
+    _note_metric(settings.metric, "report.metric", problems)
+    for key, items in (("authors", settings.authors), ("keywords", settings.keywords)):
         if not all(item.strip() for item in items):
             problems.add(f"report.{key}", f"got {list(items)!r}, expected no empty text")
-    if len(found.abstract) > MOST_LETTERS:
-        problems.add("report.abstract", f"has {len(found.abstract):,} letters, expected at most {MOST_LETTERS:,}")
-    return found
+    if len(settings.abstract) > MOST_LETTERS:
+        problems.add("report.abstract", f"has {len(settings.abstract):,} letters, expected at most {MOST_LETTERS:,}")
+    return settings
 
 
 def _logo(written: Any, problems: Problems, folder: Path | None) -> Path | None:

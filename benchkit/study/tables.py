@@ -162,10 +162,10 @@ def note_extremes(table: Mapping[str, Any], problems: Problems) -> None:
             problems.add(f"{path[:60]}...", f"is nested too deeply, expected at most {DEEPEST} levels")
         elif isinstance(value, Mapping):
             for key, item in value.items():
-                place = f"{path}.{key}" if path else key
+                inner = f"{path}.{key}" if path else key
                 if key.count(".") >= DEEPEST or not _is_fit(key):
                     problems.add(path, f"got the key {quoted(key)}, expected at most {DEEPEST} parts of Unicode text")
-                pending.append((place, item, depth + 1))
+                pending.append((inner, item, depth + 1))
         elif isinstance(value, list):
             pending += [(f"{path}[{at}]", item, depth + 1) for at, item in enumerate(value)]
         elif isinstance(value, str) and not _is_fit(value):
