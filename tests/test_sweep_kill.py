@@ -204,7 +204,7 @@ def test_trials_that_kill_their_worker_become_failed_ones(
 
 def test_a_worker_with_nothing_to_do_says_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
-        worker.command(), input="", cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+        worker.COMMAND, input="", cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout + done.stderr == ""
 
