@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchkit.train.device import has_bf16, peak_memory
-from benchkit.train.weight_update import precision
+from benchkit.train.step import precision
 
 
 @pytest.mark.parametrize(

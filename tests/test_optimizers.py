@@ -17,7 +17,7 @@ from benchkit.study.settings import OptimizerSettings
 from benchkit.train import optimizers
 from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.fit import fit
-from benchkit.train.weight_update import SGD, Precision, precision, set_rate
+from benchkit.train.step import SGD, Precision, precision, set_rate
 
 
 def layers(memory_format: torch.memory_format) -> nn.Sequential:

@@ -11,7 +11,7 @@ from torch import nn
 from benchkit.errors import TrainingError
 from benchkit.study.settings import OptimizerSettings
 from benchkit.train.compiler import skip_dynamo_import
-from benchkit.train.weight_update import SGD
+from benchkit.train.step import SGD
 
 Maker = Callable[..., torch.optim.Optimizer]
 

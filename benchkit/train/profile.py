@@ -21,7 +21,7 @@ from benchkit.protocols import Batch
 from benchkit.train.batches import InputTransform, Loader
 from benchkit.train.device import now
 from benchkit.train.run import Run
-from benchkit.train.weight_update import Precision
+from benchkit.train.step import Precision
 
 PHASES = (
     "preparation",

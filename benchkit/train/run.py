@@ -15,7 +15,7 @@ from benchkit.metrics import metric_of
 from benchkit.protocols import Batch, NormFactory, Splits
 from benchkit.results import EpochRecord
 from benchkit.study.settings import Settings
-from benchkit.train import batches, optimizers, randomness, schedules, weight_update
+from benchkit.train import batches, optimizers, randomness, schedules, step
 from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
 from benchkit.train.weights_file import weights_digest
@@ -63,7 +63,7 @@ class Run:
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     schedule: schedules.Schedule
-    precision: weight_update.Precision
+    precision: step.Precision
     train: batches.Loader
     val: batches.ImageSet
     test: batches.ImageSet
@@ -208,7 +208,7 @@ def _training(
         "schedule": schedules.schedule(
             train.schedule, lr=train.optimizer.lr, steps_per_epoch=steps_per_epoch, epochs=train.epochs
         ),
-        "precision": weight_update.precision(train.precision, device),
+        "precision": step.precision(train.precision, device),
         "augments": _methods(plugins, "augment"),
         "penalties": _methods(plugins, "penalty"),
         "clips": _methods(plugins, "clip"),

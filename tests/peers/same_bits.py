@@ -28,6 +28,9 @@ CHANGING = {"seconds", "images_per_second", "peak_memory", "energy"}
 """What two equal trainings need not have in common."""
 
 BUILD = "import sys, setuptools.build_meta as backend; print(backend.build_wheel(sys.argv[1]))"
+METRIC = "metric "
+"""How the names of facts that are metrics begin."""
+
 KEY = re.compile(r"[0-9a-f]{12,}$")
 SIZES = "train_size = 120\nval_size = 60\ntest_size = 60\n"
 PLAIN = 'precision = "float32"\nthreads = 1\ncompile = "never"\nepochs = 3\nbatch_size = 30\n'
@@ -150,7 +153,10 @@ def facts(folder: Path, trials: Path) -> tuple[str, dict[str, Any]]:
     """Return a trial's condition key and number, and what must be the same in an equal training."""
     key = next(found[0] for part in folder.relative_to(trials).parts if (found := KEY.search(part)))
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    told = {name: result[name] for name in ("state", "reason", "selected_epoch", "metrics")}
+    told = {name: result[name] for name in ("state", "reason", "selected_epoch")}
+    for split, scores in result["metrics"].items():
+        measured = {**{name: value for name, value in scores.items() if name != "more"}, **scores.get("more", {})}
+        told |= {f"{METRIC}{name} of {split}": value for name, value in measured.items()}
     for number, line in enumerate((folder / "history.jsonl").read_text(encoding="utf-8").splitlines(), 1):
         record = json.loads(line)
         told |= {f"epoch {number}: {name}": value for name, value in record.items() if name not in CHANGING}
@@ -171,10 +177,14 @@ def digest(file: Path) -> str:
 
 
 def differences(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line for each fact of a trial that is not the same; NaN is the same as NaN."""
+    """Return a line for each fact of a trial that is not the same; NaN is the same as NaN.
+
+    Metrics that the older commit did not measure are left out.
+    """
     lines = [f"{trial} is in one of them alone" for trial in sorted(old.keys() ^ new.keys())]
     for trial in sorted(old.keys() & new.keys()):
-        for name in sorted({**old[trial], **new[trial]}):
+        added = {name for name in new[trial].keys() - old[trial].keys() if name.startswith(METRIC)}
+        for name in sorted({**old[trial], **new[trial]}.keys() - added):
             before, now = (json.dumps(told[trial].get(name)) for told in (old, new))
             if before != now:
                 lines.append(f"{trial} {name}: {before[:60]} is now {now[:60]}")

@@ -15,10 +15,9 @@ import torch
 from benchkit.train import optimizers
 from benchkit.train.batches import BatchIndex
 from benchkit.train.run import Run
-from benchkit.train.step import EagerSteps, Learn, train_step, update
+from benchkit.train.step import EagerSteps, Learn, set_rate, train_step, update
 from benchkit.train.steps.backends import StepBackend
 from benchkit.train.steps.validation import Refused, StepValidation
-from benchkit.train.weight_update import set_rate
 
 TOLERANCE = {"float32": 1e-3, "bf16": 1e-2}
 """The relative difference of replayed and eager steps that counts as rounding."""
