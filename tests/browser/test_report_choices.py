@@ -65,7 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     results = complete(folder / "trials", LABELS, repeats=2, epochs=4)
     for trial in results.trials:
         (trial.folder / "log.txt").write_text("a warning: <script>alert(1)</script>\nthe last line\n")
-    return Made(results, write_report(results, folder, "html").paths[0])
+    return Made(results, write_report(results, folder).paths[0])
 
 
 @pytest.fixture(scope="module")
