@@ -102,6 +102,7 @@ def test_a_child_that_crashes_hangs_or_cannot_start(monkeypatch: pytest.MonkeyPa
     assert "No such file" in ask(["-c", ""], 5).problem
 
 
+@pytest.mark.slow
 def test_the_measuring_process_tells_this_machine() -> None:
     told_here = ask(["-m", "benchkit.doctor.measuring", "cpu"], 120)
     assert told_here.problem == "" and told_here.values.keys() == CPU.keys()

@@ -88,6 +88,7 @@ def test_the_report_shows_what_changed(then: tuple[StudyResults, Path], tmp_path
     assert welch in page and welch not in (out / "synthetic-norms.html").read_text()
 
 
+@pytest.mark.slow
 def test_several_studies_are_each_compared_with_their_own_past(then: tuple[StudyResults, Path], tmp_path: Path) -> None:
     results, _ = then
     pair = [replace(results, study=replace(results.study, name=name)) for name in ("first", "second")]

@@ -162,6 +162,7 @@ def test_long_text_is_cut_into_pieces_so_that_printing_it_is_linear() -> None:
     assert max(map(len, re.findall("<span>(.*?)</span>", str(shown("x" * 10_000))))) == 10_000  # a word stays whole
 
 
+@pytest.mark.slow
 def test_a_thousand_class_names_of_sixty_letters_are_printed() -> None:
     names = ", ".join(f"Common_name_of_a_species_that_is_somewhat_long_number_{n:04d}__" for n in range(1000))
     page = page_of(
@@ -185,6 +186,7 @@ def test_characters_without_a_font_are_named() -> None:
     assert len(notes) == 1
 
 
+@pytest.mark.slow
 def test_an_honest_pdf_holds_whatever_its_fonts_lack(tmp_path: Path) -> None:
     labels = ("bn \U0001f600\U000f1234", "\u05d0\u05d1\u05d2\u05d3", "\ud55c\uad6d\uc5b4 \u0e20\u0e32", "bell")
     results = complete(tmp_path / "trials", labels, repeats=2, epochs=3)
