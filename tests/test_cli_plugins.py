@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -252,7 +253,7 @@ def test_local_files_serve_every_command_that_names_plugins(
     assert main(["data", "import", "stripes", str(tmp_path), "--plugin", str(file)]) == 0
     assert list((tmp_path / "data").rglob("manifest.json"))
     given: list[Any] = []
-    monkeypatch.setattr("benchkit.ledger.read_results", lambda *_: None)
+    monkeypatch.setattr("benchkit.ledger.read_results", lambda *_: SimpleNamespace(trials=()))
     monkeypatch.setattr("benchkit.report.presentation.file_now", lambda *_: None)
     monkeypatch.setattr("benchkit.report.write.write_reports", lambda *_, registry: given.append(registry) or Made())
     assert main(["report", "s", "--plugin", str(file)]) == 0
