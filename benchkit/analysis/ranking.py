@@ -244,7 +244,8 @@ def basis(ranking: Ranking, coverage: Sequence[Coverage]) -> str:
     pair = ranking.rows[1].pair
     assert pair is not None
     gap = pair.comparison.difference
-    assert gap.low is not None and gap.high is not None
+    if gap.low is None or gap.high is None:  # ahead of conditions that name one class alone, in a single repeat
+        return _closest_words(ranking.metric, ranking.rows[1], short=True)
     low, high = sorted((abs(gap.low), abs(gap.high)))
     scale = f"{bare(ranking.metric, low)} to {amount(ranking.metric, high)}"
     n = count(pair.comparison.n, "repeat")
