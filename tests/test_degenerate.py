@@ -64,6 +64,11 @@ def test_one_that_says_nothing_is_never_called_not_told_apart_from_the_best() ->
     assert not any("not told apart" in finding.sentence for finding in summarize(given).findings)
 
 
+def test_a_single_repeat_beside_one_that_says_nothing_has_no_interval_to_tell() -> None:
+    answer = summarize(study({"sound": SOUND, "dull": constant_confusion()})).answer
+    assert any("in the one repeat that both have" in sentence for sentence in answer)
+
+
 def test_one_repeat_of_several_is_said_so() -> None:
     given = study({"sound": SOUND, "dull": constant_confusion()}, {"sound": OTHER, "dull": SOUND})
     (row,) = one_class_conditions(given)

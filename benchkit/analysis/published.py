@@ -75,8 +75,9 @@ class PublishedComparison:
 
     `low` and `high` bound where one more repeat of ours would fall (95 % prediction interval): a published number is
     taken as one run. `sampling` is the published share's own Wilson interval over its n images, where n is stated.
-    `difference` is ours minus published. `doubt` says why the published number cannot be what it claims to be,
-    `departs` how the settings of our condition differ from those that the source states.
+    `printed` is how the source prints it. `difference` is ours minus published. `doubt` says why the published number
+    cannot be what it claims to be, `departs` how the settings of our condition differ from those that the source
+    states.
     """
 
     source: str
@@ -89,6 +90,7 @@ class PublishedComparison:
     high: float | None
     verdict: PublishedVerdict
     note: str
+    printed: str = ""
     doubt: str = ""
     departs: tuple[str, ...] = ()
 
@@ -168,6 +170,7 @@ def _comparison(
         low=low,
         high=high,
         verdict=_verdict(row.value, ours, (low, high), sampling if row.n and row.n < images else None),
+        printed=row.printed,
         note="; ".join(part for part in (row.derived and f"not printed: {row.derived}", row.note) if part),
     )
 

@@ -25,7 +25,7 @@ from benchkit.analysis.wording import (
     span,
     within_range,
 )
-from benchkit.metrics import metric_names
+from benchkit.metrics import metric_names, metric_of
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
 
 VERDICTS: dict[Verdict, str] = {
@@ -214,9 +214,13 @@ def named_metric(metric: str) -> str:
 
 def _published(row: PublishedComparison) -> Cell:
     text, sampling = bare(row.metric, row.published), row.sampling
+    printed = f"printed {row.printed}" if row.printed else ""
     if sampling is None:
-        return Cell(text=text, value=row.published, parts=(None, None, None))
-    detail = f"{bracket(row.metric, sampling.low, sampling.high)}, n = {sampling.n:,}"
+        unknown = "n not stated" if metric_of(row.metric).of_images else ""
+        detail = ", ".join(part for part in (printed, unknown) if part)
+        return Cell(text=text, detail=detail, value=row.published, parts=(None, None, None))
+    interval = f"{bracket(row.metric, sampling.low, sampling.high)}, n = {sampling.n:,}"
+    detail = ", ".join(part for part in (printed, interval) if part)
     return Cell(text=text, detail=detail, value=row.published, parts=(sampling.low, sampling.high, sampling.n))
 
 
