@@ -10,7 +10,7 @@ from benchkit.analysis.summary import Summary, summarize
 from benchkit.report.context.blocks import Fact, ReportContext
 from benchkit.report.context.change_sections import changes_section, then_words
 from benchkit.report.context.compose import compose
-from benchkit.report.context.origin_sections import resolved
+from benchkit.report.context.provenance_sections import resolved
 from benchkit.report.context.record import changes_since, read_record, record_of
 from benchkit.report.context.views import with_choices
 from benchkit.report.figures.figure_set import FigureSet

@@ -15,7 +15,7 @@ from benchkit.analysis.trials import STATES, coverage_words
 from benchkit.analysis.wording import listing
 from benchkit.duration import duration
 from benchkit.errors import StudyError
-from benchkit.report.context import origin_sections, sections
+from benchkit.report.context import provenance_sections, sections
 from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, Logo, ReportContext, Section, TableBlock
 from benchkit.report.context.finding_links import linked
 from benchkit.report.context.glossary import used_plugins
@@ -69,12 +69,12 @@ def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Sectio
     yield sections.cost_section(inputs)
     yield sections.extra_section(inputs)
     yield source_section(inputs)
-    yield origin_sections.coverage_section(inputs)
+    yield provenance_sections.coverage_section(inputs)
     if inputs.figure_set.registry:
         plugins = used_plugins(inputs.results, inputs.figure_set.registry)
-        yield origin_sections.reproduce_section(inputs, plugins)
-        yield origin_sections.terms_section(inputs, plugins, compared=changes is not None)
-    yield origin_sections.trials_section(inputs)
+        yield provenance_sections.reproduce_section(inputs, plugins)
+        yield provenance_sections.terms_section(inputs, plugins, compared=changes is not None)
+    yield provenance_sections.trials_section(inputs)
 
 
 def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
