@@ -104,7 +104,8 @@ def test_processes_that_start_at_the_same_instant_share_one_new_ledger(tmp_path:
 def test_a_trial_that_another_worker_has_finished_since_it_was_seen_is_passed_over(tmp_path: Path) -> None:
     study = study_of(repeats=4)
     _, _, queue = queue_of(tmp_path, study)
-    assert named(queue.next())[1] == 0  # it has seen the others wait
+    held = queue.next()  # it has seen the others wait; a claim that nobody holds is given up
+    assert named(held)[1] == 0
     _, _, other = queue_of(tmp_path, study)
     claim = other.next()
     assert claim is not None and claim.index == 1

@@ -35,7 +35,7 @@ def test_each_difference_of_a_trial_is_named(tmp_path: Path) -> None:
     def trial(root: Path, loss: float, weight: float, seconds: float) -> tuple[str, dict[str, object]]:
         folder = root / "study" / "bn@0123456789ab" / "0001"
         folder.mkdir(parents=True)
-        result = {"state": "done", "reason": "", "selected_epoch": 1, "metrics": {"test": float("nan")}}
+        result = {"state": "done", "reason": "", "selected_epoch": 1, "metrics": {"test": {"accuracy": float("nan")}}}
         (folder / "result.json").write_text(json.dumps(result))
         record = {"epoch": 1, "train_loss": loss, "seconds": seconds, "peak_memory": seconds}
         (folder / "history.jsonl").write_text(json.dumps(record) + "\n")

@@ -32,7 +32,7 @@ def test_two_sweeps_that_start_at_once_share_everything(tmp_path: Path, monkeypa
     assert [process.returncode for process in running] == [0, 0], told
     ended = Counter(found for _, lines in told for found in re.findall(r"^\[[^\]]*\] (.*?): ", lines, re.MULTILINE))
     expected = [f"{label} repeat {index}" for label in ("0.1", "0.3", "best of search") for index in (0, 1)]
-    expected += [f"search trial {index}" for index in range(3)]
+    expected += [f"search trial {number}" for number in (1, 2, 3)]
     assert ended == dict.fromkeys(expected, 1)
 
     results = read_results(tmp_path / "benchkit-runs")
