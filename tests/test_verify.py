@@ -276,6 +276,19 @@ def test_a_search_holds_too(tmp_path: Path, verify: Any) -> None:
     assert checks["numbers"][1].startswith("15 tables")
 
 
+def test_a_report_of_an_earlier_version_calls_score_columns_otherwise() -> None:
+    assert same_csv("state,val,metric\r\ndone,0.5,0.9\r\n", "state,val_loss,test_accuracy\r\ndone,0.5,0.9\r\n")
+    assert not same_csv("state,val,metric\r\ndone,0.5,0.9\r\n", "state,val_loss,test_accuracy\r\ndone,0.5,0.8\r\n")
+    assert not same_csv("state,val,other\r\n", "state,val_loss,test_accuracy\r\n")
+    assert not same_csv("state,val_loss,test_accuracy\r\n", "state,val,metric\r\n")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "regularization-mnist"])
+def test_a_committed_report_of_an_earlier_version_holds(name: str, verify: Any) -> None:
+    code, checks = verify(Path(__file__).parents[1] / "reports" / f"{name}.html")
+    assert (code, failed(checks)) == (0, [])
+
+
 def test_csv_numbers_may_differ_by_rounding_alone() -> None:
     assert same_csv("a,0.1\r\n", "a,0.10000000000000001\r\n")
     assert same_csv("a,0.30000000000000004\r\n", "a,0.3\r\n")

@@ -14,6 +14,7 @@ from benchkit.analysis.summary import summarize
 from benchkit.capsule.contents import ShownTable
 from benchkit.capsule.making import cell_texts, squeezed
 from benchkit.capsule.reading import Capsule
+from benchkit.metrics import score_metrics
 from benchkit.report.context.blocks import FindingBlock, Paragraph, ReportContext, TableBlock
 from benchkit.report.context.compose import compose
 from benchkit.report.figures.figure_set import FigureSet
@@ -117,6 +118,13 @@ def printed(text: str) -> str:
     return re.sub(r"\[U\+[0-9A-F]{4,6}\]|[^0-9A-Za-z.,+%\N{MINUS SIGN}-]", "", text)
 
 
+EARLIER_NAMES = {
+    ("val", "val_loss"): "val_loss",
+    **{("metric", name): name for name in (metric.replace(".", "_") for metric in score_metrics())},
+}
+"""Columns that reports of earlier versions call otherwise, with their name there and now."""
+
+
 def same_csv(found: str, wanted: str) -> bool:
     """Return whether two CSV texts say the same: equal texts, and numbers equal to rounding."""
     if found == wanted:
@@ -125,6 +133,8 @@ def same_csv(found: str, wanted: str) -> bool:
         rows, others = (list(csv.reader(io.StringIO(text, newline=""))) for text in (found, wanted))
     except csv.Error:
         return False
+    if rows and others:
+        rows[0] = [EARLIER_NAMES.get((name, now), name) for name, now in zip(rows[0], others[0], strict=False)]
     return [len(row) for row in rows] == [len(row) for row in others] and all(
         _same(one, other)
         for row, there in zip(rows, others, strict=True)
