@@ -262,6 +262,11 @@ def test_each_quotation_stands_in_the_source(name: str) -> None:
     assert missing == []
 
 
+def test_a_citation_says_what_is_not_stated() -> None:
+    assert Origin(title="T", authors=("A", "B"), year="2024", part="part 1").citation == "A, B: T (2024), part 1"
+    assert Origin(title="T").citation == "T (author not stated, year not stated)"
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_each_printed_number_is_its_value(name: str) -> None:
     for row in (row for table in read_study(STUDIES / f"{name}.toml").published for row in table.rows):

@@ -76,8 +76,10 @@ class Origin:
     @property
     def citation(self) -> str:
         """Return authors, title, year and part in one line, each as the text has it or as not stated."""
-        authors = ", ".join(self.authors) or f"author {NOT_STATED}"
-        return f"{authors}: {self.title} ({self.year or f'year {NOT_STATED}'}){f', {self.part}' if self.part else ''}"
+        named = f"{', '.join(self.authors)}: " if self.authors else ""
+        unnamed = "" if self.authors else f"author {NOT_STATED}, "
+        part = f", {self.part}" if self.part else ""
+        return f"{named}{self.title} ({unnamed}{self.year or f'year {NOT_STATED}'}){part}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
