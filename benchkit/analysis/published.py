@@ -120,16 +120,13 @@ class ImpliedN:
 def compare_published(results: StudyResults, doubts: Sequence[Inconsistency]) -> tuple[PublishedComparison, ...]:
     """Return every published row beside each of our conditions that has its levels, in the study's order."""
     comparisons: list[PublishedComparison] = []
-    changed = results.study.changed_protocol
+    changed, origin = results.study.changed_protocol, results.study.origin
+    departing = {c.key: departures(origin, c.settings) if origin else () for c in compared(results)}
     why = {(doubt.table, doubt.row): WHY[doubt.kind] for doubt in reversed(doubts)}
     for table, source in enumerate(results.study.published):
         for row_index, row in enumerate(source.rows):
             matching = [c for c in compared(results) if all(c.levels.get(k) == v for k, v in row.when.items())]
-            origin = results.study.origin
-            pairs = [
-                (c.label, estimate_of(results, c, row.metric), departures(origin, c.settings) if origin else ())
-                for c in matching
-            ]
+            pairs = [(c.label, estimate_of(results, c, row.metric), departing[c.key]) for c in matching]
             for label, ours, departs in pairs or [(_when(row), None, ())]:
                 images = _images(results, row.metric)
                 comparison = replace(_comparison(source, row, label, ours, images), departs=departs or changed)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchkit.analysis.comparisons import ALPHA, holm, paired_t
+from benchkit.analysis.comparisons import ALPHA, PairedComparison, holm, paired_t
 from benchkit.analysis.estimates import compared, done_repeats, values_by_repeat
 from benchkit.analysis.published import sampling_margin
 from benchkit.analysis.training import overfits
@@ -203,17 +203,19 @@ def _our_pair(results: StudyResults, metric: str, sides: tuple[Mapping[str, str]
     if values is None:
         return "cannot be told", "ours have fewer than two repeats of both"
     comparison = paired_t(*values)
-    better = (comparison.difference.mean < 0) == lower_is_better(metric)
-    size = amount(metric, abs(comparison.difference.mean))
+    better, size = _size(metric, comparison)
     if comparison.p is None:
-        return (
-            "cannot be told",
-            f"the first is {size} {'better' if better else 'worse'}, in each of {comparison.n} repeats",
-        )
-    words = f"the first is {size} {'better' if better else 'worse'} (n = {comparison.n}, p = {p_value(comparison.p)})"
+        return "cannot be told", f"the first is {size}, in each of {comparison.n} repeats"
+    words = f"the first is {size} (n = {comparison.n}, p = {p_value(comparison.p)})"
     if comparison.p >= ALPHA:
         return "cannot be told", f"{words}: not told apart"
     return ("holds" if better and not equal else "does not hold"), words
+
+
+def _size(metric: str, comparison: PairedComparison) -> tuple[bool, str]:
+    """Return whether the first is the better one, and by how much in words: `1.2 points better`."""
+    better = (comparison.difference.mean < 0) == lower_is_better(metric)
+    return better, f"{amount(metric, abs(comparison.difference.mean))} {'better' if better else 'worse'}"
 
 
 def _our_best(results: StudyResults, metric: str, when: Mapping[str, str]) -> Judged:
@@ -231,11 +233,8 @@ def _our_best(results: StudyResults, metric: str, when: Mapping[str, str]) -> Ju
     adjusted = holm([p for _, _, p in tested])
     verdicts: list[Judged] = []
     for (rival, comparison, _), p in zip(tested, adjusted, strict=True):
-        better = (comparison.difference.mean < 0) == lower_is_better(metric)
-        size = amount(metric, abs(comparison.difference.mean))
-        words = (
-            f"it is {size} {'better' if better else 'worse'} than {quoted(rival.label)} (corrected p = {p_value(p)})"
-        )
+        better, size = _size(metric, comparison)
+        words = f"it is {size} than {quoted(rival.label)} (corrected p = {p_value(p)})"
         if p >= ALPHA:
             verdicts.append(("cannot be told", f"{words}: not told apart"))
         else:
