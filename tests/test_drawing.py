@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import altair as alt
 import pytest
 import vl_convert
-from benchkit_figures.conditions import DASHES as PLUGIN_DASHES
+from benchkit_figures.encodings import DASHES as PLUGIN_DASHES
 from benchkit_figures.training.learning_curves import LearningCurves
 from figure_checks import rows_of, validate_spec
 from figure_results import NORMS, learned

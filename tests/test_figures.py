@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from benchkit_figures.classes.confusion_matrix import ConfusionMatrix
-from benchkit_figures.metrics import quantity, t_interval
+from benchkit_figures.encodings import quantity, t_interval
 from benchkit_figures.outcomes.results_forest import ResultsForest
 from benchkit_figures.outcomes.speed_cost import SpeedCost
 from benchkit_figures.search.history import SearchHistory

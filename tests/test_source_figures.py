@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from benchkit_figures.classes.class_accuracy import ClassAccuracy
 from benchkit_figures.classes.confusion_difference import ConfusionDifference
-from benchkit_figures.colour_steps import colour_steps
+from benchkit_figures.encodings import colour_steps
 from benchkit_figures.outcomes.grid_heatmap import GridHeatmap
 from benchkit_figures.training.feature_quantiles import FeatureQuantiles
 from benchkit_figures.training.learning_curves import LearningCurves

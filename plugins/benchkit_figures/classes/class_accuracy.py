@@ -11,11 +11,15 @@ from benchkit import NothingToDraw, card
 from benchkit.analysis import wilson
 from benchkit.results import SPLITS, StudyResults
 from benchkit_figures.classes.confusion_matrix import Confusion, ConfusionMatrix
-from benchkit_figures.colour_steps import DARK, LIGHT, Steps, colour_steps
-from benchkit_figures.conditions import (
+from benchkit_figures.encodings import (
+    DARK,
+    LIGHT,
     WIDTH,
     Layers,
+    Steps,
+    check_split,
     colour,
+    colour_steps,
     label_width,
     listed,
     planned_labels,
@@ -23,7 +27,6 @@ from benchkit_figures.conditions import (
     rounded,
     shape,
 )
-from benchkit_figures.metrics import check_split
 
 if TYPE_CHECKING:
     from benchkit_figures.classes.confusion_matrix import ConfusionData

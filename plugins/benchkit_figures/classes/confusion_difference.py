@@ -11,8 +11,7 @@ import altair as alt
 from benchkit import NothingToDraw, PluginError, card
 from benchkit.results import SPLITS, StudyResults
 from benchkit_figures.classes.confusion_matrix import LABELLED_CLASSES, PIXEL_CLASSES, Confusion, ConfusionMatrix
-from benchkit_figures.conditions import WIDTH, label_width, repeats_words, rounded
-from benchkit_figures.metrics import check_split
+from benchkit_figures.encodings import WIDTH, check_split, label_width, repeats_words, rounded
 
 MOST_PAIRS = 20
 

@@ -16,9 +16,16 @@ from PIL import Image
 from benchkit import NothingToDraw, PluginError, card
 from benchkit.plan import Condition
 from benchkit.results import SPLITS, SplitMetrics, StudyResults
-from benchkit_figures.colour_steps import COLOURS, step_colour
-from benchkit_figures.conditions import WIDTH, Layers, label_width, rounded
-from benchkit_figures.metrics import check_split, done_repeats
+from benchkit_figures.encodings import (
+    COLOURS,
+    WIDTH,
+    Layers,
+    check_split,
+    done_repeats,
+    label_width,
+    rounded,
+    step_colour,
+)
 
 MOST_PAIRS = 12
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchkit import ImageGrid, Range, card
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import listed
+from benchkit_figures.encodings import listed
 from benchkit_figures.network.inspections import Inspection, chosen, inspections, ranked
 from benchkit_figures.network.thumbnails import enlarged, jpeg, mosaic, png, rgb
 

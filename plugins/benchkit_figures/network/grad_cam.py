@@ -11,7 +11,7 @@ import numpy as np
 
 from benchkit import ImageGrid, NothingToDraw, card
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import listed
+from benchkit_figures.encodings import listed
 from benchkit_figures.network.inspections import Inspection, chosen, inspections, of_same_images
 from benchkit_figures.network.thumbnails import enlarged, heated, jpeg, rgb, with_words
 

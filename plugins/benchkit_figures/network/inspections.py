@@ -10,8 +10,7 @@ import numpy as np
 from benchkit import NothingToDraw, PluginError
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import by_condition
-from benchkit_figures.metrics import done_repeats, lower_is_better, t_interval, value_of
+from benchkit_figures.encodings import by_condition, done_repeats, lower_is_better, t_interval, value_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,22 @@ import altair as alt
 from benchkit import NothingToDraw, PluginError, card
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
-from benchkit_figures.colour_steps import DARK, LIGHT, Steps, colour_steps
-from benchkit_figures.conditions import WIDTH, Layers, label_width, listed, repeats_words
-from benchkit_figures.metrics import done_repeats, lower_is_better, quantity, t_interval, value_of
+from benchkit_figures.encodings import (
+    DARK,
+    LIGHT,
+    WIDTH,
+    Layers,
+    Steps,
+    colour_steps,
+    done_repeats,
+    label_width,
+    listed,
+    lower_is_better,
+    quantity,
+    repeats_words,
+    t_interval,
+    value_of,
+)
 
 EMPTY = "#F6F8FB"
 

@@ -11,8 +11,19 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH, by_condition, colour, label_width, planned_labels, repeats_words
-from benchkit_figures.metrics import done_repeats, lower_is_better, quantity, t_interval, value_of
+from benchkit_figures.encodings import (
+    WIDTH,
+    by_condition,
+    colour,
+    done_repeats,
+    label_width,
+    lower_is_better,
+    planned_labels,
+    quantity,
+    repeats_words,
+    t_interval,
+    value_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

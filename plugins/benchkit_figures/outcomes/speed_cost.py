@@ -11,17 +11,20 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import (
+from benchkit_figures.encodings import (
     WIDTH,
     Layers,
     by_condition,
     colour,
+    done_repeats,
     label_width,
+    lower_is_better,
     planned_labels,
+    quantity,
     repeats_words,
     shape,
+    value_of,
 )
-from benchkit_figures.metrics import done_repeats, lower_is_better, quantity, value_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

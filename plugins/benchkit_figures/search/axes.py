@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from benchkit_figures.metrics import quantity
+from benchkit_figures.encodings import quantity
 from benchkit_figures.search.trials import SearchData
 
 CELLS = 20

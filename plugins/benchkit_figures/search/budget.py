@@ -10,10 +10,9 @@ import altair as alt
 
 from benchkit import card
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.conditions import WIDTH, colour, dash, planned_labels
-from benchkit_figures.metrics import quantity
+from benchkit_figures.encodings import WIDTH, colour, dash, planned_labels, quantity
 from benchkit_figures.search.trials import RESULTS, SearchData, objective_of, search_data
-from benchkit_figures.training.epoch_series import whole_ticks
+from benchkit_figures.training.curves import whole_ticks
 
 BUDGETS = (("trials", "Trials"), ("epochs", "Epochs, all trials"), ("seconds", "Training time, all trials (s)"))
 

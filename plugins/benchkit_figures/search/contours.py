@@ -13,9 +13,7 @@ import altair as alt
 
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import StudyResults
-from benchkit_figures.colour_steps import Steps, colour_steps
-from benchkit_figures.conditions import WIDTH, Layers, rounded
-from benchkit_figures.metrics import quantity
+from benchkit_figures.encodings import WIDTH, Layers, Steps, colour_steps, quantity, rounded
 from benchkit_figures.search.axes import CELLS, choice_of, placed, spots, ticks, usual
 from benchkit_figures.search.importances import FEWEST, scored, shares_of
 from benchkit_figures.search.trials import SearchData, SearchedCondition, search_data

@@ -9,11 +9,10 @@ import altair as alt
 
 from benchkit import card
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH, Layers, panels_in_columns
-from benchkit_figures.metrics import quantity
+from benchkit_figures.encodings import WIDTH, Layers, panels_in_columns, quantity
 from benchkit_figures.search.axes import beyond, clamped, domain, objective_scale
 from benchkit_figures.search.trials import RESULTS, SearchData, SearchedCondition, search_data
-from benchkit_figures.training.epoch_series import whole_ticks
+from benchkit_figures.training.curves import whole_ticks
 
 COLOURS = ("#0072B2", "#808080", "#D55E00", "#D55E00")
 SHAPES = ("circle", "triangle-down", "cross", "M-1,-1L1,1M1,-1L-1,1")

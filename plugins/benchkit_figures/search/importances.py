@@ -13,8 +13,7 @@ import optuna
 
 from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH, Layers, label_width, panels_in_columns, rounded
-from benchkit_figures.metrics import quantity
+from benchkit_figures.encodings import WIDTH, Layers, label_width, panels_in_columns, quantity, rounded
 from benchkit_figures.search.trials import SearchData, SearchedCondition, SearchPoint, search_data
 
 RESAMPLES = 6

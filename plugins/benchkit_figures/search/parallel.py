@@ -10,8 +10,7 @@ import altair as alt
 
 from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH, rounded
-from benchkit_figures.metrics import quantity
+from benchkit_figures.encodings import WIDTH, quantity, rounded
 from benchkit_figures.search.axes import condition_choice, domain, position, round_values, ticks
 from benchkit_figures.search.trials import SearchData, SearchedCondition, SearchPoint, search_data
 

@@ -13,10 +13,9 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.metrics import epoch_metrics
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.conditions import WIDTH, Layers, panels_in_columns
-from benchkit_figures.metrics import quantity
+from benchkit_figures.encodings import WIDTH, Layers, panels_in_columns, quantity
 from benchkit_figures.search.axes import usual
-from benchkit_figures.training.epoch_series import whole_ticks
+from benchkit_figures.training.curves import whole_ticks
 
 MOST_PANELS = 9
 

@@ -10,8 +10,7 @@ import altair as alt
 
 from benchkit import card
 from benchkit.results import StudyResults
-from benchkit_figures.conditions import WIDTH, Layers
-from benchkit_figures.metrics import quantity
+from benchkit_figures.encodings import WIDTH, Layers, quantity
 from benchkit_figures.search.axes import clamped, condition_choice, domain, objective_scale
 from benchkit_figures.search.trials import SearchData, search_data
 

@@ -11,7 +11,7 @@ from benchkit import NothingToDraw
 from benchkit.metrics import epoch_metrics
 from benchkit.results import StudyResults, Trial
 from benchkit.study import Goal, SearchRange
-from benchkit_figures.metrics import value_of
+from benchkit_figures.encodings import value_of
 
 RESULTS = ("done", "pruned", "diverged", "failed")
 

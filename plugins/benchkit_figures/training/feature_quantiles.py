@@ -9,19 +9,19 @@ import altair as alt
 
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults
-from benchkit_figures.conditions import (
+from benchkit_figures.encodings import (
     WIDTH,
     Layers,
     by_condition,
     colour,
+    done_repeats,
     listed,
     panel_columns,
     planned_labels,
     repeats_words,
     rounded,
 )
-from benchkit_figures.metrics import done_repeats
-from benchkit_figures.training.epoch_series import SeriesPoint, averaged, epoch_axis, thinned
+from benchkit_figures.training.curves import SeriesPoint, averaged, epoch_axis, thinned
 
 if TYPE_CHECKING:
     import torch

@@ -11,63 +11,19 @@ from benchkit import NothingToDraw, PluginError, card
 from benchkit.analysis import onset
 from benchkit.plan import Condition
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.conditions import by_condition, planned_labels, repeats_words
-from benchkit_figures.metrics import done_repeats, t_interval
-from benchkit_figures.training.curve_panels import overlaid, side_by_side, single_lines
+from benchkit_figures.encodings import by_condition, done_repeats, planned_labels, repeats_words, t_interval
+from benchkit_figures.training.curves import (
+    ConditionCurves,
+    CurvePoint,
+    CurvesData,
+    RepeatCurve,
+    band_kind,
+    overlaid,
+    side_by_side,
+    single_lines,
+)
 
 SERIES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
-FEW = 3
-"""Up to this many repeats each is drawn by itself and the band is their range."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurvePoint:
-    """The repeats of a condition at one epoch: how many still ran, and the mean and band of each series."""
-
-    epoch: int
-    running: int
-    mean: tuple[float, float, float, float]
-    low: tuple[float, float, float, float]
-    high: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepeatCurve:
-    """One repeat: its epochs, the values of the four series at each, and the epoch whose weights were scored (or 0)."""
-
-    index: int
-    epochs: tuple[int, ...]
-    values: tuple[tuple[float, float, float, float], ...]
-    scored_epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConditionCurves:
-    """A condition's curves, how many of its repeats ended otherwise than done, and the onset of over-fitting.
-
-    `onset` is the epoch that `benchkit.analysis.onset` gives, 0 where it sees no over-fitting.
-    """
-
-    condition: str
-    points: tuple[CurvePoint, ...]
-    repeats: tuple[RepeatCurve, ...]
-    not_done: int
-    onset: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurvesData:
-    """The curves of all conditions with a done repeat; `band` is range or interval, `labels` are all planned ones."""
-
-    labels: tuple[str, ...]
-    curves: tuple[ConditionCurves, ...]
-    band: str
-    without: tuple[str, ...]
-
-    @property
-    def epochs(self) -> set[int]:
-        """Return all epochs of all curves."""
-        return {point.epoch for curves in self.curves for point in curves.points}
 
 
 @card(
@@ -102,7 +58,7 @@ class LearningCurves:
         """Return mean, band and repeats per condition and epoch; epochs with a non-finite value are left out."""
         trials = {condition.key: done_repeats(results, condition) for condition in results.conditions}
         most = max((len(repeats) for repeats in trials.values()), default=0)
-        band = self.band if self.band != "auto" else "range" if most <= FEW else "interval"
+        band = self.band if self.band != "auto" else band_kind(most)
 
         def curves_of(condition: Condition) -> ConditionCurves | None:
             repeats = tuple(curve for trial in trials[condition.key] if (curve := _repeat(trial)).epochs)

@@ -12,21 +12,22 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import EpochRecord, StudyResults, Trial
-from benchkit_figures.conditions import (
+from benchkit_figures.encodings import (
     WIDTH,
     Layers,
     by_condition,
     colour,
     dash,
+    done_repeats,
     label_width,
     listed,
     panel_columns,
     planned_labels,
     repeats_words,
     rounded,
+    t_interval,
 )
-from benchkit_figures.metrics import done_repeats, t_interval
-from benchkit_figures.training.epoch_series import SeriesPoint, averaged, band_kind, band_words, epoch_axis, thinned
+from benchkit_figures.training.curves import SeriesPoint, averaged, band_kind, band_words, epoch_axis, thinned
 
 COLUMNS = 3
 LONG = 110

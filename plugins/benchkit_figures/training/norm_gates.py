@@ -10,10 +10,8 @@ import altair as alt
 
 from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.colour_steps import COLOURS, Steps
-from benchkit_figures.conditions import WIDTH, label_width, listed, repeats_words
-from benchkit_figures.metrics import done_repeats
-from benchkit_figures.training.epoch_series import SeriesPoint, averaged, thinned
+from benchkit_figures.encodings import COLOURS, WIDTH, Steps, done_repeats, label_width, listed, repeats_words
+from benchkit_figures.training.curves import SeriesPoint, averaged, thinned
 
 if TYPE_CHECKING:
     import torch

@@ -11,9 +11,8 @@ import altair as alt
 
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults, Trial
-from benchkit_figures.conditions import WIDTH, colour, dash, listed, planned_labels, repeats_words, rounded
-from benchkit_figures.metrics import done_repeats
-from benchkit_figures.training.epoch_series import SeriesPoint, averaged, epoch_axis, thinned
+from benchkit_figures.encodings import WIDTH, colour, dash, done_repeats, listed, planned_labels, repeats_words, rounded
+from benchkit_figures.training.curves import SeriesPoint, averaged, epoch_axis, thinned
 
 if TYPE_CHECKING:
     import torch
