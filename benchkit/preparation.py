@@ -29,7 +29,6 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock, Timeout
 
-from benchkit.cache import home_folder
 from benchkit.data.archives import unpacked
 from benchkit.data.decoding import (
     IMAGE_SUFFIXES,
@@ -56,6 +55,7 @@ from benchkit.data.manifest import (
 from benchkit.data.progress import Progress, listening, progress_lines, report_progress
 from benchkit.errors import DataError
 from benchkit.protocols import Splits
+from benchkit.storage import home_folder
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchkit.cache import cache_folder, home_folder
 from benchkit.cli import main
 from benchkit.errors import BenchkitError
 from benchkit.preparation import data_root
+from benchkit.storage import cache_folder, home_folder
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tiny_study import FACTOR, METRICS, RECORD, SEARCH, study_of
 
-from benchkit.codec import decode, encode
 from benchkit.errors import LedgerError
 from benchkit.plan import make_plan
 from benchkit.results import Cost, EpochRecord, Outcome
+from benchkit.storage import decode, encode
 from benchkit.study import SearchRange, Study
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel
 from benchkit.sweep.messages import (

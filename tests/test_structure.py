@@ -28,7 +28,7 @@ SOURCES = [
 ]
 PUBLIC_MODULES = {"analysis", "gradients", "metrics", "plan", "preparation", "results", "study", "testing"}
 LAYERS = (
-    ("errors", "duration", "atomic_write", "cache", "codec", "child", "gradients"),
+    ("errors", "duration", "storage", "child", "gradients"),
     ("metrics", "results", "protocols", "study", "plan", "registry"),
     ("data", "preparation", "analysis"),
     ("ledger", "train"),

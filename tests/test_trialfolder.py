@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tiny_study import RECORD
 
-from benchkit.atomic_write import write_atomically
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.results import Outcome
+from benchkit.storage import write_atomically
 
 HOLD = """
 import sys, time

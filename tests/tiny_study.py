@@ -189,7 +189,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object, 
 
 def facts_of(trial: Trial) -> dict[str, Any]:
     """Return everything of a trial that must be the same in an equal training."""
-    from benchkit.codec import encode
+    from benchkit.storage import encode
 
     outcome = encode(trial.outcome) if trial.outcome else {}
     history = [{key: value for key, value in encode(record).items() if key not in CHANGING} for record in trial.history]

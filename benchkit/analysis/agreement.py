@@ -30,9 +30,9 @@ from benchkit.analysis.wording import (
     p_words,
     quoted,
 )
-from benchkit.codec import encode
 from benchkit.plan import typed_settings
 from benchkit.results import StudyResults
+from benchkit.storage import encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 from benchkit.analysis.estimates import compared, values_by_repeat
 from benchkit.analysis.wording import setting
-from benchkit.codec import decode, encode
 from benchkit.errors import BenchkitError
 from benchkit.metrics import score_metrics
 from benchkit.results import StudyResults
+from benchkit.storage import decode, encode
 from benchkit.study.tree import identity
 
 COSTS = ("cost.seconds", "cost.images_per_second", "cost.peak_memory")

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from benchkit.codec import decode, encode
 from benchkit.errors import ReportError
+from benchkit.storage import decode, encode
 
 MOST_BYTES = 256 * 2**20
 """An archive, and all its members unpacked, may have this many bytes."""

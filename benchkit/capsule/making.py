@@ -23,11 +23,11 @@ from benchkit.capsule.contents import (
     ShownTable,
 )
 from benchkit.capsule.study_file import commands_of, study_text
-from benchkit.codec import encode
 from benchkit.report.context.blocks import ReportContext, TableBlock
 from benchkit.report.page_text import printable
 from benchkit.report.tables.table import Table
 from benchkit.results import StudyResults, Trial
+from benchkit.storage import encode
 from benchkit.study.seeds import trial_seeds
 
 README = """\

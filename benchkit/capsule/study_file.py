@@ -12,10 +12,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchkit.codec import encode
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.results import StudyResults
+from benchkit.storage import encode
 from benchkit.study import Factor, Origin, Published, Search, SearchRange, Study
 
 

@@ -16,9 +16,9 @@ import typer.main
 from typer.core import TyperGroup
 
 from benchkit import __version__
-from benchkit.cache import home_folder
 from benchkit.cli.printing import print_error
 from benchkit.errors import BenchkitError
+from benchkit.storage import home_folder
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {

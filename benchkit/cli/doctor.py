@@ -18,9 +18,9 @@ def doctor(
 ) -> None:
     """Examine device, precision, speed, PDF printing, disk, allocator and plugins. Exit with 1 if something is bad."""
     from benchkit.cli.printing import cell, console, print_json, print_text
-    from benchkit.codec import encode
     from benchkit.doctor import examine
     from benchkit.preparation import data_root
+    from benchkit.storage import encode
 
     findings = []
     for finding in examine(workspace, data_root(), device):

@@ -15,8 +15,6 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.atomic_write import write_atomically
-from benchkit.codec import encode
 from benchkit.ledger.attempts import is_alive, lives_elsewhere
 from benchkit.ledger.files import write_list
 from benchkit.ledger.ledger import CONDITION_FILE, Ledger, occupied
@@ -25,6 +23,7 @@ from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.metrics import metric_names
 from benchkit.plan import PHASES, Condition, Phase, Plan
 from benchkit.results import EpochRecord, Outcome
+from benchkit.storage import encode, write_atomically
 
 EVERY = 30.0
 """Seconds between signs of life."""

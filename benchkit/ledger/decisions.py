@@ -11,11 +11,11 @@ import optuna
 from filelock import FileLock
 
 from benchkit import __version__
-from benchkit.codec import decode, encode
 from benchkit.errors import LedgerError
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.tables import storage_errors
 from benchkit.results import Decision
+from benchkit.storage import decode, encode
 
 PREFIX = "decided "
 """What the names of the records in the ledger begin with."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from benchkit.atomic_write import write_atomically
 from benchkit.results import State
+from benchkit.storage import write_atomically
 
 LIST = "files.json"
 REMOVED = "removed.json"

@@ -21,8 +21,6 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.atomic_write import write_atomically
-from benchkit.codec import decode, encode
 from benchkit.errors import LedgerError, StudyError
 from benchkit.ledger.attempts import Attempts, effective, numbers_of, state_of
 from benchkit.ledger.files import write_list
@@ -41,6 +39,7 @@ from benchkit.ledger.tables import (
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import PHASES, Condition, Plan, make_plan, typed_settings
 from benchkit.results import Outcome, State, Trial
+from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
 from benchkit.study.search import default_params, grid_points
 

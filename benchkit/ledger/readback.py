@@ -11,7 +11,6 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from benchkit.codec import decode
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.attempts import effective
 from benchkit.ledger.decisions import decisions_of
@@ -21,6 +20,7 @@ from benchkit.ledger.tables import storage_errors
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, typed_settings
 from benchkit.results import SPLITS, SplitName, StudyResults
+from benchkit.storage import decode
 from benchkit.study import Search, Study
 
 

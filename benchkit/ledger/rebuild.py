@@ -14,7 +14,6 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from benchkit.codec import decode
 from benchkit.errors import BenchkitError, LedgerError
 from benchkit.ledger.claims import STATES, summary_of
 from benchkit.ledger.files import LIST
@@ -23,6 +22,7 @@ from benchkit.ledger.samplers import distribution
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Condition
 from benchkit.results import Outcome
+from benchkit.storage import decode
 from benchkit.study import Search, Study
 
 

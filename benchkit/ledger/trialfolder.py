@@ -11,10 +11,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from benchkit.atomic_write import write_atomically
-from benchkit.codec import decode, encode
 from benchkit.errors import BenchkitError, LedgerError
 from benchkit.results import EpochRecord, Outcome
+from benchkit.storage import decode, encode, write_atomically
 
 UNREADABLE = (OSError, ValueError, BenchkitError)
 """What reading a file of a trial raises that is not what was written."""

@@ -22,7 +22,6 @@ from typing import Any, Literal
 import msgspec
 
 from benchkit import __version__
-from benchkit.cache import CachedRecords
 from benchkit.child import ChildLost, LineChild, answer_lines
 from benchkit.errors import PluginError
 from benchkit.protocols import API_VERSION, card_of
@@ -31,6 +30,7 @@ from benchkit.registry.option_types import MismatchError, convert
 from benchkit.registry.options import REQUIRED, Opaque, Option, is_plain, options_of
 from benchkit.registry.registry import broken, load_plugin, study_path
 from benchkit.registry.sources import source_problems, source_stamps
+from benchkit.storage import CachedRecords
 
 CACHE = CachedRecords("descriptions", most=2000)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import benchkit
-from benchkit.codec import encode
 from benchkit.results import StudyResults
+from benchkit.storage import encode
 from benchkit.study.studyfile import read_study
 
 TRAINED = ("settings", "factors", "search", "seed")

@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchkit.atomic_write import write_atomically
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.contents import CAPSULE, rounded
 from benchkit.errors import ReportError
@@ -26,6 +25,7 @@ from benchkit.report.files.templates import check_templates
 from benchkit.report.multi_study import multi_build
 from benchkit.report.privacy import private_results
 from benchkit.results import StudyResults
+from benchkit.storage import write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin,
 
 import msgspec
 
-from benchkit.codec import WORDS
 from benchkit.errors import BenchkitError, nearest
+from benchkit.storage import WORDS
 
 T = TypeVar("T")
 

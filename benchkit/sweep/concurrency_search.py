@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchkit.atomic_write import write_atomically
-from benchkit.codec import decode, encode
 from benchkit.errors import BenchkitError
 from benchkit.plan import Plan, typed_settings
+from benchkit.storage import decode, encode, write_atomically
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, next_level
 from benchkit.sweep.machine import mps_runs
 from benchkit.sweep.messages import (

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from benchkit.codec import decode, encode
 from benchkit.plan import Condition, Plan
 from benchkit.results import EpochRecord
+from benchkit.storage import decode, encode
 from benchkit.study import Study
 from benchkit.sweep.concurrency import Concurrency
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from benchkit.codec import encode
+from benchkit.storage import encode
 from benchkit.sweep import worker as worker_process
 from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerLost, load
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchkit.codec import encode
 from benchkit.duration import duration
 from benchkit.plan import Condition, Plan
 from benchkit.results import FINISHED, StudyResults, Trial
+from benchkit.storage import encode
 from benchkit.sweep.progress import trial_name
 
 STATES = (

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from benchkit.atomic_write import write_atomically
 from benchkit.data.sources import load_data
 from benchkit.errors import BenchkitError, DivergedError, LedgerError
 from benchkit.ledger import Ledger
@@ -27,6 +26,7 @@ from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.results import Outcome, State
+from benchkit.storage import write_atomically
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.study.tree import changed

@@ -15,10 +15,9 @@ import traceback
 from collections.abc import Sequence
 from typing import TextIO
 
-from benchkit.cache import cache_folder
 from benchkit.child import import_path
-from benchkit.codec import decode
 from benchkit.errors import BenchkitError
+from benchkit.storage import cache_folder, decode
 from benchkit.sweep.machine import available_cores, preloaded_allocator, preloading
 from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerReady, dump
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchkit.atomic_write import write_atomically
+from benchkit.storage import write_atomically
 from benchkit.train.run import Run
 
 MAGIC = b"benchkit-checkpoint-1\n"

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from benchkit.atomic_write import write_atomically
-from benchkit.cache import cache_folder
+from benchkit.storage import cache_folder, write_atomically
 from benchkit.train.device import now
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

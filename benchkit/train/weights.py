@@ -12,8 +12,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from benchkit.atomic_write import write_atomically
 from benchkit.errors import DataError
+from benchkit.storage import write_atomically
 from benchkit.train.weights_file import weights_digest
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ from measurements import Part
 from rounds import Setting, contenders, measure, own_costs, peers, told
 from workloads import workloads_on
 
-from benchkit.codec import decode
 from benchkit.preparation import data_root
+from benchkit.storage import decode
 from benchkit.sweep.machine import preloaded_allocator
 
 HERE = Path(__file__).parent

@@ -9,8 +9,7 @@ from pathlib import Path
 from measurements import Part
 
 from benchkit import __version__
-from benchkit.atomic_write import write_atomically
-from benchkit.codec import decode, encode
+from benchkit.storage import decode, encode, write_atomically
 
 NAME = "benchmarks.json"
 

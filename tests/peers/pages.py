@@ -13,7 +13,6 @@ from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
 from ratio_chart import RatioChart, ratio_data
 
 from benchkit import __version__
-from benchkit.atomic_write import write_atomically
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import (
     Banner,
@@ -33,6 +32,7 @@ from benchkit.report.figures.figure_set import figure_block
 from benchkit.report.files.html import font_files, render_html, render_print
 from benchkit.report.files.pdf import Attached, render_pdf
 from benchkit.report.tables.table import Cell, Column, Table, label, number_cell
+from benchkit.storage import write_atomically
 
 CONTENDERS = (
     ("script", "the loop of a tutorial: torchvision's transforms image by image, a DataLoader with worker processes, "

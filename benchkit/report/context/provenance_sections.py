@@ -10,7 +10,6 @@ from typing import Any
 
 from benchkit.analysis.wording import count, setting
 from benchkit.capsule.study_file import to_toml
-from benchkit.codec import encode
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import Block, CodeBlock, Fact, FactsBlock, Paragraph, Section, TermsBlock
@@ -18,6 +17,7 @@ from benchkit.report.context.glossary import UsedPlugin, glossary_terms, referen
 from benchkit.report.context.sections import SectionInputs, section, table_block
 from benchkit.report.tables.trial_tables import coverage_table, trials_table, troubles_table
 from benchkit.results import SPLITS, StudyResults
+from benchkit.storage import encode
 
 PLACED = ("-w", "--workspace", "--plugin", "--allow-shadow")
 """The options of a sweep without which its report would not be found, or would lack what plugins say."""

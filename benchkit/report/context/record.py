@@ -13,13 +13,13 @@ from benchkit.analysis.changes import Changes, compare_records
 from benchkit.analysis.record import Property, Record, dotted_settings, record_from, recorded_conditions, setting_text
 from benchkit.analysis.wording import setting
 from benchkit.capsule.contents import rounded
-from benchkit.codec import encode
 from benchkit.errors import BenchkitError, ReportError, nearest
 from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import Fact
 from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts
 from benchkit.report.privacy import private_results
 from benchkit.results import StudyResults
+from benchkit.storage import encode
 from benchkit.study import Study
 
 

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchkit.atomic_write import write_atomically
-from benchkit.cache import cache_folder
 from benchkit.child import ChildLost, LineChild, answer_lines, limit_memory
 from benchkit.errors import ReportError
 from benchkit.report.figures.drawing import content_key, spec_to_svg
+from benchkit.storage import cache_folder, write_atomically
 
 SECONDS = 120.0
 """How long one chart may take; the largest of a study of 1,000 trials takes three."""

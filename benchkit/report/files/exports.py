@@ -12,13 +12,13 @@ from typing import Any
 from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary
 from benchkit.capsule.contents import CAPSULE
-from benchkit.codec import encode
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import FigureBlock, ReportContext, Section, TableBlock
 from benchkit.report.figures.figure_files import figure_files
 from benchkit.report.tables.latex import PACKAGES, latex, to_latex
 from benchkit.report.tables.table import markdown, to_markdown
 from benchkit.results import StudyResults
+from benchkit.storage import encode
 
 Files = dict[str, bytes]
 """Content by path, relative to the report's folder."""
