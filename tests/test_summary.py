@@ -11,8 +11,7 @@ from scipy import stats
 from synthetic_results import complete, empty, rescored, study_of, unfinished, with_search
 
 from benchkit.analysis import holm
-from benchkit.analysis.effects import level_effects, sensitivities
-from benchkit.analysis.estimates import repeats_of, value_of
+from benchkit.analysis.estimates import level_effects, repeats_of, sensitivities, value_of
 from benchkit.analysis.ranking import rank
 from benchkit.analysis.search import best_trial, front, search_summaries
 from benchkit.analysis.summary import summarize

@@ -13,8 +13,17 @@ from benchkit.analysis.degenerate import (
     one_class_conditions,
     one_class_findings,
 )
-from benchkit.analysis.effects import LevelEffect, Sensitivity, level_effects, sensitivities, sensitivity_findings
-from benchkit.analysis.estimates import Scores, compared, condition_scores, done_trials
+from benchkit.analysis.estimates import (
+    LevelEffect,
+    Scores,
+    Sensitivity,
+    compared,
+    condition_scores,
+    done_trials,
+    level_effects,
+    sensitivities,
+    sensitivity_findings,
+)
 from benchkit.analysis.inconsistencies import (
     ClassCount,
     Inconsistency,

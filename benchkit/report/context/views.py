@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.comparisons import paired_t
-from benchkit.analysis.effects import level_effects
-from benchkit.analysis.estimates import Estimate, Scores, compared, values_by_repeat
+from benchkit.analysis.estimates import Estimate, Scores, compared, level_effects, values_by_repeat
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
 from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.wording import bare, lower_is_better, measured, metric_unit, metric_words, setting

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from benchkit.analysis.effects import LevelEffect
-from benchkit.analysis.estimates import Estimate, Scores
+from benchkit.analysis.estimates import Estimate, LevelEffect, Scores
 from benchkit.analysis.published import PublishedComparison, PublishedVerdict
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
 from benchkit.analysis.summary import StudyStatistics
