@@ -18,7 +18,7 @@ from benchkit.analysis.rank_tests import (
     mid_ranks,
 )
 from benchkit.analysis.ranking import Ranking
-from benchkit.analysis.record import dotted_settings
+from benchkit.analysis.summary import dotted_settings
 from benchkit.analysis.wording import (
     Finding,
     count,

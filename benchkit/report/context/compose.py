@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from benchkit import __version__
-from benchkit.analysis.record import record_text
-from benchkit.analysis.summary import Summary
+from benchkit.analysis.summary import Summary, record_text
 from benchkit.analysis.trials import STATES, coverage_words
 from benchkit.analysis.wording import listing
 from benchkit.duration import duration

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.changes import Changes, compare_records
-from benchkit.analysis.record import Property, Record, dotted_settings, record_from, recorded_conditions, setting_text
+from benchkit.analysis.summary import Property, Record, dotted_settings, record_from, recorded_conditions, setting_text
 from benchkit.analysis.wording import setting
 from benchkit.capsule.contents import rounded
 from benchkit.errors import BenchkitError, ReportError, nearest
