@@ -17,7 +17,7 @@ from synthetic_results import FACTORIES, HOSTILE, complete, with_search
 import benchkit.capsule.archive
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
-from benchkit.capsule.contents import rounded
+from benchkit.capsule.archive import rounded
 from benchkit.capsule.reading import results_of
 from benchkit.capsule.study_file import study_text
 from benchkit.plan import make_plan

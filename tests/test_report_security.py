@@ -22,7 +22,7 @@ import pytest
 from markdown_it import MarkdownIt
 from synthetic_results import complete
 
-from benchkit.capsule.contents import CAPSULE
+from benchkit.capsule.archive import CAPSULE
 from benchkit.registry import Registry
 from benchkit.report.build import ReportBuild, build_study, single_build
 from benchkit.report.context.glossary import UsedPlugin, glossary_terms, reference_terms

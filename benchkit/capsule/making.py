@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchkit import __version__
-from benchkit.capsule.archive import pack, to_text
-from benchkit.capsule.contents import (
+from benchkit.capsule.archive import (
     FORMAT,
     SCHEMA,
     SERIES,
@@ -21,6 +20,8 @@ from benchkit.capsule.contents import (
     Head,
     Shown,
     ShownTable,
+    pack,
+    to_text,
 )
 from benchkit.capsule.study_file import commands_of, study_text
 from benchkit.report.context.blocks import ReportContext, TableBlock

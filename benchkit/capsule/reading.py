@@ -12,8 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from benchkit.capsule.archive import CapsuleError, from_text, typed, unpack
-from benchkit.capsule.contents import FORMAT, SCHEMA, SERIES, CapsuleStudy, CapsuleTrial, Head
+from benchkit.capsule.archive import (
+    FORMAT,
+    SCHEMA,
+    SERIES,
+    CapsuleError,
+    CapsuleStudy,
+    CapsuleTrial,
+    Head,
+    from_text,
+    typed,
+    unpack,
+)
 from benchkit.errors import StudyError
 from benchkit.plan import PHASES, Condition, typed_settings
 from benchkit.results import EpochRecord, Outcome, SplitMetrics, StudyResults, Trial

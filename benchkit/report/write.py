@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchkit.capsule import make_capsule, shown_of
-from benchkit.capsule.contents import CAPSULE, rounded
+from benchkit.capsule.archive import CAPSULE, rounded
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.build import ReportBuild, StudyBuild, build_study, single_build

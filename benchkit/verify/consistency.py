@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from benchkit.capsule.contents import CAPSULE, CapsuleStudy, CapsuleTrial
+from benchkit.capsule.archive import CAPSULE, CapsuleStudy, CapsuleTrial
 from benchkit.capsule.making import cells_digest, sha256
 from benchkit.capsule.reading import Capsule
 from benchkit.errors import StudyError

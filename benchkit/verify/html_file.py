@@ -8,7 +8,7 @@ from collections import Counter
 from html.parser import HTMLParser
 from typing import Any
 
-from benchkit.capsule.contents import CAPSULE
+from benchkit.capsule.archive import CAPSULE
 from benchkit.capsule.making import squeezed
 from benchkit.errors import ReportError
 from benchkit.report.page_text import unpacked

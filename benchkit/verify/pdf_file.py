@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchkit.capsule.contents import CAPSULE
+from benchkit.capsule.archive import CAPSULE
 from benchkit.child import run_python
 from benchkit.errors import ReportError
 from benchkit.verify.opening import ReportFile, without_capsule

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchkit import __version__
 from benchkit.analysis.summary import summarize
-from benchkit.capsule.contents import ShownTable
+from benchkit.capsule.archive import ShownTable
 from benchkit.capsule.making import cell_texts, squeezed
 from benchkit.capsule.reading import Capsule
 from benchkit.metrics import score_metrics

@@ -8,8 +8,7 @@ from typing import Any
 
 from benchkit.analysis.estimates import estimate_metric, prediction_interval, value_of, values_by_repeat
 from benchkit.analysis.wording import bare, count, metric_unit, metric_words
-from benchkit.capsule.archive import to_text
-from benchkit.capsule.contents import CapsuleTrial
+from benchkit.capsule.archive import CapsuleTrial, to_text
 from benchkit.capsule.making import sha256
 from benchkit.metrics import metric_of
 from benchkit.results import WAS_COMPILED, SplitMetrics, StudyResults, Trial

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchkit.capsule.contents import CapsuleTrial
+from benchkit.capsule.archive import CapsuleTrial
 from benchkit.capsule.reading import Capsule, CapsuleError
 from benchkit.errors import LedgerError, PluginError, TrainingError
 from benchkit.ledger import Ledger

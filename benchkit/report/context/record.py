@@ -12,7 +12,7 @@ from typing import Any
 from benchkit.analysis.changes import Changes, compare_records
 from benchkit.analysis.summary import Property, Record, dotted_settings, record_from, recorded_conditions, setting_text
 from benchkit.analysis.wording import setting
-from benchkit.capsule.contents import rounded
+from benchkit.capsule.archive import rounded
 from benchkit.errors import BenchkitError, ReportError, nearest
 from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import Fact

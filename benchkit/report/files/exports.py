@@ -11,7 +11,7 @@ from typing import Any
 
 from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary
-from benchkit.capsule.contents import CAPSULE
+from benchkit.capsule.archive import CAPSULE
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import FigureBlock, ReportContext, Section, TableBlock
 from benchkit.report.figures.figure_files import figure_files
