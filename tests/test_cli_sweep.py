@@ -20,7 +20,7 @@ from benchkit.cli import main
 from benchkit.cli.options import parse_size
 from benchkit.ledger import read_results
 from benchkit.report.context.provenance_sections import commands
-from benchkit.report.privacy import private_results
+from benchkit.report.page_text import private_results
 from benchkit.sweep.pool import Pool
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

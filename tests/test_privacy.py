@@ -9,7 +9,7 @@ import pytest
 from synthetic_results import complete
 
 from benchkit.report import privacy
-from benchkit.report.privacy import private, private_command, private_results, private_text
+from benchkit.report.page_text import private, private_command, private_results, private_text
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,7 @@ from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import encoded, table_files, to_json
 from benchkit.report.files.html import font_files, render_print
 from benchkit.report.files.pdf import Limits, render_pdf
-from benchkit.report.page_text import PIECE, printable, shown
-from benchkit.report.privacy import private_results
+from benchkit.report.page_text import PIECE, printable, private_results, shown
 from benchkit.report.tables.column_widths import table_layout
 from benchkit.report.tables.table import Column, Table, label
 from benchkit.report.write import write_report

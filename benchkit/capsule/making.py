@@ -49,7 +49,7 @@ def make_capsule(studies: Sequence[StudyResults], shown: Shown) -> bytes:
     """Return the capsule of a report of these studies, a zip archive; equal results give equal bytes.
 
     `shown` says what the report shows of them (`shown_of`); results must be private already
-    (`benchkit.report.privacy`).
+    (`benchkit.report.page_text`).
     """
     members: dict[str, bytes] = {"README.txt": README.encode()}
     described = []

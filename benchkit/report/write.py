@@ -30,7 +30,7 @@ from benchkit.report.files.html import font_files, render_html, render_print
 from benchkit.report.files.pdf import Attached, Limits, render_pdf
 from benchkit.report.files.templates import check_templates
 from benchkit.report.multi_study import multi_build
-from benchkit.report.privacy import private_results
+from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
 from benchkit.storage import encode, write_atomically
 from benchkit.study.studyfile import read_study

@@ -11,7 +11,7 @@ from benchkit.capsule.making import cells_digest, sha256
 from benchkit.capsule.reading import Capsule
 from benchkit.errors import StudyError
 from benchkit.plan import Condition, fingerprint, make_plan, typed_settings
-from benchkit.report.privacy import HOME
+from benchkit.report.page_text import HOME
 from benchkit.study import Study
 from benchkit.study.seeds import trial_seeds
 from benchkit.verify.check import ReportCheck, check_of

@@ -17,7 +17,7 @@ from benchkit.errors import BenchkitError, ReportError, nearest
 from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import Fact
 from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts
-from benchkit.report.privacy import private_results
+from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
 from benchkit.storage import encode
 from benchkit.study import Study

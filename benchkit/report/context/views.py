@@ -35,7 +35,7 @@ from benchkit.report.context.blocks import (
 from benchkit.report.context.sections import INTERVALS
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.figures.style import condition_scale, vega_config
-from benchkit.report.privacy import private_text
+from benchkit.report.page_text import private_text
 from benchkit.report.tables.result_tables import effects_table, ranking_table
 from benchkit.report.tables.table import Table, to_csv
 from benchkit.results import EpochRecord, StudyResults, Trial
