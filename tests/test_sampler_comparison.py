@@ -22,7 +22,7 @@ from benchkit.capsule.study_file import study_text
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Plan, make_plan
-from benchkit.report.context.record import record_of
+from benchkit.report.context.compose import record_of
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import Outcome
 from benchkit.study import Study

@@ -24,9 +24,8 @@ from benchkit.report.context.blocks import (
     Section,
     TableBlock,
 )
-from benchkit.report.context.compose import numbered
+from benchkit.report.context.compose import numbered, record_of
 from benchkit.report.context.finding_links import linked
-from benchkit.report.context.record import record_of
 from benchkit.report.context.sections import names_used
 from benchkit.report.files.exports import SCHEMA, blocks_content, export_files, file_stem, study_content
 from benchkit.report.write import ReportBuild, StudyBuild, last_finished, screen_of, study_files

@@ -19,9 +19,8 @@ from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import DownloadBlock, Fact, ReportContext
 from benchkit.report.context.change_sections import changes_section, then_words
-from benchkit.report.context.compose import compose
+from benchkit.report.context.compose import changes_since, compose, read_record, record_of
 from benchkit.report.context.provenance_sections import resolved
-from benchkit.report.context.record import changes_since, read_record, record_of
 from benchkit.report.context.views import with_choices
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.figure_set import FigureSet
