@@ -34,9 +34,8 @@ from benchkit.report.context import provenance_sections, sections
 from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, Logo, ReportContext, Section, TableBlock
 from benchkit.report.context.finding_links import linked
 from benchkit.report.context.glossary import used_plugins
-from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts
+from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts, source_section
 from benchkit.report.context.sections import SectionInputs, names_used
-from benchkit.report.context.source_section import source_section
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
