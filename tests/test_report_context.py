@@ -16,7 +16,7 @@ from benchkit.report.context import blocks
 from benchkit.report.context.blocks import Block, Page, Paragraph, ReportContext, Section
 from benchkit.report.context.provenance_sections import commands, images_used
 from benchkit.report.files import html
-from benchkit.report.files.templates import embedded, environment
+from benchkit.report.files.html import embedded, environment
 from benchkit.report.tables import column_widths, table
 from benchkit.results import Trial
 

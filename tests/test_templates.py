@@ -10,11 +10,12 @@ import pytest
 from benchkit.cli import main
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import Paragraph, ReportContext, Section
-from benchkit.report.files.html import render_html, render_print
-from benchkit.report.files.templates import (
+from benchkit.report.files.html import (
     check_templates,
     context_classes,
     describe_context,
+    render_html,
+    render_print,
     template_folder,
     template_names,
 )

@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, copy 
 def list_() -> None:
     """List the templates, style sheets and scripts that `benchkit report --templates DIR` can replace."""
     from benchkit.cli.printing import print_text
-    from benchkit.report.files.templates import template_names
+    from benchkit.report.files.html import template_names
 
     for name in template_names():
         print_text(name)
@@ -28,7 +28,7 @@ def copy(
     """Copy a shipped template or style sheet into DIR, to be changed there; nothing is overwritten."""
     from benchkit.cli.printing import print_text
     from benchkit.errors import ReportError, nearest
-    from benchkit.report.files.templates import template_names, text_of
+    from benchkit.report.files.html import template_names, text_of
 
     if name not in template_names():
         raise ReportError(
@@ -45,6 +45,6 @@ def copy(
 @app.command()
 def describe() -> None:
     """Print, as Markdown, what templates see: every class and field with its meaning."""
-    from benchkit.report.files.templates import describe_context
+    from benchkit.report.files.html import describe_context
 
     typer.echo(describe_context(), nl=False)

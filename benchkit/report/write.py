@@ -25,9 +25,8 @@ from benchkit.report.context.views import with_choices
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import OURS, Files, encoded, export_files, file_stem, study_content
-from benchkit.report.files.html import font_files, render_html, render_print
+from benchkit.report.files.html import check_templates, font_files, render_html, render_print
 from benchkit.report.files.pdf import Attached, Limits, render_pdf
-from benchkit.report.files.templates import check_templates
 from benchkit.report.multi_study import multi_build
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults

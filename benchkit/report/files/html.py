@@ -3,16 +3,214 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
+import jinja2
 import vl_convert
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
+from benchkit.errors import ReportError, nearest
 from benchkit.report.context.blocks import Page, ReportContext
 from benchkit.report.figures.drawing import VEGA_LITE_VERSION
-from benchkit.report.files.templates import render, template_folder, text_of
+from benchkit.report.page_text import packed, printable, shown
+from benchkit.report.tables.column_widths import table_layout
+
+SUFFIXES = (".j2", ".css", ".js")
+"""What of the shipped folder is a template, a style sheet or a script."""
+
+
+def template_folder() -> Path:
+    """Return the folder of the shipped templates, style sheets and fonts."""
+    return Path(str(files("benchkit_templates")))
+
+
+def template_names() -> tuple[str, ...]:
+    """Return the names of the report's templates, style sheets and scripts: those that an own folder may hold."""
+    return tuple(sorted(path.name for path in (template_folder() / "report").iterdir() if path.suffix in SUFFIXES))
+
+
+@cache
+def shipped() -> jinja2.Environment:
+    """Return the shipped templates: every value is escaped, and a name that the context lacks is an error."""
+    return _prepared(jinja2.Environment(loader=_folder(template_folder() / "report"), **_STRICT))
+
+
+def environment(own: Path | None = None) -> jinja2.Environment:
+    """Return the templates; a file of the folder `own` takes the place of the shipped one of its name.
+
+    `shipped/NAME` always is the shipped one, to extend or import from. Own templates run in Jinja's sandbox: they see
+    the report and nothing of Python.
+    """
+    if own is None:
+        return shipped()
+    ours = _folder(template_folder() / "report")
+    loader = jinja2.ChoiceLoader([_folder(own), ours, jinja2.PrefixLoader({"shipped": ours})])
+    return _prepared(ImmutableSandboxedEnvironment(loader=loader, **_STRICT))
+
+
+_STRICT: dict[str, Any] = {
+    "autoescape": True,
+    "undefined": jinja2.StrictUndefined,
+    "keep_trailing_newline": True,
+    "finalize": lambda value: printable(value) if type(value) is str else value,
+}
+
+
+def _prepared(jinja: jinja2.Environment) -> jinja2.Environment:
+    jinja.filters["embedded"] = embedded
+    jinja.filters["printed"] = table_layout
+    jinja.filters["shown"] = shown
+    jinja.filters["packed"] = lambda value: embedded(packed(value))
+    return jinja
+
+
+def _folder(path: Path) -> jinja2.FileSystemLoader:
+    return jinja2.FileSystemLoader(path)
+
+
+def embedded(json_text: str) -> Markup:
+    """Return JSON that can stand inside a script element: no character of it can end the element."""
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    return Markup("".join(escapes.get(letter, letter) for letter in json_text))
+
+
+def text_of(name: str, own: Path | None = None) -> str:
+    """Return a style sheet or script by its name, the own one if there is one."""
+    if own is not None and (own / name).is_file():
+        return (own / name).read_text(encoding="utf-8")
+    return (template_folder() / "report" / name).read_text(encoding="utf-8")
+
+
+def check_templates(own: Path) -> None:
+    """Raise `ReportError` with all that is wrong with a folder of own templates before anything is rendered."""
+    if not own.is_dir():
+        raise ReportError(f"{own}: there is no such folder of templates")
+    problems = [line for path in sorted(own.iterdir()) for line in _problems_of(path, own)]
+    if problems:
+        raise ReportError(
+            f"{own}: these templates cannot be used",
+            problems=problems,
+            hint=f"known: {', '.join(template_names())}; `benchkit templates copy NAME {own}` copies one to start from",
+        )
+
+
+def _problems_of(path: Path, own: Path) -> Iterator[str]:
+    if path.name.startswith("."):
+        return
+    if path.name not in template_names() or not path.is_file():
+        yield f"{path.name}: no file of the report has this name{nearest(path.name, template_names())}"
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        yield f"{path.name}: cannot be read: {error}"
+        return
+    if path.suffix == ".j2":
+        try:
+            environment(own).parse(text, path.name, str(path))
+        except jinja2.TemplateSyntaxError as error:
+            yield f"{path.name}, line {error.lineno}: {error.message}"
+    end = {".css": "</style", ".js": "</script"}.get(path.suffix, "")
+    if end and (end in text.lower() or "<!--" in text):
+        yield f"{path.name}: holds {end}> or <!--, which would end its element early"
+
+
+def render(name: str, own: Path | None, **values: Any) -> str:
+    """Return the template of that name with its values.
+
+    Raises `ReportError` with file and line when a template of the folder `own` fails; the fault of a shipped one is
+    ours and stays an exception.
+    """
+    try:
+        return environment(own).get_template(name).render(**values)
+    except Exception as error:
+        where = _place(error, own)
+        if where is None:
+            raise
+        raise ReportError(
+            f"{where}: this template failed",
+            problems=[f"{type(error).__name__}: {error}"],
+            hint="benchkit templates describe lists what templates see",
+        ) from error
+
+
+def _place(error: Exception, own: Path | None) -> str | None:
+    """Return file and line of the innermost own template that an exception went through, or None."""
+    if own is None:
+        return None
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == own]
+    if isinstance(error, jinja2.TemplateSyntaxError) and error.filename and Path(error.filename).parent == own:
+        return f"{error.filename}, line {error.lineno}"
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
+
+
+INTRODUCTION = """\
+# Templates of the report
+
+`benchkit templates describe` prints this page. It is made from the code; do not edit it by hand.
+
+`benchkit report STUDY --templates DIR` takes files from DIR in place of the shipped ones of the same name, for HTML and
+PDF alike; what DIR lacks stays as it is. Any other name in DIR is an error. `benchkit templates copy NAME DIR` copies a
+file to start from. The files are Jinja2 templates, style sheets and the parts of the script:
+
+{names}
+
+- `own.css` is empty: it is added after the other style sheets, which is all that colours, fonts and sizes need.
+- `shipped/NAME` always is the shipped template. `{{% extends "shipped/report.html.j2" %}}` with the blocks `head`,
+  `cover` and `sections` changes a part of the page; `{{% import "shipped/blocks.html.j2" as shipped %}}` keeps the
+  macros that an own `blocks.html.j2` does not change (it needs `draw(block, medium)` and `lists(report)`).
+- Every value is escaped, a name that does not exist is an error with file and line, and own templates run in Jinja's
+  sandbox. `value | shown` is for text that may be long or run from right to left. `value | packed` makes JSON fit
+  for a script element, deflated where it is long. Data are never read as templates.
+- PDF: WeasyPrint prints the page of the medium `print`. It fetches nothing but the report's own pictures and fonts.
+
+Templates see two names, `report` (a ReportContext) and `page` (a Page). Their fields, and all that lies below them:
+"""
+
+
+def describe_context() -> str:
+    """Return the page, in Markdown: every class that templates meet, every field with its type and meaning."""
+    names = "\n".join(f"- `{name}`" for name in template_names())
+    return INTRODUCTION.format(names=names) + "".join(_class(seen) for seen in context_classes())
+
+
+def context_classes() -> tuple[type, ...]:
+    """Return the dataclasses that templates can reach from `report` and `page`, outermost first."""
+    classes: dict[type, None] = {}
+    waiting: list[object] = [ReportContext, Page]
+    while waiting:
+        hint = waiting.pop(0)
+        waiting += get_args(hint)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in classes:
+            classes[hint] = None
+            waiting += get_type_hints(hint, vars(sys.modules[hint.__module__])).values()
+    return tuple(classes)
+
+
+def _class(seen: type) -> str:
+    rows = [f"| `{name}` | `{kind}` | {text} |\n" for name, kind, text in _fields(seen)]
+    summary = (inspect.getdoc(seen) or "").partition("\n")[0]
+    return f"\n## {seen.__name__}\n\n{summary}\n\n| field | type | meaning |\n|---|---|---|\n{''.join(rows)}"
+
+
+def _fields(seen: type) -> Iterator[tuple[str, str, str]]:
+    for field in dataclasses.fields(seen):
+        yield field.name, str(field.type).replace("|", "or"), str(field.metadata["help"])
+    for name, value in vars(seen).items():
+        if isinstance(value, property):
+            text = (inspect.getdoc(value) or "").rstrip(".").removeprefix("Return ")
+            yield name, str(value.fget.__annotations__["return"]).replace("|", "or"), text
+
 
 FONTS = (
     ("Inter", 400, "normal", "Inter-Regular"),
