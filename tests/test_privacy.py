@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from synthetic_results import complete
 
-from benchkit.report import privacy
+from benchkit.report import page_text
 from benchkit.report.page_text import private, private_command, private_results, private_text
 
 
@@ -27,7 +27,7 @@ from benchkit.report.page_text import private, private_command, private_results,
     ],
 )
 def test_texts(text: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(privacy, "_user", lambda: "grace")
+    monkeypatch.setattr(page_text, "_user", lambda: "grace")
     assert private_text(text) == kept
 
 

@@ -1,4 +1,4 @@
-"""Text on its way into pages and pictures: the unprintable as codes, other directions isolated, long text in pieces."""
+"""Text on its way out: what is private left out, the unprintable as codes, other directions isolated, long text cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From results to the report's context: the sections in order, numbered, under a title, an answer and key facts."""
+"""From results to the context of a report: sections in order, numbered, under a title and an answer; and its record."""
 
 from __future__ import annotations
 
