@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import pytest
 
 from benchkit import PluginError, Range, card
-from benchkit.registry.option_types import MismatchError, convert, type_text
-from benchkit.registry.options import ANY_OPTION, REQUIRED, Opaque, Option, bind_options, check_options, options_of
+from benchkit.registry.options import (
+    ANY_OPTION,
+    REQUIRED,
+    MismatchError,
+    Opaque,
+    Option,
+    bind_options,
+    check_options,
+    convert,
+    options_of,
+    type_text,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal

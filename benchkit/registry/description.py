@@ -26,8 +26,7 @@ from benchkit.child import ChildLost, LineChild, answer_lines
 from benchkit.errors import PluginError
 from benchkit.protocols import API_VERSION, card_of
 from benchkit.registry.entries import Entry
-from benchkit.registry.option_types import MismatchError, convert
-from benchkit.registry.options import REQUIRED, Opaque, Option, is_plain, options_of
+from benchkit.registry.options import REQUIRED, MismatchError, Opaque, Option, convert, is_plain, options_of
 from benchkit.registry.registry import broken, load_plugin, study_path
 from benchkit.registry.sources import source_problems, source_stamps
 from benchkit.storage import CachedRecords
