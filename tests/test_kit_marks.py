@@ -11,7 +11,7 @@ from throwaway_distributions import write_distribution
 
 from benchkit import PluginError
 from benchkit.registry import Registry
-from benchkit.registry.sources import source_hash
+from benchkit.registry.entries import source_hash
 from benchkit.testing import KIT_VERSION, checks, parametrize_checks, run_checks
 from benchkit.testing.record import recall, remember
 

@@ -25,10 +25,9 @@ from benchkit import __version__
 from benchkit.child import ChildLost, LineChild, answer_lines
 from benchkit.errors import PluginError
 from benchkit.protocols import API_VERSION, card_of
-from benchkit.registry.entries import Entry
+from benchkit.registry.entries import Entry, source_problems, source_stamps
 from benchkit.registry.options import REQUIRED, MismatchError, Opaque, Option, convert, is_plain, options_of
 from benchkit.registry.registry import broken, load_plugin, study_path
-from benchkit.registry.sources import source_problems, source_stamps
 from benchkit.storage import CachedRecords
 
 CACHE = CachedRecords("descriptions", most=2000)

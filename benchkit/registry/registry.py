@@ -16,6 +16,7 @@ from benchkit.registry.entries import (
     DISABLE_VARIABLE,
     KINDS,
     Entry,
+    find_module,
     installed_entries,
     kind_word,
     parse_kind,
@@ -23,7 +24,6 @@ from benchkit.registry.entries import (
 )
 from benchkit.registry.options import bind_options, options_of
 from benchkit.registry.plugin_files import file_entries, load_file
-from benchkit.registry.sources import find_module
 from benchkit.study.settings import PluginRef
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.registry import Registry
-from benchkit.registry.entries import normalized
-from benchkit.registry.sources import source_hash
+from benchkit.registry.entries import normalized, source_hash
 from benchkit.study.checks import uses_of_settings
 from benchkit.study.settings import Settings
 from benchkit.testing.record import recall

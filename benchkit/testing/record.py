@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 from benchkit import __version__
-from benchkit.registry.entries import Entry
-from benchkit.registry.sources import source_stamps
+from benchkit.registry.entries import Entry, source_stamps
 from benchkit.storage import CachedRecords
 from benchkit.testing.check import KIT_VERSION
 from benchkit.testing.kit import Verdict

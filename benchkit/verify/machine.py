@@ -14,8 +14,7 @@ from benchkit.data.manifest import Manifest
 from benchkit.errors import PluginError
 from benchkit.preparation import prepared_folders
 from benchkit.registry import Registry
-from benchkit.registry.entries import KINDS
-from benchkit.registry.sources import source_hash
+from benchkit.registry.entries import KINDS, source_hash
 from benchkit.verify.check import CheckState, ReportCheck
 
 
