@@ -15,8 +15,7 @@ from benchkit.errors import StudyError, nearest
 from benchkit.study import Factor, Level, Search, Study, Tree
 from benchkit.study.search import grid_size
 from benchkit.study.settings import Settings
-from benchkit.study.tables import Problems
-from benchkit.study.tree import changed, resolve
+from benchkit.study.tree import Problems, changed, resolve
 
 ConditionKind = Literal["grid", "search", "confirm-best"]
 Phase = Literal["grid", "search", "confirm"]

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from benchkit.study.settings import PluginRef, RegularizerSettings
-from benchkit.study.tables import Problems
-from benchkit.study.tree import resolve
+from benchkit.study.tree import Problems, resolve
 
 TREE: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
 

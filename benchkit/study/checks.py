@@ -17,8 +17,7 @@ from benchkit.study.logo import read_logo
 from benchkit.study.origin import compare_settings
 from benchkit.study.search import extremes
 from benchkit.study.settings import PluginRef, Settings
-from benchkit.study.tables import Problems, quoted
-from benchkit.study.tree import changed
+from benchkit.study.tree import Problems, changed, quoted
 
 NAMING = ("data", "model", "regularizers")
 """The sections that name plugins."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from benchkit.errors import StudyError
 from benchkit.study.study import Factor, Level, Tree
-from benchkit.study.tables import Problems, quoted
-from benchkit.study.tree import changed, resolve
+from benchkit.study.tree import Problems, changed, quoted, resolve
 
 
 def read_factors(table: Any, settings: Tree, seed: int, problems: Problems) -> tuple[Factor, ...]:

@@ -9,8 +9,7 @@ from typing import Any, Literal
 from benchkit.errors import nearest
 from benchkit.metrics import score_metrics
 from benchkit.study.settings import Settings
-from benchkit.study.tables import Problems, each_table, quoted, typed
-from benchkit.study.tree import SECTIONS, identity, regularizer_tables, value_at
+from benchkit.study.tree import SECTIONS, Problems, each_table, identity, quoted, regularizer_tables, typed, value_at
 
 NOT_STATED = "not stated"
 METRICS = score_metrics()

@@ -12,8 +12,7 @@ from typing import Any
 
 from benchkit.errors import StudyError, nearest
 from benchkit.study.factors import hashable
-from benchkit.study.tables import DEEPEST, Problems, quoted
-from benchkit.study.tree import SECTIONS, changed
+from benchkit.study.tree import DEEPEST, SECTIONS, Problems, changed, quoted
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 """Numbers as people type them; TOML knows no `.001` and no `1.e-3`."""

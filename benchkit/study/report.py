@@ -11,7 +11,7 @@ from benchkit.metrics import score_metrics
 from benchkit.study.logo import logo_path
 from benchkit.study.origin import note_levels
 from benchkit.study.study import Factor, Published, PublishedRow, ReportSettings
-from benchkit.study.tables import Problems, each_table, quoted, typed
+from benchkit.study.tree import Problems, each_table, quoted, typed
 
 MOST_LETTERS = 3000
 """The longest abstract: it shares the first page with the answer."""

@@ -11,8 +11,7 @@ from benchkit.errors import StudyError, nearest
 from benchkit.metrics import epoch_metrics, goal_metrics, metric_of
 from benchkit.study.factors import hashable, try_changes
 from benchkit.study.study import Goal, Search, SearchRange, Tree
-from benchkit.study.tables import Problems, fits, quoted, typed
-from benchkit.study.tree import value_at
+from benchkit.study.tree import Problems, fits, quoted, typed, value_at
 
 SAMPLERS = ("tpe", "random", "gp", "cma-es", "grid", "nsga-ii")
 GOALS = goal_metrics()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta
 
 from benchkit.metrics import epoch_metrics
-from benchkit.study.tables import MOST, Finite
+from benchkit.study.tree import MOST, Finite
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from msgspec import Meta
 
 from benchkit.study.origin import Origin
-from benchkit.study.tables import Finite
+from benchkit.study.tree import Finite
 
 T = TypeVar("T")
 

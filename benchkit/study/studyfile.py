@@ -21,8 +21,7 @@ from benchkit.study.overrides import apply_overrides, smoke_form
 from benchkit.study.report import labels_of, read_published, read_report
 from benchkit.study.search import read_search
 from benchkit.study.study import Study
-from benchkit.study.tables import DEEPEST, MOST_BYTES, Problems, fits, note_extremes, quoted
-from benchkit.study.tree import SECTIONS, resolve
+from benchkit.study.tree import DEEPEST, MOST_BYTES, SECTIONS, Problems, fits, note_extremes, quoted, resolve
 
 KEYS = (
     "title", "question", "description", "seed", *SECTIONS, "factors", "search", "repeats", "confirm", "source",
