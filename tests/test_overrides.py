@@ -6,7 +6,7 @@ import pytest
 from tiny_study import FACTOR, SEARCH, study_of
 
 from benchkit.errors import StudyError
-from benchkit.study.overrides import parse_only, parse_value
+from benchkit.study.factors import parse_only, parse_value
 
 DROPOUT = '[[regularizers]]\nname = "dropout"\nrate = 0.5\n'
 

@@ -138,7 +138,7 @@ def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Seq
 
 
 def _given(settings: Sequence[str] | None) -> dict[str, Any]:
-    from benchkit.study.overrides import parse_value
+    from benchkit.study.factors import parse_value
 
     given = {}
     for setting in settings or ():

@@ -139,7 +139,7 @@ def _without(entry: Entry, result: str, reason: str, start: float) -> Checked:
 
 
 def _values(pairs: Sequence[str]) -> dict[str, Any]:
-    from benchkit.study.overrides import parse_value
+    from benchkit.study.factors import parse_value
 
     return {name: parse_value(text) for name, text in _split(pairs, "--option", "NAME=VALUE, as in groups=8")}
 

@@ -74,7 +74,7 @@ def sweep(
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
     from benchkit.preparation import data_root
     from benchkit.registry import Registry
-    from benchkit.study.overrides import parse_only
+    from benchkit.study.factors import parse_only
     from benchkit.study.studyfile import find_study
     from benchkit.sweep import Request
 

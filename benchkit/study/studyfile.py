@@ -15,9 +15,8 @@ from typing import Any
 
 from benchkit.errors import PluginError, StudyError
 from benchkit.registry import Registry
-from benchkit.study.factors import read_factors
+from benchkit.study.factors import apply_overrides, read_factors, smoke_form
 from benchkit.study.origin import read_origin
-from benchkit.study.overrides import apply_overrides, smoke_form
 from benchkit.study.report import labels_of, read_published, read_report
 from benchkit.study.search import read_search
 from benchkit.study.study import Study
