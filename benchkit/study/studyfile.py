@@ -17,9 +17,8 @@ from benchkit.errors import PluginError, StudyError
 from benchkit.registry import Registry
 from benchkit.study.factors import apply_overrides, read_factors, smoke_form
 from benchkit.study.origin import read_origin
-from benchkit.study.report import labels_of, read_published, read_report
 from benchkit.study.search import read_search
-from benchkit.study.study import Study
+from benchkit.study.study import Study, labels_of, read_published, read_report
 from benchkit.study.tree import DEEPEST, MOST_BYTES, SECTIONS, Problems, fits, note_extremes, quoted, resolve
 
 KEYS = (
