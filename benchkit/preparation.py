@@ -46,13 +46,16 @@ from benchkit.data.importing import ClassFolders, find_class_folders, listing_di
 from benchkit.data.manifest import (
     FILE_NAME,
     Manifest,
+    Progress,
     SplitManifest,
     fingerprint_of,
+    listening,
     open_splits,
+    progress_lines,
     read_manifest,
+    report_progress,
     write_manifest,
 )
-from benchkit.data.progress import Progress, listening, progress_lines, report_progress
 from benchkit.errors import DataError
 from benchkit.protocols import Splits
 from benchkit.storage import home_folder

@@ -16,7 +16,7 @@ from published_layouts import as_tar, as_zip
 
 from benchkit import DataError, Split
 from benchkit.cli import main
-from benchkit.data.sources import load_data
+from benchkit.data.manifest import load_data
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.study.settings import PluginRef

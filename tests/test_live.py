@@ -10,7 +10,7 @@ from rich.live import Live
 
 from benchkit.cli import live as live_view
 from benchkit.cli.live import Panel
-from benchkit.data.progress import report_progress
+from benchkit.data.manifest import report_progress
 from benchkit.sweep.messages import TrialEnded, TrialTaken
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from benchkit.cli.printing import cell, console, line
-from benchkit.data.progress import listening, progress_lines
+from benchkit.data.manifest import listening, progress_lines
 from benchkit.duration import duration
 from benchkit.sweep import View
 from benchkit.sweep.concurrency import concurrency_text

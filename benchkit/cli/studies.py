@@ -74,7 +74,7 @@ def check(
 ) -> None:
     """Check a study file, its plugins and their options, and list its conditions."""
     from benchkit.cli.printing import print_json, print_note, print_table, print_text
-    from benchkit.data.sources import check_data
+    from benchkit.data.manifest import check_data
     from benchkit.plan import make_plan
     from benchkit.registry import Registry
     from benchkit.study.checks import check_plan, data_sets

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from benchkit.data.sources import load_data
+from benchkit.data.manifest import load_data
 from benchkit.errors import BenchkitError, TrainingError
 from benchkit.plan import Condition, typed_settings
 from benchkit.protocols import Splits

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from benchkit.data.sources import facts_of, load_data
+from benchkit.data.manifest import facts_of, load_data
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decisions_of, refuse_otherwise

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchkit.data.sources import load_data
+from benchkit.data.manifest import load_data
 from benchkit.plan import Condition, typed_settings
 from benchkit.registry import Registry
 from benchkit.results import EpochRecord

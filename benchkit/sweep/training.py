@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from benchkit.data.sources import load_data
+from benchkit.data.manifest import load_data
 from benchkit.errors import BenchkitError, DivergedError, LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Queue, scores_of
