@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, optunas_storage, study_of, text_of
 
 from benchkit.ledger import Ledger
-from benchkit.ledger.attempts import HEARTBEAT, is_alive
 from benchkit.ledger.claims import Claim, Heartbeat, Queue, score_of
+from benchkit.ledger.tables import HEARTBEAT, is_alive
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Plan, make_plan
 from benchkit.results import Cost, Outcome

@@ -22,15 +22,18 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.errors import LedgerError, StudyError
-from benchkit.ledger.attempts import Attempts, effective, numbers_of, state_of
 from benchkit.ledger.files import write_list
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
 from benchkit.ledger.tables import (
+    Attempts,
     NewTrial,
     add_studies,
     add_trials,
+    effective,
+    numbers_of,
     open_file,
     open_storage,
+    state_of,
     storage_errors,
     study_attributes,
     study_ids,

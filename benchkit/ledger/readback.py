@@ -12,11 +12,10 @@ import optuna
 from optuna.trial import TrialState
 
 from benchkit.errors import LedgerError, nearest
-from benchkit.ledger.attempts import effective
 from benchkit.ledger.decisions import decisions_of
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import chosen_params
-from benchkit.ledger.tables import storage_errors
+from benchkit.ledger.tables import effective, storage_errors
 from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, typed_settings
 from benchkit.results import SPLITS, SplitName, StudyResults
