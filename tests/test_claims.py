@@ -15,8 +15,8 @@ from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, optunas_stor
 
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Heartbeat, Queue, score_of
+from benchkit.ledger.files import TrialFolder
 from benchkit.ledger.tables import HEARTBEAT, is_alive
-from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Plan, make_plan
 from benchkit.results import Cost, Outcome
 from benchkit.study import Study

@@ -17,7 +17,7 @@ import benchkit.sweep.orchestration
 import benchkit.sweep.training
 from benchkit.errors import DataError, LedgerError, StudyError
 from benchkit.ledger import read_results
-from benchkit.ledger.trialfolder import TrialFolder
+from benchkit.ledger.files import TrialFolder
 from benchkit.registry import Registry
 from benchkit.sweep import Request, worker_count
 from benchkit.sweep.messages import EpochEnded, TrialEnded, TrialStarted

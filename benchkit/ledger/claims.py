@@ -15,11 +15,10 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.ledger.files import write_list
+from benchkit.ledger.files import TrialFolder, write_list
 from benchkit.ledger.ledger import CONDITION_FILE, Ledger, occupied
 from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
 from benchkit.ledger.tables import is_alive, lives_elsewhere
-from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.metrics import metric_names
 from benchkit.plan import PHASES, Condition, Phase, Plan
 from benchkit.results import EpochRecord, Outcome

@@ -22,7 +22,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.errors import LedgerError, StudyError
-from benchkit.ledger.files import write_list
+from benchkit.ledger.files import TrialFolder, write_list
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
 from benchkit.ledger.tables import (
     Attempts,
@@ -39,7 +39,6 @@ from benchkit.ledger.tables import (
     study_ids,
     trials_of,
 )
-from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import PHASES, Condition, Plan, make_plan, typed_settings
 from benchkit.results import Outcome, State, Trial
 from benchkit.storage import decode, encode, write_atomically

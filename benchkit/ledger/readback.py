@@ -13,10 +13,10 @@ from optuna.trial import TrialState
 
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.decisions import decisions_of
+from benchkit.ledger.files import TrialFolder
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.tables import effective, storage_errors
-from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, typed_settings
 from benchkit.results import SPLITS, SplitName, StudyResults
 from benchkit.storage import decode

@@ -16,10 +16,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchkit.errors import BenchkitError, LedgerError
 from benchkit.ledger.claims import STATES, summary_of
-from benchkit.ledger.files import LIST
+from benchkit.ledger.files import LIST, TrialFolder
 from benchkit.ledger.ledger import CONDITION_FILE, STUDY_FILE, Ledger
 from benchkit.ledger.samplers import distribution
-from benchkit.ledger.trialfolder import TrialFolder
 from benchkit.plan import Condition
 from benchkit.results import Outcome
 from benchkit.storage import decode

@@ -29,8 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, insert, select
 
 from benchkit.errors import LedgerError
-from benchkit.ledger.files import TrialFile, lost_or_changed, notes_of, trial_files
-from benchkit.ledger.trialfolder import TrialFolder
+from benchkit.ledger.files import TrialFile, TrialFolder, lost_or_changed, notes_of, trial_files
 from benchkit.plan import Condition
 from benchkit.results import EpochRecord, Outcome, State
 

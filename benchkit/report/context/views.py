@@ -18,7 +18,7 @@ from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
 from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.wording import bare, lower_is_better, measured, metric_unit, metric_words, setting
 from benchkit.duration import duration
-from benchkit.ledger.trialfolder import TrialFolder
+from benchkit.ledger.files import TrialFolder
 from benchkit.metrics import SPLITS, metric_names, score_metrics
 from benchkit.plan import Condition
 from benchkit.report.context.blocks import (
