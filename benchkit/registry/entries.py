@@ -1,4 +1,4 @@
-"""What is known of plugins before they are imported, read from the metadata of installed distributions."""
+"""Plugins before they are imported: one entry each, where it comes from, read from installed metadata and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The [factors] section of a study file: levels, their labels, and what they fix. Imports no torch."""
+"""The [factors] of a study file, and `--set`: levels, their labels, and what they fix. Imports no torch."""
 
 from __future__ import annotations
 

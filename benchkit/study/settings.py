@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta
 
 from benchkit.metrics import epoch_metrics
-from benchkit.study.tree import MOST, Finite
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
+MOST = 1.7976931348623157e308
+Finite = Annotated[float, Meta(ge=-MOST, le=MOST)]
+"""A number that is neither infinite nor nan."""
 NotNegative = Annotated[float, Meta(ge=0, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from benchkit.errors import StudyError, nearest
 from benchkit.metrics import score_metrics
 from benchkit.study.logo import logo_path
 from benchkit.study.origin import Origin, note_levels
-from benchkit.study.tree import Finite, Problems, each_table, quoted, typed
+from benchkit.study.settings import Finite
+from benchkit.study.tree import Problems, each_table, quoted, typed
 
 MOST_LETTERS = 3000
 """The longest abstract: it shares the first page with the answer."""

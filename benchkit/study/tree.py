@@ -1,4 +1,4 @@
-"""A study's tree of settings: dotted paths into it, and the typed `Settings` that it spells out. Imports no torch.
+"""A study's tree of settings: tables read strictly, dotted paths, and the typed `Settings` it spells. Imports no torch.
 
 Trees are never changed in place.
 """
@@ -17,6 +17,7 @@ import msgspec
 from benchkit.errors import BenchkitError, StudyError, nearest
 from benchkit.storage import WORDS
 from benchkit.study.settings import (
+    MOST,
     DataSettings,
     ModelSettings,
     OptimizerSettings,
@@ -33,11 +34,6 @@ MOST_LINES = 50
 """The most problems that one error tells; a factor of thousands of wrong levels has as many."""
 MOST_LETTERS = 120
 """The most letters of a wrong value that a problem quotes."""
-
-
-MOST = 1.7976931348623157e308
-Finite = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]
-"""A number that is neither infinite nor nan."""
 
 
 class Problems:
