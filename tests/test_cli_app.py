@@ -13,7 +13,7 @@ import typer
 from benchkit import __version__
 from benchkit.cli import app as app_module
 from benchkit.cli import main
-from benchkit.cli.printing import clean, line, print_error, print_facts, print_json, print_table
+from benchkit.cli.app import clean, line, print_error, print_facts, print_json, print_table
 from benchkit.errors import BenchkitError, StudyError
 
 

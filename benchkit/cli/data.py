@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchkit.cli.app import cell, console, line, print_facts, print_json, print_note, print_table
 from benchkit.cli.options import PluginFiles
-from benchkit.cli.printing import cell, console, line, print_facts, print_json, print_note, print_table
 from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry
 

@@ -17,7 +17,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Examine device, precision, speed, PDF printing, disk, allocator and plugins. Exit with 1 if something is bad."""
-    from benchkit.cli.printing import cell, console, print_json, print_text
+    from benchkit.cli.app import cell, console, print_json, print_text
     from benchkit.doctor import examine
     from benchkit.preparation import data_root
     from benchkit.storage import encode

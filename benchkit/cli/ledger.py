@@ -20,7 +20,7 @@ def rebuild(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
 
     Exit code 1: some folders could not be read; the others are in the ledger again.
     """
-    from benchkit.cli.printing import print_note, print_text
+    from benchkit.cli.app import print_note, print_text
     from benchkit.ledger.rebuild import rebuild_ledger
 
     rebuilt = rebuild_ledger(workspace)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from benchkit.cli.printing import cell, console, line
+from benchkit.cli.app import cell, console, line
 from benchkit.data.manifest import listening, progress_lines
 from benchkit.duration import duration
 from benchkit.sweep import View

@@ -69,7 +69,7 @@ def check_plugins(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Put plugins to the conformance kit; exit with 1 if one fails. A failure names check, input, expected and got."""
-    from benchkit.cli.printing import print_json
+    from benchkit.cli.app import print_json
 
     if bool(name) == everything:
         raise PluginError("name one plugin, or give --all", hint="for example `benchkit plugins check gn`")
@@ -156,7 +156,7 @@ def _split(pairs: Sequence[str], flag: str, example: str) -> list[tuple[str, str
 
 
 def _print(checked: Checked, verbose: bool) -> None:
-    from benchkit.cli.printing import print_text
+    from benchkit.cli.app import print_text
     from benchkit.testing.kit import summary
 
     entry, colour = checked.entry, {"passed": "green", "skipped": "yellow"}.get(checked.result, "bold red")

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from benchkit.cli.app import cell, line, print_facts, print_json, print_note, print_table, print_text
 from benchkit.cli.completion import complete_kind, complete_plugin
 from benchkit.cli.options import PluginFiles
 from benchkit.cli.plugin_checks import check_plugins
-from benchkit.cli.printing import cell, line, print_facts, print_json, print_note, print_table, print_text
 from benchkit.errors import shortened
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, to_json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchkit.cli.printing import print_json, print_note, print_table, print_text
+from benchkit.cli.app import print_json, print_note, print_table, print_text
 from benchkit.duration import duration
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchkit.cli.printing import print_note, print_table
+from benchkit.cli.app import print_note, print_table
 from benchkit.sweep import View
 from benchkit.sweep.messages import Event, TrialProfiled
 

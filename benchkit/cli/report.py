@@ -100,7 +100,7 @@ def _written(
 
 def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyResults]:
     """Return the results of studies by their names or files, each once; a file says how they are shown."""
-    from benchkit.cli.printing import print_note
+    from benchkit.cli.app import print_note
     from benchkit.ledger import read_results
     from benchkit.report.write import file_now, presented
 
@@ -118,7 +118,7 @@ def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyRe
 
 def _tell_broken(results: Sequence[StudyResults]) -> int:
     """Print which trials' files were lost or changed; return the exit code for that."""
-    from benchkit.cli.printing import print_note
+    from benchkit.cli.app import print_note
     from benchkit.sweep.status import broken_trials
 
     lines = [line for one in results for line in broken_trials(one)]
@@ -154,7 +154,7 @@ def _formats(text: str) -> frozenset[str]:
 
 def _tell(written: Written, *, debug: bool) -> int:
     """Print the paths of a report's files and what went wrong, and return the exit code that follows from it."""
-    from benchkit.cli.printing import print_error, print_note, print_text
+    from benchkit.cli.app import print_error, print_note, print_text
 
     for path in written.paths:
         print_text(path)

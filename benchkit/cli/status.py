@@ -22,7 +22,7 @@ def status(
 
     Exit code 1: files of trials were lost or changed.
     """
-    from benchkit.cli.printing import print_json, print_note, print_table, print_text
+    from benchkit.cli.app import print_json, print_note, print_table, print_text
     from benchkit.ledger import read_results
     from benchkit.sweep.status import status_of
 

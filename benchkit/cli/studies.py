@@ -24,7 +24,7 @@ Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Over
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the installed studies with their questions."""
-    from benchkit.cli.printing import print_json, print_table
+    from benchkit.cli.app import print_json, print_table
     from benchkit.errors import BenchkitError
     from benchkit.registry import Registry
     from benchkit.study.studyfile import find_study
@@ -52,7 +52,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
 @app.command()
 def show(name: Name) -> None:
     """Print a study's file."""
-    from benchkit.cli.printing import clean
+    from benchkit.cli.app import clean
     from benchkit.registry import Registry
     from benchkit.study.studyfile import find_study
 
@@ -73,7 +73,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a study file, its plugins and their options, and list its conditions."""
-    from benchkit.cli.printing import print_json, print_note, print_table, print_text
+    from benchkit.cli.app import print_json, print_note, print_table, print_text
     from benchkit.data.manifest import check_data
     from benchkit.plan import make_plan
     from benchkit.registry import Registry
@@ -122,7 +122,7 @@ def new(path: Annotated[Path, typer.Argument(help="The file to write, ending in 
     """Write a small complete study to start from."""
     from importlib.resources import files
 
-    from benchkit.cli.printing import print_text
+    from benchkit.cli.app import print_text
     from benchkit.errors import StudyError
 
     if path.suffix != ".toml":

@@ -111,8 +111,8 @@ def _check_states(retry: Sequence[str]) -> None:
 
 def _train(request: Request, registry: Registry, as_json: bool) -> None:
     """Sweep under a live view, and conclude; Ctrl-C ends it with a word on how to go on."""
+    from benchkit.cli.app import print_note
     from benchkit.cli.live import watching
-    from benchkit.cli.printing import print_note
     from benchkit.cli.profiling import Profiled, Profiling
     from benchkit.sweep import sweep as run_sweep
 
@@ -127,7 +127,7 @@ def _train(request: Request, registry: Registry, as_json: bool) -> None:
 
 
 def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_json: bool) -> None:
-    from benchkit.cli.printing import print_json, print_note, print_text
+    from benchkit.cli.app import print_json, print_note, print_text
     from benchkit.cli.profiling import print_profile
 
     name = request.study.name

@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, copy 
 @app.command("list")
 def list_() -> None:
     """List the templates, style sheets and scripts that `benchkit report --templates DIR` can replace."""
-    from benchkit.cli.printing import print_text
+    from benchkit.cli.app import print_text
     from benchkit.report.files.html import template_names
 
     for name in template_names():
@@ -26,7 +26,7 @@ def copy(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder for `benchkit report --templates`.")],
 ) -> None:
     """Copy a shipped template or style sheet into DIR, to be changed there; nothing is overwritten."""
-    from benchkit.cli.printing import print_text
+    from benchkit.cli.app import print_text
     from benchkit.errors import ReportError, nearest
     from benchkit.report.files.html import template_names, text_of
 

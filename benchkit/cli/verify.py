@@ -91,7 +91,7 @@ def _folder(given: Path | None) -> Iterator[Path]:
 def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
     from benchkit.capsule.reading import results_of
-    from benchkit.cli.printing import print_note
+    from benchkit.cli.app import print_note
     from benchkit.duration import duration
     from benchkit.verify.reproduction import compare_retrained
     from benchkit.verify.retraining import paths_of, retrain, sample_trials, seconds_of
@@ -115,7 +115,7 @@ def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: in
 
 
 def _tell(report: Path, capsule: Capsule, verification: Verification, *, strict: bool, as_json: bool) -> None:
-    from benchkit.cli.printing import cell, clean, print_json, print_table, print_text
+    from benchkit.cli.app import cell, clean, print_json, print_table, print_text
     from benchkit.verify.check import WORDS
 
     names = ", ".join(study.name for study in capsule.head.studies)
