@@ -17,8 +17,7 @@ from pathlib import Path
 from benchkit.errors import BenchkitError
 from benchkit.plan import Plan, typed_settings
 from benchkit.storage import decode, encode, write_atomically
-from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, next_level
-from benchkit.sweep.machine import mps_runs
+from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, mps_runs, next_level
 from benchkit.sweep.messages import (
     ConcurrencyChosen,
     ConcurrencyTried,

@@ -22,8 +22,8 @@ from benchkit.registry import Registry
 from benchkit.results import Outcome, State
 from benchkit.study import Study
 from benchkit.study.checks import check_plan, data_sets
+from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
-from benchkit.sweep.machine import available_cores
 from benchkit.sweep.messages import (
     DEVICE_KIND,
     EpochEnded,

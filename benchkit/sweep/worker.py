@@ -18,7 +18,7 @@ from typing import TextIO
 from benchkit.child import import_path
 from benchkit.errors import BenchkitError
 from benchkit.storage import cache_folder, decode
-from benchkit.sweep.machine import available_cores, preloaded_allocator, preloading
+from benchkit.sweep.concurrency import available_cores, preloaded_allocator, preloading
 from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerReady, dump
 
 # With -m, Python would warn in each worker's log that the package has imported the module before it is run.
