@@ -169,9 +169,9 @@ def test_a_closed_pipe_is_no_crash(tmp_path: Path) -> None:
 
 def test_an_ascii_terminal_is_no_crash() -> None:
     script = (
-        "import sys\nfrom benchkit.cli import app, printing\n"
+        "import sys\nfrom benchkit.cli import app\n"
         "app.COMMANDS = {'plugins': 'benchkit.cli.plugins:app'}\napp.main(['--version'])\n"
-        "printing.print_text('caf\\u00e9 \\u2192 \\U0001f600')\nprinting.print_table(('n\\u00e4me',), [('\\u2192',)])"
+        "app.print_text('caf\\u00e9 \\u2192 \\U0001f600')\napp.print_table(('n\\u00e4me',), [('\\u2192',)])"
     )
     done = run_child(script, environment={"PYTHONIOENCODING": "ascii", "PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stderr

@@ -35,7 +35,7 @@ CACHE = CachedRecords("descriptions", most=2000)
 TIMEOUT = 120.0
 """Seconds that one plugin's import may take."""
 
-_READERS = ("description.py", "options.py", "option_types.py", "../protocols.py")
+_READERS = ("description.py", "options.py", "../protocols.py")
 
 Status = Literal["ok", "broken", "unchecked"]
 """ok: it was imported; broken: it cannot be, or its source shows that; unchecked: its source looks right so far."""
