@@ -22,19 +22,14 @@ from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.figures.drawing import (
-    DASHES,
-    FIGURE_WIDTH,
-    INK,
-    PALETTE,
-    SHAPES,
     VEGA_LITE_VERSION,
     chart_spec,
-    condition_scale,
     content_key,
     spec_to_pdf,
     spec_to_png,
     spec_to_svg,
 )
+from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SHAPES, condition_scale
 from benchkit.report.figures.svg import print_svg
 from benchkit.report.files.html import BUNDLE_LICENCE, vega_bundle
 

@@ -24,13 +24,14 @@ from synthetic_results import complete
 
 from benchkit.capsule.archive import CAPSULE
 from benchkit.registry import Registry
+from benchkit.report.build import ReportBuild, build_study, single_build
 from benchkit.report.context.glossary import UsedPlugin, glossary_terms, reference_terms
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
 from benchkit.report.tables.latex import to_latex
 from benchkit.report.tables.table import Column, Table, label, to_csv
-from benchkit.report.write import ReportBuild, build_study, print_pdf, single_build
+from benchkit.report.write import print_pdf
 
 HOSTILE = (
     '"><script>alert(1)</script><img src=x onerror=alert(1)>',

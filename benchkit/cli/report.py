@@ -102,7 +102,7 @@ def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyRe
     """Return the results of studies by their names or files, each once; a file says how they are shown."""
     from benchkit.cli.app import print_note
     from benchkit.ledger import read_results
-    from benchkit.report.write import file_now, presented
+    from benchkit.report.build import file_now, presented
 
     named = {given.removesuffix(".toml").rpartition("/")[2] or None: Path(given) for given in studies}
     results = []

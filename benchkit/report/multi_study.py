@@ -11,6 +11,7 @@ from benchkit.analysis.agreement import Agreement, agree, agreement_findings, fi
 from benchkit.analysis.ranking import Ranking, rank
 from benchkit.analysis.wording import Finding, count, listing, metric_words
 from benchkit.duration import duration
+from benchkit.report.build import ReportBuild, StudyBuild, last_finished, screen_of, study_files
 from benchkit.report.context.agreement_sections import differences_section, together_section
 from benchkit.report.context.blocks import (
     Banner,
@@ -28,7 +29,6 @@ from benchkit.report.context.compose import numbered, record_of
 from benchkit.report.context.finding_links import linked
 from benchkit.report.context.sections import names_used
 from benchkit.report.files.exports import SCHEMA, blocks_content, export_files, file_stem, study_content
-from benchkit.report.write import ReportBuild, StudyBuild, last_finished, screen_of, study_files
 from benchkit.storage import encode
 
 LONGEST_NAME = 120

@@ -123,11 +123,12 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         from benchkit.analysis.summary import summarize
         from benchkit.ledger import read_results
         from benchkit.registry import Registry
+        from benchkit.report.build import StudyBuild, single_build
         from benchkit.report.context.compose import compose
         from benchkit.report.figures.chart_worker import ChartWorker
         from benchkit.report.figures.figure_set import FigureSet
         from benchkit.report.files.html import render_html
-        from benchkit.report.write import StudyBuild, print_pdf, single_build
+        from benchkit.report.write import print_pdf
 
     with stage("read ledger"):
         results = read_results(workspace)

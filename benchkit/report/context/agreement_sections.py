@@ -12,13 +12,13 @@ from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondi
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.summary import Record
 from benchkit.analysis.wording import NONE, Finding, bare, bracket, listing, metric_unit, metric_words, number
+from benchkit.report.build import StudyBuild
 from benchkit.report.context.blocks import Block, Paragraph, Section, Term, TermsBlock
 from benchkit.report.context.sections import INTERVALS, finding_block, names_used, section, table_block
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.figure_set import figure_block
 from benchkit.report.tables.result_tables import VERDICTS, named_metric
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
-from benchkit.report.write import StudyBuild
 
 TERMS = (
     Term(

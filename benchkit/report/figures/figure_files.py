@@ -15,15 +15,8 @@ from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import FigureBlock, PictureRow
-from benchkit.report.figures.drawing import (
-    FIGURE_WIDTH,
-    FONT_FAMILY,
-    INK,
-    register_fonts,
-    spec_to_pdf,
-    spec_to_png,
-    spec_to_svg,
-)
+from benchkit.report.figures.drawing import register_fonts, spec_to_pdf, spec_to_png, spec_to_svg
+from benchkit.report.figures.style import FIGURE_WIDTH, FONT_FAMILY, INK
 
 PIXELS_PER_INCH = 200
 """The resolution of PNG files at the figures' printed size, in which 96 CSS pixels are an inch."""

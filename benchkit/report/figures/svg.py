@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from benchkit.errors import ReportError
-from benchkit.report.figures.drawing import INK
+from benchkit.report.figures.style import INK
 
 _STRIPS = 48
 _GRADIENT = re.compile(r'<linearGradient id="([^"]+)"([^>]*)>(.*?)</linearGradient>', re.DOTALL)
