@@ -1,4 +1,4 @@
-"""The words of a study file that has been edited since its sweep, in the place of those that the ledger holds."""
+"""A report that is ready to be written: its content, its files and its pictures, in the words of the study file now."""
 
 from __future__ import annotations
 
@@ -20,20 +20,14 @@ from benchkit.storage import encode
 from benchkit.study.studyfile import read_study
 
 TRAINED = ("settings", "factors", "search", "seed")
-
-
 """What of a study says which trials it has."""
 
 
 QUOTED = ("origin", "published")
-
-
 """What a study quotes of others: it is held against the trained settings, whatever the file's own are."""
 
 
 PRESENTED = ("title", "question", "description", *QUOTED, "report", "source", "path")
-
-
 """What of a study says only how its results are shown."""
 
 

@@ -12,44 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 FONT_FAMILY = "Inter, Liberation Sans, Arial, sans-serif"
-
-
 """The font of figures; the report embeds the first of these families in HTML and in the PDF."""
 
-
 FIGURE_WIDTH = 640
-
-
 """The width in CSS pixels that figures are designed for: 169 mm, the text width of an A4 page with 20 mm margins."""
 
-
 INK = "#1f2328"
-
-
 """The colour of text and axes where a figure is not on the page (SVG for print, PNG, PDF)."""
 
-
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#C06FA0", "#DB9600", "#4DA6DB", "#8A5CF0", "#9C4A36")
-
-
 """Colours of conditions in their order: Okabe and Ito (2008) without black and yellow, plus violet and brown."""
 
-
 DASHES = ((1, 0), (6, 2), (2, 2), (8, 2, 2, 2), (12, 3), (4, 2, 1, 2, 1, 2), (1, 3))
-
-
 """Dash patterns of lines in pixels. Seven against eight colours: 56 conditions before a pair repeats."""
 
-
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-
-
 """Shapes of points."""
 
-
 SEQUENTIAL = ("#E8EFF7", "#C7DAEC", "#A0C3E1", "#73A8D3", "#488CC2", "#2570AC", "#135590", "#0B3A69")
-
-
 """Steps of one quantity from little to much."""
 
 
