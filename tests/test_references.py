@@ -1,0 +1,68 @@
+"""References: told apart in every usual form, each work once, in the order of family names, and as BibTeX."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from benchkit.report.context.references import bibtex, listed, numbers_of, work_of
+
+
+@pytest.mark.parametrize(("text", "authors", "title", "year"), [
+    ("S. Ioffe and C. Szegedy, Batch Normalization: Less Shift, ICML 2015",
+     ("S. Ioffe", "C. Szegedy"), "Batch Normalization: Less Shift", "2015"),
+    ("Holm, S. (1979). A simple procedure. Scandinavian Journal of Statistics 6, 65-70.",
+     ("Holm, S.",), "A simple procedure", "1979"),
+    ("Lin, T.-Y., Zitnick, C. L. Microsoft COCO: Objects. ECCV 2014.",
+     ("Lin, T.-Y.", "Zitnick, C. L."), "Microsoft COCO: Objects", "2014"),
+    ("Hutter, Hoos, Leyton-Brown. An Efficient Approach. ICML 2014.",
+     ("Hutter", "Hoos", "Leyton-Brown"), "An Efficient Approach", "2014"),
+    ("Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927",
+     ("Wilson",), "Probable Inference, the Law of Succession, and Statistical Inference, JASA 22", "1927"),
+    ("Zeiler and Fergus, Visualizing and Understanding Networks, ECCV 2014",
+     ("Zeiler", "Fergus"), "Visualizing and Understanding Networks", "2014"),
+    ("C. Szegedy et al., Going Deeper, CVPR 2015, section 6", ("C. Szegedy", "others"), "Going Deeper", "2015"),
+    ("R. Tibshirani, Regression Shrinkage and Selection via the Lasso, Journal B 58, 1996",
+     ("R. Tibshirani",), "Regression Shrinkage and Selection via the Lasso, Journal B 58", "1996"),
+    ("Student (1908). The probable error of a mean. Biometrika 6, 1-25.",
+     ("Student",), "The probable error of a mean", "1908"),
+    ("the manual", (), "the manual", ""),
+    ("", (), "", ""),
+])  # fmt: skip
+def test_a_reference_is_told_apart(text: str, authors: tuple[str, ...], title: str, year: str) -> None:
+    work = work_of(text)
+    assert (work.authors, work.title, work.year) == (authors, title, year)
+
+
+REFERENCES = [
+    ("S. Ioffe and C. Szegedy, Batch Normalization: Less Covariate Shift, ICML 2015", "https://arxiv.org/abs/1502.03167"),
+    ("Ioffe and Szegedy, Batch Normalization: Less Covariate Shift, ICML 2015", "https://arxiv.org/abs/1502.03167"),
+    ("Wilson, E. B. (1927). Probable inference and the law of succession. JASA 22, 209-212.", ""),
+    ("Wilson, Probable Inference, the Law of Succession, JASA 22, 1927", "https://doi.org/10.1080/1"),
+    ("J. L. Ba, J. R. Kiros and G. E. Hinton, Layer Normalization, 2016", "https://arxiv.org/abs/1607.06450"),
+    ("E. D. Cubuk and Q. V. Le, AutoAugment: Strategies from Data, CVPR 2019", "https://a.b/1"),
+    ("E. D. Cubuk and Q. V. Le, RandAugment: Reduced Search Space, CVPR 2019", "https://a.b/2"),
+]
+
+
+def test_a_work_stands_once_in_the_order_of_family_names() -> None:
+    works = listed(REFERENCES)
+    assert [work.family for work in works] == ["Ba", "Cubuk", "Cubuk", "Ioffe", "Wilson"]
+    assert works[3].text == REFERENCES[0][0]
+    assert works[4].url == "https://doi.org/10.1080/1"  # which only the second of the two references gives
+    numbers = numbers_of(works, REFERENCES)
+    assert [numbers[text] for text, _ in REFERENCES] == [4, 4, 5, 5, 1, 2, 3]
+
+
+def test_bibtex_has_an_entry_of_its_own_for_each_work() -> None:
+    works = listed([*REFERENCES, ("O. Reilly, 50% {of} $x_1$ & #2 \\ ~, 2001", "https://a.b/x_y")])
+    text = bibtex(works)
+    keys = re.findall(r"^@misc\{(\w+),$", text, flags=re.MULTILINE)
+    assert keys == ["ba2016", "cubuk2019", "cubuk2019a", "ioffe2015", "reilly2001", "wilson1927"]
+    assert "  author = {S. Ioffe and C. Szegedy},\n  title = {{Batch Normalization: Less Covariate Shift}},\n" in text
+    assert "  url = {https://a.b/x_y},\n" in text
+    assert r"50\% \{of\} \$x\_1\$ \& \#2 \textbackslash  \~{}" in text
+    for entry in text.split("\n\n"):
+        bare = re.sub(r"\\[{}]", "", entry)
+        assert bare.count("{") == bare.count("}")
