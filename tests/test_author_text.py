@@ -37,7 +37,9 @@ def read(written: object, folder: Path | None = None) -> tuple[dict[str, str], l
 
 
 def test_markdown_becomes_html_below_the_headings_of_the_report() -> None:
-    page = rendered("# Data\n\nTwo *words* and a [link](https://example.org).\n\n## Part\n\n| a | b |\n|---|---|\n| 1 | 2 |\n")
+    page = rendered(
+        "# Data\n\nTwo *words* and a [link](https://example.org).\n\n## Part\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+    )
     assert "<h3>Data</h3>" in page and "<h4>Part</h4>" in page
     assert "<em>words</em>" in page and "<td>2</td>" in page
     assert '<a href="https://example.org" rel="noreferrer">link</a>' in page

@@ -36,7 +36,10 @@ def test_a_reference_is_told_apart(text: str, authors: tuple[str, ...], title: s
 
 
 REFERENCES = [
-    ("S. Ioffe and C. Szegedy, Batch Normalization: Less Covariate Shift, ICML 2015", "https://arxiv.org/abs/1502.03167"),
+    (
+        "S. Ioffe and C. Szegedy, Batch Normalization: Less Covariate Shift, ICML 2015",
+        "https://arxiv.org/abs/1502.03167",
+    ),
     ("Ioffe and Szegedy, Batch Normalization: Less Covariate Shift, ICML 2015", "https://arxiv.org/abs/1502.03167"),
     ("Wilson, E. B. (1927). Probable inference and the law of succession. JASA 22, 209-212.", ""),
     ("Wilson, Probable Inference, the Law of Succession, JASA 22, 1927", "https://doi.org/10.1080/1"),

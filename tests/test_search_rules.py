@@ -15,9 +15,10 @@ from safetensors.numpy import save_file
 from synthetic_results import FACTORIES, complete, rescored
 
 import benchkit.analysis
+from benchkit.analysis.costs import speed_findings
+from benchkit.analysis.estimates import estimate
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.trained_models import DeadFilters, dead_filter_findings
-from benchkit.analysis.training import speed_findings
 from benchkit.analysis.wording import Finding
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import FindingBlock
@@ -326,8 +327,7 @@ def test_one_condition_with_dead_filters_is_told_beside_one_without() -> None:
 
 def test_speeds_on_two_devices_are_not_compared() -> None:
     def cost(label: str, rate: float, device: str) -> SimpleNamespace:
-        speed = SimpleNamespace(mean=rate, low=None, high=None, n=1, std=None)
-        return SimpleNamespace(label=label, images_per_second=speed, devices=(device,))
+        return SimpleNamespace(label=label, images_per_second=estimate([rate - 1, rate, rate + 1]), devices=(device,))
 
     two = [cost("bn", 100.0, "cpu"), cost("gn", 200.0, "cuda:0")]
     assert speed_findings(two) == [] == speed_findings(two[:1])  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchkit.analysis.costs import ConditionCost, condition_costs, speed_findings, training_seconds
 from benchkit.analysis.degenerate import (
     IdenticalConditions,
     OneClass,
@@ -66,19 +67,15 @@ from benchkit.analysis.trained_models import (
     weak_class_findings,
 )
 from benchkit.analysis.training import (
-    ConditionCost,
     Gap,
     OverfittingOnset,
     TimeToAccuracy,
-    condition_costs,
     fastest_findings,
     gap_findings,
     overfitting_findings,
     overfitting_onset,
-    speed_findings,
     time_to_accuracy,
     train_val_gap,
-    training_seconds,
 )
 from benchkit.analysis.trials import (
     Coverage,
@@ -315,7 +312,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *unstable_findings(numbers.ranking),
         *overfitting_findings(numbers.onsets),
         *gap_findings(numbers.gaps),
-        *fastest_findings(numbers.race),
+        *fastest_findings(numbers.race, numbers.costs),
         *speed_findings(numbers.costs),
         *weak_class_findings(numbers.classes),
         *dead_filter_findings(numbers.filters),

@@ -1,120 +1,32 @@
-"""What training was like: costs, speed, over-fitting, the gap to validation, time to an accuracy."""
+"""What training was like: over-fitting, the gap to validation, the time to an accuracy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from math import log
+from statistics import fmean, median_low
 from typing import TYPE_CHECKING
 
-from benchkit.analysis.estimates import Estimate, compared, done_repeats, estimate, estimate_metric
-from benchkit.analysis.wording import Finding, amount, count, listing, measured, metric_words, names, number, quoted
+from benchkit.analysis.costs import ConditionCost, comparable_times
+from benchkit.analysis.estimates import Estimate, compared, done_repeats, estimate
+from benchkit.analysis.wording import (
+    Finding,
+    amount,
+    bare,
+    count,
+    difference_unit,
+    listing,
+    measured,
+    names,
+    number,
+    quoted,
+)
 from benchkit.duration import duration
-from benchkit.results import EpochRecord, StudyResults
+from benchkit.results import EpochRecord, StudyResults, Trial
 
 if TYPE_CHECKING:
     from benchkit.plan import Condition
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConditionCost:
-    """The cost of one condition over its done repeats; `epochs` is the mean number of epochs trained.
-
-    `best_seconds`, `energy` and `matrix_share` are None where no repeat knows them.
-    `devices` and `precisions` list every one that occurred: times on different devices do not compare.
-    """
-
-    key: str
-    label: str
-    parameters: int
-    flops: int
-    epochs: float
-    seconds: Estimate
-    images_per_second: Estimate
-    peak_memory: Estimate
-    best_seconds: Estimate | None
-    energy: Estimate | None
-    matrix_share: Estimate | None
-    devices: tuple[str, ...]
-    precisions: tuple[str, ...]
-
-
-def condition_costs(results: StudyResults) -> tuple[ConditionCost, ...]:
-    """Return the cost of every condition that has a done repeat with a recorded cost, in report order."""
-    rows = [_cost(results, condition) for condition in compared(results)]
-    return tuple(row for row in rows if row is not None)
-
-
-def _cost(results: StudyResults, condition: Condition) -> ConditionCost | None:
-    trials = [t for t in done_repeats(results, condition).values() if t.outcome is not None and t.outcome.cost]
-    costs = [trial.outcome.cost for trial in trials if trial.outcome and trial.outcome.cost]
-    if not costs:
-        return None
-    return ConditionCost(
-        key=condition.key,
-        label=condition.label,
-        parameters=costs[0].parameters,
-        flops=costs[0].flops,
-        epochs=sum(len(trial.history) for trial in trials) / len(trials),
-        seconds=estimate_metric("cost.seconds", [cost.seconds for cost in costs]),
-        images_per_second=estimate_metric("cost.images_per_second", [cost.images_per_second for cost in costs]),
-        peak_memory=estimate_metric("cost.peak_memory", [cost.peak_memory for cost in costs]),
-        best_seconds=_known("cost.best_seconds", [cost.best_seconds for cost in costs]),
-        energy=_known("cost.energy", [cost.energy for cost in costs]),
-        matrix_share=_known("cost.matrix_share", [cost.matrix_share for cost in costs]),
-        devices=_distinct([cost.device for cost in costs]),
-        precisions=_distinct([cost.precision for cost in costs]),
-    )
-
-
-def _known(metric: str, values: Sequence[float]) -> Estimate | None:
-    """Return the estimate over the values above 0, which stands for not known."""
-    known = [value for value in values if value > 0]
-    return estimate_metric(metric, known) if known else None
-
-
-def training_seconds(results: StudyResults) -> float:
-    """Return the seconds that all trials of the study trained, whatever became of them, from their histories."""
-    return sum(record.seconds for trial in results.trials for record in trial.history)
-
-
-def _distinct(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(values))
-
-
-def speed_findings(costs: Sequence[ConditionCost]) -> list[Finding]:
-    """Say how far training speed differs between conditions that ran on one device."""
-    rows = sorted(costs, key=lambda row: -row.images_per_second.mean)
-    devices = {device for row in rows for device in row.devices}
-    if len(rows) < 2 or len(devices) != 1 or rows[-1].images_per_second.mean <= 0:
-        return []
-    fast, slow = rows[0].images_per_second, rows[-1].images_per_second
-    ratio = fast.mean / slow.mean
-    if ratio < 1.2:
-        return []
-    sentence = f"{quoted(rows[0].label)} trains {number(ratio, 2)} times as fast as {quoted(rows[-1].label)}."
-    if fast.low is not None and slow.high is not None and fast.low <= slow.high:
-        sentence = (
-            "No condition can be called faster: training speed varies between repeats as much as between conditions, "
-            "as on a machine that does other work too."
-        )
-    return [
-        Finding(
-            rule="speed",
-            tone="note",
-            sentence=sentence,
-            evidence=f"{metric_words('cost.images_per_second').capitalize()}, mean over repeats on {devices.pop()}: "
-            f"{_speed(rows[0].label, fast)}, {_speed(rows[-1].label, slow)}.",
-            about=(rows[0].label, rows[-1].label),
-        )
-    ]
-
-
-def _speed(label: str, speed: Estimate) -> str:
-    words = f"{quoted(label)} {number(speed.mean)}"
-    if speed.low is None or speed.high is None:
-        return words
-    return f"{words} (95 % t interval {number(speed.low)} to {number(speed.high)})"
 
 
 RISE = 0.05
@@ -167,27 +79,54 @@ def overfits(history: Sequence[EpochRecord]) -> EpochRecord | None:
     return least if rose and last.train_loss < least.train_loss else None
 
 
+LEARNT = 0.9
+"""Below this share of the loss of guessing among all classes a network has learnt something."""
+
+
+def overfits_in(trial: Trial) -> EpochRecord | None:
+    """Return the record of a trial's least validation loss when the network over-fits after it, else None.
+
+    The training loss of an epoch is that of training mode, with dropout, penalties and augmentation, so a network that
+    fails in evaluation mode can look as if it over-fitted. So its scored weights must name training images in
+    evaluation mode with less loss than validation images, and with less than `LEARNT` times that of guessing, log(K) of
+    K classes. A trial that was not scored on train is held to the latter by its validation loss, and to a training loss
+    below it.
+    """
+    least = overfits(trial.history)
+    if least is None:
+        return None
+    scored = trial.outcome.metrics if trial.outcome else {}
+    train, val = scored.get("train"), scored.get("val")
+    fitted, unseen = (train.loss, val.loss) if train and val else (trial.history[-1].train_loss, least.val_loss)
+    classes = max((len(metrics.class_accuracy) for metrics in scored.values()), default=0)
+    learns = classes < 2 or min(fitted, unseen) < LEARNT * log(classes)
+    return least if learns and fitted < unseen else None
+
+
 def overfitting_onset(results: StudyResults, condition: Condition) -> OverfittingOnset | None:
-    """Return when over-fitting sets in, if more than half of the condition's done repeats show it."""
-    histories = [trial.history for trial in done_repeats(results, condition).values() if trial.history]
-    overfitted = [(history, least) for history in histories if (least := overfits(history)) is not None]
-    if 2 * len(overfitted) <= len(histories) or not overfitted:
+    """Return when over-fitting sets in, if more than half of the condition's done repeats show it.
+
+    Epochs are the lower medians over those repeats, so that they are epochs.
+    """
+    trials = [trial for trial in done_repeats(results, condition).values() if trial.history]
+    overfitted = [(trial.history, least) for trial in trials if (least := overfits_in(trial)) is not None]
+    if 2 * len(overfitted) <= len(trials) or not overfitted:
         return None
     return OverfittingOnset(
         key=condition.key,
         label=condition.label,
-        epoch=float(median(least.epoch for _, least in overfitted)),
-        epochs=float(median(len(history) for history, _ in overfitted)),
+        epoch=float(median_low(least.epoch for _, least in overfitted)),
+        epochs=float(median_low(len(history) for history, _ in overfitted)),
         rise=fmean(history[-1].val_loss / least.val_loss - 1 for history, least in overfitted),
         repeats=len(overfitted),
-        of=len(histories),
+        of=len(trials),
     )
 
 
 def time_to_accuracy(results: StudyResults) -> TimeToAccuracy | None:
     """Return how fast conditions reach nine tenths of the best mean of final validation accuracies, in whole percent.
 
-    None when no repeat has a history.
+    None when no repeat has a history, or when every repeat is there after its first epoch: that tells nothing.
     """
     histories = {c.key: [t.history for t in done_repeats(results, c).values() if t.history] for c in compared(results)}
     tops = [
@@ -197,6 +136,8 @@ def time_to_accuracy(results: StudyResults) -> TimeToAccuracy | None:
         return None
     accuracy = int(90 * max(tops)) / 100
     conditions = [_reached(c, histories[c.key], accuracy) for c in compared(results) if histories[c.key]]
+    if all(reached.epochs == 1 and reached.repeats == reached.of for reached in conditions):
+        return None
     conditions.sort(key=lambda condition: (condition.of - condition.repeats, condition.seconds or 0.0))
     return TimeToAccuracy(accuracy=accuracy, arrivals=tuple(conditions))
 
@@ -254,36 +195,55 @@ def overfitting_findings(onsets: Sequence[OverfittingOnset]) -> list[Finding]:
     ]
 
 
-def fastest_findings(race: TimeToAccuracy | None) -> list[Finding]:
-    """Say which condition reaches a stated validation accuracy first, in seconds of training."""
-    if race is None:
+def fastest_findings(race: TimeToAccuracy | None, costs: Sequence[ConditionCost]) -> list[Finding]:
+    """Say which condition reaches a stated validation accuracy first: in seconds where times compare, else in epochs.
+
+    Nothing is said of fewer than two conditions, and of epochs where no condition is one epoch ahead.
+    """
+    if race is None or len(race.arrivals) < 2:
         return []
-    complete = [reached for reached in race.arrivals if reached.seconds is not None and reached.repeats == reached.of]
-    if len(race.arrivals) < 2 or not complete:
+    complete = [row for row in race.arrivals if row.seconds is not None and row.repeats == row.of]
+    goal = f"a validation accuracy of {measured('val.accuracy', race.accuracy)}"
+    if comparable_times(costs):
+        return [_quickest(goal, complete[0], race.arrivals)] if complete else []
+    ahead = sorted(complete, key=lambda row: row.epochs or 0.0)
+    others = [row.epochs for row in race.arrivals if row.epochs is not None and row is not ahead[0]] if ahead else []
+    if not ahead or min(others, default=float("inf")) - (ahead[0].epochs or 0.0) < 1:
         return []
-    first = complete[0]
-    rest = [reached for reached in race.arrivals if reached is not first]
-    parts = [
-        f"{quoted(reached.label)} {duration(reached.seconds)}"
-        + ("" if reached.repeats == reached.of else " (not every repeat)")
-        if reached.seconds is not None
-        else f"{quoted(reached.label)} never"
-        for reached in rest
-    ]
+    return [_fewest_epochs(goal, ahead[0], race.arrivals)]
+
+
+def _quickest(goal: str, first: ReachedAccuracy, arrivals: Sequence[ReachedAccuracy]) -> Finding:
     assert first.seconds is not None and first.epochs is not None
-    return [
-        Finding(
-            rule="fastest",
-            tone="note",
-            sentence=f"{quoted(first.label)} is the fastest to a validation accuracy of "
-            f"{measured('val.accuracy', race.accuracy)}: "
-            f"{duration(first.seconds)} of training, {_epochs(first.epochs)}.",
-            evidence=f"Means over repeats that reach it; the others: {listing(parts, most=8)}. Times compare "
-            f"only on one "
-            "device.",
-            about=(first.label,),
-        )
-    ]
+    parts = [_arrival(row, duration(row.seconds or 0.0)) for row in arrivals if row is not first]
+    return Finding(
+        rule="fastest",
+        tone="note",
+        sentence=f"{quoted(first.label)} is the fastest to {goal}: {duration(first.seconds)} of training, "
+        f"{_epochs(first.epochs)}.",
+        evidence=f"Means over repeats that reach it; the others: {listing(parts, most=8)}. Times compare only on one "
+        "device.",
+        about=(first.label,),
+    )
+
+
+def _fewest_epochs(goal: str, first: ReachedAccuracy, arrivals: Sequence[ReachedAccuracy]) -> Finding:
+    assert first.epochs is not None
+    parts = [_arrival(row, _epochs(row.epochs or 0.0)) for row in arrivals if row is not first]
+    return Finding(
+        rule="fastest",
+        tone="note",
+        sentence=f"{quoted(first.label)} needs the fewest epochs to {goal}: {number(first.epochs, 3)}.",
+        evidence=f"Means over repeats that reach it; the others: {listing(parts, most=8)}. Times are not compared: it "
+        "is not known that the device was as fast for one condition as for another.",
+        about=(first.label,),
+    )
+
+
+def _arrival(reached: ReachedAccuracy, words: str) -> str:
+    if reached.seconds is None:
+        return f"{quoted(reached.label)} never"
+    return f"{quoted(reached.label)} {words}{'' if reached.repeats == reached.of else ' (not every repeat)'}"
 
 
 def _epochs(mean: float) -> str:
@@ -292,27 +252,27 @@ def _epochs(mean: float) -> str:
 
 
 def gap_findings(gaps: Sequence[Gap]) -> list[Finding]:
-    """Say which condition loses most between train and validation images."""
+    """Say which condition loses most between train and validation images, and where the two differ least."""
     rows = sorted(gaps, key=lambda row: -row.difference.mean)
     if not rows or rows[0].difference.mean < WIDE_GAP:
         return []
-    widest, least = rows[0], rows[-1]
-    other = (
-        f"; the narrowest gap is {amount('val.accuracy', least.difference.mean)}, {quoted(least.label)}"
-        if len(rows) > 1
-        else ""
-    )
+    widest, least = rows[0], min(rows, key=lambda row: abs(row.difference.mean))
+    other = f"; the narrowest is {_signed_gap(least)}, {quoted(least.label)}" if len(rows) > 1 else ""
     return [
         Finding(
             rule="train-val-gap",
             tone="note",
             sentence=f"{quoted(widest.label)} has the widest gap between train and validation accuracy, "
             f"{amount('val.accuracy', widest.difference.mean)}{other}.",
-            evidence=f"Scored by the same weights without augmentation, mean over "
+            evidence=f"Train minus validation, scored by the same weights without augmentation, mean over "
             f"{count(widest.difference.n, 'repeat')}.",
-            about=(widest.label,),
+            about=tuple(dict.fromkeys((widest.label, least.label))),
         )
     ]
+
+
+def _signed_gap(gap: Gap) -> str:
+    return f"{bare('val.accuracy', gap.difference.mean)} {difference_unit('val.accuracy')}"
 
 
 def train_val_gap(results: StudyResults, condition: Condition) -> Gap | None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 _INITIALS = r"\w\.(?:[ -]?\w\.)*"
-_FAMILY = r"[^\W\d_a-z][\w'’-]+(?: [^\W\d_a-z][\w'’-]+)?"
-_PERSONS = (rf"{_INITIALS} {_FAMILY}", rf"{_FAMILY}, {_INITIALS}(?!\w)", r"[^\W\d_a-z][\w'’-]+")
+_FAMILY = r"[^\W\d_a-z][\w'\u2019-]+(?: [^\W\d_a-z][\w'\u2019-]+)?"
+_PERSONS = (rf"{_INITIALS} {_FAMILY}", rf"{_FAMILY}, {_INITIALS}(?!\w)", r"[^\W\d_a-z][\w'\u2019-]+")
 """How references write a person: J. L. Ba; Holm, S.; Zeiler. One reference keeps to one of them."""
 _LISTS = tuple(re.compile(rf"({one}(?:, {one})*(?:,? and {one})?)(?: et al\.)?(?=[,.]? )") for one in _PERSONS)
 _YEAR = re.compile(r"(?<!\d)(1[89]\d\d|20\d\d)(?!\d)")

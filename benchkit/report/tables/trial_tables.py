@@ -8,9 +8,9 @@ from functools import partial
 from operator import attrgetter
 
 from benchkit.analysis.comparisons import ImageComparison
+from benchkit.analysis.costs import ConditionCost
 from benchkit.analysis.estimates import Proportion, value_of
 from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair
-from benchkit.analysis.training import ConditionCost
 from benchkit.analysis.trials import STATES, Coverage, FailedTrial
 from benchkit.analysis.wording import (
     bare,
