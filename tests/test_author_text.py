@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchkit.report.markdown import plain_text, rendered
 from benchkit.study.author_text import MOST_LETTERS, by_place, read_author_text
-from benchkit.study.tables import Problems
+from benchkit.study.tree import Problems
 
 
 class Elements(HTMLParser):

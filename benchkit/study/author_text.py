@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import nearest
-from benchkit.study.tables import Problems, quoted
+from benchkit.study.tree import Problems, quoted
 
 PLACES = (
     "introduction", "method", "findings", "results", "training", "search", "images", "cost", "figures", "published",
