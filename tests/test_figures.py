@@ -12,16 +12,19 @@ from typing import Any
 
 import pytest
 from benchkit_figures.classes.confusion_matrix import ConfusionMatrix
-from benchkit_figures.encodings import quantity, t_interval
+from benchkit_figures.encodings import panel_columns, quantity, t_interval
 from benchkit_figures.outcomes.results_forest import ResultsForest
-from benchkit_figures.outcomes.speed_cost import SpeedCost
+from benchkit_figures.outcomes.speed_cost import SpeedCost, placed_labels
 from benchkit_figures.search.history import SearchHistory
 from benchkit_figures.search.importances import SearchImportances
 from benchkit_figures.search.parallel import SearchParallel
 from benchkit_figures.search.slices import SearchSlices
+from benchkit_figures.training.curves import axis_ends
 from benchkit_figures.training.learning_curves import LearningCurves
 from figure_checks import drawn
 from figure_results import NORMS, condition, cost, learned, metrics, record, results, trial
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from benchkit import NothingToDraw, PluginError, card_of
@@ -150,6 +153,29 @@ def test_learning_curves_leave_out_non_finite_epochs() -> None:
     assert [point.epoch for point in data.curves[0].points] == [1]
 
 
+def test_axes_of_curves_reach_beyond_their_points_and_leave_far_values_out() -> None:
+    one = condition("bn")
+    # Accuracies 0.1, then 0.9 to 0.92: the tenth least of 40 values (both splits) is 0.9, twice 0.02 is less than 0.82.
+    history = [record(1, (9.0, 0.1, 9.0, 0.1))]
+    history += [record(e, (1.0, 0.9 + 0.02 * (e > 10), 1.1, 0.9 + 0.02 * (e > 10))) for e in range(2, 21)]
+    figure = LearningCurves()
+    data = figure.data(results([one], [trial(one, history=history)]))
+    low, high, beyond = axis_ends(data, "accuracy")
+    assert beyond and low == pytest.approx(92 - 1.5 * 2 - 0.04 * 3) and high == pytest.approx(92 + 0.04 * 3)
+    assert axis_ends(data, "loss")[:2] == pytest.approx((1 - 0.04 * 0.15, 1.15 + 0.04 * 0.15))
+    assert "beyond the axes" in figure.caption(data)
+    assert "beyond the axes" not in figure.caption(figure.data(two_repeats()))
+    text = json.dumps(drawn(figure, results([one], [trial(one, history=history)])))
+    assert '"scale": {"domain": [0.62, 20.38], "nice": false}' in text
+
+
+def test_captions_speak_of_the_training_loss_where_it_is_drawn() -> None:
+    many = learned(TWENTY, 2, 4)
+    assert "Training loss includes" not in LearningCurves().caption(LearningCurves().data(many))
+    loss = LearningCurves(metric="loss")
+    assert "Training loss includes" in loss.caption(loss.data(many))
+
+
 def test_long_learning_curves_are_thinned_and_packed() -> None:
     figure = LearningCurves()
     spec = drawn(figure, learned(NORMS, 3, 250, early=True))
@@ -202,6 +228,46 @@ def test_the_last_attempt_of_a_repeat_counts_once() -> None:
     assert data.rows[0].repeats == (0.8,)
 
 
+def spread_out(values: dict[str, float], repeats: int = 3) -> StudyResults:
+    """Return results whose repeats lie 0.1 points around each condition's accuracy."""
+    conditions = [condition(label) for label in values]
+    trials = [
+        scored(one, index, values[one.label] + 0.001 * (index - 1), seconds=10 + index)
+        for one in conditions
+        for index in range(repeats)
+    ]
+    return results(conditions, trials)
+
+
+def test_leading_conditions_have_an_axis_of_their_own_where_the_others_squeeze_them() -> None:
+    figure = ResultsForest(also="none")
+    data = figure.data(spread_out({"a": 0.600, "b": 0.599, "c": 0.2, "d": 0.1}))
+    assert data.leading == ("a", "b")
+    # s = 0.001, half width 4.302653 * 0.001 / sqrt(3) = 0.002484: from b's lower end to a's upper one.
+    assert data.enlarged == pytest.approx((0.599 - 0.002484, 0.600 + 0.002484), abs=1e-6)
+    assert "enlarged" in figure.caption(data)
+    assert len(figure.draw(data).hconcat) == 3
+    even = figure.data(spread_out({"a": 0.600, "b": 0.599, "c": 0.595, "d": 0.593}))
+    assert even.enlarged is None and len(figure.draw(even).hconcat) == 2
+    assert figure.data(spread_out({"a": 0.9, "b": 0.2})).enlarged is None
+
+
+@pytest.mark.parametrize("figure", [ResultsForest, SpeedCost], ids=lambda figure: figure.__name__)
+def test_of_more_conditions_than_colours_the_leading_ones_are_blue_and_the_others_grey(figure: type[Any]) -> None:
+    many = {f"c{place}": 0.9 - 0.05 * place for place in range(9)}
+    spec, few = (json.dumps(drawn(figure(), spread_out(dict(list(many.items())[:count])))) for count in (9, 8))
+    assert json.dumps(["#0072B2", *["#808080"] * 8]) in spec
+    assert json.dumps(["#0072B2", *["#808080"] * 7]) not in few
+    assert "Blue: may be the best." in figure().caption(figure().data(spread_out(many)))
+
+
+@pytest.mark.parametrize("count", range(2, 30))
+def test_no_panel_stands_alone_in_the_last_row(count: int) -> None:
+    columns = panel_columns(["bn"] * count, 5, 3)
+    assert columns <= 5 and (count <= columns or count % columns != 1 or all(count % c == 1 for c in (3, 4, 5)))
+    assert panel_columns(["a label as long as this, batch size=128"] * count, 5) == 2
+
+
 # --- speed and cost --------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +280,37 @@ def test_pareto_front_by_hand() -> None:
     assert [row.condition for row in data.rows if row.on_front] == ["quick", "middle", "slow and best"]
     assert data.rows[0].seconds == 10.0
     assert figure.alt_text(data) == ("quick trains quickest (10 s, 70.00 %); slow and best is best (90.00 % in 40 s).")
+
+
+def test_times_are_those_of_the_fastest_repeat_and_equal_memory_is_a_sentence() -> None:
+    figure = SpeedCost()
+    data = figure.data(spread_out({"a": 0.6, "b": 0.5}))
+    assert [(row.seconds, row.slowest) for row in data.rows] == [(10.0, 12.0), (10.0, 12.0)]
+    assert "Peak memory is about the same, 512 MiB at most." in figure.caption(data)
+    assert len(figure.draw(data).hconcat) == 2
+    one, two = condition("a"), condition("b")
+    costs = [cost(memory=memory) for memory in (100.0, 200.0)]
+    outcomes = [Outcome(state="done", metrics={"test": metrics(0.5)}, cost=each) for each in costs]
+    known = results([one, two], [trial(of, outcome=each) for of, each in zip((one, two), outcomes, strict=True)])
+    assert len(figure.draw(figure.data(known)).hconcat) == 3
+
+
+@given(st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200)), min_size=1, max_size=17), st.integers(1, 15))
+def test_names_of_points_cover_neither_points_nor_each_other(points: list[tuple[float, float]], length: int) -> None:
+    places = placed_labels(points, ["x" * length] * len(points), (300, 200), [(0, 99, 300, 101)])
+    boxes = []
+    for place in places:
+        if place is not None:
+            left = place.x - 6.1 * length * {"left": 0, "center": 0.5, "right": 1}[place.align]
+            boxes.append((left, left + 6.1 * length, place.y - 6, place.y + 6))
+    for index, (left, right, top, bottom) in enumerate(boxes):
+        assert left >= 0 and right <= 300 and top >= 0 and bottom <= 200
+        assert bottom <= 99 or top >= 101
+        for other in boxes[:index]:
+            assert right <= other[0] or other[1] <= left or bottom <= other[2] or other[3] <= top
+    covered = [(x, y, box) for x, y in points for box in boxes if box[0] < x < box[1] and box[2] < y < box[3]]
+    assert not covered
+    assert placed_labels([(100, 100)], ["alone"], (300, 200))[0] is not None
 
 
 # --- confusion -------------------------------------------------------------------------------------------------------

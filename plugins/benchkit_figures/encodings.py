@@ -119,10 +119,30 @@ DASHES = ((1, 0), (6, 2), (2, 2), (8, 2, 2, 2), (12, 3), (4, 2, 1, 2, 1, 2), (1,
 WIDTH = 640
 """The width in pixels that a figure fills on a printed page."""
 
+MOST_COLOURS = 8
+"""So many colours are told apart. Of more conditions, figures colour the leading ones and leave the others grey."""
+
+LEADING, OTHERS = "#0072B2", "#808080"
+
 
 def planned_labels(results: StudyResults) -> tuple[str, ...]:
     """Return the labels of all planned conditions in report order: the domain of every condition scale."""
     return tuple(condition.label for condition in results.conditions)
+
+
+def may_be_best(results: StudyResults, metric: str) -> tuple[str, ...]:
+    """Return the labels of the conditions that may be the best by a metric: whose interval meets that of the best."""
+    found, _ = by_condition(results, lambda one: _interval_of(results, one, metric))
+    if not found:
+        return ()
+    sign = 1 if lower_is_better(metric) else -1
+    best = min(found, key=lambda pair: sign * pair[1].mean)[1]
+    return tuple(label for label, one in found if one.n == 1 or (one.low <= best.high and best.low <= one.high))
+
+
+def _interval_of(results: StudyResults, condition: Condition, metric: str) -> tuple[str, Interval] | None:
+    values = [value for trial in done_repeats(results, condition) if (value := value_of(trial, metric)) is not None]
+    return (condition.label, t_interval(values, metric)) if values else None
 
 
 def by_condition(results: StudyResults, made: Callable[[Condition], Made | None]) -> tuple[list[Made], tuple[str, ...]]:
@@ -155,16 +175,33 @@ def rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def colour(labels: Sequence[str], drawn: Sequence[str] = (), symbol: str = "circle") -> alt.Color:
-    """Return the colour of the field `condition`; the legend lists the conditions drawn, if there are several."""
-    return alt.Color("condition:N", scale=alt.Scale(domain=list(labels)), legend=_legend(drawn, symbol))
+def colour(
+    labels: Sequence[str], drawn: Sequence[str] = (), symbol: str = "circle", leading: Sequence[str] | None = None
+) -> alt.Color:
+    """Return the colour of the field `condition`; the legend lists the conditions drawn, if there are several.
+
+    With more planned conditions than colours, those drawn have them in turn; where `leading` are named, these are blue
+    and the others grey, without a legend.
+    """
+    if leading is not None and len(labels) > MOST_COLOURS:
+        shades = [LEADING if label in leading else OTHERS for label in labels]
+        return alt.Color("condition:N", scale=alt.Scale(domain=list(labels), range=shades), legend=None)
+    domain = _domain_of(labels, drawn)
+    return alt.Color("condition:N", scale=alt.Scale(domain=domain), legend=_legend(drawn, symbol))
 
 
 def dash(labels: Sequence[str], drawn: Sequence[str] = ()) -> alt.StrokeDash:
     """Return the dash pattern of the field `condition`, in one legend with its colour."""
-    patterns = [list(DASHES[index % len(DASHES)]) for index in range(len(labels))]
-    scale = alt.Scale(domain=list(labels), range=patterns)
-    return alt.StrokeDash("condition:N", scale=scale, legend=_legend(drawn, "stroke"))
+    domain = _domain_of(labels, drawn)
+    patterns = [list(DASHES[index % len(DASHES)]) for index in range(len(domain))]
+    return alt.StrokeDash(
+        "condition:N", scale=alt.Scale(domain=domain, range=patterns), legend=_legend(drawn, "stroke")
+    )
+
+
+def _domain_of(labels: Sequence[str], drawn: Sequence[str]) -> list[str]:
+    """Return the labels that share out the colours: all that are planned, or those drawn where these are too many."""
+    return list(labels if len(labels) <= MOST_COLOURS or not drawn else drawn)
 
 
 def shape(labels: Sequence[str]) -> alt.Shape:
@@ -205,11 +242,17 @@ def panels_in_columns(panels: Sequence[Layers], labels: Sequence[str], columns: 
     return alt.concat(*titled, columns=columns, spacing={"row": 12, "column": 16}, **data)
 
 
-def panel_columns(labels: Sequence[str], most: int = 4) -> int:
-    """Return how many panels stand in a row so that each has room for its label, at most `most` and at least two."""
-    longest = max((len(label) for label in labels), default=0)
-    room = next((columns for columns in (4, 3) if longest * 6.6 <= (WIDTH - 72) / columns - 10), 2)
-    return max(1, min(most, room, len(labels)))
+def panel_columns(labels: Sequence[str], most: int = 4, least: int = 2) -> int:
+    """Return how many panels stand in a row so that each has room for its label: at most `most`, at least `least`.
+
+    Among those, no last row with a single panel if that can be, then the fewest rows, then the fullest last one.
+    """
+    count, longest = len(labels), max((len(label) for label in labels), default=0)
+    room = next((columns for columns in (6, 5, 4, 3) if longest * 6.6 <= (WIDTH - 72) / columns - 10), 2)
+    top = max(1, min(most, max(room, least), count))
+    choices = range(top, min(top, least) - 1, -1)
+    return min(choices, key=lambda columns: (count > columns and count % columns == 1, -(-count // columns),
+                                             -count % columns))  # fmt: skip
 
 
 COLOURS = ("#E8EFF7", "#C7DAEC", "#A0C3E1", "#73A8D3", "#488CC2", "#2570AC", "#135590", "#0B3A69")

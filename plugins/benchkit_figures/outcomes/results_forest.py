@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -9,21 +11,29 @@ from typing import Any
 import altair as alt
 
 from benchkit import NothingToDraw, card
+from benchkit.metrics import metric_of
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
 from benchkit_figures.encodings import (
+    MOST_COLOURS,
+    OTHERS,
     WIDTH,
+    Layers,
     by_condition,
     colour,
     done_repeats,
     label_width,
     lower_is_better,
+    may_be_best,
     planned_labels,
     quantity,
     repeats_words,
     t_interval,
     value_of,
 )
+
+SQUEEZED = 0.4
+"""Leading conditions that have less than this share of the axis are drawn enlarged beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +51,27 @@ class ForestRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForestData:
-    """The rows, best mean first, of `metric`; `also` is the second metric or empty; `labels` are all planned ones."""
+    """The rows, best mean first, of `metric`; `also` is the second metric or empty; `labels` are all planned ones.
+
+    `leading` are the conditions that may be the best; what separates them is drawn enlarged where the others need most
+    of the axis.
+    """
 
     metric: str
     also: str
     labels: tuple[str, ...]
     rows: tuple[ForestRow, ...]
+    leading: tuple[str, ...]
     without: tuple[str, ...]
+
+    @property
+    def enlarged(self) -> tuple[float, float] | None:
+        """Return the ends of the leading conditions' own axis, None where the common axis shows them well."""
+        leading = [row for row in self.rows if row.condition in self.leading]
+        if not 1 < len(leading) < len(self.rows):
+            return None
+        (low, high), (least, most) = _reach(leading), _reach(self.rows)
+        return (low, high) if 0 < high - low <= SQUEEZED * (most - least) else None
 
 
 @card(
@@ -72,33 +96,18 @@ class ResultsForest:
         if not rows:
             raise NothingToDraw(f"no repeat has finished with a value of {metric}")
         rows.sort(key=lambda row: row.mean if lower_is_better(metric) else -row.mean)
-        return ForestData(metric=metric, also=also, labels=planned_labels(results), rows=tuple(rows), without=without)
+        return ForestData(
+            metric=metric,
+            also=also,
+            labels=planned_labels(results),
+            rows=tuple(rows),
+            leading=may_be_best(results, metric),
+            without=without,
+        )
 
     def draw(self, data: ForestData) -> Any:
         """Return one line per condition: interval, mean, repeats, and the numbers beside it."""
-        unit, order = quantity(data.metric), [row.condition for row in data.rows]
-        width = WIDTH - label_width(order) - 150
-        y = alt.Y("condition:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False, grid=True))
-        title = unit.title if not data.also else f"{quantity(data.also).common(unit)} ({unit.unit})"
-        x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=False, padding=8))
-        means = alt.Chart(alt.InlineData(values=_mean_rows(data))).encode(y=y, color=colour(data.labels))
-        singles = alt.Chart(alt.InlineData(values=_repeat_rows(data))).encode(y=y, color=colour(data.labels))
-        layers = [
-            means.mark_rule(strokeWidth=2.2).encode(x=alt.X("low:Q", title=title), x2="high:Q", tooltip=_tooltip(data)),
-            singles.mark_point(filled=True, size=16, yOffset=5, fillOpacity=0.75).encode(
-                x=alt.X("value:Q", title=title)
-            ),
-            means.mark_point(filled=True, size=70, fillOpacity=1).encode(x=x, tooltip=_tooltip(data)),
-        ]
-        if data.also:
-            hollow = means.mark_point(shape="diamond", size=46, filled=False, strokeWidth=1.4, yOffset=0)
-            layers.insert(2, hollow.encode(x=alt.X("also:Q", title=title)))
-        step = 26 if len(order) <= 10 else 20
-        plot = alt.layer(*layers).properties(width=width, height=alt.Step(step))
-        hidden = alt.Y("condition:N", sort=order, axis=None)
-        numbers = alt.Chart(alt.InlineData(values=_mean_rows(data))).mark_text(align="left", fontSize=10.5)
-        numbers = numbers.encode(y=hidden, x=alt.value(0), text="text:N").properties(width=120, height=alt.Step(step))
-        return alt.hconcat(plot, numbers, spacing=6)
+        return forest(data)
 
     def caption(self, data: ForestData) -> str:
         """Return what point, bar, small points and diamond are, and over how many repeats."""
@@ -111,6 +120,10 @@ class ResultsForest:
             parts.append(f"Large points: mean of {n}; bars: 95 % t interval; small points: single repeats.")
         if data.also:
             parts.append(f"Open diamonds: mean {quantity(data.also).name} of the same weights.")
+        if len(data.labels) > MOST_COLOURS:
+            parts.append("Blue: may be the best.")
+        if data.enlarged:
+            parts.append("At the right, enlarged: those that may be the best; triangles stand for what lies beyond.")
         if data.without:
             parts.append(f"Without a finished repeat: {', '.join(data.without)}.")
         return " ".join(parts)
@@ -151,6 +164,72 @@ def _row(results: StudyResults, condition: Condition, metric: str, also: str) ->
         repeats=tuple(values),
         also=fmean(seconds) if seconds else None,
     )
+
+
+def _reach(rows: Sequence[ForestRow]) -> tuple[float, float]:
+    """Return the least and the greatest value of some rows: intervals, repeats and means of both metrics."""
+    values = [
+        value for row in rows for value in (row.low, row.high, row.also, *row.repeats) if value is not None
+    ]  # fmt: skip
+    return min(values), max(values)
+
+
+def forest(data: ForestData) -> Any:
+    """Return the lines on one axis, the leading ones again on an axis of their own where that squeezes them."""
+    order, ends = [row.condition for row in data.rows], data.enlarged
+    room = WIDTH - label_width(order) - 150
+    step = alt.Step(26 if len(order) <= 10 else 20)
+    width = room if ends is None else int(0.42 * room) - 14
+    plots = [_plot(data, _reach(data.rows), labels=True).properties(width=width, height=step)]
+    if ends is not None:
+        plots.append(_plot(data, ends, labels=False).properties(width=int(0.58 * room), height=step))
+    hidden = alt.Y("condition:N", sort=order, axis=None)
+    numbers = alt.Chart(alt.InlineData(values=_mean_rows(data))).mark_text(align="left", fontSize=10.5)
+    numbers = numbers.encode(y=hidden, x=alt.value(0), text="text:N").properties(width=120, height=step)
+    return alt.hconcat(*plots, numbers, spacing=10)
+
+
+def _plot(data: ForestData, reach: tuple[float, float], *, labels: bool) -> Layers:
+    unit, order = quantity(data.metric), [row.condition for row in data.rows]
+    low, high = _ends(data.metric, reach)
+    bold = {"condition": {"test": f"indexof({json.dumps(data.leading)}, datum.value) >= 0", "value": 700}, "value": 400}
+    axis = alt.Axis(
+        domain=False, ticks=False, grid=True, labels=labels, labelFontWeight=bold if labels else alt.Undefined
+    )
+    y = alt.Y("condition:N", sort=order, title=None, axis=axis)
+    title = unit.title if not data.also else f"{quantity(data.also).common(unit)} ({unit.unit})"
+    title = title if labels else "The leading ones, enlarged"
+    scale = alt.Scale(domain=[low, high], nice=False, zero=False)
+    color = colour(data.labels, leading=data.leading)
+    ticks = alt.Axis(tickCount=6 if not labels or data.enlarged is None else 4, labelOverlap="greedy")
+    x = alt.X("mean:Q", title=title, scale=scale, axis=ticks)
+    means = alt.Chart(alt.InlineData(values=_mean_rows(data))).encode(y=y, color=color)
+    singles = alt.Chart(alt.InlineData(values=_repeat_rows(data))).encode(y=y, color=color)
+    layers = [
+        means.mark_rule(strokeWidth=2.2, clip=True).encode(x=alt.X("low:Q", title=title), x2="high:Q",
+                                                           tooltip=_tooltip(data)),
+        singles.mark_point(filled=True, size=16, yOffset=6, fillOpacity=0.75, clip=True).encode(
+            x=alt.X("value:Q", title=title)
+        ),
+        means.mark_point(filled=True, size=44, fillOpacity=1, clip=True).encode(x=x, tooltip=_tooltip(data)),
+    ]  # fmt: skip
+    if data.also:
+        hollow = means.mark_point(shape="diamond", size=40, filled=False, strokeWidth=1.2, yOffset=-6, clip=True)
+        layers.insert(2, hollow.encode(x=alt.X("also:Q", title=title)))
+    for mark, side, place in (("triangle-left", f"datum.mean < {low}", low), ("triangle-right", f"datum.mean > {high}",
+                                                                             high)):  # fmt: skip
+        beyond = means.transform_filter(side).mark_point(shape=mark, size=36, filled=True, color=OTHERS)
+        layers.append(beyond.encode(x=alt.datum(place), color=alt.value(OTHERS)))
+    return alt.layer(*(layers if not labels else layers[:-2]))
+
+
+def _ends(metric: str, reach: tuple[float, float]) -> tuple[float, float]:
+    """Return the ends of an axis in the metric's unit, with room beyond what is drawn but within what can be."""
+    unit, (least, most) = quantity(metric), metric_of(metric).bounds
+    pad = 0.04 * (reach[1] - reach[0]) or 0.02 * abs(reach[1]) or 0.01
+    low, high = max(least, reach[0] - pad), min(most, reach[1] + pad)
+    spare = 0.015 * (high - low)  # a point at the very end of a range is drawn whole
+    return unit.shown(low - spare if low == least else low), unit.shown(high + spare if high == most else high)
 
 
 def _mean_rows(data: ForestData) -> list[dict[str, Any]]:

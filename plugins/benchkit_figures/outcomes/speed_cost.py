@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -12,6 +14,8 @@ from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
 from benchkit_figures.encodings import (
+    MOST_COLOURS,
+    OTHERS,
     WIDTH,
     Layers,
     by_condition,
@@ -19,22 +23,32 @@ from benchkit_figures.encodings import (
     done_repeats,
     label_width,
     lower_is_better,
+    may_be_best,
     planned_labels,
     quantity,
     repeats_words,
+    rounded,
     shape,
     value_of,
 )
 
+Box = tuple[float, float, float, float]
+"""The least and the greatest x and y of a rectangle: left, top, right, bottom, in pixels."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostRow:
-    """A condition's means over `n` repeats; `on_front` when none is both quicker and better (or equal in one)."""
+    """A condition's means over `n` repeats; `on_front` when none is both quicker and better (or equal in one).
+
+    `seconds` is the training time of its fastest repeat, which other load on the machine has held up least, and
+    `slowest` that of its slowest one.
+    """
 
     condition: str
     n: int
     value: float
     seconds: float
+    slowest: float
     images_per_second: float
     peak_memory: float
     on_front: bool
@@ -47,8 +61,15 @@ class CostData:
     metric: str
     labels: tuple[str, ...]
     rows: tuple[CostRow, ...]
+    leading: tuple[str, ...]
     devices: tuple[str, ...]
     without: tuple[str, ...]
+
+    @property
+    def memory_differs(self) -> bool:
+        """Return whether peak memory is known and differs by more than a tenth between conditions."""
+        known = [row.peak_memory for row in self.rows]
+        return min(known) > 0 and max(known) > 1.1 * min(known)
 
 
 @card(
@@ -74,6 +95,7 @@ class SpeedCost:
             metric=metric,
             labels=planned_labels(results),
             rows=_with_front(rows, lower_is_better(metric)),
+            leading=may_be_best(results, metric),
             devices=tuple(sorted(devices)),
             without=without,
         )
@@ -82,12 +104,12 @@ class SpeedCost:
         """Return the scatter with its front at the left, bars of speed and memory at the right, as its legend."""
         order = [row.condition for row in data.rows]
         bars = [("images_per_second", "Training images/s")]
-        if any(row.peak_memory for row in data.rows):
+        if data.memory_differs:
             bars.append(("peak_memory", "Peak memory (MiB)"))
-        height = _height(data)
-        bar_width = 96
+        height = max(200, 17 * len(data.rows))
+        bar_width = 110
         width = WIDTH - 118 - label_width(order) - len(bars) * (bar_width + 12)
-        panels = [self._scatter(data, width, height)]
+        panels = [scatter(data, width, height)]
         for index, (field, title) in enumerate(bars):
             panels.append(_bars(data, field, title, labels=index == 0).properties(width=bar_width, height=height))
         return alt.hconcat(*panels, data=alt.InlineData(values=_rows(data)), spacing=14)
@@ -96,17 +118,17 @@ class SpeedCost:
         """Return what is shown, over how many repeats and on which device."""
         unit = quantity(data.metric)
         parts = [
-            f"{unit.name[0].upper()}{unit.name[1:]} against training time, with training speed"
-            f"{' and peak memory' if any(row.peak_memory for row in data.rows) else ''}: means over "
-            f"{repeats_words(row.n for row in data.rows)} on {', '.join(data.devices)}."
+            f"{unit.name[0].upper()}{unit.name[1:]} (mean over {repeats_words(row.n for row in data.rows)}) against "
+            f"the training time of the fastest repeat, on {', '.join(data.devices)}. Whatever else the machine had to "
+            "do is in these times, so small differences mean nothing; the slowest repeats are in the data of this "
+            "figure."
         ]
         if len(data.rows) > 1:
-            parts.append(
-                "Named and joined by the line: the Pareto front, where no condition is both quicker and better."
-            )
-        parts.append(
-            "Bars share the points' colours. Times are comparable where trials did not compete for the device."
-        )
+            parts.append("Dashed: the Pareto front, where no condition is both quicker and better.")
+        colours = "Bars share the points' colours." if len(data.labels) <= MOST_COLOURS else "Blue: may be the best."
+        parts.append(colours)
+        if not data.memory_differs and (most := max(row.peak_memory for row in data.rows)):
+            parts.append(f"Peak memory is about the same, {most:,.0f} MiB at most.")
         if data.without:
             parts.append(f"Without a finished repeat: {', '.join(data.without)}.")
         return " ".join(parts)
@@ -121,43 +143,132 @@ class SpeedCost:
             return f"{first}{' and is also best' if len(data.rows) > 1 else ''}."
         return f"{first}; {best.condition} is best ({unit.text(best.value)} in {best.seconds:.4g} s)."
 
-    def _scatter(self, data: CostData, width: int, height: int) -> Layers:
-        unit = quantity(data.metric)
-        x = alt.X("seconds:Q", title="Training time (s)", scale=alt.Scale(zero=False, padding=14))
-        y = alt.Y("value:Q", title=unit.title, scale=alt.Scale(zero=False, padding=14))
-        base = alt.Chart().encode(x=x, y=y)
-        front = base.transform_filter("datum.front")
-        layers = [
-            front.mark_line(interpolate="step-after", strokeWidth=1, color="#808080", strokeDash=[3, 2]).encode(
-                order="seconds:Q"
-            ),
-            base.mark_point(filled=True, size=75, fillOpacity=1).encode(
-                color=colour(data.labels), shape=shape(data.labels), tooltip=_tooltip(unit.title)
-            ),
-            *(
-                front.transform_filter(f"datum.side == '{side}'")
-                .mark_text(align=side, dx=8 if side == "left" else -8, dy=-9, fontSize=10.5)
-                .encode(text="condition:N")
-                for side in ("left", "right")
-            ),
-        ]
-        return alt.layer(*layers).properties(width=width, height=height)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plane:
+    """The pixels of the scatter and the values at its edges, x in seconds and y in the metric's unit."""
+
+    width: int
+    height: int
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def place(self, seconds: float, value: float) -> tuple[float, float]:
+        """Return where values stand, in pixels from the upper left corner."""
+        across = (seconds - self.x[0]) / (self.x[1] - self.x[0])
+        up = (value - self.y[0]) / (self.y[1] - self.y[0])
+        return across * self.width, (1 - up) * self.height
 
 
-def _height(data: CostData) -> int:
-    return max(200, 17 * len(data.rows))
+def scatter(data: CostData, width: int, height: int) -> Layers:
+    """Return the points with their front and a name beside each that has room for one."""
+    unit = quantity(data.metric)
+    plane = _Plane(
+        width=width,
+        height=height,
+        x=_padded([row.seconds for row in data.rows]),
+        y=_padded([unit.shown(row.value) for row in data.rows]),
+    )
+    scales = [alt.Scale(domain=list(ends), nice=False, zero=False) for ends in (plane.x, plane.y)]
+    ticks = alt.Axis(tickCount=5, labelOverlap="greedy")
+    x = alt.X("seconds:Q", title="Training time of the fastest repeat (s)", scale=scales[0], axis=ticks)
+    y = alt.Y("value:Q", title=unit.title, scale=scales[1])
+    base, names = alt.Chart().encode(x=x, y=y), alt.Chart(alt.InlineData(values=_names(data, plane)))
+    color = colour(data.labels, leading=data.leading)
+    front = base.transform_filter("datum.front").mark_line(
+        interpolate="step-after", strokeWidth=1, color=OTHERS, strokeDash=[3, 2]
+    )
+    points = base.mark_point(filled=True, size=75, fillOpacity=1)
+    layers = [
+        front.encode(order="seconds:Q"),
+        points.encode(color=color, shape=shape(data.labels), tooltip=_tooltip(unit.title)),
+        *(
+            names.transform_filter(f"datum.align == '{align}'")
+            .mark_text(align=align, baseline="middle", fontSize=10.5)
+            .encode(x=alt.X("left:Q", scale=None), y=alt.Y("top:Q", scale=None), text="condition:N")
+            for align in ("left", "center", "right")
+        ),
+    ]
+    return alt.layer(*layers).properties(width=width, height=height)
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    pad = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    return rounded(low - pad), rounded(high + pad)
+
+
+def _names(data: CostData, plane: _Plane) -> list[dict[str, Any]]:
+    """Return the names with their places; those on the front choose first, then those that may be best."""
+    unit = quantity(data.metric)
+    order = sorted(data.rows, key=lambda row: (not row.on_front, row.condition not in data.leading))
+    points = [plane.place(row.seconds, unit.shown(row.value)) for row in order]
+    front = [plane.place(row.seconds, unit.shown(row.value)) for row in data.rows if row.on_front]
+    lines = [_box((x, y), (right, y)) for (x, y), (right, _) in itertools.pairwise(front)]
+    lines += [_box((right, y), (right, top)) for (_, y), (right, top) in itertools.pairwise(front)]
+    places = placed_labels(points, [row.condition for row in order], (plane.width, plane.height), lines)
+    return [
+        {"condition": row.condition, "left": rounded(place.x), "top": rounded(place.y), "align": place.align}
+        for row, place in zip(order, places, strict=True)
+        if place is not None
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedLabel:
+    """Where a point's label starts, in pixels from the upper left corner: at its `left`, `right` or `center`."""
+
+    x: float
+    y: float
+    align: str
+
+
+def placed_labels(
+    points: Sequence[tuple[float, float]], texts: Sequence[str], size: tuple[float, float], lines: Sequence[Box] = ()
+) -> tuple[PlacedLabel | None, ...]:
+    """Return a place beside each point where its text covers no point, line, other text or edge, or None without one.
+
+    `points` and `size` are in pixels, y downwards; earlier texts choose first. For text of 10.5 pixels.
+    """
+    taken = [*((x - 6, y - 6, x + 6, y + 6) for x, y in points), *lines]
+    places: list[PlacedLabel | None] = []
+    for own, ((x, y), text) in enumerate(zip(points, texts, strict=True)):
+        found = None
+        for align, dx, dy in (
+            ("left", 9, 0), ("right", -9, 0), ("center", 0, -13), ("center", 0, 13), ("left", 7, -10),
+            ("right", -7, -10), ("left", 7, 10), ("right", -7, 10), ("center", 0, -24), ("center", 0, 24),
+        ):  # fmt: skip
+            wide = 6.1 * len(text)
+            start = x + dx - {"left": 0.0, "center": wide / 2, "right": wide}[align]
+            box = (start, y + dy - 6, start + wide, y + dy + 6)
+            others = [other for index, other in enumerate(taken) if index != own]
+            inside = box[0] >= 0 and box[1] >= 0 and box[2] <= size[0] and box[3] <= size[1]
+            if inside and not any(_meet(box, other) for other in others):
+                found = PlacedLabel(x=x + dx, y=y + dy, align=align)
+                taken.append(box)
+                break
+        places.append(found)
+    return tuple(places)
+
+
+def _box(start: tuple[float, float], end: tuple[float, float]) -> Box:
+    return min(start[0], end[0]) - 1, min(start[1], end[1]) - 1, max(start[0], end[0]) + 1, max(start[1], end[1]) + 1
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _bars(data: CostData, field: str, title: str, *, labels: bool) -> Layers:
     order = [row.condition for row in data.rows]
     axis = alt.Axis(domain=False, ticks=False) if labels else None
     y = alt.Y("condition:N", sort=order, title=None, axis=axis, scale=alt.Scale(paddingInner=0.3))
-    x = alt.X(f"{field}:Q", title=title, axis=alt.Axis(tickCount=3, format="~s"), scale=alt.Scale(zero=True))
-    bars = (
-        alt.Chart()
-        .mark_bar(size=min(14, int(0.75 * _height(data) / len(order))))
-        .encode(x=x, y=y, color=colour(data.labels))
-    )
+    style = "~s" if max(getattr(row, field) for row in data.rows) >= 10_000 else ",.3~r"
+    words = f"datum.value ? format(datum.value, '{style}') : '0'"
+    ticks = alt.Axis(tickCount=3, labelExpr=words, labelOverlap="greedy", labelSeparation=4)
+    x = alt.X(f"{field}:Q", title=title, axis=ticks, scale=alt.Scale(zero=True))
+    thick = min(14, int(0.75 * max(200, 17 * len(order)) / len(order)))
+    bars = alt.Chart().mark_bar(size=thick).encode(x=x, y=y, color=colour(data.labels, leading=data.leading))
     return alt.layer(bars.encode(tooltip=[alt.Tooltip("condition:N"), alt.Tooltip(f"{field}:Q", title=title)]))
 
 
@@ -170,14 +281,15 @@ def _row(results: StudyResults, condition: Condition, metric: str) -> CostRow | 
             rows.append(values)
     if not rows:
         return None
-    value, seconds, rate, memory = (fmean(column) for column in zip(*rows, strict=True))
+    scores, times, rates, memory = zip(*rows, strict=True)
     return CostRow(
         condition=condition.label,
         n=len(rows),
-        value=value,
-        seconds=seconds,
-        images_per_second=rate,
-        peak_memory=memory,
+        value=fmean(scores),
+        seconds=min(times),
+        slowest=max(times),
+        images_per_second=fmean(rates),
+        peak_memory=fmean(memory),
         on_front=False,
     )
 
@@ -198,18 +310,11 @@ def _with_front(rows: list[CostRow], lower: bool) -> tuple[CostRow, ...]:
 
 
 def _rows(data: CostData) -> list[dict[str, Any]]:
-    unit, middle = quantity(data.metric), (data.rows[0].seconds + data.rows[-1].seconds) / 2
+    unit = quantity(data.metric)
+    fields = ("seconds", "slowest", "images_per_second", "peak_memory")
     return [
-        {
-            "condition": row.condition,
-            "value": unit.shown(row.value),
-            "seconds": float(f"{row.seconds:.5g}"),
-            "images_per_second": float(f"{row.images_per_second:.5g}"),
-            "peak_memory": float(f"{row.peak_memory:.5g}"),
-            "front": row.on_front,
-            "side": "left" if row.seconds <= middle else "right",
-            "n": row.n,
-        }
+        {"condition": row.condition, "value": unit.shown(row.value), "front": row.on_front, "n": row.n}
+        | {field: float(f"{getattr(row, field):.5g}") for field in fields}
         for row in data.rows
     ]
 

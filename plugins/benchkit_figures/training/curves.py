@@ -11,7 +11,17 @@ from typing import Any, TypeVar
 import altair as alt
 
 from benchkit.results import EpochRecord, Trial
-from benchkit_figures.encodings import WIDTH, Layers, colour, dash, rounded, t_interval
+from benchkit_figures.encodings import (
+    LEADING,
+    OTHERS,
+    WIDTH,
+    Layers,
+    colour,
+    dash,
+    panel_columns,
+    rounded,
+    t_interval,
+)
 
 FEW = 3
 """Up to this many repeats a band is their range, from one more on the 95 % t interval of the mean."""
@@ -40,7 +50,8 @@ def epoch_axis(epochs: Iterable[int], most: int, *, labelled: bool = True) -> al
     low, high = min(given), max(given)
     title = "Epoch" if labelled else None
     axis = alt.Axis(labels=labelled, title=title, format="d", values=whole_ticks(given, most))
-    ends = [low, high] if high > low else [low - 1, high + 1]
+    pad = 0.02 * (high - low) or 1.0  # so that points in the first and the last epoch are whole
+    ends = [rounded(low - pad), rounded(high + pad)]
     return alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=ends, nice=False))
 
 
@@ -144,31 +155,30 @@ class CurvesData:
 SERIES = (("train", "loss"), ("val", "loss"), ("train", "accuracy"), ("val", "accuracy"))
 UNITS = {"loss": (1.0, "loss (nats)"), "accuracy": (100.0, "accuracy (%)")}
 WORDS = {"train": "Training", "val": "Validation"}
-COLUMNS = 4
 FEW_REPEATS = 3
 FEW_CONDITIONS = 4
 
 Row = dict[str, Any]
 
 
-def overlaid(data: CurvesData, metrics: Sequence[str]) -> alt.VConcatChart:
+def overlaid(data: CurvesData, metrics: Sequence[str]) -> alt.ConcatChart:
     """Return a row of panels for each metric, training beside validation, with all conditions in each."""
     chosen = alt.selection_point(name="conditions", fields=["condition"], bind="legend")
-    rows = []
-    for metric in metrics:
-        panels = [
-            _panel(data, split, metric, chosen, first=(split, metric) == ("train", metrics[0]))
-            for split in ("train", "val")
-        ]
-        rows.append(alt.hconcat(*panels, spacing=22))
-    return alt.vconcat(*rows, data=alt.InlineData(values=_rows(data, metrics)), spacing=14)
+    panels = [
+        _panel(data, split, metric, chosen, first=(split, metric) == ("train", metrics[0]))
+        for metric in metrics
+        for split in ("train", "val")
+    ]
+    values = alt.InlineData(values=_rows(data, metrics))
+    return alt.concat(*panels, columns=2, data=values, spacing={"row": 14, "column": 22})
 
 
 def side_by_side(data: CurvesData, metric: str) -> alt.ConcatChart:
     """Return a panel for each condition: validation solid, training dashed, the others' validation curves in grey."""
-    panels = [_own_panel(data, index, metric) for index in range(len(data.curves))]
+    columns = panel_columns([curves.condition for curves in data.curves], 5, 3)
+    panels = [_own_panel(data, index, metric, columns) for index in range(len(data.curves))]
     values = [row for row in _rows(data, (metric,), coarse=6) if row["kind"] == "mean"]
-    return alt.concat(*panels, columns=COLUMNS, data=alt.InlineData(values=values), spacing={"row": 10, "column": 10})
+    return alt.concat(*panels, columns=columns, data=alt.InlineData(values=values), spacing={"row": 10, "column": 10})
 
 
 def single_lines(data: CurvesData) -> bool:
@@ -229,51 +239,60 @@ def _hover(means: alt.Chart, field: str, band: str, name: str) -> alt.Chart:
     return points
 
 
-def _own_panel(data: CurvesData, index: int, metric: str) -> Layers:
+def _own_panel(data: CurvesData, index: int, metric: str, columns: int) -> Layers:
     label = data.curves[index].condition
-    left, bottom = index % COLUMNS == 0, index + COLUMNS >= len(data.curves)
+    left, bottom = index % columns == 0, index + columns >= len(data.curves)
     y_axis = alt.Axis(labels=left, title=UNITS[metric][1].capitalize() if left else None, tickCount=4)
     x = epoch_axis(data.epochs, 3, labelled=bottom)
     base = alt.Chart().encode(x=x)
     own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
-    color = colour(data.labels)
+    single = len(data.epochs) == 1
 
     def y(split: str) -> alt.Y:
         return alt.Y(f"{split}_{metric}:Q", axis=y_axis, scale=_domain(data, metric))
 
     layers = [
-        base.mark_line(clip=True, strokeWidth=0.5, color="#808080", strokeOpacity=0.3).encode(
+        base.mark_line(clip=True, strokeWidth=0.5, color=OTHERS, strokeOpacity=0.3).encode(
             y=y("val"), detail="condition:N"
         ),
-        own.mark_line(clip=True, strokeWidth=1.2, strokeDash=[4, 2], point=len(data.epochs) == 1).encode(
-            y=y("train"), color=color
-        ),
-        own.mark_line(clip=True, strokeWidth=2, point=len(data.epochs) == 1).encode(y=y("val"), color=color),
-        _hover(own.encode(y=y("val"), color=color), f"val_{metric}", data.band, str(index)),
+        own.mark_line(clip=True, color=LEADING, strokeWidth=1.2, strokeDash=[4, 2], point=single).encode(y=y("train")),
+        own.mark_line(clip=True, color=LEADING, strokeWidth=2, point=single).encode(y=y("val")),
+        _hover(own.encode(y=y("val")), f"val_{metric}", data.band, str(index)),
     ]
     if data.curves[index].onset:
         rule = alt.Chart(alt.InlineData(values=[{"epoch": data.curves[index].onset}]))
         layers.insert(1, rule.mark_rule(strokeDash=[2, 2], strokeOpacity=0.7).encode(x=x))
-    width = (WIDTH - 72 - 10 * (COLUMNS - 1)) // COLUMNS
+    width = (WIDTH - 72 - 10 * (columns - 1)) // columns
     return alt.layer(*layers).properties(
-        width=width, height=84, title=alt.TitleParams(label, limit=width, anchor="start", frame="group")
+        width=width,
+        height=84 if columns > 3 else 70,
+        title=alt.TitleParams(label, limit=width, anchor="start", frame="group"),
     )
 
 
 def _domain(data: CurvesData, metric: str) -> alt.Scale:
-    """Return the scale that both splits share; a loss far above nearly all others does not flatten the rest."""
+    low, high, _ = axis_ends(data, metric)
+    return alt.Scale(domain=[low, high], nice=False, zero=False)
+
+
+def axis_ends(data: CurvesData, metric: str) -> tuple[float, float, bool]:
+    """Return the ends of the axis that both splits share, in its unit, and whether values lie beyond them.
+
+    The worst tenth of the means, as in the first of many epochs, does not squeeze what follows into a part of the axis.
+    """
     series = [index for index, (_, name) in enumerate(SERIES) if name == metric]
     points = [point for curves in data.curves for point in curves.points]
     values = sorted(point.mean[index] for point in points for index in series)
-    low = min(min(point.low[index], point.mean[index]) for point in points for index in series)
-    high = max(point.high[index] for point in points for index in series)
-    usual = values[int(0.97 * (len(values) - 1))]
-    if metric == "loss" and high - low > 2 * (usual - low) > 0:
-        high = usual + 0.5 * (usual - low)
-    factor = UNITS[metric][0]
+    least = min(min(point.low[index], point.mean[index]) for point in points for index in series)
+    most = max(point.high[index] for point in points for index in series)
+    low, high, last = least, most, len(values) - 1
+    if metric == "loss" and most - least > 2 * (usual := values[int(0.9 * last)] - least) > 0:
+        high = least + 1.5 * usual
+    elif metric == "accuracy" and most - least > 2 * (usual := most - values[last - int(0.9 * last)]) > 0:
+        low = most - 1.5 * usual
     pad = 0.04 * (high - low) or 0.02 * abs(high) or 1.0
-    ends = [rounded(factor * (low - pad)), rounded(factor * (high + pad))]
-    return alt.Scale(domain=ends, nice=False, zero=False)
+    factor = UNITS[metric][0]
+    return rounded(factor * (low - pad)), rounded(factor * (high + pad)), (low, high) != (least, most)
 
 
 def _rows(data: CurvesData, metrics: Sequence[str], coarse: int = 1) -> list[Row]:

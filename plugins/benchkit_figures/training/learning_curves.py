@@ -17,6 +17,7 @@ from benchkit_figures.training.curves import (
     CurvePoint,
     CurvesData,
     RepeatCurve,
+    axis_ends,
     band_kind,
     overlaid,
     side_by_side,
@@ -80,9 +81,8 @@ class LearningCurves:
 
     def draw(self, data: CurvesData) -> Any:
         """Return panels by metric and split with all conditions, or a panel for each when there are many."""
-        if len(data.curves) <= self.overlay:
-            return overlaid(data, ("loss", "accuracy") if self.metric == "both" else (self.metric,))
-        return side_by_side(data, "loss" if self.metric == "loss" else "accuracy")
+        metrics = self._metrics(data)
+        return overlaid(data, metrics) if len(data.curves) <= self.overlay else side_by_side(data, metrics[0])
 
     def caption(self, data: CurvesData) -> str:
         """Return what is shown, over how many repeats, what the band is, and what is left out."""
@@ -106,7 +106,11 @@ class LearningCurves:
                 f"{'Dashed rules' if many else 'Triangles'} mark the onset of over-fitting: the epoch of least "
                 "validation loss (median over repeats) where that loss rises afterwards while the training loss falls."
             )
-        parts.append("Training loss includes penalties and augmentation.")
+        metrics = self._metrics(data)
+        if any(axis_ends(data, metric)[2] for metric in metrics):
+            parts.append("The far worse values, mostly of the first epochs, lie beyond the axes.")
+        if "loss" in metrics:
+            parts.append("Training loss includes penalties and augmentation.")
         return " ".join([*parts, *_left_out(data)])
 
     def alt_text(self, data: CurvesData) -> str:
@@ -123,9 +127,15 @@ class LearningCurves:
             f"reached by {label} in epoch {-epoch}."
         )
 
+    def _metrics(self, data: CurvesData) -> tuple[str, ...]:
+        """Return the metrics drawn: both by default, but one alone where each condition has a panel of its own."""
+        if self.metric != "both":
+            return (self.metric,)
+        return ("loss", "accuracy") if len(data.curves) <= self.overlay else ("accuracy",)
+
     def _subject(self, data: CurvesData) -> str:
         if len(data.curves) > self.overlay:
-            metric = "loss" if self.metric == "loss" else "accuracy"
+            (metric,) = self._metrics(data)
             return (
                 f"Learning curves, one panel for each condition: validation {metric} (solid) and training {metric} "
                 "(dashed) by epoch; grey: the validation curves of the other conditions."

@@ -13,6 +13,8 @@ from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit_figures.encodings import (
+    LEADING,
+    OTHERS,
     WIDTH,
     Layers,
     by_condition,
@@ -29,7 +31,6 @@ from benchkit_figures.encodings import (
 )
 from benchkit_figures.training.curves import SeriesPoint, averaged, band_kind, band_words, epoch_axis, thinned
 
-COLUMNS = 3
 LONG = 110
 """Labels wider than this in pixels leave the curves too little room beside the points."""
 
@@ -171,7 +172,7 @@ def gap_panels(data: GapData, overlay: int) -> Any:
         return alt.hconcat(_curves(data, WIDTH - 285 - names), _ends(data, 190), spacing=16)
     # The rows below share the left edge of their plots, so the panels leave the labels of the points their room.
     room = WIDTH - max(58, names + 16)
-    columns = min(COLUMNS, panel_columns([gap.condition for gap in data.gaps]))
+    columns = panel_columns([gap.condition for gap in data.gaps], 5, 3)
     panels = [_own(data, index, columns, (room - 10 * (columns - 1)) // columns) for index in range(len(data.gaps))]
     many = alt.concat(*panels, columns=columns, data=alt.InlineData(values=_rows(data, 6)), spacing=10)
     return alt.vconcat(many, _ends(data, room), spacing=20)
@@ -207,11 +208,11 @@ def _own(data: GapData, index: int, columns: int, width: int) -> Layers:
     own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
     layers = [
         _zero(data, y),
-        base.mark_line(clip=True, strokeWidth=0.5, color="#808080", strokeOpacity=0.3).encode(detail="condition:N"),
-        own.mark_line(clip=True, strokeWidth=2, point=len(data.epochs) == 1).encode(color=colour(data.labels)),
+        base.mark_line(clip=True, strokeWidth=0.5, color=OTHERS, strokeOpacity=0.3).encode(detail="condition:N"),
+        own.mark_line(clip=True, strokeWidth=2, color=LEADING, point=len(data.epochs) == 1),
     ]
     title = alt.TitleParams(label, limit=width, anchor="start", frame="group")
-    return alt.layer(*layers).properties(width=width, height=76, title=title)
+    return alt.layer(*layers).properties(width=width, height=62, title=title)
 
 
 def _ends(data: GapData, width: int) -> Layers:
@@ -230,7 +231,7 @@ def _ends(data: GapData, width: int) -> Layers:
     ]
     title = "Gap at the scored epoch (nats)"
     y = alt.Y("condition:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False, grid=True))
-    base = alt.Chart(alt.InlineData(values=rows)).encode(y=y, color=colour(data.labels))
+    base = alt.Chart(alt.InlineData(values=rows)).encode(y=y, color=colour(data.labels, leading=order))
     x = alt.X("selected:Q", title=title, axis=alt.Axis(tickCount=4), scale=alt.Scale(zero=True, padding=6))
     tooltip = [alt.Tooltip(f"{name}:{kind}") for name, kind in (("condition", "N"), ("selected", "Q"), ("n", "Q"))]
     layers = [
@@ -240,7 +241,7 @@ def _ends(data: GapData, width: int) -> Layers:
         ),
         base.mark_point(filled=True, size=60, fillOpacity=1).encode(x=x, tooltip=tooltip),
     ]
-    return alt.layer(*layers).properties(width=width, height=alt.Step(24 if len(order) <= 8 else 17))
+    return alt.layer(*layers).properties(width=width, height=alt.Step(24 if len(order) <= 8 else 15))
 
 
 def _zero(data: GapData, y: alt.Y) -> alt.Chart:
