@@ -29,8 +29,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
-from benchkit.sweep.pool import Pool
-from benchkit.sweep.stage import HEAR_EVERY, View
+from benchkit.sweep.pool import HEAR_EVERY, Pool, View
 
 WINDOW = 2.0
 """Seconds, at least, for which each number of trials at once is timed."""

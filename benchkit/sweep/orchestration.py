@@ -24,8 +24,7 @@ from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.messages import DEVICE_KIND, Job, NetworksChecked, WorkerFailed
-from benchkit.sweep.pool import Pool, answers
-from benchkit.sweep.stage import Stage, View, is_missing, missing_count, worker_failure
+from benchkit.sweep.pool import Pool, Stage, View, answers, is_missing, missing_count, worker_failure
 from benchkit.train.weights_file import weights_digest
 
 GPU_DRIVERS = (Path("/dev"), "nvidia[0-9]*"), (Path("/usr/lib/wsl/lib"), "libcuda.so*")

@@ -1,4 +1,4 @@
-"""The worker processes of a sweep: start them, hand out jobs, hear their events, end them. Imports no torch."""
+"""The worker processes of a sweep, and its stages: trials handed out, their events heard, lost workers counted."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Protocol
 
+from benchkit.errors import BenchkitError
+from benchkit.ledger import Ledger
+from benchkit.plan import Plan
 from benchkit.storage import encode
 from benchkit.sweep import worker as worker_process
-from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerLost, load
+from benchkit.sweep.messages import (
+    EpochEnded,
+    Event,
+    Job,
+    TrialEnded,
+    TrialTaken,
+    WorkerFailed,
+    WorkerIdle,
+    WorkerLost,
+    load,
+)
 
 
 class Pool:
@@ -123,3 +137,144 @@ def _close(worker: subprocess.Popen[str]) -> None:
     if worker.stdin is not None:
         with contextlib.suppress(BrokenPipeError):
             worker.stdin.close()
+
+
+PATIENCE = 2
+"""How often a trial may take its worker's process down without coming any further, before it counts as failed."""
+
+IDLE_PATIENCE = 3
+"""How many workers in a row may end before any of them took a trial."""
+
+HEAR_EVERY = 0.25
+"""Seconds without an event after which the view is refreshed."""
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at trials that another sweep trains."""
+
+
+class View(Protocol):
+    """Whoever watches a sweep."""
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Show that a stage begins, of `total` trials, some of them in a state already."""
+        ...
+
+    def event(self, worker: int, event: Event) -> None:
+        """Show an event of a worker."""
+        ...
+
+    def tick(self) -> None:
+        """Refresh what changes with time."""
+        ...
+
+
+def is_missing(ledger: Ledger, plan: Plan) -> bool:
+    """Return whether any trial of a plan has not ended."""
+    return missing_count(ledger, plan) > 0
+
+
+def missing_count(ledger: Ledger, plan: Plan) -> int:
+    """Return how many trials of a plan have not ended."""
+    states = ledger.states(plan, files=False)
+    return sum(states[state] for state in ("waiting", "stale", "running", "missing"))
+
+
+class Stage:
+    """Workers on one plan. A worker that dies is replaced; a trial that kills its workers becomes a failed one."""
+
+    def __init__(self, job: Job, ledger: Ledger, pool: Pool, view: View) -> None:
+        """Prepare to hand out a job."""
+        self._job = job
+        self._ledger = ledger
+        self._pool = pool
+        self._view = view
+        self._taken: dict[int, TrialTaken] = {}
+        self._reached: Counter[tuple[str, int]] = Counter()
+        self._deaths: Counter[tuple[str, int]] = Counter()
+        self._idle_deaths = 0
+
+    def train(self, plan: Plan, title: str) -> None:
+        """Return when every trial of the plan has ended, by our workers or by another sweep's.
+
+        Raises `BenchkitError` when the workers themselves cannot go on.
+        """
+        self._view.stage(title, self._ledger.states(plan, files=False), len(plan.units()))
+        while is_missing(self._ledger, plan):
+            busy = set(range(self._pool.size))
+            for number in busy:
+                self._pool.give(number, self._job)
+            while busy:
+                for number, event in self._pool.events(HEAR_EVERY):
+                    self._hear(busy, number, event)
+                    if not busy:
+                        break
+                self._view.tick()
+            if is_missing(self._ledger, plan):
+                time.sleep(LOOK_EVERY)
+
+    def _hear(self, busy: set[int], number: int, event: Event) -> None:
+        self._view.event(number, event)
+        if isinstance(event, TrialTaken):
+            self._taken[number] = event
+            self._idle_deaths = 0
+        elif isinstance(event, EpochEnded):
+            self._note_progress(self._taken[number], event.record.epoch)
+        elif isinstance(event, TrialEnded):
+            self._taken.pop(number, None)
+        elif isinstance(event, WorkerIdle):
+            busy.discard(number)
+        elif isinstance(event, WorkerFailed):
+            raise worker_failure(event, self._job.workspace)
+        elif isinstance(event, WorkerLost):
+            self._on_worker_lost(number, event)
+            self._pool.give(number, self._job)
+
+    def _note_progress(self, trial: TrialTaken, epoch: int) -> None:
+        """Forget a trial's earlier deaths once it comes further than it ever did."""
+        key = (trial.key, trial.number)
+        if epoch > self._reached[key]:
+            self._reached[key] = epoch
+            self._deaths.pop(key, None)
+
+    def _on_worker_lost(self, number: int, event: WorkerLost) -> None:
+        """Count a worker's death against the trial it was at; a trial that kills again and again is a failed one."""
+        trial = self._taken.pop(number, None)
+        if trial is None:
+            self._idle_deaths += 1
+            if self._idle_deaths >= IDLE_PATIENCE:
+                raise _error(
+                    f"workers end before they train anything, the last with status {event.code}", self._job.workspace
+                )
+            return
+        self._deaths[trial.key, trial.number] += 1
+        if self._deaths[trial.key, trial.number] >= PATIENCE:
+            self._give_up(number, trial, event.code)
+
+    def _give_up(self, number: int, trial: TrialTaken, code: int) -> None:
+        reason = f"its process ended with status {code}, {PATIENCE} times"
+        if code == -9:
+            reason += "; killed from outside, most likely out of memory: try a smaller train.batch_size or --jobs"
+        condition = next(one for one in self._job.conditions if one.key == trial.key)
+        self._ledger.give_up(self._job.study, condition, trial.number, reason)
+        self._view.event(
+            number,
+            TrialEnded(
+                condition=trial.condition,
+                phase=trial.phase,
+                index=trial.index,
+                state="failed",
+                reason=reason,
+                seconds=0.0,
+                scores={},
+            ),
+        )
+
+
+def worker_failure(event: WorkerFailed, workspace: Path) -> BenchkitError:
+    """Return the error of a sweep whose worker cannot go on."""
+    return _error(f"a worker cannot go on: {event.message}", workspace)
+
+
+def _error(what: str, workspace: Path) -> BenchkitError:
+    logs = workspace / "logs"
+    return BenchkitError(what, hint=f"the whole story is in {logs}; the same command goes on where it stopped")
