@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from typing import Any
 
 import pytest
+from benchkit_figures.search.axes import domain
 from benchkit_figures.search.budget import SearchBudget
 from benchkit_figures.search.contours import ContourTrial, SearchContours, cell_of
 from benchkit_figures.search.history import SearchHistory
@@ -18,6 +20,7 @@ from figure_checks import drawn, rows_of
 from figure_results import NORMS, SPACE, condition, cost, metrics, record, results, searched, trial
 
 from benchkit import NothingToDraw
+from benchkit.report.figures.drawing import chart_spec
 from benchkit.results import Outcome, StudyResults
 from benchkit.study import Goal, Search
 
@@ -91,11 +94,44 @@ def test_search_history_steps_down_to_the_best_and_tells_it() -> None:
     assert "(3 done, 1 pruned, 1 failed)" in figure.caption(data)
 
 
+def test_the_axis_is_that_of_the_done_trials_and_the_pruned_ones_beyond_stand_at_its_edge() -> None:
+    data = SearchHistory().data(small_search())
+    # Done: 0.3, 0.4, 0.5; 6 % of 0.2 below, four times that above, where the pruned trial of 0.9 is far beyond.
+    assert domain(data) == pytest.approx((0.3 - 0.012, 0.5 + 0.048))
+    assert rows_of(drawn(SearchHistory(), small_search()))[1]["shown"] == pytest.approx(0.548)
+    for figure in (SearchHistory(), SearchSlices(), SearchParallel()):
+        assert "beyond the axis" in figure.caption(figure.data(small_search()))
+
+
+def test_a_search_whose_first_trial_is_its_best_has_an_axis_around_it() -> None:
+    one = condition("bn", "search")
+    outcomes = [Outcome(state="done", metrics={"val": metrics(0.5, loss)}) for loss in (0.5, 0.7)]
+    history = [record(1, (1.0, 0.5, 0.5, 0.5))]
+    trials = [
+        trial(one, index, outcome=outcome, history=history, phase="search", number=index)
+        for index, outcome in enumerate(outcomes)
+    ]
+    search = Search(trials=2, goals=(Goal(metric="val.loss", direction="minimize"),), space=SPACE)
+    spec = json.dumps(drawn(SearchBudget(), results([one], trials, search=search)))
+    assert spec.count('"domain": [0.45, 0.55]') == 3 * 2, "the best, 0.5, and a tenth of it to either side"
+    assert "strokeDash" not in spec.partition('"config"')[0]
+
+
+def test_long_titles_of_contours_are_in_two_lines_and_within_their_panel() -> None:
+    figure, given = SearchContours(settings=4), searched(n=30)
+    data = figure.data(given)
+    long = tuple(dataclasses.replace(axis, name=f"weight-decay.strength-{axis.name}") for axis in data.axes)
+    spec = json.dumps(chart_spec(figure.draw(dataclasses.replace(data, axes=long))))
+    assert '"title": ["weight-decay", "strength-' in spec and '"title": "weight-decay' not in spec
+    assert "(log scale)" not in spec and '"titleLimit": 155' in spec
+    assert "On a log scale: " in figure.caption(data)
+
+
 def test_search_history_steps_up_when_the_goal_is_to_maximise() -> None:
     rows = rows_of(drawn(SearchHistory(), small_search("maximize", "val.accuracy")))
     assert [row["best"] for row in rows] == [50.0, 50.0, 70.0, 70.0, 70.0]
-    # The failed trial stands at the worse edge: below everything.
-    assert rows[3]["shown"] < min(row["value"] for row in rows if row["value"] is not None)
+    # The failed trial stands at the worse edge, below everything done (50 to 70), and so does the pruned one of 10.
+    assert rows[3]["shown"] == rows[1]["shown"] == pytest.approx(50 - 4 * 0.06 * 20)
 
 
 def test_a_cost_goal_is_read_from_the_costs() -> None:

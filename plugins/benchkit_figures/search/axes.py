@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from benchkit_figures.encodings import quantity
-from benchkit_figures.search.trials import SearchData
+from benchkit_figures.search.trials import SearchData, SearchedCondition
 
 CELLS = 20
 """Cells along an axis of numbers; an axis of choices has one for each."""
@@ -58,14 +58,20 @@ def objective_scale(data: SearchData) -> alt.Scale:
 
 
 def domain(data: SearchData) -> tuple[float, float]:
-    """Return the axis ends in the metric's unit: everything but values far worse than the usual ones."""
+    """Return the axis ends in the metric's unit: of the done trials, but for values far worse than the usual ones.
+
+    A quarter of that is left on the worse side for trials that were pruned; most of these are far beyond it. With fewer
+    than two done trials the ends are those of all trials.
+    """
     unit = quantity(data.metric)
-    values = sorted(
-        unit.shown(p.objective) for searched in data.conditions for p in searched.points if p.objective is not None
-    )
-    low, high = usual(values, lower=data.lower)
+    scored = [(p.state, unit.shown(p.objective)) for c in data.conditions for p in c.points if p.objective is not None]
+    done = sorted(value for state, value in scored if state == "done")
+    among = done if len(set(done)) > 1 else sorted(value for _, value in scored)
+    low, high = usual(among, lower=data.lower)
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-    return float(f"{low - pad:.5g}"), float(f"{high + pad:.5g}")
+    worse = 4 * pad if any(state == "pruned" for state, _ in scored) else pad
+    low, high = (low - pad, high + worse) if data.lower else (low - worse, high + pad)
+    return float(f"{low:.5g}"), float(f"{high:.5g}")
 
 
 def usual(values: Sequence[float], *, lower: bool) -> tuple[float, float]:
@@ -80,10 +86,11 @@ def usual(values: Sequence[float], *, lower: bool) -> tuple[float, float]:
     return low, high
 
 
-def beyond(data: SearchData, ends: tuple[float, float], objective: float | None) -> bool:
-    """Return whether an objective lies outside the axis with these ends (`domain`)."""
-    low, high = ends
-    return objective is not None and not low <= quantity(data.metric).shown(objective) <= high
+def any_beyond(data: SearchData, searches: Sequence[SearchedCondition]) -> bool:
+    """Return whether an objective of some searches lies outside the axis (`domain`)."""
+    low, high = domain(data)
+    values = [p.objective for searched in searches for p in searched.points if p.objective is not None]
+    return any(not low <= quantity(data.metric).shown(value) <= high for value in values)
 
 
 def clamped(data: SearchData, ends: tuple[float, float], objective: float | None) -> float:

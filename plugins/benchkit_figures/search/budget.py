@@ -10,7 +10,7 @@ import altair as alt
 
 from benchkit import card
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.encodings import WIDTH, colour, dash, planned_labels, quantity
+from benchkit_figures.encodings import LEADING, WIDTH, colour, dash, planned_labels, quantity, rounded
 from benchkit_figures.search.trials import RESULTS, SearchData, objective_of, search_data
 from benchkit_figures.training.curves import whole_ticks
 
@@ -196,13 +196,26 @@ def _panel(data: BudgetData, name: str, title: str, *, first: bool) -> alt.Layer
         axis=alt.Axis(tickCount=4) if name == "seconds" else alt.Axis(values=whole_ticks((0, round(last)), 5)),
         scale=alt.Scale(domain=[0, last or 1], nice=False),
     )
-    y_axis = alt.Axis(labels=first, ticks=first, title=f"Best {unit.name} ({unit.unit})" if first else None)
-    y = alt.Y("best:Q", scale=alt.Scale(zero=False, padding=10), axis=y_axis)
+    y_axis = alt.Axis(
+        labels=first, ticks=first, tickCount=5, title=f"Best {unit.name} ({unit.unit})" if first else None
+    )
+    y = alt.Y("best:Q", scale=alt.Scale(domain=_ends(data), nice=False, zero=False), axis=y_axis)
     tooltip = [
         alt.Tooltip("condition:N", title="Search"),
         *(alt.Tooltip(f"{key}:Q", title=words) for key, words in BUDGETS),
         alt.Tooltip("best:Q", title=f"Best {unit.title}"),
     ]
-    base = alt.Chart().encode(x=x, y=y, color=colour(data.labels, drawn, "stroke"))
-    line = base.mark_line(interpolate="step-after").encode(strokeDash=dash(data.labels, drawn))
+    alone = len(drawn) == 1  # one search is blue and solid, whichever place its condition has
+    base = alt.Chart().encode(x=x, y=y, color=alt.value(LEADING) if alone else colour(data.labels, drawn, "stroke"))
+    line = base.mark_line(interpolate="step-after")
+    line = line if alone else line.encode(strokeDash=dash(data.labels, drawn))
     return alt.layer(line, base.mark_point(size=10, filled=True, opacity=0.9).encode(tooltip=tooltip))
+
+
+def _ends(data: BudgetData) -> list[float]:
+    """Return the ends of the objective's axis; around the one value of searches whose first trial was their best."""
+    unit = quantity(data.search.metric)
+    bests = [unit.shown(step.best) for line in data.lines for step in line.steps if step.best is not None]
+    low, high = min(bests, default=0.0), max(bests, default=1.0)
+    pad = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    return [rounded(low - pad), rounded(high + pad)]

@@ -250,7 +250,7 @@ def contour_panels(data: ContourData) -> alt.ConcatChart:
     width = min(300, (WIDTH - 78 * columns) // columns)
     labels = list(dict.fromkeys(panel.condition for panel in data.panels))
     choice = choice_of(labels, "contours_condition", labels[0], "Search ")
-    panels = [_draw_panel(data, index, steps).properties(width=width, height=width) for index in range(len(data.shown))]
+    panels = [_draw_panel(data, index, steps, width) for index in range(len(data.shown))]
     chart = alt.concat(*panels, columns=columns, spacing={"row": 14, "column": 14})
     return chart if choice is None else chart.add_params(choice)
 
@@ -263,10 +263,10 @@ def _steps(data: ContourData) -> Steps:
     return colour_steps([min(max(value, low), high) for value in values], lower_is_better=data.lower)
 
 
-def _draw_panel(data: ContourData, index: int, steps: Steps) -> Layers:
+def _draw_panel(data: ContourData, index: int, steps: Steps, width: int) -> Layers:
     shown = data.shown[index]
     same = [panel for panel in data.panels if (panel.first, panel.second) == (shown.first, shown.second)]
-    x, y = (_draw_axis(channel, data.axes[at]) for channel, at in ((alt.X, shown.first), (alt.Y, shown.second)))
+    x, y = (_draw_axis(channel, data.axes[at], width) for channel, at in ((alt.X, shown.first), (alt.Y, shown.second)))
     unit = quantity(data.metric)
     only = "datum.condition == contours_condition" if len({p.condition for p in data.panels}) > 1 else "true"
     cells = (
@@ -292,15 +292,16 @@ def _draw_panel(data: ContourData, index: int, steps: Steps) -> Layers:
         size=26, shape="triangle-down", color="#5b6470", strokeWidth=1.2
     )
     ring = marks.transform_filter("datum.best").mark_point(size=150, strokeWidth=2.4, color="#D55E00", shape="circle")
-    return alt.layer(cells, pruned.encode(tooltip=tooltip), done.encode(tooltip=tooltip), ring)
+    layers = (cells, pruned.encode(tooltip=tooltip), done.encode(tooltip=tooltip), ring)
+    return alt.layer(*layers).properties(width=width, height=width)
 
 
 def _tips(title: str) -> tuple[tuple[str, str, str], ...]:
     return (("trial", "Q", "Trial"), ("state", "N", "State"), ("value", "Q", title))
 
 
-def _draw_axis(channel: type[alt.X] | type[alt.Y], axis: ContourAxis) -> Any:
-    """Return a channel from 0 to 1 whose ticks carry the setting's own values."""
+def _draw_axis(channel: type[alt.X] | type[alt.Y], axis: ContourAxis, length: int) -> Any:
+    """Return a channel from 0 to 1 whose ticks carry the setting's own values; a long title is in two lines."""
     texts = json.dumps({f"{at:.4f}": text for at, text in axis.ticks})
     given = alt.Axis(
         values=[at for at, _ in axis.ticks],
@@ -309,10 +310,12 @@ def _draw_axis(channel: type[alt.X] | type[alt.Y], axis: ContourAxis) -> Any:
         labelLimit=70,
         labelAngle=0,
         grid=False,
+        titleLimit=length + 20,
     )
+    title = axis.name if 6.6 * len(axis.name) <= length else axis.name.split(".")
     scale = alt.Scale(domain=[-EDGE, 1 + EDGE], nice=False, zero=False)
     short = "x:Q" if channel is alt.X else "y:Q"
-    return channel(short, title=f"{axis.name} (log scale)" if axis.log else axis.name, axis=given, scale=scale)
+    return channel(short, title=title, axis=given, scale=scale)
 
 
 def _cell_rows(data: ContourData, panel: ContourPanel, steps: Steps) -> list[dict[str, Any]]:

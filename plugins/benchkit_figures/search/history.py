@@ -10,7 +10,7 @@ import altair as alt
 from benchkit import card
 from benchkit.results import StudyResults
 from benchkit_figures.encodings import WIDTH, Layers, panels_in_columns, quantity
-from benchkit_figures.search.axes import beyond, clamped, domain, objective_scale
+from benchkit_figures.search.axes import any_beyond, clamped, domain, objective_scale
 from benchkit_figures.search.trials import RESULTS, SearchData, SearchedCondition, search_data
 from benchkit_figures.training.curves import whole_ticks
 
@@ -56,8 +56,7 @@ class SearchHistory:
             parts.append("A pruned trial stands at its last value.")
         if any(point.objective is None for searched in data.conditions for point in searched.points):
             parts.append("Trials without a value stand at the worse edge.")
-        ends = domain(data)
-        if any(beyond(data, ends, point.objective) for searched in data.conditions for point in searched.points):
+        if any_beyond(data, data.conditions):
             parts.append("So do those beyond the axis.")
         parts.append("Scores of a search are optimistic: the best of many trials is partly luck.")
         return " ".join(parts)

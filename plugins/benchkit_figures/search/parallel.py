@@ -11,7 +11,7 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults
 from benchkit_figures.encodings import WIDTH, quantity, rounded
-from benchkit_figures.search.axes import condition_choice, domain, position, round_values, ticks
+from benchkit_figures.search.axes import any_beyond, condition_choice, domain, position, round_values, ticks
 from benchkit_figures.search.trials import SearchData, SearchedCondition, SearchPoint, search_data
 
 LEVELS = ("best tenth", "to best quarter", "to best half", "other")
@@ -110,6 +110,8 @@ class SearchParallel:
         ]
         if log:
             parts.append(f"On a log scale: {', '.join(log)}.")
+        if any_beyond(data.search, [data.search.best_condition()]):
+            parts.append(f"Of {unit.name}, what is beyond the axis stands at its end.")
         if several:
             parts.append("In HTML the condition can be chosen.")
         return " ".join(parts)

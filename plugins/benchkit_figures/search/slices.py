@@ -11,7 +11,7 @@ import altair as alt
 from benchkit import card
 from benchkit.results import StudyResults
 from benchkit_figures.encodings import WIDTH, Layers, quantity
-from benchkit_figures.search.axes import clamped, condition_choice, domain, objective_scale
+from benchkit_figures.search.axes import any_beyond, clamped, condition_choice, domain, objective_scale
 from benchkit_figures.search.trials import SearchData, search_data
 
 COLOURS = ("#DB9600", "#C06FA0", "#8A5CF0", "#0072B2")
@@ -59,6 +59,8 @@ class SearchSlices:
         ]
         if any(point.state == "pruned" for point in searched.points):
             parts.append("Triangles: pruned trials at their last value.")
+        if any_beyond(data, [searched]):
+            parts.append("What is beyond the axis stands at its edge.")
         parts.append("Settings were varied together, so a slice shows association, not the effect of one setting.")
         if several:
             parts.append("In HTML the condition can be chosen.")
