@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-gpu test test-slow test-oldest same-bits mutants walks lint types format environment wheel pins clean
+.PHONY: help demo bench bench-gpu test test-slow test-oldest same-bits mutants walks lint types reports-check format environment wheel pins clean
 
 BIN := .venv/bin
 OLDEST := .venv-oldest
@@ -73,6 +73,9 @@ lint: $(STAMP) ## check the format and lint with ruff
 
 types: $(STAMP) ## check the types with mypy, strict
 	$(BIN)/mypy
+
+reports-check: $(STAMP) ## name the reports made by other templates than today's; ARGS=--strict fails then
+	$(RUN) $(BIN)/python tests/peers/reports_check.py $(ARGS)
 
 format: $(STAMP) ## format with ruff and apply its safe fixes
 	$(BIN)/ruff check --fix .

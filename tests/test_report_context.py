@@ -85,7 +85,7 @@ def test_text_is_escaped_in_both_media() -> None:
 
 def test_embedded_json_cannot_end_its_element() -> None:
     assert embedded('{"a": "</script><!--\u2028&"}') == '{"a": "\\u003c/script\\u003e\\u003c!--\\u2028\\u0026"}'
-    assert {field.name for field in dataclasses.fields(Page)} == {"medium", "policy", "style", "scripts"}
+    assert {field.name for field in dataclasses.fields(Page)} == {"medium", "policy", "style", "scripts", "templates"}
 
 
 def test_the_images_used_are_told_beside_those_of_the_whole_set(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pikepdf
 import pypdf
 import pytest
-from capsule_edits import capsule_in, edited, put_into, sha256, zipped
+from capsule_edits import capsule_in, edited, members, put_into, sha256, zipped
 from synthetic_results import ENVIRONMENT, complete, with_search
 
 from benchkit.cli import main
@@ -22,7 +22,7 @@ from benchkit.registry import Registry
 from benchkit.report.page_text import unpacked
 from benchkit.report.write import write_report
 from benchkit.results import StudyResults
-from benchkit.verify.recomputed import same_csv
+from benchkit.verify.recomputed import differing_columns, same_csv
 
 NAME = "synthetic-norms"
 
@@ -276,11 +276,36 @@ def test_a_search_holds_too(tmp_path: Path, verify: Any) -> None:
     assert checks["numbers"][1].startswith("15 tables")
 
 
-def test_a_report_of_an_earlier_version_calls_score_columns_otherwise() -> None:
-    assert same_csv("state,val,metric\r\ndone,0.5,0.9\r\n", "state,val_loss,test_accuracy\r\ndone,0.5,0.9\r\n")
-    assert not same_csv("state,val,metric\r\ndone,0.5,0.9\r\n", "state,val_loss,test_accuracy\r\ndone,0.5,0.8\r\n")
-    assert not same_csv("state,val,other\r\n", "state,val_loss,test_accuracy\r\n")
-    assert not same_csv("state,val_loss,test_accuracy\r\n", "state,val,metric\r\n")
+def test_columns_of_another_version_are_compared_where_both_have_them() -> None:
+    earlier = "condition,val,metric,verdict\r\nbn,0.5,0.9,tied\r\n"
+    assert (
+        differing_columns(earlier, "condition,val_loss,test_accuracy,verdict,p\r\nbn,0.5,0.9,may be best,1\r\n") == []
+    )
+    wanted = "condition,val_loss,test_accuracy\r\nbn,0.5,0.8\r\n"
+    assert differing_columns(earlier, wanted) == ["test_accuracy"]
+    assert differing_columns(earlier, "condition,val_loss\r\nbn,0.4\r\n") == ["val_loss"]
+    assert differing_columns(earlier, "condition,val_loss\r\ngn,0.5\r\n") is None  # other rows
+    assert differing_columns(earlier, "condition,val_loss\r\nbn,0.5\r\ngn,0.5\r\n") is None
+    assert differing_columns(earlier, "a,b\r\n1,2\r\n") is None
+    assert differing_columns("a,b\r\n1\r\n", "a,b\r\n1,2\r\n") is None
+
+
+def _by_another_version(head: dict[str, Any]) -> None:
+    head["shown"]["wording"] = "0" * 64
+
+
+def test_of_another_version_numbers_are_compared_and_words_are_not(html: Path, verify: Any) -> None:
+    put_into(html, edited(capsule_in(html), {"capsule.json": _by_another_version}), digest=True)
+    code, checks = verify(html)
+    assert code == 0
+    assert checks["sentences"][0] == "unchecked" and "are worded as this benchkit words them" in checks["sentences"][1]
+
+    def better(trials: list[dict[str, Any]]) -> None:
+        trials[0]["metrics"]["test"]["accuracy"] += 0.01
+
+    name = next(name for name in members(capsule_in(html)) if name.endswith("trials.json"))
+    put_into(html, edited(capsule_in(html), {name: better}, digests=True), digest=True)
+    assert verify(html)[1]["numbers"][0] == "fails"
 
 
 @pytest.mark.parametrize("name", ["quickstart", "regularization-mnist"])

@@ -108,8 +108,14 @@ class ShownTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What the report shows: its tables, and the sha256 of every file that it attaches, by the file's path."""
+    """What the report shows: its tables, and the sha256 of every file that it attaches, by the file's path.
 
+    `templates` and `wording` are digests of the templates and of the code that made its pages and its sentences; a
+    report of an earlier version names none.
+    """
+
+    templates: str = ""
+    wording: str = ""
     tables: tuple[ShownTable, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from benchkit.capsule.archive import (
 )
 from benchkit.capsule.study_file import commands_of, study_text
 from benchkit.report.context.blocks import ReportContext, TableBlock
+from benchkit.report.files.html import templates_digest, wording_digest
 from benchkit.report.page_text import printable
 from benchkit.report.tables.table import Table
 from benchkit.results import StudyResults, Trial
@@ -79,10 +81,11 @@ def member_stem(name: str) -> str:
     )
 
 
-def shown_of(report: ReportContext, files: Mapping[str, bytes]) -> Shown:
+def shown_of(report: ReportContext, files: Mapping[str, bytes], templates: Path | None = None) -> Shown:
     """Return what a report shows: its tables, those of its chapters as their studies', and the files it attaches.
 
-    The tables that several studies have in common belong to none: their study is -1.
+    The tables that several studies have in common belong to none: their study is -1. `templates` is the folder of own
+    ones, if there is one.
     """
     common = [block for part in report.sections for block in part.blocks if isinstance(block, TableBlock)]
     tables = [_shown(block, -1 if report.chapters else 0, block.name) for block in common]
@@ -90,7 +93,12 @@ def shown_of(report: ReportContext, files: Mapping[str, bytes]) -> Shown:
         tables += [
             _shown(block, study, block.name.removeprefix(f"{chapter.name}--")) for block in chapter.report.tables
         ]
-    return Shown(tables=tuple(tables), files={name: sha256(content) for name, content in files.items()})
+    return Shown(
+        templates=templates_digest(templates),
+        wording=wording_digest(),
+        tables=tuple(tables),
+        files={name: sha256(content) for name, content in files.items()},
+    )
 
 
 def _shown(block: TableBlock, study: int, name: str) -> ShownTable:

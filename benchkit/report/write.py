@@ -94,7 +94,7 @@ def write_reports(
         check_templates(options.templates)
     shown = [rounded(private_results(results)) for results in studies]
     build, parts = _built(shown, options, registry)
-    return _write(_sealed(build, parts) if options.pages else build, out, options)
+    return _write(_sealed(build, parts, options.templates) if options.pages else build, out, options)
 
 
 def _built(
@@ -116,9 +116,9 @@ def _built(
         return multi_build(parts, exports, name, for_print=for_print, for_screen=for_screen), parts
 
 
-def _sealed(build: ReportBuild, parts: Sequence[StudyBuild]) -> ReportBuild:
+def _sealed(build: ReportBuild, parts: Sequence[StudyBuild], templates: Path | None) -> ReportBuild:
     """Return the build with a capsule of its studies, which holds the digests of what the build shows."""
-    capsule = make_capsule([part.results for part in parts], shown_of(build.report, build.files))
+    capsule = make_capsule([part.results for part in parts], shown_of(build.report, build.files, templates))
     report, screen = (_with_capsule(one, capsule) for one in (build.report, build.screen))
     return replace(build, report=report, screen=screen, files={**build.files, CAPSULE: capsule})
 

@@ -6,8 +6,9 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from benchkit import __version__
 from benchkit.analysis.summary import summarize
@@ -15,10 +16,11 @@ from benchkit.capsule.archive import ShownTable
 from benchkit.capsule.making import cell_texts, squeezed
 from benchkit.capsule.reading import Capsule
 from benchkit.metrics import score_metrics
-from benchkit.report.context.blocks import FindingBlock, Paragraph, ReportContext, TableBlock
+from benchkit.report.context.blocks import CONDITION_COLUMNS, FindingBlock, Paragraph, ReportContext, TableBlock
 from benchkit.report.context.compose import compose
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import block_stem
+from benchkit.report.files.html import wording_digest
 from benchkit.results import StudyResults
 from benchkit.verify.check import ReportCheck, check_of
 from benchkit.verify.opening import ReportFile
@@ -52,8 +54,12 @@ def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[St
 
 
 def _numbers(report: ReportFile, capsule: Capsule, anew: Anew) -> Iterator[ReportCheck]:
+    """Check every table: whole where the code that made it is this one, else the numbers of the columns in common."""
     blocks = {block.name: block for block in anew.context.tables}
     mine = [table for table in capsule.head.shown.tables if table.study == anew.place]
+    if not _worded_here(capsule):
+        yield from _common_numbers(report, capsule, anew, {table: blocks.get(table.name) for table in mine})
+        return
     known = [table for table in mine if table.name in blocks]
     problems = [line for table in known for line in _table_problems(report, capsule, table, blocks[table.name])]
     shown = {table.name for table in mine}
@@ -67,6 +73,73 @@ def _numbers(report: ReportFile, capsule: Capsule, anew: Anew) -> Iterator[Repor
         yield ReportCheck(name=f"further tables{anew.name}", state="unchecked", told=told)
 
 
+def _worded_here(capsule: Capsule) -> bool:
+    """Return whether the code that made the report's tables and sentences is the one that is installed here."""
+    return capsule.head.shown.wording == wording_digest()
+
+
+def _common_numbers(
+    report: ReportFile, capsule: Capsule, anew: Anew, tables: Mapping[ShownTable, TableBlock | None]
+) -> Iterator[ReportCheck]:
+    problems: list[str] = []
+    others: list[str] = []
+    for table, block in tables.items():
+        found = _csv_of(report, capsule, table)
+        where = f"table {table.number} ({table.name})"
+        if found is None:
+            problems.append(f"{where}: its CSV is missing")
+        elif block is None or (differing := differing_columns(found, block.csv)) is None:
+            others.append(table.anchor)
+        else:
+            problems += [f"{where}: other numbers in its column {name}" for name in differing]
+    held = len(tables) - len(others)
+    good = f"what {held} tables have in common with those of this benchkit is what the capsule's trials give"
+    bad = f"tables are not those that the capsule's trials give{_version(capsule)}"
+    yield check_of(f"numbers{anew.name}", good, bad, problems)
+    if others:
+        told = f"this benchkit makes these tables otherwise, or not at all: {', '.join(others)}"
+        yield ReportCheck(name=f"further tables{anew.name}", state="unchecked", told=told)
+
+
+def differing_columns(found: str, wanted: str) -> list[str] | None:
+    """Return the columns that two CSV texts have in common and whose numbers differ.
+
+    None where they have other rows, or no such column: then they are tables of other things.
+    """
+    rows, others = _rows(found), _rows(wanted)
+    if rows is None or others is None or len(rows) != len(others) or not rows:
+        return None
+    now = others[0]
+    names = [new if (old, new) in EARLIER_NAMES else old for old, new in zip_longest(rows[0], now, fillvalue="")]
+    shared = [name for name in now if name in names]
+    columns = {name: (names.index(name), now.index(name)) for name in shared}
+    pairs = {
+        name: [(row[at], other[there]) for row, other in zip(rows[1:], others[1:], strict=True)]
+        for name, (at, there) in columns.items()
+    }
+    if not shared or any(one != other for name in CONDITION_COLUMNS & pairs.keys() for one, other in pairs[name]):
+        return None
+    return [name for name, cells in pairs.items() if not all(_same(*pair) or _is_text(*pair) for pair in cells)]
+
+
+def _rows(text: str) -> list[list[str]] | None:
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error:
+        return None
+    return rows if all(len(row) == len(rows[0]) for row in rows) else None
+
+
+def _is_text(one: str, other: str) -> bool:
+    """Return whether a cell is a text on either side: another version may word it otherwise."""
+    for cell in (one, other):
+        try:
+            float(cell)
+        except ValueError:
+            return True
+    return False
+
+
 def _version(capsule: Capsule) -> str:
     made = capsule.head.generator
     here = f"benchkit {__version__}"
@@ -77,14 +150,12 @@ def _table_problems(report: ReportFile, capsule: Capsule, table: ShownTable, blo
     rows = cell_texts(block.table)
     where = f"table {table.number} ({table.name})"
     if report.kind == "html":
-        listed = report.data.get(table.anchor)
         problems = _row_problems(where, rows, report.tables.get(table.anchor, []))
-        found = listed[0] if listed else None
     else:
         text = printed(report.text)
         lost = [row for row in rows if printed("".join(row)) not in text]
         problems = [f"{where}: no row reads {' | '.join(row)}" for row in lost]
-        found = _attached(report, capsule, table)
+    found = _csv_of(report, capsule, table)
     if found is None:
         return [*problems, f"{where}: its CSV is missing"]
     return problems if same_csv(found, block.csv) else [*problems, f"{where}: its CSV has other numbers"]
@@ -101,8 +172,10 @@ def _row_problems(where: str, wanted: list[list[str]], shown: Sequence[Sequence[
     ]
 
 
-def _attached(report: ReportFile, capsule: Capsule, table: ShownTable) -> str | None:
-    """Return the CSV that the PDF attaches for a table."""
+def _csv_of(report: ReportFile, capsule: Capsule, table: ShownTable) -> str | None:
+    """Return the CSV that an HTML page holds, or a PDF attaches, for a table."""
+    if report.kind == "html":
+        return next(iter(report.data.get(table.anchor) or ()), None)
     ending = f"{table.number:02d}-{block_stem(table.anchor.removeprefix('table-'))}.csv"
     names = [name.replace("/", "-") for name in capsule.head.shown.files if name.endswith(ending)]
     found = [report.files[name] for name in names if name in report.files]
@@ -118,26 +191,18 @@ def printed(text: str) -> str:
     return re.sub(r"\[U\+[0-9A-F]{4,6}\]|[^0-9A-Za-z.,+%\N{MINUS SIGN}-]", "", text)
 
 
-EARLIER_NAMES = {
-    ("val", "val_loss"): "val_loss",
-    **{("metric", name): name for name in (metric.replace(".", "_") for metric in score_metrics())},
-}
-"""Columns that reports of earlier versions call otherwise, with their name there and now."""
+EARLIER_NAMES = (("val", "val_loss"), *(("metric", metric.replace(".", "_")) for metric in score_metrics()))
+"""Columns that reports of earlier versions call otherwise: their name there, and now."""
 
 
 def same_csv(found: str, wanted: str) -> bool:
     """Return whether two CSV texts say the same: equal texts, and numbers equal to rounding."""
     if found == wanted:
         return True
-    try:
-        rows, others = (list(csv.reader(io.StringIO(text, newline=""))) for text in (found, wanted))
-    except csv.Error:
-        return False
-    if rows and others:
-        rows[0] = [EARLIER_NAMES.get((name, now), name) for name, now in zip(rows[0], others[0], strict=False)]
-    return [len(row) for row in rows] == [len(row) for row in others] and all(
+    rows, others = _rows(found), _rows(wanted)
+    return [len(row) for row in rows or [[]]] == [len(row) for row in others or [[], []]] and all(
         _same(one, other)
-        for row, there in zip(rows, others, strict=True)
+        for row, there in zip(rows or (), others or (), strict=True)
         for one, other in zip(row, there, strict=True)
     )
 
@@ -161,6 +226,12 @@ def _sentences(report: ReportFile, capsule: Capsule, anew: Anew) -> ReportCheck:
     shape = squeezed if report.kind == "html" else _printed_sentence
     page = shape(report.text)
     lost = [text for text in dict.fromkeys(texts) if shape(text) not in page]
+    if not _worded_here(capsule):
+        told = (
+            f"{len(texts) - len(lost)} of {len(texts)} sentences and key facts are worded as this benchkit words them; "
+            f"the report is by another version, so the others are not held against the trials"
+        )
+        return ReportCheck(name=f"sentences{anew.name}", state="unchecked", told=told)
     good = f"{len(texts)} sentences and key facts are those that the capsule's trials give"
     bad = "sentences that follow from the capsule's trials are not in the report" + _version(capsule)
     return check_of(f"sentences{anew.name}", good, bad, lost)

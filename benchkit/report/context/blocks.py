@@ -320,3 +320,4 @@ class Page:
     policy: str = field(metadata={"help": "the content security policy, empty for print"})
     style: Markup = field(metadata={"help": "the style sheet, benchkit's own text"})
     scripts: tuple[Markup, ...] = field(metadata={"help": "the scripts, benchkit's own text; none for print"})
+    templates: str = field(metadata={"help": "the sha256 of the templates, by which stale reports are found"})

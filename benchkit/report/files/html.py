@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -37,6 +37,26 @@ def template_folder() -> Path:
 def template_names() -> tuple[str, ...]:
     """Return the names of the report's templates, style sheets and scripts: those that an own folder may hold."""
     return tuple(sorted(path.name for path in (template_folder() / "report").iterdir() if path.suffix in SUFFIXES))
+
+
+def templates_digest(own: Path | None = None) -> str:
+    """Return the sha256 of the templates of a report's pages, those of a folder `own` in place of the shipped."""
+    return _digest((name, text_of(name, own).encode()) for name in template_names())
+
+
+@cache
+def wording_digest() -> str:
+    """Return the sha256 of the code that makes a report's tables and sentences: the rooms analysis and report."""
+    rooms = [Path(str(files("benchkit"))) / room for room in ("analysis", "report")]
+    sources = sorted(path for room in rooms for path in room.rglob("*.py"))
+    return _digest((path.relative_to(rooms[0].parent).as_posix(), path.read_bytes()) for path in sources)
+
+
+def _digest(parts: Iterable[tuple[str, bytes]]) -> str:
+    whole = hashlib.sha256()
+    for name, content in parts:
+        whole.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return whole.hexdigest()
 
 
 @cache
@@ -239,13 +259,19 @@ def render_html(report: ReportContext, own: Path | None = None) -> str:
     place of the shipped templates; `ReportError` says which of them failed, and where.
     """
     scripts = (_script(vega_bundle()), _script("\n".join(text_of(f"{name}.js", own) for name in SCRIPTS)))
-    page = Page(medium="screen", policy=_policy(scripts), style=Markup(_screen_style(own)), scripts=scripts)
+    page = Page(
+        medium="screen",
+        policy=_policy(scripts),
+        style=Markup(_screen_style(own)),
+        scripts=scripts,
+        templates=templates_digest(own),
+    )
     return render("report.html.j2", own, report=report, page=page)
 
 
 def render_print(report: ReportContext, own: Path | None = None) -> str:
     """Return the report as the HTML that the PDF is made from; pictures and fonts are `fig:` addresses."""
-    page = Page(medium="print", policy="", style=Markup(_print_style(own)), scripts=())
+    page = Page(medium="print", policy="", style=Markup(_print_style(own)), scripts=(), templates=templates_digest(own))
     return render("report.html.j2", own, report=report, page=page)
 
 
