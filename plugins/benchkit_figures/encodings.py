@@ -255,14 +255,14 @@ def panel_columns(labels: Sequence[str], most: int = 4, least: int = 2) -> int:
                                              -count % columns))  # fmt: skip
 
 
-COLOURS = ("#E8EFF7", "#C7DAEC", "#A0C3E1", "#73A8D3", "#488CC2", "#2570AC", "#135590", "#0B3A69")
+COLOURS = ("#E8EFF7", "#C7DAEC", "#A0C3E1", "#73A8D3", "#5596CB", "#2570AC", "#135590", "#0B3A69")
 """From light to dark blue."""
 
 LIGHT, DARK = "#F6F8FB", "#1f2328"
 """Numbers on dark cells and on light ones."""
 
-DARK_STEPS = 4
-"""Of the colours, the last four carry light numbers."""
+DARK_STEPS = 3
+"""Of the colours, the last three carry light numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 // Charts: drawn when they come into sight, and again when the choice changes what they show.
 const drawn = new WeakMap(); // chart -> { result, signature, run }
+const DESIGNED = 700; // no chart is wider by itself; above, its place's width does not matter
 
 // What a figure shows in the present view: the embedded spec, caption and data, or those of the chosen metric.
 const figureView = async (study, figure) => {
@@ -43,6 +44,7 @@ const legendOf = (study, chart, labels, coloured) => {
     return make("li", {}, made);
   };
   const list = make("ul", { className: "entries", "aria-label": "Conditions in this figure; each opens its trials" });
+  if (!coloured) list.append(make("li", { className: "verb" }, "Trials of:"));
   list.append(...labels.map(entry));
   const many = labels.length > 12;
   const summary = make("summary", {}, `Legend: ${labels.length} conditions`);
@@ -70,7 +72,7 @@ const drawChart = async (study, chart) => {
   const spec = await specOf(study, figure);
   const all = drawnLabels(spec, study.places);
   const labels = all.filter((label) => !study.hidden.has(label));
-  const signature = JSON.stringify([followed.found ? study.view : "", labels, dark()]);
+  const signature = JSON.stringify([followed.found ? study.view : "", labels, dark(), Math.min(chart.clientWidth, DESIGNED)]);
   noteFollowed(figure, study, { ...followed, followsConditions: all.length > 0 });
   if (drawn.get(chart).run !== run || before?.signature === signature) return;
   chart.style.minHeight = `${chart.offsetHeight}px`; // the page must not jump while the chart is made anew
@@ -87,9 +89,8 @@ const drawChart = async (study, chart) => {
 const drawInto = async (chart, spec) => {
   try {
     const options = { actions: false, tooltip: { theme: dark() ? "dark" : "light" } };
-    const result = await drawFigure(chart, spec, options);
+    const result = await drawFitted(chart, spec, options);
     drawn.set(chart, { ...drawn.get(chart), result });
-    chart.tabIndex = chart.scrollWidth > chart.clientWidth ? 0 : -1; // what scrolls must be reachable by keyboard
   } catch (error) {
     note(chart, "error", `This chart could not be drawn: ${error.message}`);
     console.error(error);
@@ -120,7 +121,17 @@ const startCharts = (study) => {
     { rootMargin: "600px" },
   );
   charts.forEach((chart) => sight.observe(chart));
-  addEventListener("beforeprint", () => charts.filter((chart) => !("drawn" in chart.dataset)).forEach(draw));
+  // A page is printed as soon as the promises at hand are settled: what is packed must have been unpacked before.
+  charts.forEach((chart) => specOf(study, chart.closest("figure")));
+  addEventListener("beforeprint", () => {
+    study.root.querySelectorAll("details.legend").forEach((legend) => (legend.open = true));
+    charts.filter((chart) => !("drawn" in chart.dataset)).forEach(draw);
+  });
+  let waiting;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => charts.filter((chart) => "drawn" in chart.dataset).forEach(draw), 200);
+  });
   study.watchers.push(() => {
     for (const chart of charts) {
       follow(study, chart.closest("figure"));

@@ -50,6 +50,20 @@ const startChooser = (study) => {
   show();
 };
 
+// Sentences are written for what the report shows first: where a reader has chosen something else, that is said.
+const startSentences = (study) => {
+  const places = study.root.querySelectorAll("div.answer:not(.finding), section.part:has(> .finding)");
+  const notes = [...places].map((place) => make("p", { className: "follows", role: "status" }));
+  notes.forEach((note, at) => (places[at].querySelector(":scope > h2") ?? places[at].firstChild).after(note));
+  const show = () => {
+    const what = study.atMain ? "" : study.choices.words[study.choices.main];
+    const all = study.showsAll ? "" : "all conditions";
+    const words = [what, all].filter(Boolean).join(" of ");
+    for (const note of notes) note.textContent = words ? `These sentences are about ${words}, whatever is chosen.` : "";
+  };
+  study.watchers.push(show);
+};
+
 // Below a table or figure: what of the choice it does not follow, in words; empty while nothing is chosen.
 const noteFollowed = (figure, study, { followsMetric, missing, followsConditions }) => {
   const note = figure.querySelector(".follows");

@@ -10,9 +10,7 @@ const addDownloads = (study, place) => {
   const parts = JSON.parse(place.dataset.parts ?? "[]");
   const stem = () => (study.atMain || !figure.querySelector("script.views") ? place.dataset.name : `${place.dataset.name}-${study.view.replace(".", "-")}`);
   const what = figure.querySelector("figcaption strong").textContent.replace(".", "");
-  place.setAttribute("role", "group");
-  place.setAttribute("aria-label", `Download ${what}`);
-  place.append(make("span", { className: "verb", "aria-hidden": "true" }, "Download"));
+  place.append(make("summary", {}, `Download ${what.toLowerCase()}`));
   parts.forEach((name, i) => {
     const several = parts.length > 1;
     const suffix = several ? `-${name.replace(/[^\w-]+/g, "-")}` : "";

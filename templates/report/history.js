@@ -46,7 +46,7 @@ const historyBlock = (study, trial) => {
   const label = `Loss and accuracy of trial ${number} by epoch, training dashed and validation solid; the table below has the numbers.`;
   const chart = make("div", { className: "trial-chart", role: "img", "aria-label": label });
   const options = { actions: false, tooltip: { theme: dark() ? "dark" : "light" } };
-  drawFigure(chart, historySpec(study, history, label), options);
+  requestAnimationFrame(() => drawFitted(chart, historySpec(study, history, label), options));
   const thinned = history.epoch.length < history.epoch.at(-1) ? `, ${history.epoch.length} of ${history.epoch.at(-1)}` : "";
   const numbers = make("details", {}, make("summary", {}, `Epochs as a table${thinned}`));
   numbers.append(scrollBox(`Epochs of trial ${number}`, historyTable(history)));

@@ -4,6 +4,7 @@ startContents();
 for (const root of document.querySelectorAll("[data-study]")) studies.push(await Study.open(root));
 for (const study of studies) {
   startChooser(study);
+  startSentences(study);
   study.root.querySelectorAll("figure.table").forEach((figure) => startTable(study, figure));
   study.root.querySelectorAll(".downloads").forEach((place) => addDownloads(study, place));
   study.root.querySelectorAll("details.behind").forEach((details) => startBehind(study, details));

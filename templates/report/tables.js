@@ -32,11 +32,16 @@ const hideRows = (study, figure) => {
   const rows = [...figure.querySelectorAll("tbody tr")];
   const wanted = figure.querySelector(".filter input")?.value.trim().toLowerCase() ?? "";
   const chosen = (row) => [...row.querySelectorAll("[data-c]")].every((cell) => study.state.shown.has(Number(cell.dataset.c)));
-  for (const row of rows) row.hidden = !chosen(row) || !row.textContent.toLowerCase().includes(wanted);
+  const words = wanted.split(/\s+/);
+  const found = (row) => words.every((word) => row.textContent.toLowerCase().includes(word));
+  for (const row of rows) row.hidden = !chosen(row) || !found(row);
   const shown = rows.filter((row) => !row.hidden).length;
   const count = figure.querySelector(".filter output");
   if (count) count.textContent = shown === rows.length ? "" : `${shown} of ${rows.length} rows`;
 };
+
+// What scrolls must be reachable by keyboard; what does not would only be one more stop on the way.
+const reachable = (box) => new ResizeObserver(() => (box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1)).observe(box);
 
 const addFilter = (study, figure) => {
   if (figure.querySelectorAll("tbody tr").length < FEW_ROWS) return;

@@ -52,6 +52,7 @@ const fillTable = (study, figure, view) => {
 const startTable = (study, figure) => {
   makeSortable(figure.querySelector("table"));
   addFilter(study, figure);
+  reachable(figure.querySelector(".scroll"));
   linkCells(study, figure);
   let view = study.choices?.main;
   const show = async () => {

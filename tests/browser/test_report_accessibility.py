@@ -1,14 +1,15 @@
-"""Checks by hand of what assistive technology needs: names, headings, contrast, focus, widths, reduced motion."""
+"""What assistive technology needs: axe-core finds no fault; by hand names, contrast, targets, focus, widths, motion."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from synthetic_results import with_search
+from synthetic_results import complete, with_search
 
 from benchkit.report.files.html import template_folder
 from benchkit.report.write import write_report
@@ -24,6 +25,33 @@ UNNAMED = """
 .filter(one => one.getClientRects().length)
 .filter(one => !(one.ariaLabel || one.labels?.[0]?.textContent || one.textContent).trim())
 .map(one => one.outerHTML.slice(0, 200))"""
+
+
+FAULTS = """
+axe.run(document, { resultTypes: ['violations'] }).then(found => found.violations.map(
+  one => [one.id, one.nodes.slice(0, 3).map(node => `${node.html.slice(0, 120)}: ${node.failureSummary}`)]))"""
+# Every text of the chart at hand, its colour, and the fill of the uppermost shape below its middle (else the page's).
+TEXTS = """
+(figure => {
+  const page = getComputedStyle(document.body).backgroundColor;
+  figure.querySelector('.chart').scrollIntoView({ behavior: 'instant', block: 'center' });
+  return [...figure.querySelectorAll('svg.marks text')].filter(one => one.textContent.trim()).map(one => {
+    const box = one.getBoundingClientRect();
+    const below = document.elementsFromPoint(box.x + box.width / 2, box.y + box.height / 2).find(other => {
+      const { fill, fillOpacity, opacity } = getComputedStyle(other);
+      return other.tagName === 'path' && fill.startsWith('rgb(') && fillOpacity > 0.5 && opacity > 0.5;
+    });
+    const own = getComputedStyle(one);
+    return [one.textContent, own.fill, below ? getComputedStyle(below).fill : page, Number(own.fillOpacity)];
+  });
+})(document.querySelectorAll('figure.figure:has(.chart)')[%d])"""
+# Controls lower or narrower than 24 px, but for those within a sentence, whose size is that of the text.
+SMALL = """
+[...document.querySelectorAll('button, a[href], summary, select, label:has(input), input:not(label *)')]
+.filter(one => one.checkVisibility() && !one.closest('p, dd, figcaption, .skip'))
+.map(one => [one.outerHTML.slice(0, 120), one.getBoundingClientRect()])
+.filter(([, box]) => Math.min(box.width, box.height) < 23.9)
+.map(([words, box]) => `${words} ${box.width} x ${box.height}`)"""
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +150,76 @@ def test_reduced_motion_is_heeded(report: Path) -> None:
         assert page.run("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
 
 
+def seen(page: Page, report: Path) -> None:
+    """Open a report and scroll through it until every chart is drawn."""
+    page.open(report)
+    page.wait_for("document.querySelector('.chooser:not([hidden])') && !document.querySelector('.downloads:empty')")
+    for top in range(0, page.run("document.documentElement.scrollHeight"), 800):
+        page.run(f"scrollTo({{top: {top}, behavior: 'instant'}})")
+        page.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 10)))")
+    page.wait_for("!document.querySelector('.chart:not([data-drawn])')")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    return write_report(complete(folder / "trials", ("bn", "gn"), repeats=2, epochs=4), folder, "html").paths[0]
+
+
+@pytest.fixture(scope="module")
+def small_page(small: Path) -> Iterator[Page]:
+    with Page(width=1600) as page:
+        seen(page, small)
+        yield page
+
+
+def wear(page: Page, theme: str) -> None:
+    page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+
+
+@pytest.mark.parametrize("width", [1600, 1024, 390])
+def test_axe_finds_no_fault_in_either_theme(small_page: Page, width: int) -> None:
+    pytest.importorskip("axe_core_python", reason="it ships axe-core")
+    small_page.run(f"{(files('axe_core_python') / 'axe.min.js').read_text()}; 0")
+    small_page.resize(width, 900)
+    small_page.run("new Promise(done => setTimeout(done, 400))")  # charts are drawn anew after a pause
+    small_page.wait_for("!document.querySelector('.chart:not([data-drawn])')")
+    for theme in ("light", "dark"):
+        wear(small_page, theme)
+        assert small_page.run(FAULTS) == [], theme
+    if width == 390:
+        small_page.run(OPEN)
+        small_page.wait_for("document.querySelector('dialog[open] .trial')")
+        assert small_page.run(FAULTS) == [], "with the panel open"
+        small_page.press("Escape")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_text_of_every_chart_stands_out(small_page: Page, theme: str) -> None:
+    wear(small_page, theme)
+    small_page.run(
+        "document.head.append(Object.assign(document.createElement('style'),"
+        " { textContent: 'svg.marks * { pointer-events: all !important }' }))"
+    )
+    faint, on_shapes = [], 0
+    for place in range(small_page.run("document.querySelectorAll('figure.figure:has(.chart)').length")):
+        for words, ink, ground, opacity in small_page.run(TEXTS % place):
+            on_shapes += ground not in ("rgb(255, 255, 255)", "rgb(18, 22, 28)")
+            if contrast(ink, ground) < 4.5 or opacity < 1:
+                faint.append((place, words, ink, ground, round(contrast(ink, ground), 2), opacity))
+    assert faint == []
+    assert on_shapes > 20  # the numbers of the confusion matrices
+
+
+def test_controls_are_large_enough_for_a_finger(page: Page) -> None:
+    assert page.run(SMALL) == []
+
+
 def luminance(colour: str) -> float:
-    """Return the relative luminance of #rrggbb (WCAG 2.2)."""
-    shares = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    """Return the relative luminance of #rrggbb or rgb(r, g, b) (WCAG 2.2)."""
+    decimal = colour.startswith("rgb")
+    parts = re.findall(r"\d+", colour) if decimal else [colour[place : place + 2] for place in (1, 3, 5)]
+    shares = (int(part, 10 if decimal else 16) / 255 for part in parts[:3])
     red, green, blue = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 

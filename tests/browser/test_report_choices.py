@@ -177,6 +177,25 @@ def test_tables_are_filtered_by_text(page: Page) -> None:
     assert len(rows) == 2
     assert all("ln" in row.lower() for row in rows)
     assert text(page, "#table-trials .filter output") == f"2 of {2 * len(LABELS)} rows"
+    page.run(
+        "(() => { const one = document.querySelector('#table-trials .filter input'); one.value = ' grid  ln 1';"
+        " one.dispatchEvent(new Event('input')) })()"
+    )
+    rows = page.run("[...document.querySelectorAll('#table-trials tbody tr:not([hidden])')].map(row => row.innerText)")
+    assert rows
+    assert all(word in row.lower() for row in rows for word in ("grid", "ln", "1"))
+
+
+def test_sentences_say_what_they_are_about_when_something_else_is_chosen(page: Page) -> None:
+    places = "div.answer:not(.finding) > .follows, #findings > .follows"
+    notes = f"[...document.querySelectorAll('{places}')].map(one => one.innerText)"
+    assert page.run(notes) == ["", ""]
+    chosen(page, "metric", "loss")
+    assert page.run(notes) == ["These sentences are about test accuracy, whatever is chosen."] * 2
+    page.run("document.querySelectorAll('.boxes input')[0].click()")
+    assert page.run(notes) == ["These sentences are about test accuracy of all conditions, whatever is chosen."] * 2
+    page.run("document.querySelector('.chooser [type=reset]').click()")
+    assert page.run(notes) == ["", ""]
 
 
 def test_the_panel_opens_and_closes_by_keyboard(made: Made, page: Page) -> None:

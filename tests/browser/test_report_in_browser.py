@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pypdf
 import pytest
 from synthetic_results import with_search
 
@@ -138,3 +140,44 @@ def test_the_first_screen_answers_the_question(page: Page) -> None:
     page.run("scrollTo({top: 0, behavior: 'instant'})")
     bottom = page.run("document.querySelector('div.answer').getBoundingClientRect().bottom")
     assert 0 < bottom < 900
+
+
+def test_what_was_never_in_sight_is_printed_too(report: Path) -> None:
+    with Page() as page:
+        page.open(report)
+        page.wait_for("!document.querySelector('.downloads:empty')")
+        assert page.run("document.querySelectorAll('.chart[data-drawn]').length") < 3
+        content = base64.b64decode(page.send("Page.printToPDF")["data"])
+        printed = " ".join(one.extract_text() for one in pypdf.PdfReader(io.BytesIO(content)).pages)
+        titles = page.run(
+            "[...document.querySelectorAll('.chart svg.marks')].map("
+            "one => (one.querySelector('.role-axis-title') ?? one.querySelector('text')).textContent)"
+        )
+        assert len([title for title in titles if title]) == len(titles) == 11
+        assert [title for title in titles if title not in printed] == []
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1600])
+def test_charts_are_as_wide_as_their_place_and_letters_keep_their_size(report: Path, width: int) -> None:
+    with Page(width=width, height=900) as page:
+        page.open(report)
+        scroll_through(page)
+        page.wait_for("[...document.querySelectorAll('.chart')].every(one => one.querySelector('svg.marks'))")
+        found = page.run(
+            "[...document.querySelectorAll('.chart')].map(one => { const svg = one.querySelector('svg.marks');"
+            " return [one.closest('figure').id, one.scrollWidth - one.clientWidth,"
+            " svg.getBoundingClientRect().width / Number(svg.getAttribute('width'))] })"
+        )
+        assert [one for one in found if one[1] > 0 or one[2] < 0.8] == []
+
+
+def test_contents_stand_beside_the_page_where_there_is_room(report: Path) -> None:
+    with Page(width=1024) as page:
+        page.open(report)
+        assert page.run("document.querySelector('.side').getBoundingClientRect().right") <= (
+            page.run("document.querySelector('main h1').getBoundingClientRect().left")
+        )
+        assert page.run("document.documentElement.scrollWidth") <= 1024
+        page.resize(1000, 900)
+        assert not page.run("document.querySelector('.side').checkVisibility()")
+        assert page.run("document.querySelector('.way summary').checkVisibility()")

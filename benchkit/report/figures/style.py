@@ -29,7 +29,7 @@ DASHES = ((1, 0), (6, 2), (2, 2), (8, 2, 2, 2), (12, 3), (4, 2, 1, 2, 1, 2), (1,
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 """Shapes of points."""
 
-SEQUENTIAL = ("#E8EFF7", "#C7DAEC", "#A0C3E1", "#73A8D3", "#488CC2", "#2570AC", "#135590", "#0B3A69")
+SEQUENTIAL = ("#E8EFF7", "#C7DAEC", "#A0C3E1", "#73A8D3", "#5596CB", "#2570AC", "#135590", "#0B3A69")
 """Steps of one quantity from little to much."""
 
 

@@ -246,8 +246,8 @@ SCREEN_FONTS = tuple(font for font in FONTS if font[1] != 700 and font[2] == "no
 
 
 SCRIPTS = (
-    "elements", "embedded", "csv", "theme", "contents", "study", "address", "chooser", "swatches", "specs", "charts",
-    "exports", "tables", "tableviews", "downloads", "behind", "history", "panel", "start",
+    "elements", "embedded", "csv", "theme", "contents", "study", "address", "chooser", "swatches", "specs", "fit",
+    "charts", "exports", "tables", "tableviews", "downloads", "behind", "history", "panel", "start",
 )  # fmt: skip
 """The parts of the page's own script in their order: one module, each part uses what stands before it."""
 
@@ -331,10 +331,8 @@ globalThis.drawFigure = async (element, spec, options = {}) => {
     tooltip: { theme: dark ? "dark" : "light" },
     ...options,
   });
-  if (!wide) {
-    const svg = element.querySelector("svg.marks");
-    if (svg) Object.assign(svg.style, { maxWidth: "100%", height: "auto" });
-  }
+  const svg = element.querySelector("svg.marks");
+  if (svg) Object.assign(svg.style, { maxWidth: "100%", height: "auto" });
   return result;
 };
 """

@@ -53,6 +53,10 @@ class Column:
     parts: tuple[str, ...] = field(default=(), metadata={"help": "the endings of further CSV columns"})
 
 
+WORDS, SENTENCE = 24, 60
+"""Text up to the first of these lengths is a few words, longer than the second it is prose."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """Columns and rows; every row has a cell for each column."""
@@ -63,6 +67,16 @@ class Table:
     def __post_init__(self) -> None:
         """Hold the table to its shape."""
         assert all(len(row) == len(self.columns) for row in self.rows), "a row has a cell for each column"
+
+    @property
+    def room(self) -> tuple[str, ...]:
+        """Return for each column how much room its text asks for: `wide` or `prose`; nothing for numbers and names."""
+        asked = []
+        for at, column in enumerate(self.columns):
+            letters = max((len(text) for row in self.rows for text in (row[at].text, row[at].detail)), default=0)
+            few = column.align == "right" or letters <= WORDS
+            asked.append("" if few else "wide" if letters <= SENTENCE else "prose")
+        return tuple(asked)
 
     def with_rows(self, rows: Sequence[tuple[Cell, ...]]) -> Table:
         """Return the table with other rows."""

@@ -17,10 +17,10 @@ MOST_PAIRS = 20
 
 ENDS = (-20, -10, -5, -1, 1, 5, 10, 20)
 STEPS = ("-20 or less", "-20 to -10", "-10 to -5", "-5 to -1", "-1 to 1", "1 to 5", "5 to 10", "10 to 20", "20 or more")
-COLOURS = ("#A63E00", "#D9772E", "#EDAE7C", "#F7DCC6", "#F6F8FB", "#CFE0EF", "#91BBDD", "#4688BE", "#135590")
+COLOURS = ("#A63E00", "#D9772E", "#EDAE7C", "#F7DCC6", "#F6F8FB", "#CFE0EF", "#91BBDD", "#5596CB", "#135590")
 """From orange over nearly white to blue: told apart under colour-vision deficiencies."""
 
-DARK_FROM = 10
+DARK_FROM = 20
 """Cells from this many points on, either way, are dark and carry light numbers."""
 
 

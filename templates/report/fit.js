@@ -1,0 +1,73 @@
+// Charts made as wide as their place: panels that stand in a row are stacked and made narrower where there is no room.
+const LEAST = 120; // a plot narrower than this cannot be read; what is still too wide is then drawn smaller
+
+const listed = (spec) => spec.hconcat ?? spec.vconcat ?? spec.concat;
+
+const isText = (spec) => (spec.mark?.type ?? spec.mark) === "text";
+
+// The pixels of the widest row that a change of the plots' widths changes; text beside a plot keeps its width.
+const plotWidth = (spec) => {
+  if (!listed(spec)) return typeof spec.width === "number" && !isText(spec) ? spec.width : 0;
+  const widths = listed(spec).map(plotWidth);
+  if (spec.vconcat) return Math.max(...widths);
+  const across = spec.hconcat ? widths.length : (spec.columns ?? widths.length);
+  const rows = Array.from({ length: Math.ceil(widths.length / across) }, (_, at) => widths.slice(at * across, (at + 1) * across));
+  return Math.max(...rows.map((row) => row.reduce((sum, width) => sum + width, 0)));
+};
+
+const narrowed = (spec, factor) => {
+  if (listed(spec)) listed(spec).forEach((panel) => narrowed(panel, factor));
+  else if (typeof spec.width === "number" && !isText(spec)) {
+    const square = spec.width === spec.height;
+    spec.width = Math.max(LEAST, Math.round(spec.width * factor));
+    if (square) spec.height = spec.width;
+  }
+  return spec;
+};
+
+// Whether a panel's rows are those of its neighbour on the left, which names them.
+const leans = (panel) => {
+  const parts = [panel, ...(panel.layer ?? [])].map((part) => part.encoding?.y).filter(Boolean);
+  return parts.length > 0 && parts.every((y) => y.axis === null || (y.type === "nominal" && y.axis?.labels === false));
+};
+
+// Every row of panels cut into rows that are as wide as `share` of it, at least one panel each.
+const stacked = (spec, share) => {
+  listed(spec)?.forEach((panel) => stacked(panel, share));
+  const across = (count) => Math.max(1, Math.floor(count * share));
+  if (spec.concat) spec.columns = across(Math.min(spec.columns ?? spec.concat.length, spec.concat.length));
+  if (!spec.hconcat || spec.hconcat.length < 2) return spec;
+  const groups = [];
+  for (const panel of spec.hconcat) {
+    if (groups.length && leans(panel)) groups.at(-1).push(panel);
+    else groups.push([panel]);
+  }
+  if (groups.length < 2) return spec;
+  const { hconcat, bounds, ...rest } = spec;
+  const shared = Object.fromEntries(Object.entries({ bounds, spacing: rest.spacing, resolve: rest.resolve }).filter(([, value]) => value !== undefined));
+  const rows = [];
+  for (let at = 0; at < groups.length; at += across(groups.length)) rows.push(groups.slice(at, at + across(groups.length)).flat());
+  for (const row of rows) walk(row[0], (node) => node.axis?.labels === false && (node.axis.labels = true));
+  for (const name of Object.keys(spec)) delete spec[name];
+  return Object.assign(spec, rest, { vconcat: rows.map((row) => (row.length > 1 ? { ...shared, hconcat: row } : row[0])) });
+};
+
+const drawnWidth = (place) => Number(place.querySelector("svg.marks")?.getAttribute("width")) || 0;
+
+// Draw a spec, and again where it came out wider than its place: how much stands around the plots is only seen then.
+const drawFitted = async (place, spec, options) => {
+  const room = place.clientWidth;
+  let shown = structuredClone(spec);
+  let result = await drawFigure(place, shown, options);
+  if (listed(shown) && drawnWidth(place) > 1.3 * room) {
+    shown = stacked(shown, room / drawnWidth(place));
+    result.finalize();
+    result = await drawFigure(place, shown, options);
+  }
+  const [width, plots] = [drawnWidth(place), plotWidth(shown)];
+  if (listed(shown) && width > room + 1 && plots > 0) {
+    result.finalize();
+    result = await drawFigure(place, narrowed(shown, (room - (width - plots)) / plots), options);
+  }
+  return result;
+};
