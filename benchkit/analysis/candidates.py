@@ -1,0 +1,229 @@
+"""Which conditions may be the best: no other one beats them beyond chance, by variances shrunk to a common one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from benchkit.analysis.comparisons import varies
+from benchkit.analysis.degenerate import one_class_conditions
+from benchkit.analysis.estimates import compared, estimate, values_by_repeat
+from benchkit.analysis.image_variance import METRIC, image_variance, right_answers
+from benchkit.analysis.wording import lower_is_better
+from benchkit.results import StudyResults
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from benchkit.plan import Condition
+
+LEAVES_AT = 0.025
+"""The chance, at most, that a report of a fixed number of repeats calls the condition that is truly best worse."""
+
+LEAST_SHARED = 3
+"""Variances are shrunk to a common one from this many conditions on: two do not tell how far variances differ."""
+
+LEAST_RIVALS = 2
+"""Of two equal conditions either may seem better, so the chance of that is shared between them, too."""
+
+Standing = Literal["kept", "left", "untested", "one class"]
+"""kept: it may be the best; left: another one is better; untested: one repeat alone; one class: its models say nothing.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A condition's mean over `n` repeats, what the rule makes of its spread, and whether it may be the best.
+
+    `std` is the standard deviation of one repeat after shrinking, never below `image_std`, which the test images alone
+    set (None where that is not known); `degrees` are its degrees of freedom. `p` is the smallest one-sided p against
+    another condition, multiplied by the number of rivals, at most 1. `std`, `degrees` and `p` are None when untested.
+    """
+
+    key: str
+    label: str
+    mean: float
+    n: int
+    std: float | None
+    image_std: float | None
+    degrees: float | None
+    p: float | None
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateSet:
+    """The conditions by their mean of `metric`, best first, each with its standing at the level `alpha`."""
+
+    metric: str
+    alpha: float
+    conditions: tuple[Candidate, ...]
+
+    @property
+    def kept(self) -> tuple[Candidate, ...]:
+        """Return the conditions that may be the best, best mean first."""
+        return tuple(one for one in self.conditions if one.standing == "kept")
+
+    @property
+    def left(self) -> tuple[Candidate, ...]:
+        """Return the conditions that are worse than another one beyond chance."""
+        return tuple(one for one in self.conditions if one.standing == "left")
+
+    @property
+    def open(self) -> tuple[Candidate, ...]:
+        """Return the conditions of which more repeats could tell something: those kept and those not tested."""
+        return tuple(one for one in self.conditions if one.standing in ("kept", "untested"))
+
+    @property
+    def decided(self) -> bool:
+        """Return whether the first one alone may be the best, of two or more."""
+        return len(self.conditions) > 1 and [one.key for one in self.open] == [self.conditions[0].key]
+
+
+def candidates(
+    results: StudyResults,
+    metric: str,
+    alpha: float = LEAVES_AT,
+    *,
+    most: int | None = None,
+    among: Collection[str] | None = None,
+) -> CandidateSet:
+    """Return which conditions may have the best mean of `metric`; the truly best one leaves with at most `alpha`.
+
+    `most` uses repeats with a smaller index alone, `among` names by key those that have not left at an earlier look.
+    A condition with one repeat neither leaves nor makes another one leave, nor does one whose models name one class.
+    """
+    import numpy as np
+
+    dull = {row.key for row in one_class_conditions(results) if row.always}
+    sign = -1.0 if lower_is_better(metric) else 1.0
+    read = [(condition, _values(results, condition, metric, most)) for condition in compared(results)]
+    rows = sorted(((c, values) for c, values in read if values), key=lambda row: -sign * float(np.mean(row[1])))
+    tested = [(c, values) for c, values in rows if len(values) > 1 and c.key not in dull]
+    floors = {c.key: _image_variance(results, c, metric, most) for c, _ in tested}
+    spreads = [estimate(values) for _, values in tested]
+    variances = np.array([(one.std or 0.0) ** 2 if varies(one) else 0.0 for one in spreads])
+    counts = np.array([one.n for one in spreads])
+    floor = np.array([floors[c.key] or 0.0 for c, _ in tested])
+    shrunk, degrees = shrunk_variances(np.maximum(variances, floor), counts)
+    shrunk = np.maximum(shrunk, floor)
+    means = sign * np.array([one.mean for one in spreads])
+    p = beaten_p(means, shrunk, degrees, counts)
+    out = (p < alpha) | np.array([among is not None and c.key not in among for c, _ in tested], dtype=bool)
+    stays = kept(means, out)
+    place = {c.key: index for index, (c, _) in enumerate(tested)}
+
+    def candidate(condition: Condition, values: list[float]) -> Candidate:
+        at = place.get(condition.key)
+        standing: Standing = "one class" if condition.key in dull else "untested"
+        if at is not None:
+            standing = "kept" if stays[at] else "left"
+        known = floors.get(condition.key)
+        return Candidate(
+            key=condition.key,
+            label=condition.label,
+            mean=float(np.mean(values)),
+            n=len(values),
+            std=None if at is None else float(np.sqrt(shrunk[at])),
+            image_std=None if known is None else float(np.sqrt(known)),
+            degrees=None if at is None else float(degrees[at]),
+            p=None if at is None else float(p[at]),
+            standing=standing,
+        )
+
+    return CandidateSet(metric=metric, alpha=alpha, conditions=tuple(candidate(c, values) for c, values in rows))
+
+
+def _values(results: StudyResults, condition: Condition, metric: str, most: int | None) -> list[float]:
+    values = values_by_repeat(results, condition, metric)
+    return [value for index, value in sorted(values.items()) if most is None or index < most]
+
+
+def _image_variance(results: StudyResults, condition: Condition, metric: str, most: int | None) -> float | None:
+    import numpy as np
+
+    if metric != METRIC:
+        return None
+    right = [bits for i, bits in right_answers(results, condition).items() if most is None or i < most]
+    return image_variance(np.stack(right)) if right else None
+
+
+def shrunk_variances(variances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return variances of one repeat shrunk to the common one, and their degrees of freedom, each float (..., k).
+
+    `variances` are sample variances (..., k) of `counts` >= 2 repeats each. With d = counts - 1, the common variance
+    s0² and its weight d0 come from the moments of log variances: e = log v - ψ(d/2) + log(d/2) has the variance
+    ψ'(d0/2) + ψ'(d/2) and the mean log s0² + ψ(d0/2) - log(d0/2) (Smyth, Linear models and empirical Bayes methods,
+    Statistical Applications in Genetics and Molecular Biology 3(1), 2004). Shrunk: (d0 s0² + d v) / (d0 + d), with
+    min(d0 + d, Σ d) degrees of freedom. Where e varies no more than by chance, d0 is infinite and all are s0².
+    Variances of 0 take no part in the moments; where fewer than `LEAST_SHARED` do, nothing is shrunk.
+    """
+    import numpy as np
+    from scipy.special import digamma, polygamma
+
+    d = np.broadcast_to(counts - 1.0, variances.shape)
+    positive = variances > 0
+    n = np.maximum(positive.sum(-1), 1)
+    e = np.log(np.where(positive, variances, 1.0)) - digamma(d / 2) + np.log(d / 2)
+    mean = np.where(positive, e, 0.0).sum(-1) / n
+    spread = np.where(positive, e - mean[..., None], 0.0)
+    chance = np.where(positive, polygamma(1, d / 2), 0.0).sum(-1) / n
+    excess = (spread**2).sum(-1) / np.maximum(n - 1, 1) - chance
+    finite = excess > 1e-9
+    d0 = np.where(finite, 2 * trigamma_inverse(np.where(finite, excess, 1.0)), 1.0)
+    s0 = np.exp(mean + np.where(finite, digamma(d0 / 2) - np.log(d0 / 2), 0.0))
+    d0 = np.where(positive.sum(-1) < LEAST_SHARED, 0.0, np.where(finite, d0, np.inf))[..., None]
+    weight = np.where(np.isinf(d0), 1.0, d0 / np.where(np.isinf(d0), 1.0, d0 + d))
+    degrees: np.ndarray = np.minimum(d0 + d, d.sum(-1, keepdims=True))
+    shrunk: np.ndarray = weight * s0[..., None] + (1 - weight) * variances
+    return shrunk, degrees
+
+
+def trigamma_inverse(values: np.ndarray) -> np.ndarray:
+    """Return y > 0 with ψ'(y) equal to each of `values` > 0, by Newton's method on 1/ψ' (Smyth 2004, appendix)."""
+    import numpy as np
+    from scipy.special import polygamma
+
+    y = 0.5 + 1 / values
+    for _ in range(20):  # 1/ψ' is convex and nearly linear: from this start it converges from one side
+        slope = polygamma(1, y)
+        y = y + slope * (1 - slope / values) / polygamma(2, y)
+    found: np.ndarray = np.where(values > 1e7, 1 / np.sqrt(values), y)
+    return found
+
+
+def beaten_p(means: np.ndarray, variances: np.ndarray, degrees: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return (..., k): how surely each condition has a better rival, as its smallest p times the rivals, at most 1.
+
+    All are (..., k), more is better. For i and j: Welch's t = (mean_j - mean_i) / √(v_i/n_i + v_j/n_j), one-sided, with
+    Satterthwaite's degrees of freedom from `degrees`. Bonferroni's factor k - 1 (two at least, `LEAST_RIVALS`) suffices
+    for "the best one stays": only its own rivals could throw it out. Where neither varies nothing is tested.
+    """
+    import numpy as np
+    from scipy.special import stdtr
+
+    k = means.shape[-1]
+    if k < 2:
+        return np.ones(means.shape)
+    error = variances / counts
+    both = error[..., :, None] + error[..., None, :]
+    tested = (both > 0) & ~np.eye(k, dtype=bool)
+    safe = np.where(tested, both, 1.0)
+    share = np.where(tested, error[..., :, None] / safe, 0.5)
+    freedom = 1 / (share**2 / degrees[..., :, None] + (1 - share) ** 2 / degrees[..., None, :])
+    ahead = means[..., None, :] - means[..., :, None]
+    p = np.where(tested, stdtr(freedom, -ahead / np.sqrt(safe)), 1.0)
+    smallest: np.ndarray = np.minimum(1.0, p.min(-1) * max(k - 1, LEAST_RIVALS))
+    return smallest
+
+
+def kept(means: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Return bool (..., k): those that are not `out`, and all whose mean is above that of one that is not."""
+    import numpy as np
+
+    if not means.shape[-1]:
+        return ~out
+    least = np.where(out, np.inf, means).min(-1, keepdims=True)
+    stays: np.ndarray = means >= least
+    return stays
