@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from benchkit_figures.classes.class_accuracy import ClassAccuracy
-from benchkit_figures.classes.confusion_difference import ConfusionDifference
-from benchkit_figures.encodings import colour_steps
+from benchkit_figures.classes.confusion_difference import COLOURS as SIGNED
+from benchkit_figures.classes.confusion_difference import LIGHT_IN, ConfusionDifference
+from benchkit_figures.classes.confusion_matrix import DARK_FROM, ConfusionMatrix
+from benchkit_figures.encodings import COLOURS, DARK, LIGHT, colour_steps
 from benchkit_figures.outcomes.grid_heatmap import GridHeatmap
 from benchkit_figures.training.feature_quantiles import FeatureQuantiles
 from benchkit_figures.training.learning_curves import LearningCurves
@@ -211,6 +214,36 @@ def test_many_classes_show_the_hardest() -> None:
     assert "hardest 25 of 40" in ClassAccuracy().caption(data)
 
 
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours by WCAG 2.1."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def test_numbers_on_cells_have_enough_contrast() -> None:
+    steps = colour_steps([float(value) for value in range(81)])
+    assert len(steps.names) == 8
+    for value in range(0, 81, 5):
+        ink = LIGHT if steps.dark(value) else DARK
+        assert contrast(ink, steps.colours[steps.names.index(steps.name(value))]) >= 4.5
+    for step, shade in enumerate(SIGNED):
+        assert contrast(LIGHT if step in LIGHT_IN else DARK, shade) >= 4.5
+    for percent, shade in zip((0.5, 1, 2, 5, 10, 20, 40, 70), COLOURS, strict=True):
+        assert contrast(LIGHT if percent >= DARK_FROM else DARK, shade) >= 4.5
+
+
+def test_seventeen_conditions_have_their_numbers_in_the_table() -> None:
+    given = learned(TWENTY[:17], 1, 2, classes=10)
+    assert '"format": ".1f"' in json.dumps(drawn(ClassAccuracy(), given))
+    assert "pointer" not in ClassAccuracy().caption(ClassAccuracy().data(given))
+
+
 # --- difference of confusion -----------------------------------------------------------------------------------------
 
 
@@ -234,6 +267,41 @@ def test_difference_of_the_best_and_the_worst_by_hand() -> None:
         ConfusionDifference(second="ln").data(given)
     with pytest.raises(PluginError, match="both"):
         ConfusionDifference(first="in", second="in").data(given)
+
+
+def test_a_network_that_learned_nothing_is_not_what_the_best_is_held_against() -> None:
+    trials = [
+        scored(label, 0, ((5, 5), (5, 5)), accuracy) for label, accuracy in (("bn", 0.8), ("gn", 0.5), ("in", 0.1))
+    ]
+    given = results([condition(label) for label in ("bn", "gn", "in")], trials)
+    assert ConfusionMatrix().data(given).shown == ("bn", "gn")
+    data = ConfusionDifference().data(given)
+    assert (data.first, data.second) == ("bn", "gn")
+    for figure in (ConfusionMatrix(), ConfusionDifference()):
+        assert "the worst of those that name at least half as many" in figure.caption(figure.data(given))
+    few = results([condition("bn"), condition("in")], [trials[0], trials[2]])
+    assert ConfusionMatrix().data(few).shown == ("bn", "in")
+    assert "The best condition and the worst condition." in ConfusionMatrix().caption(ConfusionMatrix().data(few))
+
+
+def test_small_differences_have_smaller_steps() -> None:
+    trials = [scored("bn", 0, ((994, 6), (0, 1000)), 0.9), scored("gn", 0, ((997, 3), (2, 998)), 0.8)]
+    data = ConfusionDifference().data(results([condition("bn"), condition("gn")], trials))
+    # Differences of 0.3 and 0.2 points: the scale is the greatest of the given ones of which 0.3 is ten times, 0.02.
+    assert data.scale == 0.02
+    assert data.steps.names[3:7] == ("-0.1 to -0.02", "-0.02 to 0.02", "0.02 to 0.1", "0.1 to 0.2")
+    spec = str(drawn(ConfusionDifference(), results([condition("bn"), condition("gn")], trials)))
+    assert "+.2f" in spec and "datum.step != '-0.02 to 0.02'" in spec
+    assert "Blank: a difference under 0.02 percentage points." in ConfusionDifference().caption(data)
+
+
+def test_captions_of_confusion_count_the_errors_without_a_number() -> None:
+    # Class 0: 3 of 1,000 (0.3 %) and 20 (2 %); class 2: 5 of 1,000 are 0.5 % and carry a number.
+    counts = ((977, 3, 20), (0, 1000, 0), (5, 0, 995))
+    figure = ConfusionMatrix()
+    data = figure.data(results([condition("bn")], [scored("bn", 0, counts, 0.99)], classes=3))
+    expected = "Cells without a number: under 0.5 %, which hold 3 of the 28 errors of bn. Blank cells: no image."
+    assert figure.caption(data).endswith(expected)
 
 
 @pytest.mark.parametrize("classes", [2, 12, 40, 60])

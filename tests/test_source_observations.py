@@ -366,14 +366,14 @@ def test_activation_maps_count_the_dead_and_show_best_and_worst(tmp_path: Path) 
     assert [one.condition for one in data.shown] == ["bn", "in"]  # the best and the worst accuracy
     assert_plain(tuple(one.layers for one in data.conditions))
     grid = figure.draw(data)
-    assert grid.columns == ("image", "early layer", "late layer")
+    assert grid.columns == ("image", "early layer (stem, 1 of 2)", "late layer (stage, 2 of 2)")
     assert [words for words, _ in grid.rows] == [
         "bn: Cattle Egret",
         "bn: Cattle Egret",
         "in: Cattle Egret",
         "in: Cattle Egret",
     ]
-    assert "in 1 of 8 in stem (1 of 2), 1 of 8 in stage (2 of 2), 2 of 16 in all layers." in figure.caption(data)
+    assert "zero for all 6 inspected test images: 0 of 16 of bn, 2 of 16 of in." in figure.caption(data)
     assert figure.alt_text(data) == "Dead filters in all layers: most in gn, 6 of 16; fewest in bn, 0 of 16."
 
 

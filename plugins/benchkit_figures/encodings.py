@@ -262,7 +262,7 @@ LIGHT, DARK = "#F6F8FB", "#1f2328"
 """Numbers on dark cells and on light ones."""
 
 DARK_STEPS = 3
-"""Of the colours, the last three carry light numbers."""
+"""Of the colours, the last three carry light numbers; all numbers have a contrast of at least 4.5 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,8 +36,8 @@ FEW_CONDITIONS = 4
 
 MOST_CLASSES = 25
 
-MOST_NUMBERS = 12
-"""Up to this many columns cells carry their number."""
+LEAST_CELL = 24
+"""Cells of this width in pixels have room for their number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class ClassAccuracy:
         ]
         if len(data.shown) < data.count:
             parts.append(f"The hardest {len(data.shown)} of {data.count} classes.")
-        bars = "Bars" if len(data.conditions) <= FEW_CONDITIONS else "In the data and under the pointer"
+        bars = "Bars" if len(data.conditions) <= FEW_CONDITIONS else "In the data of this figure"
         parts.append(f"{bars}: 95 % Wilson intervals, the uncertainty over images of the class, not over random seeds.")
         if any(condition.n > 1 for condition in data.conditions):
             parts.append("Repeats share their images, so the intervals are on the narrow side.")
@@ -214,9 +214,11 @@ def table(data: ClassData) -> Layers:
         tooltip=_tooltip(),
     )
     layers = [base.mark_rect().encode(color=steps.encoding("Accuracy (%)"))]
-    if len(drawn) <= MOST_NUMBERS:
+    if size >= LEAST_CELL:
         ink = alt.condition("datum.dark", alt.value(LIGHT), alt.value(DARK))
-        text = base.mark_text(fontSize=10).encode(text=alt.Text("accuracy:Q", format=".1f"), color=ink)
+        text = base.mark_text(fontSize=10 if size >= 30 else 9).encode(
+            text=alt.Text("accuracy:Q", format=".1f"), color=ink
+        )
         layers.append(text)
     height = alt.Step(22 if len(data.shown) <= 12 else 17)
     return alt.layer(*layers).properties(width=size * len(drawn), height=height)

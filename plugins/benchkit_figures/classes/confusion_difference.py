@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +10,38 @@ import altair as alt
 
 from benchkit import NothingToDraw, PluginError, card
 from benchkit.results import SPLITS, StudyResults
-from benchkit_figures.classes.confusion_matrix import LABELLED_CLASSES, PIXEL_CLASSES, Confusion, ConfusionMatrix
-from benchkit_figures.encodings import WIDTH, check_split, label_width, repeats_words, rounded
+from benchkit_figures.classes.confusion_matrix import (
+    LABELLED_CLASSES,
+    PIXEL_CLASSES,
+    Confusion,
+    ConfusionData,
+    ConfusionMatrix,
+    worst_that_learned,
+    worst_words,
+)
+from benchkit_figures.encodings import (
+    DARK,
+    LIGHT,
+    OTHERS,
+    WIDTH,
+    Steps,
+    check_split,
+    label_width,
+    repeats_words,
+    rounded,
+)
 
 MOST_PAIRS = 20
 
 ENDS = (-20, -10, -5, -1, 1, 5, 10, 20)
-STEPS = ("-20 or less", "-20 to -10", "-10 to -5", "-5 to -1", "-1 to 1", "1 to 5", "5 to 10", "10 to 20", "20 or more")
-COLOURS = ("#A63E00", "#D9772E", "#EDAE7C", "#F7DCC6", "#F6F8FB", "#CFE0EF", "#91BBDD", "#5596CB", "#135590")
-"""From orange over nearly white to blue: told apart under colour-vision deficiencies."""
+SCALES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
+"""What the ends are multiplied by: the first at which the greatest difference is in one of the outer steps."""
 
-DARK_FROM = 20
-"""Cells from this many points on, either way, are dark and carry light numbers."""
+COLOURS = ("#A63E00", "#D9772E", "#EDAE7C", "#F7DCC6", "#F6F8FB", "#CFE0EF", "#91BBDD", "#5596CB", "#135590")
+"""From orange to blue: told apart under colour-vision deficiencies. The middle one is not drawn."""
+
+LIGHT_IN = (0, 8)
+"""The steps whose cells are so dark that they carry light numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +59,7 @@ class ChangedPair:
 class DifferenceData:
     """The difference of two conditions over `n_first` and `n_second` repeats, in percentage points of each true class.
 
-    `pairs` are the cells that changed most, greatest change first.
+    `pairs` are the cells that changed most, greatest change first; `second_words` says which condition the second is.
     """
 
     split: str
@@ -52,6 +72,20 @@ class DifferenceData:
     classes: tuple[str, ...]
     difference: tuple[tuple[float, ...], ...]
     pairs: tuple[ChangedPair, ...]
+    second_words: str
+
+    @property
+    def scale(self) -> float:
+        """Return the least difference that is coloured, in percentage points."""
+        most = max((abs(pair.difference) for pair in self.pairs), default=0.0)
+        return next((scale for scale in SCALES if most >= 10 * scale), SCALES[-1])
+
+    @property
+    def steps(self) -> Steps:
+        """Return the steps of colour, which follow how great the differences are."""
+        ends = tuple(float(f"{end * self.scale:.4g}") for end in ENDS)
+        inner = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(ends)]
+        return Steps(ends=ends, names=(f"{ends[0]:g} or less", *inner, f"{ends[-1]:g} or more"), colours=COLOURS)
 
 
 @card(
@@ -61,7 +95,10 @@ class DifferenceData:
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfusionDifference:
-    """The confusion of `first` minus that of `second` on `split` (default: the best minus the worst condition)."""
+    """The confusion of `first` minus that of `second` on `split`.
+
+    By default the best condition minus the worst of those that name at least half as many images rightly.
+    """
 
     first: str = ""
     second: str = ""
@@ -79,10 +116,10 @@ class ConfusionDifference:
         if len(labels) < 2:
             raise NothingToDraw(f"only one condition, {labels[0]}, has finished: nothing to compare it with")
         first = self.first or next(label for label in labels if label != self.second)
-        second = self.second or next(label for label in labels[::-1] if label != first)
+        second = self.second or worst_that_learned(given.matrices, first)
         if first == second:
             raise _wrong([f"first and second are both {first!r}"])
-        return _difference(self.split, given.classes, given.matrix(first), given.matrix(second))
+        return _difference(given, given.matrix(first), given.matrix(second))
 
     def draw(self, data: DifferenceData) -> Any:
         """Return a heatmap, or above 50 classes the pairs that changed most."""
@@ -97,13 +134,15 @@ class ConfusionDifference:
             f"summed over {n}."
         ]
         if not self.first and not self.second:
-            parts[0] = f"{parts[0][:-1]}: the best and the worst condition."
+            parts[0] = f"{parts[0][:-1]}: the best condition and {data.second_words}."
         if len(data.classes) > PIXEL_CLASSES:
             parts.append(f"The {len(data.pairs)} pairs of classes that changed most, of {len(data.classes)} classes.")
         parts.append(
             f"Blue: more often in {data.first}; orange: more often in {data.second}. On the diagonal, blue means that "
             f"{data.first} is right more often. No interval is drawn."
         )
+        if len(data.classes) <= PIXEL_CLASSES:
+            parts.append(f"Blank: a difference under {data.scale:g} percentage point{'' if data.scale == 1 else 's'}.")
         return " ".join(parts)
 
     def alt_text(self, data: DifferenceData) -> str:
@@ -123,7 +162,8 @@ def _wrong(problems: list[str]) -> PluginError:
     return PluginError("the figure confusion-difference was given wrong options", problems=problems)
 
 
-def _difference(split: str, classes: tuple[str, ...], first: Confusion, second: Confusion) -> DifferenceData:
+def _difference(given: ConfusionData, first: Confusion, second: Confusion) -> DifferenceData:
+    classes = given.classes
     cells = tuple(
         tuple(cell - other for cell, other in zip(row, other_row, strict=True))
         for row, other_row in zip(first.percent, second.percent, strict=True)
@@ -142,7 +182,7 @@ def _difference(split: str, classes: tuple[str, ...], first: Confusion, second: 
     ]
     pairs.sort(key=lambda pair: -abs(pair.difference))
     return DifferenceData(
-        split=split,
+        split=given.split,
         first=first.condition,
         second=second.condition,
         n_first=first.n,
@@ -152,6 +192,7 @@ def _difference(split: str, classes: tuple[str, ...], first: Confusion, second: 
         classes=classes,
         difference=cells,
         pairs=tuple(pairs[:MOST_PAIRS]),
+        second_words=worst_words(given, second.condition),
     )
 
 
@@ -173,12 +214,16 @@ def heatmap(data: DifferenceData) -> Any:
         ],
     )
     at_right = size * count <= WIDTH - 190 - label_width(classes)
-    layers = [base.mark_rect().encode(color=_color(_legend(at_right)))]
+    told = base.transform_filter(f"datum.step != '{data.steps.names[4]}'")
+    layers = [told.mark_rect().encode(color=_color(data, _legend(at_right)))]
     if count <= LABELLED_CLASSES:
-        ink = alt.condition(f"abs(datum.difference) >= {DARK_FROM}", alt.value("#F6F8FB"), alt.value("#1f2328"))
-        text = base.transform_filter("abs(datum.difference) >= 1").mark_text(fontSize=min(11, max(7, size // 3)))
-        layers.append(text.encode(text=alt.Text("difference:Q", format="+.0f"), color=ink))
-    return alt.layer(*layers).properties(width=size * count, height=size * count)
+        dark = " || ".join(f"datum.step == '{data.steps.names[index]}'" for index in LIGHT_IN)
+        text = told.mark_text(fontSize=min(11, max(7, size // 3)))
+        digits = 0 if data.scale == 1 else 1 if data.scale >= 0.1 else 2
+        words = alt.Text("difference:Q", format=f"+.{digits}f")
+        layers.append(text.encode(text=words, color=alt.condition(dark, alt.value(LIGHT), alt.value(DARK))))
+    view = alt.ViewBackground(stroke=OTHERS, strokeOpacity=0.3)
+    return alt.layer(*layers).properties(width=size * count, height=size * count, view=view)
 
 
 def changed_pairs(data: DifferenceData) -> Any:
@@ -187,7 +232,7 @@ def changed_pairs(data: DifferenceData) -> Any:
         {
             "pair": f"{pair.true} → {pair.called}" if pair.true != pair.called else f"{pair.true}, right",
             "difference": rounded(pair.difference),
-            "step": STEPS[bisect.bisect_right(ENDS, pair.difference)],
+            "step": data.steps.name(pair.difference),
             "text": f"{pair.first:.1f} % / {pair.second:.1f} %",
         }
         for pair in data.pairs
@@ -196,7 +241,7 @@ def changed_pairs(data: DifferenceData) -> Any:
     base = alt.Chart(alt.InlineData(values=rows))
     y = alt.Y("pair:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False, labelLimit=200))
     x = alt.X("difference:Q", title="Difference (percentage points)", axis=alt.Axis(tickCount=6, format="+"))
-    bars = base.mark_bar(size=11).encode(x=x, y=y, color=_color(None))
+    bars = base.mark_bar(size=11).encode(x=x, y=y, color=_color(data, None))
     zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeOpacity=0.6).encode(x="zero:Q")
     plot = alt.layer(bars, zero).properties(width=WIDTH - label_width(order) - 150, height=alt.Step(18))
     title = alt.TitleParams(f"{data.first} / {data.second}", anchor="start", limit=150)
@@ -206,13 +251,17 @@ def changed_pairs(data: DifferenceData) -> Any:
     return alt.hconcat(plot, numbers.properties(width=110, height=alt.Step(18), title=title), spacing=8)
 
 
-def _color(legend: alt.Legend | None) -> alt.Color:
-    return alt.Color("step:O", scale=alt.Scale(domain=list(STEPS), range=list(COLOURS)), legend=legend)
+def _color(data: DifferenceData, legend: alt.Legend | None) -> alt.Color:
+    """Return the colour of the field `step`; the middle step, which is blank, is not in the legend."""
+    told = [(name, colour) for index, (name, colour) in enumerate(zip(data.steps.names, COLOURS, strict=True))
+            if index != 4]  # fmt: skip
+    names, colours = zip(*told, strict=True)
+    return alt.Color("step:O", scale=alt.Scale(domain=list(names), range=list(colours)), legend=legend)
 
 
 def _legend(at_right: bool) -> alt.Legend:
     position: dict[str, Any] = (
-        {"orient": "right"} if at_right else {"orient": "bottom", "direction": "horizontal", "columns": 5}
+        {"orient": "right"} if at_right else {"orient": "bottom", "direction": "horizontal", "columns": 4}
     )
     return alt.Legend(
         title="Difference (percentage points)",
@@ -225,12 +274,13 @@ def _legend(at_right: bool) -> alt.Legend:
 
 
 def _cells(data: DifferenceData) -> list[dict[str, Any]]:
+    steps = data.steps
     return [
         {
             "true": true,
             "called": called,
             "difference": rounded(value),
-            "step": STEPS[bisect.bisect_right(ENDS, value)],
+            "step": steps.name(value),
         }
         for true, row in zip(data.classes, data.difference, strict=True)
         for called, value in zip(data.classes, row, strict=True)

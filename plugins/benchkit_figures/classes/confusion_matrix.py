@@ -18,6 +18,9 @@ from benchkit.plan import Condition
 from benchkit.results import SPLITS, SplitMetrics, StudyResults
 from benchkit_figures.encodings import (
     COLOURS,
+    DARK,
+    LIGHT,
+    OTHERS,
     WIDTH,
     Layers,
     check_split,
@@ -47,6 +50,9 @@ LEGEND = "% of true class"
 EMPTY = "#F6F8FB"
 DARK_FROM = 20
 """Cells from this percentage on are dark and carry light numbers."""
+
+LEAST_NUMBER = 0.5
+"""Cells carry their number from this percentage on, where it is no longer rounded to 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +91,11 @@ class ConfusionData:
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfusionMatrix:
-    """Confusion on `split`: of the best and the worst condition in print, or of the `conditions` named; any in HTML."""
+    """Confusion on `split`: of two conditions in print, any in HTML.
+
+    The two are the `conditions` named, by default the best one and the worst of those that name at least half as many
+    images rightly: beside a network that learned nothing every other one looks alike.
+    """
 
     split: str = "test"
     conditions: tuple[str, ...] = ()
@@ -115,11 +125,12 @@ class ConfusionMatrix:
             f"repeat{'' if first.n == 1 else 's'}: {which}."
         ]
         if len(data.matrices) > 1 and not self.conditions:
-            parts.append("The best and the worst condition." if len(named) == 2 else "The best condition.")
+            parts.append(
+                f"The best condition and {worst_words(data, named[1])}." if len(named) == 2 else "The best one."
+            )
         if len(data.matrices) > len(named):
             parts.append("In HTML the condition can be chosen.")
-        parts.append("Empty cells: no image.")
-        return " ".join(parts)
+        return " ".join([*parts, *_blanks(data, named)])
 
     def alt_text(self, data: ConfusionData) -> str:
         """Return one sentence with the most frequent error of the first matrix shown."""
@@ -142,7 +153,40 @@ class ConfusionMatrix:
             )
         if self.conditions:
             return tuple(self.conditions[:2])
-        return tuple(labels[:1] if len(labels) == 1 else [labels[0], labels[-1]])
+        return (labels[0], *([worst_that_learned(matrices, labels[0])] if len(labels) > 1 else []))
+
+
+def worst_that_learned(matrices: Sequence[Confusion], besides: str) -> str:
+    """Return the last of the conditions, best first, with at least half of the best accuracy, the second without one.
+
+    It is another one than `besides`.
+    """
+    others = [matrix for matrix in matrices if matrix.condition != besides]
+    enough = [matrix for matrix in others if matrix.accuracy >= matrices[0].accuracy / 2]
+    return (enough or others[:1])[-1].condition
+
+
+def worst_words(data: ConfusionData, label: str) -> str:
+    """Return which condition a label is of those that confusions are shown of beside the best one."""
+    if label == data.matrices[-1].condition:
+        return "the worst condition"
+    return "the worst of those that name at least half as many images rightly"
+
+
+def _blanks(data: ConfusionData, named: Sequence[str]) -> list[str]:
+    """Return what cells without a number or without colour stand for, and how many errors have no number."""
+    if len(data.classes) > LABELLED_CLASSES:
+        return ["Blank cells: no image."]
+    small = []
+    for label in named:
+        matrix = data.matrix(label)
+        errors = [(count, matrix.percent[true][called]) for true, row in enumerate(matrix.counts)
+                  for called, count in enumerate(row) if count and true != called]  # fmt: skip
+        hidden = sum(count for count, percent in errors if percent < LEAST_NUMBER)
+        if hidden:
+            small.append(f"{hidden:,} of the {sum(count for count, _ in errors):,} errors of {label}")
+    words = f", which hold {' and '.join(small)}" if small else ""
+    return [f"Cells without a number: under {LEAST_NUMBER} %{words}. Blank cells: no image."]
 
 
 def _confusion(results: StudyResults, condition: Condition, split: str) -> Confusion | None:
@@ -261,11 +305,11 @@ def _heatmap(data: ConfusionData, size: int, *, first: bool) -> Layers:
     )
     layers = [base.mark_rect().encode(color=step_colour(STEPS, COLOURS, LEGEND, 8 if size * count > 400 else 4))]
     if len(classes) <= LABELLED_CLASSES:
-        ink = alt.condition(f"datum.percent >= {DARK_FROM}", alt.value("#F6F8FB"), alt.value("#1f2328"))
-        text = base.transform_filter("datum.percent >= 0.5").mark_text(fontSize=min(11, size // 2))
+        ink = alt.condition(f"datum.percent >= {DARK_FROM}", alt.value(LIGHT), alt.value(DARK))
+        text = base.transform_filter(f"datum.percent >= {LEAST_NUMBER}").mark_text(fontSize=min(11, size // 2))
         layers.append(text.encode(text=alt.Text("percent:Q", format=".0f"), color=ink))
     length = size * len(classes)
-    view = alt.ViewBackground(fill=EMPTY)
+    view = alt.ViewBackground(stroke=OTHERS, strokeOpacity=0.3)
     return alt.layer(*layers).properties(width=length, height=length, view=view)
 
 

@@ -122,18 +122,19 @@ class ActivationMaps:
             for image in condition.images:
                 missing = len(depths) - len(image.maps)
                 rows.append((f"{condition.condition}: {image.true}", (image.original, *image.maps, *[blank] * missing)))
-        return ImageGrid(columns=("image", *(f"{depth} layer" for depth in depths)), rows=tuple(rows))
+        return ImageGrid(columns=("image", *_heads(data, depths)), rows=tuple(rows))
 
     def caption(self, data: MapsData) -> str:
         """Return what the pictures are, which layers, how many filters are dead, and what is left out."""
         parts = [
             "Activation maps after the nonlinearity, up to 16 filters a layer, spread evenly over it; yellow: the "
-            "layer's greatest value in that image, dark: zero. Weights of repeat 0 (n = 1). Dead filters, zero for all "
-            f"{data.conditions[0].inspected} inspected test images:"
+            "layer's greatest value in that image, dark: zero. Weights of repeat 0 (n = 1)."
         ]
-        parts += [f"{_counts(condition)}." for condition in data.shown]
-        if len(data.conditions) > len(data.shown):
-            parts.append("The other conditions are counted in the data of this figure.")
+        counts = [f"{one.dead:,} of {one.filters:,} of {one.condition}" for one in data.shown]
+        parts.append(
+            f"Dead filters, zero for all {data.conditions[0].inspected} inspected test images: {listed(counts)}. "
+            "They are counted by layer, of all conditions, in the data of this figure."
+        )
         if data.without:
             parts.append(f"Without feature maps of repeat 0: {listed(data.without)}.")
         return " ".join(parts)
@@ -185,7 +186,10 @@ def _image(results: StudyResults, inspection: Inspection, index: int, keys: list
     )
 
 
-def _counts(condition: ConditionMaps) -> str:
-    shown = [layer for layer in condition.layers if layer.shown]
-    words = [f"{layer.dead} of {layer.filters} in {layer.layer} ({layer.place} of {layer.places})" for layer in shown]
-    return f"{condition.condition} {', '.join(words)}, {condition.dead} of {condition.filters} in all layers"
+def _heads(data: MapsData, depths: tuple[str, ...]) -> list[str]:
+    """Return the headings of the layers, with their modules where all conditions shown have the same."""
+    shown = [[f"{layer.layer or 'network'}, {layer.place} of {layer.places}" for layer in one.layers if layer.shown]
+             for one in data.shown]  # fmt: skip
+    if any(names != shown[0] for names in shown) or len(shown[0]) != len(depths):
+        return [f"{depth} layer" for depth in depths]
+    return [f"{depth} layer ({name})" for depth, name in zip(depths, shown[0], strict=True)]
