@@ -75,6 +75,7 @@ def vega_config() -> dict[str, Any]:
             "labelFlush": False,
         },
         "axisX": {"grid": False},
+        "axisQuantitative": {"labelOverlap": "greedy", "labelSeparation": 4},
         "legend": {**text, **quiet, "symbolStrokeWidth": 2, "labelLimit": 220, "symbolLimit": 60, "titleLimit": 300},
         "header": {**text, **quiet, "labelFontWeight": 600, "labelPadding": 4, "titlePadding": 4},
         "title": {"color": "currentColor", "font": FONT_FAMILY, "fontSize": 11, "fontWeight": 600, "offset": 6},
