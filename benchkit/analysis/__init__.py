@@ -3,6 +3,7 @@
 The names below may be used by figure plugins.
 """
 
+from benchkit.analysis.candidates import Candidate, CandidateSet, candidates
 from benchkit.analysis.comparisons import (
     ALPHA,
     POWER,
@@ -37,11 +38,14 @@ __all__ = [
     "ALPHA",
     "CONFIDENCE",
     "POWER",
+    "Candidate",
+    "CandidateSet",
     "Estimate",
     "ImageComparison",
     "Onset",
     "PairedComparison",
     "Proportion",
+    "candidates",
     "compared",
     "done_repeats",
     "estimate",

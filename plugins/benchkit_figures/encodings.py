@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import altair as alt
 
 from benchkit import PluginError
-from benchkit.analysis import estimate, estimate_metric
+from benchkit.analysis import candidates, estimate, estimate_metric
 from benchkit.metrics import COSTS, metric_of, score_metrics
 from benchkit.plan import Condition
 from benchkit.results import StudyResults, Trial
@@ -131,18 +131,8 @@ def planned_labels(results: StudyResults) -> tuple[str, ...]:
 
 
 def may_be_best(results: StudyResults, metric: str) -> tuple[str, ...]:
-    """Return the labels of the conditions that may be the best by a metric: whose interval meets that of the best."""
-    found, _ = by_condition(results, lambda one: _interval_of(results, one, metric))
-    if not found:
-        return ()
-    sign = 1 if lower_is_better(metric) else -1
-    best = min(found, key=lambda pair: sign * pair[1].mean)[1]
-    return tuple(label for label, one in found if one.n == 1 or (one.low <= best.high and best.low <= one.high))
-
-
-def _interval_of(results: StudyResults, condition: Condition, metric: str) -> tuple[str, Interval] | None:
-    values = [value for trial in done_repeats(results, condition) if (value := value_of(trial, metric)) is not None]
-    return (condition.label, t_interval(values, metric)) if values else None
+    """Return the labels of the conditions that may be the best by a metric, as the report has it, best mean first."""
+    return tuple(one.label for one in candidates(results, metric).open)
 
 
 def by_condition(results: StudyResults, made: Callable[[Condition], Made | None]) -> tuple[list[Made], tuple[str, ...]]:

@@ -120,8 +120,8 @@ class ResultsForest:
             parts.append(f"Large points: mean of {n}; bars: 95 % t interval; small points: single repeats.")
         if data.also:
             parts.append(f"Open diamonds: mean {quantity(data.also).name} of the same weights.")
-        if len(data.labels) > MOST_COLOURS:
-            parts.append("Blue: may be the best.")
+        if len(data.leading) < len(data.rows):
+            parts.append(f"{'Bold' if len(data.labels) <= MOST_COLOURS else 'Bold and blue'}: may be the best.")
         if data.enlarged:
             parts.append("At the right, enlarged: those that may be the best; triangles stand for what lies beyond.")
         if data.without:
