@@ -52,10 +52,10 @@ def right_edge(page: pypdf.PageObject) -> float:
 
 def test_words_stay_whole_on_the_page() -> None:
     reader = printed(wide_table(3))
-    text = reader.pages[2].extract_text()
+    text = reader.pages[-1].extract_text()
     for word in ("variant", "searched", "confirm", "diverged", "batch_size", "0.003314,", "2 min 40 s"):
         assert text.count(word) == 3 * {"2 min 40 s": 6}.get(word, 1), (word, text)
-    assert right_edge(reader.pages[2]) < 190
+    assert right_edge(reader.pages[-1]) < 190
 
 
 def test_a_long_table_has_rows_of_one_line() -> None:
@@ -88,4 +88,4 @@ def test_an_empty_table_has_widths() -> None:
 def test_a_table_too_wide_for_words_stays_on_the_page() -> None:
     columns = tuple(Column(key=str(n), heading=f"Heading{n}", align="left") for n in range(30))
     reader = printed(Table(columns=columns, rows=(tuple(label(f"indivisible{n}") for n in range(30)),)))
-    assert right_edge(reader.pages[2]) < 190
+    assert right_edge(reader.pages[-1]) < 190

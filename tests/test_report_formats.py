@@ -276,6 +276,13 @@ def test_the_pdf_is_a_document(hostile: Made) -> None:
     assert reader.metadata.title == hostile.results.study.title
     titles = [item.title for item in reader.outline if not isinstance(item, list)]
     assert titles[0] == hostile.results.study.title
+    assert reader.page_labels == [str(1 + place) for place in range(len(reader.pages))]
+    assert root["/PageLabels"]["/Nums"][1]["/S"] == "/D"
+    assert root["/ViewerPreferences"]["/DisplayDocTitle"]
+    about = reader.xmp_metadata
+    assert about is not None
+    assert about.dc_title == {"x-default": hostile.results.study.title}
+    assert b'pdfuaid:part="1"' in root["/Metadata"].get_object().get_data()
     last = len(reader.pages)
     assert f"Page{last}of{last}" in squeezed(reader.pages[-1].extract_text())
     assert "Page1of" not in squeezed(reader.pages[0].extract_text())
@@ -286,7 +293,8 @@ def test_the_pdf_is_a_document(hostile: Made) -> None:
 
 def test_contents_name_the_pages_where_sections_start(hostile: Made) -> None:
     reader = pypdf.PdfReader(hostile.pdf)
-    contents = squeezed(reader.pages[1].extract_text())
+    contents = squeezed(reader.pages[0].extract_text()).partition("Contents")[2]
+    assert contents
     for number, title in enumerate(("Findings", "Results", "Training"), 1):
         found = re.search(rf"{number}{title}[. ]*?\.+(\d+?)(?=\d?{number + 1}[A-Z])", contents)
         assert found, title

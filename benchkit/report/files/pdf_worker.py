@@ -102,12 +102,20 @@ def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
             )
             for attached in job["attachments"]
         ]  # fmt: skip
-        document.write_pdf(job["pdf"], attachments=attachments, pdf_tags=True)
+        document.write_pdf(job["pdf"], finisher=_finished, attachments=attachments, pdf_variant="pdf/ua-1")
     except FatalURLFetchingError as error:  # a BaseException
         records.lines += [] if refused else [str(error)]
     finally:
         logging.getLogger("weasyprint").removeHandler(records)
     return {"refused": refused, "errors": records.lines, "missing": "".join(records.missing)}
+
+
+def _finished(document: Any, pdf: Any) -> None:
+    """Number the pages for those who go to one: as they are printed, from 1."""
+    import pydyf
+
+    style = pydyf.Dictionary({"S": "/D"})
+    pdf.catalog["PageLabels"] = pydyf.Dictionary({"Nums": pydyf.Array([0, style])})
 
 
 def main(path: str) -> int:
