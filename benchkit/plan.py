@@ -69,10 +69,20 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A study's conditions in report order: the grid, then the frames of its searches."""
+    """A study's conditions in report order: the grid, then the frames of its searches.
+
+    `typed` holds the typed settings of each condition by its key: they are resolved once.
+    """
 
     study: Study
     conditions: tuple[Condition, ...]
+    typed: dict[str, Settings] = field(default_factory=dict, compare=False, repr=False)
+
+    def settings_of(self, condition: Condition) -> Settings:
+        """Return the typed settings of one of the conditions; raise `StudyError` where they cannot be trained."""
+        if condition.key not in self.typed:
+            self.typed[condition.key] = typed_settings(condition.settings, self.study.seed)
+        return self.typed[condition.key]
 
     def units(self) -> tuple[Unit, ...]:
         """Return all trials in the order in which they are started: every first repeat, every second, ..., searches."""
@@ -109,13 +119,15 @@ def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) 
                 f"--only {path}: {study.name} has no such factor{nearest(path, known)}",
                 hint=f"its factors: {', '.join(known) or 'none'}",
             )
-    conditions = _combinations(study, factors)
+    typed: dict[str, Settings] = {}
+    conditions = _combinations(study, factors, typed)
     searches: tuple[Condition, ...] = ()
     if study.search:
-        frames = _combinations(study, tuple(factor for factor in factors if not _searched(factor, study.search)))
+        frames = _combinations(study, tuple(factor for factor in factors if not _searched(factor, study.search)), typed)
         samplers = study.search.samplers or ("",)
         searches = tuple(_frame(study.search, condition, sampler) for condition in frames for sampler in samplers)
-    plan = Plan(study=study, conditions=conditions + searches)
+        typed.update({frame.key: typed[frame.parent] for frame in searches})
+    plan = Plan(study=study, conditions=conditions + searches, typed=typed)
     _refuse_more(study, sum(plan.count(condition) for condition in plan.conditions), MOST_TRIALS, "trials")
     return plan
 
@@ -134,8 +146,11 @@ def _searched(factor: Factor, search: Search) -> bool:
     return any(path in space for level in factor.levels for path in level.settings)
 
 
-def _combinations(study: Study, factors: tuple[Factor, ...]) -> tuple[Condition, ...]:
-    """Return the distinct conditions of all combinations of levels; raise `StudyError` with what is wrong with any."""
+def _combinations(study: Study, factors: tuple[Factor, ...], typed: dict[str, Settings]) -> tuple[Condition, ...]:
+    """Return the distinct conditions of all combinations of levels, and put their settings into `typed`.
+
+    Raises `StudyError` with what is wrong with any.
+    """
     _refuse_more(study, math.prod(len(factor.levels) for factor in factors), MOST_CONDITIONS, "conditions")
     combined: list[tuple[Tree, tuple[str, ...]]] = [(study.settings, ())]
     for factor in factors:
@@ -154,6 +169,7 @@ def _combinations(study: Study, factors: tuple[Factor, ...]) -> tuple[Condition,
             levels = dict(zip(paths, labels, strict=True))
             label = _label(endings, labels)
             distinct[key] = Condition(key=key, label=label, levels=levels, settings=settings, kind="grid")
+            typed[key] = resolved
     if problems:
         raise StudyError(f"{study.name}: some conditions cannot be trained", problems=problems.first_lines)
     return tuple(distinct.values())

@@ -17,7 +17,7 @@ from benchkit.ledger.files import TrialFolder
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.tables import effective, storage_errors
-from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, typed_settings
+from benchkit.plan import Condition, Plan, confirm_condition, fingerprint
 from benchkit.results import SPLITS, SplitName, StudyResults
 from benchkit.storage import decode
 from benchkit.study import Search, Study
@@ -48,7 +48,7 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
     found = {condition.key: condition for condition in ledger.conditions(study)}
     plan = Plan(study=study, conditions=tuple(found[key] for key in attrs["conditions"] if key in found))
     confirms = tuple(one for one in confirm_conditions(ledger, plan) if one.key in found)
-    whole = Plan(study=study, conditions=(*plan.conditions, *confirms))
+    whole = replace(plan, conditions=(*plan.conditions, *confirms))
     shown = {condition.key: replace(condition, label=condition.display_label) for condition in whole.conditions}
     counted, earlier = (
         tuple(
@@ -126,7 +126,7 @@ def confirm_conditions(ledger: Ledger, plan: Plan, *, finished: bool = False) ->
         if best is None:
             continue
         confirm = confirm_condition(plan.study, condition, chosen_params(search, best.params))
-        trained = fingerprint(typed_settings(confirm.settings, plan.study.seed))
+        trained = fingerprint(plan.settings_of(confirm))
         if trained not in grid:
             confirms.setdefault((condition.parent, trained), confirm)
     return tuple(confirms.values())

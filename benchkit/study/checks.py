@@ -114,14 +114,14 @@ def _note_departures(plan: Plan, problems: Problems) -> None:
 def uses_of(plan: Plan) -> Iterator[Use]:
     """Yield every plugin that the plan's conditions and its report name."""
     for condition in _distinct(plan.conditions):
-        yield from uses_of_settings(typed_settings(condition.settings, plan.study.seed))
+        yield from uses_of_settings(plan.settings_of(condition))
     for name, options in plan.study.report.figures:
         yield Use("figures", PluginRef(name=name, options=options), f"report.figures.{name}")
 
 
 def data_sets(plan: Plan) -> list[PluginRef]:
     """Return every data set that the plan's conditions name, each once."""
-    refs = (typed_settings(c.settings, plan.study.seed).data.dataset for c in _distinct(plan.conditions))
+    refs = (plan.settings_of(c).data.dataset for c in _distinct(plan.conditions))
     return list({repr(ref): ref for ref in refs}.values())
 
 
@@ -154,7 +154,7 @@ def searched_uses(plan: Plan) -> Iterator[Use]:
             f"be checked, expected at most {MOST_CHECKED:,} together"
         )
     for condition in frames:
-        usual = {repr(use) for use in uses_of_settings(typed_settings(condition.settings, plan.study.seed))}
+        usual = {repr(use) for use in uses_of_settings(plan.settings_of(condition))}
         for spanned in ranges:
             yield from _at_extremes(condition, spanned, usual, plan.study.seed)
 

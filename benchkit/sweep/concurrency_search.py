@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchkit.errors import BenchkitError
-from benchkit.plan import Plan, typed_settings
+from benchkit.plan import Plan
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, mps_runs, next_level
 from benchkit.sweep.messages import (
@@ -60,7 +60,7 @@ def concurrency_search(job: Job, plan: Plan, missing: int, cores: int) -> Concur
 
     The condition with the largest batches is timed, the first of equals: it takes the most memory.
     """
-    settings = {one.key: typed_settings(one.settings, plan.study.seed).train for one in plan.conditions}
+    settings = {one.key: plan.settings_of(one).train for one in plan.conditions}
     timed = max(plan.conditions, key=lambda one: settings[one.key].batch_size)
     threads = max(one.threads for one in settings.values())
     return ConcurrencySearch(

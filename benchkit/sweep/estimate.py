@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from benchkit.errors import DataError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions
-from benchkit.plan import Condition, Plan, make_plan, typed_settings
+from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
 from benchkit.sweep.messages import Probed, WorkerFailed, WorkerLost, WorkerReady
@@ -98,13 +98,13 @@ def _progress(request: Request, plan: Plan) -> tuple[Plan, Mapping[str, int]]:
     ledger = Ledger(request.workspace, request.storage or None)
     known = {condition.key for condition in ledger.conditions(plan.study)}
     confirms = confirm_conditions(ledger, _part(plan, known), finished=True)
-    plan = Plan(study=plan.study, conditions=(*plan.conditions, *confirms))
+    plan = replace(plan, conditions=(*plan.conditions, *confirms))
     attempts = ledger.attempts(plan.study)
     return plan, {one.key: attempts.ended(one, plan.count(one)) for one in plan.conditions}
 
 
 def _part(plan: Plan, keys: Collection[str]) -> Plan:
-    return Plan(study=plan.study, conditions=tuple(one for one in plan.conditions if one.key in keys))
+    return replace(plan, conditions=tuple(one for one in plan.conditions if one.key in keys))
 
 
 def _row(plan: Plan, condition: Condition, finished: int) -> ConditionEstimate:
@@ -112,7 +112,7 @@ def _row(plan: Plan, condition: Condition, finished: int) -> ConditionEstimate:
         condition=condition,
         trials=plan.count(condition),
         finished=finished,
-        epochs=typed_settings(condition.settings, plan.study.seed).train.epochs,
+        epochs=plan.settings_of(condition).train.epochs,
         seconds=None,
     )
 

@@ -16,7 +16,7 @@ from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decisions_of, refuse_otherwise
 from benchkit.ledger.readback import confirm_conditions
-from benchkit.plan import Condition, Plan, make_plan, typed_settings
+from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.results import Outcome, State
 from benchkit.study import Study
@@ -99,8 +99,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         _train(request, ledger, pool, view, plan, "training")
         confirms = confirm_conditions(ledger, plan)
         if confirms:
-            plan = Plan(study=plan.study, conditions=(*plan.conditions, *confirms))
-            ledger.enqueue(Plan(study=plan.study, conditions=confirms), request.retry)
+            plan = replace(plan, conditions=(*plan.conditions, *confirms))
+            ledger.enqueue(replace(plan, conditions=confirms), request.retry)
             _train(request, ledger, pool, view, plan, "confirming the searches' best")
     return ledger.states(plan)
 
@@ -148,7 +148,7 @@ def _train(request: Request, ledger: Ledger, pool: Pool, view: View, plan: Plan,
 
 def threads_of(plan: Plan) -> int:
     """Return the number of CPU threads that the plan's trials take at the most."""
-    return max(typed_settings(c.settings, plan.study.seed).train.threads for c in plan.conditions)
+    return max(plan.settings_of(c).train.threads for c in plan.conditions)
 
 
 def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def refuse_changed_weights(ledger: Ledger, plan: Plan) -> None:
     files = {condition.key: condition.settings["model"].get("weights") for condition in plan.conditions}
     now = {key: weights_digest(file) for key, file in files.items() if file}
     started = tuple(condition for condition in plan.conditions if condition.key in now)
-    for trial in ledger.trials(Plan(study=plan.study, conditions=started)) if started else ():
+    for trial in ledger.trials(replace(plan, conditions=started)) if started else ():
         key, before = trial.condition.key, start_weights_of(trial.outcome) if trial.outcome else ""
         if not now[key].startswith(before):
             raise LedgerError(
