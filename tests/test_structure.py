@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,33 @@ def test_functions_take_six_parameters_at_most() -> None:
 def room(module: str) -> str:
     """Return the part of the toolkit that a dotted name belongs to: a folder of benchkit/ or a module beside them."""
     return module.split(".")[1] if module.startswith("benchkit.") else ""
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Imports inside functions are taken when they are needed, and those for types never."""
+    modules = {module_name(path): path for path in TOOLKIT}
+    graph = {
+        name: {target for node in ast.parse(path.read_text()).body for target in imported_modules(node, set(modules))}
+        for name, path in modules.items()
+    }
+    try:
+        TopologicalSorter({name: targets - {name} for name, targets in graph.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(node: ast.stmt, known: set[str]) -> set[str]:
+    """Return the `known` modules that a statement imports; from a package the modules in it that it names."""
+    if isinstance(node, ast.Import):
+        return {name.name for name in node.names} & known
+    if isinstance(node, ast.ImportFrom) and node.module:
+        named = {f"{node.module}.{name.name}" for name in node.names}
+        return (named & known) | ({node.module} & known if named - known else set())
+    return set()
 
 
 def test_rooms_import_only_rooms_of_their_layer_and_below() -> None:
