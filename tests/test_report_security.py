@@ -120,7 +120,9 @@ def test_hostile_text_leaves_a_page_its_elements_and_attributes(
     assert Counter(found.elements) == Counter(expected.elements)
     assert not [one for one in found.elements if any(name.startswith("on") for name in one[1:])]
     for name, address in found.addresses:
-        allowed = ("#", "https://", "http://") if name == "href" else ("data:image/", "fig:")
+        allowed = (
+            ("#", "https://", "http://", "data:application/toml;base64,") if name == "href" else ("data:image/", "fig:")
+        )
         assert address.startswith(allowed), address
 
 

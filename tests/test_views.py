@@ -90,7 +90,7 @@ def test_figures_have_a_view_for_every_other_metric_and_split(results: StudyResu
     assert float(found["gn"]["mean"]) == pytest.approx(losses(results, "gn").mean(), rel=1e-6)
 
 
-NAMES = ("accuracy", "loss", "micro_f1", "macro_f1", "calibration_error")
+NAMES = ("accuracy", "loss", "macro_f1", "calibration_error")
 
 
 def test_what_does_not_follow_says_what_it_shows(report: ReportContext) -> None:

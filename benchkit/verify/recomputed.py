@@ -151,6 +151,8 @@ def _table_problems(report: ReportFile, capsule: Capsule, table: ShownTable, blo
     where = f"table {table.number} ({table.name})"
     if report.kind == "html":
         problems = _row_problems(where, rows, report.tables.get(table.anchor, []))
+    elif block.folded:
+        problems = []
     else:
         text = printed(report.text)
         lost = [row for row in rows if printed("".join(row)) not in text]

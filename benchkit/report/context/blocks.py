@@ -115,6 +115,7 @@ class TableBlock:
     table: Table = field(metadata={"help": "columns and cells"})
     csv: str = field(metadata={"help": "the same table as CSV at full precision"})
     omitted: str = field(metadata={"help": "which rows only the CSV has, or nothing"}, default="")
+    folded: bool = field(metadata={"help": "whether print leaves it to the CSV, and the page folds it"}, default=False)
     follow: Follow = field(metadata={"help": "how the table follows what a reader chooses"}, default=Follow())
 
 
@@ -183,7 +184,10 @@ class CodeBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadBlock:
-    """A file that is inside the report: a link to it on screen, an attachment of the PDF."""
+    """A file that is inside the report: a link to it on screen, an attachment of the PDF.
+
+    Its digest is shown where someone may want to check it.
+    """
 
     kind: Literal["download"] = field(metadata={"help": "which partial draws the block"}, default="download")
     title: str = field(metadata={"help": "what it is"})
@@ -192,7 +196,7 @@ class DownloadBlock:
     media_type: str = field(metadata={"help": "its media type, for example application/zip"})
     content: str = field(metadata={"help": "its bytes in base64"})
     size: str = field(metadata={"help": "its size in words"})
-    digest: str = field(metadata={"help": "the sha256 of its bytes in hex"})
+    digest: str = field(metadata={"help": "the sha256 of its bytes in hex, or nothing"}, default="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

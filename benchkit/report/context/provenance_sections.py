@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
+from benchkit.analysis.published import PublishedVerdict
 from benchkit.analysis.source import ProtocolSetting
 from benchkit.analysis.wording import count, setting
 from benchkit.capsule.study_file import to_toml
@@ -16,6 +18,7 @@ from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import (
     Block,
     CodeBlock,
+    DownloadBlock,
     Fact,
     FactsBlock,
     HeadingBlock,
@@ -23,9 +26,8 @@ from benchkit.report.context.blocks import (
     Section,
     TermsBlock,
 )
-from benchkit.report.context.finding_links import SHOWN_IN
 from benchkit.report.context.glossary import UsedPlugin, glossary_terms, reference_terms
-from benchkit.report.context.sections import SectionInputs, finding_block, section, table_block
+from benchkit.report.context.sections import SectionInputs, section, table_block
 from benchkit.report.tables.result_tables import published_table
 from benchkit.report.tables.source_tables import claims_table, protocol_table
 from benchkit.report.tables.trial_tables import coverage_table, trials_table, troubles_table
@@ -51,6 +53,7 @@ def coverage_section(inputs: SectionInputs) -> Section:
             "lost their "
             "worker. A repeat that was tried again counts once.",
             coverage_table(evidence.coverage),
+            folded=all(row.complete for row in evidence.coverage),
         ),
         Paragraph(text=_reads(reads.reads, reads.trials, reads.repeated)),
     ]
@@ -86,11 +89,24 @@ def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) ->
         FactsBlock(title="Data", facts=(*images_used(results), *_counts_named(data_facts(results.data)))),
         FactsBlock(title="Versions and device", facts=environment_facts(results)),
         FactsBlock(title="Plugins", facts=plugin_facts(results, plugins)),
-        CodeBlock(title=f"Study file{f' ({study.path.name})' if study.path else ''}", text=study.source),
-        CodeBlock(title="Resolved settings (defaults filled in, factors and search aside)", text=resolved(results)),
-    ]
+        _toml("Study file", "The study as it was written.", "study.toml", study.source),
+        _toml("Settings", "The base settings with every default; factors and search aside.", "settings.toml",
+              resolved(results)),
+    ]  # fmt: skip
     kept = [block for block in blocks if not isinstance(block, FactsBlock) or block.facts]
     return section("reproduce", "How to reproduce this", kept)
+
+
+def _toml(title: str, text: str, file: str, content: str) -> DownloadBlock:
+    data = content.encode(errors="backslashreplace")
+    return DownloadBlock(
+        title=title,
+        text=text,
+        file=file,
+        media_type="application/toml",
+        content=base64.b64encode(data).decode(),
+        size=f"{len(data):,} bytes",
+    )
 
 
 def commands(results: StudyResults) -> str:
@@ -223,6 +239,7 @@ def trials_section(inputs: SectionInputs) -> Section | None:
         "Every trial of the study in the order in which they were started. Scores are those of the weights that were "
         "chosen on validation images.",
         table,
+        folded=True,
     )
     return section("trials", "Every trial", [block])
 
@@ -236,6 +253,13 @@ KINDS = {
 }
 """The kinds of settings in the order of the report, and the words for them."""
 IN_FULL = ("departed", "set for this run")
+
+INCOMPARABLE: Mapping[PublishedVerdict, str] = {
+    "other protocol": "ours were trained by another protocol",
+    "in doubt": "they are in doubt themselves",
+    "no counterpart": "there is no result of ours yet",
+}
+"""The verdicts on a published number that stands beside none of ours, and why it does."""
 
 
 def source_section(inputs: SectionInputs) -> Section | None:
@@ -260,11 +284,9 @@ def source_section(inputs: SectionInputs) -> Section | None:
                 claims_table(numbers.claims),
             )
         )
-    findings = [f for f in inputs.summary.findings if "table:published" in SHOWN_IN.get(f.rule, ())]
-    if findings:
-        blocks.append(HeadingBlock(text="What they can and cannot be"))
-    blocks += [finding_block(finding) for finding in findings]
-    return section("published", "The source and its numbers" if study.origin else "Published numbers", blocks)
+    numbered = any(source.rows for source in study.published)
+    titles = {(True, True): "The source and its numbers", (False, True): "Published numbers"}
+    return section("published", titles.get((study.origin is not None, numbered), "The source"), blocks)
 
 
 def _protocol(rows: Sequence[ProtocolSetting]) -> list[Block]:
@@ -295,6 +317,10 @@ def _published(inputs: SectionInputs) -> list[Block]:
     for place, source in enumerate(inputs.results.study.published, 1):
         blocks.append(Paragraph(text=" ".join(part for part in (f"{source.source}.", source.url, source.note) if part)))
         rows = [row for row in inputs.summary.numbers.published if row.source == source.source]
+        alone = all(row.verdict in INCOMPARABLE for row in rows)
+        if rows and alone:
+            why = " and ".join(dict.fromkeys(INCOMPARABLE[row.verdict] for row in rows))
+            blocks.append(Paragraph(text=f"None of its {count(len(rows), 'number')} can be compared with ours: {why}."))
         if rows:
             blocks.append(
                 table_block(
@@ -304,6 +330,7 @@ def _published(inputs: SectionInputs) -> list[Block]:
                     "against the 95 % prediction interval for one more repeat of ours. Brackets: for published shares "
                     "the Wilson interval over their n images, where n is stated; for ours the t interval over repeats.",
                     published_table(rows),
+                    folded=alone,
                 )
             )
     return blocks

@@ -10,7 +10,7 @@ from benchkit.analysis.wording import Finding, count, listing, metric_words, quo
 from benchkit.duration import duration
 from benchkit.report.context.blocks import Block, FindingBlock, Paragraph, Section, TableBlock
 from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.tables.result_tables import effects_table, pairs_table, ranking_table, split_table
+from benchkit.report.tables.result_tables import effects_table, pairs_matrix, pairs_table, ranking_table, split_table
 from benchkit.report.tables.search_tables import confirmation_table, search_budget_table, search_space_table
 from benchkit.report.tables.table import Table, to_csv
 from benchkit.report.tables.trial_tables import (
@@ -21,6 +21,9 @@ from benchkit.report.tables.trial_tables import (
     models_table,
 )
 from benchkit.results import SPLITS, StudyResults
+
+FEW_ROWS = 12
+"""A table of secondary interest is printed up to so many rows; a longer one is attached."""
 
 MOST_ROWS = 500
 """A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""
@@ -77,8 +80,13 @@ def section(name: str, title: str, blocks: Sequence[Block]) -> Section:
     return Section(number=0, name=name, title=title, blocks=tuple(blocks))
 
 
-def table_block(name: str, title: str, caption: str, table: Table, full: Table | None = None) -> TableBlock:
-    """Return a table that is yet to be numbered; `full` is what its CSV holds when the page shows a part."""
+def table_block(
+    name: str, title: str, caption: str, table: Table, full: Table | None = None, *, folded: bool = False
+) -> TableBlock:
+    """Return a table that is yet to be numbered; `full` is what its CSV holds when the page shows a part.
+
+    A `folded` one is a line in print, where its CSV is attached, and folded on the page.
+    """
     whole = full or table
     shown = table.with_rows(table.rows[:MOST_ROWS])
     missing = len(whole.rows) - len(shown.rows)
@@ -90,6 +98,7 @@ def table_block(name: str, title: str, caption: str, table: Table, full: Table |
         table=shown,
         csv=to_csv(whole),
         omitted=f"{missing:,} of {len(whole.rows):,} rows are in the CSV file only." if missing else "",
+        folded=folded,
     )
 
 
@@ -141,6 +150,8 @@ def results_section(inputs: SectionInputs) -> Section:
                     f"Every metric on {split} images, mean over repeats. {INTERVALS} Bold: best mean of the column, "
                     f"which is no test.{_selection(split, select)}",
                     table,
+                    folded=split != SPLITS[-1]
+                    and any(block.name == f"metrics-{SPLITS[-1]}" for block in blocks if isinstance(block, TableBlock)),
                 )
             )
     if evidence.effects:
@@ -155,6 +166,18 @@ def results_section(inputs: SectionInputs) -> Section:
         )
     if any(pair.p_adjusted is not None for pair in evidence.ranking.pairs):
         shown, full = pairs_table(evidence)
+        matrix = pairs_matrix(evidence)
+        if matrix is not None:
+            blocks.append(
+                table_block(
+                    "pairs-matrix",
+                    "Differences of all pairs of conditions",
+                    f"Mean {metric} of the condition of the row minus that of the column, over the repeats that both "
+                    "have, and below it p of the paired t test after Holm's correction over all pairs. Columns are "
+                    "named by their ranks. Bold: told apart.",
+                    matrix,
+                )
+            )
         blocks.append(
             table_block(
                 "pairs",
@@ -164,6 +187,7 @@ def results_section(inputs: SectionInputs) -> Section:
                 "how many would find the observed one. Bold: told apart.",
                 shown,
                 full,
+                folded=matrix is not None,
             )
         )
     return section("results", "Results", blocks)
@@ -240,6 +264,7 @@ def images_section(inputs: SectionInputs) -> Section:
                 "Test accuracy of every trained model",
                 "Each trained model's test accuracy. Brackets: 95 % Wilson interval over test images.",
                 models_table(evidence.models),
+                folded=True,
             )
         )
     if evidence.model_pairs:
@@ -251,6 +276,7 @@ def images_section(inputs: SectionInputs) -> Section:
                 "exact McNemar test, p after Holm's correction within this table. Brackets: 95 % paired bootstrap "
                 "interval over the test images.",
                 model_pairs_table(evidence.model_pairs),
+                folded=len(evidence.model_pairs) > FEW_ROWS,
             )
         )
     elif len(evidence.ranking.rows) > 1:
@@ -267,6 +293,7 @@ def images_section(inputs: SectionInputs) -> Section:
                 f"What {quoted(report.label)} most often takes for what, {report.split} images, summed over "
                 f"{count(report.repeats, 'repeat')}.",
                 confusions_table(report),
+                folded=True,
             )
         )
     return section("images", "Test images and classes", blocks)

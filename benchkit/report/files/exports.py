@@ -238,6 +238,7 @@ def _table(block: TableBlock) -> dict[str, Any]:
         "number": block.number,
         "name": block.name,
         "caption": block.caption,
+        "folded": block.folded,
         "columns": encode(block.table.columns),
         "rows": [
             {

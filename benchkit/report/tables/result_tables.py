@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from benchkit.analysis.estimates import Estimate, LevelEffect, Scores
@@ -21,6 +21,7 @@ from benchkit.analysis.wording import (
     metric_words,
     number,
     p_value,
+    p_words,
     span,
     within_range,
 )
@@ -98,7 +99,8 @@ def _unranked(name: str, planned: int) -> tuple[Cell, ...]:
 def split_table(numbers: StudyStatistics, split: str) -> Table | None:
     """Return every metric of a split for every condition, or None when no condition has one."""
     every = [f"{split}.{name}" for name in metric_names()]
-    metrics = [metric for metric in every if any(metric in scores.metrics for scores in numbers.scores)]
+    known = [metric for metric in every if any(metric in scores.metrics for scores in numbers.scores)]
+    metrics = [metric for metric in known if not repeats_accuracy(numbers, metric)]
     if not metrics:
         return None
     table = TableOf(scores for scores in numbers.scores if _repeats(scores, metrics))
@@ -109,6 +111,15 @@ def split_table(numbers: StudyStatistics, split: str) -> Table | None:
         column = Column(key=metric.partition(".")[2], heading=heading, unit=metric_unit(metric), parts=ESTIMATE_PARTS)
         table.add(column, partial(_score, metric=metric, best=_best(numbers, metric)))
     return table.made()
+
+
+def repeats_accuracy(numbers: StudyStatistics, metric: str) -> bool:
+    """Return whether a metric is the accuracy under another name, as micro F1 is where each image has one label."""
+    split, _, name = metric.partition(".")
+    if name != "micro_f1":
+        return False
+    pairs = [(scores.metrics.get(metric), scores.metrics.get(f"{split}.accuracy")) for scores in numbers.scores]
+    return all(one is None or (other is not None and one.values == other.values) for one, other in pairs)
 
 
 def _repeats(scores: Scores, metrics: Sequence[str]) -> int:
@@ -134,6 +145,37 @@ def pairs_table(numbers: StudyStatistics) -> tuple[Table, Table]:
     if len(pairs) <= MOST_PAIRS or best is None:
         return full, full
     return _pairs(numbers, [pair for pair in pairs if best.key in (pair.first, pair.second)]), full
+
+
+MOST_SQUARE = 10
+"""So many conditions fit beside each other into a matrix of their pairs."""
+
+
+def pairs_matrix(numbers: StudyStatistics) -> Table | None:
+    """Return the differences of all pairs with their corrected p, each once: the row's condition minus the column's.
+
+    None for more conditions than a page is wide enough for, and for fewer than three, whose pair is in the ranking.
+    """
+    rows = numbers.ranking.rows
+    if not 2 < len(rows) <= MOST_SQUARE:
+        return None
+    pairs = {(pair.first, pair.second): pair for pair in numbers.ranking.pairs}
+    table = TableOf(rows[:-1])
+    table.number("rank", "Rank", lambda row: row.rank)
+    table.text("condition", "Condition", lambda row: row.label)
+    for column in rows[1:]:
+        heading = Column(key=f"minus_{column.rank}", heading=f"minus {column.rank}", parts=("p_holm",))
+        table.add(heading, partial(_pair_cell, numbers.metric, pairs, second=column.key))
+    return table.made()
+
+
+def _pair_cell(metric: str, pairs: Mapping[tuple[str, str], Pair], row: RankedCondition, second: str) -> Cell:
+    pair = pairs.get((row.key, second))
+    if pair is None:
+        return Cell(text="", parts=(None,))
+    gap = pair.comparison.difference.mean
+    p = f"p {p_words(pair.p_adjusted)}" if pair.p_adjusted is not None else ""
+    return Cell(text=difference(metric, gap), detail=p, value=gap, parts=(pair.p_adjusted,), strong=pair.decided)
 
 
 def _pairs(numbers: StudyStatistics, pairs: Sequence[Pair]) -> Table:
