@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchkit.analysis.summary import Summary
+from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.wording import Finding, count, listing, metric_words, quoted
 from benchkit.duration import duration
 from benchkit.report.context.blocks import Block, FindingBlock, Paragraph, Section, TableBlock
@@ -140,20 +140,7 @@ def results_section(inputs: SectionInputs) -> Section:
         ),
         inputs.figure_set.block("results-forest"),
     ]
-    for split in SPLITS[::-1]:
-        table = split_table(evidence, split)
-        if table is not None:
-            blocks.append(
-                table_block(
-                    f"metrics-{split}",
-                    f"All metrics on {split}",
-                    f"Every metric on {split} images, mean over repeats. {INTERVALS} Bold: best mean of the column, "
-                    f"which is no test.{_selection(split, select)}",
-                    table,
-                    folded=split != SPLITS[-1]
-                    and any(block.name == f"metrics-{SPLITS[-1]}" for block in blocks if isinstance(block, TableBlock)),
-                )
-            )
+    blocks += _metric_tables(evidence, select)
     if evidence.effects:
         blocks.append(
             table_block(
@@ -165,32 +152,59 @@ def results_section(inputs: SectionInputs) -> Section:
             )
         )
     if any(pair.p_adjusted is not None for pair in evidence.ranking.pairs):
-        shown, full = pairs_table(evidence)
-        matrix = pairs_matrix(evidence)
-        if matrix is not None:
+        blocks += _pair_tables(evidence)
+    return section("results", "Results", blocks)
+
+
+def _metric_tables(evidence: StudyStatistics, select: str) -> list[TableBlock]:
+    """Return every metric of every split, test first; the others are folded behind it."""
+    blocks: list[TableBlock] = []
+    for split in SPLITS[::-1]:
+        table = split_table(evidence, split)
+        if table is not None:
             blocks.append(
                 table_block(
-                    "pairs-matrix",
-                    "Differences of all pairs of conditions",
-                    f"Mean {metric} of the condition of the row minus that of the column, over the repeats that both "
-                    "have, and below it p of the paired t test after Holm's correction over all pairs. Columns are "
-                    "named by their ranks. Bold: told apart.",
-                    matrix,
+                    f"metrics-{split}",
+                    f"All metrics on {split}",
+                    f"Every metric on {split} images, mean over repeats. {INTERVALS} Bold: best mean of the column, "
+                    f"which is no test.{_selection(split, select)}",
+                    table,
+                    folded=bool(blocks),
                 )
             )
+    return blocks
+
+
+def _pair_tables(evidence: StudyStatistics) -> list[TableBlock]:
+    """Return all pairs as a matrix, where it is not too wide, and each with its test."""
+    metric = metric_words(evidence.metric)
+    shown, full = pairs_table(evidence)
+    matrix = pairs_matrix(evidence)
+    blocks: list[TableBlock] = []
+    if matrix is not None:
         blocks.append(
             table_block(
-                "pairs",
-                "All pairs of conditions",
-                f"Paired t tests of {metric} by repeat. Brackets: 95 % t interval of the difference. Detectable: the "
-                "smallest true difference that these repeats find with 80 % power after correction; repeats to decide: "
-                "how many would find the observed one. Bold: told apart.",
-                shown,
-                full,
-                folded=matrix is not None,
+                "pairs-matrix",
+                "Differences of all pairs of conditions",
+                f"Mean {metric} of the condition of the row minus that of the column, over the repeats that both "
+                "have, and below it p of the paired t test after Holm's correction over all pairs. Columns are "
+                "named by their ranks. Bold: told apart.",
+                matrix,
             )
         )
-    return section("results", "Results", blocks)
+    blocks.append(
+        table_block(
+            "pairs",
+            "All pairs of conditions",
+            f"Paired t tests of {metric} by repeat. Brackets: 95 % t interval of the difference. Detectable: the "
+            "smallest true difference that these repeats find with 80 % power after correction; repeats to decide: "
+            "how many would find the observed one. Bold: told apart.",
+            shown,
+            full,
+            folded=matrix is not None,
+        )
+    )
+    return blocks
 
 
 def _selection(split: str, select: str) -> str:
