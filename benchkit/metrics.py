@@ -20,6 +20,9 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 BINS = 15
 """Confidence bins of the calibration error."""
 
+MOST_AUROC_CLASSES = 10
+"""Of more classes the mean of one class against all others says little, and is not stated."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -160,6 +163,31 @@ def _macro_f1(scored: Predictions) -> float:
     return float(np.mean(2 * scored.correct[known] / scored.either[known]))
 
 
+def _auroc(scored: Predictions) -> float | None:
+    """Return the area under the receiver operating characteristic, a share; None above ten classes or without one.
+
+    The chance that an image of a class has a greater probability of it than an image of another class, equals counting
+    half: U / (p q), with Mann and Whitney's U and p and q images of and beside the class (Hanley and McNeil, The Meaning
+    and Use of the Area under a Receiver Operating Characteristic (ROC) Curve, Radiology 143, 1982). Of two classes that
+    of the second, which is that of the first; of more the mean over classes that some, but not all images are of.
+    """
+    import numpy as np
+    import torch
+    from scipy.stats import rankdata
+
+    if not 2 <= scored.classes <= MOST_AUROC_CLASSES:
+        return None
+    probabilities = torch.from_numpy(scored.logits).to(torch.float64).softmax(1).numpy()
+    areas = []
+    for label in range(1 if scored.classes == 2 else 0, scored.classes):
+        own = scored.labels == label
+        p, q = int(own.sum()), int((~own).sum())
+        if p and q:
+            ranks = rankdata(probabilities[:, label])
+            areas.append((ranks[own].sum() - p * (p + 1) / 2) / (p * q))
+    return float(np.mean(areas)) if areas else None
+
+
 def _calibration_error(scored: Predictions) -> float:
     import torch
 
@@ -190,6 +218,7 @@ SCORES: tuple[Metric, ...] = (
     ),
     _share("micro_f1", "micro F1", _micro_f1, of_images=True),
     _share("macro_f1", "macro F1", _macro_f1),
+    Metric(name="auroc", words="AUROC", unit="%", factor=100.0, decimals=2, high=1.0, computed=_auroc),
     _share("calibration_error", "calibration error", _calibration_error, lower_is_better=True),
 )  # fmt: skip
 """What a finished model scores on a split, in the order of tables."""

@@ -77,6 +77,28 @@ def test_five_classes_have_no_top_5_accuracy() -> None:
     assert found.value("top5_accuracy") is None and "top5_accuracy" not in found.more
 
 
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_auroc_equals_scikit_learn_s(classes: int) -> None:
+    logits, labels = random_scores(300, classes)
+    logits[:50] = logits[50:100]  # equal scores count half
+    shares = torch.from_numpy(logits).double().softmax(1).numpy()
+    if classes == 2:
+        expected = metrics.roc_auc_score(labels, shares[:, 1])
+    else:
+        expected = metrics.roc_auc_score(labels, shares, multi_class="ovr", average="macro")
+    assert split_metrics(logits, labels).value("auroc") == pytest.approx(expected, rel=1e-12)
+
+
+def test_auroc_leaves_out_classes_without_images_and_is_not_stated_of_many_classes() -> None:
+    logits, labels = random_scores(300, 4)
+    kept = labels != 2
+    shares = torch.from_numpy(logits[kept]).double().softmax(1).numpy()
+    expected = np.mean([metrics.roc_auc_score(labels[kept] == label, shares[:, label]) for label in (0, 1, 3)])
+    assert split_metrics(logits[kept], labels[kept]).value("auroc") == pytest.approx(expected, rel=1e-12)
+    assert split_metrics(logits, np.zeros_like(labels)).value("auroc") is None
+    assert split_metrics(*random_scores(classes=11)).value("auroc") is None
+
+
 def test_calibration_error_equals_torchmetrics() -> None:
     from torchmetrics.functional.classification import multiclass_calibration_error
 
