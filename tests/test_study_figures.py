@@ -1,0 +1,128 @@
+"""The figures of a study's plan: its ladder, its learning rate, its grid: numbers by hand, pictures by schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from benchkit_figures.outcomes.ladder import Ladder, ladder_of
+from benchkit_figures.training.learning_rate import LearningRate
+from figure_checks import drawn
+from figure_results import condition, learned, metrics, record, results, trial
+
+from benchkit import NothingToDraw
+from benchkit.results import Outcome, StudyResults
+from benchkit.study import Factor, Level
+
+
+def levels(*settings: Mapping[str, Any]) -> tuple[Level, ...]:
+    return tuple(Level(label=f"step {place}", settings=one) for place, one in enumerate(settings))
+
+
+LADDER = levels({}, {"a": 1}, {"a": 1, "b": 2}, {"b": 2}, {"a": 3, "b": 2}, {"a": 3, "b": 2, "c": 1})
+
+
+def climbed(values: Mapping[str, Sequence[float]], steps: tuple[Level, ...] = LADDER) -> StudyResults:
+    """Return the results of a study of one factor whose levels have these accuracies by repeat."""
+    conditions = [replace(condition(level.label), levels={"step": level.label}) for level in steps]
+    trials = [
+        trial(one, index, outcome=Outcome(state="done", metrics={"test": metrics(accuracy)}))
+        for one in conditions
+        for index, accuracy in enumerate(values.get(one.label, ()))
+    ]
+    given = results(conditions, trials)
+    return replace(given, study=replace(given.study, factors=(Factor(path="step", levels=steps),)))
+
+
+# --- the ladder ------------------------------------------------------------------------------------------------------
+
+
+def test_a_ladder_is_of_levels_that_build_on_each_other() -> None:
+    assert ladder_of(LADDER) == ("step 0", "step 1", "step 2", "step 4", "step 5")
+    assert ladder_of(levels({"norm": "bn"}, {"norm": "gn"}, {"norm": "ln"})) == ()
+    assert ladder_of(levels({"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 2, "c": 2}, {"a": 3, "b": 3, "c": 3})) == ()
+    assert ladder_of(()) == ()
+
+
+def test_steps_are_held_against_the_step_below_paired_by_repeat() -> None:
+    given = climbed({"step 0": (0.5, 0.6), "step 1": (0.6, 0.72), "step 2": (0.6, 0.7, 0.8), "step 5": (0.5,)})
+    figure = Ladder()
+    data = figure.data(given)
+    assert [rung.condition for rung in data.rungs] == ["step 0", "step 1", "step 2", "step 5"]
+    assert (data.beside, data.without) == (("step 3",), ("step 4",))
+    first, second, third, fourth = data.rungs
+    assert first.change is None and fourth.change_low is None
+    # Differences 0.1 and 0.12: mean 0.11, s / sqrt(2) = 0.01, t(0.975, 1) = 12.7062.
+    assert second.change == pytest.approx(0.11)
+    assert (second.change_low, second.change_high) == pytest.approx((0.11 - 0.127062, 0.11 + 0.127062), abs=1e-5)
+    assert third.change == pytest.approx(-0.01), "of the repeats that both have: 0 and -0.02"
+    assert fourth.change == pytest.approx(-0.1)
+    assert "No steps of the ladder: step 3." in figure.caption(data)
+    assert "Without a finished repeat: step 4." in figure.caption(data)
+    assert "the step step 1 brought most (+11.00)." in figure.alt_text(data)
+    assert "+11.00 [-1.71, +23.71]" in str(drawn(figure, given))
+
+
+def test_of_a_loss_the_step_down_is_the_better_one() -> None:
+    given = climbed({"step 0": (0.5,) * 3, "step 1": (0.6,) * 3, "step 2": (0.6,) * 3})
+    losses = {"step 0": 0.9, "step 1": 0.8, "step 2": 1.2}
+    trials = tuple(
+        replace(
+            t, outcome=Outcome(state="done", metrics={"test": metrics(0.5, losses[t.condition.label] + 0.01 * t.index)})
+        )
+        for t in given.trials
+    )
+    data = Ladder(metric="test.loss").data(replace(given, trials=trials))
+    assert "the step step 1 brought most (-0.1000)." in Ladder().alt_text(data)
+
+
+def test_without_a_ladder_there_is_nothing_to_draw() -> None:
+    with pytest.raises(NothingToDraw, match="ladder"):
+        Ladder().data(learned(["bn", "gn"], 2, 3))
+    with pytest.raises(NothingToDraw, match="fewer than 3"):
+        Ladder().data(climbed({"step 0": (0.5,), "step 1": (0.5,)}))
+
+
+# --- the learning rate -----------------------------------------------------------------------------------------------
+
+
+def rated(**rates: Sequence[float]) -> StudyResults:
+    """Return results of conditions with these learning rates by epoch."""
+    trials = [
+        trial(
+            condition(label),
+            history=[
+                replace(record(epoch, (1.0, 0.5, 1.0, 0.5)), learning_rate=rate) for epoch, rate in enumerate(own, 1)
+            ],
+        )
+        for label, own in rates.items()
+    ]
+    return results([condition(label) for label in rates], trials)
+
+
+def test_conditions_with_one_course_share_a_line() -> None:
+    given = rated(bn=(0.1, 0.1), gn=(0.1, 0.1, 0.01, 0.001), ln=(0.2, 0.1), none=(0.1, 0.1, 0.01))
+    data = LearningRate().data(given)
+    assert [(curve.conditions, curve.rates) for curve in data.curves] == [
+        (("bn", "gn", "none"), (0.1, 0.1, 0.01, 0.001)),
+        (("ln",), (0.2, 0.1)),
+    ]
+    assert LearningRate().alt_text(data) == (
+        "The learning rate of bn, gn, none is 0.1 after epoch 1, at most 0.1 after epoch 1, and 0.001 after epoch 4."
+    )
+    drawn(LearningRate(), given)
+
+
+def test_rates_in_steps_are_on_a_log_scale_and_others_are_not() -> None:
+    steps = LearningRate().data(rated(bn=(0.1, 0.1, 0.1, 0.01, 0.01, 0.001)))
+    cosine = LearningRate().data(rated(bn=(0.1, 0.08, 0.05, 0.01, 0.0001)))
+    assert (steps.log, cosine.log) == (True, False)
+    assert '"log"' in str(drawn(LearningRate(), rated(bn=(0.1, 0.1, 0.1, 0.01, 0.01, 0.001)))).replace("'", '"')
+
+
+def test_a_constant_rate_takes_no_room() -> None:
+    with pytest.raises(NothingToDraw, match=r"0\.1 throughout"):
+        LearningRate().data(rated(bn=(0.1, 0.1), gn=(0.1, 0.1, 0.1)))
+    assert len(LearningRate().data(rated(bn=(0.1, 0.1), gn=(0.2, 0.2))).curves) == 2
