@@ -167,9 +167,10 @@ def _auroc(scored: Predictions) -> float | None:
     """Return the area under the receiver operating characteristic, a share; None above ten classes or without one.
 
     The chance that an image of a class has a greater probability of it than an image of another class, equals counting
-    half: U / (p q), with Mann and Whitney's U and p and q images of and beside the class (Hanley and McNeil, The Meaning
-    and Use of the Area under a Receiver Operating Characteristic (ROC) Curve, Radiology 143, 1982). Of two classes that
-    of the second, which is that of the first; of more the mean over classes that some, but not all images are of.
+    half: U / (p q), with Mann and Whitney's U and p and q images of and beside the class (Hanley and McNeil, The
+    Meaning and Use of the Area under a Receiver Operating Characteristic (ROC) Curve, Radiology 143, 1982). Of two
+    classes that of the second, which is that of the first; of more the mean over classes that some, but not all images
+    are of.
     """
     import numpy as np
     import torch

@@ -7,7 +7,7 @@ import csv
 import inspect
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,16 @@ def test_a_figure_that_fails_is_told_and_costs_no_report(
     assert block.broken
     assert words in block.reason
     assert len(figure_set.problems) == len(figure_set.tracebacks) == 1
+
+
+def test_figures_that_show_themselves_take_no_room_without_data_and_stand_where_the_study_has_them(
+    figure_set: FigureSet,
+) -> None:
+    shown = figure_set.with_data("two-points", "nothing", "broken")
+    assert [type(block) for block in shown] == [FigureBlock, AbsentBlock]
+    report = replace(figure_set.results.study.report, figures=(("two-points", {}),))
+    asked = replace(figure_set.results, study=replace(figure_set.results.study, report=report))
+    assert replace(figure_set, results=asked).with_data("two-points", "nothing") == []
 
 
 def test_an_image_grid_carries_its_pictures(figure_set: FigureSet) -> None:

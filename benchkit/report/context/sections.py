@@ -139,6 +139,7 @@ def results_section(inputs: SectionInputs) -> Section:
             ranking_table(evidence),
         ),
         inputs.figure_set.block("results-forest"),
+        *inputs.figure_set.with_data("ladder", *(("grid-heatmap",) if len(inputs.results.study.factors) > 1 else ())),
     ]
     blocks += _metric_tables(evidence, select)
     if evidence.effects:
@@ -218,8 +219,9 @@ def _selection(split: str, select: str) -> str:
 
 
 def training_section(inputs: SectionInputs) -> Section:
-    """Return the learning curves."""
-    return section("training", "Training", [inputs.figure_set.block("learning-curves")])
+    """Return the learning curves, and the learning rate where it changes."""
+    figures = inputs.figure_set
+    return section("training", "Training", [figures.block("learning-curves"), *figures.with_data("learning-rate")])
 
 
 def search_section(inputs: SectionInputs) -> Section | None:
@@ -297,7 +299,7 @@ def images_section(inputs: SectionInputs) -> Section:
         blocks.append(
             Paragraph(text="Models are not compared image by image: that needs the stored predictions of both.")
         )
-    blocks.append(inputs.figure_set.block("confusion-matrix"))
+    blocks += [inputs.figure_set.block("confusion-matrix"), *inputs.figure_set.with_data("class-scores", "reliability")]
     report = evidence.classes
     if report is not None and report.confusions:
         blocks.append(

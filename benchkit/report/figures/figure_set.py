@@ -62,6 +62,15 @@ class FigureSet:
         except Exception as error:  # noqa: BLE001 - a third party's figure must not cost the report; it is told
             return self._broken(title, plugin, f"{type(error).__name__}: {error}{_where(error, made)}")
 
+    def with_data(self, *plugins: str) -> list[FigureBlock | AbsentBlock]:
+        """Return the figures of plugins that have something to draw; the others take no room, broken ones are told.
+
+        Those that the study asks for itself stand where it has them.
+        """
+        asked = {name for name, _ in self.results.study.report.figures}
+        blocks = [self.block(plugin) for plugin in plugins if plugin not in asked]
+        return [block for block in blocks if isinstance(block, FigureBlock) or block.broken]
+
     def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
         """Return a figure with other options for the page alone, or None where there is nothing to draw."""
         if self.registry is None:
