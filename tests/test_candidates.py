@@ -42,13 +42,13 @@ def by_hand(variances: list[float], counts: list[int]) -> tuple[list[float], lis
     mean = sum(logs) / len(logs)
     excess = sum((e - mean) ** 2 for e in logs) / (len(logs) - 1)
     excess -= sum(float(special.polygamma(1, (n - 1) / 2)) for n in counts) / len(counts)
-    total = sum(n - 1 for n in counts)
-    if excess <= 0:
-        return [math.exp(mean)] * len(counts), [float(total)] * len(counts)
-    d0 = 2 * optimize.brentq(lambda y: float(special.polygamma(1, y)) - excess, 1e-8, 1e8, xtol=1e-14)
-    common = math.exp(mean + float(special.digamma(d0 / 2)) - math.log(d0 / 2))
+    d0, common = math.inf, math.exp(mean)
+    if excess > 0:
+        d0 = 2 * optimize.brentq(lambda y: float(special.polygamma(1, y)) - excess, 1e-8, 1e8, xtol=1e-14)
+        common *= math.exp(float(special.digamma(d0 / 2)) - math.log(d0 / 2))
+    d0 = min(d0, 0.15 * sum(n - 1 for n in counts) * (len(counts) - 1) / len(counts))  # of the others' degrees
     shrunk = [(d0 * common + (n - 1) * v) / (d0 + n - 1) for v, n in zip(variances, counts, strict=True)]
-    return shrunk, [min(d0 + n - 1, total) for n in counts]
+    return shrunk, [d0 + n - 1 for n in counts]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,10 @@ def by_hand(variances: list[float], counts: list[int]) -> tuple[list[float], lis
     [
         ([0.16, 0.2, 0.56, 0.74, 1.8, 2.2, 80.5], [3] * 7),
         ([0.3, 9.0, 0.01], [3, 8, 5]),
-        ([1.0, 1.1, 0.9, 1.2], [3] * 4),  # they vary less than chance would have it: all are the common one
+        (
+            [1.0, 1.1, 0.9, 1.2],
+            [3] * 4,
+        ),  # they vary less than chance would have it: all are drawn to the common one as far as it may be
     ],
 )
 def test_variances_are_shrunk_as_by_hand(variances: list[float], counts: list[int]) -> None:
