@@ -106,6 +106,9 @@ class FewPlugins:
             raise PluginError(f"there is no figure {name!r}")
         return self.figures[name]
 
+    def names(self, kind: str) -> tuple[str, ...]:
+        return tuple(self.figures)
+
     def resolve(self, kind: str, name: str) -> tuple[Entry, None]:
         return Entry(kind=kind, name=name, value=f"few:{name}", distribution=self.distribution, version="1"), None
 
@@ -201,7 +204,7 @@ def test_a_figure_that_fails_is_told_and_costs_no_report(
 def test_figures_that_show_themselves_take_no_room_without_data_and_stand_where_the_study_has_them(
     figure_set: FigureSet,
 ) -> None:
-    shown = figure_set.with_data("two-points", "nothing", "broken")
+    shown = figure_set.with_data("two-points", "nothing", "broken", "not-installed")
     assert [type(block) for block in shown] == [FigureBlock, AbsentBlock]
     report = replace(figure_set.results.study.report, figures=(("two-points", {}),))
     asked = replace(figure_set.results, study=replace(figure_set.results.study, report=report))

@@ -63,12 +63,13 @@ class FigureSet:
             return self._broken(title, plugin, f"{type(error).__name__}: {error}{_where(error, made)}")
 
     def with_data(self, *plugins: str) -> list[FigureBlock | AbsentBlock]:
-        """Return the figures of plugins that have something to draw; the others take no room, broken ones are told.
+        """Return the figures of installed plugins that have something to draw; broken ones are told.
 
         Those that the study asks for itself stand where it has them.
         """
         asked = {name for name, _ in self.results.study.report.figures}
-        blocks = [self.block(plugin) for plugin in plugins if plugin not in asked]
+        there = self.registry.names("figures") if self.registry else ()
+        blocks = [self.block(plugin) for plugin in plugins if plugin in there and plugin not in asked]
         return [block for block in blocks if isinstance(block, FigureBlock) or block.broken]
 
     def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
