@@ -72,10 +72,12 @@ class Plan:
     """A study's conditions in report order: the grid, then the frames of its searches.
 
     `typed` holds the typed settings of each condition by its key: they are resolved once.
+    `more` is the number of repeats of conditions that have others than the study says, by key.
     """
 
     study: Study
     conditions: tuple[Condition, ...]
+    more: Mapping[str, int] = field(default_factory=dict)
     typed: dict[str, Settings] = field(default_factory=dict, compare=False, repr=False)
 
     def settings_of(self, condition: Condition) -> Settings:
@@ -98,7 +100,8 @@ class Plan:
         search = self.search_of(condition)
         if search:
             return min(search.trials, grid_size(search)) if search.sampler == "grid" else search.trials
-        return self.study.confirm if condition.kind == "confirm-best" else self.study.repeats
+        fixed = self.study.confirm if condition.kind == "confirm-best" else self.study.repeats
+        return self.more.get(condition.key, fixed)
 
     def search_of(self, condition: Condition) -> Search | None:
         """Return the search that a condition is the frame of, by its own sampler alone; None for other conditions."""

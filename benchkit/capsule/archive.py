@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from benchkit.errors import ReportError
 from benchkit.plan import Condition
-from benchkit.results import Cost, EpochRecord, SplitMetrics, State, StudyResults
+from benchkit.results import Cost, Decision, EpochRecord, SplitMetrics, State, StudyResults
 from benchkit.storage import decode, encode
 
 CAPSULE = "capsule.zip"
@@ -89,6 +89,7 @@ class CapsuleStudy:
     left_out: tuple[str, ...]
     environments: tuple[Mapping[str, Any], ...]
     conditions: tuple[Condition, ...]
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

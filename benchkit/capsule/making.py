@@ -149,6 +149,7 @@ def _described(results: StudyResults, folder: str, environments: Sequence[Mappin
         left_out=results.left_out,
         environments=tuple(environments),
         conditions=results.conditions,
+        decisions=results.decisions,
     )
 
 

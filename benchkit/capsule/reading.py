@@ -171,6 +171,7 @@ def results_of(capsule: Capsule, index: int, folder: Path) -> StudyResults:
         class_names=described.class_names,
         data=described.data,
         left_out=described.left_out,
+        decisions=described.decisions,
         command=described.given,
     )
 

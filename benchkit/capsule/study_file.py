@@ -32,7 +32,7 @@ def study_text(study: Study) -> str:
         table["factors"] = {factor.path: _levels(factor) for factor in study.factors}
     if study.search:
         table["search"] = _search(study.search)
-    table["repeats"] = {"n": study.repeats}
+    table["repeats"] = {"n": study.repeats, **({"most": study.most, "until": "decided"} if study.most else {})}
     if study.search or study.confirm:
         table["confirm"] = {"n": study.confirm}
     if study.origin:

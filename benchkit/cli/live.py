@@ -12,7 +12,15 @@ from benchkit.data.manifest import listening, progress_lines
 from benchkit.duration import duration
 from benchkit.sweep import View
 from benchkit.sweep.concurrency import concurrency_text
-from benchkit.sweep.messages import ConcurrencyChosen, ConcurrencyTried, EpochEnded, Event, TrialEnded, TrialStarted
+from benchkit.sweep.messages import (
+    AnalysisEnded,
+    ConcurrencyChosen,
+    ConcurrencyTried,
+    EpochEnded,
+    Event,
+    TrialEnded,
+    TrialStarted,
+)
 from benchkit.sweep.progress import Progress, RunningTrial, trial_name
 
 if TYPE_CHECKING:
@@ -72,6 +80,8 @@ class Lines:
         self._progress.event(worker, event)
         if told := _concurrency(event):
             self._write(told)
+        elif isinstance(event, AnalysisEnded):
+            self._write(event.words)
         elif isinstance(event, TrialStarted) and event.epoch:
             self._write(f"{_name(event)}: goes on after epoch {event.epoch}")
         elif isinstance(event, EpochEnded) and running and time.monotonic() - self._last.get(worker, 0) > EVERY:
@@ -103,7 +113,7 @@ class Panel:
     def event(self, worker: int, event: Event) -> None:
         """Show an event; trials that ended badly stay on screen above the panel."""
         self._progress.event(worker, event)
-        if told := _concurrency(event):
+        if told := event.words if isinstance(event, AnalysisEnded) else _concurrency(event):
             self._live.console.print(cell(line(told), "dim"))
             return
         if isinstance(event, TrialEnded) and event.state in ("failed", "diverged"):

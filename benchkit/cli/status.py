@@ -18,7 +18,8 @@ def status(
     storage: Storage = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the state of every condition of STUDY, failures with their reason, and the time left.
+    """Show the state of every condition of STUDY, failures with their reason, the time left, and what is
+    still undecided.
 
     Exit code 1: files of trials were lost or changed.
     """
@@ -27,7 +28,7 @@ def status(
     from benchkit.sweep.status import status_of
 
     name = study.removesuffix(".toml").rpartition("/")[2] if study else None
-    found = status_of(read_results(workspace, name, storage or None))
+    found = status_of(read_results(workspace, name, storage or None, upcoming=True))
     if as_json:
         print_json(found.plain())
         raise typer.Exit(found.broken)
@@ -40,5 +41,7 @@ def status(
         print_text(running)
     for line in found.left_out:
         print_note(f"left out: {line}")
+    if found.interim:
+        print_text(found.interim.words)
     print_text(found.sentence)
     raise typer.Exit(found.broken)

@@ -13,7 +13,7 @@ from benchkit.cli.completion import complete_study
 from benchkit.cli.options import AllowShadow, PluginFiles
 
 if TYPE_CHECKING:
-    from benchkit.plan import Plan
+    from benchkit.plan import Condition, Plan
     from benchkit.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show, check and write studies.")
@@ -93,14 +93,20 @@ def check(
         found = [
             {"label": c.display_label, "kind": c.kind, "key": c.key, "trials": plan.count(c)} for c in plan.conditions
         ]
-        print_json({"study": study.name, "conditions": found, "warnings": list(warnings)})
+        print_json({"study": study.name, "conditions": found, "most": study.most, "warnings": list(warnings)})
         return
     print_table(
         ("condition", "kind", "trials", "key"),
-        [(c.display_label, c.kind, plan.count(c), c.key) for c in plan.conditions],
+        [(c.display_label, c.kind, _trials(plan, c), c.key) for c in plan.conditions],
     )
     wrong = "nothing wrong" if not warnings else f"{len(warnings)} warning{'s' * (len(warnings) > 1)}"
     print_text(f"{study.name}: {wrong}, {len(plan.conditions)} conditions, {len(plan.units())} trials")
+
+
+def _trials(plan: Plan, condition: Condition) -> str:
+    """Return how many trials a condition has, `3 to 20` where repeats are added until it is decided."""
+    more = plan.study.most if condition.kind != "search" else 0
+    return f"{plan.count(condition)} to {more}" if more else str(plan.count(condition))
 
 
 def _run_networks(plan: Plan, registry: Registry, plugins: Sequence[Path], allow_shadow: bool) -> None:

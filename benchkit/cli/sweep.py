@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,7 @@ from benchkit.cli.options import (
     Workspace,
     parse_size,
 )
+from benchkit.duration import duration
 from benchkit.errors import StudyError
 
 if TYPE_CHECKING:
@@ -43,6 +45,16 @@ Retry = Annotated[
         help="Train failed, diverged or pruned trials again, or those with missing or changed files.",
     ),
 ]
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", min=0, help="Trials at once; 0 fills the cores, or finds what a GPU does best.")
+]
+UntilDecided = Annotated[
+    bool, typer.Option("--until-decided", help="Add repeats of what may be the best condition until it is known.")
+]
+Most = Annotated[int, typer.Option(min=0, help="With --until-decided: the most repeats of a condition; usually 20.")]
+Hours = Annotated[
+    float, typer.Option(min=0.0, show_default=False, help="Stop after so many hours; the same command goes on.")
+]
 
 
 def sweep(
@@ -55,10 +67,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and how long it takes.")
     ] = False,
-    jobs: Annotated[
-        int,
-        typer.Option("--jobs", "-j", min=0, help="Trials at once; 0 fills the cores, or finds what a GPU does best."),
-    ] = 0,
+    jobs: Jobs = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     device_memory: DeviceMemory = "",
     retry: Retry = [],  # noqa: B006
@@ -67,6 +76,9 @@ def sweep(
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time went; the first repeats leave a trace for Perfetto.")
     ] = False,
+    until_decided: UntilDecided = False,
+    most: Most = 0,
+    hours: Hours = math.inf,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
@@ -78,7 +90,7 @@ def sweep(
     from benchkit.study.studyfile import find_study
     from benchkit.sweep import Request
 
-    _check_states(retry)
+    _check_options(retry, most, until_decided)
     registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     request = Request(
         study=find_study(study, registry, overrides=set_, smoke=smoke),
@@ -94,6 +106,9 @@ def sweep(
         allow_shadow=allow_shadow,
         profile=profile,
         device_memory=parse_size("--device-memory", device_memory) if device_memory else None,
+        until_decided=until_decided,
+        most=most,
+        seconds=3600 * hours,
     )
     if dry_run:
         from benchkit.cli.preview import preview
@@ -103,10 +118,12 @@ def sweep(
         _train(request, registry, as_json)
 
 
-def _check_states(retry: Sequence[str]) -> None:
+def _check_options(retry: Sequence[str], most: int, until_decided: bool) -> None:
     for state in retry:
         if state not in RETRIED:
             raise StudyError(f"--retry {state}: expected one of {', '.join(RETRIED)}")
+    if most and not until_decided:
+        raise StudyError(f"--most {most} has no effect without --until-decided", hint="add it, or leave --most out")
 
 
 def _train(request: Request, registry: Registry, as_json: bool) -> None:
@@ -133,14 +150,19 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
     name = request.study.name
     options = [] if request.workspace == DEFAULT_WORKSPACE else ["--workspace", str(request.workspace)]
     named = shlex.join([name, *options])
+    stopped = sum(states[state] for state in ("running", "stale", "waiting", "missing"))
     if as_json:
-        profile = {"profile": profiled.plain()} if request.profile else {}
-        print_json({"study": name, "states": dict(states), **profile})
+        more: dict[str, object] = {"profile": profiled.plain()} if request.profile else {}
+        more |= {"interim": _interim(request)} if request.adding else {}
+        print_json({"study": name, "states": dict(states), **more})
     else:
         if request.profile:
             print_profile(profiled)
         counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
         print_text(f"{name}: {counts or 'nothing to train'}")
+        if stopped and request.seconds < math.inf:
+            hours = duration(request.seconds, whole=True)
+            print_note(f"stopped after {hours}, as asked; the same command goes on: {request.command}")
         print_note(f"next: benchkit report {named}")
     broken = [state for state in ("missing files", "changed files") if states[state]]
     if broken and not as_json:
@@ -150,6 +172,15 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
         if not as_json:
             print_note(f"reasons: benchkit status {named}")
         raise typer.Exit(1)
+
+
+def _interim(request: Request) -> Any:
+    """Return how the interim analyses stand, as `benchkit status --json` tells it."""
+    from benchkit.ledger import read_results
+    from benchkit.sweep.status import status_of
+
+    results = read_results(request.workspace, request.study.name, request.storage or None, upcoming=True)
+    return status_of(results).plain()["interim"]
 
 
 def _spoken() -> str:

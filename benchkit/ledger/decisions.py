@@ -5,6 +5,7 @@ Whoever continues the study, reports it or checks its report reads the record; t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import optuna
@@ -15,7 +16,10 @@ from benchkit.errors import LedgerError
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.tables import storage_errors
 from benchkit.results import Decision
-from benchkit.storage import decode, encode
+from benchkit.storage import decode, encode, write_atomically
+
+DECISIONS_FILE = "decisions.json"
+"""The file in the folder of a study's trials from which a lost ledger has its decisions again."""
 
 PREFIX = "decided "
 """What the names of the records in the ledger begin with."""
@@ -30,7 +34,7 @@ def decisions_of(ledger: Ledger, study: str) -> dict[str, Decision]:
 
 
 def _read(attributes: Mapping[str, object]) -> dict[str, Decision]:
-    records = {key: value for key, value in attributes.items() if key.startswith(PREFIX)}
+    records = {key: attributes[key] for key in sorted(attributes) if key.startswith(PREFIX)}
     return {key.removeprefix(PREFIX): decode(Decision, value, key, error=LedgerError) for key, value in records.items()}
 
 
@@ -46,6 +50,9 @@ def decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decis
             known = Decision(name=name, value=value, why=why, version=__version__)
             entry = optuna.load_study(study_name=study, storage=ledger.storage)
             entry.set_user_attr(f"{PREFIX}{name}", encode(known))
+            decided = {key: value for key, value in entry.user_attrs.items() if key.startswith(PREFIX)}
+            folder = ledger.workspace / "trials" / entry.user_attrs["folder"]
+            write_atomically(folder / DECISIONS_FILE, json.dumps(decided).encode())
     return known
 
 

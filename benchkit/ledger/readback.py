@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from benchkit.analysis.sequential import planned_looks, standing
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.decisions import decisions_of
 from benchkit.ledger.files import TrialFolder
@@ -23,19 +24,28 @@ from benchkit.storage import decode
 from benchkit.study import Search, Study
 
 
-def read_results(workspace: Path, study: str | None = None, storage: str | None = None) -> StudyResults:
-    """Return what a workspace's ledger holds of a study, or of its latest; raise `LedgerError` when nothing."""
+def read_results(
+    workspace: Path, study: str | None = None, storage: str | None = None, *, upcoming: bool = False
+) -> StudyResults:
+    """Return what a workspace's ledger holds of a study, or of its latest; raise `LedgerError` when nothing.
+
+    `upcoming` is told in `results_of`.
+    """
     if storage is None and not (workspace / "ledger.db").exists():
         raise LedgerError(
             f"{workspace}: there is no ledger here",
             hint="name its folder with --workspace, or run benchkit sweep first",
         )
-    return results_of(Ledger(workspace, storage), study)
+    return results_of(Ledger(workspace, storage), study, upcoming=upcoming)
 
 
 @storage_errors()
-def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
-    """Return all that the ledger holds of a study (default: the latest); raise `LedgerError` when it has none."""
+def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = False) -> StudyResults:
+    """Return all that the ledger holds of a study (default: the latest); raise `LedgerError` when it has none.
+
+    Where repeats are added until it is decided, those of the last complete interim analysis, or, with `upcoming`, those
+    that the next one needs, too.
+    """
     known = ledger.studies()
     if not known or (name is not None and name not in known):
         what = f"no study {name!r}{nearest(name or '', known)}" if name else "no studies yet"
@@ -48,7 +58,11 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
     found = {condition.key: condition for condition in ledger.conditions(study)}
     plan = Plan(study=study, conditions=tuple(found[key] for key in attrs["conditions"] if key in found))
     confirms = tuple(one for one in confirm_conditions(ledger, plan) if one.key in found)
+    decisions = tuple(decisions_of(ledger, study.name).values())
+    looks = planned_looks(decisions)
     whole = replace(plan, conditions=(*plan.conditions, *confirms))
+    if looks:
+        whole = replace(whole, more={one.key: looks[-1].n for one in whole.conditions if one.kind != "search"})
     shown = {condition.key: replace(condition, label=condition.display_label) for condition in whole.conditions}
     counted, earlier = (
         tuple(
@@ -58,19 +72,26 @@ def results_of(ledger: Ledger, name: str | None = None) -> StudyResults:
         )
         for trials in ledger.trials_and_earlier(whole)
     )
-    return StudyResults(
+    results = StudyResults(
         study=study,
         conditions=tuple(shown.values()),
         trials=counted,
         earlier=earlier,
-        decisions=tuple(decisions_of(ledger, study.name).values()),
+        decisions=decisions,
         labels=StoredLabels([trial.folder for trial in counted if trial.state == "done"]),
         class_names=tuple(attrs["data"].get("class_names", ())),
         data=attrs["data"],
-        left_out=tuple(_left_out(ledger, whole, found)),
         workspace=str(ledger.workspace),
         command=attrs["command"],
     )
+    if looks and not upcoming:
+        whole = replace(whole, more=standing(results, looks).shown)
+        trials, earlier = (
+            tuple(trial for trial in group if trial.index < whole.count(trial.condition))
+            for group in (results.trials, results.earlier)
+        )
+        results = replace(results, trials=trials, earlier=earlier)
+    return replace(results, left_out=tuple(_left_out(ledger, whole, found)))
 
 
 class StoredLabels(Mapping[SplitName, np.ndarray]):
@@ -161,4 +182,5 @@ def _left_out(ledger: Ledger, plan: Plan, found: dict[str, Condition]) -> Iterat
         asked = plan.count(condition)
         surplus = sum(trial.user_attrs["index"] >= asked for trial in attempts.finished(condition))
         if surplus:
-            yield f"{condition.display_label}: {surplus} finished trials beyond the {asked} that the study asks for"
+            by = "the last complete look used" if plan.more else "the study asks for"
+            yield f"{condition.display_label}: {surplus} finished trials beyond the {asked} that {by}"

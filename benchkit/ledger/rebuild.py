@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchkit.errors import BenchkitError, LedgerError
 from benchkit.ledger.claims import STATES, summary_of
+from benchkit.ledger.decisions import DECISIONS_FILE
 from benchkit.ledger.files import LIST, TrialFolder
 from benchkit.ledger.ledger import CONDITION_FILE, STUDY_FILE, Ledger
 from benchkit.ledger.samplers import distribution
@@ -54,6 +55,8 @@ def rebuild_ledger(workspace: Path) -> Rebuilt:
         try:
             about = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
             study = decode(Study, about["study"], str(folder / STUDY_FILE))
+            if (folder / DECISIONS_FILE).exists():
+                about |= json.loads((folder / DECISIONS_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, BenchkitError) as error:
             left.append(f"{folder}: {_first_line(error)}")
             continue

@@ -214,6 +214,9 @@ class ReportSettings:
     metric: str = "test.accuracy"
 
 
+UNTIL_DECIDED = 20
+"""The most repeats of a condition where they are added until the best is known and no other number is named."""
+
 PROTOCOL = ("data", "model", "train", "regularizers", "factors")
 """The sections of a study file that make its protocol, which a published table was matched to."""
 
@@ -223,9 +226,9 @@ class Study:
     """One experiment as its file describes it, overrides applied.
 
     `settings` is the base tree; factors and the search change it by dotted paths. `repeats` is the number of trials a
-    condition, `confirm` the number of fresh repeats for the best and the default condition after a search. `origin` is
-    the source that the study repeats, `source` is the file's text. `smoke` marks the tiny version, whose results are
-    never shown as real ones.
+    condition, `most` up to how many are added until the best condition is known (0: none are), `confirm` the number of
+    fresh repeats for the best and the default condition after a search. `origin` is the source that the study repeats,
+    `source` is the file's text. `smoke` marks the tiny version, whose results are never shown as real ones.
     """
 
     name: str
@@ -237,6 +240,7 @@ class Study:
     factors: tuple[Factor, ...] = ()
     search: Search | None = None
     repeats: int = 3
+    most: int = 0
     confirm: int = 0
     origin: Origin | None = None
     published: tuple[Published, ...] = ()

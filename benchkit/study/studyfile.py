@@ -18,7 +18,7 @@ from benchkit.registry import Registry
 from benchkit.study.factors import apply_overrides, read_factors, smoke_form
 from benchkit.study.origin import read_origin
 from benchkit.study.search import read_search
-from benchkit.study.study import Study, labels_of, read_published, read_report
+from benchkit.study.study import UNTIL_DECIDED, Study, labels_of, read_published, read_report
 from benchkit.study.tree import DEEPEST, MOST_BYTES, SECTIONS, Problems, fits, note_extremes, quoted, resolve
 
 KEYS = (
@@ -141,7 +141,7 @@ def _study(table: Mapping[str, Any], name: str, problems: Problems, folder: Path
     resolve(settings, seed=seed, problems=problems)
     factors = read_factors(table.get("factors", {}), settings, seed, problems)
     search = read_search(table.get("search"), settings, seed, problems)
-    repeats = _count(table, "repeats", 3, 1, problems)
+    repeats, most = _repeats(table, problems)
     return Study(
         name=name,
         title=title,
@@ -152,6 +152,7 @@ def _study(table: Mapping[str, Any], name: str, problems: Problems, folder: Path
         factors=factors,
         search=search,
         repeats=repeats,
+        most=most,
         confirm=_count(table, "confirm", repeats if search else 0, 0, problems),
         origin=read_origin(table.get("source"), labels_of(factors), problems),
         published=read_published(table.get("published", []), factors, problems),
@@ -165,6 +166,23 @@ def _text(table: Mapping[str, Any], key: str, problems: Problems) -> str:
         return value
     problems.add(key, f"got {quoted(value)}, expected text")
     return ""
+
+
+def _repeats(table: Mapping[str, Any], problems: Problems) -> tuple[int, int]:
+    """Return n of [repeats], and most where repeats are added until it is decided which condition is best, else 0."""
+    written = table.get("repeats", {})
+    if not isinstance(written, Mapping) or not set(written) & {"most", "until"}:
+        return _count(table, "repeats", 3, 1, problems), 0
+    fixed = {key: value for key, value in written.items() if key not in ("most", "until")}
+    n = _count({"repeats": fixed} if fixed else {}, "repeats", 3, 1, problems)
+    if (until := written.get("until")) != "decided":
+        said = f"got {quoted(until)}" if "until" in written else "is missing beside most"
+        problems.add("repeats.until", f'{said}, expected "decided"')
+    most = written.get("most", max(n, UNTIL_DECIDED))
+    if not fits(most, int) or not n <= most <= MOST_REPEATS:
+        problems.add("repeats.most", f"got {quoted(most)}, expected a whole number from {n} (n) to {MOST_REPEATS}")
+        return n, 0
+    return n, most
 
 
 def _count(table: Mapping[str, Any], key: str, default: int, least: int, problems: Problems) -> int:

@@ -13,9 +13,11 @@ from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
+from benchkit.sweep.decided import decided_device, refuse_other_decisions
 from benchkit.sweep.messages import Probed, WorkerFailed, WorkerLost, WorkerReady
 from benchkit.sweep.orchestration import Request, prepare, refuse_broken_networks, threads_of, worker_count
 from benchkit.sweep.pool import Pool, answers
+from benchkit.sweep.until_decided import asked_so_far
 
 MOST_PROBES = 8
 """Conditions that are timed at the most; others take the mean of the timed ones."""
@@ -73,7 +75,13 @@ def estimate(request: Request, registry: Registry, say: Callable[[str], None] = 
     """
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
-    plan, finished = _progress(request, plan)
+    if request.storage or (request.workspace / "ledger.db").exists():
+        ledger = Ledger(request.workspace, request.storage or None)
+        refuse_other_decisions(ledger, request)
+        request = replace(request, device=decided_device(ledger, request))
+        plan, finished = _progress(ledger, plan, request)
+    else:
+        finished = {}
     rows = tuple(_row(plan, condition, finished.get(condition.key, 0)) for condition in plan.conditions)
     confirms = plan.study.confirm * sum(row.condition.kind == "search" and row.left > 0 for row in rows)
     probes, device, problem = _probes(request, plan, registry, rows, say)
@@ -91,14 +99,12 @@ def estimate(request: Request, registry: Registry, say: Callable[[str], None] = 
     )
 
 
-def _progress(request: Request, plan: Plan) -> tuple[Plan, Mapping[str, int]]:
+def _progress(ledger: Ledger, plan: Plan, request: Request) -> tuple[Plan, Mapping[str, int]]:
     """Return the plan with what confirms its finished searches, and the number of finished trials by condition."""
-    if not request.storage and not (request.workspace / "ledger.db").exists():
-        return plan, {}
-    ledger = Ledger(request.workspace, request.storage or None)
     known = {condition.key for condition in ledger.conditions(plan.study)}
     confirms = confirm_conditions(ledger, _part(plan, known), finished=True)
-    plan = replace(plan, conditions=(*plan.conditions, *confirms))
+    more = asked_so_far(ledger, plan.study) if request.adding else {}
+    plan = replace(plan, conditions=(*plan.conditions, *confirms), more=more)
     attempts = ledger.attempts(plan.study)
     return plan, {one.key: attempts.ended(one, plan.count(one)) for one in plan.conditions}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -143,6 +143,13 @@ class ConcurrencyChosen:
     before: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisEnded:
+    """What the interim analyses of a sweep that adds repeats until decided have found so far, in words."""
+
+    words: str
+
+
 Event = (
     Probed
     | NetworksChecked
@@ -150,6 +157,7 @@ Event = (
     | RunTimed
     | ConcurrencyTried
     | ConcurrencyChosen
+    | AnalysisEnded
     | WorkerReady
     | TrialTaken
     | TrialStarted
@@ -189,7 +197,7 @@ class Job:
     `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
     `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says;
-    `at_once` is the most trials that train at a time.
+    `at_once` is the most trials that train at a time. `more` is that of the plan.
     """
 
     task: Literal["train", "check", "probe", "concurrency"]
@@ -205,7 +213,8 @@ class Job:
     device_memory: int | None = None
     seconds: float = 0.0
     at_once: int = 1
+    more: dict[str, int] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         """Return the plan of the job's conditions."""
-        return Plan(study=self.study, conditions=self.conditions)
+        return Plan(study=self.study, conditions=self.conditions, more=self.more)

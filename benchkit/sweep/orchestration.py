@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +16,6 @@ from typing import Any, Literal
 from benchkit.data.manifest import facts_of, load_data
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
-from benchkit.ledger.decisions import decisions_of, refuse_otherwise
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
@@ -23,8 +24,10 @@ from benchkit.study import Study
 from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
-from benchkit.sweep.messages import DEVICE_KIND, Job, NetworksChecked, WorkerFailed
+from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_other_decisions
+from benchkit.sweep.messages import AnalysisEnded, Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.pool import Pool, Stage, View, answers, is_missing, missing_count, worker_failure
+from benchkit.sweep.until_decided import begin_analyses, train_until_decided
 from benchkit.train.weights_file import weights_digest
 
 GPU_DRIVERS = (Path("/dev"), "nvidia[0-9]*"), (Path("/usr/lib/wsl/lib"), "libcuda.so*")
@@ -38,6 +41,8 @@ class Request:
     """What a sweep is asked for. `jobs` 0 takes as many trials at once as there are cores for, or as a GPU does best.
 
     `device_memory` is the most bytes that a trial's images take on the device, None half of what is free there.
+    `until_decided` adds repeats until the best condition is known, as a study that says so itself has it, up to `most`
+    of a condition (0: as the study says, or as is usual). `seconds` is all the time that the sweep may take.
     """
 
     study: Study
@@ -53,6 +58,14 @@ class Request:
     allow_shadow: bool = False
     profile: bool = False
     device_memory: int | None = None
+    until_decided: bool = False
+    most: int = 0
+    seconds: float = math.inf
+
+    @property
+    def adding(self) -> bool:
+        """Return whether repeats are to be added until it is decided which condition is best."""
+        return self.until_decided or self.study.most > 0
 
     def job(
         self,
@@ -85,24 +98,51 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
     ledger = Ledger(request.workspace, request.storage or None)
+    refuse_other_decisions(ledger, request)
+    end = time.monotonic() + request.seconds
+
+    def say(words: str) -> None:
+        view.event(0, AnalysisEnded(words=words))
+
     data = prepare(plan, registry, request.data_root)
     refuse_changed_data(ledger, plan, data)
     refuse_changed_weights(ledger, plan)
     ledger.register(plan, data, request.command, None if request.only else plan.conditions)
-    request = replace(request, device=decided_device(request, ledger))
+    request = replace(request, device=decided_device(ledger, request))
+    decide_as_trained(ledger, plan)
+    if request.adding:
+        plan = replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
     count = trial_count(request, ledger, plan, view)
     with Pool(count, threads_of(plan), request.workspace / "logs") as pool:
         if request.retry or is_missing(ledger, plan):
             pool.start()
         ledger.enqueue(plan, request.retry)
         refuse_broken_networks(pool, request, _unfinished(ledger, plan))
-        _train(request, ledger, pool, view, plan, "training")
-        confirms = confirm_conditions(ledger, plan)
-        if confirms:
-            plan = replace(plan, conditions=(*plan.conditions, *confirms))
-            ledger.enqueue(replace(plan, conditions=confirms), request.retry)
-            _train(request, ledger, pool, view, plan, "confirming the searches' best")
+
+        def train(part: Plan, title: str) -> bool:
+            if not is_missing(ledger, part):
+                return True
+            job = replace(request.job("train", part.conditions), at_once=pool.size, more=dict(part.more))
+            return Stage(job, ledger, pool, view).train(part, title, end)
+
+        plan, whole = _train_planned(ledger, plan, request.retry, train)
+        if request.adding and whole:
+            plan = train_until_decided(ledger, plan, say, train)
     return ledger.states(plan)
+
+
+def _train_planned(
+    ledger: Ledger, plan: Plan, retry: Sequence[State], train: Callable[[Plan, str], bool]
+) -> tuple[Plan, bool]:
+    """Train what a plan asks for and what confirms its searches; return all of it, and False where time was up."""
+    if not train(plan, "training"):
+        return plan, False
+    confirms = confirm_conditions(ledger, plan)
+    if not confirms:
+        return plan, True
+    ledger.enqueue(replace(plan, conditions=confirms), retry)
+    plan = replace(plan, conditions=(*plan.conditions, *confirms))
+    return plan, train(plan, "confirming the searches' best")
 
 
 def _unfinished(ledger: Ledger, plan: Plan) -> list[Condition]:
@@ -138,12 +178,6 @@ def check_networks(request: Request, plan: Plan, registry: Registry) -> None:
     prepare(plan, registry, request.data_root)
     with TemporaryDirectory() as logs, Pool(1, threads_of(plan), Path(logs)) as pool:
         refuse_broken_networks(pool, request, plan.conditions)
-
-
-def _train(request: Request, ledger: Ledger, pool: Pool, view: View, plan: Plan, title: str) -> None:
-    if is_missing(ledger, plan):
-        job = replace(request.job("train", plan.conditions), at_once=pool.size)
-        Stage(job, ledger, pool, view).train(plan, title)
 
 
 def threads_of(plan: Plan) -> int:
@@ -191,20 +225,6 @@ def start_weights_of(outcome: Outcome) -> str:
     """Return the sha256 of the weights that a trial started from, or as much of it as a note of its tells."""
     noted = (re.search(r"^started from the weights .*\(sha256 ([0-9a-f]{12})\)$", note) for note in outcome.notes)
     return outcome.start_weights or next((match[1] for match in noted if match), "")
-
-
-def decided_device(request: Request, ledger: Ledger) -> str:
-    """Return the device to ask for: `auto` is the kind that the study's trials so far were trained on.
-
-    Raises `LedgerError` when another kind is asked for.
-    """
-    known = decisions_of(ledger, request.study.name).get(DEVICE_KIND)
-    if request.device == "auto":
-        return known.value if known else "auto"
-    refuse_otherwise(
-        ledger, request.study.name, DEVICE_KIND, request.device.partition(":")[0], f"--device {request.device}"
-    )
-    return request.device
 
 
 def worker_count(request: Request, plan: Plan, threads: int) -> int:

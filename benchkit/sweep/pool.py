@@ -193,24 +193,28 @@ class Stage:
         self._deaths: Counter[tuple[str, int]] = Counter()
         self._idle_deaths = 0
 
-    def train(self, plan: Plan, title: str) -> None:
-        """Return when every trial of the plan has ended, by our workers or by another sweep's.
+    def train(self, plan: Plan, title: str, end: float = math.inf) -> bool:
+        """Return True when every trial of the plan has ended, by our workers or by another sweep's.
 
+        Return False at `end`, a moment of `time.monotonic()`: whatever the workers are at then can be gone on with.
         Raises `BenchkitError` when the workers themselves cannot go on.
         """
         self._view.stage(title, self._ledger.states(plan, files=False), len(plan.units()))
         while is_missing(self._ledger, plan):
+            if time.monotonic() >= end:
+                return False
             busy = set(range(self._pool.size))
             for number in busy:
                 self._pool.give(number, self._job)
-            while busy:
+            while busy and time.monotonic() < end:
                 for number, event in self._pool.events(HEAR_EVERY):
                     self._hear(busy, number, event)
-                    if not busy:
+                    if not busy or time.monotonic() >= end:
                         break
                 self._view.tick()
-            if is_missing(self._ledger, plan):
+            if is_missing(self._ledger, plan) and time.monotonic() < end:
                 time.sleep(LOOK_EVERY)
+        return True
 
     def _hear(self, busy: set[int], number: int, event: Event) -> None:
         self._view.event(number, event)

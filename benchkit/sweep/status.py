@@ -8,10 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchkit.analysis.estimates import compared
+from benchkit.analysis.interim import InterimAnalysis
+from benchkit.analysis.sequential import (
+    UNTIL,
+    Standing,
+    plan_for,
+    planned_looks,
+    standing,
+    standing_words,
+    until_decided_command,
+)
 from benchkit.duration import duration
 from benchkit.plan import Condition, Plan
 from benchkit.results import FINISHED, StudyResults, Trial
 from benchkit.storage import encode
+from benchkit.study.study import UNTIL_DECIDED
 from benchkit.sweep.progress import trial_name
 
 STATES = (
@@ -38,6 +50,24 @@ class ConditionStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InterimStatus:
+    """Which conditions (labels) may still be the best after `taken` looks, and what the `next` one costs, if any.
+
+    `trials` are to be trained for it, which takes `seconds` one after another if that is known. Nothing is `planned`
+    where repeats are fixed: then this is how it would go on.
+    """
+
+    planned: tuple[InterimAnalysis, ...]
+    taken: int
+    decided: bool
+    open: tuple[str, ...]
+    next: InterimAnalysis | None
+    trials: int
+    seconds: float | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyStatus:
     """A study's state in rows, lines and one closing sentence."""
 
@@ -49,6 +79,7 @@ class StudyStatus:
     left_out: tuple[str, ...]
     seconds_left: float | None
     sentence: str
+    interim: InterimStatus | None = None
     states: tuple[str, ...] = STATES
 
     @property
@@ -63,7 +94,9 @@ class StudyStatus:
 
 def status_of(results: StudyResults) -> StudyStatus:
     """Return where a study stands."""
-    plan = Plan(study=results.study, conditions=results.conditions)
+    looks = planned_looks(results.decisions)
+    state = standing(results, looks) if looks else None
+    plan = Plan(study=results.study, conditions=results.conditions, more=state.asked if state else {})
     rows = tuple(_row(results, plan, condition) for condition in results.conditions)
     left = seconds_left(results, plan)
     return StudyStatus(
@@ -77,6 +110,31 @@ def status_of(results: StudyResults) -> StudyStatus:
         left_out=results.left_out,
         seconds_left=left,
         sentence=_sentence(results, rows, left),
+        interim=_interim(results, state),
+    )
+
+
+def _interim(results: StudyResults, state: Standing | None) -> InterimStatus | None:
+    """Return how the looks stand; of a study with fixed repeats once all have ended, else None."""
+    planned = state.plan if state else ()
+    if state is None:
+        if len(compared(results)) < 2 or results.study.smoke:
+            return None
+        state = standing(results, plan_for(results, UNTIL_DECIDED))
+        if not state.taken:
+            return None
+    words = standing_words(state)
+    if not planned and state.next:
+        words += f"; to go on until it is decided: {until_decided_command(results)}"
+    return InterimStatus(
+        planned=planned,
+        taken=len(state.taken),
+        decided=state.decided,
+        open=tuple(state.open.values()),
+        next=state.next,
+        trials=state.missing,
+        seconds=state.seconds,
+        words=words,
     )
 
 
@@ -130,6 +188,8 @@ def _sentence(results: StudyResults, rows: tuple[ConditionStatus, ...], left: fl
     told = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     open_ = sum(states[state] for state in ("running", "stale", "waiting", "missing"))
     path = shlex.quote(str(results.study.path or results.study.name))
+    if planned_looks(results.decisions) and not results.study.most:
+        path += f" {UNTIL}"
     if not open_:
         retry = [word for state, word in BROKEN.items() if states[state]]
         again = f"; train again with: benchkit sweep {path} --retry {' --retry '.join(retry)}" if retry else ""

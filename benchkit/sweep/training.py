@@ -8,7 +8,7 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,6 @@ from benchkit.data.manifest import load_data
 from benchkit.errors import BenchkitError, DivergedError, LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Queue, scores_of
-from benchkit.ledger.decisions import decide
 from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
@@ -30,8 +29,8 @@ from benchkit.storage import write_atomically
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.study.tree import changed
+from benchkit.sweep.decided import decide_training, obeying
 from benchkit.sweep.messages import (
-    DEVICE_KIND,
     EpochEnded,
     Event,
     Job,
@@ -68,6 +67,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 class WorkerContext:
     """What one worker trains with: the job, its device, the plugins, and the data set it loaded last, with its images.
 
+    `decided` is what is decided of the study's training, by name.
     Trials of one sweep mostly use the same images, which then stay on the device from one to the next.
     """
 
@@ -75,6 +75,7 @@ class WorkerContext:
     device: str
     registry: Registry
     send: Callable[[Event], None]
+    decided: Mapping[str, str] = field(default_factory=dict)
     loaded: dict[str, Splits] = field(default_factory=dict)
     placed: Images | None = None
 
@@ -100,10 +101,14 @@ def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
     Ends the process when a trial leaves its device unusable: a new one trains the others.
     """
     ledger = Ledger(job.workspace, job.storage or None)
-    decide(ledger, job.study.name, DEVICE_KIND, device.partition(":")[0], f"--device {job.device}")
+    decided = decide_training(ledger, job.study, device, f"--device {job.device}")
     queue = Queue(ledger, job.plan())
     context = WorkerContext(
-        job=job, device=device, registry=Registry.installed(job.plugins, allow_shadow=job.allow_shadow), send=send
+        job=job,
+        device=device,
+        registry=Registry.installed(job.plugins, allow_shadow=job.allow_shadow),
+        send=send,
+        decided=decided,
     )
     while claim := queue.next():
         with captured(claim.folder.log):
@@ -220,6 +225,7 @@ def stopwatch_of(context: WorkerContext, claim: Claim) -> Stopwatch | Unwatched:
 def train_trial(context: WorkerContext, claim: Claim, stopwatch: Stopwatch | Unwatched) -> Outcome:
     """Train a trial from its checkpoint, or from the start, to its last epoch, and score it."""
     settings = typed_settings(changed(claim.condition.settings, claim.params), claim.plan.study.seed)
+    settings = obeying(settings, context.decided)
     torch.set_num_threads(settings.train.threads)
     splits = context.splits(settings.data.dataset)
     run = _start(context, claim, settings, splits)

@@ -240,10 +240,15 @@ class Precision:
             self.scaler.update()
 
 
+def automatic_precision(device: torch.device | str) -> str:
+    """Return what `auto` is on a device: bf16 where it multiplies such matrices in hardware, else float32."""
+    return "bf16" if has_bf16(torch.device(device)) else "float32"
+
+
 def precision(name: str, device: torch.device) -> Precision:
     """Return the precision called `name`: float32, bf16, fp16, or auto (bf16 where the device has it, else float32)."""
     if name == "auto":
-        name = "bf16" if has_bf16(device) else "float32"
+        name = automatic_precision(device)
     if name == "float32":
         return Precision(name=name, autocast=nullcontext(), scaler=None)
     scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None

@@ -1,0 +1,95 @@
+"""What is decided once for a study and what a sweep makes of it: obeyed, recorded with the first trial, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from benchkit.analysis.sequential import PLAN, planned_looks
+from benchkit.ledger import Ledger
+from benchkit.ledger.decisions import decide, decisions_of, refuse_otherwise
+from benchkit.plan import Plan
+from benchkit.study import Study
+from benchkit.study.settings import Settings, TrainSettings
+from benchkit.sweep.messages import DEVICE_KIND
+
+if TYPE_CHECKING:
+    from benchkit.sweep.orchestration import Request
+
+TRAINING = {"precision": "precision", "threads": "threads", "compiling": "compile"}
+"""What is decided of how trials are trained, by name, and the key of `train` that asks for it."""
+
+AS_TIMED = "as timed"
+"""What is decided of compiling where each network's steps are timed for it."""
+
+
+def refuse_other_decisions(ledger: Ledger, request: Request) -> None:
+    """Raise `LedgerError` when a sweep asks for something else than what is decided for its study."""
+    study = request.study
+    if request.device != "auto":
+        kind = request.device.partition(":")[0]
+        refuse_otherwise(ledger, study.name, DEVICE_KIND, kind, f"--device {request.device}")
+    for name, asked in asked_once(study).items():
+        if asked != "auto":
+            refuse_otherwise(ledger, study.name, name, asked, f"train.{TRAINING[name]} = {asked}")
+    plan = planned_looks(decisions_of(ledger, study.name).values())
+    for most, option in ((request.most, "--most"), (study.most, "repeats.most =")):
+        if plan and most not in (0, plan[-1].n):
+            refuse_otherwise(ledger, study.name, PLAN, f"at most {most} repeats", f"{option} {most}")
+    if plan and study.repeats > plan[0].n:
+        refuse_otherwise(ledger, study.name, PLAN, f"{study.repeats} repeats first", f"repeats.n = {study.repeats}")
+
+
+def asked_once(study: Study) -> dict[str, str]:
+    """Return what a study asks of its training for all its trials, by the decision's name; not what it varies."""
+    varied = {path for factor in study.factors for level in factor.levels for path in level.settings}
+    varied |= {spanned.path for spanned in (study.search.space if study.search else ())}
+    written: Mapping[str, Any] = study.settings.get("train", {})
+    return {
+        name: str(written.get(key, getattr(TrainSettings(), key)))
+        for name, key in TRAINING.items()
+        if f"train.{key}" not in varied and "train" not in varied
+    }
+
+
+def decided_device(ledger: Ledger, request: Request) -> str:
+    """Return the device to ask for: `auto` is the kind that the study's trials so far were trained on."""
+    known = decisions_of(ledger, request.study.name).get(DEVICE_KIND)
+    return known.value if known and request.device == "auto" else request.device
+
+
+def decide_as_trained(ledger: Ledger, plan: Plan) -> None:
+    """Let the precision be that of a registered study's trials, where an earlier version trained some."""
+    if "precision" not in asked_once(plan.study) or "precision" in decisions_of(ledger, plan.study.name):
+        return
+    used = next((outcome.cost.precision for outcome in ledger.outcomes(plan) if outcome.cost), "")
+    if used:
+        decide(ledger, plan.study.name, "precision", used, "that of the trials that were there")
+
+
+def decide_training(ledger: Ledger, study: Study, device: str, option: str) -> Mapping[str, str]:
+    """Return what is decided of a study's training, with the first trial on a device (`cpu` or `cuda:N`) at the latest.
+
+    `option` is how the device was asked for.
+    """
+    from benchkit.train.step import automatic_precision
+
+    kind = device.partition(":")[0]
+    asked = {DEVICE_KIND: kind, **asked_once(study)}
+    automatic = {"precision": automatic_precision(device), "compiling": "never" if kind == "cpu" else AS_TIMED}
+    for name, value in asked.items():
+        why = option if name == DEVICE_KIND else f"train.{TRAINING[name]} = {value}"
+        why = f"{why} on {kind}" if value == "auto" else why
+        decide(ledger, study.name, name, automatic[name] if value == "auto" else value, why)
+    return {name: decision.value for name, decision in decisions_of(ledger, study.name).items() if name in asked}
+
+
+def obeying(settings: Settings, decided: Mapping[str, str]) -> Settings:
+    """Return a trial's settings in which `auto` is what was decided."""
+    automatic: dict[str, Any] = {
+        key: decided[name]
+        for name, key in TRAINING.items()
+        if getattr(settings.train, key) == "auto" and decided.get(name, AS_TIMED) != AS_TIMED
+    }
+    return replace(settings, train=replace(settings.train, **automatic)) if automatic else settings
