@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -307,76 +306,6 @@ def test_captions_of_confusion_count_the_errors_without_a_number() -> None:
 @pytest.mark.parametrize("classes", [2, 12, 40, 60])
 def test_difference_draws_few_and_many_classes(classes: int) -> None:
     drawn(ConfusionDifference(), learned(NORMS[:2], 2, 2, classes=classes))
-
-
-# --- grid of factors -------------------------------------------------------------------------------------------------
-
-
-def grid(factors: Mapping[str, Sequence[str]], repeats: int = 2) -> StudyResults:
-    levels = [dict(zip(factors, combination, strict=True)) for combination in itertools.product(*factors.values())]
-    given = learned([", ".join(one.values()) for one in levels], repeats, 3, classes=2)
-    conditions = {old.label: replace(old, levels=one) for old, one in zip(given.conditions, levels, strict=True)}
-    trials = tuple(replace(t, condition=conditions[t.condition.label]) for t in given.trials)
-    return replace(given, conditions=tuple(conditions.values()), trials=trials)
-
-
-FACTORS = {
-    "train.lr": ("0.001", "2e-5"),
-    "model.norm": ("bn", "gn", "none"),
-    "model.skip": ("true", "false"),
-    "train.batch_size": ("8", "128"),
-}
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_grids_of_one_to_four_factors(count: int) -> None:
-    given = grid(dict(itertools.islice(FACTORS.items(), count)))
-    data = GridHeatmap().data(given)
-    assert (data.x, data.y) == (("train.lr", "") if count == 1 else ("model.norm", "train.lr"))
-    assert len(data.panels) == [1, 1, 2, 4][count - 1]
-    assert len(data.cells) == len(given.conditions)
-    spec = drawn(GridHeatmap(), given)
-    assert "gradient" not in str(spec)
-
-
-def test_grid_cells_hold_mean_interval_and_n() -> None:
-    given = grid({"model.norm": ("bn", "gn"), "train.batch_size": ("8", "128")}, repeats=1)
-    by_label = {c.label: c for c in given.conditions}
-    trials = [
-        replace(scored("x", index, ((9, 1), (1, 9)), accuracy), condition=by_label["gn, 8"])
-        for index, accuracy in enumerate((0.79, 0.81))
-    ]
-    data = GridHeatmap(x="train.batch_size").data(replace(given, trials=tuple(trials)))
-    assert (data.x, data.y, data.x_levels, data.y_levels) == (
-        "train.batch_size",
-        "model.norm",
-        ("8", "128"),
-        ("bn", "gn"),
-    )
-    cells = {(cell.x, cell.y): cell for cell in data.cells}
-    assert (cells[("8", "gn")].n, cells[("8", "gn")].mean) == (2, pytest.approx(0.8))
-    assert cells[("8", "gn")].high == pytest.approx(0.8 + 12.7062 * 0.01, rel=1e-5)
-    assert cells[("128", "bn")].mean is None
-    assert "Empty, without a finished repeat: bn, 8; bn, 128; gn, 128." in GridHeatmap().caption(data)
-    with pytest.raises(PluginError, match=r"expected one of model\.norm, train\.batch_size"):
-        GridHeatmap(y="model.depth").data(given)
-
-
-def test_colour_steps_are_round_and_the_better_end_is_dark() -> None:
-    steps = colour_steps([71.3, 78.2, 90.4])
-    # Width 5 would give 70 to 95 in five steps, 2.5 nine: eight at most.
-    assert steps.ends == (75.0, 80.0, 85.0, 90.0)
-    assert steps.names == ("under 75", "75 to 80", "80 to 85", "85 to 90", "90 and over")
-    assert [steps.name(value) for value in (71.3, 75.0, 90.4)] == ["under 75", "75 to 80", "90 and over"]
-    assert (steps.dark(90.4), steps.dark(71.3)) == (True, False)
-    losses = colour_steps([71.3, 90.4], lower_is_better=True)
-    assert (losses.dark(71.3), losses.dark(90.4)) == (True, False)
-    assert colour_steps([3.0, 3.0]).names == ("3",)
-    for low, high in ((0.0, 1e-6), (-5.0, 5.0), (1.4774, 1.6807), (0.0, 100.0), (0.123, 0.124)):
-        found = colour_steps([low, high])
-        assert 2 <= len(found.names) <= 8
-        assert len(set(found.names)) == len(found.names) == len(found.colours)
-        assert found.name(low) == found.names[0] and found.name(high) == found.names[-1]
 
 
 # --- onset of over-fitting in the learning curves ---------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import altair as alt
@@ -14,6 +15,7 @@ from benchkit.results import StudyResults
 from benchkit_figures.encodings import (
     DARK,
     LIGHT,
+    OTHERS,
     WIDTH,
     Layers,
     Steps,
@@ -28,7 +30,8 @@ from benchkit_figures.encodings import (
     value_of,
 )
 
-EMPTY = "#F6F8FB"
+MEAN = "mean"
+"""The level of an axis at which marginal means stand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +52,21 @@ class GridCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GridMargin:
+    """The mean over all cells of a row (`x` is empty) or a column (`y` is empty) of a panel, each counting the same."""
+
+    panel: str
+    x: str
+    y: str
+    mean: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GridData:
     """The cells, the factors on the axes (`y` is empty for a single factor) and their levels in the study's order.
 
-    `panel` names the factors that the panels stand for, and is empty when there is one panel.
+    `panel` names the factors that the panels stand for, and is empty when there is one panel. `margins` are the rows
+    and columns whose cells have all finished.
     """
 
     metric: str
@@ -63,6 +77,7 @@ class GridData:
     y_levels: tuple[str, ...]
     panels: tuple[str, ...]
     cells: tuple[GridCell, ...]
+    margins: tuple[GridMargin, ...]
 
 
 @card(
@@ -100,6 +115,7 @@ class GridHeatmap:
             y_levels=_levels(cell.y for cell in cells),
             panels=_levels(cell.panel for cell in cells),
             cells=cells,
+            margins=_margins(cells) if y else (),
         )
 
     def draw(self, data: GridData) -> Any:
@@ -117,6 +133,8 @@ class GridHeatmap:
         parts.append(f"Each cell: {which}; n is printed in the cell.")
         if n != "1 repeat":
             parts.append("95 % t intervals over repeats are in the data of this figure.")
+        if data.margins:
+            parts.append("At the right and below: means over the cells of a row or column that has them all.")
         missing = [cell.condition for cell in data.cells if cell.mean is None]
         if missing:
             parts.append(f"Empty, without a finished repeat: {listed(missing)}.")
@@ -161,6 +179,20 @@ def _cell(results: StudyResults, condition: Condition, metric: str, x: str, y: s
     )
 
 
+def _margins(cells: Sequence[GridCell]) -> tuple[GridMargin, ...]:
+    margins = []
+    for side in ("y", "x"):
+        lines: dict[tuple[str, str], list[float | None]] = {}
+        for cell in cells:
+            lines.setdefault((cell.panel, getattr(cell, side)), []).append(cell.mean)
+        for (panel, level), means in lines.items():
+            known = [mean for mean in means if mean is not None]
+            if len(known) == len(means) > 1:
+                ends = {"x": level, "y": ""} if side == "x" else {"x": "", "y": level}
+                margins.append(GridMargin(panel=panel, mean=fmean(known), **ends))
+    return tuple(margins)
+
+
 def _levels(names: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
@@ -169,7 +201,7 @@ def panels(data: GridData) -> Any:
     """Return one panel, or several in rows, with a legend of the steps below."""
     across, room = _columns(data)
     steps, size = _steps(data), _size(data, room)
-    values = alt.InlineData(values=_rows(data, steps))
+    values = alt.InlineData(values=[*_rows(data, steps), *_margin_rows(data)])
     made = [_panel(data, index, across, steps, size) for index in range(len(data.panels))]
     if len(made) == 1:
         return made[0].properties(data=values)
@@ -181,7 +213,7 @@ def _columns(data: GridData) -> tuple[int, int]:
     labels = label_width(data.y_levels) + 30
     for across in (4, 3, 2):
         room = (WIDTH - labels - 16 * (across - 1)) // across
-        if across <= len(data.panels) and room >= 46 * len(data.x_levels):
+        if across <= len(data.panels) and room >= 46 * len(_with_mean(data, data.x_levels)):
             return across, room
     return 1, WIDTH - labels
 
@@ -192,12 +224,18 @@ def short(path: str) -> str:
 
 
 def _size(data: GridData, room: int) -> int:
-    return max(24, min(86, room // len(data.x_levels)))
+    return max(24, min(86, room // len(_with_mean(data, data.x_levels))))
+
+
+def _with_mean(data: GridData, levels: tuple[str, ...]) -> list[str]:
+    """Return the levels of an axis, with the one of the marginal means where there are such."""
+    return [*levels, MEAN] if data.margins else list(levels)
 
 
 def _panel(data: GridData, index: int, across: int, steps: Steps, size: int) -> Layers:
     name = data.panels[index]
     left, bottom = index % across == 0, index + across >= len(data.panels)
+    columns, lines = _with_mean(data, data.x_levels), _with_mean(data, data.y_levels)
     upright = max(map(len, data.x_levels)) * 6.2 <= size
     x_axis = alt.Axis(
         ticks=False,
@@ -210,8 +248,8 @@ def _panel(data: GridData, index: int, across: int, steps: Steps, size: int) -> 
     unit = quantity(data.metric)
     base = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="panel", equal=name))
     base = base.encode(
-        x=alt.X("x:O", sort=list(data.x_levels), scale=alt.Scale(domain=list(data.x_levels)), axis=x_axis),
-        y=alt.Y("y:O", sort=list(data.y_levels), scale=alt.Scale(domain=list(data.y_levels)), axis=down),
+        x=alt.X("x:O", sort=columns, scale=alt.Scale(domain=columns), axis=x_axis),
+        y=alt.Y("y:O", sort=lines, scale=alt.Scale(domain=lines), axis=down),
         tooltip=[
             alt.Tooltip("condition:N", title="Condition"),
             alt.Tooltip("mean:Q", title=unit.title),
@@ -226,11 +264,12 @@ def _panel(data: GridData, index: int, across: int, steps: Steps, size: int) -> 
         full.mark_rect(stroke="#FFFFFF", strokeWidth=1).encode(color=steps.encoding(unit.title)),
         full.mark_text(fontSize=11 if size >= 44 else 9, dy=-5).encode(text="text:N", color=ink),
         full.mark_text(fontSize=8.5, dy=8).encode(text="repeats:N", color=ink),
+        base.transform_filter("datum.n == 0").mark_text(fontSize=11 if size >= 44 else 9).encode(text="text:N"),
     ]
     chart = alt.layer(*layers).properties(
-        width=size * len(data.x_levels),
-        height=34 * len(data.y_levels),
-        view=alt.ViewBackground(fill=EMPTY),
+        width=size * len(columns),
+        height=34 * len(lines),
+        view=alt.ViewBackground(stroke=OTHERS, strokeOpacity=0.3),
     )
     return chart.properties(title=alt.TitleParams(name, anchor="start", frame="group")) if name else chart
 
@@ -261,3 +300,14 @@ def _rows(data: GridData, steps: Steps) -> list[dict[str, Any]]:
         for cell in data.cells
         if cell.mean is not None and cell.low is not None and cell.high is not None
     ]
+
+
+def _margin_rows(data: GridData) -> list[dict[str, Any]]:
+    """Return the marginal means as rows like those of the cells, of no repeat."""
+    unit = quantity(data.metric)
+    return [
+        {"condition": f"mean of {margin.x or margin.y}", "x": margin.x or MEAN, "y": margin.y or MEAN,
+         "panel": margin.panel, "n": 0, "mean": unit.shown(margin.mean), "low": None, "high": None, "step": "",
+         "dark": False, "text": unit.plain(margin.mean), "repeats": ""}
+        for margin in data.margins
+    ]  # fmt: skip

@@ -243,7 +243,7 @@ def _own_panel(data: CurvesData, index: int, metric: str, columns: int) -> Layer
     label = data.curves[index].condition
     left, bottom = index % columns == 0, index + columns >= len(data.curves)
     y_axis = alt.Axis(labels=left, title=UNITS[metric][1].capitalize() if left else None, tickCount=4)
-    x = epoch_axis(data.epochs, 3, labelled=bottom)
+    x = epoch_axis(data.epochs, 4, labelled=bottom)
     base = alt.Chart().encode(x=x)
     own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
     single = len(data.epochs) == 1

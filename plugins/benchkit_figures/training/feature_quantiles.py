@@ -195,7 +195,7 @@ def _panel(data: QuantilesData, index: int, columns: int) -> Layers:
     y_axis = alt.Axis(labels=left, title="Feature value" if left else None, tickCount=4)
     y_scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
     base = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="condition", equal=curves.condition))
-    base = base.encode(x=epoch_axis(data.epochs, 4, labelled=bottom))
+    base = base.encode(x=epoch_axis(data.epochs, 6, labelled=bottom))
     low, inner = alt.Y("q01:Q", axis=y_axis, scale=y_scale), alt.Y("q20:Q", axis=y_axis, scale=y_scale)
     color, single = colour(data.labels), len(curves.points) == 1
     outer_mark = base.mark_bar(size=18) if single else base.mark_area()

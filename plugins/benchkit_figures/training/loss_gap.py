@@ -204,7 +204,7 @@ def _own(data: GapData, index: int, columns: int, width: int) -> Layers:
     left, bottom = index % columns == 0, index + columns >= len(data.gaps)
     y_axis = alt.Axis(labels=left, title="Gap (nats)" if left else None, tickCount=4)
     y = alt.Y("mean:Q", axis=y_axis, scale=alt.Scale(domain=_domain(data), nice=False, zero=False))
-    base = alt.Chart().encode(x=epoch_axis(data.epochs, 3, labelled=bottom), y=y)
+    base = alt.Chart().encode(x=epoch_axis(data.epochs, 4, labelled=bottom), y=y)
     own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
     layers = [
         _zero(data, y),

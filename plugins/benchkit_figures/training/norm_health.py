@@ -225,7 +225,7 @@ def _draw_panel(data: HealthData, curves: Sequence[HealthCurve], quantity: str, 
     tooltip = [alt.Tooltip("condition:N", title="Condition"), alt.Tooltip("epoch:Q", title="Epoch")]
     tooltip.append(alt.Tooltip("value:Q", title=title, format=".4g"))
     lines = chart.mark_line(clip=True, strokeWidth=1.5, point=len(data.epochs) == 1).encode(
-        x=epoch_axis(data.epochs, 3 if panel else 8, labelled=quantity != "mean"),
+        x=epoch_axis(data.epochs, 6 if panel else 8, labelled=quantity != "mean"),
         y=alt.Y("value:Q", axis=y_axis, scale=_scale(curves, quantity)),
         color=colour(data.labels, data.drawn, "stroke"),
         strokeDash=dash(data.labels, data.drawn),
