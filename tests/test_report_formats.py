@@ -15,6 +15,7 @@ from pathlib import Path
 import jsonschema
 import pypdf
 import pytest
+from printed_pages import printed_fills
 from synthetic_results import FACTORIES, HOSTILE, complete
 
 from benchkit.registry import Registry
@@ -290,6 +291,12 @@ def test_the_pdf_is_a_document(hostile: Made) -> None:
     assert {"results.json", "study.toml"} <= set(reader.attachments)
     assert any(name.startswith("tables-01-ranking") for name in reader.attachments)
     assert json.loads(reader.attachments["results.json"][0]) == hostile.exported
+
+
+def test_no_page_is_less_than_half_full_but_the_last(hostile: Made) -> None:
+    shares = printed_fills(hostile.pdf)
+    assert len(shares) > 5
+    assert [(place, share) for place, share in enumerate(shares[:-1], 1) if share < 0.5] == []
 
 
 def test_contents_name_the_pages_where_sections_start(hostile: Made) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from benchkit.child import limit_memory
+from benchkit.report.files.page_filling import filled
 
 
 class PdfJob(TypedDict):
@@ -94,7 +95,7 @@ def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
     logging.getLogger("weasyprint").addHandler(records)
     dated = datetime.fromtimestamp(job["dated"], UTC)
     try:
-        document = weasyprint.HTML(string=html.translate(codes), base_url="fig:report.html", url_fetcher=OwnFiles())
+        page = weasyprint.HTML(string=html.translate(codes), base_url="fig:report.html", url_fetcher=OwnFiles())
         attachments = [
             weasyprint.Attachment(
                 string=Path(attached["path"]).read_bytes(), name=attached["name"], description=attached["description"],
@@ -102,7 +103,9 @@ def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
             )
             for attached in job["attachments"]
         ]  # fmt: skip
-        document.write_pdf(job["pdf"], finisher=_finished, attachments=attachments, pdf_variant="pdf/ua-1")
+        options: dict[str, Any] = {"attachments": attachments, "pdf_variant": "pdf/ua-1", "cache": {}}
+        document = filled(lambda: page.render(**options))
+        document.write_pdf(job["pdf"], finisher=_finished, **options)
     except FatalURLFetchingError as error:  # a BaseException
         records.lines += [] if refused else [str(error)]
     finally:
