@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic_results import complete
 
+from benchkit.analysis.summary import summarize
+from benchkit.capsule.study_file import study_text
+from benchkit.errors import StudyError
+from benchkit.report.context.blocks import MarkdownBlock, Paragraph, ReportContext
+from benchkit.report.context.compose import compose
+from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.files.html import render_html, render_print
 from benchkit.report.markdown import plain_text, rendered
+from benchkit.results import StudyResults
 from benchkit.study.author_text import MOST_LETTERS, by_place, read_author_text
+from benchkit.study.studyfile import parse_study
 from benchkit.study.tree import Problems
 
 
@@ -117,3 +128,75 @@ def test_only_a_markdown_file_of_the_folder_is_read(tmp_path: Path) -> None:
     (tmp_path / "bad.md").write_bytes(b"\xff\xfe\x00")
     assert "cannot be read" in read("bad.md", tmp_path)[1][0]
     assert "beside the study file" in read("out.md", None)[1][0]
+
+
+TEXT = {
+    "introduction": "Why *this*.",
+    "results": "Read [here](https://a.b).",
+    "limitations": "One set.",
+    "search": "None.",
+}
+
+
+def reported(results: StudyResults, **changed: object) -> ReportContext:
+    """Return what a report says without its figures, with other settings of the report."""
+    study = replace(results.study, report=replace(results.study.report, **changed))  # type: ignore[arg-type]
+    results = replace(results, study=study)
+    return compose(results, summarize(results), FigureSet(results=results, registry=None))
+
+
+def test_the_text_stands_at_its_places(tmp_path: Path) -> None:
+    report = reported(complete(tmp_path, ("bn", "gn"), repeats=2, epochs=1), text=TEXT)
+    parts = {part.name: part for part in report.sections}
+    assert [part.name for part in report.sections][:3] == ["introduction", "findings", "results"]
+    assert parts["introduction"].title == "Introduction"
+    assert parts["results"].blocks[0] == MarkdownBlock(text=TEXT["results"])
+    assert [type(block) for block in parts["limitations"].blocks] == [Paragraph, MarkdownBlock]
+    assert parts["search"].blocks == (MarkdownBlock(text="None."),)  # a study without search has no such section
+    for page in (render_html(report), render_print(report)):
+        assert '<div class="prose"><p>Why <em>this</em>.</p>\n</div>' in page
+
+
+@pytest.mark.parametrize(("repeats", "words"), [(1, "trained once"), (3, "trained 3 times")])
+def test_every_report_says_what_its_numbers_hold_for(tmp_path: Path, repeats: int, words: str) -> None:
+    report = reported(complete(tmp_path, ("bn", "gn"), repeats=repeats, epochs=1))
+    (limits,) = next(part for part in report.sections if part.name == "limitations").blocks
+    assert isinstance(limits, Paragraph)
+    assert limits.text.startswith("The numbers hold for digits and resnet; ")
+    assert words in limits.text
+    assert next(fact.value for fact in report.facts if fact.name == "Model") == "resnet (n = 2)"
+
+
+def test_the_text_of_a_study_file_is_kept_by_its_capsule(tmp_path: Path) -> None:
+    source = complete(tmp_path, ("bn",), repeats=1, epochs=1).study.source
+    (tmp_path / "own.md").write_text('# Limitations\nOne "set".\n')
+    path = tmp_path / "s.toml"
+    study = parse_study(f'{source}\n[report]\ntext = "own.md"\ncarbon = 380\n', name="s", path=path)
+    assert (study.report.text, study.report.carbon) == ({"limitations": 'One "set".'}, 380)
+    again = parse_study(study_text(study), name="s")
+    assert again.report == study.report
+    assert "text" not in study_text(parse_study(source, name="s"))
+    with pytest.raises(StudyError) as told:
+        parse_study(f"{source}\n[report]\ncarbon = -1\n", name="s")
+    assert "report.carbon" in told.value.problems[0]
+
+
+def drawing(results: StudyResults, energy: float) -> StudyResults:
+    trials = []
+    for trial in results.trials:
+        assert trial.outcome is not None and trial.outcome.cost is not None
+        cost = replace(trial.outcome.cost, energy=energy)
+        trials.append(replace(trial, outcome=replace(trial.outcome, cost=cost)))
+    return replace(results, trials=tuple(trials))
+
+
+def test_energy_and_carbon_are_told_where_they_are_known(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn", "gn"), repeats=2, epochs=1)
+
+    def told(energy: float, **changed: object) -> str:
+        cost = next(part for part in reported(drawing(results, energy), **changed).sections if part.name == "cost")
+        return next(block.text for block in cost.blocks if isinstance(block, Paragraph))
+
+    assert "kWh" not in told(0.0, carbon=380.0)
+    assert told(1.8e6).endswith("The devices of these 4 trials drew 2 kWh.")  # 4 of 0.5 kWh
+    assert told(1.8e6, carbon=380.0).endswith("drew 2 kWh, 760 g of CO2 at the 380 g a kWh that the study states.")

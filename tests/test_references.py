@@ -6,7 +6,11 @@ import re
 
 import pytest
 
+from benchkit.report.context.blocks import FigureBlock, Paragraph, Section, TableBlock
+from benchkit.report.context.glossary import UsedPlugin, cited, glossary_terms, literature, reference_terms
 from benchkit.report.context.references import bibtex, listed, numbers_of, work_of
+from benchkit.report.context.sections import table_block
+from benchkit.report.tables.table import Column, Table, label
 
 
 @pytest.mark.parametrize(("text", "authors", "title", "year"), [
@@ -69,3 +73,38 @@ def test_bibtex_has_an_entry_of_its_own_for_each_work() -> None:
     for entry in text.split("\n\n"):
         bare = re.sub(r"\\[{}]", "", entry)
         assert bare.count("{") == bare.count("}")
+
+
+def plugin(kind: str, name: str, reference: str) -> UsedPlugin:
+    return UsedPlugin(kind=kind, name=name, origin="o", title="t", summary="s", reference=reference, url="")
+
+
+def table_of(caption: str, *cells: str) -> TableBlock:
+    table = Table(columns=(Column(key="a", heading="Condition"),), rows=tuple((label(cell),) for cell in cells))
+    return table_block("one", "One", caption, table)
+
+
+FIGURE = FigureBlock(
+    number=1, name="f", plugin="health", title="f", caption="Bars: 95 % t interval.", alt_text="", spec="",
+    print_source="", columns=(), pictures=(), data=(),
+)  # fmt: skip
+
+
+def test_only_what_the_text_uses_is_explained_and_cited() -> None:
+    plugins = [
+        plugin("norms", "bn", "S. Ioffe and C. Szegedy, Batch Normalization, ICML 2015"),
+        plugin("norms", "gn", "Y. Wu and K. He, Group Normalization, ECCV 2018"),
+        plugin("figures", "health", "J. L. Ba and G. E. Hinton, Health, 2016"),
+        plugin("figures", "maps", "Zeiler and Fergus, Maps, ECCV 2014"),
+    ]
+    blocks = (table_of("p after Holm's correction.", "bn(eps=1)", "torch-gn"), FIGURE, Paragraph(text="d_z"))
+    parts = [Section(number=1, name="s", title="S", blocks=blocks)]
+    known = literature(plugins, parts, [])
+    assert [one.name for one in known.plugins] == ["bn", "health"]
+    assert [term.name for term in glossary_terms(known)] == ["bn", "t interval", "p (Holm)", "d_z"]
+    families = [term.text.split()[0] for term in reference_terms(known)]
+    assert families == ["J.", "Cohen,", "Holm,", "S.", "Student"]  # Ba, Cohen, Holm, Ioffe, Student
+    table, figure, _ = cited(parts, known)[0].blocks
+    assert [link.text for link in table.cited] == ["3"] and table.cited[0].target == "reference-3"  # type: ignore[union-attr]
+    assert [link.text for link in figure.cited] == ["1", "5"]  # type: ignore[union-attr]
+    assert [term.anchor for term in reference_terms(known)] == [f"reference-{n}" for n in range(1, 6)]

@@ -41,8 +41,8 @@ def test_it_writes_html_alone(
     assert printed == [str(out / "synthetic-norms.html"), str(out / "synthetic-norms")]
     names = sorted(path.name for path in (out / "synthetic-norms").iterdir())
     assert names == [
-        "capsule.zip", "figures", "index.md", "results.json", "results.schema.json", "settings.toml", "study.toml",
-        "tables",
+        "capsule.zip", "figures", "index.md", "references.bib", "results.json", "results.schema.json", "settings.toml",
+        "study.toml", "tables",
     ]  # fmt: skip
     assert {path.suffix for path in (out / "synthetic-norms" / "figures").iterdir()} == {".csv"}
 

@@ -53,7 +53,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 CAPSULE = "data:application/zip;base64,"
-STUDY = "data:application/toml;base64,"
+FILES = ("data:application/toml;base64,", "data:application/x-bibtex;base64,")
 """How the address of the one file inside the page starts, which a reader may save."""
 
 
@@ -223,7 +223,7 @@ def test_the_page_needs_no_network(hostile: Made) -> None:
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)  # for pages without script
     addresses = [value for name, value in page.attributes if name == "href" and not value.startswith("#")]
     assert all(
-        address.startswith(("https://", "http://", CAPSULE, STUDY)) for address in addresses
+        address.startswith(("https://", "http://", CAPSULE, *FILES)) for address in addresses
     )  # to be clicked only
     assert sum(address.startswith(CAPSULE) for address in addresses) == 1
     style = "".join(re.findall(r"<style>(.*?)</style>", hostile.html, re.DOTALL))

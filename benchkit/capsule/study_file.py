@@ -41,7 +41,7 @@ def study_text(study: Study) -> str:
         table["published"] = [_published(one) for one in study.published]
     report = study.report
     table["report"] = {
-        **encode(replace(report, logo=None)),
+        **{key: value for key, value in encode(replace(report, logo=None)).items() if key != "text" or value},
         "figures": [{"name": name, **encode(options)} if options else name for name, options in report.figures],
         "logo": _relative(report.logo, study.path),
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import benchkit
 from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary, summarize
-from benchkit.report.context.blocks import Fact, ReportContext
+from benchkit.report.context.blocks import DownloadBlock, Fact, ReportContext
 from benchkit.report.context.change_sections import changes_section, then_words
 from benchkit.report.context.compose import changes_since, compose, read_record, record_of
 from benchkit.report.context.provenance_sections import resolved
@@ -117,7 +118,7 @@ def single_build(part: StudyBuild, exports: frozenset[str], stem: str = "", *, f
         stem=file_stem(stem or part.results.study.name),
         report=part.report,
         screen=screen_of(part) if for_screen else part.report,
-        files=export_files(part.report, study_files(part.results), content, exports, part.figure_set.problems),
+        files=export_files(part.report, study_files(part), content, exports, part.figure_set.problems),
         pictures=part.figure_set.pictures,
         problems=tuple(part.figure_set.problems),
         tracebacks=tuple(part.figure_set.tracebacks),
@@ -130,9 +131,11 @@ def screen_of(part: StudyBuild) -> ReportContext:
     return with_choices(part.report, part.results, part.summary, part.figure_set)
 
 
-def study_files(results: StudyResults) -> Files:
-    """Return the study file as written, and all settings of every condition."""
-    return {"study.toml": results.study.source.encode(), "settings.toml": resolved(results).encode()}
+def study_files(part: StudyBuild) -> Files:
+    """Return the files that a study's report offers: the study as written, its settings, and its references."""
+    offered = {b.file: base64.b64decode(b.content) for b in part.report.blocks() if isinstance(b, DownloadBlock)}
+    source, settings = (text.encode() for text in (part.results.study.source, resolved(part.results)))
+    return {"study.toml": source, "settings.toml": settings, **offered}
 
 
 def last_finished(results: StudyResults) -> float:

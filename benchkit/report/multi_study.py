@@ -24,6 +24,8 @@ from benchkit.report.context.blocks import (
     ReportContext,
     Section,
     TableBlock,
+    Term,
+    TermsBlock,
 )
 from benchkit.report.context.compose import numbered, record_of
 from benchkit.report.context.finding_links import linked
@@ -66,7 +68,7 @@ def multi_build(
     sources = {
         f"{chapter}/{file}": content
         for chapter, part in zip(names, parts, strict=True)
-        for file, content in study_files(part.results).items()
+        for file, content in study_files(part).items()
     }
     content = _content(whole, parts, agreement, findings)
     return ReportBuild(
@@ -240,12 +242,22 @@ def _renamed_block(block: Block, chapter: str, study: str) -> Block:
     """Return a block under the chapter's name; the study in the title of tables and figures tells them apart."""
     if isinstance(block, FindingBlock):
         return replace(block, links=tuple(_renamed_link(link, chapter) for link in block.links))
+    if isinstance(block, TermsBlock):
+        return replace(block, terms=tuple(_renamed_term(term, chapter) for term in block.terms))
     if isinstance(block, TableBlock):
-        return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})")
+        cited = tuple(_renamed_link(link, chapter) for link in block.cited)
+        return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})", cited=cited)
     if isinstance(block, FigureBlock):
         address = _address(chapter, block.print_source) if block.print_source else ""
-        return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})", print_source=address)
+        cited = tuple(_renamed_link(link, chapter) for link in block.cited)
+        named = replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})")
+        return replace(named, print_source=address, cited=cited)
     return block
+
+
+def _renamed_term(term: Term, chapter: str) -> Term:
+    anchor = f"reference-{chapter}--{term.anchor.removeprefix('reference-')}" if term.anchor else ""
+    return replace(term, anchor=anchor, links=tuple(_renamed_link(link, chapter) for link in term.links))
 
 
 def _renamed_link(link: Link, chapter: str) -> Link:

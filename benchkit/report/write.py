@@ -146,7 +146,8 @@ def _capsule_block(capsule: bytes) -> DownloadBlock:
         title="Capsule",
         text="What this report rests on, in one archive, the same in HTML and PDF: the resolved study, the commands, "
         "versions, devices, plugins, seeds, every trial's results, and digests. `benchkit verify` on this file checks "
-        "the report against it; with --retrain N it trains N of the trials again.",
+        "the report against it; with --retrain N it trains N of the trials again. Of predictions it holds which test "
+        "images were named rightly: losses and calibration errors cannot be computed anew from it.",
         file=CAPSULE,
         media_type="application/zip",
         content=base64.b64encode(capsule).decode(),
@@ -184,6 +185,7 @@ def print_pdf(build: ReportBuild, templates: Path | None = None, notes: list[str
     `notes` gets a line where characters are printed as codes because no font has them.
     """
     described = {".json": "all numbers of the report", ".csv": "data of a table or figure", ".toml": "the study",
+                 ".bib": "the references",
                  ".zip": "what `benchkit verify` checks the report against"}  # fmt: skip
     attachments = [
         Attached(name=name.replace("/", "-"), description=described[Path(name).suffix], content=content)

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from benchkit.errors import StudyError, nearest
 from benchkit.metrics import score_metrics
+from benchkit.study.author_text import read_author_text
 from benchkit.study.logo import logo_path
 from benchkit.study.origin import Origin, note_levels
 from benchkit.study.settings import Finite
@@ -56,10 +57,11 @@ def read_report(table: Any, problems: Problems, folder: Path | None = None) -> R
         problems.add("report", f"got {quoted(table)}, expected a table")
         return ReportSettings()
     figures = _figures(table.get("figures", []), problems)
-    read = ("figures", "logo")
+    read = ("figures", "logo", "text")
     rest = {key: value for key, value in table.items() if key not in read}
     logo = _logo(table.get("logo"), problems, folder)
-    settings = typed(ReportSettings, rest, "report", problems, also=read, figures=figures, logo=logo)
+    text = read_author_text(table.get("text", {}), problems, folder)
+    settings = typed(ReportSettings, rest, "report", problems, also=read, figures=figures, logo=logo, text=text)
     if settings is None:
         return ReportSettings()
     _note_metric(settings.metric, "report.metric", problems)
@@ -204,6 +206,8 @@ class ReportSettings:
     """What the study asks of its report: extra figures (plugin, options), main metric, and its front matter.
 
     The front matter is `authors`, `abstract` (paragraphs parted by empty lines), `keywords`, and the path of a `logo`.
+    `text` is the author's Markdown by its place (`benchkit.study.author_text`), `carbon` how many grams of CO2 a kWh of
+    the electricity stands for.
     """
 
     figures: tuple[tuple[str, Mapping[str, Any]], ...] = ()
@@ -212,6 +216,8 @@ class ReportSettings:
     keywords: tuple[str, ...] = ()
     logo: Path | None = None
     metric: str = "test.accuracy"
+    text: Mapping[str, str] = field(default_factory=dict)
+    carbon: Annotated[float, Meta(ge=0, le=5000)] | None = None
 
 
 UNTIL_DECIDED = 20

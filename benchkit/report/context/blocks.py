@@ -91,6 +91,14 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MarkdownBlock:
+    """The author's own text."""
+
+    kind: Literal["markdown"] = field(metadata={"help": "which partial draws the block"}, default="markdown")
+    text: str = field(metadata={"help": "Markdown, to be drawn by the filter `prose`"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FindingBlock:
     """A finding: the sentence, and what it rests on."""
 
@@ -115,6 +123,7 @@ class TableBlock:
     table: Table = field(metadata={"help": "columns and cells"})
     csv: str = field(metadata={"help": "the same table as CSV at full precision"})
     omitted: str = field(metadata={"help": "which rows only the CSV has, or nothing"}, default="")
+    cited: tuple[Link, ...] = field(metadata={"help": "the references that the caption rests on"}, default=())
     folded: bool = field(metadata={"help": "whether print leaves it to the CSV, and the page folds it"}, default=False)
     follow: Follow = field(metadata={"help": "how the table follows what a reader chooses"}, default=Follow())
 
@@ -145,6 +154,7 @@ class FigureBlock:
     data: tuple[tuple[str, str], ...] = field(metadata={"help": "the data behind the figure: name and CSV"})
     shows: str = field(metadata={"help": "the metric or split that is drawn, in words, or nothing"}, default="")
     follow: Follow = field(metadata={"help": "how the figure follows what a reader chooses"}, default=Follow())
+    cited: tuple[Link, ...] = field(metadata={"help": "the references that the caption rests on"}, default=())
     still: str = field(metadata={"help": "the chart as a data address, for pages without script"}, default="")
 
     @property
@@ -216,6 +226,8 @@ class Term:
     text: str = field(metadata={"help": "the explanation, or the citation"})
     url: str = field(metadata={"help": "an http or https address, or nothing"}, default="")
     origin: str = field(metadata={"help": "the plugin and its distribution, or nothing"}, default="")
+    links: tuple[Link, ...] = field(metadata={"help": "the references of the explanation"}, default=())
+    anchor: str = field(metadata={"help": "the identifier of a reference, or nothing"}, default="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +249,7 @@ class HeadingBlock:
 
 Block = (
     Paragraph
+    | MarkdownBlock
     | HeadingBlock
     | FindingBlock
     | TableBlock

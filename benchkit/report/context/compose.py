@@ -33,9 +33,10 @@ from benchkit.plan import typed_settings
 from benchkit.report.context import provenance_sections, sections
 from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, Logo, ReportContext, Section, TableBlock
 from benchkit.report.context.finding_links import linked
-from benchkit.report.context.glossary import used_plugins
+from benchkit.report.context.glossary import UsedPlugin, cited, literature, used_plugins
 from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts, source_section
-from benchkit.report.context.sections import SectionInputs, names_used
+from benchkit.report.context.sections import SectionInputs, models_used, names_used
+from benchkit.report.context.text_sections import with_author_text
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
@@ -207,7 +208,14 @@ def compose(
     have no registry, what explains and links to them is left out, too: how to reproduce, glossary and references.
     """
     inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
-    shown = numbered(part for part in _sections(inputs, changes) if part is not None)
+    facts = _key_facts(results, summary)
+    parts = with_author_text(inputs, [part for part in _sections(inputs, changes) if part is not None])
+    parts.append(provenance_sections.coverage_section(inputs))
+    if figure_set.registry:
+        plugins = used_plugins(results, figure_set.registry)
+        parts = _explained([*parts, provenance_sections.reproduce_section(inputs, plugins)], plugins, facts)
+    every = provenance_sections.trials_section(inputs)
+    shown = numbered([*parts, *([every] if every else [])])
     study = results.study
     return ReportContext(
         title=study.title,
@@ -219,7 +227,7 @@ def compose(
         dated=dated_of(results),
         banners=_banners(results, summary),
         answer=summary.answer,
-        facts=_key_facts(results, summary),
+        facts=facts,
         sections=linked(shown) if figure_set.registry else shown,
         abstract=paragraphs(study.report.abstract),
         keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
@@ -239,12 +247,13 @@ def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Sectio
     yield sections.cost_section(inputs)
     yield sections.extra_section(inputs)
     yield source_section(inputs)
-    yield provenance_sections.coverage_section(inputs)
-    if inputs.figure_set.registry:
-        plugins = used_plugins(inputs.results, inputs.figure_set.registry)
-        yield provenance_sections.reproduce_section(inputs, plugins)
-        yield provenance_sections.terms_section(inputs, plugins, compared=changes is not None)
-    yield provenance_sections.trials_section(inputs)
+
+
+def _explained(parts: Sequence[Section], plugins: Sequence[UsedPlugin], facts: Sequence[Fact]) -> list[Section]:
+    """Return the sections with their references, and behind them the one that explains and lists what they use."""
+    known = literature(plugins, parts, facts)
+    terms = provenance_sections.terms_section(known)
+    return [*cited(parts, known), *([terms] if terms else [])]
 
 
 def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
@@ -297,7 +306,7 @@ def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
         Fact(name="Repeats", value=f"{study.repeats} for each condition"),
         Fact(name="Trials", value=f"{listing(states) or 'none'} of {planned} planned"),
         Fact(name="Data", value=listing(names_used(results, "data"))),
-        Fact(name="Model", value=listing(names_used(results, "model"))),
+        Fact(name="Model", value=listing(models_used(results))),
         Fact(name="Epochs", value=str(_epochs(results))),
         Fact(name="Test images", value=" or ".join(f"{n:,}" for n in images)),
         Fact(name="Training time", value=duration(summary.training_seconds) if summary.training_seconds else ""),

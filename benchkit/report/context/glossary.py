@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
 from benchkit.registry.entries import Entry
-from benchkit.report.context.blocks import Term
+from benchkit.report.context.blocks import (
+    Block,
+    Fact,
+    FigureBlock,
+    FindingBlock,
+    Link,
+    MarkdownBlock,
+    Paragraph,
+    Section,
+    TableBlock,
+    Term,
+)
+from benchkit.report.context.references import Work, listed, numbers_of
 from benchkit.results import StudyResults
 
 
@@ -27,88 +40,132 @@ class UsedPlugin:
     url: str
 
 
-STATISTICS: tuple[tuple[str, str, str], ...] = (
-    (
-        "repeat",
-        "One training run of a condition with its own random seeds. The same repeat of two conditions shares seeds and "
-        "order of images, so that they can be compared in pairs.",
-        "",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """A term of the report itself: its name, explanation and reference, and how a text shows that it uses it.
+
+    `pattern` is what to look for where that is not the name.
+    """
+
+    name: str
+    text: str
+    reference: str = ""
+    url: str = ""
+    pattern: str = ""
+
+    def used_in(self, text: str) -> bool:
+        """Return whether a text uses the term."""
+        return re.search(self.pattern or re.escape(self.name), text) is not None
+
+
+EXPLAINED = (
+    Explained(
+        name="repeat",
+        text="One training run of a condition with its own random seeds. The same repeat of two conditions shares "
+        "seeds and order of images, so that they can be compared in pairs.",
     ),
-    (
-        "t interval",
-        "Where the mean over further repeats would lie, with 95 % confidence, if repeats scatter normally. It is about "
-        "random seeds, and says nothing of other images.",
-        "Student (1908). The probable error of a mean. Biometrika 6, 1-25.",
+    Explained(
+        name="t interval",
+        text="Where the mean over further repeats would lie, with 95 % confidence, if repeats scatter normally. It is "
+        "about random seeds, and says nothing of other images.",
+        reference="Student (1908). The probable error of a mean. Biometrika 6, 1-25.",
+        url="https://doi.org/10.1093/biomet/6.1.1",
     ),
-    (
-        "Wilson interval",
-        "Where one trained model's accuracy on many more images of the same kind would lie, with 95 % "
-        "confidence. It is "
-        "about images, and says nothing of other random seeds.",
-        "Wilson, E. B. (1927). Probable inference, the law of succession, and statistical inference. Journal of the "
-        "American Statistical Association 22, 209-212.",
+    Explained(
+        name="Wilson interval",
+        text="Where one trained model's accuracy on many more images of the same kind would lie, with 95 % confidence."
+        " It is about images, and says nothing of other random seeds.",
+        reference="Wilson, E. B. (1927). Probable inference, the law of succession, and statistical inference. Journal "
+        "of the American Statistical Association 22, 209-212.",
+        url="https://doi.org/10.1080/01621459.1927.10502953",
     ),
-    (
-        "paired t test",
-        "Compares two conditions by the differences within their common repeats.",
-        "",
+    Explained(
+        name="paired t test",
+        text="Compares two conditions by the differences within their common repeats.",
     ),
-    (
-        "p (Holm)",
-        "The p value after Holm's correction for all comparisons of the same table; below 0.05 two conditions count as "
-        "told apart.",
-        "Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of "
-        "Statistics 6, "
-        "65-70.",
+    Explained(
+        name="p (Holm)",
+        text="The p value after Holm's correction for all comparisons of the same table; below 0.05 two conditions "
+        "count as told apart.",
+        reference="Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of "
+        "Statistics 6, 65-70.",
+        pattern=r"Holm",
     ),
-    (
-        "d_z",
-        "Effect size: the mean of the paired differences over their standard deviation. With few repeats it is "
+    Explained(
+        name="d_z",
+        text="Effect size: the mean of the paired differences over their standard deviation. With few repeats it is "
         "overestimated.",
-        "Cohen, J. (1988). Statistical power analysis for the behavioral sciences, 2nd edition. Lawrence Erlbaum.",
+        reference="Cohen, J. (1988). Statistical power analysis for the behavioral sciences, 2nd edition. Lawrence "
+        "Erlbaum.",
     ),
-    (
-        "detectable difference",
-        "The smallest true difference that a paired t test over these repeats would find in 80 of 100 studies, at the "
-        "level that the correction for several comparisons leaves.",
-        "",
+    Explained(
+        name="detectable difference",
+        text="The smallest true difference that a paired t test over these repeats would find in 80 of 100 studies, at"
+        " the level that the correction for several comparisons leaves.",
+        pattern=r"Detectable",
     ),
-    (
-        "McNemar's test",
-        "Compares two trained models on the same images, by those that only one of them names rightly (exact form).",
-        "McNemar, Q. (1947). Note on the sampling error of the difference between correlated proportions or "
-        "percentages. "
-        "Psychometrika 12, 153-157.",
+    Explained(
+        name="may be best",
+        text="Conditions that these repeats cannot call worse than the leader: none beats them by Welch's t test at "
+        "0.025 over the number of others, with standard deviations shrunk to what all conditions have in common.",
+        reference="Smyth, G. K. (2004). Linear models and empirical Bayes methods for assessing differential "
+        "expression in microarray experiments. Statistical Applications in Genetics and Molecular Biology 3(1).",
+        url="https://doi.org/10.2202/1544-6115.1027",
+        pattern="may be (?:the )?best|may be as good",
     ),
-    (
-        "micro and macro F1",
-        "The harmonic mean of precision and recall, over all images (micro: equal to accuracy, as every image has one "
-        "label) or averaged over classes (macro).",
-        "",
+    Explained(
+        name="P(A > B)",
+        text="The share of pairs of runs, one of each condition, in which the first is better.",
+        reference="Bouthillier, X. et al. (2021). Accounting for variance in machine learning benchmarks. MLSys.",
+        url="https://arxiv.org/abs/2103.03098",
     ),
-    (
-        "calibration error",
-        "The mean distance between how sure a model is and how often it is right, over bins of its confidence.",
-        "Guo, C., Pleiss, G., Sun, Y. and Weinberger, K. Q. (2017). On calibration of modern neural networks. ICML.",
+    Explained(
+        name="look",
+        text="A planned moment at which the conditions are compared before all repeats are trained. The chance of a "
+        "wrong answer is shared out over all looks.",
+        pattern=r"\blooks?\b",
     ),
-)  # fmt: skip
-"""Terms of the report itself: name, explanation, reference."""
-
-WELCH = (
-    "Welch's t test",
-    "Compares two groups of repeats that share no random seeds, without supposing that both scatter equally.",
-    "Welch, B. L. (1947). The generalization of 'Student's' problem when several different population variances are "
-    "involved. Biometrika 34, 28-35.",
+    Explained(
+        name="McNemar's test",
+        text="Compares two trained models on the same images, by those that only one of them names rightly (exact "
+        "form).",
+        reference="McNemar, Q. (1947). Note on the sampling error of the difference between correlated proportions or "
+        "percentages. Psychometrika 12, 153-157.",
+        url="https://doi.org/10.1007/BF02295996",
+        pattern=r"McNemar",
+    ),
+    Explained(
+        name="micro and macro F1",
+        text="The harmonic mean of precision and recall, over all images (micro: equal to accuracy, as every image has"
+        " one label) or averaged over classes (macro).",
+        pattern=r"(?:micro|macro) F1",
+    ),
+    Explained(
+        name="calibration error",
+        text="The mean distance between how sure a model is and how often it is right, over bins of its confidence.",
+        reference="Guo, C., Pleiss, G., Sun, Y. and Weinberger, K. Q. (2017). On calibration of modern neural "
+        "networks. ICML.",
+        url="https://proceedings.mlr.press/v70/guo17a.html",
+    ),
+    Explained(
+        name="Welch's t test",
+        text="Compares two groups of repeats that share no random seeds, without supposing that both scatter equally.",
+        reference="Welch, B. L. (1947). The generalization of 'Student's' problem when several different population "
+        "variances are involved. Biometrika 34, 28-35.",
+        url="https://doi.org/10.1093/biomet/34.1-2.28",
+        pattern=r"Welch",
+    ),
+    Explained(
+        name="search",
+        text="Settings chosen trial by trial to improve a validation score, with unpromising trials ended early "
+        "(pruned). The best score of a search is too good on average, because it is the best of many.",
+        reference="Akiba, T., Sano, S., Yanase, T., Ohta, T. and Koyama, M. (2019). Optuna: a next-generation "
+        "hyperparameter optimization framework. KDD, 2623-2631.",
+        url="https://doi.org/10.1145/3292500.3330701",
+        pattern=r"[Ss]earch",
+    ),
 )
-"""What a report says of the test that compares it with an earlier one of other seeds."""
-
-OPTUNA = (
-    "search",
-    "Settings chosen trial by trial to improve a validation score, with unpromising trials ended early (pruned). The "
-    "best score of a search is too good on average, because it is the best of many.",
-    "Akiba, T., Sano, S., Yanase, T., Ohta, T. and Koyama, M. (2019). Optuna: a next-generation hyperparameter "
-    "optimization framework. KDD, 2623-2631.",
-)
+"""The terms of the report itself, in the order of the glossary."""
 
 
 def used_plugins(results: StudyResults, registry: Registry) -> tuple[UsedPlugin, ...]:
@@ -168,33 +225,91 @@ def _used(kind: str, name: str, description: Description | BenchkitError) -> Use
     )
 
 
-def glossary_terms(plugins: Sequence[UsedPlugin], *, search: bool, compared: bool = False) -> tuple[Term, ...]:
-    """Return the glossary: the study's plugins by the names that tables use, then the report's own terms.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Literature:
+    """What a report explains and refers to: the plugins and terms that its text uses, and their works, numbered."""
 
-    The terms of a `search`, and of a report `compared` with an earlier one, are there where they are needed.
+    plugins: tuple[UsedPlugin, ...]
+    terms: tuple[Explained, ...]
+    works: tuple[Work, ...]
+
+    def links(self, *references: str) -> tuple[Link, ...]:
+        """Return links to the works that references name, by their numbers."""
+        known = [(plugin.reference, plugin.url) for plugin in self.plugins]
+        known += [(term.reference, term.url) for term in self.terms]
+        numbers = numbers_of(self.works, known)
+        found = sorted({numbers[reference] for reference in references if reference in numbers})
+        return tuple(Link(text=str(number), target=f"reference-{number}") for number in found)
+
+
+def literature(plugins: Sequence[UsedPlugin], parts: Sequence[Section], facts: Sequence[Fact]) -> Literature:
+    """Return what the sections and key facts of a report use of its plugins and of the report's own terms.
+
+    A figure is used where it is drawn, any other plugin where its name stands.
     """
-    terms = [
+    text = words_of(parts, facts)
+    drawn = {block.plugin for part in parts for block in part.blocks if isinstance(block, FigureBlock)}
+    used = tuple(plugin for plugin in plugins if (plugin.name in drawn if plugin.kind == "figures" else
+                                                  _stands(plugin.name, text)))  # fmt: skip
+    terms = tuple(term for term in EXPLAINED if term.used_in(text))
+    references = [(plugin.reference, safe_url(plugin.url)) for plugin in used]
+    references += [(term.reference, term.url) for term in terms]
+    return Literature(plugins=used, terms=terms, works=listed(pair for pair in references if pair[0]))
+
+
+def _stands(name: str, text: str) -> bool:
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
+
+
+def words_of(parts: Sequence[Section], facts: Sequence[Fact] = ()) -> str:
+    """Return all that sections and key facts say: sentences, captions, headings and cells, a line for each."""
+    lines = [fact.value for fact in facts]
+    for block in (block for part in parts for block in part.blocks):
+        if isinstance(block, Paragraph | MarkdownBlock):
+            lines.append(block.text)
+        elif isinstance(block, FindingBlock):
+            lines += [block.sentence, block.evidence]
+        elif isinstance(block, TableBlock | FigureBlock):
+            lines.append(_caption(block))
+            lines += [cell.text for row in block.table.rows for cell in row] if isinstance(block, TableBlock) else []
+    return "\n".join(lines)
+
+
+def _caption(block: TableBlock | FigureBlock) -> str:
+    """Return a caption, with the headings of a table's columns."""
+    heads = [column.heading for column in block.table.columns] if isinstance(block, TableBlock) else []
+    return "\n".join([block.caption, *heads])
+
+
+def cited(parts: Sequence[Section], known: Literature) -> tuple[Section, ...]:
+    """Return the sections, each table and figure with links to the works that its caption rests on."""
+    figures = {plugin.name: plugin.reference for plugin in known.plugins if plugin.kind == "figures"}
+
+    def with_links(block: Block) -> Block:
+        if not isinstance(block, TableBlock | FigureBlock):
+            return block
+        references = [term.reference for term in known.terms if term.reference and term.used_in(_caption(block))]
+        own = [figures.get(block.plugin, "")] if isinstance(block, FigureBlock) else []
+        return replace(block, cited=known.links(*references, *own))
+
+    return tuple(replace(part, blocks=tuple(map(with_links, part.blocks))) for part in parts)
+
+
+def glossary_terms(known: Literature) -> tuple[Term, ...]:
+    """Return the glossary: the plugins by the names that tables use, but for figures, then the report's own terms."""
+    plugins = [
         Term(name=plugin.name, text=f"{plugin.title}. {plugin.summary}".strip(), url=safe_url(plugin.url),
-             origin=plugin.origin)
-        for plugin in plugins
+             origin=plugin.origin, links=known.links(plugin.reference))
+        for plugin in known.plugins if plugin.kind != "figures"
     ]  # fmt: skip
-    own = _own(search=search, compared=compared)
-    return (*terms, *(Term(name=name, text=text) for name, text, _ in own))
+    return (*plugins, *(Term(name=t.name, text=t.text, links=known.links(t.reference)) for t in known.terms))
 
 
-def _own(*, search: bool, compared: bool) -> list[tuple[str, str, str]]:
-    return [*STATISTICS, *([WELCH] if compared else []), *([OPTUNA] if search else [])]
-
-
-def reference_terms(plugins: Sequence[UsedPlugin], *, search: bool, compared: bool = False) -> tuple[Term, ...]:
-    """Return the references in alphabetical order, each once, with the address that a card gives."""
-    urls = {plugin.reference: safe_url(plugin.url) for plugin in plugins if plugin.reference}
-    for _, _, reference in _own(search=search, compared=compared):
-        if reference:
-            urls.setdefault(reference, "")
+def reference_terms(known: Literature) -> tuple[Term, ...]:
+    """Return the numbered references by the family name of the first author, each once, with its address."""
     return tuple(
-        Term(name=f"[{number}]", text=text, url=urls[text])
-        for number, text in enumerate(sorted(urls, key=str.lower), 1)
+        Term(name=f"[{number}]", text=work.text, url=safe_url(work.url), anchor=f"reference-{number}")
+        for number, work in enumerate(known.works, 1)
     )
 
 

@@ -26,7 +26,8 @@ from benchkit.report.context.blocks import (
     Section,
     TermsBlock,
 )
-from benchkit.report.context.glossary import UsedPlugin, glossary_terms, reference_terms
+from benchkit.report.context.glossary import Literature, UsedPlugin, glossary_terms, reference_terms
+from benchkit.report.context.references import bibtex
 from benchkit.report.context.sections import SectionInputs, section, table_block
 from benchkit.report.tables.result_tables import published_table
 from benchkit.report.tables.source_tables import claims_table, protocol_table
@@ -89,21 +90,21 @@ def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) ->
         FactsBlock(title="Data", facts=(*images_used(results), *_counts_named(data_facts(results.data)))),
         FactsBlock(title="Versions and device", facts=environment_facts(results)),
         FactsBlock(title="Plugins", facts=plugin_facts(results, plugins)),
-        _toml("Study file", "The study as it was written.", "study.toml", study.source),
-        _toml("Settings", "The base settings with every default; factors and search aside.", "settings.toml",
+        _file("Study file", "The study as it was written.", "study.toml", study.source),
+        _file("Settings", "The base settings with every default; factors and search aside.", "settings.toml",
               resolved(results)),
     ]  # fmt: skip
     kept = [block for block in blocks if not isinstance(block, FactsBlock) or block.facts]
     return section("reproduce", "How to reproduce this", kept)
 
 
-def _toml(title: str, text: str, file: str, content: str) -> DownloadBlock:
+def _file(title: str, text: str, file: str, content: str) -> DownloadBlock:
     data = content.encode(errors="backslashreplace")
     return DownloadBlock(
         title=title,
         text=text,
         file=file,
-        media_type="application/toml",
+        media_type=f"application/{'toml' if file.endswith('.toml') else 'x-bibtex'}",
         content=base64.b64encode(data).decode(),
         size=f"{len(data):,} bytes",
     )
@@ -217,14 +218,15 @@ def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]
             yield name, setting(value)
 
 
-def terms_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...], *, compared: bool = False) -> Section:
-    """Return the glossary and the references; `compared` tells that the report is held against an earlier one."""
-    search = inputs.results.study.search is not None
-    blocks = [
-        TermsBlock(title="Glossary", terms=glossary_terms(plugins, search=search, compared=compared)),
-        TermsBlock(title="References", terms=reference_terms(plugins, search=search, compared=compared)),
-    ]
-    return section("terms", "Glossary and references", blocks)
+def terms_section(known: Literature) -> Section | None:
+    """Return the glossary, the references and these as BibTeX, or None where the text needs none of them."""
+    blocks: list[Block] = []
+    if known.plugins or known.terms:
+        blocks.append(TermsBlock(title="Glossary", terms=glossary_terms(known)))
+    if known.works:
+        blocks.append(TermsBlock(title="References", terms=reference_terms(known)))
+        blocks.append(_file("BibTeX", "The references for LaTeX.", "references.bib", bibtex(known.works)))
+    return section("terms", "Glossary and references", blocks) if blocks else None
 
 
 def trials_section(inputs: SectionInputs) -> Section | None:

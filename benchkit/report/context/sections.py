@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchkit.analysis.summary import StudyStatistics, Summary
-from benchkit.analysis.wording import Finding, count, listing, metric_words, quoted
+from benchkit.analysis.wording import Finding, count, listing, metric_words, number, quoted, setting
 from benchkit.duration import duration
 from benchkit.report.context.blocks import Block, FindingBlock, Paragraph, Section, TableBlock
 from benchkit.report.figures.figure_set import FigureSet
@@ -73,6 +73,22 @@ def names_used(results: StudyResults, table: str) -> list[str]:
             str(table_of["name"]) for table_of in named if isinstance(table_of, Mapping) and table_of.get("name")
         )
     )
+
+
+def models_used(results: StudyResults) -> list[str]:
+    """Return the models of the conditions, each once, with those of their options that no factor varies."""
+    trees = [condition.settings for condition in results.conditions] or [results.study.settings]
+    varied = {factor.path.removeprefix("model.") for factor in results.study.factors}
+    tables = [tree.get("model") for tree in trees]
+    named = [_with_options(table, varied) for table in tables if isinstance(table, Mapping) and table.get("name")]
+    return list(dict.fromkeys(named))
+
+
+def _with_options(table: Mapping[str, object], varied: set[str]) -> str:
+    unsaid = {"name", "norm", *varied}
+    plain = {key: value for key, value in table.items() if isinstance(value, str | int | float) and key not in unsaid}
+    options = ", ".join(f"{key} = {setting(value)}" for key, value in plain.items())
+    return f"{table['name']} ({options})" if options else str(table["name"])
 
 
 def section(name: str, title: str, blocks: Sequence[Block]) -> Section:
@@ -319,6 +335,7 @@ def cost_section(inputs: SectionInputs) -> Section:
     """Return speed and cost."""
     costs = inputs.summary.numbers.costs
     blocks: list[Block] = []
+    energy = _energy(inputs.results)
     if costs:
         devices = sorted({device for cost in costs for device in cost.devices})
         precisions = sorted({precision for cost in costs for precision in cost.precisions})
@@ -327,7 +344,7 @@ def cost_section(inputs: SectionInputs) -> Section:
             Paragraph(
                 text=f"All trials of the study trained for {duration(inputs.summary.training_seconds)} in "
                 f"all. Device: "
-                f"{'; '.join(devices)}. Precision: {', '.join(precisions)}.{mixed}"
+                f"{'; '.join(devices)}. Precision: {', '.join(precisions)}.{mixed}{energy}"
             ),
             table_block(
                 "cost",
@@ -342,6 +359,19 @@ def cost_section(inputs: SectionInputs) -> Section:
         if efficiency:
             blocks.append(table_block("efficiency", "Time to best and use of the device", EFFICIENCY, efficiency))
     return section("cost", "Speed and cost", [*blocks, inputs.figure_set.block("speed-cost")])
+
+
+def _energy(results: StudyResults) -> str:
+    """Return in words what the trials' devices drew, where each tells it, with its carbon where the study states it."""
+    drawn = [trial.outcome.cost.energy for trial in results.trials if trial.outcome and trial.outcome.cost]
+    if not drawn or min(drawn) <= 0:
+        return ""
+    kwh = sum(drawn) / 3.6e6
+    words = f" The devices of these {count(len(drawn), 'trial')} drew {number(kwh, 3)} kWh"
+    carbon = results.study.report.carbon
+    if carbon is None:
+        return f"{words}."
+    return f"{words}, {number(kwh * carbon, 3)} g of CO2 at the {number(carbon)} g a kWh that the study states."
 
 
 def extra_section(inputs: SectionInputs) -> Section | None:

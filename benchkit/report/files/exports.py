@@ -167,6 +167,7 @@ def _meaning(name: str) -> str:
     words = {
         "study.toml": ": the study file",
         "settings.toml": ": all settings of every condition, defaults included",
+        "references.bib": ": the references as BibTeX",
         "results.json": ": every number at full precision, described by results.schema.json",
         "results.schema.json": ": the layout of results.json",
         CAPSULE: ": what `benchkit verify` checks the report against",
@@ -203,6 +204,7 @@ def study_content(
             "authors": list(study.report.authors),
             "abstract": list(report.abstract),
             "keywords": list(study.report.keywords),
+            "text": dict(study.report.text),
             "overrides": list(study.overrides),
             "smoke": study.smoke,
             "source": study.source,

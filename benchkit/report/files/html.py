@@ -22,6 +22,7 @@ from markupsafe import Markup
 from benchkit.errors import ReportError, nearest
 from benchkit.report.context.blocks import Page, ReportContext
 from benchkit.report.figures.drawing import VEGA_LITE_VERSION
+from benchkit.report.markdown import rendered
 from benchkit.report.page_text import packed, printable, shown
 from benchkit.report.tables.column_widths import table_layout
 
@@ -90,6 +91,7 @@ def _prepared(jinja: jinja2.Environment) -> jinja2.Environment:
     jinja.filters["embedded"] = embedded
     jinja.filters["printed"] = table_layout
     jinja.filters["shown"] = shown
+    jinja.filters["prose"] = rendered
     jinja.filters["packed"] = lambda value: embedded(packed(value))
     return jinja
 
