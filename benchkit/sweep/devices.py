@@ -1,0 +1,208 @@
+"""The devices that a sweep trains on: every GPU that is free, or those that are named. Imports no torch.
+
+GPUs are numbered as `nvidia-smi` numbers them, which is by their place on the bus; CUDA would number them by speed. A
+worker sees one device alone, by its UUID, from before it starts: a process on the third GPU would otherwise take memory
+of the first as well.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchkit.errors import TrainingError, nearest
+
+DRIVERS = (Path("/dev"), "nvidia[0-9]*"), (Path("/usr/lib/wsl/lib"), "libcuda.so*")
+"""Where Linux, and Linux within Windows, show that there is an NVIDIA GPU: folders and names."""
+
+QUERY = "index,uuid,name,memory.total,memory.used,compute_mode,mig.mode.current"
+SECONDS = 60.0
+"""How long `nvidia-smi` may take: where no process keeps the driver awake, it wakes every card first."""
+
+HELD = 0.25
+"""The share of a GPU's memory from which on it counts as held by others, before any trial of the sweep is on it."""
+
+SLICE = re.compile(r"^\s+MIG (?P<profile>\S+)\s+Device\s+\d+: \(UUID: (?P<uuid>MIG-[^)]+)\)")
+CARD = re.compile(r"^GPU (?P<index>\d+): (?P<name>.+) \(UUID: (?P<uuid>GPU-[^)]+)\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device that trials train on. `kind` is cpu or cuda.
+
+    Of a GPU, or a slice of one: its `number` among the GPUs as `nvidia-smi` counts them, its `uuid`, and its `name`.
+    `held` is the share of its memory that was in use, and `exclusive` says that it takes one process at a time.
+    """
+
+    kind: str
+    number: int = 0
+    uuid: str = ""
+    name: str = ""
+    held: float = 0.0
+    exclusive: bool = False
+
+    @property
+    def label(self) -> str:
+        """Return how it is called: cpu, cuda:2, or cuda:2/MIG-... for a slice."""
+        if self.kind != "cuda" or not self.uuid:
+            return self.kind
+        return f"cuda:{self.number}" + (f"/{self.uuid}" if self.uuid.startswith("MIG-") else "")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what a process must be started with to see this device and no other."""
+        return {"CUDA_VISIBLE_DEVICES": self.uuid} if self.uuid else {}
+
+
+CPU = Device(kind="cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """What a sweep trains on, and the GPUs that it leaves to others."""
+
+    used: tuple[Device, ...]
+    left_out: tuple[Device, ...] = ()
+
+    @property
+    def on_gpus(self) -> bool:
+        """Return whether trials train on GPUs."""
+        return self.used[0].kind == "cuda"
+
+    def seats(self, count: int) -> tuple[Device, ...]:
+        """Return the device of each of `count` workers, taken in turns; an exclusive GPU has one worker at the most."""
+        shared = [device for device in self.used if not device.exclusive]
+        seats = list(self.used[:count])
+        while shared and len(seats) < count:
+            seats += shared[: count - len(seats)]
+        return tuple(seats)
+
+
+def devices_for(asked: str, gpus: Sequence[Device], environment: Mapping[str, str] = os.environ) -> Devices:
+    """Return the devices that `--device` asks for, of the `gpus` that are there and that the environment shows.
+
+    `auto` takes all that are free, else the CPU where there are none; `cuda` all that are free; `cuda:0,2` and
+    `cuda:UUID,...` those, whoever holds them. Raises `TrainingError` for one that is not there, or where none is free.
+    """
+    shown = _visible(gpus, environment.get("CUDA_VISIBLE_DEVICES"))
+    if asked == "cpu" or (asked == "auto" and not shown):
+        return Devices(used=(CPU,))
+    if asked in ("auto", "cuda"):
+        free = tuple(gpu for gpu in shown if gpu.held < HELD)
+        held = tuple(gpu for gpu in shown if gpu.held >= HELD)
+        if not free:
+            raise _none(asked, held)
+        return Devices(used=free, left_out=held)
+    if not asked.startswith("cuda:"):
+        raise _unknown(asked, asked, shown)
+    named = [part.removeprefix("cuda:") for part in asked.split(",")]
+    used = [gpu for part in dict.fromkeys(named) for gpu in _named(part, asked, shown)]
+    return Devices(used=tuple(dict.fromkeys(used)))
+
+
+def _visible(gpus: Sequence[Device], listed: str | None) -> tuple[Device, ...]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES lists by number or the beginning of their UUID; all without it."""
+    if listed is None or (listed not in ("", "-1") and not all(gpu.uuid for gpu in gpus)):
+        return tuple(gpus)
+    shown: list[Device] = []
+    for part in (part.strip() for part in listed.split(",")):
+        found = [gpu for gpu in gpus if _is(gpu, part)]
+        if not found:
+            break  # as CUDA does: what follows an entry that is none is not seen
+        shown += found
+    return tuple(dict.fromkeys(shown))
+
+
+def _is(gpu: Device, part: str) -> bool:
+    if part.isdigit():
+        return gpu.number == int(part)
+    return bool(part) and gpu.uuid.startswith(part)
+
+
+def _named(part: str, asked: str, shown: Sequence[Device]) -> list[Device]:
+    found = [gpu for gpu in shown if _is(gpu, part)]
+    if not found or (len({gpu.number for gpu in found}) > 1):
+        raise _unknown(asked, part, shown)
+    return found
+
+
+def _unknown(asked: str, part: str, shown: Sequence[Device]) -> TrainingError:
+    known = ["auto", "cpu", *(["cuda"] if shown else []), *(gpu.label for gpu in shown)]
+    return TrainingError(
+        f"--device {asked}: there is no such device here{nearest(part, known)}", hint=f"known: {', '.join(known)}"
+    )
+
+
+def _none(asked: str, held: Sequence[Device]) -> TrainingError:
+    if not held:
+        return TrainingError(f"--device {asked}: there is no such device here", hint="known: auto, cpu")
+    names = ", ".join(f"{gpu.label} ({gpu.held:.0%} of its memory)" for gpu in held)
+    return TrainingError(
+        f"--device {asked}: every GPU is held by others: {names}",
+        hint="wait for one, or name one to share it: --device cuda:0",
+    )
+
+
+def installed_gpus(drivers: Iterable[tuple[Path, str]] = DRIVERS) -> tuple[Device, ...]:
+    """Return the NVIDIA GPUs of this machine, and of those that are cut into slices these.
+
+    Without `nvidia-smi` it is one that CUDA chooses. Raises `TrainingError` with the words of `nvidia-smi` where it
+    fails: a GPU that is there and does not start is no reason to train on the CPU.
+    """
+    if not any(any(folder.glob(pattern)) for folder, pattern in drivers):
+        return ()
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return (Device(kind="cuda"),)
+    told = _told(program, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits")
+    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(told)) if row]
+    gpus = tuple(_gpu(row) for row in rows)
+    if any(row[6] == "Enabled" for row in rows):
+        return tuple(_with_slices(gpus, _told(program, "-L")))
+    return gpus
+
+
+def _told(program: str, *arguments: str) -> str:
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise TrainingError(
+            f"nvidia-smi does not answer within {SECONDS:.0f} s", hint="--device cpu trains without the GPUs"
+        ) from None
+    if done.returncode:
+        words = " ".join((done.stdout + done.stderr).split())
+        raise TrainingError(
+            f"the GPUs of this machine do not start; nvidia-smi: {words}", hint="--device cpu trains without them"
+        )
+    return done.stdout
+
+
+def _gpu(row: Sequence[str]) -> Device:
+    number, uuid, name, total, used, mode = row[:6]
+    held = float(used) / float(total) if total.replace(".", "").isdigit() and float(total) else 0.0
+    return Device(
+        kind="cuda", number=int(number), uuid=uuid, name=name, held=held, exclusive=mode.startswith("Exclusive")
+    )
+
+
+def _with_slices(gpus: Sequence[Device], listing: str) -> Iterator[Device]:
+    """Yield the slices of each GPU that has some, in the order of `nvidia-smi -L`, and the GPUs that have none."""
+    slices: dict[str, list[Device]] = {gpu.uuid: [] for gpu in gpus}
+    card = ""
+    for line in listing.splitlines():
+        if found := CARD.match(line):
+            card = found["uuid"]
+        elif (found := SLICE.match(line)) and card in slices:
+            whole = next(gpu for gpu in gpus if gpu.uuid == card)
+            slices[card].append(
+                replace(whole, uuid=found["uuid"], name=f"{whole.name} MIG {found['profile']}", held=0.0)
+            )
+    for gpu in gpus:
+        yield from slices[gpu.uuid] or [gpu]
