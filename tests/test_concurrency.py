@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from tiny_study import DATA, FACTOR, InlinePool, Listener, study_of
 
 import benchkit.sweep.orchestration
 from benchkit.cli.live import Lines, Panel
+from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.sweep import Request, concurrency_search, sweep
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, concurrency_text, next_level
 from benchkit.sweep.concurrency_search import TimedWorkers, explore, read_kept, trials_at_once
+from benchkit.sweep.devices import CPU, Device, Devices
 from benchkit.sweep.messages import (
     ConcurrencyChosen,
     ConcurrencyTried,
@@ -33,6 +36,9 @@ from benchkit.sweep.messages import (
 from benchkit.sweep.pool import Pool
 
 GIB = 2**30
+
+SLOT = Device(kind="cpu", uuid="slot-0", name="slot")
+"""A GPU's stand-in: a device of its own, on which workers train on the CPU."""
 
 
 def concurrency(*rates: float, **more: object) -> Concurrency:
@@ -151,10 +157,15 @@ def test_what_is_timed_has_the_largest_batches_and_no_more_workers_than_trials(t
     study = study_of('[factors]\n"train.batch_size" = [10, 30, 20]\n')
     request = Request(study=study, workspace=tmp_path, data_root=DATA, device="cpu")
     plan = make_plan(study)
-    task = concurrency_search.concurrency_search(request.job("concurrency", plan.conditions), plan, 4, 3)
+    task = concurrency_search.concurrency_search(
+        request.job("concurrency", plan.conditions), plan, SLOT, missing=4, cores=3
+    )
     assert [one.label for one in task.job.conditions] == ["30"]
     assert (task.most, task.threads, task.epochs) == (3, 1, 4 * 3)
-    assert concurrency_search.concurrency_search(request.job("concurrency", plan.conditions), plan, 2, 3).most == 2
+    fewer = concurrency_search.concurrency_search(
+        request.job("concurrency", plan.conditions), plan, SLOT, missing=2, cores=3
+    )
+    assert fewer.most == 2
 
 
 def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,13 +174,13 @@ def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monke
     monkeypatch.setattr("benchkit.sweep.concurrency.WORTH", 0.0)
     monkeypatch.setattr("benchkit.sweep.concurrency.GAIN", 0.0)
     monkeypatch.setattr(benchkit.sweep.orchestration, "available_cores", lambda: 2)
-    monkeypatch.setattr(benchkit.sweep.orchestration, "on_cuda", lambda request: True)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "devices_of", lambda request: Devices(used=(SLOT,)))
     sizes: list[int] = []
 
     class Counting(InlinePool):
-        def __init__(self, size: int, threads: int, logs: Path) -> None:
-            super().__init__(size, threads, logs)
-            sizes.append(size)
+        def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
+            super().__init__(seats, threads, logs)
+            sizes.append(len(seats))
 
     monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", Counting)
     study, view = study_of(FACTOR), Listener()
@@ -182,7 +193,9 @@ def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monke
     assert list(read_kept(tmp_path).values()) == [chosen.concurrency]
     monkeypatch.setattr(concurrency_search, "Pool", None)  # nothing is timed again
     again, plan = Listener(), make_plan(study)
-    task = concurrency_search.concurrency_search(request.job("concurrency", plan.conditions), plan, 4, 2)
+    task = concurrency_search.concurrency_search(
+        request.job("concurrency", plan.conditions), plan, SLOT, missing=4, cores=2
+    )
     assert trials_at_once(task, again) == 2
     assert [(event.at_once, event.before) for event in again.events if isinstance(event, ConcurrencyChosen)] == [
         (2, True)
@@ -206,7 +219,9 @@ def test_a_failed_probe_is_not_kept_and_one_trial_is_trained_at_a_time(
 
     monkeypatch.setattr(concurrency_search, "Pool", Dying)
     plan, view = make_plan(study_of(FACTOR)), Listener()
-    task = concurrency_search.concurrency_search(job_of(tmp_path, FACTOR), plan, 4, max(2, os.cpu_count() or 2))
+    task = concurrency_search.concurrency_search(
+        job_of(tmp_path, FACTOR), plan, CPU, missing=4, cores=max(2, os.cpu_count() or 2)
+    )
     assert trials_at_once(task, view) == 1
     assert view.events == [ConcurrencyTried(at_once=1)] and read_kept(tmp_path) == {}
 
@@ -230,3 +245,30 @@ def test_on_cuda_a_trial_s_memory_is_told(tmp_path: Path) -> None:
     ready = timed_run.answer(job, "cuda:0")
     assert isinstance(ready, RunReady) and ready.images == 60
     assert CONTEXT_BYTES < ready.peak_bytes < ready.free_bytes
+
+
+def test_each_kind_of_gpu_is_timed_once_and_all_are_filled_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two large GPUs that take three trials at once, a small one that takes one, and one that is exclusive."""
+    large = [Device(kind="cuda", number=number, uuid=f"GPU-{number}", name="large") for number in (0, 2)]
+    small = Device(kind="cuda", number=1, uuid="GPU-1", name="small")
+    alone = Device(kind="cuda", number=3, uuid="GPU-3", name="alone", exclusive=True)
+    timed = []
+
+    def best(search: concurrency_search.ConcurrencySearch, view: Listener) -> int:
+        timed.append((search.device.name, search.most))
+        return {"large": 3, "small": 1}[search.device.name]
+
+    monkeypatch.setattr(benchkit.sweep.orchestration, "trials_at_once", best)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "available_cores", lambda: 32)
+    study = study_of(FACTOR, repeats=12)
+    plan, ledger = make_plan(study), Ledger(tmp_path)
+    ledger.register(plan, {}, "test", plan.conditions)
+    request = Request(study=study, workspace=tmp_path, data_root=DATA)
+    devices = Devices(used=(large[0], small, large[1], alone))
+    seats = benchkit.sweep.orchestration.seats_of(request, ledger, plan, devices, Listener())
+    assert timed == [("large", 6), ("small", 6)], "24 trials are missing, 6 for each GPU; 8 cores for each"
+    assert [seat.number for seat in seats] == [0, 1, 2, 3, 0, 2, 0, 2]
+    two = benchkit.sweep.orchestration.seats_of(replace(request, jobs=2), ledger, plan, devices, Listener())
+    assert [seat.number for seat in two] == [0, 1]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchkit.errors import TrainingError
-from benchkit.sweep.devices import CPU, Device, devices_for, installed_gpus
+from benchkit.sweep.concurrency import available_cores
+from benchkit.sweep.devices import CPU, Device, devices_for, devices_text, installed_gpus
 
 PRINTED = """\
 0, GPU-aaaa0000-1111-2222-3333-444455556666, NVIDIA H200, 143771, 0, Default, Disabled
@@ -149,3 +150,22 @@ def test_workers_take_the_devices_in_turns() -> None:
 def test_an_exclusive_gpu_has_one_worker() -> None:
     assert [seat.number for seat in devices_for("auto", (gpu(0, exclusive=True), gpu(1)), {}).seats(4)] == [0, 1, 1, 1]
     assert len(devices_for("auto", (gpu(0, exclusive=True),), {}).seats(4)) == 1
+
+
+def test_a_containers_quota_bounds_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    own, groups = tmp_path / "own", tmp_path / "groups"
+    (groups / "slurm" / "job").mkdir(parents=True)
+    own.write_text("0::/slurm/job\n")
+    assert available_cores(groups, own) == 64
+    (groups / "slurm" / "job" / "cpu.max").write_text("max 100000\n")
+    (groups / "slurm" / "cpu.max").write_text("350000 100000\n")
+    assert available_cores(groups, own) == 3, "three and a half cores, of the group above"
+    (groups / "slurm" / "job" / "cpu.max").write_text("50000 100000\n")
+    assert available_cores(groups, own) == 1
+    assert available_cores(groups, tmp_path / "nothing") == 64
+
+
+def test_the_view_says_what_is_trained_on_and_what_is_left_to_others() -> None:
+    devices = devices_for("auto", (gpu(0), gpu(1, held=0.43), gpu(2)), {})
+    assert devices_text(devices) == "training on cuda:0, cuda:2; others hold cuda:1 (43% of its memory)"

@@ -20,6 +20,7 @@ from benchkit.ledger import read_results
 from benchkit.ledger.files import TrialFolder
 from benchkit.registry import Registry
 from benchkit.sweep import Request, worker_count
+from benchkit.sweep.devices import CPU, Device, Devices
 from benchkit.sweep.messages import EpochEnded, TrialEnded, TrialStarted
 
 HURT = """
@@ -343,30 +344,17 @@ def test_epochs_are_shown_as_they_end(tmp_path: Path, monkeypatch: pytest.Monkey
     assert facts_of(read_results(tmp_path).trials[0])["state"] == "done"
 
 
-def test_a_gpu_is_expected_where_a_driver_shows_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchkit.sweep import orchestration
-
-    def expected(device: str) -> bool:
-        return orchestration.on_cuda(Request(study=study_of(), workspace=tmp_path, data_root=DATA, device=device))
-
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(orchestration, "GPU_DRIVERS", ((tmp_path, "nvidia[0-9]*"), (tmp_path / "wsl", "libcuda.so*")))
-    (tmp_path / "nvidiactl").touch()
-    assert not expected("auto") and expected("cuda:1")
-    (tmp_path / "nvidia3").touch()
-    assert expected("auto") and not expected("cpu")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not expected("auto")
-
-
 def test_workers_fill_the_cores_but_are_no_more_than_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchkit.plan import make_plan
 
     study = study_of(FACTOR)
     plan, request = make_plan(study), Request(study=study, workspace=tmp_path, data_root=DATA, device="cpu")
     monkeypatch.setattr(benchkit.sweep.orchestration, "available_cores", lambda: 3)
-    assert worker_count(request, plan, 1) == 3
-    assert worker_count(request, plan, 2) == 1
-    assert worker_count(replace(request, jobs=64), plan, 1) == 4
-    assert worker_count(replace(request, device="cuda:0"), plan, 1) == 1
+    cpu, gpus = Devices(used=(CPU,)), Devices(used=tuple(Device(kind="cuda", uuid=f"GPU-{n}") for n in range(8)))
+    wide = make_plan(study_of(FACTOR.replace("[0.1, 0.3]", '[0.1, 0.3]\n"train.threads" = [2]')))
+    assert worker_count(request, plan, cpu) == 3
+    assert worker_count(request, wide, cpu) == 1
+    assert worker_count(replace(request, jobs=64), plan, cpu) == 4
+    assert worker_count(request, plan, replace(gpus, used=gpus.used[:1])) == 1
+    assert worker_count(request, plan, gpus) == 4, "eight GPUs, four trials"
     assert Registry.installed().names("norms")

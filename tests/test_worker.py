@@ -9,6 +9,7 @@ import pytest
 from tiny_study import study_of
 
 from benchkit.sweep import worker
+from benchkit.sweep.devices import CPU, Device
 from benchkit.sweep.messages import Job, WorkerIdle, WorkerReady
 from benchkit.sweep.pool import Pool
 
@@ -34,7 +35,30 @@ def test_workers_of_another_kind_take_the_place_of_ours(tmp_path: Path, monkeypa
     monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", script))
     study = study_of()
     job = Job(task="train", study=study, conditions=(), workspace=tmp_path, data_root=tmp_path, device="cpu")
-    with Pool(1, 1, tmp_path / "logs") as pool:
+    with Pool((CPU,), 1, tmp_path / "logs") as pool:
         pool.give(0, job)
         events = pool.events(60)
         assert [next(events), next(events)] == [(0, WorkerReady(device="cpu of another kind")), (0, WorkerIdle())]
+
+
+def test_each_worker_sees_its_own_device_alone_and_is_told_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers on one GPU and one on another: what CUDA would show them, and what their jobs say."""
+    script = (
+        "import json, os, sys\n"
+        "for line in sys.stdin:\n"
+        "    job = json.loads(line)\n"
+        "    seen = ' '.join((os.environ['CUDA_VISIBLE_DEVICES'], job['device'], job['device_label']))\n"
+        "    print(json.dumps({'event': 'WorkerReady', 'device': seen}), flush=True)\n"
+    )
+    monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", script))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    seats = [Device(kind="cuda", number=number, uuid=f"GPU-{number}") for number in (1, 3, 1)]
+    job = Job(task="train", study=study_of(), conditions=(), workspace=tmp_path, data_root=tmp_path)
+    seen = {}
+    with Pool(seats, 1, tmp_path / "logs") as pool:
+        for number in range(3):
+            pool.give(number, job)
+            seen |= {worker: event.device for worker, event in [next(pool.events(60))]}  # type: ignore[union-attr]
+    assert seen == {0: "GPU-1 cuda cuda:1", 1: "GPU-3 cuda cuda:3", 2: "GPU-1 cuda cuda:1"}

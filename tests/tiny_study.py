@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics, StudyResu
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep import Request, sweep
+from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import Event, Job, WorkerIdle
 
 DATA = Path(tempfile.gettempdir()) / f"benchkit-test-data-{os.getuid()}"
@@ -108,7 +109,7 @@ class Listener:
 class InlinePool:
     """A pool whose one worker is this process: as the real one to a sweep, without three seconds of imports."""
 
-    def __init__(self, size: int, threads: int, logs: Path) -> None:
+    def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
         self.size = 1
         self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
 

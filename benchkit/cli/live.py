@@ -12,10 +12,12 @@ from benchkit.data.manifest import listening, progress_lines
 from benchkit.duration import duration
 from benchkit.sweep import View
 from benchkit.sweep.concurrency import concurrency_text
+from benchkit.sweep.devices import devices_text
 from benchkit.sweep.messages import (
     AnalysisEnded,
     ConcurrencyChosen,
     ConcurrencyTried,
+    DevicesChosen,
     EpochEnded,
     Event,
     TrialEnded,
@@ -159,7 +161,9 @@ class Panel:
 
 
 def _concurrency(event: Event) -> str:
-    """Return what is told of how many trials a device is given at once, nothing for other events."""
+    """Return what is told of the devices, and of how many trials one is given at once; nothing for other events."""
+    if isinstance(event, DevicesChosen):
+        return devices_text(event.devices)
     if isinstance(event, ConcurrencyTried):
         return f"timing {event.at_once} trial{'s' if event.at_once > 1 else ''} at once"
     if isinstance(event, ConcurrencyChosen):

@@ -68,7 +68,12 @@ def sweep(
         bool, typer.Option("--dry-run", help="Say what would be trained, and how long it takes.")
     ] = False,
     jobs: Jobs = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto (every free GPU, else the CPU), cpu, cuda, or GPUs as nvidia-smi numbers them: cuda:0,2."
+        ),
+    ] = "auto",
     device_memory: DeviceMemory = "",
     retry: Retry = [],  # noqa: B006
     plugin: PluginFiles = None,

@@ -9,10 +9,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where Linux shows the limits of containers and jobs."""
 
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+MOST_CORES = 1e6
+"""What stands for no limit."""
+
+
+def available_cores(groups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the number of cores that this process may use, and that its container or Slurm job gives it time for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_quota(groups, own))))
+
+
+def _quota(groups: Path, own: Path) -> float:
+    """Return the least number of cores in the `cpu.max` of this process's control group and those above it."""
+    try:
+        line = next(line for line in own.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return MOST_CORES
+    within = Path(line.removeprefix("0::/").strip())
+    least = MOST_CORES
+    for folder in (groups / within, *(groups / above for above in within.parents)):
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            least = min(least, float(quota) / float(period))
+    return least
 
 
 KEEP_FREED = "dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"

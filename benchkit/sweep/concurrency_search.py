@@ -18,6 +18,7 @@ from benchkit.errors import BenchkitError
 from benchkit.plan import Plan
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, mps_runs, next_level
+from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import (
     ConcurrencyChosen,
     ConcurrencyTried,
@@ -49,14 +50,15 @@ class ConcurrencySearch:
     """
 
     job: Job
+    device: Device
     most: int
     threads: int
     epochs: int
     key: str
 
 
-def concurrency_search(job: Job, plan: Plan, missing: int, cores: int) -> ConcurrencySearch:
-    """Return what is to be found for a plan of which so many trials are missing, on so many cores.
+def concurrency_search(job: Job, plan: Plan, device: Device, *, missing: int, cores: int) -> ConcurrencySearch:
+    """Return what is to be found for a device, for which so many of the plan's trials are missing and so many cores.
 
     The condition with the largest batches is timed, the first of equals: it takes the most memory.
     """
@@ -65,21 +67,22 @@ def concurrency_search(job: Job, plan: Plan, missing: int, cores: int) -> Concur
     threads = max(one.threads for one in settings.values())
     return ConcurrencySearch(
         job=replace(job, conditions=(timed,)),
+        device=device,
         most=min(missing, cores // threads),
         threads=threads,
         epochs=missing * settings[timed.key].epochs,
-        key=_key(job, plan, cores),
+        key=_key(job, plan, device, cores),
     )
 
 
-def _key(job: Job, plan: Plan, cores: int) -> str:
+def _key(job: Job, plan: Plan, device: Device, cores: int) -> str:
     """Return a digest of what the measurement depends on: conditions, machine, device, sharing, memory, cores."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    which = device.uuid or os.environ.get("CUDA_VISIBLE_DEVICES", "")
     sharing = "mps" if mps_runs() else ""
     parts = [
         platform.node(),
         job.device,
-        visible,
+        which,
         sharing,
         cores,
         job.device_memory,
@@ -95,7 +98,7 @@ def trials_at_once(task: ConcurrencySearch, view: View) -> int:
     kept = read_kept(task.job.workspace).get(task.key, Concurrency())
     concurrency = kept
     if next_level(kept, task.most, task.epochs) is not None:
-        with Pool(task.most, task.threads, task.job.workspace / "logs" / "concurrency") as pool:
+        with Pool((task.device,) * task.most, task.threads, task.job.workspace / "logs" / "concurrency") as pool:
             concurrency = explore(TimedWorkers(task.job, pool, view).measure, kept, task.most, task.epochs)
         _keep(task.job.workspace, task.key, concurrency)
     count = best_count(concurrency, task.most)

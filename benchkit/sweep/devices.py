@@ -73,16 +73,24 @@ class Devices:
 
     @property
     def on_gpus(self) -> bool:
-        """Return whether trials train on GPUs."""
-        return self.used[0].kind == "cuda"
+        """Return whether trials train on GPUs, each for itself."""
+        return self.used[0] != CPU
 
-    def seats(self, count: int) -> tuple[Device, ...]:
-        """Return the device of each of `count` workers, taken in turns; an exclusive GPU has one worker at the most."""
-        shared = [device for device in self.used if not device.exclusive]
-        seats = list(self.used[:count])
-        while shared and len(seats) < count:
-            seats += shared[: count - len(seats)]
-        return tuple(seats)
+    def seats(self, count: int, at_once: Mapping[str, int] | None = None) -> tuple[Device, ...]:
+        """Return the device of each of `count` workers, in turns.
+
+        Fewer where `at_once` says by its name how many trials a GPU takes at once, and an exclusive one takes one.
+        """
+        room = {one: 1 if one.exclusive else (at_once or {}).get(one.name, count) for one in self.used}
+        return tuple(device for turn in range(count) for device in self.used if turn < room[device])[:count]
+
+
+def devices_text(devices: Devices) -> str:
+    """Return what is trained on, and what is left to others: `training on cuda:0, cuda:2; others hold cuda:1 (43%)`."""
+    held = ", ".join(f"{device.label} ({device.held:.0%} of its memory)" for device in devices.left_out)
+    return f"training on {', '.join(device.label for device in devices.used)}" + (
+        f"; others hold {held}" if held else ""
+    )
 
 
 def devices_for(asked: str, gpus: Sequence[Device], environment: Mapping[str, str] = os.environ) -> Devices:

@@ -15,7 +15,7 @@ from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
 from benchkit.sweep.decided import decided_device, refuse_other_decisions
 from benchkit.sweep.messages import Probed, WorkerFailed, WorkerLost, WorkerReady
-from benchkit.sweep.orchestration import Request, prepare, refuse_broken_networks, threads_of, worker_count
+from benchkit.sweep.orchestration import Request, devices_of, prepare, refuse_broken_networks, threads_of, worker_count
 from benchkit.sweep.pool import Pool, answers
 from benchkit.sweep.until_decided import asked_so_far
 
@@ -86,7 +86,7 @@ def estimate(request: Request, registry: Registry, say: Callable[[str], None] = 
     confirms = plan.study.confirm * sum(row.condition.kind == "search" and row.left > 0 for row in rows)
     probes, device, problem = _probes(request, plan, registry, rows, say)
     timed = tuple(_timed(row, probes) for row in rows)
-    jobs = worker_count(request, plan, threads_of(plan))
+    jobs = worker_count(request, plan, devices_of(request))
     return SweepEstimate(
         conditions=timed,
         confirms=confirms,
@@ -170,7 +170,7 @@ def _probe(
     """Try the networks of what is left in a worker, time short runs there; return the probes by key, and the device."""
     found: dict[str, Probed] = {}
     device = request.device
-    with TemporaryDirectory() as logs, Pool(1, threads, Path(logs)) as pool:
+    with TemporaryDirectory() as logs, Pool(devices_of(request).seats(1), threads, Path(logs)) as pool:
         refuse_broken_networks(pool, request, left)
         for event in answers(pool, request.job("probe", timed), MOST_SECONDS):
             if isinstance(event, WorkerReady):

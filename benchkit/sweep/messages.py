@@ -12,6 +12,7 @@ from benchkit.results import EpochRecord
 from benchkit.storage import decode, encode
 from benchkit.study import Study
 from benchkit.sweep.concurrency import Concurrency
+from benchkit.sweep.devices import Devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,13 @@ class ConcurrencyTried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesChosen:
+    """The GPUs that a sweep trains on, and those that it leaves to others."""
+
+    devices: Devices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyChosen:
     """The sweep trains so many trials at once, because of what it measured, now or `before`."""
 
@@ -155,6 +163,7 @@ Event = (
     | NetworksChecked
     | RunReady
     | RunTimed
+    | DevicesChosen
     | ConcurrencyTried
     | ConcurrencyChosen
     | AnalysisEnded
@@ -194,7 +203,8 @@ class Job:
 
     `concurrency` makes a run of the first condition ready and, with `seconds`, trains it that long.
 
-    `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, `plugins` are
+    `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, called
+    `device_label` ("": as the worker finds it), `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
     `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says;
     `at_once` is the most trials that train at a time. `more` is that of the plan.
@@ -207,6 +217,7 @@ class Job:
     data_root: Path
     storage: str = ""
     device: str = "auto"
+    device_label: str = ""
     plugins: tuple[Path, ...] = ()
     allow_shadow: bool = False
     profile: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import time
 from collections import Counter
@@ -25,13 +24,11 @@ from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_other_decisions
-from benchkit.sweep.messages import AnalysisEnded, Job, NetworksChecked, WorkerFailed
+from benchkit.sweep.devices import Device, Devices, devices_for, installed_gpus
+from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.pool import Pool, Stage, View, answers, is_missing, missing_count, worker_failure
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
 from benchkit.train.weights_file import weights_digest
-
-GPU_DRIVERS = (Path("/dev"), "nvidia[0-9]*"), (Path("/usr/lib/wsl/lib"), "libcuda.so*")
-"""Where Linux, and Linux within Windows, show that there is an NVIDIA GPU: folders and names."""
 
 __all__ = ["Condition", "Request", "View", "prepare", "sweep", "worker_count"]
 
@@ -112,8 +109,11 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     decide_as_trained(ledger, plan)
     if request.adding:
         plan = replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
-    count = trial_count(request, ledger, plan, view)
-    with Pool(count, threads_of(plan), request.workspace / "logs") as pool:
+    devices = devices_of(request)
+    if devices.left_out or len(devices.used) > 1:
+        view.event(0, DevicesChosen(devices=devices))
+    seats = seats_of(request, ledger, plan, devices, view)
+    with Pool(seats, threads_of(plan), request.workspace / "logs") as pool:
         if request.retry or is_missing(ledger, plan):
             pool.start()
         ledger.enqueue(plan, request.retry)
@@ -176,7 +176,7 @@ def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Co
 def check_networks(request: Request, plan: Plan, registry: Registry) -> None:
     """Prepare a plan's data and try its networks in a worker of their own; raise as `refuse_broken_networks` does."""
     prepare(plan, registry, request.data_root)
-    with TemporaryDirectory() as logs, Pool(1, threads_of(plan), Path(logs)) as pool:
+    with TemporaryDirectory() as logs, Pool(devices_of(request).seats(1), threads_of(plan), Path(logs)) as pool:
         refuse_broken_networks(pool, request, plan.conditions)
 
 
@@ -227,25 +227,26 @@ def start_weights_of(outcome: Outcome) -> str:
     return outcome.start_weights or next((match[1] for match in noted if match), "")
 
 
-def worker_count(request: Request, plan: Plan, threads: int) -> int:
-    """Return how many trials to train at once: as asked, else one per `threads` cores (one for a CUDA device)."""
-    default = 1 if on_cuda(request) else max(1, available_cores() // threads)
+def devices_of(request: Request) -> Devices:
+    """Return the devices that a sweep asks for; raise `TrainingError` where they are not there or do not start."""
+    return devices_for(request.device, () if request.device == "cpu" else installed_gpus())
+
+
+def worker_count(request: Request, plan: Plan, devices: Devices) -> int:
+    """Return how many trials to train at once: as asked, else one a GPU, or on the CPU one for each trial's threads."""
+    default = len(devices.used) if devices.on_gpus else max(1, available_cores() // threads_of(plan))
     return min(request.jobs or default, max(1, len(plan.units())))
 
 
-def trial_count(request: Request, ledger: Ledger, plan: Plan, view: View) -> int:
-    """Return how many trials to train at once: as `worker_count` says, but found by timing for a CUDA device."""
-    if request.jobs or not on_cuda(request):
-        return worker_count(request, plan, threads_of(plan))
+def seats_of(request: Request, ledger: Ledger, plan: Plan, devices: Devices, view: View) -> tuple[Device, ...]:
+    """Return the device of each worker: of as many as `worker_count` says, or as timing finds for each kind of GPU."""
+    if request.jobs or not devices.on_gpus:
+        return devices.seats(worker_count(request, plan, devices))
     ledger.enqueue(plan, request.retry)
-    missing = missing_count(ledger, plan)
-    return trials_at_once(
-        concurrency_search(request.job("concurrency", plan.conditions), plan, missing, available_cores()), view
-    )
-
-
-def on_cuda(request: Request) -> bool:
-    """Return whether trials are going to train on a CUDA device, as far as can be told without PyTorch."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    found = not hidden and any(any(folder.glob(pattern)) for folder, pattern in GPU_DRIVERS)
-    return request.device.startswith("cuda") or (request.device == "auto" and found)
+    missing, cores, count = missing_count(ledger, plan), available_cores(), len(devices.used)
+    job = request.job("concurrency", plan.conditions)
+    at_once = {}
+    for device in {one.name: one for one in devices.used if not one.exclusive}.values():
+        search = concurrency_search(job, plan, device, missing=-(-missing // count), cores=max(1, cores // count))
+        at_once[device.name] = trials_at_once(search, view)
+    return devices.seats(min(missing, count * max(at_once.values(), default=1)) or 1, at_once)

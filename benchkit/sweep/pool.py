@@ -10,7 +10,8 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol
@@ -20,6 +21,7 @@ from benchkit.ledger import Ledger
 from benchkit.plan import Plan
 from benchkit.storage import encode
 from benchkit.sweep import worker as worker_process
+from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import (
     EpochEnded,
     Event,
@@ -34,11 +36,12 @@ from benchkit.sweep.messages import (
 
 
 class Pool:
-    """A number of worker processes, each with `threads` CPU threads; their own output goes to files in `logs`."""
+    """A worker process for each of `seats`, its device, with `threads` CPU threads; their output goes into `logs`."""
 
-    def __init__(self, size: int, threads: int, logs: Path) -> None:
+    def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
         """Start nothing yet: a worker starts when it is first given a job."""
-        self.size = size
+        self._seats = seats
+        self.size = len(seats)
         self._threads = threads
         self._logs = logs
         self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
@@ -53,7 +56,7 @@ class Pool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=worker_process.environment(self._threads, self.size),
+                env={**worker_process.environment(self._threads, self.size), **self._seats[number].environment},
                 text=True,
                 encoding="utf-8",
             )
@@ -85,7 +88,7 @@ class Pool:
         stdin = self._workers[number].stdin
         assert stdin is not None
         try:
-            stdin.write(json.dumps(encode(job)) + "\n")
+            stdin.write(json.dumps(encode(_seated(job, self._seats[number]))) + "\n")
             stdin.flush()
         except BrokenPipeError:  # it died just now: its WorkerLost is under way, and whoever hears that gives again
             return
@@ -117,6 +120,13 @@ class Pool:
     ) -> None:
         """End all workers."""
         self.close()
+
+
+def _seated(job: Job, seat: Device) -> Job:
+    """Return a job that names the device of its worker, who then chooses none; without its UUID, CUDA chooses."""
+    if seat.kind == "cuda" and not seat.uuid:
+        return job
+    return replace(job, device=seat.kind, device_label=seat.label)
 
 
 def answers(pool: Pool, job: Job, seconds: float = math.inf) -> Iterator[Event]:

@@ -63,7 +63,7 @@ def main() -> None:
         while True:
             job = decode(Job, json.loads(jobs.get()))
             device = resolve_device(job.device)
-            channel.send(WorkerReady(device=device))
+            channel.send(WorkerReady(device=job.device_label or device))
             if job.task == "probe":
                 for probed in probe_all(job, device):
                     channel.send(probed)

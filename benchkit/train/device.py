@@ -17,7 +17,7 @@ MEBIBYTE = 2**20
 def resolve_device(text: str) -> str:
     """Return `cpu` or `cuda:N` for auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.
 
-    Raises `TrainingError` for a device that does not exist here.
+    Raises `TrainingError` for a device that does not exist here, in CUDA's own words where it does not start.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == "auto":
@@ -29,7 +29,17 @@ def resolve_device(text: str) -> str:
     if text.startswith("cuda:") and text[5:].isdigit() and int(text[5:]) < count:
         return text
     known = ["auto", "cpu", *(f"cuda:{number}" for number in range(count))]
-    raise TrainingError(f"--device {text}: there is no such device here", hint=f"known: {', '.join(known)}")
+    words = f"; {_why_no_cuda()}" if text.startswith("cuda") and not count else ""
+    raise TrainingError(f"--device {text}: there is no such device here{words}", hint=f"known: {', '.join(known)}")
+
+
+def _why_no_cuda() -> str:
+    """Return what keeps PyTorch from using a GPU, as it says it itself."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return f"PyTorch {torch.__version__}: {' '.join(str(error).split())}"
+    return f"PyTorch {torch.__version__} sees no GPU"
 
 
 def is_usable(device: str) -> bool:

@@ -21,6 +21,7 @@ from benchkit.study.checks import check_plan
 from benchkit.study.seeds import derive_seed
 from benchkit.study.tree import changed
 from benchkit.sweep import prepare, threads_of
+from benchkit.sweep.devices import devices_for, installed_gpus
 from benchkit.sweep.messages import Job, WorkerFailed, WorkerIdle, WorkerLost
 from benchkit.sweep.pool import Pool
 
@@ -203,7 +204,8 @@ def _job(study: Study, conditions: tuple[Condition, ...], scratch: Scratch) -> J
 def _work(job: Job, threads: int) -> None:
     """Let one worker train what is queued; raise `TrainingError` when it fails or dies."""
     logs = job.workspace / "logs"
-    with Pool(1, threads, logs) as pool:
+    devices = devices_for(job.device, () if job.device == "cpu" else installed_gpus())
+    with Pool(devices.seats(1), threads, logs) as pool:
         pool.give(0, job)
         while True:
             for _, event in pool.events(HEAR_EVERY):
