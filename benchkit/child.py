@@ -161,13 +161,22 @@ class LineChild:
             return code, errors.read()[-MOST_DETAIL:].decode(errors="replace")
 
 
+def answer_stream() -> IO[str]:
+    """In the child: return what writes to standard output; whatever else prints from now on goes to standard error.
+
+    Libraries do print: WeasyPrint, for one, where a system library is missing.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
 def answer_lines(answer: Callable[[Any], Any]) -> None:
     """In the child: answer every line of JSON on standard input until it ends.
 
     Whatever else prints goes to standard error, and nothing else reads the requests.
     """
-    requests, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    requests, answers = os.fdopen(os.dup(0), encoding="utf-8"), answer_stream()
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
     for line in requests:

@@ -20,6 +20,7 @@ from benchkit.registry import Registry
 from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.sweep import Request
+from benchkit.sweep.devices import CPU
 from benchkit.sweep.estimate import HISTORY_BYTES, MOST_SECONDS, SweepEstimate, estimate
 from benchkit.sweep.messages import Event, Job, Probed
 from benchkit.sweep.pool import Pool, answers
@@ -175,4 +176,4 @@ def test_answers_are_awaited_for_a_time(tmp_path: Path) -> None:
             raise AssertionError("the time is up")
 
     request = Request(study=study_of(FACTOR), workspace=tmp_path, data_root=DATA)
-    assert list(answers(Silent(1, 1, tmp_path), request.job("probe", ()), 0.0)) == []
+    assert list(answers(Silent((CPU,), 1, tmp_path), request.job("probe", ()), 0.0)) == []

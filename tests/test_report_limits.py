@@ -33,8 +33,9 @@ def watch(event, arguments):
         seen.append([event, repr(arguments), False])
 sys.addaudithook(watch)
 from benchkit.report.files.pdf_worker import main
+out = os.dup(1)
 code = main(sys.argv[1])
-sys.stdout.write("\\n" + json.dumps(seen))
+os.write(out, ("\\n" + json.dumps(seen)).encode())
 sys.exit(code)
 """
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">{}</svg>'

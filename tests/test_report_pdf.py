@@ -11,9 +11,7 @@ from pathlib import Path
 import pypdf
 import pytest
 
-from benchkit.child import ChildResult
 from benchkit.errors import ReportError
-from benchkit.report.files import pdf as pdf_module
 from benchkit.report.files.html import font_files
 from benchkit.report.files.pdf import Attached, Limits, PangoMissing, render_pdf
 
@@ -104,9 +102,13 @@ def test_the_child_has_a_memory_limit() -> None:
         render_pdf(page(rows), {}, limits=Limits(memory_mib=60))
 
 
-def test_without_pango_the_message_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = ChildResult(out='{"missing": "cannot load library libpango-1.0-0"}', problem="exit status 3", code=3)
-    monkeypatch.setattr(pdf_module, "run_python", lambda *_, **options: ended)
+def test_without_pango_the_message_names_the_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real child, with a WeasyPrint that ends as the real one does then: it prints a page, then raises."""
+    (tmp_path / "weasyprint.py").write_text(
+        "print('\\n-----\\n\\nWeasyPrint could not import some external libraries.\\n')\n"
+        "raise OSError('cannot load library libgobject-2.0-0')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("platform.system", lambda: "Linux")
     with pytest.raises(PangoMissing) as caught:
         render_pdf(page("x"), {})

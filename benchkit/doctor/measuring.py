@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from benchkit.child import answer_stream
 from benchkit.errors import BenchkitError
 
 if TYPE_CHECKING:
@@ -75,10 +76,11 @@ def compiler_found(device: torch.device) -> str:
 
 def main() -> None:
     """Print what is found, line by line; an error that a user can mend ends it with one line."""
+    answers = answer_stream()
     try:
         for table in measurements(sys.argv[1]):
-            sys.stdout.write(json.dumps(table) + "\n")
-            sys.stdout.flush()
+            answers.write(json.dumps(table) + "\n")
+            answers.flush()
     except BenchkitError as error:
         sys.exit(f"{error.what}; {error.hint}" if error.hint else error.what)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.capsule.making import squeezed
-from benchkit.child import limit_memory
+from benchkit.child import answer_stream, limit_memory
 
 MOST_FILES = 5000
 """A PDF may attach this many files."""
@@ -49,8 +49,8 @@ def take_apart(path: Path, folder: Path) -> dict[str, Any]:
 def main(path: str, folder: str, memory_mib: str) -> int:
     """Take the file apart within the memory that is given."""
     limit_memory(int(memory_mib))
-    told = take_apart(Path(path), Path(folder))
-    sys.stdout.write(json.dumps(told))
+    with answer_stream() as answers:
+        answers.write(json.dumps(take_apart(Path(path), Path(folder))))
     return 0
 
 

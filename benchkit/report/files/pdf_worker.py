@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from benchkit.child import limit_memory
+from benchkit.child import answer_stream, limit_memory
 from benchkit.report.files.page_filling import filled
 
 
@@ -125,12 +125,13 @@ def main(path: str) -> int:
     """Do the job in the file at `path`; exit code 3 when a system library is missing."""
     job: PdfJob = json.loads(Path(path).read_text(encoding="utf-8"))
     limit_memory(job["memory_mib"])
-    try:
-        import weasyprint  # noqa: F401
-    except OSError as error:
-        sys.stdout.write(json.dumps({"missing": str(error)}))
-        return 3
-    sys.stdout.write(json.dumps(write_pdf(job)))
+    with answer_stream() as answers:
+        try:
+            import weasyprint  # noqa: F401
+        except OSError as error:
+            answers.write(json.dumps({"missing": str(error)}))
+            return 3
+        answers.write(json.dumps(write_pdf(job)))
     return 0
 
 
