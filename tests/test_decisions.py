@@ -87,11 +87,11 @@ def test_a_sweep_obeys_what_was_decided(tmp_path: Path, monkeypatch: pytest.Monk
     ledger.register(make_plan(study), {}, "")
     decide(ledger, "tiny", "device kind", "cpu", "an earlier sweep")
     asked: list[str] = []
-    original = benchkit.sweep.orchestration.trial_count
+    original = benchkit.sweep.orchestration.devices_of
     monkeypatch.setattr(
         benchkit.sweep.orchestration,
-        "trial_count",
-        lambda request, *rest: asked.append(request.device) or original(request, *rest),
+        "devices_of",
+        lambda request: asked.append(request.device) or original(request),
     )
     sweep_here(monkeypatch, tmp_path, study)
     assert asked == ["cpu"]
