@@ -48,6 +48,10 @@ Retry = Annotated[
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", min=0, help="Trials at once; 0 fills the cores, or finds what a GPU does best.")
 ]
+Devices = Annotated[
+    str,
+    typer.Option(help="auto (every free GPU, else the CPU), cpu, cuda, or GPUs as nvidia-smi numbers them: cuda:0,2."),
+]
 UntilDecided = Annotated[
     bool, typer.Option("--until-decided", help="Add repeats of what may be the best condition until it is known.")
 ]
@@ -68,12 +72,7 @@ def sweep(
         bool, typer.Option("--dry-run", help="Say what would be trained, and how long it takes.")
     ] = False,
     jobs: Jobs = 0,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="auto (every free GPU, else the CPU), cpu, cuda, or GPUs as nvidia-smi numbers them: cuda:0,2."
-        ),
-    ] = "auto",
+    device: Devices = "auto",
     device_memory: DeviceMemory = "",
     retry: Retry = [],  # noqa: B006
     plugin: PluginFiles = None,
