@@ -54,7 +54,7 @@ const startChooser = (study) => {
 const startSentences = (study) => {
   const places = study.root.querySelectorAll("div.answer:not(.finding), section.part:has(> .finding)");
   const notes = [...places].map((place) => make("p", { className: "follows", role: "status" }));
-  notes.forEach((note, at) => (places[at].querySelector(":scope > h2") ?? places[at].firstChild).after(note));
+  notes.forEach((note, at) => (places[at].matches(".part") ? places[at].querySelector("h2").after(note) : places[at].append(note)));
   const show = () => {
     const what = study.atMain ? "" : study.choices.words[study.choices.main];
     const all = study.showsAll ? "" : "all conditions";

@@ -65,7 +65,7 @@ const drawFitted = async (place, spec, options) => {
     result = await drawFigure(place, shown, options);
   }
   const [width, plots] = [drawnWidth(place), plotWidth(shown)];
-  if (listed(shown) && width > room + 1 && plots > 0) {
+  if (width > room + 1 && plots > 0) {
     result.finalize();
     result = await drawFigure(place, narrowed(shown, (room - (width - plots)) / plots), options);
   }

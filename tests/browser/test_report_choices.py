@@ -87,6 +87,7 @@ def opened(page: Page, made: Made, fragment: str = "") -> None:
     page.requests.clear()
     page.open(made.path, fragment)
     page.wait_for("document.querySelector('.chooser:not([hidden])') && !document.querySelector('.downloads:empty')")
+    page.run("document.querySelectorAll('details.folded').forEach(one => { one.open = true })")
 
 
 def chosen(page: Page, name: str, value: str) -> None:

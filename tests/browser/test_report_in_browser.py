@@ -64,6 +64,7 @@ def test_no_error_and_no_request(page: Page) -> None:
 
 
 def test_a_table_sorts_by_number_and_says_so(page: Page) -> None:
+    page.run("document.querySelector('details.folded:has(#table-trials)').open = true")
     heads = page.run("[...document.querySelectorAll('#table-trials th')].map(h => h.innerText.trim())")
     at = heads.index("Epochs")
     button = f"document.querySelectorAll('#table-trials th')[{at}].querySelector('button')"

@@ -322,7 +322,7 @@ def _face(family: str, weight: int, style: str, source: str) -> str:
 _SNIPPET = """
 const single = (spec) => "mark" in spec || "layer" in spec;
 globalThis.drawFigure = async (element, spec, options = {}) => {
-  const wide = single(spec) && typeof spec.width === "number";
+  const wide = single(spec) && typeof spec.width === "number" && spec.width !== spec.height;
   const fitted = wide ? { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" } } : spec;
   const dark = globalThis.matchMedia?.("(prefers-color-scheme: dark)").matches;
   const result = await vegaEmbed(element, fitted, {
@@ -382,7 +382,7 @@ def vega_bundle() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as the text of one `<script type="module">` (about 0.9 MB).
 
     It defines `drawFigure(element, spec, options) -> Promise`, which draws a spec of `chart_spec` into an element as
-    SVG: as wide as the element where the figure is a single view, at most that wide where it is composed. Expressions
+    SVG: as wide as the element where the figure is a single view and not square, else at most that wide. Expressions
     are interpreted, never compiled, so that a content security policy without `unsafe-eval` suffices.
     """
     code: str = vl_convert.javascript_bundle(_SNIPPET, vl_version=VEGA_LITE_VERSION)
