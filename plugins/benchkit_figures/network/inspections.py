@@ -30,8 +30,8 @@ def inspections(results: StudyResults, figure: str) -> tuple[tuple[Inspection, .
     inspected, without = by_condition(results, lambda condition: _inspection(results, condition, figure))
     if not inspected:
         raise NothingToDraw(
-            f"repeat 0 of no condition has finished with feature maps to show: {figure} needs a network with "
-            "convolutions, and its name in report.figures before the sweep"
+            f"repeat 0 of no condition has finished with something to show: {figure} needs its name in report.figures "
+            "before the sweep, and maps need a network with convolutions"
         )
     return tuple(inspected), without
 
@@ -46,6 +46,13 @@ def _inspection(results: StudyResults, condition: Condition, figure: str) -> Ins
         return None
     empty = not arrays.keys() - {"images", "labels"} or not len(arrays.get("images", ()))
     return None if empty else Inspection(condition=condition.label, arrays=arrays)
+
+
+def inspected_images(results: StudyResults, figure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the uint8 originals (N, H, W, C) and labels (N,) of the first condition that was inspected, else none."""
+    inspected, _ = by_condition(results, lambda condition: _inspection(results, condition, figure))
+    arrays = inspected[0].arrays if inspected else {"images": np.zeros((0, 1, 1, 1), np.uint8), "labels": np.zeros(0)}
+    return arrays["images"], arrays["labels"]
 
 
 def of_same_images(inspected: Sequence[Inspection]) -> tuple[tuple[Inspection, ...], tuple[str, ...]]:

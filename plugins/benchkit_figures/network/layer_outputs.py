@@ -239,3 +239,51 @@ def _sample(maps: torch.Tensor) -> torch.Tensor:
         some = functional.adaptive_avg_pool2d(some, (min(some.shape[2], MOST_PIXELS), min(some.shape[3], MOST_PIXELS)))
     most = some.amax(dim=(1, 2, 3), keepdim=True)
     return (255 * some / torch.where(most > 0, most, 1.0)).round().to(torch.uint8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCost:
+    """A module that runs: its name and kind, its output's shape for one image, own parameters, FLOPs of one image."""
+
+    layer: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    flops: int
+
+
+def layer_costs(model: nn.Module, image: torch.Tensor) -> tuple[LayerCost, ...]:
+    """Return the modules without submodules, and those with parameters of their own, in the order in which they end.
+
+    A module that runs twice counts once, with the FLOPs of both. FLOPs as `torch.utils.flop_counter` counts them:
+    matrix products and convolutions, a multiplication and its addition as two.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    seen: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
+
+    def keep(name: str, module: nn.Module, _: Any, output: Any) -> None:
+        own = next(module.parameters(recurse=False), None) is not None
+        if isinstance(output, torch.Tensor) and (own or not any(True for _ in module.children())):
+            seen.setdefault(name, (module, tuple(output.shape[1:])))
+
+    with torch.no_grad(), hooked(model, keep), FlopCounterMode(display=False) as counter:
+        model(image)
+    counted, root = counter.get_flop_counts(), type(model).__name__
+
+    def flops(name: str) -> int:
+        inside = counted.get(f"{root}.{name}" if name else root, {})
+        children = [key for key in counted if key.startswith(f"{root}.{name}." if name else f"{root}.")]
+        direct = [key for key in children if "." not in key.removeprefix(f"{root}.{name}." if name else f"{root}.")]
+        return int(sum(inside.values()) - sum(sum(counted[key].values()) for key in direct))
+
+    return tuple(
+        LayerCost(
+            layer=name,
+            kind=type(module).__name__,
+            shape=shape,
+            parameters=sum(parameter.numel() for parameter in module.parameters(recurse=False)),
+            flops=flops(name),
+        )
+        for name, (module, shape) in seen.items()
+    )
