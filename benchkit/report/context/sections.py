@@ -315,7 +315,9 @@ def images_section(inputs: SectionInputs) -> Section:
         blocks.append(
             Paragraph(text="Models are not compared image by image: that needs the stored predictions of both.")
         )
-    blocks += [inputs.figure_set.block("confusion-matrix"), *inputs.figure_set.with_data("class-scores", "reliability")]
+    figures = inputs.figure_set
+    blocks += figures.with_data("data-sheet")
+    blocks += [figures.block("confusion-matrix"), *figures.with_data("class-scores", "reliability")]
     report = evidence.classes
     if report is not None and report.confusions:
         blocks.append(
