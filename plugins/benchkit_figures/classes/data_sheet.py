@@ -141,7 +141,9 @@ def _counts(results: StudyResults, label: str) -> dict[str, tuple[int, ...]]:
     condition = next(one for one in results.conditions if one.label == label)
     for trial in results.of(condition, "done"):
         scored = trial.outcome.metrics if trial.outcome else {}
-        found = {split: tuple(map(sum, scored[split].confusion)) for split in SPLITS if split in scored}
+        found: dict[str, tuple[int, ...]] = {
+            split: tuple(map(sum, scored[split].confusion)) for split in SPLITS if split in scored
+        }
         if found and all(found.values()):
             return found
     return {}

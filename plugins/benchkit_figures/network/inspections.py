@@ -51,8 +51,9 @@ def _inspection(results: StudyResults, condition: Condition, figure: str) -> Ins
 def inspected_images(results: StudyResults, figure: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the uint8 originals (N, H, W, C) and labels (N,) of the first condition that was inspected, else none."""
     inspected, _ = by_condition(results, lambda condition: _inspection(results, condition, figure))
-    arrays = inspected[0].arrays if inspected else {"images": np.zeros((0, 1, 1, 1), np.uint8), "labels": np.zeros(0)}
-    return arrays["images"], arrays["labels"]
+    if not inspected:
+        return np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64)
+    return inspected[0].arrays["images"], inspected[0].arrays["labels"]
 
 
 def of_same_images(inspected: Sequence[Inspection]) -> tuple[tuple[Inspection, ...], tuple[str, ...]]:

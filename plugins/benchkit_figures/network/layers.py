@@ -90,7 +90,7 @@ class Layers:
 
     def draw(self, data: LayersData) -> Any:
         """Return a row for each layer: name, kind, output, and bars of parameters and FLOPs with their numbers."""
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "layer": f"{place:04d} {row.layer or 'network'}",
                 "kind": row.kind,

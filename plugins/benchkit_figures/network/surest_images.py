@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -119,7 +119,7 @@ class SurestImages:
         )
 
 
-def _image(arrays: dict[str, np.ndarray], place: int, names: Sequence[str]) -> NamedImage:
+def _image(arrays: Mapping[str, np.ndarray], place: int, names: Sequence[str]) -> NamedImage:
     true, predicted = int(arrays["labels"][place]), int(arrays["predicted"][place])
     known = names if len(names) > max(true, predicted) else tuple(map(str, range(max(true, predicted) + 1)))
     share = float(arrays["probability"][place])
