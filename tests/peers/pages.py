@@ -10,7 +10,7 @@ from pathlib import Path
 from comparison import Comparison, Spread
 from kept import keep
 from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
-from ratio_chart import RatioChart, ratio_data
+from ratio_chart import RatioChart, fastest_words, ratio_data
 
 from benchkit import __version__
 from benchkit.errors import ReportError
@@ -89,6 +89,7 @@ def report_of(parts: Mapping[str, Part]) -> tuple[ReportContext, dict[str, bytes
 def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequence[ReportSection]) -> ReportContext:
     count = {state: sum(goal.state == state for goal in goals) for state in TONES}
     quick = any(part.quick for part in parts.values())
+    ratios = {device: data for device, part in parts.items() if (data := ratio_data(part)).rows}
     trial = Banner(title="A trial run", text="Tiny workloads, to show that it runs. Its numbers say nothing.")
     return ReportContext(
         title="benchkit beside its peers",
@@ -102,6 +103,7 @@ def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequen
         banners=(trial,) if quick else (),
         answer=(
             f"Of {len(goals)} goals: {', '.join(f'{count[state]} {state}' for state in TONES)}.",
+            *(f"On {DEVICES[device]} {fastest_words(data)}" for device, data in ratios.items()),
             *(f"{goal.work} on {DEVICES[goal.device]} misses its goal." for goal in goals if goal.state == "missed"),
         )[:3],
         facts=tuple(
