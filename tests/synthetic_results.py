@@ -148,13 +148,14 @@ def empty() -> StudyResults:
     return _results(study, make_plan(study).conditions, [], _labels())
 
 
-def rescored(results: StudyResults, accuracies: Mapping[str, Sequence[float]]) -> StudyResults:
-    """Return the results with these test accuracies, by condition label and repeat."""
+def rescored(results: StudyResults, scores: Mapping[str, Sequence[float]], metric: str = "accuracy") -> StudyResults:
+    """Return the results with these scores on test, by condition label and repeat."""
     trials = []
     for trial in results.trials:
-        values = accuracies.get(trial.condition.label)
+        values = scores.get(trial.condition.label)
         if values is not None and trial.outcome is not None and trial.phase != "search":
-            score = replace(trial.outcome.metrics["test"], accuracy=values[trial.index], micro_f1=values[trial.index])
+            names = (metric, "micro_f1") if metric == "accuracy" else (metric,)
+            score = replace(trial.outcome.metrics["test"], **dict.fromkeys(names, values[trial.index]))
             outcome = replace(trial.outcome, metrics={**trial.outcome.metrics, "test": score})
             trial = replace(trial, outcome=outcome)
         trials.append(trial)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchkit.analysis import holm, mcnemar, minimum_detectable_difference, paired_t, repeats_to_decide
+from benchkit.analysis import holm, mcnemar, minimum_detectable_difference, paired_t
+from benchkit.analysis.comparisons import superiority
 
 FIRST = [0.81, 0.79, 0.83, 0.80]
 SECOND = [0.78, 0.78, 0.79, 0.79]
@@ -83,15 +84,13 @@ def test_holm_by_hand() -> None:
     assert holm([0.2]) == (0.2,)
 
 
-@pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
-def test_needed_repeats_are_those_of_published_power_tables(effect: float, pairs: int) -> None:
-    assert repeats_to_decide(effect, 1.0, alpha=0.05, power=0.8) == pairs
-
-
-def test_needed_repeats_beyond_reason_or_without_spread() -> None:
-    assert repeats_to_decide(0.001, 1.0) is None
-    assert repeats_to_decide(0.0, 1.0) is None
-    assert repeats_to_decide(1.0, 0.0) is None
+@pytest.mark.parametrize(("first", "second"), [([3.0, 1.0, 2.0], [2.0, 0.5]), ([1.0], [1.0]), ([1.0, 2.0], [3.0, 4.0])])
+def test_superiority_is_mann_and_whitneys_u_over_all_pairs_of_runs(first: list[float], second: list[float]) -> None:
+    u = stats.mannwhitneyu(first, second, method="asymptotic").statistic
+    assert superiority(first, second) == pytest.approx(u / len(first) / len(second))
+    assert superiority(first, second, lower=True) == pytest.approx(1 - superiority(first, second))
+    with pytest.raises(ValueError, match="runs of both"):
+        superiority(first, [])
 
 
 @pytest.mark.parametrize("n", [3, 5, 10, 30])

@@ -36,7 +36,7 @@ def test_the_ranking_compares_all_pairs_with_scipys_test_and_holms_correction(gr
     raw = [stats.ttest_rel(SCORES[a], SCORES[b]).pvalue for a, b in names]
     assert [pair.comparison.p for pair in ranking.pairs] == pytest.approx(raw)
     assert [pair.p_adjusted for pair in ranking.pairs] == pytest.approx(holm(raw))
-    assert [row.verdict for row in ranking.rows] == ["best", "tied", "behind", "behind"]
+    assert [row.verdict for row in ranking.rows] == ["best", "may be best", "worse", "worse"]
 
 
 def test_a_loss_is_ranked_from_below(grid: StudyResults) -> None:
@@ -163,6 +163,6 @@ def two_factors(folder: Path) -> StudyResults:
 def test_summaries_of_every_kind_of_results_are_complete(tmp_path: Path) -> None:
     for results in (empty(), unfinished(tmp_path), complete(tmp_path / "one", (), repeats=1)):
         summary = summarize(results)
-        assert 1 <= len(summary.answer) <= 3
+        assert 1 <= len(summary.answer) <= 5 and summary.basis
         assert summary.trials == len(results.trials)
     assert study_of().repeats == 3

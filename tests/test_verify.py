@@ -273,7 +273,7 @@ def test_escapes_in_names_do_not_reach_the_terminal(html: Path, capsys: pytest.C
 def test_a_search_holds_too(tmp_path: Path, verify: Any) -> None:
     code, checks = verify(report(with_search(tmp_path / "trials"), tmp_path))
     assert code == 0 and failed(checks) == []
-    assert checks["numbers"][1].startswith("15 tables")
+    assert checks["numbers"][1].startswith("16 tables")
 
 
 def test_columns_of_another_version_are_compared_where_both_have_them() -> None:

@@ -13,7 +13,6 @@ from benchkit.analysis.comparisons import (
     mcnemar,
     minimum_detectable_difference,
     paired_t,
-    repeats_to_decide,
 )
 from benchkit.analysis.estimates import (
     CONFIDENCE,
@@ -60,7 +59,6 @@ __all__ = [
     "paired_t",
     "prediction_interval",
     "repeats_of",
-    "repeats_to_decide",
     "value_of",
     "values_by_repeat",
     "wilson",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchkit.analysis.estimates import CONFIDENCE, done_repeats, t_quantile
+from benchkit.analysis.estimates import CONFIDENCE, compared, done_repeats, t_quantile
 from benchkit.results import StudyResults, Trial
 
 if TYPE_CHECKING:
@@ -33,6 +33,28 @@ class CrossedInterval:
     images_only: tuple[float, float]
     both: tuple[float, float]
     confidence: float = CONFIDENCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertainty:
+    """A condition's test accuracy with its intervals over seeds, over images, and over both."""
+
+    key: str
+    label: str
+    interval: CrossedInterval
+
+
+def uncertainties(results: StudyResults) -> tuple[Uncertainty, ...]:
+    """Return the intervals of every condition whose repeats have stored predictions of the same test images."""
+    import numpy as np
+
+    rows = []
+    for condition in compared(results):
+        right = list(right_answers(results, condition).values())
+        interval = crossed_interval(np.stack(right)) if right else None
+        if interval is not None:
+            rows.append(Uncertainty(key=condition.key, label=condition.label, interval=interval))
+    return tuple(rows)
 
 
 def answers(trial: Trial, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,4 +1,4 @@
-"""Which condition is best, which cannot be told from it, and how many repeats would tell."""
+"""Which condition is best, which others may be, and which are clearly worse."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from itertools import combinations
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
+from benchkit.analysis.candidates import Candidate, CandidateSet
 from benchkit.analysis.comparisons import (
     ALPHA,
-    MOST_REPEATS,
     PairedComparison,
     holm,
     minimum_detectable_difference,
     paired_t,
-    repeats_to_decide,
+    superiority,
 )
-from benchkit.analysis.degenerate import one_class_conditions
 from benchkit.analysis.estimates import Estimate, compared, estimate_of, values_by_repeat
+from benchkit.analysis.sequential import candidates_of
 from benchkit.analysis.trials import Coverage, coverage_words
 from benchkit.analysis.wording import (
     Finding,
     amount,
     bare,
     count,
+    listing,
     lower_is_better,
     measured,
     metric_words,
@@ -34,14 +35,13 @@ from benchkit.analysis.wording import (
     quoted,
     span,
 )
-from benchkit.metrics import metric_of
 from benchkit.results import StudyResults
 
 if TYPE_CHECKING:
     from benchkit.plan import Condition
 
-Verdict = Literal["best", "tied", "behind", "untested", "one class"]
-"""best: the best mean; tied: not told apart from it; behind: worse beyond chance; untested: no test was possible; one
+Verdict = Literal["best", "may be best", "worse", "untested", "one class"]
+"""best: the best mean; may be best: no other is better beyond chance; worse: another one is; untested: one repeat; one
 class: no repeat tells classes apart, so there is nothing to compare."""
 
 
@@ -50,8 +50,8 @@ class Pair:
     """Two ranked conditions compared by repeat, `first` ranked before `second`; differences are first minus second.
 
     `p_adjusted` is Holm's over all pairs of the table. `detectable` is the smallest difference that these repeats
-    would find with 80 % power, `repeats_needed` how many repeats would find the observed one (None: over 1000 or
-    unknown), both at the level that Holm's correction asks of its first step: alpha over the number of pairs.
+    would find with 80 % power at the level that Holm's correction asks of its first step: alpha over the number of
+    pairs. `superiority` is the share of pairs of runs, one of each, in which the first does better.
     """
 
     first: str
@@ -59,7 +59,7 @@ class Pair:
     comparison: PairedComparison
     p_adjusted: float | None
     detectable: float | None
-    repeats_needed: int | None
+    superiority: float | None = None
 
     @property
     def decided(self) -> bool:
@@ -69,7 +69,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedCondition:
-    """A condition's place: its estimate, and its verdict against the best one. `pair` is None for the best itself."""
+    """A condition's place: its estimate, its verdict, and what that rests on (`candidate`, None where not tested).
+
+    `pair` compares it with the best one by repeat; None for the best itself.
+    """
 
     rank: int
     key: str
@@ -77,16 +80,21 @@ class RankedCondition:
     estimate: Estimate
     verdict: Verdict
     pair: Pair | None
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """Conditions by the mean of `metric` over repeats, best first, with every pair and those without a number."""
+    """Conditions by the mean of `metric` over repeats, best first, with every pair and those without a number.
+
+    `alpha` is the chance, at most, with which the condition that is truly best is called worse.
+    """
 
     metric: str
     rows: tuple[RankedCondition, ...]
     pairs: tuple[Pair, ...]
     without: tuple[str, ...]
+    alpha: float = 0.0
 
     @property
     def best(self) -> RankedCondition | None:
@@ -94,49 +102,75 @@ class Ranking:
         return self.rows[0] if self.rows else None
 
     @property
-    def tied(self) -> tuple[RankedCondition, ...]:
-        """Return the conditions that are not told apart from the best one."""
-        return tuple(row for row in self.rows[1:] if row.verdict not in ("behind", "one class"))
+    def rivals(self) -> tuple[RankedCondition, ...]:
+        """Return the conditions that may be the best beside the one with the best mean."""
+        return tuple(row for row in self.rows[1:] if row.verdict in ("may be best", "untested"))
+
+    @property
+    def worse(self) -> tuple[RankedCondition, ...]:
+        """Return the conditions that are worse than another one beyond chance."""
+        return tuple(row for row in self.rows if row.verdict == "worse")
 
     @property
     def decided(self) -> bool:
-        """Return whether one condition is better than every other beyond chance."""
-        return len(self.rows) > 1 and not self.tied
+        """Return whether no other condition than that of the best mean may be the best."""
+        return len(self.rows) > 1 and not self.rivals
 
 
 def rank(results: StudyResults, metric: str) -> Ranking:
     """Return the conditions ranked by the mean of `metric` over their done repeats.
 
-    Every pair is compared by a paired t test over the repeats both have, and Holm's correction spans all pairs:
-    because the data choose which condition counts as best, correcting only the comparisons with it would find
-    winners too often.
+    Verdicts are those of the set of candidates. Beside it every pair is compared by a paired t test over the repeats
+    both have, and Holm's correction spans all pairs, because the data choose which of them are looked at.
     """
+    found = candidates_of(results, metric)
     values = {condition.key: values_by_repeat(results, condition, metric) for condition in compared(results)}
-    labels = {condition.key: condition.label for condition in compared(results)}
-    keys = [key for key, scores in values.items() if scores]
     means = {condition.key: estimate_of(results, condition, metric) for condition in compared(results)}
     estimates = {key: mean for key, mean in means.items() if mean is not None}
-    keys.sort(key=lambda key: (1 if lower_is_better(metric) else -1) * estimates[key].mean)
-    pairs = _pairs(keys, values)
-    nothing = {row.key for row in one_class_conditions(results) if row.always}
-    rows = tuple(
-        _ranked(position, labels[key], estimates[key], pairs.get((keys[0], key)), key, said_nothing=key in nothing)
-        for position, key in enumerate(keys, 1)
-    )
+    keys = sorted(estimates, key=lambda key: (1 if lower_is_better(metric) else -1) * estimates[key].mean)
+    pairs = _pairs(keys, values, lower=lower_is_better(metric))
+    labels = {condition.key: condition.label for condition in compared(results)}
+    ranked = [(key, labels[key], estimates[key]) for key in keys]
+    rows = _rows(ranked, found, pairs)
     without = tuple(condition.label for condition in compared(results) if condition.key not in estimates)
-    return Ranking(metric=metric, rows=rows, pairs=tuple(pairs.values()), without=without)
+    return Ranking(metric=metric, rows=rows, pairs=tuple(pairs.values()), without=without, alpha=found.alpha)
 
 
-def _ranked(
-    position: int, label: str, repeats: Estimate, pair: Pair | None, key: str, *, said_nothing: bool
-) -> RankedCondition:
-    verdict: Verdict = "best" if position == 1 else "one class" if said_nothing else "untested"
-    if verdict == "untested" and pair is not None and pair.p_adjusted is not None:
-        verdict = "behind" if pair.decided else "tied"
-    return RankedCondition(rank=position, key=key, label=label, estimate=repeats, verdict=verdict, pair=pair)
+VERDICTS: Mapping[str, Verdict] = {
+    "kept": "may be best", "left": "worse", "untested": "untested", "one class": "one class"
+}  # fmt: skip
+"""By the standing among candidates, the verdict on a condition that has not the best mean."""
 
 
-def _pairs(keys: list[str], values: Mapping[str, Mapping[int, float]]) -> dict[tuple[str, str], Pair]:
+def _rows(
+    ranked: Sequence[tuple[str, str, Estimate]], found: CandidateSet, pairs: Mapping[tuple[str, str], Pair]
+) -> tuple[RankedCondition, ...]:
+    """Return the rows of conditions given as key, label and estimate, best first."""
+    by_key = {one.key: one for one in found.conditions}
+    first = ranked[0][0] if ranked else ""
+
+    def verdict(key: str) -> Verdict:
+        if key == first:
+            return "best"
+        return VERDICTS[by_key[key].standing] if key in by_key else "untested"
+
+    return tuple(
+        RankedCondition(
+            rank=position,
+            key=key,
+            label=label,
+            estimate=estimate,
+            verdict=verdict(key),
+            pair=pairs.get((first, key)),
+            candidate=by_key.get(key),
+        )
+        for position, (key, label, estimate) in enumerate(ranked, 1)
+    )
+
+
+def _pairs(
+    keys: Sequence[str], values: Mapping[str, Mapping[int, float]], *, lower: bool
+) -> dict[tuple[str, str], Pair]:
     """Return the comparison of every two conditions that share a repeat, corrected as one family."""
     comparisons: dict[tuple[str, str], PairedComparison] = {}
     for first, second in combinations(keys, 2):
@@ -148,19 +182,17 @@ def _pairs(keys: list[str], values: Mapping[str, Mapping[int, float]]) -> dict[t
     tested = [pair for pair, comparison in comparisons.items() if comparison.p is not None]
     adjusted = dict(zip(tested, holm([comparisons[pair].p or 0.0 for pair in tested]), strict=True))
     alpha = ALPHA / max(1, len(tested))
-    return {pair: _pair(pair, comparison, adjusted.get(pair), alpha) for pair, comparison in comparisons.items()}
-
-
-def _pair(keys: tuple[str, str], comparison: PairedComparison, p_adjusted: float | None, alpha: float) -> Pair:
-    std = comparison.difference.std or 0.0
-    return Pair(
-        first=keys[0],
-        second=keys[1],
-        comparison=comparison,
-        p_adjusted=p_adjusted,
-        detectable=minimum_detectable_difference(std, comparison.n, alpha),
-        repeats_needed=repeats_to_decide(comparison.difference.mean, std, alpha) if p_adjusted is not None else None,
-    )
+    return {
+        (first, second): Pair(
+            first=first,
+            second=second,
+            comparison=comparison,
+            p_adjusted=adjusted.get((first, second)),
+            detectable=minimum_detectable_difference(comparison.difference.std or 0.0, comparison.n, alpha),
+            superiority=superiority(tuple(values[first].values()), tuple(values[second].values()), lower=lower),
+        )
+        for (first, second), comparison in comparisons.items()
+    }
 
 
 def condition_named(results: StudyResults, key: str) -> Condition:
@@ -172,124 +204,94 @@ def condition_named(results: StudyResults, key: str) -> Condition:
 
 
 def winner_finding(ranking: Ranking, coverage: Sequence[Coverage]) -> Finding:
-    """Say which condition is best, that the ranking is not decided, or that nothing can be said yet."""
+    """Say which condition leads, which may be as good and which are clearly worse, or that nothing can be said yet."""
+    return Finding(
+        rule="winner",
+        tone="answer",
+        sentence=" ".join(winner_sentences(ranking)),
+        evidence=basis(ranking, coverage),
+        about=tuple(row.label for row in (*ranking.rows[:1], *ranking.rivals)),
+    )
+
+
+def winner_sentences(ranking: Ranking) -> tuple[str, ...]:
+    """Return the answer in up to three sentences: the leader, who may be as good, and who is clearly worse."""
     if ranking.best is None:
-        return _unanswered(ranking.metric, coverage)
+        return (f"There is no answer yet: no repeat has a {metric_words(ranking.metric)}.",)
+    return (
+        _leader_words(ranking, ranking.best),
+        *([_rival_words(ranking)] if ranking.rivals else []),
+        *([_worse_words(ranking)] if ranking.worse else []),
+    )
+
+
+def _leader_words(ranking: Ranking, best: RankedCondition) -> str:
+    label, value = quoted(best.label), measured(ranking.metric, best.estimate.mean)
     if len(ranking.rows) == 1:
-        return _alone(ranking, ranking.best)
-    if ranking.decided:
-        return _decided(ranking, ranking.best)
-    return _undecided(ranking, ranking.best)
+        return (
+            f"{label} reaches a {metric_words(ranking.metric)} of {value}; it is the only condition with results, so "
+            "there is nothing to compare it with."
+        )
+    return f"{label} {'is best' if ranking.decided else 'leads'} with a {metric_words(ranking.metric)} of {value}."
 
 
-def _unanswered(metric: str, coverage: Sequence[Coverage]) -> Finding:
-    return Finding(
-        rule="winner",
-        tone="answer",
-        sentence=f"There is no answer yet: no repeat has a {metric_words(metric)}.",
-        evidence=f"{coverage_words(coverage)}.",
-    )
+def _rival_words(ranking: Ranking) -> str:
+    """Return who may be as good as the leader, with gaps, and how many runs leave that open."""
+    rivals, metric = ranking.rivals, ranking.metric
+    gaps = [bare(metric, abs(_behind(ranking, row))) for row in rivals]
+    shown = [*gaps[:5], f"{len(gaps) - 5} more"] if len(gaps) > 6 else gaps
+    worse = f"{_unit(metric, max(_behind(ranking, row) for row in rivals))} {_lower(metric)}"
+    each = {row.estimate.n for row in (*ranking.rows[:1], *rivals)}
+    runs = count(min(each), "run") if len(each) == 1 else f"{min(each)} to {max(each)} runs"
+    cannot = "each cannot say" if max(each) > 1 else "each says nothing of the spread between random seeds"
+    return f"{names([row.label for row in rivals])} ({listing(shown)} {worse}) may be as good: {runs} {cannot}."
 
 
-def _alone(ranking: Ranking, best: RankedCondition) -> Finding:
-    value = measured(ranking.metric, best.estimate.mean)
-    return Finding(
-        rule="winner",
-        tone="answer",
-        sentence=f"{quoted(best.label)} reaches a {metric_words(ranking.metric)} of {value}; it is the only "
-        f"condition with "
-        "results, so there is nothing to compare it with.",
-        evidence=interval_words(ranking.metric, best),
-        about=(best.label,),
-    )
+def _worse_words(ranking: Ranking) -> str:
+    """Return who is clearly worse, with the range of the gaps to the leader."""
+    worse, metric = ranking.worse, ranking.metric
+    gaps = sorted(abs(_behind(ranking, row)) for row in worse)
+    by = amount(metric, gaps[0])
+    if bare(metric, gaps[0]) != bare(metric, gaps[-1]):
+        by = f"{bare(metric, gaps[0])} to {amount(metric, gaps[-1])}"
+    who = "All others" if len(worse) > 6 and not ranking.rivals else names([row.label for row in worse])
+    return f"{who} {'is' if len(worse) == 1 else 'are'} clearly worse, by {by}."
 
 
-def _decided(ranking: Ranking, best: RankedCondition) -> Finding:
-    second = ranking.rows[1]
-    assert second.pair is not None
-    by = amount(ranking.metric, second.pair.comparison.difference.mean)
-    return Finding(
-        rule="winner",
-        tone="answer",
-        sentence=f"{quoted(best.label)} is best with a {metric_words(ranking.metric)} of "
-        f"{measured(ranking.metric, best.estimate.mean)}, {by} {_ahead(ranking.metric)} {quoted(second.label)}, "
-        f"the next "
-        "one.",
-        evidence=f"{interval_words(ranking.metric, best)} Against {quoted(second.label)}: {pair_words(second.pair)}.",
-        about=(best.label, second.label),
-    )
+def _behind(ranking: Ranking, row: RankedCondition) -> float:
+    """Return how far a condition's mean is from the best one, 0 or more."""
+    return abs(ranking.rows[0].estimate.mean - row.estimate.mean)
 
 
-def _undecided(ranking: Ranking, best: RankedCondition) -> Finding:
-    tied = [row.label for row in ranking.tied]
-    are = "is" if len(tied) == 1 else "are"
-    return Finding(
-        rule="winner",
-        tone="answer",
-        sentence=f"The ranking is not decided: {quoted(best.label)} has the best mean {metric_words(ranking.metric)}, "
-        f"{measured(ranking.metric, best.estimate.mean)}, but {names(tied)} {are} not told apart from it.",
-        evidence=f"{interval_words(ranking.metric, best)} {_closest_words(ranking.metric, ranking.tied[0])}",
-        about=(best.label, *tied),
-    )
+def _unit(metric: str, gap: float) -> str:
+    return amount(metric, gap).removeprefix(bare(metric, gap)).strip()
+
+
+def _lower(metric: str) -> str:
+    return "higher" if lower_is_better(metric) else "lower"
 
 
 def basis(ranking: Ranking, coverage: Sequence[Coverage]) -> str:
-    """Return the sentence that says what the answer rests on and what would settle it."""
+    """Return the statistics that the answer rests on, in one line."""
     if ranking.best is None:
         return f"{coverage_words(coverage)}."
-    if len(ranking.rows) == 1:
-        return interval_words(ranking.metric, ranking.best)
-    if not ranking.decided:
-        return _closest_words(ranking.metric, ranking.tied[0], short=True)
-    pair = ranking.rows[1].pair
-    assert pair is not None
-    gap = pair.comparison.difference
-    if gap.low is None or gap.high is None:  # ahead of conditions that name one class alone, in a single repeat
-        return _closest_words(ranking.metric, ranking.rows[1], short=True)
-    low, high = sorted((abs(gap.low), abs(gap.high)))
-    scale = f"{bare(ranking.metric, low)} to {amount(ranking.metric, high)}"
-    n = count(pair.comparison.n, "repeat")
+    interval = interval_words(ranking.metric, ranking.best)
+    tested = [row for row in ranking.rows if row.candidate is not None and row.candidate.p is not None]
+    if len(tested) < 2:
+        return interval
+    rivals, worse = [row for row in tested[1:] if row.verdict == "may be best"], ranking.worse
+    nearest = min(rivals, key=_p, default=None)
+    last = max(worse, key=_p, default=None)
+    parts = [f"{quoted(row.label)} p {p_words(_p(row))}" for row in (nearest, last) if row is not None]
     return (
-        f"Over {n} the lead is {scale} (95 % t interval of the paired difference; p {p_words(pair.p_adjusted)}, Holm)."
+        f"{interval} Clearly worse: beaten in a one-sided Welch t test with variances shrunk to a common one, p "
+        f"times the number of rivals below {number(ranking.alpha)}{f' ({listing(parts)})' if parts else ''}."
     )
 
 
-def _closest_words(metric: str, row: RankedCondition, *, short: bool = False) -> str:
-    pair, label = row.pair, quoted(row.label)
-    if pair is None:
-        return f"It shares no repeat with {label}, so the two cannot be paired."
-    behind = f"{label} is {amount(metric, pair.comparison.difference.mean)} behind"
-    if pair.p_adjusted is None and pair.comparison.n == 1:
-        return f"{behind} in the one repeat that both have; from two repeats on it is known how many would decide."
-    if pair.p_adjusted is None:
-        return f"{behind} in each of {count(pair.comparison.n, 'repeat')}; a paired test needs differences that vary."
-    return f"{behind}{'' if short else f': {pair_words(pair)}'}; {needed_words(metric, pair)}."
-
-
-def needed_words(metric: str, pair: Pair) -> str:
-    """Return in words what difference could have been seen, and how many repeats would decide."""
-    if pair.repeats_needed is None:
-        needed = f"more than {MOST_REPEATS:,} repeats would be needed if that difference is true"
-    elif pair.repeats_needed <= pair.comparison.n:
-        needed = "one or two more repeats may decide"
-    else:
-        needed = f"about {count(pair.repeats_needed, 'repeat')} would decide if that difference is true"
-    if pair.detectable is None:
-        return needed
-    if pair.detectable >= metric_of(metric).high:
-        return f"{count(pair.comparison.n, 'repeat')} can show no possible difference (80 % power), and {needed}"
-    seen = (
-        f"{count(pair.comparison.n, 'repeat')} can show a difference of {amount(metric, pair.detectable)} (80 % power)"
-    )
-    return f"{seen}, and {needed}"
-
-
-def pair_words(pair: Pair) -> str:
-    """Return the paired test in words: paired t test over 3 repeats, p = 0.031 after Holm's correction, d_z = 2.1."""
-    effect = pair.comparison.effect_size
-    size = f", effect size d_z = {number(effect, 3)}" if effect is not None else ""
-    n = count(pair.comparison.n, "repeat")
-    return f"paired t test over {n}, p {p_words(pair.p_adjusted)} after Holm's correction{size}"
+def _p(row: RankedCondition) -> float:
+    assert row.candidate is not None and row.candidate.p is not None
+    return row.candidate.p
 
 
 def interval_words(metric: str, row: RankedCondition) -> str:
@@ -299,10 +301,6 @@ def interval_words(metric: str, row: RankedCondition) -> str:
         return f"{quoted(row.label)} has one repeat, so nothing is known of the spread between random seeds."
     n = count(repeats.n, "repeat")
     return f"95 % t interval of {quoted(row.label)} over {n}: {span(metric, repeats.low, repeats.high)}."
-
-
-def _ahead(metric: str) -> str:
-    return "below" if lower_is_better(metric) else "ahead of"
 
 
 UNSTABLE = 3.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchkit.analysis.answer import short_answer
 from benchkit.analysis.costs import ConditionCost, condition_costs, speed_findings, training_seconds
 from benchkit.analysis.degenerate import (
     IdenticalConditions,
@@ -30,6 +30,7 @@ from benchkit.analysis.estimates import (
     sensitivity_findings,
     values_by_repeat,
 )
+from benchkit.analysis.image_variance import Uncertainty, uncertainties
 from benchkit.analysis.inconsistencies import (
     ClassCount,
     Inconsistency,
@@ -38,6 +39,7 @@ from benchkit.analysis.inconsistencies import (
     inconsistencies,
     inconsistency_findings,
 )
+from benchkit.analysis.other_metrics import BehindElsewhere, behind_elsewhere, behind_elsewhere_findings
 from benchkit.analysis.published import (
     ImpliedN,
     PublishedComparison,
@@ -49,7 +51,14 @@ from benchkit.analysis.published import (
     published_ties,
     tie_findings,
 )
-from benchkit.analysis.ranking import Ranking, basis, condition_named, rank, unstable_findings, winner_finding
+from benchkit.analysis.ranking import (
+    Ranking,
+    basis,
+    condition_named,
+    rank,
+    unstable_findings,
+    winner_finding,
+)
 from benchkit.analysis.search import SearchSummary, search_summaries
 from benchkit.analysis.search_findings import search_findings
 from benchkit.analysis.source import ClaimVerdict, ProtocolSetting, claim_findings, claim_verdicts, protocol
@@ -95,7 +104,7 @@ from benchkit.analysis.trials import (
     test_reads,
     trial_notes,
 )
-from benchkit.analysis.wording import Finding, count, setting
+from benchkit.analysis.wording import Finding, setting
 from benchkit.errors import BenchkitError
 from benchkit.metrics import score_metrics
 from benchkit.results import StudyResults
@@ -262,15 +271,22 @@ class StudyStatistics:
     notes: tuple[str, ...]
     one_class: tuple[OneClass, ...] = ()
     identical: tuple[IdenticalConditions, ...] = ()
+    elsewhere: tuple[BehindElsewhere, ...] = ()
+    uncertainty: tuple[Uncertainty, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A study's numbers (`numbers`), its findings, and its short answer in at most three sentences."""
+    """A study's numbers (`numbers`), its findings, and its short answer.
+
+    `answer` has up to three sentences of who is best, and the first thing to distrust or what else was found; `basis`
+    is the statistics that it rests on.
+    """
 
     numbers: StudyStatistics
     findings: tuple[Finding, ...]
     answer: tuple[str, ...]
+    basis: str
     training_seconds: float
     trials: int
     done: int
@@ -288,7 +304,8 @@ def summarize(results: StudyResults) -> Summary:
     return Summary(
         numbers=numbers,
         findings=findings,
-        answer=_answer(results, numbers, findings),
+        answer=short_answer(results, numbers.ranking, numbers.reads, findings),
+        basis=basis(numbers.ranking, numbers.coverage),
         training_seconds=training_seconds(results),
         trials=len(results.trials),
         done=len(done_trials(results)),
@@ -300,6 +317,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
     return (
         *smoke_findings(numbers.smoke),
         winner_finding(numbers.ranking, numbers.coverage),
+        *behind_elsewhere_findings(numbers.elsewhere, numbers.metric),
         *missing_findings(numbers.coverage),
         *identical_findings(numbers.identical),
         *one_class_findings(numbers.one_class),
@@ -371,24 +389,6 @@ def gather(results: StudyResults) -> StudyStatistics:
         notes=trial_notes(results),
         one_class=one_class_conditions(results),
         identical=identical_conditions(results),
+        elsewhere=behind_elsewhere(results, ranking),
+        uncertainty=uncertainties(results),
     )
-
-
-def _answer(results: StudyResults, numbers: StudyStatistics, findings: tuple[Finding, ...]) -> tuple[str, ...]:
-    """Return the answer, what it rests on, and the first thing to distrust, else what a search gave, else its basis."""
-    main = next(finding for finding in findings if finding.rule == "winner")
-    warnings = [finding.sentence for finding in findings if finding.tone == "warning"]
-    complete = f"Nothing planned is missing: {_basis(results, numbers)}."
-    searched = [finding.sentence for finding in findings if finding.rule in ("winner-bias", "search")]
-    closing = (warnings or searched[::-1] or [complete])[0]
-    sentences = [main.sentence, basis(numbers.ranking, numbers.coverage)]
-    return (closing, *sentences) if numbers.smoke else (*sentences, closing)
-
-
-def _basis(results: StudyResults, numbers: StudyStatistics) -> str:
-    states = Counter(trial.state for trial in results.trials)
-    parts = [f"{states[state]} {state}" for state in ("done", "pruned", "diverged", "failed") if states[state]]
-    words = f"{count(len(results.trials), 'trial')} ({', '.join(parts)})"
-    if numbers.reads.trials and not numbers.reads.repeated:
-        return f"{words}, and the test images were read once by each of {count(numbers.reads.trials, 'scored model')}"
-    return words

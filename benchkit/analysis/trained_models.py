@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchkit.analysis.comparisons import ImageComparison, holm, mcnemar
 from benchkit.analysis.estimates import Proportion, compared, done_repeats, wilson
+from benchkit.analysis.image_variance import answers
 from benchkit.analysis.ranking import Ranking, condition_named
 from benchkit.analysis.wording import (
     Finding,
@@ -95,31 +96,14 @@ def _first_pair(
     first: Mapping[int, Trial], second: Mapping[int, Trial], labels: np.ndarray | None
 ) -> tuple[int, ImageComparison] | None:
     for index in sorted(first.keys() & second.keys()):
-        answers, others = _answers(first[index], labels), _answers(second[index], labels)
-        if answers is not None and others is not None and _same(answers[1], others[1]):
-            return index, mcnemar(answers[0] == answers[1], others[0] == others[1])
+        one, other = answers(first[index], labels), answers(second[index], labels)
+        if one is not None and other is not None and _same(one[1], other[1]):
+            return index, mcnemar(one[0] == one[1], other[0] == other[1])
     return None
 
 
 def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return first.shape == second.shape and bool((first == second).all())
-
-
-def _answers(trial: Trial, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the classes that a trial's stored logits name on test, and the true ones, or None without either.
-
-    The labels stored beside the logits win over the study's: they are those of the images that this trial read.
-    """
-    from safetensors.numpy import load_file
-
-    try:
-        stored = load_file(trial.folder / "predictions.safetensors")
-    except FileNotFoundError:
-        return None
-    logits, truth = stored.get("test"), stored.get("test_labels", labels)
-    if logits is None or truth is None or len(logits) != len(truth):
-        return None
-    return logits.argmax(axis=1), truth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

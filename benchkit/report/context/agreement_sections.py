@@ -17,7 +17,7 @@ from benchkit.report.context.blocks import Block, Paragraph, Section, Term, Term
 from benchkit.report.context.sections import INTERVALS, finding_block, names_used, section, table_block
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.figure_set import figure_block
-from benchkit.report.tables.result_tables import VERDICTS, named_metric
+from benchkit.report.tables.result_tables import named_metric
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
 
 TERMS = (
@@ -64,8 +64,7 @@ def together_section(
         table_block(
             "studies",
             "The studies and their answers",
-            f"Each study's best condition by its own main metric, and whether it is told apart from the others. "
-            f"{INTERVALS}",
+            f"Each study's best condition by its own main metric, and whether others may be as good. {INTERVALS}",
             answers_table(studies),
         ),
     ]
@@ -152,7 +151,9 @@ def _against_the_others(ranking: Ranking) -> str:
         return "no result yet"
     if len(ranking.rows) == 1:
         return "no other condition"
-    return "ahead of all" if ranking.decided else f"{len(ranking.tied)} of {len(ranking.rows) - 1} {VERDICTS['tied']}"
+    if ranking.decided:
+        return "all are clearly worse"
+    return f"{len(ranking.rivals)} of {len(ranking.rows) - 1} may be as good"
 
 
 def shared_table(agreement: Agreement, places: Sequence[int]) -> Table:

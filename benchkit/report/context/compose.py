@@ -227,6 +227,7 @@ def compose(
         dated=dated_of(results),
         banners=_banners(results, summary),
         answer=summary.answer,
+        basis=summary.basis,
         facts=facts,
         sections=linked(shown) if figure_set.registry else shown,
         abstract=paragraphs(study.report.abstract),

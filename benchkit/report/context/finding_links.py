@@ -9,6 +9,7 @@ from benchkit.report.context.blocks import Block, FigureBlock, FindingBlock, Lin
 
 SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "winner": ("results-forest", "ranking"),
+    "other-metric": ("metrics-test", "metrics-val"),
     "unfinished": ("coverage",),
     "failed-trials": ("troubles",),
     "lost-files": ("troubles",),

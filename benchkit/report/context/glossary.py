@@ -99,6 +99,20 @@ EXPLAINED = (
         "Erlbaum.",
     ),
     Explained(
+        name="clearly worse",
+        text="Another condition beats it by more than chance does: one-sided Welch t tests, whose variances are drawn "
+        "to a common one and never lie below what the test images alone set. The condition that is truly best is "
+        "called so in 2.5 % of studies or fewer, or what a planned look may spend where repeats are added.",
+        reference="Smyth, G. K. (2004). Linear models and empirical Bayes methods for assessing differential "
+        "expression in microarray experiments. Statistical Applications in Genetics and Molecular Biology 3(1).",
+        url="https://doi.org/10.2202/1544-6115.1027",
+    ),
+    Explained(
+        name="P(better)",
+        text="The share of all pairs of runs, one of each condition, in which the first does better; ties count half.",
+        reference="Bouthillier, X. et al. (2021). Accounting for variance in machine learning benchmarks. MLSys.",
+    ),
+    Explained(
         name="detectable difference",
         text="The smallest true difference that a paired t test over these repeats would find in 80 of 100 studies, at"
         " the level that the correction for several comparisons leaves.",

@@ -10,7 +10,14 @@ from benchkit.analysis.wording import Finding, count, listing, metric_words, num
 from benchkit.duration import duration
 from benchkit.report.context.blocks import Block, FindingBlock, Paragraph, Section, TableBlock
 from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.tables.result_tables import effects_table, pairs_matrix, pairs_table, ranking_table, split_table
+from benchkit.report.tables.result_tables import (
+    effects_table,
+    pairs_matrix,
+    pairs_table,
+    ranking_table,
+    split_table,
+    uncertainty_table,
+)
 from benchkit.report.tables.search_tables import confirmation_table, search_budget_table, search_space_table
 from benchkit.report.tables.table import Table, to_csv
 from benchkit.report.tables.trial_tables import (
@@ -123,7 +130,7 @@ def findings_section(inputs: SectionInputs) -> Section:
     blocks = [finding_block(finding) for finding in inputs.summary.findings]
     lead = Paragraph(
         text="These sentences are made from the numbers by fixed rules. Each names what it rests on. Uncertainty over "
-        "random seeds and uncertainty over test images are different things and are never added up."
+        "random seeds and uncertainty over test images are different things; where both are held together, it is said."
     )
     return section("findings", "Findings", [lead, *blocks])
 
@@ -148,16 +155,24 @@ def results_section(inputs: SectionInputs) -> Section:
         table_block(
             "ranking",
             f"Conditions by {metric}",
-            f"Conditions by mean {metric}, best first. {INTERVALS} The last columns compare each condition with "
-            f"the one "
-            "of the best mean, paired by repeat; p is corrected for all pairs of conditions (Holm), because the data "
-            "choose which one counts as best. Bold: the best mean, and those not told apart from it.",
+            f"Conditions by mean {metric}, best first. {INTERVALS} From the best: the difference, paired by repeat. "
+            "p (worse): of a one-sided Welch t test against the strongest rival, variances shrunk to a common one, "
+            f"times the number of rivals; clearly worse below {number(evidence.ranking.alpha)}.",
             ranking_table(evidence),
         ),
         inputs.figure_set.block("results-forest"),
         *inputs.figure_set.with_data("ladder", *(("grid-heatmap",) if len(inputs.results.study.factors) > 1 else ())),
     ]
     blocks += _metric_tables(evidence, select)
+    if evidence.uncertainty:
+        blocks.append(
+            table_block(
+                "uncertainty",
+                "Test accuracy over other seeds and other images",
+                "Where the mean would lie (95 %) with other seeds, the same models on other images, and with both.",
+                uncertainty_table(evidence),
+            )
+        )
     if evidence.effects:
         blocks.append(
             table_block(
@@ -214,8 +229,8 @@ def _pair_tables(evidence: StudyStatistics) -> list[TableBlock]:
             "pairs",
             "All pairs of conditions",
             f"Paired t tests of {metric} by repeat. Brackets: 95 % t interval of the difference. Detectable: the "
-            "smallest true difference that these repeats find with 80 % power after correction; repeats to decide: "
-            "how many would find the observed one. Bold: told apart.",
+            "smallest true difference that these repeats find with 80 % power after correction. P(better): the share "
+            "of all pairs of runs, one of each, in which the first does better. Bold: told apart.",
             shown,
             full,
             folded=matrix is not None,

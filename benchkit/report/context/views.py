@@ -183,7 +183,7 @@ def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]]) -> Pair
         return None
     comparison = paired_t([values[best][i] for i in shared], [values[key][i] for i in shared])
     untold = replace(comparison, p=None, effect_size=None)
-    return Pair(first=best, second=key, comparison=untold, p_adjusted=None, detectable=None, repeats_needed=None)
+    return Pair(first=best, second=key, comparison=untold, p_adjusted=None, detectable=None)
 
 
 def _effects_view(results: StudyResults, metric: str) -> Views:

@@ -213,6 +213,7 @@ def study_content(
         "data": encode(results.data),
         "banners": encode(report.banners),
         "answer": list(report.answer),
+        "basis": report.basis,
         "findings": encode(summary.findings),
         "numbers": encode(summary.numbers),
         **blocks_content(report.sections),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from benchkit.analysis.estimates import Estimate, LevelEffect, Scores
+from benchkit.analysis.image_variance import Uncertainty
 from benchkit.analysis.published import PublishedComparison, PublishedVerdict
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
 from benchkit.analysis.summary import StudyStatistics
@@ -30,8 +31,8 @@ from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, Ta
 
 VERDICTS: dict[Verdict, str] = {
     "best": "best mean",
-    "tied": "not told apart from the best",
-    "behind": "behind the best",
+    "may be best": "may be best",
+    "worse": "clearly worse",
     "untested": "not tested",
     "one class": "names one class",
 }
@@ -50,7 +51,7 @@ def ranking_table(numbers: StudyStatistics) -> Table:
         Column(key="repeats", heading="Repeats", unit="done / planned", parts=("planned",)),
         Column(key="mean", heading=metric_words(metric), unit=metric_unit(metric), parts=ESTIMATE_PARTS),
         Column(key="behind", heading="From the best", unit=difference_unit(metric), parts=("low", "high", "pairs")),
-        Column(key="p_holm", heading="p (Holm)"),
+        Column(key="p_worse", heading="p (worse)"),
         Column(key="verdict", heading="Verdict", align="left"),
     )
     rows = [_ranked(metric, row, planned.get(row.key, 0)) for row in numbers.ranking.rows]
@@ -60,14 +61,14 @@ def ranking_table(numbers: StudyStatistics) -> Table:
 
 def _ranked(metric: str, row: RankedCondition, planned: int) -> tuple[Cell, ...]:
     best = row.verdict == "best"
-    mark = {"best": "best", "tied": "tied"}.get(row.verdict, "")
+    p = row.candidate.p if row.candidate and not best else None
     return (
         number_cell(str(row.rank), row.rank),
-        label(row.label, mark, strong=best),
+        label(row.label, "best" if best else "", strong=best),
         Cell(text=f"{row.estimate.n} / {planned}", value=row.estimate.n, parts=(planned,)),
-        estimate_cell(metric, row.estimate, strong=row.verdict in ("best", "tied")),
+        estimate_cell(metric, row.estimate, strong=best),
         _behind(metric, row.pair),
-        number_cell(p_value(row.pair.p_adjusted if row.pair else None), row.pair.p_adjusted if row.pair else None),
+        number_cell(p_value(p), p),
         label(VERDICTS[row.verdict]),
     )
 
@@ -194,13 +195,8 @@ def _pairs(numbers: StudyStatistics, pairs: Sequence[Pair]) -> Table:
     table.number("effect_size", "d_z", lambda pair: pair.comparison.effect_size, lambda size: number(size, 3))
     within = partial(within_range, metric)
     table.number("detectable", "Detectable", lambda pair: pair.detectable, within, unit=unit)
-    table.add(Column(key="repeats_needed", heading="Repeats to decide"), _needed)
+    table.number("superiority", "P(better)", lambda pair: pair.superiority, "{:.2f}".format)
     return table.made()
-
-
-def _needed(pair: Pair) -> Cell:
-    tested, needed = pair.p_adjusted is not None, pair.repeats_needed
-    return Cell(text=str(needed) if needed else "over 1,000" if tested else NONE, value=needed)
 
 
 def _amount(metric: str, gap: Estimate) -> Cell:
@@ -217,6 +213,24 @@ def _absolute(metric: str, low: float | None, high: float | None, mean: float) -
     if low is None or high is None:
         return ""
     return bracket(metric, low, high) if mean >= 0 else bracket(metric, -high, -low)
+
+
+def uncertainty_table(numbers: StudyStatistics) -> Table:
+    """Return each condition's test accuracy with its intervals over seeds, over images, and over both together."""
+    table = TableOf(numbers.uncertainty)
+    table.text("condition", "Condition", lambda row: row.label)
+    table.number("repeats", "Repeats", lambda row: row.interval.repeats)
+    table.number("images", "Images", lambda row: row.interval.images)
+    table.number("mean", "Accuracy", lambda row: row.interval.mean, partial(bare, "accuracy"), unit="%")
+    for key, heading in (("seeds", "Other seeds"), ("images_only", "Other images"), ("both", "Both")):
+        column = Column(key=key, heading=heading, unit="%", parts=("high",))
+        table.add(column, partial(_interval, key=key))
+    return table.made()
+
+
+def _interval(row: Uncertainty, key: str) -> Cell:
+    low, high = getattr(row.interval, key)
+    return Cell(text=bracket("accuracy", low, high), value=low, parts=(high,))
 
 
 def effects_table(effects: tuple[LevelEffect, ...], metric: str) -> Table:
