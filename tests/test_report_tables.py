@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,10 @@ from benchkit.analysis.wording import (
     within_range,
 )
 from benchkit.duration import duration
-from benchkit.report.tables.result_tables import pairs_table
+from benchkit.report.tables.result_tables import pairs_table, split_table
 from benchkit.report.tables.table import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
 from benchkit.report.tables.table import to_markdown as markdown
+from benchkit.results import Trial
 
 TABLE = Table(
     columns=(
@@ -65,6 +67,26 @@ def test_a_difference_that_no_share_can_have_is_told_as_such_and_stays_exact_in_
     assert table.rows[0][place].text == "over 100" and expected > 1
     (row,) = csv.DictReader(io.StringIO(to_csv(full), newline=""))
     assert float(row["detectable"]) == pytest.approx(expected, rel=0.01)
+
+
+def test_top_5_accuracy_is_shown_of_twenty_classes_or_more_and_where_it_is_the_study_s_own(tmp_path: Path) -> None:
+    given = complete(tmp_path, ("bn", "gn"), repeats=2, epochs=2)
+
+    def scored(trial: Trial) -> Trial:
+        assert trial.outcome is not None
+        split = {name: replace(one, more={"top5_accuracy": 0.9}) for name, one in trial.outcome.metrics.items()}
+        return replace(trial, outcome=replace(trial.outcome, metrics=split))
+
+    numbers = summarize(replace(given, trials=tuple(map(scored, given.trials)))).numbers
+    table = split_table(numbers, "test")
+    assert table is not None and "top5_accuracy" not in [column.key for column in table.columns]
+    assert numbers.classes is not None
+    for shown in (
+        replace(numbers, metric="test.top5_accuracy"),
+        replace(numbers, classes=replace(numbers.classes, names=tuple(map(str, range(20))))),
+    ):
+        table = split_table(shown, "test")
+        assert table is not None and "top5_accuracy" in [column.key for column in table.columns]
 
 
 def test_a_negative_number_is_no_formula() -> None:

@@ -36,7 +36,7 @@ from benchkit.report.context.sections import INTERVALS
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.figures.style import condition_scale, vega_config
 from benchkit.report.page_text import private_text
-from benchkit.report.tables.result_tables import effects_table, ranking_table, repeats_accuracy
+from benchkit.report.tables.result_tables import effects_table, ranking_table, says_little
 from benchkit.report.tables.table import Table, to_csv
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit.study.seeds import PURPOSES, trial_seeds
@@ -98,7 +98,7 @@ def _still(block: FigureBlock, figure_set: FigureSet) -> str:
 def _known(numbers: StudyStatistics) -> list[str]:
     """Return every `split.metric` that a condition has, in the order of splits and metrics."""
     known = [metric for metric in score_metrics() if any(metric in scores.metrics for scores in numbers.scores)]
-    return [metric for metric in known if metric == numbers.metric or not repeats_accuracy(numbers, metric)]
+    return [metric for metric in known if not says_little(numbers, metric)]
 
 
 def _choices(results: StudyResults, numbers: StudyStatistics) -> Choices:

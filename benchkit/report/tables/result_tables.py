@@ -97,11 +97,15 @@ def _unranked(name: str, planned: int) -> tuple[Cell, ...]:
     )
 
 
+FEWEST_TOP5_CLASSES = 20
+"""From this many classes on, tables show the top-5 accuracy."""
+
+
 def split_table(numbers: StudyStatistics, split: str) -> Table | None:
     """Return every metric of a split for every condition, or None when no condition has one."""
     every = [f"{split}.{name}" for name in metric_names()]
     known = [metric for metric in every if any(metric in scores.metrics for scores in numbers.scores)]
-    metrics = [metric for metric in known if not repeats_accuracy(numbers, metric)]
+    metrics = [metric for metric in known if not says_little(numbers, metric)]
     if not metrics:
         return None
     table = TableOf(scores for scores in numbers.scores if _repeats(scores, metrics))
@@ -114,9 +118,17 @@ def split_table(numbers: StudyStatistics, split: str) -> Table | None:
     return table.made()
 
 
-def repeats_accuracy(numbers: StudyStatistics, metric: str) -> bool:
-    """Return whether a metric is the accuracy under another name, as micro F1 is where each image has one label."""
+def says_little(numbers: StudyStatistics, metric: str) -> bool:
+    """Return whether tables and choices leave a metric out that is not the study's own.
+
+    Micro F1 is the accuracy under another name where each image has one label; of fewer than 20 classes nearly every
+    image's is among the first five.
+    """
     split, _, name = metric.partition(".")
+    if metric == numbers.metric:
+        return False
+    if name == "top5_accuracy":
+        return numbers.classes is not None and len(numbers.classes.names) < FEWEST_TOP5_CLASSES
     if name != "micro_f1":
         return False
     pairs = [(scores.metrics.get(metric), scores.metrics.get(f"{split}.accuracy")) for scores in numbers.scores]
