@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,20 @@ from synthetic_results import complete, empty
 
 import benchkit.ledger
 import benchkit.report.write as write_module
+from benchkit.analysis.summary import summarize
+from benchkit.capsule import read_capsule
 from benchkit.cli import main
+from benchkit.errors import ReportError
+from benchkit.registry import Registry
+from benchkit.report.context.blocks import FigureBlock, PictureRow, Section
+from benchkit.report.context.compose import compose
 from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.figures.kept_figures import kept_figures
+from benchkit.report.files.html import render_html
 from benchkit.report.files.pdf import PangoMissing
+from benchkit.report.write import write_report
 from benchkit.results import StudyResults
+from benchkit.verify.opening import open_report
 
 
 @pytest.fixture
@@ -177,3 +188,62 @@ def test_a_file_edited_since_its_sweep_says_how_the_report_is_shown(
         assert note in capsys.readouterr().err
         assert content["figures"] == []
     assert [name for _, name, _ in asked] == ["synthetic-norms"] * 2
+
+
+def test_a_report_is_made_anew_from_its_own_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = complete(tmp_path / "trials", ("bn", "gn"), repeats=2, epochs=2)
+    write_report(results, tmp_path / "old", "html", registry=Registry.installed())
+    page = tmp_path / "old" / "synthetic-norms.html"
+    assert main(["report", str(page), "--format", "html", "--out", str(tmp_path / "new")]) == 0
+    old, new = (json.loads((tmp_path / at / "synthetic-norms" / "results.json").read_text()) for at in ("old", "new"))
+    assert [table["csv"] for table in new["tables"]] == [table["csv"] for table in old["tables"]]
+    assert (new["answer"], new["findings"]) == (old["answer"], old["findings"])
+    before, after = (read_capsule(open_report(tmp_path / at / page.name).capsule) for at in ("old", "new"))
+    assert after.trials == before.trials  # with the digests of the predictions that were there once
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "old" / "synthetic-norms" / "index.md.html"), "--out", str(tmp_path)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_figures_of_a_page_are_read_back(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn", "gn"), repeats=2, epochs=2)
+    figures = FigureSet(results=results, registry=Registry.installed(), for_print=False)
+    drawn = replace(chart_of(figures, "confusion-matrix"), number=0, title="")
+    grid = replace(
+        drawn, name="maps", plugin="maps", spec="", columns=("image", "early <layer>"), caption="a & b",
+        pictures=(PictureRow(caption="bn: cat", sources=(PIXEL, PIXEL)), PictureRow(caption="gn", sources=(PIXEL,))),
+    )  # fmt: skip
+    part = Section(number=1, name="s", title="S", blocks=(drawn, grid))
+    report = replace(compose(results, summarize(results), FigureSet(results=results, registry=None)), sections=(part,))
+    found = kept_figures(render_html(report))
+    assert found.keys() == {"confusion-matrix", "maps"}
+    assert json.loads(found["confusion-matrix"].spec) == json.loads(drawn.spec)
+    assert replace(found["confusion-matrix"], spec=drawn.spec, shows=drawn.shows) == drawn
+    assert replace(found["maps"], alt_text=grid.alt_text, shows=grid.shows) == grid
+
+
+def test_what_was_observed_of_models_is_shown_as_the_earlier_page_has_it(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn", "gn"), repeats=2, epochs=2)
+    kept = replace(chart_of(FigureSet(results=results, registry=Registry.installed(), for_print=False),
+                            "confusion-matrix"), plugin="feature-quantiles", caption="as it was")  # fmt: skip
+    figures = FigureSet(results=results, registry=Registry.installed(), kept={"feature-quantiles": kept})
+    assert chart_of(figures, "feature-quantiles").caption == "as it was"
+    assert chart_of(replace(figures, kept={"learning-curves": kept}), "learning-curves").caption != "as it was"
+
+
+def test_a_page_whose_figures_load_something_is_refused() -> None:
+    spec = '{"data": {"url": "https://example.org/a.csv"}, "mark": "bar"}'
+    page = f'<figure class="figure" id="figure-a"><script type="application/json" class="spec">{spec}</script></figure>'
+    with pytest.raises(ReportError):
+        kept_figures(page)
+    with pytest.raises(ReportError, match="damaged"):
+        kept_figures(page.replace('{"data"', '{{"data"'))
+
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+def chart_of(figures: FigureSet, plugin: str) -> FigureBlock:
+    block = figures.block(plugin)
+    assert isinstance(block, FigureBlock)
+    return block

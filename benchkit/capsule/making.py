@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from benchkit.capsule.archive import (
     pack,
     to_text,
 )
+from benchkit.capsule.reading import ANSWERS
 from benchkit.capsule.study_file import commands_of, study_text
 from benchkit.report.context.blocks import ReportContext, TableBlock
 from benchkit.report.files.html import templates_digest, wording_digest
@@ -219,4 +221,8 @@ def _predictions(results: StudyResults, trial: Trial) -> dict[str, Any]:
         return described
     right = np.packbits(logits.argmax(axis=1) == truth)
     labels = sha256(np.ascontiguousarray(truth, dtype="<i8").tobytes())
-    return {**described, "right": base64.b64encode(right.tobytes()).decode(), "images": len(truth), "labels": labels}
+    described |= {"right": base64.b64encode(right.tobytes()).decode(), "images": len(truth), "labels": labels}
+    try:
+        return {**described, **json.loads((trial.folder / ANSWERS).read_text(encoding="utf-8"))}
+    except OSError:
+        return described

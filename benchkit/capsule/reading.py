@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +38,9 @@ MOST_CONDITIONS = 500
 """A study may have so many conditions: all pairs of them are compared anew."""
 
 MOST_IMAGE_SETS = 32
+ANSWERS = "answers.json"
+"""Beside predictions that stand for a capsule's: the digests of those that it was made from."""
+
 _KEY = re.compile(r"[0-9a-f]{12}")
 
 
@@ -238,3 +242,5 @@ def _write_answers(trial: CapsuleTrial, folder: Path, label: int, labels: int) -
     folder.mkdir(parents=True)
     truth = np.full(trial.images, label, dtype=np.int64)
     save_file({"test": logits, "test_labels": truth}, folder / "predictions.safetensors")
+    digests = {"predictions": trial.predictions, "labels": trial.labels}
+    (folder / ANSWERS).write_text(json.dumps(digests), encoding="utf-8")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +18,7 @@ from benchkit.errors import ReportError, nearest
 
 if TYPE_CHECKING:
     from benchkit.registry import Registry
+    from benchkit.report.context.blocks import FigureBlock
     from benchkit.report.write import ReportOptions, Written
     from benchkit.results import StudyResults
 
@@ -28,7 +31,11 @@ def report(
     ctx: typer.Context,
     studies: Annotated[
         list[str] | None,
-        typer.Argument(help="Names of studies; without one, the latest.", autocompletion=complete_study),
+        typer.Argument(
+            help="Names of studies, or a report's HTML or PDF, to make it anew from its capsule; without one, the "
+            "latest study.",
+            autocompletion=complete_study,
+        ),
     ] = None,
     format: Annotated[
         str,
@@ -77,13 +84,40 @@ def report(
 
     options = ReportOptions(formats=_formats(format), templates=templates, name=name, against=against, cache=cache)
     registry = Registry.installed(plugin, allow_shadow=allow_shadow) if plugin else None
-    results = _read(studies or [""], workspace, storage)
-    if separate and len(results) > 1 and name:
-        raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
     debug = bool((ctx.find_root().params or {}).get("debug"))
-    groups = [[study] for study in results] if separate else [results]
-    code = max(_tell(written, debug=debug) for written in _written(groups, out, options, registry))
+    with TemporaryDirectory(prefix="benchkit-") as scratch:
+        files = [Path(given) for given in studies or () if given.endswith(MADE)]
+        others = [given for given in studies or [""] if not given.endswith(MADE)]
+        results = _read(others, workspace, storage) if others else []
+        for place, file in enumerate(files):
+            anew, kept = _from_report(file, Path(scratch) / str(place))
+            results, options = [*results, *anew], replace(options, kept={**options.kept, **kept})
+        if separate and len(results) > 1 and name:
+            raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
+        groups = [[study] for study in results] if separate else [results]
+        code = max(_tell(written, debug=debug) for written in _written(groups, out, options, registry))
     raise typer.Exit(max(code, _tell_broken(results)))
+
+
+MADE = (".html", ".pdf")
+"""How the files of reports end."""
+
+
+def _from_report(file: Path, folder: Path) -> tuple[list[StudyResults], Mapping[str, FigureBlock]]:
+    """Return the studies of a report from its capsule, with today's words where they are built in, and its figures.
+
+    What a model showed, such as its activations, is in no capsule: of that a page's own figures are kept.
+    """
+    from benchkit.capsule import read_capsule
+    from benchkit.capsule.reading import results_of
+    from benchkit.report.figures.kept_figures import kept_figures
+    from benchkit.verify.opening import open_report
+
+    opened = open_report(file)
+    capsule = read_capsule(opened.capsule)
+    found = [results_of(capsule, place, folder / str(place)) for place in range(len(capsule.studies))]
+    kept = kept_figures(file.read_text(encoding="utf-8")) if opened.kind == "html" else {}
+    return [_shown(study, Path(study.study.name)) for study in found], kept
 
 
 def _written(
@@ -100,19 +134,23 @@ def _written(
 
 def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyResults]:
     """Return the results of studies by their names or files, each once; a file says how they are shown."""
-    from benchkit.cli.app import print_note
     from benchkit.ledger import read_results
-    from benchkit.report.build import file_now, presented
 
     named = {given.removesuffix(".toml").rpartition("/")[2] or None: Path(given) for given in studies}
-    results = []
-    for name, path in named.items():
-        study_results = read_results(workspace, name, storage or None)
-        if (file := file_now(study_results, path)) is not None:
-            study_results, note = presented(study_results, file)
-            if note:
-                print_note(note)
-        results.append(study_results)
+    return [_shown(read_results(workspace, name, storage or None), path) for name, path in named.items()]
+
+
+def _shown(results: StudyResults, given: Path) -> StudyResults:
+    """Return results as the study file shows them now, if there is one; a note tells where it describes others."""
+    from benchkit.cli.app import print_note
+    from benchkit.report.build import file_now, presented
+
+    file = file_now(results, given)
+    if file is None:
+        return results
+    results, note = presented(results, file)
+    if note:
+        print_note(note)
     return results
 
 

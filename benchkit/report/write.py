@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchkit.capsule import make_capsule, shown_of
@@ -15,7 +15,7 @@ from benchkit.capsule.archive import CAPSULE, rounded
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.build import ReportBuild, StudyBuild, build_study, single_build
-from benchkit.report.context.blocks import DownloadBlock, ReportContext
+from benchkit.report.context.blocks import DownloadBlock, FigureBlock, ReportContext
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import OURS, Files, encoded
@@ -51,7 +51,8 @@ class ReportOptions:
 
     `formats` are of `FORMATS`; HTML and PDF always come with tables and JSON, whose numbers they show. JSON alone has
     all tables and numbers, and no figure is loaded for it. Files of the folder `templates` take the place of the
-    shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is off.
+    shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is off. `kept`
+    are the figures of the report that this one is made from, by their plugin.
     """
 
     formats: frozenset[str] = frozenset({"html", "pdf"})
@@ -59,6 +60,7 @@ class ReportOptions:
     name: str = ""
     against: Path | None = None
     cache: bool = True
+    kept: Mapping[str, FigureBlock] = field(default_factory=dict)
 
     @property
     def pages(self) -> bool:
@@ -106,7 +108,7 @@ def _built(
     cache = ChartCache.of_user() if options.cache and installed else None
     with ChartWorker(cache) if installed else nullcontext() as charts:
         sets = [
-            FigureSet(results=results, registry=installed, for_print=for_print, chart_worker=charts)
+            FigureSet(results=results, registry=installed, kept=options.kept, for_print=for_print, chart_worker=charts)
             for results in studies
         ]
         parts = [build_study(figures, against=options.against) for figures in sets]

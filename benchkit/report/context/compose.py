@@ -214,8 +214,7 @@ def compose(
     if figure_set.registry:
         plugins = used_plugins(results, figure_set.registry)
         parts = _explained([*parts, provenance_sections.reproduce_section(inputs, plugins)], plugins, facts)
-    every = provenance_sections.trials_section(inputs)
-    shown = numbered([*parts, *([every] if every else [])])
+    shown = numbered(parts)
     study = results.study
     return ReportContext(
         title=study.title,
@@ -291,7 +290,7 @@ def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
             Banner(title="Synthetic numbers", text="Nothing was trained: a random generator made these numbers.")
         )
     if not all(row.complete for row in summary.numbers.coverage):
-        words = f"{coverage_words(summary.numbers.coverage)}; section Failures and gaps says what is missing."
+        words = f"{coverage_words(summary.numbers.coverage)}; section Trials says what is missing."
         banners.append(Banner(title="Not complete", text=words))
     return tuple(banners)
 

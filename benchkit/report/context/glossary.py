@@ -312,8 +312,8 @@ def cited(parts: Sequence[Section], known: Literature) -> tuple[Section, ...]:
 def glossary_terms(known: Literature) -> tuple[Term, ...]:
     """Return the glossary: the plugins by the names that tables use, but for figures, then the report's own terms."""
     plugins = [
-        Term(name=plugin.name, text=f"{plugin.title}. {plugin.summary}".strip(), url=safe_url(plugin.url),
-             origin=plugin.origin, links=known.links(plugin.reference))
+        Term(name=plugin.name, text=f"{plugin.title}. {plugin.summary}".strip(), origin=plugin.origin,
+             url="" if plugin.reference else safe_url(plugin.url), links=known.links(plugin.reference))
         for plugin in known.plugins if plugin.kind != "figures"
     ]  # fmt: skip
     return (*plugins, *(Term(name=t.name, text=t.text, links=known.links(t.reference)) for t in known.terms))

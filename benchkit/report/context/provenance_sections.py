@@ -1,4 +1,4 @@
-"""The sections of a report that say where it comes from: gaps, how to reproduce it, glossary, every trial."""
+"""The sections of a report that say where it comes from: its trials, its source, how to reproduce it, glossary."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from benchkit.report.context.blocks import (
     HeadingBlock,
     Paragraph,
     Section,
+    TableBlock,
     TermsBlock,
 )
 from benchkit.report.context.glossary import Literature, UsedPlugin, glossary_terms, reference_terms
@@ -43,7 +44,7 @@ UNSHOWN = ("plugins", "sources", "distributions")
 
 
 def coverage_section(inputs: SectionInputs) -> Section:
-    """Return what was planned and what came of it, failures with their reason, and how often test was read."""
+    """Return what was planned and what came of it, failures with their reason, test reads, and every trial."""
     evidence = inputs.summary.numbers
     reads = evidence.reads
     blocks: list[Block] = [
@@ -68,7 +69,20 @@ def coverage_section(inputs: SectionInputs) -> Section:
             )
         )
     blocks += [Paragraph(text=line) for line in evidence.left_out]
-    return section("coverage", "Failures and gaps", blocks)
+    if inputs.results.trials:
+        blocks.append(_every_trial(inputs.results))
+    return section("coverage", "Trials", blocks)
+
+
+def _every_trial(results: StudyResults) -> TableBlock:
+    return table_block(
+        "trials",
+        "Every trial",
+        "Every trial of the study in the order in which they were started. Scores are those of the weights that were "
+        "chosen on validation images.",
+        trials_table(results.trials, results.study.report.metric),
+        folded=True,
+    )
 
 
 def _reads(reads: int, trials: int, repeated: int) -> str:
@@ -227,23 +241,6 @@ def terms_section(known: Literature) -> Section | None:
         blocks.append(TermsBlock(title="References", terms=reference_terms(known)))
         blocks.append(_file("BibTeX", "The references for LaTeX.", "references.bib", bibtex(known.works)))
     return section("terms", "Glossary and references", blocks) if blocks else None
-
-
-def trials_section(inputs: SectionInputs) -> Section | None:
-    """Return every trial, or None when there is none."""
-    results = inputs.results
-    if not results.trials:
-        return None
-    table = trials_table(results.trials, results.study.report.metric)
-    block = table_block(
-        "trials",
-        "Every trial",
-        "Every trial of the study in the order in which they were started. Scores are those of the weights that were "
-        "chosen on validation images.",
-        table,
-        folded=True,
-    )
-    return section("trials", "Every trial", [block])
 
 
 KINDS = {

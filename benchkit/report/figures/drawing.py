@@ -54,7 +54,7 @@ def chart_spec(chart: Any, *, description: str = "", validate: bool = True) -> S
     if description:
         spec["description"] = description
     _separate_pointer(spec)
-    _refuse_addresses(spec)
+    refuse_addresses(spec)
     datasets = spec.get("datasets", {})
     packed = {name: _columns(rows) for name, rows in datasets.items() if _records(rows)}
     datasets |= {name: series for name, (series, _) in packed.items()}
@@ -197,17 +197,17 @@ def _separate_pointer(spec: Spec) -> None:
             param["views"] = own
 
 
-def _refuse_addresses(node: Any) -> None:
+def refuse_addresses(node: Any) -> None:
     """Raise when any `url` in the spec is more than a `data:` address: a report must need nothing but itself."""
     if isinstance(node, list):
         for part in node:
-            _refuse_addresses(part)
+            refuse_addresses(part)
     elif isinstance(node, dict):
         url = node.get("url")
         if isinstance(url, str) and not url.startswith("data:"):
             raise ReportError("a figure refers to data by address", problems=[f"url: {url}"])
         for part in node.values():
-            _refuse_addresses(part)
+            refuse_addresses(part)
 
 
 def _store_columns(node: Any, packed: Mapping[str, list[str]]) -> None:

@@ -33,13 +33,15 @@ class FigureSet:
     """The figures of one report: makes blocks, keeps the pictures for print and the problems of broken plugins.
 
     Without a `registry` no plugin is loaded, and every figure is absent: so for JSON alone, and where a report is only
-    checked. `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless
+    checked. `kept` are figures of an earlier report by their plugin, shown where a plugin draws what it observed of
+    models. `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless
     `for_print`. The `chart_worker` draws them, or this process where there is none. `problems` are lines for the
     user: a broken figure does not cost the report, but it is told.
     """
 
     results: StudyResults
     registry: Registry | None
+    kept: Mapping[str, FigureBlock] = field(default_factory=dict)
     for_print: bool = True
     chart_worker: ChartWorker | None = None
     pictures: dict[str, bytes] = field(default_factory=dict)
@@ -54,6 +56,8 @@ class FigureSet:
         try:
             made = self.registry.load("figures", plugin)
             title = card_of(made).title
+            if plugin in self.kept and not options and (hasattr(made, "observe") or hasattr(made, "inspect")):
+                return self._with_picture(replace(self.kept[plugin], name=self._name(plugin), title=title))
             return self._drawn(plugin, title, made(**(options or {})))  # type: ignore[operator]
         except NothingToDraw as reason:
             return AbsentBlock(title=title, reason=str(reason), broken=False)
@@ -95,7 +99,10 @@ class FigureSet:
 
     def _drawn(self, plugin: str, title: str, figure: Any) -> FigureBlock:
         data = figure.data(self.results)
-        block = figure_block(self._name(plugin), plugin, title, figure, data, validate=self._foreign(plugin))
+        name = self._name(plugin)
+        return self._with_picture(figure_block(name, plugin, title, figure, data, validate=self._foreign(plugin)))
+
+    def _with_picture(self, block: FigureBlock) -> FigureBlock:
         if not self.for_print or not block.spec:
             return block
         address = f"fig:{block.name}.svg"
