@@ -31,11 +31,7 @@ def report(
     ctx: typer.Context,
     studies: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Names of studies, or a report's HTML or PDF, to make it anew from its capsule; without one, the "
-            "latest study.",
-            autocompletion=complete_study,
-        ),
+        typer.Argument(help="Names of studies, or files of reports to make anew.", autocompletion=complete_study),
     ] = None,
     format: Annotated[
         str,
@@ -74,7 +70,8 @@ def report(
 ) -> None:
     """Make the report of STUDY from what the ledger holds, finished or not; nothing is trained.
 
-    Several studies make one report: a comparison of the conditions that they share, then each study whole.
+    Several studies make one report: a comparison of the conditions that they share, then each study whole. The HTML or
+    PDF of a report is made anew from its capsule. Without a name it is the latest study.
 
     Exit code 1: the report is there, but a figure failed, or files of trials were lost or changed. Exit code 2: a file
     could not be made, such as the PDF without Pango; the others are there.
@@ -86,21 +83,31 @@ def report(
     registry = Registry.installed(plugin, allow_shadow=allow_shadow) if plugin else None
     debug = bool((ctx.find_root().params or {}).get("debug"))
     with TemporaryDirectory(prefix="benchkit-") as scratch:
-        files = [Path(given) for given in studies or () if given.endswith(MADE)]
-        others = [given for given in studies or [""] if not given.endswith(MADE)]
-        results = _read(others, workspace, storage) if others else []
-        for place, file in enumerate(files):
-            anew, kept = _from_report(file, Path(scratch) / str(place))
-            results, options = [*results, *anew], replace(options, kept={**options.kept, **kept})
+        results, kept = _given(studies or [""], workspace, storage, Path(scratch))
         if separate and len(results) > 1 and name:
             raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
         groups = [[study] for study in results] if separate else [results]
+        options = replace(options, kept=kept)
         code = max(_tell(written, debug=debug) for written in _written(groups, out, options, registry))
     raise typer.Exit(max(code, _tell_broken(results)))
 
 
 MADE = (".html", ".pdf")
 """How the files of reports end."""
+
+
+def _given(
+    studies: Sequence[str], workspace: Path, storage: str, scratch: Path
+) -> tuple[list[StudyResults], dict[str, FigureBlock]]:
+    """Return the results of studies, of reports' files from their capsules, and the figures that these files keep."""
+    others = [given for given in studies if not given.endswith(MADE)]
+    results = _read(others, workspace, storage) if others else []
+    kept: dict[str, FigureBlock] = {}
+    for place, file in enumerate(given for given in studies if given.endswith(MADE)):
+        found, figures = _from_report(Path(file), scratch / str(place))
+        results += found
+        kept |= figures
+    return results, kept
 
 
 def _from_report(file: Path, folder: Path) -> tuple[list[StudyResults], Mapping[str, FigureBlock]]:

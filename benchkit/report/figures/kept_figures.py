@@ -27,17 +27,16 @@ def kept_figures(page: str) -> Mapping[str, FigureBlock]:
         raise ReportError(f"the figures of the page are damaged: {error}") from error
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Drawn:
     """What a page has of one figure, as it is read."""
 
-    alt_text: str = ""
     texts: dict[str, list[str]] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
     rows: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def text(self, part: str) -> str:
-        """Return the text of a part: caption, spec or payload."""
+        """Return the text of a part: caption, alt, spec or payload."""
         return "".join(self.texts.get(part, ()))
 
 
@@ -60,7 +59,7 @@ class _Figures(HTMLParser):
         elif self._figure is None:
             return
         elif "chart" in kinds:
-            self._figure.alt_text = given.get("aria-label", "")
+            self._figure.texts["alt"] = [given.get("aria-label", "")]
         elif "row-caption" in kinds:
             self._figure.rows.append(("", []))
             self._part = "row"
@@ -99,7 +98,7 @@ def _block(name: str, drawn: _Drawn) -> FigureBlock:
         plugin=name,
         title="",
         caption=drawn.text("caption"),
-        alt_text=drawn.alt_text,
+        alt_text=drawn.text("alt"),
         spec=json.dumps(spec, separators=(",", ":"), allow_nan=False) if spec else "",
         print_source="",
         columns=tuple(drawn.columns),
