@@ -58,8 +58,7 @@ def report(
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="OLD",
-            help="Say what has changed since OLD: another workspace, or the HTML or results.json of a report.",
+            metavar="OLD", help="Say what changed since OLD: a workspace, or a report's HTML or results.json."
         ),
     ] = None,
     workspace: Workspace = Path("benchkit-runs"),
@@ -70,8 +69,7 @@ def report(
 ) -> None:
     """Make the report of STUDY from what the ledger holds, finished or not; nothing is trained.
 
-    Several studies make one report: a comparison of the conditions that they share, then each study whole. The HTML or
-    PDF of a report is made anew from its capsule. Without a name it is the latest study.
+    Several studies make one report: of the conditions that they share, then each whole. A report's file is made anew.
 
     Exit code 1: the report is there, but a figure failed, or files of trials were lost or changed. Exit code 2: a file
     could not be made, such as the PDF without Pango; the others are there.
@@ -87,8 +85,8 @@ def report(
         if separate and len(results) > 1 and name:
             raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
         groups = [[study] for study in results] if separate else [results]
-        options = replace(options, kept=kept)
-        code = max(_tell(written, debug=debug) for written in _written(groups, out, options, registry))
+        written = _written(groups, out, replace(options, kept=kept), registry)
+        code = max(_tell(one, debug=debug) for one in written)
     raise typer.Exit(max(code, _tell_broken(results)))
 
 
