@@ -57,9 +57,7 @@ def report(
     separate: Annotated[bool, typer.Option("--separate", help="One report for each study, not one of all.")] = False,
     against: Annotated[
         Path | None,
-        typer.Option(
-            metavar="OLD", help="Say what changed since OLD: a workspace, or a report's HTML or results.json."
-        ),
+        typer.Option(metavar="OLD", help="Say what changed since OLD: a workspace, or a report's HTML or JSON."),
     ] = None,
     workspace: Workspace = Path("benchkit-runs"),
     storage: Storage = "",
