@@ -200,7 +200,7 @@ class CommandGroup(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            raise typer.Exit(130) from error
+            raise typer.Exit(getattr(error, "exit_code", 130)) from error
 
 
 def load_command(name: str) -> Any:
@@ -249,7 +249,9 @@ def benchkit(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for errors that a user can mend, 130 for Ctrl-C."""
+    """Run the command line and return its exit code: 0, 2 for errors that a user can mend, 130 for Ctrl-C, 143
+    for a sweep that another signal ended.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal must not turn output into a crash

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,6 +57,15 @@ UntilDecided = Annotated[
     bool, typer.Option("--until-decided", help="Add repeats of what may be the best condition until it is known.")
 ]
 Most = Annotated[int, typer.Option(min=0, help="With --until-decided: the most repeats of a condition; usually 20.")]
+StopBy = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME|LENGTH",
+        show_default=False,
+        help="Stop at a moment (2026-11-30T08:00) or after a length of time (8h, 90min); in a Slurm job it is a minute "
+        "before its end, unless this says otherwise.",
+    ),
+]
 Hours = Annotated[
     float, typer.Option(min=0.0, show_default=False, help="Stop after so many hours; the same command goes on.")
 ]
@@ -83,6 +93,7 @@ def sweep(
     until_decided: UntilDecided = False,
     most: Most = 0,
     hours: Hours = math.inf,
+    stop_by: StopBy = "",
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
@@ -112,7 +123,7 @@ def sweep(
         device_memory=parse_size("--device-memory", device_memory) if device_memory else None,
         until_decided=until_decided,
         most=most,
-        seconds=3600 * hours,
+        seconds=_seconds(hours, stop_by),
     )
     if dry_run:
         from benchkit.cli.preview import preview
@@ -120,6 +131,15 @@ def sweep(
         preview(request, registry, as_json=as_json)
     else:
         _train(request, registry, as_json)
+
+
+def _seconds(hours: float, stop_by: str) -> float:
+    """Return how long the sweep may take: as asked, and in a Slurm job until a minute before the job's end."""
+    from benchkit.sweep.stopping import seconds_of_job, seconds_until
+
+    now = datetime.now().astimezone()
+    of_job = seconds_of_job(now) if not stop_by else seconds_until("--stop-by", stop_by, now)
+    return min(3600 * hours, math.inf if of_job is None else of_job)
 
 
 def _check_options(retry: Sequence[str], most: int, until_decided: bool) -> None:
@@ -136,13 +156,15 @@ def _train(request: Request, registry: Registry, as_json: bool) -> None:
     from benchkit.cli.live import watching
     from benchkit.cli.profiling import Profiled, Profiling
     from benchkit.sweep import sweep as run_sweep
+    from benchkit.sweep.stopping import Stopped, stoppable
 
     profiled = Profiled()
     try:
-        with watching(quiet=as_json) as view:
+        with stoppable(), watching(quiet=as_json) as view:
             states = run_sweep(request, registry, Profiling(view, profiled) if request.profile else view)
-    except KeyboardInterrupt:
-        print_note(f"stopped; nothing is lost, the same command goes on: {request.command}")
+    except KeyboardInterrupt as stopped:
+        by = f" by {stopped.name}" if isinstance(stopped, Stopped) else ""
+        print_note(f"stopped{by}; nothing is lost, the same command goes on: {request.command}")
         raise
     _conclude(request, states, profiled, as_json)
 

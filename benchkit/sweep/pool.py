@@ -33,6 +33,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     load,
 )
+from benchkit.sweep.stopping import GRACE
 
 
 class Pool:
@@ -102,10 +103,14 @@ class Pool:
                 return
 
     def close(self) -> None:
-        """End all workers at once; whatever they were at is safe in the ledger and its checkpoints."""
+        """End all workers, who may end and save their epoch in some seconds; what they were at can be gone on with."""
+        end = time.monotonic() + GRACE
         for worker in self._workers.values():
+            worker.terminate()
+        for worker in self._workers.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(max(0.0, end - time.monotonic()))
             worker.kill()
-        for worker in self._workers.values():
             worker.wait()
             _close(worker)
         for listener in self._listeners:

@@ -41,6 +41,7 @@ from benchkit.sweep.messages import (
 )
 from benchkit.sweep.output import captured
 from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
+from benchkit.sweep.stopping import WorkerStop
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.device import is_usable
 from benchkit.train.evaluate import Finished, finish
@@ -76,6 +77,7 @@ class WorkerContext:
     registry: Registry
     send: Callable[[Event], None]
     decided: Mapping[str, str] = field(default_factory=dict)
+    stop: WorkerStop | None = None
     loaded: dict[str, Splits] = field(default_factory=dict)
     placed: Images | None = None
 
@@ -95,9 +97,10 @@ class WorkerContext:
         return self.placed
 
 
-def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
+def train_queue(job: Job, device: str, send: Callable[[Event], None], stop: WorkerStop | None = None) -> None:
     """Train what is queued of a job's conditions, interrupted trials first, until nothing is left to claim.
 
+    Ends the process when `stop` is asked for, after the epoch under way, which is saved.
     Ends the process when a trial leaves its device unusable: a new one trains the others.
     """
     ledger = Ledger(job.workspace, job.storage or None)
@@ -109,8 +112,9 @@ def train_queue(job: Job, device: str, send: Callable[[Event], None]) -> None:
         registry=Registry.installed(job.plugins, allow_shadow=job.allow_shadow),
         send=send,
         decided=decided,
+        stop=stop,
     )
-    while claim := queue.next():
+    while not (stop and stop.asked) and (claim := queue.next()):
         with captured(claim.folder.log):
             try:
                 state = train_claim(context, claim)
@@ -242,6 +246,10 @@ def train_trial(context: WorkerContext, claim: Claim, stopwatch: Stopwatch | Unw
         stopwatch.enter("ledger")
         claim.folder.append_epoch(record)
         context.send(EpochEnded(record=record))
+        if context.stop and context.stop.asked:
+            save_checkpoint(claim.folder.checkpoint, run)
+            claim.release()
+            os._exit(0)
         if claim.should_prune(record):
             return Outcome(
                 state="pruned",

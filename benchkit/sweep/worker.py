@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import sys
 import threading
 import traceback
@@ -20,6 +19,7 @@ from benchkit.errors import BenchkitError
 from benchkit.storage import cache_folder, decode
 from benchkit.sweep.concurrency import available_cores, preloaded_allocator, preloading
 from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerReady, dump
+from benchkit.sweep.stopping import WorkerStop
 
 # With -m, Python would warn in each worker's log that the package has imported the module before it is run.
 COMMAND: Sequence[str] = (sys.executable, "-c", "from benchkit.sweep.worker import main; main()")
@@ -49,7 +49,7 @@ def listen(jobs: queue.Queue[str]) -> None:
 
 def main() -> None:
     """Work through jobs until the sweep closes the line."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = WorkerStop()
     channel = Channel()
     jobs: queue.Queue[str] = queue.Queue()
     threading.Thread(target=listen, args=(jobs,), daemon=True).start()
@@ -72,7 +72,8 @@ def main() -> None:
             elif job.task == "concurrency":
                 channel.send(timed_run.answer(job, device))
             else:
-                train_queue(job, device, channel.send)
+                with stop.after_the_epoch():
+                    train_queue(job, device, channel.send, stop)
             channel.send(WorkerIdle())
     except Exception as error:  # noqa: BLE001 - told to the sweep, which ends with it
         traceback.print_exc()

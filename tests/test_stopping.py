@@ -1,0 +1,137 @@
+"""A sweep that is told to stop: by signals to it or to all of its processes, at a moment, or while nothing answers."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from test_sweep_kill import end, gone, start, wait_for_line, workers_of
+from tiny_study import environment, write
+
+from benchkit.errors import TrainingError
+from benchkit.ledger import read_results
+from benchkit.sweep.stopping import orders, seconds_of_job, seconds_until
+
+NOW = datetime(2026, 11, 29, 12, 0, tzinfo=timezone(timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "to_all"),
+    [
+        ("SIGTERM", True),
+        pytest.param("SIGTERM", False, marks=pytest.mark.slow),
+        pytest.param("SIGUSR1", True, marks=pytest.mark.slow),
+        pytest.param("SIGUSR2", False, marks=pytest.mark.slow),
+        pytest.param("SIGHUP", True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_ends_the_sweep_and_loses_no_finished_epoch(tmp_path: Path, name: str, to_all: bool) -> None:
+    study = write(tmp_path / "tiny.toml", epochs=100000, repeats=1)
+    sweep = start(tmp_path, "sweep", study, "--jobs", 1)
+    wait_for_line(sweep, r"repeat 0: epoch \d")
+    workers = workers_of(sweep)
+    (os.killpg if to_all else os.kill)(sweep.pid, getattr(signal, name))
+    assert f"stopped by {name}; nothing is lost, the same command goes on" in wait_for_line(sweep, "stopped")
+    assert sweep.wait(timeout=60) == 143
+    end(sweep)
+    assert gone(workers)
+    (trial,) = read_results(tmp_path / "benchkit-runs").trials
+    assert trial.state == "stale" and len(trial.history) > 0
+
+    again = start(tmp_path, "sweep", study, "--jobs", 1)
+    told = wait_for_line(again, r"repeat 0: goes on")
+    os.kill(again.pid, signal.SIGTERM)
+    assert again.wait(timeout=60) == 143
+    end(again)
+    assert int(re.findall(r"epoch (\d+)", told)[0]) == len(trial.history), "each epoch that had ended was saved"
+
+
+def test_the_second_signal_ends_at_once() -> None:
+    script = (
+        "import os, signal, time\n"
+        "from benchkit.sweep.stopping import Stopped, stoppable\n"
+        "with stoppable():\n"
+        "    try:\n"
+        "        print('ready', flush=True); time.sleep(60)\n"
+        "    except Stopped as stopped:\n"
+        "        print(stopped.name, flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment()
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGUSR1)
+        assert child.stdout.readline() == "SIGUSR1\n"
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) == 143
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks a mutex of the C library")
+def test_what_never_answers_does_not_keep_the_process() -> None:
+    """The main thread waits in C, where no signal is heard by Python: a lock that it holds itself."""
+    script = (
+        "import ctypes, threading\n"
+        "import benchkit.sweep.stopping as stopping\n"
+        "stopping.LATEST = 0.2\n"
+        "lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)\n"
+        "with stopping.stoppable():\n"
+        "    threading.Timer(1.0, print, ('ready',), {'flush': True}).start()\n"
+        "    library.pthread_mutex_lock(lock); library.pthread_mutex_lock(lock)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment()
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) == 143
+
+
+def test_a_sweep_under_nohup_hears_no_hangup_unless_slurm_or_kubernetes_runs_it() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in orders({}) and signal.SIGTERM in orders({})
+        assert signal.SIGHUP in orders({"SLURM_JOB_ID": "7"})
+        assert signal.SIGHUP in orders({"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert signal.SIGHUP in orders({})
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("45s", 45),
+        ("90min", 5400),
+        ("90 m", 5400),
+        ("8h", 28800),
+        ("1.5h", 5400),
+        ("2d", 172800),
+        ("2026-11-29T12:30:00+02:00", 1800),
+        ("2026-11-29T11:00:00Z", 3600),
+    ],
+)
+def test_a_limit_is_a_length_or_a_moment(text: str, seconds: float) -> None:
+    assert seconds_until("--stop-by", text, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8", "eight", "8 hours", "-3h", "2026-13-01", "2026-11-29T11:00:00+02:00", "1e9h"]
+)
+def test_a_limit_that_is_none_or_past_is_one_error(text: str) -> None:
+    with pytest.raises(TrainingError, match=re.escape(f"--stop-by {text}: ")):
+        seconds_until("--stop-by", text, NOW)
+
+
+def test_a_slurm_jobs_own_end_is_a_limit() -> None:
+    assert seconds_of_job(NOW, {}) is None
+    end_time = str(int(NOW.timestamp()) + 3600)
+    assert seconds_of_job(NOW, {"SLURM_JOB_END_TIME": end_time}) == 3540
+    assert seconds_of_job(NOW, {"SLURM_JOB_END_TIME": "0"}) is None
+    assert seconds_of_job(NOW, {"SLURM_JOB_END_TIME": str(int(NOW.timestamp()) + 20)}) == 0
