@@ -24,6 +24,10 @@ from benchkit.results import StudyResults
 WEIGHTY = ("accuracy", "loss")
 """Metrics in which to be behind is a caution: a study is mostly read for one of them."""
 
+OTHERS = (*WEIGHTY, "calibration_error")
+"""What is looked at beside the main metric: how often models are right, how likely they call what is, how sure they
+are. Other scores are the accuracy over again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BehindElsewhere:
@@ -49,8 +53,8 @@ def behind_elsewhere(results: StudyResults, ranking: Ranking) -> tuple[BehindEls
     if best is None or main not in metric_names():
         return ()
     found = []
-    for name in metric_names():
-        if name in (main, "micro_f1"):  # micro F1 is the accuracy where each image has one label
+    for name in OTHERS:
+        if name == main:
             continue
         others = candidates(results, f"{split}.{name}")
         leader = next((one for one in others.left if one.key == best.key), None)

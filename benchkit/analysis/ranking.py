@@ -319,7 +319,7 @@ def unstable_findings(ranking: Ranking) -> list[Finding]:
                 Finding(
                     rule="unstable-seeds",
                     tone="warning",
-                    sentence=f"{quoted(label)} depends on the random seed: its repeats lie between "
+                    sentence=f"{quoted(label)} depends on the random seed: its repeats reach from "
                     f"{span(ranking.metric, min(repeats.values), max(repeats.values))}.",
                     evidence=f"Standard deviation over {count(repeats.n, 'repeat')}: "
                     f"{amount(ranking.metric, repeats.std)}, "

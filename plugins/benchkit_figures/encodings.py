@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import altair as alt
 
 from benchkit import PluginError
-from benchkit.analysis import candidates, estimate, estimate_metric
+from benchkit.analysis import candidates_of, estimate, estimate_metric
 from benchkit.metrics import COSTS, metric_of, score_metrics
 from benchkit.plan import Condition
 from benchkit.results import StudyResults, Trial
@@ -132,7 +132,7 @@ def planned_labels(results: StudyResults) -> tuple[str, ...]:
 
 def may_be_best(results: StudyResults, metric: str) -> tuple[str, ...]:
     """Return the labels of the conditions that may be the best by a metric, as the report has it, best mean first."""
-    return tuple(one.label for one in candidates(results, metric).open)
+    return tuple(one.label for one in candidates_of(results, metric).open)
 
 
 def by_condition(results: StudyResults, made: Callable[[Condition], Made | None]) -> tuple[list[Made], tuple[str, ...]]:
