@@ -121,7 +121,7 @@ def _interim(results: StudyResults, state: Standing | None) -> InterimStatus | N
         if len(compared(results)) < 2 or results.study.smoke:
             return None
         state = standing(results, plan_for(results, UNTIL_DECIDED))
-        if not state.taken:
+        if not state.taken or not (state.decided or state.next):
             return None
     words = standing_words(state)
     if not planned and state.next:
