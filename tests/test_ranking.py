@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 from synthetic_results import complete, rescored
 
+from benchkit.analysis.interim import PLAN
 from benchkit.analysis.ranking import Ranking, rank
-from benchkit.analysis.sequential import PLAN
 from benchkit.analysis.summary import summarize
 from benchkit.duration import duration
 from benchkit.results import Decision

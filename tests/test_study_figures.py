@@ -7,16 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from benchkit_figures.encodings import colour_steps
 from benchkit_figures.outcomes.grid_heatmap import GridHeatmap
 from benchkit_figures.outcomes.ladder import Ladder, ladder_of
+from benchkit_figures.outcomes.looks import Looks
 from benchkit_figures.training.learning_rate import LearningRate
 from figure_checks import drawn
 from figure_results import condition, learned, metrics, record, results, trial
+from scipy import stats
 
 from benchkit import NothingToDraw, PluginError
-from benchkit.results import Outcome, StudyResults
+from benchkit.analysis import estimate_of
+from benchkit.analysis.interim import plan_of_looks, plan_text
+from benchkit.analysis.sequential import look_findings, looks_of
+from benchkit.results import Decision, Outcome, StudyResults
 from benchkit.study import Factor, Level
 
 
@@ -216,3 +222,68 @@ def test_marginal_means_are_those_of_complete_rows_and_columns() -> None:
     assert "means over the cells" in GridHeatmap().caption(data)
     assert "mean of gn" in str(drawn(GridHeatmap(), given))
     assert GridHeatmap().data(grid({"model.norm": ("bn", "gn")})).margins == ()
+
+
+# --- looks -----------------------------------------------------------------------------------------------------------
+
+LOOKED = {
+    "bn": (0.90, 0.92, 0.91, 0.93, 0.92, 0.92),
+    "gn": (0.90, 0.91, 0.90, 0.91, 0.90),
+    "none": (0.50, 0.52, 0.51),
+}
+
+
+def looked(most: int = 8, **values: Sequence[float]) -> StudyResults:
+    """Return results of a study with looks from 3 repeats on, after a report of 3, with these accuracies."""
+    conditions = [condition(label) for label in values]
+    trials = [
+        trial(one, index, outcome=Outcome(state="done", metrics={"test": metrics(accuracy)}))
+        for one in conditions
+        for index, accuracy in enumerate(values[one.label])
+    ]
+    plan = plan_text(plan_of_looks(3, most, already_reported=True))
+    decided = Decision(name="interim analyses", value=plan, why="", version="")
+    return replace(results(conditions, trials), decisions=(decided,))
+
+
+def test_each_look_has_its_own_repeats_and_an_interval_of_its_own_confidence() -> None:
+    given = looked(**LOOKED)  # looks at 3, 4, 5, 6 and 8 repeats: three were taken, the fourth waits for gn
+    data = Looks().data(given)
+    assert (data.taken, data.planned, data.decided) == (3, 5, False)
+    at = {(point.look, point.condition): point for point in data.points}
+    assert set(at) == {(look, label) for look in (1, 2, 3) for label in ("bn", "gn")}
+    assert all(point.stays for point in data.points) and data.early == ("none",)
+    for (look, label), n, alpha in (((1, "bn"), 3, 0.025), ((3, "gn"), 5, 0.00625)):
+        values = np.array(LOOKED[label][:n])
+        half = stats.t.ppf(1 - alpha / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
+        point = at[look, label]
+        assert (point.mean, point.low, point.high) == pytest.approx(
+            (values.mean(), max(0, values.mean() - half), min(1, values.mean() + half))
+        )
+    assert Looks().alt_text(data) == "After look 3 of 5, at 5 repeats, may be the best: bn (91.60 %), gn (90.40 %)."
+    assert "3 of 5 planned looks were taken, none decided" in Looks().caption(data)
+    drawn(Looks(), given)
+    decided = Looks().data(looked(bn=LOOKED["bn"], none=LOOKED["none"]))
+    assert decided.decided and [(point.condition, point.stays) for point in decided.points] == [
+        ("bn", True), ("none", False)
+    ]  # fmt: skip
+
+
+def test_a_report_says_which_looks_were_taken_and_who_left() -> None:
+    (finding,) = look_findings(looks_of(looked(**LOOKED)))
+    assert finding.sentence.startswith("3 looks of 5 planned were taken, at 3, 4 and 5 repeats; after each one")
+    assert finding.evidence.startswith("At look 1 “none” left. ")
+    assert "0.025, 0.00625, 0.00625, 0.00625 and 0.00625, 0.05 in all" in finding.evidence
+    fixed = replace(looked(**LOOKED), decisions=())
+    assert look_findings(looks_of(fixed)) == []
+    with pytest.raises(NothingToDraw, match="no look was taken"):
+        Looks().data(fixed)
+
+
+def test_intervals_of_a_study_with_looks_are_those_of_its_strictest_look() -> None:
+    given = looked(**LOOKED)
+    for results_, alpha in ((given, 0.00625), (replace(given, decisions=()), 0.05)):
+        found = estimate_of(results_, results_.conditions[0], "test.accuracy")
+        values = np.array(LOOKED["bn"])
+        half = stats.t.ppf(1 - alpha / 2, 5) * values.std(ddof=1) / np.sqrt(6)
+        assert found is not None and found.high == pytest.approx(values.mean() + half)

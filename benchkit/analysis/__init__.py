@@ -29,7 +29,8 @@ from benchkit.analysis.estimates import (
     values_by_repeat,
     wilson,
 )
-from benchkit.analysis.sequential import candidates_of
+from benchkit.analysis.interim import confidence_of
+from benchkit.analysis.sequential import candidates_of, looks_of
 from benchkit.analysis.training import OverfittingOnset as Onset
 from benchkit.analysis.training import overfitting_onset as onset
 from benchkit.analysis.wording import metric_unit, metric_words
@@ -47,11 +48,13 @@ __all__ = [
     "Proportion",
     "candidates_of",
     "compared",
+    "confidence_of",
     "done_repeats",
     "estimate",
     "estimate_metric",
     "estimate_of",
     "holm",
+    "looks_of",
     "mcnemar",
     "metric_unit",
     "metric_words",

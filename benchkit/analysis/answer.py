@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from benchkit.analysis.interim import planned_looks
 from benchkit.analysis.ranking import Ranking, winner_sentences
-from benchkit.analysis.sequential import plan_for, planned_looks, standing, standing_words, until_decided_command
+from benchkit.analysis.sequential import plan_for, standing, standing_words, until_decided_command
 from benchkit.analysis.trials import TestReads
 from benchkit.analysis.wording import Finding, count
 from benchkit.duration import duration

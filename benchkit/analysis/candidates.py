@@ -10,6 +10,7 @@ from benchkit.analysis.comparisons import varies
 from benchkit.analysis.degenerate import one_class_conditions
 from benchkit.analysis.estimates import compared, estimate, values_by_repeat
 from benchkit.analysis.image_variance import METRIC, image_variance, right_answers
+from benchkit.analysis.interim import LEAVES_AT
 from benchkit.analysis.wording import lower_is_better
 from benchkit.results import StudyResults
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from benchkit.plan import Condition
-
-LEAVES_AT = 0.025
-"""The chance, at most, that a report of a fixed number of repeats calls the condition that is truly best worse."""
 
 LEAST_SHARED = 3
 """Variances are shrunk to a common one from this many conditions on: two do not tell how far variances differ."""

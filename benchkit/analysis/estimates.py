@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from benchkit.analysis.interim import confidence_of
 from benchkit.analysis.wording import (
     Finding,
     amount,
@@ -154,17 +155,22 @@ def values_by_repeat(results: StudyResults, condition: Condition, metric: str) -
     return {index: value for index, value in values.items() if value is not None}
 
 
-def estimate_metric(metric: str, values: Sequence[float]) -> Estimate:
+def estimate_metric(metric: str, values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
     """Return the estimate of a metric from one value for each repeat, its interval cut at the metric's range."""
-    return estimate(values, bounds=metric_of(metric).bounds)
+    return estimate(values, confidence, bounds=metric_of(metric).bounds)
 
 
 def estimate_of(results: StudyResults, condition: Condition, metric: str) -> Estimate | None:
-    """Return the estimate of a metric over a condition's done repeats, or None without any."""
+    """Return the estimate of a metric over a condition's done repeats, or None without any.
+
+    Where looks are planned, its interval is as wide as it takes for those of all looks to hold together.
+    """
     known = ("estimate", condition.key, metric)
     if known not in results.derived:
         values = values_by_repeat(results, condition, metric)
-        results.derived[known] = estimate_metric(metric, list(values.values())) if values else None
+        results.derived[known] = (
+            estimate_metric(metric, list(values.values()), confidence_of(results)) if values else None
+        )
     mean: Estimate | None = results.derived[known]
     return mean
 

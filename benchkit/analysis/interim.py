@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from benchkit.analysis.candidates import LEAVES_AT, CandidateSet, candidates
-from benchkit.analysis.estimates import compared
-from benchkit.results import FINISHED, StudyResults
+from benchkit.results import Decision, StudyResults
 
 TOTAL_ALPHA = 0.05
 """The chance of error over all looks of a plan together."""
 
+LEAVES_AT = 0.025
+"""The chance, at most, that a report of a fixed number of repeats calls the condition that is truly best worse."""
+
 MOST_LOOKS = 5
 """So many looks a plan has at most: each one more makes the others stricter."""
+
+
+PLAN = "interim analyses"
+"""The name of the decision that holds the plan of looks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +34,6 @@ class InterimAnalysis:
     def confidence(self) -> float:
         """Return the confidence of this look's intervals: over all looks together they hold with 0.95 or more."""
         return 1 - self.alpha
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """An interim analysis that was made, and which conditions it left as candidates."""
-
-    analysis: InterimAnalysis
-    candidates: CandidateSet
 
 
 def plan_of_looks(first: int, most: int, already_reported: bool = False) -> tuple[InterimAnalysis, ...]:
@@ -85,48 +82,19 @@ def plan_from(text: str) -> tuple[InterimAnalysis, ...]:
     return plan
 
 
-def looks_taken(results: StudyResults, metric: str, plan: Sequence[InterimAnalysis]) -> tuple[Look, ...]:
-    """Return the looks of a plan for which all repeats have ended, in order, up to the one that decided.
+def planned_looks(decisions: Iterable[Decision]) -> tuple[InterimAnalysis, ...]:
+    """Return the looks among what is decided for a study, none where its repeats are fixed.
 
-    A look uses the repeats that it planned alone, and waits for those of the conditions that may still be the best. A
-    condition that left at a look stays out, unless one with a lower mean is kept. A repeat that failed or diverged for
-    good has ended: it gives no value.
+    Raises `ValueError` for a record that holds no plan.
     """
-    taken: list[Look] = []
-    waited = {condition.key for condition in compared(results)}
-    among: set[str] | None = None
-    for analysis in plan:
-        if not waited or any(_missing(results, key, analysis.n) for key in waited):
-            break
-        found = candidates(results, metric, analysis.alpha, most=analysis.n, among=among)
-        taken.append(Look(analysis=analysis, candidates=found))
-        if found.decided:
-            break
-        waited = {one.key for one in found.open}
-        among = {one.key for one in compared(results)} - {one.key for one in found.left}
-    return tuple(taken)
+    text = next((decision.value for decision in decisions if decision.name == PLAN), "")
+    return plan_from(text) if text else ()
 
 
-def next_look(plan: Sequence[InterimAnalysis], taken: Sequence[Look]) -> InterimAnalysis | None:
-    """Return the look that comes next, None after the one that decided and after the last one."""
-    if taken and taken[-1].candidates.decided:
-        return None
-    return plan[len(taken)] if len(taken) < len(plan) else None
+def confidence_of(results: StudyResults) -> float:
+    """Return the confidence of each interval of a study's means, by which those of all looks hold together with 0.95.
 
-
-def missing_repeats(
-    results: StudyResults, plan: Sequence[InterimAnalysis], taken: Sequence[Look]
-) -> dict[str, tuple[int, ...]]:
-    """Return the indices of repeats that have not ended and that the next look waits for, by condition key."""
-    upcoming = next_look(plan, taken)
-    if upcoming is None:
-        return {}
-    keys = [one.key for one in taken[-1].candidates.open] if taken else [one.key for one in compared(results)]
-    missing = {key: _missing(results, key, upcoming.n) for key in keys}
-    return {key: indices for key, indices in missing.items() if indices}
-
-
-def _missing(results: StudyResults, key: str, n: int) -> tuple[int, ...]:
-    condition = next(one for one in compared(results) if one.key == key)
-    ended = {index for index, trial in results.repeats(condition).items() if trial.state in FINISHED}
-    return tuple(index for index in range(n) if index not in ended)
+    Without planned looks 0.95; else 1 - the least alpha of a look, which is enough for any of them.
+    """
+    plan = planned_looks(results.decisions)
+    return 1 - min((look.alpha for look in plan), default=TOTAL_ALPHA)

@@ -6,40 +6,20 @@ All of it follows from the planned looks and the trials: whoever reads the same 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchkit.analysis.candidates import LEAVES_AT, CandidateSet, candidates
+from benchkit.analysis.candidates import CandidateSet, candidates
 from benchkit.analysis.estimates import compared
-from benchkit.analysis.interim import (
-    InterimAnalysis,
-    Look,
-    looks_taken,
-    missing_repeats,
-    next_look,
-    plan_from,
-    plan_of_looks,
-)
-from benchkit.analysis.wording import count, names
+from benchkit.analysis.interim import LEAVES_AT, InterimAnalysis, plan_of_looks, planned_looks
+from benchkit.analysis.wording import Finding, count, listing, names, number
 from benchkit.duration import duration
 from benchkit.plan import Plan
-from benchkit.results import FINISHED, Decision, StudyResults
+from benchkit.results import FINISHED, StudyResults
 
 UNTIL = "--until-decided"
 """The option that adds repeats."""
-
-PLAN = "interim analyses"
-"""The name of the decision that holds the plan of looks."""
-
-
-def planned_looks(decisions: Iterable[Decision]) -> tuple[InterimAnalysis, ...]:
-    """Return the looks among what is decided for a study, none where its repeats are fixed.
-
-    Raises `ValueError` for a record that holds no plan.
-    """
-    text = next((decision.value for decision in decisions if decision.name == PLAN), "")
-    return plan_from(text) if text else ()
 
 
 def plan_for(results: StudyResults, most: int) -> tuple[InterimAnalysis, ...]:
@@ -58,6 +38,61 @@ def _ended(results: StudyResults, key: str) -> int:
     """Return how many of the first repeats of a condition have ended."""
     trials = [trial for trial in results.trials if trial.condition.key == key and trial.state in FINISHED]
     return next(index for index in range(len(trials) + 1) if index not in {trial.index for trial in trials})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """An interim analysis that was made, and which conditions it left as candidates."""
+
+    analysis: InterimAnalysis
+    candidates: CandidateSet
+
+
+def looks_taken(results: StudyResults, metric: str, plan: Sequence[InterimAnalysis]) -> tuple[Look, ...]:
+    """Return the looks of a plan for which all repeats have ended, in order, up to the one that decided.
+
+    A look uses the repeats that it planned alone, and waits for those of the conditions that may still be the best. A
+    condition that left at a look stays out, unless one with a lower mean is kept. A repeat that failed or diverged for
+    good has ended: it gives no value.
+    """
+    taken: list[Look] = []
+    waited = {condition.key for condition in compared(results)}
+    among: set[str] | None = None
+    for analysis in plan:
+        if not waited or any(_missing(results, key, analysis.n) for key in waited):
+            break
+        found = candidates(results, metric, analysis.alpha, most=analysis.n, among=among)
+        taken.append(Look(analysis=analysis, candidates=found))
+        if found.decided:
+            break
+        waited = {one.key for one in found.open}
+        among = {one.key for one in compared(results)} - {one.key for one in found.left}
+    return tuple(taken)
+
+
+def next_look(plan: Sequence[InterimAnalysis], taken: Sequence[Look]) -> InterimAnalysis | None:
+    """Return the look that comes next, None after the one that decided and after the last one."""
+    if taken and taken[-1].candidates.decided:
+        return None
+    return plan[len(taken)] if len(taken) < len(plan) else None
+
+
+def missing_repeats(
+    results: StudyResults, plan: Sequence[InterimAnalysis], taken: Sequence[Look]
+) -> dict[str, tuple[int, ...]]:
+    """Return the indices of repeats that have not ended and that the next look waits for, by condition key."""
+    upcoming = next_look(plan, taken)
+    if upcoming is None:
+        return {}
+    keys = [one.key for one in taken[-1].candidates.open] if taken else [one.key for one in compared(results)]
+    missing = {key: _missing(results, key, upcoming.n) for key in keys}
+    return {key: indices for key, indices in missing.items() if indices}
+
+
+def _missing(results: StudyResults, key: str, n: int) -> tuple[int, ...]:
+    condition = next(one for one in compared(results) if one.key == key)
+    ended = {index for index, trial in results.repeats(condition).items() if trial.state in FINISHED}
+    return tuple(index for index in range(n) if index not in ended)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,18 +168,31 @@ def _seconds(results: StudyResults, missing: Mapping[str, int]) -> float | None:
     return sum(n * fmean(seconds.get(key, usual)) for key, n in missing.items())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyLooks:
+    """The looks that are planned for a study, none where its repeats are fixed, and those that were taken."""
+
+    planned: tuple[InterimAnalysis, ...] = ()
+    taken: tuple[Look, ...] = ()
+
+
+def looks_of(results: StudyResults) -> StudyLooks:
+    """Return the looks of a study."""
+    plan = planned_looks(results.decisions)
+    return StudyLooks(planned=plan, taken=standing(results, plan).taken if plan else ())
+
+
 def candidates_of(results: StudyResults, metric: str) -> CandidateSet:
     """Return which conditions may be the best of a study, as its last look found it where looks are planned.
 
     Of another metric than the study's own, and before the first look, at the level that a look has.
     """
-    plan = planned_looks(results.decisions)
-    if not plan:
+    looks = looks_of(results)
+    if not looks.planned:
         return candidates(results, metric, LEAVES_AT)
-    taken = standing(results, plan).taken
-    if taken and metric == results.study.report.metric:
-        return taken[-1].candidates
-    return candidates(results, metric, plan[max(0, len(taken) - 1)].alpha)
+    if looks.taken and metric == results.study.report.metric:
+        return looks.taken[-1].candidates
+    return candidates(results, metric, looks.planned[max(0, len(looks.taken) - 1)].alpha)
 
 
 def standing_words(state: Standing) -> str:
@@ -163,6 +211,34 @@ def standing_words(state: Standing) -> str:
     if state.next is None:
         return f"not decided at {at}, the last: {names(labels)} may be the best"
     return f"{at}: {names(labels)} may be the best; the next, at {state.next.n} repeats, {cost}"
+
+
+def look_findings(looks: StudyLooks) -> list[Finding]:
+    """Say how many looks were taken at a study whose repeats are added until decided, and how they may err."""
+    if not looks.planned:
+        return []
+    taken, planned = len(looks.taken), len(looks.planned)
+    at = f", at {listing([str(look.analysis.n) for look in looks.taken])} repeats" if taken else ""
+    left = [_left_words(before, look) for before, look in zip((None, *looks.taken), looks.taken, strict=False)]
+    spent = listing([number(look.alpha, 3) for look in looks.planned])
+    return [
+        Finding(
+            rule="looks",
+            tone="note",
+            sentence=f"{count(taken, 'look')} of {planned} planned {'was' if taken == 1 else 'were'} taken{at}; "
+            "after each one, only conditions that might still be the best got more repeats.",
+            evidence=f"{''.join(left)}The looks call the condition that is truly best worse with a chance of at most "
+            f"{spent}, 0.05 in all, so that looking again makes no winner; the intervals of means are so wide that "
+            "those of all looks hold together with 95 %.",
+        )
+    ]
+
+
+def _left_words(before: Look | None, look: Look) -> str:
+    """Return a sentence on the conditions that left at a look, nothing without any."""
+    gone = {one.key for one in before.candidates.left} if before else set()
+    labels = [one.label for one in look.candidates.left if one.key not in gone]
+    return f"At look {look.analysis.number} {names(labels)} left. " if labels else ""
 
 
 def until_decided_command(results: StudyResults) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchkit.analysis.answer import short_answer
@@ -61,6 +61,7 @@ from benchkit.analysis.ranking import (
 )
 from benchkit.analysis.search import SearchSummary, search_summaries
 from benchkit.analysis.search_findings import search_findings
+from benchkit.analysis.sequential import StudyLooks, look_findings, looks_of
 from benchkit.analysis.source import ClaimVerdict, ProtocolSetting, claim_findings, claim_verdicts, protocol
 from benchkit.analysis.trained_models import (
     ClassReport,
@@ -269,6 +270,7 @@ class StudyStatistics:
     reads: TestReads
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    looks: StudyLooks = field(default_factory=StudyLooks)
     one_class: tuple[OneClass, ...] = ()
     identical: tuple[IdenticalConditions, ...] = ()
     elsewhere: tuple[BehindElsewhere, ...] = ()
@@ -318,6 +320,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *smoke_findings(numbers.smoke),
         winner_finding(numbers.ranking, numbers.coverage),
         *behind_elsewhere_findings(numbers.elsewhere, numbers.metric),
+        *look_findings(numbers.looks),
         *missing_findings(numbers.coverage),
         *identical_findings(numbers.identical),
         *one_class_findings(numbers.one_class),
@@ -363,6 +366,7 @@ def gather(results: StudyResults) -> StudyStatistics:
         metric=metric,
         smoke=study.smoke,
         ranking=ranking,
+        looks=looks_of(results),
         scores=tuple(condition_scores(results, condition) for condition in compared(results)),
         effects=level_effects(results, metric),
         sensitivities=sensitivities(results, "train.batch_size", metric),

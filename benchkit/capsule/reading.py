@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchkit.analysis.interim import planned_looks
 from benchkit.capsule.archive import (
     FORMAT,
     SCHEMA,
@@ -109,6 +110,10 @@ def _study(described: CapsuleStudy, content: bytes) -> Study:
                 f"the capsule's condition {condition.label[:60]!r} cannot be used", problems=error.problems[:20]
             ) from error
         _check_sampler(study, condition)
+    try:
+        planned_looks(described.decisions)
+    except ValueError as error:
+        raise CapsuleError(f"the capsule's study {name} cannot be used: {error}") from error
     return replace(study, smoke=described.smoke, overrides=described.overrides)
 
 

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from benchkit.analysis.interim import LEAVES_AT, planned_looks
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.results import StudyResults
@@ -117,6 +118,10 @@ def commands_of(results: StudyResults, file: str) -> tuple[str, ...]:
     """
     plugins = [part for name in _plugin_files(results) for part in ("--plugin", name)]
     sweeps = [["benchkit", "sweep", file, *only, *plugins] for only in _choices(results)]
+    if (looks := planned_looks(results.decisions)) and not results.study.most:
+        until = [*sweeps[-1], "--until-decided", "--most", str(looks[-1].n)]
+        # Where the fixed repeats were a look already, they are trained by a sweep of their own.
+        sweeps = [*(sweeps if looks[0].alpha == LEAVES_AT else sweeps[:-1]), until]
     name = file.removesuffix(".toml")
     return (*(shlex.join(words) for words in sweeps), shlex.join(["benchkit", "report", name]))
 

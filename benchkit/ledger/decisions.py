@@ -63,5 +63,5 @@ def refuse_otherwise(ledger: Ledger, study: str, name: str, asked: str, option: 
         raise LedgerError(
             f"{option}: {study} has been decided to have the {name} {known.value!r} ({known.why}; benchkit "
             f"{known.version}), asked for is {asked!r}",
-            hint="leave the option out, or choose a new --workspace: trials of both would be averaged as one",
+            hint="leave the option out, or choose a new --workspace: it holds for all trials of a study",
         )

@@ -11,7 +11,8 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from benchkit.analysis.sequential import planned_looks, standing
+from benchkit.analysis.interim import planned_looks
+from benchkit.analysis.sequential import standing
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.decisions import decisions_of
 from benchkit.ledger.files import TrialFolder

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from benchkit.analysis.sequential import PLAN, planned_looks
+from benchkit.analysis.interim import PLAN, planned_looks
 from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decide, decisions_of, refuse_otherwise
 from benchkit.plan import Plan

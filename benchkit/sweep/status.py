@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit.analysis.estimates import compared
-from benchkit.analysis.interim import InterimAnalysis
+from benchkit.analysis.interim import InterimAnalysis, planned_looks
 from benchkit.analysis.sequential import (
     UNTIL,
     Standing,
     plan_for,
-    planned_looks,
     standing,
     standing_words,
     until_decided_command,

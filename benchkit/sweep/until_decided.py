@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from benchkit.analysis.interim import plan_text
-from benchkit.analysis.sequential import PLAN, plan_for, planned_looks, standing, standing_words
+from benchkit.analysis.interim import PLAN, plan_text, planned_looks
+from benchkit.analysis.sequential import plan_for, standing, standing_words
 from benchkit.analysis.wording import count
 from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decide, decisions_of
@@ -31,7 +31,7 @@ def begin_analyses(ledger: Ledger, study: Study, most: int, say: Callable[[str],
         text = plan_text(plan_for(results, most or study.most or UNTIL_DECIDED))
         plan = planned_looks([decide(ledger, study.name, PLAN, text, "repeats until the best condition is known")])
     state = standing(results, plan)
-    if state.taken:
+    if state.taken and state.next:
         say(standing_words(state))
     return state.asked
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import altair as alt
 
 from benchkit import PluginError
-from benchkit.analysis import candidates_of, estimate, estimate_metric
+from benchkit.analysis import CONFIDENCE, candidates_of, estimate, estimate_metric
 from benchkit.metrics import COSTS, metric_of, score_metrics
 from benchkit.plan import Condition
 from benchkit.results import StudyResults, Trial
@@ -98,12 +98,12 @@ class Interval:
     n: int
 
 
-def t_interval(values: Sequence[float], metric: str = "") -> Interval:
+def t_interval(values: Sequence[float], metric: str = "", confidence: float = CONFIDENCE) -> Interval:
     """Return the mean of at least one value with its 95 % t interval, cut at the range of `metric` where it has one.
 
     The same estimate as in the report's tables; without spread (one value) both ends are the mean.
     """
-    estimated = estimate_metric(metric, values) if metric else estimate(values)
+    estimated = estimate_metric(metric, values, confidence) if metric else estimate(values, confidence)
     low, high = (estimated.mean if end is None else end for end in (estimated.low, estimated.high))
     return Interval(mean=estimated.mean, low=low, high=high, n=estimated.n)
 

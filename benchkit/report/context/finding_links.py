@@ -8,6 +8,7 @@ from dataclasses import replace
 from benchkit.report.context.blocks import Block, FigureBlock, FindingBlock, Link, Section, TableBlock
 
 SHOWN_IN: Mapping[str, tuple[str, ...]] = {
+    "looks": ("looks", "results-forest"),
     "winner": ("results-forest", "ranking"),
     "other-metric": ("metrics-test", "metrics-val"),
     "unfinished": ("coverage",),

@@ -161,7 +161,7 @@ def results_section(inputs: SectionInputs) -> Section:
             ranking_table(evidence),
         ),
         inputs.figure_set.block("results-forest"),
-        *inputs.figure_set.with_data("ladder", *(("grid-heatmap",) if len(inputs.results.study.factors) > 1 else ())),
+        *inputs.figure_set.with_data("looks", "ladder", *["grid-heatmap"] * (len(inputs.results.study.factors) > 1)),
     ]
     blocks += _metric_tables(evidence, select)
     if evidence.uncertainty:

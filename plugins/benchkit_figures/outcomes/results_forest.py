@@ -11,6 +11,7 @@ from typing import Any
 import altair as alt
 
 from benchkit import NothingToDraw, card
+from benchkit.analysis import confidence_of
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
@@ -154,7 +155,7 @@ def _row(results: StudyResults, condition: Condition, metric: str, also: str) ->
     seconds = [value for trial in trials if also and (value := value_of(trial, also)) is not None]
     if not values:
         return None
-    interval = t_interval(values, metric)
+    interval = t_interval(values, metric, confidence_of(results))
     return ForestRow(
         condition=condition.label,
         n=interval.n,
