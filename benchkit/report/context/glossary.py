@@ -99,20 +99,6 @@ EXPLAINED = (
         "Erlbaum.",
     ),
     Explained(
-        name="clearly worse",
-        text="Another condition beats it by more than chance does: one-sided Welch t tests, whose variances are drawn "
-        "to a common one and never lie below what the test images alone set. The condition that is truly best is "
-        "called so in 2.5 % of studies or fewer, or what a planned look may spend where repeats are added.",
-        reference="Smyth, G. K. (2004). Linear models and empirical Bayes methods for assessing differential "
-        "expression in microarray experiments. Statistical Applications in Genetics and Molecular Biology 3(1).",
-        url="https://doi.org/10.2202/1544-6115.1027",
-    ),
-    Explained(
-        name="P(better)",
-        text="The share of all pairs of runs, one of each condition, in which the first does better; ties count half.",
-        reference="Bouthillier, X. et al. (2021). Accounting for variance in machine learning benchmarks. MLSys.",
-    ),
-    Explained(
         name="detectable difference",
         text="The smallest true difference that a paired t test over these repeats would find in 80 of 100 studies, at"
         " the level that the correction for several comparisons leaves.",
@@ -120,8 +106,10 @@ EXPLAINED = (
     ),
     Explained(
         name="may be best",
-        text="Conditions that these repeats cannot call worse than the leader: none beats them by Welch's t test at "
-        "0.025 over the number of others, with standard deviations shrunk to what all conditions have in common.",
+        text="Conditions that these repeats cannot call worse: none beats them by a one-sided Welch t test at 0.025 "
+        "(or what a planned look may spend) over the number of others, with variances shrunk to what all conditions "
+        "have in common and never below what the test images alone set. Whatever has a better mean than one of them is "
+        "one, too. The condition that is truly best is called worse in at most that share of studies.",
         reference="Smyth, G. K. (2004). Linear models and empirical Bayes methods for assessing differential "
         "expression in microarray experiments. Statistical Applications in Genetics and Molecular Biology 3(1).",
         url="https://doi.org/10.2202/1544-6115.1027",
@@ -163,7 +151,7 @@ EXPLAINED = (
     ),
     Explained(
         name="Welch's t test",
-        text="Compares two groups of repeats that share no random seeds, without supposing that both scatter equally.",
+        text="Compares two groups of repeats without pairing them or supposing that both scatter equally.",
         reference="Welch, B. L. (1947). The generalization of 'Student's' problem when several different population "
         "variances are involved. Biometrika 34, 28-35.",
         url="https://doi.org/10.1093/biomet/34.1-2.28",

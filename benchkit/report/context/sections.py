@@ -229,7 +229,7 @@ def _pair_tables(evidence: StudyStatistics) -> list[TableBlock]:
             "pairs",
             "All pairs of conditions",
             f"Paired t tests of {metric} by repeat. Brackets: 95 % t interval of the difference. Detectable: the "
-            "smallest true difference that these repeats find with 80 % power after correction. P(better): the share "
+            "smallest true difference that these repeats find with 80 % power after correction. P(A > B): the share "
             "of all pairs of runs, one of each, in which the first does better. Bold: told apart.",
             shown,
             full,

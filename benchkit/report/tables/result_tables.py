@@ -207,7 +207,7 @@ def _pairs(numbers: StudyStatistics, pairs: Sequence[Pair]) -> Table:
     table.number("effect_size", "d_z", lambda pair: pair.comparison.effect_size, lambda size: number(size, 3))
     within = partial(within_range, metric)
     table.number("detectable", "Detectable", lambda pair: pair.detectable, within, unit=unit)
-    table.number("superiority", "P(better)", lambda pair: pair.superiority, "{:.2f}".format)
+    table.number("superiority", "P(A > B)", lambda pair: pair.superiority, "{:.2f}".format)
     return table.made()
 
 
