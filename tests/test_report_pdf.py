@@ -7,6 +7,7 @@ import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pypdf
 import pytest
@@ -55,6 +56,36 @@ def test_a_page_with_a_picture_and_an_attachment() -> None:
     assert "Words" in reader.pages[0].extract_text()
     assert reader.attachments["results.json"] == [b"{}"]
     assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]
+
+
+def tagged(reader: pypdf.PdfReader, name: str) -> list[Any]:
+    """Return the structure elements of that name below the document's root, from top to bottom."""
+
+    def below(kid: Any) -> Iterator[Any]:
+        element = kid.get_object()
+        if isinstance(element, list):
+            for one in element:
+                yield from below(one)
+        elif isinstance(element, dict) and "/K" in element:
+            if element.get("/S") == name:
+                yield element
+            yield from below(element["/K"])
+
+    return list(below(reader.trailer["/Root"]["/StructTreeRoot"]["/K"]))
+
+
+def test_a_table_over_several_pages_is_tagged_as_one() -> None:
+    rows = "".join(f"<tr><td>{place}</td><td>b</td></tr>" for place in range(200))
+    table = f"<table><thead><tr><th>A</th><th>B</th></tr></thead><tbody>{rows}</tbody></table>"
+    content = render_pdf(page(f"<p>Words</p>{table}<table><tr><td>small</td></tr></table>"), {})
+    reader = pypdf.PdfReader(io.BytesIO(content))
+    assert len(reader.pages) > 2
+    large, small = tagged(reader, "/Table")
+    assert [len(large["/K"]), len(small["/K"])] == [2 * len(reader.pages), 1]
+    assert len(tagged(reader, "/THead")) == 1
+    rows_found = tagged(reader, "/TR")
+    assert len(rows_found) == 200 + len(reader.pages) + 1
+    assert all(row["/P"]["/P"]["/S"] == "/Table" and row["/P"]["/P"]["/K"] for row in rows_found)
 
 
 @pytest.mark.parametrize(

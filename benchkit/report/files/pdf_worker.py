@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -114,11 +115,42 @@ def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
 
 
 def _finished(document: Any, pdf: Any) -> None:
-    """Number the pages for those who go to one: as they are printed, from 1."""
+    """Number the pages for those who go to one, as they are printed, and tag a table over several pages as one."""
     import pydyf
 
     style = pydyf.Dictionary({"S": "/D"})
     pdf.catalog["PageLabels"] = pydyf.Dictionary({"Nums": pydyf.Array([0, style])})
+    tagged = [one for one in pdf.objects if isinstance(one, pydyf.Dictionary) and one.get("S") == "/Table"]
+    first: dict[Any, Any] = {}
+    for element, table in zip(_tables(document), tagged, strict=True):
+        whole = first.setdefault(element, table)
+        if whole is not table:
+            _join(whole, table, {one.reference: one for one in pdf.objects})
+
+
+def _tables(document: Any) -> Iterator[Any]:
+    """Return the element of every table, once for each page that it is on, in the order of their tags."""
+
+    def within(box: Any) -> Iterator[Any]:
+        if box.element is not None and box.element_tag == "table":
+            yield box.element
+        else:
+            for child in getattr(box, "children", ()):
+                yield from within(child)
+
+    for page in document.pages:
+        yield from within(page._page_box)
+
+
+def _join(whole: Any, part: Any, objects: dict[bytes, Any]) -> None:
+    """Put the rows of a table's part into the whole; the headings, printed again there, are rows like others."""
+    for reference in part["K"]:
+        group = objects[reference]
+        group |= {"S": "/TBody", "P": whole.reference}
+        whole["K"].append(reference)
+    part["K"].clear()
+    objects[part["P"]]["K"].remove(part.reference)
+    part.free = "f"
 
 
 def main(path: str) -> int:
