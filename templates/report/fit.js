@@ -1,5 +1,6 @@
 // Charts made as wide as their place: panels that stand in a row are stacked and made narrower where there is no room.
-const LEAST = 120; // a plot narrower than this cannot be read; what is still too wide is then drawn smaller
+const WIDEST = 1.5; // panels that stand alone are widened by so much
+const NARROWEST = 120; // a plot narrower than this cannot be read; what is still too wide is then drawn smaller
 
 const listed = (spec) => spec.hconcat ?? spec.vconcat ?? spec.concat;
 
@@ -15,11 +16,11 @@ const plotWidth = (spec) => {
   return Math.max(...rows.map((row) => row.reduce((sum, width) => sum + width, 0)));
 };
 
-const narrowed = (spec, factor) => {
-  if (listed(spec)) listed(spec).forEach((panel) => narrowed(panel, factor));
+const resized = (spec, factor) => {
+  if (listed(spec)) listed(spec).forEach((panel) => resized(panel, factor));
   else if (typeof spec.width === "number" && !isText(spec)) {
     const square = spec.width === spec.height;
-    spec.width = Math.max(LEAST, Math.round(spec.width * factor));
+    spec.width = Math.max(NARROWEST, Math.round(spec.width * factor));
     if (square) spec.height = spec.width;
   }
   return spec;
@@ -59,15 +60,16 @@ const drawFitted = async (place, spec, options) => {
   const room = place.clientWidth;
   let shown = structuredClone(spec);
   let result = await drawFigure(place, shown, options);
-  if (listed(shown) && drawnWidth(place) > 1.3 * room) {
+  const cramped = listed(shown) && drawnWidth(place) > 1.3 * room;
+  if (cramped) {
     shown = stacked(shown, room / drawnWidth(place));
     result.finalize();
     result = await drawFigure(place, shown, options);
   }
   const [width, plots] = [drawnWidth(place), plotWidth(shown)];
-  if (width > room + 1 && plots > 0) {
+  if ((width > room + 1 || cramped) && plots > 0) {
     result.finalize();
-    result = await drawFigure(place, narrowed(shown, (room - (width - plots)) / plots), options);
+    result = await drawFigure(place, resized(shown, Math.min(WIDEST, (room - (width - plots)) / plots)), options);
   }
   return result;
 };

@@ -241,3 +241,13 @@ def test_text_and_controls_stand_out_in_both_themes() -> None:
             assert contrast(theme[text], theme[ground]) >= 4.5, (text, ground)
         assert contrast(theme["caution"], theme["caution-soft"]) >= 4.5
         assert contrast(theme["control"], theme["page"]) >= 3
+
+
+def test_names_do_not_break_within_a_word(page: Page) -> None:
+    lines = page.run(
+        "(() => { const name = document.querySelector('#table-ranking button.condition').firstChild;"
+        " const before = name.data; name.data = 'gn(groups=16)'; const range = document.createRange();"
+        " range.selectNodeContents(name); const found = range.getClientRects().length;"
+        " name.data = before; return found })()"
+    )
+    assert lines == 1
