@@ -117,7 +117,15 @@ def test_an_unstable_condition_is_told(grid: StudyResults) -> None:
     wild = {**APART, "none": [0.40, 0.60, 0.80]}
     (found,) = said(rescored(grid, wild), "unstable-seeds")
     assert found.about == ("none",)
-    assert "40.00 to 80.00 %" in found.sentence
+    assert found.sentence == "“none” depends on the random seed: its repeats reach from 40.00 to 80.00 %."
+
+
+def test_unstable_conditions_are_told_together_the_widest_first(tmp_path: Path) -> None:
+    wild = {"bn": [0.80, 0.81, 0.82], "gn": [0.4, 0.5, 0.6], "ln": [0.3, 0.5, 0.7], "none": [0.7, 0.71, 0.72]}
+    results = rescored(complete(tmp_path, (*wild, "variant 5", "variant 6"), epochs=1), wild)
+    (found,) = said(results, "unstable-seeds")
+    assert found.sentence == "“ln” and “gn” depend on the random seed: the repeats of “ln” reach from 30.00 to 70.00 %."
+    assert found.evidence.startswith("Standard deviation over 3 repeats: “ln” 20.00 points, ")
 
 
 def test_published_numbers_get_a_verdict_in_words(grid: StudyResults) -> None:

@@ -23,7 +23,7 @@ from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import results_of
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import CodeBlock, Fact, FactsBlock, Paragraph, ReportContext, Section
-from benchkit.report.context.compose import compose
+from benchkit.report.context.compose import compose, settings_in_words
 from benchkit.report.context.sections import table_block
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.figures.figure_set import FigureSet
@@ -219,3 +219,8 @@ def test_the_first_page_names_what_was_trained(tmp_path: Path) -> None:
 def test_names_of_classes_are_printable_before_anything_is_made_of_them(tmp_path: Path) -> None:
     results = replace(complete(tmp_path, ("bn",), repeats=1, epochs=2), class_names=("a\udc80", "b\x07"))
     assert private_results(results).class_names == (r"a\udc80", r"b\x07")
+
+
+def test_options_are_settings_in_prose() -> None:
+    told = settings_in_words("In small: --set data.n=5000 --set a.b=x:y\n--set train.epochs=12. Or --set c=0.5, too.")
+    assert told == "In small: data.n = 5000, a.b = x:y,\ntrain.epochs = 12. Or c = 0.5, too."

@@ -308,23 +308,32 @@ UNSTABLE = 3.0
 
 
 def unstable_findings(ranking: Ranking) -> list[Finding]:
-    """Say which conditions spread over repeats far more than the others do."""
+    """Say in one finding which conditions spread over repeats far more than the others do, the widest first."""
     spreads = [(row.label, row.estimate) for row in ranking.rows if row.estimate.n >= 3 and row.estimate.std]
-    findings = []
+    found = []
     for label, repeats in spreads:
         others = [other.std for name, other in spreads if name != label and other.std is not None]
         usual = median(others) if len(others) >= 2 else None
         if usual and repeats.std is not None and repeats.std > UNSTABLE * usual:
-            findings.append(
-                Finding(
-                    rule="unstable-seeds",
-                    tone="warning",
-                    sentence=f"{quoted(label)} depends on the random seed: its repeats reach from "
-                    f"{span(ranking.metric, min(repeats.values), max(repeats.values))}.",
-                    evidence=f"Standard deviation over {count(repeats.n, 'repeat')}: "
-                    f"{amount(ranking.metric, repeats.std)}, "
-                    f"{number(repeats.std / usual, 2)} times the median of the other conditions.",
-                    about=(label,),
-                )
-            )
-    return findings
+            found.append((repeats.std, usual, label, repeats))
+    if not found:
+        return []
+    found.sort(key=lambda one: (-one[0], one[2]))
+    _, _, widest, repeats = found[0]
+    reach = span(ranking.metric, min(repeats.values), max(repeats.values))
+    labels = [label for _, _, label, _ in found]
+    whose = "its repeats" if len(found) == 1 else f"the repeats of {quoted(widest)}"
+    parts = [
+        f"{quoted(label)} {amount(ranking.metric, std)} ({number(std / usual, 2)} times the median of the others)"
+        for std, usual, label, _ in found
+    ]
+    return [
+        Finding(
+            rule="unstable-seeds",
+            tone="warning",
+            sentence=f"{names(labels)} {'depends' if len(found) == 1 else 'depend'} on the random seed: {whose} reach "
+            f"from {reach}.",
+            evidence=f"Standard deviation over {count(repeats.n, 'repeat')}: {listing(parts, most=8)}.",
+            about=tuple(labels),
+        )
+    ]

@@ -219,7 +219,7 @@ def compose(
     return ReportContext(
         title=study.title,
         question=study.question,
-        description="" if study.report.abstract else study.description,
+        description="" if study.report.abstract else settings_in_words(study.description),
         authors=listing(study.report.authors, most=20),
         study_name=study.name,
         generator=f"benchkit {__version__}",
@@ -281,7 +281,7 @@ def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
         banners.append(
             Banner(title="Smoke run", text="A tiny version of the study on other data. No number here is a result.")
         )
-    variant = results.study.changed_protocol
+    variant = [change.replace("=", " = ", 1) for change in results.study.changed_protocol]
     if variant and not results.study.smoke:
         words = f"Settings differ from the study file: {listing(variant, most=8)}. Its numbers hold for these settings."
         banners.append(Banner(title="Variant", text=words))
@@ -322,6 +322,13 @@ def _epochs(results: StudyResults) -> str:
     if not planned:
         return ""
     return str(planned[0]) if len(planned) == 1 else f"{planned[0]} to {planned[-1]}"
+
+
+def settings_in_words(text: str) -> str:
+    """Return a text with settings in place of the options that give them: a = 1, b = 2 for --set a=1 --set b=2."""
+    return re.sub(
+        r"--set\s+([\w.-]+)=(\S*[^\s.,;])", r"\1 = \2", re.sub(r"(--set\s+\S*[^\s.,;])(?=\s+--set\s)", r"\1,", text)
+    )
 
 
 def paragraphs(text: str) -> tuple[str, ...]:
