@@ -125,7 +125,7 @@ def test_unstable_conditions_are_told_together_the_widest_first(tmp_path: Path) 
     results = rescored(complete(tmp_path, (*wild, "variant 5", "variant 6"), epochs=1), wild)
     (found,) = said(results, "unstable-seeds")
     assert found.sentence == "“ln” and “gn” depend on the random seed: the repeats of “ln” reach from 30.00 to 70.00 %."
-    assert found.evidence.startswith("Standard deviation over 3 repeats: “ln” 20.00 points, ")
+    assert found.evidence.startswith("Standard deviation over 3 repeats: “ln” 20.00 points (")
 
 
 def test_published_numbers_get_a_verdict_in_words(grid: StudyResults) -> None:
