@@ -91,7 +91,7 @@ class LearningRate:
                 strokeDash=alt.StrokeDash("course:N", scale=dashes, legend=legend),
             )
         tips = [alt.Tooltip("epoch:Q", title="Epoch"), alt.Tooltip("rate:Q", title="Learning rate")]
-        return alt.layer(line.encode(tooltip=tips)).properties(width=WIDTH - 72, height=110)
+        return alt.layer(line.encode(tooltip=tips)).properties(width=WIDTH - 72, height=80 if len(names) == 1 else 110)
 
     def caption(self, data: RateData) -> str:
         """Return whose rate it is, and of which step."""
