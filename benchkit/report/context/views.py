@@ -41,7 +41,7 @@ from benchkit.report.tables.table import Table, to_csv
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit.study.seeds import PURPOSES, trial_seeds
 
-FOLLOWING = ("results-forest", "speed-cost")
+FOLLOWING = ("results-forest", "ladder", "grid-heatmap", "speed-cost")
 """The standard figures that take any metric of any split as their option `metric`."""
 
 SEARCH_TABLES = ("search-budget", "confirmation")
