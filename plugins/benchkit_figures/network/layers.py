@@ -109,21 +109,19 @@ class Layers:
         labels = min(180, label_width([row.layer for row in data.rows]))
         kinds = base.mark_text(align="left", fontSize=10, dx=6).encode(y=y, x=alt.value(0), text="kind:N")
         shapes = base.mark_text(align="right", fontSize=10).encode(y=hidden, x=alt.value(76), text="shape:N")
-        room = (WIDTH - labels - 110 - 76 - 3 * 10 - 20) // 2
+        room = (WIDTH - labels - 110 - 76 - 2 * 58 - 5 * 8 - 20) // 2
         columns = [
             kinds.properties(width=110, height=step, title=_head("Kind")),
             shapes.properties(width=76, height=step, title=_head("Output")),
         ]
-        for field, title in (("parameters", "Parameters"), ("flops", "MFLOPs of an image")):
-            text = base.mark_text(align="right", fontSize=10, dx=-4).encode(
-                y=hidden, x=alt.value(58), text=f"{field}_text:N"
-            )
-            scale = alt.Scale(range=[58, room], zero=True, nice=False)
-            bars = base.mark_bar(size=9, color=COLOURS[4]).encode(
-                y=hidden, x=alt.X(f"{field}:Q", axis=None, scale=scale)
-            )
-            columns.append(alt.layer(bars, text).properties(width=room, height=step, title=_head(title)))
-        return alt.hconcat(*columns, spacing=10)
+        for field, title in (("parameters", "Parameters"), ("flops", "MFLOPs")):
+            numbers = base.mark_text(align="right", fontSize=10)
+            numbers = numbers.encode(y=hidden, x=alt.value(58), text=f"{field}_text:N")
+            x = alt.X(f"{field}:Q", axis=None, scale=alt.Scale(zero=True, nice=False))
+            bars = base.mark_bar(size=9, color=COLOURS[4]).encode(y=hidden, x=x)
+            columns.append(numbers.properties(width=58, height=step, title=_head(title)))
+            columns.append(bars.properties(width=room, height=step))
+        return alt.hconcat(*columns, spacing=8)
 
     def caption(self, data: LayersData) -> str:
         """Return whose network it is and what its columns count."""

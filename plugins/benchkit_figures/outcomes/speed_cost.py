@@ -184,8 +184,8 @@ def scatter(data: CostData, width: int, height: int) -> Layers:
         points.encode(color=color, shape=shape(data.labels), tooltip=_tooltip(unit.title)),
         *(
             names.transform_filter(f"datum.align == '{align}'")
-            .mark_text(align=align, baseline="middle", fontSize=10.5)
-            .encode(x=alt.X("left:Q", scale=None), y=alt.Y("top:Q", scale=None), text="condition:N")
+            .mark_text(align=align, baseline="middle", fontSize=10.5, dx=alt.expr("datum.dx"), dy=alt.expr("datum.dy"))
+            .encode(x=x, y=y, text="condition:N")
             for align in ("left", "center", "right")
         ),
     ]
@@ -208,8 +208,9 @@ def _names(data: CostData, plane: _Plane) -> list[dict[str, Any]]:
     lines += [_box((right, y), (right, top)) for (_, y), (right, top) in itertools.pairwise(front)]
     places = placed_labels(points, [row.condition for row in order], (plane.width, plane.height), lines)
     return [
-        {"condition": row.condition, "left": rounded(place.x), "top": rounded(place.y), "align": place.align}
-        for row, place in zip(order, places, strict=True)
+        {"condition": row.condition, "seconds": row.seconds, "value": unit.shown(row.value), "align": place.align}
+        | {"dx": rounded(place.x - x), "dy": rounded(place.y - y)}
+        for row, place, (x, y) in zip(order, places, points, strict=True)
         if place is not None
     ]
 
