@@ -86,8 +86,7 @@ def candidate_rule(scores: np.ndarray, floor: float, alpha: float = LEAVES_AT) -
 
 
 def _p(means: np.ndarray, variances: np.ndarray, counts: np.ndarray, floor: float) -> np.ndarray:
-    shrunk, degrees = shrunk_variances(np.maximum(variances, floor**2), counts)
-    return beaten_p(means, np.maximum(shrunk, floor**2), degrees, counts)
+    return beaten_p(means, *shrunk_variances(variances, counts, floor**2), counts)
 
 
 def paired_rule(scores: np.ndarray, floor: float = 0.0, alpha: float = 0.05) -> np.ndarray:

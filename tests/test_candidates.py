@@ -69,6 +69,15 @@ def test_variances_are_shrunk_as_by_hand(variances: list[float], counts: list[in
     assert degrees == pytest.approx(expected[1], rel=1e-9)
 
 
+def test_no_variance_is_below_what_images_set() -> None:
+    variances, floor = [0.01, 0.3, 0.02, 0.4], [0.02, 0.9, 0.02, 0.05]
+    shrunk, degrees = shrunk_variances(np.array(variances), np.array([3] * 4), np.array(floor))
+    expected, freedom = by_hand([0.02, 0.9, 0.02, 0.4], [3] * 4)
+    assert expected[1] < 0.9  # it is shrunk below its floor, and raised again
+    assert shrunk == pytest.approx([expected[0], 0.9, *expected[2:]], rel=1e-9)
+    assert degrees == pytest.approx(freedom)
+
+
 def test_two_variances_are_left_as_they_are_and_a_variance_of_none_takes_no_part() -> None:
     shrunk, degrees = shrunk_variances(np.array([1.0, 25.0]), np.array([3, 4]))
     assert shrunk.tolist() == [1.0, 25.0]

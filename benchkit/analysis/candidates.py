@@ -111,8 +111,7 @@ def candidates(
     variances = np.array([(one.std or 0.0) ** 2 if varies(one) else 0.0 for one in spreads])
     counts = np.array([one.n for one in spreads])
     floor = np.array([floors[c.key] or 0.0 for c, _ in tested])
-    shrunk, degrees = shrunk_variances(np.maximum(variances, floor), counts)
-    shrunk = np.maximum(shrunk, floor)
+    shrunk, degrees = shrunk_variances(variances, counts, floor)
     means = sign * np.array([one.mean for one in spreads])
     p = beaten_p(means, shrunk, degrees, counts)
     out = (p < alpha) | np.array([among is not None and c.key not in among for c, _ in tested], dtype=bool)
@@ -154,7 +153,9 @@ def _image_variance(results: StudyResults, condition: Condition, metric: str, mo
     return image_variance(np.stack(right)) if right else None
 
 
-def shrunk_variances(variances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def shrunk_variances(
+    variances: np.ndarray, counts: np.ndarray, floor: np.ndarray | float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Return variances of one repeat shrunk to the common one, and their degrees of freedom, each float (..., k).
 
     `variances` are sample variances (..., k) of `counts` >= 2 repeats each. With d = counts - 1, the common variance
@@ -163,11 +164,12 @@ def shrunk_variances(variances: np.ndarray, counts: np.ndarray) -> tuple[np.ndar
     Statistical Applications in Genetics and Molecular Biology 3(1), 2004). Where e varies no more than by chance, d0 is
     infinite there; here it is at most `SHARED` of the other conditions' degrees of freedom. Shrunk:
     (d0 s0² + d v) / (d0 + d), with d0 + d degrees of freedom. Variances of 0 take no part in the moments; where fewer
-    than `LEAST_SHARED` do, nothing is shrunk.
+    than `LEAST_SHARED` do, nothing is shrunk. No variance is below the `floor`, neither before it is shrunk nor after.
     """
     import numpy as np
     from scipy.special import digamma, polygamma
 
+    variances = np.maximum(variances, floor)
     d = np.broadcast_to(counts - 1.0, variances.shape)
     positive = variances > 0
     conditions = positive.sum(-1)
@@ -183,7 +185,7 @@ def shrunk_variances(variances: np.ndarray, counts: np.ndarray) -> tuple[np.ndar
     most = SHARED * (1 - 1 / n) * np.where(positive, d, 0.0).sum(-1)
     weight = np.where(conditions < LEAST_SHARED, 0.0, np.minimum(np.where(varied, d0, np.inf), most))[..., None]
     shrunk: np.ndarray = (weight * common + d * variances) / (weight + d)
-    return shrunk, weight + d
+    return np.maximum(shrunk, floor), weight + d
 
 
 def trigamma_inverse(values: np.ndarray) -> np.ndarray:
