@@ -32,11 +32,17 @@ const leans = (panel) => {
   return parts.length > 0 && parts.every((y) => y.axis === null || (y.type === "nominal" && y.axis?.labels === false));
 };
 
+// A panel that begins a row names what its neighbour on the left named for it.
+const labelled = (panel) => walk(panel, (node) => node.axis?.labels === false && (node.axis.labels = true));
+
 // Every row of panels cut into rows that are as wide as `share` of it, at least one panel each.
 const stacked = (spec, share) => {
   listed(spec)?.forEach((panel) => stacked(panel, share));
   const across = (count) => Math.max(1, Math.floor(count * share));
-  if (spec.concat) spec.columns = across(Math.min(spec.columns ?? spec.concat.length, spec.concat.length));
+  if (spec.concat) {
+    spec.columns = across(Math.min(spec.columns ?? spec.concat.length, spec.concat.length));
+    spec.concat.forEach((panel, at) => at % spec.columns === 0 && labelled(panel));
+  }
   if (!spec.hconcat || spec.hconcat.length < 2) return spec;
   const groups = [];
   for (const panel of spec.hconcat) {
@@ -48,17 +54,34 @@ const stacked = (spec, share) => {
   const shared = Object.fromEntries(Object.entries({ bounds, spacing: rest.spacing, resolve: rest.resolve }).filter(([, value]) => value !== undefined));
   const rows = [];
   for (let at = 0; at < groups.length; at += across(groups.length)) rows.push(groups.slice(at, at + across(groups.length)).flat());
-  for (const row of rows) walk(row[0], (node) => node.axis?.labels === false && (node.axis.labels = true));
+  for (const row of rows) labelled(row[0]);
   for (const name of Object.keys(spec)) delete spec[name];
   return Object.assign(spec, rest, { vconcat: rows.map((row) => (row.length > 1 ? { ...shared, hconcat: row } : row[0])) });
 };
 
 const drawnWidth = (place) => Number(place.querySelector("svg.marks")?.getAttribute("width")) || 0;
 
+// How wide the panels with their axes came out, without the legends around them; the picture may be shown smaller.
+const panelsWidth = (place) => {
+  const boxes = [...place.querySelectorAll("svg.marks .role-scope[class*=concat_]")].map((one) => one.getBoundingClientRect());
+  if (!boxes.length) return drawnWidth(place);
+  const shown = Math.max(...boxes.map((box) => box.right)) - Math.min(...boxes.map((box) => box.left));
+  return (shown * drawnWidth(place)) / place.querySelector("svg.marks").getBoundingClientRect().width;
+};
+
+// Legends above and below in as many columns as there is room for.
+const ENTRY = 120;
+const withRoom = (spec, room) => {
+  walk(spec, ({ legend }) => {
+    if (["top", "bottom"].includes(legend?.orient)) legend.columns = Math.min(legend.columns || 99, Math.max(1, Math.floor(room / ENTRY)));
+  });
+  return spec;
+};
+
 // Draw a spec, and again where it came out wider than its place: how much stands around the plots is only seen then.
 const drawFitted = async (place, spec, options) => {
   const room = place.clientWidth;
-  let shown = structuredClone(spec);
+  let shown = room < 560 ? withRoom(structuredClone(spec), room) : structuredClone(spec);
   let result = await drawFigure(place, shown, options);
   const cramped = listed(shown) && drawnWidth(place) > 1.3 * room;
   if (cramped) {
@@ -66,8 +89,8 @@ const drawFitted = async (place, spec, options) => {
     result.finalize();
     result = await drawFigure(place, shown, options);
   }
-  const [width, plots] = [drawnWidth(place), plotWidth(shown)];
-  if ((width > room + 1 || cramped) && plots > 0) {
+  const [width, plots] = [panelsWidth(place), plotWidth(shown)];
+  if ((drawnWidth(place) > room + 1 || cramped) && plots > 0) {
     result.finalize();
     result = await drawFigure(place, resized(shown, Math.min(WIDEST, (room - (width - plots)) / plots)), options);
   }

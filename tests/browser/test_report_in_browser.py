@@ -170,6 +170,13 @@ def test_charts_are_as_wide_as_their_place_and_letters_keep_their_size(report: P
             " svg.getBoundingClientRect().width / Number(svg.getAttribute('width'))] })"
         )
         assert [one for one in found if one[1] > 0 or one[2] < 0.8] == []
+        panels = page.run(
+            "[...document.querySelectorAll('#figure-search-slices svg.marks .role-scope[class*=concat_]')].map(one =>"
+            " [one.getBoundingClientRect().width, one.querySelectorAll('[aria-label^=\"Y-axis\"] text').length])"
+        )
+        assert len(panels) == 2
+        if width == 390:  # they stand under each other, so that each names its axis and has the page's width
+            assert all(wide > 250 and texts > 2 for wide, texts in panels)
 
 
 def test_contents_stand_beside_the_page_where_there_is_room(report: Path) -> None:
