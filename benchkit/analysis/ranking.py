@@ -45,6 +45,10 @@ Verdict = Literal["best", "may be best", "worse", "untested", "one class"]
 class: no repeat tells classes apart, so there is nothing to compare."""
 
 
+OPEN: tuple[Verdict, ...] = ("best", "may be best", "untested")
+"""The verdicts on conditions that may be the best."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Two ranked conditions compared by repeat, `first` ranked before `second`; differences are first minus second.
@@ -104,7 +108,7 @@ class Ranking:
     @property
     def rivals(self) -> tuple[RankedCondition, ...]:
         """Return the conditions that may be the best beside the one with the best mean."""
-        return tuple(row for row in self.rows[1:] if row.verdict in ("may be best", "untested"))
+        return tuple(row for row in self.rows[1:] if row.verdict in OPEN)
 
     @property
     def worse(self) -> tuple[RankedCondition, ...]:
@@ -308,7 +312,10 @@ UNSTABLE = 3.0
 
 
 def unstable_findings(ranking: Ranking) -> list[Finding]:
-    """Say in one finding which conditions spread over repeats far more than the others do, the widest first."""
+    """Say in one finding which conditions spread over repeats far more than the others do, the widest first.
+
+    It is a caution where one of them may be the best.
+    """
     spreads = [(row.label, row.estimate) for row in ranking.rows if row.estimate.n >= 3 and row.estimate.std]
     found = []
     for label, repeats in spreads:
@@ -330,7 +337,7 @@ def unstable_findings(ranking: Ranking) -> list[Finding]:
     return [
         Finding(
             rule="unstable-seeds",
-            tone="warning",
+            tone="warning" if any(row.label in labels for row in ranking.rows if row.verdict in OPEN) else "note",
             sentence=f"{names(labels)} {'depends' if len(found) == 1 else 'depend'} on the random seed: {whose} reach "
             f"from {reach}.",
             evidence=f"Standard deviation over {count(repeats.n, 'repeat')}: {listing(parts, most=8)}.",

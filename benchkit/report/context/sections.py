@@ -156,6 +156,7 @@ def results_section(inputs: SectionInputs) -> Section:
             "ranking",
             f"Conditions by {metric}",
             f"Conditions by mean {metric}, best first. {INTERVALS} From the best: the difference, paired by repeat. "
+            "P(best better): P(A > B), the share of pairs of runs in which the best does better. "
             "p (worse): of a one-sided Welch t test against the strongest rival, variances shrunk to a common one, "
             f"times the number of rivals; clearly worse below {number(evidence.ranking.alpha)}.",
             ranking_table(evidence),
@@ -218,9 +219,8 @@ def _pair_tables(evidence: StudyStatistics) -> list[TableBlock]:
             table_block(
                 "pairs-matrix",
                 "Differences of all pairs of conditions",
-                f"Mean {metric} of the condition of the row minus that of the column, over the repeats that both "
-                "have, and below it p of the paired t test after Holm's correction over all pairs. Columns are "
-                "named by their ranks. Bold: told apart.",
+                f"Mean {metric} of the row's condition minus the column's (by rank) over the repeats of both; below it "
+                "p of the paired t test after Holm's correction. Bold: told apart by these few differences alone.",
                 matrix,
             )
         )

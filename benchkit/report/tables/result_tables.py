@@ -51,6 +51,7 @@ def ranking_table(numbers: StudyStatistics) -> Table:
         Column(key="repeats", heading="Repeats", unit="done / planned", parts=("planned",)),
         Column(key="mean", heading=metric_words(metric), unit=metric_unit(metric), parts=ESTIMATE_PARTS),
         Column(key="behind", heading="From the best", unit=difference_unit(metric), parts=("low", "high", "pairs")),
+        Column(key="superiority", heading="P(best better)"),
         Column(key="p_worse", heading="p (worse)"),
         Column(key="verdict", heading="Verdict", align="left"),
     )
@@ -68,9 +69,15 @@ def _ranked(metric: str, row: RankedCondition, planned: int) -> tuple[Cell, ...]
         Cell(text=f"{row.estimate.n} / {planned}", value=row.estimate.n, parts=(planned,)),
         estimate_cell(metric, row.estimate, strong=best),
         _behind(metric, row.pair),
+        _share_of_pairs(row.pair),
         number_cell(p_value(p), p),
         label(VERDICTS[row.verdict]),
     )
+
+
+def _share_of_pairs(pair: Pair | None) -> Cell:
+    share = pair.superiority if pair else None
+    return number_cell("" if share is None else f"{share:.2f}", share)
 
 
 def _behind(metric: str, pair: Pair | None) -> Cell:
@@ -92,6 +99,7 @@ def _unranked(name: str, planned: int) -> tuple[Cell, ...]:
         Cell(text=f"0 / {planned}", value=0, parts=(planned,)),
         Cell(text=NONE, parts=(None, None, 0)),
         Cell(text=NONE, parts=(None, None, None)),
+        nothing,
         nothing,
         label("no result yet"),
     )
@@ -207,7 +215,7 @@ def _pairs(numbers: StudyStatistics, pairs: Sequence[Pair]) -> Table:
     table.number("effect_size", "d_z", lambda pair: pair.comparison.effect_size, lambda size: number(size, 3))
     within = partial(within_range, metric)
     table.number("detectable", "Detectable", lambda pair: pair.detectable, within, unit=unit)
-    table.number("superiority", "P(A > B)", lambda pair: pair.superiority, "{:.2f}".format)
+    table.add(Column(key="superiority", heading="P(A > B)"), _share_of_pairs)
     return table.made()
 
 
@@ -232,7 +240,7 @@ def uncertainty_table(numbers: StudyStatistics) -> Table:
     table = TableOf(numbers.uncertainty)
     table.text("condition", "Condition", lambda row: row.label)
     table.number("repeats", "Repeats", lambda row: row.interval.repeats)
-    table.number("images", "Images", lambda row: row.interval.images)
+    table.number("images", "Images", lambda row: row.interval.images, "{:,}".format)
     table.number("mean", "Accuracy", lambda row: row.interval.mean, partial(bare, "accuracy"), unit="%")
     for key, heading in (("seeds", "Other seeds"), ("images_only", "Other images"), ("both", "Both")):
         column = Column(key=key, heading=heading, unit="%", parts=("high",))
