@@ -97,7 +97,7 @@ class Reliability:
             _panel(shown[label], width, first=label == data.shown[0], several=len(data.conditions) > 1)
             for label in data.shown
         ]
-        return panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=14)
+        return panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=14, bounds="flush")
 
     def caption(self, data: ReliabilityData) -> str:
         """Return what points, lines and sizes are, and over how many repeats."""
@@ -185,7 +185,7 @@ def _panel(one: ConditionReliability, width: int, *, first: bool, several: bool)
         }
         for each in one.bins
     ]
-    scale = alt.Scale(domain=[0, 100], nice=False)
+    scale = alt.Scale(domain=[-3, 106], nice=False)  # points and labels at the ends are whole
     ticks = [0, 25, 50, 75, 100]
     x = alt.X("confidence:Q", title="Probability (%)", scale=scale, axis=alt.Axis(values=ticks))
     y_axis = alt.Axis(values=ticks, labels=first, title="Right (%)" if first else None)
@@ -202,6 +202,6 @@ def _panel(one: ConditionReliability, width: int, *, first: bool, several: bool)
         ),
     ]
     words = f"ECE {100 * one.calibration_error:.2f} %"
-    head = f"{one.condition}: {words}" if several else words
+    head = [one.condition, words] if several else [words]
     title = alt.TitleParams(head, anchor="start", frame="group", limit=width)
     return alt.layer(*layers).properties(width=width, height=width, title=title)

@@ -219,7 +219,7 @@ def _panel(data: CurvesData, split: str, metric: str, chosen: Any, *, first: boo
         )
         layers.append(over.encode(x=x, y=y, color=color))
     layers.append(_hover(means, field, data.band, field))
-    return alt.layer(*layers).properties(width=(WIDTH - 142) // 2, height=165)
+    return alt.layer(*layers).properties(width=(WIDTH - 142) // 2, height=150)
 
 
 def _hover(means: alt.Chart, field: str, band: str, name: str) -> alt.Chart:
