@@ -103,13 +103,22 @@ def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) ->
         FactsBlock(title="Random seeds", facts=_seeds(results)),
         FactsBlock(title="Data", facts=(*images_used(results), *_counts_named(data_facts(results.data)))),
         FactsBlock(title="Versions and device", facts=environment_facts(results)),
-        FactsBlock(title="Plugins", facts=plugin_facts(results, plugins)),
+        FactsBlock(title="Plugins", facts=tuple(map(_by_origin, plugin_facts(results, plugins)))),
         _file("Study file", "The study as it was written.", "study.toml", study.source),
         _file("Settings", "The base settings with every default; factors and search aside.", "settings.toml",
               resolved(results)),
     ]  # fmt: skip
     kept = [block for block in blocks if not isinstance(block, FactsBlock) or block.facts]
     return section("reproduce", "How to reproduce this", kept)
+
+
+def _by_origin(fact: Fact) -> Fact:
+    """Return a fact on plugins, each a name with its origin in brackets, with the names of one origin together."""
+    origins: dict[str, list[str]] = {}
+    for plugin in fact.value.split("; "):
+        name, bracket, origin = plugin.partition(" (")
+        origins.setdefault(f"{bracket}{origin}", []).append(name)
+    return replace(fact, value="; ".join(f"{', '.join(names)}{origin}" for origin, names in origins.items()))
 
 
 def _file(title: str, text: str, file: str, content: str) -> DownloadBlock:
@@ -155,14 +164,11 @@ def _seeds(results: StudyResults) -> tuple[Fact, ...]:
         Fact(name="study seed", value=str(study.seed)),
         Fact(
             name="rule",
-            value="every random seed is a sha256 over study seed, repeat and purpose, never over a factor: the "
-            "same repeat "
-            "of two conditions starts from the same numbers and sees images in the same order",
+            value="each is a sha256 over study seed, repeat and purpose, never over a factor: the same repeat of two "
+            "conditions starts from the same numbers and sees images in the same order",
         ),
         Fact(name="repeats", value=f"{study.repeats} for each condition, numbered from 0"),
     ]
-    if study.overrides:
-        facts.append(Fact(name="overrides", value=", ".join(study.overrides)))
     return tuple(facts)
 
 

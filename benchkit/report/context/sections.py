@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchkit.analysis.costs import comparable_times
 from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.wording import Finding, count, listing, metric_words, number, quoted, setting
 from benchkit.duration import duration
@@ -28,9 +29,6 @@ from benchkit.report.tables.trial_tables import (
     models_table,
 )
 from benchkit.results import SPLITS, StudyResults
-
-FEW_ROWS = 12
-"""A table of secondary interest is printed up to so many rows; a longer one is attached."""
 
 MOST_ROWS = 500
 """A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""
@@ -323,7 +321,7 @@ def images_section(inputs: SectionInputs) -> Section:
                 "exact McNemar test, p after Holm's correction within this table. Brackets: 95 % paired bootstrap "
                 "interval over the test images.",
                 model_pairs_table(evidence.model_pairs),
-                folded=len(evidence.model_pairs) > FEW_ROWS,
+                folded=True,
             )
         )
     elif len(evidence.ranking.rows) > 1:
@@ -370,6 +368,7 @@ def cost_section(inputs: SectionInputs) -> Section:
                 "(evaluation "
                 f"excluded) and peak memory. {INTERVALS}",
                 cost_table(costs),
+                folded=len(costs) > 1 and not comparable_times(costs),
             ),
         ]
         efficiency = efficiency_table(costs)
