@@ -89,6 +89,9 @@ class Worker:
         """Return that it still runs."""
         return
 
+    def terminate(self) -> None:
+        """Do nothing."""
+
     def wait(self, timeout: float | None = None) -> int:
         """Return that it has ended well."""
         return 0
