@@ -31,10 +31,14 @@ __all__ = [
     "metric_names",
 ]
 
-State = Literal["done", "pruned", "diverged", "failed", "running", "stale", "waiting", "missing files", "changed files"]
+State = Literal[
+    "done", "pruned", "diverged", "failed", "running", "stale", "waiting",
+    "missing files", "changed files", "files elsewhere",
+]  # fmt: skip
 """done, pruned, diverged and failed are results; running has a live owner; stale lost its owner; waiting is queued.
 
-A finished trial whose files were lost or changed since has missing files or changed files: it is no result any more.
+A finished trial whose files were lost or changed since has missing files or changed files: it is no result any more;
+one whose files are elsewhere, on the machine that trained it, is none here yet.
 """
 
 FINISHED: frozenset[str] = frozenset({"done", "pruned", "diverged", "failed"})

@@ -18,9 +18,10 @@ from benchkit.analysis.wording import (
 from benchkit.results import State, StudyResults, Trial
 
 STATES: tuple[State, ...] = (
-    "done", "pruned", "diverged", "failed", "missing files", "changed files", "stale", "running", "waiting",
+    "done", "pruned", "diverged", "failed", "missing files", "changed files", "files elsewhere",
+    "stale", "running", "waiting",
 )  # fmt: skip
-BAD: tuple[State, ...] = ("diverged", "failed", "stale", "missing files", "changed files")
+BAD: tuple[State, ...] = ("diverged", "failed", "stale", "missing files", "changed files", "files elsewhere")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +196,7 @@ def file_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
     """Say whose files were lost or changed after the trial had ended, with the files."""
     broken = [trial for trial in failures if trial.state in ("missing files", "changed files")]
     if not broken:
-        return []
+        return _elsewhere_findings(failures)
     parts = [f"{trial.words}: {trial.reason}" for trial in broken]
     retried = sum(trial.retried for trial in broken)
     again = f"; {retried} of them ran again or are waiting to" if retried else ""
@@ -207,6 +208,25 @@ def file_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
             f"is in no number{again}.",
             evidence=f"{listing(parts, most=5)}.",
             about=tuple(dict.fromkeys(trial.label for trial in broken)),
+        ),
+        *_elsewhere_findings(failures),
+    ]
+
+
+def _elsewhere_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
+    """Say which trials have ended on a machine whose files are not here: the study is not finished without them."""
+    elsewhere = [trial for trial in failures if trial.state == "files elsewhere"]
+    if not elsewhere:
+        return []
+    have = "has" if len(elsewhere) == 1 else "have"
+    return [
+        Finding(
+            rule="files-elsewhere",
+            tone="warning",
+            sentence=f"The study is not finished here: {count(len(elsewhere), 'trial')} {have} ended on another "
+            "machine, whose files are not here, and what they say is in no number.",
+            evidence=f"{listing([trial.words for trial in elsewhere], most=5)}. benchkit merge brings them.",
+            about=tuple(dict.fromkeys(trial.label for trial in elsewhere)),
         )
     ]
 

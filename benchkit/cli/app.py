@@ -157,6 +157,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "status": "benchkit.cli.status:status",
         "report": "benchkit.cli.report:report",
         "verify": "benchkit.cli.verify:verify",
+        "merge": "benchkit.cli.merge:merge",
         "templates": "benchkit.cli.templates:app",
         "studies": "benchkit.cli.studies:app",
         "data": "benchkit.cli.data:app",

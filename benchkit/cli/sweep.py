@@ -190,6 +190,10 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
             hours = duration(request.seconds, whole=True)
             print_note(f"stopped after {hours}, as asked; the same command goes on: {request.command}")
         print_note(f"next: benchkit report {named}")
+    if states["files elsewhere"] and not as_json:
+        print_note(
+            f"{states['files elsewhere']} trials ended on other machines: benchkit merge brings their files here"
+        )
     broken = [state for state in ("missing files", "changed files") if states[state]]
     if broken and not as_json:
         words = [word for word, state in RETRIED.items() if state in broken]

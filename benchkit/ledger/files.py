@@ -80,11 +80,13 @@ def trial_files(folder: Path, kept: Mapping[str, str] | None, *, contents: bool 
 
 
 def lost_or_changed(files: Sequence[TrialFile]) -> tuple[State, str] | None:
-    """Return the state of a trial whose numbers do not stand any more, and which files are to blame; else None."""
+    """Return the state of a trial whose numbers do not stand any more or are not here, and the reason; else None."""
     if changed := [file.name for file in files if file.state == "changed"]:
         return "changed files", f"changed after the trial had ended: {', '.join(changed)}"
     if lost := [file.name for file in files if file.state == "lost" and file.name in NUMBERS]:
         return "missing files", f"lost after the trial had ended: {', '.join(lost)}"
+    if any(file.state == "elsewhere" for file in files):
+        return "files elsewhere", "trained on another machine, whose files are not here: benchkit merge brings them"
     return None
 
 

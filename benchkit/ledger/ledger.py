@@ -185,6 +185,23 @@ class Ledger:
         return _given(plan, condition, int(before.user_attrs["index"]))
 
     @storage_errors()
+    def register_as(self, study: Study, entry: Mapping[str, Any]) -> None:
+        """Write a study down as another ledger holds it."""
+        own = optuna.create_study(study_name=study.name, storage=self.storage, load_if_exists=True)
+        now = {**entry, "folder": self._study_folder(study).name}
+        for key, value in now.items():
+            own.set_user_attr(key, value)
+        write_atomically(self._study_folder(study) / STUDY_FILE, json.dumps(now).encode())
+
+    @storage_errors()
+    def queue_attempt(self, study: Study, condition: Condition, index: int, attempt: int) -> FrozenTrial:
+        """Queue one attempt at a trial, and return it."""
+        name = _name(study, condition)
+        self._make(study, (condition,))
+        add_trials(self.storage, [_new_trial(name, index, attempt, {})])
+        return trials_of(self.storage, name)[name][-1]
+
+    @storage_errors()
     def enqueue_again(self, study: Study, condition: Condition, index: int, params: Mapping[str, Any]) -> None:
         """Queue one trial alone, in a search with the settings that were chosen for it elsewhere (`params`)."""
         given = stored_params(study.search, params) if study.search and condition.kind == "search" else {}

@@ -81,7 +81,7 @@ def _add_study(ledger: Ledger, study: Study, folder: Path, left: list[str]) -> i
         handle, filled = ledger.open(study, condition), 0
         for path in sorted(path for path in inner.iterdir() if path.name.isdecimal()):
             try:
-                trial = _trial(TrialFolder(path), search)
+                trial = frozen_trial(TrialFolder(path), search)
             except (OSError, ValueError, KeyError, BenchkitError) as error:
                 left.append(f"{path}: {_first_line(error)}")
                 continue
@@ -92,7 +92,7 @@ def _add_study(ledger: Ledger, study: Study, folder: Path, left: list[str]) -> i
     return added
 
 
-def _trial(folder: TrialFolder, search: Search | None) -> FrozenTrial:
+def frozen_trial(folder: TrialFolder, search: Search | None) -> FrozenTrial:
     """Return a trial as Optuna held it; one without a list of its files had not ended for the ledger."""
     about = json.loads((folder.path / "trial.json").read_text(encoding="utf-8"))
     outcome = folder.read_outcome() if (folder.path / LIST).exists() else None

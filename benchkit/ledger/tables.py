@@ -332,6 +332,16 @@ def add_trials(storage: RDBStorage, trials: Sequence[NewTrial]) -> None:
         connection.execute(insert(SYSTEM_ATTRIBUTES), fixed)
 
 
+def set_times(
+    storage: RDBStorage, trial_id: int, started: datetime.datetime | None, finished: datetime.datetime | None
+) -> None:
+    """Set when a trial began and ended, in this machine's time as Optuna tells it."""
+    values = {"datetime_start": started, "datetime_complete": finished}
+    stored = {name: value and value.astimezone(datetime.UTC).replace(tzinfo=None) for name, value in values.items()}
+    with storage.engine.begin() as connection:
+        connection.execute(sqlalchemy.update(TRIALS).where(TRIALS.c.trial_id == trial_id).values(**stored))
+
+
 def _numbered(
     connection: Connection, ids: Mapping[str, int], prefix: str, trials: Sequence[NewTrial]
 ) -> list[tuple[int, int]]:

@@ -26,10 +26,14 @@ from benchkit.study.study import UNTIL_DECIDED
 from benchkit.sweep.progress import trial_name
 
 STATES = (
-    "done", "pruned", "diverged", "failed", "missing files", "changed files", "running", "stale", "waiting", "missing",
+    "done", "pruned", "diverged", "failed", "missing files", "changed files", "files elsewhere",
+    "running", "stale", "waiting", "missing",
 )  # fmt: skip
 BROKEN = {"missing files": "missing", "changed files": "changed"}
 """States of trials that are no results any more, by the word of `--retry` that trains them again."""
+
+WITHOUT_FILES = (*BROKEN, "files elsewhere")
+"""States of trials that have ended and whose numbers cannot be read here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,7 @@ class StudyStatus:
     @property
     def broken(self) -> bool:
         """Return whether files of trials were lost or changed."""
-        return any(row.states.get(state) for row in self.rows for state in BROKEN)
+        return any(row.states.get(state) for row in self.rows for state in WITHOUT_FILES)
 
     def plain(self) -> dict[str, Any]:
         """Return the status as JSON values."""
@@ -103,7 +107,9 @@ def status_of(results: StudyResults) -> StudyStatus:
         metric=results.study.report.metric,
         rows=rows,
         failures=tuple(
-            f"{_name(t)}: {t.state}: {t.reason}" for t in results.trials if t.state in ("failed", "diverged", *BROKEN)
+            f"{_name(t)}: {t.state}: {t.reason}"
+            for t in results.trials
+            if t.state in ("failed", "diverged", *WITHOUT_FILES)
         ),
         running=tuple(_running(t) for t in results.trials if t.state == "running"),
         left_out=results.left_out,
@@ -138,8 +144,9 @@ def _interim(results: StudyResults, state: Standing | None) -> InterimStatus | N
 
 
 def broken_trials(results: StudyResults) -> tuple[str, ...]:
-    """Return a line for each trial whose files were lost or changed after it had ended."""
-    return tuple(f"{_name(trial)}: {trial.state}: {trial.reason}" for trial in results.trials if trial.state in BROKEN)
+    """Return a line for each trial that has ended and whose files were lost, changed, or are on another machine."""
+    without = (trial for trial in results.trials if trial.state in WITHOUT_FILES)
+    return tuple(f"{_name(trial)}: {trial.state}: {trial.reason}" for trial in without)
 
 
 def _row(results: StudyResults, plan: Plan, condition: Condition) -> ConditionStatus:
@@ -175,7 +182,7 @@ def seconds_left(results: StudyResults, plan: Plan) -> float | None:
     """Return the seconds that unfinished trials will take at the pace of the finished ones, or None without a pace."""
     costs = [trial.outcome.cost.seconds for trial in results.trials if trial.outcome and trial.outcome.cost]
     at_once = max(1, sum(trial.state == "running" for trial in results.trials))
-    ended = sum(trial.state in FINISHED or trial.state in BROKEN for trial in results.trials)
+    ended = sum(trial.state in FINISHED or trial.state in WITHOUT_FILES for trial in results.trials)
     left = len(plan.units()) - ended
     if left <= 0:
         return 0.0
@@ -192,7 +199,9 @@ def _sentence(results: StudyResults, rows: tuple[ConditionStatus, ...], left: fl
     if not open_:
         retry = [word for state, word in BROKEN.items() if states[state]]
         again = f"; train again with: benchkit sweep {path} --retry {' --retry '.join(retry)}" if retry else ""
-        return f"{results.study.name}: {'' if retry else 'finished; '}{told}{again}"
+        if states["files elsewhere"]:
+            again += "; bring the files that are elsewhere with: benchkit merge WORKSPACE"
+        return f"{results.study.name}: {'' if again else 'finished; '}{told}{again}"
     rest = f"; about {duration(left, whole=True)} left" if left else ""
     go_on = "" if states["running"] else f"; go on with: benchkit sweep {path}"
     return f"{results.study.name}: {told}{rest}{go_on}"

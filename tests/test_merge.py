@@ -1,0 +1,151 @@
+"""Trials of other machines: never counted in silence, and taken in whole, each once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_study import FACTOR, SEARCH, all_facts, finish_all, run_here, study_of, sweep_here, write
+
+from benchkit.analysis.summary import summarize
+from benchkit.errors import LedgerError
+from benchkit.ledger import Ledger, read_results
+from benchkit.ledger.claims import Queue
+from benchkit.ledger.merge import merge
+from benchkit.plan import make_plan
+from benchkit.results import Outcome, StudyResults
+from benchkit.study import Study
+
+
+def halves(monkeypatch: pytest.MonkeyPatch, folder: Path, study: Study) -> tuple[Path, Path]:
+    """Return two workspaces of which each has trained one condition of a study of two."""
+    found = (folder / "a", folder / "b")
+    for workspace, level in zip(found, ("0.1", "0.3"), strict=True):
+        sweep_here(monkeypatch, workspace, study, only={"train.optimizer.lr": [level]})
+    return found
+
+
+def states(results: StudyResults) -> list[str]:
+    return sorted(trial.state for trial in results.trials)
+
+
+def test_two_machines_workspaces_become_one_study_with_the_numbers_of_one_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(FACTOR)
+    here, other = halves(monkeypatch, tmp_path, study)
+    merged = merge(Ledger(here), [other])
+    assert (merged.taken, merged.there, merged.conflicts, merged.broken) == ({"tiny": 2}, 0, [], [])
+    results = read_results(here)
+    assert states(results) == ["done"] * 4
+    sweep_here(monkeypatch, tmp_path / "whole", study)
+    assert all_facts(results) == all_facts(read_results(tmp_path / "whole"))
+    times = {trial.number: (trial.started, trial.finished) for trial in read_results(other).trials}
+    assert all(
+        (trial.started, trial.finished) == pytest.approx(times[trial.number], abs=1)
+        for trial in results.trials
+        if trial.condition.label == "0.3"
+    )
+    assert sweep_here(monkeypatch, here, study) == {"done": 4}
+    assert all_facts(read_results(here)) == all_facts(results), "nothing is trained again"
+    again = merge(Ledger(here), [other])
+    assert (again.taken, again.there) == ({"tiny": 0}, 2)
+
+
+def test_an_empty_workspace_takes_in_a_study_with_its_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(FACTOR, SEARCH)
+    sweep_here(monkeypatch, tmp_path / "other", study)
+    merge(Ledger(tmp_path / "here"), [tmp_path / "other"])
+    before, after = read_results(tmp_path / "other"), read_results(tmp_path / "here")
+    assert all_facts(after) == all_facts(before) and len(after.trials) >= 8
+    assert [one.key for one in after.conditions] == [one.key for one in before.conditions]
+    assert after.decisions == before.decisions and after.data == before.data
+    (tmp_path / "here" / "ledger.db").unlink()
+    assert run_here(monkeypatch, tmp_path, "ledger", "rebuild", "--workspace", "here") == 0
+    assert all_facts(read_results(tmp_path / "here")) == all_facts(before)
+
+
+def test_waiting_trials_are_filled_and_those_that_both_trained_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(FACTOR)
+    plan, here, other = make_plan(study), Ledger(tmp_path / "here"), Ledger(tmp_path / "other")
+    for ledger in (here, other):
+        ledger.register(plan, {}, "")
+        ledger.enqueue(plan)
+    first = Queue(here, plan).next()
+    assert first is not None
+    first.finish(Outcome(state="failed", reason="here"))
+    finish_all(other, plan)
+    merged = merge(here, [tmp_path / "other"])
+    assert merged.taken == {"tiny": 3}
+    assert merged.conflicts == [
+        f"tiny: 0.1, repeat 0: trained in {tmp_path / 'other'} and here; the one that was here stays"
+    ]
+    assert here.states(plan) == {"done": 3, "failed": 1, "missing": 0}
+
+
+def test_files_that_are_not_what_their_list_says_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, other = halves(monkeypatch, tmp_path, study_of(FACTOR))
+    changed = next(path for path in (other / "trials").rglob("result.json") if "0.3@" in str(path))
+    changed.write_text(changed.read_text().replace('"state"', '"State"'))
+    merged = merge(Ledger(here), [other])
+    assert merged.taken == {"tiny": 1}
+    assert len(merged.broken) == 1 and "changed after the trial had ended: result.json" in merged.broken[0]
+    assert states(read_results(here)) == ["done"] * 3
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [({"epochs": 4}, "they differ in settings"), ({"repeats": 2, "seed": True}, "they differ in seed")],
+)
+def test_another_study_of_the_same_name_is_refused(tmp_path: Path, part: dict[str, Any], words: str) -> None:
+    seed = part.pop("seed", False)
+    for name, more in (("here", {}), ("other", part)):
+        study = study_of(FACTOR, **more)
+        if seed and name == "other":
+            from dataclasses import replace
+
+            study = replace(study, seed=99)
+        ledger, plan = Ledger(tmp_path / name), make_plan(study)
+        ledger.register(plan, {}, "")
+        ledger.enqueue(plan)
+        finish_all(ledger, plan)
+    with pytest.raises(LedgerError, match="is not the study of that name") as caught:
+        merge(Ledger(tmp_path / "here"), [tmp_path / "other"])
+    assert words in caught.value.problems
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty", "here"])
+def test_what_is_no_other_workspace_is_one_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LedgerError, match=r"expected the folder of another workspace|there are no trials here"):
+        merge(Ledger(tmp_path / "here"), [tmp_path / name])
+
+
+def test_files_on_another_machine_leave_a_study_unfinished_until_they_are_brought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two machines, each with a disk of its own, and one storage: half of the trials were trained on the other."""
+    study, storage = write(tmp_path / "tiny.toml", FACTOR), f"sqlite:///{tmp_path / 'shared.db'}"
+    sweep = ("sweep", study, "--storage", storage, "--jobs", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "other")
+        assert run_here(patch, tmp_path, *sweep, "--workspace", "b", "--only", "train.optimizer.lr=0.3") == 0
+    capsys.readouterr()
+    assert run_here(monkeypatch, tmp_path, *sweep, "--workspace", "a") == 0
+    told = capsys.readouterr()
+    assert told.out == "tiny: 2 done, 2 files elsewhere\n"
+    assert "2 trials ended on other machines: benchkit merge brings their files here" in told.err
+    results = read_results(tmp_path / "a", "tiny", storage)
+    findings = {finding.rule: finding.sentence for finding in summarize(results).findings}
+    assert "The study is not finished here: 2 trials have ended on another machine" in findings["files-elsewhere"]
+    assert run_here(monkeypatch, tmp_path, "status", "tiny", "--storage", storage, "--workspace", "a") == 1
+    assert "benchkit merge WORKSPACE" in capsys.readouterr().out
+    assert run_here(monkeypatch, tmp_path, "merge", "b", "--storage", storage, "--workspace", "a") == 0
+    assert capsys.readouterr().out == "tiny: 2 trials taken in\n"
+    assert states(read_results(tmp_path / "a", "tiny", storage)) == ["done"] * 4
+    assert run_here(monkeypatch, tmp_path, "status", "tiny", "--storage", storage, "--workspace", "a") == 0
+    shutil.rmtree(tmp_path / "b")
