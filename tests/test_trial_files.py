@@ -169,7 +169,8 @@ def test_files_of_another_host_are_elsewhere(tmp_path: Path) -> None:
     for host, state in (("another", "elsewhere"), (kept["host"], "lost")):
         (file,) = trial_files(tmp_path / "gone", {**kept, "host": host})
         assert (file.name, file.state) == ("files.json", state)
-    assert lost_or_changed(trial_files(tmp_path / "gone", {**kept, "host": "another"})) is None
+    found = lost_or_changed(trial_files(tmp_path / "gone", {**kept, "host": "another"}))
+    assert found is not None and found[0] == "files elsewhere"
 
 
 def test_a_trial_of_a_version_without_lists_lacks_its_outcome_or_counts(workspace: Path) -> None:
