@@ -38,7 +38,7 @@ ONE_STUDY = ("settings", "factors", "search", "seed")
 SAME_VERSIONS = ("benchkit", "torch", "torchvision", "timm", "numpy")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Merged:
     """What became of the trials elsewhere: how many were `taken` in by study, how many were `there`, which were left.
 
