@@ -28,6 +28,7 @@ from tiny_study import (
     write,
 )
 
+from benchkit.analysis.sequential import looks_of
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
 from benchkit.study.studyfile import read_study
@@ -226,3 +227,28 @@ def test_workers_that_cannot_start_end_the_sweep(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "workers end before they train anything, the last with status 3" in done.stderr
     assert DATA.exists()
+
+
+@pytest.mark.slow
+def test_killed_twice_and_shared_by_two_it_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = '[factors]\n"train.optimizer.lr" = [0.1, 0.1000001]\n'
+    study = write(tmp_path / "tiny.toml", copies, epochs=60, repeats=3)
+    asked = ("sweep", study, "--jobs", 1, "--until-decided", "--most", 6)
+    for pattern in (r"\] 0.1 repeat 1: val", r"\] 0.1 repeat 3: val"):
+        killed = start(tmp_path, *asked)
+        wait_for_line(killed, pattern)
+        workers = workers_of(killed)
+        os.killpg(killed.pid, signal.SIGKILL)
+        end(killed)
+        assert gone(workers)
+    sharing = [start(tmp_path, *asked) for _ in range(2)]
+    told = [process.communicate(timeout=240) for process in sharing]
+    assert [process.returncode for process in sharing] == [0, 0], told
+    parts = read_results(tmp_path / "benchkit-runs")
+    alone = tmp_path / "alone"
+    sweep_here(monkeypatch, alone, read_study(study), until_decided=True, most=6)
+    whole = read_results(alone)
+    assert all_facts(parts) == all_facts(whole) and looks_of(parts) == looks_of(whole)
+    assert {trial.attempt for trial in parts.trials} == {0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
@@ -12,22 +13,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.console
+import rich.live
+from capsule_edits import edited
 from tiny_study import METRICS, SEARCH, InlinePool, Listener, run_here, study_of, write
 
+import benchkit.sweep.estimate
 import benchkit.sweep.orchestration
-from benchkit.analysis.interim import PLAN, planned_looks
-from benchkit.analysis.sequential import standing
-from benchkit.capsule.study_file import study_text
+from benchkit.analysis.estimates import planned_trials
+from benchkit.analysis.interim import PLAN, plan_of_looks, plan_text, planned_looks
+from benchkit.analysis.sequential import looks_of, repeats_words, standing
+from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
+from benchkit.capsule.reading import results_of as capsule_results
+from benchkit.capsule.study_file import commands_of, study_text
+from benchkit.cli.live import Lines, Panel
 from benchkit.errors import LedgerError, StudyError
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim, Queue
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.results import Cost, Outcome
+from benchkit.results import Cost, Decision, Outcome
+from benchkit.storage import encode
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep import Request, sweep
-from benchkit.sweep.messages import AnalysisEnded, Job, WorkerIdle
+from benchkit.sweep.messages import AnalysisEnded, Job, WorkerIdle, dump, load
 from benchkit.sweep.status import status_of
 
 LEVELS = '[factors]\n"train.optimizer.lr" = [0.1, 0.2, 0.3]\n'
@@ -299,3 +309,61 @@ def test_commands_tell_where_it_stands(
     status = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
     assert status["interim"]["next"] is None and not status["interim"]["decided"]
     assert PLAN in {decision.name for decision in read_results(tmp_path / "benchkit-runs").decisions}
+
+
+def test_a_report_and_its_capsule_come_to_the_same_looks(tmp_path: Path, scripted: type[ScriptedPool]) -> None:
+    scripted.score = staticmethod(noisy({**CLEAR, "0.2": 0.9}))
+    run(tmp_path, levels())
+    run(tmp_path, levels(), until_decided=True, most=7)
+    results = replace(read_results(tmp_path), class_names=())
+    capsule = read_capsule(make_capsule([results], Shown()))
+    again = capsule_results(capsule, 0, tmp_path / "capsule")
+    assert looks_of(again) == looks_of(results) and len(looks_of(again).taken) == 5
+    assert [planned_trials(again, one) for one in again.conditions] == [7, 7, 3]
+    assert repeats_words(again) == "3 to 7, until decided: look 5 of 5"
+    assert repeats_words(replace(again, decisions=())) == "3 for each condition"
+    # The first look had the error of a report of fixed repeats, which has to be there again before the looks are.
+    assert capsule.head.studies[0].commands[:2] == (
+        "benchkit sweep tiny.toml", "benchkit sweep tiny.toml --until-decided --most 7"
+    )  # fmt: skip
+    new = Decision(name=PLAN, value=plan_text(plan_of_looks(3, 7)), why="", version="")
+    assert commands_of(replace(results, decisions=(new,)), "tiny.toml")[0].endswith("--until-decided --most 7")
+
+    def spend_more(head: Any) -> None:
+        head["studies"][0]["decisions"] = [{**encode(new), "value": "3: 0.9"}]
+
+    with pytest.raises(CapsuleError, match="a plan of looks has rising repeats"):
+        read_capsule(edited(capsule.content, {"capsule.json": spend_more}))
+
+
+def test_a_preview_says_how_many_trials_there_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scripted: type[ScriptedPool]
+) -> None:
+    monkeypatch.setattr(benchkit.sweep.estimate, "_probes", lambda *args: ({}, "cpu", "not timed here"))
+    study = write(tmp_path / "tiny.toml", LEVELS, repeats=3)
+    preview = ("sweep", study, "--until-decided", "--dry-run")
+    scripted.score = staticmethod(noisy({**CLEAR, "0.2": 0.9}))
+    told = []
+    for patience in (9, 1, math.inf):
+        scripted.patience = patience
+        assert run_here(monkeypatch, tmp_path, *preview, "--most", 7) == 0
+        told.append(capsys.readouterr().out)
+        run_here(monkeypatch, tmp_path, "sweep", study, "--until-decided", "--most", 7, pool=scripted)
+    assert "tiny: 3 conditions, 9 trials, 9 to train\nthen at the most 12 more" in told[0]
+    assert "tiny: 3 conditions, 11 trials, 2 to train\nthen at the most 6 more" in told[1]
+    assert "tiny: 3 conditions, 11 trials, 1 to train\nthen at the most 6 more" in told[2]
+    assert run_here(monkeypatch, tmp_path, *preview) == 0
+    assert "tiny: 3 conditions, 17 trials, 0 to train" in (shown := capsys.readouterr().out) and "then" not in shown
+    assert run_here(monkeypatch, tmp_path, *preview, "--most", 9) == 2
+    assert "--most 9: tiny has been decided to have" in capsys.readouterr().err
+
+
+def test_what_looks_found_is_told_in_lines_and_above_the_panel() -> None:
+    lines: list[str] = []
+    Lines(write=lines.append).event(0, AnalysisEnded(words="look 1 of 5"))
+    assert lines == ["look 1 of 5"]
+    told = io.StringIO()
+    with rich.live.Live(console=rich.console.Console(file=told, force_terminal=True), auto_refresh=False) as live:
+        Panel(live).event(0, AnalysisEnded(words="look 1 of 5"))
+    assert "look 1 of 5" in told.getvalue()
+    assert load(dump(AnalysisEnded(words="x"))) == AnalysisEnded(words="x")

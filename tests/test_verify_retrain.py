@@ -23,7 +23,7 @@ from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
 from benchkit.registry import Registry
 from benchkit.report.write import write_report
-from benchkit.results import WAS_COMPILED, StudyResults, Trial
+from benchkit.results import WAS_COMPILED, Decision, StudyResults, Trial
 from benchkit.verify.reproduction import compare_retrained
 from benchkit.verify.retraining import Scratch, retrain, sample_trials
 
@@ -234,3 +234,16 @@ def test_a_workspace_in_use_is_refused(trained: StudyResults, tmp_path: Path) ->
         retrain(
             capsule, sample_trials(capsule, 1, 0), Registry.installed(), Scratch(workspace=tmp_path, data_root=DATA)
         )
+
+
+def test_trials_are_trained_again_as_it_was_decided(
+    trained: StudyResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchkit.verify.retraining, "Pool", InlinePool)
+    known = Decision(name="precision", value="bf16", why="an earlier sweep", version="0.1.0")
+    device = Decision(name="device kind", value="cuda", why="--device auto", version="0.1.0")
+    capsule = read_capsule(make_capsule([replace(trained, decisions=(known, device))], Shown()))
+    scratch = Scratch(workspace=tmp_path / "again", data_root=DATA, device="cpu")
+    retrain(capsule, sample_trials(capsule, 1, 0), Registry.installed(), scratch)
+    decided = {one.name: one.value for one in read_results(tmp_path / "again").decisions}
+    assert decided["precision"] == "bf16" and decided["device kind"] == "cpu"

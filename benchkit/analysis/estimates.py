@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchkit.analysis.interim import confidence_of
+from benchkit.analysis.interim import confidence_of, planned_looks
 from benchkit.analysis.wording import (
     Finding,
     amount,
@@ -176,7 +176,13 @@ def estimate_of(results: StudyResults, condition: Condition, metric: str) -> Est
 
 
 def planned_trials(results: StudyResults, condition: Condition) -> int:
-    """Return how many trials the study asks of a condition: its repeats, or the slots of its search."""
+    """Return how many trials the study asks of a condition: its repeats, or the slots of its search.
+
+    With looks it is the repeats that the last look at the condition had, or that the first one waits for.
+    """
+    looks = planned_looks(results.decisions)
+    if looks and condition.kind != "search":
+        return max(looks[0].n, len(results.repeats(condition)))
     return Plan(study=results.study, conditions=results.conditions).count(condition)
 
 

@@ -195,6 +195,16 @@ def candidates_of(results: StudyResults, metric: str) -> CandidateSet:
     return candidates(results, metric, looks.planned[max(0, len(looks.taken) - 1)].alpha)
 
 
+def repeats_words(results: StudyResults) -> str:
+    """Return how many repeats conditions have: `3 for each condition`, or `3 to 12, until decided: look 4 of 5`."""
+    looks = looks_of(results)
+    if not looks.planned:
+        return f"{results.study.repeats} for each condition"
+    first, last = looks.planned[0].n, looks.taken[-1].analysis.n if looks.taken else looks.planned[0].n
+    counts = f"{first} to {last}" if last > first else str(first)
+    return f"{counts}, until decided: look {len(looks.taken)} of {len(looks.planned)}"
+
+
 def standing_words(state: Standing) -> str:
     """Return a sentence on what is decided, what is still open, and what the next look costs."""
     looks, labels = len(state.plan), list(state.open.values())

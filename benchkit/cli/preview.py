@@ -6,7 +6,6 @@ from benchkit.cli.app import print_json, print_note, print_table, print_text
 from benchkit.duration import duration
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
-from benchkit.study.study import UNTIL_DECIDED
 from benchkit.sweep import Request
 from benchkit.sweep.estimate import ConditionEstimate, SweepEstimate, estimate
 
@@ -46,10 +45,8 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
     total = sum(row.trials for row in estimated.conditions) + estimated.confirms
     after = f", {estimated.confirms} of them after the searches" if estimated.confirms else ""
     print_text(f"{request.study.name}: {len(rows)} conditions, {total} trials, {estimated.left} to train{after}")
-    if request.adding:
-        most = request.most or request.study.most or UNTIL_DECIDED
-        further = sum(max(0, most - row.trials) for row in estimated.conditions if row.condition.kind != "search")
-        print_text(f"then more repeats of what may be the best, up to {most} of each: at the most {further} trials")
+    if estimated.further:
+        print_text(f"then at the most {estimated.further} more, of what may still be the best, until it is decided")
     if estimated.seconds is None or estimated.bytes is None:
         print_text(f"no estimate: {estimated.problem}")
     elif estimated.left:
@@ -80,6 +77,7 @@ def _json(request: Request, estimated: SweepEstimate) -> dict[str, object]:
         "problem": estimated.problem,
         "left": estimated.left,
         "confirms": estimated.confirms,
+        "further": estimated.further,
         "conditions": [
             {
                 "label": row.condition.display_label,

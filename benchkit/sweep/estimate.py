@@ -7,17 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchkit.analysis.sequential import Standing
 from benchkit.errors import DataError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
+from benchkit.study.study import UNTIL_DECIDED
 from benchkit.sweep.decided import decided_device, refuse_other_decisions
 from benchkit.sweep.messages import Probed, WorkerFailed, WorkerLost, WorkerReady
 from benchkit.sweep.orchestration import Request, devices_of, prepare, refuse_broken_networks, threads_of, worker_count
 from benchkit.sweep.pool import Pool, answers
-from benchkit.sweep.until_decided import asked_so_far
+from benchkit.sweep.until_decided import standing_of
 
 MOST_PROBES = 8
 """Conditions that are timed at the most; others take the mean of the timed ones."""
@@ -50,7 +52,8 @@ class SweepEstimate:
     """What a sweep takes: `seconds` and `bytes` for what is left, None with a `problem` where it cannot be told.
 
     `confirms` counts the trials that will confirm searches whose best is not known yet; those of finished searches
-    are among the `conditions`.
+    are among the `conditions`. `further` is how many trials may come on top, at the most, until it is decided which
+    condition is best.
     """
 
     conditions: tuple[ConditionEstimate, ...]
@@ -61,6 +64,7 @@ class SweepEstimate:
     device: str
     probed: int
     problem: str = ""
+    further: int = 0
 
     @property
     def left(self) -> int:
@@ -79,9 +83,10 @@ def estimate(request: Request, registry: Registry, say: Callable[[str], None] = 
         ledger = Ledger(request.workspace, request.storage or None)
         refuse_other_decisions(ledger, request)
         request = replace(request, device=decided_device(ledger, request))
-        plan, finished = _progress(ledger, plan, request)
+        state = standing_of(ledger, plan.study) if request.adding else None
+        plan, finished = _progress(ledger, plan, state)
     else:
-        finished = {}
+        state, finished = None, {}
     rows = tuple(_row(plan, condition, finished.get(condition.key, 0)) for condition in plan.conditions)
     confirms = plan.study.confirm * sum(row.condition.kind == "search" and row.left > 0 for row in rows)
     probes, device, problem = _probes(request, plan, registry, rows, say)
@@ -96,15 +101,23 @@ def estimate(request: Request, registry: Registry, say: Callable[[str], None] = 
         device=device,
         probed=len(probes),
         problem=problem,
+        further=_further(request, rows, state),
     )
 
 
-def _progress(ledger: Ledger, plan: Plan, request: Request) -> tuple[Plan, Mapping[str, int]]:
+def _further(request: Request, rows: Sequence[ConditionEstimate], state: Standing | None) -> int:
+    """Return how many trials may come on top, at the most, until it is decided which condition is best."""
+    if state is not None:
+        return sum(state.plan[-1].n - state.asked[key] for key in state.open) if state.next else 0
+    most = (request.most or request.study.most or UNTIL_DECIDED) if request.adding else 0
+    return sum(max(0, most - row.trials) for row in rows if row.condition.kind != "search")
+
+
+def _progress(ledger: Ledger, plan: Plan, state: Standing | None) -> tuple[Plan, Mapping[str, int]]:
     """Return the plan with what confirms its finished searches, and the number of finished trials by condition."""
     known = {condition.key for condition in ledger.conditions(plan.study)}
     confirms = confirm_conditions(ledger, _part(plan, known), finished=True)
-    more = asked_so_far(ledger, plan.study) if request.adding else {}
-    plan = replace(plan, conditions=(*plan.conditions, *confirms), more=more)
+    plan = replace(plan, conditions=(*plan.conditions, *confirms), more=state.asked if state else {})
     attempts = ledger.attempts(plan.study)
     return plan, {one.key: attempts.ended(one, plan.count(one)) for one in plan.conditions}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from benchkit.analysis.interim import PLAN, plan_text, planned_looks
-from benchkit.analysis.sequential import plan_for, standing, standing_words
+from benchkit.analysis.sequential import Standing, plan_for, standing, standing_words
 from benchkit.analysis.wording import count
 from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decide, decisions_of
@@ -36,10 +36,10 @@ def begin_analyses(ledger: Ledger, study: Study, most: int, say: Callable[[str],
     return state.asked
 
 
-def asked_so_far(ledger: Ledger, study: Study) -> Mapping[str, int]:
-    """Return how many repeats a study's interim analyses ask for as they stand, by condition; none where none are."""
+def standing_of(ledger: Ledger, study: Study) -> Standing | None:
+    """Return how far the interim analyses of a study are, None where none are planned."""
     plan = planned_looks(decisions_of(ledger, study.name).values())
-    return standing(results_of(ledger, study.name, upcoming=True), plan).asked if plan else {}
+    return standing(results_of(ledger, study.name, upcoming=True), plan) if plan else None
 
 
 def train_until_decided(

@@ -13,14 +13,16 @@ from benchkit.capsule.archive import CapsuleTrial
 from benchkit.capsule.reading import Capsule, CapsuleError
 from benchkit.errors import LedgerError, PluginError, TrainingError
 from benchkit.ledger import Ledger
+from benchkit.ledger.decisions import decide
 from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.registry import Registry
-from benchkit.results import Trial
+from benchkit.results import Decision, Trial
 from benchkit.study import Study
 from benchkit.study.checks import check_plan
 from benchkit.study.seeds import derive_seed
 from benchkit.study.tree import changed
 from benchkit.sweep import prepare, threads_of
+from benchkit.sweep.decided import TRAINING
 from benchkit.sweep.devices import devices_for, installed_gpus
 from benchkit.sweep.messages import Job, WorkerFailed, WorkerIdle, WorkerLost
 from benchkit.sweep.pool import Pool
@@ -121,7 +123,8 @@ def retrain(
     for study in sorted({sample.study for sample in sampled}):
         mine = [sample for sample in sampled if sample.study == study]
         inner = replace(scratch, workspace=scratch.workspace / str(study + 1)) if len(capsule.studies) > 1 else scratch
-        for trial in _retrain_study(capsule.studies[study], mine, registry, inner):
+        decided = capsule.head.studies[study].decisions
+        for trial in _retrain_study(capsule.studies[study], mine, registry, inner, decided):
             trained[study, trial.condition.key, trial.index] = trial
     return tuple(trained.get((sample.study, sample.condition.key, sample.trial.index)) for sample in sampled)
 
@@ -157,7 +160,11 @@ def _local_plugins(capsule: Capsule, sample: SampledTrial) -> list[tuple[str, st
 
 
 def _retrain_study(
-    study: Study, sampled: Sequence[SampledTrial], registry: Registry, scratch: Scratch
+    study: Study,
+    sampled: Sequence[SampledTrial],
+    registry: Registry,
+    scratch: Scratch,
+    decided: Sequence[Decision],
 ) -> tuple[Trial, ...]:
     study = bare(study)
     conditions = tuple({sample.condition.key: sample.condition for sample in sampled}.values())
@@ -168,6 +175,9 @@ def _retrain_study(
     trained = [sample for sample in sampled if sample.trial.data_fingerprint in ("", *here)]
     ledger = Ledger(scratch.workspace)
     ledger.register(plan, data, "benchkit verify --retrain")
+    for one in decided:
+        if one.name in TRAINING:
+            decide(ledger, study.name, one.name, one.value, one.why)
     for sample in trained:
         _refuse_unknown_settings(study, sample)
         ledger.enqueue_again(study, sample.condition, sample.trial.index, sample.trial.params)

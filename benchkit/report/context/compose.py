@@ -14,6 +14,7 @@ from typing import Any
 
 from benchkit import __version__
 from benchkit.analysis.changes import Changes, compare_records
+from benchkit.analysis.sequential import repeats_words
 from benchkit.analysis.summary import (
     Property,
     Record,
@@ -296,14 +297,14 @@ def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
 
 
 def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
-    study, evidence = results.study, summary.numbers
+    evidence = summary.numbers
     planned = sum(row.planned for row in evidence.coverage)
     counts = Counter(trial.state for trial in results.trials)
     states = [f"{counts[state]} {state}" for state in STATES if counts[state]]
     images = sorted({model.accuracy.n for model in evidence.models})
     facts = [
         Fact(name="Conditions", value=str(len(evidence.scores))),
-        Fact(name="Repeats", value=f"{study.repeats} for each condition"),
+        Fact(name="Repeats", value=repeats_words(results)),
         Fact(name="Trials", value=f"{listing(states) or 'none'} of {planned} planned"),
         Fact(name="Data", value=listing(names_used(results, "data"))),
         Fact(name="Model", value=listing(models_used(results))),

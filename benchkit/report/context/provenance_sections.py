@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import Any
 
 from benchkit.analysis.published import PublishedVerdict
+from benchkit.analysis.sequential import repeats_words
 from benchkit.analysis.source import ProtocolSetting
 from benchkit.analysis.wording import count, setting
 from benchkit.capsule.study_file import to_toml
@@ -167,7 +168,11 @@ def _seeds(results: StudyResults) -> tuple[Fact, ...]:
             value="each is a sha256 over study seed, repeat and purpose, never over a factor: the same repeat of two "
             "conditions starts from the same numbers and sees images in the same order",
         ),
-        Fact(name="repeats", value=f"{study.repeats} for each condition, numbered from 0"),
+        Fact(name="repeats", value=f"{repeats_words(results)}, numbered from 0"),
+        *(
+            Fact(name=f"decided: {one.name}", value=f"{one.value} ({one.why}; benchkit {one.version})")
+            for one in results.decisions
+        ),
     ]
     return tuple(facts)
 

@@ -210,6 +210,7 @@ def study_content(
             "source": study.source,
         },
         "command": results.command,
+        "decisions": encode(results.decisions),
         "data": encode(results.data),
         "banners": encode(report.banners),
         "answer": list(report.answer),
