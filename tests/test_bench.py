@@ -110,6 +110,27 @@ def test_goals_are_judged_by_medians() -> None:
     )
 
 
+def test_a_goal_that_a_variant_alone_meets_says_so() -> None:
+    from comparison import Measured, compare
+    from measurements import _speed
+    from pages import _by_variants
+    from workloads import WORKLOADS
+
+    def part(default: float) -> SimpleNamespace:
+        rates = {"script": 100.0, "benchkit": default, "benchkit-compiled": 300.0}
+        rows = {name: [Measured(rate=rate, first_step=0.0, seconds=10.0)] for name, rate in rates.items()}
+        compared = compare(WORKLOADS[0], 3, rows)
+        return SimpleNamespace(rows=lambda workload: compared.rows)
+
+    alone, both = (_speed(WORKLOADS[0], "cpu", part(default)) for default in (120.0, 280.0))  # type: ignore[arg-type]
+    assert alone.state == both.state == "met"
+    assert alone.found.endswith(
+        "n = 1 (benchkit-compiled, which is not the default; by default 1.20 [1.20..1.20] times)"
+    )
+    assert (alone.variant, both.variant) == ("benchkit-compiled", "")
+    assert _by_variants([alone, both]) == "; 1 of them only by benchkit-compiled, which is not the default"
+
+
 def test_another_benchmark_that_fails_ends_this_one() -> None:
     from rounds import told
 

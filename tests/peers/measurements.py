@@ -108,13 +108,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A goal on one device, what was found, and whether that meets it."""
+    """A goal on one device, what was found, whether that meets it, and the `variant` that alone does, if it is one."""
 
     work: str
     device: str
     goal: str
     found: str
     state: Literal["met", "missed", "not measured"]
+    variant: str = ""
 
 
 def verdicts(parts: Mapping[str, Part]) -> Iterator[Verdict]:
@@ -138,14 +139,23 @@ def _speed(workload: Workload, device: str, part: Part | None) -> Verdict:
     if found is None:
         return _missing(workload.title, device, goal)
     contender, ratio = found
-    met = ratio.middle >= workload.goals[device]
-    words = f"{ratio.text('.2f')} times, n = {next(row.n for row in rows if row.contender == contender)}"
+    row = next(row for row in rows if row.contender == contender)
+    default = best_of([row for row in rows if row.contender == "benchkit"], workload.trials)
+    least, words = workload.goals[device], f"{ratio.text('.2f')} times, n = {row.n}"
+    if workload.trials > 1 and row.ratio is not None:
+        words += f", in images/s {row.ratio.text('.2f')} times"
+    if contender != "benchkit":
+        as_it_is = f"; by default {default[1].text('.2f')} times" if default else ""
+        words += f" ({contender}, which is not the default{as_it_is})"
+    met = ratio.middle >= least
+    alone = met and contender != "benchkit" and not (default and default[1].middle >= least)
     return Verdict(
         work=workload.title,
         device=device,
         goal=goal,
-        found=f"{words} ({contender})" if contender != "benchkit" else words,
+        found=words,
         state="met" if met else "missed",
+        variant=contender if alone else "",
     )
 
 

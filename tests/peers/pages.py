@@ -13,6 +13,7 @@ from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
 from ratio_chart import RatioChart, fastest_words, ratio_data
 
 from benchkit import __version__
+from benchkit.analysis.wording import listing
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import (
     Banner,
@@ -102,7 +103,7 @@ def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequen
         dated=max(part.dated for part in parts.values()),
         banners=(trial,) if quick else (),
         answer=(
-            f"Of {len(goals)} goals: {', '.join(f'{count[state]} {state}' for state in TONES)}.",
+            f"Of {len(goals)} goals: {', '.join(f'{count[state]} {state}' for state in TONES)}{_by_variants(goals)}.",
             *(f"On {DEVICES[device]} {fastest_words(data)}" for device, data in ratios.items()),
             *(f"{goal.work} on {DEVICES[goal.device]} misses its goal." for goal in goals if goal.state == "missed"),
         )[:3],
@@ -115,6 +116,14 @@ def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequen
         ),
         sections=numbered(sections),
     )
+
+
+def _by_variants(goals: Sequence[Verdict]) -> str:
+    """Return which of the goals that are met are met by a variant alone, in words."""
+    variants = [goal.variant for goal in goals if goal.variant]
+    if not variants:
+        return ""
+    return f"; {len(variants)} of them only by {listing(list(dict.fromkeys(variants)))}, which is not the default"
 
 
 def _goals(goals: Sequence[Verdict]) -> ReportSection:
