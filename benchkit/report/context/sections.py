@@ -231,7 +231,7 @@ def _pair_tables(evidence: StudyStatistics) -> list[TableBlock]:
             "of all pairs of runs, one of each, in which the first does better. Bold: told apart.",
             shown,
             full,
-            folded=matrix is not None,
+            folded=matrix is not None or full is not shown,
         )
     )
     return blocks
