@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 from synthetic_results import complete, rescored
 
+from benchkit.analysis import prediction_interval
 from benchkit.analysis.interim import PLAN
 from benchkit.analysis.ranking import Ranking, rank
 from benchkit.analysis.summary import summarize
@@ -80,7 +81,16 @@ def test_a_study_whose_looks_are_planned_says_how_far_they_are(tmp_path: Path) -
     plan = Decision(name=PLAN, value="4: 0.025, 6: 0.025", why="", version="")
     ranking, planned = rank(base, "test.accuracy"), replace(base, decisions=(plan,))
     assert ranking.alpha == 0.025
-    assert summarize(planned).answer[2].startswith("Look 1 of 2, at 4 repeats: ")
+    told = summarize(planned)
+    assert told.answer[2].startswith("Look 1 of 2, at 4 repeats: ")
+    low, high = (100 * bound for bound in stats.t.interval(0.975, 3, np.mean(CLOSE["bn"]), stats.sem(CLOSE["bn"])))
+    assert told.basis.startswith(
+        "95 % t interval of \u201cbn\u201d over 4 repeats (wide enough for those of all looks together): "
+        f"{low:.2f} to {high:.2f} %."
+    )
+    wide, usual = (rank(one, "test.accuracy").rows[0].estimate for one in (planned, base))
+    assert (wide.confidence, usual.confidence) == (0.975, 0.95)
+    assert prediction_interval(wide) == pytest.approx(prediction_interval(usual))
     strict = replace(base, decisions=(replace(plan, value="2: 0.00001, 4: 0.00001"),))
     assert rank(strict, "test.accuracy").alpha == 0.00001
 

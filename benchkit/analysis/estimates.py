@@ -122,14 +122,14 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Proportion
 
 
 def prediction_interval(repeats: Estimate, *, bounds: Bounds = UNBOUNDED) -> tuple[float, float] | None:
-    """Return where one further repeat falls with the estimate's confidence, or None when there was one repeat.
+    """Return where one further repeat falls with 0.95 confidence, or None when there was one repeat.
 
     mean ± t(…, n - 1) · s · √(1 + 1/n): wider than the interval of the mean, and the one to hold a single published
     run against.
     """
     if repeats.std is None:
         return None
-    quantile = t_quantile(1 - (1 - repeats.confidence) / 2, repeats.n - 1)
+    quantile = t_quantile(1 - (1 - CONFIDENCE) / 2, repeats.n - 1)
     half = quantile * repeats.std * math.sqrt(1 + 1 / repeats.n)
     return max(repeats.mean - half, bounds[0]), min(repeats.mean + half, bounds[1])
 

@@ -17,7 +17,7 @@ from benchkit.analysis.comparisons import (
     paired_t,
     superiority,
 )
-from benchkit.analysis.estimates import Estimate, compared, estimate_of, values_by_repeat
+from benchkit.analysis.estimates import CONFIDENCE, Estimate, compared, estimate_of, values_by_repeat
 from benchkit.analysis.sequential import candidates_of
 from benchkit.analysis.trials import Coverage, coverage_words
 from benchkit.analysis.wording import (
@@ -304,7 +304,8 @@ def interval_words(metric: str, row: RankedCondition) -> str:
     if repeats.low is None or repeats.high is None:
         return f"{quoted(row.label)} has one repeat, so nothing is known of the spread between random seeds."
     n = count(repeats.n, "repeat")
-    return f"95 % t interval of {quoted(row.label)} over {n}: {span(metric, repeats.low, repeats.high)}."
+    looks = " (wide enough for those of all looks together)" if repeats.confidence > CONFIDENCE else ""
+    return f"95 % t interval of {quoted(row.label)} over {n}{looks}: {span(metric, repeats.low, repeats.high)}."
 
 
 UNSTABLE = 3.0
