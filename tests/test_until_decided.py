@@ -296,6 +296,13 @@ def test_commands_tell_where_it_stands(
     study = write(tmp_path / "tiny.toml", LEVELS, repeats=3)
     assert run_here(monkeypatch, tmp_path, "sweep", study, "--most", 6, pool=scripted) == 2
     assert "--most 6 has no effect without --until-decided" in capsys.readouterr().err
+    assert run_here(monkeypatch, tmp_path, "sweep", study, "--until-decided", "--most", 2, pool=scripted) == 2
+    assert "--most 2: expected a whole number from 3 (repeats.n) to 1000" in capsys.readouterr().err
+    asking = write(tmp_path / "asking.toml", LEVELS, repeats=3)
+    asking.write_text(asking.read_text().replace("n = 3", 'n = 3\nuntil = "decided"'))
+    assert run_here(monkeypatch, tmp_path, "sweep", asking, "--most", 4, "--jobs", 1, pool=scripted) == 0
+    assert max(trial.index for trial in read_results(tmp_path / "benchkit-runs", "asking").trials) == 3
+    capsys.readouterr()
     assert run_here(monkeypatch, tmp_path, "sweep", study, "--jobs", 1, pool=scripted) == 0
     assert run_here(monkeypatch, tmp_path, "status") == 0
     assert "look 1 of" in (shown := capsys.readouterr().out) and "to go on until it is decided: benchkit sweep" in shown

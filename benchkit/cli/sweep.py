@@ -105,7 +105,7 @@ def sweep(
     from benchkit.study.studyfile import find_study
     from benchkit.sweep import Request
 
-    _check_options(retry, most, until_decided)
+    _check_states(retry)
     registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     request = Request(
         study=find_study(study, registry, overrides=set_, smoke=smoke),
@@ -125,6 +125,7 @@ def sweep(
         most=most,
         seconds=_seconds(hours, stop_by),
     )
+    _check_most(request)
     if dry_run:
         from benchkit.cli.preview import preview
 
@@ -142,12 +143,21 @@ def _seconds(hours: float, stop_by: str) -> float:
     return min(3600 * hours, math.inf if of_job is None else of_job)
 
 
-def _check_options(retry: Sequence[str], most: int, until_decided: bool) -> None:
+def _check_states(retry: Sequence[str]) -> None:
     for state in retry:
         if state not in RETRIED:
             raise StudyError(f"--retry {state}: expected one of {', '.join(RETRIED)}")
-    if most and not until_decided:
+
+
+def _check_most(request: Request) -> None:
+    """Raise `StudyError` for a greatest number of repeats that is below the study's own, or of no effect."""
+    from benchkit.study.studyfile import MOST_REPEATS
+
+    most, least = request.most, request.study.repeats
+    if most and not request.adding:
         raise StudyError(f"--most {most} has no effect without --until-decided", hint="add it, or leave --most out")
+    if most and not least <= most <= MOST_REPEATS:
+        raise StudyError(f"--most {most}: expected a whole number from {least} (repeats.n) to {MOST_REPEATS}")
 
 
 def _train(request: Request, registry: Registry, as_json: bool) -> None:
