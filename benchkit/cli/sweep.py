@@ -78,9 +78,7 @@ def sweep(
     set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")] = [],  # noqa: B006
     only: Annotated[list[str], typer.Option(metavar="FACTOR=LEVEL", help="Train only these levels of a factor.")] = [],  # noqa: B006
     smoke: Annotated[bool, typer.Option("--smoke", help="The tiny version of the study, on digits.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be trained, and how long it takes.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and for how long.")] = False,
     jobs: Jobs = 0,
     device: Devices = "auto",
     device_memory: DeviceMemory = "",
