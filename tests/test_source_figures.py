@@ -239,7 +239,8 @@ def test_numbers_on_cells_have_enough_contrast() -> None:
 
 def test_seventeen_conditions_have_their_numbers_in_the_table() -> None:
     given = learned(TWENTY[:17], 1, 2, classes=10)
-    assert '"format": ".1f"' in json.dumps(drawn(ClassAccuracy(), given))
+    spec = json.dumps(drawn(ClassAccuracy(), given))
+    assert '"format": ".1f"' in spec and "bandwidth('x') < 24 ? 0 : 1" in spec, "none where a phone has no room"
     assert "pointer" not in ClassAccuracy().caption(ClassAccuracy().data(given))
 
 

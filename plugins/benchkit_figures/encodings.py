@@ -170,28 +170,19 @@ def colour(
 ) -> alt.Color:
     """Return the colour of the field `condition`; the legend lists the conditions drawn, if there are several.
 
-    With more planned conditions than colours, those drawn have them in turn; where `leading` are named, these are blue
-    and the others grey, without a legend.
+    Of more planned conditions than colours, the `leading` ones are blue and the others grey, where they are named.
     """
     if leading is not None and len(labels) > MOST_COLOURS:
         shades = [LEADING if label in leading else OTHERS for label in labels]
         return alt.Color("condition:N", scale=alt.Scale(domain=list(labels), range=shades), legend=None)
-    domain = _domain_of(labels, drawn)
-    return alt.Color("condition:N", scale=alt.Scale(domain=domain), legend=_legend(drawn, symbol))
+    return alt.Color("condition:N", scale=alt.Scale(domain=list(labels)), legend=_legend(drawn, symbol))
 
 
 def dash(labels: Sequence[str], drawn: Sequence[str] = ()) -> alt.StrokeDash:
     """Return the dash pattern of the field `condition`, in one legend with its colour."""
-    domain = _domain_of(labels, drawn)
-    patterns = [list(DASHES[index % len(DASHES)]) for index in range(len(domain))]
-    return alt.StrokeDash(
-        "condition:N", scale=alt.Scale(domain=domain, range=patterns), legend=_legend(drawn, "stroke")
-    )
-
-
-def _domain_of(labels: Sequence[str], drawn: Sequence[str]) -> list[str]:
-    """Return the labels that share out the colours: all that are planned, or those drawn where these are too many."""
-    return list(labels if len(labels) <= MOST_COLOURS or not drawn else drawn)
+    patterns = [list(DASHES[index % len(DASHES)]) for index in range(len(labels))]
+    scale = alt.Scale(domain=list(labels), range=patterns)
+    return alt.StrokeDash("condition:N", scale=scale, legend=_legend(drawn, "stroke"))
 
 
 def shape(labels: Sequence[str]) -> alt.Shape:

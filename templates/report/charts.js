@@ -21,7 +21,9 @@ const payloadOf = async (study, figure) => {
 
 const colours = (spec) => {
   let found = false;
-  walk(spec, (node) => (found ||= ["color", "fill", "stroke"].some((channel) => node.encoding?.[channel]?.field === "condition")));
+  // A scale with colours of its own, as of leading conditions and others, tells no condition from another.
+  const own = (channel) => channel?.field === "condition" && !channel.scale?.range;
+  walk(spec, (node) => (found ||= ["color", "fill", "stroke"].some((channel) => own(node.encoding?.[channel]))));
   return found;
 };
 

@@ -48,7 +48,7 @@ def scroll_through(page: Page) -> None:
 
 def test_charts_are_drawn_when_they_come_into_sight(page: Page) -> None:
     all_charts = page.run("document.querySelectorAll('.chart').length")
-    assert all_charts == 11
+    assert all_charts == 15
     assert page.run("document.querySelectorAll('.chart[data-drawn]').length") < all_charts
     scroll_through(page)
     assert page.run("document.querySelectorAll('.chart svg.marks').length") == all_charts
@@ -154,7 +154,7 @@ def test_what_was_never_in_sight_is_printed_too(report: Path) -> None:
             "[...document.querySelectorAll('.chart svg.marks')].map("
             "one => (one.querySelector('.role-axis-title') ?? one.querySelector('text')).textContent)"
         )
-        assert len([title for title in titles if title]) == len(titles) == 11
+        assert len([title for title in titles if title]) == len(titles) == 15
         assert [title for title in titles if title not in printed] == []
 
 

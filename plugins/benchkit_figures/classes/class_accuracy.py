@@ -216,10 +216,10 @@ def table(data: ClassData) -> Layers:
     layers = [base.mark_rect().encode(color=steps.encoding("Accuracy (%)"))]
     if size >= LEAST_CELL:
         ink = alt.condition("datum.dark", alt.value(LIGHT), alt.value(DARK))
-        text = base.mark_text(fontSize=10 if size >= 30 else 9).encode(
-            text=alt.Text("accuracy:Q", format=".1f"), color=ink
-        )
-        layers.append(text)
+        # On a phone the columns are narrower than they are made here.
+        fits = alt.expr(f"bandwidth('x') < {LEAST_CELL} ? 0 : 1")
+        text = base.mark_text(fontSize=10 if size >= 30 else 9, opacity=fits)
+        layers.append(text.encode(text=alt.Text("accuracy:Q", format=".1f"), color=ink))
     height = alt.Step(22 if len(data.shown) <= 12 else 17)
     return alt.layer(*layers).properties(width=size * len(drawn), height=height)
 
