@@ -132,7 +132,6 @@ def test_every_study_is_there_whole(common: Common) -> None:
             "coverage",
             "reproduce",
             "terms",
-            "trials",
         ):
             assert f'id="{name}--{section}"' in common.html
         assert (common.folder / name / "study.toml").is_file()
