@@ -143,6 +143,14 @@ EXPLAINED = (
         pattern=r"(?:micro|macro) F1",
     ),
     Explained(
+        name="AUROC",
+        text="The chance that an image of a class gets a greater probability of it than an image of another class, mean"
+        " over classes; 50 % is guessing.",
+        reference="Hanley, J. A. and McNeil, B. J. (1982). The meaning and use of the area under a receiver operating "
+        "characteristic (ROC) curve. Radiology 143, 29-36.",
+        url="https://doi.org/10.1148/radiology.143.1.7063747",
+    ),
+    Explained(
         name="calibration error",
         text="The mean distance between how sure a model is and how often it is right, over bins of its confidence.",
         reference="Guo, C., Pleiss, G., Sun, Y. and Weinberger, K. Q. (2017). On calibration of modern neural "
