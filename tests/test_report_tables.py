@@ -26,7 +26,10 @@ from benchkit.analysis.wording import (
     within_range,
 )
 from benchkit.duration import duration
-from benchkit.report.tables.result_tables import pairs_table, split_table
+from benchkit.report.context.compose import compose
+from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.files.html import render_html, render_print
+from benchkit.report.tables.result_tables import pairs_matrix, pairs_table, split_table
 from benchkit.report.tables.table import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
 from benchkit.report.tables.table import to_markdown as markdown
 from benchkit.results import Trial
@@ -158,3 +161,62 @@ def test_sort_values() -> None:
 )
 def test_numbers_as_text(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_pairs_are_a_matrix_of_differences_with_their_corrected_p(tmp_path: Path) -> None:
+    accuracies = {"bn": [0.90, 0.91, 0.92], "gn": [0.80, 0.812, 0.82], "ln": [0.70, 0.71, 0.725]}
+    numbers = summarize(rescored(complete(tmp_path, tuple(accuracies), epochs=1), accuracies)).numbers
+    table = pairs_matrix(numbers)
+    assert table is not None
+    assert [column.heading for column in table.columns] == ["Rank", "Condition", "minus 2", "minus 3"]
+    # Differences of the means, and p of SciPy's paired t test times 3 or less (Holm).
+    tests = [stats.ttest_rel(accuracies[one], accuracies[other]).pvalue for one, other in
+             (("bn", "gn"), ("bn", "ln"), ("gn", "ln"))]  # fmt: skip
+    ordered = np.argsort(tests)
+    adjusted = np.maximum.accumulate([min(1.0, (3 - place) * tests[at]) for place, at in enumerate(ordered)])
+    expected = dict(zip(ordered, adjusted, strict=True))
+    (_, _, bn_gn, bn_ln), (_, _, own, gn_ln) = table.rows
+    assert [cell.text for cell in (bn_gn, bn_ln, own, gn_ln)] == ["+9.93", "+19.83", "", "+9.90"]
+    for cell, place in ((bn_gn, 0), (bn_ln, 1), (gn_ln, 2)):
+        assert cell.parts[0] == pytest.approx(expected[place])
+        assert cell.strong == (expected[place] < 0.05)
+    assert own.parts == (None,) and own.detail == ""
+    assert pairs_matrix(replace(numbers, ranking=replace(numbers.ranking, rows=numbers.ranking.rows[:2]))) is None
+    wide = replace(numbers.ranking, rows=numbers.ranking.rows * 4)
+    assert pairs_matrix(replace(numbers, ranking=wide)) is None
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_micro_f1_is_shown_only_where_it_is_not_the_accuracy(tmp_path: Path, differs: bool) -> None:
+    results = complete(tmp_path, ("bn", "gn"), repeats=2, epochs=1)
+    if differs:
+        outcome = results.trials[0].outcome
+        assert outcome is not None
+        metrics = {**outcome.metrics, "test": replace(outcome.metrics["test"], micro_f1=0.5)}
+        first = replace(results.trials[0], outcome=replace(outcome, metrics=metrics))
+        results = replace(results, trials=(first, *results.trials[1:]))
+    table = split_table(summarize(results).numbers, "test")
+    assert table is not None
+    assert ("micro_f1" in [column.key for column in table.columns]) is differs
+
+
+def test_what_is_not_read_is_a_line_in_print_and_folded_on_the_page(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn", "gn", "ln"), repeats=2, epochs=1)
+    report = compose(results, summarize(results), FigureSet(results=results, registry=None))
+    folded = {block.name for block in report.tables if block.folded}
+    assert folded == {
+        "metrics-val",
+        "metrics-train",
+        "pairs",
+        "models",
+        "model-pairs",
+        "confusions",
+        "coverage",
+        "trials",
+    }
+    printed, page = render_print(report), render_html(report)
+    (number,) = [block.number for block in report.tables if block.name == "trials"]
+    assert f"<strong>Table {number}.</strong> Every trial: 6 rows, attached to this PDF as CSV." in printed
+    assert 'id="table-trials"' in printed and 'figure class="table' in printed
+    assert f"<summary>Table {number}. Every trial (6 rows)</summary>" in page
+    assert len(report.tables) < 20 and "<h2>Tables</h2>" not in page + printed
