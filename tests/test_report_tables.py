@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.optimize import brentq
-from synthetic_results import complete, rescored
+from synthetic_results import PUBLISHED, complete, rescored
 
 from benchkit.analysis import estimate
 from benchkit.analysis.summary import summarize
@@ -26,13 +26,14 @@ from benchkit.analysis.wording import (
     within_range,
 )
 from benchkit.duration import duration
+from benchkit.report.context.blocks import Paragraph, Section, TableBlock
 from benchkit.report.context.compose import compose
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
 from benchkit.report.tables.result_tables import pairs_matrix, pairs_table, split_table
 from benchkit.report.tables.table import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
 from benchkit.report.tables.table import to_markdown as markdown
-from benchkit.results import Trial
+from benchkit.results import StudyResults, Trial
 
 TABLE = Table(
     columns=(
@@ -220,3 +221,28 @@ def test_what_is_not_read_is_a_line_in_print_and_folded_on_the_page(tmp_path: Pa
     assert 'id="table-trials"' in printed and 'figure class="table' in printed
     assert f"<summary>Table {number}. Every trial (6 rows)</summary>" in page
     assert len(report.tables) < 20 and "<h2>Tables</h2>" not in page + printed
+
+
+def source_of(results: StudyResults) -> Section:
+    report = compose(results, summarize(results), FigureSet(results=results, registry=None))
+    return next(part for part in report.sections if part.name == "published")
+
+
+def test_numbers_that_stand_beside_none_of_ours_are_one_sentence(tmp_path: Path) -> None:
+    results = complete(tmp_path, extra=PUBLISHED, epochs=1)
+    told = (
+        "None of its 4 numbers can be compared with ours: ours were trained by another protocol and they are in doubt "
+    )
+    variant = source_of(replace(results, study=replace(results.study, overrides=("train.epochs=1",))))
+    words = [block.text for block in variant.blocks if isinstance(block, Paragraph)]
+    (table,) = [block for block in variant.blocks if isinstance(block, TableBlock)]
+    assert table.folded and words[-1] in (f"{told}themselves.", f"{told.partition(' and ')[0]}.")
+    (table,) = [block for block in source_of(results).blocks if isinstance(block, TableBlock)]
+    assert not table.folded
+
+
+def test_a_source_without_numbers_promises_none(tmp_path: Path) -> None:
+    results = complete(tmp_path, repeats=2, extra=PUBLISHED, epochs=1)
+    (source,) = results.study.published
+    bare_source = replace(results, study=replace(results.study, published=(replace(source, rows=()),)))
+    assert (source_of(results).title, source_of(bare_source).title) == ("Published numbers", "The source")
