@@ -49,7 +49,7 @@ const legendOf = (study, chart, labels, coloured) => {
   if (!coloured) list.append(make("li", { className: "verb" }, "Trials of:"));
   list.append(...labels.map(entry));
   const many = labels.length > 12;
-  const summary = make("summary", {}, `Legend: ${labels.length} conditions`);
+  const summary = make("summary", {}, `${coloured ? "Legend" : "Trials"}: ${labels.length} conditions`);
   chart.before(many ? make("details", { className: "legend" }, summary, list) : make("div", { className: "legend" }, list));
 };
 

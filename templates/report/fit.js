@@ -32,6 +32,8 @@ const leans = (panel) => {
   return parts.length > 0 && parts.every((y) => y.axis === null || (y.type === "nominal" && y.axis?.labels === false));
 };
 
+const nameable = (panel) => [panel, ...(panel.layer ?? [])].some((part) => part.encoding?.y?.axis?.labels === false);
+
 // A panel that begins a row names what its neighbour on the left named for it.
 const labelled = (panel) => walk(panel, (node) => node.axis?.labels === false && (node.axis.labels = true));
 
@@ -44,11 +46,16 @@ const stacked = (spec, share) => {
     spec.concat.forEach((panel, at) => at % spec.columns === 0 && labelled(panel));
   }
   if (!spec.hconcat || spec.hconcat.length < 2) return spec;
-  const groups = [];
-  for (const panel of spec.hconcat) {
-    if (groups.length && leans(panel)) groups.at(-1).push(panel);
-    else groups.push([panel]);
-  }
+  const cut = (together) => {
+    const groups = [];
+    for (const panel of spec.hconcat) {
+      if (groups.length && together(panel)) groups.at(-1).push(panel);
+      else groups.push([panel]);
+    }
+    return groups;
+  };
+  // Plots of the same rows stay together where there are others; by themselves, each can name its rows.
+  const groups = cut(leans).length > 1 ? cut(leans) : cut((panel) => leans(panel) && !nameable(panel));
   if (groups.length < 2) return spec;
   const { hconcat, bounds, ...rest } = spec;
   const shared = Object.fromEntries(Object.entries({ bounds, spacing: rest.spacing, resolve: rest.resolve }).filter(([, value]) => value !== undefined));

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pypdf
 import pytest
-from synthetic_results import with_search
+from synthetic_results import complete, rescored, with_search
 
 from benchkit.report.write import write_report
 
@@ -177,6 +177,22 @@ def test_charts_are_as_wide_as_their_place_and_letters_keep_their_size(report: P
         assert len(panels) == 2
         if width == 390:  # they stand under each other, so that each names its axis and has the page's width
             assert all(wide > 250 and texts > 2 for wide, texts in panels)
+
+
+def test_on_a_phone_leading_conditions_have_their_axis_below_and_colours_of_groups_no_swatches(tmp_path: Path) -> None:
+    scores = {f"c{place}": [0.9 - 0.0005 * place] * 2 for place in range(2)}
+    scores |= {f"c{place}": [0.3 - 0.02 * place] * 2 for place in range(2, 9)}
+    given = rescored(complete(tmp_path / "trials", tuple(scores), repeats=2, epochs=2), scores)
+    (path, _) = write_report(given, tmp_path, "html").paths
+    with Page(width=390, height=800) as page:
+        page.open(path)
+        page.run("document.getElementById('figure-results-forest').scrollIntoView({behavior: 'instant'})")
+        forest = "document.querySelector('#figure-results-forest %s')"
+        page.wait_for(f"{forest % '.chart[data-drawn] svg.marks'}")
+        svg = forest % "svg.marks"
+        assert page.run(f"{svg}.getBoundingClientRect().width / Number({svg}.getAttribute('width'))") >= 0.8
+        assert page.run(f"{svg}.textContent.includes('The leading ones, enlarged')")
+        assert page.run(f"{forest % '.legend'} !== null") and page.run(f"{forest % '.legend svg.look'} === null")
 
 
 def test_contents_stand_beside_the_page_where_there_is_room(report: Path) -> None:
