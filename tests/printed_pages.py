@@ -27,6 +27,11 @@ def half_empty(path: Path) -> list[tuple[int, float]]:
     return found
 
 
+def fullness(path: Path) -> list[float]:
+    """Return how far down the text of every page reaches, as a share of the height between head and foot."""
+    return [max((share for share, _ in _texts(page)), default=0.0) for page in pypdf.PdfReader(path).pages]
+
+
 def _texts(page: pypdf.PageObject) -> list[tuple[float, str]]:
     """Return the texts of a page between head and foot with how far down they stand, as a share of that height."""
     found: list[tuple[float, str]] = []

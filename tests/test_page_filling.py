@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from printed_pages import half_empty
+from printed_pages import fullness, half_empty
 from synthetic_results import FACTORIES
 
+from benchkit.report.context.blocks import Paragraph, ReportContext
+from benchkit.report.context.compose import numbered
+from benchkit.report.context.sections import section, table_block
+from benchkit.report.files.html import font_files, render_print
 from benchkit.report.files.page_filling import LEAST_SIZE, filled, fills
+from benchkit.report.files.pdf import render_pdf
+from benchkit.report.tables.table import Column, Table, label
 from benchkit.report.write import write_report
 
 weasyprint = pytest.importorskip("weasyprint", reason="WeasyPrint lacks its system libraries", exc_type=OSError)
@@ -103,6 +109,21 @@ def test_full_pages_and_those_that_nothing_fills_are_left_alone() -> None:
     for parts in ([figure("a", 900), figure("b", 600)], [figure("a", 500), figure("b", 900), figure("c", 90)]):
         names, _, _ = laid("".join(parts))
         assert names == ["a", "b", "c"][: len(parts)]
+
+
+def test_short_tables_and_sections_do_not_stick_to_the_next_ones(tmp_path: Path) -> None:
+    table = Table(columns=(Column(key="a", heading="A"),), rows=((label("x"),), (label("y"),)))
+    tables = [table_block(f"t{place}", "T", "Words.", table) for place in range(6)]
+    sentences = [section(f"s{place}", "S", [Paragraph(text="Words.")]) for place in range(6)]
+    for parts in ([section("tables", "T", tables)], sentences):
+        report = ReportContext(
+            title="t", question="", description="", authors="", study_name="s", generator="g", dated="", banners=(),
+            answer=("a",), facts=(),
+            sections=numbered([section("one", "One", [Paragraph(text="word " * 900)]), *parts]),
+        )  # fmt: skip
+        path = tmp_path / "report.pdf"
+        path.write_bytes(render_pdf(render_print(report), font_files()))
+        assert min(fullness(path)[:-1]) > 0.85
 
 
 @pytest.mark.slow
