@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +16,8 @@ from xml.etree import ElementTree
 import altair as alt
 import pytest
 import vl_convert
+from benchkit_figures import encodings
+from benchkit_figures.classes import confusion_difference, confusion_matrix
 from benchkit_figures.encodings import DASHES as PLUGIN_DASHES
 from benchkit_figures.training.learning_curves import LearningCurves
 from figure_checks import rows_of, validate_spec
@@ -29,9 +33,9 @@ from benchkit.report.figures.drawing import (
     spec_to_png,
     spec_to_svg,
 )
-from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SHAPES, condition_scale
+from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SEQUENTIAL, SHAPES, condition_scale
 from benchkit.report.figures.svg import print_svg
-from benchkit.report.files.html import BUNDLE_LICENCE, vega_bundle
+from benchkit.report.files.html import BUNDLE_LICENCE, text_of, vega_bundle
 
 
 def chart(rows: int = 3, **encodings: Any) -> Any:
@@ -220,6 +224,38 @@ def test_colours_show_on_light_and_dark_pages() -> None:
         own = luminance(colour)
         assert (light + 0.05) / (own + 0.05) >= 2.5, colour
         assert (own + 0.05) / (dark + 0.05) >= 2.5, colour
+
+
+DARK_PAGE = dict(
+    re.findall(r'\[fill="(#\w{6})" i\] \{ fill: light-dark\(#\w{6}, (#\w{6})\)', text_of("interactive.css"))
+)
+
+
+@pytest.mark.parametrize(
+    ("colours", "carry_light"),
+    [
+        (encodings.COLOURS, encodings.COLOURS[-encodings.DARK_STEPS :]),
+        (encodings.COLOURS, encodings.COLOURS[bisect.bisect(confusion_matrix.ENDS, confusion_matrix.DARK_FROM) :]),
+        (
+            confusion_difference.COLOURS,
+            [confusion_difference.COLOURS[place] for place in confusion_difference.LIGHT_IN],
+        ),
+    ],
+    ids=["steps", "confusion", "difference"],
+)
+def test_numbers_on_steps_of_colour_can_be_read(colours: Sequence[str], carry_light: Sequence[str]) -> None:
+    for colour in colours:
+        ink = encodings.LIGHT if colour in carry_light else encodings.DARK
+        assert contrast(ink, colour) >= 4.5, colour
+        on_dark = {encodings.LIGHT: "#12161c", encodings.DARK: "#f6f8fb"}[ink]
+        assert contrast(on_dark, DARK_PAGE[colour]) >= 4.5, colour
+    assert luminance(DARK_PAGE[encodings.COLOURS[0]]) < 0.05  # the least is near the page's colour
+    assert set(encodings.COLOURS) == set(SEQUENTIAL)
+
+
+def contrast(first: str, second: str) -> float:
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_conditions_differ_in_more_than_colour_and_repeat_late() -> None:

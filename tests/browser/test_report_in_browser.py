@@ -198,6 +198,7 @@ def test_on_a_phone_leading_conditions_have_their_axis_below_and_colours_of_grou
 def test_contents_stand_beside_the_page_where_there_is_room(report: Path) -> None:
     with Page(width=1024) as page:
         page.open(report)
+        assert page.run("document.querySelector('.side').checkVisibility()")
         assert page.run("document.querySelector('.side').getBoundingClientRect().right") <= (
             page.run("document.querySelector('main h1').getBoundingClientRect().left")
         )
