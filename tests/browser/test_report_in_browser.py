@@ -180,8 +180,8 @@ def test_charts_are_as_wide_as_their_place_and_letters_keep_their_size(report: P
 
 
 def test_on_a_phone_leading_conditions_have_their_axis_below_and_colours_of_groups_no_swatches(tmp_path: Path) -> None:
-    scores = {f"c{place}": [0.9 - 0.0005 * place] * 2 for place in range(2)}
-    scores |= {f"c{place}": [0.3 - 0.02 * place] * 2 for place in range(2, 9)}
+    scores = {f"a condition, number {place}": [0.9 - 0.0005 * place] * 2 for place in range(2)}
+    scores |= {f"a condition, number {place}": [0.3 - 0.02 * place] * 2 for place in range(2, 9)}
     given = rescored(complete(tmp_path / "trials", tuple(scores), repeats=2, epochs=2), scores)
     (path, _) = write_report(given, tmp_path, "html").paths
     with Page(width=390, height=800) as page:
