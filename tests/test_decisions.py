@@ -18,6 +18,7 @@ from benchkit.plan import make_plan
 from benchkit.results import Cost, Decision, Outcome
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep.decided import asked_once, decide_as_trained, decide_training
+from benchkit.train.step import automatic_precision
 
 
 def registered(workspace: Path) -> Ledger:
@@ -102,11 +103,12 @@ def test_what_auto_means_is_decided_once_and_obeyed(tmp_path: Path, monkeypatch:
     study = parse_study(text, name="tiny")
     ledger = Ledger(tmp_path)
     ledger.register(make_plan(study), {}, "")
-    decide(ledger, "tiny", "precision", "bf16", "an earlier sweep on another machine")
+    other = "float32" if automatic_precision("cpu") == "bf16" else "bf16"
+    decide(ledger, "tiny", "precision", other, "an earlier sweep on another machine")
     sweep_here(monkeypatch, tmp_path, study)
     (trial,) = read_results(tmp_path).trials
     assert trial.outcome is not None and trial.outcome.cost is not None
-    assert trial.outcome.cost.precision == "bf16" and trial.condition.key == make_plan(study).conditions[0].key
+    assert trial.outcome.cost.precision == other and trial.condition.key == make_plan(study).conditions[0].key
 
 
 def test_the_precision_of_an_earlier_versions_trials_stands(tmp_path: Path) -> None:

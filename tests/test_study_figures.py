@@ -272,7 +272,7 @@ def test_each_look_has_its_own_repeats_and_an_interval_of_its_own_confidence() -
 def test_a_report_says_which_looks_were_taken_and_who_left() -> None:
     (finding,) = look_findings(looks_of(looked(**LOOKED)))
     assert finding.sentence.startswith("3 looks of 5 planned were taken, at 3, 4 and 5 repeats; after each one")
-    assert finding.evidence.startswith("At look 1 “none” left. ")
+    assert finding.evidence.startswith("At look 1 “none” left as clearly worse. ")
     assert "0.025, 0.00625, 0.00625, 0.00625 and 0.00625, 0.05 in all" in finding.evidence
     fixed = replace(looked(**LOOKED), decisions=())
     assert look_findings(looks_of(fixed)) == []

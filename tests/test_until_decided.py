@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -223,6 +224,19 @@ def test_what_a_search_chose_gets_more_repeats_too(tmp_path: Path, scripted: typ
     study = replace(study_of(SEARCH, repeats=3), confirm=2)
     run(tmp_path, study, until_decided=True, most=7)
     assert repeats(tmp_path) == {"default": 7, "search": 4, "best of search": 7}
+
+
+def test_no_look_is_taken_while_a_search_is_under_way(tmp_path: Path, scripted: type[ScriptedPool]) -> None:
+    scripted.score = staticmethod(lambda label, index: 0.8 + index / 100)
+    study, taken = replace(study_of(SEARCH, repeats=2), confirm=2), []
+    for patience in (3, 3, math.inf):  # two repeats and a trial of the search; the whole search, one of its best
+        scripted.patience = patience
+        with contextlib.suppress(KeyboardInterrupt):
+            run(tmp_path, study, until_decided=True, most=2)
+        status = status_of(read_results(tmp_path, upcoming=True))
+        assert status.interim is not None
+        taken.append((status.interim.taken, len(status.interim.open)))
+    assert taken == [(0, 1), (0, 2), (1, 2)]
 
 
 def test_a_trial_that_fails_counts_as_one_that_has_ended(tmp_path: Path, scripted: type[ScriptedPool]) -> None:

@@ -230,7 +230,8 @@ def look_findings(looks: StudyLooks) -> list[Finding]:
     taken, planned = len(looks.taken), len(looks.planned)
     at = f", at {listing([str(look.analysis.n) for look in looks.taken])} repeats" if taken else ""
     left = [_left_words(before, look) for before, look in zip((None, *looks.taken), looks.taken, strict=False)]
-    spent = listing([number(look.alpha, 3) for look in looks.planned])
+    alphas = [number(look.alpha, 3) for look in looks.planned]
+    spent = f"{alphas[0]} each" if len(set(alphas)) == 1 else listing(alphas)
     return [
         Finding(
             rule="looks",
@@ -248,7 +249,7 @@ def _left_words(before: Look | None, look: Look) -> str:
     """Return a sentence on the conditions that left at a look, nothing without any."""
     gone = {one.key for one in before.candidates.left} if before else set()
     labels = [one.label for one in look.candidates.left if one.key not in gone]
-    return f"At look {look.analysis.number} {names(labels)} left. " if labels else ""
+    return f"At look {look.analysis.number} {names(labels)} left as clearly worse. " if labels else ""
 
 
 def until_decided_command(results: StudyResults) -> str:
