@@ -12,6 +12,7 @@ import pytest
 from jinja2 import nodes
 from synthetic_results import complete
 
+from benchkit.analysis.sequential import until_decided_command
 from benchkit.report.context import blocks
 from benchkit.report.context.blocks import Block, Page, Paragraph, ReportContext, Section
 from benchkit.report.context.provenance_sections import commands, images_used
@@ -118,3 +119,16 @@ def test_the_images_used_are_told_beside_those_of_the_whole_set(tmp_path: Path) 
 def test_a_report_is_made_where_its_sweep_was(tmp_path: Path, sweep: str, report: str) -> None:
     results = replace(complete(tmp_path, ("bn",), repeats=1, epochs=1), command=sweep)
     assert commands(results) == f"{sweep}\n{report}"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "decided"),
+    [
+        ("benchkit sweep s.toml -w ws --only model.norm=gn --jobs 2", "benchkit sweep s.toml -w ws --jobs 2 --until-decided"),
+        ("benchkit sweep 'unclosed", "benchkit sweep synthetic-norms --until-decided"),
+        ("", "benchkit sweep synthetic-norms --until-decided"),
+    ],
+)  # fmt: skip
+def test_the_command_that_decides_is_that_of_the_sweep(tmp_path: Path, sweep: str, decided: str) -> None:
+    results = replace(complete(tmp_path, ("bn",), repeats=1, epochs=1), command=sweep)
+    assert until_decided_command(results) == decided

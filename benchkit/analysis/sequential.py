@@ -254,7 +254,10 @@ def _left_words(before: Look | None, look: Look) -> str:
 
 def until_decided_command(results: StudyResults) -> str:
     """Return the command that adds repeats until decided: as the sweep was started, for all of its conditions."""
-    given = shlex.split(results.command)
+    try:
+        given = shlex.split(results.command)
+    except ValueError:  # a ledger's text that is no command line
+        given = []
     if given[:2] != ["benchkit", "sweep"]:
         given = ["benchkit", "sweep", str(results.study.path or results.study.name)]
     for option in ("--only", "--retry"):
