@@ -124,7 +124,7 @@ def test_a_report_is_made_where_its_sweep_was(tmp_path: Path, sweep: str, report
 @pytest.mark.parametrize(
     ("sweep", "decided"),
     [
-        ("benchkit sweep s.toml -w ws --only model.norm=gn --jobs 2", "benchkit sweep s.toml -w ws --jobs 2 --until-decided"),
+        ("benchkit sweep s -w ws --only model.norm=gn --jobs 2", "benchkit sweep s -w ws --jobs 2 --until-decided"),
         ("benchkit sweep 'unclosed", "benchkit sweep synthetic-norms --until-decided"),
         ("", "benchkit sweep synthetic-norms --until-decided"),
     ],
