@@ -252,7 +252,7 @@ def test_each_look_has_its_own_repeats_and_an_interval_of_its_own_confidence() -
     assert (data.taken, data.planned, data.decided) == (3, 5, False)
     at = {(point.look, point.condition): point for point in data.points}
     assert set(at) == {(look, label) for look in (1, 2, 3) for label in ("bn", "gn")}
-    assert all(point.stays for point in data.points) and data.early == ("none",)
+    assert all(point.stays for point in data.points) and data.apart == ("none",)
     for (look, label), n, alpha in (((1, "bn"), 3, 0.025), ((3, "gn"), 5, 0.00625)):
         values = np.array(LOOKED[label][:n])
         half = stats.t.ppf(1 - alpha / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
@@ -263,6 +263,9 @@ def test_each_look_has_its_own_repeats_and_an_interval_of_its_own_confidence() -
     assert Looks().alt_text(data) == "After look 3 of 5, at 5 repeats, may be the best: bn (91.60 %), gn (90.40 %)."
     assert "3 of 5 planned looks were taken, none decided" in Looks().caption(data)
     drawn(Looks(), given)
+    assert "Left, and far off the axis: none." in Looks().caption(data)
+    near = Looks().data(looked(**{**LOOKED, "none": (0.88, 0.8801, 0.8799)}))
+    assert near.apart == () and [point.stays for point in near.points if point.condition == "none"] == [False]
     decided = Looks().data(looked(bn=LOOKED["bn"], none=LOOKED["none"]))
     assert decided.decided and [(point.condition, point.stays) for point in decided.points] == [
         ("bn", True), ("none", False)

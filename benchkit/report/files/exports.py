@@ -201,6 +201,7 @@ def study_content(
             "question": study.question,
             "seed": study.seed,
             "repeats": study.repeats,
+            "most": study.most,
             "authors": list(study.report.authors),
             "abstract": list(report.abstract),
             "keywords": list(study.report.keywords),

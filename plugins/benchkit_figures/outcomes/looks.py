@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -18,6 +19,7 @@ from benchkit_figures.encodings import (
     planned_labels,
     quantity,
 )
+from benchkit_figures.outcomes.results_forest import SQUEEZED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +39,13 @@ class LookPoint:
 class LooksData:
     """The points, look by look, of those conditions that might still be the best before it; `planned` looks in all.
 
-    `early` are conditions that left at the first look: where several stayed, their points would squeeze the others'.
+    `apart` are conditions that left and are not among the points, because they would squeeze those that stayed.
     """
 
     metric: str
     labels: tuple[str, ...]
     points: tuple[LookPoint, ...]
-    early: tuple[str, ...]
+    apart: tuple[str, ...]
     taken: int
     planned: int
     decided: bool
@@ -85,14 +87,16 @@ class Looks:
                     )
                 )
             open_ = stays
-        stayed = {point.condition for point in points if point.stays}
-        early = tuple(point.condition for point in points if point.condition not in stayed and point.look == 1)
-        early = early if len(stayed) > 1 else ()
+        kept = {one.label for one in looks.taken[-1].candidates.open}
+        stayed = [point for point in points if point.condition in kept]
+        squeezed = len(kept) > 1 and _reach(stayed) <= SQUEEZED * _reach(points)
+        left = dict.fromkeys(point.condition for point in points if point.condition not in kept)
+        apart = tuple(left) if squeezed else ()
         return LooksData(
             metric=metric,
             labels=planned_labels(results),
-            points=tuple(point for point in points if point.condition not in early),
-            early=early,
+            points=tuple(point for point in points if point.condition not in apart),
+            apart=apart,
             taken=len(looks.taken),
             planned=len(looks.planned),
             decided=looks.taken[-1].candidates.decided,
@@ -130,12 +134,12 @@ class Looks:
         """Return what points and bars are, and how far the looks came."""
         name = quantity(data.metric).name
         end = "the last decided" if data.decided else "none decided"
-        early = f" Left at the first look: {listed(data.early)}." if data.early else ""
+        apart = f" Left, and far off the axis: {listed(data.apart)}." if data.apart else ""
         return (
             f"{name[0].upper()}{name[1:]} at each look, of the conditions that might still be the best before it: "
             f"{data.taken} of {data.planned} planned looks were taken, {end}. Points: means of all repeats so far, "
             "open ones of conditions that are clearly worse from there on and get no more repeats. Bars: t intervals, "
-            f"so wide that those of all looks hold together with 95 %.{early}"
+            f"so wide that those of all looks hold together with 95 %.{apart}"
         )
 
     def alt_text(self, data: LooksData) -> str:
@@ -143,6 +147,11 @@ class Looks:
         last = [point for point in data.points if point.look == data.taken and point.stays]
         kept = ", ".join(f"{point.condition} ({quantity(data.metric).text(point.mean)})" for point in last)
         return f"After look {data.taken} of {data.planned}, at {data.points[-1].n} repeats, may be the best: {kept}."
+
+
+def _reach(points: Sequence[LookPoint]) -> float:
+    """Return how much of the axis some points need."""
+    return max(point.high for point in points) - min(point.low for point in points)
 
 
 def _name(point: LookPoint) -> str:
