@@ -30,8 +30,8 @@ def inspections(results: StudyResults, figure: str) -> tuple[tuple[Inspection, .
     inspected, without = by_condition(results, lambda condition: _inspection(results, condition, figure))
     if not inspected:
         raise NothingToDraw(
-            f"repeat 0 of no condition has finished with something to show: {figure} needs its name in report.figures "
-            "before the sweep, and maps need a network with convolutions"
+            f"repeat 0 of no condition here has left something to show: {figure} must be in report.figures before the "
+            "sweep, maps need a network with convolutions, and a report's capsule keeps no pictures"
         )
     return tuple(inspected), without
 

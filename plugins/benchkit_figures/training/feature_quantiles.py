@@ -110,7 +110,8 @@ class FeatureQuantiles:
         curves, without = by_condition(results, lambda condition: _curves(results, condition))
         if not curves:
             raise NothingToDraw(
-                f"no finished repeat has observed the quantiles: name {NAME} in report.figures before the sweep"
+                f"no finished repeat here has noted quantiles: {NAME} must be in report.figures before the sweep, "
+                "and a report's capsule keeps no observations"
             )
         return QuantilesData(labels=planned_labels(results), curves=tuple(curves), without=without)
 

@@ -122,7 +122,10 @@ class NormHealth:
                 f"{listed(layers, 8)}."
             )
         else:
-            parts.append("The activations were not observed: norm-health must be in report.figures before the sweep.")
+            parts.append(
+                "The activations were not observed, or this is made from a report's capsule, which keeps no "
+                "observations: norm-health must be in report.figures before the sweep."
+            )
         parts.append(f"Gradient norm: mean over the steps of an epoch, before clipping. Lines: mean over {n}.")
         if any(curve.n > 1 for curve in data.curves):
             parts.append("No interval is drawn; ranges over repeats are in the data of this figure.")
