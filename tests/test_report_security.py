@@ -42,7 +42,8 @@ HOSTILE = (
     "{{7*7}}{% raw %}]]><!-- \\input{/etc/passwd}",
     "javascript:alert(1)//=1+1|[x](javascript:alert(1))",
 )
-HARMLESS = tuple(f"level {n}" for n in range(len(HOSTILE)))
+HARMLESS = tuple(f"level {n} ".ljust(len(text), "x") for n, text in enumerate(HOSTILE))
+"""As long as the hostile ones: charts name the points whose names fit."""
 EXTRA = """
 [[published]]
 source = '''{text}'''
