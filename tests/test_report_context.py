@@ -13,9 +13,13 @@ from jinja2 import nodes
 from synthetic_results import complete
 
 from benchkit.analysis.sequential import until_decided_command
+from benchkit.analysis.summary import summarize
+from benchkit.registry import Registry
 from benchkit.report.context import blocks
-from benchkit.report.context.blocks import Block, Page, Paragraph, ReportContext, Section
+from benchkit.report.context.blocks import AbsentBlock, Block, Page, Paragraph, ReportContext, Section
+from benchkit.report.context.compose import compose
 from benchkit.report.context.provenance_sections import commands, images_used
+from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files import html
 from benchkit.report.files.html import embedded, environment
 from benchkit.report.tables import column_widths, table
@@ -46,7 +50,7 @@ def test_the_context_is_frozen(found: type) -> None:
 def test_templates_use_only_documented_names() -> None:
     known = {field.name for found in CLASSES for field in dataclasses.fields(found)}
     known |= {name for found in CLASSES for name, value in vars(found).items() if isinstance(value, property)}
-    macros = {"draw", "lists", "index0", "all", "side", "contents", "records", "chooser", "first", "place"}
+    macros = {"draw", "lists", "index0", "all", "side", "contents", "records", "chooser", "first", "last", "place"}
     macros |= {"points", "widths", "inline"}  # of the layout that the filter `printed` gives
     for name in TEMPLATES:
         source = environment().loader.get_source(environment(), name)[0]  # type: ignore[union-attr]
@@ -132,3 +136,16 @@ def test_a_report_is_made_where_its_sweep_was(tmp_path: Path, sweep: str, report
 def test_the_command_that_decides_is_that_of_the_sweep(tmp_path: Path, sweep: str, decided: str) -> None:
     results = replace(complete(tmp_path, ("bn",), repeats=1, epochs=1), command=sweep)
     assert until_decided_command(results) == decided
+
+
+def test_what_there_is_no_data_for_takes_no_room(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn",), repeats=1, epochs=1)
+    figures = (("grad-cam", {}),)  # nothing was inspected
+    asked = replace(results, study=replace(results.study, report=replace(results.study.report, figures=figures)))
+    report = compose(asked, summarize(asked), FigureSet(results=asked, registry=Registry.installed(), for_print=False))
+    absent = [(part.name, block.title) for part in report.sections for block in part.blocks
+              if isinstance(block, AbsentBlock)]  # fmt: skip
+    assert [name for name, _ in absent] == ["figures"]  # what the study asks for is told to be missing
+    bare = replace(results, trials=tuple(replace(trial, history=()) for trial in results.trials))
+    names = [part.name for part in compose(bare, summarize(bare), FigureSet(results=bare, registry=None)).sections]
+    assert "training" not in names and "results" in names

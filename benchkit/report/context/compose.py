@@ -32,7 +32,17 @@ from benchkit.duration import duration
 from benchkit.errors import BenchkitError, ReportError, StudyError, nearest
 from benchkit.plan import typed_settings
 from benchkit.report.context import provenance_sections, sections
-from benchkit.report.context.blocks import Banner, Block, Fact, FigureBlock, Logo, ReportContext, Section, TableBlock
+from benchkit.report.context.blocks import (
+    AbsentBlock,
+    Banner,
+    Block,
+    Fact,
+    FigureBlock,
+    Logo,
+    ReportContext,
+    Section,
+    TableBlock,
+)
 from benchkit.report.context.finding_links import linked
 from benchkit.report.context.glossary import UsedPlugin, cited, literature, used_plugins
 from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts, source_section
@@ -210,7 +220,8 @@ def compose(
     """
     inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
     facts = _key_facts(results, summary)
-    parts = with_author_text(inputs, [part for part in _sections(inputs, changes) if part is not None])
+    found = [_with_data(part) for part in _sections(inputs, changes) if part is not None]
+    parts = with_author_text(inputs, [part for part in found if part.blocks])
     parts.append(provenance_sections.coverage_section(inputs))
     if figure_set.registry:
         plugins = used_plugins(results, figure_set.registry)
@@ -248,6 +259,13 @@ def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Sectio
     yield sections.cost_section(inputs)
     yield sections.extra_section(inputs)
     yield source_section(inputs)
+
+
+def _with_data(part: Section) -> Section:
+    """Return a section without the figures that have nothing to draw, but for those that the study asked for."""
+    if part.name == "figures":
+        return part
+    return replace(part, blocks=tuple(b for b in part.blocks if not isinstance(b, AbsentBlock) or b.broken))
 
 
 def _explained(parts: Sequence[Section], plugins: Sequence[UsedPlugin], facts: Sequence[Fact]) -> list[Section]:
