@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.live import Live
 
 from benchkit.cli import live as live_view
-from benchkit.cli.live import Panel
+from benchkit.cli.live import Lines, Panel
 from benchkit.data.manifest import report_progress
-from benchkit.sweep.messages import TrialEnded, TrialTaken
+from benchkit.sweep.messages import AnalysisEnded, TrialEnded, TrialTaken, dump, load
 
 
 class Clock:
@@ -72,3 +72,14 @@ def test_the_progress_of_preparing_data_is_drawn_seldom(clock: Clock, monkeypatc
     # At the first, after half a second, at the last; and once more as the display ends.
     assert [shown(out).count(f": {done:,} of 1,000") for done in (1, 501, 1000)] == [1, 1, 2]
     assert shown(out).count("decoding") == 4
+
+
+def test_what_looks_found_is_told_in_lines_and_above_the_panel() -> None:
+    lines: list[str] = []
+    Lines(write=lines.append).event(0, AnalysisEnded(words="look 1 of 5"))
+    assert lines == ["look 1 of 5"]
+    out = terminal()
+    with Live(console=out, auto_refresh=False) as live:
+        Panel(live).event(0, AnalysisEnded(words="look 1 of 5"))
+    assert "look 1 of 5" in shown(out)
+    assert load(dump(AnalysisEnded(words="x"))) == AnalysisEnded(words="x")

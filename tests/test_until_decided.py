@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import random
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rich.console
-import rich.live
 from capsule_edits import edited
 from tiny_study import METRICS, SEARCH, InlinePool, Listener, run_here, study_of, write
 
@@ -27,7 +24,6 @@ from benchkit.analysis.sequential import looks_of, repeats_words, standing
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.reading import results_of as capsule_results
 from benchkit.capsule.study_file import commands_of, study_text
-from benchkit.cli.live import Lines, Panel
 from benchkit.errors import LedgerError, StudyError
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim, Queue
@@ -38,7 +34,7 @@ from benchkit.storage import encode
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep import Request, sweep
-from benchkit.sweep.messages import AnalysisEnded, Job, WorkerIdle, dump, load
+from benchkit.sweep.messages import AnalysisEnded, Job, WorkerIdle
 from benchkit.sweep.status import status_of
 
 LEVELS = '[factors]\n"train.optimizer.lr" = [0.1, 0.2, 0.3]\n'
@@ -274,6 +270,20 @@ def test_a_look_waits_for_conditions_that_the_sweep_leaves_out(tmp_path: Path, s
     assert repeats(tmp_path) == dict.fromkeys(CLEAR, 6)
 
 
+def test_a_look_waits_for_files_that_were_lost_and_comes_when_they_are_there_again(
+    tmp_path: Path, scripted: type[ScriptedPool]
+) -> None:
+    scripted.score = staticmethod(noisy(EQUAL, spread=0.02))
+    run(tmp_path, levels())
+    lost = read_results(tmp_path).trials[0].folder / "result.json"
+    lost.unlink()
+    _, told = run(tmp_path, levels(), until_decided=True, most=4)
+    assert told == ["the next look waits for 1 trial with missing files; benchkit status says what brings them"]
+    assert planned_looks(read_results(tmp_path).decisions)[0].alpha == 0.025, "it may have been reported before"
+    _, told = run(tmp_path, levels(), until_decided=True, retry=("missing files",))
+    assert told[-1].startswith("not decided at look 2 of 2, at 4 repeats, the last")
+
+
 def test_the_study_file_may_ask_for_it(tmp_path: Path, scripted: type[ScriptedPool]) -> None:
     text = levels().source.replace("n = 3", 'n = 3\nmost = 6\nuntil = "decided"')
     study = parse_study(text, name="tiny")
@@ -377,14 +387,3 @@ def test_a_preview_says_how_many_trials_there_may_be(
     assert "tiny: 3 conditions, 17 trials, 0 to train" in (shown := capsys.readouterr().out) and "then" not in shown
     assert run_here(monkeypatch, tmp_path, *preview, "--most", 9) == 2
     assert "--most 9: tiny has been decided to have" in capsys.readouterr().err
-
-
-def test_what_looks_found_is_told_in_lines_and_above_the_panel() -> None:
-    lines: list[str] = []
-    Lines(write=lines.append).event(0, AnalysisEnded(words="look 1 of 5"))
-    assert lines == ["look 1 of 5"]
-    told = io.StringIO()
-    with rich.live.Live(console=rich.console.Console(file=told, force_terminal=True), auto_refresh=False) as live:
-        Panel(live).event(0, AnalysisEnded(words="look 1 of 5"))
-    assert "look 1 of 5" in told.getvalue()
-    assert load(dump(AnalysisEnded(words="x"))) == AnalysisEnded(words="x")

@@ -35,8 +35,9 @@ def plan_for(results: StudyResults, most: int) -> tuple[InterimAnalysis, ...]:
 
 
 def _ended(results: StudyResults, key: str) -> int:
-    """Return how many of the first repeats of a condition have ended."""
-    trials = [trial for trial in results.trials if trial.condition.key == key and trial.state in FINISHED]
+    """Return how many of the first repeats of a condition have ended, whatever became of their files."""
+    under_way = ("running", "stale", "waiting")
+    trials = [trial for trial in results.trials if trial.condition.key == key and trial.state not in under_way]
     return next(index for index in range(len(trials) + 1) if index not in {trial.index for trial in trials})
 
 

@@ -5,18 +5,23 @@ Nothing but the plan is written down: which analyses were made, and what they as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from benchkit.analysis.interim import PLAN, plan_text, planned_looks
 from benchkit.analysis.sequential import Standing, plan_for, standing, standing_words
-from benchkit.analysis.wording import count
+from benchkit.analysis.wording import count, listing
 from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decide, decisions_of
 from benchkit.ledger.readback import results_of
 from benchkit.plan import Plan
+from benchkit.results import State, StudyResults
 from benchkit.study import Study
 from benchkit.study.study import UNTIL_DECIDED
+
+LOST: tuple[State, ...] = ("missing files", "changed files", "files elsewhere")
+"""States of trials that have ended and that no look can use."""
 
 
 def begin_analyses(ledger: Ledger, study: Study, most: int, say: Callable[[str], None]) -> Mapping[str, int]:
@@ -42,6 +47,19 @@ def standing_of(ledger: Ledger, study: Study) -> Standing | None:
     return standing(results_of(ledger, study.name, upcoming=True), plan) if plan else None
 
 
+def _waited_words(results: StudyResults, state: Standing) -> str:
+    """Return what keeps a look from being taken that this sweep can do nothing about."""
+    lost = Counter(
+        trial.state
+        for trial in results.trials
+        if trial.condition.key in state.open and trial.index < state.asked[trial.condition.key]
+    )
+    told = [f"{count(lost[one], 'trial')} with {one}" for one in LOST if lost[one]]
+    if not told:
+        return "conditions that this sweep leaves out"
+    return f"{listing(told)}; benchkit status says what brings them"
+
+
 def train_until_decided(
     ledger: Ledger, plan: Plan, say: Callable[[str], None], train: Callable[[Plan, str], bool]
 ) -> Plan:
@@ -63,7 +81,7 @@ def train_until_decided(
         if state.next is None or not ours:
             return plan
         if words == told:
-            say("the next look waits for conditions that this sweep leaves out")
+            say(f"the next look waits for {_waited_words(results, state)}")
             return plan
         told = words
         due = replace(plan, conditions=ours)
