@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from benchkit.analysis.comparisons import ALPHA
 from benchkit.analysis.search import Confirmation, SearchSummary
 from benchkit.analysis.wording import (
     Finding,
@@ -111,11 +112,16 @@ def _gain(search: SearchSummary) -> str:
     if confirmation is None or confirmation.gain is None:
         return ""
     gain = confirmation.gain.difference
-    words = f", {amount(search.goal, gain.mean)} {_conclusion(search)} than the study's own settings"
-    p = confirmation.gain.p
+    by, than, p = (
+        amount(search.goal, gain.mean),
+        f"{_conclusion(search)} than the study's own settings",
+        confirmation.gain.p,
+    )
     if p is None:
-        return f"{words} (too few pairs for a test)"
-    return f"{words} (paired t test, p {p_words(p)})"
+        return f", {by} {than} (too few pairs for a test)"
+    if p >= ALPHA:
+        return f"; whether that is {than}, by {by} here, is open (paired t test, p {p_words(p)})"
+    return f", {by} {than} (paired t test, p {p_words(p)})"
 
 
 def _searched_alike(group: Sequence[SearchSummary]) -> Finding:
