@@ -112,11 +112,8 @@ def _gain(search: SearchSummary) -> str:
     if confirmation is None or confirmation.gain is None:
         return ""
     gain = confirmation.gain.difference
-    by, than, p = (
-        amount(search.goal, gain.mean),
-        f"{_conclusion(search)} than the study's own settings",
-        confirmation.gain.p,
-    )
+    by, p = amount(search.goal, gain.mean), confirmation.gain.p
+    than = f"{_conclusion(search)} than the study's own settings"
     if p is None:
         return f", {by} {than} (too few pairs for a test)"
     if p >= ALPHA:

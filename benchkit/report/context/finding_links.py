@@ -14,6 +14,7 @@ SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "unfinished": ("coverage",),
     "failed-trials": ("troubles",),
     "lost-files": ("troubles",),
+    "files-elsewhere": ("coverage",),
     "identical-conditions": ("results-forest", "ranking"),
     "one-class": ("confusion-matrix", "ranking"),
     "divergence": ("troubles", "learning-curves"),
