@@ -21,7 +21,7 @@ from scipy import stats
 from benchkit import NothingToDraw, PluginError
 from benchkit.analysis import estimate_of
 from benchkit.analysis.interim import plan_of_looks, plan_text
-from benchkit.analysis.sequential import look_findings, looks_of
+from benchkit.analysis.sequential import look_findings, looks_of, until_decided_command
 from benchkit.results import Decision, Outcome, StudyResults
 from benchkit.study import Factor, Level
 
@@ -290,3 +290,19 @@ def test_intervals_of_a_study_with_looks_are_those_of_its_strictest_look() -> No
         values = np.array(LOOKED["bn"])
         half = stats.t.ppf(1 - alpha / 2, 5) * values.std(ddof=1) / np.sqrt(6)
         assert found is not None and found.high == pytest.approx(values.mean() + half)
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ("benchkit sweep a.toml --set 'train.epochs=5' -j2", "benchkit sweep a.toml --set train.epochs=5 -j2"),
+        (
+            "benchkit sweep a --only model.norm=bn,gn --retry failed --only=x=1 --stop-by 8h --hours=2",
+            "benchkit sweep a",
+        ),
+        ("benchkit sweep a --until-decided --most 9 --json", "benchkit sweep a --most 9"),
+        ("", "benchkit sweep synthetic"),
+    ],
+)
+def test_the_command_that_decides_is_the_sweeps_own(given: str, command: str) -> None:
+    assert until_decided_command(replace(looked(**LOOKED), command=given)) == f"{command} --until-decided"

@@ -254,14 +254,15 @@ def _left_words(before: Look | None, look: Look) -> str:
 
 
 def until_decided_command(results: StudyResults) -> str:
-    """Return the command that adds repeats until decided: as the sweep was started, for all of its conditions."""
+    """Return the command that adds repeats until decided: as the sweep was started, without a time or a choice."""
     try:
         given = shlex.split(results.command)
     except ValueError:  # a ledger's text that is no command line
         given = []
     if given[:2] != ["benchkit", "sweep"]:
         given = ["benchkit", "sweep", str(results.study.path or results.study.name)]
-    for option in ("--only", "--retry"):
+    for option in ("--only", "--retry", "--hours", "--stop-by"):
+        given = [word for word in given if not word.startswith(f"{option}=")]
         while option in given:
             del given[given.index(option) : given.index(option) + 2]
-    return shlex.join([*(word for word in given if word != UNTIL), UNTIL])
+    return shlex.join([*(word for word in given if word not in (UNTIL, "--json")), UNTIL])
