@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pypdf
 
-TOP, BOTTOM, HEIGHT = (mm / 25.4 * 72 for mm in (24, 22, 297))
+TOP, BOTTOM, HEIGHT = (mm / 25.4 * 72 for mm in (20, 18, 297))
 LEAST_SIZE = 0.8  # a figure is not drawn smaller
 
 

@@ -100,7 +100,7 @@ def test_a_longer_table_goes_over_two_pages_before_much_is_left_blank() -> None:
     _, places, full = laid(figure("a", 650) + table(10))
     assert places == [0, 0]
     assert full[0] > 0.9
-    for parts in (figure("a", 650) + table(5), figure("a", 750) + table(10)):
+    for parts in (figure("a", 650) + table(4), figure("a", 750) + table(10)):
         _, places, _ = laid(parts)
         assert places == [0, 1]
 

@@ -310,7 +310,7 @@ def test_the_running_head_names_the_section_that_a_page_begins_in(hostile: Made)
         heads: list[str] = []
 
         def note(text: str, user: list[float], matrix: list[float], *_: object, found: list[str] = heads) -> None:
-            if matrix[4] * user[1] + matrix[5] * user[3] + user[5] > 842 - 60:
+            if matrix[4] * user[1] + matrix[5] * user[3] + user[5] > 842 - 54:
                 found.append(text)
 
         page.extract_text(visitor_text=note)

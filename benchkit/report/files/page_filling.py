@@ -22,7 +22,7 @@ LEAST_SIZE = 0.8
 MUCH = 0.3
 """Where so large a share of a page would stay blank, a table of more than `MOST_WHOLE` rows goes over two pages."""
 
-MOST_WHOLE = 8
+MOST_WHOLE = 5
 
 _CHANGED = "data-fitted"
 

@@ -199,7 +199,7 @@ def _difference(given: ConfusionData, first: Confusion, second: Confusion) -> Di
 def heatmap(data: DifferenceData) -> Any:
     """Return a cell for each pair of classes, coloured by the difference; small differences carry no number."""
     classes, count = list(data.classes), len(data.classes)
-    size = max(6, min(44, (WIDTH - label_width(classes) - 40) // count))
+    size = max(6, min(30, (WIDTH - label_width(classes) - 40) // count))
     axis: dict[str, Any] = {"ticks": False, "domain": False, "labelOverlap": count > LABELLED_CLASSES}
     upright = max(map(len, classes)) * 6 <= size
     base = alt.Chart(alt.InlineData(values=_cells(data))).encode(
