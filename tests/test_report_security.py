@@ -143,8 +143,11 @@ def test_labels_are_only_text_in_charts(hostile: ReportBuild, harmless: ReportBu
         names = [one.tag.rpartition("}")[2] for one in root.iter()]
         assert not CODE_TAGS & set(names)
         assert not [name for one in root.iter() for name in one.attrib if name.startswith("on") or "href" in name]
-        # A label that broke out into an expression would filter marks away, or none.
-        assert drawn(root) == drawn(plain), address
+        # A label that broke out would filter marks away, or none. Points have names where there is room.
+        free = {"mark-text"} if address == "fig:speed-cost.svg" else set()
+        assert {kind: n for kind, n in drawn(root).items() if kind not in free} == {
+            kind: n for kind, n in drawn(plain).items() if kind not in free
+        }, address
 
 
 def drawn(root: ElementTree.Element) -> Counter[str]:

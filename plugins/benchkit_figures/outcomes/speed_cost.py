@@ -32,6 +32,9 @@ from benchkit_figures.encodings import (
     value_of,
 )
 
+WIDEST_NAME, LABELS = 130, 150
+"""Names of points, and those beside the bars, are cut off at so many pixels."""
+
 Box = tuple[float, float, float, float]
 """The least and the greatest x and y of a rectangle: left, top, right, bottom, in pixels."""
 
@@ -108,7 +111,7 @@ class SpeedCost:
             bars.append(("peak_memory", "Peak memory (MiB)"))
         height = max(200, 17 * len(data.rows))
         bar_width = 110
-        width = WIDTH - 118 - label_width(order) - len(bars) * (bar_width + 12)
+        width = WIDTH - 118 - min(LABELS, label_width(order)) - len(bars) * (bar_width + 12)
         panels = [scatter(data, width, height)]
         for index, (field, title) in enumerate(bars):
             panels.append(_bars(data, field, title, labels=index == 0).properties(width=bar_width, height=height))
@@ -184,7 +187,14 @@ def scatter(data: CostData, width: int, height: int) -> Layers:
         points.encode(color=color, shape=shape(data.labels), tooltip=_tooltip(unit.title)),
         *(
             names.transform_filter(f"datum.align == '{align}'")
-            .mark_text(align=align, baseline="middle", fontSize=10.5, dx=alt.expr("datum.dx"), dy=alt.expr("datum.dy"))
+            .mark_text(
+                align=align,
+                baseline="middle",
+                fontSize=10.5,
+                limit=WIDEST_NAME,
+                dx=alt.expr("datum.dx"),
+                dy=alt.expr("datum.dy"),
+            )
             .encode(x=x, y=y, text="condition:N")
             for align in ("left", "center", "right")
         ),
@@ -239,7 +249,7 @@ def placed_labels(
             ("left", 9, 0), ("right", -9, 0), ("center", 0, -13), ("center", 0, 13), ("left", 7, -10),
             ("right", -7, -10), ("left", 7, 10), ("right", -7, 10), ("center", 0, -24), ("center", 0, 24),
         ):  # fmt: skip
-            wide = 6.1 * len(text)
+            wide = min(6.1 * len(text), WIDEST_NAME)
             start = x + dx - {"left": 0.0, "center": wide / 2, "right": wide}[align]
             box = (start, y + dy - 6, start + wide, y + dy + 6)
             others = [other for index, other in enumerate(taken) if index != own]
@@ -262,7 +272,7 @@ def _meet(one: Box, other: Box) -> bool:
 
 def _bars(data: CostData, field: str, title: str, *, labels: bool) -> Layers:
     order = [row.condition for row in data.rows]
-    axis = alt.Axis(domain=False, ticks=False) if labels else None
+    axis = alt.Axis(domain=False, ticks=False, labelLimit=LABELS) if labels else None
     y = alt.Y("condition:N", sort=order, title=None, axis=axis, scale=alt.Scale(paddingInner=0.3))
     style = "~s" if max(getattr(row, field) for row in data.rows) >= 10_000 else ",.3~r"
     words = f"datum.value ? format(datum.value, '{style}') : '0'"
