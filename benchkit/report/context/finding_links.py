@@ -14,7 +14,7 @@ SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "unfinished": ("coverage",),
     "failed-trials": ("troubles",),
     "lost-files": ("troubles",),
-    "files-elsewhere": ("coverage",),
+    "files-elsewhere": ("troubles", "coverage"),
     "identical-conditions": ("results-forest", "ranking"),
     "one-class": ("confusion-matrix", "ranking"),
     "divergence": ("troubles", "learning-curves"),
