@@ -102,9 +102,10 @@ class LearningCurves:
         if any(point.running < len(curves.repeats) for curves in data.curves for point in curves.points):
             parts.append("Repeats that stopped early leave the mean: it is over those still training at each epoch.")
         if (many or self.metric != "accuracy") and any(curves.onset for curves in data.curves):
+            drawn = "loss" in self._metrics(data)
+            why = ": least validation loss, before it rises while the training loss falls" if drawn else ""
             parts.append(
-                f"{'Dashed rules' if many else 'Triangles'} mark the onset of over-fitting: the epoch of least "
-                "validation loss (median over repeats) where that loss rises afterwards while the training loss falls."
+                f"{'Dashed rules' if many else 'Triangles'} mark the onset of over-fitting{why} (median over repeats)."
             )
         metrics = self._metrics(data)
         if any(axis_ends(data, metric)[2] for metric in metrics):
