@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from synthetic_results import complete, with_search
+from synthetic_results import complete, rescored, with_search
 
 from benchkit.report.files.html import template_folder
 from benchkit.report.write import write_report
@@ -163,7 +163,9 @@ def seen(page: Page, report: Path) -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
-    return write_report(complete(folder / "trials", ("bn", "gn"), repeats=2, epochs=4), folder, "html").paths[0]
+    scores = {"bn": [0.9, 0.9], "gn": [0.899, 0.899], "ln": [0.3, 0.3]}  # so that the leading ones are enlarged
+    results = rescored(complete(folder / "trials", tuple(scores), repeats=2, epochs=4), scores)
+    return write_report(results, folder, "html").paths[0]
 
 
 @pytest.fixture(scope="module")

@@ -335,6 +335,8 @@ globalThis.drawFigure = async (element, spec, options = {}) => {
   });
   const svg = element.querySelector("svg.marks");
   if (svg) Object.assign(svg.style, { maxWidth: "100%", height: "auto" });
+  for (const group of element.querySelectorAll("[role^=graphics]:not([aria-label])")) // layers without a point to name
+    for (const name of ["role", "aria-roledescription"]) group.removeAttribute(name);
   return result;
 };
 """
