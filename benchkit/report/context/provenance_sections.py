@@ -244,13 +244,13 @@ def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]
 
 
 def terms_section(known: Literature) -> Section | None:
-    """Return the glossary, the references and these as BibTeX, or None where the text needs none of them."""
+    """Return the glossary, the references as BibTeX and in print, or None where the text needs none of them."""
     blocks: list[Block] = []
     if known.plugins or known.terms:
         blocks.append(TermsBlock(title="Glossary", terms=glossary_terms(known)))
     if known.works:
-        blocks.append(TermsBlock(title="References", terms=reference_terms(known)))
         blocks.append(_file("BibTeX", "The references for LaTeX.", "references.bib", bibtex(known.works)))
+        blocks.append(TermsBlock(title="References", terms=reference_terms(known)))
     return section("terms", "Glossary and references", blocks) if blocks else None
 
 
