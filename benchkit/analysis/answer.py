@@ -1,4 +1,4 @@
-"""The short answer of a report: who is best, what would decide it, and the first thing to distrust."""
+"""The short answer of a report: who is best, the first thing to distrust, and what would decide it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from benchkit.study.study import UNTIL_DECIDED
 def short_answer(
     results: StudyResults, ranking: Ranking, reads: TestReads, findings: Sequence[Finding]
 ) -> tuple[str, ...]:
-    """Return up to three sentences on who is best, what would decide it, and what to distrust or what else was found.
+    """Return up to three sentences on who is best, what to distrust or what else was found, and what would decide it.
 
-    The last is the first caution, else what a search gave, else that nothing is missing; of a smoke test it is first.
+    Distrusted is the first caution, else told is what a search gave, else that nothing is missing; of a smoke test it
+    is first. An undecided study's answer ends with the command that decides it.
     """
     warnings = [finding.sentence for finding in findings if finding.tone == "warning"]
     complete = f"Nothing planned is missing: {_trials_words(results, reads)}."
@@ -29,7 +30,7 @@ def short_answer(
     if results.study.smoke:
         return (closing, *winner_sentences(ranking))
     further = [deciding_words(results)] if ranking.rivals else []
-    return (*winner_sentences(ranking), *further, closing)
+    return (*winner_sentences(ranking), closing, *further)
 
 
 def deciding_words(results: StudyResults) -> str:
