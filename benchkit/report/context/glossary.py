@@ -41,7 +41,7 @@ class UsedPlugin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
+class GlossaryTerm:
     """A term of the report itself: its name, explanation and reference, and how a text shows that it uses it.
 
     `pattern` is what to look for where that is not the name.
@@ -59,19 +59,19 @@ class Explained:
 
 
 EXPLAINED = (
-    Explained(
+    GlossaryTerm(
         name="repeat",
         text="One training run of a condition with its own random seeds. The same repeat of two conditions shares "
         "seeds and order of images, so that they can be compared in pairs.",
     ),
-    Explained(
+    GlossaryTerm(
         name="t interval",
         text="Where the mean over further repeats would lie, with 95 % confidence, if repeats scatter normally. It is "
         "about random seeds, and says nothing of other images.",
         reference="Student (1908). The probable error of a mean. Biometrika 6, 1-25.",
         url="https://doi.org/10.1093/biomet/6.1.1",
     ),
-    Explained(
+    GlossaryTerm(
         name="Wilson interval",
         text="Where one trained model's accuracy on many more images of the same kind would lie, with 95 % confidence."
         " It is about images, and says nothing of other random seeds.",
@@ -79,11 +79,11 @@ EXPLAINED = (
         "of the American Statistical Association 22, 209-212.",
         url="https://doi.org/10.1080/01621459.1927.10502953",
     ),
-    Explained(
+    GlossaryTerm(
         name="paired t test",
         text="Compares two conditions by the differences within their common repeats.",
     ),
-    Explained(
+    GlossaryTerm(
         name="p (Holm)",
         text="The p value after Holm's correction for all comparisons of the same table; below 0.05 two conditions "
         "count as told apart.",
@@ -91,20 +91,20 @@ EXPLAINED = (
         "Statistics 6, 65-70.",
         pattern=r"Holm",
     ),
-    Explained(
+    GlossaryTerm(
         name="d_z",
         text="Effect size: the mean of the paired differences over their standard deviation. With few repeats it is "
         "overestimated.",
         reference="Cohen, J. (1988). Statistical power analysis for the behavioral sciences, 2nd edition. Lawrence "
         "Erlbaum.",
     ),
-    Explained(
+    GlossaryTerm(
         name="detectable difference",
         text="The smallest true difference that a paired t test over these repeats would find in 80 of 100 studies, at"
         " the level that the correction for several comparisons leaves.",
         pattern=r"Detectable",
     ),
-    Explained(
+    GlossaryTerm(
         name="may be best",
         text="Conditions that these repeats cannot call worse: none beats them by a one-sided Welch t test at 0.025 "
         "(or what a planned look may spend) over the number of others, with variances shrunk to what all conditions "
@@ -115,19 +115,19 @@ EXPLAINED = (
         url="https://doi.org/10.2202/1544-6115.1027",
         pattern="may be (?:the )?best|may be as good",
     ),
-    Explained(
+    GlossaryTerm(
         name="P(A > B)",
         text="The share of pairs of runs, one of each condition, in which the first is better.",
         reference="Bouthillier, X. et al. (2021). Accounting for variance in machine learning benchmarks. MLSys.",
         url="https://arxiv.org/abs/2103.03098",
     ),
-    Explained(
+    GlossaryTerm(
         name="look",
         text="A planned moment at which the conditions are compared before all repeats are trained. The chance of a "
         "wrong answer is shared out over all looks.",
         pattern=r"\blooks?\b",
     ),
-    Explained(
+    GlossaryTerm(
         name="McNemar's test",
         text="Compares two trained models on the same images, by those that only one of them names rightly (exact "
         "form).",
@@ -136,13 +136,13 @@ EXPLAINED = (
         url="https://doi.org/10.1007/BF02295996",
         pattern=r"McNemar",
     ),
-    Explained(
+    GlossaryTerm(
         name="micro and macro F1",
         text="The harmonic mean of precision and recall, over all images (micro: equal to accuracy, as every image has"
         " one label) or averaged over classes (macro).",
         pattern=r"(?:micro|macro) F1",
     ),
-    Explained(
+    GlossaryTerm(
         name="AUROC",
         text="The chance that an image of a class gets a greater probability of it than an image of another class, mean"
         " over classes; 50 % is guessing.",
@@ -150,14 +150,14 @@ EXPLAINED = (
         "characteristic (ROC) curve. Radiology 143, 29-36.",
         url="https://doi.org/10.1148/radiology.143.1.7063747",
     ),
-    Explained(
+    GlossaryTerm(
         name="calibration error",
         text="The mean distance between how sure a model is and how often it is right, over bins of its confidence.",
         reference="Guo, C., Pleiss, G., Sun, Y. and Weinberger, K. Q. (2017). On calibration of modern neural "
         "networks. ICML.",
         url="https://proceedings.mlr.press/v70/guo17a.html",
     ),
-    Explained(
+    GlossaryTerm(
         name="Welch's t test",
         text="Compares two groups of repeats without pairing them or supposing that both scatter equally.",
         reference="Welch, B. L. (1947). The generalization of 'Student's' problem when several different population "
@@ -165,7 +165,7 @@ EXPLAINED = (
         url="https://doi.org/10.1093/biomet/34.1-2.28",
         pattern=r"Welch",
     ),
-    Explained(
+    GlossaryTerm(
         name="search",
         text="Settings chosen trial by trial to improve a validation score, with unpromising trials ended early "
         "(pruned). The best score of a search is too good on average, because it is the best of many.",
@@ -240,7 +240,7 @@ class Literature:
     """What a report explains and refers to: the plugins and terms that its text uses, and their works, numbered."""
 
     plugins: tuple[UsedPlugin, ...]
-    terms: tuple[Explained, ...]
+    terms: tuple[GlossaryTerm, ...]
     works: tuple[Work, ...]
 
     def links(self, *references: str) -> tuple[Link, ...]:
