@@ -14,7 +14,7 @@ import pytest
 from benchkit_figures.classes.confusion_matrix import ConfusionMatrix
 from benchkit_figures.encodings import panel_columns, quantity, t_interval
 from benchkit_figures.outcomes.results_forest import ResultsForest
-from benchkit_figures.outcomes.speed_cost import SpeedCost, placed_labels
+from benchkit_figures.outcomes.speed_cost import SpeedCost, padded, placed_labels
 from benchkit_figures.search.history import SearchHistory
 from benchkit_figures.search.importances import SearchImportances
 from benchkit_figures.search.parallel import SearchParallel
@@ -378,3 +378,9 @@ def test_axes_of_epochs_have_whole_numbers_each_once(epochs: int) -> None:
         assert all(1 <= value <= epochs for value in values)
     if epochs <= 3:
         assert ticks[0] == list(range(1, epochs + 1))
+
+
+@pytest.mark.parametrize("values", [[0.45123, 0.45124], [0.0, 0.0], [1e-9], [98.5, 98.5001], [-0.3, -0.30001]])
+def test_values_that_hardly_differ_have_an_axis_between_two_ends(values: list[float]) -> None:
+    low, high = padded(values)
+    assert low < min(values) <= max(values) < high

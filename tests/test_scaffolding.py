@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
 import shutil
@@ -11,6 +10,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from built_wheels import build_wheel, environment_with, run
@@ -165,10 +165,10 @@ def test_the_command_that_installs_fits_this_python(tmp_path: Path, monkeypatch:
     uv = tmp_path / "uv"
     uv.write_text("")
     uv.chmod(0o755)
-    has_pip = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: sys if name == "pip" else has_pip(name))
+    finder = "benchkit.registry.scaffolding.PathFinder"
+    monkeypatch.setattr(finder, SimpleNamespace(find_spec=lambda name: sys if name == "pip" else None))
     assert install_command(Path("my plugin")) == f"{sys.executable} -m pip install -e 'my plugin'"
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else has_pip(name))
+    monkeypatch.setattr(finder, SimpleNamespace(find_spec=lambda name: None))
     monkeypatch.setattr(shutil, "which", lambda name, path: str(uv))
     assert install_command(Path("p")) == f"{uv} pip install --python {sys.executable} -e p"
     monkeypatch.setattr(shutil, "which", lambda name, path: None)

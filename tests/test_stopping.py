@@ -33,7 +33,11 @@ NOW = datetime(2026, 11, 29, 12, 0, tzinfo=timezone(timedelta(hours=2)))
 )
 def test_a_signal_ends_the_sweep_and_loses_no_finished_epoch(tmp_path: Path, name: str, to_all: bool) -> None:
     study = write(tmp_path / "tiny.toml", epochs=100000, repeats=1)
-    sweep = start(tmp_path, "sweep", study, "--jobs", 1)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests, and so the sweep, would ignore it
+    try:
+        sweep = start(tmp_path, "sweep", study, "--jobs", 1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     wait_for_line(sweep, r"repeat 0: epoch \d")
     workers = workers_of(sweep)
     (os.killpg if to_all else os.kill)(sweep.pid, getattr(signal, name))

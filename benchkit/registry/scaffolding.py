@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -118,7 +119,7 @@ def install_command(folder: Path) -> str:
     Environments that uv made have no pip: `pip` alone would be another Python's.
     """
     python, path = shlex.quote(sys.executable), shlex.quote(str(folder))
-    if importlib.util.find_spec("pip"):
+    if PathFinder.find_spec("pip"):  # setuptools answers for it otherwise, not without warnings
         return f"{python} -m pip install -e {path}"
     if uv := shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])):
         return f"{shlex.quote(uv)} pip install --python {python} -e {path}"

@@ -187,10 +187,16 @@ def environment_facts(results: StudyResults) -> tuple[Fact, ...]:
 
 
 def plugin_facts(results: StudyResults, known: tuple[UsedPlugin, ...]) -> tuple[Fact, ...]:
-    """Return the plugins as the trials recorded them, or as they are installed now where no trial did."""
+    """Return the plugins as the trials recorded them, or as they are installed now where no trial did.
+
+    Figures of other distributions are named as well: no trial records what only draws.
+    """
     recorded = [trial.outcome.environment.get("plugins", {}) for trial in results.trials if trial.outcome]
     facts = _collected(table for table in recorded if isinstance(table, Mapping))
-    return facts or tuple(Fact(name=f"{plugin.kind}: {plugin.name}", value=plugin.origin) for plugin in known)
+    if not facts:
+        return tuple(Fact(name=f"{plugin.kind}: {plugin.name}", value=plugin.origin) for plugin in known)
+    others = (one for one in known if one.kind == "figures" and not one.origin.startswith("benchkit "))
+    return (*facts, *(Fact(name=f"figure {one.name}", value=f"{one.title} ({one.origin})") for one in others))
 
 
 def _collected(tables: Iterable[Mapping[str, Any]]) -> tuple[Fact, ...]:

@@ -169,8 +169,8 @@ def scatter(data: CostData, width: int, height: int) -> Layers:
     plane = _Plane(
         width=width,
         height=height,
-        x=_padded([row.seconds for row in data.rows]),
-        y=_padded([unit.shown(row.value) for row in data.rows]),
+        x=padded([row.seconds for row in data.rows]),
+        y=padded([unit.shown(row.value) for row in data.rows]),
     )
     scales = [alt.Scale(domain=list(ends), nice=False, zero=False) for ends in (plane.x, plane.y)]
     ticks = alt.Axis(tickCount=5, labelOverlap="greedy")
@@ -202,9 +202,10 @@ def scatter(data: CostData, width: int, height: int) -> Layers:
     return alt.layer(*layers).properties(width=width, height=height)
 
 
-def _padded(values: Sequence[float]) -> tuple[float, float]:
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of an axis: so far beyond the values that these are apart after rounding, too."""
     low, high = min(values), max(values)
-    pad = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    pad = max(0.08 * (high - low), 0.002 * max(abs(low), abs(high))) or 1.0
     return rounded(low - pad), rounded(high + pad)
 
 
