@@ -20,7 +20,7 @@ from benchkit.registry import Registry
 from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.sweep import Request
-from benchkit.sweep.devices import CPU
+from benchkit.sweep.devices import CPU, Devices
 from benchkit.sweep.estimate import HISTORY_BYTES, MOST_SECONDS, SweepEstimate, estimate
 from benchkit.sweep.messages import Event, Job, Probed
 from benchkit.sweep.pool import Pool, answers
@@ -32,7 +32,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     labels: list[str] = []
 
     def probe(
-        request: Request, threads: int, left: Sequence[Condition], conditions: Sequence[Condition]
+        request: Request, devices: Devices, threads: int, left: Sequence[Condition], conditions: Sequence[Condition]
     ) -> tuple[dict[str, Probed], str]:
         labels.extend(condition.label for condition in conditions)
         found = {c.key: Probed(key=c.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100) for c in conditions}

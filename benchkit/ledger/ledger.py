@@ -199,7 +199,12 @@ class Ledger:
         name = _name(study, condition)
         self._make(study, (condition,))
         add_trials(self.storage, [_new_trial(name, index, attempt, {})])
-        return trials_of(self.storage, name)[name][-1]
+        return self.attempts_at(study, condition)[-1]
+
+    def attempts_at(self, study: Study, condition: Condition) -> list[FrozenTrial]:
+        """Return the attempts at one condition's trials, as `attempts` reads those at all of them."""
+        name = _name(study, condition)
+        return trials_of(self.storage, name).get(name, [])
 
     @storage_errors()
     def enqueue_again(self, study: Study, condition: Condition, index: int, params: Mapping[str, Any]) -> None:

@@ -148,7 +148,7 @@ def _take_trial(ledger: Ledger, theirs: Ledger, trial: tuple[Study, Condition, F
     if kept is None or outcome is None or state in ("missing files", "changed files", "files elsewhere"):
         merged.broken.append(f"{which}: {outcome.reason if outcome else state}")
         return
-    here = [one for one in ledger.attempts(study).of(condition) if one.user_attrs.get("index") == index]
+    here = [one for one in ledger.attempts_at(study, condition) if one.user_attrs.get("index") == index]
     if any(one.user_attrs.get("files", {}).get("sha256") == kept["sha256"] for one in here):
         merged.there += 1
         return

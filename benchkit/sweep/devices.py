@@ -30,7 +30,7 @@ HELD = 0.25
 """The share of a GPU's memory from which on it counts as held by others, before any trial of the sweep is on it."""
 
 SLICE = re.compile(r"^\s+MIG (?P<profile>\S+)\s+Device\s+\d+: \(UUID: (?P<uuid>MIG-[^)]+)\)")
-CARD = re.compile(r"^GPU (?P<index>\d+): (?P<name>.+) \(UUID: (?P<uuid>GPU-[^)]+)\)")
+CARD = re.compile(r"^GPU \d+: .+ \(UUID: (?P<uuid>GPU-[^)]+)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,11 @@ class Device:
         if self.kind != "cuda" or not self.uuid:
             return self.kind
         return f"cuda:{self.number}" + (f"/{self.uuid}" if self.uuid.startswith("MIG-") else "")
+
+    @property
+    def held_words(self) -> str:
+        """Return its label and how much of it others hold: cuda:1 (43% of its memory)."""
+        return f"{self.label} ({self.held:.0%} of its memory)"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -87,7 +92,7 @@ class Devices:
 
 def devices_text(devices: Devices) -> str:
     """Return what is trained on, and what is left to others: `training on cuda:0, cuda:2; others hold cuda:1 (43%)`."""
-    held = ", ".join(f"{device.label} ({device.held:.0%} of its memory)" for device in devices.left_out)
+    held = ", ".join(device.held_words for device in devices.left_out)
     return f"training on {', '.join(device.label for device in devices.used)}" + (
         f"; others hold {held}" if held else ""
     )
@@ -113,6 +118,11 @@ def devices_for(asked: str, gpus: Sequence[Device], environment: Mapping[str, st
     named = [part.removeprefix("cuda:") for part in asked.split(",")]
     used = [gpu for part in dict.fromkeys(named) for gpu in _named(part, asked, shown)]
     return Devices(used=tuple(dict.fromkeys(used)))
+
+
+def devices_here(asked: str) -> Devices:
+    """Return the devices of this machine that `--device` asks for; raises as `devices_for` and `installed_gpus` do."""
+    return devices_for(asked, () if asked == "cpu" else installed_gpus())
 
 
 def _visible(gpus: Sequence[Device], listed: str | None) -> tuple[Device, ...]:
@@ -151,7 +161,7 @@ def _unknown(asked: str, part: str, shown: Sequence[Device]) -> TrainingError:
 def _none(asked: str, held: Sequence[Device]) -> TrainingError:
     if not held:
         return TrainingError(f"--device {asked}: there is no such device here", hint="known: auto, cpu")
-    names = ", ".join(f"{gpu.label} ({gpu.held:.0%} of its memory)" for gpu in held)
+    names = ", ".join(gpu.held_words for gpu in held)
     return TrainingError(
         f"--device {asked}: every GPU is held by others: {names}",
         hint="wait for one, or name one to share it: --device cuda:0",

@@ -16,6 +16,7 @@ from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
 from benchkit.study.study import UNTIL_DECIDED
 from benchkit.sweep.decided import decided_device, refuse_other_decisions
+from benchkit.sweep.devices import Devices
 from benchkit.sweep.messages import Probed, WorkerFailed, WorkerLost, WorkerReady
 from benchkit.sweep.orchestration import Request, devices_of, prepare, refuse_broken_networks, threads_of, worker_count
 from benchkit.sweep.pool import Pool, answers
@@ -89,9 +90,10 @@ def estimate(request: Request, registry: Registry, say: Callable[[str], None] = 
         state, finished = None, {}
     rows = tuple(_row(plan, condition, finished.get(condition.key, 0)) for condition in plan.conditions)
     confirms = plan.study.confirm * sum(row.condition.kind == "search" and row.left > 0 for row in rows)
-    probes, device, problem = _probes(request, plan, registry, rows, say)
+    devices = devices_of(request)
+    probes, device, problem = _probes(request, plan, registry, devices, rows, say)
     timed = tuple(_timed(row, probes) for row in rows)
-    jobs = worker_count(request, plan, devices_of(request))
+    jobs = worker_count(request, plan, devices)
     return SweepEstimate(
         conditions=timed,
         confirms=confirms,
@@ -159,7 +161,12 @@ def _bytes(rows: Sequence[ConditionEstimate], confirms: int, jobs: int, probes: 
 
 
 def _probes(
-    request: Request, plan: Plan, registry: Registry, rows: Sequence[ConditionEstimate], say: Callable[[str], None]
+    request: Request,
+    plan: Plan,
+    registry: Registry,
+    devices: Devices,
+    rows: Sequence[ConditionEstimate],
+    say: Callable[[str], None],
 ) -> tuple[dict[str, Probed], str, str]:
     """Return the probes by key, the device, and what stands in the way of them if anything."""
     left = [row.condition for row in rows if row.left]
@@ -171,19 +178,19 @@ def _probes(
         timed = (grid or left)[:MOST_PROBES]
         named = f"{timed[0].display_label}{f' and {len(timed) - 1} more' if len(timed) > 1 else ''}"
         say(f"trying the networks, then timing a few steps of {named}, for {MOST_SECONDS:.0f} seconds at the most")
-        probes, device = _probe(request, threads_of(plan), left, timed)
+        probes, device = _probe(request, devices, threads_of(plan), left, timed)
     except DataError as error:
         return {}, request.device, str(error)
     return probes, device, ""
 
 
 def _probe(
-    request: Request, threads: int, left: Sequence[Condition], timed: Sequence[Condition]
+    request: Request, devices: Devices, threads: int, left: Sequence[Condition], timed: Sequence[Condition]
 ) -> tuple[dict[str, Probed], str]:
     """Try the networks of what is left in a worker, time short runs there; return the probes by key, and the device."""
     found: dict[str, Probed] = {}
     device = request.device
-    with TemporaryDirectory() as logs, Pool(devices_of(request).seats(1), threads, Path(logs)) as pool:
+    with TemporaryDirectory() as logs, Pool(devices.seats(1), threads, Path(logs)) as pool:
         refuse_broken_networks(pool, request, left)
         for event in answers(pool, request.job("probe", timed), MOST_SECONDS):
             if isinstance(event, WorkerReady):

@@ -24,7 +24,7 @@ from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_other_decisions
-from benchkit.sweep.devices import Device, Devices, devices_for, installed_gpus
+from benchkit.sweep.devices import Device, Devices, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.pool import Pool, Stage, View, answers, is_missing, missing_count, worker_failure
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
@@ -229,7 +229,7 @@ def start_weights_of(outcome: Outcome) -> str:
 
 def devices_of(request: Request) -> Devices:
     """Return the devices that a sweep asks for; raise `TrainingError` where they are not there or do not start."""
-    return devices_for(request.device, () if request.device == "cpu" else installed_gpus())
+    return devices_here(request.device)
 
 
 def worker_count(request: Request, plan: Plan, devices: Devices) -> int:

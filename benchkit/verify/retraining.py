@@ -23,7 +23,7 @@ from benchkit.study.seeds import derive_seed
 from benchkit.study.tree import changed
 from benchkit.sweep import prepare, threads_of
 from benchkit.sweep.decided import TRAINING
-from benchkit.sweep.devices import devices_for, installed_gpus
+from benchkit.sweep.devices import devices_here
 from benchkit.sweep.messages import Job, WorkerFailed, WorkerIdle, WorkerLost
 from benchkit.sweep.pool import Pool
 
@@ -214,7 +214,7 @@ def _job(study: Study, conditions: tuple[Condition, ...], scratch: Scratch) -> J
 def _work(job: Job, threads: int) -> None:
     """Let one worker train what is queued; raise `TrainingError` when it fails or dies."""
     logs = job.workspace / "logs"
-    devices = devices_for(job.device, () if job.device == "cpu" else installed_gpus())
+    devices = devices_here(job.device)
     with Pool(devices.seats(1), threads, logs) as pool:
         pool.give(0, job)
         while True:
