@@ -1,13 +1,14 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-gpu test test-slow test-oldest same-bits mutants walks lint types reports-check format environment wheel pins clean
+.PHONY: help demo bench bench-gpu test test-slow test-cluster test-long test-oldest same-bits mutants walks lint types \
+	reports-check format environment wheel pins clean
 
 BIN := .venv/bin
 OLDEST := .venv-oldest
 STAMP := .venv/.installed
 ARGS ?=
-PYTEST = BENCHKIT_UV=$(UV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(RUN) $(1)/python -m pytest \
-	-n logical --maxprocesses 4 --dist worksteal --timeout 600 $(2) $(ARGS)
+PYTEST = BENCHKIT_UV=$(UV) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(RUN) $(1)/python -m pytest --timeout 600 $(2) $(ARGS)
+AT_ONCE := -n logical --maxprocesses 4 --dist worksteal
 # Absolute, because tests run it from other folders.
 UV = $(shell command -v uv >/dev/null && uv --version >/dev/null 2>&1 && echo uv || echo $(CURDIR)/$(BIN)/uv)
 
@@ -44,18 +45,27 @@ bench-gpu: $(STAMP) ## what only a GPU can tell: its tests, the benchmark on it,
 
 test: $(STAMP) ## run the tests but for the long ones; ARGS="-k norms" goes to pytest
 	@.ci/system-libraries || true
-	$(call PYTEST,$(BIN),-m "not slow")
+	$(call PYTEST,$(BIN),$(AT_ONCE) -m "not slow and not long")
 
 test-slow: $(STAMP) ## run the long ones
 	@.ci/system-libraries || true
-	$(call PYTEST,$(BIN),-m slow)
+	$(call PYTEST,$(BIN),$(AT_ONCE) -m "slow and not long")
+
+# One process, so that all of them share one cluster of each kind.
+test-cluster: $(STAMP) ## run those that need Ray, PostgreSQL or Slurm, after installing these where it may
+	@.ci/cluster-software $(UV)
+	$(call PYTEST,$(BIN),-m "(ray or postgres or slurm) and not long")
+
+test-long: $(STAMP) ## run what only repetition and real outages show: an hour or more
+	@.ci/cluster-software $(UV)
+	$(call PYTEST,$(BIN),--timeout 7200 -m long)
 
 # Old packages use what newer ones beneath them deprecate.
 test-oldest: $(STAMP) ## run them with the oldest packages that pyproject.toml allows, in .venv-oldest; PYTHON=... on another Python
 	@.ci/system-libraries || true
 	$(UV) venv --quiet --clear --python $(or $(PYTHON),$(BIN)/python) $(OLDEST)
 	$(UV) pip install --quiet --only-binary :all: --resolution lowest-direct --python $(OLDEST)/bin/python -e '.[dev]'
-	$(call PYTEST,$(OLDEST)/bin,) -W ignore::DeprecationWarning
+	$(call PYTEST,$(OLDEST)/bin,$(AT_ONCE) -m "not long") -W ignore::DeprecationWarning
 
 same-bits: $(STAMP) ## train ten small studies by the commit OLD=... and by this tree, and compare them to the bit
 	$(RUN) $(BIN)/python tests/peers/same_bits.py $(OLD) $(ARGS)

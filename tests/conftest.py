@@ -1,0 +1,43 @@
+"""What whole sessions of tests share: clusters, and when their tests are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def _has_ray() -> bool:
+    return importlib.util.find_spec("ray") is not None
+
+
+def _has_postgres() -> bool:
+    server = shutil.which("postgres") or next(Path("/usr/lib/postgresql").glob("*/bin/postgres"), None)
+    return server is not None and importlib.util.find_spec("psycopg") is not None
+
+
+def _has_slurm() -> bool:
+    return all(shutil.which(program) for program in ("slurmctld", "slurmd", "sbatch"))
+
+
+SOFTWARE: dict[str, tuple[Callable[[], bool], str]] = {
+    "ray": (_has_ray, "Ray is not installed"),
+    "postgres": (_has_postgres, "PostgreSQL's server or psycopg is not installed"),
+    "slurm": (_has_slurm, "Slurm's daemons are not installed"),
+}
+"""By its marker: whether a test's software is there, and the words where it is not."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests of clusters where their software is missing, and where several processes would start one each."""
+    for marker, (is_there, words) in SOFTWARE.items():
+        if item.get_closest_marker(marker) is None:
+            continue
+        if not is_there():
+            pytest.skip(f"{words}: `make test-cluster` installs it where it can")
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            pytest.skip("the tests of clusters share one: `make test-cluster` runs them")
