@@ -38,7 +38,7 @@ class PipePool(tiny_study.InlinePool):
 
     def give(self, number: int, job: Job) -> None:
         def send(event: Event) -> None:
-            os.write(self.pipe, (dump(event) + "\n").encode())
+            os.write(self.pipe, dump(event))
 
         if job.task == "train":
             benchkit.sweep.training.train_queue(job, "cpu", send)
@@ -85,7 +85,7 @@ def run_once(study: Path, workspace: Path, chance: random.Random) -> dict[str, o
     while select.select([reader], [], [], 0)[0] and (part := os.read(reader, 65536)):
         text += part
     os.close(reader)
-    events = [load(line) for line in text.decode().split("\n")[:-1]]
+    events = [load(json.loads(line)) for line in text.decode().split("\n")[:-1]]
     return {
         "killed": os.WIFSIGNALED(status),
         "code": os.waitstatus_to_exitcode(status),

@@ -215,7 +215,7 @@ def test_a_failed_probe_is_not_kept_and_one_trial_is_trained_at_a_time(
     class Dying(Pool):
         def give(self, number: int, job: Job) -> None:
             super().give(number, job)
-            self._workers[number].kill()
+            self._lines[number].kill()
 
     monkeypatch.setattr(concurrency_search, "Pool", Dying)
     plan, view = make_plan(study_of(FACTOR)), Listener()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from benchkit.plan import Condition, Plan
 from benchkit.results import EpochRecord
@@ -13,6 +13,7 @@ from benchkit.storage import decode, encode
 from benchkit.study import Study
 from benchkit.sweep.concurrency import Concurrency
 from benchkit.sweep.devices import Devices
+from benchkit.sweep.frames import frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +89,14 @@ class WorkerFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost:
-    """The worker's process ended without saying so; `code` is its exit status, negative for a signal."""
+    """The worker's process ended without saying so; `code` is its exit status, negative for a signal.
+
+    `machine` says that its node ended, or the way to it; `words` end a sentence that begins with what ended.
+    """
 
     code: int
+    machine: bool = False
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,15 +186,14 @@ Event = (
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
-def dump(event: Event) -> str:
-    """Return an event as one line of JSON."""
-    return json.dumps({"event": type(event).__name__, **encode(event)})
+def dump(event: Event) -> bytes:
+    """Return the frame of an event."""
+    return frame({"event": type(event).__name__, **encode(event)})
 
 
-def load(line: str) -> Event:
-    """Return the event that a line tells; raise `ValueError` for a line that tells none."""
-    table = json.loads(line)
-    return decode(KINDS[table.pop("event")], table)
+def load(table: Mapping[str, Any]) -> Event:
+    """Return the event that a frame's JSON object tells; raise `KeyError` or `BenchkitError` where it tells none."""
+    return decode(KINDS[table["event"]], table)
 
 
 DEVICE_KIND = "device kind"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import functools
 import math
 import queue
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -14,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol
+from typing import Protocol
 
 from benchkit.errors import BenchkitError
 from benchkit.ledger import Ledger
@@ -22,6 +20,8 @@ from benchkit.plan import Plan
 from benchkit.storage import encode
 from benchkit.sweep import worker as worker_process
 from benchkit.sweep.devices import Device
+from benchkit.sweep.frames import frame, parted
+from benchkit.sweep.lines import LAST_WORDS, PRINTED, End, Line, Opener, local_line
 from benchkit.sweep.messages import (
     EpochEnded,
     Event,
@@ -39,60 +39,52 @@ from benchkit.sweep.stopping import GRACE
 class Pool:
     """A worker process for each of `seats`, its device, with `threads` CPU threads; their output goes into `logs`."""
 
-    def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
+    def __init__(self, seats: Sequence[Device], threads: int, logs: Path, opener: Opener = local_line) -> None:
         """Start nothing yet: a worker starts when it is first given a job."""
         self._seats = seats
         self.size = len(seats)
         self._threads = threads
         self._logs = logs
+        self._opener = opener
         self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
-        self._workers: dict[int, subprocess.Popen[str]] = {}
-        self._listeners: list[threading.Thread] = []
+        self._lines: dict[int, Line] = {}
+        self._over: dict[Line, threading.Event] = {}
 
     def _start(self, number: int) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
-        with (self._logs / f"worker-{number}.log").open("a", encoding="utf-8") as log:
-            worker = subprocess.Popen(
-                worker_process.COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**worker_process.environment(self._threads, self.size), **self._seats[number].environment},
-                text=True,
-                encoding="utf-8",
-            )
-        if number in self._workers:
-            _close(self._workers[number])
-        self._workers[number] = worker
-        assert worker.stdout is not None
-        listener = threading.Thread(target=self._hear, args=(number, worker, worker.stdout), daemon=True)
-        self._listeners.append(listener)
-        listener.start()
+        over = threading.Event()
 
-    def _hear(self, number: int, worker: subprocess.Popen[str], stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                if line.endswith("\n"):  # else the worker was killed while it wrote
-                    self._events.put((number, load(line)))
-        self._events.put((number, WorkerLost(code=worker.wait())))
+        def end(how: End) -> None:
+            self._events.put((number, WorkerLost(code=how.code, machine=how.machine, words=how.words)))
+            over.set()
+
+        seat = self._seats[number]
+        environment = {**worker_process.environment(self._threads, self.size), **seat.environment}
+        self._lines[number] = self._opener(seat, environment, functools.partial(self._hear, number), end)
+        self._over[self._lines[number]] = over
+
+    def _hear(self, number: int, whole: bytes) -> None:
+        table, payload = parted(whole)
+        if table["event"] == PRINTED:
+            with (self._logs / f"worker-{number}.log").open("ab") as log:
+                log.write(payload)
+        else:
+            self._events.put((number, load(table)))
 
     def start(self) -> None:
         """Start all workers, so that they import what they need while the sweep still prepares."""
         for number in range(self.size):
-            if number not in self._workers:
+            if number not in self._lines:
                 self._start(number)
 
     def give(self, number: int, job: Job) -> None:
-        """Hand a job to a worker, starting it when there is none, and again when its process is gone."""
-        if number not in self._workers or self._workers[number].poll() is not None:
+        """Hand a job to a worker, starting it when there is none, and again when its process is gone.
+
+        Where its process ends just now, its `WorkerLost` is under way, and whoever hears that gives again.
+        """
+        if number not in self._lines or self._lines[number].ended:
             self._start(number)
-        stdin = self._workers[number].stdin
-        assert stdin is not None
-        try:
-            stdin.write(json.dumps(encode(_seated(job, self._seats[number]))) + "\n")
-            stdin.flush()
-        except BrokenPipeError:  # it died just now: its WorkerLost is under way, and whoever hears that gives again
-            return
+        self._lines[number].send(frame(encode(_seated(job, self._seats[number]))))
 
     def events(self, wait: float) -> Iterator[tuple[int, Event]]:
         """Yield the workers' events that come within `wait` seconds of each other."""
@@ -105,16 +97,13 @@ class Pool:
     def close(self) -> None:
         """End all workers, who may end and save their epoch in some seconds; what they were at can be gone on with."""
         end = time.monotonic() + GRACE
-        for worker in self._workers.values():
-            worker.terminate()
-        for worker in self._workers.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(max(0.0, end - time.monotonic()))
-            worker.kill()
-            worker.wait()
-            _close(worker)
-        for listener in self._listeners:
-            listener.join(timeout=1)
+        for line in self._lines.values():
+            line.stop()
+        for line in self._lines.values():
+            if not self._over[line].wait(max(0.0, end - time.monotonic())):
+                line.kill()
+        for over in self._over.values():
+            over.wait(timeout=LAST_WORDS)
 
     def __enter__(self) -> Pool:
         """Return the pool."""
@@ -145,13 +134,6 @@ def answers(pool: Pool, job: Job, seconds: float = math.inf) -> Iterator[Event]:
             yield event
             if isinstance(event, WorkerIdle | WorkerFailed | WorkerLost):
                 return
-
-
-def _close(worker: subprocess.Popen[str]) -> None:
-    """Close the line to a worker that has ended; what it was not told any more is lost with it."""
-    if worker.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            worker.stdin.close()
 
 
 PATIENCE = 2

@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from typing import TextIO
+from typing import IO
 
 from benchkit.child import import_path
 from benchkit.errors import BenchkitError
 from benchkit.storage import cache_folder, decode
 from benchkit.sweep.concurrency import available_cores, preloaded_allocator, preloading
+from benchkit.sweep.frames import frames, parted
 from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerReady, dump
 from benchkit.sweep.stopping import WorkerStop
 
@@ -31,19 +31,19 @@ class Channel:
 
     def __init__(self) -> None:
         """Keep the real standard output for events and point the process's own at standard error."""
-        self._out: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+        self._out: IO[bytes] = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
 
     def send(self, event: Event) -> None:
         """Tell the sweep of an event."""
-        self._out.write(dump(event) + "\n")
+        self._out.write(dump(event))
         self._out.flush()
 
 
-def listen(jobs: queue.Queue[str]) -> None:
-    """Put each line of standard input into the queue; end the process when the sweep is gone."""
-    for line in sys.stdin:
-        jobs.put(line)
+def listen(jobs: queue.Queue[bytes]) -> None:
+    """Put each frame of standard input into the queue; end the process when the sweep is gone."""
+    for whole in frames(sys.stdin.buffer):
+        jobs.put(whole)
     os._exit(0)
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     """Work through jobs until the sweep closes the line."""
     stop = WorkerStop()
     channel = Channel()
-    jobs: queue.Queue[str] = queue.Queue()
+    jobs: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=listen, args=(jobs,), daemon=True).start()
     try:
         from benchkit.sweep.network_check import check_networks
@@ -61,7 +61,7 @@ def main() -> None:
 
         timed_run = TimedRun()
         while True:
-            job = decode(Job, json.loads(jobs.get()))
+            job = decode(Job, parted(jobs.get())[0])
             device = resolve_device(job.device)
             channel.send(WorkerReady(device=job.device_label or device))
             if job.task == "probe":
