@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bisect
 import io
+import itertools
 import json
+import math
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import altair as alt
+import numpy as np
 import pytest
 import vl_convert
 from benchkit_figures import encodings
@@ -218,17 +221,48 @@ def test_the_bundle_is_a_module_with_its_licence_and_an_interpreter() -> None:
     assert re.search(r"ast:\s*(true|!0)", bundle)
 
 
-def test_colours_show_on_light_and_dark_pages() -> None:
-    light, dark = 1.0, luminance("#14171C")
-    for colour in PALETTE:
-        own = luminance(colour)
-        assert (light + 0.05) / (own + 0.05) >= 2.5, colour
-        assert (own + 0.05) / (dark + 0.05) >= 2.5, colour
-
-
-DARK_PAGE = dict(
-    re.findall(r'\[fill="(#\w{6})" i\] \{ fill: light-dark\(#\w{6}, (#\w{6})\)', text_of("interactive.css"))
+DARK_PAGE, DARK_STROKES = (
+    dict(
+        re.findall(
+            rf'\[{kind}="(#\w{{6}})" i\] \{{ {kind}: light-dark\(#\w{{6}}, (#\w{{6}})\)', text_of("interactive.css")
+        )
+    )
+    for kind in ("fill", "stroke")
 )
+
+
+VISIONS = {
+    "usual": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.01182, 0.04294, 0.968881)),
+    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.3039)),
+}
+"""How linear RGB is seen: Machado, Oliveira and Fernandes (2009), severity 1."""
+
+
+def seen(colour: str, vision: str) -> tuple[float, float, float]:
+    """Return CIELAB (D65) of a colour as somebody with a vision sees it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    felt = [min(1.0, max(0.0, float(np.dot(row, linear)))) for row in VISIONS[vision]]
+    to_xyz = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.072175), (0.0193339, 0.119192, 0.9503041))
+    scaled = [float(np.dot(row, felt)) / white for row, white in zip(to_xyz, (0.95047, 1.0, 1.08883), strict=True)]
+    x, y, z = (math.cbrt(t) if t > 216 / 24389 else (24389 / 27 * t + 16) / 116 for t in scaled)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_colours_are_told_apart_on_light_and_dark_pages(vision: str) -> None:
+    for colours in (PALETTE, [DARK_PAGE[colour] for colour in PALETTE]):
+        for first, second in itertools.combinations(colours, 2):
+            assert math.dist(seen(first, vision), seen(second, vision)) >= 11, (first, second)
+
+
+def test_marks_have_contrast_on_light_and_dark_pages() -> None:
+    for colour in (*PALETTE, encodings.OTHERS):
+        assert contrast(colour, "#ffffff") >= 4.5, colour
+        assert contrast(DARK_PAGE[colour], "#12161c") >= 4.5, colour
+        assert DARK_STROKES[colour] == DARK_PAGE[colour]
 
 
 @pytest.mark.parametrize(

@@ -256,8 +256,8 @@ def test_leading_conditions_have_an_axis_of_their_own_where_the_others_squeeze_t
 def test_of_more_conditions_than_colours_the_leading_ones_are_blue_and_the_others_grey(figure: type[Any]) -> None:
     many = {f"c{place}": 0.9 - 0.05 * place for place in range(9)}
     spec, few = (json.dumps(drawn(figure(), spread_out(dict(list(many.items())[:count])))) for count in (9, 8))
-    assert json.dumps(["#0072B2", *["#808080"] * 8]) in spec
-    assert json.dumps(["#0072B2", *["#808080"] * 7]) not in few
+    assert json.dumps(["#1E78B4", *["#767676"] * 8]) in spec
+    assert json.dumps(["#1E78B4", *["#767676"] * 7]) not in few
     assert "lue: may be the best." in figure().caption(figure().data(spread_out(many)))
 
 

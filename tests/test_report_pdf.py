@@ -16,7 +16,7 @@ from benchkit.errors import ReportError
 from benchkit.report.files.html import font_files
 from benchkit.report.files.pdf import Attached, Limits, PangoMissing, render_pdf
 
-SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9" fill="#0072B2"/></svg>'
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9" fill="#1E78B4"/></svg>'
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ WIDTH = 640
 MOST_COLOURS = 8
 """So many colours are told apart. Of more conditions, figures colour the leading ones and leave the others grey."""
 
-LEADING, OTHERS = "#0072B2", "#808080"
+LEADING, OTHERS = "#1E78B4", "#767676"
 
 
 def planned_labels(results: StudyResults) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 // A trial's epochs as two small charts and as a table.
-const SERIES = { train: { colour: "#0072B2", dash: [6, 3] }, val: { colour: "#D55E00", dash: [1, 0] } };
+const SERIES = { train: { colour: "#1E78B4", dash: [6, 3] }, val: { colour: "#C34B00", dash: [1, 0] } };
 
 const historyRows = (history) =>
   history.epoch.flatMap((epoch, at) =>

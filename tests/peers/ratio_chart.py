@@ -108,7 +108,7 @@ def _panel(data: RatioData, goal: GoalRow, scale: alt.Scale, title: str | None) 
     rows = [asdict(row) for row in data.rows if row.workload == goal.workload]
     x = alt.X("ratio:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
     y = alt.Y("contender:N", sort=list(data.contenders), title=None)
-    shades = ["#0072B2" if name.startswith("benchkit") else "#808080" for name in data.contenders]
+    shades = ["#1E78B4" if name.startswith("benchkit") else "#808080" for name in data.contenders]
     colour = alt.Color("contender:N", scale=alt.Scale(domain=list(data.contenders), range=shades), legend=None)
     made = alt.Chart(alt.InlineData(values=rows)).encode(y=y, color=colour)
     hints = [alt.Tooltip("contender:N"), *(alt.Tooltip(f"{name}:Q") for name in ("ratio", "low", "high", "n"))]

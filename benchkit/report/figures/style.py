@@ -1,8 +1,8 @@
 """How every figure looks: palette, dashes, shapes, font and the Vega-Lite configuration.
 
-Colours are told apart under the common colour-vision deficiencies, keep a contrast of at least 2.5:1 to a white and to
-a near-black page, and are never black or white. Because equal lightness makes them alike in grey print, conditions
-also differ in dash and shape. Text and axes are `currentColor`: HTML gives them the page's text colour, light or dark.
+Colours are told apart under the common colour-vision deficiencies, have a contrast of at least 4.5:1 to a white page and,
+as the report's styles turn them, to a near-black one, and are never black or white. In grey print some are alike: so
+conditions also differ in dash and shape. Text and axes are `currentColor`: HTML gives them the page's text colour, light or dark.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ FIGURE_WIDTH = 640
 INK = "#1f2328"
 """The colour of text and axes where a figure is not on the page (SVG for print, PNG, PDF)."""
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#C06FA0", "#DB9600", "#4DA6DB", "#8A5CF0", "#9C4A36")
-"""Colours of conditions in their order: Okabe and Ito (2008) without black and yellow, plus violet and brown."""
+PALETTE = ("#1E78B4", "#C34B00", "#0F784B", "#C32D96", "#5A3C00", "#3C3C69", "#781E3C", "#2A2AF0")
+"""Colours of conditions in their order, on a white page; the report's styles turn each into its pair on a dark one."""
 
 DASHES = ((1, 0), (6, 2), (2, 2), (8, 2, 2, 2), (12, 3), (4, 2, 1, 2, 1, 2), (1, 3))
 """Dash patterns of lines in pixels. Seven against eight colours: 56 conditions before a pair repeats."""

@@ -13,7 +13,7 @@ from benchkit_figures.classes.confusion_matrix import ConfusionMatrix
 from benchkit_figures.encodings import WIDTH, Layers, check_split, label_width, repeats_words, rounded
 
 MOST_CLASSES = 25
-MARKS = (("Precision", "square", "#D55E00"), ("Recall", "circle", "#0072B2"), ("F1", "diamond", "#8A5CF0"))
+MARKS = (("Precision", "square", "#C34B00"), ("Recall", "circle", "#1E78B4"), ("F1", "diamond", "#2A2AF0"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class ClassScores:
         axis = alt.Axis(domain=False, ticks=False, grid=True, labelLimit=200)
         base = alt.Chart(alt.InlineData(values=rows)).encode(y=alt.Y("class:N", sort=order, title=None, axis=axis))
         x = alt.X("value:Q", title=f"On {data.split} images (%)", scale=alt.Scale(domain=ends, nice=False))
-        span = base.mark_line(strokeWidth=1.2, color="#808080", strokeOpacity=0.7).encode(x=x, detail="class:N")
+        span = base.mark_line(strokeWidth=1.2, color="#767676").encode(x=x, detail="class:N")
         points = base.mark_point(filled=True, size=46, fillOpacity=1).encode(
             x=x,
             color=alt.Color("score:N", scale=alt.Scale(domain=names, range=colours), legend=legend),

@@ -24,7 +24,7 @@ MOST_CLASSES = 12
 EVEN = 1.1
 """Classes whose sizes differ by no more than this factor need no picture of them."""
 
-COLOURS = {"train": "#0072B2", "val": "#DB9600", "test": "#009E73"}
+COLOURS = {"train": "#1E78B4", "val": "#C34B00", "test": "#0F784B"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

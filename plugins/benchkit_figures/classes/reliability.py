@@ -195,7 +195,7 @@ def _panel(one: ConditionReliability, width: int, *, first: bool, several: bool)
     size = alt.Size("images:Q", scale=alt.Scale(domain=[0, images], range=[8, 8 + 900 / math.sqrt(2)]), legend=None)
     tips = [alt.Tooltip("confidence:Q", title="Mean probability (%)"), alt.Tooltip("accuracy:Q", title="Right (%)")]
     layers = [
-        even.mark_line(strokeDash=[3, 3], strokeWidth=1, color="#808080"),
+        even.mark_line(strokeDash=[3, 3], strokeWidth=1, color="#767676"),
         base.transform_filter("datum.joined").mark_line(color=LEADING, strokeWidth=1.5),
         base.mark_point(filled=True, color=LEADING, fillOpacity=0.8, clip=True).encode(
             size=size, tooltip=[*tips, alt.Tooltip("images:Q", title="Images")]

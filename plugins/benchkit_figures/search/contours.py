@@ -291,7 +291,7 @@ def _draw_panel(data: ContourData, index: int, steps: Steps, width: int) -> Laye
     pruned = marks.transform_filter("datum.state == 'pruned'").mark_point(
         size=26, shape="triangle-down", color="#5b6470", strokeWidth=1.2
     )
-    ring = marks.transform_filter("datum.best").mark_point(size=150, strokeWidth=2.4, color="#D55E00", shape="circle")
+    ring = marks.transform_filter("datum.best").mark_point(size=150, strokeWidth=2.4, color="#C34B00", shape="circle")
     layers = (cells, pruned.encode(tooltip=tooltip), done.encode(tooltip=tooltip), ring)
     return alt.layer(*layers).properties(width=width, height=width)
 

@@ -14,7 +14,7 @@ from benchkit_figures.search.axes import any_beyond, clamped, domain, objective_
 from benchkit_figures.search.trials import RESULTS, SearchData, SearchedCondition, search_data
 from benchkit_figures.training.curves import whole_ticks
 
-COLOURS = ("#0072B2", "#808080", "#D55E00", "#D55E00")
+COLOURS = ("#1E78B4", "#767676", "#C34B00", "#C34B00")
 SHAPES = ("circle", "triangle-down", "cross", "M-1,-1L1,1M1,-1L-1,1")
 """By state: done, pruned, diverged, failed (a saltire)."""
 
@@ -88,7 +88,7 @@ class SearchHistory:
         legend = alt.Legend(title=None, orient="top", values=present, symbolSize=60)
         color = alt.Color("state:N", scale=alt.Scale(domain=list(RESULTS), range=list(COLOURS)), legend=legend)
         shape = alt.Shape("state:N", scale=alt.Scale(domain=list(RESULTS), range=list(SHAPES)), legend=legend)
-        line = own.transform_filter("isValid(datum.best)").mark_line(interpolate="step-after", color="#DB9600")
+        line = own.transform_filter("isValid(datum.best)").mark_line(interpolate="step-after", color="#5A3C00")
         points = own.mark_point(size=34, strokeWidth=1.5).encode(
             x=x, y=y, color=color, shape=shape, tooltip=_tooltip(unit.title)
         )

@@ -16,7 +16,7 @@ from benchkit_figures.search.trials import SearchData, SearchedCondition, Search
 
 LEVELS = ("best tenth", "to best quarter", "to best half", "other")
 SHARES = (0.1, 0.25, 0.5, 1.0)
-COLOURS = ("#D55E00", "#DB9600", "#4DA6DB", "#808080")
+COLOURS = ("#C34B00", "#5A3C00", "#1E78B4", "#767676")
 WIDTHS, STRENGTHS = (0.8, 1.0, 1.3, 2.2), (0.35, 0.6, 0.8, 1.0)
 """Of the lines from the last level to the first."""
 

@@ -212,10 +212,10 @@ def _chart(data: PruningData, panel: PruningPanel) -> Layers:
     ]
     tips = [alt.Tooltip("trial:Q", title="Trial"), alt.Tooltip("epoch:Q", title="Pruned after epoch")]
     tips += [alt.Tooltip("value:Q", title=f"Best {unit.title}"), alt.Tooltip("median:Q", title="Median by then")]
-    middle = alt.Chart(alt.InlineData(values=line)).mark_line(color="#0072B2", point={"color": "#0072B2", "size": 12})
+    middle = alt.Chart(alt.InlineData(values=line)).mark_line(color="#1E78B4", point={"color": "#1E78B4", "size": 12})
     given_up = alt.Chart(alt.InlineData(values=ends))
-    rules = given_up.transform_filter("isValid(datum.median)").mark_rule(color="#D55E00", strokeOpacity=0.45)
-    marks = given_up.mark_point(shape="triangle-down", size=42, color="#D55E00", strokeWidth=1.5)
+    rules = given_up.transform_filter("isValid(datum.median)").mark_rule(color="#C34B00", strokeOpacity=0.45)
+    marks = given_up.mark_point(shape="triangle-down", size=42, color="#C34B00", strokeWidth=1.5)
     return alt.layer(
         rules.encode(x=x, y=y, y2="median:Q"), middle.encode(x=x, y=y), marks.encode(x=x, y=y, tooltip=tips)
     )

@@ -14,7 +14,7 @@ from benchkit_figures.encodings import WIDTH, Layers, quantity
 from benchkit_figures.search.axes import any_beyond, clamped, condition_choice, domain, objective_scale
 from benchkit_figures.search.trials import SearchData, search_data
 
-COLOURS = ("#DB9600", "#C06FA0", "#8A5CF0", "#0072B2")
+COLOURS = ("#5A3C00", "#C32D96", "#2A2AF0", "#1E78B4")
 """From the first quarter of the trials to the last."""
 
 STATES = ("done", "pruned")
@@ -99,7 +99,7 @@ class SearchSlices:
             ),
         ]
         points = base.mark_point(size=28, strokeWidth=1.5).encode(color=color, shape=shape, tooltip=tooltip)
-        ring = base.transform_filter("datum.best").mark_point(size=120, strokeWidth=2, color="#D55E00", shape="circle")
+        ring = base.transform_filter("datum.best").mark_point(size=120, strokeWidth=2, color="#C34B00", shape="circle")
         return alt.layer(points, ring)
 
 
