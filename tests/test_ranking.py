@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchkit_figures.outcomes.results_forest import ResultsForest
 from scipy import stats
 from synthetic_results import complete, rescored
 
@@ -16,6 +17,9 @@ from benchkit.analysis.interim import PLAN
 from benchkit.analysis.ranking import Ranking, rank
 from benchkit.analysis.summary import summarize
 from benchkit.duration import duration
+from benchkit.report.context.blocks import TableBlock
+from benchkit.report.context.sections import SectionInputs, results_section
+from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import Decision
 
 # Raw p values: bn against gn 0.035, bn against ln 0.041, gn against ln 0.82. Holm: 0.106, 0.106 and 0.82.
@@ -109,3 +113,21 @@ def test_the_leader_by_one_metric_that_is_clearly_behind_in_another_is_said_so(t
         "0.9075 nats, 0.6000 nats higher than \u201cgn\u201d."
     )
     assert summarize(apart).answer[-1] == found.sentence
+
+
+def test_brackets_and_bars_say_what_looks_make_of_them(tmp_path: Path) -> None:
+    base = rescored(complete(tmp_path, tuple(CLOSE), repeats=4), CLOSE)
+    plan = Decision(name=PLAN, value="4: 0.025, 6: 0.025", why="", version="")
+    forest, planned = ResultsForest(), replace(base, decisions=(plan,))
+    wide = "so wide that those of all planned looks hold together with 95 %."
+    for results, words in ((base, ("95 % t interval", "")), (planned, ("t interval", wide))):
+        caption = forest.caption(forest.data(results))
+        assert f"bars: {words[0]};" in caption
+        assert (wide in caption) is bool(words[1])
+        inputs = SectionInputs(
+            results=results, summary=summarize(results), figure_set=FigureSet(results=results, registry=None)
+        )
+        table = results_section(inputs).blocks[0]
+        assert isinstance(table, TableBlock)
+        assert f"Brackets: {words[0]} of the mean" in table.caption
+        assert (wide in table.caption) is bool(words[1])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from figure_results import SPACE, condition, metrics, record, results, trial
 from safetensors.numpy import save_file
-from synthetic_results import FACTORIES, complete
+from synthetic_results import FACTORIES, complete, with_search
 
 import benchkit.analysis
 from benchkit.analysis.costs import speed_findings
@@ -331,3 +331,11 @@ def test_speeds_on_two_devices_are_not_compared() -> None:
     assert speed_findings(two) == [] == speed_findings(two[:1])  # type: ignore[arg-type]
     (found,) = speed_findings([cost("bn", 100.0, "cpu"), cost("gn", 200.0, "cpu")])  # type: ignore[list-item]
     assert found.about == ("gn", "bn") and "trains 2 times as fast" in found.sentence
+
+
+def test_the_facts_tell_searches_from_the_conditions_that_are_compared(tmp_path: Path) -> None:
+    results = with_search(tmp_path)
+    figures = FigureSet(results=results, registry=None)
+    facts = {fact.name: fact.value for fact in compose(results, summarize(results), figures).facts}
+    searched = sum(condition.kind == "search" for condition in results.conditions)
+    assert facts["Conditions"] == f"{len(results.conditions) - searched} and {searched} search"

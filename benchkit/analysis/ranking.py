@@ -308,6 +308,14 @@ def interval_words(metric: str, row: RankedCondition) -> str:
     return f"95 % t interval of {quoted(row.label)} over {n}{looks}: {span(metric, repeats.low, repeats.high)}."
 
 
+def mean_intervals_words(confidence: float) -> str:
+    """Return what brackets beside the means of a table are: intervals of a `confidence`, above 0.95 with looks."""
+    if confidence > CONFIDENCE:
+        wide = ", so wide that those of all planned looks hold together with 95 %"
+        return f"Brackets: t interval of the mean over repeats (random seeds), not over test images{wide}."
+    return "Brackets: 95 % t interval of the mean over repeats (random seeds), not over test images."
+
+
 UNSTABLE = 3.0
 """How many times the median spread of the other conditions counts as unstable."""
 

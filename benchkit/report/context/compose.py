@@ -14,6 +14,7 @@ from typing import Any
 
 from benchkit import __version__
 from benchkit.analysis.changes import Changes, compare_records
+from benchkit.analysis.estimates import searched_conditions
 from benchkit.analysis.sequential import repeats_words
 from benchkit.analysis.summary import (
     Property,
@@ -26,7 +27,7 @@ from benchkit.analysis.summary import (
     setting_text,
 )
 from benchkit.analysis.trials import STATES, coverage_words
-from benchkit.analysis.wording import listing, setting
+from benchkit.analysis.wording import count, listing, setting
 from benchkit.capsule.archive import rounded
 from benchkit.duration import duration
 from benchkit.errors import BenchkitError, ReportError, StudyError, nearest
@@ -320,8 +321,10 @@ def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
     counts = Counter(trial.state for trial in results.trials)
     states = [f"{counts[state]} {state}" for state in STATES if counts[state]]
     images = sorted({model.accuracy.n for model in evidence.models})
+    searched = len(searched_conditions(results))
+    compared = [str(len(evidence.scores)), *([count(searched, "search", "searches")] if searched else [])]
     facts = [
-        Fact(name="Conditions", value=str(len(evidence.scores))),
+        Fact(name="Conditions", value=listing(compared)),
         Fact(name="Repeats", value=repeats_words(results)),
         Fact(name="Trials", value=f"{listing(states) or 'none'} of {planned} planned"),
         Fact(name="Data", value=listing(names_used(results, "data"))),

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchkit.analysis.costs import comparable_times
+from benchkit.analysis.estimates import CONFIDENCE
+from benchkit.analysis.interim import confidence_of
+from benchkit.analysis.ranking import mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.wording import Finding, count, listing, metric_words, number, quoted, setting
 from benchkit.duration import duration
@@ -52,7 +55,7 @@ STANDARD_FIGURES = (
 """The figures of every report; a study that names one of them with options gets it a second time, with these."""
 
 TONES = {"answer": "Answer", "note": "Finding", "warning": "Caution"}
-INTERVALS = "Brackets: 95 % t interval of the mean over repeats (random seeds), not over test images."
+INTERVALS = mean_intervals_words(CONFIDENCE)
 EFFICIENCY = (
     "Training time up to the end of the selected epoch; the share that training used of the rate at which the device "
     "multiplies large matrices in the same precision (three times the forward FLOPs an image, matrix products and "
@@ -147,13 +150,13 @@ def finding_block(finding: Finding) -> FindingBlock:
 def results_section(inputs: SectionInputs) -> Section:
     """Return the ranking, the forest plot, every metric of every split, all pairs, and marginal effects."""
     evidence = inputs.summary.numbers
-    metric = metric_words(evidence.metric)
+    metric, intervals = metric_words(evidence.metric), mean_intervals_words(confidence_of(inputs.results))
     select = str(inputs.results.study.settings.get("train", {}).get("select", "best"))
     blocks: list[Block] = [
         table_block(
             "ranking",
             f"Conditions by {metric}",
-            f"Conditions by mean {metric}, best first. {INTERVALS} From the best: the difference, paired by repeat. "
+            f"Conditions by mean {metric}, best first. {intervals} From the best: the difference, paired by repeat. "
             "P(best better): P(A > B), the share of pairs of runs in which the best does better. "
             "p (worse): of a one-sided Welch t test against the strongest rival, variances shrunk to a common one, "
             f"times the number of rivals; clearly worse below {number(evidence.ranking.alpha)}.",
@@ -162,7 +165,7 @@ def results_section(inputs: SectionInputs) -> Section:
         inputs.figure_set.block("results-forest"),
         *inputs.figure_set.with_data("looks", "ladder", *["grid-heatmap"] * (len(inputs.results.study.factors) > 1)),
     ]
-    blocks += _metric_tables(evidence, select)
+    blocks += _metric_tables(evidence, select, intervals)
     if evidence.uncertainty:
         blocks.append(
             table_block(
@@ -187,7 +190,7 @@ def results_section(inputs: SectionInputs) -> Section:
     return section("results", "Results", blocks)
 
 
-def _metric_tables(evidence: StudyStatistics, select: str) -> list[TableBlock]:
+def _metric_tables(evidence: StudyStatistics, select: str, intervals: str) -> list[TableBlock]:
     """Return every metric of every split, test first; the others are folded behind it."""
     blocks: list[TableBlock] = []
     for split in SPLITS[::-1]:
@@ -197,7 +200,7 @@ def _metric_tables(evidence: StudyStatistics, select: str) -> list[TableBlock]:
                 table_block(
                     f"metrics-{split}",
                     f"All metrics on {split}",
-                    f"Every metric on {split} images, mean over repeats. {INTERVALS} Bold: best mean of the column, "
+                    f"Every metric on {split} images, mean over repeats. {intervals} Bold: best mean of the column, "
                     f"which is no test.{_selection(split, select)}",
                     table,
                     folded=bool(blocks),
@@ -271,8 +274,7 @@ def search_section(inputs: SectionInputs) -> Section | None:
             "search-budget",
             "Budget of every search",
             "What each search was given and has spent, so that searches are compared at equal effort. Pruned: "
-            "share of "
-            "the finished trials that were ended early. Training time: sum over all its trials.",
+            "share of the finished trials that were ended early. Training time: sum over all its trials.",
             search_budget_table(searches),
         ),
         table_block(
@@ -284,9 +286,8 @@ def search_section(inputs: SectionInputs) -> Section | None:
         table_block(
             "confirmation",
             "Search score and fresh repeats",
-            "The best score of a search is one lucky draw among many. Fresh repeats of the same settings give "
-            "its honest "
-            f"value, beside the study's own settings. {INTERVALS}",
+            "The best score of a search is one lucky draw among many. Fresh repeats of the same settings give its "
+            f"honest value, beside the study's own settings. {mean_intervals_words(confidence_of(inputs.results))}",
             confirmation_table(searches),
         ),
     ]
@@ -365,8 +366,7 @@ def cost_section(inputs: SectionInputs) -> Section:
                 "cost",
                 "Speed and cost",
                 "Parameters, forward FLOPs per image, and means over repeats of training time, training speed "
-                "(evaluation "
-                f"excluded) and peak memory. {INTERVALS}",
+                f"(evaluation excluded) and peak memory. {INTERVALS}",
                 cost_table(costs),
                 folded=len(costs) > 1 and not comparable_times(costs),
             ),

@@ -1,8 +1,8 @@
 """How every figure looks: palette, dashes, shapes, font and the Vega-Lite configuration.
 
-Colours are told apart under the common colour-vision deficiencies, have a contrast of at least 4.5:1 to a white page and,
-as the report's styles turn them, to a near-black one, and are never black or white. In grey print some are alike: so
-conditions also differ in dash and shape. Text and axes are `currentColor`: HTML gives them the page's text colour, light or dark.
+Colours are told apart under the common colour-vision deficiencies, have a contrast of at least 4.5:1 to a white page
+and, as the report's styles turn them, to a near-black one, and are never black or white. In grey print some are alike:
+so conditions also differ in dash and shape. Text and axes are `currentColor`: HTML gives them the page's text colour.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from benchkit import NothingToDraw, card
-from benchkit.analysis import confidence_of
+from benchkit.analysis import CONFIDENCE, confidence_of
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
@@ -55,7 +55,7 @@ class ForestData:
     """The rows, best mean first, of `metric`; `also` is the second metric or empty; `labels` are all planned ones.
 
     `leading` are the conditions that may be the best; what separates them is drawn enlarged where the others need most
-    of the axis.
+    of the axis. `looks` tells that looks were planned, which make the intervals wider.
     """
 
     metric: str
@@ -64,6 +64,7 @@ class ForestData:
     rows: tuple[ForestRow, ...]
     leading: tuple[str, ...]
     without: tuple[str, ...]
+    looks: bool
 
     @property
     def enlarged(self) -> tuple[float, float] | None:
@@ -104,6 +105,7 @@ class ResultsForest:
             rows=tuple(rows),
             leading=may_be_best(results, metric),
             without=without,
+            looks=confidence_of(results) > CONFIDENCE,
         )
 
     def draw(self, data: ForestData) -> Any:
@@ -118,7 +120,10 @@ class ResultsForest:
             parts.append("One repeat per condition, so there is no interval.")
         else:
             n = repeats_words(row.n for row in data.rows)
-            parts.append(f"Large points: mean of {n}; bars: 95 % t interval; small points: single repeats.")
+            bars = "t interval" if data.looks else "95 % t interval"
+            parts.append(f"Large points: mean of {n}; bars: {bars}; small points: single repeats.")
+            if data.looks:
+                parts.append("The intervals are so wide that those of all planned looks hold together with 95 %.")
         if data.also:
             parts.append(f"Open diamonds: mean {quantity(data.also).name} of the same weights.")
         if len(data.leading) < len(data.rows):
@@ -132,7 +137,11 @@ class ResultsForest:
     def alt_text(self, data: ForestData) -> str:
         """Return one sentence with the best condition, its mean and interval, and the worst one."""
         unit, best, worst = quantity(data.metric), data.rows[0], data.rows[-1]
-        spread = f" (95 % interval {unit.text(best.low)} to {unit.text(best.high)})" if best.n > 1 else ""
+        spread = (
+            f" ({'' if data.looks else '95 % '}interval {unit.text(best.low)} to {unit.text(best.high)})"
+            if best.n > 1
+            else ""
+        )
         if best is worst:
             return f"{best.condition} has a {unit.name} of {unit.text(best.mean)}{spread}."
         return (
