@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ray_nodes import RayNodes
 
 
 def _has_ray() -> bool:
@@ -41,3 +42,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"{words}: `make test-cluster` installs it where it can")
         if "PYTEST_XDIST_WORKER" in os.environ:
             pytest.skip("the tests of clusters share one: `make test-cluster` runs them")
+
+
+@pytest.fixture(scope="session")
+def ray_nodes() -> Iterator[RayNodes]:
+    """A Ray cluster of a head without seats and two nodes, `one` and `two`."""
+    cluster = RayNodes()
+    try:
+        cluster.add("one")
+        cluster.add("two")
+        yield cluster
+    finally:
+        cluster.close()

@@ -1,0 +1,287 @@
+"""Lines to worker processes on the nodes of a Ray cluster: bytes there and back, in order, each once. Needs Ray.
+
+A seat is an actor that starts a worker and keeps what it writes until the sweep has it. The sweep asks for what comes
+after a place in the stream, so that a call that failed is repeated and nothing is lost or told twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import ActorDiedError, ActorUnschedulableError, OutOfMemoryError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from benchkit.child import exit_words
+from benchkit.sweep import node_side, worker
+from benchkit.sweep.frames import frame
+from benchkit.sweep.lines import PRINTED, End
+
+cloudpickle.register_pickle_by_value(node_side)
+
+KILLED = -9
+MEMORY = "low on memory"
+"""What Ray says when it ends the largest process of a node whose memory runs out."""
+
+WAIT = 5.0
+"""Seconds for which a seat keeps a question that it has no answer to: so often it is heard of at least."""
+
+TICK = 0.5
+"""Seconds between looks at lines that say nothing."""
+
+AGAIN = 1.0
+"""Seconds after which a question is put again that could not be answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a seat is: the id of its node, how people call that, and what the seat takes of it.
+
+    `environment` is that of its workers. `silence` is the number of seconds without a word after which it is lost.
+    """
+
+    node: str
+    name: str
+    cpus: float
+    gpus: float
+    environment: Mapping[str, str]
+    silence: float
+
+
+def remote(kind: type, node: str, **options: Any) -> Any:
+    """Return an actor of a class on a node; Ray neither starts it anew nor repeats its calls."""
+    return (
+        ray.remote(kind)
+        .options(
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=8,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            **options,
+        )
+        .remote()
+    )
+
+
+class FrameSplitter:
+    """Takes a stream in pieces and gives back whole frames."""
+
+    def __init__(self) -> None:
+        """Begin a stream."""
+        self._kept = bytearray()
+        self._needed = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the frames that are complete with this piece."""
+        self._kept += data
+        whole = []
+        while self._needed or b"\n" in self._kept:
+            if not self._needed:
+                line = bytes(self._kept[: self._kept.find(b"\n") + 1])
+                self._needed = len(line) + (json.loads(line).get("bytes", 0) if b'"bytes"' in line else 0)
+            if len(self._kept) < self._needed:
+                break
+            whole.append(bytes(self._kept[: self._needed]))
+            del self._kept[: self._needed]
+            self._needed = 0
+        return whole
+
+
+class Pump:
+    """One thread for all lines of a sweep: it hears answers, puts the next questions and notes who is silent."""
+
+    def __init__(self, is_alive: Callable[[str], bool]) -> None:
+        """Start the thread; `is_alive` tells whether a node, by its id, is part of the cluster."""
+        self.is_alive = is_alive
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lines: set[RayLine] = set()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def call(self, what: Callable[[], None]) -> None:
+        """Have something done in the thread."""
+        self._calls.put(what)
+
+    def watch(self, line: RayLine) -> None:
+        """Look after a line until it has ended."""
+        self._calls.put(functools.partial(self._lines.add, line))
+
+    def close(self) -> None:
+        """End the thread."""
+        self._calls.put(None)
+        self._thread.join(timeout=TICK + AGAIN)
+
+    def _run(self) -> None:
+        looked = time.monotonic()
+        while True:
+            try:
+                what = self._calls.get(timeout=TICK)
+            except queue.Empty:
+                what = _nothing
+            if what is None:
+                return
+            what()
+            now = time.monotonic()
+            if now - looked >= TICK:
+                # Where this process itself stood still, nobody was silent.
+                late = now - looked > 10 * TICK
+                looked = now
+                for line in list(self._lines):
+                    line.look(now, late)
+                self._lines = {line for line in self._lines if line.ended is None}
+
+
+def _nothing() -> None:
+    pass
+
+
+class RayLine:
+    """A line to a worker process on a node."""
+
+    def __init__(self, place: Place, pump: Pump, hear: Callable[[bytes], None], over: Callable[[End], None]) -> None:
+        """Ask for a seat and have a worker started in it."""
+        self.place = place
+        self.heard = False
+        self._pump = pump
+        self._hear = hear
+        self._over = over
+        self._end: End | None = None
+        self._lock = threading.Lock()
+        self._frames = FrameSplitter()
+        self._told = self._printed = self._sent = 0
+        self._waiting = bytearray()
+        self._sending = False
+        self._last = time.monotonic()
+        self._retry: list[tuple[float, Callable[[], None]]] = []
+        self._seat = remote(node_side.Seat, place.node, num_cpus=place.cpus, num_gpus=place.gpus)
+        pump.watch(self)
+        self._ask(self._seat.open, self._opened, worker.COMMAND[-1], dict(place.environment), place.gpus > 0)
+
+    @property
+    def ended(self) -> End | None:
+        """Return how it ended, None while it has not."""
+        return self._end
+
+    def send(self, whole: bytes) -> None:
+        """Pass a frame on."""
+        with self._lock:
+            self._waiting += whole
+        self._pump.call(self._send)
+
+    def stop(self) -> None:
+        """Ask the worker to end, who saves the epoch under way first."""
+        if self.heard:
+            self._ask(self._seat.signal, _ignored, int(signal.SIGTERM))
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the worker at once, and the seat with it: nobody waits for what it had to say."""
+        self._pump.call(lambda: self._finish(End(code=KILLED, machine=False, words=exit_words(KILLED))))
+
+    def look(self, now: float, late: bool) -> None:
+        """Put failed questions again; end a line of which nothing was heard for long."""
+        if late:
+            self._last = now
+        due = [what for when, what in self._retry if when <= now]
+        self._retry = [(when, what) for when, what in self._retry if when > now]
+        for what in due:
+            what()
+        if now - self._last > self.place.silence:
+            words = "was not heard of for" if self.heard else "had no room for a worker for"
+            self._lose(f"{words} {self.place.silence:g} s")
+
+    def _ask(self, method: Any, answered: Callable[[Any], None], *given: Any) -> None:
+        """Call a method of the seat, and pass what it returns on to the pump's thread."""
+        if self._end is not None:
+            return
+
+        def arrived(future: Any) -> None:
+            self._pump.call(lambda: self._arrived(future, method, answered, given))
+
+        try:
+            method.remote(*given).future().add_done_callback(arrived)
+        except RayError as error:
+            self._fail(error, method, answered, given)
+
+    def _arrived(self, future: Any, method: Any, answered: Callable[[Any], None], given: tuple[Any, ...]) -> None:
+        if self._end is not None:
+            return
+        try:
+            answer = future.result()
+        except RayError as error:
+            self._fail(error, method, answered, given)
+        else:
+            self.heard = True
+            self._last = time.monotonic()
+            answered(answer)
+
+    def _fail(self, error: RayError, method: Any, answered: Callable[[Any], None], given: tuple[Any, ...]) -> None:
+        """Lose the line where its seat is gone; else ask again, since the call may not have reached the seat."""
+        if isinstance(error, ActorDiedError | ActorUnschedulableError | OutOfMemoryError):
+            self._seat_died(str(error))
+        else:
+            again = functools.partial(self._ask, method, answered, *given)
+            self._retry.append((time.monotonic() + AGAIN, again))
+
+    def _seat_died(self, words: str) -> None:
+        if MEMORY in words:
+            self._finish(End(code=KILLED, machine=False, words="ended the process for want of memory on its node"))
+        else:
+            self._lose("lost the seat of its worker" if self._pump.is_alive(self.place.node) else "is gone")
+
+    def _lose(self, words: str) -> None:
+        self._finish(End(code=KILLED, machine=True, words=f"{self.place.name} {words}"))
+
+    def _opened(self, process: int) -> None:
+        self._listen()
+        self._send()
+
+    def _listen(self) -> None:
+        self._ask(self._seat.hear, self._take, self._told, self._printed, WAIT)
+
+    def _take(self, answer: tuple[bytes, bytes, int | None]) -> None:
+        told, printed, code = answer
+        self._told += len(told)
+        self._printed += len(printed)
+        if printed:
+            self._hear(frame({"event": PRINTED}, printed))
+        for whole in self._frames.feed(told):
+            self._hear(whole)
+        if code is None:
+            self._listen()
+        else:
+            self._finish(End(code=code, machine=False, words=exit_words(code)))
+
+    def _send(self) -> None:
+        with self._lock:
+            data = bytes(self._waiting[: node_side.CHUNK])
+        if data and not self._sending and self.heard:
+            self._sending = True
+            self._ask(self._seat.tell, functools.partial(self._passed, len(data)), self._sent, data)
+
+    def _passed(self, count: int, answer: None) -> None:
+        with self._lock:
+            del self._waiting[:count]
+        self._sent += count
+        self._sending = False
+        self._send()
+
+    def _finish(self, end: End) -> None:
+        if self._end is None:
+            self._end = end
+            ray.kill(self._seat, no_restart=True)
+            self._over(end)
+
+
+def _ignored(answer: None) -> None:
+    pass

@@ -1,0 +1,96 @@
+"""A Ray cluster on this machine: a head without seats, and nodes with folders of their own that come and go."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+STORE = 100_000_000
+"""Bytes of a node's object store."""
+
+OF_NODES = ("BENCHKIT_", "XDG_CACHE_HOME", "RAY_", "OMP_NUM_THREADS")
+"""How the variables begin that a node does not get from the tests."""
+
+
+@dataclass
+class Node:
+    """A node, all of its processes, its folder and its name."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    name: str
+
+    def members(self) -> list[psutil.Process]:
+        try:
+            first = psutil.Process(self.process.pid)
+        except psutil.NoSuchProcess:
+            return []
+        return [first, *first.children(recursive=True)]
+
+    def signal(self, number: int) -> None:
+        for one in self.members():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
+
+    def kill(self) -> None:
+        members = self.members()
+        for one in members:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(members, timeout=10)
+        self.process.wait()
+
+
+class RayNodes:
+    """A head and the nodes that were added."""
+
+    def __init__(self) -> None:
+        # Sockets have long names already.
+        self.folder = Path(tempfile.mkdtemp(prefix="bk-", dir="/tmp"))
+        self.nodes: list[Node] = []
+        self.head = self._start("head", 0, {}, "--head", "--port=0", "--include-dashboard=false")
+        self.address = (self.head.folder / "ray" / "ray_current_cluster").read_text().strip()
+
+    def add(self, name: str, cpus: int = 1, gpus: int = 0, **environment: str) -> Node:
+        more = [f"--num-gpus={gpus}"] if gpus else []
+        return self._start(name, cpus, environment, f"--address={self.address}", "--include-log-monitor=false", *more)
+
+    def _start(self, name: str, cpus: int, environment: dict[str, str], *options: str) -> Node:
+        folder = self.folder / name
+        folder.mkdir()
+        own = {key: value for key, value in os.environ.items() if not key.startswith(OF_NODES)}
+        own |= {"BENCHKIT_DATA": str(folder / "data"), "BENCHKIT_CACHE": str(folder / "cache")}
+        own |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore", **environment}
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-name={name}"]
+        command += [f"--num-cpus={cpus}", f"--temp-dir={folder / 'ray'}", f"--object-store-memory={STORE}", *options]
+        log = folder / "start.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=own, cwd=folder, start_new_session=True
+            )
+        end = time.monotonic() + 120
+        while "Ray runtime started" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        node = Node(process, folder, name)
+        self.nodes.append(node)
+        return node
+
+    def remove(self, node: Node) -> None:
+        node.kill()
+        self.nodes.remove(node)
+
+    def close(self) -> None:
+        for node in reversed(self.nodes):
+            node.signal(signal.SIGCONT)
+            node.kill()
+        subprocess.run(["rm", "-rf", str(self.folder)], check=False)
