@@ -45,11 +45,11 @@ TEXTS = """
     return [one.textContent, own.fill, below ? getComputedStyle(below).fill : page, Number(own.fillOpacity)];
   });
 })(document.querySelectorAll('figure.figure:has(.chart)')[%d])"""
-# Controls lower or narrower than 24 px, but for those within a sentence, whose size is that of the text.
+# Controls and links lower or narrower than 24 px; a link that runs over two lines counts by its widest part.
 SMALL = """
 [...document.querySelectorAll('button, a[href], summary, select, label:has(input), input:not(label *)')]
-.filter(one => one.checkVisibility() && !one.closest('p, dd, figcaption, .skip'))
-.map(one => [one.outerHTML.slice(0, 120), one.getBoundingClientRect()])
+.filter(one => one.checkVisibility() && !one.closest('.skip'))
+.map(one => [one.outerHTML.slice(0, 120), [...one.getClientRects()].sort((a, b) => b.width - a.width)[0]])
 .filter(([, box]) => Math.min(box.width, box.height) < 23.9)
 .map(([words, box]) => `${words} ${box.width} x ${box.height}`)"""
 
