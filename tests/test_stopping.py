@@ -16,7 +16,7 @@ from tiny_study import environment, write
 
 from benchkit.errors import TrainingError
 from benchkit.ledger import read_results
-from benchkit.sweep.stopping import orders, seconds_of_job, seconds_until
+from benchkit.sweep.stopping import orders, seconds_until
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=timezone(timedelta(hours=2)))
 
@@ -131,11 +131,3 @@ def test_a_limit_is_a_length_or_a_moment(text: str, seconds: float) -> None:
 def test_a_limit_that_is_none_or_past_is_one_error(text: str) -> None:
     with pytest.raises(TrainingError, match=re.escape(f"--stop-by {text}: ")):
         seconds_until("--stop-by", text, NOW)
-
-
-def test_a_slurm_jobs_own_end_is_a_limit() -> None:
-    assert seconds_of_job(NOW, {}) is None
-    end_time = str(int(NOW.timestamp()) + 3600)
-    assert seconds_of_job(NOW, {"SLURM_JOB_END_TIME": end_time}) == 3540
-    assert seconds_of_job(NOW, {"SLURM_JOB_END_TIME": "0"}) is None
-    assert seconds_of_job(NOW, {"SLURM_JOB_END_TIME": str(int(NOW.timestamp()) + 20)}) == 0

@@ -331,7 +331,7 @@ def test_commands_tell_where_it_stands(
     assert run_here(monkeypatch, tmp_path, "status") == 0
     assert "look 1 of" in (shown := capsys.readouterr().out) and "to go on until it is decided: benchkit sweep" in shown
     asked = ("sweep", study, "--until-decided", "--most", 6, "--json")
-    assert run_here(monkeypatch, tmp_path, *asked, "--hours", 0, pool=scripted) == 0
+    assert run_here(monkeypatch, tmp_path, *asked, "--hours", 0, pool=scripted) == 143
     told = json.loads(capsys.readouterr().out)
     assert told["states"]["waiting"] == told["interim"]["trials"] > 0
     assert told["interim"]["taken"] == 1 and told["interim"]["open"] == ["0.1", "0.2", "0.3"]

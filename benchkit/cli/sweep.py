@@ -39,6 +39,18 @@ RETRIED = {
 }
 """The states of trials that are trained again, by the words of `--retry`."""
 
+UNFINISHED = ("running", "stale", "waiting", "missing")
+"""The states of trials that a later sweep trains to their end."""
+
+Asked = Annotated[str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)]
+Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")]
+Only = Annotated[list[str], typer.Option(metavar="FACTOR=LEVEL", help="Train only these levels of a factor.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="The tiny version of the study, on digits.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and for how long.")]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Say where the time went; the first repeats leave a trace for Perfetto.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 Retry = Annotated[
     list[str],
     typer.Option(
@@ -66,35 +78,35 @@ StopBy = Annotated[
         "before its end, unless this says otherwise.",
     ),
 ]
+Requeue = Annotated[
+    bool, typer.Option("--requeue", help="In a Slurm job: give it back to the queue when it must end unfinished.")
+]
 Hours = Annotated[
     float, typer.Option(min=0.0, show_default=False, help="Stop after so many hours; the same command goes on.")
 ]
 
 
 def sweep(
-    study: Annotated[
-        str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)
-    ],
-    set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")] = [],  # noqa: B006
-    only: Annotated[list[str], typer.Option(metavar="FACTOR=LEVEL", help="Train only these levels of a factor.")] = [],  # noqa: B006
-    smoke: Annotated[bool, typer.Option("--smoke", help="The tiny version of the study, on digits.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and for how long.")] = False,
+    study: Asked,
+    set_: Settings = [],  # noqa: B006
+    only: Only = [],  # noqa: B006
+    smoke: Smoke = False,
+    dry_run: DryRun = False,
     jobs: Jobs = 0,
     device: Devices = "auto",
     device_memory: DeviceMemory = "",
     retry: Retry = [],  # noqa: B006
     plugin: PluginFiles = None,
     allow_shadow: AllowShadow = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Say where the time went; the first repeats leave a trace for Perfetto.")
-    ] = False,
+    profile: Profile = False,
     until_decided: UntilDecided = False,
     most: Most = 0,
     hours: Hours = math.inf,
     stop_by: StopBy = "",
+    requeue: Requeue = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
     from benchkit.preparation import data_root
@@ -102,8 +114,11 @@ def sweep(
     from benchkit.study.factors import parse_only
     from benchkit.study.studyfile import find_study
     from benchkit.sweep import Request
+    from benchkit.sweep.slurm import refuse_no_requeue
 
     _check_states(retry)
+    if requeue:
+        refuse_no_requeue()
     registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     request = Request(
         study=find_study(study, registry, overrides=set_, smoke=smoke),
@@ -129,12 +144,13 @@ def sweep(
 
         preview(request, registry, as_json=as_json)
     else:
-        _train(request, registry, as_json)
+        _train(request, registry, as_json, requeue)
 
 
 def _seconds(hours: float, stop_by: str) -> float:
     """Return how long the sweep may take: as asked, and in a Slurm job until a minute before the job's end."""
-    from benchkit.sweep.stopping import seconds_of_job, seconds_until
+    from benchkit.sweep.slurm import seconds_of_job
+    from benchkit.sweep.stopping import seconds_until
 
     now = datetime.now().astimezone()
     of_job = seconds_of_job(now) if not stop_by else seconds_until("--stop-by", stop_by, now)
@@ -158,7 +174,7 @@ def _check_most(request: Request) -> None:
         raise StudyError(f"--most {most}: expected a whole number from {least} (repeats.n) to {MOST_REPEATS}")
 
 
-def _train(request: Request, registry: Registry, as_json: bool) -> None:
+def _train(request: Request, registry: Registry, as_json: bool, requeue: bool) -> None:
     """Sweep under a live view, and conclude; Ctrl-C ends it with a word on how to go on."""
     from benchkit.cli.app import print_note
     from benchkit.cli.live import watching
@@ -173,18 +189,38 @@ def _train(request: Request, registry: Registry, as_json: bool) -> None:
     except KeyboardInterrupt as stopped:
         by = f" by {stopped.name}" if isinstance(stopped, Stopped) else ""
         print_note(f"stopped{by}; nothing is lost, the same command goes on: {request.command}")
+        if requeue and by and not _unfinished_code(requeue):
+            raise typer.Exit(0) from stopped
         raise
     _conclude(request, states, profiled, as_json)
+    if request.seconds < math.inf and any(states[state] for state in UNFINISHED):
+        raise typer.Exit(_unfinished_code(requeue))
+    if any(states[state] for state in ("failed", "diverged", "missing files", "changed files")):
+        raise typer.Exit(1)
+
+
+def _unfinished_code(requeue: bool) -> int:
+    """Return the exit code of a sweep that goes on later: 0 where Slurm has taken its job back, so that it does."""
+    from benchkit.cli.app import print_note
+    from benchkit.sweep.slurm import requeue as give_back
+    from benchkit.sweep.stopping import CODE
+
+    if not requeue:
+        return CODE
+    why_not = give_back()
+    print_note(f"the job does not come back: {why_not}" if why_not else "the job is in Slurm's queue again")
+    return CODE if why_not else 0
 
 
 def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_json: bool) -> None:
+    """Tell how a sweep ended and what to do next."""
     from benchkit.cli.app import print_json, print_note, print_text
     from benchkit.cli.profiling import print_profile
 
     name = request.study.name
     options = [] if request.workspace == DEFAULT_WORKSPACE else ["--workspace", str(request.workspace)]
     named = shlex.join([name, *options])
-    stopped = sum(states[state] for state in ("running", "stale", "waiting", "missing"))
+    stopped = any(states[state] for state in UNFINISHED)
     if as_json:
         more: dict[str, object] = {"profile": profiled.plain()} if request.profile else {}
         more |= {"interim": _interim(request)} if request.adding else {}
@@ -206,10 +242,8 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
     if broken and not as_json:
         words = [word for word, state in RETRIED.items() if state in broken]
         print_note(f"to train those with {' or '.join(broken)} again, add --retry {' --retry '.join(words)}")
-    if states["failed"] or states["diverged"] or broken:
-        if not as_json:
-            print_note(f"reasons: benchkit status {named}")
-        raise typer.Exit(1)
+    if (states["failed"] or states["diverged"] or broken) and not as_json:
+        print_note(f"reasons: benchkit status {named}")
 
 
 def _interim(request: Request) -> Any:

@@ -23,9 +23,6 @@ GRACE = 5.0
 LATEST = 9.0
 """Seconds after which the process ends, whatever does not answer: a claim that it holds then runs out by itself."""
 
-MARGIN = 60.0
-"""Seconds before the end of a Slurm job at which a sweep in it stops by itself."""
-
 CODE = 143
 """The exit code of a sweep that a signal ended, as a shell tells it of SIGTERM."""
 
@@ -146,9 +143,3 @@ def seconds_until(option: str, text: str, now: datetime) -> float:
     if left <= 0:
         raise TrainingError(f"{option} {text}: that moment is past", hint=f"now it is {now:%Y-%m-%dT%H:%M:%S%z}")
     return left
-
-
-def seconds_of_job(now: datetime, environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return the seconds until a sweep in a Slurm job should stop, `MARGIN` before the job's end; None outside one."""
-    end = environment.get("SLURM_JOB_END_TIME", "")
-    return max(0.0, float(end) - now.timestamp() - MARGIN) if end.isdigit() and int(end) else None
