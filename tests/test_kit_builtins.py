@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchkit_datasets.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from published_layouts import make_stand, write_cifar10, write_cifar100, write_class_folders, write_mnist
@@ -34,6 +35,14 @@ def files_for(name: str, folder: Path) -> dict[str, Any]:
         return {"source": str(write_cifar100(stand, folder)), "partial": True}
     if name == "image-folder":
         return {"source": str(write_class_folders(make_stand(("cat", "dog"), (6, 5, 3), train=20, test=5), folder))}
+    if name == "npz":
+        stand = make_stand(("cat", "dog"), (6, 5, 3), train=20, test=5)
+        folder.mkdir()
+        arrays = {}
+        for split, (images, labels) in stand.arrays.items():
+            arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+        np.savez(folder / "set.npz", **arrays)
+        return {"source": str(folder / "set.npz")}
     return {}
 
 

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parent
-PAGES = {"scale-out": [*(str(number) for number in range(1, 43)), "1b", "14b", "15b"]}
-"""The pages of pitfalls and their numbers."""
+PAGES = {
+    "scale-out": [*(str(number) for number in range(1, 43)), "1b", "14b", "15b"],
+    "training": [str(number) for number in (4, 8, 28, 29, 30, 31, 32, 45, 46, 49, 50, 51)],
+}
+"""The pages of pitfalls and their numbers; of training what is about data."""
 
 ROWS: dict[str, dict[str, dict[str, Any]]] = tomllib.loads((TESTS / "pitfalls.toml").read_text(encoding="utf-8"))
 
