@@ -20,14 +20,13 @@ import platform
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from benchkit.data.archives import unpacked
 from benchkit.data.decoding import (
@@ -57,6 +56,7 @@ from benchkit.data.manifest import (
     write_manifest,
 )
 from benchkit.errors import DataError
+from benchkit.locks import Lock
 from benchkit.protocols import Splits
 from benchkit.storage import home_folder
 
@@ -260,12 +260,11 @@ def _locked(root: Path, folder: Path, name: str) -> Iterator[None]:
         raise DataError(
             f"the data root {root} cannot be written: {error}", hint="choose another one with BENCHKIT_DATA"
         ) from error
-    lock = FileLock(root / ".locks" / f"{folder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report_progress(0, 0, f"waiting for another process that prepares {name}")
-        lock.acquire()
+    lock = Lock(root / ".locks" / f"{folder.name}.lock")
+    with suppress(OSError):  # a disk without locks: whoever comes first wins, see `_build`
+        if not lock.acquire(wait=False):
+            report_progress(0, 0, f"waiting for another process that prepares {name}")
+            lock.acquire()
     try:
         yield
     finally:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
-from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, optunas_storage, study_of, text_of
+from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, optunas_storage, queue_of, study_of, text_of
 
 from benchkit.ledger import Ledger
-from benchkit.ledger.claims import Claim, Heartbeat, Queue, score_of
-from benchkit.ledger.files import TrialFolder
-from benchkit.ledger.tables import HEARTBEAT, is_alive
-from benchkit.plan import Plan, make_plan
+from benchkit.ledger.claims import Claim, Queue, score_of
 from benchkit.results import Cost, Outcome
-from benchkit.study import Study
 
 TAKE = """
 import sys
@@ -41,13 +36,6 @@ while claim := queue.next():
         os.kill(os.getpid(), 9)
     claim.finish(Outcome(state="failed", reason="x"))
 """
-
-
-def queue_of(workspace: Path, study: Study) -> tuple[Ledger, Plan, Queue]:
-    ledger, plan = Ledger(workspace), make_plan(study)
-    ledger.register(plan, {"sets": []}, "")
-    ledger.enqueue(plan)
-    return ledger, plan, Queue(ledger, plan)
 
 
 def named(claim: Claim | None) -> tuple[str, int]:
@@ -249,31 +237,3 @@ def test_an_outcome_on_disk_outlives_its_checkpoint(tmp_path: Path) -> None:
     claim.folder.checkpoint.write_bytes(b"x")
     claim.finish(Outcome(state="failed", reason="x"))
     assert not claim.folder.checkpoint.exists() and claim.folder.read_outcome() is not None
-
-
-def frozen(**attrs: object) -> optuna.trial.FrozenTrial:
-    return optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={"index": 0, "attempt": 0, **attrs})
-
-
-def test_a_worker_elsewhere_lives_while_its_heart_beats(tmp_path: Path) -> None:
-    folder = TrialFolder(tmp_path / "not-here")
-    now = time.time()
-    assert is_alive(frozen(worker={"host": "elsewhere", "pid": 1, "seen": now - 5}), folder)
-    assert not is_alive(frozen(worker={"host": "elsewhere", "pid": 1, "seen": now - HEARTBEAT - 5}), folder)
-    assert is_alive(frozen(), folder)  # taken just now, by whom is not known yet
-    folder.path.mkdir()
-    assert not is_alive(frozen(), folder)  # taken here, by a process that died
-
-
-def test_a_heart_beats_until_it_is_stopped() -> None:
-    told: list[tuple[str, dict[str, object]]] = []
-    heart = Heartbeat(lambda key, value: told.append((key, value)), every=0.01)
-    assert told and told[0][0] == "worker" and set(told[0][1]) == {"host", "pid", "seen"}
-    deadline = time.monotonic() + 30
-    while len(told) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    heart.stop()
-    time.sleep(0.05)
-    count = len(told)
-    time.sleep(0.05)
-    assert 3 <= count == len(told)

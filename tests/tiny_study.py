@@ -21,7 +21,7 @@ import benchkit.sweep.orchestration
 from benchkit.cli import main
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Queue
-from benchkit.plan import Plan
+from benchkit.plan import Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
 from benchkit.study import Study
@@ -78,6 +78,13 @@ def text_of(*parts: str, epochs: int = 3, repeats: int = 2) -> str:
 
 def study_of(*parts: str, name: str = "tiny", epochs: int = 3, repeats: int = 2, **more: Any) -> Study:
     return parse_study(text_of(*parts, epochs=epochs, repeats=repeats), name=name, **more)
+
+
+def queue_of(workspace: Path, study: Study) -> tuple[Ledger, Plan, Queue]:
+    ledger, plan = Ledger(workspace), make_plan(study)
+    ledger.register(plan, {"sets": []}, "")
+    ledger.enqueue(plan)
+    return ledger, plan, Queue(ledger, plan)
 
 
 def finish_all(ledger: Ledger, plan: Plan, outcome: Callable[[Claim], Outcome | None] = lambda claim: None) -> None:

@@ -3,87 +3,72 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import threading
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.ledger.files import TrialFolder, write_list
-from benchkit.ledger.ledger import CONDITION_FILE, Ledger, occupied
+from benchkit.ledger.files import TrialFolder, occupied, write_list
+from benchkit.ledger.leases import Holder, Lease, Sweep, lease_of
+from benchkit.ledger.ledger import CONDITION_FILE, Ledger
 from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
-from benchkit.ledger.tables import is_alive, lives_elsewhere
+from benchkit.ledger.states import is_alive
+from benchkit.locks import Lock
 from benchkit.metrics import metric_names
 from benchkit.plan import PHASES, Condition, Phase, Plan
 from benchkit.results import EpochRecord, Outcome
 from benchkit.storage import encode, write_atomically
 
-EVERY = 30.0
-"""Seconds between signs of life."""
-
-
-class Heartbeat:
-    """Tells who works on a trial, at once and every `every` seconds from a thread of its own, until it is stopped."""
-
-    def __init__(self, tell: Callable[[str, Any], None], *, every: float = EVERY) -> None:
-        """Tell by `tell("worker", {host, pid, seen})`."""
-        self._tell = tell
-        self._every = every
-        self._stopped = threading.Event()
-        self._beat()
-        threading.Thread(target=self._go_on, daemon=True).start()
-
-    def _beat(self) -> None:
-        self._tell("worker", {"host": socket.gethostname(), "pid": os.getpid(), "seen": time.time()})
-
-    def _go_on(self) -> None:
-        while not self._stopped.wait(self._every):
-            self._beat()
-
-    def stop(self) -> None:
-        """Tell nothing any more."""
-        self._stopped.set()
-
-
 STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
-class Claim:
-    """A running trial that this process alone holds, until `finish` or `release`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a claim rests on: the sweep as holder, the trial's lease, and its folder's lock where disks have locks."""
 
-    `index` is the repeat or slot, `params` what the search chose (paths of settings to values, empty outside of one).
+    holder: Holder
+    lease: Lease
+    lock: Lock | None
+
+
+class Claim:
+    """A running trial that this sweep alone holds, until `finish` or `release`.
+
+    `index` is the repeat or slot, `params` what the search chose (paths of settings to values, empty outside of one),
+    `lease` the number under which the trial was handed out: it grows each time, and what is told under an older one
+    counts no more.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        condition: Condition,
-        trial: optuna.Trial,
-        lock: FileLock,
-        folder: TrialFolder,
-        *,
-        shared: bool,
-    ) -> None:
-        """Take hold of a running trial whose lock this process has; `shared` tells that other machines look at it."""
+    def __init__(self, plan: Plan, condition: Condition, trial: optuna.Trial, folder: TrialFolder, held: Held) -> None:
+        """Take hold of a running trial, which was handed out to this sweep."""
         self.plan = plan
         self.condition = condition
         self.trial = trial
         self.folder = folder
         self.index = int(trial.user_attrs["index"])
         self.phase: Phase = PHASES[condition.kind]
-        self._lock = lock
-        # Workers of this machine see by the lock that we live, and a write to SQLite costs them all some time.
-        self._heartbeat = Heartbeat(trial.set_user_attr) if shared else None
+        self.lease = held.lease.number
+        self._held = held
         self._frozen = _frozen(trial) if self.phase == "search" else None
-        self._reported = set(self._frozen.intermediate_values) if self._frozen else set()
+        self._reported = dict(self._frozen.intermediate_values) if self._frozen else {}
         self.params = self._suggest()
         self._describe()
+
+    def holds(self) -> bool:
+        """Return whether the trial is ours still: what is heard of it counts only then.
+
+        The ledger is asked only where nothing was heard of it for as long as a lease lasts.
+        """
+        return self._held.holder.holds(self.trial._trial_id, self._held.lease)
+
+    def note(self, key: str, value: Any) -> bool:
+        """Write an attribute of the trial, a JSON value; return False when it is another sweep's by now."""
+        return self._held.holder.note(self.trial._trial_id, self._held.lease, key, value)
 
     def _describe(self, **ended: Any) -> None:
         """Write into the trial's folder what the ledger holds of it, so that the folder can stand for the ledger."""
@@ -97,6 +82,7 @@ class Claim:
                 "number": self.trial.number,
                 "index": self.index,
                 "attempt": int(self.trial.user_attrs["attempt"]),
+                "lease": self.lease,
                 **chosen,
                 "started": started.timestamp() if started else 0.0,
                 **ended,
@@ -115,6 +101,7 @@ class Claim:
         chosen = self.trial.user_attrs.get("chosen")
         if chosen is None:
             sampler = make_sampler(search, self.plan.study.seed, self.condition.key, self.trial.number)
+            self.trial.study._thread_local.cached_all_trials = None  # what has ended since counts
             chosen = sample(sampler, search, self.trial.study, self._frozen, self.trial.user_attrs.get("given", {}))
             self.trial.set_user_attr("chosen", chosen)
         self.trial.study.sampler = Chosen(chosen)
@@ -129,24 +116,35 @@ class Claim:
         if value is None:
             return False
         if record.epoch not in self._reported:
-            self._reported.add(record.epoch)
+            self._reported[record.epoch] = float(value)
             self.trial.report(value, step=record.epoch)
         return bool(self.trial.should_prune())
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: Outcome) -> bool:
         """Record how the trial ended, in its folder first and then in the ledger, and let go of it.
 
-        The checkpoint goes once the outcome is on disk: a kill at any point costs no epoch that was saved.
+        The checkpoint goes once the outcome is on disk: a kill at any point costs no epoch that was saved. Returns
+        False, and records nothing, when another sweep has taken the trial meanwhile.
         """
+        if not self.holds():
+            self._unlock()
+            return False
         values = self._values(outcome) if outcome.state == "done" else None
         self._describe(finished=time.time(), values=values)
         self.folder.write_outcome(outcome)
         self.folder.checkpoint.unlink(missing_ok=True)
-        self._stop_heartbeat()
-        for key, value in {**summary_of(outcome), "files": write_list(self.folder.path)}.items():
-            self.trial.set_user_attr(key, value)
-        self.trial.study.tell(self.trial, values, state=STATES.get(outcome.state, TrialState.FAIL))
-        self.release()
+        told = {**summary_of(outcome), "files": write_list(self.folder.path)}
+        state = STATES.get(outcome.state, TrialState.FAIL)
+        if state is TrialState.PRUNED:
+            values = self._last_reported()
+        ended = self._held.holder.end(self.trial._trial_id, self._held.lease, state, values, told)
+        self._unlock()
+        return ended
+
+    def _last_reported(self) -> list[float] | None:
+        """Return what a pruned trial of a search counts with, as Optuna has it: the last value that is a number."""
+        last = self._reported[max(self._reported)] if self._reported else math.nan
+        return None if math.isnan(last) else [last]
 
     def _values(self, outcome: Outcome) -> list[float]:
         search = self.plan.study.search
@@ -155,12 +153,12 @@ class Claim:
 
     def release(self) -> None:
         """Let go of the trial as it is; an unfinished one is then stale, and the next worker goes on with it."""
-        self._stop_heartbeat()
-        self._lock.release()
+        self._held.holder.let_go(self.trial._trial_id, self._held.lease)
+        self._unlock()
 
-    def _stop_heartbeat(self) -> None:
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
+    def _unlock(self) -> None:
+        if self._held.lock is not None:
+            self._held.lock.release()
 
 
 def score_of(outcome: Outcome, metric: str) -> float:
@@ -202,6 +200,7 @@ class Queue:
         self._ledger = ledger
         self._plan = plan
         self._seen: deque[tuple[Condition, FrozenTrial]] = deque()
+        self._sweeps: Mapping[str, Sweep] = {}
 
     def next(self) -> Claim | None:
         """Return a hold on the next trial to train, or None when all are taken or finished."""
@@ -215,6 +214,7 @@ class Queue:
 
     def _look(self) -> list[tuple[Condition, FrozenTrial]]:
         attempts = self._ledger.attempts(self._plan.study)
+        self._sweeps = attempts.sweeps
         trials = {condition.key: attempts.counted(condition) for condition in self._plan.conditions}
         units = [(unit.condition, trials[unit.condition.key].get(unit.index)) for unit in self._plan.units()]
         queued = [(condition, trial) for condition, trial in units if trial is not None]
@@ -226,41 +226,45 @@ class Queue:
         return [*stale, *(pair for pair in queued if pair[1].state is TrialState.WAITING)]
 
     def _is_alive(self, condition: Condition, trial: FrozenTrial) -> bool:
-        return is_alive(trial, self._ledger.folder(self._plan.study, condition, trial.number))
+        return is_alive(trial, self._ledger.folder(self._plan.study, condition, trial.number), self._sweeps)
 
     def _take(self, condition: Condition, trial: FrozenTrial) -> Claim | None:
+        """Return a hold on one trial, or None where another sweep was faster.
+
+        The folder's lock is a second fence, beside the lease: a sweep on another machine whose lease has run out may
+        hold it still, where disks are shared.
+        """
         folder = self._ledger.folder(self._plan.study, condition, trial.number)
-        lock = folder.own()
-        if lock is None:
+        lock = folder.own() if self._ledger.place else None
+        before = self._holder_of(trial)
+        if lock is None and self._ledger.place and (before is None or before.here):
             return None
-        if trial.state is TrialState.WAITING and (results := folder.results()):
-            # Under the folder's lock no other worker can be about to start it: it waits still, or has been trained.
-            waits = self._ledger.storage.get_trial(trial._trial_id).state is TrialState.WAITING
-            lock.release()
-            if waits:
-                raise occupied(folder.path, results)
-            return None
-        if not self._is_ours(condition, trial):
-            lock.release()
+        held = self._handed_out(trial, before, folder, lock)
+        if held is None:
+            if lock is not None:
+                lock.release()
             return None
         # Optuna has no public way back to a running trial: its constructor is documented, a frozen trial's id is not.
         running = optuna.Trial(self._ledger.open(self._plan.study, condition), trial._trial_id)
-        return Claim(self._plan, condition, running, lock, folder, shared=self._ledger.shared)
+        return Claim(self._plan, condition, running, folder, held)
 
-    def _is_ours(self, condition: Condition, seen: FrozenTrial) -> bool:
-        """Return whether a trial whose lock we hold is to be trained by us, and set it running if it waited."""
-        if seen.state is TrialState.WAITING:
-            return _start(self._ledger.storage, seen)
-        current = self._ledger.storage.get_trial(seen._trial_id)
-        return current.state is TrialState.RUNNING and not lives_elsewhere(current)
+    def _holder_of(self, trial: FrozenTrial) -> Sweep | None:
+        lease = lease_of(trial)
+        return self._sweeps.get(lease.owner) if lease else None
 
-
-def _start(storage: optuna.storages.BaseStorage, trial: FrozenTrial) -> bool:
-    """Set a waiting trial running; return False when another worker did so first, or finished it even."""
-    try:
-        return storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
-    except optuna.exceptions.UpdateFinishedTrialError:
-        return False
+    def _handed_out(
+        self, trial: FrozenTrial, before: Sweep | None, folder: TrialFolder, lock: Lock | None
+    ) -> Held | None:
+        if trial.state is TrialState.WAITING and (results := folder.results()):
+            # Under the folder's lock no other worker can be about to start it: it waits still, or has been trained.
+            if lock is not None:
+                lock.release()
+            if self._ledger.storage.get_trial(trial._trial_id).state is TrialState.WAITING:
+                raise occupied(folder.path, results)
+            return None
+        holder = self._ledger.holder(self._plan.study)
+        lease = holder.take(trial, before)
+        return Held(holder=holder, lease=lease, lock=lock) if lease else None
 
 
 def _frozen(trial: optuna.Trial) -> FrozenTrial:

@@ -9,12 +9,12 @@ import json
 from collections.abc import Mapping
 
 import optuna
-from filelock import FileLock
 
 from benchkit import __version__
 from benchkit.errors import LedgerError
 from benchkit.ledger.ledger import Ledger
-from benchkit.ledger.tables import storage_errors
+from benchkit.ledger.opening import storage_errors
+from benchkit.locks import Lock
 from benchkit.results import Decision
 from benchkit.storage import decode, encode, write_atomically
 
@@ -44,7 +44,7 @@ def decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decis
 
     The study must be registered.
     """
-    with FileLock(ledger.workspace / "queue.lock"):
+    with Lock(ledger.workspace / "queue.lock"):
         known = decisions_of(ledger, study).get(name)
         if known is None:
             known = Decision(name=name, value=value, why=why, version=__version__)

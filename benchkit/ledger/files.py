@@ -14,10 +14,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from benchkit.errors import BenchkitError, LedgerError
+from benchkit.locks import Lock
 from benchkit.results import EpochRecord, Outcome, State
 from benchkit.storage import decode, encode, write_atomically
 
@@ -167,18 +167,14 @@ class TrialFolder:
         """Return where everything printed during the trial is."""
         return self.path / "log.txt"
 
-    def own(self) -> FileLock | None:
+    def own(self) -> Lock | None:
         """Return the owner's lock, held, or None when another process lives that holds it.
 
         The operating system frees the lock when its holder dies, however it dies; so a free lock means no live owner.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / "owner.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        return lock
+        lock = Lock(self.path / "owner.lock")
+        return lock if lock.acquire(wait=False) else None
 
     def owned(self) -> bool:
         """Return whether a live process holds the trial."""
@@ -261,3 +257,12 @@ class TrialFolder:
             f"{self.path / name}: the file of a trial cannot be read: {first}",
             hint="put the file back as it was, or train the trial again: benchkit sweep STUDY --retry changed",
         )
+
+
+def occupied(folder: Path, results: Sequence[str]) -> LedgerError:
+    """Return the error of a trial whose folder holds the results of another one, which must not be written over."""
+    return LedgerError(
+        f"{folder}: the folder of a trial that is to be trained holds another's results ({', '.join(results)}), which "
+        f"the ledger does not know",
+        hint="benchkit ledger rebuild makes a lost ledger again from these folders; or name another --workspace",
+    )

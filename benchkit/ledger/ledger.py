@@ -14,32 +14,32 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import optuna
-from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.errors import LedgerError, StudyError
-from benchkit.ledger.files import TrialFolder, write_list
+from benchkit.errors import LedgerError
+from benchkit.ledger.files import TrialFolder, occupied, write_list
+from benchkit.ledger.leases import Holder, Sweep, sweeps_of
+from benchkit.ledger.opening import open_file, open_storage, storage_errors
+from benchkit.ledger.places import place_of
+from benchkit.ledger.planned import planned, whole_of
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
+from benchkit.ledger.states import Attempts, effective, numbers_of, state_of
 from benchkit.ledger.tables import (
-    Attempts,
     NewTrial,
     add_studies,
     add_trials,
-    effective,
-    numbers_of,
-    open_file,
-    open_storage,
-    state_of,
-    storage_errors,
     study_attributes,
     study_ids,
     trials_of,
 )
-from benchkit.plan import PHASES, Condition, Plan, make_plan, typed_settings
+from benchkit.locks import Lock
+from benchkit.plan import PHASES, Condition, Plan, typed_settings
 from benchkit.results import Outcome, State, Trial
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
@@ -62,12 +62,13 @@ class Ledger:
         Raises `LedgerError` when the workspace cannot be written or the storage cannot be opened.
         """
         self.workspace = workspace
-        self.shared = bool(storage) and not str(storage).startswith("sqlite")
+        self._holders: dict[str, Holder] = {}
         self._handles: dict[str, optuna.Study] = {}
         self._folders: dict[str, str] = {}
         try:
             workspace.mkdir(parents=True, exist_ok=True)
-            with FileLock(workspace / "open.lock"):
+            self.place = place_of(workspace, workspace / "place.lock")
+            with Lock(workspace / "open.lock"):
                 self.storage = open_storage(storage) if storage else open_file(workspace / "ledger.db")
         except OSError as error:
             raise LedgerError(
@@ -83,19 +84,19 @@ class Ledger:
         `whole` are all conditions of the study, where the plan leaves some out and they are known already.
         """
         entry = optuna.create_study(study_name=plan.study.name, storage=self.storage, load_if_exists=True)
-        whole = _whole(plan.study) if whole is None else whole
-        planned = _planned(plan, whole, entry.user_attrs)
+        whole = whole_of(plan.study) if whole is None else whole
+        keys = planned(plan, whole, entry.user_attrs)
         now = {
             "study": encode(plan.study),
-            "conditions": planned,
+            "conditions": keys,
             "data": dict(data),
             "command": command,
             "updated": time.time(),
             "folder": self._study_folder(plan.study).name,
         }
         # A search that this sweep leaves out may have been that of the only sampler, and be that of one of several now.
-        names, keys = study_ids(self.storage, f"{plan.study.name}/"), set(planned)
-        kept = [one for one in whole if one.key in keys and _name(plan.study, one) in names]
+        names, known = study_ids(self.storage, f"{plan.study.name}/"), set(keys)
+        kept = [one for one in whole if one.key in known and _name(plan.study, one) in names]
         self._make(plan.study, (*plan.conditions, *kept))
         for key, value in now.items():
             entry.set_user_attr(key, value)
@@ -144,7 +145,7 @@ class Ledger:
     def enqueue(self, plan: Plan, retry: Sequence[State] = ()) -> int:
         """Queue missing trials, and new attempts at those that ended in a `retry` state; return how many."""
         queued: list[NewTrial] = []
-        with FileLock(self.workspace / "queue.lock"):
+        with Lock(self.workspace / "queue.lock"):
             self._make(plan.study, plan.conditions)
             attempts = self.attempts(plan.study)
             for condition in plan.conditions:
@@ -251,7 +252,17 @@ class Ledger:
     def attempts(self, study: Study) -> Attempts:
         """Return all attempts at a study's trials as they stand now."""
         found = trials_of(self.storage, f"{study.name}/")
-        return Attempts(lambda condition: found.get(_name(study, condition), []))
+        return Attempts(lambda condition: found.get(_name(study, condition), []), self._sweeps(study))
+
+    def _sweeps(self, study: Study) -> dict[str, Sweep]:
+        return sweeps_of(self.storage, study.name, self.place)
+
+    @storage_errors()
+    def holder(self, study: Study) -> Holder:
+        """Return this process as holder of a study's trials; the study must be registered."""
+        if study.name not in self._holders:
+            self._holders[study.name] = Holder(self.storage, study.name, self.place)
+        return self._holders[study.name]
 
     def trials(self, plan: Plan) -> tuple[Trial, ...]:
         """Return the trials that count of a plan's conditions, as they stand now."""
@@ -260,7 +271,7 @@ class Ledger:
     @storage_errors()
     def trials_and_earlier(self, plan: Plan) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
         """Return the trials that count of a plan's conditions, and the finished attempts that count no more."""
-        ids = study_ids(self.storage, f"{plan.study.name}/")
+        ids, sweeps = study_ids(self.storage, f"{plan.study.name}/"), self._sweeps(plan.study)
         counted, earlier = [], []
         for condition in plan.conditions:
             if (study_id := ids.get(_name(plan.study, condition))) is None:
@@ -269,8 +280,9 @@ class Ledger:
             counting = effective(attempts)
             numbers = {trial.number for trial in counting.values()}
             before = [t for t in attempts if "index" in t.user_attrs and t.number not in numbers]
-            counted += [self.read_trial(plan.study, condition, trial) for trial in counting.values()]
-            earlier += [self.read_trial(plan.study, condition, trial) for trial in before if trial.state.is_finished()]
+            read = partial(self.read_trial, plan.study, condition, sweeps=sweeps)
+            counted += [read(trial) for trial in counting.values()]
+            earlier += [read(trial) for trial in before if trial.state.is_finished()]
         return tuple(counted), tuple(earlier)
 
     def outcomes(self, plan: Plan) -> Iterator[Outcome]:
@@ -285,13 +297,19 @@ class Ledger:
                 if outcome:
                     yield outcome
 
-    def read_trial(self, study: Study, condition: Condition, frozen: FrozenTrial) -> Trial:
+    def read_trial(
+        self,
+        study: Study,
+        condition: Condition,
+        frozen: FrozenTrial,
+        sweeps: Mapping[str, Sweep] = MappingProxyType({}),
+    ) -> Trial:
         """Return a trial as it stands now, its history and outcome read from its folder.
 
         A finished trial whose files were lost or changed has that state and the reason, and no numbers.
         """
         folder = self.folder(study, condition, frozen.number)
-        state, history, outcome = numbers_of(frozen, folder)
+        state, history, outcome = numbers_of(frozen, folder, sweeps)
         return Trial(
             condition=condition,
             phase=PHASES[condition.kind],
@@ -321,7 +339,7 @@ class Ledger:
             counted["missing"] += count - len(wanted)
             for frozen in wanted:
                 folder = self.folder(plan.study, condition, frozen.number)
-                counted[state_of(frozen, folder, files=files)] += 1
+                counted[state_of(frozen, folder, attempts.sweeps, files=files)] += 1
         return counted
 
     @storage_errors()
@@ -342,15 +360,6 @@ class Ledger:
         lock.release()
 
 
-def occupied(folder: Path, results: Sequence[str]) -> LedgerError:
-    """Return the error of a trial whose folder holds the results of another one, which must not be written over."""
-    return LedgerError(
-        f"{folder}: the folder of a trial that is to be trained holds another's results ({', '.join(results)}), which "
-        f"the ledger does not know",
-        hint="benchkit ledger rebuild makes a lost ledger again from these folders; or name another --workspace",
-    )
-
-
 def _name(study: Study, condition: Condition) -> str:
     """Return the name of a condition's Optuna study."""
     return f"{study.name}/{condition.storage_label[:LONGEST_LABEL]}@{condition.key}"
@@ -364,29 +373,6 @@ def _directions(study: Study, condition: Condition) -> list[Literal["minimize", 
 def _new_trial(name: str, index: int, attempt: int, given: Mapping[str, Any]) -> NewTrial:
     attributes = {"index": index, "attempt": attempt, **({"given": dict(given)} if given else {})}
     return NewTrial(study=name, attributes=attributes, given=given)
-
-
-def _whole(study: Study) -> tuple[Condition, ...]:
-    """Return all conditions of a study, none when some cannot be trained: a sweep may leave those out."""
-    try:
-        return make_plan(study).conditions
-    except StudyError:
-        return ()
-
-
-def _planned(plan: Plan, conditions: Sequence[Condition], before: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the study's conditions in report order: those of the plan, and those planned before.
-
-    `conditions` are all of the study. A sweep of some does not make the report forget the others, as long as the study
-    still has them.
-    """
-    now, whole = ([one.key for one in part] for part in (plan.conditions, conditions))
-    known = before.get("conditions", [])
-    if before.get("study") == encode(plan.study):
-        kept = {*known, *now}
-    else:
-        kept = {key for key in known if key in whole} | set(now)
-    return [key for key in dict.fromkeys([*whole, *known, *now]) if key in kept]
 
 
 def _given(plan: Plan, condition: Condition, index: int) -> dict[str, Any]:

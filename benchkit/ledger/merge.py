@@ -20,14 +20,10 @@ from benchkit.errors import LedgerError
 from benchkit.ledger.decisions import decide, decisions_of
 from benchkit.ledger.files import LIST, TrialFolder, trial_files
 from benchkit.ledger.ledger import CONDITION_FILE, STUDY_FILE, Ledger
+from benchkit.ledger.opening import storage_errors
 from benchkit.ledger.rebuild import frozen_trial
-from benchkit.ledger.tables import (
-    is_alive,
-    numbers_of,
-    set_times,
-    storage_errors,
-    study_attributes,
-)
+from benchkit.ledger.states import is_alive, numbers_of
+from benchkit.ledger.tables import set_times, study_attributes
 from benchkit.plan import Condition, Plan
 from benchkit.storage import decode, write_atomically
 from benchkit.study import Study
@@ -148,13 +144,14 @@ def _take_trial(ledger: Ledger, theirs: Ledger, trial: tuple[Study, Condition, F
     if kept is None or outcome is None or state in ("missing files", "changed files", "files elsewhere"):
         merged.broken.append(f"{which}: {outcome.reason if outcome else state}")
         return
+    sweeps = ledger.attempts(study).sweeps
     here = [one for one in ledger.attempts_at(study, condition) if one.user_attrs.get("index") == index]
     if any(one.user_attrs.get("files", {}).get("sha256") == kept["sha256"] for one in here):
         merged.there += 1
         return
     rivals = [one for one in here if int(one.user_attrs["attempt"]) >= attempt]
     for rival in rivals:
-        if rival.state.is_finished() or is_alive(rival, ledger.folder(study, condition, rival.number)):
+        if rival.state.is_finished() or is_alive(rival, ledger.folder(study, condition, rival.number), sweeps):
             merged.conflicts.append(f"{which}: trained in {theirs.workspace} and here; the one that was here stays")
             return
     place = rivals[0] if rivals else ledger.queue_attempt(study, condition, index, attempt)
@@ -185,7 +182,7 @@ def _fill(ledger: Ledger, place: FrozenTrial, trial: FrozenTrial) -> None:
     for step, reported in trial.intermediate_values.items():
         storage.set_trial_intermediate_value(number, step, reported)
     for key, told in trial.user_attrs.items():
-        if key not in ("index", "attempt"):
+        if key not in ("index", "attempt", "lease"):
             storage.set_trial_user_attr(number, key, told)
     storage.set_trial_state_values(number, trial.state, trial.values)
     set_times(storage, number, trial.datetime_start, trial.datetime_complete)

@@ -17,8 +17,9 @@ from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.decisions import decisions_of
 from benchkit.ledger.files import TrialFolder
 from benchkit.ledger.ledger import Ledger
+from benchkit.ledger.opening import storage_errors
 from benchkit.ledger.samplers import chosen_params
-from benchkit.ledger.tables import effective, storage_errors
+from benchkit.ledger.states import effective
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint
 from benchkit.results import SPLITS, SplitName, StudyResults
 from benchkit.storage import decode

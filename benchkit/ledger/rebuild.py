@@ -113,6 +113,7 @@ def frozen_trial(folder: TrialFolder, search: Search | None) -> FrozenTrial:
             "index": about["index"],
             "attempt": about["attempt"],
             **({"chosen": chosen} if "chosen" in about else {}),
+            **({"lease": {"number": about["lease"], "owner": ""}} if "lease" in about else {}),
             **(_ended(folder, outcome) if outcome else {}),
         },
         system_attrs={},

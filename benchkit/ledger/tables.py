@@ -8,137 +8,17 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
-import socket
-import sqlite3
-import time
-import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models  # the tables have no public home
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, insert, select
-
-from benchkit.errors import LedgerError
-from benchkit.ledger.files import TrialFile, TrialFolder, lost_or_changed, notes_of, trial_files
-from benchkit.plan import Condition
-from benchkit.results import EpochRecord, Outcome, State
-
-HEARTBEAT = 120.0
-"""Seconds after which a running trial of another machine, not heard of, counts as stale."""
-
-STATES: dict[TrialState, State] = {
-    TrialState.COMPLETE: "done",
-    TrialState.PRUNED: "pruned",
-    TrialState.WAITING: "waiting",
-}
-
-
-def effective(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """Return the trial that counts for each index, by index: the latest attempt, and of two queued at once the first.
-
-    Trials without an index, which others put into the storage, never count.
-    """
-    counted: dict[int, FrozenTrial] = {}
-    for trial in trials:
-        if "index" not in trial.user_attrs:
-            continue
-        index, attempt = trial.user_attrs["index"], trial.user_attrs["attempt"]
-        current = counted.get(index)
-        if current is None or (attempt, -trial.number) > (current.user_attrs["attempt"], -current.number):
-            counted[index] = trial
-    return dict(sorted(counted.items()))
-
-
-class Attempts:
-    """All attempts at a study's trials, read at one time."""
-
-    def __init__(self, read: Callable[[Condition], Sequence[FrozenTrial]]) -> None:
-        """Take the attempts at a condition's trials, in the order in which they were queued, from `read`."""
-        self.of = read
-
-    def counted(self, condition: Condition) -> dict[int, FrozenTrial]:
-        """Return the trial that counts for each index of a condition, by index."""
-        return effective(self.of(condition))
-
-    def finished(self, condition: Condition) -> list[FrozenTrial]:
-        """Return the trials of a condition that count and have ended, in the order of their indices."""
-        return [trial for trial in self.counted(condition).values() if trial.state.is_finished()]
-
-    def ended(self, condition: Condition, count: int) -> int:
-        """Return how many of the first `count` trials of a condition have ended."""
-        return sum(int(trial.user_attrs["index"]) < count for trial in self.finished(condition))
-
-
-def finished_state(trial: FrozenTrial) -> State:
-    """Return how a finished trial ended; Optuna has no word of its own for diverged."""
-    return STATES.get(trial.state) or ("diverged" if trial.user_attrs.get("state") == "diverged" else "failed")
-
-
-def state_of(trial: FrozenTrial, folder: TrialFolder, *, files: bool = True) -> State:
-    """Return the state of a trial in benchkit's words; a running trial whose owner is gone is stale.
-
-    With `files`, a finished trial that lacks files, or has some of other sizes, is told so; contents are not read.
-    """
-    if trial.state is TrialState.RUNNING:
-        return "running" if is_alive(trial, folder) else "stale"
-    if files and trial.state.is_finished():
-        broken = lost_or_changed(trial_files(folder.path, trial.user_attrs.get("files"), contents=False))
-        return broken[0] if broken else finished_state(trial)
-    return finished_state(trial)
-
-
-def numbers_of(trial: FrozenTrial, folder: TrialFolder) -> tuple[State, tuple[EpochRecord, ...], Outcome | None]:
-    """Return a trial's state, its history and its outcome, none of the last two where its files do not stand any more.
-
-    Every file of a finished trial is held against its digest; the reason is then that of the outcome.
-    """
-    kept = trial.user_attrs.get("files")
-    files = trial_files(folder.path, kept) if trial.state.is_finished() else ()
-    state, broken = state_of(trial, folder, files=False), lost_or_changed(files)
-    try:
-        if broken is None and not trial.state.is_finished():
-            return state, folder.read_history(), None
-        if broken is None:
-            return state, folder.read_history(), _noted(folder, files, kept)
-    except LedgerError as error:
-        broken = ("changed files" if trial.state.is_finished() else state), error.what
-    return broken[0], (), Outcome(state=broken[0], reason=broken[1])
-
-
-def _noted(folder: TrialFolder, files: Sequence[TrialFile], kept: object) -> Outcome | None:
-    """Return the outcome on file, with a note of what is gone and of what only a newer version understands."""
-    outcome = folder.read_outcome()
-    if kept is None:
-        folder.check_predictions()
-    notes = notes_of(files)
-    if newer := folder.newer_keys():
-        notes = (*notes, f"written by a newer version: not read are {', '.join(newer)}")
-    return replace(outcome, notes=(*outcome.notes, *notes)) if outcome and notes else outcome
-
-
-def is_alive(trial: FrozenTrial, folder: TrialFolder) -> bool:
-    """Return whether the owner of a running trial lives: by its lock here, by its heartbeat on another machine."""
-    if "worker" not in trial.user_attrs and not folder.path.exists():  # claimed just now on another machine
-        started = trial.datetime_start or datetime.datetime.fromtimestamp(0)
-        return time.time() - started.timestamp() < HEARTBEAT
-    return lives_elsewhere(trial) or folder.owned()
-
-
-def lives_elsewhere(trial: FrozenTrial) -> bool:
-    """Return whether a worker of another machine that has the trial gave a sign of life lately."""
-    worker = trial.user_attrs.get("worker", {"host": socket.gethostname()})
-    return worker["host"] != socket.gethostname() and time.time() - float(worker["seen"]) < HEARTBEAT
-
 
 STUDIES = models.StudyModel.__table__
 DIRECTIONS = models.StudyDirectionModel.__table__
@@ -147,7 +27,7 @@ TRIALS = models.TrialModel.__table__
 TRIAL_ATTRIBUTES = models.TrialUserAttributeModel.__table__
 SYSTEM_ATTRIBUTES = models.TrialSystemAttributeModel.__table__
 
-READ = ("index", "attempt", "state", "worker", "files")
+READ = ("index", "attempt", "state", "lease", "files")
 """The attributes of trials that are read for all at once."""
 
 
@@ -158,63 +38,6 @@ class NewTrial:
     study: str
     attributes: Mapping[str, Any]
     given: Mapping[str, Any] = field(default_factory=dict)
-
-
-DAMAGE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, ArithmeticError, AttributeError,
-          LookupError, TypeError, ValueError)  # fmt: skip
-"""What reading a storage raises in which bytes were changed: its own errors, or those of whoever takes in nonsense."""
-
-
-REBUILD = "if ledger.db is damaged, move it away: benchkit ledger rebuild makes it anew from the folders of trials"
-
-BUSY_SECONDS = 100
-"""How long a process waits for the others to be done with a SQLite file."""
-
-
-def open_file(path: Path) -> optuna.storages.RDBStorage:
-    """Return the storage in a SQLite file, whatever characters its path has: no URL is made of it."""
-    file = path.resolve()
-    return open_storage(
-        f"sqlite:///{path.name}",
-        shown=str(path),
-        creator=lambda: sqlite3.connect(file, timeout=BUSY_SECONDS, check_same_thread=False),
-    )
-
-
-def open_storage(url: str, *, shown: str = "", **options: Any) -> optuna.storages.RDBStorage:
-    """Return the storage at a URL; its connections are closed as soon as nobody uses it any more."""
-    if url.startswith("sqlite") and not options:
-        options = {"connect_args": {"timeout": BUSY_SECONDS}}
-    try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except Exception as error:  # SQLAlchemy, drivers and Optuna raise many kinds, all for the same reason
-        first = str(error).strip().partition("\n")[0]
-        raise LedgerError(
-            f"{shown or _without_password(url)}: the ledger cannot be opened: {type(error).__name__}: {first}",
-            hint=REBUILD
-            if shown
-            else "give --storage a URL that Optuna accepts, such as postgresql://USER@HOST/NAME, or leave it out",
-        ) from error
-    weakref.finalize(storage, storage.engine.dispose)
-    return storage
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
-
-
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turn what a damaged or unreachable storage raises into one `LedgerError`; also a decorator."""
-    try:
-        yield
-    except DAMAGE as error:
-        cause = error.__cause__ or error
-        first = str(cause).strip().partition("\n")[0]
-        raise LedgerError(
-            f"the ledger cannot be read or written: {type(cause).__name__}: {first}",
-            hint=REBUILD,
-        ) from error
 
 
 def study_ids(storage: RDBStorage, prefix: str) -> dict[str, int]:

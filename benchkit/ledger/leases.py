@@ -1,0 +1,293 @@
+"""Leases: which sweep holds a trial, under which number, and until when by the clock of the ledger's database.
+
+A sweep has a random id and one record in the ledger, which a thread of it renews: all trials that it holds are held for
+as long as the record lasts. A trial's own record names its holder and a number that grows each time the trial is handed
+out. Every change of hands is one transaction that compares what was read with what is there, so that of several takers
+one wins, and a holder that slept meanwhile changes nothing any more.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, insert, select, update
+
+from benchkit.ledger.opening import DAMAGE
+from benchkit.ledger.tables import STUDY_ATTRIBUTES, TRIAL_ATTRIBUTES, TRIALS, study_ids
+
+LEASE = 60.0
+"""Seconds after which a sweep that was not heard of holds its trials no longer."""
+
+RENEWALS = 6
+"""How often a lease is renewed while it lasts."""
+
+KEPT = 86400.0
+"""Seconds for which the record of a sweep that ended is kept."""
+
+KEY = "lease"
+PREFIX = "sweep "
+"""What the names of the records of sweeps begin with, among the attributes of the study."""
+
+CLOCKS = {"sqlite": "(julianday('now') - 2440587.5) * 86400.0", "mysql": "unix_timestamp(now(6))"}
+CLOCK = "extract(epoch from clock_timestamp())"
+"""Seconds since 1970 by the clock of the database's server; SQLite has that of the machine."""
+
+VALUES = models.TrialValueModel.__table__
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A trial's record: how often it was handed out (its fencing token), and the id of the sweep that holds it."""
+
+    number: int = 0
+    owner: str = ""
+
+    @property
+    def text(self) -> str:
+        """Return the record as it stands in the ledger."""
+        return json.dumps(asdict(self))
+
+
+def lease_of(trial: FrozenTrial) -> Lease | None:
+    """Return a trial's record, None where it was last handed out by a version without leases, or never."""
+    return Lease(**trial.user_attrs[KEY]) if KEY in trial.user_attrs else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A sweep's record as it was read: its text, whether it lasts, and whether we see its locks and processes."""
+
+    text: str
+    lives: bool
+    here: bool
+
+
+def now_of(connection: Connection) -> float:
+    """Return the seconds since 1970 by the database's clock."""
+    clock = CLOCKS.get(connection.dialect.name, CLOCK)
+    return float(connection.execute(sqlalchemy.text(f"select {clock}")).scalar_one())
+
+
+def sweeps_of(storage: RDBStorage, study: str, place: str) -> dict[str, Sweep]:
+    """Return the records of the sweeps of a study, by id; `place` is that of who asks."""
+    study_id = study_ids(storage, study).get(study, -1)
+    query = select(STUDY_ATTRIBUTES.c.key, STUDY_ATTRIBUTES.c.value_json).where(
+        STUDY_ATTRIBUTES.c.study_id == study_id, STUDY_ATTRIBUTES.c.key.startswith(PREFIX)
+    )
+    with storage.engine.connect() as connection:
+        rows = connection.execute(query).all()
+        now = now_of(connection) if rows else 0.0
+    read = [(key.removeprefix(PREFIX), text, json.loads(text)) for key, text in rows]
+    return {
+        key: Sweep(text=text, lives=told["until"] > now, here=told["place"] == place != "") for key, text, told in read
+    }
+
+
+class Holder:
+    """A sweep as holder of trials of one study: it renews its record in the ledger from a thread of its own."""
+
+    def __init__(self, storage: RDBStorage, study: str, place: str, seconds: float = LEASE) -> None:
+        """Write the record; `place` is the workspace and running system whose locks this sweep sees, "" for none."""
+        self.id = secrets.token_hex(8)
+        self.place = place
+        self.seconds = seconds
+        self._storage = storage
+        self._study_id = study_ids(storage, study)[study]
+        self._trials: dict[int, int] = {}
+        self._until = 0.0
+        self._forget_old(sweeps_of(storage, study, place))
+        self.renew()
+        ended = threading.Event()
+        weakref.finalize(self, ended.set)
+        threading.Thread(target=_renewing, args=(weakref.ref(self), ended, seconds / RENEWALS), daemon=True).start()
+
+    def _record(self, key: str) -> sqlalchemy.ColumnElement[bool]:
+        found: sqlalchemy.ColumnElement[bool] = sqlalchemy.and_(
+            STUDY_ATTRIBUTES.c.study_id == self._study_id, STUDY_ATTRIBUTES.c.key == PREFIX + key
+        )
+        return found
+
+    def _forget_old(self, sweeps: Mapping[str, Sweep]) -> None:
+        """Remove the records of sweeps that ended long ago."""
+        with self._storage.engine.begin() as connection:
+            now = now_of(connection)
+            for key, sweep in sweeps.items():
+                if json.loads(sweep.text)["until"] < now - KEPT:
+                    connection.execute(sqlalchemy.delete(STUDY_ATTRIBUTES).where(self._record(key)))
+
+    def renew(self) -> None:
+        """Make the record last for another lease, and see which trials others took while it had run out."""
+        began = time.monotonic()
+        with self._storage.engine.begin() as connection:
+            told = json.dumps({"until": now_of(connection) + self.seconds, "place": self.place})
+            row = {"study_id": self._study_id, "key": PREFIX + self.id, "value_json": told}
+            changed = connection.execute(update(STUDY_ATTRIBUTES).where(self._record(self.id)).values(value_json=told))
+            if not changed.rowcount:
+                connection.execute(insert(STUDY_ATTRIBUTES), [row])
+        if began >= self._until:
+            self._look()
+        self._until = began + self.seconds
+
+    def _look(self) -> None:
+        """Let go of the trials that are no longer ours; those taken meanwhile are left alone."""
+        before = dict(self._trials)
+        query = select(TRIAL_ATTRIBUTES.c.trial_id).where(
+            TRIAL_ATTRIBUTES.c.key == KEY, TRIAL_ATTRIBUTES.c.value_json.contains(self.id)
+        )
+        if before:
+            with self._storage.engine.connect() as connection:
+                ours = set(connection.execute(query).scalars())
+            for trial_id in before.keys() - ours:
+                self._forget(trial_id, before[trial_id])
+
+    def _forget(self, trial_id: int, number: int) -> None:
+        if self._trials.get(trial_id) == number:
+            del self._trials[trial_id]
+
+    def holds(self, trial_id: int, lease: Lease) -> bool:
+        """Return whether a trial is ours still under this lease; where the lease has run out, the ledger is asked."""
+        if time.monotonic() >= self._until:
+            self.renew()
+        return self._trials.get(trial_id) == lease.number
+
+    def take(self, trial: FrozenTrial, before: Sweep | None = None) -> Lease | None:
+        """Hand a waiting trial out, or one whose holder is gone; return None when another was faster.
+
+        `trial` is as it was read, and `before` the record of the sweep that holds it, if there is one: when either has
+        changed since, nothing happens.
+        """
+        read = lease_of(trial)
+        lease = Lease(number=(read.number if read else 0) + 1, owner=self.id)
+        try:
+            with self._storage.engine.begin() as connection:
+                if not self._change_hands(connection, trial, before, read, lease):
+                    connection.rollback()
+                    return None
+        except sqlalchemy.exc.IntegrityError:  # of two first records of a trial the second is refused
+            return None
+        self._trials[trial._trial_id] = lease.number
+        return lease
+
+    def _change_hands(
+        self, connection: Connection, trial: FrozenTrial, before: Sweep | None, read: Lease | None, lease: Lease
+    ) -> bool:
+        """Write what `take` changes, each change only on top of what was read; return whether all could be written.
+
+        The first statement of each is a write: SQLite refuses a transaction that turns from reading to writing late.
+        """
+        if before is not None and read is not None:
+            same = (self._record(read.owner), STUDY_ATTRIBUTES.c.value_json == before.text)
+            # Until this transaction ends, that sweep can renew nothing.
+            if not connection.execute(update(STUDY_ATTRIBUTES).where(*same).values(value_json=before.text)).rowcount:
+                return False
+        waits = trial.state is TrialState.WAITING
+        row = (TRIALS.c.trial_id == trial._trial_id, TRIALS.c.state == trial.state)
+        if not connection.execute(update(TRIALS).where(*row).values(state=TrialState.RUNNING)).rowcount:
+            return False
+        if waits:
+            began = {"datetime_start": _utc(now_of(connection))}
+            connection.execute(update(TRIALS).where(TRIALS.c.trial_id == trial._trial_id).values(**began))
+        if read is None:
+            attribute = {"trial_id": trial._trial_id, "key": KEY, "value_json": lease.text}
+            connection.execute(insert(TRIAL_ATTRIBUTES), [attribute])
+            return True
+        return _replace(connection, trial._trial_id, read, lease)
+
+    def let_go(self, trial_id: int, lease: Lease) -> None:
+        """Give a trial back as it is: whoever comes next may take it at once."""
+        self._forget(trial_id, lease.number)
+        with self._storage.engine.begin() as connection:
+            _replace(connection, trial_id, lease, Lease(number=lease.number))
+
+    def end(
+        self,
+        trial_id: int,
+        lease: Lease,
+        state: TrialState,
+        values: Sequence[float] | None,
+        attributes: Mapping[str, Any],
+    ) -> bool:
+        """Record the end of a trial; return False, and write nothing, when another sweep has taken it meanwhile."""
+        self._forget(trial_id, lease.number)
+        ended = Lease(number=lease.number)
+        with self._storage.engine.begin() as connection:
+            if not _replace(connection, trial_id, lease, ended):
+                return _is_finished(connection, trial_id, ended)
+            for key, value in attributes.items():
+                write_attribute(connection, trial_id, key, value)
+            for objective, value in enumerate(values or ()):
+                stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+                given = {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
+                connection.execute(insert(VALUES), [given])
+            done = {"state": state, "datetime_complete": _utc(now_of(connection))}
+            connection.execute(update(TRIALS).where(TRIALS.c.trial_id == trial_id).values(**done))
+        return True
+
+    def note(self, trial_id: int, lease: Lease, key: str, value: Any) -> bool:
+        """Write an attribute of a trial that is ours; return False, and write nothing, when it is another's by now."""
+        with self._storage.engine.begin() as connection:
+            if not _replace(connection, trial_id, lease, lease):
+                return False
+            write_attribute(connection, trial_id, key, value)
+        return True
+
+
+def _renewing(holder: weakref.ref[Holder], ended: threading.Event, every: float) -> None:
+    """Renew a holder's record until nobody uses the holder; what a storage refuses is tried again."""
+    while not ended.wait(every):
+        held = holder()
+        if held is None:
+            return
+        try:
+            held.renew()
+        except DAMAGE as error:
+            logger.warning("the lease could not be renewed, which is tried again: %s", error)
+        del held
+
+
+def _replace(connection: Connection, trial_id: int, old: Lease, new: Lease) -> bool:
+    """Put a trial's record in the place of the old one; return False when that is not there any more."""
+    same = (
+        TRIAL_ATTRIBUTES.c.trial_id == trial_id,
+        TRIAL_ATTRIBUTES.c.key == KEY,
+        TRIAL_ATTRIBUTES.c.value_json == old.text,
+    )
+    return bool(connection.execute(update(TRIAL_ATTRIBUTES).where(*same).values(value_json=new.text)).rowcount)
+
+
+def _is_finished(connection: Connection, trial_id: int, lease: Lease) -> bool:
+    """Return whether the end under this lease is on record already: its answer was lost, and it is told again."""
+    query = (
+        select(TRIALS.c.state)
+        .join(TRIAL_ATTRIBUTES, TRIAL_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
+        .where(TRIALS.c.trial_id == trial_id, TRIAL_ATTRIBUTES.c.value_json == lease.text)
+    )
+    state = connection.execute(query).scalar_one_or_none()
+    return state is not None and state.is_finished()
+
+
+def write_attribute(connection: Connection, trial_id: int, key: str, value: Any) -> None:
+    """Set a user attribute of a trial."""
+    row = (TRIAL_ATTRIBUTES.c.trial_id == trial_id, TRIAL_ATTRIBUTES.c.key == key)
+    text = json.dumps(value)
+    if not connection.execute(update(TRIAL_ATTRIBUTES).where(*row).values(value_json=text)).rowcount:
+        connection.execute(insert(TRIAL_ATTRIBUTES), [{"trial_id": trial_id, "key": key, "value_json": text}])
+
+
+def _utc(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(tzinfo=None)
