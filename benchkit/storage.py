@@ -144,6 +144,15 @@ def cache_folder() -> Path:
     return (Path(cache) if cache else home_folder() / ".cache") / "benchkit"
 
 
+SENT = "BENCHKIT_SENT"
+"""The variable that tells a worker on another machine what that received: JSON, the sweep's paths and its own."""
+
+
+def sent_path(path: str | Path) -> Path:
+    """Return where a file of the sweep's machine is on this one: at the same place, unless it was sent."""
+    return Path(json.loads(os.environ.get(SENT, "{}")).get(str(path), path))
+
+
 @dataclass(frozen=True, slots=True)
 class CachedRecords:
     """One JSON file of records by key, each with a stamp of what it rests on; the oldest of more than `most` go first.

@@ -28,9 +28,10 @@ from benchkit.errors import StudyError
 if TYPE_CHECKING:
     from benchkit.cli.profiling import Profiled
     from benchkit.registry import Registry
+    from benchkit.results import State
     from benchkit.sweep import Request
 
-RETRIED = {
+RETRIED: dict[str, State] = {
     "failed": "failed",
     "diverged": "diverged",
     "pruned": "pruned",
@@ -85,6 +86,21 @@ Hours = Annotated[
     float, typer.Option(min=0.0, show_default=False, help="Stop after so many hours; the same command goes on.")
 ]
 
+Cluster = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|HOST:PORT|local",
+        show_default=False,
+        help="Train on the Ray cluster of this machine, on the one at an address, or on one that the sweep starts.",
+    ),
+]
+ShipCode = Annotated[
+    bool, typer.Option("--ship-code", help="Send the sources of plugins to nodes of a cluster that lack them.")
+]
+SameHardware = Annotated[
+    bool, typer.Option("--same-hardware", help="Leave out nodes of a cluster with another device or driver.")
+]
+
 
 def sweep(
     study: Asked,
@@ -104,6 +120,9 @@ def sweep(
     hours: Hours = math.inf,
     stop_by: StopBy = "",
     requeue: Requeue = False,
+    cluster: Cluster = "",
+    ship_code: ShipCode = False,
+    same_hardware: SameHardware = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
     as_json: AsJson = False,
@@ -114,11 +133,7 @@ def sweep(
     from benchkit.study.factors import parse_only
     from benchkit.study.studyfile import find_study
     from benchkit.sweep import Request
-    from benchkit.sweep.slurm import refuse_no_requeue
 
-    _check_states(retry)
-    if requeue:
-        refuse_no_requeue()
     registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     request = Request(
         study=find_study(study, registry, overrides=set_, smoke=smoke),
@@ -128,7 +143,7 @@ def sweep(
         only=parse_only(only),
         jobs=jobs,
         device=device,
-        retry=tuple(RETRIED[state] for state in retry),  # type: ignore[misc]
+        retry=_states(retry),
         command=_spoken(),
         plugins=tuple(path.resolve() for path in plugin or ()),
         allow_shadow=allow_shadow,
@@ -137,8 +152,20 @@ def sweep(
         until_decided=until_decided,
         most=most,
         seconds=_seconds(hours, stop_by),
+        cluster=cluster,
+        ship_code=ship_code,
+        same_hardware=same_hardware,
     )
     _check_most(request)
+    _do(request, registry, dry_run, as_json, requeue)
+
+
+def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requeue: bool) -> None:
+    """Train, or say what would be trained."""
+    if requeue:
+        from benchkit.sweep.slurm import refuse_no_requeue
+
+        refuse_no_requeue()
     if dry_run:
         from benchkit.cli.preview import preview
 
@@ -157,10 +184,12 @@ def _seconds(hours: float, stop_by: str) -> float:
     return min(3600 * hours, math.inf if of_job is None else of_job)
 
 
-def _check_states(retry: Sequence[str]) -> None:
-    for state in retry:
-        if state not in RETRIED:
-            raise StudyError(f"--retry {state}: expected one of {', '.join(RETRIED)}")
+def _states(words: Sequence[str]) -> tuple[State, ...]:
+    """Return the states of trials that the words of `--retry` mean; raise `StudyError` for another word."""
+    for word in words:
+        if word not in RETRIED:
+            raise StudyError(f"--retry {word}: expected one of {', '.join(RETRIED)}")
+    return tuple(RETRIED[word] for word in words)
 
 
 def _check_most(request: Request) -> None:

@@ -103,7 +103,21 @@ def source_hash(entry: Entry) -> str:
 
     Paths within the package and contents count, so that the same version installed elsewhere has the same hash.
     """
-    root = str(entry.file or "") or _package_root(entry.module)
+    return _sources_digest(str(entry.file or "") or _package_root(entry.module))
+
+
+def sources_digest(module: str) -> str:
+    """Return 12 hex digits of a sha256 over the Python files of a module's package, empty without any."""
+    return _sources_digest(_package_root(module))
+
+
+def source_files(module: str) -> tuple[Path, list[Path]]:
+    """Return the folder that a module's package is imported from, and its Python files."""
+    package = Path(_package_root(module))
+    return package.parent, [package] if package.is_file() else sorted(map(Path, _python_files(str(package))))
+
+
+def _sources_digest(root: str) -> str:
     if not root:
         return ""
     package, digest = Path(root), hashlib.sha256()

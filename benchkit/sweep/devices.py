@@ -39,6 +39,7 @@ class Device:
 
     Of a GPU, or a slice of one: its `number` among the GPUs as `nvidia-smi` counts them, its `uuid`, and its `name`.
     `held` is the share of its memory that was in use, and `exclusive` says that it takes one process at a time.
+    In a cluster: the name of its `node`, and the node's id, its `place`; `number` counts the node's seats.
     """
 
     kind: str
@@ -47,10 +48,14 @@ class Device:
     name: str = ""
     held: float = 0.0
     exclusive: bool = False
+    node: str = ""
+    place: str = ""
 
     @property
     def label(self) -> str:
-        """Return how it is called: cpu, cuda:2, or cuda:2/MIG-... for a slice."""
+        """Return how it is called: cpu, cuda:2, or cuda:2/MIG-... for a slice; in a cluster node-7 cuda:2."""
+        if self.node:
+            return f"{self.node} {self.kind}:{self.number}"
         if self.kind != "cuda" or not self.uuid:
             return self.kind
         return f"cuda:{self.number}" + (f"/{self.uuid}" if self.uuid.startswith("MIG-") else "")

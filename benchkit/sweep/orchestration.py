@@ -6,7 +6,8 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from benchkit.registry import Registry
 from benchkit.results import Outcome, State
 from benchkit.study import Study
 from benchkit.study.checks import check_plan, data_sets
+from benchkit.sweep.clustered import check_cluster, on_cluster
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_other_decisions
@@ -40,6 +42,8 @@ class Request:
     `device_memory` is the most bytes that a trial's images take on the device, None half of what is free there.
     `until_decided` adds repeats until the best condition is known, as a study that says so itself has it, up to `most`
     of a condition (0: as the study says, or as is usual). `seconds` is all the time that the sweep may take.
+    `cluster` names a Ray cluster that trains in the place of this machine: auto, HOST:PORT or local. Its nodes may be
+    given the sources of plugins (`ship_code`), and have to have equal hardware (`same_hardware`).
     """
 
     study: Study
@@ -58,6 +62,9 @@ class Request:
     until_decided: bool = False
     most: int = 0
     seconds: float = math.inf
+    cluster: str = ""
+    ship_code: bool = False
+    same_hardware: bool = False
 
     @property
     def adding(self) -> bool:
@@ -92,6 +99,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
 
     Raises `BenchkitError` for a study that cannot be trained as asked, before anything is trained.
     """
+    check_cluster(request)
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
     ledger = Ledger(request.workspace, request.storage or None)
@@ -109,11 +117,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     decide_as_trained(ledger, plan)
     if request.adding:
         plan = replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
-    devices = devices_of(request)
-    if devices.left_out or len(devices.used) > 1:
-        view.event(0, DevicesChosen(devices=devices))
-    seats = seats_of(request, ledger, plan, devices, view)
-    with Pool(seats, threads_of(plan), request.workspace / "logs") as pool:
+    with pool_of(request, registry, ledger, plan, data, view) as pool:
         if request.retry or is_missing(ledger, plan):
             pool.start()
         ledger.enqueue(plan, request.retry)
@@ -129,6 +133,28 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         if request.adding and whole:
             plan = train_until_decided(ledger, plan, say, train)
     return ledger.states(plan)
+
+
+@contextmanager
+def pool_of(
+    request: Request, registry: Registry, ledger: Ledger, plan: Plan, data: Mapping[str, Any], view: View
+) -> Iterator[Pool]:
+    """Yield the workers that train a plan, on this machine or on the cluster that is asked for."""
+    threads, logs = threads_of(plan), request.workspace / "logs"
+    if request.cluster:
+
+        def say(words: str) -> None:
+            view.event(0, AnalysisEnded(words=words))
+
+        with on_cluster(request, registry, ledger, plan, data, say) as cluster:
+            with Pool(cluster.seats(), threads, logs, cluster.open_line) as pool:
+                yield pool
+        return
+    devices = devices_of(request)
+    if devices.left_out or len(devices.used) > 1:
+        view.event(0, DevicesChosen(devices=devices))
+    with Pool(seats_of(request, ledger, plan, devices, view), threads, logs) as pool:
+        yield pool
 
 
 def _train_planned(

@@ -11,11 +11,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import IO
 
 from benchkit.child import import_path
 from benchkit.errors import BenchkitError
-from benchkit.storage import cache_folder, decode
+from benchkit.preparation import data_root
+from benchkit.storage import SENT, cache_folder, decode, sent_path
 from benchkit.sweep.concurrency import available_cores, preloaded_allocator, preloading
 from benchkit.sweep.frames import frames, parted
 from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerReady, dump
@@ -61,7 +63,7 @@ def main() -> None:
 
         timed_run = TimedRun()
         while True:
-            job = decode(Job, parted(jobs.get())[0])
+            job = here(decode(Job, parted(jobs.get())[0]))
             device = resolve_device(job.device)
             channel.send(WorkerReady(device=job.device_label or device))
             if job.task == "probe":
@@ -80,6 +82,13 @@ def main() -> None:
         told = str(error) if isinstance(error, BenchkitError) else f"{type(error).__name__}: {error}"
         channel.send(WorkerFailed(message=told))
         sys.exit(1)
+
+
+def here(job: Job) -> Job:
+    """Return a job with the paths of this machine, where it is not the sweep's: its data, and files that were sent."""
+    if SENT not in os.environ:
+        return job
+    return replace(job, data_root=data_root(), plugins=tuple(map(sent_path, job.plugins)))
 
 
 def environment(threads: int, at_once: int = 1) -> dict[str, str]:

@@ -14,6 +14,7 @@ from benchkit.errors import TrainingError
 from benchkit.metrics import metric_of
 from benchkit.protocols import Batch, NormFactory, Splits
 from benchkit.results import EpochRecord
+from benchkit.storage import sent_path
 from benchkit.study.settings import Settings
 from benchkit.train import batches, optimizers, randomness, schedules, step
 from benchkit.train.placement import Images, images_for
@@ -188,7 +189,7 @@ def build_run(
         figures=plugins.figures,
         notes=notes,
         eager=_opted_out(plugins, model),
-        start_weights=weights_digest(settings.model.weights) if settings.model.weights else "",
+        start_weights=weights_digest(sent_path(settings.model.weights)) if settings.model.weights else "",
         **_training(settings, model, plugins, len(loader), target),
     )
 
@@ -225,7 +226,7 @@ def build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: lis
     height, width, channels = splits.train.images.shape[1:]
     side = settings.data.image_size
     shape = (channels, side or height, side or width)
-    weights = settings.model.weights
+    weights = str(sent_path(settings.model.weights)) if settings.model.weights else ""
     if weights:
         weights_digest(weights)  # a model that loads them itself need not tell what is wrong with the file
     own = bool(weights) and "weights" in inspect.signature(plugins.model).parameters

@@ -35,5 +35,10 @@ def _digest(file: Path, size: int, changed: int) -> str:
                 f"the weights {file} are a pointer of Git LFS, not the weights themselves",
                 hint="`git lfs pull` in its repository fetches them",
             )
-        content.seek(0)
+    return file_digest(file)
+
+
+def file_digest(file: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

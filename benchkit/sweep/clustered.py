@@ -1,0 +1,82 @@
+"""A sweep on a cluster: Ray is looked for, the nodes are told what the study needs, their seats are offered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from benchkit.errors import TrainingError
+from benchkit.ledger import Ledger
+from benchkit.ledger.decisions import decide, decisions_of
+from benchkit.plan import Plan
+from benchkit.registry import Registry
+from benchkit.sweep.decided import asked_once
+from benchkit.sweep.shipping import cargo_of, needs_of
+
+if TYPE_CHECKING:
+    from benchkit.sweep.orchestration import Request
+    from benchkit.sweep.ray_nodes import RayCluster
+
+DEVICES = ("auto", "cpu", "cuda")
+"""What `--device` may say on a cluster, where nobody knows the numbers of its GPUs."""
+
+
+def check_cluster(request: Request) -> None:
+    """Raise `TrainingError` for options that a cluster does not know, and where Ray is not installed."""
+    if not request.cluster:
+        for option, given in (("--ship-code", request.ship_code), ("--same-hardware", request.same_hardware)):
+            if given:
+                raise TrainingError(f"{option} has no effect without --cluster", hint="add it, or leave this out")
+        return
+    if request.device not in DEVICES:
+        raise TrainingError(
+            f"--device {request.device}: on a cluster it is one of {', '.join(DEVICES)}",
+            hint="which GPUs a node gives away is said to Ray when it starts there",
+        )
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise TrainingError(
+            f"--cluster {request.cluster}: Ray cannot be imported: {error}", hint="pip install 'benchkit[ray]'"
+        ) from error
+
+
+@contextmanager
+def on_cluster(
+    request: Request,
+    registry: Registry,
+    ledger: Ledger,
+    plan: Plan,
+    data: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> Iterator[RayCluster]:
+    """Join the cluster that is asked for and look at its nodes; yield it once one of them can train the study.
+
+    `data` are the facts of the plan's data sets. Raises `TrainingError` where there is none, or no such node.
+    """
+    from benchkit.sweep.ray_cluster import joined
+    from benchkit.sweep.ray_nodes import RayCluster, kind_of
+
+    needs = needs_of(plan, registry, request.plugins, [one["fingerprint"] for one in data["sets"]])
+    known = decisions_of(ledger, plan.study.name).get("precision")
+    asked = asked_once(plan.study).get("precision", "float32")
+    with joined(request.cluster) as found:
+        needs = replace(needs, kind=kind_of(request.device), precision=known.value if known else asked)
+        needs = replace(needs, allow_shadow=request.allow_shadow)
+        cluster = RayCluster(
+            cluster=found,
+            needs=needs,
+            cargo=cargo_of(plan, registry, needs, request.data_root, code=request.ship_code),
+            at_most=min(request.jobs or len(plan.units()), len(plan.units())),
+            same_hardware=request.same_hardware,
+        )
+        try:
+            cluster.start(say)
+            if needs.precision == "auto":
+                value = cluster.settle_precision()
+                decide(ledger, plan.study.name, "precision", value, "train.precision = auto on the cluster's nodes")
+            yield cluster
+        finally:
+            cluster.close()

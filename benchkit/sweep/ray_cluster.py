@@ -1,0 +1,131 @@
+"""The Ray cluster that a sweep trains on: which one, whose, and how it is joined or started. Needs Ray.
+
+The sweep runs on a machine of the cluster, and alone touches ledger and workspace.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray.exceptions import RayError
+
+from benchkit.errors import TrainingError
+from benchkit.sweep.concurrency import available_cores
+
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""What keeps Ray from reporting to its makers, and from warning of what the seats do themselves."""
+
+CURRENT = Path("/tmp/ray/ray_current_cluster")
+"""Where `ray start` writes the address of the cluster that it started last."""
+
+STORE = 200_000_000
+"""Bytes of the object store of a cluster that the sweep starts: messages alone go through it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A cluster's address, and the name of the user whose processes it consists of on this machine."""
+
+    address: str
+    owner: str
+
+
+def clusters_here() -> dict[str, str]:
+    """Return the clusters that this machine is part of: the owner by address."""
+    found = {}
+    for process in psutil.process_iter(["name", "cmdline", "uids"]):
+        if (process.info["name"] or "").startswith("raylet"):
+            address = next((a.partition("=")[2] for a in process.info["cmdline"] if a.startswith("--gcs-address=")), "")
+            if address and process.info["uids"]:
+                found[address] = _user(process.info["uids"].real)
+    return found
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
+
+
+def chosen(asked: str, here: Mapping[str, str], environment: Mapping[str, str], current: str, user: str) -> Cluster:
+    """Return the cluster that `--cluster` means, of those that this machine is part of.
+
+    `auto` is that of RAY_ADDRESS, else the one that `ray start` started last (`current`), else the user's only one.
+    Raises `TrainingError` where there is none, where several may be meant, and where `auto` finds another user's.
+    """
+    address = asked
+    if asked == "auto":
+        own = [one for one, owner in here.items() if owner == user]
+        address = environment.get("RAY_ADDRESS", "") or (current if current in here else "")
+        if not address and len(own) > 1:
+            raise TrainingError(f"--cluster auto: several Ray clusters run here: {', '.join(own)}", hint="name one")
+        address = address or next(iter([*own, *here]), "")
+    if address.startswith("ray://"):
+        host = address.removeprefix("ray://").partition(":")[0]
+        raise TrainingError(
+            f"--cluster {address}: a sweep runs on a machine of its cluster, not through Ray Client",
+            hint=f"start it there: ssh {host} benchkit sweep STUDY --cluster auto",
+        )
+    if not address:
+        raise TrainingError(
+            "--cluster auto: no Ray cluster runs on this machine",
+            hint="start one with `ray start --head`, join one with `ray start --address HOST:6379`, or use "
+            "--cluster local",
+        )
+    if address not in here:
+        raise TrainingError(
+            f"--cluster {asked}: this machine is no part of the Ray cluster at {address}",
+            hint=f"let it join, without seats: ray start --address {address} --num-cpus 0",
+        )
+    if asked == "auto" and here[address] != user:
+        raise TrainingError(
+            f"--cluster auto: the Ray cluster at {address} is of the user {here[address]}",
+            hint=f"to use it all the same: --cluster {address}",
+        )
+    return Cluster(address=address, owner=here[address])
+
+
+@contextmanager
+def joined(asked: str) -> Iterator[Cluster]:
+    """Connect to the cluster that `--cluster` means, or start one of this machine alone (`local`), and leave it after.
+
+    Raises `TrainingError` as `chosen` does, and where Ray cannot connect.
+    """
+    os.environ.update(QUIET)
+    options: dict[str, Any] = {"log_to_driver": False, "namespace": "benchkit", "logging_level": "ERROR"}
+    user, folder = _user(os.getuid()), ""
+    if asked == "local":
+        # Its sockets are in this folder, and their paths must be short.
+        folder = tempfile.mkdtemp(prefix="bk-", dir="/tmp")
+        options |= {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
+        options |= {"_temp_dir": folder, "object_store_memory": STORE, "_node_ip_address": "127.0.0.1"}
+    else:
+        current = CURRENT.read_text().strip() if CURRENT.exists() else ""
+        cluster = chosen(asked, clusters_here(), os.environ, current, user)
+        options["address"] = cluster.address
+    try:
+        try:
+            context = ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            raise TrainingError(
+                f"--cluster {asked}: Ray cannot connect: {str(error).partition(chr(10))[0]}",
+                hint="all machines of a cluster need the same Ray and the same Python, to the last digit",
+            ) from error
+        try:
+            yield Cluster(address=context.address_info["gcs_address"], owner=user) if folder else cluster
+        finally:
+            ray.shutdown()
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)

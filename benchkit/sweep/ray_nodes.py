@@ -1,0 +1,309 @@
+"""The nodes of a Ray cluster: what they have, what they are given, and their seats. Needs Ray.
+
+A node is looked at before it trains (`node_check`), and given what it lacks of data, weights and plugins. Nodes that
+come while the sweep runs are looked at as well, and their seats are added.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from benchkit.errors import TrainingError
+from benchkit.storage import decode, encode
+from benchkit.sweep import node_check, node_side
+from benchkit.sweep.devices import Device
+from benchkit.sweep.lines import End, Line
+from benchkit.sweep.node_check import Answer, Needs, differences, told
+from benchkit.sweep.ray_cluster import Cluster
+from benchkit.sweep.ray_line import Place, Pump, RayLine, remote
+from benchkit.sweep.shipping import Cargo
+
+LOOK_EVERY = 2.0
+"""Seconds between looks at the nodes of the cluster."""
+
+SILENCE = 60.0
+"""Seconds without a word after which a seat is lost."""
+
+SLOW = 10.0
+"""Seconds for which the sweep waits for nodes that are still looked at, once others are ready; and until it says so."""
+
+
+def kind_of(asked: str) -> str:
+    """Return the kind of device that `--device` means on this cluster: `auto` is cuda where a node has a GPU."""
+    return ("cuda" if ray.cluster_resources().get("GPU", 0) else "cpu") if asked == "auto" else asked
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """A node of the cluster: its id, how people call it, what it has, and how far it was looked at.
+
+    `faults` are None until it was looked at; a node with some is set aside.
+    """
+
+    node: str
+    name: str
+    cpus: float
+    gpus: float
+    card: str = ""
+    faults: Sequence[str] | None = None
+    answer: Answer | None = None
+    alive: bool = True
+
+    def seats(self, kind: str, threads: int) -> int:
+        """Return how many trials it has room for."""
+        return int(self.gpus) if kind == "cuda" else int(self.cpus // max(1, threads))
+
+
+@dataclass(slots=True, kw_only=True)
+class RayCluster:
+    """The seats of a cluster. `asked` is auto, cpu or cuda; `say` is told what people should know, in this thread.
+
+    `at_most` is the number of seats that are used at the most, 0 for all.
+    """
+
+    cluster: Cluster
+    needs: Needs
+    cargo: Cargo
+    at_most: int = 0
+    same_hardware: bool = False
+    silence: float = SILENCE
+    members: dict[str, Member] = field(default_factory=dict)
+    _words: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: threading.Event = field(default_factory=threading.Event)
+    _pump: Pump | None = None
+    _looking: threading.Thread | None = None
+
+    def start(self, say: Callable[[str], None]) -> None:
+        """Look at all nodes; raise `TrainingError` where none can train, with each of them named."""
+        self._pump = Pump(self.is_alive)
+        self._refresh()
+        yours = f"of {self.cluster.owner}"
+        say(f"on the Ray cluster at {self.cluster.address} ({yours}), {_count(len(self.members), 'node')}")
+        self._looking = threading.Thread(target=self._look, daemon=True)
+        self._looking.start()
+        began = time.monotonic()
+        while any(one.faults is None and one.alive for one in self._able()):
+            time.sleep(0.1)
+            if self.seats() and time.monotonic() - began > SLOW:
+                break
+        for words in self.news():
+            say(words)
+        if not self.seats():
+            raise self._none()
+
+    def seats(self) -> tuple[Device, ...]:
+        """Return the seats of the nodes that can train now, in turns."""
+        with self._lock:
+            ready = [one for one in self._able() if one.alive and one.faults is not None and not one.faults]
+        counts = [self._seats(one) for one in ready]
+        most = self.at_most or sum(counts)
+        return tuple(
+            Device(kind=self.needs.kind, number=turn, name=one.card, node=one.name, place=one.node)
+            for turn in range(max(counts, default=0))
+            for one, count in zip(ready, counts, strict=True)
+            if turn < count
+        )[:most]
+
+    def settle_precision(self) -> str:
+        """Return what `auto` is for the whole study, as most seats have it; nodes that lack it are set aside."""
+        with self._lock:
+            ready = [one for one in self._able() if one.alive and one.answer is not None and not one.faults]
+            seats = {
+                bf16: sum(self._seats(one) for one in ready if one.answer and one.answer.bf16 is bf16)
+                for bf16 in (True, False)
+            }
+            value = "bf16" if seats[True] >= seats[False] else "float32"
+            self.needs = replace(self.needs, precision=value)
+            for one in ready if value == "bf16" else ():
+                if one.answer and not one.answer.bf16:
+                    one.faults = [f"no bf16 on {one.answer.hardware}"]
+                    self._words.append(f"{one.name} is set aside: {one.faults[0]}")
+        return value
+
+    def _seats(self, member: Member) -> int:
+        return member.seats(self.needs.kind, self.needs.threads)
+
+    def news(self) -> list[str]:
+        """Return what happened to nodes since it was asked last, in words."""
+        with self._lock:
+            words, self._words = self._words, []
+        return words
+
+    def is_alive(self, node: str) -> bool:
+        """Return whether a node is part of the cluster."""
+        return any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node)
+
+    def open_line(
+        self,
+        device: Device,
+        environment: Mapping[str, str],
+        hear: Callable[[bytes], None],
+        over: Callable[[End], None],
+    ) -> Line:
+        """Return a line to a new worker on the node of a seat."""
+        member = self.members[device.place]
+        assert member.answer is not None and self._pump is not None
+        place = Place(
+            node=member.node,
+            name=member.name,
+            cpus=float(max(1, self.needs.threads)) if device.kind == "cpu" else 1.0,
+            gpus=0.0 if device.kind == "cpu" else 1.0,
+            environment=member.answer.environment,
+            silence=self.silence,
+        )
+        return RayLine(place, self._pump, hear, over)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._closed.set()
+        if self._looking is not None:
+            self._looking.join(timeout=LOOK_EVERY)
+        if self._pump is not None:
+            self._pump.close()
+
+    def _able(self) -> list[Member]:
+        return [one for one in self.members.values() if self._seats(one)]
+
+    def _none(self) -> TrainingError:
+        kind, threads = self.needs.kind, self.needs.threads
+        room = "a GPU" if kind == "cuda" else _count(threads, "free CPU")
+        problems = [
+            f"{one.name}: {'; '.join(one.faults or ['still looked at'])}"
+            if one.seats(kind, threads)
+            else f"{one.name}: {one.cpus:g} CPUs and {one.gpus:g} GPUs, a trial takes {room}"
+            for one in self.members.values()
+        ]
+        return TrainingError(
+            f"no node of the Ray cluster at {self.cluster.address} can train this study",
+            problems=problems,
+            hint="mend the nodes, or add some: `ray start --address ADDRESS` on each",
+        )
+
+    def _look(self) -> None:
+        """Look at nodes as they come, each in a thread of its own; a node that hangs keeps no other from training."""
+        seen: set[str] = set()
+        while not self._closed.is_set():
+            for member in [one for one in self._able() if one.node not in seen]:
+                seen.add(member.node)
+                threading.Thread(target=self._examine, args=(member,), daemon=True).start()
+            self._closed.wait(LOOK_EVERY)
+            try:
+                self._refresh()
+            except RayError:
+                continue  # the head is away: seats that are not heard of are lost by themselves
+
+    def _refresh(self) -> None:
+        nodes = ray.nodes()
+        names = [one["NodeName"] for one in nodes if one["Alive"]]
+        with self._lock:
+            for one in nodes:
+                node, has = one["NodeID"], one["Resources"]
+                if node in self.members:
+                    was, self.members[node].alive = self.members[node].alive, one["Alive"]
+                    if was and not one["Alive"]:
+                        self._words.append(f"{self.members[node].name} is gone")
+                elif one["Alive"]:
+                    name = one["NodeName"] if names.count(one["NodeName"]) == 1 else f"{one['NodeName']}/{node[:6]}"
+                    card = next((k.partition(":")[2] for k in has if k.startswith("accelerator_type:")), "")
+                    cpus, gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
+                    self.members[node] = Member(node=node, name=name, cpus=cpus, gpus=gpus, card=card)
+
+    def _examine(self, member: Member) -> None:
+        try:
+            examined, faults = examine(member.node, self._needs_of(member), self.cargo, self._closed)
+        except RayError as error:
+            examined, faults = None, [f"it cannot be looked at: {str(error).strip().splitlines()[-1]}"]
+        except OSError as error:
+            examined, faults = None, [f"it cannot be given what it lacks: {error}"]
+        with self._lock:
+            first = next((m for m in self.members.values() if m.answer is not None and not m.faults), None)
+            other = told(first.answer, examined) if first and first.answer and examined else []
+            if self.same_hardware:
+                faults = [*faults, *other]
+            member.answer, member.faults = examined, faults
+            if faults:
+                self._words.append(f"{member.name} is set aside: {'; '.join(faults)}")
+            elif other:
+                self._words.append(f"{member.name} is another machine than {first.name if first else ''}: {other[0]}")
+
+    def _needs_of(self, member: Member) -> Needs:
+        return replace(self.needs, at_once=self._seats(member))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def examine(node: str, needs: Needs, cargo: Cargo, closed: threading.Event) -> tuple[Answer | None, list[str]]:
+    """Return what a node answers, once it was given what it lacked, and what still keeps it from training."""
+    actor = remote(node_side.Node, node, num_cpus=0)
+    own = node_check.here()
+    try:
+        found, failure = _asked(actor, needs, closed)
+        if found is None:
+            return None, [failure]
+        lacking = replace(needs, **cargo.send(_Sender(actor=actor, closed=closed), needs, found))
+        if lacking != needs or any(found.data):
+            found, failure = _asked(actor, lacking, closed)
+        if found is None:
+            return None, [failure]
+        return found, differences(lacking, own, found)
+    finally:
+        ray.kill(actor, no_restart=True)
+
+
+def _asked(actor: Any, needs: Needs, closed: threading.Event) -> tuple[Answer | None, str]:
+    code, out, words = _result(actor.run.remote(node_check.CODE, json.dumps(encode(needs)), {}), closed)
+    if code:
+        lines = words.strip().splitlines()
+        return None, f"benchkit does not run there: {lines[-1] if lines else f'exit status {code}'}"
+    return decode(Answer, json.loads(out)), ""
+
+
+def _result(reference: Any, closed: threading.Event) -> Any:
+    """Return what a call gives, which may take hours where data are prepared; raise `RayError` where the node ends."""
+    while True:
+        try:
+            return ray.get(reference, timeout=1.0)
+        except GetTimeoutError:
+            if closed.is_set():
+                raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sender:
+    """Sends files to a node, a part at a time."""
+
+    actor: Any
+    closed: threading.Event
+
+    def __call__(self, files: Mapping[str, Path | bytes], folder: str) -> None:
+        """Send files, by their names in a folder of the node, which appears when it is complete."""
+        fresh = _result(self.actor.begin.remote(folder), self.closed)
+        for name, source in files.items():
+            for place, part in _parts(source):
+                _result(self.actor.write.remote(fresh, name, place, part), self.closed)
+        _result(self.actor.finish.remote(fresh, folder), self.closed)
+
+
+def _parts(source: Path | bytes) -> Iterator[tuple[int, bytes]]:
+    if isinstance(source, bytes):
+        yield 0, source
+        return
+    with source.open("rb") as stream:
+        place = 0
+        while (part := stream.read(node_side.CHUNK)) or place == 0:
+            yield place, part
+            if not part:
+                return
+            place += len(part)
