@@ -33,7 +33,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     return rescored(complete(tmp_path_factory.mktemp("grid")), SCORES)
 
 
-def by_hand(variances: list[float], counts: list[int]) -> tuple[list[float], list[float]]:
+def by_hand(variances: list[float], counts: list[int], floor: list[float]) -> tuple[list[float], list[float]]:
     """Return what Smyth (2004) gives, one number at a time, with a root finder in place of his iteration."""
     logs = [
         math.log(v) - float(special.digamma((n - 1) / 2)) + math.log((n - 1) / 2)
@@ -47,7 +47,8 @@ def by_hand(variances: list[float], counts: list[int]) -> tuple[list[float], lis
         d0 = 2 * optimize.brentq(lambda y: float(special.polygamma(1, y)) - excess, 1e-8, 1e8, xtol=1e-14)
         common *= math.exp(float(special.digamma(d0 / 2)) - math.log(d0 / 2))
     d0 = min(d0, 0.15 * sum(n - 1 for n in counts) * (len(counts) - 1) / len(counts))  # of the others' degrees
-    shrunk = [(d0 * common + (n - 1) * v) / (d0 + n - 1) for v, n in zip(variances, counts, strict=True)]
+    raised = [max(v, least) for v, least in zip(variances, floor, strict=True)]
+    shrunk = [(d0 * common + (n - 1) * v) / (d0 + n - 1) for v, n in zip(raised, counts, strict=True)]
     return shrunk, [d0 + n - 1 for n in counts]
 
 
@@ -64,7 +65,7 @@ def by_hand(variances: list[float], counts: list[int]) -> tuple[list[float], lis
 )
 def test_variances_are_shrunk_as_by_hand(variances: list[float], counts: list[int]) -> None:
     shrunk, degrees = shrunk_variances(np.array(variances), np.array(counts))
-    expected = by_hand(variances, counts)
+    expected = by_hand(variances, counts, [0.0] * len(counts))
     assert shrunk == pytest.approx(expected[0], rel=1e-9)
     assert degrees == pytest.approx(expected[1], rel=1e-9)
 
@@ -72,7 +73,7 @@ def test_variances_are_shrunk_as_by_hand(variances: list[float], counts: list[in
 def test_no_variance_is_below_what_images_set() -> None:
     variances, floor = [0.01, 0.3, 0.02, 0.4], [0.02, 0.9, 0.02, 0.05]
     shrunk, degrees = shrunk_variances(np.array(variances), np.array([3] * 4), np.array(floor))
-    expected, freedom = by_hand([0.02, 0.9, 0.02, 0.4], [3] * 4)
+    expected, freedom = by_hand(variances, [3] * 4, floor)
     assert expected[1] < 0.9  # it is shrunk below its floor, and raised again
     assert shrunk == pytest.approx([expected[0], 0.9, *expected[2:]], rel=1e-9)
     assert degrees == pytest.approx(freedom)
@@ -83,7 +84,7 @@ def test_two_variances_are_left_as_they_are_and_a_variance_of_none_takes_no_part
     assert shrunk.tolist() == [1.0, 25.0]
     assert degrees.tolist() == [2.0, 3.0]
     shrunk, _ = shrunk_variances(np.array([0.16, 0.0, 0.56, 80.5]), np.array([3] * 4))
-    (without, _), (kept_at,) = by_hand([0.16, 0.56, 80.5], [3] * 3), shrunk[1:2]
+    (without, _), (kept_at,) = by_hand([0.16, 0.56, 80.5], [3] * 3, [0.0] * 3), shrunk[1:2]
     assert shrunk[[0, 2, 3]] == pytest.approx(without, rel=1e-9)
     assert kept_at > 0
 
@@ -93,19 +94,72 @@ def test_the_inverse_of_trigamma_is_one() -> None:
     assert special.polygamma(1, trigamma_inverse(values)) == pytest.approx(values, rel=1e-6)
 
 
-def test_a_rivals_p_is_that_of_welchs_test_times_the_rivals() -> None:
-    groups = [np.array([0.90, 0.91, 0.93]), np.array([0.89, 0.90, 0.90]), np.array([0.7, 0.72, 0.71, 0.73])]
+def test_a_p_is_that_of_welchs_test_by_holms_correction() -> None:
+    groups = [[0.90, 0.91, 0.93], [0.70, 0.72, 0.71, 0.73], [0.89, 0.90, 0.90], [0.1, 0.9]]
     counts = np.array([len(one) for one in groups])
     p = beaten_p(
-        np.array([one.mean() for one in groups]), np.array([one.var(ddof=1) for one in groups]), counts - 1.0, counts
+        np.array([np.mean(one) for one in groups]),
+        np.array([np.var(one, ddof=1) for one in groups]),
+        counts - 1.0,
+        counts,
     )
 
     def welch(first: int, second: int) -> float:
-        return float(stats.ttest_ind(groups[first], groups[second], equal_var=False, alternative="greater").pvalue)
+        test = stats.ttest_ind(groups[first], groups[second], equal_var=False, alternative="greater")
+        return float(test.pvalue)
 
-    assert p[0] == 1.0
-    assert p[1] == pytest.approx(min(1.0, 2 * welch(0, 1)))
-    assert p[2] == pytest.approx(2 * min(welch(0, 2), welch(1, 2)))
+    smallest = [min(welch(j, i) for j in range(4) if j != i) for i in range(4)]
+    assert smallest[1] < smallest[2] < smallest[3] < smallest[0]
+    assert p[1] == pytest.approx(4 * smallest[1])
+    assert p[2] == pytest.approx(max(p[1], 3 * smallest[2]))
+    assert p[3] == pytest.approx(max(p[2], 2 * smallest[3]))
+    assert p[0] == pytest.approx(max(p[3], smallest[0]))
+
+
+def test_no_p_is_below_that_of_a_clearer_loser_or_above_one() -> None:
+    p = beaten_p(np.array([3.0, 1.99, 2.0, 2.0]), np.ones(4), np.full(4, 9.0), np.full(4, 4))
+    assert p[1] == p[2] == p[3] < p[0]
+    alike = beaten_p(np.zeros(5), np.ones(5), np.full(5, 9.0), np.full(5, 4))
+    assert alike.tolist() == [1.0] * 5
+
+
+NORMS = {
+    "bin": (57.05, 0.210, 0.348),
+    "torch-bn": (55.87, 0.237, 0.335),
+    "bn": (55.34, 0.756, 0.343),
+    "in": (46.05, 0.862, 0.313),
+    "gn": (43.74, 1.486, 0.332),
+    "ln": (36.07, 1.335, 0.285),
+    "none": (33.15, 8.974, 0.378),
+}
+REGULARIZERS = {
+    "crop-flip": (60.16, 0.522, 0.306),
+    "mixup": (59.07, 0.946, 0.307),
+    "rand-augment": (58.52, 0.616, 0.307),
+    "none": (57.97, 0.506, 0.363),
+    "erasing": (57.78, 0.265, 0.303),
+    "auto-augment": (57.24, 0.744, 0.309),
+    "dropout 0.2/0.2": (53.92, 1.019, 0.314),
+    "all": (53.63, 1.367, 0.308),
+    "cutmix": (53.16, 0.361, 0.301),
+    "dropout 0.2/0.6": (46.33, 4.309, 0.328),
+    "dropout 0.2/0.8": (39.67, 2.126, 0.320),
+    "dropout 0.6/0.2": (23.29, 3.165, 0.300),
+    "dropout 0.6/0.8": (21.54, 6.597, 0.349),
+    "dropout 0.6/0.6": (18.63, 3.788, 0.289),
+    "dropout 0.8/0.8": (16.80, 6.521, 0.332),
+    "dropout 0.8/0.6": (16.47, 5.393, 0.281),
+    "dropout 0.8/0.2": (14.90, 4.063, 0.270),
+}
+"""Means, standard deviations of three repeats and of single images, in points, as the committed reports have them."""
+
+
+@pytest.mark.parametrize(("study", "best"), [(NORMS, 3), (REGULARIZERS, 6)])
+def test_the_candidates_of_the_committed_reports(study: dict[str, tuple[float, float, float]], best: int) -> None:
+    means, stds, images = np.array(list(study.values())).T
+    counts = np.full(len(study), 3)
+    stays = kept(means, beaten_p(means, *shrunk_variances(stds**2, counts, images**2), counts) < LEAVES_AT)
+    assert [name for name, one in zip(study, stays.tolist(), strict=True) if one] == list(study)[:best]
 
 
 @given(

@@ -152,7 +152,7 @@ def test_markdown_latex_and_csv_show_the_numbers_of_json(hostile: Made, name: st
                 assert cell["text"] in set_in_tex
                 assert cell["detail"].replace(",", "") in set_in_tex.replace(",", "")
                 assert float(raw[key]) == cell["value"]
-                scale = 1 if key in ("loss", "p_worse", "superiority") else 100
+                scale = 1 if key in ("loss", "p_worse_holm", "superiority") else 100
                 wanted = float(cell["text"].replace("\N{MINUS SIGN}", "-").replace("< ", ""))
                 assert wanted == pytest.approx(scale * cell["value"], abs=0.0051)
                 shown += 1

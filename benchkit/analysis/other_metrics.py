@@ -33,7 +33,7 @@ are. Other scores are the accuracy over again."""
 class BehindElsewhere:
     """The leader by the main metric, and the condition with the best mean of `metric`, by which the leader is worse.
 
-    `p` is the leader's smallest one-sided p against another condition times the number of rivals, below `alpha`.
+    `p` is the leader's smallest one-sided p against another condition by Holm's correction, below `alpha`.
     """
 
     metric: str
@@ -86,7 +86,7 @@ def behind_elsewhere_findings(rows: Sequence[BehindElsewhere], metric: str) -> l
             f"{amount(row.metric, row.leader_mean - row.better_mean)} "
             f"{'higher' if lower_is_better(row.metric) else 'lower'} than {quoted(row.better)}.",
             evidence=f"{count(row.n, 'repeat')}; one-sided Welch t test with shrunk variances, p "
-            f"{p_words(row.p)} after multiplying by the number of rivals, against {number(row.alpha)}.",
+            f"{p_words(row.p)} by Holm's correction, against {number(row.alpha)}.",
             about=(row.leader, row.better),
         )
         for row in rows

@@ -289,7 +289,7 @@ def basis(ranking: Ranking, coverage: Sequence[Coverage]) -> str:
     parts = [f"{quoted(row.label)} p {p_words(_p(row))}" for row in (nearest, last) if row is not None]
     return (
         f"{interval} Clearly worse: beaten in a one-sided Welch t test with variances shrunk to a common one, p "
-        f"times the number of rivals below {number(ranking.alpha)}{f' ({listing(parts)})' if parts else ''}."
+        f"by Holm's correction below {number(ranking.alpha)}{f' ({listing(parts)})' if parts else ''}."
     )
 
 

@@ -159,7 +159,7 @@ def results_section(inputs: SectionInputs) -> Section:
             f"Conditions by mean {metric}, best first. {intervals} From the best: the difference, paired by repeat. "
             "P(best better): P(A > B), the share of pairs of runs in which the best does better. "
             "p (worse): of a one-sided Welch t test against the strongest rival, variances shrunk to a common one, "
-            f"times the number of rivals; clearly worse below {number(evidence.ranking.alpha)}.",
+            f"by Holm's correction; clearly worse below {number(evidence.ranking.alpha)}.",
             ranking_table(evidence),
         ),
         inputs.figure_set.block("results-forest"),

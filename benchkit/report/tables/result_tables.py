@@ -52,7 +52,7 @@ def ranking_table(numbers: StudyStatistics) -> Table:
         Column(key="mean", heading=metric_words(metric), unit=metric_unit(metric), parts=ESTIMATE_PARTS),
         Column(key="behind", heading="From the best", unit=difference_unit(metric), parts=("low", "high", "pairs")),
         Column(key="superiority", heading="P(best better)"),
-        Column(key="p_worse", heading="p (worse)"),
+        Column(key="p_worse_holm", heading="p (worse)"),
         Column(key="verdict", heading="Verdict", align="left"),
     )
     rows = [_ranked(metric, row, planned.get(row.key, 0)) for row in numbers.ranking.rows]
