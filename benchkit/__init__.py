@@ -3,6 +3,7 @@
 The names below are what plugin authors may import; everything else is private to the toolkit.
 """
 
+from benchkit.device_kind import is_cpu
 from benchkit.errors import BenchkitError, DataError, PluginError, TrainingError
 from benchkit.protocols import (
     API_VERSION,
@@ -46,4 +47,5 @@ __all__ = [
     "TrainingError",
     "card",
     "card_of",
+    "is_cpu",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn.utils import get_total_norm
 
+from benchkit.device_kind import is_cpu
+
 LARGE = 32_768
 """From more numbers on than these, PyTorch shares a tensor out among the threads of a CPU."""
 
@@ -19,7 +21,7 @@ def gradient_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     takes large ones out of the caches of the threads that made them and update the weights by them next: here a large
     gradient's norm is taken of the norms of its rows, the slices [i] of a gradient of two dimensions or more.
     """
-    if gradients and all(gradient.is_cpu for gradient in gradients):
+    if gradients and all(map(is_cpu, gradients)):
         norm = torch.linalg.vector_norm
         total: torch.Tensor = norm(torch.stack([norm(_row_norms(gradient)) for gradient in gradients]))
         return total

@@ -162,7 +162,8 @@ class Model(Protocol):
     the schedule's learning rate times this factor. The network may carry `notes`, sentences for the report. On a GPU,
     and where steps are compiled, a training step is recorded once and replayed; a module that must not be, because it
     keeps count in Python or decides by what it computes, says so by the attribute `capturable = False` (most such steps
-    are noticed and run eagerly).
+    are noticed and run eagerly). What differs between a processor and a GPU is asked by `benchkit.is_cpu(tensor)`, so
+    that the conformance kit can try the GPU's way without one.
     """
 
     def __call__(

@@ -97,6 +97,10 @@ class SplitMetrics:
         return float(found) if isinstance(found, int | float) else None
 
 
+FORWARD_PASSES = 3
+"""Forward passes that training an image is taken as: the backward pass has two matrix products beside each of one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What a trial cost: parameters, forward FLOPs per image, training seconds, mean images/s, peak memory in MiB.
@@ -121,12 +125,8 @@ class Cost:
 
     @property
     def matrix_share(self) -> float:
-        """Return the share of the device's matrix rate that training used, 0 where the rate is not known.
-
-        Training an image is taken as three times its forward pass: the backward pass has a matrix product for the
-        gradient of the inputs and one for that of the weights beside each of the forward pass.
-        """
-        return 3 * self.flops * self.images_per_second / self.matrix_rate if self.matrix_rate else 0.0
+        """Return the share of the device's matrix rate that training used, 0 where the rate is not known."""
+        return FORWARD_PASSES * self.flops * self.images_per_second / self.matrix_rate if self.matrix_rate else 0.0
 
 
 WAS_COMPILED = "the model was compiled"

@@ -13,25 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchkit import Batch
-from benchkit.train.compiler import skip_dynamo_import
+from benchkit.testing.stand_in_gpu import NoWaiting
 from benchkit.train.run import Run
 from benchkit.train.step import Learn, learn
 from benchkit.train.steps.backends import StepBackend
-
-
-class NoWaiting(TorchDispatchMode):
-    """Refuses to read a number off the device, as CUDA's debug mode does."""
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.ops.aten._local_scalar_dense.default:
-            raise RuntimeError("called a synchronizing operation\nmore of it")
-        return function(*args, **(kwargs or {}))
-
-
-skip_dynamo_import(*(mode.__torch_dispatch__ for mode in TorchDispatchMode.__subclasses__()))
 
 
 @dataclass

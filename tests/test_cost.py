@@ -51,7 +51,9 @@ def test_a_cost_of_an_earlier_version_is_read() -> None:
 def test_time_to_best_and_energy_add_up_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     used = iter([100.0, 130.0, 130.0, 150.0, 150.0, 200.0])
     monkeypatch.setattr(fit, "joules", lambda device: next(used))
-    monkeypatch.setattr(cost_module, "known_matrix_rate", lambda device, name, precision, busy: 0.0 if busy else 1e12)
+    monkeypatch.setattr(
+        cost_module, "known_matrix_rate", lambda device, name, precision, busy, reached: 0.0 if busy else 1e12
+    )
     run = make_run(make_settings(epochs=3))
     list(fit.fit(run))
     run.history = [replace(record, seconds=float(record.epoch)) for record in run.history]

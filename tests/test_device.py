@@ -8,8 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from engine_runs import make_run, make_settings
 
-from benchkit.train.device import has_bf16, peak_memory
+from benchkit.errors import TrainingError
+from benchkit.train.device import has_bf16, peak_memory, resolve_device
+from benchkit.train.fit import fit
 from benchkit.train.step import precision
 
 
@@ -24,6 +27,40 @@ def test_a_processor_has_bf16_where_it_multiplies_it(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not expected)
     assert has_bf16(torch.device("cpu")) is expected
     assert not has_bf16(torch.device("meta"))
+
+
+@pytest.mark.parametrize(("major", "expected"), [(7, False), (8, True), (9, True)])
+def test_a_gpu_is_asked_itself_whether_it_has_bf16(major: int, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one that happens to be current: `cuda:1` may lie beside an unlike card."""
+    cards = {"cuda:0": SimpleNamespace(major=17 - major), "cuda:1": SimpleNamespace(major=major)}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: cards[str(device)])
+    assert has_bf16(torch.device("cuda:1")) is expected
+
+
+def test_apple_s_gpu_is_there_where_pytorch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("mps") == "mps" and resolve_device("auto") != "mps"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(TrainingError, match="--device mps: there is no such device here"):
+        resolve_device("mps")
+
+
+def test_apple_s_gpu_trains_in_float32_alone() -> None:
+    assert not has_bf16(torch.device("mps"))
+    assert precision("auto", torch.device("mps")).name == "float32"
+    with pytest.raises(TrainingError, match="float32 alone"):
+        precision("bf16", torch.device("mps"))
+
+
+@pytest.mark.apple
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs an Apple GPU")
+def test_a_run_on_apple_s_gpu_learns_and_says_how() -> None:
+    run = make_run(make_settings(precision="auto"), device="mps")
+    records = list(fit(run))
+    assert records[-1].train_loss < records[0].train_loss and records[-1].peak_memory > 0
+    assert run.notes == ["trained on Apple's GPU in float32, each step eagerly"]
+    again = make_run(make_settings(precision="auto"), device="mps")
+    assert [record.train_loss for record in fit(again)] == pytest.approx([one.train_loss for one in records], rel=1e-3)
 
 
 def test_peak_memory_is_told_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:

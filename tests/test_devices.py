@@ -132,6 +132,15 @@ def test_gpus_that_others_hold_are_left_to_them_and_named() -> None:
         devices_for("auto", (gpu(0, held=0.43),), {})
 
 
+def test_apple_s_gpu_is_taken_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    assert labels("mps", ()) == ["mps"] and labels("auto", ()) == ["cpu"]
+    assert devices_for("mps", (), {}).on_gpus
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    with pytest.raises(TrainingError, match="--device mps: there is no such device here"):
+        devices_for("mps", (), {})
+
+
 @pytest.mark.parametrize("asked", ["cuda:8", "cuda:", "gpu", "cuda:0,9", "cuda:GPU-9"])
 def test_a_device_that_is_not_there_is_one_error(asked: str) -> None:
     with pytest.raises(TrainingError, match="no such device here"):

@@ -22,8 +22,8 @@ from benchkit.registry.entries import Entry
 from benchkit.sweep.concurrency import preloaded_allocator, preloading
 
 CPU: dict[str, Any] = {
-    "torch": "2.15.0", "cuda": "13.2", "compiler": "c++", "device": "cpu", "bf16": True, "energy": False, "memory": 0,
-    "free": 0,
+    "torch": "2.15.0", "cuda": "13.2", "compiler": "c++", "lacking": "", "device": "cpu", "bf16": True, "energy": False,
+    "memory": 0, "free": 0,
     "name": "A processor, 2 cores", "threads": 2, "copy_rate": 2e10, "float32_rate": 1e11, "bf16_rate": 3e11,
 }  # fmt: skip
 
@@ -50,7 +50,7 @@ def test_a_sound_processor_is_good_in_all() -> None:
         ({}, True, "device", "bad", "a GPU's driver is loaded"),
         ({"bf16": False}, False, "precision", "note", "float32"),
         ({"bf16_rate": 1.1e11}, False, "matrix rate", "note", "bf16 110 GFLOP/s"),
-        ({"compiler": ""}, False, "compile support", "note", "no compiler"),
+        ({"compiler": "", "lacking": "a C++ compiler"}, False, "compile support", "note", "no compiler"),
         (
             {"device": "cuda:0", "memory": 139 * 2**30, "free": 2**35},
             True,
@@ -221,9 +221,32 @@ def test_every_examination_names_itself(tmp_path: Path, monkeypatch: pytest.Monk
 def test_triton_alone_compiles_nothing_for_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchkit.doctor import measuring
 
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(measuring.shutil, "which", lambda name: None)
     monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda name: object())
-    assert measuring.compiler_found(torch.device("cpu")) == ""
-    assert measuring.compiler_found(torch.device("cuda")) == "Triton"
+    assert measuring.compiler_found(torch.device("cpu")) == ("", "a C++ compiler")
     monkeypatch.setattr(measuring.shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
-    assert measuring.compiler_found(torch.device("cpu")) == "g++"
+    assert measuring.compiler_found(torch.device("cpu"))[0] == "g++"
+
+
+def test_triton_needs_a_c_compiler_and_the_headers_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchkit.doctor import measuring
+
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(measuring.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(measuring.shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
+    found, lacking = measuring.compiler_found(cuda)
+    assert found == "" and "a C compiler" in lacking and "Python.h" in lacking
+    (tmp_path / "Python.h").touch()
+    assert measuring.compiler_found(cuda) == ("", "a C compiler")
+    monkeypatch.setenv("CC", "icx")
+    assert measuring.compiler_found(cuda) == ("Triton and icx", "")
+    monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda name: None)
+    assert measuring.compiler_found(cuda) == ("", "Triton")
+
+
+def test_a_gpu_without_bf16_is_told_of_fp16() -> None:
+    found = findings_of(Answer(values=told(device="cuda:0", memory=2**34, bf16=False)), driver=True)
+    assert "fp16" in next(one for one in found if one.name == "precision").advice

@@ -36,7 +36,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, An
 def test_a_passing_plugin_exits_with_0(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "check", "sound", "--plugin", str(file)]) == 0
     told = capsys.readouterr().out
-    assert told == f"regularizer sound ({file}): 10 passed\n"
+    assert told == f"regularizer sound ({file}): 11 passed\n"
 
 
 def test_options_that_no_check_varies_are_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +51,7 @@ def test_options_that_no_check_varies_are_named(file: Path, capsys: pytest.Captu
 def test_a_failure_exits_with_1_and_names_everything(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "check", "half", "--plugin", str(file)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"regularizer half ({file}): 1 failed, 8 passed, 1 skipped"
+    assert lines[0] == f"regularizer half ({file}): 1 failed, 9 passed, 1 skipped"
     assert lines[1] == "check 'targets' failed for the regularizer 'half'"
     assert [line.split(":")[0].strip() for line in lines[2:]] == ["input", "expected", "got", "likely"]
 
@@ -59,7 +59,7 @@ def test_a_failure_exits_with_1_and_names_everything(file: Path, capsys: pytest.
 def test_json_holds_every_check(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = answer(capsys, "half", "--plugin", str(file))
     (one,) = found["plugins"]
-    assert code == 1 and found["kit"] == 2 and one["result"] == "failed" and one["kind"] == "regularizers"
+    assert code == 1 and found["kit"] == 3 and one["result"] == "failed" and one["kind"] == "regularizers"
     checks = {check["check"]: check for check in one["checks"]}
     assert checks["targets"]["state"] == "failed" and checks["targets"]["expected"] == "targets whose rows sum to 1"
     assert checks["hooks"]["state"] == "passed" and checks["hooks"]["got"] == ""

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_runs import make_run, make_settings
 
 from benchkit.train import rates
+from benchkit.train.evaluate import finish
+from benchkit.train.fit import fit
 
 CPU = torch.device("cpu")
 
@@ -53,6 +56,36 @@ def test_a_rate_is_measured_once_and_again_when_the_cache_is_damaged(
         file.write_text('{"rate": "fast"}')
     assert rates.known_matrix_rate(CPU, "cpu, 1 thread", "bf16") == 5e9
     assert len(measured) == 3
+
+
+def test_a_rate_that_training_exceeds_is_measured_again_and_the_larger_one_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first trial may have shared the device with somebody else's job."""
+    monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path))
+    found = iter([5e9, 9e9, 7e9, 8e9])
+    monkeypatch.setattr(rates, "matrix_rate", lambda device, dtype: next(found))
+
+    def known(reached: float, *, busy: bool = False) -> float:
+        return rates.known_matrix_rate(CPU, "card", "bf16", reached=reached, busy=busy)
+
+    assert [known(4e9), known(4.9e9), known(6e9, busy=True), known(6e9)] == [5e9, 5e9, 5e9, 9e9]
+    assert known(1e10) == 9e9, "a lower rate is not taken"
+    assert known(1e10) == 9e9, "what was measured again for as much is not measured for it once more"
+    assert next(found) == 8e9
+
+
+def test_a_measurement_without_room_loses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path))
+
+    def full(device: torch.device, dtype: torch.dtype) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 256.00 MiB")
+
+    monkeypatch.setattr(rates, "matrix_rate", full)
+    run = make_run(make_settings(epochs=1))
+    list(fit(run))
+    assert finish(run).cost.matrix_rate == 0.0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

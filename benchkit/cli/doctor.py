@@ -12,7 +12,7 @@ STYLES = {"good": "green", "note": "yellow", "bad": "bold red"}
 
 
 def doctor(
-    device: Annotated[str, typer.Option(help="The device to examine: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="The device to examine: auto, cpu, mps, cuda or cuda:N.")] = "auto",
     workspace: Workspace = DEFAULT_WORKSPACE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

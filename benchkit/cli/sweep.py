@@ -64,7 +64,9 @@ Jobs = Annotated[
 ]
 Devices = Annotated[
     str,
-    typer.Option(help="auto (every free GPU, else the CPU), cpu, cuda, or GPUs as nvidia-smi numbers them: cuda:0,2."),
+    typer.Option(
+        help="auto (every free GPU, else the CPU), cpu, mps (Apple), cuda or GPUs as nvidia-smi numbers them: cuda:0,2."
+    ),
 ]
 UntilDecided = Annotated[
     bool, typer.Option("--until-decided", help="Add repeats of what may be the best condition until it is known.")

@@ -29,7 +29,7 @@ def verify(
     ] = False,
     retrain: Annotated[int, typer.Option(metavar="N", min=0, help="Train N trials of the report again.")] = 0,
     seed: Annotated[int, typer.Option(help="Chooses the trials of --retrain.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, for --retrain.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N, for --retrain.")] = "auto",
     workspace: Annotated[
         Path | None,
         typer.Option("--workspace", "-w", help="An empty folder to keep what --retrain trains.", file_okay=False),

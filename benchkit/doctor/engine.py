@@ -20,7 +20,7 @@ FASTER = 1.2
 
 
 def engine_findings(device: str) -> list[Diagnosis]:
-    """Return what PyTorch tells of the device that `device` (auto, cpu, cuda, cuda:N) means."""
+    """Return what PyTorch tells of the device that `device` (auto, cpu, mps, cuda, cuda:N) means."""
     return findings_of(ask(["-m", "benchkit.doctor.measuring", device], PATIENCE), driver=CARDS.exists())
 
 
@@ -59,6 +59,8 @@ def _precision(values: Mapping[str, Any]) -> Diagnosis:
     if values["bf16"]:
         return Diagnosis(name="precision", state="good", value="auto computes in bf16, which the device has")
     advice = "nothing to do; newer processors and GPUs train up to twice as fast in bf16"
+    if values["device"].startswith("cuda"):
+        advice = "where a study may round more, its train.precision = fp16 uses what this GPU has for matrices"
     value = "auto computes in float32: the device would only emulate bf16"
     return Diagnosis(name="precision", state="note", value=value, advice=advice)
 
@@ -87,10 +89,11 @@ def _compiler(values: Mapping[str, Any]) -> Diagnosis:
     if values["compiler"]:
         return Diagnosis(name="compile support", state="good", value=f"{values['compiler']} found for torch.compile")
     advice = (
-        "install a C++ compiler: long trials on a GPU, those with train.compile = always on a processor, and plugins "
-        "that compile themselves are faster with one"
+        f"install {values['lacking']}: long trials on a GPU, those with train.compile = always on a processor, and "
+        "plugins that compile themselves are faster with it"
     )
-    return Diagnosis(name="compile support", state="note", value="no compiler for torch.compile", advice=advice)
+    value = f"no compiler for torch.compile, which lacks {values['lacking']}"
+    return Diagnosis(name="compile support", state="note", value=value, advice=advice)
 
 
 def _sharing() -> Diagnosis:

@@ -1,15 +1,18 @@
 """What only PyTorch can tell of the device, told as JSON lines while it is found: a crash costs what comes after it.
 
-Run as `python -m benchkit.doctor.measuring DEVICE` with DEVICE auto, cpu, cuda or cuda:N.
+Run as `python -m benchkit.doctor.measuring DEVICE` with DEVICE auto, cpu, mps, cuda or cuda:N.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchkit.child import answer_stream
@@ -28,9 +31,11 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
     from benchkit.train.device import has_bf16, resolve_device
 
     device = torch.device(resolve_device(asked))
+    compiler, lacking = compiler_found(device)
     yield {
         "device": str(device),
-        "compiler": compiler_found(device),
+        "compiler": compiler,
+        "lacking": lacking,
         "bf16": has_bf16(device),
         "energy": energy_told(device),
         **memory(device),
@@ -67,11 +72,26 @@ def cpp_compiler() -> str:
     return next((name for name in ("c++", "g++", "clang++", "cl") if shutil.which(name)), "")
 
 
-def compiler_found(device: torch.device) -> str:
-    """Return what `torch.compile` would use: a C++ compiler on the CPU, and Triton with it on CUDA; empty without."""
-    compiler = cpp_compiler()
-    triton = "Triton" if device.type == "cuda" and importlib.util.find_spec("triton") else ""
-    return " and ".join(part for part in (compiler, triton) if part)
+def c_compiler() -> str:
+    """Return the C compiler with which Triton builds what launches its kernels, empty without one."""
+    asked = os.environ.get("CC", "")
+    return asked or next((name for name in ("gcc", "clang") if shutil.which(name)), "")
+
+
+def compiler_found(device: torch.device) -> tuple[str, str]:
+    """Return what `torch.compile` would use, empty where it cannot work, and what it lacks then.
+
+    On CUDA that is Triton, which needs a C compiler and Python's headers; elsewhere a C++ compiler.
+    """
+    if device.type != "cuda":
+        return cpp_compiler(), "a C++ compiler"
+    parts = {
+        "Triton": importlib.util.find_spec("triton") is not None,
+        "a C compiler": bool(c_compiler()),
+        "Python.h (on Debian: apt install python3-dev)": Path(sysconfig.get_path("include"), "Python.h").exists(),
+    }
+    lacking = ", ".join(name for name, there in parts.items() if not there)
+    return "" if lacking else f"Triton and {c_compiler()}", lacking
 
 
 def main() -> None:

@@ -92,7 +92,8 @@ class ScheduleSettings:
 class TrainSettings:
     """How a model is trained.
 
-    `precision` is auto (bf16 where the processor has it, else float32), bf16, fp16 or float32. `select` scores the
+    `precision` is auto (bf16 where the device has it, else float32), bf16, fp16 or float32, in which CUDA rounds the
+    factors of convolutions to TF32 and those of matrix products not, as PyTorch does by default. `select` scores the
     weights of the best epoch by `goal` (the study's first search goal or val.loss) or of the last one. `threads` is the
     number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
     `compile` is auto (on a GPU, where a timed validation says that a long trial gains by it), never or always; it too

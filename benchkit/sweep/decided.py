@@ -69,7 +69,7 @@ def decide_as_trained(ledger: Ledger, plan: Plan) -> None:
 
 
 def decide_training(ledger: Ledger, study: Study, device: str, option: str) -> Mapping[str, str]:
-    """Return what is decided of a study's training, with the first trial on a device (`cpu` or `cuda:N`) at the latest.
+    """Return what is decided of a study's training, with the first trial on a device (cpu, mps, cuda:N) at the latest.
 
     `option` is how the device was asked for.
     """
@@ -77,7 +77,7 @@ def decide_training(ledger: Ledger, study: Study, device: str, option: str) -> M
 
     kind = device.partition(":")[0]
     asked = {DEVICE_KIND: kind, **asked_once(study)}
-    automatic = {"precision": automatic_precision(device), "compiling": "never" if kind == "cpu" else AS_TIMED}
+    automatic = {"precision": automatic_precision(device), "compiling": AS_TIMED if kind == "cuda" else "never"}
     for name, value in asked.items():
         why = option if name == DEVICE_KIND else f"train.{TRAINING[name]} = {value}"
         why = f"{why} on {kind}" if value == "auto" else why

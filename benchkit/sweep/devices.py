@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ CARD = re.compile(r"^GPU \d+: .+ \(UUID: (?P<uuid>GPU-[^)]+)\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device that trials train on. `kind` is cpu or cuda.
+    """A device that trials train on. `kind` is cpu, cuda or mps.
 
     Of a GPU, or a slice of one: its `number` among the GPUs as `nvidia-smi` counts them, its `uuid`, and its `name`.
     `held` is the share of its memory that was in use, and `exclusive` says that it takes one process at a time.
@@ -53,7 +54,7 @@ class Device:
 
     @property
     def label(self) -> str:
-        """Return how it is called: cpu, cuda:2, or cuda:2/MIG-... for a slice; in a cluster node-7 cuda:2."""
+        """Return how it is called: cpu, mps, cuda:2, or cuda:2/MIG-... for a slice; in a cluster node-7 cuda:2."""
         if self.node:
             return f"{self.node} {self.kind}:{self.number}"
         if self.kind != "cuda" or not self.uuid:
@@ -107,11 +108,14 @@ def devices_for(asked: str, gpus: Sequence[Device], environment: Mapping[str, st
     """Return the devices that `--device` asks for, of the `gpus` that are there and that the environment shows.
 
     `auto` takes all that are free, else the CPU where there are none; `cuda` all that are free; `cuda:0,2` and
-    `cuda:UUID,...` those, whoever holds them. Raises `TrainingError` for one that is not there, or where none is free.
+    `cuda:UUID,...` those, whoever holds them; `mps` Apple's GPU, under macOS. Raises `TrainingError` for one that is
+    not there, or where none is free.
     """
     shown = _visible(gpus, environment.get("CUDA_VISIBLE_DEVICES"))
     if asked == "cpu" or (asked == "auto" and not shown):
         return Devices(used=(CPU,))
+    if asked == "mps" and platform.system() == "Darwin":
+        return Devices(used=(Device(kind="mps"),))
     if asked in ("auto", "cuda"):
         free = tuple(gpu for gpu in shown if gpu.held < HELD)
         held = tuple(gpu for gpu in shown if gpu.held >= HELD)
@@ -127,7 +131,7 @@ def devices_for(asked: str, gpus: Sequence[Device], environment: Mapping[str, st
 
 def devices_here(asked: str) -> Devices:
     """Return the devices of this machine that `--device` asks for; raises as `devices_for` and `installed_gpus` do."""
-    return devices_for(asked, () if asked == "cpu" else installed_gpus())
+    return devices_for(asked, () if asked in ("cpu", "mps") else installed_gpus())
 
 
 def _visible(gpus: Sequence[Device], listed: str | None) -> tuple[Device, ...]:

@@ -197,7 +197,7 @@ def load(table: Mapping[str, Any]) -> Event:
 
 
 DEVICE_KIND = "device kind"
-"""What the ledger calls the kind of device that all trials of a study train on: cpu or cuda."""
+"""What the ledger calls the kind of device that all trials of a study train on: cpu, cuda or mps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

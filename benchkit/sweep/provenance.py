@@ -86,14 +86,15 @@ def all_versions() -> dict[str, str]:
 
 @functools.cache
 def driver() -> str:
-    """Return the version of NVIDIA's kernel driver and of the CUDA that PyTorch was built for."""
+    """Return the version of NVIDIA's kernel driver, and of the CUDA and cuDNN that PyTorch was built for."""
     import torch
 
     try:
         kernel = Path("/sys/module/nvidia/version").read_text(encoding="utf-8").strip()
     except OSError:
         kernel = "unknown"
-    return f"NVIDIA driver {kernel}, CUDA {torch.version.cuda}"
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return f"NVIDIA driver {kernel}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
 
 
 @functools.cache
@@ -110,11 +111,13 @@ def versions(distributions: tuple[str, ...]) -> dict[str, str]:
 
 @functools.cache
 def device_name(device: str) -> str:
-    """Return the name of a training device: the card for CUDA, the processor and its core count otherwise."""
+    """Return the name of a training device: the card of a GPU, the processor and its core count otherwise."""
     if device.startswith("cuda"):
         import torch
 
         return str(torch.cuda.get_device_name(device))
+    if device == "mps":
+        return f"Apple GPU of {processor()}"
     import os
 
     return f"{processor()}, {os.cpu_count()} cores"

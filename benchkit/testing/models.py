@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchkit.errors import BenchkitError
 from benchkit.protocols import NormFactory, card_of
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_text, require, rule
+from benchkit.testing.recorded import LIKELY, hold_to_recording
 from benchkit.testing.specimens import images_and_labels, losses, run_of
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
@@ -179,6 +180,18 @@ def trains(subject: Subject) -> None:
     require(cost.parameters > 0 and cost.flops > 0, given=given, expected="positive counts", got=got)
 
 
+@rule("recorded", likely=LIKELY)
+def recorded(subject: Subject) -> None:
+    """Recorded as a GPU records them, its training steps do what they do one by one."""
+    shape, seed = _shape(subject), subject.seed_for("recorded")
+
+    def built(num_classes: int, image_shape: Shape, norm: NormFactory) -> nn.Module:
+        return _build(subject, num_classes, image_shape, norm, seed=None)
+
+    splits = images_and_labels(seed, shape)
+    hold_to_recording(subject, lambda: run_of(seed, model=built, epochs=1, lr=2**-13, splits=splits))
+
+
 def _shape(subject: Subject) -> Shape:
     """Return the first image shape, of those the kit tries, that the model accepts."""
     return subject.once("shape", lambda: _first_accepted(subject))
@@ -214,5 +227,5 @@ def _build(
 RULES = tuple(
     # A large network at 224 pixels takes a processor minutes.
     replace(rule, seconds=600.0)
-    for rule in (classes, image_shapes, norm_everywhere, gradients, initial_values, evaluation, trains)
+    for rule in (classes, image_shapes, norm_everywhere, gradients, initial_values, evaluation, trains, recorded)
 )

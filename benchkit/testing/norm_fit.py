@@ -13,6 +13,8 @@ from torch import nn
 
 from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.norm_numbers import move_parameters, trained
+from benchkit.testing.recorded import LIKELY, hold_to_recording
+from benchkit.testing.specimens import SmallNetwork, run_of
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
 from benchkit.train.compiler import without_its_own_warnings
@@ -76,6 +78,14 @@ def cuda_graph(subject: Subject) -> None:
     require_close(y, reference, 1e-4, given=given, expected="the result of eager code")
 
 
+@rule("recorded", likely=LIKELY)
+def recorded(subject: Subject) -> None:
+    """Recorded as a GPU records them, a network's steps with it do what they do one by one."""
+    seed = subject.seed_for("recorded")
+    norm = functools.partial(subject.plugin, **subject.options)
+    hold_to_recording(subject, lambda: run_of(seed, model=lambda count, shape, _: SmallNetwork(count, shape, norm)))
+
+
 @rule("timm", likely="timm calls norm_layer(channels, device=..., dtype=...): take both as keywords, with default None")
 def timm_model(subject: Subject) -> None:
     """It fits timm's `norm_layer`: a ResNet-18 is built with it, trains a step and evaluates."""
@@ -127,4 +137,4 @@ def _create(name: str, norm: Callable[..., Any], seed: int) -> nn.Module:
     return model
 
 
-RULES = (compiled, cuda, cuda_graph, timm_model, pretrained)
+RULES = (compiled, cuda, cuda_graph, recorded, timm_model, pretrained)

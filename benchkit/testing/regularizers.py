@@ -16,6 +16,7 @@ from benchkit.protocols import Batch
 from benchkit.registry.options import Option, bind_options
 from benchkit.testing import neutral
 from benchkit.testing.check import attempt, require, rule
+from benchkit.testing.recorded import LIKELY, hold_to_recording
 from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, losses, run_of, trained_run
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_equal, require_finite
@@ -222,6 +223,13 @@ def _at(subject: Subject, alone: dict[str, Any], together: dict[str, Any], given
             return subject.plugin(**{**subject.options, **together})
 
 
+@rule("recorded", likely=LIKELY)
+def recorded(subject: Subject) -> None:
+    """Recorded as a GPU records them, steps with it do what they do one by one."""
+    seed = subject.seed_for("recorded")
+    hold_to_recording(subject, lambda: run_of(seed, [_made(subject)]))
+
+
 @rule(
     "cuda", likely="a tensor is made on the CPU: use device=batch.images.device and the generator it is given", gpu=True
 )
@@ -267,4 +275,4 @@ def _difference(run: Run, reference: Run) -> str:
     return "" if torch.equal(*logits) else "other validation logits after training"
 
 
-RULES = (hooks, strength_zero, evaluation, deterministic, resume, targets, search_range, choices, cuda)
+RULES = (hooks, strength_zero, evaluation, deterministic, resume, targets, search_range, choices, recorded, cuda)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchkit.results import Cost
+from benchkit.results import FORWARD_PASSES, Cost
 from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.device import device_name
 from benchkit.train.processor import processor
@@ -17,24 +17,28 @@ def cost(run: Run) -> Cost:
     history = run.history
     images = run.train.images_per_epoch * len(history)
     training = sum(run.train.images_per_epoch / record.images_per_second for record in history)
+    flops, speed = forward_flops(run), images / training
     return Cost(
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
-        flops=forward_flops(run),
+        flops=flops,
         seconds=sum(record.seconds for record in history),
-        images_per_second=images / training,
+        images_per_second=speed,
         peak_memory=max(record.peak_memory for record in history),
         device=device_name(run.device),
         precision=run.precision.name,
         best_seconds=sum(record.seconds for record in history[: run.best.epoch or len(history)]),
         energy=sum(record.energy for record in history),
-        matrix_rate=reachable_rate(run),
+        matrix_rate=reachable_rate(run, FORWARD_PASSES * flops * speed),
     )
 
 
-def reachable_rate(run: Run) -> float:
-    """Return the operations per second of large matrix products on the run's device, in its precision; 0 if unknown."""
+def reachable_rate(run: Run, reached: float = 0.0) -> float:
+    """Return the operations per second of large matrix products on the run's device, in its precision; 0 if unknown.
+
+    `reached` are those of its training.
+    """
     name = f"{device_name(run.device)}, {processor()}"
-    return known_matrix_rate(run.device, name, run.precision.name, busy=run.shares_device)
+    return known_matrix_rate(run.device, name, run.precision.name, busy=run.shares_device, reached=reached)
 
 
 def forward_flops(run: Run) -> int:

@@ -10,25 +10,27 @@ from typing import Any
 import torch
 
 from benchkit.errors import TrainingError
+from benchkit.train.processor import processor
 
 MEBIBYTE = 2**20
 
 
 def resolve_device(text: str) -> str:
-    """Return `cpu` or `cuda:N` for auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.
+    """Return `cpu`, `mps` or `cuda:N` for auto, cpu, mps, cuda or cuda:N; auto takes CUDA where there is one.
 
     Raises `TrainingError` for a device that does not exist here, in CUDA's own words where it does not start.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == "auto":
         return "cuda:0" if count else "cpu"
-    if text == "cpu":
-        return "cpu"
+    if text == "cpu" or (text == "mps" and torch.backends.mps.is_available()):
+        return text
     if text == "cuda" and count:
         return "cuda:0"
     if text.startswith("cuda:") and text[5:].isdigit() and int(text[5:]) < count:
         return text
-    known = ["auto", "cpu", *(f"cuda:{number}" for number in range(count))]
+    apple = ["mps"] if torch.backends.mps.is_available() else []
+    known = ["auto", "cpu", *apple, *(f"cuda:{number}" for number in range(count))]
     words = f"; {_why_no_cuda()}" if text.startswith("cuda") and not count else ""
     raise TrainingError(f"--device {text}: there is no such device here{words}", hint=f"known: {', '.join(known)}")
 
@@ -56,7 +58,7 @@ def is_usable(device: str) -> bool:
 def has_bf16(device: torch.device) -> bool:
     """Return whether the device multiplies bf16 matrices in hardware; without that, autocast slows a CPU down."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.get_device_properties(device).major >= 8
     if device.type != "cpu":
         return False
     if hasattr(torch.cpu, "get_capabilities"):
@@ -69,14 +71,18 @@ def device_name(device: torch.device) -> str:
     """Return the GPU's name, or the kind of device and its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"Apple GPU of {processor()}"
     threads = torch.get_num_threads()
     return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def now(device: torch.device) -> float:
-    """Return monotonic seconds, once all work queued on the device is done (one synchronisation on CUDA)."""
+    """Return monotonic seconds, once all work queued on the device is done (one synchronisation on a GPU)."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()
 
 
@@ -87,9 +93,14 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return peak memory in MiB: what CUDA allocated for tensors, or the process's largest resident set on the CPU."""
+    """Return peak memory in MiB: what CUDA allocated for tensors, or the process's largest resident set on the CPU.
+
+    Apple's GPU tells no peak: it is what its driver holds for the process now.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MEBIBYTE
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / MEBIBYTE
     if sys.platform == "win32":
         import psutil
 

@@ -23,13 +23,14 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
     How steps are taken is chosen once, in the time of the first epoch; `backend` are the device's unless given.
     Raise `DivergedError`, which names epoch and step, when the loss is no longer finite.
     """
-    forget_peak(run.device)  # before the executor is chosen: replayed steps allocate nothing that could be measured
     executor: StepExecutor | None = None
     while not run.over():
         epoch = len(run.history) + 1
         start, used = now(run.device), joules(run.device)
         run.model.train()
-        executor = executor_for(run, backend) if executor is None else executor
+        if executor is None:
+            executor = executor_for(run, backend)
+            forget_peak(run.device)  # choosing takes more than training does
         began = now(run.device)
         steps: list[torch.Tensor] = []
         with run.randomness.in_charge():
@@ -51,7 +52,7 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
             gradient_norm=gradient_norm,
             seconds=now(run.device) - start,
             images_per_second=run.train.images_per_epoch / (trained - began),
-            peak_memory=peak_memory(run.device),
+            peak_memory=max(executor.memory, peak_memory(run.device)),
             observed=observe(run),
             energy=joules(run.device) - used,
         )

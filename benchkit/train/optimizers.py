@@ -48,19 +48,26 @@ def _groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
 
 
 def use_device_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Keep every group's learning rate on the device, float32, where a captured step reads it anew each time."""
+    """Keep every group's learning rate on the device, float32, where a captured step reads it anew each time.
+
+    So are steps skipped there that overflowed in fp16; the optimizer has taken one before, which made its moments.
+    """
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
             continue
         group["lr"] = torch.full((), float(group["lr"]), dtype=torch.float32, device=device)
         if "capturable" in group:
             group["capturable"] = True
+    if isinstance(optimizer, SGD):
+        optimizer.skip_on_device(True)
 
 
 def use_plain_rates(optimizer: torch.optim.Optimizer) -> None:
     """Undo `use_device_rates`."""
     for group in optimizer.param_groups:
         group.update(_plain(group))
+    if isinstance(optimizer, SGD):
+        optimizer.skip_on_device(False)
 
 
 def _plain(group: Mapping[str, Any]) -> dict[str, Any]:

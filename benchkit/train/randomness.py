@@ -70,13 +70,17 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def global_state(device: torch.device) -> list[torch.Tensor]:
-    """Return the state of the CPU's global generator and, on CUDA, of the device's."""
+    """Return the state of the CPU's global generator and, on a GPU, of the device's."""
     state = [torch.get_rng_state()]
+    if device.type == "mps":
+        return [*state, torch.mps.get_rng_state()]
     return [*state, torch.cuda.get_rng_state(device)] if device.type == "cuda" else state
 
 
 def set_global_state(state: list[torch.Tensor], device: torch.device) -> None:
     """Put back what `global_state` returned."""
     torch.set_rng_state(state[0])
-    if device.type == "cuda":
+    if device.type == "mps":
+        torch.mps.set_rng_state(state[1])
+    elif device.type == "cuda":
         torch.cuda.set_rng_state(state[1], device)

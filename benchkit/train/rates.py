@@ -81,20 +81,29 @@ def _quickest(action: Callable[[], object], device: torch.device, seconds: float
     return min(times)
 
 
-def known_matrix_rate(device: torch.device, name: str, precision: str, *, busy: bool = False) -> float:
+def known_matrix_rate(
+    device: torch.device, name: str, precision: str, *, busy: bool = False, reached: float = 0.0
+) -> float:
     """Return the matrix rate of the device called `name` in float32, bf16 or fp16, in operations per second.
 
     It is measured once for a device, its CPU threads and the version of PyTorch, and then read from the user's cache,
-    so that all trials are held against one number. A cache that cannot be written costs a measurement each time. On a
-    `busy` device nothing is measured: an unknown rate is 0 then.
+    so that all trials are held against one number; again where training `reached` more, which shows that the device was
+    held up then: the larger one is kept. A cache that cannot be written costs a measurement each time. On a `busy`
+    device nothing is measured: an unknown rate is 0 then, as where the measurement fails.
     """
     key = f"{name}, {precision}, torch {torch.__version__}"
     path = cache_folder() / f"matrix-rate-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    rate = known = 0.0
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged: measured anew
-        return float(json.loads(path.read_text(encoding="utf-8"))["rate"])
-    if busy:
-        return 0.0
-    rate = matrix_rate(device, DTYPES[precision])
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        rate = float(kept["rate"])
+        known = max(rate, float(kept.get("reached", 0)))
+    if busy or (known and known >= reached):
+        return rate
+    try:
+        rate = max(rate, matrix_rate(device, DTYPES[precision]))
+    except RuntimeError:  # the device has no room left for it, say; no trial is lost for a number beside it
+        return rate
     with contextlib.suppress(OSError):
-        write_atomically(path, json.dumps({"device": key, "rate": rate}).encode())
+        write_atomically(path, json.dumps({"device": key, "rate": rate, "reached": reached}).encode())
     return rate

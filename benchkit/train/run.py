@@ -166,6 +166,8 @@ def build_run(
     target = torch.device(device)
     kept = images_for(settings, splits, target, device_memory) if images is None else images
     placed, notes = kept.placed, list(kept.placed.notes)
+    if target.type == "mps":
+        notes.append("trained on Apple's GPU in float32, each step eagerly")
     with randomness.seeded(seeds["init"], target):
         model = build_model(settings, plugins, splits, notes)
     channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())

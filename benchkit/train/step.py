@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchkit.device_kind import is_cpu
+from benchkit.errors import TrainingError
 from benchkit.gradients import gradient_norm
 from benchkit.protocols import Batch
 from benchkit.train.batches import BatchIndex, in_unit_range
@@ -91,7 +93,12 @@ def _summary(loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, no
 
 
 class EagerSteps:
-    """Takes one operation after the other, or what a compiled step makes of them."""
+    """Takes one operation after the other, or what a compiled step makes of them.
+
+    `memory` is 0: the device's own peak tells what steps take.
+    """
+
+    memory = 0.0
 
     def __init__(self, run: Run, learning: Learn | None = None) -> None:
         """Take the steps of `run`, with `learning` in the place of `learn` where it is given."""
@@ -118,7 +125,7 @@ class SGD(torch.optim.SGD):
     update takes.
 
     Steps whose gradients overflowed in fp16 are left to the scaler to skip: a fused first step that skips itself leaves
-    its momenta as the memory was found.
+    its momenta as the memory was found. Once they are there, `skip_on_device` lets steps skip themselves, unseen.
     """
 
     _step_supports_amp_scaling: bool
@@ -126,12 +133,17 @@ class SGD(torch.optim.SGD):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Take what `torch.optim.SGD` takes."""
         super().__init__(*arguments, **options)
-        self._step_supports_amp_scaling = False
+        self.skip_on_device(False)
+
+    def skip_on_device(self, wish: bool) -> None:
+        """Let the device decide by what the scaler found whether a step changes anything, or the scaler itself."""
+        self._step_supports_amp_scaling = wish
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update the weights that have a gradient; with a `closure`, compute them by it first and return its loss."""
-        prepared = [] if closure is not None else [self._updated(group) for group in self.param_groups]
+        whole = closure is not None or getattr(self, "found_inf", None) is not None
+        prepared = [] if whole else [self._updated(group) for group in self.param_groups]
         ready = [lists for lists in prepared if lists is not None]
         if len(ready) < len(self.param_groups):
             loss: float | None = inspect.unwrap(torch.optim.SGD.step)(self, closure)
@@ -156,7 +168,7 @@ class SGD(torch.optim.SGD):
             if gradient is None:
                 continue
             momentum = self.state.get(weight, {}).get("momentum_buffer") if moving else None
-            if not weight.is_cpu or weight.dtype != torch.float32 or (moving and momentum is None):
+            if not is_cpu(weight) or weight.dtype != torch.float32 or (moving and momentum is None):
                 return None
             if weight.dim() == 4 and not weight.is_contiguous():
                 weight, momentum = self._views(weight, momentum)
@@ -246,9 +258,17 @@ def automatic_precision(device: torch.device | str) -> str:
 
 
 def precision(name: str, device: torch.device) -> Precision:
-    """Return the precision called `name`: float32, bf16, fp16, or auto (bf16 where the device has it, else float32)."""
+    """Return the precision called `name`: float32, bf16, fp16, or auto (bf16 where the device has it, else float32).
+
+    Raise `TrainingError` for one that the device does not train in.
+    """
     if name == "auto":
         name = automatic_precision(device)
+    if device.type == "mps" and name != "float32":
+        raise TrainingError(
+            f"train.precision = {name}: on Apple's GPU benchkit trains in float32 alone",
+            hint="leave it at auto, or at float32",
+        )
     if name == "float32":
         return Precision(name=name, autocast=nullcontext(), scaler=None)
     scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None

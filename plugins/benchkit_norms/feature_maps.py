@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from benchkit import is_cpu
 from benchkit_norms.native_kernels import statistics_dtype
 
 VALUES_AT_A_TIME = 512 * 1024
@@ -43,7 +44,7 @@ def stored(numbers: Tensor) -> Tensor:
     Its compiler stores the result of a reduction, but repeats small arithmetic wherever it is used: it would find each
     map's group, and the group's mean, for each pixel anew, one pixel at a time.
     """
-    if not (torch.compiler.is_compiling() and numbers.is_cpu):
+    if not (torch.compiler.is_compiling() and is_cpu(numbers)):
         return numbers
     return numbers.expand(*numbers.shape[:3], STORED).amax(3, keepdim=True)
 
@@ -129,7 +130,7 @@ def _is_channels_last(x: Tensor) -> bool:
 def _images_at_a_time(x: Tensor) -> int:
     """Return how many images make a part: all of them off the CPU, and in compiled code, which fuses the passes."""
     images = x.shape[0]
-    if not x.is_cpu or torch.compiler.is_compiling():
+    if not is_cpu(x) or torch.compiler.is_compiling():
         return images
     return max(1, VALUES_AT_A_TIME * torch.get_num_threads() * images // max(1, x.numel()))
 

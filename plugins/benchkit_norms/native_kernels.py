@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchkit import is_cpu
+
 Gradients = tuple[Tensor, Tensor | None, Tensor | None]
 """Those of the maps, of the weight and of the bias."""
 
@@ -37,12 +39,17 @@ def statistics_dtype(x: Tensor) -> torch.dtype:
 
 def usable(x: Tensor, *parameters: Tensor | None) -> bool:
     """Return whether the CPU's kernels take x together with the parameters (None: absent)."""
-    return x.is_cpu and x.numel() > 0 and not torch.compiler.is_compiling() and _agree(x, parameters)
+    return is_cpu(x) and x.numel() > 0 and not torch.compiler.is_compiling() and _agree(x, parameters)
 
 
 def usable_by_batch(x: Tensor, *parameters: Tensor | None) -> bool:
     """Return whether `batch_norm` takes x (N, C, H, W) together with the parameters: not a single value a channel."""
-    return x.numel() > x.shape[1] and (usable(x, *parameters) or (x.is_cuda and _agree(x, parameters)))
+    return x.numel() > x.shape[1] and (usable(x, *parameters) or (not is_cpu(x) and _agree(x, parameters)))
+
+
+def _on_cuda(x: Tensor) -> bool:
+    """Return whether CUDA computes with x; Apple's GPUs have no backward pass of group norm."""
+    return not is_cpu(x) and x.device.type != "mps"
 
 
 def _agree(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
@@ -57,7 +64,7 @@ def batch_norm(
 
     None, with nothing moved, where means on a CPU are far from zero.
     """
-    if x.is_cuda:
+    if not is_cpu(x):
         return functional.batch_norm(x, *running, weight, bias, True, momentum, eps)
     before = [average.clone() for average in running]
     output, mean, inverse = torch.native_batch_norm(x, weight, bias, *running, True, momentum, eps)
@@ -140,7 +147,7 @@ def group_gradients(
 
 def usable_on_cuda(x: Tensor, *parameters: Tensor | None) -> bool:
     """Return whether CUDA's group norm takes x together with the parameters (None: absent)."""
-    return x.is_cuda and x.numel() > 0 and not torch.compiler.is_compiling() and _agree(x, parameters)
+    return _on_cuda(x) and x.numel() > 0 and not torch.compiler.is_compiling() and _agree(x, parameters)
 
 
 def by_groups_exactly(

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchkit import is_cpu
+
 OPERATIONS = (
     "identity", "shear-x", "shear-y", "translate-x", "translate-y", "rotate", "brightness", "color", "contrast",
     "sharpness", "posterize", "solarize", "autocontrast", "equalize", "invert",
@@ -46,7 +48,7 @@ def transform(images: Tensor, operation: Tensor, strength: Tensor, fill: float, 
     `dense` runs every operation on the whole batch and keeps what was asked for, which needs no synchronisation; else
     each sees its own images only, which is much less work. The default is dense except on the CPU.
     """
-    dense = images.device.type != "cpu" if dense is None else dense
+    dense = not is_cpu(images) if dense is None else dense
     result = images.clone()
     for names, change in _changes(operation, fill).items():
         inside = _any_of(operation, names)

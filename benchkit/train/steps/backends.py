@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -61,9 +62,14 @@ class StepBackend:
 
 
 class CudaBackend(StepBackend):
-    """CUDA graphs, recorded on a stream of their own (PyTorch, CUDA semantics: CUDA graphs)."""
+    """CUDA graphs, recorded on a stream of their own (PyTorch, CUDA semantics: CUDA graphs).
+
+    `broken` tells that a recording of this process broke off: some versions of PyTorch then keep its memory and take
+    the device to be recording still, so this process records no more.
+    """
 
     captures = True
+    broken = False
 
     def __init__(self, device: torch.device) -> None:
         """Open the stream; `device` may lack its number and then is the current one."""
@@ -95,6 +101,9 @@ class CudaBackend(StepBackend):
 
     def capture(self, work: Work, generators: Sequence[torch.Generator]) -> Callable[[], None]:
         """Record `work` as a CUDA graph and return its replay."""
+        if CudaBackend.broken:
+            raise RuntimeError("an earlier recording of this process broke off")
+        gc.collect()  # a graph that dies later than a younger one takes memory along that the younger one still uses
         drawn = (torch.cuda.default_generators[self._number], *generators)
         states = [generator.graphsafe_get_state() for generator in drawn]
         for generator in drawn:
@@ -108,6 +117,7 @@ class CudaBackend(StepBackend):
                 with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                     work()
             except BaseException:
+                CudaBackend.broken = True
                 torch.cuda.set_stream(usual)  # some versions leave the graph's current
                 for generator, state in zip(drawn, states, strict=True):
                     generator.graphsafe_set_state(state)
@@ -128,10 +138,12 @@ def _set_sync_debug_mode(mode: int) -> None:
 
 
 def register(graph: torch.cuda.CUDAGraph, generators: Sequence[torch.Generator]) -> None:
-    """Tell the graph of the generators that it draws from; from PyTorch 2.15 on, it finds them by itself."""
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 15):
+    """Tell the graph of the generators that it draws from: newer versions of PyTorch find them, and warn if told."""
+    tell = getattr(graph, "register_generator_state", lambda generator: None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*register_generator_state")
         for generator in generators:
-            graph.register_generator_state(generator)
+            tell(generator)
 
 
 def backend_of(device: torch.device) -> StepBackend:

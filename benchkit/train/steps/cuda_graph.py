@@ -14,12 +14,13 @@ import torch
 
 from benchkit.train import optimizers
 from benchkit.train.batches import BatchIndex
+from benchkit.train.device import MEBIBYTE, forget_peak, peak_memory
 from benchkit.train.run import Run
 from benchkit.train.step import EagerSteps, Learn, set_rate, train_step, update
 from benchkit.train.steps.backends import StepBackend
 from benchkit.train.steps.validation import Refused, StepValidation
 
-TOLERANCE = {"float32": 1e-3, "bf16": 1e-2}
+TOLERANCE = {"float32": 1e-3, "bf16": 1e-2, "fp16": 1e-2}
 """The relative difference of replayed and eager steps that counts as rounding."""
 
 NOISE = 4.0
@@ -31,22 +32,25 @@ class CudaGraphSteps:
 
     Streamed images and their labels are copied to where the graph reads them; of images on the device, only positions
     are. Raise `Refused` when the step cannot be recorded. The graph reads and writes the tensors that the run holds
-    now, so none of them may be replaced while it is used; the learning rate is read from the device.
+    now, so none of them may be replaced while it is used; the learning rate is read from the device. `memory` is a
+    step's peak in MiB, which replays do not show: they allocate nothing.
     """
 
-    def __init__(self, run: Run, backend: StepBackend, learning: Learn | None) -> None:
-        """Record the step; nothing of it is done."""
+    def __init__(self, run: Run, backend: StepBackend, learning: Learn | None, held: int) -> None:
+        """Record the step; nothing of it is done. `held` are the device's bytes that are freed before training."""
         self._run = run
         self._learning = learning
         first = torch.zeros(run.train.batch_size, dtype=torch.int64, device=run.device)
         self._batch_index = run.train.batch_index(first)
         self._summary = torch.zeros(4, device=run.device)
+        forget_peak(run.device)
         try:
             self._replay = backend.capture(self._work, (run.randomness.augment,))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             raise Refused(f"a step cannot be recorded ({first_line(_first(error))})") from error
+        self.memory = peak_memory(run.device) - held / MEBIBYTE
         # The graph goes on writing to the gradients' memory: as long as it lives, nothing else may get it.
         self._gradients = [parameter.grad for parameter in run.parameters]
 
@@ -98,12 +102,16 @@ def cuda_graph_steps(validation: StepValidation, learning: Learn | None = None) 
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            if "synchroniz" not in str(error):
+                raise  # the step itself is broken, in whatever way it is taken
             raise Refused(f"a step waits for the device's results ({first_line(error)})") from error
         again = validation.play(eager)
     if not expected.finite():
         raise Refused("the first losses are not finite")
+    if expected.skipped():
+        raise Refused("loss scaling skipped every step that was tried")
     validation.snapshot.put_back()
-    steps = CudaGraphSteps(run, backend, learning)
+    steps = CudaGraphSteps(run, backend, learning, validation.nbytes + expected.nbytes + again.nbytes)
     allowed = TOLERANCE[run.precision.name] + NOISE * validation.difference(expected, again)
     if (apart := validation.difference(expected, validation.play(steps.take))) > allowed:
         raise Refused("replayed steps differ from eager ones", f"by {apart:.2g} of their size, {allowed:.2g} allowed")

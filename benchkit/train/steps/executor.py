@@ -24,7 +24,10 @@ FEWEST = 50
 """Whole batches that a run must have before it for a validation, which takes some twenty eager steps, to pay."""
 
 FASTER = 0.95
-"""The share of the other way's time that a way of taking steps must not exceed to be preferred."""
+"""The share of the other way's time that compiled steps must not exceed to be preferred."""
+
+SLOWER = 1.1
+"""The share of eager steps' time from which on replays are not preferred: a graph costs nothing once it is there."""
 
 EXPECTED_SECONDS = 45.0
 """What compiling a network's step is expected to take, before it was done."""
@@ -103,8 +106,8 @@ def _captured(validation: StepValidation, eager: EagerSteps, seconds: float) -> 
     run = validation.run
     try:
         captured = cuda_graph_steps(validation)
-        if (replayed := validation.seconds(captured.take)) > FASTER * seconds:
-            raise Refused("replaying it is not faster", f"{replayed:.2g} s a step, eagerly {seconds:.2g} s")
+        if (replayed := validation.seconds(captured.take)) > SLOWER * seconds:
+            raise Refused("replaying it is slower", f"{replayed:.2g} s a step, eagerly {seconds:.2g} s")
     except Refused as refusal:
         optimizers.use_plain_rates(run.optimizer)
         _note(run, f"CUDA graph not used: {refusal}; steps ran eagerly", refusal.detail)
@@ -162,6 +165,8 @@ def compiled_step(validation: StepValidation) -> tuple[Learn, float]:
     on the device then. Raise `Refused` when the compiler fails or what it makes computes something else.
     """
     run = validation.run
+    if run.precision.scaler is not None:
+        raise Refused("fp16 scales the loss by what it finds in each step")
     expected = validation.play(EagerSteps(run).take)
     if reason := validation.obstacle():
         raise Refused(reason)

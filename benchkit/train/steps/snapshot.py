@@ -51,13 +51,22 @@ class Snapshot:
             if isinstance(value, torch.Tensor)
         }
         self._attributes = list(_attributes(run))
+        self._steady: list[Any] = []
+        self._unsteady: KeptAttribute | None = None
         self._scaler = run.precision.scaler.state_dict() if run.precision.scaler else {}
         self._augment = run.randomness.augment.get_state()
         self._layers = global_state(run.device)
         self._python, self._numpy = random.getstate(), np.random.get_state()
 
+    def look(self) -> None:
+        """Look at the attributes after a step: what each sets to the same value, a replay need not set again."""
+        found = [_value(kept.owner, kept.name) for kept in self._attributes]
+        self._steady = self._steady or found
+        pairs = zip(self._attributes, self._steady, found, strict=True)
+        self._unsteady = self._unsteady or next((kept for kept, first, now in pairs if first != now), None)
+
     def changed(self) -> str:
-        """Return what a step has changed that no device can change by itself, in words, or an empty string."""
+        """Return what the steps that were looked at change and no device can change by itself, in words, or nothing."""
         if random.getstate() != self._python:
             return "a step draws Python's random numbers"
         if repr(np.random.get_state()) != repr(self._numpy):
@@ -67,10 +76,14 @@ class Snapshot:
         for kept in self._tensors:
             if kept.home.get(kept.name) is not kept.tensor:
                 return f"{kept.owner} replaces its tensor {kept.name} in each step"
-        for attribute in self._attributes:
-            if _value(attribute.owner, attribute.name) != attribute.copy:
-                return f"{type(attribute.owner).__name__} changes its attribute {attribute.name} in each step"
+        if self._unsteady is not None:
+            return f"{type(self._unsteady.owner).__name__} changes its attribute {self._unsteady.name} in each step"
         return ""
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the copies."""
+        return sum(copy.nbytes for copy in (*(kept.copy for kept in self._tensors), *self._moments.values()))
 
     def put_back(self) -> None:
         """Make everything as it was; moments that were not there yet become zero, gradients are dropped."""
@@ -84,6 +97,7 @@ class Snapshot:
         self._run.optimizer.zero_grad(set_to_none=True)
         for attribute in self._attributes:
             _set(attribute)
+        self._steady = []
         if self._run.precision.scaler:
             self._run.precision.scaler.load_state_dict(self._scaler)
         self._run.randomness.augment.set_state(self._augment)

@@ -55,6 +55,15 @@ class Trace:
         """Return whether no loss overflowed."""
         return bool(torch.isfinite(self.losses).all())
 
+    def skipped(self) -> bool:
+        """Return whether loss scaling skipped every step, so that none shows what an update does."""
+        return bool((self.norms < 0).all())
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the vectors."""
+        return sum(one.nbytes for one in (self.moved, self.parameters, *self.buffers.values()))
+
 
 class StepValidation:
     """Steps that are taken and undone; made and used while the run's random numbers are in charge."""
@@ -70,10 +79,13 @@ class StepValidation:
         self._batch_indices = [run.train.batch_index(index) for index in torch.split(places, size)]
         self._parameters, self._buffers = _flat(run.parameters), _buffers(run.model)
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of what is kept to compare with and to put back."""
+        return self.snapshot.nbytes + sum(one.nbytes for one in (self._parameters, *self._buffers.values()))
+
     def obstacle(self) -> str:
         """Return why steps cannot be recorded or traced, as far as eager ones tell that were taken; else nothing."""
-        if self.run.precision.scaler is not None:
-            return "fp16 scales the loss by what it finds in each step"
         if any(group.get("dampening") for group in self.run.optimizer.param_groups):
             return "with dampening, the optimizer's first step is unlike the others"
         return self.snapshot.changed()
@@ -91,10 +103,13 @@ class StepValidation:
         with within or nullcontext():
             for at, batch_index in enumerate(self._batch_indices):
                 summaries.append(take(batch_index, self._first + at))
+                self.snapshot.look()
                 if at == 0:
                     moved = self._movable()
                     buffers = _buffers(self.run.model)
         images, losses, _, norms = torch.stack(summaries).unbind(1)
+        if self.run.precision.scaler is not None:
+            norms = torch.where(torch.isfinite(norms), norms, -1.0)  # a step that loss scaling skips, in both ways
         return Trace(
             losses=losses / images,
             norms=norms,
@@ -104,9 +119,11 @@ class StepValidation:
         )
 
     def walk(self, take: Take) -> None:
-        """Take the steps from the start and look at nothing."""
+        """Take the steps from the start and look at nothing but at what plugins keep in Python."""
         self.snapshot.put_back()
-        self._steps(take)
+        for at, batch_index in enumerate(self._batch_indices):
+            take(batch_index, self._first + at)
+            self.snapshot.look()
 
     def seconds(self, take: Take) -> float:
         """Return the seconds of one step, after others have been taken: the quickest of several looks at all steps."""
