@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ import numpy as np
 
 from benchkit.data.archives import unpacked
 from benchkit.data.decoding import (
+    DECODING,
     IMAGE_SUFFIXES,
     Box,
     BoxOf,
@@ -61,6 +62,7 @@ from benchkit.protocols import Splits
 from benchkit.storage import home_folder
 
 __all__ = [
+    "DECODING",
     "IMAGE_SUFFIXES",
     "About",
     "Box",
@@ -126,8 +128,21 @@ def data_root() -> Path:
     return (Path(cache) if cache else home_folder() / ".cache") / "benchkit"
 
 
+EARLIER = (
+    "Prepared by an earlier version, whose rules for reading and splitting files it keeps, so that what was trained on "
+    "it goes on; import it again with --replace for today's rules."
+)
+"""The note of a set that is served as an earlier version prepared it."""
+
+
 def prepare(
-    root: Path, name: str, build: Build, *, options: Mapping[str, Any] | None = None, origin: str = ""
+    root: Path,
+    name: str,
+    build: Build,
+    *,
+    options: Mapping[str, Any] | None = None,
+    origin: str = "",
+    earlier: Mapping[str, Any] | None = None,
 ) -> Splits:
     """Return the prepared data set, calling `build` once if there is none; a later call opens it without torch.
 
@@ -135,7 +150,8 @@ def prepare(
     whoever is killed half-way leaves nothing that could be served, and the next call starts over. Processes that
     prepare the same set wait for one another and the work is done once. `options` are those that determine the content
     (JSON values). `origin`, where not empty, names what the set is made from; when it differs from that of the
-    prepared one, the set is prepared again.
+    prepared one, the set is prepared again. `earlier` are the options under which an earlier version prepared the set
+    by other rules: while there is such a folder and none by these `options`, it is served, with a note.
 
     Raises:
         DataError: the prepared folder is damaged, or what `build` wrote is no data set.
@@ -143,6 +159,12 @@ def prepare(
     folder = prepared_folder(root, name, options or {})
     scope = _scope.get() or _Scope()
     manifest = None if scope.mode == "replace" else _current(folder, origin)
+    if manifest is None and earlier is not None and scope.mode != "replace":
+        before = prepared_folder(root, name, earlier)
+        if (kept := _current(before, origin)) is not None:
+            scope.served.append(kept)
+            splits = open_splits(before, kept)
+            return replace(splits, notes=(*splits.notes, EARLIER))
     if manifest is None and scope.mode == "look-up":
         raise NotPrepared(f"{name} is not prepared in {root}", hint=f"run `benchkit data prepare {name}`")
     if manifest is None:

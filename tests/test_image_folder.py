@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from benchkit import DataError, Split
 from benchkit.cli import main
 from benchkit.data.manifest import load_data
 from benchkit.plan import make_plan
+from benchkit.preparation import EARLIER, find_prepared, replacing
 from benchkit.registry import Registry
 from benchkit.study.settings import PluginRef
 from benchkit.study.studyfile import find_study
@@ -233,6 +235,43 @@ def test_newer_options_leave_prepared_folders_their_names(tmp_path: Path) -> Non
     assert len(list((tmp_path / "root").glob("image-folder-*"))) == 2
 
 
+def test_sets_of_an_earlier_version_are_served_until_they_are_replaced(tmp_path: Path) -> None:
+    source = paint_folder(tmp_path / "set", 4)
+    for file in source.rglob("*.png"):
+        with Image.open(file) as image:
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            image.save(file, exif=exif)
+    root = tmp_path / "root"
+    before = image_folder(root, source=source, rules=1)
+    assert before.train.images.shape[1:] == (4, 6, 3)
+    kept = image_folder(root, source=source)
+    assert kept.fingerprint == before.fingerprint
+    assert EARLIER in kept.notes and EARLIER not in before.notes
+    found = find_prepared(image_folder, root, {"source": source})
+    assert found is not None and found.fingerprint == before.fingerprint
+    assert image_folder(tmp_path / "new", source=source).train.images.shape[1:] == (6, 4, 3)
+    with replacing():
+        today = image_folder(root, source=source)
+    assert today.train.images.shape[1:] == (6, 4, 3) and EARLIER not in today.notes
+    assert image_folder(root, source=source).fingerprint == today.fingerprint != before.fingerprint
+    assert image_folder(root, source=source, rules=1).fingerprint == before.fingerprint
+    key = [json.loads(file.read_text())["options"] for file in root.glob("image-folder-*/manifest.json")]
+    assert sorted(options.get("rules", 1) for options in key) == [1, 2]
+    paint(source / "a" / "new.png", 99, (4, 6))  # other files are read by today's rules
+    assert EARLIER not in image_folder(root, source=source).notes
+
+
+def test_endings_of_images_that_are_not_read_are_told_by_class(tmp_path: Path) -> None:
+    source = paint_folder(tmp_path / "set", 4)
+    (source / "d").mkdir()
+    for name in ("1.HEIC", "2.heic", "3.avi", ".hidden.heic", "Thumbs.db", ".DS_Store"):
+        (source / "d" / name).write_text("x")
+    with pytest.raises(DataError) as caught:
+        image_folder(tmp_path / "root", source=source)
+    assert "d: no images (1 ending in .avi, 2 ending in .heic (images of a kind that is not read))" in str(caught.value)
+
+
 def test_duplicates_within_train_are_noted_where_val_is_drawn_from_it(tmp_path: Path) -> None:
     source = tmp_path / "set"
     for seed, name in enumerate(["train/b/1", "train/a/2", "test/a/3", "test/b/4"]):
@@ -277,7 +316,8 @@ def test_files_left_out_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     paint(source / "stray.png", 72)
     (note,) = [note for note in image_folder(tmp_path / "root", source=source).notes if "left out" in note]
     assert note == (
-        "Files left out: 1 ending in .heic, 1 ending in .txt, 1 in no class folder, 2 in the hidden folder .223."
+        "Files left out: 1 ending in .heic (images of a kind that is not read), 1 ending in .txt, "
+        "1 in no class folder, 2 in the hidden folder .223."
     )
 
 

@@ -19,10 +19,11 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from benchkit.data.appearance import DEEP_MODES, losses, orientation, seen, seen_size
 from benchkit.data.manifest import report_progress
 
 IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"}
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"}
     | {".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """File name endings, in lower case, that count as images."""
@@ -51,12 +52,18 @@ _UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-_DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
-_ORIENTATION = 0x0112
+DECODING = 2
+"""The number of today's rules by which a file becomes pixels, part of the key of sets that are read by them.
+
+1: mode by mode as Pillow converts it, sideways and without alpha. 2: as a person sees it (`benchkit.data.appearance`).
+"""
 _TREATMENTS = {
     "orientation": "with an EXIF orientation, which is not applied",
+    "turned": "turned as their EXIF data say",
     "cmyk": "in CMYK, converted to RGB",
+    "profile": "in CMYK, converted by their own colour profiles",
     "transparency": "with an alpha channel or a transparent colour, which is dropped",
+    "white": "with transparency, laid on white",
     "deep": "of 16 bits a channel, of which the upper 8 are used",
     "animation": "with several frames, of which the first is used",
 }
@@ -66,8 +73,8 @@ _TREATMENTS = {
 class Decoded:
     """What came of decoding: a SHA-256 digest of every image's pixels, in order, and what could not be used, and why.
 
-    The digest of a file with a problem is empty. `treated` counts the images that lost something on the way, by what
-    was done (see `treatment_notes`).
+    The digest of a file with a problem is empty. `treated` counts the images that lost something on the way or were
+    changed, by what was done (see `treatment_notes`).
     """
 
     digests: list[bytes]
@@ -76,14 +83,21 @@ class Decoded:
 
 
 def decode_images(
-    files: Sequence[Path], out: np.ndarray, *, what: str, resize: bool = False, fit: Fit | BoxOf = "squash"
+    files: Sequence[Path],
+    out: np.ndarray,
+    *,
+    what: str,
+    resize: bool = False,
+    fit: Fit | BoxOf = "squash",
+    rules: int = 1,
 ) -> Decoded:
     """Decode `files` into `out`, uint8 (N, H, W, C), and return digests and problems.
 
-    C = 3 converts every image to RGB and drops transparency, C = 1 converts to grey (ITU-R 601-2 luma). With `resize`
-    images become (H, W) bilinearly with antialiasing, in the way that `fit` names, or cut to the box that it returns;
-    else another size is a problem. EXIF orientation is not applied. Threads share the work: libraries decode outside
-    Python's interpreter lock, and for tiny images processes were not faster.
+    C = 3 converts every image to RGB, C = 1 to grey (ITU-R 601-2 luma). With `resize` images become (H, W) bilinearly
+    with antialiasing, in the way that `fit` names, or cut to the box that it returns; else another size is a problem.
+    `rules` 2 reads images as a person sees them; 1, for sets that were prepared so, drops transparency, does not apply
+    EXIF orientation and refuses 16 bits of grey. Threads share the work: libraries decode outside Python's interpreter
+    lock, and for tiny images processes were not faster.
     """
     if out.shape[-1] not in (1, 3):
         raise ValueError(f"images have 1 or 3 channels, not {out.shape[-1]}")
@@ -93,10 +107,11 @@ def decode_images(
         for index in range(start, min(start + _CHUNK, len(files))):
             try:
                 with _opened(files[index]) as image:
-                    deep = ";16" in str(getattr(image, "tile", ""))  # gone once the pixels are read
-                    fitted = _fitted(_converted(image, out.shape[3]), index, out.shape[1:3], fit if resize else None)
+                    deep = ";16" in str(getattr(image, "tile", "")) or image.mode in DEEP_MODES  # gone once it is read
+                    shown, done = (seen if rules > 1 else _converted)(image, out.shape[3])
+                    fitted = _fitted(shown, index, out.shape[1:3], fit if resize else None)
                     out[index] = np.asarray(fitted, dtype=np.uint8).reshape(out.shape[1:])
-                    treated.update(_losses(image, deep=deep))
+                    treated.update([*done, *losses(image, deep=deep)])
             except _UNREADABLE as error:
                 problems.append(_problem(files[index], error))
                 digests.append(b"")
@@ -114,8 +129,11 @@ def decode_images(
     return Decoded(digests=digests, problems=problems, treated=dict(treated))
 
 
-def image_sizes(files: Sequence[Path], *, what: str) -> tuple[list[tuple[int, int] | None], list[str]]:
-    """Return (H, W) of every file from its header, None where it cannot be read, and the problems."""
+def image_sizes(files: Sequence[Path], *, what: str, rules: int = 1) -> tuple[list[tuple[int, int] | None], list[str]]:
+    """Return (H, W) of every file from its header, None where it cannot be read, and the problems.
+
+    With `rules` 2 it is the size in which `decode_images` sees the image by these rules: upright.
+    """
 
     def read_chunk(start: int) -> tuple[list[tuple[int, int] | None], list[str]]:
         sizes: list[tuple[int, int] | None] = []
@@ -123,7 +141,7 @@ def image_sizes(files: Sequence[Path], *, what: str) -> tuple[list[tuple[int, in
         for file in files[start : start + _CHUNK]:
             try:
                 with _opened(file) as image:
-                    sizes.append((image.height, image.width))
+                    sizes.append(seen_size(image) if rules > 1 else (image.height, image.width))
             except _UNREADABLE as error:
                 sizes.append(None)
                 problems.append(_problem(file, error))
@@ -138,7 +156,7 @@ def image_sizes(files: Sequence[Path], *, what: str) -> tuple[list[tuple[int, in
 
 
 def treatment_notes(decoded: Sequence[Decoded]) -> list[str]:
-    """Return a note for a report on the images that lost something when they were decoded; none where none did."""
+    """Return a note for a report on the images that were changed when they were decoded; none where none were."""
     counts = Counter[str]()
     for part in decoded:
         counts.update(part.treated)
@@ -187,30 +205,21 @@ def _problem(file: Path, error: BaseException) -> str:
     return f"{file}: {error or type(error).__name__}"
 
 
-def _losses(image: Image.Image, *, deep: bool) -> Iterator[str]:
-    """Yield what decoding left out of an image, as keys of `_TREATMENTS`."""
-    if image.mode == "CMYK":
-        yield "cmyk"
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
-        yield "transparency"
-    if deep:
-        yield "deep"
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO's first picture is the photograph
-        yield "animation"
-    try:
-        turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-    except _UNREADABLE:
-        turned = False  # damaged EXIF data say nothing of the pixels
-    if turned:
-        yield "orientation"
-
-
-def _converted(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode in _DEEP_MODES:
+def _converted(image: Image.Image, channels: int) -> tuple[Image.Image, list[str]]:
+    """Return an image by the rules 1, in mode L or RGB, and what was done, as keys of `_TREATMENTS`."""
+    if image.mode in DEEP_MODES:
         raise ValueError(f"mode {image.mode} holds more than 8 bits a channel; convert it to 8 bits")
+    shown, done = image, list[str]()
+    if image.mode == "CMYK":
+        done.append("cmyk")
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("L" if channels == 1 else "RGB")
+        shown = image.convert("RGBA")
+    shown = shown.convert("L" if channels == 1 else "RGB")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        done.append("transparency")
+    if orientation(image) != 1:
+        done.append("orientation")
+    return shown, done
 
 
 def _fitted(image: Image.Image, index: int, shape: tuple[int, ...], fit: Fit | BoxOf | None) -> Image.Image:

@@ -24,6 +24,11 @@ _SPLIT_FOLDERS = {
 MOST_COMPARED = 200
 """Up to this many classes a missing one is compared with the others by spelling."""
 _NOISE = {"__macosx", "thumbs.db", "desktop.ini"}
+_UNREAD = frozenset(
+    {".arw", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".icns", ".ico", ".j2k", ".jp2", ".jxl"}
+    | {".nef", ".orf", ".pcx", ".psd", ".raw", ".rw2", ".sgi", ".svg", ".tga", ".xcf"}
+)
+"""Endings of images, in lower case, that are not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +166,9 @@ def _is_text(name: str) -> bool:
 
 
 def _ending(file: Path) -> str:
-    return f"ending in {file.suffix}" if file.suffix else "without an ending"
+    suffix = file.suffix.lower()
+    unread = " (images of a kind that is not read)" if suffix in _UNREAD else ""
+    return f"ending in {suffix}{unread}" if suffix else "without an ending"
 
 
 def _differences(layout: ClassFolders) -> Iterator[str]:

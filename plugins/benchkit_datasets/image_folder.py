@@ -13,6 +13,7 @@ import numpy as np
 
 from benchkit import DataError, Range, Splits, card
 from benchkit.preparation import (
+    DECODING,
     About,
     ClassFolders,
     Decoded,
@@ -29,7 +30,7 @@ from benchkit.preparation import (
 )
 
 FITS = ("squash", "crop", "pad")
-_NEWER = (("fit", "squash"), ("skip_broken", False))
+_NEWER = (("fit", "squash"), ("skip_broken", False), ("rules", 1))
 """Options that are part of a prepared folder's name only where they are used, so that older sets stay prepared."""
 
 
@@ -44,6 +45,7 @@ class _Options:
     allow_duplicates: bool
     fit: Fit
     skip_broken: bool
+    rules: int
 
 
 Splitting = Mapping[str, tuple[list[Path], list[int]]]
@@ -57,6 +59,7 @@ Splitting = Mapping[str, tuple[list[Path], list[int]]]
         "size": Range(low=0, high=4096),
         "channels": Range(low=1, high=3),
         "test_fraction": Range(low=0.01, high=0.9),
+        "rules": Range(low=0, high=DECODING),
     },
     choices={"fit": FITS},
 )
@@ -73,6 +76,7 @@ def image_folder(
     citation: str = "not stated",
     fit: str = "squash",
     skip_broken: bool = False,
+    rules: int = 0,
 ) -> Splits:
     """Return the images below `source`, a folder or an archive: `[train|val|test]/CLASS/**/IMAGE`.
 
@@ -81,7 +85,9 @@ def image_folder(
     demands that all images have one size; `fit` says how images that are no squares become some: squash does not keep
     the aspect, crop takes the largest square in the middle, pad adds black at two sides. `channels` is 3 for RGB or 1
     for grey. `skip_broken` leaves out images that cannot be read, which is noted. When the files change, the set is
-    prepared again; when they are gone, the prepared set is served.
+    prepared again; when they are gone, the prepared set is served. `rules` 2 reads images as a person sees them:
+    upright, on white, CMYK by its profile, the upper 8 of 16 bits; 1 as earlier versions did; 0 is 2, but a set that an
+    earlier version prepared is served as it is.
 
     Raises:
         DataError: unreadable images, several sizes, classes that are empty or differ between splits, or the same
@@ -103,6 +109,7 @@ def image_folder(
         allow_duplicates=allow_duplicates,
         fit=cast(Fit, fit),
         skip_broken=skip_broken,
+        rules=rules or DECODING,
     )
 
     def build(draft: Draft) -> About:
@@ -113,7 +120,9 @@ def image_folder(
 
     key = {"source": str(path), **asdict(options), "licence": licence, "citation": citation}
     key = {name: value for name, value in key.items() if (name, value) not in _NEWER}
-    return prepare(Path(root), "image-folder", build, options=key, origin=listing_digest(path) if path.exists() else "")
+    earlier = {name: value for name, value in key.items() if name != "rules"} if rules == 0 else None
+    origin = listing_digest(path) if path.exists() else ""
+    return prepare(Path(root), "image-folder", build, options=key, origin=origin, earlier=earlier)
 
 
 def _write(draft: Draft, layout: ClassFolders, options: _Options) -> list[str]:
@@ -121,7 +130,7 @@ def _write(draft: Draft, layout: ClassFolders, options: _Options) -> list[str]:
     faults = {"classes": list(layout.problems)}
     broken: list[Path] = []
     if options.skip_broken:
-        layout, broken, emptied = _readable(layout)
+        layout, broken, emptied = _readable(layout, options.rules)
         faults["classes"] += emptied
     splits, single, notes = _splits(layout, options)
     faults["classes"] += single
@@ -132,7 +141,9 @@ def _write(draft: Draft, layout: ClassFolders, options: _Options) -> list[str]:
     for split, (files, labels) in splits.items():
         images = draft.allocate(split, labels, shape)
         resize = options.size > 0
-        decoded[split] = decode_images(files, images, what=f"decoding {split}", resize=resize, fit=options.fit)
+        decoded[split] = decode_images(
+            files, images, what=f"decoding {split}", resize=resize, fit=options.fit, rules=options.rules
+        )
     problems = [problem for part in decoded.values() for problem in part.problems]
     faults["sizes"] = [problem for problem in problems if problem.partition(": ")[0] in odd]
     faults["broken"] = [problem for problem in problems if problem.partition(": ")[0] not in odd]
@@ -182,11 +193,12 @@ def _counts(layout: ClassFolders) -> list[str]:
     ]
 
 
-def _readable(layout: ClassFolders) -> tuple[ClassFolders, list[Path], list[str]]:
+def _readable(layout: ClassFolders, rules: int) -> tuple[ClassFolders, list[Path], list[str]]:
     """Return the folders without the files that cannot be decoded, these, and a line for each class left empty."""
     files = [file for split in layout.splits for file in layout.files(split)]
     # One pixel each: what is asked here is only whether all of the file can be decoded.
-    tried = decode_images(files, np.empty((len(files), 1, 1, 3), np.uint8), what="trying images", resize=True)
+    pixels = np.empty((len(files), 1, 1, 3), np.uint8)
+    tried = decode_images(files, pixels, what="trying images", resize=True, rules=rules)
     broken = [file for file, digest in zip(files, tried.digests, strict=True) if not digest]
     gone = set(broken)
     splits = {
@@ -244,7 +256,7 @@ def _shape(files: Sequence[Path], options: _Options) -> tuple[tuple[int, int, in
     """Return the shape of the arrays, the files of another size where all must have one, and why none has any."""
     if options.size:
         return (options.size, options.size, options.channels), set(), []
-    sizes, problems = image_sizes(files, what="reading sizes")
+    sizes, problems = image_sizes(files, what="reading sizes", rules=options.rules)
     counted = Counter(size for size in sizes if size is not None)
     if not counted:
         return (0, 0, options.channels), set(), problems
