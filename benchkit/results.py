@@ -129,6 +129,15 @@ class Cost:
         return FORWARD_PASSES * self.flops * self.images_per_second / self.matrix_rate if self.matrix_rate else 0.0
 
 
+PREDICTIONS, WEIGHTS = "predictions.safetensors", "weights.safetensors"
+"""The files in a trial's folder with the logits on val and test, and with the selected weights."""
+
+
+def inspected_name(figure: str) -> str:
+    """Return the name of the file with the arrays that a figure took from the finished model."""
+    return f"inspected-{figure}.safetensors"
+
+
 WAS_COMPILED = "the model was compiled"
 """The note of a trial most of whose training steps a compiled model took."""
 
@@ -202,19 +211,19 @@ class Trial:
         """Return the stored logits, float32 (n, K), in the split's order; raise `FileNotFoundError` when absent."""
         from safetensors.numpy import load_file
 
-        return load_file(self.folder / "predictions.safetensors")[split]
+        return load_file(self.folder / PREDICTIONS)[split]
 
     def labels(self, split: SplitName) -> np.ndarray:
         """Return the true labels int64 (n,) beside `predictions`, in their order; raise `FileNotFoundError` like it."""
         from safetensors.numpy import load_file
 
-        return load_file(self.folder / "predictions.safetensors")[f"{split}_labels"]
+        return load_file(self.folder / PREDICTIONS)[f"{split}_labels"]
 
     def inspected(self, figure: str) -> dict[str, np.ndarray]:
         """Return the arrays that a figure took from the finished model; raise `FileNotFoundError` when it took none."""
         from safetensors.numpy import load_file
 
-        return load_file(self.folder / f"inspected-{figure}.safetensors")
+        return load_file(self.folder / inspected_name(figure))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +29,7 @@ from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
 from benchkit.study.studyfile import read_study
-from benchkit.sweep.messages import Event, Job, TrialStarted, WorkerIdle, dump, load
+from benchkit.sweep.messages import Event, TrialBegan
 
 
 class PipePool(tiny_study.InlinePool):
@@ -36,13 +37,11 @@ class PipePool(tiny_study.InlinePool):
 
     pipe = -1
 
-    def give(self, number: int, job: Job) -> None:
-        def send(event: Event) -> None:
-            os.write(self.pipe, dump(event))
-
-        if job.task == "train":
-            benchkit.sweep.training.train_queue(job, "cpu", send)
-        self._events.put((number, WorkerIdle()))
+    def events(self, wait: float) -> Iterator[tuple[int, Event]]:
+        for number, event in super().events(wait):
+            told = {"began": len(event.history)} if isinstance(event, TrialBegan) else {}
+            os.write(self.pipe, (json.dumps(told) + "\n").encode())
+            yield number, event
 
 
 def child(study: Path, workspace: Path, pipe: int) -> None:
@@ -85,12 +84,12 @@ def run_once(study: Path, workspace: Path, chance: random.Random) -> dict[str, o
     while select.select([reader], [], [], 0)[0] and (part := os.read(reader, 65536)):
         text += part
     os.close(reader)
-    events = [load(json.loads(line)) for line in text.decode().split("\n")[:-1]]
+    events = [json.loads(line) for line in text.decode().split("\n")[:-1]]
     return {
         "killed": os.WIFSIGNALED(status),
         "code": os.waitstatus_to_exitcode(status),
         "events": len(events),
-        "started": [event.epoch for event in events if isinstance(event, TrialStarted)],
+        "started": [event["began"] for event in events if "began" in event],
         "seconds": time.monotonic() - begun,
     }
 

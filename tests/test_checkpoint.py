@@ -19,7 +19,7 @@ from benchkit.train.checkpoint import MAGIC, load_checkpoint, save_checkpoint
 from benchkit.train.evaluate import finish
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
-from benchkit.train.weights import load_weights, save_weights
+from benchkit.train.weights import load_weights, weights_of
 
 
 def resumable(settings: Settings) -> Run:
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_model_or_precision_is_refused(tmp_path: Path) -
 def test_weights_are_written_as_safetensors(tmp_path: Path) -> None:
     run = make_run()
     next(fit(run))
-    save_weights(tmp_path / "weights.safetensors", run)
+    (tmp_path / "weights.safetensors").write_bytes(weights_of(run))
     tensors, state = load_file(tmp_path / "weights.safetensors"), run.model.state_dict()
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[name], state[name]) for name in state)
@@ -228,7 +228,7 @@ def test_unreadable_weights_are_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_run_starts_from_the_weights_that_the_study_names(tmp_path: Path) -> None:
     source = make_run(make_settings(seed=1))
-    save_weights(tmp_path / "w.safetensors", source)
+    (tmp_path / "w.safetensors").write_bytes(weights_of(source))
     run = make_run(make_settings(weights=str(tmp_path / "w.safetensors")))
     assert torch.equal(run.model.state_dict()["0.weight"], source.model.state_dict()["0.weight"])
     assert "started from the weights w.safetensors" in run.notes[0]

@@ -15,7 +15,6 @@ from benchkit.results import Cost, EpochRecord, Outcome
 from benchkit.storage import decode, encode
 from benchkit.study import SearchRange, Study
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel
-from benchkit.sweep.frames import parted
 from benchkit.sweep.messages import (
     ConcurrencyChosen,
     ConcurrencyTried,
@@ -33,7 +32,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
     dump,
-    load,
+    event_of,
 )
 
 
@@ -50,7 +49,7 @@ def test_a_study_and_a_job_come_back_as_they_were(tmp_path: Path) -> None:
     study = study_of(FACTOR, SEARCH, part, overrides=("train.epochs=4",), path=tmp_path / "x.toml")
     assert decode(Study, through_json(study)) == study  # type: ignore[arg-type]
     job = Job(
-        task="train", study=study, conditions=make_plan(study).conditions, workspace=tmp_path, data_root=tmp_path,
+        task="train", study=study, conditions=make_plan(study).conditions, data_root=tmp_path,
         plugins=(tmp_path / "p.py",),
     )  # fmt: skip
     assert decode(Job, through_json(job)) == job  # type: ignore[arg-type]
@@ -140,4 +139,4 @@ def test_numbers_that_json_lacks_are_read_and_whole_numbers_stay_whole() -> None
 def test_events_travel_as_single_lines(event: Event) -> None:
     line = dump(event)
     assert line.index(b"\n") == len(line) - 1
-    assert load(parted(line)[0]) == event
+    assert event_of(line) == event

@@ -196,7 +196,7 @@ def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monke
     task = concurrency_search.concurrency_search(
         request.job("concurrency", plan.conditions), plan, SLOT, missing=4, cores=2
     )
-    assert trials_at_once(task, again) == 2
+    assert trials_at_once(task, tmp_path, again) == 2
     assert [(event.at_once, event.before) for event in again.events if isinstance(event, ConcurrencyChosen)] == [
         (2, True)
     ]
@@ -222,7 +222,7 @@ def test_a_failed_probe_is_not_kept_and_one_trial_is_trained_at_a_time(
     task = concurrency_search.concurrency_search(
         job_of(tmp_path, FACTOR), plan, CPU, missing=4, cores=max(2, os.cpu_count() or 2)
     )
-    assert trials_at_once(task, view) == 1
+    assert trials_at_once(task, tmp_path, view) == 1
     assert view.events == [ConcurrencyTried(at_once=1)] and read_kept(tmp_path) == {}
 
 
@@ -256,7 +256,7 @@ def test_each_kind_of_gpu_is_timed_once_and_all_are_filled_in_turns(
     alone = Device(kind="cuda", number=3, uuid="GPU-3", name="alone", exclusive=True)
     timed = []
 
-    def best(search: concurrency_search.ConcurrencySearch, view: Listener) -> int:
+    def best(search: concurrency_search.ConcurrencySearch, workspace: Path, view: Listener) -> int:
         timed.append((search.device.name, search.most))
         return {"large": 3, "small": 1}[search.device.name]
 

@@ -18,6 +18,7 @@ from benchkit.plan import make_plan
 from benchkit.results import Cost, Decision, Outcome
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep.decided import asked_once, decide_as_trained, decide_training
+from benchkit.sweep.messages import Seat
 from benchkit.train.step import automatic_precision
 
 
@@ -121,7 +122,7 @@ def test_the_precision_of_an_earlier_versions_trials_stands(tmp_path: Path) -> N
     cost = Cost(parameters=7, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="bf16")
     finish_all(ledger, plan, lambda claim: Outcome(state="done", metrics={"val": METRICS, "test": METRICS}, cost=cost))
     decide_as_trained(ledger, plan)
-    assert decide_training(ledger, study, "cpu", "--device auto")["precision"] == "bf16"
+    assert decide_training(ledger, study, Seat(kind="cpu"), "--device auto")["precision"] == "bf16"
 
 
 def test_what_a_study_varies_is_not_decided_for_all() -> None:

@@ -14,7 +14,8 @@ import pytest
 from benchkit.sweep import worker
 from benchkit.sweep.devices import CPU
 from benchkit.sweep.frames import frame, frames, parted
-from benchkit.sweep.lines import PRINTED, End, Line, local_line
+from benchkit.sweep.lines import End, Line, local_line
+from benchkit.sweep.messages import Printed, event_of
 
 WAIT = 60.0
 
@@ -83,8 +84,8 @@ def test_what_a_process_prints_comes_whole_before_its_end(
     found: list[bytes] = []
     while not isinstance(one := heard.get(timeout=WAIT), End):
         found.append(one)
-    assert {parted(one)[0]["event"] for one in found} == {PRINTED}
-    printed = b"".join(parted(one)[1] for one in found)
+    events = [event_of(one) for one in found]
+    printed = b"".join(event.content for event in events if isinstance(event, Printed))
     assert printed == b"".join(b"%d\n" % number for number in range(20000))
     assert one.code == 3 and not one.machine
 

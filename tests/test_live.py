@@ -11,8 +11,7 @@ from rich.live import Live
 from benchkit.cli import live as live_view
 from benchkit.cli.live import Lines, Panel
 from benchkit.data.manifest import report_progress
-from benchkit.sweep.frames import parted
-from benchkit.sweep.messages import AnalysisEnded, TrialEnded, TrialTaken, dump, load
+from benchkit.sweep.messages import AnalysisEnded, TrialEnded, TrialTaken, dump, event_of
 
 
 class Clock:
@@ -83,4 +82,4 @@ def test_what_looks_found_is_told_in_lines_and_above_the_panel() -> None:
     with Live(console=out, auto_refresh=False) as live:
         Panel(live).event(0, AnalysisEnded(words="look 1 of 5"))
     assert "look 1 of 5" in shown(out)
-    assert load(parted(dump(AnalysisEnded(words="x")))[0]) == AnalysisEnded(words="x")
+    assert event_of(dump(AnalysisEnded(words="x"))) == AnalysisEnded(words="x")

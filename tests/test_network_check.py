@@ -144,7 +144,7 @@ def test_trials_of_earlier_versions_tell_their_start_weights_in_a_note(
     monkeypatch.setattr(
         benchkit.sweep.training,
         "_scored",
-        lambda claim, run, *more: (setattr(run, "start_weights", ""), scored(claim, run, *more))[1],
+        lambda order, run, *more: (setattr(run, "start_weights", ""), scored(order, run, *more))[1],
     )
     tiny_study.sweep_here(monkeypatch, runs, weights_study(path, 1))
     save(path, 2)

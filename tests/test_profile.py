@@ -16,8 +16,7 @@ import benchkit.sweep.orchestration
 from benchkit.cli import main
 from benchkit.cli.profiling import Profiled, Profiling
 from benchkit.ledger import read_results
-from benchkit.sweep.frames import parted
-from benchkit.sweep.messages import TrialProfiled, dump, load
+from benchkit.sweep.messages import TrialProfiled, dump, event_of
 from benchkit.train import profile
 from benchkit.train.fit import fit
 from benchkit.train.profile import FIRST_TRACED, PHASES, TRACED, Stopwatch, watch
@@ -93,7 +92,7 @@ def test_profiling_a_sweep_changes_no_result(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_the_event_survives_the_line_between_processes() -> None:
     event = TrialProfiled(seconds={"data": 0.5}, trace="t.json.gz")
-    assert load(parted(dump(event))[0]) == event
+    assert event_of(dump(event)) == event
 
 
 def test_the_command_prints_the_table(

@@ -128,7 +128,10 @@ def test_the_first_checkpoint_is_worth_its_time(
     pace: float, saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves: list[int] = []
-    monkeypatch.setattr(benchkit.sweep.training, "save_checkpoint", lambda path, run: saves.append(len(run.history)))
+    taken = benchkit.sweep.training.checkpoint_of
+    monkeypatch.setattr(
+        benchkit.sweep.training, "checkpoint_of", lambda run: (saves.append(len(run.history)), taken(run))[1]
+    )
     monkeypatch.setattr(benchkit.sweep.training, "CHECKPOINT_SHARE", 1.0)
     monkeypatch.setattr(benchkit.sweep.training, "CHECKPOINT_PACE", pace)
     assert sweep_here(monkeypatch, tmp_path, study_of(repeats=1)) == {"done": 1}

@@ -25,8 +25,7 @@ from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.reading import results_of as capsule_results
 from benchkit.capsule.study_file import commands_of, study_text
 from benchkit.errors import LedgerError, StudyError
-from benchkit.ledger import Ledger, read_results
-from benchkit.ledger.claims import Claim, Queue
+from benchkit.ledger import read_results
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.results import Cost, Decision, Outcome
@@ -34,7 +33,7 @@ from benchkit.storage import encode
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep import Request, sweep
-from benchkit.sweep.messages import AnalysisEnded, Job, WorkerIdle
+from benchkit.sweep.messages import AnalysisEnded, Job, Train, TrialFinished, WorkerIdle
 from benchkit.sweep.status import status_of
 
 LEVELS = '[factors]\n"train.optimizer.lr" = [0.1, 0.2, 0.3]\n'
@@ -55,19 +54,23 @@ class ScriptedPool(InlinePool):
     score: Score = staticmethod(noisy(CLEAR))
     patience = math.inf
 
-    def give(self, number: int, job: Job) -> None:
-        if job.task == "train":
-            waiting = Queue(Ledger(job.workspace), job.plan())
-            while claim := waiting.next():
-                if type(self).patience <= 0:
-                    claim.release()
-                    raise KeyboardInterrupt
-                type(self).patience -= 1
-                claim.finish(ended(claim, self.score(claim.condition.label, claim.index)))
-        self._events.put((number, WorkerIdle()))
+    def do(self, order: Job | Train) -> None:
+        if isinstance(order, Train):
+            if type(self).patience <= 0:
+                raise KeyboardInterrupt
+            type(self).patience -= 1
+            rate = str(order.settings["train"]["optimizer"]["lr"])
+            label = {"search": "default, search", "confirm": "default, searched"}.get(order.phase, rate)
+            score = self.score(label, order.index)
+            finished = TrialFinished(trial=order.trial, lease=order.lease, outcome=ended(score))
+            self._doing.append((order, (event for event in [finished])))
+        elif order.task == "train":
+            super().do(order)
+        else:
+            self._doing.append((order, (event for event in [WorkerIdle()])))
 
 
-def ended(claim: Claim, accuracy: float) -> Outcome:
+def ended(accuracy: float) -> Outcome:
     metrics = replace(METRICS, accuracy=accuracy, loss=1 - accuracy)
     cost = Cost(parameters=7, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="")
     return Outcome(state="done", metrics={"val": metrics, "test": metrics}, cost=cost)
@@ -213,7 +216,7 @@ def test_what_was_decided_stands(tmp_path: Path, scripted: type[ScriptedPool]) -
 
 
 def test_what_a_search_chose_gets_more_repeats_too(tmp_path: Path, scripted: type[ScriptedPool]) -> None:
-    score = noisy({"default": 0.8, "default, searched": 0.8}, spread=0.02)
+    score = noisy({"0.1": 0.8, "default, searched": 0.8}, spread=0.02)
     scripted.score = staticmethod(
         lambda label, index: index / 10 if label == "default, search" else score(label, index)
     )
@@ -241,8 +244,8 @@ def test_a_trial_that_fails_counts_as_one_that_has_ended(tmp_path: Path, scripte
 
     original = ended
     try:
-        globals()["ended"] = lambda claim, accuracy: (
-            Outcome(state="failed", reason="x") if math.isnan(accuracy) else original(claim, accuracy)
+        globals()["ended"] = lambda accuracy: (
+            Outcome(state="failed", reason="x") if math.isnan(accuracy) else original(accuracy)
         )
         scripted.score = staticmethod(score)
         states, told = run(tmp_path, levels(), until_decided=True, most=6)

@@ -34,7 +34,7 @@ def test_workers_of_another_kind_take_the_place_of_ours(tmp_path: Path, monkeypa
     )
     monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", script))
     study = study_of()
-    job = Job(task="train", study=study, conditions=(), workspace=tmp_path, data_root=tmp_path, device="cpu")
+    job = Job(task="check", study=study, conditions=(), data_root=tmp_path, device="cpu")
     with Pool((CPU,), 1, tmp_path / "logs") as pool:
         pool.give(0, job)
         events = pool.events(60)
@@ -55,7 +55,7 @@ def test_each_worker_sees_its_own_device_alone_and_is_told_which(
     monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", script))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     seats = [Device(kind="cuda", number=number, uuid=f"GPU-{number}") for number in (1, 3, 1)]
-    job = Job(task="train", study=study_of(), conditions=(), workspace=tmp_path, data_root=tmp_path)
+    job = Job(task="check", study=study_of(), conditions=(), data_root=tmp_path)
     seen = {}
     with Pool(seats, 1, tmp_path / "logs") as pool:
         for number in range(3):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import queue
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
@@ -28,7 +28,10 @@ from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep import Request, sweep
 from benchkit.sweep.devices import Device
-from benchkit.sweep.messages import Event, Job, WorkerIdle
+from benchkit.sweep.messages import Answer, Event, Job, Printed, Train, WorkerLost, dump, event_of, order_of
+
+if TYPE_CHECKING:
+    from benchkit.sweep.training import Telling
 
 DATA = Path(tempfile.gettempdir()) / f"benchkit-test-data-{os.getuid()}"
 CHANGING = {"seconds", "images_per_second", "peak_memory", "energy"}
@@ -113,29 +116,78 @@ class Listener:
         return
 
 
+@contextmanager
+def redirected(wanted: bool) -> Iterator[bytearray]:
+    """Take what is printed during the block, by C libraries as well, as a worker's pipe would."""
+    printed = bytearray()
+    if not wanted:
+        yield printed
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        try:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            yield printed
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for place, descriptor in zip((1, 2), kept, strict=True):
+                os.dup2(descriptor, place)
+                os.close(descriptor)
+            file.seek(0)
+            printed += file.read()
+
+
 class InlinePool:
     """A pool whose one worker is this process: as the real one to a sweep, without three seconds of imports."""
 
     def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
+        from benchkit.sweep.work import Work
+
         self.size = 1
-        self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
+        self._work = Work()
+        self._doing: deque[tuple[Job | Train, Telling]] = deque()
+        self._answer: Answer | None = None
+        self._stopped = False
 
     def start(self) -> None:
         return
 
     def give(self, number: int, job: Job) -> None:
-        from benchkit.sweep.network_check import check_networks
-        from benchkit.sweep.training import train_queue
+        self.do(replace(job, device="cpu"))
 
-        if job.task == "check":
-            self._events.put((number, check_networks(job, "cpu")))
+    def send(self, number: int, order: Train | Answer) -> None:
+        if isinstance(order, Answer):
+            self._answer = order
         else:
-            train_queue(job, "cpu", lambda event: self._events.put((number, event)))
-        self._events.put((number, WorkerIdle()))
+            self.do(order_of(dump(order)))  # type: ignore[arg-type]
+
+    def do(self, order: Job | Train) -> None:
+        self._doing.append((order, self._work.do(order)))
 
     def events(self, wait: float) -> Iterator[tuple[int, Event]]:
-        while not self._events.empty():
-            yield self._events.get()
+        while self._doing:
+            order, telling = self._doing[0]
+            answer, self._answer = self._answer, None
+            try:
+                with redirected(isinstance(order, Train)) as printed:
+                    event = telling.send(answer)
+            except StopIteration:
+                self._doing.popleft()
+                event = None
+            if isinstance(order, Train) and printed:
+                yield 0, Printed(trial=order.trial, lease=order.lease, content=bytes(printed))
+            if event is not None:
+                yield 0, event_of(dump(event))
+        if self._stopped:
+            yield 0, WorkerLost(code=0)
+
+    def stop(self) -> None:
+        self._doing.clear()
+        self._stopped = True
 
     def __enter__(self) -> InlinePool:
         return self

@@ -107,10 +107,16 @@ class Claim:
         self.trial.study.sampler = Chosen(chosen)
         return chosen_params(search, {one.path: suggest(self.trial, one) for one in search.space})
 
+    @property
+    def asks(self) -> bool:
+        """Return whether a pruner is asked after each epoch."""
+        search = self.plan.study.search
+        return self.phase == "search" and search is not None and len(search.goals) == 1
+
     def should_prune(self, record: EpochRecord) -> bool:
         """Tell the ledger of an epoch; return whether the study's pruner gives up this trial of a search."""
         search = self.plan.study.search
-        if self.phase != "search" or search is None or len(search.goals) > 1:
+        if not self.asks or search is None:
             return False
         value = getattr(record, search.goals[0].metric.replace(".", "_"), None)
         if value is None:
@@ -201,6 +207,10 @@ class Queue:
         self._plan = plan
         self._seen: deque[tuple[Condition, FrozenTrial]] = deque()
         self._sweeps: Mapping[str, Sweep] = {}
+
+    def forget(self) -> None:
+        """Look at the ledger anew before the next trial, since one was given back."""
+        self._seen.clear()
 
     def next(self) -> Claim | None:
         """Return a hold on the next trial to train, or None when all are taken or finished."""

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from benchkit.errors import BenchkitError, LedgerError
 from benchkit.locks import Lock
-from benchkit.results import EpochRecord, Outcome, State
+from benchkit.results import PREDICTIONS, WEIGHTS, EpochRecord, Outcome, State, inspected_name
 from benchkit.storage import decode, encode, write_atomically
 
 LIST = "files.json"
@@ -28,7 +28,7 @@ REMOVED = "removed.json"
 UNLISTED = frozenset({LIST, REMOVED, "checkpoint.pt", "log.txt", "owner.lock"})
 """What a trial's folder holds beside its results."""
 
-NUMBERS = (LIST, "result.json", "history.jsonl", "predictions.safetensors")
+NUMBERS = (LIST, "result.json", "history.jsonl", PREDICTIONS)
 """The files that a trial's numbers are read from: without one of them it counts no more."""
 
 FileState = Literal["here", "changed", "elsewhere", "removed", "lost"]
@@ -146,16 +146,16 @@ class TrialFolder:
     @property
     def predictions(self) -> Path:
         """Return where the logits on val and test are (safetensors)."""
-        return self.path / "predictions.safetensors"
+        return self.path / PREDICTIONS
 
     @property
     def weights(self) -> Path:
         """Return where the selected weights are (safetensors)."""
-        return self.path / "weights.safetensors"
+        return self.path / WEIGHTS
 
     def inspected(self, figure: str) -> Path:
         """Return where the arrays are that a figure took from the finished model (safetensors)."""
-        return self.path / f"inspected-{figure}.safetensors"
+        return self.path / inspected_name(figure)
 
     @property
     def trace(self) -> Path:

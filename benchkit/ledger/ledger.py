@@ -23,7 +23,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.errors import LedgerError
-from benchkit.ledger.files import TrialFolder, occupied, write_list
+from benchkit.ledger.files import TrialFolder, occupied
 from benchkit.ledger.leases import Holder, Sweep, sweeps_of
 from benchkit.ledger.opening import open_file, open_storage, storage_errors
 from benchkit.ledger.places import place_of
@@ -341,23 +341,6 @@ class Ledger:
                 folder = self.folder(plan.study, condition, frozen.number)
                 counted[state_of(frozen, folder, attempts.sweeps, files=files)] += 1
         return counted
-
-    @storage_errors()
-    def give_up(self, study: Study, condition: Condition, number: int, reason: str) -> None:
-        """Record a running trial without a live owner as failed."""
-        handle = self.open(study, condition)
-        folder = self.folder(study, condition, number)
-        lock = folder.own()
-        if lock is None:
-            return
-        frozen = handle.get_trials(deepcopy=False)[number]
-        if frozen.state is TrialState.RUNNING:
-            folder.write_outcome(Outcome(state="failed", reason=reason))
-            trial = optuna.Trial(handle, frozen._trial_id)
-            trial.set_user_attr("reason", reason)
-            trial.set_user_attr("files", write_list(folder.path))
-            handle.tell(trial, state=TrialState.FAIL)
-        lock.release()
 
 
 def _name(study: Study, condition: Condition) -> str:

@@ -18,6 +18,7 @@ from benchkit.errors import BenchkitError
 from benchkit.plan import Plan
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, mps_runs, next_level
+from benchkit.sweep.coordinator import View
 from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import (
     ConcurrencyChosen,
@@ -30,7 +31,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
-from benchkit.sweep.pool import HEAR_EVERY, Pool, View
+from benchkit.sweep.pool import HEAR_EVERY, Pool
 
 WINDOW = 2.0
 """Seconds, at least, for which each number of trials at once is timed."""
@@ -91,16 +92,19 @@ def _key(job: Job, plan: Plan, device: Device, cores: int) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def trials_at_once(task: ConcurrencySearch, view: View) -> int:
-    """Return how many trials to train at once, and tell the view why; 1 where nothing can be measured."""
+def trials_at_once(task: ConcurrencySearch, workspace: Path, view: View) -> int:
+    """Return how many trials to train at once, and tell the view why; 1 where nothing can be measured.
+
+    What is measured is kept in the workspace.
+    """
     if task.most < 2:
         return 1
-    kept = read_kept(task.job.workspace).get(task.key, Concurrency())
+    kept = read_kept(workspace).get(task.key, Concurrency())
     concurrency = kept
     if next_level(kept, task.most, task.epochs) is not None:
-        with Pool((task.device,) * task.most, task.threads, task.job.workspace / "logs" / "concurrency") as pool:
+        with Pool((task.device,) * task.most, task.threads, workspace / "logs" / "concurrency") as pool:
             concurrency = explore(TimedWorkers(task.job, pool, view).measure, kept, task.most, task.epochs)
-        _keep(task.job.workspace, task.key, concurrency)
+        _keep(workspace, task.key, concurrency)
     count = best_count(concurrency, task.most)
     if len(concurrency.levels) > 1:
         view.event(0, ConcurrencyChosen(at_once=count, concurrency=concurrency, before=concurrency == kept))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.interim import PLAN, planned_looks
@@ -11,17 +10,12 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decide, decisions_of, refuse_otherwise
 from benchkit.plan import Plan
 from benchkit.study import Study
-from benchkit.study.settings import Settings, TrainSettings
-from benchkit.sweep.messages import DEVICE_KIND
+from benchkit.study.settings import TrainSettings
+from benchkit.sweep.messages import DEVICE_KIND, Seat
+from benchkit.sweep.training_decisions import AS_TIMED, TRAINING
 
 if TYPE_CHECKING:
     from benchkit.sweep.orchestration import Request
-
-TRAINING = {"precision": "precision", "threads": "threads", "compiling": "compile"}
-"""What is decided of how trials are trained, by name, and the key of `train` that asks for it."""
-
-AS_TIMED = "as timed"
-"""What is decided of compiling where each network's steps are timed for it."""
 
 
 def refuse_other_decisions(ledger: Ledger, request: Request) -> None:
@@ -68,28 +62,15 @@ def decide_as_trained(ledger: Ledger, plan: Plan) -> None:
         decide(ledger, plan.study.name, "precision", used, "that of the trials that were there")
 
 
-def decide_training(ledger: Ledger, study: Study, device: str, option: str) -> Mapping[str, str]:
-    """Return what is decided of a study's training, with the first trial on a device (cpu, mps, cuda:N) at the latest.
+def decide_training(ledger: Ledger, study: Study, seat: Seat, option: str) -> dict[str, str]:
+    """Return what is decided of a study's training: now, by the first seat that is ready, where it was not before.
 
     `option` is how the device was asked for.
     """
-    from benchkit.train.step import automatic_precision
-
-    kind = device.partition(":")[0]
-    asked = {DEVICE_KIND: kind, **asked_once(study)}
-    automatic = {"precision": automatic_precision(device), "compiling": AS_TIMED if kind == "cuda" else "never"}
+    asked = {DEVICE_KIND: seat.kind, **asked_once(study)}
+    automatic = {"precision": seat.precision, "compiling": AS_TIMED if seat.kind == "cuda" else "never"}
     for name, value in asked.items():
         why = option if name == DEVICE_KIND else f"train.{TRAINING[name]} = {value}"
-        why = f"{why} on {kind}" if value == "auto" else why
+        why = f"{why} on {seat.kind}" if value == "auto" else why
         decide(ledger, study.name, name, automatic[name] if value == "auto" else value, why)
     return {name: decision.value for name, decision in decisions_of(ledger, study.name).items() if name in asked}
-
-
-def obeying(settings: Settings, decided: Mapping[str, str]) -> Settings:
-    """Return a trial's settings in which `auto` is what was decided."""
-    automatic: dict[str, Any] = {
-        key: decided[name]
-        for name, key in TRAINING.items()
-        if getattr(settings.train, key) == "auto" and decided.get(name, AS_TIMED) != AS_TIMED
-    }
-    return replace(settings, train=replace(settings.train, **automatic)) if automatic else settings

@@ -17,10 +17,9 @@ from typing import Protocol
 from benchkit.child import exit_words
 from benchkit.sweep import worker
 from benchkit.sweep.devices import Device
-from benchkit.sweep.frames import frame, frames
-
-PRINTED = "Printed"
-"""The event of a frame whose bytes a worker's process printed, on standard output or error."""
+from benchkit.sweep.frames import frames
+from benchkit.sweep.messages import dump
+from benchkit.sweep.output import PrintSplitter
 
 CHUNK = 2**16
 """Bytes of what is printed that are passed on at once, at the most."""
@@ -143,8 +142,11 @@ class LocalLine:
     def _pass_on_prints(self) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as stream:
-            while printed := os.read(stream.fileno(), CHUNK):
-                self._hear(frame({"event": PRINTED}, printed))
+            splitter, piece = PrintSplitter(), b"begin"
+            while piece:
+                piece = os.read(stream.fileno(), CHUNK)
+                for printed in splitter.feed(piece):
+                    self._hear(dump(printed))
 
 
 def local_line(

@@ -1,19 +1,38 @@
-"""What a sweep and its workers tell each other, a JSON line each: jobs one way, events the other. Imports no torch."""
+"""What a sweep and its workers tell each other, a frame each: jobs and orders one way, events the other.
+
+Whatever is told of a trial names it by `trial`, its id in the ledger, and by `lease`, the number under which it was
+handed out: what comes under an older one counts no more. A field `content` travels as the bytes of its frame. Imports
+no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from benchkit.plan import Condition, Plan
-from benchkit.results import EpochRecord
+from benchkit.plan import Condition, Phase
+from benchkit.results import EpochRecord, Outcome
 from benchkit.storage import decode, encode
 from benchkit.study import Study
 from benchkit.sweep.concurrency import Concurrency
 from benchkit.sweep.devices import Devices
-from benchkit.sweep.frames import frame
+from benchkit.sweep.frames import frame, parted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """What a worker finds where it runs: its node's name, the kind and name of its device, and what that computes in.
+
+    `precision` is what the device does best, `bf16` whether it multiplies bf16 matrices in hardware.
+    """
+
+    node: str = ""
+    kind: str = ""
+    device: str = ""
+    precision: str = "float32"
+    bf16: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +40,7 @@ class WorkerReady:
     """A worker has imported everything and names the device it trains on."""
 
     device: str
+    seat: Seat = Seat()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +68,72 @@ class TrialStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialBegan:
+    """A trial begins to train, of so many `epochs`, behind those in `history`, which its checkpoint had."""
+
+    trial: int
+    lease: int
+    epochs: int
+    history: tuple[EpochRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochEnded:
     """An epoch of the worker's trial ended."""
 
     record: EpochRecord
+    trial: int = 0
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointTaken:
+    """The state of a trial after an epoch; the worker goes on once it is told that this has been written."""
+
+    trial: int
+    lease: int
+    epoch: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFinished:
+    """A file that a trial leaves in its folder, under this name."""
+
+    trial: int
+    lease: int
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printed:
+    """What a worker printed: during a trial, or (`trial` 0) outside of any."""
+
+    trial: int = 0
+    lease: int = 0
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFinished:
+    """A trial came to its end, and all its files have been told of."""
+
+    trial: int
+    lease: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialGivenBack:
+    """A worker lets go of a trial, which can be gone on with.
+
+    `why` says what of its machine keeps it from training, and nothing where it was told to stop.
+    """
+
+    trial: int
+    lease: int
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +155,13 @@ class TrialProfiled:
 
     seconds: dict[str, float]
     trace: str = ""
+    trial: int = 0
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerIdle:
-    """The worker found nothing left to train."""
+    """The worker has done its job, one that is no training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +248,13 @@ class AnalysisEnded:
     words: str
 
 
+OfTrial = TrialBegan | EpochEnded | CheckpointTaken | FileFinished | TrialProfiled | TrialFinished | TrialGivenBack
+"""What a worker tells of a trial that it was given."""
+
 Event = (
-    Probed
+    OfTrial
+    | Printed
+    | Probed
     | NetworksChecked
     | RunReady
     | RunTimed
@@ -176,51 +265,33 @@ Event = (
     | WorkerReady
     | TrialTaken
     | TrialStarted
-    | EpochEnded
     | TrialEnded
-    | TrialProfiled
     | WorkerIdle
     | WorkerFailed
     | WorkerLost
 )
-KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
-
-
-def dump(event: Event) -> bytes:
-    """Return the frame of an event."""
-    return frame({"event": type(event).__name__, **encode(event)})
-
-
-def load(table: Mapping[str, Any]) -> Event:
-    """Return the event that a frame's JSON object tells; raise `KeyError` or `BenchkitError` where it tells none."""
-    return decode(KINDS[table["event"]], table)
-
-
 DEVICE_KIND = "device kind"
 """What the ledger calls the kind of device that all trials of a study train on: cpu, cuda or mps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Train what is queued of these conditions (`train`), or time one short run of each (`probe`).
+    """Be ready to train trials of a study (`train`), or time one short run of each of these conditions (`probe`).
 
     `check` builds each different network of them and runs it on two images.
 
     `concurrency` makes a run of the first condition ready and, with `seconds`, trains it that long.
 
-    `storage` is the ledger's URL ("" for the workspace's own), `device` is auto, cpu, cuda or cuda:N, called
-    `device_label` ("": as the worker finds it), `plugins` are
+    `device` is auto, cpu, cuda or cuda:N, called `device_label` ("": as the worker finds it), `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
     `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says;
-    `at_once` is the most trials that train at a time. `more` is that of the plan.
+    `at_once` is the most trials that train at a time.
     """
 
     task: Literal["train", "check", "probe", "concurrency"]
     study: Study
-    conditions: tuple[Condition, ...]
-    workspace: Path
     data_root: Path
-    storage: str = ""
+    conditions: tuple[Condition, ...] = ()
     device: str = "auto"
     device_label: str = ""
     plugins: tuple[Path, ...] = ()
@@ -229,8 +300,58 @@ class Job:
     device_memory: int | None = None
     seconds: float = 0.0
     at_once: int = 1
-    more: dict[str, int] = field(default_factory=dict)
 
-    def plan(self) -> Plan:
-        """Return the plan of the job's conditions."""
-        return Plan(study=self.study, conditions=self.conditions, more=self.more)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Train one trial: its settings, its place in the study, and what is decided of the study's training, by name.
+
+    `content` is its checkpoint, empty for one from the start. `asks` has the worker wait after each epoch for whether
+    to go on.
+    """
+
+    trial: int
+    lease: int
+    settings: dict[str, Any]
+    phase: Phase
+    index: int
+    decided: dict[str, str]
+    asks: bool = False
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a worker waits for: go on with the trial, end it as pruned, or drop it, since it is another's by now."""
+
+    trial: int
+    lease: int
+    word: Literal["go on", "prune", "drop"]
+
+
+Order = Job | Train | Answer
+EVENTS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
+ORDERS: Mapping[str, type[Order]] = {kind.__name__: kind for kind in get_args(Order)}
+T = TypeVar("T")
+
+
+def dump(message: Event | Order) -> bytes:
+    """Return the frame of a message."""
+    table = encode(message)
+    content = table.pop("content", b"")
+    return frame({"event": type(message).__name__, **table}, content)
+
+
+def event_of(whole: bytes) -> Event:
+    """Return the event of a frame; raise `KeyError`, `ValueError` or `BenchkitError` where it tells none."""
+    return _load(EVENTS, whole)
+
+
+def order_of(whole: bytes) -> Order:
+    """Return the order of a frame; raise as `event_of` does."""
+    return _load(ORDERS, whole)
+
+
+def _load(kinds: Mapping[str, type[T]], whole: bytes) -> T:
+    table, content = parted(whole)
+    return decode(kinds[table["event"]], {**table, "content": content})

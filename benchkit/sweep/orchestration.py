@@ -25,10 +25,11 @@ from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.clustered import check_cluster, on_cluster
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
+from benchkit.sweep.coordinator import Coordinator, View, is_missing, missing_count
 from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_other_decisions
 from benchkit.sweep.devices import Device, Devices, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
-from benchkit.sweep.pool import Pool, Stage, View, answers, is_missing, missing_count, worker_failure
+from benchkit.sweep.pool import Pool, answers, worker_failure
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
 from benchkit.train.weights_file import weights_digest
 
@@ -74,7 +75,7 @@ class Request:
     def job(
         self,
         task: Literal["train", "check", "probe", "concurrency"],
-        conditions: Sequence[Condition],
+        conditions: Sequence[Condition] = (),
         seconds: float = 0.0,
     ) -> Job:
         """Return what a worker is told to do with some conditions, for so many seconds where that matters."""
@@ -82,8 +83,6 @@ class Request:
             task=task,
             study=self.study,
             conditions=tuple(conditions),
-            workspace=self.workspace,
-            storage=self.storage,
             data_root=self.data_root,
             device=self.device,
             plugins=self.plugins,
@@ -123,11 +122,10 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         ledger.enqueue(plan, request.retry)
         refuse_broken_networks(pool, request, _unfinished(ledger, plan))
 
+        coordinator = Coordinator(replace(request.job("train"), at_once=pool.size), ledger, pool, view)
+
         def train(part: Plan, title: str) -> bool:
-            if not is_missing(ledger, part):
-                return True
-            job = replace(request.job("train", part.conditions), at_once=pool.size, more=dict(part.more))
-            return Stage(job, ledger, pool, view).train(part, title, end)
+            return not is_missing(ledger, part) or coordinator.train(part, title, end)
 
         plan, whole = _train_planned(ledger, plan, request.retry, train)
         if request.adding and whole:
@@ -274,5 +272,5 @@ def seats_of(request: Request, ledger: Ledger, plan: Plan, devices: Devices, vie
     at_once = {}
     for device in {one.name: one for one in devices.used if one.kind == "cuda" and not one.exclusive}.values():
         search = concurrency_search(job, plan, device, missing=-(-missing // count), cores=max(1, cores // count))
-        at_once[device.name] = trials_at_once(search, view)
+        at_once[device.name] = trials_at_once(search, request.workspace, view)
     return devices.seats(min(missing, count * max(at_once.values(), default=1)) or 1, at_once)

@@ -1,30 +1,57 @@
-"""Where a trial's printed output goes: everything written to standard output and error lands in the trial's log."""
+"""What a worker prints, parted by trial: marks among it say whose what follows is. Imports no torch.
+
+Output goes through the process's standard error, so that what a crash leaves unread there still comes to light.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from benchkit.sweep.messages import Printed
+
+MARK = re.compile(rb"\0benchkit trial (\d+) (\d+)\n")
+LONGEST = 64
+"""More bytes than a mark has."""
 
 
 @contextmanager
-def captured(log: Path) -> Iterator[None]:
-    """Send file descriptors 1 and 2 to `log` (appended) for the time of the block, output of C libraries included."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def captured(trial: int, lease: int) -> Iterator[None]:
+    """Mark what is printed during the block as a trial's, output of C libraries included."""
+    _mark(trial, lease)
     try:
-        os.dup2(target, 1)
-        os.dup2(target, 2)
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        for descriptor in (*kept, target):
-            os.close(descriptor)
+        _mark(0, 0)
+
+
+def _mark(trial: int, lease: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(2, b"\0benchkit trial %d %d\n" % (trial, lease))
+
+
+class PrintSplitter:
+    """Takes what was printed in pieces and parts it by trial; outside of any, trial and lease are 0."""
+
+    def __init__(self) -> None:
+        """Begin outside of any trial."""
+        self._trial = self._lease = 0
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> list[Printed]:
+        """Return what is known to be a trial's, or none's, with this piece; an empty one brings what is left."""
+        whole, found = self._rest + piece, []
+        while mark := MARK.search(whole):
+            found.append(self._part(whole[: mark.start()]))
+            self._trial, self._lease, whole = int(mark[1]), int(mark[2]), whole[mark.end() :]
+        start = whole.rfind(b"\0", max(0, len(whole) - LONGEST)) if piece else -1
+        ready = whole if start < 0 or b"\n" in whole[start:] else whole[:start]  # a mark may be coming
+        self._rest = whole[len(ready) :]
+        return [part for part in (*found, self._part(ready)) if part.content]
+
+    def _part(self, content: bytes) -> Printed:
+        return Printed(trial=self._trial, lease=self._lease, content=content)

@@ -23,8 +23,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchkit.child import exit_words
 from benchkit.sweep import node_side, worker
-from benchkit.sweep.frames import frame
-from benchkit.sweep.lines import PRINTED, End
+from benchkit.sweep.lines import End
+from benchkit.sweep.messages import dump
+from benchkit.sweep.output import PrintSplitter
 
 cloudpickle.register_pickle_by_value(node_side)
 
@@ -157,6 +158,7 @@ class RayLine:
         self._end: End | None = None
         self._lock = threading.Lock()
         self._frames = FrameSplitter()
+        self._prints = PrintSplitter()
         self._told = self._printed = self._sent = 0
         self._waiting = bytearray()
         self._sending = False
@@ -253,8 +255,8 @@ class RayLine:
         told, printed, code = answer
         self._told += len(told)
         self._printed += len(printed)
-        if printed:
-            self._hear(frame({"event": PRINTED}, printed))
+        for event in self._prints.feed(printed) if printed else ():
+            self._hear(dump(event))
         for whole in self._frames.feed(told):
             self._hear(whole)
         if code is None:

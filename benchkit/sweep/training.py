@@ -1,4 +1,8 @@
-"""One trial after another from the ledger: claim, train, prune, record. Runs in a worker; every failure is a result."""
+"""One trial, from what the sweep hands out to its end. Runs in a worker, which knows neither ledger nor workspace.
+
+Training is a generator of what there is to tell; whoever drives it passes the sweep's answers back. Every failure is a
+result.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -19,30 +24,29 @@ from safetensors.numpy import save
 
 from benchkit.data.manifest import load_data
 from benchkit.errors import BenchkitError, DivergedError, LedgerError
-from benchkit.ledger import Ledger
-from benchkit.ledger.claims import Claim, Queue, scores_of
 from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
-from benchkit.results import Outcome, State
-from benchkit.storage import write_atomically
+from benchkit.results import PREDICTIONS, WEIGHTS, Outcome, inspected_name
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import PluginRef, Settings
-from benchkit.study.tree import changed
-from benchkit.sweep.decided import decide_training, obeying
 from benchkit.sweep.messages import (
+    Answer,
+    CheckpointTaken,
     EpochEnded,
     Event,
+    FileFinished,
     Job,
-    TrialEnded,
+    Train,
+    TrialBegan,
+    TrialFinished,
+    TrialGivenBack,
     TrialProfiled,
-    TrialStarted,
-    TrialTaken,
 )
-from benchkit.sweep.output import captured
 from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
 from benchkit.sweep.stopping import WorkerStop
-from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
+from benchkit.sweep.training_decisions import obeying
+from benchkit.train.checkpoint import checkpoint_of, restore_checkpoint
 from benchkit.train.device import is_usable
 from benchkit.train.evaluate import Finished, finish
 from benchkit.train.fit import fit
@@ -50,7 +54,7 @@ from benchkit.train.observation import inspect
 from benchkit.train.placement import Images, images_for
 from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Plugins, Run, build_run
-from benchkit.train.weights import save_weights
+from benchkit.train.weights import weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +68,20 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """What the system says when a file cannot be written and no trial is to blame."""
 
 
+Telling = Generator[Event, Answer | None, None]
+"""What a worker tells while it does something: a checkpoint is answered and, where a trial asks, an epoch's end."""
+
+
 @dataclass(slots=True, kw_only=True)
 class WorkerContext:
     """What one worker trains with: the job, its device, the plugins, and the data set it loaded last, with its images.
 
-    `decided` is what is decided of the study's training, by name.
     Trials of one sweep mostly use the same images, which then stay on the device from one to the next.
     """
 
     job: Job
     device: str
     registry: Registry
-    send: Callable[[Event], None]
-    decided: Mapping[str, str] = field(default_factory=dict)
     stop: WorkerStop | None = None
     loaded: dict[str, Splits] = field(default_factory=dict)
     placed: Images | None = None
@@ -97,73 +102,29 @@ class WorkerContext:
         return self.placed
 
 
-def train_queue(job: Job, device: str, send: Callable[[Event], None], stop: WorkerStop | None = None) -> None:
-    """Train what is queued of a job's conditions, interrupted trials first, until nothing is left to claim.
+def train_trial(context: WorkerContext, order: Train) -> Telling:
+    """Tell of one trial from its checkpoint, or from the start, to its end: a diverging or failing one ends as such.
 
-    Ends the process when `stop` is asked for, after the epoch under way, which is saved.
-    Ends the process when a trial leaves its device unusable: a new one trains the others.
+    Ends the process when the trial leaves its device unusable: a new one trains the others.
     """
-    ledger = Ledger(job.workspace, job.storage or None)
-    decided = decide_training(ledger, job.study, device, f"--device {job.device}")
-    queue = Queue(ledger, job.plan())
-    context = WorkerContext(
-        job=job,
-        device=device,
-        registry=Registry.installed(job.plugins, allow_shadow=job.allow_shadow),
-        send=send,
-        decided=decided,
-        stop=stop,
-    )
-    while not (stop and stop.asked) and (claim := queue.next()):
-        with captured(claim.folder.log):
-            try:
-                state = train_claim(context, claim)
-            except LedgerError:
-                claim.release()
-                raise
-            if state == "failed" and not is_usable(device):
-                logger.error("%s refuses all further work of this process, which ends here", device)
-                os._exit(1)  # what a usual end would tidy up, it could not
-
-
-def train_claim(context: WorkerContext, claim: Claim) -> State:
-    """Train one trial to its end and record it; a diverging, failing or pruned trial is recorded with its reason.
-
-    Returns the state in which it ended. Raises `LedgerError` when the disk cannot be written: the trial is then left as
-    it is, to be gone on with.
-    """
-    started = time.perf_counter()
-    taken = TrialTaken(
-        condition=claim.condition.display_label,
-        phase=claim.phase,
-        index=claim.index,
-        key=claim.condition.key,
-        number=claim.trial.number,
-    )
-    context.send(taken)
-    outcome = claim.folder.read_outcome()
-    if outcome is None:
-        stopwatch = stopwatch_of(context, claim)
+    named = {"trial": order.trial, "lease": order.lease}
+    with TemporaryDirectory() if context.job.profile else nullcontext("") as scratch:
+        stopwatch = stopwatch_of(context, order, Path(scratch, "trace.json.gz"))
         with failures_as_outcomes() as ended:
-            ended.outcome = train_trial(context, claim, stopwatch)
+            ended.outcome = yield from trained(context, order, stopwatch)
         if isinstance(stopwatch, Stopwatch):
-            trace = str(claim.folder.trace) if claim.folder.trace.exists() else ""
-            context.send(TrialProfiled(seconds=stopwatch.stop(), trace=trace))
-        outcome = ended.outcome
-        assert outcome is not None
-    claim.finish(outcome)
-    context.send(
-        TrialEnded(
-            condition=taken.condition,
-            phase=taken.phase,
-            index=taken.index,
-            state=outcome.state,
-            reason=outcome.reason,
-            seconds=time.perf_counter() - started,
-            scores=scores_of(outcome),
-        )
-    )
-    return outcome.state
+            seconds, trace = stopwatch.stop(), stopwatch.trace
+            if trace is not None and trace.exists():
+                yield FileFinished(**named, name=trace.name, content=trace.read_bytes())
+            else:
+                trace = None
+            yield TrialProfiled(**named, seconds=seconds, trace=trace.name if trace else "")
+    if ended.outcome is None:
+        return
+    yield TrialFinished(**named, outcome=ended.outcome)
+    if ended.outcome.state == "failed" and not is_usable(context.device):
+        logger.error("%s refuses all further work of this process, which ends here", context.device)
+        os._exit(1)  # what a usual end would tidy up, it could not
 
 
 @dataclass(slots=True)
@@ -219,22 +180,26 @@ class Unwatched:
         """Do nothing."""
 
 
-def stopwatch_of(context: WorkerContext, claim: Claim) -> Stopwatch | Unwatched:
+def stopwatch_of(context: WorkerContext, order: Train, trace: Path) -> Stopwatch | Unwatched:
     """Return what takes a trial's time; the first repeat of a condition leaves a trace when trials are profiled."""
     if not context.job.profile:
         return Unwatched()
-    return Stopwatch(torch.device(context.device), None if claim.index else claim.folder.trace)
+    return Stopwatch(torch.device(context.device), None if order.index else trace)
 
 
-def train_trial(context: WorkerContext, claim: Claim, stopwatch: Stopwatch | Unwatched) -> Outcome:
-    """Train a trial from its checkpoint, or from the start, to its last epoch, and score it."""
-    settings = typed_settings(changed(claim.condition.settings, claim.params), claim.plan.study.seed)
-    settings = obeying(settings, context.decided)
+def trained(
+    context: WorkerContext, order: Train, stopwatch: Stopwatch | Unwatched
+) -> Generator[Event, Answer | None, Outcome | None]:
+    """Tell of a trial's training; return its outcome, None where somebody else is to go on with it."""
+    settings = obeying(typed_settings(order.settings, context.job.study.seed), order.decided)
     torch.set_num_threads(settings.train.threads)
     splits = context.splits(settings.data.dataset)
-    run = _start(context, claim, settings, splits)
+    run = _start(context, order, settings, splits)
     if isinstance(stopwatch, Stopwatch):
         watch(run, stopwatch)
+    named = {"trial": order.trial, "lease": order.lease}
+    history = tuple(run.history)
+    yield TrialBegan(**named, epochs=settings.train.epochs, history=history)
     plugins = {
         "plugins": plugins_of(settings, context.registry),
         "sources": sources_of(settings, context.registry),
@@ -244,13 +209,9 @@ def train_trial(context: WorkerContext, claim: Claim, stopwatch: Stopwatch | Unw
     for record in fit(run):
         ended = time.perf_counter()
         stopwatch.enter("ledger")
-        claim.folder.append_epoch(record)
-        context.send(EpochEnded(record=record))
-        if context.stop and context.stop.asked:
-            save_checkpoint(claim.folder.checkpoint, run)
-            claim.release()
-            os._exit(0)
-        if claim.should_prune(record):
+        answer = yield EpochEnded(**named, record=record)
+        word = answer.word if answer else "go on"
+        if word == "prune":
             return Outcome(
                 state="pruned",
                 reason=f"given up by the pruner after epoch {record.epoch}",
@@ -259,15 +220,20 @@ def train_trial(context: WorkerContext, claim: Claim, stopwatch: Stopwatch | Unw
                 notes=tuple(run.notes),
                 environment=environment,
             )
+        stopping = bool(context.stop and context.stop.asked)
         now = time.perf_counter()
         stopwatch.enter("checkpoint")
-        if saving <= CHECKPOINT_SHARE * (now - last_saved):
-            save_checkpoint(claim.folder.checkpoint, run)
+        if word != "drop" and (stopping or saving <= CHECKPOINT_SHARE * (now - last_saved)):
+            answer = yield CheckpointTaken(**named, epoch=record.epoch, content=checkpoint_of(run))
+            word = answer.word if answer else "go on"
             last_saved, saving = time.perf_counter(), time.perf_counter() - now
+        if stopping or word == "drop":
+            yield TrialGivenBack(trial=order.trial, lease=order.lease)
+            return None
         stopwatch.enter("evaluation")
         bookkeeping += time.perf_counter() - ended
     stopwatch.enter("scoring")
-    outcome = _scored(claim, run, splits.fingerprint, environment)
+    outcome = yield from _scored(order, run, splits.fingerprint, environment)
     return replace(outcome, cost=outcome.cost and replace(outcome.cost, bookkeeping=bookkeeping))
 
 
@@ -280,34 +246,23 @@ def _saving(run: Run) -> float:
     return 3 * weights / CHECKPOINT_PACE
 
 
-def _start(context: WorkerContext, claim: Claim, settings: Settings, splits: Splits) -> Run:
-    """Return the run, at its last saved epoch if the trial was interrupted, and tell of its start."""
-    figures = [PluginRef(name=name, options=options) for name, options in claim.plan.study.report.figures]
-    plugins = bind_plugins(context.registry, settings, [] if claim.phase == "search" else figures)
+def _start(context: WorkerContext, order: Train, settings: Settings, splits: Splits) -> Run:
+    """Return the run, at its last saved epoch if the trial was interrupted."""
+    figures = [PluginRef(name=name, options=options) for name, options in context.job.study.report.figures]
+    plugins = bind_plugins(context.registry, settings, [] if order.phase == "search" else figures)
     run = build_run(
         settings,
         splits,
         plugins,
-        seeds=trial_seeds(settings.seed, claim.phase, claim.index),
+        seeds=trial_seeds(settings.seed, order.phase, order.index),
         device=context.device,
         images=context.images(settings, splits),
     )
     shared = shared_device(run.device, context.job.at_once)
     run.notes.extend(shared)
     run.shares_device = bool(shared)
-    load_checkpoint(claim.folder.checkpoint, run)
-    claim.folder.write_history(run.history)
-    context.send(
-        TrialStarted(
-            condition=claim.condition.display_label,
-            phase=claim.phase,
-            index=claim.index,
-            key=claim.condition.key,
-            number=claim.trial.number,
-            epochs=settings.train.epochs,
-            epoch=len(run.history),
-        )
-    )
+    if order.content:
+        restore_checkpoint(order.content, run)
     return run
 
 
@@ -328,26 +283,29 @@ def bind_plugins(registry: Registry, settings: Settings, figures: Sequence[Plugi
     )
 
 
-def save_predictions(path: Path, finished: Finished) -> None:
-    """Write logits float32 (n, K) and labels int64 (n,) of val and test, from which every metric can be recomputed."""
+def predictions_of(finished: Finished) -> bytes:
+    """Return logits float32 (n, K) and labels int64 (n,) of val and test, from which every metric can be recomputed."""
     arrays = {str(split): np.ascontiguousarray(logits) for split, logits in finished.logits.items()}
     arrays.update({f"{split}_labels": np.ascontiguousarray(labels) for split, labels in finished.labels.items()})
-    write_atomically(path, save(arrays))
+    return save(arrays)
 
 
-def _scored(claim: Claim, run: Run, data_fingerprint: str, environment: dict[str, object]) -> Outcome:
+def _scored(
+    order: Train, run: Run, data_fingerprint: str, environment: dict[str, object]
+) -> Generator[Event, Answer | None, Outcome]:
     """Score the selected weights on every split, test among them once; a search's trials never see the test split."""
-    searching = claim.phase == "search"
+    searching = order.phase == "search"
     finished = finish(run, test=not searching)
     if not math.isfinite(finished.metrics["val"].loss):
         raise DivergedError(
             f"training diverged: the selected weights' validation loss is {finished.metrics['val'].loss}"
         )
     if not searching:
-        save_predictions(claim.folder.predictions, finished)
-        save_weights(claim.folder.weights, run)
-        for figure, arrays in inspect(run).items() if claim.index == 0 else ():
-            write_atomically(claim.folder.inspected(figure), save(arrays))
+        named = {"trial": order.trial, "lease": order.lease}
+        yield FileFinished(**named, name=PREDICTIONS, content=predictions_of(finished))
+        yield FileFinished(**named, name=WEIGHTS, content=weights_of(run))
+        for figure, arrays in inspect(run).items() if order.index == 0 else ():
+            yield FileFinished(**named, name=inspected_name(figure), content=save(arrays))
     return Outcome(
         state="done",
         selected_epoch=finished.selected_epoch,

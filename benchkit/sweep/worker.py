@@ -1,4 +1,4 @@
-"""A worker process: reads jobs from its standard input, trains what is queued, and tells events on its standard output.
+"""A worker process: reads orders from its standard input, follows them, and tells events on its standard output.
 
 `COMMAND` starts one. The end of its input ends it at once, so that no worker outlives its sweep.
 """
@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import IO
@@ -17,10 +18,11 @@ from typing import IO
 from benchkit.child import import_path
 from benchkit.errors import BenchkitError
 from benchkit.preparation import data_root
-from benchkit.storage import SENT, cache_folder, decode, sent_path
+from benchkit.storage import SENT, cache_folder, sent_path
 from benchkit.sweep.concurrency import available_cores, preloaded_allocator, preloading
-from benchkit.sweep.frames import frames, parted
-from benchkit.sweep.messages import Event, Job, WorkerFailed, WorkerIdle, WorkerReady, dump
+from benchkit.sweep.frames import frames
+from benchkit.sweep.messages import Answer, Event, Job, Train, WorkerFailed, dump, order_of
+from benchkit.sweep.output import captured
 from benchkit.sweep.stopping import WorkerStop
 
 # With -m, Python would warn in each worker's log that the package has imported the module before it is run.
@@ -42,41 +44,37 @@ class Channel:
         self._out.flush()
 
 
-def listen(jobs: queue.Queue[bytes]) -> None:
+def listen(orders: queue.Queue[bytes]) -> None:
     """Put each frame of standard input into the queue; end the process when the sweep is gone."""
     for whole in frames(sys.stdin.buffer):
-        jobs.put(whole)
+        orders.put(whole)
     os._exit(0)
 
 
 def main() -> None:
-    """Work through jobs until the sweep closes the line."""
+    """Do what the sweep says, one order after another, until it closes the line."""
     stop = WorkerStop()
     channel = Channel()
-    jobs: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=listen, args=(jobs,), daemon=True).start()
+    orders: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=listen, args=(orders,), daemon=True).start()
     try:
-        from benchkit.sweep.network_check import check_networks
-        from benchkit.sweep.timed_run import TimedRun, probe_all
-        from benchkit.sweep.training import train_queue
-        from benchkit.train.device import resolve_device
+        from benchkit.sweep.work import Work, tell
 
-        timed_run = TimedRun()
+        work = Work(stop)
+        later: deque[Job | Train] = deque()
+
+        def answer() -> Answer:
+            while not isinstance(order := order_of(orders.get()), Answer):
+                later.append(order)
+            return order
+
         while True:
-            job = here(decode(Job, parted(jobs.get())[0]))
-            device = resolve_device(job.device)
-            channel.send(WorkerReady(device=job.device_label or device))
-            if job.task == "probe":
-                for probed in probe_all(job, device):
-                    channel.send(probed)
-            elif job.task == "check":
-                channel.send(check_networks(job, device))
-            elif job.task == "concurrency":
-                channel.send(timed_run.answer(job, device))
-            else:
-                with stop.after_the_epoch():
-                    train_queue(job, device, channel.send, stop)
-            channel.send(WorkerIdle())
+            order = later.popleft() if later else order_of(orders.get())
+            if isinstance(order, Train):
+                with stop.after_the_epoch(), captured(order.trial, order.lease):
+                    tell(work.do(order), order, channel.send, answer)
+            elif isinstance(order, Job):
+                tell(work.do(here(order)), order, channel.send, answer)
     except Exception as error:  # noqa: BLE001 - told to the sweep, which ends with it
         traceback.print_exc()
         told = str(error) if isinstance(error, BenchkitError) else f"{type(error).__name__}: {error}"

@@ -13,7 +13,6 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from benchkit.errors import DataError
-from benchkit.storage import write_atomically
 from benchkit.train.weights_file import weights_digest
 
 if TYPE_CHECKING:
@@ -25,11 +24,10 @@ SHOWN = 2
 """Differences of each kind that an error lists."""
 
 
-def save_weights(path: Path, run: Run) -> None:
-    """Write the model's parameters and buffers, as they are now, to a safetensors file, atomically."""
-
+def weights_of(run: Run) -> bytes:
+    """Return the model's parameters and buffers, as they are now, as a safetensors file."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in run.model.state_dict().items()}
-    write_atomically(path, save_safetensors(state))
+    return save_safetensors(state)
 
 
 def read_weights(path: Path) -> State:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +11,7 @@ from typing import Any
 
 from benchkit.capsule.archive import CapsuleTrial
 from benchkit.capsule.reading import Capsule, CapsuleError
-from benchkit.errors import LedgerError, PluginError, TrainingError
+from benchkit.errors import LedgerError, PluginError
 from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decide
 from benchkit.plan import Condition, Plan, typed_settings
@@ -22,10 +22,11 @@ from benchkit.study.checks import check_plan
 from benchkit.study.seeds import derive_seed
 from benchkit.study.tree import changed
 from benchkit.sweep import prepare, threads_of
-from benchkit.sweep.decided import TRAINING
+from benchkit.sweep.coordinator import Coordinator
 from benchkit.sweep.devices import devices_here
-from benchkit.sweep.messages import Job, WorkerFailed, WorkerIdle, WorkerLost
+from benchkit.sweep.messages import Event, Job
 from benchkit.sweep.pool import Pool
+from benchkit.sweep.training_decisions import TRAINING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ def retrain(
     No code comes from the capsule: plugins are those installed here and the files that the user gives.
 
     Raises `PluginError` where that is not enough, `StudyError` for options that plugins here do not take, `LedgerError`
-    for a workspace in use, and `TrainingError` when the worker cannot go on.
+    for a workspace in use, and `BenchkitError` when the worker cannot go on.
     """
     if scratch.workspace.exists() and any(scratch.workspace.iterdir()):
         raise LedgerError(
@@ -168,7 +169,8 @@ def _retrain_study(
 ) -> tuple[Trial, ...]:
     study = bare(study)
     conditions = tuple({sample.condition.key: sample.condition for sample in sampled}.values())
-    plan = Plan(study=study, conditions=conditions)
+    counts = {one.key: max(s.trial.index for s in sampled if s.condition is one) + 1 for one in conditions}
+    plan = Plan(study=study, conditions=conditions, more=counts)
     check_plan(plan, registry)
     data = prepare(plan, registry, scratch.data_root)
     here = {str(sample["fingerprint"]) for sample in data["sets"]}
@@ -182,7 +184,8 @@ def _retrain_study(
         _refuse_unknown_settings(study, sample)
         ledger.enqueue_again(study, sample.condition, sample.trial.index, sample.trial.params)
     if trained:
-        _work(_job(study, conditions, scratch), threads_of(plan))
+        with Pool(devices_here(scratch.device).seats(1), threads_of(plan), scratch.workspace / "logs") as pool:
+            Coordinator(_job(study, scratch), ledger, pool, Unwatched()).train(plan, "")
     return ledger.trials(plan)
 
 
@@ -198,12 +201,10 @@ def _refuse_unknown_settings(study: Study, sample: SampledTrial) -> None:
         raise CapsuleError(f"the capsule's {sample.name} has other settings than its study searches")
 
 
-def _job(study: Study, conditions: tuple[Condition, ...], scratch: Scratch) -> Job:
+def _job(study: Study, scratch: Scratch) -> Job:
     return Job(
         task="train",
         study=study,
-        conditions=conditions,
-        workspace=scratch.workspace,
         data_root=scratch.data_root,
         device=scratch.device,
         plugins=tuple(path.resolve() for path in scratch.plugins),
@@ -211,17 +212,14 @@ def _job(study: Study, conditions: tuple[Condition, ...], scratch: Scratch) -> J
     )
 
 
-def _work(job: Job, threads: int) -> None:
-    """Let one worker train what is queued; raise `TrainingError` when it fails or dies."""
-    logs = job.workspace / "logs"
-    devices = devices_here(job.device)
-    with Pool(devices.seats(1), threads, logs) as pool:
-        pool.give(0, job)
-        while True:
-            for _, event in pool.events(HEAR_EVERY):
-                if isinstance(event, WorkerIdle):
-                    return
-                if isinstance(event, WorkerFailed):
-                    raise TrainingError(f"the worker cannot go on: {event.message}", hint=f"the story is in {logs}")
-                if isinstance(event, WorkerLost):
-                    raise TrainingError(f"the worker ended with status {event.code}", hint=f"the story is in {logs}")
+class Unwatched:
+    """A view that shows nothing."""
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Show nothing."""
+
+    def event(self, worker: int, event: Event) -> None:
+        """Show nothing."""
+
+    def tick(self) -> None:
+        """Show nothing."""

@@ -1,0 +1,83 @@
+"""What a worker does when it is told to: be ready, check networks, time runs, train a trial. Imports torch."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+
+from benchkit.registry import Registry
+from benchkit.sweep.messages import (
+    Answer,
+    CheckpointTaken,
+    EpochEnded,
+    Event,
+    Job,
+    Seat,
+    Train,
+    WorkerIdle,
+    WorkerReady,
+)
+from benchkit.sweep.network_check import check_networks
+from benchkit.sweep.provenance import device_name
+from benchkit.sweep.stopping import WorkerStop
+from benchkit.sweep.timed_run import TimedRun, probe_all
+from benchkit.sweep.training import Telling, WorkerContext, train_trial
+from benchkit.train.device import has_bf16, resolve_device
+from benchkit.train.step import automatic_precision
+
+
+class Work:
+    """All that one worker does, one thing after another; between trials it keeps images and plugins."""
+
+    def __init__(self, stop: WorkerStop | None = None) -> None:
+        """Hold nothing yet; `stop` says when to end."""
+        self._stop = stop
+        self._timed_run = TimedRun()
+        self._context: WorkerContext | None = None
+
+    def do(self, order: Job | Train) -> Telling:
+        """Tell of what is done until it is done; a job of training only makes ready for what comes next."""
+        if isinstance(order, Train):
+            assert self._context is not None, "no trial comes before its job"
+            yield from train_trial(self._context, order)
+            return
+        device = resolve_device(order.device)
+        if order.task == "train" and (self._context is None or self._context.job != order):
+            registry = Registry.installed(order.plugins, allow_shadow=order.allow_shadow)
+            self._context = WorkerContext(job=order, device=device, registry=registry, stop=self._stop)
+        yield WorkerReady(device=order.device_label or device, seat=seat_of(device))
+        if order.task == "train":
+            return
+        if order.task == "probe":
+            yield from probe_all(order, device)
+        elif order.task == "check":
+            yield check_networks(order, device)
+        else:
+            yield self._timed_run.answer(order, device)
+        yield WorkerIdle()
+
+
+def seat_of(device: str) -> Seat:
+    """Return what a worker finds where it runs."""
+    import torch
+
+    return Seat(
+        node=platform.node(),
+        kind=device.partition(":")[0],
+        device=device_name(device),
+        precision=automatic_precision(device),
+        bf16=has_bf16(torch.device(device)),
+    )
+
+
+def tell(telling: Telling, order: Job | Train, send: Callable[[Event], None], answer: Callable[[], Answer]) -> None:
+    """Send what there is to tell to its end, and wait for an answer where one is due."""
+    told: Answer | None = None
+    while True:
+        try:
+            event = telling.send(told)
+        except StopIteration:
+            return
+        send(event)
+        asks = isinstance(event, EpochEnded) and isinstance(order, Train) and order.asks
+        told = answer() if asks or isinstance(event, CheckpointTaken) else None

@@ -1,0 +1,126 @@
+"""The coordinator's side of a trial: what counts of what workers tell, and what it writes down of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_study import FACTOR, RECORD, InlinePool, Listener, all_facts, study_of, sweep_here
+
+import benchkit.sweep.orchestration
+from benchkit.ledger import read_results
+from benchkit.results import Outcome
+from benchkit.sweep.messages import (
+    Answer,
+    CheckpointTaken,
+    EpochEnded,
+    Event,
+    FileFinished,
+    Train,
+    TrialBegan,
+    TrialEnded,
+    TrialFinished,
+    TrialGivenBack,
+)
+from benchkit.sweep.output import PrintSplitter
+
+
+class Meddling(InlinePool):
+    """A pool in which a node that was declared dead goes on telling of each trial under an older lease."""
+
+    answers: list[Answer] = []
+
+    def send(self, number: int, order: Train | Answer) -> None:
+        if isinstance(order, Answer) and order.word == "drop":
+            self.answers.append(order)
+        else:
+            super().send(number, order)
+
+    def events(self, wait: float) -> Iterator[tuple[int, Event]]:
+        for number, event in super().events(wait):
+            if isinstance(event, EpochEnded):
+                for late in told_late(event.trial, event.lease - 1):
+                    yield number, late
+            yield number, event
+
+
+def told_late(trial: int, lease: int) -> list[Event]:
+    named = {"trial": trial, "lease": lease}
+    return [
+        TrialBegan(**named, epochs=9, history=(RECORD,)),
+        EpochEnded(**named, record=replace(RECORD, epoch=7)),
+        CheckpointTaken(**named, epoch=7, content=b"late"),
+        FileFinished(**named, name="weights.safetensors", content=b"late"),
+        TrialGivenBack(trial=trial, lease=lease),
+        TrialFinished(**named, outcome=Outcome(state="failed", reason="late")),
+    ]
+
+
+def test_what_is_told_under_an_older_lease_is_dropped_without_a_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, view = study_of(FACTOR, repeats=1), Listener()
+    sweep_here(monkeypatch, tmp_path / "alone", study)
+    monkeypatch.setattr(Meddling, "answers", [])
+    monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", Meddling)
+    with monkeypatch.context() as patch:
+        patch.setattr("tiny_study.InlinePool", Meddling)
+        assert sweep_here(monkeypatch, tmp_path / "meddled", study, view=view) == {"done": 2}
+    assert all_facts(read_results(tmp_path / "meddled")) == all_facts(read_results(tmp_path / "alone"))
+    assert [event.state for event in view.events if isinstance(event, TrialEnded)] == ["done", "done"]
+    assert len(Meddling.answers) == 2 * 3 * 6, "every late message is answered: drop it"
+
+
+def test_a_worker_needs_no_optuna_and_no_ledger() -> None:
+    code = (
+        "import sys\nimport benchkit.sweep.worker, benchkit.sweep.work\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'optuna', 'sqlalchemy'}),"
+        " [name for name in sys.modules if name.startswith('benchkit.ledger')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] []\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 1000])
+def test_what_is_printed_belongs_to_the_trial_of_the_last_mark(size: int) -> None:
+    text = b"before\n\0benchkit trial 12 3\nof\0 12\n\0benchkit no mark\n\0benchkit trial 0 0\nafter\0"
+    splitter, found = PrintSplitter(), {}
+    for place in range(0, len(text), size):
+        for part in splitter.feed(text[place : place + size]):
+            found[part.trial, part.lease] = found.get((part.trial, part.lease), b"") + part.content
+    for part in splitter.feed(b""):
+        found[part.trial, part.lease] = found.get((part.trial, part.lease), b"") + part.content
+    assert found == {(0, 0): b"before\nafter\0", (12, 3): b"of\0 12\n\0benchkit no mark\n"}
+
+
+def test_each_trials_log_comes_home_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, talking: Callable[[], Path]
+) -> None:
+    study = study_of('[[regularizers]]\nname = "talk"\n', FACTOR, repeats=1)
+    sweep_here(monkeypatch, tmp_path / "runs", study, plugins=(talking(),))
+    logs = [(trial.folder / "log.txt").read_text() for trial in read_results(tmp_path / "runs").trials]
+    assert logs == ["epoch 1\nepoch 2\n"] * 2
+
+
+@pytest.fixture
+def talking(tmp_path: Path) -> Callable[[], Path]:
+    """Return what writes a plugin that prints at the end of each epoch."""
+
+    def write() -> Path:
+        path = tmp_path / "talking.py"
+        path.write_text(
+            "import os\nfrom benchkit import card\n"
+            "@card(title='Talk', summary='Prints.')\n"
+            "class Talk:\n"
+            "    def stop(self, history):\n"
+            "        os.write(2, b'epoch %d\\n' % len(history))\n"
+            "        return False\n"
+            "PLUGINS = {'benchkit.regularizers': {'talk': Talk}}\n"
+        )
+        return path
+
+    return write
