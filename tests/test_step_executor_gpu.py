@@ -45,7 +45,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
-CLOSE = {"float32": 2e-3, "bf16": 5e-2}
+CLOSE = {"float32": 2e-3, "bf16": 5e-2, "fp16": 5e-2}
 """The relative difference of two epochs' losses and weights that rounding explains."""
 
 
@@ -83,7 +83,7 @@ def eagerly(run: Run) -> Run:
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"name": "adamw", "lr": 0.004}], ids=["sgd", "adamw"])
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 def test_captured_steps_agree_with_eager_ones(optimizer: dict[str, Any], precision: str) -> None:
     run = run_of([Mixup()], optimizer=optimizer, precision=precision)
     run.model.train()
@@ -181,13 +181,8 @@ def test_after_a_broken_recording_training_goes_on(monkeypatch: pytest.MonkeyPat
     assert run.history[-1].train_loss == pytest.approx(eager.history[-1].train_loss, rel=CLOSE["float32"])
     after = run_of()
     list(fit(after))
-    assert after.notes == []
-
-
-def test_fp16_runs_eagerly_with_a_note() -> None:
-    run = run_of(precision="fp16")
-    list(fit(run))
-    assert run.notes == ["CUDA graph not used: fp16 scales the loss by what it finds in each step; steps ran eagerly"]
+    assert "an earlier recording of this process broke off" in after.notes[0]
+    monkeypatch.setattr(CudaBackend, "broken", False)
 
 
 def test_a_checkpoint_of_captured_steps_goes_on(tmp_path: Path) -> None:

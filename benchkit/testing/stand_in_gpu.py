@@ -14,7 +14,6 @@ counts as a copy from the host, which on a GPU it is only with a device.
 from __future__ import annotations
 
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -78,7 +77,9 @@ class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return function(*args, **(kwargs or {}))
 
 
-class _Operation(NamedTuple):
+class Operation(NamedTuple):
+    """An operation as it was called."""
+
     function: Any
     args: Any
     kwargs: Any
@@ -92,7 +93,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         """Record nothing yet."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._operations: list[_Operation] = []
+        self.operations: list[Operation] = []
         self._inside: set[int] = set()
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 
@@ -111,7 +112,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._inside |= fresh
         if changes or fresh:  # what is left is views, which the list's own tensors are already
             given, named = tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
-            self._operations.append(_Operation(function, given, named, [] if changes else made))
+            self.operations.append(Operation(function, given, named, [] if changes else made))
         return found
 
     def _keep(self, storage: torch.UntypedStorage) -> None:
@@ -124,7 +125,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for storage, copy in self._before.values():
             storage.copy_(copy)
         self._before.clear()
-        for tensor in (result for operation in self._operations for result in operation.results):
+        for tensor in (result for operation in self.operations for result in operation.results):
             if tensor.is_floating_point():
                 tensor.fill_(float("nan"))
             elif tensor.dtype in (torch.int64, torch.int32):
@@ -133,18 +134,13 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @torch.no_grad()
     def replay(self) -> None:
         """Do what was recorded."""
-        for operation in self._operations:
+        for operation in self.operations:
             if operation.function.overloadpacket in UNWRITTEN:
                 continue
             found = operation.function(*operation.args, **operation.kwargs)
             if operation.results:
                 for old, new in zip(operation.results, _tensors(found), strict=True):
                     old.copy_(new)
-
-    def counts(self) -> Counter[str]:
-        """Return how often each operation was recorded, by its name, but those that only make room."""
-        packets = (operation.function.overloadpacket for operation in self._operations)
-        return Counter(packet.__name__ for packet in packets if packet not in UNWRITTEN)
 
 
 skip_dynamo_import(*(mode.__torch_dispatch__ for mode in TorchDispatchMode.__subclasses__()))
