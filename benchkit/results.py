@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ __all__ = [
     "WAS_COMPILED",
     "Cost",
     "Decision",
+    "DeviceRange",
     "EpochRecord",
     "Outcome",
     "SplitMetrics",
@@ -52,7 +53,8 @@ class EpochRecord:
     is that of the epoch's last step, `gradient_norm` the mean over steps of the global L2 norm before clipping,
     `images_per_second` counts training images over training time (evaluation excluded), `peak_memory` is in MiB.
     `observed` holds what figures noted of the model after the epoch, by `figure.quantity`. `energy` is what the whole
-    device used during the epoch, in joules; 0 where it does not tell.
+    device used during the epoch, in joules; 0 where it does not tell. `device` and `node` name the model of the device
+    and the machine that trained it, "" in trials of earlier versions.
     """
 
     epoch: int
@@ -67,6 +69,8 @@ class EpochRecord:
     peak_memory: float
     observed: Mapping[str, float] = field(default_factory=dict)
     energy: float = 0.0
+    device: str = ""
+    node: str = ""
 
     def score(self, metric: str) -> float:
         """Return `train.loss`, `val.accuracy` and the like."""
@@ -164,6 +168,16 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRange:
+    """A trial's epochs from `first` to `last`, which a `device`, told by its model's name, trained on one `node`."""
+
+    first: int
+    last: int
+    device: str
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One training run as the ledger tells it.
 
@@ -189,6 +203,30 @@ class Trial:
     def reason(self) -> str:
         """Return why the trial did not end as done, or an empty string."""
         return self.outcome.reason if self.outcome else ""
+
+    @property
+    def devices(self) -> tuple[DeviceRange, ...]:
+        """Return which device trained which of its epochs, in order; one alone where an earlier version trained it.
+
+        Of a history that is lost it is a range from 0 to 0; none where no device is known.
+        """
+        told = self._told_device
+        ranges = [] if self.history or not told else [DeviceRange(first=0, last=0, device=told)]
+        for record in self.history:
+            place = (record.device or told, record.node)
+            if ranges and (ranges[-1].device, ranges[-1].node) == place:
+                ranges[-1] = replace(ranges[-1], last=record.epoch)
+            elif place[0]:
+                ranges.append(DeviceRange(first=record.epoch, last=record.epoch, device=place[0], node=place[1]))
+        return tuple(ranges)
+
+    @property
+    def _told_device(self) -> str:
+        """Return the device as the cost names it, which calls a processor `cpu`."""
+        if self.outcome is None or self.outcome.cost is None:
+            return ""
+        processor = self.outcome.environment.get("processor")
+        return self.outcome.cost.device.replace("cpu", str(processor or "cpu"), 1)
 
     def value(self, metric: str) -> float | None:
         """Return what it scored or cost, `test.accuracy` or `cost.seconds`, or None where it has no such number."""

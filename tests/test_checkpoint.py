@@ -18,6 +18,7 @@ from benchkit.study.settings import Settings
 from benchkit.train.checkpoint import MAGIC, load_checkpoint, save_checkpoint
 from benchkit.train.evaluate import finish
 from benchkit.train.fit import fit
+from benchkit.train.processor import processor
 from benchkit.train.run import Run
 from benchkit.train.weights import load_weights, weights_of
 
@@ -50,6 +51,23 @@ def test_a_continued_run_is_the_uninterrupted_one(tmp_path: Path, optimizer: str
     assert all((left.logits[split] == right.logits[split]).all() for split in ("val", "test"))
     states = whole.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_each_epoch_names_where_it_was_trained_and_a_continued_run_keeps_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_run()
+    monkeypatch.setattr("platform.node", lambda: "a")
+    next(fit(first))
+    threads = torch.get_num_threads()
+    here = f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    save_checkpoint(tmp_path / "checkpoint", first)
+    monkeypatch.setattr("platform.node", lambda: "b")
+    monkeypatch.setattr("benchkit.train.fit.hardware_name", lambda device: "another card")
+    second = make_run()
+    assert load_checkpoint(tmp_path / "checkpoint", second)
+    assert len(list(fit(second))) == 2
+    assert [(record.device, record.node) for record in second.history] == [(here, "a"), *[("another card", "b")] * 2]
 
 
 def test_the_best_epoch_so_far_is_kept_when_a_run_is_continued(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from benchkit.sweep.training import Telling
 
 DATA = Path(tempfile.gettempdir()) / f"benchkit-test-data-{os.getuid()}"
-CHANGING = {"seconds", "images_per_second", "peak_memory", "energy"}
+CHANGING = {"seconds", "images_per_second", "peak_memory", "energy", "device", "node"}
 """What two equal trainings need not have in common."""
 
 BASE = """

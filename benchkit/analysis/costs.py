@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchkit.analysis.devices import device_names
 from benchkit.analysis.estimates import Estimate, compared, done_repeats, estimate_metric
 from benchkit.analysis.wording import Finding, metric_words, number, quoted
-from benchkit.results import StudyResults
+from benchkit.results import StudyResults, Trial
 
 if TYPE_CHECKING:
     from benchkit.plan import Condition
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConditionCost:
-    """The cost of one condition over its done repeats; `epochs` is the mean number of epochs trained.
+    """The cost of one condition over its done repeats on `devices`; `epochs` is the mean number of epochs trained.
 
-    `best_seconds`, `energy` and `matrix_share` are None where no repeat knows them.
-    `devices` and `precisions` list every one that occurred: times on different devices do not compare.
+    `best_seconds`, `energy` and `matrix_share` are None where no repeat knows them. `devices` are several where repeats
+    began on one and went on on another; `precisions` list every one that occurred.
     """
 
     key: str
@@ -38,16 +39,22 @@ class ConditionCost:
 
 
 def condition_costs(results: StudyResults) -> tuple[ConditionCost, ...]:
-    """Return the cost of every condition that has a done repeat with a recorded cost, in report order."""
-    rows = [_cost(results, condition) for condition in compared(results)]
-    return tuple(row for row in rows if row is not None)
+    """Return the cost of every condition that has a done repeat with a recorded cost, in report order.
+
+    A condition has a row for each device that trained repeats of it: times on different devices do not compare.
+    """
+    rows = []
+    for condition in compared(results):
+        by_devices: dict[tuple[str, ...], list[Trial]] = {}
+        for trial in done_repeats(results, condition).values():
+            if trial.outcome is not None and trial.outcome.cost:
+                by_devices.setdefault(device_names(trial), []).append(trial)
+        rows += [_cost(condition, devices, trials) for devices, trials in by_devices.items()]
+    return tuple(rows)
 
 
-def _cost(results: StudyResults, condition: Condition) -> ConditionCost | None:
-    trials = [t for t in done_repeats(results, condition).values() if t.outcome is not None and t.outcome.cost]
+def _cost(condition: Condition, devices: tuple[str, ...], trials: Sequence[Trial]) -> ConditionCost:
     costs = [trial.outcome.cost for trial in trials if trial.outcome and trial.outcome.cost]
-    if not costs:
-        return None
     return ConditionCost(
         key=condition.key,
         label=condition.label,
@@ -60,8 +67,8 @@ def _cost(results: StudyResults, condition: Condition) -> ConditionCost | None:
         best_seconds=_known("cost.best_seconds", [cost.best_seconds for cost in costs]),
         energy=_known("cost.energy", [cost.energy for cost in costs]),
         matrix_share=_known("cost.matrix_share", [cost.matrix_share for cost in costs]),
-        devices=_distinct([cost.device for cost in costs]),
-        precisions=_distinct([cost.precision for cost in costs]),
+        devices=devices,
+        precisions=tuple(dict.fromkeys(cost.precision for cost in costs)),
     )
 
 
@@ -74,10 +81,6 @@ def _known(metric: str, values: Sequence[float]) -> Estimate | None:
 def training_seconds(results: StudyResults) -> float:
     """Return the seconds that all trials of the study trained, whatever became of them, from their histories."""
     return sum(record.seconds for trial in results.trials for record in trial.history)
-
-
-def _distinct(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(values))
 
 
 STEADY = 0.1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +16,7 @@ from benchkit.analysis.degenerate import (
     one_class_conditions,
     one_class_findings,
 )
+from benchkit.analysis.devices import TrainedOn, device_findings, trained_on
 from benchkit.analysis.estimates import (
     LevelEffect,
     Scores,
@@ -28,7 +27,6 @@ from benchkit.analysis.estimates import (
     level_effects,
     sensitivities,
     sensitivity_findings,
-    values_by_repeat,
 )
 from benchkit.analysis.image_variance import Uncertainty, uncertainties
 from benchkit.analysis.inconsistencies import (
@@ -106,113 +104,8 @@ from benchkit.analysis.trials import (
     trial_notes,
 )
 from benchkit.analysis.wording import Finding, setting
-from benchkit.errors import BenchkitError
-from benchkit.metrics import score_metrics
 from benchkit.results import StudyResults
-from benchkit.storage import decode, encode
 from benchkit.study.tree import identity
-
-COSTS = ("cost.seconds", "cost.images_per_second", "cost.peak_memory")
-"""The costs that a record holds beside the scores."""
-
-RECORD_VERSION = 1
-"""The version of the record's layout; a report with another one is not compared."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One metric of one condition: the repeats that have it, and its value in each."""
-
-    metric: str
-    repeats: tuple[int, ...]
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedCondition:
-    """A condition with its readings; equal `key`s mean that every setting was the same."""
-
-    key: str
-    label: str
-    readings: tuple[Reading, ...]
-
-    def reading(self, metric: str) -> dict[int, float]:
-        """Return the values of a metric by repeat, empty when there are none."""
-        recorded = next((reading for reading in self.readings if reading.metric == metric), None)
-        return dict(zip(recorded.repeats, recorded.values, strict=True)) if recorded else {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Property:
-    """Something that a study was made with: its `kind` (study, setting, version, plugin, data), name and value."""
-
-    kind: str
-    name: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """A study as a later report compares itself with it: seed, main metric, file, properties and readings."""
-
-    version: int = RECORD_VERSION
-    study: str
-    metric: str
-    seed: int
-    smoke: bool
-    dated: str
-    source: str
-    properties: tuple[Property, ...]
-    conditions: tuple[RecordedCondition, ...]
-
-
-def recorded_metrics() -> tuple[str, ...]:
-    """Return the metrics that a record holds: every score of every split, and the costs."""
-    return (*score_metrics(), *COSTS)
-
-
-def recorded_conditions(results: StudyResults) -> tuple[RecordedCondition, ...]:
-    """Return every compared condition with all that its done repeats scored and cost."""
-    return tuple(
-        RecordedCondition(
-            key=condition.key,
-            label=condition.label,
-            readings=tuple(
-                Reading(metric=metric, repeats=tuple(values), values=tuple(values.values()))
-                for metric in recorded_metrics()
-                if (values := _finite(values_by_repeat(results, condition, metric)))
-            ),
-        )
-        for condition in compared(results)
-    )
-
-
-def _finite(values: Mapping[int, float]) -> dict[int, float]:
-    return {index: values[index] for index in sorted(values) if math.isfinite(values[index])}
-
-
-def record_text(record: Record) -> str:
-    """Return the record as JSON text."""
-    return json.dumps(encode(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def record_from(content: Any) -> Record:
-    """Return the record in parsed JSON; raise `ValueError` in words when it is none, or of another version."""
-    if not isinstance(content, Mapping) or "conditions" not in content:
-        raise ValueError("it holds no record of a study")
-    if content.get("version") != RECORD_VERSION:
-        raise ValueError(f"its record has version {content.get('version')!r}, and this benchkit reads {RECORD_VERSION}")
-    try:
-        record = decode(Record, content, "record")
-    except BenchkitError as error:
-        raise ValueError(f"its record is damaged ({error.what})") from error
-    if not all(_is_sound(reading) for condition in record.conditions for reading in condition.readings):
-        raise ValueError("its record is damaged: a repeat stands twice, or numbers are missing or not finite")
-    return record
-
-
-def _is_sound(reading: Reading) -> bool:
-    return len(reading.values) == len(set(reading.repeats)) > 0 and all(map(math.isfinite, reading.values))
 
 
 def dotted_settings(tree: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
@@ -275,6 +168,7 @@ class StudyStatistics:
     identical: tuple[IdenticalConditions, ...] = ()
     elsewhere: tuple[BehindElsewhere, ...] = ()
     uncertainty: tuple[Uncertainty, ...] = ()
+    devices: tuple[TrainedOn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,6 +229,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *gap_findings(numbers.gaps),
         *fastest_findings(numbers.race, numbers.costs),
         *speed_findings(numbers.costs),
+        *device_findings(numbers.devices),
         *weak_class_findings(numbers.classes),
         *dead_filter_findings(numbers.filters),
         *(_published_findings(numbers) if numbers.published or numbers.class_counts else ()),
@@ -376,6 +271,7 @@ def gather(results: StudyResults) -> StudyStatistics:
         coverage=coverage(results),
         troubles=failed_trials(results),
         costs=condition_costs(results),
+        devices=trained_on(results),
         onsets=tuple(onset for condition in compared(results) if (onset := overfitting_onset(results, condition))),
         race=time_to_accuracy(results),
         gaps=tuple(wide for condition in compared(results) if (wide := train_val_gap(results, condition))),

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from benchkit.errors import ReportError
 from benchkit.plan import Condition
-from benchkit.results import Cost, Decision, EpochRecord, SplitMetrics, State, StudyResults
+from benchkit.results import Cost, Decision, DeviceRange, EpochRecord, SplitMetrics, State, StudyResults
 from benchkit.storage import decode, encode
 
 CAPSULE = "capsule.zip"
@@ -35,7 +35,8 @@ class CapsuleTrial:
 
     `history` has one list for each of `SERIES`. `right` is which test images the model got right, as bits (base64,
     first image highest), of `images` images whose labels have the sha256 `labels`; empty without stored predictions.
-    `predictions` is the sha256 of the file with all logits. `earlier` is an attempt in whose place a later one stands.
+    `predictions` is the sha256 of the file with all logits. `devices` trained its epochs. `earlier` is an attempt in
+    whose place a later one stands.
     """
 
     condition: str
@@ -64,6 +65,7 @@ class CapsuleTrial:
     images: int = 0
     labels: str = ""
     predictions: str = ""
+    devices: tuple[DeviceRange, ...] = ()
     earlier: bool = False
 
 

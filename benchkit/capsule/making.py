@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchkit import __version__
+from benchkit.analysis.devices import several_nodes
 from benchkit.capsule.archive import (
     FORMAT,
     SCHEMA,
@@ -160,6 +161,7 @@ def _trials(results: StudyResults) -> tuple[list[CapsuleTrial], list[Mapping[str
     places: dict[str, int] = {}
     environments: list[Mapping[str, Any]] = []
     trials = []
+    nodes = several_nodes(results.trials)
     for trial in (*results.trials, *results.earlier):
         environment = encode(trial.outcome.environment) if trial.outcome else {}
         index = None
@@ -168,7 +170,8 @@ def _trials(results: StudyResults) -> tuple[list[CapsuleTrial], list[Mapping[str
             index = places.setdefault(key, len(places))
             if index == len(environments):
                 environments.append(environment)
-        trials.append(_trial(results, trial, index))
+        devices = trial.devices if nodes else tuple(replace(one, node="") for one in trial.devices)
+        trials.append(replace(_trial(results, trial, index), devices=devices))
     for number in range(len(results.trials), len(trials)):
         trials[number] = replace(trials[number], earlier=True)
     return trials, environments

@@ -139,6 +139,9 @@ def _trials(described: CapsuleStudy, content: bytes) -> tuple[CapsuleTrial, ...]
             raise CapsuleError(f"the capsule's trial {number} names an environment that is not there")
         if any(len(series) != trial.epochs for series in trial.history.values()):
             raise CapsuleError(f"the capsule's trial {number} has another number of epochs than its history")
+        ends = [0, *(end for one in trial.devices for end in (one.first, one.last)), trial.epochs]
+        if ends != sorted(ends):
+            raise CapsuleError(f"the capsule's trial {number} was trained on devices in epochs that it does not have")
         for split, metrics in trial.metrics.items():
             if problem := _wrong_classes(metrics, len(described.class_names)):
                 raise CapsuleError(f"the capsule's trial {number} {problem} on {split[:20]}")
@@ -216,12 +219,15 @@ def _result(described: CapsuleStudy, condition: Condition, trial: CapsuleTrial, 
 
 def _history(trial: CapsuleTrial) -> Iterator[EpochRecord]:
     if set(SERIES) <= trial.history.keys():
+        places = {epoch: one for one in trial.devices for epoch in range(one.first, one.last + 1)}
         for epoch in range(trial.epochs):
             values = {name: trial.history[name][epoch] for name in SERIES}
             yield EpochRecord(
                 epoch=epoch + 1,
                 images_per_second=0.0,
                 peak_memory=0.0,
+                device=places[epoch + 1].device if epoch + 1 in places else "",
+                node=places[epoch + 1].node if epoch + 1 in places else "",
                 **values,  # type: ignore[arg-type]
             )
 

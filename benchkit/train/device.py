@@ -77,6 +77,11 @@ def device_name(device: torch.device) -> str:
     return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def hardware_name(device: torch.device) -> str:
+    """Return the model of the device: the GPU's name, or that of the processor, with its threads."""
+    return device_name(device).replace("cpu", processor(), 1) if device.type == "cpu" else device_name(device)
+
+
 def now(device: torch.device) -> float:
     """Return monotonic seconds, once all work queued on the device is done (one synchronisation on a GPU)."""
     if device.type == "cuda":

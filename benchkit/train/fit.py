@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from benchkit.errors import DivergedError
 from benchkit.results import EpochRecord
-from benchkit.train.device import forget_peak, joules, now, peak_memory
+from benchkit.train.device import forget_peak, hardware_name, joules, now, peak_memory
 from benchkit.train.evaluate import logits_of, loss_and_accuracy
 from benchkit.train.observation import observe
 from benchkit.train.run import Run
@@ -55,6 +56,8 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
             peak_memory=max(executor.memory, peak_memory(run.device)),
             observed=observe(run),
             energy=joules(run.device) - used,
+            device=hardware_name(run.device),
+            node=platform.node(),
         )
         run.keep(record)
         yield record

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondition
 from benchkit.analysis.ranking import Ranking
-from benchkit.analysis.summary import Record
+from benchkit.analysis.record import Record
 from benchkit.analysis.wording import NONE, Finding, bare, bracket, listing, metric_unit, metric_words, number
 from benchkit.report.build import StudyBuild
 from benchkit.report.context.blocks import Block, Paragraph, Section, Term, TermsBlock

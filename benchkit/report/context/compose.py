@@ -15,17 +15,9 @@ from typing import Any
 from benchkit import __version__
 from benchkit.analysis.changes import Changes, compare_records
 from benchkit.analysis.estimates import searched_conditions
+from benchkit.analysis.record import Property, Record, record_from, record_text, recorded_conditions
 from benchkit.analysis.sequential import repeats_words
-from benchkit.analysis.summary import (
-    Property,
-    Record,
-    Summary,
-    dotted_settings,
-    record_from,
-    record_text,
-    recorded_conditions,
-    setting_text,
-)
+from benchkit.analysis.summary import Summary, dotted_settings, setting_text
 from benchkit.analysis.trials import STATES, coverage_words
 from benchkit.analysis.wording import count, listing, setting
 from benchkit.capsule.archive import rounded
@@ -332,7 +324,7 @@ def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
         Fact(name="Epochs", value=str(_epochs(results))),
         Fact(name="Test images", value=" or ".join(f"{n:,}" for n in images)),
         Fact(name="Training time", value=duration(summary.training_seconds) if summary.training_seconds else ""),
-        Fact(name="Device", value="; ".join(sorted({d for cost in evidence.costs for d in cost.devices}))),
+        Fact(name="Device", value="; ".join(dict.fromkeys(name for row in evidence.devices for name in row.devices))),
     ]
     return tuple(fact for fact in facts if fact.value)
 

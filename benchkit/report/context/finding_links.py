@@ -29,6 +29,7 @@ SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "train-val-gap": ("loss-gap", "learning-curves", "metrics-val"),
     "fastest": ("speed-cost", "learning-curves"),
     "speed": ("speed-cost", "cost"),
+    "devices": ("trials", "cost"),
     "weak-classes": ("confusion-matrix", "class-scores", "class-accuracy", "confusions"),
     "dead-filters": ("activation-maps",),
     "silent-layer": ("activation-maps",),

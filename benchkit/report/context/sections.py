@@ -353,9 +353,9 @@ def cost_section(inputs: SectionInputs) -> Section:
     blocks: list[Block] = []
     energy = _energy(inputs.results)
     if costs:
-        devices = sorted({device for cost in costs for device in cost.devices})
+        devices = list(dict.fromkeys(name for row in inputs.summary.numbers.devices for name in row.devices))
         precisions = sorted({precision for cost in costs for precision in cost.precisions})
-        mixed = " Times on different devices do not compare." if len(devices) > 1 else ""
+        mixed = " Times on different devices do not compare: each has its rows." if len(devices) > 1 else ""
         blocks += [
             Paragraph(
                 text=f"All trials of the study trained for {duration(inputs.summary.training_seconds)} in "

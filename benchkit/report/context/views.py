@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.comparisons import paired_t
+from benchkit.analysis.devices import several_nodes, where_trained
 from benchkit.analysis.estimates import Estimate, Scores, compared, level_effects, values_by_repeat
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
 from benchkit.analysis.summary import StudyStatistics, Summary
@@ -248,12 +249,12 @@ def trial_details(results: StudyResults) -> list[dict[str, Any]]:
     """
     ordered = sorted(results.trials, key=lambda trial: (trial.started or math.inf, trial.number))
     numbers = {id(trial): number for number, trial in enumerate(ordered, 1)}
-    with_logs = len(ordered) <= MOST_LOGS
+    with_logs, nodes = len(ordered) <= MOST_LOGS, several_nodes(ordered)
     details: dict[str, list[dict[str, Any]]] = {condition.key: [] for condition in results.conditions}
     for trial in ordered:
         if trial.condition.key in details:
             logged = with_logs or trial.state != "done"
-            details[trial.condition.key].append(_trial(trial, numbers[id(trial)], results, logged=logged))
+            details[trial.condition.key].append(_trial(trial, numbers[id(trial)], results, logged=logged, nodes=nodes))
     return [{"settings": _settings(condition), "trials": details[condition.key]} for condition in results.conditions]
 
 
@@ -262,7 +263,7 @@ def _settings(condition: Condition) -> list[list[str]]:
     return [*([path, str(label)] for path, label in condition.levels.items()), *chosen]
 
 
-def _trial(trial: Trial, number: int, results: StudyResults, *, logged: bool) -> dict[str, Any]:
+def _trial(trial: Trial, number: int, results: StudyResults, *, logged: bool, nodes: bool) -> dict[str, Any]:
     outcome = trial.outcome
     facts = [
         ["stage", trial.phase],
@@ -272,7 +273,7 @@ def _trial(trial: Trial, number: int, results: StudyResults, *, logged: bool) ->
         ["epochs trained", str(len(trial.history))],
         ["epoch scored", str(outcome.selected_epoch) if outcome and outcome.selected_epoch else ""],
         ["training time", duration(sum(record.seconds for record in trial.history)) if trial.history else ""],
-        ["device", outcome.cost.device if outcome and outcome.cost else ""],
+        ["device", where_trained(trial, nodes=nodes)],
         ["precision", outcome.cost.precision if outcome and outcome.cost else ""],
         ["test images read", f"{outcome.test_reads} times" if outcome and outcome.test_reads > 1 else ""],
         ["notes", "; ".join(outcome.notes) if outcome else ""],

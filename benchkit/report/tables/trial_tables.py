@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from benchkit.analysis.comparisons import ImageComparison
 from benchkit.analysis.costs import ConditionCost
+from benchkit.analysis.devices import device_names, several_nodes, where_trained
 from benchkit.analysis.estimates import Proportion, value_of
 from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair
 from benchkit.analysis.trials import STATES, Coverage, FailedTrial
@@ -91,6 +92,8 @@ def cost_table(costs: Sequence[ConditionCost]) -> Table:
     """Return parameters, FLOPs, time, speed and memory of every condition, and what else of its cost is known."""
     table = TableOf(costs)
     table.text("condition", "Condition", lambda cost: cost.label)
+    if len({cost.devices for cost in costs}) > 1:
+        table.text("device", "Device", lambda cost: ", then ".join(cost.devices))
     table.number("repeats", "Repeats", lambda cost: cost.seconds.n)
     table.number("parameters", "Parameters", lambda cost: cost.parameters, engineering)
     table.number("flops", "FLOPs", lambda cost: cost.flops, engineering, unit="per image")
@@ -106,6 +109,8 @@ def efficiency_table(costs: Sequence[ConditionCost]) -> Table | None:
     """Return time to the best epoch, share of the matrix rate and energy, or None when no trial knows any of them."""
     table = TableOf(costs)
     table.text("condition", "Condition", lambda cost: cost.label)
+    if len({cost.devices for cost in costs}) > 1:
+        table.text("device", "Device", lambda cost: ", then ".join(cost.devices))
     known = [name for name in EFFICIENCIES if any(getattr(cost, name) is not None for cost in costs)]
     for name in known:
         heading, unit = EFFICIENCIES[name]
@@ -168,6 +173,9 @@ def trials_table(trials: Sequence[Trial], metric: str) -> Table:
     name = metric.replace(".", "_")
     table.number(name, metric_words(metric), lambda i: value_of(i[1], metric), score, unit=metric_unit(metric))
     table.number("seconds", "Training time", lambda item: sum(record.seconds for record in item[1].history), duration)
+    nodes = several_nodes(trials)
+    if nodes or len({device for trial in trials for device in device_names(trial)}) > 1:
+        table.text("where", "Trained on", lambda item: where_trained(item[1], nodes=nodes))
     if any(trial.params for trial in trials):
         table.text("params", "Chosen settings", lambda item: _params(item[1]))
     return table.made()

@@ -86,12 +86,17 @@ class SpeedCost:
     metric: str = ""
 
     def data(self, results: StudyResults) -> CostData:
-        """Return each condition's mean metric and cost over its done repeats, and which are on the Pareto front."""
+        """Return each condition's mean metric and cost over its done repeats, and which are on the Pareto front.
+
+        Nothing is drawn where several models of devices trained them.
+        """
         metric = quantity(self.metric or results.study.report.metric).metric
         rows, without = by_condition(results, lambda condition: _row(results, condition, metric))
         shown = [condition for condition in results.conditions if condition.label in {row.condition for row in rows}]
         trials = [trial for condition in shown for trial in done_repeats(results, condition)]
-        devices = {trial.outcome.cost.device for trial in trials if trial.outcome and trial.outcome.cost}
+        devices = {one.device for trial in trials for one in trial.devices}
+        if len(devices) > 1:
+            raise NothingToDraw(f"trials were trained on {len(devices)} kinds of device, whose times do not compare")
         if not rows:
             raise NothingToDraw(f"no repeat has finished with both {metric} and its cost")
         return CostData(

@@ -47,12 +47,16 @@ class BudgetLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetData:
-    """All searches of the study; `samplers` are those they use, `labels` are all planned conditions."""
+    """All searches of the study; `samplers` are those they use, `labels` are all planned conditions.
+
+    `timed` is false where several models of devices trained them, whose times do not add up.
+    """
 
     search: SearchData
     labels: tuple[str, ...]
     samplers: tuple[str, ...]
     lines: tuple[BudgetLine, ...]
+    timed: bool = True
 
     @property
     def shared(self) -> int:
@@ -89,27 +93,35 @@ class SearchBudget:
             if condition.label in names and results.searched(condition)
         ]
         assert results.study.search is not None
+        devices = {one.device for trial in results.trials for one in trial.devices}
         samplers = results.study.search.samplers or (results.study.search.sampler,)
-        return BudgetData(search=search, labels=planned_labels(results), samplers=samplers, lines=tuple(lines))
+        return BudgetData(
+            search=search, labels=planned_labels(results), samplers=samplers, lines=tuple(lines), timed=len(devices) < 2
+        )
 
     def draw(self, data: BudgetData) -> alt.ConcatChart:
         """Return the three panels side by side with one objective axis."""
         rows = [row for line in data.lines for row in _rows(data, line)]
-        width = (WIDTH - 100) // len(BUDGETS)
+        budgets = BUDGETS if data.timed else BUDGETS[:-1]
+        width = (WIDTH - 100) // len(budgets)
         panels = [
             _panel(data, name, title, first=index == 0).properties(width=width, height=190)
-            for index, (name, title) in enumerate(BUDGETS)
+            for index, (name, title) in enumerate(budgets)
         ]
-        return alt.concat(*panels, columns=len(BUDGETS), data=alt.InlineData(values=rows), spacing=14)
+        return alt.concat(*panels, columns=len(budgets), data=alt.InlineData(values=rows), spacing=14)
 
     def caption(self, data: BudgetData) -> str:
         """Return what the lines are and what counts as budget."""
         unit = quantity(data.search.metric)
         each = "a line for each search" if len(data.lines) > 1 else "of the search"
         samplers = f"Sampler{'s' if len(data.samplers) > 1 else ''}: {', '.join(data.samplers)}"
+        times = (
+            "trials finished, epochs of all its trials, and their training time added up as if run one after the other"
+        )
+        if not data.timed:
+            times = "trials finished and epochs of all its trials; times on several kinds of device do not add up"
         return (
-            f"Best {unit.name} so far against budget, {each}: trials finished, epochs of all its trials, and their "
-            f"training time added up as if run one after the other. {samplers}. Pruned, diverged and "
+            f"Best {unit.name} so far against budget, {each}: {times}. {samplers}. Pruned, diverged and "
             "failed trials count as spent."
         )
 
