@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from ray_nodes import RayNodes
+from slurm_cluster import SlurmCluster
 
 
 def _has_ray() -> bool:
@@ -51,6 +52,17 @@ def ray_nodes() -> Iterator[RayNodes]:
     try:
         cluster.add("one")
         cluster.add("two")
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[SlurmCluster]:
+    """A Slurm of two nodes, `one` and `two`, and two partitions: jobs of `high` preempt those of `low`."""
+    cluster = SlurmCluster()
+    try:
+        cluster.start()
         yield cluster
     finally:
         cluster.close()

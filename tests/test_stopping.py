@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import psutil
 import pytest
 from test_sweep_kill import end, gone, start, wait_for_line, workers_of
-from tiny_study import environment, write
+from tiny_study import command, environment, write
 
 from benchkit.errors import TrainingError
 from benchkit.ledger import read_results
-from benchkit.sweep.stopping import orders, seconds_until
+from benchkit.sweep.stopping import deaf_shell, orders, seconds_until
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=timezone(timedelta(hours=2)))
 
@@ -93,6 +96,60 @@ def test_what_never_answers_does_not_keep_the_process() -> None:
     ) as child:
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) == 143
+
+
+def first_process(folder: Path, *words: object) -> subprocess.Popen[str]:
+    """Start a command as the first process of a namespace, as containers have one; skip where none can be made."""
+    apart = ["unshare", "--pid", "--fork", "--kill-child"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespace of processes can be made here")
+    return subprocess.Popen(
+        [*apart, *(str(word) for word in words)],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("shell", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["exec form", "sh -c exec"])
+def test_the_first_process_of_a_container_hears_the_signal(tmp_path: Path, shell: bool) -> None:
+    study = write(tmp_path / "tiny.toml", epochs=100000, repeats=1)
+    words = command("sweep", study, "--jobs", 1)
+    sweep = first_process(tmp_path, *(["sh", "-c", f"exec {shlex.join(words)}"] if shell else words))
+    wait_for_line(sweep, r"repeat 0: epoch \d")
+    (first,) = psutil.Process(sweep.pid).children()
+    first.send_signal(signal.SIGTERM)
+    assert "stopped by SIGTERM; nothing is lost" in wait_for_line(sweep, "stopped")
+    assert sweep.wait(timeout=60) == 143
+    end(sweep)
+    (trial,) = read_results(tmp_path / "benchkit-runs").trials
+    assert trial.state == "stale" and len(trial.history) > 0
+
+
+def test_a_shell_that_keeps_signals_from_a_sweep_is_named() -> None:
+    assert deaf_shell(1, "sh\n") == "sh"
+    assert deaf_shell(1, "systemd\n") == "", "what starts other processes of a machine passes on what it must"
+    assert deaf_shell(77, "sh\n") == ""
+
+
+def test_the_first_process_hears_it_while_it_imports(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'benchkit.cli.app':\n"
+        "            print('importing', flush=True); time.sleep(60)\n"
+        "from benchkit.cli import main\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "main(['--version'])\n"
+    )
+    with first_process(tmp_path, sys.executable, "-c", script) as child:
+        assert child.stdout is not None and child.stdout.readline() == "importing\n"
+        psutil.Process(child.pid).children()[0].send_signal(signal.SIGTERM)
         assert child.wait(timeout=30) == 143
 
 

@@ -103,7 +103,7 @@ def test_the_page_of_fields_is_what_the_code_says() -> None:
 
 def test_templates_are_listed_copied_and_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["templates", "list"]) == 0
-    assert capsys.readouterr().out.split() == list(template_names())
+    assert capsys.readouterr().out.split() == [*template_names(), "container", "kubernetes", "slurm"]
     assert main(["templates", "copy", "cover.html.j2", str(tmp_path / "own")]) == 0
     check_templates(tmp_path / "own")
     assert main(["templates", "copy", "cover.html.j2", str(tmp_path / "own")]) == 2

@@ -1,4 +1,4 @@
-"""`benchkit templates`: list, copy and describe what a report's pages are made from."""
+"""`benchkit templates`: list, copy and describe what a report's pages are made from; copy job scripts for clusters."""
 
 from __future__ import annotations
 
@@ -7,39 +7,60 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, copy and describe the report's templates.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, copy and describe the report's templates, and copy job scripts.",
+)
 
 
 @app.command("list")
 def list_() -> None:
-    """List the templates, style sheets and scripts that `benchkit report --templates DIR` can replace."""
+    """List what can be copied: the report's templates, and by one name the job scripts for a kind of cluster."""
     from benchkit.cli.app import print_text
     from benchkit.report.files.html import template_names
 
-    for name in template_names():
+    for name in (*template_names(), *_machines()):
         print_text(name)
+
+
+def _machines() -> dict[str, list[Path]]:
+    """Return the job scripts for each kind of cluster."""
+    from benchkit.report.files.html import template_folder
+
+    folder = template_folder() / "machines"
+    return {kind.name: sorted(kind.iterdir()) for kind in sorted(folder.iterdir()) if kind.is_dir()}
 
 
 @app.command()
 def copy(
-    name: Annotated[str, typer.Argument(help="The file's name, as `benchkit templates list` has it.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder for `benchkit report --templates`.")],
+    name: Annotated[str, typer.Argument(help="A name, as `benchkit templates list` has it.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write into.")],
 ) -> None:
-    """Copy a shipped template or style sheet into DIR, to be changed there; nothing is overwritten."""
+    """Copy a template of reports, or the job scripts for a kind of cluster, into DIR, to be changed there."""
     from benchkit.cli.app import print_text
     from benchkit.errors import ReportError, nearest
     from benchkit.report.files.html import template_names, text_of
 
-    if name not in template_names():
+    machines = _machines()
+    if name in machines:
+        texts = {path.name: path.read_text(encoding="utf-8") for path in machines[name]}
+    elif name in template_names():
+        texts = {name: text_of(name)}
+    else:
+        known = (*template_names(), *machines)
         raise ReportError(
-            f"{name}: the report has no template of this name{nearest(name, template_names())}",
-            hint=f"known: {', '.join(template_names())}",
+            f"{name}: there is no template of this name{nearest(name, known)}", hint=f"known: {', '.join(known)}"
         )
-    if (folder / name).exists():
-        raise ReportError(f"{folder / name}: there is a file of that name already", hint="nothing was changed")
+    for there in (folder / file for file in texts if (folder / file).exists()):
+        raise ReportError(f"{there}: there is a file of that name already", hint="nothing was changed")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text_of(name), encoding="utf-8")
-    print_text(f"{folder / name} written; next: benchkit report --templates {folder}")
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+        if name in template_names():
+            print_text(f"{folder / file} written; next: benchkit report --templates {folder}")
+        else:
+            print_text(f"{folder / file} written; its first lines say how to start it")
 
 
 @app.command()

@@ -27,6 +27,7 @@ CODE = 143
 """The exit code of a sweep that a signal ended, as a shell tells it of SIGTERM."""
 
 ORDERS = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
+SHELLS = ("sh", "dash", "ash", "bash", "busybox", "zsh")
 UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 LENGTH = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)\s*(?P<unit>s|min|m|h|d)")
 
@@ -50,6 +51,15 @@ def orders(environment: Mapping[str, str] = os.environ) -> tuple[signal.Signals,
     ignored = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     managed = "SLURM_JOB_ID" in environment or "KUBERNETES_SERVICE_HOST" in environment
     return tuple(one for one in known if one.name != "SIGHUP" or managed or not ignored)
+
+
+def deaf_shell(parent: int, first: str) -> str:
+    """Return the name of the shell that keeps signals from this process, nothing where there is none.
+
+    `parent` is the id of the process that started this one, and `first` the name of process 1: where both are the same
+    shell, as under `sh -c` in a container, it hears of no signal to stop and passes none on.
+    """
+    return first.strip() if parent == 1 and first.strip() in SHELLS else ""
 
 
 @contextmanager

@@ -1,0 +1,132 @@
+"""Sweeps on a real Slurm: preempted, told by signals on every way that there is, cancelled, as an array."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from slurm_cluster import SlurmCluster
+from tiny_study import write
+
+from benchkit.ledger import read_results
+
+pytestmark = pytest.mark.slurm
+
+TEMPLATES = Path(__file__).parents[1] / "templates" / "machines" / "slurm"
+SMALL = ("--cpus-per-task=1", "--mem=0")
+
+PACED = """
+import time
+from dataclasses import dataclass
+from benchkit import card
+
+@card(title="Paced", summary="Ends each epoch after so many seconds.")
+@dataclass(frozen=True)
+class Paced:
+    seconds: float = 0.2
+
+    def stop(self, history):
+        time.sleep(self.seconds)
+        return False
+
+PLUGINS = {"benchkit.regularizers": {"paced": Paced}}
+"""
+
+
+def study_in(folder: Path, epochs: int, repeats: int = 1) -> Path:
+    """Write a study whose epochs take 0.2 s, and what lets `benchkit` find its regularizer."""
+    folder.mkdir(exist_ok=True)
+    (folder / "paced.py").write_text(PACED)
+    return write(folder / "tiny.toml", '[[regularizers]]\nname = "paced"\n', epochs=epochs, repeats=repeats)
+
+
+def script(folder: Path, name: str, *lines: str) -> Path:
+    path = folder / name
+    path.write_text("\n".join(("#!/bin/bash", "#SBATCH --open-mode=append --requeue", *lines)) + "\n")
+    return path
+
+
+def template(folder: Path, name: str) -> Path:
+    """Return a copy of a template whose sweeps know the plugin and train one trial at a time."""
+    text = (TEMPLATES / name).read_text()
+    path = folder / name
+    path.write_text(re.sub(r"benchkit sweep \"(\$\d)\"", r'benchkit sweep "\1" --plugin paced.py --jobs 1', text))
+    return path
+
+
+def log_of(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted(folder.glob("*.log")))
+
+
+def test_a_preempted_job_goes_on_where_it_was_and_ends(slurm: SlurmCluster, tmp_path: Path) -> None:
+    study = study_in(tmp_path, epochs=80)
+    job = slurm.submit(tmp_path, template(tmp_path, "job.sh"), study, options=(*SMALL, "--nodelist=one"))
+    slurm.wait(lambda: "epoch 1/" in log_of(tmp_path), "an epoch")
+    slurm.submit(tmp_path, script(tmp_path, "urgent", "sleep 1"), options=("-phigh", "--exclusive", "--nodelist=one"))
+    slurm.wait(lambda: "stopped by SIGTERM; nothing is lost" in log_of(tmp_path), "the preempted job's end")
+    (trial,) = read_results(tmp_path / "benchkit-runs").trials
+    slurm.wait(lambda: "goes on after" in log_of(tmp_path), "the job that goes on")
+    assert int(re.findall(r"goes on after epoch (\d+)", log_of(tmp_path))[0]) == len(trial.history), (
+        "each epoch that had ended"
+    )
+    slurm.wait(lambda: slurm.fact(job, "JobState") in ("COMPLETED", "FAILED"), "its end")
+    assert (slurm.fact(job, "JobState"), slurm.fact(job, "Restarts")) == ("COMPLETED", "1")
+    (trial,) = read_results(tmp_path / "benchkit-runs").trials
+    assert trial.state == "done" and len(trial.history) == 80
+
+
+WAYS = {
+    "exec": (("exec benchkit {sweep} --requeue",), ("--signal=TERM", "--batch")),
+    "all of it": (("exec benchkit {sweep} --requeue",), ("--signal=TERM", "--full")),
+    "srun": (('srun --cpus-per-task="$SLURM_CPUS_PER_TASK" benchkit {sweep} --requeue',), ("--signal=USR2",)),
+    "trap": (
+        ("benchkit {sweep} --requeue & sweep=$!", "trap 'kill -USR1 \"$sweep\"' USR1", 'wait "$sweep"; wait "$sweep"'),
+        ("--signal=USR1", "--batch"),
+    ),
+}
+
+
+def test_every_way_of_a_signal_saves_the_epochs_and_gives_the_job_back(slurm: SlurmCluster, tmp_path: Path) -> None:
+    jobs = {}
+    for way, (lines, _) in WAYS.items():
+        folder = tmp_path / way.replace(" ", "-")
+        study = study_in(folder, epochs=100000)
+        words = [line.format(sweep=f"sweep {study} --plugin paced.py --jobs 1") for line in lines]
+        jobs[way] = slurm.submit(folder, script(folder, "way", *words), options=(*SMALL, "--output=way.log"))
+    for way, (_, signalled) in WAYS.items():
+        folder, job = tmp_path / way.replace(" ", "-"), jobs[way]
+        slurm.wait(lambda: re.search(r"epoch \d", log_of(folder)), f"{way}: an epoch")  # noqa: B023
+        slurm.run("scancel", *signalled, job, check=True)
+        slurm.wait(lambda: "queue again" in log_of(folder), f"{way}: the queue")  # noqa: B023
+        slurm.wait(lambda: slurm.fact(job, "JobState") == "PENDING", f"{way}: the waiting job")  # noqa: B023
+        assert slurm.fact(job, "Restarts") == "1"
+        slurm.run("scancel", job, check=True)
+        assert re.search("stopped by SIG(TERM|USR1|USR2); nothing is lost", log_of(folder)), way
+        assert "failed" not in log_of(folder) and "ended the process" not in log_of(folder), way
+        (trial,) = read_results(folder / "benchkit-runs").trials
+        assert trial.state == "stale" and trial.history, way
+
+
+def test_a_cancelled_job_saves_and_stays_away(slurm: SlurmCluster, tmp_path: Path) -> None:
+    study = study_in(tmp_path, epochs=100000)
+    job = slurm.submit(tmp_path, template(tmp_path, "job.sh"), study, options=SMALL)
+    slurm.wait(lambda: re.search(r"epoch \d", log_of(tmp_path)), "an epoch")
+    slurm.run("scancel", job, check=True)
+    slurm.wait(lambda: slurm.fact(job, "JobState") == "CANCELLED", "its end")
+    assert slurm.fact(job, "Restarts") == "0"
+    assert "the job does not come back: " in log_of(tmp_path)
+    (trial,) = read_results(tmp_path / "benchkit-runs").trials
+    assert trial.state == "stale" and trial.history
+
+
+def test_a_step_has_the_cpus_that_were_asked_for(slurm: SlurmCluster, tmp_path: Path) -> None:
+    """`srun --exact` of Slurm 22.05 to 23.02 gives a step one CPU unless it is told; two are enough to tell."""
+    count = 'python -c "from benchkit.sweep.concurrency import available_cores; print(available_cores())"'
+    lines = ('srun --exact --cpus-per-task="$SLURM_CPUS_PER_TASK" ' + count,)
+    slurm.submit(
+        tmp_path,
+        script(tmp_path, "cpus", *lines),
+        options=(f"--cpus-per-task={slurm.cpus}", "--wait", "--output=cpus.log"),
+    )
+    assert log_of(tmp_path).split() == [str(slurm.cpus)]
