@@ -46,9 +46,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_nodes() -> Iterator[RayNodes]:
-    """A Ray cluster of a head without seats and two nodes, `one` and `two`."""
-    cluster = RayNodes()
+def ray_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNodes]:
+    """A Ray cluster of a head without seats and two nodes, `one` and `two`, which see no test's folder."""
+    cluster = RayNodes(tmp_path_factory.getbasetemp().parent)
     try:
         cluster.add("one")
         cluster.add("two")

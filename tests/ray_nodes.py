@@ -50,14 +50,25 @@ class Node:
         self.process.wait()
 
 
-class RayNodes:
-    """A head and the nodes that were added."""
+HIDING = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"']
+"""What starts a program that sees nothing in a folder."""
 
-    def __init__(self) -> None:
+
+class RayNodes:
+    """A head and the nodes that were added. Where the system allows it, they see nothing of the folder `hidden`."""
+
+    def __init__(self, hidden: Path) -> None:
+        self.hiding = [*HIDING, str(hidden)]
+        if subprocess.run([*self.hiding, "true"], capture_output=True, check=False).returncode:
+            self.hiding = []
         # Sockets have long names already.
         self.folder = Path(tempfile.mkdtemp(prefix="bk-", dir="/tmp"))
         self.nodes: list[Node] = []
-        self.head = self._start("head", 0, {}, "--head", "--port=0", "--include-dashboard=false")
+        try:
+            self.head = self._start("head", 0, {}, "--head", "--port=0", "--include-dashboard=false")
+        except BaseException:
+            self.close()
+            raise
         self.address = (self.head.folder / "ray" / "ray_current_cluster").read_text().strip()
 
     def add(self, name: str, cpus: int = 1, gpus: int = 0, **environment: str) -> Node:
@@ -69,20 +80,20 @@ class RayNodes:
         folder.mkdir()
         own = {key: value for key, value in os.environ.items() if not key.startswith(OF_NODES)}
         own |= {"BENCHKIT_DATA": str(folder / "data"), "BENCHKIT_CACHE": str(folder / "cache")}
-        own |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore", **environment}
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-name={name}"]
+        own |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "PYTHONWARNINGS": "ignore", **environment}
+        command = [*self.hiding, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-name={name}"]
         command += [f"--num-cpus={cpus}", f"--temp-dir={folder / 'ray'}", f"--object-store-memory={STORE}", *options]
         log = folder / "start.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
                 command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=own, cwd=folder, start_new_session=True
             )
+        node = Node(process, folder, name)
+        self.nodes.append(node)
         end = time.monotonic() + 120
         while "Ray runtime started" not in log.read_text():
             assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.1)
-        node = Node(process, folder, name)
-        self.nodes.append(node)
         return node
 
     def remove(self, node: Node) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -106,8 +107,9 @@ def joined(asked: str) -> Iterator[Cluster]:
     options: dict[str, Any] = {"log_to_driver": False, "namespace": "benchkit", "logging_level": "ERROR"}
     user, folder = _user(os.getuid()), ""
     if asked == "local":
-        # Its sockets are in this folder, and their paths must be short.
+        # Its sockets are in this folder, and their paths must be short. Without a token, Ray leaves one in the home.
         folder = tempfile.mkdtemp(prefix="bk-", dir="/tmp")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         options |= {"address": "local", "num_cpus": available_cores(), "include_dashboard": False}
         options |= {"_temp_dir": folder, "object_store_memory": STORE, "_node_ip_address": "127.0.0.1"}
     else:

@@ -248,16 +248,16 @@ def examine(node: str, needs: Needs, cargo: Cargo, closed: threading.Event) -> t
     """Return what a node answers, once it was given what it lacked, and what still keeps it from training."""
     actor = remote(node_side.Node, node, num_cpus=0)
     own = node_check.here()
+    given: set[str] = set()
     try:
-        found, failure = _asked(actor, needs, closed)
-        if found is None:
-            return None, [failure]
-        lacking = replace(needs, **cargo.send(_Sender(actor=actor, closed=closed), needs, found))
-        if lacking != needs or any(found.data):
-            found, failure = _asked(actor, lacking, closed)
-        if found is None:
-            return None, [failure]
-        return found, differences(lacking, own, found)
+        while True:
+            found, failure = _asked(actor, needs, closed)
+            if found is None:
+                return None, [failure]
+            before = len(given)
+            needs = cargo.send(_Sender(actor=actor, closed=closed), needs, found, given)
+            if len(given) == before:
+                return found, differences(needs, own, found)
     finally:
         ray.kill(actor, no_restart=True)
 

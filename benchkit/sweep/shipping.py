@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,37 +31,35 @@ class Send(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cargo:
-    """What can be sent: folders of prepared data by fingerprint, files by path, files of code by their names.
-
-    `code_digest` is that of the code, for its folder on the node.
-    """
+    """What can be sent: folders of prepared data by fingerprint, files by path, files of code by their names."""
 
     data: Mapping[str, Path] = field(default_factory=dict)
     files: Sequence[str] = ()
     code: Mapping[str, Path | bytes] = field(default_factory=dict)
 
-    def send(self, send: Send, needs: Needs, found: Answer) -> dict[str, Any]:
-        """Send a node what its answer lacks; return what that changes in its needs.
+    def send(self, send: Send, needs: Needs, found: Answer, given: set[str]) -> Needs:
+        """Send a node what its answer lacks and was not `given` yet, which is noted there; return what it needs then.
 
         Raises `OSError` where the node cannot keep it.
         """
-        sent = dict(needs.sent)
-        cache = Path(found.cache, "sent")
+        sent, code, cache = dict(needs.sent), needs.code, Path(found.cache, "sent")
         for path in unlike(needs.files, found.files):
-            if path in self.files:
+            if path in self.files and path not in given:
                 folder = cache / needs.files[path][:16]
                 send({Path(path).name: Path(path)}, str(folder))
                 sent[path] = str(folder / Path(path).name)
-        code = needs.code
-        if self.code and (unlike(needs.sources, found.sources) or found.plugins):
+                given.add(path)
+        if self.code and not code and (unlike(needs.sources, found.sources) or found.plugins):
             code = str(cache / _digest_of(self.code))
             send(self.code, code)
+            given.add(code)
         for one, words in zip(needs.data, found.data, strict=True):
             prepared = self.data.get(one.fingerprint)
-            if words and prepared:
+            if words and prepared and one.fingerprint not in given:
                 files = {path.name: path for path in sorted(prepared.iterdir())}
                 send(files, str(Path(found.data_root, prepared.name)))
-        return {"sent": sent, "code": code}
+                given.add(one.fingerprint)
+        return replace(needs, sent=sent, code=code)
 
 
 def _digest_of(code: Mapping[str, Path | bytes]) -> str:
