@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchkit_figures.outcomes.grid_heatmap import GridHeatmap
+from benchkit_figures.outcomes.ladder import Ladder
+from benchkit_figures.outcomes.results_forest import ResultsForest
 from benchkit_figures.outcomes.speed_cost import SpeedCost
 from benchkit_figures.search.budget import SearchBudget
 from capsule_edits import edited
@@ -88,8 +91,26 @@ def test_a_study_of_several_devices_says_so_and_compares_no_speeds(grid: StudyRe
     assert findings["devices"].evidence == "4 trials on NVIDIA H200; 8 trials on NVIDIA L4."
     assert "speed" not in findings
     assert not any("fastest" in one.sentence or "times as fast" in one.sentence for one in findings.values())
-    with pytest.raises(NothingToDraw, match="2 kinds of device, whose times do not compare"):
-        SpeedCost().data(mixed)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        SpeedCost(),
+        GridHeatmap(metric="cost.seconds"),
+        Ladder(metric="cost.images_per_second"),
+        ResultsForest(metric="cost.energy"),
+        ResultsForest(also="cost.best_seconds"),
+    ],
+)
+def test_figures_of_speeds_are_left_out(mixed: StudyResults, figure: SpeedCost | GridHeatmap | Ladder) -> None:
+    with pytest.raises(NothingToDraw, match="2 kinds of device, whose speeds do not compare"):
+        figure.data(mixed)
+
+
+def test_figures_of_other_costs_stay(grid: StudyResults, mixed: StudyResults) -> None:
+    assert ResultsForest(metric="cost.parameters").data(mixed).rows
+    assert GridHeatmap(metric="cost.seconds").data(grid).cells
 
 
 def test_two_cards_of_one_model_compare(grid: StudyResults) -> None:

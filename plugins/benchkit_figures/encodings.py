@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import altair as alt
 
-from benchkit import PluginError
+from benchkit import NothingToDraw, PluginError
 from benchkit.analysis import CONFIDENCE, candidates_of, estimate, estimate_metric
 from benchkit.metrics import COSTS, metric_of, score_metrics
 from benchkit.plan import Condition
@@ -63,6 +63,22 @@ def quantity(metric: str) -> Quantity:
         split = SPLIT_WORDS.get(metric.partition(".")[0], "")
         return Quantity(metric=metric, name=f"{split} {words}".lstrip(), unit=unit, factor=factor)
     raise PluginError(f"a figure was asked for an unknown metric, {metric!r}", problems=[f"known: {', '.join(known)}"])
+
+
+SPEEDS = ("seconds", "images_per_second", "best_seconds", "energy", "matrix_share")
+"""Costs that compare on one device alone."""
+
+
+def comparable_metric(results: StudyResults, metric: str) -> str:
+    """Return a metric that a figure is asked for; raise `PluginError` for one that does not exist.
+
+    Raises `NothingToDraw` for a speed where several models of devices trained the study.
+    """
+    scope, _, name = quantity(metric).metric.partition(".")
+    devices = {one.device for trial in results.trials for one in trial.devices}
+    if scope == "cost" and name in SPEEDS and len(devices) > 1:
+        raise NothingToDraw(f"trials were trained on {len(devices)} kinds of device, whose speeds do not compare")
+    return metric
 
 
 def check_split(figure: str, split: str) -> None:

@@ -20,6 +20,7 @@ from benchkit_figures.encodings import (
     Layers,
     Steps,
     colour_steps,
+    comparable_metric,
     done_repeats,
     label_width,
     listed,
@@ -98,7 +99,7 @@ class GridHeatmap:
 
     def data(self, results: StudyResults) -> GridData:
         """Return a cell for every grid condition; raise `PluginError` for unknown factors."""
-        metric = quantity(self.metric or results.study.report.metric).metric
+        metric = comparable_metric(results, self.metric or results.study.report.metric)
         grid = [condition for condition in results.conditions if condition.kind == "grid" and condition.levels]
         if not grid:
             raise NothingToDraw("the study has no factors: there is no grid")

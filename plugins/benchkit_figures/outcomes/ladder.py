@@ -16,6 +16,7 @@ from benchkit_figures.encodings import (
     LEADING,
     OTHERS,
     WIDTH,
+    comparable_metric,
     done_repeats,
     label_width,
     listed,
@@ -70,7 +71,7 @@ class Ladder:
 
     def data(self, results: StudyResults) -> LadderData:
         """Return the steps; raise `NothingToDraw` for a study whose levels do not build on each other."""
-        metric = quantity(self.metric or results.study.report.metric).metric
+        metric = comparable_metric(results, self.metric or results.study.report.metric)
         factors = results.study.factors
         steps = ladder_of(factors[0].levels) if len(factors) == 1 else ()
         if len(steps) < FEWEST:

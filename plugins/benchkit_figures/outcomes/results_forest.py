@@ -22,6 +22,7 @@ from benchkit_figures.encodings import (
     Layers,
     by_condition,
     colour,
+    comparable_metric,
     done_repeats,
     label_width,
     lower_is_better,
@@ -93,7 +94,7 @@ class ResultsForest:
     def data(self, results: StudyResults) -> ForestData:
         """Return mean, interval and repeats of every condition that has a done repeat with the metric."""
         metric = self.metric or results.study.report.metric
-        also = self._second(metric)
+        also = self._second(results, metric)
         rows, without = by_condition(results, lambda condition: _row(results, condition, metric, also))
         if not rows:
             raise NothingToDraw(f"no repeat has finished with a value of {metric}")
@@ -149,13 +150,13 @@ class ResultsForest:
             f"{worst.condition} has the worst, {unit.text(worst.mean)}."
         )
 
-    def _second(self, metric: str) -> str:
-        quantity(metric)
+    def _second(self, results: StudyResults, metric: str) -> str:
+        comparable_metric(results, metric)
         if self.also == "none":
             return ""
         if self.also == "auto":
             return metric.replace("test.", "val.") if metric.startswith("test.") else ""
-        return quantity(self.also).metric
+        return comparable_metric(results, self.also)
 
 
 def _row(results: StudyResults, condition: Condition, metric: str, also: str) -> ForestRow | None:

@@ -20,6 +20,7 @@ from benchkit_figures.encodings import (
     Layers,
     by_condition,
     colour,
+    comparable_metric,
     done_repeats,
     label_width,
     lower_is_better,
@@ -94,9 +95,8 @@ class SpeedCost:
         rows, without = by_condition(results, lambda condition: _row(results, condition, metric))
         shown = [condition for condition in results.conditions if condition.label in {row.condition for row in rows}]
         trials = [trial for condition in shown for trial in done_repeats(results, condition)]
+        comparable_metric(results, "cost.seconds")
         devices = {one.device for trial in trials for one in trial.devices}
-        if len(devices) > 1:
-            raise NothingToDraw(f"trials were trained on {len(devices)} kinds of device, whose times do not compare")
         if not rows:
             raise NothingToDraw(f"no repeat has finished with both {metric} and its cost")
         return CostData(
