@@ -62,17 +62,21 @@ def test_image_folder_with_splits(tmp_path: Path) -> None:
 
 def test_image_folder_splits_by_class_and_seed(tmp_path: Path) -> None:
     source = paint_folder(tmp_path / "set")
-    first = image_folder(tmp_path / "root", source=source)
+    first = image_folder(tmp_path / "root", source=source, rules=1)
+    # Prepared by the version before there were numbers of rules.
+    assert first.fingerprint == "70bfd89397c0e9b5d1235b74d1057d9e23e45f95f29be01fac26c9f71389ef04"
     assert np.bincount(first.train.labels).tolist() == [8, 8, 8]
     assert np.bincount(first.test.labels).tolist() == [2, 2, 2]
     assert "0.2 of each class, chosen with seed 0" in first.notes[0]
     everything = pairs(first.train) | pairs(first.test)
     assert len(everything) == 30
-    assert image_folder(tmp_path / "again", source=source).fingerprint == first.fingerprint
-    other = image_folder(tmp_path / "root", source=source, seed=1)
+    today = image_folder(tmp_path / "today", source=source)
+    assert pairs(today.train) | pairs(today.test) == everything
+    assert image_folder(tmp_path / "again", source=source).fingerprint == today.fingerprint
+    other = image_folder(tmp_path / "root", source=source, seed=1, rules=1)
     assert pairs(other.test) != pairs(first.test)
     assert pairs(other.train) | pairs(other.test) == everything
-    half = image_folder(tmp_path / "root", source=source, test_fraction=0.5)
+    half = image_folder(tmp_path / "root", source=source, test_fraction=0.5, rules=1)
     assert np.bincount(half.test.labels).tolist() == [5, 5, 5]
 
 
@@ -151,7 +155,7 @@ def test_image_folder_options_are_checked(tmp_path: Path) -> None:
         image_folder(tmp_path, source=tmp_path, channels=2)
     paint(tmp_path / "set" / "a" / "1.png", 0)
     paint(tmp_path / "set" / "b" / "2.png", 1)
-    with pytest.raises(DataError, match=r"(?s)classes that do not fit: 2.*class 'a': a single image"):
+    with pytest.raises(DataError, match=r"(?s)classes too small to be split: 2.*class 'a': 1 image cannot"):
         image_folder(tmp_path, source=tmp_path / "set")
 
 
@@ -166,11 +170,11 @@ def test_everything_that_is_wrong_with_a_folder_is_named_at_once(tmp_path: Path)
     with pytest.raises(DataError) as caught:
         image_folder(tmp_path / "root", source=source)
     text = str(caught.value)
-    assert "classes that do not fit: 2; images that are not 4x6 (height x width) like most: 1; images that" in text
-    assert "images that cannot be read: 2\n" in text
+    assert "classes that do not fit: 1; classes too small to be split: 1; images that are not 4x6 (height x" in text
+    assert "like most: 1; images that cannot be read: 2\n" in text
     for line in (
         f"{source / 'none'}: no images (1 ending in .csv)",
-        "class 'alone': a single image cannot be split into train and test",
+        "class 'alone': 1 image cannot be split into train, test",
         f"{source / 'a' / 'odd.png'}: 5x5 pixels (height x width), expected 4x6",
         f"{source / 'b' / 'empty.png'}: the file is empty (0 bytes)",
         f"{source / 'b' / 'text.png'}: no image by its content",
@@ -200,7 +204,7 @@ def test_broken_images_are_skipped_where_that_is_asked_for(
     monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "root"))
     assert main(["data", "import", "image-folder", str(source), "--skip-broken", "--replace"]) == 0
     shown = capsys.readouterr()
-    assert "24 train, 6 test" in shown.out and "3, training images: a 8, b 8, c 8" in shown.out
+    assert "21 train, 9 test" in shown.out and "3, training images: " in shown.out
     assert "image-folder: Images left out because they cannot be read: 2" in shown.err
     assert main(["data", "import", "scenes", str(source)]) == 2
     assert f"benchkit data import image-folder {source}" in capsys.readouterr().err

@@ -45,7 +45,7 @@ MANY_PARAMETERS = {"build_run", "card"}
 FORBIDDEN_NAMES = {"base", "common", "core", "handler", "helpers", "manager", "misc", "util", "utils"}
 MUTABLE = (
     "Best Ended FigureSet Member Merged Profiled Progress Randomness RayCluster Run RunningTrial WorkerContext _Scope "
-    "_Sheet _Unpacking"
+    "_Together _Sheet _Unpacking"
 ).split()
 """Dataclasses that change while they are used."""
 

@@ -63,11 +63,15 @@ def prepare_data(
 @app.command("import")
 def import_data(
     name: NameArgument,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, or a tar, tar.gz or zip archive.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, a tar, tar.gz or zip archive, or a file.")],
     partial: Annotated[bool, typer.Option("--partial", help="Accept a part of the published set; noted.")] = False,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out images that cannot be read; noted.")
     ] = False,
+    split: Annotated[
+        Path | None,
+        typer.Option("--split", metavar="FILE", help="Put files where this list says: columns path, split, group."),
+    ] = None,
     settings: SetOption = None,
     replace: ReplaceOption = False,
     plugin: PluginFiles = None,
@@ -77,6 +81,8 @@ def import_data(
     Your own images are the data set image-folder: benchkit data import image-folder PATH --set size=64
     """
     given = {**_given(settings), "source": str(path.expanduser().resolve())}
+    if split is not None:
+        given["split"] = str(split.expanduser().resolve())
     flags = {"partial": partial, "skip_broken": skip_broken}
     _prepare(
         name,

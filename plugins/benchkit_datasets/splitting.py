@@ -1,0 +1,240 @@
+"""Which split a file belongs to: what a list says, else the file's own hash against the shares, whatever else is there.
+
+A file that comes or goes moves no other one. Only where a split would lack a class are files taken from another one.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+
+from benchkit import DataError
+from benchkit.preparation import Draft, listed
+from benchkit_datasets.image_files import SPLITS, Division, ImageFile, by_class
+
+FILE_NAME = "split.csv"
+"""The list of all files and their splits, beside the arrays of a prepared set."""
+_NUMBERED = re.compile(r"^(.+?)[ _-]\(?\d+\)?$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splitting:
+    """The shares of test and val, 0 to 1; the seed of the hashes; and where a name's group ends ("": no groups)."""
+
+    test_fraction: float
+    val_fraction: float = 0.0
+    seed: int = 0
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitList:
+    """What a list says of files by their names: the split of some, and the group of some."""
+
+    splits: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Together:
+    """Files that stay together: those of a group, else one alone. `rank` is their hash, 0 to 1."""
+
+    files: list[ImageFile]
+    rank: float
+    split: str = ""
+    listed: bool = False
+
+    @property
+    def labels(self) -> set[str]:
+        """Return the classes of its files."""
+        return {file.label for file in self.files}
+
+
+def plain_name(path: Path, folder: Path) -> str:
+    """Return the name by which a file is known: its path below `folder`, in the same letters on every system (NFC)."""
+    return unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
+
+
+def alike(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return a line for each name that several files have, and notes on names that differ in case alone."""
+    counts = Counter(names)
+    twice = [f"{name!r}: {count} files of this name, in other Unicode letters" for name, count in counts.items()]
+    folded = Counter(name.casefold() for name in counts)
+    cased = sorted(name for name in counts if folded[name.casefold()] > 1)
+    note = f"Names that differ in case alone, which some systems take for one: {', '.join(listed(cased, 4))}."
+    return [line for line, count in zip(twice, counts.values(), strict=True) if count > 1], [note] * bool(cased)
+
+
+def divided(files: Sequence[ImageFile], splitting: Splitting, known: SplitList) -> Division:
+    """Return files by split, with their groups: a file in `known` as it says there, each other one by its own hash.
+
+    The hash is SHA-256 of the seed and the name of the file, or of its group, as a fraction of its range: test if it is
+    below `test_fraction`, val if it is below both shares, else train. A split that then lacks a class takes the file or
+    group of the lowest hash (train: of the highest) from a split that can spare it; that is noted.
+    """
+    files = [replace(file, group=g) if (g := _group_of(file, splitting, known)) else file for file in files]
+    units, problems = _units(files, splitting, known.splits)
+    wanted = ("test", *(("val",) if splitting.val_fraction else ()), "train")
+    filled, lacking = _filled(units, wanted)
+    counts = Counter(file.label for file in files)
+    problems += [f"class {name!r}: {_images(counts[name])}{why}" for name, why in lacking]
+    splits = {
+        split: by_class(chain.from_iterable(unit.files for unit in units if unit.split == split))
+        for split in ("train", "test", "val")
+    }
+    return Division(splits=splits, problems=tuple(problems), notes=tuple(_notes(files, splits, splitting, filled)))
+
+
+def _units(
+    files: Sequence[ImageFile], splitting: Splitting, known: Mapping[str, str]
+) -> tuple[list[_Together], list[str]]:
+    groups: dict[str, list[ImageFile]] = defaultdict(list)
+    for file in files:
+        groups[f"group {file.group}" if file.group else file.name].append(file)
+    units, problems = [], []
+    for name, members in sorted(groups.items()):
+        given = sorted({known[file.name] for file in members if file.name in known})
+        if len(given) > 1:
+            problems.append(f"{name!r} is listed in {' and in '.join(given)}; all of a group must be in one split")
+        rank = _rank(name, splitting.seed)
+        split = given[0] if given else _split_of(rank, splitting)
+        units.append(_Together(files=members, rank=rank, split=split, listed=bool(given)))
+    return units, problems
+
+
+def _group_of(file: ImageFile, splitting: Splitting, known: SplitList) -> str:
+    by_name = _stem(file).partition(splitting.group)[0] if splitting.group else ""
+    return file.group or known.groups.get(file.name, "") or by_name
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
+
+
+def _stem(file: ImageFile) -> str:
+    name = file.name.rpartition("/")[2]
+    return name.rpartition(".")[0] or name
+
+
+def _rank(name: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _split_of(rank: float, splitting: Splitting) -> str:
+    if rank < splitting.test_fraction:
+        return "test"
+    return "val" if rank < splitting.test_fraction + splitting.val_fraction else "train"
+
+
+def _filled(units: Sequence[_Together], wanted: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Let no split lack a class; return how many files came to each split for that, and classes that do not suffice."""
+    having: dict[str, list[_Together]] = defaultdict(list)
+    for unit in units:
+        for label in unit.labels:
+            having[label].append(unit)
+    there = Counter((unit.split, label) for unit in units for label in unit.labels)
+    filled, lacking = Counter[str](), []
+    for label, own in sorted(having.items()):
+        own.sort(key=lambda unit: unit.rank)
+        for split in wanted:
+            if there[split, label]:
+                continue
+            spare = [u for u in own if not u.listed and all(there[u.split, name] > 1 for name in u.labels)]
+            if not spare:
+                kept = f" in {len(own)} groups" if sum(len(u.files) for u in own) != len(own) else ""
+                lacking.append((label, f"{kept} cannot be split into {', '.join(sorted(wanted, key=SPLITS.index))}"))
+                break
+            chosen = spare[-1] if split == "train" else spare[0]
+            there.subtract((chosen.split, name) for name in chosen.labels)
+            chosen.split = split
+            there.update((split, name) for name in chosen.labels)
+            filled[split] += len(chosen.files)
+    return dict(filled), lacking
+
+
+def _notes(
+    files: Sequence[ImageFile],
+    splits: Mapping[str, Sequence[ImageFile]],
+    splitting: Splitting,
+    filled: Mapping[str, int],
+) -> Iterator[str]:
+    shares = [f"{splitting.test_fraction:g} test"] + [f"{splitting.val_fraction:g} val"] * bool(splitting.val_fraction)
+    grouped = any(file.group for file in files)
+    by = "group, each whole in one split," if grouped else "file"
+    counts = ", ".join(f"{len(each):,} {split}" for split, each in splits.items() if each)
+    yield (
+        f"Split by the hash of each {by} with seed {splitting.seed} ({' and '.join(shares)}): {counts}; {FILE_NAME} "
+        "beside the prepared set lists all files."
+    )
+    if filled:
+        moved = ", ".join(f"{count:,} to {split}" for split, count in sorted(filled.items()))
+        yield f"Images moved so that no split lacks a class: {moved}."
+    if not grouped and _look_numbered(files):
+        yield (
+            "Names look numbered (NAME_1, NAME_2): pictures of one subject may be in several splits, for they are not "
+            "grouped (data.group)."
+        )
+
+
+def _look_numbered(files: Sequence[ImageFile]) -> bool:
+    """Return whether in some class three or more names before a number have several files each, and most files one."""
+    stems: dict[str, Counter[str]] = defaultdict(Counter)
+    total = Counter(file.label for file in files)
+    for file in files:
+        if numbered := _NUMBERED.match(_stem(file)):
+            stems[file.label][numbered[1]] += 1
+    several = {label: [n for n in counts.values() if n > 1] for label, counts in stems.items()}
+    return any(len(each) >= 3 and 2 * sum(each) > total[label] for label, each in several.items())
+
+
+def write_split_list(draft: Draft, division: Division) -> None:
+    """Write all files with their splits beside the arrays, one a line: path, label, split, group."""
+    grouped = any(file.group for each in division.splits.values() for file in each)
+    rows = [
+        (file.name, file.label, split, *([file.group] if grouped else []))
+        for split, each in division.splits.items()
+        for file in each
+    ]
+    with (draft.folder / FILE_NAME).open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("path", "label", "split", *(["group"] if grouped else [])))
+        writer.writerows(sorted(rows))
+
+
+def read_split_list(file: Path) -> SplitList:
+    """Return what a list says of names: columns path, split (may be empty) and group; commas, `;` or tabs part them.
+
+    Raises:
+        DataError: it cannot be read, lacks a column, or a line names no split or a file twice; all are named.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=text.partition("\n")[0].count))
+    columns = set(rows.fieldnames or ())
+    if "path" not in columns or not columns & {"split", "group"}:
+        raise DataError(f"{file} has not the columns path and split (or group)", hint="its first line names them")
+    splits: dict[str, str] = {}
+    groups: dict[str, str] = {}
+    problems: list[str] = []
+    for row in rows:
+        name = unicodedata.normalize("NFC", (row["path"] or "").replace("\\", "/"))
+        for what, found in (("split", splits), ("group", groups)):
+            value = (row.get(what) or "").strip()
+            if what == "split" and value not in ("", *SPLITS):
+                problems.append(f"line {rows.line_num}: split {value!r}, expected train, val or test")
+            elif value and found.setdefault(name, value) != value:
+                problems.append(f"line {rows.line_num}: {name} has the {what}s {found[name]} and {value}")
+    if problems:
+        raise DataError(f"{file} cannot be used as a list of splits", problems=listed(problems))
+    return SplitList(splits=splits, groups=groups)

@@ -1,0 +1,232 @@
+"""Splits by each file's own hash: what moves when files come, lists that are kept, groups, and classes too small."""
+
+from __future__ import annotations
+
+import csv
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchkit_datasets.image_files import Division, ImageFile
+from benchkit_datasets.image_folder import image_folder
+from benchkit_datasets.splitting import SplitList, Splitting, divided, read_split_list
+from PIL import Image
+from published_layouts import as_tar
+
+from benchkit import DataError
+from benchkit.cli import main
+from benchkit.preparation import prepared_folders, replacing
+
+SIZES = (3, 5, 10, 20, 50, 200)
+THREE = Splitting(test_fraction=0.2, val_fraction=0.2)
+
+
+def files_of(sizes: Mapping[str, int], mark: str = "") -> list[ImageFile]:
+    names = [(label, f"{label}/IMG{mark}{number:04}.jpg") for label, size in sizes.items() for number in range(size)]
+    return [ImageFile(path=Path("/x", name), name=name, label=label) for label, name in names]
+
+
+def places(division: Division) -> dict[str, str]:
+    return {file.name: split for split, files in division.splits.items() for file in files}
+
+
+def counts(division: Division, label: str) -> list[int]:
+    return [sum(file.label == label for file in division.splits[split]) for split in ("train", "val", "test")]
+
+
+@pytest.mark.parametrize(("splitting", "trials"), [(THREE, 200), (Splitting(test_fraction=0.2), 40)])
+def test_files_that_come_move_no_other_one(splitting: Splitting, trials: int) -> None:
+    classes = {f"c{size}": size for size in SIZES}
+    wanted = ["train", "test", *(["val"] if splitting.val_fraction else [])]
+    filled, without = Counter[str](), 0
+    for trial in range(trials):
+        files = files_of(classes, f"{trial}-")
+        first = kept = places(divided(files, splitting, SplitList()))
+        by_hash = {file.name: _hashed(file.name, splitting) for file in files}
+        needed = {label for label in classes for split in wanted if split not in _of_class(by_hash, label)}
+        filled.update(needed)
+        without += len(classes) - len(needed)
+        rng = random.Random(trial)
+        new = [(label := rng.choice(list(classes)), f"{label}/NEW{trial}-{number}.jpg") for number in range(10)]
+        for number, (label, name) in enumerate(new):
+            files.append(ImageFile(path=Path("/x", name), name=name, label=label))
+            if trial % 10 and number < 9:
+                continue  # nine in ten trials look at the end alone: each look takes its time
+            listed = SplitList(splits=kept)
+            now, kept = places(divided(files, splitting, SplitList())), places(divided(files, splitting, listed))
+            assert all(kept[name] == split for name, split in listed.splits.items())  # with the list nothing moves
+            assert {name.partition("/")[0] for name in first if now[name] != first[name]} <= needed
+    assert without > 2 * trials and filled["c200"] == 0 < filled["c3"]
+
+
+def _of_class(split_of: Mapping[str, str], label: str) -> set[str]:
+    return {split for name, split in split_of.items() if name.startswith(f"{label}/")}
+
+
+def _hashed(name: str, splitting: Splitting) -> str:
+    """Return the split by the rule as it is written down, worked out apart from the code."""
+    import hashlib
+
+    share = int(hashlib.sha256(f"{splitting.seed}/{name}".encode()).hexdigest()[:16], 16) / 16**16
+    test = share < splitting.test_fraction
+    return "test" if test else "val" if share < splitting.test_fraction + splitting.val_fraction else "train"
+
+
+def test_small_classes_are_in_each_split_and_large_ones_by_their_shares() -> None:
+    division = divided(files_of({"a": 2600, "b": 1400, "c": 5, "d": 4}), THREE, SplitList())
+    assert division.problems == ()
+    for label, size in (("a", 2600), ("b", 1400)):
+        for got, share in zip(counts(division, label), (0.6, 0.2, 0.2), strict=True):
+            assert abs(got - share * size) < 4 * (size * share * (1 - share)) ** 0.5
+    assert min(counts(division, "c")) >= 1 and min(counts(division, "d")) >= 1
+    names = [name for files in division.splits.values() for name in files]
+    assert len(names) == 4009 == len(set(names))
+
+
+def paint(file: Path, seed: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)).save(file)
+
+
+def paint_classes(folder: Path, sizes: Mapping[str, int]) -> Path:
+    seed = 0
+    for label, size in sizes.items():
+        for number in range(size):
+            paint(folder / label / f"{number}.png", seed := seed + 1)
+    return folder
+
+
+def listed_in(root: Path) -> dict[str, str]:
+    (file,) = root.glob("image-folder-*/split.csv")
+    with file.open(newline="") as stream:
+        return {row["path"]: row["split"] for row in csv.DictReader(stream)}
+
+
+def test_classes_too_small_are_named_in_one_error_that_says_what_to_do(tmp_path: Path) -> None:
+    source = paint_classes(tmp_path / "set", {"a": 40, "b": 20, "c": 5, "d": 4, "e": 1, "f": 1})
+    with pytest.raises(DataError) as caught:
+        image_folder(tmp_path / "root", source=source, val_fraction=0.2)
+    text = str(caught.value)
+    assert "classes too small to be split: 2\n" in text
+    for label in "ef":
+        assert f"class '{label}': 1 image cannot be split into train, val, test" in text
+    assert "images found: a 40, b 20, c 5, d 4, e 1, f 1" in text and "data.least_per_class" in text
+    splits = image_folder(tmp_path / "root", source=source, val_fraction=0.2, least_per_class=2)
+    assert splits.class_names == ("a", "b", "c", "d") and splits.val is not None
+    for split in (splits.train, splits.val, splits.test):
+        assert sorted(set(split.labels.tolist())) == [0, 1, 2, 3]
+    assert "Classes left out because they have fewer than 2 images: e 1, f 1." in splits.notes
+    assert any(f"{len(splits.test.labels)} test" in note for note in splits.notes)
+
+
+def test_the_list_beside_a_prepared_set_is_kept_and_may_be_edited(tmp_path: Path) -> None:
+    source = paint_classes(tmp_path / "set", {"a": 12, "b": 12})
+    root = tmp_path / "root"
+    first = image_folder(root, source=source)
+    before = listed_in(root)
+    assert len(before) == 24 and Counter(before.values())["test"] == len(first.test.labels)
+    (file,) = root.glob("image-folder-*/split.csv")
+    edited = {**before, "a/0.png": "test" if before["a/0.png"] == "train" else "train"}
+    file.write_text("path,split\n" + "".join(f"{name},{split}\n" for name, split in edited.items()))
+    with replacing():
+        image_folder(root, source=source)
+    assert listed_in(root) == edited
+    paint(source / "a" / "new.png", 99)
+    image_folder(root, source=source)
+    after = listed_in(root)
+    assert {name: after[name] for name in edited} == edited and len(after) == 25
+
+
+def test_a_list_is_given_by_option_and_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = paint_classes(tmp_path / "set", {"a": 4, "b": 4})
+    wanted = {
+        f"{label}/{number}.png": ("train", "train", "val", "test")[number] for label in "ab" for number in range(4)
+    }
+    given = tmp_path / "mine.csv"
+    given.write_bytes(b"\xef\xbb\xbfpath;split\r\n" + "".join(f"{n};{s}\r\n" for n, s in wanted.items()).encode())
+    splits = image_folder(tmp_path / "root", source=source, split=given)
+    assert listed_in(tmp_path / "root") == wanted
+    assert splits.val is not None and splits.val.labels.tolist() == [0, 1]
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "other"))
+    assert main(["data", "import", "image-folder", str(source), "--split", str(given)]) == 0
+    assert "4 train, 2 val, 2 test" in capsys.readouterr().out
+    given.write_text("path,split\na/0.png,exam\na/1.png,test\na/1.png,val\n")
+    with pytest.raises(DataError) as caught:
+        image_folder(tmp_path / "root", source=source, split=given)
+    assert "line 2: split 'exam'" in str(caught.value) and "line 4: a/1.png has the splits test and val" in str(
+        caught.value
+    )
+    given.write_text("file,part\n")
+    with pytest.raises(DataError, match="columns path and split"):
+        read_split_list(given)
+
+
+def groups_by_split(division: Division, group: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for split, files in division.splits.items():
+        for file in files:
+            found.setdefault(Path(file.name).stem.partition(group)[0], set()).add(split)
+    return found
+
+
+def subjects(number: int, each: int = 4) -> list[ImageFile]:
+    names = [(label, f"{label}/{label}p{who}_{n}.png") for label in "ab" for who in range(number) for n in range(each)]
+    return [ImageFile(path=Path("/x", name), name=name, label=label) for label, name in names]
+
+
+def test_pictures_of_one_subject_stay_together() -> None:
+    alone = divided(subjects(12), THREE, SplitList())
+    assert max(len(splits) for splits in groups_by_split(alone, "_").values()) > 1
+    assert any("Names look numbered" in note for note in alone.notes)
+    together = divided(subjects(12), Splitting(test_fraction=0.2, val_fraction=0.2, group="_"), SplitList())
+    assert together.problems == () and not any("look numbered" in note for note in together.notes)
+    assert [len(splits) for splits in groups_by_split(together, "_").values()] == [1] * 24
+    for label in "ab":
+        assert min(counts(together, label)) >= 4
+    listed = {file.name: Path(file.name).stem.partition("_")[0] for file in subjects(12)}
+    by_list = divided(subjects(12), THREE, SplitList(groups=listed))
+    assert places(by_list) == places(together)
+    few = divided(subjects(2), Splitting(test_fraction=0.2, val_fraction=0.2, group="_"), SplitList())
+    assert few.problems[0] == "class 'a': 8 images in 2 groups cannot be split into train, val, test"
+    one, other = (file.name for file in subjects(1)[:2])
+    torn = divided(subjects(12), THREE, SplitList(groups=listed, splits={one: "train", other: "test"}))
+    assert torn.problems[0].startswith("'group ap0' is listed in test and in train")
+
+
+def test_names_are_the_same_in_either_form_of_unicode_folder_or_archive(tmp_path: Path) -> None:
+    def made(folder: Path, form: str) -> Path:
+        for label in ("café", "thé"):
+            for number in range(12):
+                name = unicodedata.normalize(form, f"{label}/é{number}.png")  # type: ignore[arg-type]
+                paint(folder / name, number + 100 * (label == "thé"))
+        return folder
+
+    composed = made(tmp_path / "nfc" / "wrapped" / "set", "NFC")
+    apart = made(tmp_path / "nfd", "NFD")
+    expected = image_folder(tmp_path / "root", source=composed)
+    assert expected.class_names == ("café", "thé")
+    for source in (apart, as_tar(composed), tmp_path / "nfc"):
+        assert image_folder(tmp_path / "root", source=source).fingerprint == expected.fingerprint
+    paint(composed / "café" / "É1.png", 500)
+    notes = image_folder(tmp_path / "root", source=composed).notes
+    assert any("differ in case alone" in note and "café/é1.png" in note for note in notes)
+    paint(composed / "café" / unicodedata.normalize("NFD", "é1.png"), 501)
+    with pytest.raises(DataError, match=r"'café/é1\.png': 2 files of this name, in other Unicode letters"):
+        image_folder(tmp_path / "root", source=composed)
+
+
+def test_only_prepared_sets_hold_a_list(tmp_path: Path) -> None:
+    source = paint_classes(tmp_path / "set", {"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2})
+    image_folder(tmp_path / "root", source=source)
+    assert list((tmp_path / "root").rglob("split.csv")) == []
+    given = tmp_path / "list.csv"
+    given.write_text("path,split\ntrain/a/0.png,test\n")
+    notes: Sequence[str] = image_folder(tmp_path / "root", source=source, split=given).notes
+    assert "The folders name the splits: the list of splits was not used." in notes
+    assert len(prepared_folders(tmp_path / "root")) == 2
