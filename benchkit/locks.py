@@ -6,9 +6,12 @@ import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 TAKEN = (errno.EAGAIN, errno.EACCES)
+NONE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+"""What the system says where a disk has no locks."""
 
 
 class Lock:
@@ -56,6 +59,21 @@ class Lock:
             self.release()
 
 
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock on a file, where its disk has locks at all."""
+    lock = Lock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in NONE:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def exclude(path: Path) -> bool:
     """Return whether locks on a file of this folder's disk keep others out: one is held, and another one is tried.
 
@@ -64,7 +82,9 @@ def exclude(path: Path) -> bool:
     first, second = Lock(path), Lock(path)
     try:
         return first.acquire() and not second.acquire(wait=False)
-    except OSError:
+    except OSError as error:
+        if error.errno not in NONE:
+            raise
         return False
     finally:
         first.release()

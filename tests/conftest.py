@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 from ray_nodes import RayNodes
 from slurm_cluster import SlurmCluster
 
@@ -66,3 +67,13 @@ def slurm() -> Iterator[SlurmCluster]:
         yield cluster
     finally:
         cluster.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of these tests alone; each test makes a database of its own."""
+    server = PostgresServer()
+    try:
+        yield server
+    finally:
+        server.close()

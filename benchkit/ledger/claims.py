@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchkit.ledger.files import TrialFolder, occupied, write_list
 from benchkit.ledger.leases import Holder, Lease, Sweep, lease_of
 from benchkit.ledger.ledger import CONDITION_FILE, Ledger
+from benchkit.ledger.opening import Patience, patient, storage_errors
 from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
 from benchkit.ledger.states import is_alive
 from benchkit.locks import Lock
@@ -113,6 +114,12 @@ class Claim:
         search = self.plan.study.search
         return self.phase == "search" and search is not None and len(search.goals) == 1
 
+    @property
+    def patience(self) -> Patience:
+        """Return how long the ledger is asked."""
+        return self._held.holder.patience
+
+    @patient
     def should_prune(self, record: EpochRecord) -> bool:
         """Tell the ledger of an epoch; return whether the study's pruner gives up this trial of a search."""
         search = self.plan.study.search
@@ -122,8 +129,8 @@ class Claim:
         if value is None:
             return False
         if record.epoch not in self._reported:
-            self._reported[record.epoch] = float(value)
             self.trial.report(value, step=record.epoch)
+            self._reported[record.epoch] = float(value)
         return bool(self.trial.should_prune())
 
     def finish(self, outcome: Outcome) -> bool:
@@ -254,6 +261,10 @@ class Queue:
             if lock is not None:
                 lock.release()
             return None
+        with storage_errors():
+            return self._ledger.patience(lambda: self._claim(condition, trial, folder, held))
+
+    def _claim(self, condition: Condition, trial: FrozenTrial, folder: TrialFolder, held: Held) -> Claim:
         # Optuna has no public way back to a running trial: its constructor is documented, a frozen trial's id is not.
         running = optuna.Trial(self._ledger.open(self._plan.study, condition), trial._trial_id)
         return Claim(self._plan, condition, running, folder, held)
@@ -269,7 +280,7 @@ class Queue:
             # Under the folder's lock no other worker can be about to start it: it waits still, or has been trained.
             if lock is not None:
                 lock.release()
-            if self._ledger.storage.get_trial(trial._trial_id).state is TrialState.WAITING:
+            if self._ledger.is_waiting(trial):
                 raise occupied(folder.path, results)
             return None
         holder = self._ledger.holder(self._plan.study)

@@ -14,7 +14,6 @@ from benchkit import __version__
 from benchkit.errors import LedgerError
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.opening import storage_errors
-from benchkit.locks import Lock
 from benchkit.results import Decision
 from benchkit.storage import decode, encode, write_atomically
 
@@ -44,7 +43,7 @@ def decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decis
 
     The study must be registered.
     """
-    with Lock(ledger.workspace / "queue.lock"):
+    with ledger.alone():
         known = decisions_of(ledger, study).get(name)
         if known is None:
             known = Decision(name=name, value=value, why=why, version=__version__)

@@ -25,7 +25,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, insert, select, update
 
-from benchkit.ledger.opening import DAMAGE
+from benchkit.ledger.opening import DAMAGE, Patience, patient
 from benchkit.ledger.tables import STUDY_ATTRIBUTES, TRIAL_ATTRIBUTES, TRIALS, study_ids
 
 LEASE = 60.0
@@ -101,8 +101,11 @@ def sweeps_of(storage: RDBStorage, study: str, place: str) -> dict[str, Sweep]:
 class Holder:
     """A sweep as holder of trials of one study: it renews its record in the ledger from a thread of its own."""
 
-    def __init__(self, storage: RDBStorage, study: str, place: str, seconds: float = LEASE) -> None:
+    def __init__(
+        self, storage: RDBStorage, study: str, place: str, seconds: float = LEASE, patience: Patience | None = None
+    ) -> None:
         """Write the record; `place` is the workspace and running system whose locks this sweep sees, "" for none."""
+        self.patience = patience or Patience()
         self.id = secrets.token_hex(8)
         self.place = place
         self.seconds = seconds
@@ -162,9 +165,10 @@ class Holder:
     def holds(self, trial_id: int, lease: Lease) -> bool:
         """Return whether a trial is ours still under this lease; where the lease has run out, the ledger is asked."""
         if time.monotonic() >= self._until:
-            self.renew()
+            patient(Holder.renew)(self)
         return self._trials.get(trial_id) == lease.number
 
+    @patient
     def take(self, trial: FrozenTrial, before: Sweep | None = None) -> Lease | None:
         """Hand a waiting trial out, or one whose holder is gone; return None when another was faster.
 
@@ -175,10 +179,12 @@ class Holder:
         lease = Lease(number=(read.number if read else 0) + 1, owner=self.id)
         try:
             with self._storage.engine.begin() as connection:
-                if not self._change_hands(connection, trial, before, read, lease):
+                taken = self._change_hands(connection, trial, before, read, lease)
+                if not taken:
                     connection.rollback()
-                    return None
         except sqlalchemy.exc.IntegrityError:  # of two first records of a trial the second is refused
+            taken = False
+        if not taken and not self._is_recorded(trial._trial_id, lease):
             return None
         self._trials[trial._trial_id] = lease.number
         return lease
@@ -208,12 +214,27 @@ class Holder:
             return True
         return _replace(connection, trial._trial_id, read, lease)
 
-    def let_go(self, trial_id: int, lease: Lease) -> None:
-        """Give a trial back as it is: whoever comes next may take it at once."""
-        self._forget(trial_id, lease.number)
-        with self._storage.engine.begin() as connection:
-            _replace(connection, trial_id, lease, Lease(number=lease.number))
+    def _is_recorded(self, trial_id: int, lease: Lease) -> bool:
+        """Return whether a lease is on record: the answer to a try before may have been lost."""
+        with self._storage.engine.connect() as connection:
+            return (
+                connection.execute(select(TRIAL_ATTRIBUTES.c.trial_id).where(*_told(trial_id, lease))).first()
+                is not None
+            )
 
+    def let_go(self, trial_id: int, lease: Lease) -> None:
+        """Give a trial back as it is: whoever comes next may take it at once, or when the lease has run out.
+
+        The ledger is asked once: who lets go is about to end.
+        """
+        self._forget(trial_id, lease.number)
+        try:
+            with self._storage.engine.begin() as connection:
+                _replace(connection, trial_id, lease, Lease(number=lease.number))
+        except DAMAGE as error:
+            logger.warning("a trial could not be given back, and is free when its lease has run out: %s", error)
+
+    @patient
     def end(
         self,
         trial_id: int,
@@ -238,6 +259,7 @@ class Holder:
             connection.execute(update(TRIALS).where(TRIALS.c.trial_id == trial_id).values(**done))
         return True
 
+    @patient
     def note(self, trial_id: int, lease: Lease, key: str, value: Any) -> bool:
         """Write an attribute of a trial that is ours; return False, and write nothing, when it is another's by now."""
         with self._storage.engine.begin() as connection:
@@ -248,26 +270,34 @@ class Holder:
 
 
 def _renewing(holder: weakref.ref[Holder], ended: threading.Event, every: float) -> None:
-    """Renew a holder's record until nobody uses the holder; what a storage refuses is tried again."""
-    while not ended.wait(every):
+    """Renew a holder's record until nobody uses the holder; what a storage refuses is tried again, and sooner."""
+    pause = every
+    while not ended.wait(pause):
         held = holder()
         if held is None:
             return
         try:
             held.renew()
+            pause = every
         except DAMAGE as error:
+            pause = every / RENEWALS
             logger.warning("the lease could not be renewed, which is tried again: %s", error)
         del held
 
 
 def _replace(connection: Connection, trial_id: int, old: Lease, new: Lease) -> bool:
     """Put a trial's record in the place of the old one; return False when that is not there any more."""
-    same = (
+    changed = update(TRIAL_ATTRIBUTES).where(*_told(trial_id, old)).values(value_json=new.text)
+    return bool(connection.execute(changed).rowcount)
+
+
+def _told(trial_id: int, lease: Lease) -> tuple[sqlalchemy.ColumnElement[bool], ...]:
+    """Return the conditions that a trial's record is this one."""
+    return (
         TRIAL_ATTRIBUTES.c.trial_id == trial_id,
         TRIAL_ATTRIBUTES.c.key == KEY,
-        TRIAL_ATTRIBUTES.c.value_json == old.text,
+        TRIAL_ATTRIBUTES.c.value_json == lease.text,
     )
-    return bool(connection.execute(update(TRIAL_ATTRIBUTES).where(*same).values(value_json=new.text)).rowcount)
 
 
 def _is_finished(connection: Connection, trial_id: int, lease: Lease) -> bool:
@@ -275,7 +305,7 @@ def _is_finished(connection: Connection, trial_id: int, lease: Lease) -> bool:
     query = (
         select(TRIALS.c.state)
         .join(TRIAL_ATTRIBUTES, TRIAL_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
-        .where(TRIALS.c.trial_id == trial_id, TRIAL_ATTRIBUTES.c.value_json == lease.text)
+        .where(*_told(trial_id, lease))
     )
     state = connection.execute(query).scalar_one_or_none()
     return state is not None and state.is_finished()

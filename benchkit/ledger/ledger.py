@@ -14,6 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -24,10 +25,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.errors import LedgerError
 from benchkit.ledger.files import TrialFolder, occupied
-from benchkit.ledger.leases import Holder, Sweep, sweeps_of
-from benchkit.ledger.opening import open_file, open_storage, storage_errors
-from benchkit.ledger.places import place_of
-from benchkit.ledger.planned import planned, whole_of
+from benchkit.ledger.leases import LEASE, Holder, Sweep, sweeps_of
+from benchkit.ledger.opening import Patience, alone, is_on_server, open_file, open_storage, patient
+from benchkit.ledger.places import disk_of, place_of
+from benchkit.ledger.planned import given_of, new_trial, planned, whole_of
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
 from benchkit.ledger.states import Attempts, effective, numbers_of, state_of
 from benchkit.ledger.tables import (
@@ -38,12 +39,11 @@ from benchkit.ledger.tables import (
     study_ids,
     trials_of,
 )
-from benchkit.locks import Lock
+from benchkit.locks import held
 from benchkit.plan import PHASES, Condition, Plan, typed_settings
 from benchkit.results import Outcome, State, Trial
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
-from benchkit.study.search import default_params, grid_points
 
 LONGEST_LABEL = 120
 """Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""
@@ -56,26 +56,42 @@ STUDY_FILE, CONDITION_FILE = "study.json", "condition.json"
 class Ledger:
     """A workspace's trials. Several processes, on several machines with a shared storage, may use one at a time."""
 
-    def __init__(self, workspace: Path, storage: str | None = None) -> None:
+    def __init__(
+        self, workspace: Path, storage: str | None = None, *, lease: float = LEASE, patience: float = 0.0
+    ) -> None:
         """Open the ledger of `workspace`, made when absent; `storage` is an Optuna URL, default a SQLite file.
 
-        Raises `LedgerError` when the workspace cannot be written or the storage cannot be opened.
+        Trials that are taken from it are held for `lease` seconds after the last sign of life; a storage that does not
+        answer is asked again for `patience` seconds. Raises `LedgerError` when the workspace cannot be written, its
+        disk has no locks for a SQLite file, or the storage cannot be opened.
         """
         self.workspace = workspace
+        self.lease = lease
+        self.patience = Patience(patience)
         self._holders: dict[str, Holder] = {}
         self._handles: dict[str, optuna.Study] = {}
         self._folders: dict[str, str] = {}
         try:
             workspace.mkdir(parents=True, exist_ok=True)
             self.place = place_of(workspace, workspace / "place.lock")
-            with Lock(workspace / "open.lock"):
+            if not self.place and not is_on_server(storage):
+                raise LedgerError(
+                    f"{workspace}: locks on its disk ({disk_of(workspace)}) keep nobody out, and a ledger in SQLite "
+                    f"needs them",
+                    hint="name a --workspace on another disk, or a ledger by --storage postgresql://USER@HOST/NAME",
+                )
+            with held(workspace / "open.lock"):
                 self.storage = open_storage(storage) if storage else open_file(workspace / "ledger.db")
         except OSError as error:
             raise LedgerError(
                 f"{workspace}: the workspace cannot be written: {error}", hint="name another with --workspace"
             ) from error
 
-    @storage_errors()
+    def alone(self) -> AbstractContextManager[None]:
+        """Let one process at a time change what a study is and what is queued."""
+        return alone(self.storage, self.workspace / "queue.lock")
+
+    @patient
     def register(
         self, plan: Plan, data: Mapping[str, Any], command: str, whole: Sequence[Condition] | None = None
     ) -> None:
@@ -83,8 +99,12 @@ class Ledger:
 
         `whole` are all conditions of the study, where the plan leaves some out and they are known already.
         """
-        entry = optuna.create_study(study_name=plan.study.name, storage=self.storage, load_if_exists=True)
         whole = whole_of(plan.study) if whole is None else whole
+        with self.alone():
+            self._register(plan, data, command, whole)
+
+    def _register(self, plan: Plan, data: Mapping[str, Any], command: str, whole: Sequence[Condition]) -> None:
+        entry = optuna.create_study(study_name=plan.study.name, storage=self.storage, load_if_exists=True)
         keys = planned(plan, whole, entry.user_attrs)
         now = {
             "study": encode(plan.study),
@@ -115,7 +135,7 @@ class Ledger:
             if name in there and condition.kind == "search":
                 self.open(study, condition)
 
-    @storage_errors()
+    @patient
     def open(self, study: Study, condition: Condition) -> optuna.Study:
         """Return the Optuna study of a condition, made when absent."""
         name = _name(study, condition)
@@ -141,11 +161,11 @@ class Ledger:
             handle.set_user_attr("condition", encode(condition))
         return handle
 
-    @storage_errors()
+    @patient
     def enqueue(self, plan: Plan, retry: Sequence[State] = ()) -> int:
         """Queue missing trials, and new attempts at those that ended in a `retry` state; return how many."""
         queued: list[NewTrial] = []
-        with Lock(self.workspace / "queue.lock"):
+        with self.alone():
             self._make(plan.study, plan.conditions)
             attempts = self.attempts(plan.study)
             for condition in plan.conditions:
@@ -153,10 +173,10 @@ class Ledger:
                 for index in range(plan.count(condition)):
                     before = known.get(index)
                     if before is None:
-                        queued.append(_new_trial(name, index, 0, _given(plan, condition, index)))
+                        queued.append(new_trial(name, index, 0, given_of(plan, condition, index)))
                     elif before.state.is_finished() and (retry and self._ended(plan, condition, before) in retry):
                         given = self._given_again(plan, condition, before)
-                        queued.append(_new_trial(name, index, int(before.user_attrs["attempt"]) + 1, given))
+                        queued.append(new_trial(name, index, int(before.user_attrs["attempt"]) + 1, given))
             self._refuse_occupied(plan, attempts, Counter(trial.study for trial in queued))
             add_trials(self.storage, queued)
         return len(queued)
@@ -183,9 +203,9 @@ class Ledger:
         """Return what a new attempt is queued with: a done one's settings again, whose numbers were lost; else anew."""
         if before.state is TrialState.COMPLETE:
             return dict(self.storage.get_trial(before._trial_id).params)
-        return _given(plan, condition, int(before.user_attrs["index"]))
+        return given_of(plan, condition, int(before.user_attrs["index"]))
 
-    @storage_errors()
+    @patient
     def register_as(self, study: Study, entry: Mapping[str, Any]) -> None:
         """Write a study down as another ledger holds it."""
         own = optuna.create_study(study_name=study.name, storage=self.storage, load_if_exists=True)
@@ -194,25 +214,30 @@ class Ledger:
             own.set_user_attr(key, value)
         write_atomically(self._study_folder(study) / STUDY_FILE, json.dumps(now).encode())
 
-    @storage_errors()
+    @patient
     def queue_attempt(self, study: Study, condition: Condition, index: int, attempt: int) -> FrozenTrial:
         """Queue one attempt at a trial, and return it."""
         name = _name(study, condition)
         self._make(study, (condition,))
-        add_trials(self.storage, [_new_trial(name, index, attempt, {})])
+        add_trials(self.storage, [new_trial(name, index, attempt, {})])
         return self.attempts_at(study, condition)[-1]
+
+    @patient
+    def is_waiting(self, trial: FrozenTrial) -> bool:
+        """Return whether nobody has taken a trial yet."""
+        return bool(self.storage.get_trial(trial._trial_id).state is TrialState.WAITING)
 
     def attempts_at(self, study: Study, condition: Condition) -> list[FrozenTrial]:
         """Return the attempts at one condition's trials, as `attempts` reads those at all of them."""
         name = _name(study, condition)
         return trials_of(self.storage, name).get(name, [])
 
-    @storage_errors()
+    @patient
     def enqueue_again(self, study: Study, condition: Condition, index: int, params: Mapping[str, Any]) -> None:
         """Queue one trial alone, in a search with the settings that were chosen for it elsewhere (`params`)."""
         given = stored_params(study.search, params) if study.search and condition.kind == "search" else {}
         self._make(study, (condition,))
-        add_trials(self.storage, [_new_trial(_name(study, condition), index, 0, given)])
+        add_trials(self.storage, [new_trial(_name(study, condition), index, 0, given)])
 
     def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
         """Return the folder of an Optuna trial of a condition."""
@@ -234,7 +259,7 @@ class Ledger:
                 self._folders[study.name] = kept or (readable if began else own)
         return self.workspace / "trials" / self._folders[study.name]
 
-    @storage_errors()
+    @patient
     def studies(self) -> tuple[str, ...]:
         """Return the names of the benchkit studies in this ledger, the latest first."""
         names = [name for name in optuna.get_all_study_names(self.storage) if "/" not in name]
@@ -242,13 +267,13 @@ class Ledger:
         found = [name for name in names if "study" in attrs[name] and "updated" in attrs[name]]
         return tuple(sorted(found, key=lambda name: -float(attrs[name]["updated"])))
 
-    @storage_errors()
+    @patient
     def conditions(self, study: Study) -> list[Condition]:
         """Return every condition of a study's name that the ledger holds, whatever version of the study it is of."""
         found = study_attributes(self.storage, f"{study.name}/", "condition")
         return [decode(Condition, value, name, error=LedgerError) for name, value in found.items()]
 
-    @storage_errors()
+    @patient
     def attempts(self, study: Study) -> Attempts:
         """Return all attempts at a study's trials as they stand now."""
         found = trials_of(self.storage, f"{study.name}/")
@@ -257,18 +282,18 @@ class Ledger:
     def _sweeps(self, study: Study) -> dict[str, Sweep]:
         return sweeps_of(self.storage, study.name, self.place)
 
-    @storage_errors()
+    @patient
     def holder(self, study: Study) -> Holder:
         """Return this process as holder of a study's trials; the study must be registered."""
         if study.name not in self._holders:
-            self._holders[study.name] = Holder(self.storage, study.name, self.place)
+            self._holders[study.name] = Holder(self.storage, study.name, self.place, self.lease, self.patience)
         return self._holders[study.name]
 
     def trials(self, plan: Plan) -> tuple[Trial, ...]:
         """Return the trials that count of a plan's conditions, as they stand now."""
         return self.trials_and_earlier(plan)[0]
 
-    @storage_errors()
+    @patient
     def trials_and_earlier(self, plan: Plan) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
         """Return the trials that count of a plan's conditions, and the finished attempts that count no more."""
         ids, sweeps = study_ids(self.storage, f"{plan.study.name}/"), self._sweeps(plan.study)
@@ -325,7 +350,7 @@ class Ledger:
             finished=frozen.datetime_complete.timestamp() if frozen.datetime_complete else 0.0,
         )
 
-    @storage_errors()
+    @patient
     def states(self, plan: Plan, *, files: bool = True) -> Counter[str]:
         """Return how many of a plan's trials are in each state; those not queued yet are `missing`.
 
@@ -351,18 +376,3 @@ def _name(study: Study, condition: Condition) -> str:
 def _directions(study: Study, condition: Condition) -> list[Literal["minimize", "maximize"]]:
     search = study.search if condition.kind == "search" else None
     return [goal.direction for goal in search.goals] if search else ["minimize"]
-
-
-def _new_trial(name: str, index: int, attempt: int, given: Mapping[str, Any]) -> NewTrial:
-    attributes = {"index": index, "attempt": attempt, **({"given": dict(given)} if given else {})}
-    return NewTrial(study=name, attributes=attributes, given=given)
-
-
-def _given(plan: Plan, condition: Condition, index: int) -> dict[str, Any]:
-    """Return what a trial is queued with: a grid search's point, or the study's own settings as a search's first."""
-    search = plan.search_of(condition)
-    if search is None:
-        return {}
-    if search.sampler == "grid":
-        return stored_params(search, grid_points(search)[index])
-    return stored_params(search, default_params(search, condition.settings)) if index == 0 else {}

@@ -48,3 +48,33 @@ def system_id() -> str:
     with contextlib.suppress(OSError):
         return BOOT.read_text(encoding="ascii").strip()
     return f"{socket.gethostname()} {uuid.getnode():012x}"
+
+
+MOUNTS = Path("/proc/self/mountinfo")
+
+SHARED = frozenset(
+    "nfs nfs4 cifs smb3 lustre gpfs beegfs ceph glusterfs afs panfs orangefs 9p fuse.sshfs fuse.glusterfs "
+    "fuse.ceph fuse.gcsfuse fuse.s3fs fuse.juicefs fuse.rclone".split()
+)
+"""Disks of several machines, by the name that Linux gives them."""
+
+
+def disk_of(folder: Path) -> str:
+    """Return the kind of disk that a folder is on, as Linux names it: `ext4`, `nfs4`; "" where nobody tells."""
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    found, kind = "", ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mounted = before.split()[4].encode().decode("unicode_escape")
+        if len(mounted) >= len(found) and folder.resolve().is_relative_to(mounted):
+            found, kind = mounted, after.split()[0]
+    return kind
+
+
+def shared_disk(folder: Path) -> str:
+    """Return the kind of disk that a folder is on where several machines may share it, else ""."""
+    kind = disk_of(folder)
+    return kind if kind in SHARED else ""
