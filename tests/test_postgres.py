@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
 from threading import Barrier
 
 import pytest
 from postgres_server import PostgresServer
 from test_leases import run_out
-from tiny_study import FACTOR, RECORD, SEARCH, study_of
+from tiny_study import (
+    FACTOR,
+    RECORD,
+    SEARCH,
+    all_facts,
+    command,
+    environment,
+    run_command,
+    study_of,
+    sweep_here,
+    write,
+)
 
 from benchkit.errors import LedgerError
-from benchkit.ledger import Ledger
+from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim, Queue
 from benchkit.ledger.decisions import decide
 from benchkit.plan import Plan, make_plan
 from benchkit.results import Outcome
+from benchkit.study.studyfile import read_study
 
 pytestmark = pytest.mark.postgres
 
@@ -167,3 +182,58 @@ def test_the_clock_is_the_databases(tmp_path: Path, database: str, monkeypatch: 
         taken(ledger, plan).finish(FAILED)
     (trial,) = ledger.trials(plan)
     assert before - 60 < trial.started <= trial.finished < time.time() + 60
+
+
+def swept(folder: Path, study: Path, url: str, **changed: str) -> subprocess.Popen[str]:
+    """Begin a sweep on a machine with a disk of its own."""
+    folder.mkdir(exist_ok=True)
+    asked = ("sweep", study, "--jobs", 1, "--storage", url, "--lease", 3, "--patience", 120)
+    return subprocess.Popen(
+        command(*asked), cwd=folder, env={**environment(), **changed}, stdout=PIPE, stderr=PIPE, text=True
+    )
+
+
+def test_a_sweep_survives_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer
+) -> None:
+    name = "survives"
+    database = postgres.database(name)
+    study = write(tmp_path / "tiny.toml", FACTOR, epochs=30, repeats=2)
+    with swept(tmp_path / "shared", study, database) as sweep:
+        assert sweep.stderr is not None
+        next(line for line in sweep.stderr if "repeat 0" in line)
+        postgres.cut(name)
+        next(line for line in sweep.stderr if "repeat 1" in line)
+        postgres.kill()
+        time.sleep(4)  # more than a lease
+        postgres.start()
+        told = sweep.communicate(timeout=240)[1]
+    assert sweep.returncode == 0, told
+    results = read_results(tmp_path / "shared" / "benchkit-runs", storage=database)
+    assert [(trial.state, trial.attempt) for trial in results.trials] == [("done", 0)] * 4
+    sweep_here(monkeypatch, tmp_path / "alone", read_study(study))
+    assert all_facts(results) == all_facts(read_results(tmp_path / "alone"))
+
+
+def test_two_machines_of_one_name_with_a_disk_each_end_with_the_right_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    """Here both have this machine's name; one of them is in another time zone."""
+    study = write(tmp_path / "tiny.toml", FACTOR, epochs=20, repeats=3)
+    zones = {"east": "UTC", "west": "America/Los_Angeles"}
+    running = {name: swept(tmp_path / name, study, database, TZ=zone) for name, zone in zones.items()}
+    told = {name: sweep.communicate(timeout=240)[1] for name, sweep in running.items()}
+    assert [sweep.returncode for sweep in running.values()] == [0, 0], told
+    runs = {name: tmp_path / name / "benchkit-runs" for name in zones}
+    here = {name: len(list(folder.rglob("result.json"))) for name, folder in runs.items()}
+    assert sum(here.values()) == 6 and all(here.values()), here
+    for name, folder in runs.items():
+        states = Counter(trial.state for trial in read_results(folder, storage=database).trials)
+        assert states == {"done": here[name], "files elsewhere": 6 - here[name]}
+    assert (
+        run_command(tmp_path, "merge", runs["west"], "--workspace", runs["east"], "--storage", database).returncode == 0
+    )
+    results = read_results(runs["east"], storage=database)
+    sweep_here(monkeypatch, tmp_path / "alone", read_study(study))
+    assert all_facts(results) == all_facts(read_results(tmp_path / "alone"))
+    assert all(0 <= trial.finished - trial.started < 240 for trial in results.trials)

@@ -173,6 +173,22 @@ def test_files_of_another_host_are_elsewhere(tmp_path: Path) -> None:
     assert found is not None and found[0] == "files elsewhere"
 
 
+def test_files_of_a_host_of_our_name_with_another_disk_are_elsewhere(tmp_path: Path) -> None:
+    for name in ("ours", "theirs"):
+        Ledger(tmp_path / name)
+    folder = tmp_path / "theirs" / "trials" / "study" / "condition" / "0000"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    kept = write_list(folder)
+    ours = tmp_path / "ours" / folder.relative_to(tmp_path / "theirs")
+    assert [file.state for file in trial_files(ours, kept)] == ["elsewhere"]
+    ours.mkdir(parents=True)
+    (ours / "history.jsonl").write_text("")  # of a start here that came to no end
+    assert [file.state for file in trial_files(ours, kept)] == ["elsewhere"]
+    (folder / "files.json").unlink()
+    assert [file.state for file in trial_files(folder, kept)] == ["lost"]
+
+
 def test_a_trial_of_a_version_without_lists_lacks_its_outcome_or_counts(workspace: Path) -> None:
     for path in (workspace / "trials").glob("*/*/*/files.json"):
         path.unlink()

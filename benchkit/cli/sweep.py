@@ -86,6 +86,18 @@ StopBy = Annotated[
 Requeue = Annotated[
     bool, typer.Option("--requeue", help="In a Slurm job: give it back to the queue when it must end unfinished.")
 ]
+Lease = Annotated[
+    float,
+    typer.Option(
+        min=1.0, metavar="SECONDS", help="Seconds without a sign of life after which another sweep may take our trials."
+    ),
+]
+Patient = Annotated[
+    float,
+    typer.Option(
+        "--patience", min=0.0, metavar="SECONDS", help="How long a storage that does not answer is waited for."
+    ),
+]
 Hours = Annotated[
     float, typer.Option(min=0.0, show_default=False, help="Stop after so many hours; the same command goes on.")
 ]
@@ -129,6 +141,8 @@ def sweep(
     same_hardware: SameHardware = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
+    lease: Lease = 60.0,
+    patience: Patient = 600.0,
     as_json: AsJson = False,
 ) -> None:
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
@@ -159,6 +173,8 @@ def sweep(
         cluster=cluster,
         ship_code=ship_code,
         same_hardware=same_hardware,
+        lease=lease,
+        patience=patience,
     )
     _check_most(request)
     _do(request, registry, dry_run, as_json, requeue)

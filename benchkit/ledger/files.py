@@ -17,6 +17,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from benchkit.errors import BenchkitError, LedgerError
+from benchkit.ledger.places import known_id
 from benchkit.locks import Lock
 from benchkit.results import PREDICTIONS, WEIGHTS, EpochRecord, Outcome, State, inspected_name
 from benchkit.storage import decode, encode, write_atomically
@@ -46,7 +47,7 @@ class TrialFile:
 
 
 def write_list(folder: Path) -> dict[str, str]:
-    """Write the list of the files in a trial's folder; return what the ledger keeps of it: its digest, and the host.
+    """Write the list of the files in a trial's folder; return what the ledger keeps of it: its digest, and where it is.
 
     Raises `OSError` when a file cannot be read or the list cannot be written.
     """
@@ -54,7 +55,13 @@ def write_list(folder: Path) -> dict[str, str]:
     entries = [{"name": path.name, "size": path.stat().st_size, "sha256": _digest(path)} for path in paths]
     content = json.dumps(entries, indent=1).encode()
     write_atomically(folder / LIST, content)
-    return {"sha256": hashlib.sha256(content).hexdigest(), "host": socket.gethostname()}
+    return {"sha256": hashlib.sha256(content).hexdigest(), **home_of(folder)}
+
+
+def home_of(folder: Path) -> dict[str, str]:
+    """Return where a trial's folder is: the host's name, and the id of the workspace, where that has one."""
+    known = known_id(folder.parents[3]) if len(folder.parents) > 3 else ""
+    return {"host": socket.gethostname(), **({"workspace": known} if known else {})}
 
 
 def trial_files(folder: Path, kept: Mapping[str, str] | None, *, contents: bool = True) -> tuple[TrialFile, ...]:
@@ -70,13 +77,20 @@ def trial_files(folder: Path, kept: Mapping[str, str] | None, *, contents: bool 
     try:
         content = (folder / LIST).read_bytes()
     except OSError:
-        elsewhere = kept["host"] != socket.gethostname() and not folder.exists()
-        return (replace(whole, state="elsewhere" if elsewhere else "lost"),)
+        return (replace(whole, state="elsewhere" if _is_elsewhere(folder, kept) else "lost"),)
     if hashlib.sha256(content).hexdigest() != kept["sha256"]:
         return (replace(whole, state="changed"),)
     removed = _removed(folder)
     listed = (TrialFile(**entry) for entry in json.loads(content))
     return tuple(replace(file, state=_state(folder, file, removed, contents=contents)) for file in listed)
+
+
+def _is_elsewhere(folder: Path, kept: Mapping[str, str]) -> bool:
+    """Return whether a list was never here: it is another workspace's, or a host's of another name."""
+    here = home_of(folder)
+    if kept.get("workspace", here.get("workspace")) != here.get("workspace"):
+        return True
+    return kept["host"] != here["host"] and not TrialFolder(folder).results()
 
 
 def lost_or_changed(files: Sequence[TrialFile]) -> tuple[State, str] | None:

@@ -36,11 +36,18 @@ def workspace_id(workspace: Path) -> str:
     return file.read_text(encoding="ascii").strip()
 
 
+def known_id(workspace: Path) -> str:
+    """Return the id of a workspace, "" where it has none."""
+    try:
+        return (workspace / ID).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
 def place_of(workspace: Path, lock: Path) -> str:
     """Return what tells processes that see each other's locks from all others; "" where locks keep nobody out."""
-    if not exclude(lock):
-        return ""
-    return f"{workspace_id(workspace)} {system_id()}"
+    own = workspace_id(workspace)
+    return f"{own} {system_id()}" if exclude(lock) else ""
 
 
 def system_id() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from benchkit.errors import BenchkitError, LedgerError
 from benchkit.ledger.claims import STATES, summary_of
 from benchkit.ledger.decisions import DECISIONS_FILE
-from benchkit.ledger.files import LIST, TrialFolder
+from benchkit.ledger.files import LIST, TrialFolder, home_of
 from benchkit.ledger.ledger import CONDITION_FILE, STUDY_FILE, Ledger
 from benchkit.ledger.samplers import distribution
 from benchkit.plan import Condition
@@ -123,7 +122,7 @@ def frozen_trial(folder: TrialFolder, search: Search | None) -> FrozenTrial:
 
 def _ended(folder: TrialFolder, outcome: Outcome) -> dict[str, Any]:
     digest = hashlib.sha256((folder.path / LIST).read_bytes()).hexdigest()
-    return {**summary_of(outcome), "files": {"sha256": digest, "host": socket.gethostname()}}
+    return {**summary_of(outcome), "files": {"sha256": digest, **home_of(folder.path)}}
 
 
 def _reported(folder: TrialFolder, search: Search | None) -> dict[int, float]:

@@ -16,6 +16,9 @@ from typing import Any, Literal
 from benchkit.data.manifest import facts_of, load_data
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
+from benchkit.ledger.leases import LEASE
+from benchkit.ledger.opening import PATIENCE, is_on_server
+from benchkit.ledger.places import shared_disk
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
@@ -36,6 +39,13 @@ from benchkit.train.weights_file import weights_digest
 __all__ = ["Condition", "Request", "View", "prepare", "sweep", "worker_count"]
 
 
+SHARED_WORDS = (
+    "SQLite is safe there for one machine at a time; for several, give --storage postgresql://USER@HOST/NAME",
+    "who holds a trial is told by the database alone",
+)
+"""What a workspace on a shared disk means, with a ledger in SQLite and with one on a server."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What a sweep is asked for. `jobs` 0 takes as many trials at once as there are cores for, or as a GPU does best.
@@ -45,6 +55,8 @@ class Request:
     of a condition (0: as the study says, or as is usual). `seconds` is all the time that the sweep may take.
     `cluster` names a Ray cluster that trains in the place of this machine: auto, HOST:PORT or local. Its nodes may be
     given the sources of plugins (`ship_code`), and have to have equal hardware (`same_hardware`).
+    Its trials are held for `lease` seconds after its last sign of life; a storage that does not answer is waited for
+    `patience` seconds.
     """
 
     study: Study
@@ -66,6 +78,8 @@ class Request:
     cluster: str = ""
     ship_code: bool = False
     same_hardware: bool = False
+    lease: float = LEASE
+    patience: float = PATIENCE
 
     @property
     def adding(self) -> bool:
@@ -101,13 +115,15 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     check_cluster(request)
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
-    ledger = Ledger(request.workspace, request.storage or None)
+    ledger = Ledger(request.workspace, request.storage or None, lease=request.lease, patience=request.patience)
     refuse_other_decisions(ledger, request)
     end = time.monotonic() + request.seconds
 
     def say(words: str) -> None:
         view.event(0, AnalysisEnded(words=words))
 
+    if shared := shared_disk(request.workspace):
+        say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
     data = prepare(plan, registry, request.data_root)
     refuse_changed_data(ledger, plan, data)
     refuse_changed_weights(ledger, plan)
