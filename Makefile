@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-gpu test test-slow test-cluster test-long test-oldest same-bits mutants walks lint types \
+.PHONY: help demo bench bench-gpu gpu-check gpu-wheels test test-slow test-cluster test-long test-oldest same-bits mutants walks lint types \
 	reports-check format environment wheel pins clean
 
 BIN := .venv/bin
@@ -42,6 +42,17 @@ bench-gpu: $(STAMP) ## what only a GPU can tell: its tests, the benchmark on it,
 	$(MAKE) bench ARGS="--device cuda $(ARGS)"
 	$(RUN) $(BIN)/python tests/peers/bench_stream.py --device cuda --images 60000 --limit 1GB
 	$(RUN) $(BIN)/python tests/peers/bench_fused.py --device cuda
+
+# Without an environment of its own: with the python3 that is there, such as one that holds a GPU's PyTorch.
+gpu-check: ## five minutes on a machine with a GPU and any python3 with PyTorch; its page is build/gpu-check/page.md
+	python3 tests/peers/gpu_check.py $(ARGS)
+
+GPU_SITE := alembic cmaes colorlog mako msgspec optuna pypdf sqlalchemy
+gpu-wheels: $(STAMP) ## gather what gpu-check needs beside PyTorch, timm and SciPy, for CPython 3.12 on x86-64 Linux
+	rm -rf build/gpu-site
+	$(UV) pip install --quiet --only-binary :all: --no-deps --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
+		--target build/gpu-site -c constraints.txt $(GPU_SITE)
+	@du -sm build/gpu-site | awk '{ print "build/gpu-site: " $$1 " MiB, below 60" } $$1 >= 60 { exit 1 }'
 
 test: $(STAMP) ## run the tests but for the long ones; ARGS="-k norms" goes to pytest
 	@.ci/system-libraries || true
