@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -25,12 +26,15 @@ def status(
     """
     from benchkit.cli.app import print_json, print_note, print_table, print_text
     from benchkit.ledger import read_results
+    from benchkit.storage import encode
+    from benchkit.sweep.seat_lines import read_seats
     from benchkit.sweep.status import status_of
 
     name = study.removesuffix(".toml").rpartition("/")[2] if study else None
     found = status_of(read_results(workspace, name, storage or None, upcoming=True))
+    seats = read_seats(workspace / "logs", found.study, time.time())
     if as_json:
-        print_json(found.plain())
+        print_json({**found.plain(), "seats": encode(seats)})
         raise typer.Exit(found.broken)
     states = [state for state in found.states if any(row.states.get(state) for row in found.rows)]
     rows = [(row.condition, row.kind, *(row.states.get(state, 0) for state in states), row.words) for row in found.rows]
@@ -39,6 +43,8 @@ def status(
         print_text(failure, "yellow")
     for running in found.running:
         print_text(running)
+    for seat in seats:
+        print_text(seat.words)
     for line in found.left_out:
         print_note(f"left out: {line}")
     if found.interim:

@@ -79,11 +79,17 @@ class TrialBegan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochEnded:
-    """An epoch of the worker's trial ended."""
+    """An epoch of the worker's trial ended.
+
+    `processor` is the number of cores that its process had in use, `device_use` the share of the time in which a GPU
+    worked, None where nobody knows.
+    """
 
     record: EpochRecord
     trial: int = 0
     lease: int = 0
+    processor: float = 0.0
+    device_use: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

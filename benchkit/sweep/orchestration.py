@@ -7,7 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +33,7 @@ from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_oth
 from benchkit.sweep.devices import Device, Devices, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.pool import Pool, answers, worker_failure
+from benchkit.sweep.seat_lines import SeatLines
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
 from benchkit.train.weights_file import weights_digest
 
@@ -138,14 +139,23 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         ledger.enqueue(plan, request.retry)
         refuse_broken_networks(pool, request, _unfinished(ledger, plan))
 
-        coordinator = Coordinator(replace(request.job("train"), at_once=pool.size), ledger, pool, view)
+        known: dict[str, Condition] = {}
+        lines = SeatLines(
+            view,
+            request.workspace / "logs",
+            plan.study.name,
+            lambda key, n: ledger.folder(plan.study, known[key], n).log,
+        )
+        coordinator = Coordinator(replace(request.job("train"), at_once=pool.size), ledger, pool, lines)
 
         def train(part: Plan, title: str) -> bool:
+            known.update({condition.key: condition for condition in part.conditions})
             return not is_missing(ledger, part) or coordinator.train(part, title, end)
 
-        plan, whole = _train_planned(ledger, plan, request.retry, train)
-        if request.adding and whole:
-            plan = train_until_decided(ledger, plan, say, train)
+        with closing(lines):
+            plan, whole = _train_planned(ledger, plan, request.retry, train)
+            if request.adding and whole:
+                plan = train_until_decided(ledger, plan, say, train)
     return ledger.states(plan)
 
 

@@ -47,7 +47,7 @@ from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
 from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.training_decisions import obeying
 from benchkit.train.checkpoint import checkpoint_of, restore_checkpoint
-from benchkit.train.device import is_usable
+from benchkit.train.device import ProcessorUse, device_use, is_usable
 from benchkit.train.evaluate import Finished, finish
 from benchkit.train.fit import fit
 from benchkit.train.observation import inspect
@@ -206,10 +206,11 @@ def trained(
     }
     environment = {**environment_of(context.device), **plugins}
     last_saved, saving, bookkeeping = time.perf_counter(), _saving(run), 0.0
+    use = ProcessorUse()
     for record in fit(run):
         ended = time.perf_counter()
         stopwatch.enter("ledger")
-        answer = yield EpochEnded(**named, record=record)
+        answer = yield EpochEnded(**named, record=record, processor=use.cores(), device_use=device_use(run.device))
         word = answer.word if answer else "go on"
         if word == "prune":
             return Outcome(

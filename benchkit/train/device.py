@@ -126,6 +126,25 @@ def joules(device: torch.device) -> float:
     return 0.0 if card is None else float(card[0].nvmlDeviceGetTotalEnergyConsumption(card[1])) / 1000
 
 
+class ProcessorUse:
+    """How many cores this process has in use."""
+
+    def __init__(self) -> None:
+        """Measure from now on."""
+        self._at = (time.perf_counter(), time.process_time())
+
+    def cores(self) -> float:
+        """Return the cores in use since the last call, on average."""
+        before, self._at = self._at, (time.perf_counter(), time.process_time())
+        return (self._at[1] - before[1]) / max(1e-9, self._at[0] - before[0])
+
+
+def device_use(device: torch.device) -> float | None:
+    """Return the share of the last moments in which a GPU worked, as its driver tells it; None where nobody does."""
+    card = _card(device)
+    return None if card is None else float(card[0].nvmlDeviceGetUtilizationRates(card[1]).gpu) / 100
+
+
 @functools.cache
 def _card(device: torch.device) -> tuple[Any, Any] | None:
     """Return NVML and its handle of the device, or None when it is no NVIDIA card, or does not tell."""

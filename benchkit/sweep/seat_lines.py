@@ -1,0 +1,145 @@
+"""What each seat of a sweep is at, as one line of JSON beside the ledger, for whoever looks from outside.
+
+A sweep writes all of its lines together, at most every few seconds, as a new file in the place of the old one: readers
+need no lock and see no half of it. What is not renewed any more is left out by them.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchkit.errors import BenchkitError
+from benchkit.storage import decode, encode, write_atomically
+from benchkit.sweep.coordinator import View
+from benchkit.sweep.messages import EpochEnded, Event, TrialEnded, TrialStarted, WorkerIdle, WorkerLost, WorkerReady
+from benchkit.sweep.progress import trial_name
+
+EVERY = 5.0
+"""Seconds between two writings."""
+
+STALE = 60.0
+"""Seconds after which lines that were not renewed are those of a sweep that is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatLine:
+    """A seat: its node and device, and the trial there with its last epoch, if there is one.
+
+    `images_per_second`, `joules` (0 where nobody knows), `processor` (cores in use) and `device_use` (a share, None
+    where nobody knows) are those of that epoch. `log` is the trial's. `at` is when it was written, in seconds since
+    1970.
+    """
+
+    study: str
+    node: str
+    device: str
+    trial: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    images_per_second: float = 0.0
+    processor: float = 0.0
+    device_use: float | None = None
+    joules: float = 0.0
+    log: str = ""
+    at: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """Return the line as people read it."""
+        if not self.trial:
+            return f"{self.device} on {self.node}: no trial"
+        used = "" if self.device_use is None else f", device {self.device_use:.0%} in use"
+        joules = f", {self.joules:,.0f} J an epoch" if self.joules else ""
+        speed = (
+            f", {self.images_per_second:,.0f} images/s, {self.processor:.1f} cores{used}{joules}" if self.epoch else ""
+        )
+        return f"{self.device} on {self.node}: {self.trial}, epoch {self.epoch}/{self.epochs}{speed}; {self.log}"
+
+
+class SeatLines:
+    """A view of a sweep that notes what its seats are at, and passes everything on to another view."""
+
+    def __init__(self, view: View, logs: Path, study: str, log_of: Callable[[str, int], Path]) -> None:
+        """Write into the folder `logs`; `log_of` tells a trial's log by the key of its condition and its number."""
+        self._view = view
+        self._file = logs / f"seats-{secrets.token_hex(8)}.jsonl"
+        self._study = study
+        self._log_of = log_of
+        self._lines: dict[int, SeatLine] = {}
+        self._trials: dict[int, TrialStarted] = {}
+        self._written = float("-inf")
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Pass it on."""
+        self._view.stage(title, states, total)
+
+    def event(self, worker: int, event: Event) -> None:
+        """Note what a seat is at."""
+        self._note(worker, event)
+        self._write()
+        self._view.event(worker, event)
+
+    def tick(self) -> None:
+        """Write when it is time to."""
+        self._write()
+        self._view.tick()
+
+    def close(self) -> None:
+        """Take the lines away: the sweep ends."""
+        self._file.unlink(missing_ok=True)
+
+    def _note(self, worker: int, event: Event) -> None:
+        line = self._lines.get(worker)
+        if isinstance(event, WorkerReady):
+            self._lines[worker] = SeatLine(study=self._study, node=event.seat.node, device=event.device)
+        elif isinstance(event, WorkerLost):
+            self._lines.pop(worker, None)
+        elif line is None:
+            return
+        elif isinstance(event, TrialStarted):
+            self._trials[worker] = event
+            name = trial_name(event.condition, event.phase, event.index)
+            self._lines[worker] = replace(self._idle(line), trial=name, epoch=event.epoch, epochs=event.epochs)
+        elif isinstance(event, EpochEnded):
+            record = event.record
+            self._lines[worker] = replace(
+                line,
+                epoch=record.epoch,
+                images_per_second=record.images_per_second,
+                joules=record.energy,
+                processor=event.processor,
+                device_use=event.device_use,
+            )
+        elif isinstance(event, TrialEnded | WorkerIdle):
+            self._lines[worker] = self._idle(line)
+
+    def _idle(self, line: SeatLine) -> SeatLine:
+        return SeatLine(study=line.study, node=line.node, device=line.device)
+
+    def _write(self) -> None:
+        if time.monotonic() - self._written < EVERY:
+            return
+        self._written = time.monotonic()
+        for worker, line in self._lines.items():
+            if line.trial and not line.log:
+                started = self._trials[worker]
+                self._lines[worker] = replace(line, log=str(self._log_of(started.key, started.number)))
+        lines = (json.dumps(encode(replace(line, at=time.time()))) for line in self._lines.values())
+        write_atomically(self._file, "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_seats(logs: Path, study: str, now: float) -> list[SeatLine]:
+    """Return the seats of all sweeps of a study that write into the folder `logs`, but for those that went silent."""
+    found = []
+    for file in sorted(logs.glob("seats-*.jsonl")):
+        try:
+            lines = [decode(SeatLine, json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError, BenchkitError):
+            continue  # gone since, or of another version
+        found += [line for line in lines if line.study == study and now - line.at < STALE]
+    return found
