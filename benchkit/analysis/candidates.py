@@ -91,7 +91,7 @@ def candidates(
     most: int | None = None,
     among: Collection[str] | None = None,
 ) -> CandidateSet:
-    """Return which conditions may have the best mean of `metric`; the truly best one leaves with at most `alpha`.
+    """Return which conditions may have the best mean of `metric`; tested at the level `alpha`.
 
     `most` uses repeats with a smaller index alone, `among` names by key those that have not left at an earlier look.
     A condition with one repeat neither leaves nor makes another one leave, nor does one whose models name one class.

@@ -239,9 +239,8 @@ def look_findings(looks: StudyLooks) -> list[Finding]:
             tone="note",
             sentence=f"{count(taken, 'look')} of {planned} planned {'was' if taken == 1 else 'were'} taken{at}; "
             "after each one, only conditions that might still be the best got more repeats.",
-            evidence=f"{''.join(left)}The looks call the condition that is truly best worse with a chance of at most "
-            f"{spent}, 0.05 in all, so that looking again makes no winner; the intervals of means are so wide that "
-            "those of all looks hold together with 95 %.",
+            evidence=f"{''.join(left)}The looks test at {spent}, 0.05 in all, so that looking again makes no winner; "
+            "the intervals of means are so wide that those of all looks hold together with 95 %.",
         )
     ]
 
