@@ -35,6 +35,11 @@ def files_for(name: str, folder: Path) -> dict[str, Any]:
         return {"source": str(write_cifar100(stand, folder)), "partial": True}
     if name == "image-folder":
         return {"source": str(write_class_folders(make_stand(("cat", "dog"), (6, 5, 3), train=20, test=5), folder))}
+    if name == "csv":
+        write_class_folders(make_stand(("cat", "dog"), (6, 5, 3), train=20, test=5), folder)
+        files = sorted(file.relative_to(folder) for file in folder.rglob("*.png"))
+        (folder / "list.csv").write_text("".join(f"{file},{file.parent.name}\n" for file in files))
+        return {"source": str(folder / "list.csv")}
     if name == "npz":
         stand = make_stand(("cat", "dog"), (6, 5, 3), train=20, test=5)
         folder.mkdir()

@@ -53,10 +53,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Division:
-    """Files by split, in the order in which they are served, lines on what cannot be divided, and notes."""
+    """Files by split, as they are served; classes that cannot be divided and groups in several splits; and notes."""
 
     splits: Mapping[str, tuple[ImageFile, ...]]
     problems: tuple[str, ...] = ()
+    torn: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -76,7 +77,7 @@ def write_files(
         faults["classes"] += emptied
     files, few = _without_small(files, reading.least_per_class)
     division = divide(files)
-    faults["small"] = list(division.problems)
+    faults["small"], faults["torn"] = list(division.problems), list(division.torn)
     names = tuple(sorted({*found.classes, *(file.label for file in found.files)} - few.keys()))
     splits = {split: each for split, each in division.splits.items() if each}
     shape, odd, unreadable = _shape([file.path for each in splits.values() for file in each], reading)
@@ -140,6 +141,7 @@ def _refusal(found: Found, faults: Mapping[str, list[str]], shape: tuple[int, in
             "classes too small to be split",
             "set data.least_per_class = N to leave classes of fewer than N images out, or add images",
         ),
+        "torn": ("groups that are in several splits", "give all images of a group the same split"),
         "sizes": (
             f"images that are not {shape[0]}x{shape[1]} (height x width) like most",
             "set data.size = 64, for example, to resize all images to 64x64 pixels once",

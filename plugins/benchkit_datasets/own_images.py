@@ -11,7 +11,15 @@ from pathlib import Path
 from benchkit import DataError, Splits
 from benchkit.preparation import About, Draft, prepare, prepared_folder
 from benchkit_datasets.image_files import FITS, Division, Found, ImageFile, Reading, write_files
-from benchkit_datasets.splitting import FILE_NAME, SplitList, Splitting, divided, read_split_list, write_split_list
+from benchkit_datasets.splitting import (
+    FILE_NAME,
+    SplitList,
+    Splitting,
+    divided,
+    read_split_list,
+    torn_groups,
+    write_split_list,
+)
 
 _NEWER = {
     "fit": "squash",
@@ -98,7 +106,7 @@ def _dividing(
             unused = ["The folders name the splits: the list of splits was not used."] * bool(
                 known.splits or known.groups
             )
-            return Division(splits=named, notes=tuple(unused))
+            return Division(splits=named, torn=tuple(torn_groups(named)), notes=tuple(unused))
         if reading.rules == 1:
             division = _as_before(named["train"], splitting)
         else:

@@ -81,16 +81,17 @@ def divided(files: Sequence[ImageFile], splitting: Splitting, known: SplitList) 
     group of the lowest hash (train: of the highest) from a split that can spare it; that is noted.
     """
     files = [replace(file, group=g) if (g := _group_of(file, splitting, known)) else file for file in files]
-    units, problems = _units(files, splitting, known.splits)
+    units, torn = _units(files, splitting, known.splits)
     wanted = ("test", *(("val",) if splitting.val_fraction else ()), "train")
     filled, lacking = _filled(units, wanted)
     counts = Counter(file.label for file in files)
-    problems += [f"class {name!r}: {_images(counts[name])}{why}" for name, why in lacking]
+    problems = [f"class {name!r}: {_images(counts[name])}{why}" for name, why in lacking]
     splits = {
         split: by_class(chain.from_iterable(unit.files for unit in units if unit.split == split))
         for split in ("train", "test", "val")
     }
-    return Division(splits=splits, problems=tuple(problems), notes=tuple(_notes(files, splits, splitting, filled)))
+    notes = tuple(_notes(files, splits, splitting, filled))
+    return Division(splits=splits, problems=tuple(problems), torn=tuple(torn), notes=notes)
 
 
 def _units(
@@ -99,15 +100,24 @@ def _units(
     groups: dict[str, list[ImageFile]] = defaultdict(list)
     for file in files:
         groups[f"group {file.group}" if file.group else file.name].append(file)
-    units, problems = [], []
+    units, torn = [], []
     for name, members in sorted(groups.items()):
         given = sorted({known[file.name] for file in members if file.name in known})
         if len(given) > 1:
-            problems.append(f"{name!r} is listed in {' and in '.join(given)}; all of a group must be in one split")
+            torn.append(f"{name!r} is listed in {' and in '.join(given)}")
         rank = _rank(name, splitting.seed)
         split = given[0] if given else _split_of(rank, splitting)
         units.append(_Together(files=members, rank=rank, split=split, listed=bool(given)))
-    return units, problems
+    return units, torn
+
+
+def torn_groups(splits: Mapping[str, Iterable[ImageFile]]) -> list[str]:
+    """Return a line for each group that is in more than one split."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for split, files in splits.items():
+        for group in sorted({file.group for file in files} - {""}):
+            found[group].append(split)
+    return [f"group {group!r} is in {' and in '.join(names)}" for group, names in found.items() if len(names) > 1]
 
 
 def _group_of(file: ImageFile, splitting: Splitting, known: SplitList) -> str:
