@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 from engine_runs import make_run, make_settings
 
 from benchkit.errors import TrainingError
+from benchkit.sweep.provenance import driver
 from benchkit.train.device import has_bf16, peak_memory, resolve_device
 from benchkit.train.fit import fit
 from benchkit.train.step import precision
@@ -79,3 +81,7 @@ def test_only_fp16_scales_its_loss(name: str, dtype: torch.dtype | None, scales:
     with found.autocast:
         assert torch.is_autocast_enabled("cpu") is (dtype is not None)
         assert dtype is None or torch.get_autocast_dtype("cpu") == dtype
+
+
+def test_the_driver_is_recorded_with_cuda_and_cudnn() -> None:
+    assert re.fullmatch(r"NVIDIA driver \S+, CUDA \S+, cuDNN \S+", driver())

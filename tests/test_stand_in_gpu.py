@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -37,7 +38,7 @@ from benchkit.train import fit as fit_module
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
 from benchkit.train.step import EagerSteps
-from benchkit.train.steps import cuda_graph, executor
+from benchkit.train.steps import backends, cuda_graph, executor
 from benchkit.train.steps.cuda_graph import CudaGraphSteps
 from benchkit.train.steps.executor import executor_for
 
@@ -225,6 +226,40 @@ def test_a_second_living_graph_is_a_mistake(gpu: StandInGpu) -> None:
     del first
     gpu.tape = None
     record(gpu, lambda: torch.ones(1))
+
+
+def test_a_graph_in_a_cycle_is_gone_before_the_next_is_recorded(gpu: StandInGpu) -> None:
+    cycle: list[object] = [record(gpu, lambda: torch.ones(1))]
+    cycle.append(cycle)
+    gpu.tape = None
+    gc.disable()
+    try:
+        del cycle
+        record(gpu, lambda: torch.ones(1))
+    finally:
+        gc.enable()
+
+
+class Told:
+    """A CUDA graph of a version that wants to be told of generators, and of one that warns of being told."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+        self.told: list[torch.Generator] = []
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.told.append(generator)
+        if self.words:
+            warnings.warn(self.words, DeprecationWarning, stacklevel=1)
+
+
+def test_graphs_are_told_of_generators_where_they_ask_for_it() -> None:
+    generator = torch.Generator()
+    for words in ("", "CUDAGraph.register_generator_state() is deprecated and now a no-op"):
+        graph = Told(words)
+        backends.register(graph, (generator,))  # type: ignore[arg-type]
+        assert graph.told == [generator]
+    backends.register(Graph.__new__(Graph), (generator,))  # type: ignore[arg-type]
 
 
 def test_the_stand_in_takes_the_ways_of_a_gpu_while_it_lasts() -> None:

@@ -1,0 +1,51 @@
+"""A worker process whose GPU a CPU stands in for: to be put in the place of `benchkit.sweep.worker.COMMAND`.
+
+What the worker tells of its device is that of the GPU whose UUID it was started with; its steps are recorded.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from unittest import mock
+
+from benchkit.results import EpochRecord
+from benchkit.sweep import worker
+from benchkit.sweep.messages import Seat
+from benchkit.testing.stand_in_gpu import stand_in_gpu
+from benchkit.train.run import Run
+
+COMMAND = (sys.executable, "-c", "from stand_in_worker import main; main()")
+
+
+def main() -> None:
+    """Work as a worker does, on a stand-in."""
+    import benchkit.sweep.provenance
+    import benchkit.sweep.training
+    import benchkit.sweep.work
+    import benchkit.train.fit
+
+    name = f"Stand-in {os.environ.get('CUDA_VISIBLE_DEVICES', 'without a device')}"
+    seat = Seat(node=platform.node(), kind="cuda", device=name, precision="float32", bf16=False)
+    train = benchkit.train.fit.fit
+    with ExitStack() as stack:
+        gpu = stack.enter_context(stand_in_gpu())
+
+        def fit(run: Run) -> Iterator[EpochRecord]:
+            print(f"process {os.getpid()} trains on {name}")
+            before = gpu.replays
+            yield from train(run, gpu)
+            print(f"{gpu.replays - before} steps were replayed")
+
+        for place, value in {
+            "benchkit.sweep.work.resolve_device": lambda asked: "cpu",
+            "benchkit.sweep.work.seat_of": lambda device: seat,
+            "benchkit.sweep.training.fit": fit,
+            "benchkit.sweep.provenance.device_name": lambda device: name,
+            "benchkit.train.fit.hardware_name": lambda device: name,
+        }.items():
+            stack.enter_context(mock.patch(place, value))
+        worker.main()

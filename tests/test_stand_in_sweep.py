@@ -1,0 +1,38 @@
+"""A whole sweep on two GPUs that a CPU stands in for, each with a worker process of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import stand_in_worker
+from tiny_study import DATA, FACTOR, Listener, facts_of, study_of
+
+import benchkit.sweep.orchestration
+from benchkit.ledger import read_results
+from benchkit.registry import Registry
+from benchkit.sweep import Request, sweep, worker
+from benchkit.sweep.devices import Device, Devices
+
+GPUS = tuple(Device(kind="cuda", number=number, uuid=f"GPU-{number}{number}", name="Stand-in") for number in (0, 1))
+
+
+def test_trials_are_recorded_on_two_gpus_by_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "COMMAND", stand_in_worker.COMMAND)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "devices_of", lambda request: Devices(used=GPUS))
+    study = study_of(FACTOR, epochs=4, repeats=3)
+    request = Request(study=study, workspace=tmp_path, data_root=DATA, jobs=2)
+    assert +sweep(request, Registry.installed(), Listener()) == {"done": 6}
+
+    trials = read_results(tmp_path, study.name).trials
+    assert {one.device for trial in trials for one in trial.devices} == {"Stand-in GPU-00", "Stand-in GPU-11"}
+    assert all(
+        note.startswith("trained with up to") for trial in trials if trial.outcome for note in trial.outcome.notes
+    )
+    logs = [(trial.folder / "log.txt").read_text() for trial in trials]
+    processes = {found for log in logs for found in re.findall(r"process (\d+) trains on Stand-in GPU", log)}
+    assert len(processes) == 2
+    assert all(int(re.findall(r"(\d+) steps were replayed", log)[0]) >= 4 * 3 for log in logs)
+    paired = {(trial.index, str(facts_of(trial)["history"])) for trial in trials}
+    assert len(paired) == 6, "what one trial records is no other's"
