@@ -1,4 +1,7 @@
-"""Locks between processes: each on a file, and freed by the operating system when its holder ends, however it ends."""
+"""Locks between processes, and the disks and machines on which they hold.
+
+A lock is on a file, and the operating system frees it when its holder ends, however it ends.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,23 @@ import contextlib
 import errno
 import fcntl
 import os
+import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 TAKEN = (errno.EAGAIN, errno.EACCES)
 NONE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 """What the system says where a disk has no locks."""
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+MOUNTS = Path("/proc/self/mountinfo")
+
+SHARED = frozenset(
+    "nfs nfs4 cifs smb3 lustre gpfs beegfs ceph glusterfs afs panfs orangefs 9p fuse.sshfs fuse.glusterfs "
+    "fuse.ceph fuse.gcsfuse fuse.s3fs fuse.juicefs fuse.rclone".split()
+)
+"""Disks of several machines, by the name that Linux gives them."""
 
 
 class Lock:
@@ -89,3 +103,31 @@ def exclude(path: Path) -> bool:
     finally:
         first.release()
         second.release()
+
+
+def system_id() -> str:
+    """Return what tells this running system from others, whatever they are named."""
+    with contextlib.suppress(OSError):
+        return BOOT.read_text(encoding="ascii").strip()
+    return f"{socket.gethostname()} {uuid.getnode():012x}"
+
+
+def disk_of(folder: Path) -> str:
+    """Return the kind of disk that a folder is on, as Linux names it: `ext4`, `nfs4`; "" where nobody tells."""
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    found, kind = "", ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mounted = before.split()[4].encode().decode("unicode_escape")
+        if len(mounted) >= len(found) and folder.resolve().is_relative_to(mounted):
+            found, kind = mounted, after.split()[0]
+    return kind
+
+
+def shared_disk(folder: Path) -> str:
+    """Return the kind of disk that a folder is on where several machines may share it, else ""."""
+    kind = disk_of(folder)
+    return kind if kind in SHARED else ""

@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchkit.data.archives import unpacked
+from benchkit.data.building import building_folder, put, remove_leftovers
 from benchkit.data.decoding import (
     DECODING,
     IMAGE_SUFFIXES,
@@ -171,7 +172,7 @@ def prepare(
         with _locked(root, folder, name):
             manifest = None if scope.mode == "replace" else _current(folder, origin)
             if manifest is None:
-                manifest = _build(folder, name, build, options or {}, origin)
+                manifest = _build(folder, name, build, options or {}, origin, anew=scope.mode == "replace")
                 for note in manifest.notes:
                     report_progress(0, 0, f"{name}: {note}")
     scope.served.append(manifest)
@@ -283,35 +284,32 @@ def _locked(root: Path, folder: Path, name: str) -> Iterator[None]:
             f"the data root {root} cannot be written: {error}", hint="choose another one with BENCHKIT_DATA"
         ) from error
     lock = Lock(root / ".locks" / f"{folder.name}.lock")
-    with suppress(OSError):  # a disk without locks: whoever comes first wins, see `_build`
-        if not lock.acquire(wait=False):
+    locked = False
+    with suppress(OSError):  # a disk without locks: of several that build it, the first to be done is served
+        locked = lock.acquire(wait=False)
+        if not locked:
             report_progress(0, 0, f"waiting for another process that prepares {name}")
-            lock.acquire()
+            locked = lock.acquire()
     try:
+        if locked:
+            remove_leftovers(folder)
         yield
     finally:
         lock.release()
 
 
-def _build(folder: Path, name: str, build: Build, options: Mapping[str, Any], origin: str) -> Manifest:
-    # Under the lock these can only be what a killed process left.
-    temporary, old = folder.with_name(f".{folder.name}.preparing"), folder.with_name(f".{folder.name}.old")
-    for leftover in (temporary, old):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+def _build(folder: Path, name: str, build: Build, options: Mapping[str, Any], origin: str, *, anew: bool) -> Manifest:
+    """Return the manifest of what was built; one that another machine put there meanwhile stays, unless `anew`."""
+    temporary = building_folder(folder)
     temporary.mkdir(parents=True)
     try:
         manifest = _fill(Draft(temporary), name, build, options, origin)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
+        if not anew and (theirs := _current(folder, origin)) is not None:
+            return theirs
+        put(temporary, folder)
         _sync(folder.parent)
     finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        for leftover in (temporary, old):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+        shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 

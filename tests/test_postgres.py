@@ -13,6 +13,7 @@ from threading import Barrier
 import pytest
 from postgres_server import PostgresServer
 from test_leases import run_out
+from test_locks import refused
 from tiny_study import (
     FACTOR,
     RECORD,
@@ -161,6 +162,17 @@ def test_an_end_whose_answer_was_lost_is_told_once(tmp_path: Path, database: str
     claim.finish(FAILED)
     assert holder.end(trial_id, lease, claim.trial.study.trials[0].state, None, {"reason": "again"})
     assert claim.trial.study.trials[0].user_attrs["reason"] == "x"
+
+
+def test_a_disk_without_locks_will_do(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.flock", refused)
+    plan = make_plan(study_of(repeats=2))
+    ledgers = [opened(tmp_path, database, plan) for _ in range(2)]
+    first, second = (taken(ledger, plan) for ledger in ledgers)
+    assert (first.index, second.index) == (0, 1)
+    assert Queue(ledgers[0], plan).next() is None
+    run_out(second)
+    assert taken(ledgers[0], plan).lease == 2 and not second.finish(FAILED) and first.finish(FAILED)
 
 
 def test_what_is_decided_by_many_at_once_is_decided_once(tmp_path: Path, database: str) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, get_ident
 
 import numpy as np
 import pytest
 
 from benchkit import DataError, Splits
+from benchkit.data.building import building_folder, put
+from benchkit.locks import Lock
 from benchkit.preparation import (
     About,
     Draft,
@@ -306,11 +311,67 @@ def test_long_lists_of_problems_are_cut() -> None:
 
 def test_killed_between_the_renames_it_starts_over(tmp_path: Path) -> None:
     expected = prepare(tmp_path, "stripes", fill).fingerprint
-    (tmp_path / "stripes").rename(tmp_path / ".stripes.old")
-    (tmp_path / ".stripes.preparing" / "scratch").mkdir(parents=True)
+    ours = building_folder(tmp_path / "stripes")
+    (tmp_path / "stripes").rename(ours.with_name(f"{ours.name}-old"))
+    (ours / "scratch").mkdir(parents=True)
     assert prepared_manifest(tmp_path, "stripes") is None
     assert prepare(tmp_path, "stripes", fill).fingerprint == expected
     assert {path.name for path in tmp_path.iterdir()} == {".locks", "stripes"}
+
+
+def test_what_another_machine_is_building_stays_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("benchkit.data.building.system_id", lambda: "another")
+        theirs, left = building_folder(tmp_path / "stripes"), building_folder(tmp_path / "stripes")
+    before = [tmp_path / ".stripes.preparing", tmp_path / ".stripes.old"]  # as earlier versions named them
+    for folder in (theirs, left, *before):
+        (folder / "scratch").mkdir(parents=True)
+    (tmp_path / ".stripes-2.preparing").mkdir()
+    for path in (left, left / "scratch"):
+        os.utime(path, (1.0, 1.0))
+    prepare(tmp_path, "stripes", fill)
+    kept = {path.name for path in (theirs, *before, tmp_path / ".stripes-2.preparing")}
+    assert {path.name for path in tmp_path.iterdir()} == {".locks", "stripes", *kept}
+
+
+def test_machines_without_locks_between_them_prepare_one_valid_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everybody(lock: Lock, *, wait: bool = True) -> bool:
+        return True
+
+    monkeypatch.setattr(Lock, "acquire", everybody)
+    monkeypatch.setattr("benchkit.data.building.system_id", lambda: str(get_ident()))
+    together = Barrier(4)
+
+    def slowly(draft: Draft) -> About:
+        together.wait(60)
+        about = fill(draft)
+        together.wait(60)
+        return about
+
+    with ThreadPoolExecutor(4) as pool:
+        splits = list(pool.map(lambda _: prepare(tmp_path, "stripes", slowly), range(4)))
+    assert len({one.fingerprint for one in splits}) == 1
+    assert verify(tmp_path / "stripes").fingerprint == splits[0].fingerprint
+    assert {path.name for path in tmp_path.iterdir()} == {".locks", "stripes"}
+
+
+def test_one_set_replaces_another_that_comes_up_meanwhile(tmp_path: Path) -> None:
+    built, there = building_folder(tmp_path / "set"), tmp_path / "set"
+    for folder, text in ((built, "ours"), (there, "theirs")):
+        folder.mkdir()
+        (folder / "text").write_text(text)
+    put(built, there)
+    assert (there / "text").read_text() == "ours" and list(tmp_path.iterdir()) == [there]
+
+
+def test_a_disk_without_locks_prepares_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(file: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    assert prepare(tmp_path, "stripes", fill).fingerprint
 
 
 def test_serving_imports_no_framework(tmp_path: Path) -> None:

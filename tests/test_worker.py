@@ -18,10 +18,30 @@ def test_compiled_code_has_its_home_in_the_users_cache(monkeypatch: pytest.Monke
     monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     kept = worker.environment(1)
-    assert kept["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled-models")
+    assert Path(kept["TORCHINDUCTOR_CACHE_DIR"]).parent == tmp_path / "compiled-models"
     assert kept["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
     assert worker.environment(1)["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
+
+
+def test_compiled_code_is_of_one_kind_of_processor_and_on_a_shared_disk_of_one_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path / "cache"))
+    processors = []
+    for number, flags in enumerate(("avx2", "avx2 avx512f", "avx2")):
+        processors.append(tmp_path / str(number))
+        processors[-1].write_text(f"model name: x\nflags: {flags}\ncpu MHz: {number}\n\nprocessor: 1\n")
+    first, other, same = (worker.compiled_models(processor) for processor in processors)
+    assert first == same != other
+    monkeypatch.setattr("benchkit.sweep.worker.version", lambda package: "another")
+    assert worker.compiled_models(processors[0]) != first
+    monkeypatch.undo()
+    monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("benchkit.sweep.worker.shared_disk", lambda folder: "nfs4")
+    shared = worker.compiled_models(processors[0])
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    assert len({first, shared, worker.compiled_models(processors[0])}) == 3
 
 
 def test_workers_of_another_kind_take_the_place_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
 from benchkit.ledger.opening import PATIENCE, is_on_server
-from benchkit.ledger.places import shared_disk
 from benchkit.ledger.readback import confirm_conditions
+from benchkit.locks import shared_disk
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.results import Outcome, State

@@ -5,18 +5,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import platform
 import queue
+import socket
 import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import IO
 
 from benchkit.child import import_path
 from benchkit.errors import BenchkitError
+from benchkit.locks import shared_disk
 from benchkit.preparation import data_root
 from benchkit.storage import SENT, cache_folder, sent_path
 from benchkit.sweep.concurrency import available_cores, preloaded_allocator, preloading
@@ -89,6 +96,20 @@ def here(job: Job) -> Job:
     return replace(job, data_root=data_root(), plugins=tuple(map(sent_path, job.plugins)))
 
 
+def compiled_models(cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
+    """Return the folder of compiled models: one for each kind of processor and version of PyTorch.
+
+    On a disk that machines share each machine has its own: code for one processor may crash another, and the compilers'
+    caches keep machines apart by no lock.
+    """
+    folder = cache_folder() / "compiled-models"
+    facts = [platform.machine(), version("torch"), socket.gethostname() if shared_disk(folder.parent) else ""]
+    with contextlib.suppress(OSError):
+        first = cpuinfo.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines()
+        facts += [line for line in first if line.startswith(("model name", "flags", "CPU part", "Features"))]
+    return folder / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
 def environment(threads: int, at_once: int = 1) -> dict[str, str]:
     """Return the environment of one of `at_once` workers: its threads, its allocator, a home for compiled code.
 
@@ -98,7 +119,7 @@ def environment(threads: int, at_once: int = 1) -> dict[str, str]:
     has set stays.
     """
     kept = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824", "PYTHONUNBUFFERED": "1"}
-    kept |= {"TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "compiled-models"), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
+    kept |= {"TORCHINDUCTOR_CACHE_DIR": str(compiled_models()), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
     kept["CUDA_MODULE_LOADING"] = "LAZY"
     kept |= preloading(preloaded_allocator())
     if threads > 1 and threads * at_once <= available_cores():

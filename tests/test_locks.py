@@ -1,0 +1,105 @@
+"""Locks between processes, the disks that have none, and what a workspace on one of them may be."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+from test_leases import run_out
+from tiny_study import queue_of, study_of
+
+from benchkit import locks
+from benchkit.errors import LedgerError
+from benchkit.ledger import Ledger
+from benchkit.ledger.claims import Queue
+from benchkit.ledger.places import place_of
+from benchkit.locks import Lock, disk_of, exclude, held, shared_disk
+from benchkit.results import Outcome
+
+
+def refused(file: int, how: int) -> None:
+    """As some disks of several machines answer."""
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+def granted(file: int, how: int) -> None:
+    """As disks answer on which locks keep nobody out."""
+
+
+def test_a_lock_is_one_holders(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
+    assert first.acquire(wait=False) and not second.acquire(wait=False)
+    first.release()
+    assert second.acquire(wait=False)
+    del second  # a lock that nobody knows any more is free
+    with held(tmp_path / "lock"):
+        assert not first.acquire(wait=False)
+    first.release()
+
+
+@pytest.mark.parametrize("answer", [refused, granted])
+def test_locks_are_tried_before_they_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    assert exclude(tmp_path / "lock") and place_of(tmp_path, tmp_path / "lock") != ""
+    monkeypatch.setattr("fcntl.flock", answer)
+    assert not exclude(tmp_path / "lock") and place_of(tmp_path, tmp_path / "lock") == ""
+    with held(tmp_path / "lock"):
+        assert [path.name for path in tmp_path.iterdir() if path.suffix != ".id"] == ["lock"]  # no marker file
+
+
+@pytest.mark.parametrize("answer", [refused, granted])
+def test_a_workspace_without_locks_is_refused_for_sqlite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    monkeypatch.setattr("fcntl.flock", answer)
+    monkeypatch.setattr("benchkit.ledger.ledger.disk_of", lambda folder: "lustre")
+    with pytest.raises(LedgerError, match=r"locks on its disk \(lustre\) keep nobody out") as caught:
+        Ledger(tmp_path)
+    assert "--storage" in caught.value.hint
+
+
+def test_without_locks_the_lease_decides(tmp_path: Path) -> None:
+    """A killed sweep's trial is free after its lease, and a live one's is not, whatever a lock says."""
+    ledger, plan, _ = queue_of(tmp_path, study_of(repeats=1))
+    ledger.place = ""
+    held_by_us = Queue(ledger, plan).next()
+    assert held_by_us is not None
+    other = Ledger(tmp_path)
+    other.place = ""
+    assert Queue(other, plan).next() is None and other.states(plan)["running"] == 1
+    run_out(held_by_us)
+    taken = Queue(other, plan).next()
+    assert taken is not None and taken.lease == 2
+    assert not held_by_us.finish(Outcome(state="failed", reason="late"))
+
+
+def test_a_lock_that_another_machine_holds_for_ever_keeps_nobody_from_its_trial(tmp_path: Path) -> None:
+    _, plan, queue = queue_of(tmp_path, study_of(repeats=1))
+    old = queue.next()
+    assert old is not None and old.folder.owned()
+    other = Ledger(tmp_path)
+    other.place = "elsewhere"
+    run_out(old)
+    taken = Queue(other, plan).next()
+    assert taken is not None and old.folder.owned() and not old.holds()
+
+
+def test_disks_that_machines_share_are_known_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / "mountinfo"
+    (tmp_path / "home" / "runs").mkdir(parents=True)
+    mounts.write_text(
+        "22 1 0:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
+        f"23 22 0:2 / {tmp_path}/home rw - nfs4 server:/home rw\n"
+        f"24 22 0:3 / {tmp_path}/with\\040space rw - lustre server:/x rw\n"
+    )
+    monkeypatch.setattr(locks, "MOUNTS", mounts)
+    assert (disk_of(tmp_path), disk_of(tmp_path / "home" / "runs")) == ("ext4", "nfs4")
+    assert (shared_disk(tmp_path), shared_disk(tmp_path / "home"), shared_disk(tmp_path / "with space" / "x")) == (
+        "",
+        "nfs4",
+        "lustre",
+    )
+    monkeypatch.setattr(locks, "MOUNTS", tmp_path / "none")
+    assert disk_of(tmp_path) == ""
