@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchkit.analysis.answer import short_answer
+from benchkit.analysis.balance import ClassBalance, balance_findings, class_balance
 from benchkit.analysis.costs import ConditionCost, condition_costs, speed_findings, training_seconds
 from benchkit.analysis.degenerate import (
     IdenticalConditions,
@@ -169,6 +170,7 @@ class StudyStatistics:
     elsewhere: tuple[BehindElsewhere, ...] = ()
     uncertainty: tuple[Uncertainty, ...] = ()
     devices: tuple[TrainedOn, ...] = ()
+    balance: ClassBalance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +220,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *missing_findings(numbers.coverage),
         *identical_findings(numbers.identical),
         *one_class_findings(numbers.one_class),
+        *balance_findings(numbers.balance),
         *failure_findings(numbers.troubles),
         *file_findings(numbers.troubles),
         *divergence_findings(numbers.troubles),
@@ -291,4 +294,5 @@ def gather(results: StudyResults) -> StudyStatistics:
         identical=identical_conditions(results),
         elsewhere=behind_elsewhere(results, ranking),
         uncertainty=uncertainties(results),
+        balance=class_balance(results),
     )

@@ -119,6 +119,28 @@ def check_data(registry: Registry, refs: Iterable[PluginRef], study_file: Path |
         )
 
 
+def class_counts(split: Split, splits: Splits) -> list[int]:
+    """Return the number of a split's images of each class, in label order."""
+    counts: list[int] = np.bincount(split.labels, minlength=len(splits.class_names)).tolist()
+    return counts
+
+
+UNBALANCED = 3
+"""From this many times the images of the smallest class on, the largest one is warned of."""
+
+
+def balance_warning(facts: Mapping[str, Any]) -> str:
+    """Return a sentence where the largest class of train has three times the smallest or more, else nothing."""
+    counts = dict(zip(facts["class_names"], facts["class_counts"]["train"], strict=True))
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[most] < UNBALANCED * counts[least]:
+        return ""
+    return (
+        f"{facts['name']}: the classes of train are unbalanced, {most} has {counts[most]:,} images and {least} "
+        f"{counts[least]:,}; naming {most} always is right for {counts[most] / sum(counts.values()):.0%} of them"
+    )
+
+
 def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
     """Return the facts of a prepared data set as plain values; counts are those of the whole splits."""
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
@@ -126,6 +148,7 @@ def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
         "name": ref.name,
         "options": {key: str(value) for key, value in ref.options.items()},
         "counts": {name: len(split.labels) for name, split in named.items() if split is not None},
+        "class_counts": {name: class_counts(split, splits) for name, split in named.items() if split is not None},
         "image_shape": list(splits.train.images.shape[1:]),
         "class_names": list(splits.class_names),
         "licence": splits.licence,

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchkit.analysis.sequential import Standing
+from benchkit.data.manifest import balance_warning
 from benchkit.errors import DataError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions
@@ -174,7 +175,9 @@ def _probes(
         return {}, request.device, ""
     grid = [condition for condition in left if condition.kind == "grid"]
     try:
-        prepare(plan, registry, request.data_root)
+        data = prepare(plan, registry, request.data_root)
+        for words in filter(None, map(balance_warning, data["sets"])):
+            say(f"warning: {words}")
         timed = (grid or left)[:MOST_PROBES]
         named = f"{timed[0].display_label}{f' and {len(timed) - 1} more' if len(timed) > 1 else ''}"
         say(f"trying the networks, then timing a few steps of {named}, for {MOST_SECONDS:.0f} seconds at the most")

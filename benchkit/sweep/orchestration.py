@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from benchkit.data.manifest import facts_of, load_data
+from benchkit.data.manifest import balance_warning, facts_of, load_data
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
@@ -126,6 +126,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     if shared := shared_disk(request.workspace):
         say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
     data = prepare(plan, registry, request.data_root)
+    for words in filter(None, map(balance_warning, data["sets"])):
+        say(f"warning: {words}")
     refuse_changed_data(ledger, plan, data)
     refuse_changed_weights(ledger, plan)
     ledger.register(plan, data, request.command, None if request.only else plan.conditions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchkit.analysis.balance import constant_words
 from benchkit.analysis.costs import comparable_times
 from benchkit.analysis.estimates import CONFIDENCE
 from benchkit.analysis.interim import confidence_of
@@ -45,13 +46,7 @@ SEARCH_FIGURES = (
     "search-parallel",
     "search-slices",
 )
-STANDARD_FIGURES = (
-    "results-forest",
-    "learning-curves",
-    *SEARCH_FIGURES,
-    "confusion-matrix",
-    "speed-cost",
-)
+STANDARD_FIGURES = ("results-forest", "learning-curves", *SEARCH_FIGURES, "confusion-matrix", "speed-cost")
 """The figures of every report; a study that names one of them with options gets it a second time, with these."""
 
 TONES = {"answer": "Answer", "note": "Finding", "warning": "Caution"}
@@ -159,7 +154,8 @@ def results_section(inputs: SectionInputs) -> Section:
             f"Conditions by mean {metric}, best first. {intervals} From the best: the difference, paired by repeat. "
             "P(best better): P(A > B), the share of pairs of runs in which the best does better. "
             "p (worse): of a one-sided Welch t test against the strongest rival, variances shrunk to a common one, "
-            f"by Holm's correction; clearly worse below {number(evidence.ranking.alpha)}.",
+            f"by Holm's correction; clearly worse below {number(evidence.ranking.alpha)}."
+            f"{constant_words(evidence.balance, evidence.metric)}",
             ranking_table(evidence),
         ),
         inputs.figure_set.block("results-forest"),
@@ -201,7 +197,8 @@ def _metric_tables(evidence: StudyStatistics, select: str, intervals: str) -> li
                     f"metrics-{split}",
                     f"All metrics on {split}",
                     f"Every metric on {split} images, mean over repeats. {intervals} Bold: best mean of the column, "
-                    f"which is no test.{_selection(split, select)}",
+                    f"which is no test.{_selection(split, select)}"
+                    f"{constant_words(evidence.balance, f'{split}.accuracy')}",
                     table,
                     folded=bool(blocks),
                 )

@@ -1,0 +1,101 @@
+"""Unbalanced classes: what naming the largest always scores, who is warned, and where a report says it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchkit_datasets.npz import npz
+from sklearn.dummy import DummyClassifier
+from test_degenerate import OTHER, SOUND, study
+
+from benchkit.analysis.balance import class_balance, constant_words
+from benchkit.analysis.summary import summarize
+from benchkit.cli import main
+from benchkit.data.manifest import balance_warning, facts_of
+from benchkit.results import StudyResults
+from benchkit.study.settings import PluginRef
+
+
+def given(**data: object) -> StudyResults:
+    results = study({"one": SOUND, "other": OTHER}, {"one": OTHER, "other": SOUND})
+    return replace(results, data={**results.data, **data})
+
+
+def test_naming_the_largest_class_is_told_beside_every_accuracy() -> None:
+    balance = class_balance(given(class_counts={"train": [130, 40, 30], "test": [13, 4, 3]}))
+    assert balance is not None and balance.unbalanced
+    assert (balance.most, balance.least, balance.split) == (("plane", 130), ("cat", 30), "train")
+    truth = np.repeat([0, 1, 2], [sum(row) for row in SOUND])
+    share = DummyClassifier(strategy="most_frequent").fit(truth[:, None], truth).score(truth[:, None], truth)
+    assert [(row.split, row.label, row.accuracy) for row in balance.constant] == [("test", "plane", share)]
+    words = " Naming the most frequent class, “plane”, always would score 65.00 %."
+    assert constant_words(balance, "test.accuracy") == words
+    assert constant_words(balance, "test.loss") == constant_words(None, "test.accuracy") == ""
+
+
+def test_it_is_the_largest_class_of_train_also_where_test_has_another_one() -> None:
+    balance = class_balance(given(class_counts={"train": [10, 40, 15], "test": [13, 4, 3]}))
+    assert balance is not None
+    assert [(row.label, row.accuracy) for row in balance.constant] == [("ship", 4 / 20)]
+
+
+def test_a_finding_says_that_classes_are_unbalanced() -> None:
+    def found(train: list[int]) -> list[str]:
+        findings = summarize(given(class_counts={"train": train})).findings
+        return [finding.sentence for finding in findings if finding.rule == "unbalanced-classes"]
+
+    assert found([90, 40, 30]) == [
+        "Classes are unbalanced: “plane” has 90 train images, “cat” has 30; naming “plane” always would score 65.00 % "
+        "on test."
+    ]
+    assert found([89, 40, 30]) == []
+    assert class_balance(given(sets=[{"fingerprint": "a"}, {"fingerprint": "b"}])) is None
+    older = class_balance(given())  # a workspace that knows no counts of train
+    assert older is not None and (older.split, older.most) == ("test", ("plane", 13))
+
+
+def test_classes_of_one_size_have_no_largest_one() -> None:
+    even = ((3, 1), (2, 2))
+    results = replace(study({"one": even}), class_names=("a", "b"))
+    balance = class_balance(results)
+    assert balance is not None and not balance.unbalanced
+    assert constant_words(balance, "test.accuracy") == " Naming one class always would score 50.00 %."
+
+
+STUDY = """
+title = "Uneven"
+[data]
+name = "npz"
+source = "set.npz"
+[model]
+name = "mlp"
+[train]
+epochs = 1
+batch_size = 8
+"""
+
+
+def test_the_plan_warns_of_unbalanced_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+    labels = {"train": np.repeat([0, 1], [30, 10]), "test": np.repeat([0, 1], [6, 2])}
+    images = {split: np.arange(len(each) * 16, dtype=np.uint8).reshape(-1, 4, 4) for split, each in labels.items()}
+    images["test"] = images["test"] + np.uint8(7)
+    np.savez("set.npz", **{f"{s}_{k}": v[s] for s in labels for k, v in (("images", images), ("labels", labels))})
+    splits = npz(tmp_path / "root", source=tmp_path / "set.npz")
+    facts = facts_of(PluginRef(name="npz", options={}), splits)
+    assert facts["class_counts"] == {"train": [30, 10], "test": [6, 2]}
+    words = (
+        "npz: the classes of train are unbalanced, 0 has 30 images and 1 10; naming 0 always is right for 75% of them"
+    )
+    assert balance_warning(facts) == words
+    assert balance_warning({**facts, "class_counts": {"train": [29, 10]}}) == ""
+    Path("uneven.toml").write_text(STUDY)
+    assert main(["sweep", "uneven.toml", "--dry-run", "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    assert f"warning: {words}" in shown.out + shown.err
