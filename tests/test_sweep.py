@@ -15,7 +15,7 @@ from tiny_study import DATA, FACTOR, SEARCH, Listener, all_facts, facts_of, stud
 
 import benchkit.sweep.orchestration
 import benchkit.sweep.training
-from benchkit.errors import DataError, LedgerError, StudyError
+from benchkit.errors import BenchkitError, DataError, LedgerError, StudyError
 from benchkit.ledger import read_results
 from benchkit.ledger.files import TrialFolder
 from benchkit.registry import Registry
@@ -205,7 +205,7 @@ def test_a_full_disk_stops_the_sweep_and_leaves_the_trial_to_go_on_with(
 ) -> None:
     monkeypatch.setattr(benchkit.sweep.training, "CHECKPOINT_SHARE", math.inf)  # save after each epoch, however short
     study = study_of(hurting("disk"), repeats=1)
-    with pytest.raises(LedgerError, match="No space left on device"):
+    with pytest.raises(BenchkitError, match="No space left on device"):
         sweep_here(monkeypatch, tmp_path, study, plugins=(hurt,))
     (trial,) = read_results(tmp_path).trials
     assert trial.state == "stale" and len(trial.history) == 2

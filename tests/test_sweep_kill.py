@@ -194,13 +194,14 @@ def test_trials_that_kill_their_worker_become_failed_ones(
     assert done.returncode == 1, done.stderr
     assert "tiny: " in done.stdout and "3 failed" in done.stdout and "1 done" in done.stdout
     trials = {trial.condition.label: trial for trial in read_results(tmp_path / "benchkit-runs").trials}
-    assert trials["die"].reason == "its process ended with status 7, 2 times"
-    assert trials["segfault"].reason == f"its process ended with status {-signal.SIGSEGV}, 2 times"
+    begun = "2 starts in a row ended before a further epoch was saved: it ended the process "
+    assert trials["die"].reason == begun + "with exit status 7; it ended the process with exit status 7"
+    assert trials["segfault"].reason == begun + "by signal SIGSEGV; it ended the process by signal SIGSEGV"
     assert "ValueError: no good" in trials["raise"].reason and trials["not"].state == "done"
     assert "ValueError: no good" in (trials["raise"].folder / "log.txt").read_text()
-    assert "die repeat 0: failed: its process ended with status 7" in done.stderr
+    assert f"die repeat 0: failed: {begun}with exit status 7" in done.stderr
     assert run_here(monkeypatch, tmp_path, "status") == 0
-    assert "segfault repeat 0: failed: its process ended with status -11, 2 times" in capsys.readouterr().out
+    assert f"segfault repeat 0: failed: {begun}by signal SIGSEGV" in capsys.readouterr().out
 
 
 def test_a_worker_with_nothing_to_do_says_nothing(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_workers_that_cannot_start_end_the_sweep(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 2
-    assert "workers end before they train anything, the last with status 3" in done.stderr
+    assert "workers end before they train anything, the last ended the process with exit status 3" in done.stderr
     assert DATA.exists()
 
 

@@ -185,6 +185,9 @@ class InlinePool:
         if self._stopped:
             yield 0, WorkerLost(code=0)
 
+    def retire(self, number: int) -> None:
+        self._doing.clear()
+
     def stop(self) -> None:
         self._doing.clear()
         self._stopped = True

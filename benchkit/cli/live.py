@@ -20,6 +20,7 @@ from benchkit.sweep.messages import (
     DevicesChosen,
     EpochEnded,
     Event,
+    SeatSetAside,
     TrialEnded,
     TrialStarted,
 )
@@ -82,7 +83,7 @@ class Lines:
         self._progress.event(worker, event)
         if told := _concurrency(event):
             self._write(told)
-        elif isinstance(event, AnalysisEnded):
+        elif isinstance(event, AnalysisEnded | SeatSetAside):
             self._write(event.words)
         elif isinstance(event, TrialStarted) and event.epoch:
             self._write(f"{_name(event)}: goes on after epoch {event.epoch}")
@@ -115,7 +116,7 @@ class Panel:
     def event(self, worker: int, event: Event) -> None:
         """Show an event; trials that ended badly stay on screen above the panel."""
         self._progress.event(worker, event)
-        if told := event.words if isinstance(event, AnalysisEnded) else _concurrency(event):
+        if told := event.words if isinstance(event, AnalysisEnded | SeatSetAside) else _concurrency(event):
             self._live.console.print(cell(line(told), "dim"))
             return
         if isinstance(event, TrialEnded) and event.state in ("failed", "diverged"):

@@ -1,45 +1,47 @@
 """The coordinator of a sweep: the only one that touches ledger and workspace.
 
-It claims trials, hands them to workers, hears their epochs, asks the pruner, receives files and records ends. A worker
-that dies is replaced; a trial that kills its workers becomes a failed one. Imports no torch.
+It claims trials, hands them to workers, hears their epochs, asks the pruner, receives files and records ends. Only a
+trial's own doing is its result: what a machine does gives the trial back, and its seat is set aside. Imports no torch.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, get_args
 
+from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
-from benchkit.ledger.claims import Claim, Queue
+from benchkit.ledger.claims import Queue
 from benchkit.plan import Plan
 from benchkit.results import Outcome, State
-from benchkit.sweep.decided import decide_training
-from benchkit.sweep.held_trial import HeldTrial
+from benchkit.study import Study
+from benchkit.sweep.decided import decide_training, unfit
+from benchkit.sweep.held_trial import PATIENCE, HeldTrial
 from benchkit.sweep.messages import (
     Answer,
-    EpochEnded,
     Event,
     Job,
     OfTrial,
     Printed,
+    Seat,
+    SeatSetAside,
     TrialFinished,
     TrialGivenBack,
     WorkerFailed,
     WorkerLost,
     WorkerReady,
 )
-from benchkit.sweep.pool import HEAR_EVERY, Pool, cannot_go_on, worker_failure
+from benchkit.sweep.pool import HEAR_EVERY, Pool, cannot_go_on
+from benchkit.sweep.seats import Seats
+from benchkit.sweep.starts import Starts, memory_before, memory_here
 from benchkit.sweep.stopping import GRACE
 
-PATIENCE = 2
-"""How often a trial may take its worker's process down without coming any further, before it counts as failed."""
-
-IDLE_PATIENCE = 3
-"""How many workers in a row may end before any of them took a trial."""
+KILLED = -9
+"""The exit status of a process that was killed."""
 
 LOOK_EVERY = 1.0
 """Seconds between looks at trials that another sweep trains."""
@@ -61,6 +63,18 @@ class View(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a coordinator goes by.
+
+    A disk that does not answer is asked again for `patience` seconds. `unfit` says in words what keeps a seat from
+    training a study as that was decided, nothing when nothing does.
+    """
+
+    patience: float = PATIENCE
+    unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
+
+
 UNFINISHED: tuple[State, ...] = ("waiting", "stale", "running")
 """The states of trials that were queued and have not ended."""
 
@@ -79,39 +93,39 @@ def missing_count(ledger: Ledger, plan: Plan) -> int:
 class Coordinator:
     """Workers on one plan after another, and the trials that they have."""
 
-    def __init__(self, job: Job, ledger: Ledger, pool: Pool, view: View) -> None:
+    def __init__(self, job: Job, ledger: Ledger, pool: Pool, view: View, rules: Rules | None = None) -> None:
         """Prepare to hand out trials to whoever is ready for a job."""
+        self._rules = rules or Rules()
         self._job = job
         self._ledger = ledger
         self._pool = pool
         self._view = view
+        self._seats = Seats(pool, job, lambda words: view.event(0, SeatSetAside(words=words)))
         self._queue: Queue | None = None
         self._look_at = 0.0
         self._decided: dict[str, str] = {}
-        self._starting: set[int] = set()
-        self._free: dict[int, None] = {}
+        self._memory = memory_here(pool.size)
+        self._before = memory_before(ledger.workspace, self._memory)
         self._held: dict[tuple[int, int], HeldTrial] = {}
         self._at: dict[int, tuple[int, int]] = {}
+        self._alone: dict[str, HeldTrial | None] = {}
         self._logs: dict[tuple[int, int], Path] = {}
-        self._reached: Counter[int] = Counter()
-        self._deaths: Counter[int] = Counter()
-        self._idle_deaths = 0
 
     def train(self, plan: Plan, title: str, end: float = math.inf) -> bool:
         """Return True when every trial of the plan has ended, by our workers or by another sweep's.
 
         Return False at `end`, a moment of `time.monotonic()`: whatever the workers are at then can be gone on with.
-        Raises `BenchkitError` when the workers themselves cannot go on.
+        Raises `BenchkitError` when no worker can go on.
         """
         self._view.stage(title, self._ledger.states(plan, files=False), len(plan.units()))
         self._queue, self._look_at = Queue(self._ledger, plan), 0.0
         try:
-            for number in range(self._pool.size):
-                self._start(number)
+            self._seats.start_all()
             while time.monotonic() < end:
-                if not self._held and not self._starting:
+                if not self._held and not self._seats.starting:
                     if not self._unfinished(plan):
                         return True
+                    self._refuse_no_seats()
                     time.sleep(min(LOOK_EVERY, max(0.0, end - time.monotonic())))
                     self._look_at = 0.0
                 self._hear_for_a_while(end)
@@ -125,11 +139,11 @@ class Coordinator:
         states = self._ledger.states(plan, files=False)
         return any(states[state] for state in UNFINISHED)
 
-    def _start(self, number: int) -> None:
-        """Have a worker make ready for trials."""
-        self._free.pop(number, None)
-        self._starting.add(number)
-        self._pool.give(number, self._job)
+    def _refuse_no_seats(self) -> None:
+        if not self._seats.left:
+            problems = self._seats.problems
+            what = problems[0] if len(problems) == 1 else "no seat is left to train on"
+            raise cannot_go_on(what, self._ledger.workspace, problems if len(problems) > 1 else ())
 
     def _hear_for_a_while(self, end: float) -> None:
         """Hand out trials and hear of them until nothing is told for a while."""
@@ -137,35 +151,70 @@ class Coordinator:
         for number, event in self._pool.events(HEAR_EVERY):
             self._hear(number, event)
             self._hand_out()
-            if time.monotonic() >= end or not (self._held or self._starting):
+            if time.monotonic() >= end or not (self._held or self._seats.starting):
                 return
 
     def _hand_out(self) -> None:
-        """Give the workers that have nothing to do what is there to take."""
-        while self._free and (claim := self._next()) is not None:
-            number = next(iter(self._free))
-            held = HeldTrial(claim, number)
-            self._held[held.name] = held
-            self._logs[held.name] = claim.folder.log
-            self._idle_deaths = 0
-            self._view.event(number, held.taken)
-            if (outcome := claim.folder.read_outcome()) is not None:  # a kill came between its end and the ledger
-                self._finish(held, outcome)
-                continue
-            order = held.order(self._decided)
-            self._free.pop(number)
-            self._at[number] = held.name
-            self._pool.send(number, order)
+        """Give the workers that have nothing to do what is there to take; on some nodes a trial is to be alone."""
+        for number in list(self._seats.free):
+            node = self._seats.node(number)
+            if node in self._alone:
+                held = self._alone[node]
+                if held is not None and not self._company(number, held):
+                    self._alone[node] = None
+                    held.number = number
+                    self._give(held)
+            elif (held := self._next(number)) is None:
+                return
+            elif held.alone and self._company(number, held):
+                self._alone[node] = held  # it waits for the others to end; none is begun beside it
+            else:
+                if held.alone:
+                    self._alone[node] = None
+                self._give(held)
 
-    def _next(self) -> Claim | None:
-        """Return the next trial to train, None where there is none now; the ledger is not asked again at once."""
-        if time.monotonic() < self._look_at:
-            return None
+    def _company(self, number: int, held: HeldTrial) -> list[HeldTrial]:
+        """Return the other trials on the node of a seat."""
+        node = self._seats.node(number)
+        return [
+            one for one in self._held.values() if one is not held and one.given and self._seats.node(one.number) == node
+        ]
+
+    def _next(self, number: int) -> HeldTrial | None:
+        """Return the next trial to train; the ledger is not asked again at once where there is none.
+
+        Those whose end was not recorded any more, and those whose starts all ended badly, end here.
+        """
         assert self._queue is not None
-        claim = self._queue.next()
-        if claim is None:
-            self._look_at = time.monotonic() + LOOK_EVERY
-        return claim
+        while time.monotonic() >= self._look_at:
+            claim = self._queue.next()
+            if claim is None:
+                self._look_at = time.monotonic() + LOOK_EVERY
+                return None
+            held = HeldTrial(claim, number, self._rules.patience)
+            self._held[held.name] = held
+            outcome = held.begin(self._memory, self._before)
+            if outcome is None:
+                return held
+            self._view.event(number, held.taken)
+            self._finish(held, outcome)
+        return None
+
+    def _give(self, held: HeldTrial) -> None:
+        """Hand a trial to its worker."""
+        number = held.number
+        for other in self._company(number, held):
+            alike = self._seats.device(other.number) == self._seats.device(number)
+            for one in (held, other):
+                one.beside_node = True
+                one.beside_device |= alike and self._seats.ready[number].seat.kind != "cpu"
+        order = held.order(self._decided)
+        held.given = True
+        self._logs[held.name] = held.claim.folder.log
+        self._seats.take(number)
+        self._at[number] = held.name
+        self._view.event(number, held.taken)
+        self._pool.send(number, order)
 
     def _hear(self, number: int, event: Event) -> None:
         if isinstance(event, get_args(OfTrial)):
@@ -173,20 +222,29 @@ class Coordinator:
         elif isinstance(event, Printed):
             self._print(event)
         elif isinstance(event, WorkerReady):
-            self._decided = self._decided or decide_training(
-                self._ledger, self._job.study, event.seat, f"--device {self._job.device}"
-            )
-            self._view.event(number, event)
-            self._starting.discard(number)
-            self._free[number] = None
+            self._on_worker_ready(number, event)
         elif isinstance(event, WorkerFailed):
-            raise worker_failure(event, self._ledger.workspace)
+            self._seats.set_aside(number, f"a worker cannot go on: {event.message}")
         elif isinstance(event, WorkerLost):
             self._view.event(number, event)
-            self._on_worker_lost(number, event)
-            self._start(number)
+            held = self._held.get(self._at.pop(number, (0, 0)))
+            if held is not None and number in self._seats.aside:
+                self._give_back(held, held.starts.excused(held.lease))
+            elif held is not None:
+                self._on_death(held, event)
+            self._seats.lost(number, event.words, idle=held is None)
         else:
             self._view.event(number, event)
+
+    def _on_worker_ready(self, number: int, event: WorkerReady) -> None:
+        """Decide by the first seat what is not decided of the study's training; use no seat that cannot obey it."""
+        self._view.event(number, event)
+        if not self._decided:
+            option = f"--device {self._job.device}"
+            self._decided = decide_training(self._ledger, self._job.study, event.seat, option)
+        self._seats.is_ready(number, event)
+        if problem := self._rules.unfit(event.seat, self._decided, self._job.study):
+            self._seats.set_aside(number, problem, "device")
 
     def _hear_of_trial(self, number: int, event: OfTrial) -> None:
         """Take in what is told of a trial under the lease that it was handed out with; drop whatever is not."""
@@ -198,80 +256,93 @@ class Coordinator:
         if held is None or held.number != number:
             self._pool.send(number, Answer(trial=event.trial, lease=event.lease, word="drop"))
         elif isinstance(event, TrialFinished):
-            self._finish(held, event.outcome)
+            self._on_end(held, event)
         elif isinstance(event, TrialGivenBack):
-            self._give_back(held)
+            self._give_back(held, held.starts.excused(held.lease))
+            if event.why:
+                self._seats.set_aside(number, event.why, event.scope)
         else:
-            shown, answer = held.hear(event)
+            try:
+                shown, answer = held.hear(event)
+            except LedgerError:
+                self._drop(held)  # what else is told of it would stand on what could not be written
+                raise
             if shown is not None:
                 self._view.event(number, shown)
-            if isinstance(event, EpochEnded):
-                self._note_progress(held, event.record.epoch)
             if answer is not None:
                 self._pool.send(number, answer)
         if isinstance(event, TrialFinished | TrialGivenBack) and self._at.get(number) == name:
             del self._at[number]
-            self._free[number] = None
+            self._seats.release(number)
 
     def _print(self, event: Printed) -> None:
         if (log := self._logs.get((event.trial, event.lease))) is not None:
             with log.open("ab") as file:
                 file.write(event.content)
 
+    def _on_end(self, held: HeldTrial, event: TrialFinished) -> None:
+        """Record an end; one for want of memory that others had a share of is tried again alone."""
+        beside = {"": False, "node": held.beside_node, "device": held.beside_device}[event.memory]
+        if beside:
+            self._give_back(held, held.starts.crowded(held.lease))
+        else:
+            self._finish(held, event.outcome)
+
+    def _on_death(self, held: HeldTrial, event: WorkerLost) -> None:
+        """Count the death of a trial's worker against it where it may be the trial's doing."""
+        starts, killed = held.starts, event.code == KILLED
+        if event.machine:
+            starts = starts.excused(held.lease)
+        elif held.saved:
+            pass
+        elif held.beside_device or (killed and held.beside_node):
+            starts = starts.crowded(held.lease)
+        else:
+            starts = starts.counted(held.lease, event.words or f"ended with status {event.code}")
+        if killed:
+            self._memory = memory_here(self._pool.size)
+            memory_before(self._ledger.workspace, self._memory)
+        if starts.failed:
+            self._finish(held, Outcome(state="failed", reason=starts.reason))
+        else:
+            self._give_back(held, starts)
+
     def _finish(self, held: HeldTrial, outcome: Outcome) -> None:
         ended = held.finish(outcome)
-        del self._held[held.name]
+        self._forget(held)
         if ended is not None:
             self._view.event(held.number, ended)
 
-    def _drop(self, held: HeldTrial) -> None:
-        """Let go of a trial that another sweep has taken meanwhile, since this one was thought to be gone."""
-        del self._held[held.name]
-        held.claim.release()
-
-    def _give_back(self, held: HeldTrial) -> None:
+    def _give_back(self, held: HeldTrial, starts: Starts) -> None:
         """Let go of a trial as it is: it is the next one that is handed out."""
-        held.claim.release()
-        del self._held[held.name]
+        held.give_back(starts)
+        self._forget(held)
         assert self._queue is not None
         self._queue.forget()
         self._look_at = 0.0
 
-    def _note_progress(self, held: HeldTrial, epoch: int) -> None:
-        """Forget a trial's earlier deaths once it comes further than it ever did."""
-        if epoch > self._reached[held.id]:
-            self._reached[held.id] = epoch
-            self._deaths.pop(held.id, None)
+    def _drop(self, held: HeldTrial) -> None:
+        """Let go of a trial as it is, of which nothing more is heard."""
+        held.claim.release()
+        self._forget(held)
 
-    def _on_worker_lost(self, number: int, event: WorkerLost) -> None:
-        """Count a worker's death against the trial it was at; a trial that kills again and again is a failed one."""
-        held = self._held.get(self._at.pop(number, (0, 0)))
-        if held is None:
-            self._idle_deaths += 1
-            if self._idle_deaths >= IDLE_PATIENCE:
-                raise cannot_go_on(
-                    f"workers end before they train anything, the last with status {event.code}",
-                    self._ledger.workspace,
-                )
-            return
-        self._deaths[held.id] += 1
-        if self._deaths[held.id] < PATIENCE:
-            self._give_back(held)
-            return
-        reason = f"its process ended with status {event.code}, {PATIENCE} times"
-        if event.code == -9:
-            reason += "; killed from outside, most likely out of memory: try a smaller train.batch_size or --jobs"
-        self._finish(held, Outcome(state="failed", reason=reason))
+    def _forget(self, held: HeldTrial) -> None:
+        del self._held[held.name]
+        if held.alone:
+            node = self._seats.node(held.number)
+            if self._alone.get(node, self) in (held, None):
+                del self._alone[node]
 
     def _let_go(self) -> None:
         """Let the workers end and save the epochs that they are at, if some are; let go of all trials."""
         try:
-            if self._held:
+            if self._at:
                 self._stop_workers()
         finally:
-            for held in self._held.values():
-                held.claim.release()
+            for held in list(self._held.values()):
+                held.give_back(held.starts.excused(held.lease))
             self._held.clear()
+            self._alone.clear()
 
     def _stop_workers(self) -> None:
         """Hear what workers that were told to end still have to tell, as long as they may take for it."""
@@ -280,13 +351,13 @@ class Coordinator:
             if held.waited_for:
                 self._pool.send(held.number, held.answer("go on"))
         end = time.monotonic() + GRACE
-        while self._held and time.monotonic() < end:
+        while self._at and time.monotonic() < end:
             for number, event in self._pool.events(HEAR_EVERY):
                 if isinstance(event, WorkerLost):
-                    lost = self._held.pop(self._at.pop(number, (0, 0)), None)
-                    if lost is not None:
-                        lost.claim.release()
-                elif not isinstance(event, WorkerFailed | WorkerReady):
-                    self._hear(number, event)
-                if not self._held or time.monotonic() >= end:
+                    self._at.pop(number, None)
+                elif isinstance(event, get_args(OfTrial)):
+                    self._hear_of_trial(number, event)
+                elif isinstance(event, Printed):
+                    self._print(event)
+                if not self._at or time.monotonic() >= end:
                     break

@@ -62,6 +62,17 @@ def decide_as_trained(ledger: Ledger, plan: Plan) -> None:
         decide(ledger, plan.study.name, "precision", used, "that of the trials that were there")
 
 
+def unfit(seat: Seat, decided: Mapping[str, str], study: Study) -> str:
+    """Return what keeps a seat from training as it was decided for its study, in words; nothing when nothing does."""
+    kind = decided.get(DEVICE_KIND, seat.kind)
+    if seat.kind != kind:
+        return f"its device is {seat.kind}, and {study.name} has been decided to have the {DEVICE_KIND} {kind!r}"
+    chosen = asked_once(study).get("precision") == "auto"
+    if chosen and decided.get("precision") == "bf16" and not seat.bf16:
+        return f"{seat.device or seat.kind} computes no bf16 in hardware, in which {study.name} is trained"
+    return ""
+
+
 def decide_training(ledger: Ledger, study: Study, seat: Seat, option: str) -> dict[str, str]:
     """Return what is decided of a study's training: now, by the first seat that is ready, where it was not before.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from benchkit.errors import LedgerError
 from benchkit.ledger.claims import Claim, scores_of
-from benchkit.results import Outcome
-from benchkit.storage import write_atomically
+from benchkit.results import EpochRecord, Outcome
+from benchkit.storage import encode, write_atomically
 from benchkit.study.tree import changed
+from benchkit.sweep.machine_faults import AWAY
 from benchkit.sweep.messages import (
     Answer,
     CheckpointTaken,
@@ -27,18 +28,33 @@ from benchkit.sweep.messages import (
     TrialStarted,
     TrialTaken,
 )
+from benchkit.sweep.starts import KEY, Memory, Starts, starts_of
+
+PATIENCE = 600.0
+"""Seconds for which a disk that does not answer is asked again."""
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 10.0
+"""Seconds between two such tries."""
+
+T = TypeVar("T")
 
 
 class HeldTrial:
     """A trial in the hands of the worker `number`, and our claim on it, which `finish` and `release` give up."""
 
-    def __init__(self, claim: Claim, number: int) -> None:
-        """Take over the claim."""
+    def __init__(self, claim: Claim, number: int, patience: float = PATIENCE) -> None:
+        """Take over the claim; a disk that does not answer is asked again for `patience` seconds."""
+        self._patience = patience
+        self._history: list[EpochRecord] = []
         self.claim = claim
         self.number = number
         self.id: int = claim.trial._trial_id
         self.lease = claim.lease
-        self.waited_for = False
+        self.starts = Starts()
+        self.waited_for = self.given = self.saved = self.alone = False
+        self.beside_node = self.beside_device = False
+        self._known = self.starts
+        self._limited = False
         self._began = time.perf_counter()
         self.taken = TrialTaken(
             condition=claim.condition.display_label,
@@ -53,11 +69,24 @@ class HeldTrial:
         """Return what messages call it: its id in the ledger and its lease."""
         return self.id, self.lease
 
+    def begin(self, memory: Memory, before: Memory) -> Outcome | None:
+        """Read how the starts before this one ended; return how the trial has ended by now, None where it has not.
+
+        A kill came between its end and the ledger, or its starts were its end.
+        """
+        self._limited = memory.limit > 0
+        outcome = self.claim.folder.read_outcome()
+        if outcome is not None or self.lease == 1:
+            return outcome
+        self._known = starts_of(self.claim.trial.user_attrs)
+        self._note(self._known.after_other_sweeps(self.lease, memory, before))
+        self.alone = self.starts.alone
+        return Outcome(state="failed", reason=self.starts.reason) if self.starts.failed else None
+
     def order(self, decided: Mapping[str, str]) -> Train:
         """Return what a worker is told, its checkpoint in it; raise `LedgerError` where that cannot be read."""
         claim, checkpoint = self.claim, self.claim.folder.checkpoint
-        with writing():
-            content = checkpoint.read_bytes() if checkpoint.exists() else b""
+        content = self._done(lambda: checkpoint.read_bytes() if checkpoint.exists() else b"")
         return Train(
             trial=self.id,
             lease=self.lease,
@@ -75,8 +104,11 @@ class HeldTrial:
         Raises `LedgerError` when it cannot be written.
         """
         self.waited_for = isinstance(event, CheckpointTaken) or (isinstance(event, EpochEnded) and self.claim.asks)
-        with writing():
-            shown = self._written(event)
+        if isinstance(event, TrialBegan):
+            self._history = list(event.history)
+        elif isinstance(event, EpochEnded):
+            self._history.append(event.record)
+        shown = self._done(lambda: self._written(event), lambda: self._written_again(event))
         prune = isinstance(event, EpochEnded) and self.claim.should_prune(event.record)
         return shown, self.answer("prune" if prune else "go on") if self.waited_for else None
 
@@ -95,11 +127,33 @@ class HeldTrial:
             return event
         if isinstance(event, CheckpointTaken):
             write_atomically(folder.checkpoint, event.content)
+            if not self.saved:
+                self._note(self.starts.saved(self.lease))
+            self.saved = True
         elif isinstance(event, FileFinished):
             write_atomically(folder.path / Path(event.name).name, event.content)
         elif isinstance(event, TrialProfiled):
             return replace(event, trace=str(folder.path / event.trace) if event.trace else "")
         return None
+
+    def _written_again(self, event: OfTrial) -> Event | None:
+        """Write what could not be written: of an epoch nobody knows how much of its line is there."""
+        if isinstance(event, EpochEnded):
+            self.claim.folder.write_history(self._history)
+            return event
+        return self._written(event)
+
+    def _done(self, do: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+        """Return what is done on disk, or done `again` where a disk did not answer; raise `LedgerError` at last."""
+        end, pause = time.monotonic() + self._patience, SHORTEST_PAUSE
+        while True:
+            try:
+                return do()
+            except OSError as error:
+                if error.errno not in AWAY or time.monotonic() + pause >= end:
+                    raise unwritable(error) from error
+            time.sleep(pause)
+            pause, do = min(2 * pause, LONGEST_PAUSE), again or do
 
     def _started(self, event: TrialBegan) -> TrialStarted:
         taken = self.taken
@@ -113,19 +167,26 @@ class HeldTrial:
             epoch=len(event.history),
         )
 
-    def print(self, content: bytes) -> None:
-        """Add to the trial's log."""
-        with writing(), self.claim.folder.log.open("ab") as log:
-            log.write(content)
+    def give_back(self, starts: Starts) -> None:
+        """Let go of the trial as it is, with this record of its starts."""
+        self._note(starts)
+        self.claim.release()
+
+    def _note(self, starts: Starts) -> None:
+        """Keep a record of the trial's starts, in the ledger where it may be asked for: writing takes its time."""
+        self.starts = starts
+        matters = [(one.ended, one.alone) != ((), False) for one in (starts, self._known)]
+        if starts != self._known and (self._limited or any(matters)):
+            self.claim.note(KEY, encode(starts))
+            self._known = starts
 
     def finish(self, outcome: Outcome) -> TrialEnded | None:
         """Record how the trial ended; return that as it is shown, None when another sweep has taken it meanwhile.
 
         Raises `LedgerError` when it cannot be written.
         """
-        with writing():
-            if not self.claim.finish(outcome):
-                return None
+        if not self._done(lambda: self.claim.finish(outcome)):
+            return None
         return TrialEnded(
             condition=self.taken.condition,
             phase=self.taken.phase,
@@ -137,13 +198,9 @@ class HeldTrial:
         )
 
 
-@contextmanager
-def writing() -> Iterator[None]:
-    """Turn what a full or broken disk raises into a `LedgerError`: the trial is then left, to be gone on with."""
-    try:
-        yield
-    except OSError as error:
-        raise LedgerError(
-            f"a trial's files cannot be written: {error}",
-            hint="make room; the same command then goes on where it stopped",
-        ) from error
+def unwritable(error: OSError) -> LedgerError:
+    """Return the error of a full or broken disk: the trial is then left as it is, to be gone on with."""
+    return LedgerError(
+        f"a trial's files cannot be written: {error}",
+        hint="make room; the same command then goes on where it stopped",
+    )

@@ -123,23 +123,29 @@ class Printed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialFinished:
-    """A trial came to its end, and all its files have been told of."""
+    """A trial came to its end, and all its files have been told of.
+
+    `memory` says which memory it failed for want of, the node's or its device's, if it did.
+    """
 
     trial: int
     lease: int
     outcome: Outcome
+    memory: Literal["", "node", "device"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialGivenBack:
     """A worker lets go of a trial, which can be gone on with.
 
-    `why` says what of its machine keeps it from training, and nothing where it was told to stop.
+    `why` says what of its machine keeps it from training, and `scope` how much of that is concerned; nothing where it
+    was told to stop.
     """
 
     trial: int
     lease: int
     why: str = ""
+    scope: Literal["device", "node"] = "node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +254,13 @@ class ConcurrencyChosen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeatSetAside:
+    """A seat is used no more: which one, and why, in `words`."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisEnded:
     """What the interim analyses of a sweep that adds repeats until decided have found so far, in words."""
 
@@ -268,6 +281,7 @@ Event = (
     | ConcurrencyTried
     | ConcurrencyChosen
     | AnalysisEnded
+    | SeatSetAside
     | WorkerReady
     | TrialTaken
     | TrialStarted

@@ -28,7 +28,7 @@ from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.clustered import check_cluster, on_cluster
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
-from benchkit.sweep.coordinator import Coordinator, View, is_missing, missing_count
+from benchkit.sweep.coordinator import Coordinator, Rules, View, is_missing, missing_count
 from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_other_decisions
 from benchkit.sweep.devices import Device, Devices, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
@@ -148,7 +148,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
             plan.study.name,
             lambda key, n: ledger.folder(plan.study, known[key], n).log,
         )
-        coordinator = Coordinator(replace(request.job("train"), at_once=pool.size), ledger, pool, lines)
+        job, rules = replace(request.job("train"), at_once=pool.size), Rules(patience=request.patience)
+        coordinator = Coordinator(job, ledger, pool, lines, rules)
 
         def train(part: Plan, title: str) -> bool:
             known.update({condition.key: condition for condition in part.conditions})
@@ -212,11 +213,18 @@ def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Co
     """Let a worker build each different network of the conditions and run it on two images.
 
     Raise `TrainingError` with all that fail, each once for all conditions that share it, and `BenchkitError` when the
-    worker cannot go on. One that dies of it is no verdict: its trials tell.
+    no worker can go on. One that dies of it is no verdict: its trials tell.
     """
-    for event in answers(pool, request.job("check", conditions)) if conditions else ():
-        if isinstance(event, WorkerFailed):
-            raise worker_failure(event, request.workspace)
+    for number in range(pool.size) if conditions else ():
+        told = tuple(answers(pool, request.job("check", conditions), number=number))
+        failed = next((event for event in told if isinstance(event, WorkerFailed)), None)
+        if failed is None:
+            break
+        if number == pool.size - 1:
+            raise worker_failure(failed, request.workspace)
+    else:
+        return
+    for event in told:
         if isinstance(event, NetworksChecked) and event.problems:
             raise TrainingError(
                 f"{request.study.name}: {len(event.problems)} of {event.checked} different networks cannot be trained",

@@ -97,6 +97,11 @@ class Pool:
             except queue.Empty:
                 return
 
+    def retire(self, number: int) -> None:
+        """End a worker whose seat is used no more, once it has saved its epoch."""
+        if number in self._lines:
+            self._lines[number].stop()
+
     def stop(self) -> None:
         """Ask all workers to end, who may end and save their epoch within `GRACE`; their events still come."""
         if self._stopped_at is None:
@@ -132,13 +137,13 @@ def _seated(job: Job, seat: Device) -> Job:
     return replace(job, device=seat.kind, device_label=seat.label)
 
 
-def answers(pool: Pool, job: Job, seconds: float = math.inf) -> Iterator[Event]:
-    """Hand a job to a pool's first worker; yield its events until it is idle, cannot go on, is lost or time is up."""
-    pool.give(0, job)
+def answers(pool: Pool, job: Job, seconds: float = math.inf, number: int = 0) -> Iterator[Event]:
+    """Hand a job to one of a pool's workers; yield its events until it is idle, cannot go on, is lost or time is up."""
+    pool.give(number, job)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for number, event in pool.events(0.5):
-            if number != 0:
+        for worker, event in pool.events(0.5):
+            if worker != number:
                 continue
             yield event
             if isinstance(event, WorkerIdle | WorkerFailed | WorkerLost):
@@ -150,7 +155,9 @@ def worker_failure(event: WorkerFailed, workspace: Path) -> BenchkitError:
     return cannot_go_on(f"a worker cannot go on: {event.message}", workspace)
 
 
-def cannot_go_on(what: str, workspace: Path) -> BenchkitError:
+def cannot_go_on(what: str, workspace: Path, problems: Sequence[str] = ()) -> BenchkitError:
     """Return the error of a sweep that has no worker left to go on with."""
     logs = workspace / "logs"
-    return BenchkitError(what, hint=f"the whole story is in {logs}; the same command goes on where it stopped")
+    return BenchkitError(
+        what, problems=problems, hint=f"the whole story is in {logs}; the same command goes on where it stopped"
+    )

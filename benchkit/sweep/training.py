@@ -6,7 +6,6 @@ result.
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
@@ -17,19 +16,21 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import torch
 from safetensors.numpy import save
 
 from benchkit.data.manifest import load_data
-from benchkit.errors import BenchkitError, DivergedError, LedgerError
+from benchkit.errors import BenchkitError, DivergedError
 from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.results import PREDICTIONS, WEIGHTS, Outcome, inspected_name
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import PluginRef, Settings
+from benchkit.sweep.machine_faults import Fault, fault_of
 from benchkit.sweep.messages import (
     Answer,
     CheckpointTaken,
@@ -64,9 +65,8 @@ CHECKPOINT_SHARE = 0.01
 CHECKPOINT_PACE = 250e6
 """Bytes a second at which checkpoints are thought to be written before one was timed."""
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""What the system says when a file cannot be written and no trial is to blame."""
-
+ALLOCATION = "can't allocate memory"
+"""What PyTorch says in a RuntimeError where the CPU's memory does not suffice."""
 
 Telling = Generator[Event, Answer | None, None]
 """What a worker tells while it does something: a checkpoint is answered and, where a trial asks, an epoch's end."""
@@ -119,9 +119,12 @@ def train_trial(context: WorkerContext, order: Train) -> Telling:
             else:
                 trace = None
             yield TrialProfiled(**named, seconds=seconds, trace=trace.name if trace else "")
+    if ended.fault is not None:
+        fault = ended.fault
+        yield TrialGivenBack(trial=order.trial, lease=order.lease, why=fault.words, scope=fault.scope)
     if ended.outcome is None:
         return
-    yield TrialFinished(**named, outcome=ended.outcome)
+    yield TrialFinished(trial=order.trial, lease=order.lease, outcome=ended.outcome, memory=ended.memory)
     if ended.outcome.state == "failed" and not is_usable(context.device):
         logger.error("%s refuses all further work of this process, which ends here", context.device)
         os._exit(1)  # what a usual end would tidy up, it could not
@@ -129,32 +132,45 @@ def train_trial(context: WorkerContext, order: Train) -> Telling:
 
 @dataclass(slots=True)
 class Ended:
-    """Where a trial's outcome is put, by its training or by what went wrong with it."""
+    """Where a trial's outcome is put, by its training or by what went wrong with it; or what is wrong with its machine.
+
+    `memory` is that which did not suffice, if any.
+    """
 
     outcome: Outcome | None = None
+    memory: Literal["", "node", "device"] = ""
+    fault: Fault | None = None
 
 
 @contextmanager
 def failures_as_outcomes() -> Iterator[Ended]:
-    """Turn whatever a trial raises into its outcome; the traceback goes to the trial's log."""
+    """Turn whatever a trial raises into its outcome, unless its machine is to blame; the traceback goes to its log."""
     ended = Ended()
     try:
         yield ended
     except DivergedError as error:
         ended.outcome = Outcome(state="diverged", reason=str(error))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        ended.outcome = _failed(f"out of memory: {first_line(error)}; try a smaller train.batch_size or --jobs")
-    except BenchkitError as error:
-        ended.outcome = _failed(str(error))
     except SystemExit as error:
         ended.outcome = _failed(f"a plugin called sys.exit({error.code!r}){where_raised(error)}")
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in UNWRITABLE:
-            raise LedgerError(
-                f"a trial's files cannot be written: {error}",
-                hint="make room; the same command then goes on where it stopped",
-            ) from error
-        ended.outcome = _failed(f"{type(error).__name__}: {error}{where_raised(error)}")
+    except Exception as error:  # noqa: BLE001 - plugins raise whatever they like
+        if (fault := fault_of(error)) is not None:
+            traceback.print_exc()
+            ended.fault = fault
+        elif memory := _lacking(error):
+            ended.memory = memory
+            ended.outcome = _failed(f"out of memory: {first_line(error)}; try a smaller train.batch_size or --jobs")
+        elif isinstance(error, BenchkitError):
+            ended.outcome = _failed(str(error))
+        else:
+            ended.outcome = _failed(f"{type(error).__name__}: {error}{where_raised(error)}")
+
+
+def _lacking(error: Exception) -> Literal["", "node", "device"]:
+    """Return which memory an error says did not suffice, if any."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "device"
+    lacks = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and ALLOCATION in str(error))
+    return "node" if lacks else ""
 
 
 def _failed(reason: str) -> Outcome:

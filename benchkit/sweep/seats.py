@@ -1,0 +1,104 @@
+"""The seats of a sweep: which are free, which get ready, and which were set aside, and why. Imports no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+from benchkit.errors import BenchkitError
+from benchkit.sweep.messages import Job, WorkerReady
+from benchkit.sweep.pool import Pool
+
+IDLE_PATIENCE = 3
+"""How many workers of a seat in a row may end before any of them took a trial."""
+
+
+class Seats:
+    """The seats of a pool that are given a job; `tell` is told in words of each that is set aside."""
+
+    def __init__(self, pool: Pool, job: Job, tell: Callable[[str], None]) -> None:
+        """Start none yet."""
+        self.free: dict[int, None] = {}
+        self.starting: set[int] = set()
+        self.ready: dict[int, WorkerReady] = {}
+        self.aside: dict[int, str] = {}
+        self._pool = pool
+        self._job = job
+        self._tell = tell
+        self._idle_deaths: Counter[int] = Counter()
+
+    def start_all(self) -> None:
+        """Have all workers make ready for trials, but for those whose seats were set aside."""
+        for number in range(self._pool.size):
+            if number not in self.aside:
+                self.start(number)
+
+    def start(self, number: int) -> None:
+        """Have a worker make ready for trials; one that cannot be started is set aside."""
+        self.free.pop(number, None)
+        self.starting.add(number)
+        try:
+            self._pool.give(number, self._job)
+        except BenchkitError as error:
+            self.set_aside(number, str(error))
+
+    def is_ready(self, number: int, event: WorkerReady) -> None:
+        """Note that a worker waits for trials."""
+        if number not in self.aside:
+            self.starting.discard(number)
+            self.ready[number] = event
+            self.free[number] = None
+
+    def take(self, number: int) -> None:
+        """Note that a worker has a trial."""
+        del self.free[number]
+        self._idle_deaths[number] = 0
+
+    def release(self, number: int) -> None:
+        """Note that a worker has no trial any more."""
+        if number not in self.aside:
+            self.free[number] = None
+
+    def node(self, number: int) -> str:
+        """Return the name of a ready worker's node."""
+        return self.ready[number].seat.node
+
+    def device(self, number: int) -> tuple[str, str]:
+        """Return what tells a ready worker's device from others: its node, and what it is called there."""
+        return self.node(number), self.ready[number].device
+
+    def lost(self, number: int, words: str, *, idle: bool) -> None:
+        """Start a worker anew that has ended; where several in a row took no trial, their seat is set aside."""
+        self._idle_deaths[number] += idle
+        if number in self.aside:
+            return
+        if self._idle_deaths[number] >= IDLE_PATIENCE:
+            self.set_aside(number, f"workers end before they train anything, the last {words}")
+        else:
+            self.start(number)
+
+    def set_aside(self, number: int, why: str, scope: Literal["seat", "device", "node"] = "seat") -> None:
+        """Use a seat no more, nor any other on the same device or node where these are to blame; tell of it once."""
+        alike = [number]
+        if number in self.ready and scope != "seat":
+            key = self.node if scope == "node" else self.device
+            alike = [one for one in self.ready if key(one) == key(number)]
+        for one in alike:
+            self.aside[one] = why
+            self.free.pop(one, None)
+            self.starting.discard(one)
+            self._pool.retire(one)
+        if self.left:
+            named = f"{self.ready[number].device} on {self.node(number)}" if number in self.ready else f"seat {number}"
+            self._tell(f"set aside: {named}: {why}")
+
+    @property
+    def left(self) -> int:
+        """Return how many seats have not been set aside."""
+        return self._pool.size - len(self.aside)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Return why seats were set aside, each reason once."""
+        return tuple(dict.fromkeys(self.aside.values()))

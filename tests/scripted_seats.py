@@ -1,0 +1,103 @@
+"""A pool of seats on several nodes whose workers do what a script says: no process, no training."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from tiny_study import METRICS, RECORD, InlinePool
+
+from benchkit.results import Cost, Outcome
+from benchkit.sweep.devices import Device
+from benchkit.sweep.messages import (
+    Answer,
+    CheckpointTaken,
+    EpochEnded,
+    Event,
+    Job,
+    NetworksChecked,
+    Seat,
+    Train,
+    TrialBegan,
+    TrialFinished,
+    WorkerIdle,
+    WorkerLost,
+    WorkerReady,
+)
+
+Script = Callable[[Train, int], list[Event]]
+DONE = Outcome(
+    state="done",
+    metrics={"val": METRICS, "test": METRICS},
+    cost=Cost(
+        parameters=7, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="float32"
+    ),
+)
+KILLED = WorkerLost(code=-9, words="ended the process by signal SIGKILL")
+
+
+def finished(order: Train, outcome: Outcome = DONE, memory: str = "") -> list[Event]:
+    """Return the events of a trial that is trained for an epoch and ends."""
+    named = {"trial": order.trial, "lease": order.lease}
+    return [
+        TrialBegan(**named, epochs=1),
+        EpochEnded(**named, record=RECORD),
+        TrialFinished(trial=order.trial, lease=order.lease, outcome=outcome, memory=memory),  # type: ignore[arg-type]
+    ]
+
+
+def saved(order: Train, epoch: int = 1) -> list[Event]:
+    """Return the events of a trial that is trained for an epoch and saves it."""
+    named = {"trial": order.trial, "lease": order.lease}
+    return [
+        TrialBegan(**named, epochs=9),
+        EpochEnded(**named, record=replace(RECORD, epoch=epoch)),
+        CheckpointTaken(**named, epoch=epoch, content=b"checkpoint"),
+    ]
+
+
+class ScriptedSeats(InlinePool):
+    """Workers on `nodes`, a seat each; each order is answered by what the script returns for it and its seat.
+
+    `orders` keeps them with their seats and the seats that had a trial at that time.
+    """
+
+    script: ClassVar[Script]
+    nodes: ClassVar[Sequence[Seat]]
+    orders: ClassVar[list[tuple[Train, int, tuple[int, ...]]]]
+
+    def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
+        self.size = len(self.nodes)
+        self._told: deque[tuple[int, Event]] = deque()
+        self._busy: set[int] = set()
+
+    def give(self, number: int, job: Job) -> None:
+        seat = self.nodes[number]
+        self._told.append((number, WorkerReady(device=seat.kind, seat=seat)))
+        if job.task == "check":
+            self._told += [
+                (number, NetworksChecked(problems=(), checked=1, networks=1)),
+                (number, WorkerIdle()),
+            ]
+
+    def send(self, number: int, order: Train | Answer) -> None:
+        if isinstance(order, Train):
+            self.orders.append((order, number, tuple(sorted(self._busy))))
+            self._busy.add(number)
+            self._told += [(number, event) for event in type(self).script(order, number)]
+
+    def events(self, wait: float) -> Iterator[tuple[int, Event]]:
+        while self._told:
+            number, event = self._told.popleft()
+            if isinstance(event, TrialFinished | WorkerLost) or type(event).__name__ == "TrialGivenBack":
+                self._busy.discard(number)
+            yield number, event
+
+    def retire(self, number: int) -> None:
+        return
+
+    def stop(self) -> None:
+        self._told += [(number, WorkerLost(code=0)) for number in self._busy]
