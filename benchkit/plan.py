@@ -22,7 +22,7 @@ Phase = Literal["grid", "search", "confirm"]
 PHASES: Mapping[ConditionKind, Phase] = {"grid": "grid", "search": "search", "confirm-best": "confirm"}
 MOST_CONDITIONS = 20_000
 MOST_TRIALS = 200_000
-OPEN_ENDED = ("model.norm", "model.name", "data.name")
+OPEN_ENDED = ("model.norm", "model.name", "data.name", "train.loss")
 """Factors for which `--only` may name any installed plugin, a level of the study or not."""
 
 

@@ -1,4 +1,4 @@
-"""What a plugin author meets: the contracts of norms, data sets, regularizers, models and figures.
+"""What a plugin author meets: the contracts of norms, data sets, models, losses, regularizers and figures.
 
 Shapes: N images, C channels, H height, W width, K classes. A plugin is any object that fits one of these protocols;
 nothing is inherited and nothing is registered in code: an entry point names the object (see CONTRIBUTING.md).
@@ -202,6 +202,20 @@ class Regularizer(Protocol):
 
     def stop(self, history: Sequence[EpochRecord]) -> bool:
         """Return whether training ends after the last epoch in `history`. A function of `history` alone."""
+        ...
+
+
+class Loss(Protocol):
+    """A frozen dataclass whose fields are its options; an instance gives the loss that the optimizer lowers.
+
+    It computes in float32 on tensors alone, on any device, and decides by no value of theirs, so that a GPU can record
+    it (or says `capturable = False`, see `Model`). Targets may be soft: smoothing and mixing are regularizers', which
+    changed them before, so a loss smooths nothing itself. An optional method `prepare(counts)` gets the images of each
+    class in train, int64 (K,) on the device, and returns the callable to train with, for example with class weights.
+    """
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return a scalar for logits float32 (N, K) and targets float32 (N, K), whose rows sum to 1."""
         ...
 
 

@@ -12,6 +12,7 @@ from throwaway_distributions import NORM, write_distribution
 
 from benchkit.cli import main
 from benchkit.cli.completion import complete_kind, complete_plugin, complete_study
+from benchkit.registry.kinds import KINDS
 
 HOSTILE = NORM.replace("Fixed response", r"[red]T\x1b[31m\u202e[/nope]").replace("Divides by one.", "[link=x]S\\n\\rT")
 
@@ -56,7 +57,7 @@ def test_list_as_json_is_complete(site: Path, capsys: pytest.CaptureFixture[str]
     write_distribution(site, "beta", {"norms": {"frn": "no_such_b:Norm"}})
     code, rows = printed_json(capsys, "list")
     assert code == 0
-    assert {row["kind"] for row in rows} == {"norms", "datasets", "regularizers", "models", "figures", "studies"}
+    assert {row["kind"] for row in rows} == set(KINDS)
     found = {row["distribution"]: row for row in rows if row["name"] == "frn"}
     assert found["alpha"] == {
         "kind": "norms",

@@ -9,7 +9,7 @@ from throwaway_distributions import NORM, write_distribution
 
 from benchkit.errors import PluginError
 from benchkit.registry import Registry
-from benchkit.registry.entries import KINDS, parse_kind
+from benchkit.registry.kinds import KINDS, parse_kind
 
 
 @pytest.fixture

@@ -20,10 +20,17 @@ from benchkit.cli import main
 from benchkit.registry import Registry
 from benchkit.registry.scaffolding import Project, install_command, plan_project, render_project, write_project
 
-KINDS = ("norm", "dataset", "regularizer", "model", "figure")
+KINDS = {
+    "norm": "norms",
+    "dataset": "datasets",
+    "regularizer": "regularizers",
+    "loss": "losses",
+    "model": "models",
+    "figure": "figures",
+}
 STUDY = """
 title = "Plugins of one's own"
-question = "Do five new plugins work together?"
+question = "Do new plugins work together?"
 [data]
 name = "my-dataset"
 size = 60
@@ -35,6 +42,7 @@ width = 4
 epochs = 1
 batch_size = 20
 precision = "float32"
+loss = "my-loss"
 [[regularizers]]
 name = "my-regularizer"
 [factors]
@@ -48,7 +56,7 @@ figures = ["my-figure"]
 
 @dataclass(frozen=True)
 class Installed:
-    """The five projects, and the Python of an environment that has them installed."""
+    """The projects, and the Python of an environment that has them installed."""
 
     folder: Path
     python: Path
@@ -79,7 +87,9 @@ def test_every_plugin_is_listed_with_its_distribution(installed: Installed) -> N
         run([installed.python, "-m", "benchkit", "plugins", "list", "--check", "--json"], installed.folder)
     )
     found = {row["name"]: row for row in rows if row["name"].startswith("my-")}
-    assert {name: row["kind"] for name, row in found.items()} == {f"my-{kind}": f"{kind}s" for kind in KINDS}
+    assert {name: row["kind"] for name, row in found.items()} == {
+        f"my-{kind}": plural for kind, plural in KINDS.items()
+    }
     assert {row["status"] for row in found.values()} == {"ok"}
     assert found["my-norm"]["origin"] == "benchkit-my-norm 0.1.0"
 
@@ -93,7 +103,7 @@ def test_plugins_check_tells_of_an_installed_plugin(installed: Installed) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_study_with_all_five_is_swept_and_reported(installed: Installed) -> None:
+def test_a_study_with_all_kinds_is_swept_and_reported(installed: Installed) -> None:
     benchkit, folder = [installed.python, "-m", "benchkit"], installed.folder
     (folder / "own.toml").write_text(STUDY)
     states = json.loads(run([*benchkit, "sweep", "own.toml", "--jobs", "1", "--json"], folder))["states"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchkit.registry import Registry
-from benchkit.registry.entries import KINDS, kind_word
+from benchkit.registry.kinds import KINDS, kind_word
 
 
 def complete_plugin(incomplete: str) -> list[tuple[str, str]]:

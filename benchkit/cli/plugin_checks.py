@@ -15,7 +15,8 @@ from benchkit.cli.completion import complete_kind, complete_plugin
 from benchkit.cli.options import PluginFiles
 from benchkit.errors import BenchkitError, PluginError
 from benchkit.registry import Registry
-from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind
+from benchkit.registry.entries import Entry
+from benchkit.registry.kinds import KINDS, kind_word, parse_kind
 
 if TYPE_CHECKING:
     from benchkit.registry.options import Option

@@ -16,7 +16,8 @@ from benchkit.cli.plugin_checks import check_plugins
 from benchkit.errors import shortened
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, to_json
-from benchkit.registry.entries import KINDS, Entry, kind_word, parse_kind
+from benchkit.registry.entries import Entry
+from benchkit.registry.kinds import KINDS, kind_word, parse_kind
 from benchkit.registry.options import REQUIRED, Option
 
 MOST_ROWS = 300

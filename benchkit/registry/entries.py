@@ -22,7 +22,8 @@ from importlib.machinery import (
 )
 from pathlib import Path
 
-from benchkit.errors import PluginError, nearest
+from benchkit.errors import nearest
+from benchkit.registry.kinds import KINDS
 
 _LOADERS = (
     (ExtensionFileLoader, EXTENSION_SUFFIXES),
@@ -206,23 +207,12 @@ def _top_level_names(body: Sequence[ast.AST]) -> Iterator[str]:
                 yield from _top_level_names(getattr(statement, name, ()))
 
 
-KINDS: tuple[str, ...] = ("norms", "datasets", "regularizers", "models", "figures", "studies")
-"""The plugin kinds, in the order of every listing. The entry-point group of a kind is `benchkit.` and its name."""
-
 BUILT_IN = "benchkit"
 """The distribution of the built-in plugins."""
 
 DISABLE_VARIABLE = "BENCHKIT_DISABLE_PLUGINS"
 """Environment variable: `all` hides every third-party plugin, else a comma-separated list of names to hide."""
 
-_WORDS = {
-    "norms": "norm",
-    "datasets": "data set",
-    "regularizers": "regularizer",
-    "models": "model",
-    "figures": "figure",
-    "studies": "study",
-}
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TARGET = re.compile(r"(?P<module>\w+(\.\w+)*)(\s*:\s*(?P<attribute>\w+(\.\w+)*))?\s*(\[[^\]]*\])?")
 
@@ -274,20 +264,6 @@ class Entry:
         if self.file is None:
             return f"{self.distribution} {self.version}"
         return f"{self.file}, in place of {self.shadows}" if self.shadows else str(self.file)
-
-
-def kind_word(kind: str) -> str:
-    """Return the word for one plugin of a kind, for example `data set` for `datasets`."""
-    return _WORDS[kind]
-
-
-def parse_kind(text: str) -> str:
-    """Return the kind that `text` names, singular or plural, any case; raise `PluginError` for another word."""
-    words = {spelling: kind for kind, word in _WORDS.items() for spelling in (kind, word, word.replace(" ", ""))}
-    plain = text.strip().lower().replace("_", "").replace("-", "")
-    if plain not in words:
-        raise PluginError(f"there is no plugin kind {text!r}{nearest(plain, words)}", hint=f"kinds: {', '.join(KINDS)}")
-    return words[plain]
 
 
 def same_distribution(first: str, second: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from benchkit.errors import PluginError, nearest
 from benchkit.protocols import Card, card_of
-from benchkit.registry.entries import parse_kind
+from benchkit.registry.kinds import KIND_TABLE, parse_kind
 
 _SCALARS: dict[Any, str] = {
     int: "int",
@@ -151,10 +151,6 @@ class Opaque:
         return self.text
 
 
-_OWN_POSITIONS = {"norms": 1, "datasets": 1, "models": 3}
-_OWN_NAMES = {"norms": frozenset({"device", "dtype"})}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
     """One option of a plugin.
@@ -190,12 +186,12 @@ def options_of(plugin: Callable[..., Any], kind: str) -> tuple[Option, ...]:
     class count, image shape and norm. Raises `PluginError` when an option cannot be given by name, or the card
     describes options that do not exist.
     """
-    kind = parse_kind(kind)
+    known = KIND_TABLE[parse_kind(kind)]
     facts = card_of(plugin)
     parameters = [
         parameter
         for position, parameter in enumerate(_parameters(plugin))
-        if position >= _OWN_POSITIONS.get(kind, 0) and parameter.name not in _OWN_NAMES.get(kind, ())
+        if position >= known.passed and parameter.name not in known.passed_names
     ]
     name = getattr(plugin, "__name__", type(plugin).__name__)
     unnamed = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.POSITIONAL_ONLY]

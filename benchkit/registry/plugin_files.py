@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from benchkit.errors import PluginError
-from benchkit.registry.entries import KINDS, Entry, entry_problem
+from benchkit.registry.entries import Entry, entry_problem
+from benchkit.registry.kinds import KINDS
 
 _EXAMPLE = 'PLUGINS = {"benchkit.norms": {"frn": FRN}}'
 

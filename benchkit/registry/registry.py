@@ -12,16 +12,8 @@ from typing import Any
 
 from benchkit.errors import PluginError, listed, nearest
 from benchkit.protocols import API_VERSION, card_of
-from benchkit.registry.entries import (
-    DISABLE_VARIABLE,
-    KINDS,
-    Entry,
-    find_module,
-    installed_entries,
-    kind_word,
-    parse_kind,
-    same_distribution,
-)
+from benchkit.registry.entries import DISABLE_VARIABLE, Entry, find_module, installed_entries, same_distribution
+from benchkit.registry.kinds import KINDS, kind_word, parse_kind
 from benchkit.registry.options import bind_options, options_of
 from benchkit.registry.plugin_files import file_entries, load_file
 from benchkit.study.settings import PluginRef

@@ -23,7 +23,7 @@ from typing import Any
 
 from benchkit import __version__
 from benchkit.errors import PluginError
-from benchkit.registry.entries import kind_word, parse_kind
+from benchkit.registry.kinds import KIND_TABLE, kind_word, parse_kind
 from benchkit.registry.registry import Registry
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -52,7 +52,7 @@ class Project:
     @property
     def attribute(self) -> str:
         """Return the name of the class or function: `PixelNorm` or `pixel_norm` for pixel-norm."""
-        if self.kind in ("datasets", "models"):
+        if KIND_TABLE[self.kind].function:
             return self.name.replace("-", "_")
         return "".join(part[0].upper() + part[1:] for part in self.name.split("-"))
 
@@ -152,6 +152,8 @@ def _values(project: Project) -> Mapping[str, Any]:
     return {
         "kind": project.kind,
         "word": kind_word(project.kind),
+        "use": KIND_TABLE[project.kind].use.replace("NAME", project.name),
+        "attempt": KIND_TABLE[project.kind].attempt.replace("NAME", project.name),
         "name": project.name,
         "distribution": project.distribution,
         "module": project.module,

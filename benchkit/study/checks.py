@@ -16,11 +16,11 @@ from benchkit.study import SearchRange
 from benchkit.study.logo import read_logo
 from benchkit.study.origin import compare_settings
 from benchkit.study.search import extremes
-from benchkit.study.settings import PluginRef, Settings
-from benchkit.study.tree import Problems, changed, quoted
+from benchkit.study.settings import USUAL_LOSS, PluginRef, Settings
+from benchkit.study.tree import Problems, changed, quoted, value_at
 
-NAMING = ("data", "model", "regularizers")
-"""The sections that name plugins."""
+NAMING = ("data", "model", "regularizers", "train.loss")
+"""The tables that name plugins."""
 MOST_CHECKED = 200_000
 """The most searched values, times conditions that differ in what plugins they name, that a check goes through."""
 
@@ -127,7 +127,7 @@ def data_sets(plan: Plan) -> list[PluginRef]:
 
 def _distinct(conditions: Iterable[Condition]) -> list[Condition]:
     """Return one condition of all that share the very tables which name plugins; most differ in others alone."""
-    return list({tuple(id(c.settings.get(section)) for section in NAMING): c for c in conditions}.values())
+    return list({tuple(id(value_at(c.settings, path)) for path in NAMING): c for c in conditions}.values())
 
 
 def uses_of_settings(settings: Settings) -> Iterator[Use]:
@@ -135,6 +135,8 @@ def uses_of_settings(settings: Settings) -> Iterator[Use]:
     yield Use("datasets", settings.data.dataset, "data")
     yield Use("models", settings.model.model, "model")
     yield Use("norms", settings.model.norm, "model.norm")
+    if settings.train.loss != USUAL_LOSS:
+        yield Use("losses", settings.train.loss, "train.loss")
     for regularizer in settings.regularizers:
         yield Use("regularizers", regularizer.plugin, f"regularizers.{regularizer.id}")
 
@@ -146,7 +148,7 @@ def searched_uses(plan: Plan) -> Iterator[Use]:
     """
     frames = _distinct(condition for condition in plan.conditions if condition.kind == "search")
     space = plan.study.search.space if plan.study.search else ()
-    ranges = [spanned for spanned in space if spanned.path.partition(".")[0] in NAMING]
+    ranges = [spanned for spanned in space if any(f"{spanned.path}.".startswith(f"{path}.") for path in NAMING)]
     values = sum(len(extremes(spanned)) for spanned in ranges)
     if len(frames) * values > MOST_CHECKED:
         raise StudyError(

@@ -265,8 +265,12 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
     plain |= {f"model.norm.{name}": value for name, value in model.norm.options.items()}
     plain |= {"model.weights": model.weights} if model.weights else {}
     plain |= {
-        f"train.{f.name}": getattr(train, f.name) for f in fields(train) if f.name not in ("optimizer", "schedule")
+        f"train.{f.name}": getattr(train, f.name)
+        for f in fields(train)
+        if f.name not in ("optimizer", "schedule", "loss")
     }
+    plain["train.loss"] = train.loss.name
+    plain |= {f"train.loss.{name}": value for name, value in train.loss.options.items()}
     for part in ("optimizer", "schedule"):
         value = getattr(train, part)
         plain[f"train.{part}.name"] = value.name

@@ -34,6 +34,10 @@ class PluginRef:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+USUAL_LOSS = PluginRef(name="cross-entropy")
+"""Mean cross-entropy with every class alike, which benchkit computes itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     """Which data set, how much of it, and how images reach the model.
@@ -99,6 +103,7 @@ class TrainSettings:
     `compile` is auto (on a GPU, where a timed validation says that a long trial gains by it), never or always; it too
     changes no more than rounding. On a CPU auto never compiles, so that a trial's bits do not hang on what was timed;
     what usually pays there, for small networks in trials of minutes, is to ask for it.
+    `loss` is what the optimizer lowers; the losses that are reported stay mean cross-entropy without augmentation.
     """
 
     epochs: Positive = 10
@@ -111,6 +116,7 @@ class TrainSettings:
     select_by: EpochMetric = "val.loss"
     threads: Positive = 1
     compile: Literal["auto", "never", "always"] = "auto"
+    loss: PluginRef = USUAL_LOSS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -353,6 +353,8 @@ def _train(table: Any, problems: Problems) -> TrainSettings | None:
         else:
             problems.add(f"train.{key}", f"got {quoted(value)}, expected a name or a table")
             named[key] = None
+    if "loss" in table:
+        named["loss"] = plugin_ref(table["loss"], "train.loss", problems)
     rest = {k: v for k, v in table.items() if k not in named}
     return typed(TrainSettings, rest, "train", problems, also=tuple(named), **named)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from benchkit.study.settings import Settings
 from benchkit.sweep.messages import Job, NetworksChecked
 from benchkit.sweep.training import bind_plugins, first_line, where_raised
 from benchkit.train.batches import InputTransform
+from benchkit.train.losses import loss_function
 from benchkit.train.randomness import seeded
 from benchkit.train.run import build_model
 
@@ -62,7 +64,8 @@ def check_networks(job: Job, device: str) -> NetworksChecked:
 def _made_of(condition: Condition) -> str:
     """Return all settings that a network and its input are made of, as text."""
     data = {name: value for name, value in condition.settings["data"].items() if name not in UNSEEN}
-    return repr((data, condition.settings["model"], condition.settings.get("regularizers")))
+    loss = condition.settings.get("train", {}).get("loss")
+    return repr((data, condition.settings["model"], condition.settings.get("regularizers"), loss))
 
 
 def _shown(conditions: Sequence[Condition]) -> str:
@@ -79,6 +82,8 @@ def network_problem(settings: Settings, splits: Splits, registry: Registry, devi
             model = build_model(settings, plugins, splits, [])
         doing = "run on the study's images"
         run_on_two_images(model, splits, settings.data.image_size, device)
+        doing = "be trained by its loss"
+        loss_on_two_images(plugins.loss, splits, device)
     except (torch.OutOfMemoryError, MemoryError):
         return ""
     except BenchkitError as error:
@@ -108,6 +113,16 @@ def run_on_two_images(model: nn.Module, splits: Splits, side: int, device: torch
                 raise TrainingError(
                     f"its model returns {got} for 2 images of {len(splits.class_names)} classes: return logits (N, K)"
                 )
+
+
+def loss_on_two_images(plugin: Any, splits: Splits, device: torch.device) -> None:
+    """Ask a loss for its value on two images; raise `TrainingError` for no finite scalar, and whatever it raises."""
+    labels = torch.from_numpy(splits.train.labels.astype("int64")).to(device)
+    loss = loss_function(plugin, labels, splits.class_names)
+    targets = torch.eye(len(splits.class_names), device=device)[labels[[0, -1]]]
+    value = loss(torch.zeros_like(targets, requires_grad=True), targets)
+    if not isinstance(value, torch.Tensor) or value.shape != () or not bool(torch.isfinite(value)):
+        raise TrainingError(f"its loss returns {value!r}: return a finite scalar tensor")
 
 
 def _cure(model: nn.Module, splits: Splits, device: torch.device) -> str:

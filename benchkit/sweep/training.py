@@ -29,7 +29,7 @@ from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.results import PREDICTIONS, WEIGHTS, Outcome, inspected_name
 from benchkit.study.seeds import trial_seeds
-from benchkit.study.settings import PluginRef, Settings
+from benchkit.study.settings import USUAL_LOSS, PluginRef, Settings
 from benchkit.sweep.machine_faults import Fault, fault_of
 from benchkit.sweep.messages import (
     Answer,
@@ -295,6 +295,7 @@ def bind_plugins(registry: Registry, settings: Settings, figures: Sequence[Plugi
     return Plugins(
         norm=registry.bind("norms", settings.model.norm),
         model=registry.bind("models", settings.model.model),
+        loss=None if settings.train.loss == USUAL_LOSS else registry.bind("losses", settings.train.loss)(),
         regularizers=tuple((one.id, registry.bind("regularizers", one.plugin)()) for one in settings.regularizers),
         figures=tuple((one.name, registry.bind("figures", one)()) for one in figures),
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchkit.errors import BenchkitError
-from benchkit.registry.entries import kind_word
+from benchkit.registry.kinds import kind_word
 from benchkit.testing.subject import Subject
 
 KIT_VERSION = 3

@@ -11,19 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchkit.errors import BenchkitError, nearest
+from benchkit.errors import nearest
 from benchkit.protocols import Batch
-from benchkit.registry.options import Option, bind_options
 from benchkit.testing import neutral
 from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.recorded import LIKELY, hold_to_recording
-from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, losses, run_of, trained_run
+from benchkit.testing.resuming import difference, hold_to_resuming
+from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, run_of, trained_run
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_equal, require_finite
-from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
-from benchkit.train.evaluate import logits_of
-from benchkit.train.fit import fit
-from benchkit.train.run import Run
+from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges
 
 HOOKS = ("optimizer_options", "prepare", "augment", "penalty", "clip", "stop")
 
@@ -80,7 +77,7 @@ def strength_zero(subject: Subject) -> None:
     """Some setting of its options (strength zero) trains bit for bit as without it, on the CPU."""
     seed = subject.seed_for("zero")
     baseline = trained_run(seed)
-    neutral.require_neutral(subject, lambda made: _difference(trained_run(seed, [made]), baseline))
+    neutral.require_neutral(subject, lambda made: difference(trained_run(seed, [made]), baseline))
 
 
 @rule("evaluation", likely="it acts whether or not the module is in training: look at module.training")
@@ -110,9 +107,9 @@ def deterministic(subject: Subject) -> None:
         np.random.seed(state)
         random.seed(state)
         made.append(trained_run(seed, [_made(subject)]))
-    difference = _difference(made[1], made[0])
+    apart = difference(made[1], made[0])
     given = "two runs of two epochs under one seed, global generators seeded differently before"
-    require(not difference, given=given, expected="equal weights and losses", got=difference)
+    require(not apart, given=given, expected="equal weights and losses", got=apart)
     if hasattr(subject.plugin, "augment"):
         before = torch.get_rng_state()
         _made(subject).augment(_batch(subject, 8), torch.Generator().manual_seed(1))
@@ -127,22 +124,7 @@ def deterministic(subject: Subject) -> None:
 def resume(subject: Subject) -> None:
     """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
     seed = subject.seed_for("resume")
-    whole = trained_run(seed, [_made(subject)], epochs=4)
-    path = subject.scratch("resume") / "checkpoint.pt"
-    first = run_of(seed, [_made(subject)], epochs=4)
-    for record in fit(first):
-        if record.epoch == 2:
-            save_checkpoint(path, first)
-            break
-    second = run_of(seed, [_made(subject)], epochs=4)
-    if path.exists():
-        with attempt("a checkpoint after epoch 2, loaded into a new run"):
-            load_checkpoint(path, second)
-    for _ in fit(second):
-        pass
-    difference = _difference(second, whole)
-    given = "four epochs, saved after two and continued by a new instance"
-    require(not difference, given=given, expected="the weights and losses of four epochs in one go", got=difference)
+    hold_to_resuming(lambda: run_of(seed, [_made(subject)], epochs=4), subject.scratch("resume") / "checkpoint.pt")
 
 
 @rule("targets", likely="targets are mixed with weights that do not sum to 1, or images leave the range 0..1")
@@ -180,47 +162,13 @@ def _is_batch(batch: Any, shape: tuple[int, ...], given: str) -> None:
 @rule("search-range", likely="the card's range allows values that the constructor refuses, or at which training breaks")
 def search_range(subject: Subject) -> None:
     """The card gives a range for what a search would vary, and both ends of every range can be trained with."""
-    numeric = [option for option in subject.known_options if option.type in ("int", "float")]
-    ranged = [option for option in numeric if option.low is not None and option.high is not None]
-    got = f"none for {', '.join(option.name for option in numeric)}"
-    likely = "give the card ranges={'NAME': Range(low=..., high=...)}"
-    require(ranged or not numeric, given="the card", expected="the range of an option", got=got, likely=likely)
-    for end in ("low", "high"):
-        together = {option.name: _end(option, end) for option in ranged}
-        for option in ranged:
-            given = f"{option.name} = {together[option.name]}, an end of its range"
-            made = _at(subject, {option.name: together[option.name]}, together, given)
-            with attempt(given, expected="a run of one epoch"):
-                run = trained_run(subject.seed_for("range"), [made], epochs=1)
-            require_finite(torch.tensor(list(losses(run.history))), given=given, what="losses")
+    hold_to_ranges(subject, lambda made: trained_run(subject.seed_for("range"), [made], epochs=1))
 
 
 @rule("choices", likely="the code for this value is seldom run: the card or the annotation allows what it cannot do")
 def choices(subject: Subject) -> None:
     """Every choice of an option, and both values of a bool, can be trained with."""
-    for option in subject.known_options:
-        values = option.choices or ((False, True) if option.type == "bool" else ())
-        for value in values:
-            given = f"{option.name} = {value!r}"
-            with attempt(given, expected="a run of one epoch"):
-                chosen = bind_options(subject.known_options, {**subject.given, option.name: value})
-                made = subject.plugin(**chosen)
-                run = trained_run(subject.seed_for("choices"), [made], epochs=1)
-            require_finite(torch.tensor(list(losses(run.history))), given=given, what="losses")
-
-
-def _end(option: Option, end: str) -> int | float:
-    value: float = getattr(option, end)
-    return int(value) if option.type == "int" else value
-
-
-def _at(subject: Subject, alone: dict[str, Any], together: dict[str, Any], given: str) -> Any:
-    """Return an instance at an end of one range, or of all ranges where options bound one another."""
-    try:
-        return subject.plugin(**{**subject.options, **alone})
-    except (BenchkitError, ValueError):
-        with attempt(given, expected="an instance, at least when other options are at that end too"):
-            return subject.plugin(**{**subject.options, **together})
+    hold_to_choices(subject, lambda made: trained_run(subject.seed_for("choices"), [made], epochs=1))
 
 
 @rule("recorded", likely=LIKELY)
@@ -260,19 +208,6 @@ def _batch(subject: Subject, count: int, channels: int = SHAPE[0]) -> Batch:
 
 def _gradients(model: nn.Module) -> None:
     model(torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(0))).square().sum().backward()
-
-
-def _difference(run: Run, reference: Run) -> str:
-    """Return how two runs differ, an empty string when they are equal bit for bit."""
-    pairs = list(zip(losses(run.history), losses(reference.history), strict=False))
-    for position, (loss, expected) in enumerate(pairs):
-        if loss != expected:
-            what = "validation" if position % 2 else "training"
-            return f"{what} loss {loss!r} instead of {expected!r} in epoch {position // 2 + 1}"
-    if len(run.history) != len(reference.history):
-        return f"{len(run.history)} epochs instead of {len(reference.history)}"
-    logits = [logits_of(loss, loss.val) for loss in (run, reference)]
-    return "" if torch.equal(*logits) else "other validation logits after training"
 
 
 RULES = (hooks, strength_zero, evaluation, deterministic, resume, targets, search_range, choices, recorded, cuda)

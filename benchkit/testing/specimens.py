@@ -105,16 +105,20 @@ def run_of(
     lr: float = 0.05,
 ) -> Run:
     """Return a run of the engine on the CPU, ready for its first epoch."""
-    plugins = Plugins(
-        model=model,
-        norm=nn.BatchNorm2d,
-        regularizers=tuple(
-            (f"regularizer {position}", regularizer) for position, regularizer in enumerate(regularizers)
-        ),
-    )
-    data = splits or images_and_labels(seed)
-    seeds = trial_seeds(seed, "grid", 0)
-    return build_run(settings(seed, lr=lr, epochs=epochs), data, plugins, seeds=seeds, device="cpu")
+    named = tuple((f"regularizer {position}", regularizer) for position, regularizer in enumerate(regularizers))
+    plugins = Plugins(model=model, norm=nn.BatchNorm2d, regularizers=named)
+    return run_with(plugins, settings(seed, lr=lr, epochs=epochs), splits)
+
+
+def run_with(plugins: Plugins, given: Settings, splits: Splits | None = None) -> Run:
+    """Return a run of the engine on the CPU with some plugins, under the seed of its settings, on the kit's images."""
+    data = splits or images_and_labels(given.seed)
+    return build_run(given, data, plugins, seeds=trial_seeds(given.seed, "grid", 0), device="cpu")
+
+
+def small_plugins(**given: Any) -> Plugins:
+    """Return the small network with batch norm, and what is given."""
+    return Plugins(model=SmallNetwork, norm=nn.BatchNorm2d, **given)
 
 
 def trained_run(seed: int, regularizers: Sequence[Any] = (), *, epochs: int = 2) -> Run:

@@ -16,7 +16,7 @@ from benchkit.protocols import Batch, NormFactory, Splits
 from benchkit.results import EpochRecord
 from benchkit.storage import sent_path
 from benchkit.study.settings import Settings
-from benchkit.train import batches, optimizers, randomness, schedules, step
+from benchkit.train import batches, losses, optimizers, randomness, schedules, step
 from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
 from benchkit.train.weights_file import weights_digest
@@ -29,12 +29,13 @@ class Plugins:
     """The loaded plugins of one condition, their options bound.
 
     `model` takes (num_classes, image_shape (C, H, W), norm) and, where it loads weights itself, the keyword `weights`;
-    `norm` takes a channel count; `regularizers` are (id, instance) in the study's order, `figures` (name, instance)
-    those that the study's report adds, which may observe the model.
+    `norm` takes a channel count; `loss` is None for the usual one; `regularizers` are (id, instance) in the study's
+    order, `figures` (name, instance) those that the study's report adds, which may observe the model.
     """
 
     model: Callable[..., nn.Module]
     norm: NormFactory
+    loss: Any = None
     regularizers: tuple[tuple[str, Any], ...] = ()
     figures: tuple[tuple[str, Any], ...] = ()
 
@@ -65,6 +66,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     schedule: schedules.Schedule
     precision: step.Precision
+    loss: losses.LossFunction
     train: batches.Loader
     val: batches.ImageSet
     test: batches.ImageSet
@@ -173,6 +175,7 @@ def build_run(
     channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(target, memory_format=memory_format)  # type: ignore[call-overload]
+    notes.extend(losses.notes(settings.train.loss))
     loader = batches.loader(placed.train, len(splits.class_names), settings.train.batch_size)
     if loader.single_left_over:
         notes.append("the last batch of each epoch, a single image, is left out")
@@ -188,6 +191,7 @@ def build_run(
             placed.train, kept.statistics, size=settings.data.image_size, memory_format=memory_format
         ),
         randomness=randomness.randomness(seeds, target),
+        loss=losses.loss_function(plugins.loss, placed.train.labels, splits.class_names),
         figures=plugins.figures,
         notes=notes,
         eager=_opted_out(plugins, model),
@@ -245,7 +249,7 @@ def build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: lis
 
 def _opted_out(plugins: Plugins, model: nn.Module) -> str:
     """Return which part of a run says `capturable = False`, in words, or an empty string."""
-    parts = (*(instance for _, instance in plugins.regularizers), *model.modules())
+    parts = (*(instance for _, instance in plugins.regularizers), plugins.loss, *model.modules())
     names = [type(part).__name__ for part in parts if getattr(part, "capturable", True) is False]
     return f"{names[0]} says capturable = False" if names else ""
 

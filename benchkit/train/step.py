@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from benchkit.device_kind import is_cpu
 from benchkit.errors import TrainingError
@@ -70,7 +69,7 @@ def learn(run: Run, batch: Batch) -> torch.Tensor:
     # Autocast begins and ends in here, so its copies of the weights never outlive the graph that made them.
     with run.precision.autocast:
         logits = run.model(run.input_transform(batch.images))
-        loss = functional.cross_entropy(logits.float(), batch.targets)
+    loss = run.loss(logits.float(), batch.targets)
     for penalty in run.penalties:
         loss = loss + penalty(run.model)
     for parameter in run.parameters:  # what optimizer.zero_grad does, at a fraction of its price

@@ -146,6 +146,13 @@ def planned_labels(results: StudyResults) -> tuple[str, ...]:
     return tuple(condition.label for condition in results.conditions)
 
 
+def other_losses(results: StudyResults) -> tuple[str, ...]:
+    """Return the losses, each once, that conditions were trained by and that are not plain cross-entropy."""
+    written = [condition.settings.get("train", {}).get("loss", "cross-entropy") for condition in results.conditions]
+    used = [{"name": loss} if isinstance(loss, str) else loss for loss in written]
+    return tuple(dict.fromkeys(str(loss["name"]) for loss in used if loss != {"name": "cross-entropy"}))
+
+
 def may_be_best(results: StudyResults, metric: str) -> tuple[str, ...]:
     """Return the labels of the conditions that may be the best by a metric, as the report has it, best mean first."""
     return tuple(one.label for one in candidates_of(results, metric).open)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchkit.errors import BenchkitError
@@ -25,6 +25,7 @@ from benchkit.report.context.blocks import (
 )
 from benchkit.report.context.references import Work, listed, numbers_of
 from benchkit.results import StudyResults
+from benchkit.study.checks import uses_of_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +183,11 @@ def used_plugins(results: StudyResults, registry: Registry) -> tuple[UsedPlugin,
     """Return the norms, data sets, regularizers, models and figures that the study names, each once, by kind."""
     wanted: dict[tuple[str, str], None] = {}
     for condition in results.conditions:
-        for kind, name in _named(condition.settings, results.study.seed):
-            wanted[kind, name] = None
+        for use in uses_of_settings(typed_settings(condition.settings, results.study.seed)):
+            wanted[use.kind, use.ref.name] = None
     for name, _ in results.study.report.figures:
         wanted["figures", name] = None
-    order = ("datasets", "models", "norms", "regularizers", "figures")
+    order = ("datasets", "models", "norms", "losses", "regularizers", "figures")
     ordered = sorted(wanted, key=lambda pair: order.index(pair[0]))
     entries = {pair: _resolved(registry, *pair) for pair in ordered}
     # Cards come from the cache of descriptions: importing models and norms would bring torch into the report.
@@ -203,15 +204,6 @@ def _resolved(registry: Registry, kind: str, name: str) -> Entry | BenchkitError
         return registry.resolve(kind, name)[0]
     except BenchkitError as error:
         return error
-
-
-def _named(settings: object, seed: int) -> Iterable[tuple[str, str]]:
-    typed = typed_settings(settings, seed)  # type: ignore[arg-type]
-    yield "datasets", typed.data.dataset.name
-    yield "models", typed.model.model.name
-    yield "norms", typed.model.norm.name
-    for regularizer in typed.regularizers:
-        yield "regularizers", regularizer.plugin.name
 
 
 def _used(kind: str, name: str, description: Description | BenchkitError) -> UsedPlugin:

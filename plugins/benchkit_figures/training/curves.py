@@ -139,12 +139,16 @@ class ConditionCurves:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvesData:
-    """The curves of all conditions with a done repeat; `band` is range or interval, `labels` are all planned ones."""
+    """The curves of all conditions with a done repeat; `band` is range or interval, `labels` are all planned ones.
+
+    `trained_by` are the losses beside plain cross-entropy that the training loss is of.
+    """
 
     labels: tuple[str, ...]
     curves: tuple[ConditionCurves, ...]
     band: str
     without: tuple[str, ...]
+    trained_by: tuple[str, ...] = ()
 
     @property
     def epochs(self) -> set[int]:

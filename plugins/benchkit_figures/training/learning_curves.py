@@ -11,7 +11,15 @@ from benchkit import NothingToDraw, PluginError, card
 from benchkit.analysis import onset
 from benchkit.plan import Condition
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.encodings import by_condition, done_repeats, planned_labels, repeats_words, t_interval
+from benchkit_figures.encodings import (
+    by_condition,
+    done_repeats,
+    listed,
+    other_losses,
+    planned_labels,
+    repeats_words,
+    t_interval,
+)
 from benchkit_figures.training.curves import (
     ConditionCurves,
     CurvePoint,
@@ -77,7 +85,13 @@ class LearningCurves:
         curves, without = by_condition(results, curves_of)
         if not curves:
             raise NothingToDraw("no repeat of any condition has finished with a recorded history")
-        return CurvesData(labels=planned_labels(results), curves=tuple(curves), band=band, without=without)
+        return CurvesData(
+            labels=planned_labels(results),
+            curves=tuple(curves),
+            band=band,
+            without=without,
+            trained_by=other_losses(results),
+        )
 
     def draw(self, data: CurvesData) -> Any:
         """Return panels by metric and split with all conditions, or a panel for each when there are many."""
@@ -112,6 +126,10 @@ class LearningCurves:
             parts.append("The far worse values, mostly of the first epochs, lie beyond the axes.")
         if "loss" in metrics:
             parts.append("Training loss includes penalties and augmentation.")
+            if data.trained_by:
+                parts.append(
+                    f"It is what was trained by ({listed(data.trained_by)}); validation loss is cross-entropy."
+                )
         return " ".join([*parts, *_left_out(data)])
 
     def alt_text(self, data: CurvesData) -> str:

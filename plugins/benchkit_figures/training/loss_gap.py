@@ -23,6 +23,7 @@ from benchkit_figures.encodings import (
     done_repeats,
     label_width,
     listed,
+    other_losses,
     panel_columns,
     planned_labels,
     repeats_words,
@@ -82,6 +83,8 @@ class LossGap:
 
     def data(self, results: StudyResults) -> GapData:
         """Return the gap by epoch and at the selected epoch; epochs with a non-finite loss are left out."""
+        if losses := other_losses(results):
+            raise NothingToDraw(f"models were trained by {listed(losses)}: only the validation loss is cross-entropy")
         trials = {condition.key: done_repeats(results, condition) for condition in results.conditions}
         band = band_kind(max((len(repeats) for repeats in trials.values()), default=0))
         gaps, without = by_condition(results, lambda condition: _gap(condition, trials[condition.key], band))

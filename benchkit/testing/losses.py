@@ -1,0 +1,167 @@
+"""Checks of losses: a finite scalar with finite gradients, the mean over images, training, resuming, search range."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchkit.testing.check import attempt, require, rule
+from benchkit.testing.recorded import LIKELY, hold_to_recording
+from benchkit.testing.resuming import difference, hold_to_resuming
+from benchkit.testing.specimens import losses, run_with, settings, small_plugins
+from benchkit.testing.subject import Subject
+from benchkit.testing.tensors import described
+from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges
+from benchkit.train.fit import fit
+from benchkit.train.run import Run
+
+CLASSES = 4
+
+
+@rule(
+    "scalar", likely="the loss of each image is returned instead of their mean, or @dataclass(frozen=True) is missing"
+)
+def scalar(subject: Subject) -> None:
+    """It is a frozen dataclass that gives a finite float32 scalar for any batch, with hard and with soft targets."""
+    frozen = dataclasses.is_dataclass(subject.plugin) and subject.plugin.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    require(frozen, given="the plugin", expected="a frozen dataclass", got="not")
+    for count in (1, 2, 7):
+        for soft in (False, True):
+            logits, targets = _batch(subject, count, soft)
+            given = f"logits {described(logits)}, targets {described(targets, 'soft' if soft else 'one-hot')}"
+            with attempt(given):
+                value = _loss(subject)(logits, targets)
+            right = isinstance(value, Tensor) and value.shape == () and value.dtype == torch.float32
+            got = described(value) if isinstance(value, Tensor) else repr(value)
+            require(right and bool(value.isfinite()), given=given, expected="a finite float32 scalar", got=got)
+
+
+@rule("finite", likely="a logarithm or a power of 0: compute with log_softmax or logsigmoid, and clamp before a power")
+def finite(subject: Subject) -> None:
+    """Loss and gradient are finite where the model is entirely sure, rightly and wrongly."""
+    for size in (0.0, 20.0, 100.0, 1000.0):
+        for label in (0, 1):
+            logits = torch.zeros(2, CLASSES)
+            logits[:, 0] = size
+            logits.requires_grad_()
+            value = _loss(subject)(logits, torch.eye(CLASSES)[[label, label]])
+            value.backward()
+            right = bool(value.isfinite()) and logits.grad is not None and bool(logits.grad.isfinite().all())
+            got = f"loss {value.item():g}, gradient {'none' if logits.grad is None else logits.grad[0].tolist()}"
+            given = f"two images of class {label}, logits ({size:g}, 0, 0, 0)"
+            require(right, given=given, expected="a finite loss and gradient", got=got)
+
+
+@rule("order", likely="images are weighted by their place in the batch, or paired with other images' targets")
+def order(subject: Subject) -> None:
+    """The order of the images makes no difference."""
+    logits, targets = _batch(subject, 7, soft=True)
+    loss, turned = _loss(subject), torch.arange(6, -1, -1)
+    one, other = loss(logits, targets).item(), loss(logits[turned], targets[turned]).item()
+    same = abs(one - other) <= 1e-5 * max(1.0, abs(one))
+    require(same, given="a batch of 7 and its reverse", expected=f"{one:g} for both", got=f"{other:g}")
+
+
+@rule("lowers", likely="the sign is wrong, or the loss looks at neither logits nor targets")
+def lowers(subject: Subject) -> None:
+    """Logits that call every image rightly have a lower loss than those that call each wrongly."""
+    targets = torch.eye(CLASSES)
+    right, wrong = (_loss(subject)(3 * (sign * targets), targets).item() for sign in (1, -1))
+    require(right < wrong, given="logits 3 and -3 at each image's class", expected="a lower loss at 3",
+            got=f"{right:g} and {wrong:g}")  # fmt: skip
+
+
+@rule("pure", likely="it draws random numbers or counts its calls: chance belongs into a regularizer")
+def pure(subject: Subject) -> None:
+    """The same batch gives the same loss, and the batch stays as it was."""
+    logits, targets = _batch(subject, 5, soft=True)
+    copies, loss = (logits.clone(), targets.clone()), _loss(subject)
+    values = [loss(logits, targets).item() for _ in range(3)]
+    require(len(set(values)) == 1, given="one batch three times", expected="one value", got=str(values))
+    same = torch.equal(logits, copies[0]) and torch.equal(targets, copies[1])
+    require(same, given="a batch", expected="logits and targets as they were", got="they were changed in place")
+
+
+@rule("trains", likely="its gradient does not point to better logits, or the plugin draws from global generators")
+def trains(subject: Subject) -> None:
+    """A small network learns by it, and two runs under one seed are equal bit for bit."""
+    first, second = (_trained(subject, _made(subject), 4) for _ in range(2))
+    apart = difference(second, first)
+    require(not apart, given="two runs under one seed", expected="equal weights and losses", got=apart)
+    history = list(losses(first.history))
+    given = "training and validation loss of four epochs"
+    require(history[-2] < history[0], given=given, expected="a training loss that falls", got=str(history[::2]))
+
+
+@rule("resume", likely="it counts steps or keeps a cache in itself")
+def resume(subject: Subject) -> None:
+    """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
+    hold_to_resuming(lambda: _run(subject, _made(subject), 4), subject.scratch("resume") / "checkpoint.pt")
+
+
+@rule("search-range", likely="the card's range allows values that the constructor refuses, or at which training breaks")
+def search_range(subject: Subject) -> None:
+    """The card gives a range for what a search would vary, and both ends of every range can be trained with."""
+    hold_to_ranges(subject, lambda made: _trained(subject, made, 1))
+
+
+@rule("choices", likely="the code for this value is seldom run: the card or the annotation allows what it cannot do")
+def choices(subject: Subject) -> None:
+    """Every choice of an option, and both values of a bool, can be trained with."""
+    hold_to_choices(subject, lambda made: _trained(subject, made, 1))
+
+
+@rule("recorded", likely=LIKELY)
+def recorded(subject: Subject) -> None:
+    """Recorded as a GPU records them, steps with it do what they do one by one."""
+    hold_to_recording(subject, lambda: _run(subject, _made(subject), 2))
+
+
+@rule("cuda", likely="a tensor is made on the CPU: use device=logits.device, or make it in prepare", gpu=True)
+def cuda(subject: Subject) -> None:
+    """On a GPU it gives what it gives on a CPU."""
+    logits, targets = _batch(subject, 7, soft=True)
+    here = _loss(subject)(logits, targets).item()
+    with attempt("logits and targets on cuda"):
+        there = _loss(subject, "cuda")(logits.cuda(), targets.cuda())
+    require(there.is_cuda, given="a batch on cuda", expected="a loss on cuda", got=str(there.device))
+    same = abs(there.item() - here) <= 1e-4 * max(1.0, abs(here))
+    require(same, given="a batch on cuda", expected=f"{here:g}", got=f"{there.item():g}")
+
+
+def _made(subject: Subject) -> Any:
+    with attempt(f"the options {dict(subject.given) or 'by default'}"):
+        return subject.plugin(**subject.options)
+
+
+def _loss(subject: Subject, device: str = "cpu") -> Any:
+    """Return an instance as it is trained with, of classes of unlike size."""
+    made = _made(subject)
+    if not hasattr(made, "prepare"):
+        return made
+    with attempt("prepare(counts)", expected="a callable"):
+        return made.prepare(torch.tensor([8, 4, 2, 1], device=device))
+
+
+def _batch(subject: Subject, count: int, soft: bool) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(subject.seed_for("batch"))
+    logits = torch.randn(count, CLASSES, generator=generator)
+    targets = torch.eye(CLASSES)[torch.arange(count) % CLASSES]
+    return logits, 0.8 * targets + 0.2 / CLASSES if soft else targets
+
+
+def _run(subject: Subject, made: Any, epochs: int) -> Run:
+    return run_with(small_plugins(loss=made), settings(subject.seed_for("run"), epochs=epochs))
+
+
+def _trained(subject: Subject, made: Any, epochs: int) -> Run:
+    run = _run(subject, made, epochs)
+    for _ in fit(run):
+        pass
+    return run
+
+
+RULES = (scalar, finite, order, lowers, pure, trains, resume, search_range, choices, recorded, cuda)
