@@ -114,7 +114,7 @@ def test_classes_too_small_are_named_in_one_error_that_says_what_to_do(tmp_path:
     assert "classes too small to be split: 2\n" in text
     for label in "ef":
         assert f"class '{label}': 1 image cannot be split into train, val, test" in text
-    assert "images found: a 40, b 20, c 5, d 4, e 1, f 1" in text and "data.least_per_class" in text
+    assert "images found: a 40, b 20, c 5, d 4, e 1, f 1" in text and "set data.least_per_class = 2 to leave" in text
     splits = image_folder(tmp_path / "root", source=source, val_fraction=0.2, least_per_class=2)
     assert splits.class_names == ("a", "b", "c", "d") and splits.val is not None
     for split in (splits.train, splits.val, splits.test):
@@ -199,6 +199,30 @@ def test_pictures_of_one_subject_stay_together() -> None:
     assert torn.torn == ("'group ap0' is listed in test and in train",)
 
 
+def test_with_groups_val_is_a_split_of_its_own() -> None:
+    grouped = Splitting(test_fraction=0.2, group="_")
+    division = divided(subjects(30), grouped, SplitList())
+    assert division.splits["val"] and [len(s) for s in groups_by_split(division, "_").values()] == [1] * 60
+    assert any("(0.2 test and 0.08 val)" in note for note in division.notes)
+    assert divided(subjects(30), grouped, SplitList(), val=False).splits["val"] == ()
+    assert divided(subjects(30), Splitting(test_fraction=0.2), SplitList()).splits["val"] == ()
+
+
+def test_images_of_many_sizes_are_resized_and_a_few_odd_ones_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        for label in "ab":
+            (tmp_path / "set" / label).mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (20 + number, 90 - number, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / label / f"{number}.png")
+    splits = image_folder(tmp_path / "root", source=tmp_path / "set")
+    assert splits.train.images.shape[1:] == (64, 64, 3)
+    assert "Images are of many sizes: all became 64x64 pixels (data.size, data.fit)." in splits.notes
+    assert image_folder(tmp_path / "root", source=tmp_path / "set", size=64).fingerprint == splits.fingerprint
+    with pytest.raises(DataError, match=r"like most: 38"):
+        image_folder(tmp_path / "root", source=tmp_path / "set", rules=1)
+
+
 def test_names_are_the_same_in_either_form_of_unicode_folder_or_archive(tmp_path: Path) -> None:
     def made(folder: Path, form: str) -> Path:
         for label in ("café", "thé"):
@@ -230,3 +254,45 @@ def test_only_prepared_sets_hold_a_list(tmp_path: Path) -> None:
     notes: Sequence[str] = image_folder(tmp_path / "root", source=source, split=given).notes
     assert "The folders name the splits: the list of splits was not used." in notes
     assert len(prepared_folders(tmp_path / "root")) == 2
+
+
+STUDY = """
+title = "Photographs"
+[data]
+name = "image-folder"
+source = "photos"
+[model]
+name = "mlp"
+[train]
+epochs = 1
+batch_size = 64
+optimizer = { name = "sgd", lr = 0.002 }
+"""
+
+
+@pytest.mark.slow
+def test_a_tree_as_people_have_it_becomes_a_report_with_the_one_option_that_the_first_error_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for label, size in zip("abcdef", (260, 140, 5, 4, 1, 1), strict=True):
+        Path("photos", label).mkdir(parents=True)
+        for number in range(size):
+            pixels = rng.integers(0, 256, (*rng.integers(20, 90, 2), 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(Path("photos", label, f"IMG{number:04}.{rng.choice(['jpg', 'JPG', 'png'])}"))
+    Path("photos.toml").write_text(STUDY)
+    assert main(["sweep", "photos.toml", "--device", "cpu"]) == 2
+    assert "set data.least_per_class = 2 to leave" in capsys.readouterr().err
+    Path("photos.toml").write_text(STUDY.replace('source = "photos"', 'source = "photos"\nleast_per_class = 2'))
+    assert main(["sweep", "photos.toml", "--device", "cpu", "--jobs", "1"]) == 0
+    assert main(["report", "photos.toml", "--format", "html"]) == 0
+    page = Path("reports/photos.html").read_text()
+    for words in (
+        "fewer than 2 images: e 1, f 1",
+        "Classes are unbalanced: “a” has",
+        "many sizes",
+        "always would score",
+    ):
+        assert words in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from benchkit.preparation import Decoded, Draft, Fit, decode_images, image_sizes
 
 FITS = ("squash", "crop", "pad")
 SPLITS = ("train", "val", "test")
+MIXED_SIZE = 64
+"""Pixels a side that images get where they are of many sizes, none that of half of them, and none is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +55,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Division:
-    """Files by split, as they are served; classes that cannot be divided and groups in several splits; and notes."""
+    """Files by split, as they are served; classes that cannot be divided and groups in several splits; and notes.
+
+    Without classes of fewer than `least` images there were none that cannot be divided.
+    """
 
     splits: Mapping[str, tuple[ImageFile, ...]]
     problems: tuple[str, ...] = ()
     torn: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    least: int = 2
 
 
 def write_files(
@@ -83,7 +89,11 @@ def write_files(
     shape, odd, unreadable = _shape([file.path for each in splits.values() for file in each], reading)
     if unreadable or not splits:
         faults["broken"] = unreadable
-        raise _refusal(found, faults, shape)
+        raise _refusal(found, faults, shape, division.least)
+    sized = []
+    if shape[0] == 0:
+        reading, shape = replace(reading, size=MIXED_SIZE), (MIXED_SIZE, MIXED_SIZE, reading.channels)
+        sized = [f"Images are of many sizes: all became {MIXED_SIZE}x{MIXED_SIZE} pixels (data.size, data.fit)."]
     decoded = _decoded(draft, splits, names, shape, reading)
     problems = [problem for part in decoded.values() for problem in part.problems]
     faults["sizes"] = [problem for problem in problems if problem.partition(": ")[0] in odd]
@@ -91,8 +101,8 @@ def write_files(
     leaks, twice = _duplicates(splits, decoded)
     faults["duplicates"] = [] if reading.allow_duplicates else leaks
     if any(faults.values()):
-        raise _refusal(found, faults, shape)
-    notes = [*_left_out(broken, few, reading), *division.notes]
+        raise _refusal(found, faults, shape, division.least)
+    notes = [*_left_out(broken, few, reading), *division.notes, *sized]
     if leaks:
         notes.append(f"Images found in more than one split, pixel for pixel: {len(leaks):,}.")
     if twice:
@@ -133,13 +143,13 @@ def _left_out(broken: Sequence[ImageFile], few: Mapping[str, int], reading: Read
     return notes
 
 
-def _refusal(found: Found, faults: Mapping[str, list[str]], shape: tuple[int, int, int]) -> DataError:
+def _refusal(found: Found, faults: Mapping[str, list[str]], shape: tuple[int, int, int], least: int) -> DataError:
     """Return the error that says what is wrong, how many of each kind, and what helps against each."""
     kinds = {
         "classes": ("classes that do not fit", "give each split the same classes, each with two images or more"),
         "small": (
             "classes too small to be split",
-            "set data.least_per_class = N to leave classes of fewer than N images out, or add images",
+            f"set data.least_per_class = {least} to leave classes of fewer than {least} images out, or add images",
         ),
         "torn": ("groups that are in several splits", "give all images of a group the same split"),
         "sizes": (
@@ -195,14 +205,19 @@ def _without_small(files: Sequence[ImageFile], least: int) -> tuple[tuple[ImageF
 
 
 def _shape(files: Sequence[Path], reading: Reading) -> tuple[tuple[int, int, int], set[str], list[str]]:
-    """Return the shape of the arrays, the files of another size where all must have one, and why none has any."""
+    """Return the shape of the arrays, the files of another size where all must have one, and why none has any.
+
+    Where images are of so many sizes that none is that of half of them, the shape has no size, and none is wrong.
+    """
     if reading.size:
         return (reading.size, reading.size, reading.channels), set(), []
     sizes, problems = image_sizes(files, what="reading sizes", rules=reading.rules)
     counted = Counter(size for size in sizes if size is not None)
     if not counted:
         return (0, 0, reading.channels), set(), problems
-    usual, _ = counted.most_common(1)[0]
+    usual, number = counted.most_common(1)[0]
+    if reading.rules > 1 and 2 * number < len(files):
+        return (0, 0, reading.channels), set(), []
     odd = {str(file) for file, size in zip(files, sizes, strict=True) if size not in (usual, None)}
     return (*usual, reading.channels), odd, []
 

@@ -110,8 +110,7 @@ def _dividing(
         if reading.rules == 1:
             division = _as_before(named["train"], splitting)
         else:
-            asked = replace(splitting, val_fraction=0.0) if named["val"] else splitting
-            division = divided(named["train"], asked, known)
+            division = divided(named["train"], splitting, known, val=not named["val"])
             write_split_list(draft, division)
         return replace(division, splits={**division.splits, **({"val": named["val"]} if named["val"] else {})})
 

@@ -73,14 +73,20 @@ def alike(names: Iterable[str]) -> tuple[list[str], list[str]]:
     return [line for line, count in zip(twice, counts.values(), strict=True) if count > 1], [note] * bool(cased)
 
 
-def divided(files: Sequence[ImageFile], splitting: Splitting, known: SplitList) -> Division:
+def divided(files: Sequence[ImageFile], splitting: Splitting, known: SplitList, *, val: bool = True) -> Division:
     """Return files by split, with their groups: a file in `known` as it says there, each other one by its own hash.
 
     The hash is SHA-256 of the seed and the name of the file, or of its group, as a fraction of its range: test if it is
     below `test_fraction`, val if it is below both shares, else train. A split that then lacks a class takes the file or
-    group of the lowest hash (train: of the highest) from a split that can spare it; that is noted.
+    group of the lowest hash (train: of the highest) from a split that can spare it; that is noted. Where there are
+    groups and nothing says val's share, it is a tenth of the rest: what a study draws from train would tear them. With
+    `val` False there is no val split.
     """
     files = [replace(file, group=g) if (g := _group_of(file, splitting, known)) else file for file in files]
+    if not val:
+        splitting = replace(splitting, val_fraction=0.0)
+    elif not splitting.val_fraction and any(file.group for file in files):
+        splitting = replace(splitting, val_fraction=(1 - splitting.test_fraction) / 10)
     units, torn = _units(files, splitting, known.splits)
     wanted = ("test", *(("val",) if splitting.val_fraction else ()), "train")
     filled, lacking = _filled(units, wanted)
@@ -91,7 +97,8 @@ def divided(files: Sequence[ImageFile], splitting: Splitting, known: SplitList) 
         for split in ("train", "test", "val")
     }
     notes = tuple(_notes(files, splits, splitting, filled))
-    return Division(splits=splits, problems=tuple(problems), torn=tuple(torn), notes=notes)
+    least = 1 + max((counts[name] for name, _ in lacking), default=0)
+    return Division(splits=splits, problems=tuple(problems), torn=tuple(torn), notes=notes, least=least)
 
 
 def _units(
