@@ -88,6 +88,11 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 def test_augmentations_stay_on_their_device(regularizer: Any, layout: torch.memory_format) -> None:
     images = torch.rand(8, 3, 32, 32, device=DEVICE).contiguous(memory_format=layout)
     batch = Batch(images=images, targets=torch.rand(8, 10, device=DEVICE))
+    if isinstance(regularizer, CutMix | Mixup):
+        try:
+            torch._standard_gamma(torch.ones(1, device=DEVICE))
+        except RuntimeError:
+            pytest.skip("this PyTorch starts CUDA to draw for a fake device")
     after = regularizer.augment(batch, SimpleNamespace(device=DEVICE))
     assert after.images.device == after.targets.device == DEVICE and after.images.dtype == torch.float32
 
@@ -162,5 +167,5 @@ def test_hand_written_backward_passes_stay_on_their_device(dtype: torch.dtype, l
 
 
 def test_a_tensor_left_on_the_cpu_is_noticed() -> None:
-    with pytest.raises(RuntimeError, match="on the same device"):
+    with pytest.raises(RuntimeError, match=r"devices?.* cuda:0"):
         torch.rand(3, device=DEVICE) + torch.rand(3)
