@@ -47,7 +47,8 @@ bench-gpu: $(STAMP) ## what only a GPU can tell: its tests, the benchmark on it,
 gpu-check: ## five minutes on a machine with a GPU and any python3 with PyTorch; its page is build/gpu-check/page.md
 	python3 tests/peers/gpu_check.py $(ARGS)
 
-GPU_SITE := alembic cmaes colorlog mako msgspec optuna pypdf sqlalchemy
+GPU_SITE := alembic altair attrs cmaes colorlog jsonschema jsonschema-specifications mako msgspec narwhals optuna pypdf referencing rpds-py \
+	sqlalchemy
 gpu-wheels: $(STAMP) ## gather what gpu-check needs beside PyTorch, timm and SciPy, for CPython 3.12 on x86-64 Linux
 	rm -rf build/gpu-site
 	$(UV) pip install --quiet --only-binary :all: --no-deps --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
