@@ -23,6 +23,22 @@ def test_a_norm_that_replaces_its_tensor_cannot_be_recorded() -> None:
     assert "Replaces replaces its tensor mean in each step" in failure_of("norms", Replaces, "recorded").got
 
 
+@dataclass
+class CountingLoss:
+    """A loss that grows with its calls."""
+
+    calls: int = 0
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return nn.functional.cross_entropy(logits, targets) + self.calls / 64
+
+
+def test_a_loss_that_keeps_count_cannot_be_recorded() -> None:
+    failure = failure_of("losses", CountingLoss, "recorded")
+    assert "CountingLoss changes its attribute calls in each step" in failure.got
+
+
 def test_a_plugin_that_says_so_itself_is_not_held_to_it() -> None:
     with pytest.raises(NotApplicable, match="OptsOut says capturable = False"):
         dict(checks("regularizers", OptsOut))["recorded"]()

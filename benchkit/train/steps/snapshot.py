@@ -129,11 +129,11 @@ def _tensors(run: Run) -> Iterator[KeptTensor]:
 
 
 def _attributes(run: Run) -> Iterator[KeptAttribute]:
-    """Yield the plain attributes of layers, of their hooks and of the regularizers that take part in steps."""
+    """Yield the plain attributes of layers, of their hooks, of the loss and of the regularizers in steps."""
     modules = list(run.model.modules())
     hooks = [hook for layer in modules for hook in (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values())]
     methods = (*run.augments, *run.penalties, *run.clips)
-    for owner in (*modules, *hooks, *(getattr(method, "__self__", None) for method in methods)):
+    for owner in (*modules, *hooks, run.loss, *(getattr(method, "__self__", None) for method in methods)):
         for name in _names(owner):
             value = getattr(owner, name, None)
             items = value if isinstance(value, list) else [value]
