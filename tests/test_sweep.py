@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,24 @@ def test_a_worker_whose_device_is_of_no_more_use_ends_after_recording_the_failur
         sweep_here(monkeypatch, tmp_path, study, plugins=(hurt,))
     states = {trial.condition.label: trial.state for trial in read_results(tmp_path).trials}
     assert states["raise"] == "failed" and states["memory"] != "failed" and len(looked) == 1
+
+
+def test_a_device_that_is_of_no_more_use_may_be_the_doing_of_those_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurt: Path
+) -> None:
+    """NVIDIA MPS tells every client of the fault of one: beside others such a trial is tried again, alone."""
+    told: list[str] = []
+    finished = benchkit.sweep.training.TrialFinished
+
+    def tell(**fields: Any) -> Any:
+        told.append(fields["memory"])
+        return finished(**fields)
+
+    monkeypatch.setattr(benchkit.sweep.training, "TrialFinished", tell)
+    monkeypatch.setattr(benchkit.sweep.training, "is_usable", lambda device: False)
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    sweep_here(monkeypatch, tmp_path, study_of(hurting("not", "raise"), repeats=1), plugins=(hurt,))
+    assert told == ["", "device"]
 
 
 def test_a_processor_is_always_of_use() -> None:

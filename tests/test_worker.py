@@ -11,7 +11,7 @@ from tiny_study import study_of
 from benchkit.sweep import worker
 from benchkit.sweep.devices import CPU, Device
 from benchkit.sweep.messages import Job, WorkerIdle, WorkerReady
-from benchkit.sweep.pool import Pool
+from benchkit.sweep.pool import Pool, _seated
 
 
 def test_compiled_code_has_its_home_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -82,3 +82,10 @@ def test_each_worker_sees_its_own_device_alone_and_is_told_which(
             pool.give(number, job)
             seen |= {worker: event.device for worker, event in [next(pool.events(60))]}  # type: ignore[union-attr]
     assert seen == {0: "GPU-1 cuda cuda:1", 1: "GPU-3 cuda cuda:3", 2: "GPU-1 cuda cuda:1"}
+
+
+@pytest.mark.parametrize(("asked", "given"), [("auto", "cuda"), ("cuda:1", "cuda:1")])
+def test_where_nobody_numbers_the_gpus_a_worker_takes_one_or_fails(asked: str, given: str, tmp_path: Path) -> None:
+    """It would train on the CPU without a word if it were asked for `auto`, where CUDA does not start."""
+    job = Job(task="check", study=study_of(), conditions=(), data_root=tmp_path, device=asked)
+    assert _seated(job, Device(kind="cuda")).device == given

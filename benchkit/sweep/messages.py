@@ -125,7 +125,8 @@ class Printed:
 class TrialFinished:
     """A trial came to its end, and all its files have been told of.
 
-    `memory` says which memory it failed for want of, the node's or its device's, if it did.
+    `memory` says which memory it failed for want of, the node's or its device's, if it did. It is the device's too
+    where the device refuses all further work: under NVIDIA MPS, one trial's fault ends those beside it.
     """
 
     trial: int

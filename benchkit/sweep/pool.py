@@ -131,9 +131,9 @@ class Pool:
 
 
 def _seated(job: Job, seat: Device) -> Job:
-    """Return a job that names the device of its worker, who then chooses none; without its UUID, CUDA chooses."""
+    """Return a job that names the device of its worker, who then chooses none; without its UUID, CUDA chooses a GPU."""
     if seat.kind == "cuda" and not seat.uuid:
-        return job
+        return replace(job, device="cuda") if job.device == "auto" else job
     return replace(job, device=seat.kind, device_label=seat.label)
 
 

@@ -124,8 +124,10 @@ def train_trial(context: WorkerContext, order: Train) -> Telling:
         yield TrialGivenBack(trial=order.trial, lease=order.lease, why=fault.words, scope=fault.scope)
     if ended.outcome is None:
         return
-    yield TrialFinished(trial=order.trial, lease=order.lease, outcome=ended.outcome, memory=ended.memory)
-    if ended.outcome.state == "failed" and not is_usable(context.device):
+    broken = ended.outcome.state == "failed" and not is_usable(context.device)
+    memory = "device" if broken else ended.memory
+    yield TrialFinished(trial=order.trial, lease=order.lease, outcome=ended.outcome, memory=memory)
+    if broken:
         logger.error("%s refuses all further work of this process, which ends here", context.device)
         os._exit(1)  # what a usual end would tidy up, it could not
 
