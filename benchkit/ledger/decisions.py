@@ -27,6 +27,10 @@ PREFIX = "decided "
 @storage_errors()
 def decisions_of(ledger: Ledger, study: str) -> dict[str, Decision]:
     """Return what is decided of a study, by name; nothing of a study that is not registered."""
+    return ledger.patience(lambda: _decisions(ledger, study))
+
+
+def _decisions(ledger: Ledger, study: str) -> dict[str, Decision]:
     if study not in optuna.get_all_study_names(ledger.storage):
         return {}
     return _read(optuna.load_study(study_name=study, storage=ledger.storage).user_attrs)
@@ -43,6 +47,10 @@ def decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decis
 
     The study must be registered.
     """
+    return ledger.patience(lambda: _decide(ledger, study, name, value, why))
+
+
+def _decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decision:
     with ledger.alone():
         known = decisions_of(ledger, study).get(name)
         if known is None:

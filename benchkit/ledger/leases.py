@@ -119,11 +119,26 @@ class Holder:
         weakref.finalize(self, ended.set)
         threading.Thread(target=_renewing, args=(weakref.ref(self), ended, seconds / RENEWALS), daemon=True).start()
 
-    def _record(self, key: str) -> sqlalchemy.ColumnElement[bool]:
+    def _record(self, key: str, prefix: str = PREFIX) -> sqlalchemy.ColumnElement[bool]:
         found: sqlalchemy.ColumnElement[bool] = sqlalchemy.and_(
-            STUDY_ATTRIBUTES.c.study_id == self._study_id, STUDY_ATTRIBUTES.c.key == PREFIX + key
+            STUDY_ATTRIBUTES.c.study_id == self._study_id, STUDY_ATTRIBUTES.c.key == prefix + key
         )
         return found
+
+    def _write(self, connection: Connection, text: str, prefix: str = PREFIX) -> None:
+        """Write a record of this sweep among the attributes of its study."""
+        record = self._record(self.id, prefix)
+        if not connection.execute(update(STUDY_ATTRIBUTES).where(record).values(value_json=text)).rowcount:
+            row = {"study_id": self._study_id, "key": prefix + self.id, "value_json": text}
+            connection.execute(insert(STUDY_ATTRIBUTES), [row])
+
+    def show(self, prefix: str, value: Any) -> None:
+        """Write what others may see of this sweep, JSON values, beside its record; nobody waits for the storage."""
+        try:
+            with self._storage.engine.begin() as connection:
+                self._write(connection, json.dumps(value), prefix)
+        except DAMAGE as error:
+            logger.warning("what the sweep is at could not be written: %s", error)
 
     def _forget_old(self, sweeps: Mapping[str, Sweep]) -> None:
         """Remove the records of sweeps that ended long ago."""
@@ -131,17 +146,15 @@ class Holder:
             now = now_of(connection)
             for key, sweep in sweeps.items():
                 if json.loads(sweep.text)["until"] < now - KEPT:
-                    connection.execute(sqlalchemy.delete(STUDY_ATTRIBUTES).where(self._record(key)))
+                    ended = (STUDY_ATTRIBUTES.c.study_id == self._study_id, STUDY_ATTRIBUTES.c.key.endswith(f" {key}"))
+                    connection.execute(sqlalchemy.delete(STUDY_ATTRIBUTES).where(*ended))
 
     def renew(self) -> None:
         """Make the record last for another lease, and see which trials others took while it had run out."""
         began = time.monotonic()
         with self._storage.engine.begin() as connection:
             told = json.dumps({"until": now_of(connection) + self.seconds, "place": self.place})
-            row = {"study_id": self._study_id, "key": PREFIX + self.id, "value_json": told}
-            changed = connection.execute(update(STUDY_ATTRIBUTES).where(self._record(self.id)).values(value_json=told))
-            if not changed.rowcount:
-                connection.execute(insert(STUDY_ATTRIBUTES), [row])
+            self._write(connection, told)
         if began >= self._until:
             self._look()
         self._until = began + self.seconds

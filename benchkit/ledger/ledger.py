@@ -66,6 +66,7 @@ class Ledger:
         disk has no locks for a SQLite file, or the storage cannot be opened.
         """
         self.workspace = workspace
+        self.on_server = is_on_server(storage)
         self.lease = lease
         self.patience = Patience(patience)
         self._holders: dict[str, Holder] = {}
@@ -74,7 +75,7 @@ class Ledger:
         try:
             workspace.mkdir(parents=True, exist_ok=True)
             self.place = place_of(workspace, workspace / "place.lock")
-            if not self.place and not is_on_server(storage):
+            if not self.place and not self.on_server:
                 raise LedgerError(
                     f"{workspace}: locks on its disk ({disk_of(workspace)}) keep nobody out, and a ledger in SQLite "
                     f"needs them",
@@ -277,9 +278,11 @@ class Ledger:
     def attempts(self, study: Study) -> Attempts:
         """Return all attempts at a study's trials as they stand now."""
         found = trials_of(self.storage, f"{study.name}/")
-        return Attempts(lambda condition: found.get(_name(study, condition), []), self._sweeps(study))
+        return Attempts(lambda condition: found.get(_name(study, condition), []), self.sweeps(study))
 
-    def _sweeps(self, study: Study) -> dict[str, Sweep]:
+    @patient
+    def sweeps(self, study: Study) -> dict[str, Sweep]:
+        """Return the records of a study's sweeps, by their ids."""
         return sweeps_of(self.storage, study.name, self.place)
 
     @patient
@@ -296,7 +299,7 @@ class Ledger:
     @patient
     def trials_and_earlier(self, plan: Plan) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
         """Return the trials that count of a plan's conditions, and the finished attempts that count no more."""
-        ids, sweeps = study_ids(self.storage, f"{plan.study.name}/"), self._sweeps(plan.study)
+        ids, sweeps = study_ids(self.storage, f"{plan.study.name}/"), self.sweeps(plan.study)
         counted, earlier = [], []
         for condition in plan.conditions:
             if (study_id := ids.get(_name(plan.study, condition))) is None:
