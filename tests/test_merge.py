@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import RDBStorage
 from tiny_study import FACTOR, SEARCH, all_facts, finish_all, run_here, study_of, sweep_here, write
 
 from benchkit.analysis.summary import summarize
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
+from benchkit.ledger import merge as merging
 from benchkit.ledger.claims import Queue
 from benchkit.ledger.merge import merge
 from benchkit.plan import make_plan
@@ -149,3 +152,67 @@ def test_files_on_another_machine_leave_a_study_unfinished_until_they_are_brough
     assert states(read_results(tmp_path / "a", "tiny", storage)) == ["done"] * 4
     assert run_here(monkeypatch, tmp_path, "status", "tiny", "--storage", storage, "--workspace", "a") == 0
     shutil.rmtree(tmp_path / "b")
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def killed_at(patch: pytest.MonkeyPatch, step: int) -> list[str]:
+    """Let the process die at one step of what it does to disk and ledger, a file half written; return the steps."""
+    steps: list[str] = []
+
+    def counted(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            steps.append(name)
+            if len(steps) == step:
+                if name == "copyfile":
+                    Path(args[1]).write_bytes(Path(args[0]).read_bytes()[:10])
+                raise Killed
+            return original(*args, **kwargs)
+
+        patch.setattr(owner, name, called)
+
+    for owner, name in ((shutil, "copyfile"), (Path, "rename"), (Path, "replace"), (RDBStorage, "set_trial_user_attr"),
+                        (RDBStorage, "set_trial_state_values"), (merging, "set_times")):  # fmt: skip
+        counted(owner, name)
+    return steps
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["ledgers of their own", "one ledger"])
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)], ids=["last", "every"])
+def test_a_merge_that_is_killed_leaves_nothing_half_and_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool, every: bool
+) -> None:
+    """It dies at the last step of each kind, or at every one."""
+    plan, url = make_plan(study_of(repeats=1)), f"sqlite:///{tmp_path / 'base.db'}" if shared else None
+    theirs = Ledger(tmp_path / "theirs", url)
+    theirs.register(plan, {"sets": []}, "")
+    theirs.enqueue(plan)
+    finish_all(theirs, plan)
+    (expected,) = theirs.trials(plan)
+
+    def merged(step: int) -> list[str]:
+        if shared:
+            shutil.copy(tmp_path / "base.db", tmp_path / f"{step}.db")
+        ours = Ledger(tmp_path / str(step), f"sqlite:///{tmp_path / f'{step}.db'}" if shared else None)
+        with monkeypatch.context() as patch:
+            steps = killed_at(patch, step)
+            with suppress(Killed):
+                merge(ours, [tmp_path / "theirs"])
+        for trial in ours.trials(plan):
+            assert trial.state in ("done", "waiting", "stale", "files elsewhere"), steps
+            assert trial.state != "done" or trial.outcome == expected.outcome
+        merge(ours, [tmp_path / "theirs"])
+        (trial,) = ours.trials(plan)
+        assert (trial.state, trial.outcome) == ("done", expected.outcome), steps
+        assert [path.name for path in trial.folder.parent.iterdir() if path.is_dir()] == ["0000"]
+        return steps
+
+    steps = merged(0)
+    last = {name: step for step, name in enumerate(steps, 1)}
+    assert "copyfile" in last and (shared or "set_trial_user_attr" in last)
+    for step in range(1, len(steps) + 1) if every else last.values():
+        merged(step)

@@ -7,7 +7,6 @@ torch.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from benchkit.data.building import building_folder, put, remove_leftovers
 from benchkit.errors import LedgerError
 from benchkit.ledger.decisions import decide, decisions_of
 from benchkit.ledger.files import LIST, TrialFolder, trial_files
@@ -24,6 +24,7 @@ from benchkit.ledger.opening import storage_errors
 from benchkit.ledger.rebuild import frozen_trial
 from benchkit.ledger.states import is_alive, numbers_of
 from benchkit.ledger.tables import set_times, study_attributes
+from benchkit.locks import held
 from benchkit.plan import Condition, Plan
 from benchkit.storage import decode, write_atomically
 from benchkit.study import Study
@@ -65,11 +66,12 @@ def merge(ledger: Ledger, others: Sequence[Path]) -> Merged:
             opened.append(theirs)
         elif not (other / "trials").is_dir():
             raise LedgerError(f"{other}: there are no trials here", hint="name a copy of a workspace")
-    for theirs in opened:
-        for name in theirs.studies():
-            _take_study(ledger, theirs, name, merged)
-    for other in others:
-        _take_files(ledger, other, merged)
+    with held(ledger.workspace / "merge.lock"):
+        for theirs in opened:
+            for name in theirs.studies():
+                _take_study(ledger, theirs, name, merged)
+        for other in others:
+            _take_files(ledger, other, merged)
     return merged
 
 
@@ -146,7 +148,8 @@ def _take_trial(ledger: Ledger, theirs: Ledger, trial: tuple[Study, Condition, F
         return
     sweeps = ledger.attempts(study).sweeps
     here = [one for one in ledger.attempts_at(study, condition) if one.user_attrs.get("index") == index]
-    if any(one.user_attrs.get("files", {}).get("sha256") == kept["sha256"] for one in here):
+    ended = (one for one in here if one.state.is_finished())  # else a merge was killed while it filled it
+    if any(one.user_attrs.get("files", {}).get("sha256") == kept["sha256"] for one in ended):
         merged.there += 1
         return
     rivals = [one for one in here if int(one.user_attrs["attempt"]) >= attempt]
@@ -189,16 +192,18 @@ def _fill(ledger: Ledger, place: FrozenTrial, trial: FrozenTrial) -> None:
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
-    """Copy a trial's files, and hold each against its list; raise `LedgerError` where the copy is not the same."""
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    """Copy a trial's files, and hold each against its list; raise `LedgerError` where the copy is not the same.
+
+    The folder has its name only when it is whole.
+    """
+    remove_leftovers(target)
+    part = building_folder(target)
     shutil.copytree(source, part, ignore=shutil.ignore_patterns("owner.lock", "*.part", "checkpoint.pt"))
     wrong = [file.name for file in trial_files(part, {"sha256": sha256, "host": ""}) if file.state == "changed"]
     if wrong or hashlib.sha256((part / LIST).read_bytes()).hexdigest() != sha256:
         shutil.rmtree(part)
         raise LedgerError(f"{source}: its files changed while they were copied: {', '.join(wrong)}")
-    shutil.rmtree(target, ignore_errors=True)  # what is there is of a start that came to no end here
-    os.replace(part, target)
+    put(part, target)  # what is there is of a start that came to no end here
 
 
 @storage_errors()
