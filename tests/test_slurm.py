@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,12 +49,19 @@ def script(folder: Path, name: str, *lines: str) -> Path:
     return path
 
 
-def template(folder: Path, name: str) -> Path:
-    """Return a copy of a template whose sweeps know the plugin and train one trial at a time."""
+def template(folder: Path, name: str, *options: str) -> Path:
+    """Return a copy of a template whose sweeps know the plugin, and train one trial at a time without other options."""
     text = (TEMPLATES / name).read_text()
     path = folder / name
-    path.write_text(re.sub(r"benchkit sweep \"(\$\d)\"", r'benchkit sweep "\1" --plugin paced.py --jobs 1', text))
+    more = " ".join(("--plugin paced.py", *(options or ("--jobs 1",))))
+    path.write_text(re.sub(r"benchkit sweep \"(\$\d)\"", rf'benchkit sweep "\1" {more}', text))
     return path
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("", 0)) as server:
+        yield server.getsockname()[1]
 
 
 def log_of(folder: Path) -> str:
@@ -120,6 +129,27 @@ def test_a_cancelled_job_saves_and_stays_away(slurm: SlurmCluster, tmp_path: Pat
     assert trial.state == "stale" and trial.history
 
 
+def test_one_task_of_an_array_is_given_back_alone_and_all_trials_are_trained_once(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    study = study_in(tmp_path, epochs=30, repeats=5)
+    ledger = f"sqlite:///{tmp_path / 'shared.db'}"
+    arguments = (study, tmp_path / "benchkit-runs", ledger)
+    array = slurm.submit(tmp_path, template(tmp_path, "array.sh"), *arguments, options=(*SMALL, "--array=1-3"))
+    tasks = [f"{array}_{number}" for number in (1, 2, 3)]
+    slurm.wait(lambda: len(re.findall("epoch 1/", log_of(tmp_path))) == 3, "an epoch of each task")
+    numbers = {slurm.run("squeue", "--noheader", "--format=%A", f"--jobs={task}").strip(): task for task in tasks}
+    told = numbers[array]  # one of the tasks has the number of the whole array
+    slurm.run("scancel", "--signal=USR1", "--batch", told, check=True)
+    slurm.wait(lambda: "queue again" in log_of(tmp_path), "the queue")
+    ended = ("COMPLETED", "FAILED")
+    slurm.wait(lambda: all(slurm.fact(task, "JobState") in ended for task in tasks), "all tasks")
+    assert [slurm.fact(task, "JobState") for task in tasks] == ["COMPLETED"] * 3, log_of(tmp_path)
+    assert [slurm.fact(task, "Restarts") for task in tasks] == ["1" if task == told else "0" for task in tasks]
+    results = read_results(tmp_path / "benchkit-runs", storage=ledger)
+    assert sorted((trial.index, trial.state) for trial in results.trials) == [(index, "done") for index in range(5)]
+
+
 def test_a_step_has_the_cpus_that_were_asked_for(slurm: SlurmCluster, tmp_path: Path) -> None:
     """`srun --exact` of Slurm 22.05 to 23.02 gives a step one CPU unless it is told; two are enough to tell."""
     count = 'python -c "from benchkit.sweep.concurrency import available_cores; print(available_cores())"'
@@ -130,3 +160,26 @@ def test_a_step_has_the_cpus_that_were_asked_for(slurm: SlurmCluster, tmp_path: 
         options=(f"--cpus-per-task={slurm.cpus}", "--wait", "--output=cpus.log"),
     )
     assert log_of(tmp_path).split() == [str(slurm.cpus)]
+
+
+@pytest.mark.ray
+def test_a_ray_cluster_on_the_allocation_trains_all_and_ends_with_the_job(slurm: SlurmCluster, tmp_path: Path) -> None:
+    study = study_in(tmp_path, epochs=5, repeats=4)
+    before = set(Path("/tmp").glob("bk-??????"))
+    options = (*SMALL, "--nodes=2", "--cpus-per-task=1")
+    job = slurm.submit(tmp_path, template(tmp_path, "ray.sh", "--ship-code"), study, options=options)
+    slurm.wait(lambda: slurm.fact(job, "JobState") in ("COMPLETED", "FAILED"), "its end", 240)
+    assert slurm.fact(job, "JobState") == "COMPLETED", log_of(tmp_path)
+    assert [trial.state for trial in read_results(tmp_path / "benchkit-runs").trials] == ["done"] * 4
+    assert set(Path("/tmp").glob("bk-??????")) <= before, "the cluster's folder is gone with it"
+
+
+@pytest.mark.ray
+def test_a_head_that_cannot_start_fails_the_job(slurm: SlurmCluster, tmp_path: Path, taken_port: int) -> None:
+    study = study_in(tmp_path, epochs=1)
+    options = (*SMALL, "--nodes=1", "--cpus-per-task=1", f"--export=ALL,PORT={taken_port}")
+    job = slurm.submit(tmp_path, template(tmp_path, "ray.sh"), study, options=options)
+    slurm.wait(lambda: slurm.fact(job, "JobState") in ("COMPLETED", "FAILED"), "its end")
+    assert (slurm.fact(job, "JobState"), slurm.fact(job, "ExitCode")) == ("FAILED", "1:0")
+    assert "the head of the Ray cluster did not start" in log_of(tmp_path)
+    assert not (tmp_path / "benchkit-runs").exists()
