@@ -153,6 +153,26 @@ def test_a_worker_that_ends_means_fewer_trials(tmp_path: Path) -> None:
     assert (found.device, found.peak_bytes, found.free_bytes) == ("cuda:0", 1, 10**6)
 
 
+def test_two_gpus_that_jobs_both_see_as_the_first_are_timed_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of()
+    request, plan = Request(study=study, workspace=tmp_path, data_root=DATA, device="cuda"), make_plan(study)
+
+    def key(device: Device) -> str:
+        job = request.job("concurrency", plan.conditions)
+        return concurrency_search.concurrency_search(job, plan, device, missing=4, cores=3).key
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    cards = [Device(kind="cuda", number=0, uuid=uuid, name="H200") for uuid in ("GPU-aa", "GPU-bb")]
+    assert key(cards[0]) == key(cards[0]) != key(cards[1])
+    found = []
+    for number in ("4", "5"):  # without nvidia-smi nobody tells the UUID
+        monkeypatch.setenv("SLURM_JOB_GPUS", number)
+        found.append(key(Device(kind="cuda")))
+    assert found[0] != found[1]
+
+
 def test_what_is_timed_has_the_largest_batches_and_no_more_workers_than_trials(tmp_path: Path) -> None:
     study = study_of('[factors]\n"train.batch_size" = [10, 30, 20]\n')
     request = Request(study=study, workspace=tmp_path, data_root=DATA, device="cpu")

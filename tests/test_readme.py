@@ -25,13 +25,17 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").rglob("*.md")])
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+MORE_MACHINES = (ROOT / "docs" / "more-machines.md").read_text()
 
 
-def commands(program: str) -> list[list[str]]:
-    """Return the arguments of every line of the console blocks that calls `program`."""
-    lines = [shlex.split(line, comments=True) for block in blocks("console") for line in block.splitlines()]
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str, *pages: str) -> list[list[str]]:
+    """Return the arguments of every line that calls `program` in the console blocks of pages, else of the README."""
+    texts = [block for page in pages or (README,) for block in blocks("console", page)]
+    lines = [shlex.split(line, comments=True) for text in texts for line in text.splitlines()]
     return [words[1:] for words in lines if words and words[0] == program]
 
 
@@ -70,7 +74,7 @@ def test_the_source_belongs_to_the_study_and_passes_its_check() -> None:
     assert kinds == {"train.batch_size": "kept", "train.epochs": "departed", "data.name": "inferred"}
 
 
-@pytest.mark.parametrize("arguments", commands("benchkit"), ids=" ".join)
+@pytest.mark.parametrize("arguments", commands("benchkit", README, MORE_MACHINES), ids=" ".join)
 def test_commands_and_options_exist(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([arguments[0], "--help"]) == 0
     usage = capsys.readouterr().out

@@ -65,7 +65,8 @@ def test_a_jobs_own_end_is_a_limit() -> None:
     assert seconds_of_job(NOW, {}) is None
     ends = str(int(NOW.timestamp()) + 3600)
     assert seconds_of_job(NOW, {**JOB, "SLURM_JOB_END_TIME": ends}) == 3540
-    assert seconds_of_job(NOW, {**JOB, "SLURM_JOB_END_TIME": str(int(NOW.timestamp()) + 20)}) == 0
+    assert seconds_of_job(NOW, {**JOB, "SLURM_JOB_END_TIME": str(int(NOW.timestamp()) + 20)}) == 18
+    assert seconds_of_job(NOW, {**JOB, "SLURM_JOB_END_TIME": str(int(NOW.timestamp()) - 20)}) == 0
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_a_jobs_own_end_is_a_limit() -> None:
         ("1-00:00:00", 86400 - 60),
         ("364-23:59:59", 365 * 86400 - 1 - 60),
         ("45:30", 45 * 60 + 30 - 60),
-        ("0:42", 0),
+        ("0:40", 36),
         ("UNLIMITED", None),
         ("NOT_SET", None),
         ("INVALID", None),

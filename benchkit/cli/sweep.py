@@ -80,7 +80,7 @@ StopBy = Annotated[
         metavar="TIME|LENGTH",
         show_default=False,
         help="Stop at a moment (2026-11-30T08:00) or after a length of time (8h, 90min); in a Slurm job it is a minute "
-        "before its end, unless this says otherwise.",
+        "before its end (of a short one a tenth), unless this says otherwise.",
     ),
 ]
 Requeue = Annotated[

@@ -78,7 +78,8 @@ def concurrency_search(job: Job, plan: Plan, device: Device, *, missing: int, co
 
 def _key(job: Job, plan: Plan, device: Device, cores: int) -> str:
     """Return a digest of what the measurement depends on: conditions, machine, device, sharing, memory, cores."""
-    which = device.uuid or os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    visible = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")  # the last is 0 in every job, maybe
+    which = device.uuid or next(filter(None, map(os.environ.get, visible)), "")
     sharing = "mps" if mps_runs() else ""
     parts = [
         platform.node(),

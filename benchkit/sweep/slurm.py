@@ -15,7 +15,7 @@ from datetime import datetime
 from benchkit.errors import TrainingError
 
 MARGIN = 60.0
-"""Seconds before the end of a Slurm job at which a sweep in it stops by itself."""
+"""Seconds before the end of a Slurm job at which a sweep in it stops by itself, or a tenth of what is left."""
 
 PATIENCE = 10.0
 """Seconds that one of Slurm's programs may take to answer."""
@@ -33,13 +33,13 @@ def job_here(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def seconds_of_job(now: datetime, environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return the seconds until a sweep in a Slurm job should stop, `MARGIN` before the job's end.
+    """Return the seconds until a sweep in a Slurm job should stop, which is some time before the job's end.
 
     None outside one, where it has no end, and where Slurm does not tell.
     """
     end = environment.get("SLURM_JOB_END_TIME", "")
     if end.isdigit() and int(end):
-        return max(0.0, float(end) - now.timestamp() - MARGIN)
+        return _but_the_last(float(end) - now.timestamp())
     told = (
         _told("squeue", "--noheader", "--format=%L", f"--jobs={job_here(environment)}") if job_here(environment) else ""
     )
@@ -48,7 +48,11 @@ def seconds_of_job(now: datetime, environment: Mapping[str, str] = os.environ) -
         return None
     parts = {unit: int(number or 0) for unit, number in left.groupdict().items()}
     seconds = ((parts["days"] * 24 + parts["hours"]) * 60 + parts["minutes"]) * 60 + parts["seconds"]
-    return max(0.0, seconds - MARGIN)
+    return _but_the_last(seconds)
+
+
+def _but_the_last(left: float) -> float:
+    return max(0.0, left - min(MARGIN, left / 10))
 
 
 def _told(program: str, *arguments: str) -> str:
