@@ -89,7 +89,9 @@ def test_a_cluster_of_its_own_ends_with_the_sweep(tmp_path: Path, order: signal.
     assert {"raylet", "gcs_server"} <= {one.name() for one in members}
     temporary = {*Path("/tmp").glob("bk-*")} - before
     sweep.send_signal(order)
-    sweep.communicate()
+    said, _ = sweep.communicate()
+    if order == signal.SIGTERM:
+        assert "stopped by SIGTERM; nothing is lost" in said and sweep.returncode == 143, said
     assert not (home / ".ray").exists()
     _, alive = psutil.wait_procs(members, timeout=10 if order == signal.SIGTERM else 180)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []

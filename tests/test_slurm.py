@@ -163,14 +163,21 @@ def test_a_step_has_the_cpus_that_were_asked_for(slurm: SlurmCluster, tmp_path: 
 
 
 @pytest.mark.ray
-def test_a_ray_cluster_on_the_allocation_trains_all_and_ends_with_the_job(slurm: SlurmCluster, tmp_path: Path) -> None:
-    study = study_in(tmp_path, epochs=5, repeats=4)
+def test_a_ray_cluster_on_the_allocation_is_preempted_as_a_whole_and_trains_all(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    study = study_in(tmp_path, epochs=30, repeats=4)
     before = set(Path("/tmp").glob("bk-??????"))
-    options = (*SMALL, "--nodes=2", "--cpus-per-task=1")
+    options = (*SMALL, "--nodes=2")
     job = slurm.submit(tmp_path, template(tmp_path, "ray.sh", "--ship-code"), study, options=options)
-    slurm.wait(lambda: slurm.fact(job, "JobState") in ("COMPLETED", "FAILED"), "its end", 240)
-    assert slurm.fact(job, "JobState") == "COMPLETED", log_of(tmp_path)
-    assert [trial.state for trial in read_results(tmp_path / "benchkit-runs").trials] == ["done"] * 4
+    slurm.wait(lambda: "epoch 1/" in log_of(tmp_path), "an epoch")
+    slurm.submit(tmp_path, script(tmp_path, "urgent", "sleep 1"), options=("-phigh", "--exclusive", "--nodes=2"))
+    slurm.wait(lambda: "goes on after epoch" in log_of(tmp_path), "a trial that goes on")
+    assert "Aborted" not in log_of(tmp_path), "Ray's own answer to SIGTERM ends the sweep in mid-sentence"
+    slurm.wait(lambda: slurm.fact(job, "JobState") in ("COMPLETED", "FAILED"), "its end")
+    assert (slurm.fact(job, "JobState"), slurm.fact(job, "Restarts")) == ("COMPLETED", "1"), log_of(tmp_path)
+    trials = read_results(tmp_path / "benchkit-runs").trials
+    assert [(trial.state, trial.attempt, len(trial.history)) for trial in trials] == [("done", 0, 30)] * 4
     assert set(Path("/tmp").glob("bk-??????")) <= before, "the cluster's folder is gone with it"
 
 

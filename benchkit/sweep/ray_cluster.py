@@ -9,7 +9,9 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from ray.exceptions import RayError
 
 from benchkit.errors import TrainingError
 from benchkit.sweep.concurrency import available_cores
+from benchkit.sweep.stopping import orders
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """What keeps Ray from reporting to its makers, and from warning of what the seats do themselves."""
@@ -98,6 +101,19 @@ def chosen(asked: str, here: Mapping[str, str], environment: Mapping[str, str], 
 
 
 @contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what this process does on signals: Ray's own answer to SIGTERM aborts it, with nothing saved."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, *orders())}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for one, answer in before.items():
+                if answer is not None:
+                    signal.signal(one, answer)
+
+
+@contextmanager
 def joined(asked: str) -> Iterator[Cluster]:
     """Connect to the cluster that `--cluster` means, or start one of this machine alone (`local`), and leave it after.
 
@@ -118,7 +134,8 @@ def joined(asked: str) -> Iterator[Cluster]:
         options["address"] = cluster.address
     try:
         try:
-            context = ray.init(**options)
+            with _own_signals():
+                context = ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise TrainingError(
                 f"--cluster {asked}: Ray cannot connect: {str(error).partition(chr(10))[0]}",

@@ -12,8 +12,14 @@
 #SBATCH --output=benchkit-%j.log
 
 export RAY_USAGE_STATS_ENABLED=0
-# A folder and a port of this job's own: nobody joins another's cluster. Ray's sockets lie there and need a short path.
+# Slurm kills what is left 30 seconds after its signal; Ray would wait for as long.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=10
+# Whoever wants to join the cluster needs this job's token, on every node. Its home may be another one there.
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
+# A folder and a port of the job's own: Ray's sockets lie in the one and need a short path.
 folder=$(mktemp -d /tmp/bk-XXXXXX)
+trap 'rm -rf "$folder"' EXIT
 node=(ray start --block --num-cpus="$SLURM_CPUS_PER_TASK")
 
 "${node[@]}" --head --port="${PORT:-0}" --temp-dir="$folder" --include-dashboard=false >"$folder/head.log" 2>&1 &
@@ -27,8 +33,8 @@ address=$(cat "$folder/ray_current_cluster")
 # The other nodes; the sweep begins on the first one, and takes them as they come. Older srun forgets --cpus-per-task.
 others=$((SLURM_JOB_NUM_NODES - 1))
 if [ "$others" -gt 0 ]; then
-    srun --nodes="$others" --ntasks-per-node=1 --exclude="$SLURMD_NODENAME" --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-        "${node[@]}" --address="$address" >"$folder/nodes.log" 2>&1 &
+    srun --nodes="$others" --ntasks="$others" --exclude="$SLURMD_NODENAME" --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+        "${node[@]}" --address="$address" >"$folder/nodes.log" &
     nodes=$!
 fi
 
@@ -45,5 +51,4 @@ while kill -0 "$sweep" 2>/dev/null; do
 done
 kill "$head" $nodes 2>/dev/null
 wait
-rm -rf "$folder"
 exit "$code"
