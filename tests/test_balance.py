@@ -11,6 +11,7 @@ from benchkit_datasets.npz import npz
 from sklearn.dummy import DummyClassifier
 from test_degenerate import OTHER, SOUND, study
 
+from benchkit import Split, Splits
 from benchkit.analysis.balance import class_balance, constant_words
 from benchkit.analysis.summary import summarize
 from benchkit.cli import main
@@ -63,6 +64,17 @@ def test_classes_of_one_size_have_no_largest_one() -> None:
     balance = class_balance(results)
     assert balance is not None and not balance.unbalanced
     assert constant_words(balance, "test.accuracy") == " Naming one class always would score 50.00 %."
+
+
+def test_labels_of_no_class_are_left_to_the_check_of_the_data() -> None:
+    for labels in (np.array([-1, 0, 5]), np.array([0.5, 0.0]), np.array([], np.int64)):
+        split = Split(images=np.zeros((len(labels), 2, 2, 1), np.uint8), labels=labels)
+        splits = Splits(
+            train=split, test=split, val=None, class_names=("a", "b"), licence="", citation="", fingerprint=""
+        )
+        facts = facts_of(PluginRef(name="own", options={}), splits)
+        assert facts["class_counts"]["train"] == [int((labels == 0).sum()), 0]
+        assert bool(balance_warning(facts)) == bool(len(labels))
 
 
 STUDY = """

@@ -120,9 +120,9 @@ def check_data(registry: Registry, refs: Iterable[PluginRef], study_file: Path |
 
 
 def class_counts(split: Split, splits: Splits) -> list[int]:
-    """Return the number of a split's images of each class, in label order."""
-    counts: list[int] = np.bincount(split.labels, minlength=len(splits.class_names)).tolist()
-    return counts
+    """Return the number of a split's images of each class, in label order; labels of no class are not counted."""
+    counts = dict(zip(*(each.tolist() for each in np.unique(split.labels, return_counts=True)), strict=True))
+    return [counts.get(label, 0) for label in range(len(splits.class_names))]
 
 
 UNBALANCED = 3
@@ -132,6 +132,8 @@ UNBALANCED = 3
 def balance_warning(facts: Mapping[str, Any]) -> str:
     """Return a sentence where the largest class of train has three times the smallest or more, else nothing."""
     counts = dict(zip(facts["class_names"], facts["class_counts"]["train"], strict=True))
+    if not any(counts.values()):
+        return ""
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[most] < UNBALANCED * counts[least]:
         return ""
