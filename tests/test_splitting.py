@@ -163,7 +163,13 @@ def test_a_list_is_given_by_option_and_on_the_command_line(
         caught.value
     )
     given.write_text("file,part\n")
-    with pytest.raises(DataError, match="columns path and split"):
+    with pytest.raises(DataError, match="no column path: file, part"):
+        read_split_list(given)
+    given.write_text("path,label\na/0.png,a\n")
+    with pytest.raises(DataError, match="no line names a split or a group"):
+        read_split_list(given)
+    given.write_text('path,split\n"a/0.png,test\n' + "x" * 200_000)
+    with pytest.raises(DataError, match="cannot be read as a list"):
         read_split_list(given)
 
 

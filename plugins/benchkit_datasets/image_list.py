@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
-import io
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,9 +15,8 @@ from benchkit import DataError, Range, Splits, card
 from benchkit.preparation import DECODING, Fit, listed
 from benchkit_datasets.image_files import FITS, SPLITS, Found, ImageFile, Reading, by_class
 from benchkit_datasets.own_images import Source, serve
-from benchkit_datasets.splitting import Splitting
+from benchkit_datasets.splitting import COLUMNS, LAYOUT, Splitting, read_table
 
-COLUMNS = ("path", "label", "split", "group")
 _SPLITS = {
     **{name: name for name in SPLITS},
     "training": "train",
@@ -28,7 +24,6 @@ _SPLITS = {
     "validation": "val",
     "testing": "test",
 }
-_LAYOUT = "the first line names the columns path, label and, where known, split and group, or they stand in this order"
 
 
 @card(
@@ -147,7 +142,7 @@ def _listed(path: Path, scratch: Path) -> Iterator[Found]:
         raise DataError(
             f"{path}: {len(problems):,} problems in {len(lines):,} lines" if files else f"{path} lists no images",
             problems=listed(problems, 100),
-            hint=f"paths are told from {path.parent}; {_LAYOUT}",
+            hint=f"paths are told from {path.parent}; {LAYOUT}",
         )
     notes = [f"Lines of the list that repeat another one: {repeated:,}."] if repeated else []
     yield Found(place=path, files=by_class(files), classes=(), problems=_lone(files), notes=tuple(notes))
@@ -162,27 +157,7 @@ def _lone(files: Sequence[ImageFile]) -> tuple[str, ...]:
 
 
 def _lines(path: Path) -> list[_Line]:
-    try:
-        raw = path.read_bytes()
-        text = raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-        lines = [line for line in text[:100_000].splitlines() if line.strip()][:20]
-        separator = max("\t;,", key=lambda sign: min((line.count(sign) for line in lines), default=0))
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-        rows = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(row)]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}", hint="save the list as UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{path} cannot be read as a list: {error}", hint=_LAYOUT) from error
-    named = [name.lower() for name in rows[0][1]] if rows else []
-    columns: Sequence[str] = COLUMNS
-    if {"path", "label"} & set(named):
-        if missing := [name for name in ("path", "label") if name not in named]:
-            raise DataError(f"{path} has no column {missing[0]}: {', '.join(named)}", hint=_LAYOUT)
-        columns, rows = named, rows[1:]
-    blank = dict.fromkeys(COLUMNS, "")
-    return [_Line(number=n, fields={**blank, **dict(zip(columns, row, strict=False))}) for n, row in rows]
+    return [_Line(number=number, fields=fields) for number, fields in read_table(path, ("path", "label"))]
 
 
 def _origin(path: Path) -> str:

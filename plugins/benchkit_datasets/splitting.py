@@ -5,6 +5,7 @@ A file that comes or goes moves no other one. Only where a split would lack a cl
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
@@ -22,6 +23,9 @@ from benchkit_datasets.image_files import SPLITS, Division, ImageFile, by_class
 
 FILE_NAME = "split.csv"
 """The list of all files and their splits, beside the arrays of a prepared set."""
+COLUMNS = ("path", "label", "split", "group")
+"""The columns of tables that list images, in the order that they have without a header."""
+LAYOUT = "the first line names the columns path, label and, where known, split and group, or they stand in this order"
 _NUMBERED = re.compile(r"^(.+?)[ _-]\(?\d+\)?$")
 
 
@@ -228,30 +232,59 @@ def write_split_list(draft: Draft, division: Division) -> None:
 
 
 def read_split_list(file: Path) -> SplitList:
-    """Return what a list says of names: columns path, split (may be empty) and group; commas, `;` or tabs part them.
+    """Return what a list says of names: columns path, split (may be empty) and group.
 
     Raises:
-        DataError: it cannot be read, lacks a column, or a line names no split or a file twice; all are named.
+        DataError: it cannot be read, says nothing, or a line names no split or a file twice; all are named.
+    """
+    found: dict[str, dict[str, str]] = {"split": {}, "group": {}}
+    problems: list[str] = []
+    for number, row in read_table(file, ("path",), headed=True):
+        name = unicodedata.normalize("NFC", row["path"].replace("\\", "/"))
+        if row["split"] not in ("", *SPLITS):
+            problems.append(f"line {number}: split {row['split']!r}, expected train, val or test")
+            continue
+        for what, known in found.items():
+            if row[what] and known.setdefault(name, row[what]) != row[what]:
+                problems.append(f"line {number}: {name} has the {what}s {known[name]} and {row[what]}")
+    if problems or not (found["split"] or found["group"]):
+        raise DataError(
+            f"{file} cannot be used as a list of splits",
+            problems=listed(problems) or ["no line names a split or a group"],
+            hint=LAYOUT,
+        )
+    return SplitList(splits=found["split"], groups=found["group"])
+
+
+def read_table(path: Path, needed: Sequence[str], *, headed: bool = False) -> list[tuple[int, dict[str, str]]]:
+    """Return the lines of a table by number, each with the fields path, label, split and group, "" where it has none.
+
+    Commas, semicolons or tabs part fields. The first line is a header if it names a column that is `needed`; without
+    one, fields stand in this order (`headed`: that is an error). Names that are not UTF-8 are kept as the system has
+    them.
+
+    Raises:
+        DataError: it cannot be read, or its header lacks a column that is needed.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        raw = path.read_bytes()
+        coding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        text = raw.decode(coding, "surrogateescape" if headed else "strict")
+        lines = [line for line in text[:100_000].splitlines() if line.strip()][:20]
+        separator = max("\t;,", key=lambda sign: min((line.count(sign) for line in lines), default=0))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        rows = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(row)]
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=text.partition("\n")[0].count))
-    columns = set(rows.fieldnames or ())
-    if "path" not in columns or not columns & {"split", "group"}:
-        raise DataError(f"{file} has not the columns path and split (or group)", hint="its first line names them")
-    splits: dict[str, str] = {}
-    groups: dict[str, str] = {}
-    problems: list[str] = []
-    for row in rows:
-        name = unicodedata.normalize("NFC", (row["path"] or "").replace("\\", "/"))
-        for what, found in (("split", splits), ("group", groups)):
-            value = (row.get(what) or "").strip()
-            if what == "split" and value not in ("", *SPLITS):
-                problems.append(f"line {rows.line_num}: split {value!r}, expected train, val or test")
-            elif value and found.setdefault(name, value) != value:
-                problems.append(f"line {rows.line_num}: {name} has the {what}s {found[name]} and {value}")
-    if problems:
-        raise DataError(f"{file} cannot be used as a list of splits", problems=listed(problems))
-    return SplitList(splits=splits, groups=groups)
+        raise DataError(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}", hint="save the list as UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as a list: {error}", hint=LAYOUT) from error
+    names = [name.lower() for name in rows[0][1]] if rows else []
+    columns: Sequence[str] = COLUMNS
+    if headed or set(needed) & set(names):
+        if missing := [name for name in needed if name not in names]:
+            raise DataError(f"{path} has no column {missing[0]}: {', '.join(names)}", hint=LAYOUT)
+        columns, rows = names, rows[1:]
+    blank = dict.fromkeys(COLUMNS, "")
+    return [(number, {**blank, **dict(zip(columns, row, strict=False))}) for number, row in rows]
