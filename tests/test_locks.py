@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_leases import run_out
-from tiny_study import queue_of, study_of
+from tiny_study import queue_of, run_here, study_of, write
 
 from benchkit import locks
 from benchkit.errors import LedgerError
@@ -103,3 +103,12 @@ def test_disks_that_machines_share_are_known_by_name(tmp_path: Path, monkeypatch
     )
     monkeypatch.setattr(locks, "MOUNTS", tmp_path / "none")
     assert disk_of(tmp_path) == ""
+
+
+def test_a_workspace_on_a_disk_that_machines_share_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchkit.sweep.orchestration.shared_disk", lambda folder: "nfs4")
+    assert run_here(monkeypatch, tmp_path, "sweep", write(tmp_path / "tiny.toml", epochs=1, repeats=1)) == 0
+    told = capsys.readouterr().err
+    assert "the workspace is on a disk that machines share (nfs4): SQLite is safe there for one machine" in told

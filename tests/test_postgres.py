@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -196,28 +197,32 @@ def test_the_clock_is_the_databases(tmp_path: Path, database: str, monkeypatch: 
     assert before - 60 < trial.started <= trial.finished < time.time() + 60
 
 
-def swept(folder: Path, study: Path, url: str, **changed: str) -> subprocess.Popen[str]:
+def swept(folder: Path, study: Path, url: str, lease: int = 3, **changed: str) -> subprocess.Popen[str]:
     """Begin a sweep on a machine with a disk of its own."""
     folder.mkdir(exist_ok=True)
-    asked = ("sweep", study, "--jobs", 1, "--storage", url, "--lease", 3, "--patience", 120)
+    asked = ("sweep", study, "--jobs", 1, "--storage", url, "--lease", lease, "--patience", 240)
     return subprocess.Popen(
         command(*asked), cwd=folder, env={**environment(), **changed}, stdout=PIPE, stderr=PIPE, text=True
     )
 
 
+@pytest.mark.parametrize(
+    ("lease", "away"),
+    [(3, 4), pytest.param(60, 90, marks=pytest.mark.long), pytest.param(60, 60, marks=pytest.mark.long)],
+)
 def test_a_sweep_survives_its_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer, lease: int, away: int
 ) -> None:
-    name = "survives"
+    name = f"survives-{away}"
     database = postgres.database(name)
     study = write(tmp_path / "tiny.toml", FACTOR, epochs=30, repeats=2)
-    with swept(tmp_path / "shared", study, database) as sweep:
+    with swept(tmp_path / "shared", study, database, lease) as sweep:
         assert sweep.stderr is not None
         next(line for line in sweep.stderr if "repeat 0" in line)
         postgres.cut(name)
         next(line for line in sweep.stderr if "repeat 1" in line)
         postgres.kill()
-        time.sleep(4)  # more than a lease
+        time.sleep(away)
         postgres.start()
         told = sweep.communicate(timeout=240)[1]
     assert sweep.returncode == 0, told
@@ -249,3 +254,25 @@ def test_two_machines_of_one_name_with_a_disk_each_end_with_the_right_report(
     sweep_here(monkeypatch, tmp_path / "alone", read_study(study))
     assert all_facts(results) == all_facts(read_results(tmp_path / "alone"))
     assert all(0 <= trial.finished - trial.started < 240 for trial in results.trials)
+
+
+def test_a_sweep_that_is_told_to_end_while_its_database_is_away_leaves_its_trials_to_others(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    study, database = write(tmp_path / "tiny.toml", epochs=200, repeats=1), postgres.database("told")
+    with swept(tmp_path / "first", study, database) as sweep:
+        assert sweep.stderr is not None
+        next(line for line in sweep.stderr if "repeat 0" in line)
+        postgres.kill()
+        try:
+            sweep.send_signal(signal.SIGTERM)
+            sweep.communicate(timeout=100)
+        finally:
+            postgres.start()
+    assert sweep.returncode == 143
+    ledger, plan = Ledger(tmp_path / "second" / "benchkit-runs", database), make_plan(read_study(study))
+    assert ledger.states(plan)["failed"] == 0
+    with swept(tmp_path / "second", study, database) as sweep:
+        told = sweep.communicate(timeout=240)[1]
+    assert sweep.returncode == 0, told
+    assert ledger.states(plan)["done"] == 1

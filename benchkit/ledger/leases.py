@@ -151,7 +151,7 @@ class Holder:
 
     def renew(self) -> None:
         """Make the record last for another lease, and see which trials others took while it had run out."""
-        began = time.monotonic()
+        began = _ticks()
         with self._storage.engine.begin() as connection:
             told = json.dumps({"until": now_of(connection) + self.seconds, "place": self.place})
             self._write(connection, told)
@@ -177,7 +177,7 @@ class Holder:
 
     def holds(self, trial_id: int, lease: Lease) -> bool:
         """Return whether a trial is ours still under this lease; where the lease has run out, the ledger is asked."""
-        if time.monotonic() >= self._until:
+        if _ticks() >= self._until:
             patient(Holder.renew)(self)
         return self._trials.get(trial_id) == lease.number
 
@@ -330,6 +330,11 @@ def write_attribute(connection: Connection, trial_id: int, key: str, value: Any)
     text = json.dumps(value)
     if not connection.execute(update(TRIAL_ATTRIBUTES).where(*row).values(value_json=text)).rowcount:
         connection.execute(insert(TRIAL_ATTRIBUTES), [{"trial_id": trial_id, "key": key, "value_json": text}])
+
+
+def _ticks() -> float:
+    """Return seconds that go on while the machine sleeps, where its system counts these."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _utc(seconds: float) -> datetime.datetime:

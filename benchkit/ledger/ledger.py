@@ -82,7 +82,7 @@ class Ledger:
                     hint="name a --workspace on another disk, or a ledger by --storage postgresql://USER@HOST/NAME",
                 )
             with held(workspace / "open.lock"):
-                self.storage = open_storage(storage) if storage else open_file(workspace / "ledger.db")
+                self.storage = open_storage(storage, patience) if storage else open_file(workspace / "ledger.db")
         except OSError as error:
             raise LedgerError(
                 f"{workspace}: the workspace cannot be written: {error}", hint="name another with --workspace"

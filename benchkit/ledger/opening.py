@@ -86,11 +86,12 @@ def open_file(path: Path) -> RDBStorage:
     )
 
 
-def open_storage(url: str) -> RDBStorage:
+def open_storage(url: str, patience: float = 0.0) -> RDBStorage:
     """Return the storage at a URL; its connections are closed as soon as nobody uses it any more.
 
-    PostgreSQL is spoken to by psycopg 3, unless the URL names another driver. Raises `LedgerError` where the storage
-    cannot be opened, or its driver is not installed.
+    PostgreSQL is spoken to by psycopg 3, unless the URL names another driver. A server that is just starting, or has no
+    room for another connection, is tried for `patience` seconds, some in any case. Raises `LedgerError` where the
+    storage cannot be opened, or its driver is not installed.
     """
     shown = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
     hint = "give --storage a URL that Optuna accepts, such as postgresql://USER@HOST/NAME, or leave it out"
@@ -105,15 +106,15 @@ def open_storage(url: str) -> RDBStorage:
     asked = {key: value for key, value in CONNECTION.items() if f"{key}=" not in url}
     connection = {"connect_args": asked} if url.startswith("postgresql") else {}
     # To look at its tables, Optuna takes two connections at a time; none of these is kept.
-    storage = _opened(url, {**connection, "poolclass": NullPool}, shown, hint)
+    storage = _opened(url, {**connection, "poolclass": NullPool}, shown, hint, patience)
     storage.engine = sqlalchemy.create_engine(storage.url, **connection, **SERVER)
     storage.scoped_session = scoped_session(sessionmaker(bind=storage.engine))
     weakref.finalize(storage, storage.engine.dispose)
     return storage
 
 
-def _opened(url: str, options: dict[str, Any], shown: str, hint: str) -> RDBStorage:
-    end, pause = time.monotonic() + OPENING_SECONDS, 0.1
+def _opened(url: str, options: dict[str, Any], shown: str, hint: str, patience: float = 0.0) -> RDBStorage:
+    end, pause = time.monotonic() + max(OPENING_SECONDS, patience), 0.1
     while True:
         try:
             storage = RDBStorage(url, engine_kwargs=options)
@@ -161,14 +162,20 @@ class Patience:
 
         What it changes, a second call must not change again: a cut connection leaves open whether it did.
         """
-        end, pause = time.monotonic() + self._seconds, 0.05
+        end, pause, told = time.monotonic() + self._seconds, 0.05, False
         while True:
             try:
                 return ask()
             except DAMAGE as error:
                 if not _is_passing(error) or time.monotonic() + pause >= end:
                     raise
-                logger.warning("the ledger does not answer and is asked again: %s", _first_line(error))
+                if not told:
+                    logger.warning(
+                        "the ledger does not answer and is asked again for up to %.0f s: %s",
+                        self._seconds,
+                        _first_line(error.__cause__ or error),
+                    )
+                told = True
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
