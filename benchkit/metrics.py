@@ -1,15 +1,19 @@
-"""The metrics: each is declared here once, and training, search, statistics, words, tables, figures and JSON read it.
+"""The metrics: each is declared once, and training, search, statistics, words, tables, figures and JSON read it.
 
-A metric is named with what it is of, such as `test.accuracy` or `cost.seconds`. Imports neither torch nor NumPy.
+A metric is named with what it is of, such as `test.accuracy` or `cost.seconds`. Those that every trial has are declared
+here, others by plugins: functions of `Predictions` that carry their `Metric`. Imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Literal
+
+from benchkit.errors import PluginError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,10 +75,11 @@ class Metric:
 
     A stored value times `factor` is the number that is shown, in `unit`, with `decimals` (None: four significant
     digits). `style` says what else sentences do with it: `prefixed` numbers are shown with k, M or G, `duration` in
-    minutes and hours. Values lie between 0 and `high`. `axis` has the words, unit and factor of a figure's axis where
-    they differ. `goal`: a search may have it as its goal. `every_epoch`: it is known after each epoch, on the training
-    and the validation images. `of_images`: it is a share of images, k of n. `computed` gives it from predictions, or
-    None where they have no such number; costs are measured by training instead.
+    minutes and hours. Values lie between `low` and `high`. `axis` has the words, unit and factor of a figure's axis
+    where they differ. `goal`: a search may have it as its goal. `every_epoch`: it is known after each epoch, on the
+    training and the validation images. `of_images`: it is a share of images, k of n. `computed` gives it from
+    predictions, or None where they have no such number, for the reason that `undefined` states; costs are measured by
+    training instead. `over_classes`: it is a mean over the classes that occur among the labels.
     """
 
     name: str
@@ -84,12 +89,15 @@ class Metric:
     factor: float = 1.0
     decimals: int | None = None
     style: Literal["plain", "prefixed", "duration"] = "plain"
+    low: float = 0.0
     high: float = math.inf
     axis: tuple[str, str, float] | None = None
     goal: bool = False
     every_epoch: bool = False
     of_images: bool = False
     computed: Callable[[Predictions], float | None] | None = None
+    undefined: str = ""
+    over_classes: bool = False
 
     @property
     def is_share(self) -> bool:
@@ -99,7 +107,7 @@ class Metric:
     @property
     def bounds(self) -> tuple[float, float]:
         """Return the least and the greatest value that it can have."""
-        return 0.0, self.high
+        return self.low, self.high
 
     @property
     def on_axis(self) -> tuple[str, str, float]:
@@ -249,16 +257,73 @@ COSTS: tuple[Metric, ...] = (
 
 _BY_NAME = {metric.name: metric for metric in (*SCORES, *COSTS)}
 
+Scored = Callable[[Predictions], "float | None"]
+
+GROUP = "benchkit.metrics"
+"""The entry-point group of the metrics that a study asks for."""
+
+
+def declared(metric: Metric) -> Callable[[Scored], Scored]:
+    """Return a decorator that makes a function of predictions a metric plugin: it gives the number, `metric` the words.
+
+    The metric's name is that of its entry point, with underscores for hyphens.
+    """
+
+    def attach(computed: Scored) -> Scored:
+        computed.__benchkit_metric__ = replace(metric, computed=computed)  # type: ignore[attr-defined]
+        return computed
+
+    return attach
+
+
+@cache
+def plugin_metrics() -> Mapping[str, tuple[EntryPoint, ...]]:
+    """Return what installed distributions have beside the metrics of every trial, by name; nothing is imported."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for entry in entry_points(group=GROUP):
+        name = entry.name.replace("-", "_")
+        if name not in _BY_NAME:
+            found[name] = (*found.get(name, ()), entry)
+    return dict(sorted(found.items()))
+
+
+@cache
+def _plugin(name: str) -> Metric:
+    """Return a plugin's metric, importing it; raise `PluginError` where it is broken or several claim the name."""
+    claims = plugin_metrics()[name]
+    if len(claims) > 1:
+        raise PluginError(
+            f"the metric {name!r} is claimed {len(claims)} times",
+            problems=[claim.value for claim in claims],
+            hint="uninstall all but one",
+        )
+    try:
+        metric: Metric = claims[0].load().__benchkit_metric__
+    except Exception as error:
+        raise PluginError(f"the metric {name!r} ({claims[0].value}) is broken: {error}") from error
+    return replace(metric, name=name)
+
 
 def metric_of(metric: str) -> Metric:
-    """Return what `test.accuracy`, `cost.seconds` or a bare name is; an unknown name is a plain number, more better."""
+    """Return what `test.accuracy`, `cost.seconds` or a bare name is; an unknown name is a plain number, more better.
+
+    Raise `PluginError` for a plugin's that is broken.
+    """
     name = metric.rpartition(".")[2]
-    return _BY_NAME.get(name) or Metric(name=name, words=name.replace("_", " "))
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    return _plugin(name) if name in plugin_metrics() else Metric(name=name, words=name.replace("_", " "))
+
+
+def asked_metrics(named: Sequence[str]) -> tuple[Metric, ...]:
+    """Return the plugins' metrics among names such as `val.brier`, `brier` or `cohen-kappa`, each once."""
+    names = dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named)
+    return tuple(metric_of(name) for name in names if name in plugin_metrics())
 
 
 def metric_names() -> tuple[str, ...]:
-    """Return the names of what a model scores, as they follow the split's name."""
-    return tuple(metric.name for metric in SCORES)
+    """Return the names of what a model scores, as they follow the split's name: every trial's, then the plugins'."""
+    return (*(metric.name for metric in SCORES), *plugin_metrics())
 
 
 def score_metrics() -> tuple[str, ...]:
@@ -268,10 +333,10 @@ def score_metrics() -> tuple[str, ...]:
 
 def goal_metrics() -> tuple[str, ...]:
     """Return what a search may have as its goal: scores on the validation images, and costs; never test."""
-    return tuple(
-        f"{scope}.{metric.name}" for scope, metrics in (("val", SCORES), ("cost", COSTS)) for metric in metrics
-        if metric.goal
-    )  # fmt: skip
+    named = [("val", metric.name) for metric in SCORES if metric.goal]
+    named += [("val", name) for name in plugin_metrics()]
+    named += [("cost", metric.name) for metric in COSTS if metric.goal]
+    return tuple(f"{scope}.{name}" for scope, name in named)
 
 
 def epoch_metrics() -> tuple[str, ...]:

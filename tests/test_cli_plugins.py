@@ -197,7 +197,7 @@ def test_names_are_completed_from_metadata(site: Path) -> None:
     write_distribution(site, "alpha", targets)
     assert complete_plugin("zz") == [("zz-frn", "norm, alpha 1.0")]
     assert complete_study("zz") == [("zz-study", "study, alpha 1.0")]
-    assert complete_kind("m") == ["models"]
+    assert complete_kind("mo") == ["models"]
 
 
 def test_a_flood_of_names_is_cut_and_counted(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

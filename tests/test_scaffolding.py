@@ -25,6 +25,7 @@ KINDS = {
     "dataset": "datasets",
     "regularizer": "regularizers",
     "loss": "losses",
+    "metric": "metrics",
     "model": "models",
     "figure": "figures",
 }
@@ -51,6 +52,7 @@ name = "my-regularizer"
 n = 2
 [report]
 figures = ["my-figure"]
+metrics = ["my-metric"]
 """
 
 
@@ -140,6 +142,7 @@ def test_a_project_is_complete_and_needs_public_names_only(kind: str) -> None:
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in modules if name and name.startswith("benchkit")} <= {
         "benchkit",
+        "benchkit.metrics",
         "benchkit.preparation",
         "benchkit.results",
     }

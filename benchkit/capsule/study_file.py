@@ -42,12 +42,16 @@ def study_text(study: Study) -> str:
         table["published"] = [_published(one) for one in study.published]
     report = study.report
     table["report"] = {
-        **{key: value for key, value in encode(replace(report, logo=None)).items() if key != "text" or value},
+        **{key: value for key, value in encode(replace(report, logo=None)).items() if key not in SELDOM or value},
         "figures": [{"name": name, **encode(options)} if options else name for name, options in report.figures],
         "logo": _relative(report.logo, study.path),
     }
     # The order of factors, of what a level fixes and of a search's space is part of what they mean.
     return to_toml(table, ordered=("factors", "search.space"))
+
+
+SELDOM = ("text", "metrics")
+"""What a report is seldom asked for, and is not written down empty."""
 
 
 def _relative(logo: Path | None, file: Path | None) -> str | None:

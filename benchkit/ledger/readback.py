@@ -17,6 +17,7 @@ from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.decisions import decisions_of
 from benchkit.ledger.files import TrialFolder
 from benchkit.ledger.ledger import Ledger
+from benchkit.ledger.measured import measured
 from benchkit.ledger.opening import storage_errors
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.states import effective
@@ -66,9 +67,10 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
     if looks:
         whole = replace(whole, more={one.key: looks[-1].n for one in whole.conditions if one.kind != "search"})
     shown = {condition.key: replace(condition, label=condition.display_label) for condition in whole.conditions}
+    asked = study.asked_metrics
     counted, earlier = (
         tuple(
-            replace(trial, condition=shown[trial.condition.key])
+            measured(replace(trial, condition=shown[trial.condition.key]), asked)
             for trial in trials
             if trial.index < whole.count(trial.condition)
         )

@@ -43,6 +43,7 @@ KIND_TABLE: Mapping[str, Kind] = {
     "losses": Kind(
         word="loss", use='`[train]` with `loss = "NAME"`', attempt="quickstart --set train.loss=NAME --smoke"
     ),
+    "metrics": Kind(word="metric", use='`[report]` with `metrics = ["NAME"]`', passed=1, function=True),
     "models": Kind(
         word="model",
         use='`[model]` with `name = "NAME"`',

@@ -117,6 +117,8 @@ def uses_of(plan: Plan) -> Iterator[Use]:
         yield from uses_of_settings(plan.settings_of(condition))
     for name, options in plan.study.report.figures:
         yield Use("figures", PluginRef(name=name, options=options), f"report.figures.{name}")
+    for name in plan.study.report.metrics:
+        yield Use("metrics", PluginRef(name=name), f"report.metrics.{name}")
 
 
 def data_sets(plan: Plan) -> list[PluginRef]:

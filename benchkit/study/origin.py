@@ -12,7 +12,6 @@ from benchkit.study.settings import Settings
 from benchkit.study.tree import SECTIONS, Problems, each_table, identity, quoted, regularizer_tables, typed, value_at
 
 NOT_STATED = "not stated"
-METRICS = score_metrics()
 COMPARING = ("better", "equal", "best", "rises", "steady")
 """The keys of a claim that say what kind of comparison decides it; at most one of them is given."""
 
@@ -215,8 +214,8 @@ def _claim(
         problems.add(where, f"nothing decides it: give one of {', '.join(COMPARING)}, or against")
     for key in ("on", "rises", "steady"):
         metric = getattr(claim, key)
-        if metric and metric not in METRICS:
-            problems.add(f"{where}.{key}", f"got {metric!r}{nearest(metric, METRICS)}, expected a metric")
+        if metric and metric not in (known := score_metrics()):
+            problems.add(f"{where}.{key}", f"got {metric!r}{nearest(metric, known)}, expected a metric")
     if set(given) & {"better", "equal", "best"} and not claim.on:
         problems.add(where, 'on is missing: the metric, for example "test.accuracy"')
     for key, named in _conditions_of(claim):

@@ -14,7 +14,6 @@ from benchkit.study.study import Goal, Search, SearchRange, Tree
 from benchkit.study.tree import Problems, fits, quoted, typed, value_at
 
 SAMPLERS = ("tpe", "random", "gp", "cma-es", "grid", "nsga-ii")
-GOALS = goal_metrics()
 TOLERANCE = 1e-8
 """How far a value may be off a range's steps, in steps."""
 
@@ -98,10 +97,11 @@ def _goals(value: Any, problems: Problems) -> tuple[Goal, ...]:
     if not metrics:
         problems.add("search.goal", "is empty: give a metric or a list of metrics")
     goals: list[Goal] = []
+    known = goal_metrics()
     for metric in metrics:
-        if metric not in GOALS:
-            close = nearest(metric, GOALS) if isinstance(metric, str) else ""
-            expected = f"expected one of {', '.join(GOALS)} (never test: it is read once)"
+        if metric not in known:
+            close = nearest(metric, known) if isinstance(metric, str) else ""
+            expected = f"expected one of {', '.join(known)} (never test: it is read once)"
             problems.add("search.goal", f"got {quoted(metric)}{close}, {expected}")
         elif metric in [goal.metric for goal in goals]:
             problems.add("search.goal", f"{metric!r} stands twice")

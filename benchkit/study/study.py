@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from msgspec import Meta
 
 from benchkit.errors import StudyError, nearest
-from benchkit.metrics import score_metrics
+from benchkit.metrics import Metric, asked_metrics, score_metrics
 from benchkit.study.author_text import read_author_text
 from benchkit.study.logo import logo_path
 from benchkit.study.origin import Origin, note_levels
@@ -19,8 +19,6 @@ from benchkit.study.tree import Problems, each_table, quoted, typed
 
 MOST_LETTERS = 3000
 """The longest abstract: it shares the first page with the answer."""
-
-METRICS = score_metrics()
 
 
 def read_published(listed: Any, factors: Sequence[Factor], problems: Problems) -> tuple[Published, ...]:
@@ -47,8 +45,9 @@ def labels_of(factors: Sequence[Factor]) -> dict[str, dict[str, None]]:
 
 
 def _note_metric(metric: str, where: str, problems: Problems) -> None:
-    if metric not in METRICS:
-        problems.add(where, f"got {quoted(metric)}{nearest(metric, METRICS)}, expected one of {', '.join(METRICS)}")
+    known = score_metrics()
+    if metric not in known:
+        problems.add(where, f"got {quoted(metric)}{nearest(metric, known)}, expected one of {', '.join(known)}")
 
 
 def read_report(table: Any, problems: Problems, folder: Path | None = None) -> ReportSettings:
@@ -203,7 +202,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
-    """What the study asks of its report: extra figures (plugin, options), main metric, and its front matter.
+    """What the study asks of its report: extra figures (plugin, options) and metrics, main metric, and front matter.
 
     The front matter is `authors`, `abstract` (paragraphs parted by empty lines), `keywords`, and the path of a `logo`.
     `text` is the author's Markdown by its place (`benchkit.study.author_text`), `carbon` how many grams of CO2 a kWh of
@@ -216,6 +215,7 @@ class ReportSettings:
     keywords: tuple[str, ...] = ()
     logo: Path | None = None
     metric: str = "test.accuracy"
+    metrics: tuple[str, ...] = ()
     text: Mapping[str, str] = field(default_factory=dict)
     carbon: Annotated[float, Meta(ge=0, le=5000)] | None = None
 
@@ -255,6 +255,12 @@ class Study:
     path: Path | None = None
     overrides: tuple[str, ...] = ()
     smoke: bool = False
+
+    @property
+    def asked_metrics(self) -> tuple[Metric, ...]:
+        """Return the plugins' metrics that trials are to be measured by; raise `PluginError` for a broken one."""
+        goals = self.search.goals if self.search else ()
+        return asked_metrics([*self.report.metrics, self.report.metric, *(goal.metric for goal in goals)])
 
     @property
     def changed_protocol(self) -> tuple[str, ...]:

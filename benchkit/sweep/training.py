@@ -269,6 +269,7 @@ def _start(context: WorkerContext, order: Train, settings: Settings, splits: Spl
     """Return the run, at its last saved epoch if the trial was interrupted."""
     figures = [PluginRef(name=name, options=options) for name, options in context.job.study.report.figures]
     plugins = bind_plugins(context.registry, settings, [] if order.phase == "search" else figures)
+    plugins = replace(plugins, metrics=context.job.study.asked_metrics)
     run = build_run(
         settings,
         splits,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from benchkit.errors import TrainingError
-from benchkit.metrics import SCORES, Predictions
+from benchkit.metrics import SCORES, Metric, Predictions
 from benchkit.results import Cost, SplitMetrics, SplitName
 from benchkit.train.batches import ImageSet
 from benchkit.train.cost import cost
@@ -45,10 +45,10 @@ def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float
     return mean_loss, share
 
 
-def split_metrics(logits: np.ndarray, labels: np.ndarray) -> SplitMetrics:
-    """Return the metrics of logits float32 (N, K) against labels int64 (N,)."""
+def split_metrics(logits: np.ndarray, labels: np.ndarray, asked: Sequence[Metric] = ()) -> SplitMetrics:
+    """Return the metrics of logits float32 (N, K) against labels int64 (N,), with those that a study asks for."""
     scored = Predictions(logits, labels)
-    values = {metric.name: metric.computed(scored) for metric in SCORES if metric.computed}
+    values = {metric.name: metric.computed(scored) for metric in (*SCORES, *asked) if metric.computed}
     known = {name: value for name, value in values.items() if value is not None}
     fields = {field.name for field in dataclasses.fields(SplitMetrics)}
     return SplitMetrics(
@@ -58,6 +58,16 @@ def split_metrics(logits: np.ndarray, labels: np.ndarray) -> SplitMetrics:
         more={name: value for name, value in known.items() if name not in fields},
         **{name: value for name, value in known.items() if name in fields},
     )
+
+
+def metric_notes(asked: Sequence[Metric], split: str, scored: Predictions, found: Mapping[str, float]) -> list[str]:
+    """Return what is said of metrics on a split: why one is undefined, and over how many classes one is a mean."""
+    occurring = int((scored.confusion.sum(1) > 0).sum())
+    notes = [f"{split}.{one.name} is undefined: {one.undefined}" for one in asked if one.name not in found]
+    if occurring < scored.classes:
+        part = f"is a mean over the classes that occur, {occurring} of {scored.classes}"
+        notes += [f"{split}.{one.name} {part}" for one in asked if one.over_classes and one.name in found]
+    return notes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +103,9 @@ def finish(run: Run, *, test: bool = True) -> Finished:
         images["test"] = run.test
     logits = {split: logits_of(run, images[split]).cpu().numpy() for split in images}
     labels = {split: images[split].labels.cpu().numpy() for split in images}
-    metrics = {split: split_metrics(logits[split], labels[split]) for split in images}
+    metrics = {split: split_metrics(logits[split], labels[split], run.metrics) for split in images}
+    for split in images:
+        run.notes += metric_notes(run.metrics, split, Predictions(logits[split], labels[split]), metrics[split].more)
     return Finished(
         metrics=metrics,
         logits={split: logits[split] for split in images if split != "train"},

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchkit.errors import TrainingError
-from benchkit.metrics import metric_of
+from benchkit.metrics import Metric, metric_of
 from benchkit.protocols import Batch, NormFactory, Splits
 from benchkit.results import EpochRecord
 from benchkit.storage import sent_path
@@ -30,7 +30,8 @@ class Plugins:
 
     `model` takes (num_classes, image_shape (C, H, W), norm) and, where it loads weights itself, the keyword `weights`;
     `norm` takes a channel count; `loss` is None for the usual one; `regularizers` are (id, instance) in the study's
-    order, `figures` (name, instance) those that the study's report adds, which may observe the model.
+    order, `figures` (name, instance) those that its report adds, which may observe the model, and `metrics` what it
+    asks for beside what every trial has.
     """
 
     model: Callable[..., nn.Module]
@@ -38,6 +39,7 @@ class Plugins:
     loss: Any = None
     regularizers: tuple[tuple[str, Any], ...] = ()
     figures: tuple[tuple[str, Any], ...] = ()
+    metrics: tuple[Metric, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +80,7 @@ class Run:
     constraints: tuple[Callable[[], None], ...]
     stops: tuple[Callable[[Sequence[EpochRecord]], bool], ...]
     figures: tuple[tuple[str, Any], ...] = ()
+    metrics: tuple[Metric, ...] = ()
     history: list[EpochRecord] = field(default_factory=list)
     best: Best = field(default_factory=Best)
     notes: list[str] = field(default_factory=list)
@@ -193,6 +196,7 @@ def build_run(
         randomness=randomness.randomness(seeds, target),
         loss=losses.loss_function(plugins.loss, placed.train.labels, splits.class_names),
         figures=plugins.figures,
+        metrics=plugins.metrics,
         notes=notes,
         eager=_opted_out(plugins, model),
         start_weights=weights_digest(sent_path(settings.model.weights)) if settings.model.weights else "",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from benchkit.errors import BenchkitError
+from benchkit.metrics import metric_of
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
@@ -187,7 +188,9 @@ def used_plugins(results: StudyResults, registry: Registry) -> tuple[UsedPlugin,
             wanted[use.kind, use.ref.name] = None
     for name, _ in results.study.report.figures:
         wanted["figures", name] = None
-    order = ("datasets", "models", "norms", "losses", "regularizers", "figures")
+    for metric in results.study.asked_metrics:
+        wanted["metrics", metric.name.replace("_", "-")] = None
+    order = ("datasets", "models", "norms", "losses", "regularizers", "metrics", "figures")
     ordered = sorted(wanted, key=lambda pair: order.index(pair[0]))
     entries = {pair: _resolved(registry, *pair) for pair in ordered}
     # Cards come from the cache of descriptions: importing models and norms would bring torch into the report.
@@ -251,12 +254,17 @@ def literature(plugins: Sequence[UsedPlugin], parts: Sequence[Section], facts: S
     """
     text = words_of(parts, facts)
     drawn = {block.plugin for part in parts for block in part.blocks if isinstance(block, FigureBlock)}
-    used = tuple(plugin for plugin in plugins if (plugin.name in drawn if plugin.kind == "figures" else
-                                                  _stands(plugin.name, text)))  # fmt: skip
+    used = tuple(plugin for plugin in plugins if _is_used(plugin, drawn, text))
     terms = tuple(term for term in EXPLAINED if term.used_in(text))
     references = [(plugin.reference, safe_url(plugin.url)) for plugin in used]
     references += [(term.reference, term.url) for term in terms]
     return Literature(plugins=used, terms=terms, works=listed(pair for pair in references if pair[0]))
+
+
+def _is_used(plugin: UsedPlugin, drawn: Set[str], text: str) -> bool:
+    if plugin.kind == "figures":
+        return plugin.name in drawn
+    return _stands(metric_of(plugin.name.replace("-", "_")).words if plugin.kind == "metrics" else plugin.name, text)
 
 
 def _stands(name: str, text: str) -> bool:
