@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 from slurm_cluster import SlurmCluster
 from tiny_study import write
 
@@ -129,11 +130,12 @@ def test_a_cancelled_job_saves_and_stays_away(slurm: SlurmCluster, tmp_path: Pat
     assert trial.state == "stale" and trial.history
 
 
+@pytest.mark.postgres
 def test_one_task_of_an_array_is_given_back_alone_and_all_trials_are_trained_once(
-    slurm: SlurmCluster, tmp_path: Path
+    slurm: SlurmCluster, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     study = study_in(tmp_path, epochs=30, repeats=5)
-    ledger = f"sqlite:///{tmp_path / 'shared.db'}"
+    ledger = postgres.database("slurm_array")
     arguments = (study, tmp_path / "benchkit-runs", ledger)
     array = slurm.submit(tmp_path, template(tmp_path, "array.sh"), *arguments, options=(*SMALL, "--array=1-3"))
     tasks = [f"{array}_{number}" for number in (1, 2, 3)]
@@ -190,3 +192,15 @@ def test_a_head_that_cannot_start_fails_the_job(slurm: SlurmCluster, tmp_path: P
     assert (slurm.fact(job, "JobState"), slurm.fact(job, "ExitCode")) == ("FAILED", "1:0")
     assert "the head of the Ray cluster did not start" in log_of(tmp_path)
     assert not (tmp_path / "benchkit-runs").exists()
+
+
+@pytest.mark.long
+def test_a_job_out_of_time_saves_and_comes_back_until_all_is_there(slurm: SlurmCluster, tmp_path: Path) -> None:
+    """A minute is the least that Slurm knows; the sweep stops by itself before it is over."""
+    study = study_in(tmp_path, epochs=400)
+    job = slurm.submit(tmp_path, template(tmp_path, "job.sh"), study, options=(*SMALL, "--time=1"))
+    slurm.wait(lambda: slurm.fact(job, "JobState") in ("COMPLETED", "FAILED", "TIMEOUT"), "its end", 600)
+    assert slurm.fact(job, "JobState") == "COMPLETED" and int(slurm.fact(job, "Restarts")) >= 1
+    assert "as asked; the same command goes on" in log_of(tmp_path) and "SIGTERM" not in log_of(tmp_path)
+    (trial,) = read_results(tmp_path / "benchkit-runs").trials
+    assert (trial.state, trial.attempt, len(trial.history)) == ("done", 0, 400)
