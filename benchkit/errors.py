@@ -57,6 +57,10 @@ class TrainingError(BenchkitError):
     """A trial cannot be trained as asked."""
 
 
+class PinningRefusedError(TrainingError):
+    """The system gives no memory from which a GPU copies by itself; after that, CUDA fails in this process."""
+
+
 class DivergedError(TrainingError):
     """The loss became non-finite."""
 

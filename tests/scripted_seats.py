@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from tiny_study import METRICS, RECORD, InlinePool
+import pytest
+from tiny_study import DATA, METRICS, RECORD, InlinePool, Listener
 
+import benchkit.sweep.coordinator
+import benchkit.sweep.orchestration
+from benchkit.registry import Registry
 from benchkit.results import Cost, Outcome
+from benchkit.study import Study
+from benchkit.sweep import Request, sweep
 from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import (
     Answer,
@@ -101,3 +107,21 @@ class ScriptedSeats(InlinePool):
 
     def stop(self) -> None:
         self._told += [(number, WorkerLost(code=0)) for number in self._busy]
+
+
+def scripted_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+    workspace: Path,
+    study: Study,
+    nodes: Sequence[Seat],
+    script: Script,
+    **more: Any,
+) -> tuple[Counter[str], Listener]:
+    """Sweep a study on scripted seats; return the states of its trials and what was shown."""
+    for name, value in {"script": staticmethod(script), "nodes": nodes, "orders": []}.items():
+        monkeypatch.setattr(ScriptedSeats, name, value, raising=False)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", ScriptedSeats)
+    monkeypatch.setattr(benchkit.sweep.coordinator, "LOOK_EVERY", 0.01)
+    view = Listener()
+    request = Request(study=study, workspace=workspace, data_root=DATA, jobs=len(nodes), **more)
+    return +sweep(request, Registry.installed(), view), view

@@ -11,15 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from scripted_seats import KILLED, Script, ScriptedSeats, finished, saved
+import torch
+from scripted_seats import KILLED, Script, ScriptedSeats, finished, saved, scripted_sweep
 from tiny_study import DATA, FACTOR, Listener, study_of
 
 import benchkit.sweep.coordinator
 import benchkit.sweep.held_trial
 import benchkit.sweep.orchestration
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, PinningRefusedError
 from benchkit.ledger import read_results
 from benchkit.ledger.files import TrialFolder
 from benchkit.registry import Registry
@@ -29,14 +31,18 @@ from benchkit.sweep import Request, sweep
 from benchkit.sweep.machine_faults import fault_of
 from benchkit.sweep.messages import (
     Event,
+    Job,
     Seat,
     SeatSetAside,
     Train,
     TrialGivenBack,
     WorkerFailed,
     WorkerLost,
+    WorkerReady,
 )
+from benchkit.sweep.seats import Seats
 from benchkit.sweep.starts import Memory, Starts, memory_here
+from benchkit.train.streaming import Slot
 
 CPU = Seat(node="here", kind="cpu", device="a processor")
 FOUR = '[factors]\n"train.optimizer.lr" = [0.1, 0.2, 0.3, 0.4]\n'
@@ -48,15 +54,8 @@ NO_MEMORY = Outcome(state="failed", reason="out of memory")
 def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[Counter[str], Listener]]:
     """Return what sweeps a study on scripted seats, and returns the states of its trials and what was shown."""
 
-    def run(study: Study, nodes: Sequence[Seat], script: Script) -> tuple[Counter[str], Listener]:
-        monkeypatch.setattr(ScriptedSeats, "script", staticmethod(script), raising=False)
-        monkeypatch.setattr(ScriptedSeats, "nodes", nodes, raising=False)
-        monkeypatch.setattr(ScriptedSeats, "orders", [], raising=False)
-        monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", ScriptedSeats)
-        monkeypatch.setattr(benchkit.sweep.coordinator, "LOOK_EVERY", 0.01)
-        view = Listener()
-        request = Request(study=study, workspace=tmp_path, data_root=DATA, jobs=len(nodes))
-        return +sweep(request, Registry.installed(), view), view
+    def run(study: Study, nodes: Sequence[Seat], script: Script, **more: Any) -> tuple[Counter[str], Listener]:
+        return scripted_sweep(monkeypatch, tmp_path, study, nodes, script, **more)
 
     return run
 
@@ -86,6 +85,21 @@ def test_a_node_that_fails_everything_is_set_aside_after_its_first_failure(
     assert states == {"done": 24}
     assert sum(nodes[number].node == "bad" for _, number, _ in ScriptedSeats.orders) <= 2
     assert all("bad" in words for words in asides(view)) and asides(view)
+
+
+@pytest.mark.parametrize(("scope", "closed"), [("seat", {1}), ("device", {1, 2}), ("node", {0, 1, 2})])
+def test_all_seats_that_are_to_blame_are_set_aside_at_once(
+    scope: Literal["seat", "device", "node"], closed: set[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ScriptedSeats, "nodes", [CPU] * 4, raising=False)
+    told: list[str] = []
+    job = Job(task="train", study=study_of(), data_root=DATA)
+    seats = Seats(ScriptedSeats((), 1, tmp_path), job, told.append)  # type: ignore[arg-type]
+    for number, (node, device) in enumerate([("a", "cuda:0"), ("a", "cuda:1"), ("a", "cuda:1"), ("b", "cuda:1")]):
+        seats.is_ready(number, WorkerReady(device=device, seat=replace(CPU, node=node)))
+    seats.set_aside(1, "broken", scope)
+    assert set(seats.aside) == closed and set(seats.free) == set(range(4)) - closed
+    assert told == ["set aside: cuda:1 on a: broken"]
 
 
 def test_a_sweep_without_a_seat_left_ends_with_what_was_wrong_and_loses_nothing(
@@ -242,16 +256,41 @@ def test_a_disk_that_never_answers_leaves_the_trial_as_it_is(
     def never(*given: object) -> None:
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    rules = benchkit.sweep.coordinator.Rules
-    monkeypatch.setattr(benchkit.sweep.coordinator, "Rules", lambda **more: rules(**{**more, "patience": 0.2}))
     with monkeypatch.context() as patch:
         patch.setattr(TrialFolder, "append_epoch", never)
         patch.setattr(benchkit.sweep.held_trial.HeldTrial, "_written_again", never)
         with pytest.raises(BenchkitError, match="Stale file handle"):
-            trained(study_of(repeats=1), [CPU], lambda order, number: finished(order))
+            trained(study_of(repeats=1), [CPU], lambda order, number: finished(order), patience=0.2)
     (trial,) = read_results(tmp_path).trials
     assert trial.state == "stale"
     assert trained(study_of(repeats=1), [CPU], lambda order, number: finished(order))[0] == {"done": 1}
+
+
+def test_refused_pinned_memory_means_a_fresh_process_with_pageable_memory(
+    trained: Callable[..., tuple[Counter[str], Listener]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = []
+    give = ScriptedSeats.give
+    monkeypatch.setattr(ScriptedSeats, "give", lambda self, number, job: (jobs.append(job), give(self, number, job))[1])
+
+    def script(order: Train, number: int) -> list[Event]:
+        if order.lease > 1:
+            return finished(order)
+        why = "pinned memory is refused: CUDA error: out of memory"
+        given = TrialGivenBack(trial=order.trial, lease=order.lease, why=why, scope="pinned memory")
+        return [given, WorkerLost(code=1, words="ended the process with exit status 1")]
+
+    states, view = trained(study_of(repeats=1), [CPU], script)
+    assert states == {"done": 1} and asides(view) == []
+    assert [job.pageable for job in jobs if job.task == "train"] == [False, True]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="memory can be pinned here")
+def test_memory_that_cannot_be_pinned_is_no_result() -> None:
+    with pytest.raises(PinningRefusedError, match="pinned memory is refused") as caught:
+        Slot(2, (1, 1, 1), pinned=True)
+    fault = fault_of(caught.value)
+    assert fault is not None and fault.scope == "pinned memory"
 
 
 @pytest.mark.parametrize(("jobs", "starts"), [(1, 2), (2, 3)])
@@ -317,6 +356,12 @@ def test_the_least_limit_of_memory_is_read_with_its_kills(tmp_path: Path) -> Non
     found = memory_here(4, tmp_path / "groups", tmp_path / "own")
     assert (found.limit, found.kills, found.at_once) == (1000, 2, 4) and found.group
     assert memory_here(1, tmp_path, tmp_path / "absent") == Memory()
+    (tmp_path / "own").write_text("4:memory:/job\n2:cpuacct:/\n0::/\n")
+    (tmp_path / "groups" / "memory" / "job").mkdir(parents=True)
+    (tmp_path / "groups" / "memory" / "job" / "memory.limit_in_bytes").write_text("700\n")
+    (tmp_path / "groups" / "memory" / "job" / "memory.oom_control").write_text("under_oom 0\noom_kill 5\n")
+    older = memory_here(1, tmp_path / "groups", tmp_path / "own")
+    assert (older.limit, older.kills) == (700, 5)
 
 
 @pytest.mark.parametrize(

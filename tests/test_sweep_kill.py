@@ -163,6 +163,26 @@ def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along
     assert all_facts(read_results(tmp_path / "benchkit-runs")) == all_facts(read_results(uninterrupted))
 
 
+@pytest.mark.slow
+def test_a_worker_that_stood_still_goes_on_and_no_epoch_comes_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write(tmp_path / "tiny.toml", epochs=600, repeats=2)
+    sweep = start(tmp_path, "sweep", study, "--jobs", 2)
+    wait_for_line(sweep, r"repeat 0: epoch \d")
+    worker = workers_of(sweep)[0]
+    worker.suspend()
+    time.sleep(3)
+    worker.resume()
+    _, told = sweep.communicate(timeout=240)
+    assert sweep.returncode == 0, told
+    uninterrupted = tmp_path / "uninterrupted"
+    sweep_here(monkeypatch, uninterrupted, read_study(study))
+    results = read_results(tmp_path / "benchkit-runs")
+    assert all_facts(results) == all_facts(read_results(uninterrupted))
+    assert [record.epoch for record in results.trials[0].history] == list(range(1, 601))
+
+
 def test_ctrl_c_stops_at_once_says_how_to_go_on_and_leaves_no_worker(tmp_path: Path) -> None:
     study = write(tmp_path / "tiny.toml", epochs=100000, repeats=2)
     # A shell's background jobs ignore this signal, and so do their children, unless it is heard when they start.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, get_args
 
@@ -23,6 +23,7 @@ from benchkit.sweep.decided import decide_training, unfit
 from benchkit.sweep.held_trial import PATIENCE, HeldTrial
 from benchkit.sweep.messages import (
     Answer,
+    EpochEnded,
     Event,
     Job,
     OfTrial,
@@ -110,6 +111,9 @@ class Coordinator:
         self._at: dict[int, tuple[int, int]] = {}
         self._alone: dict[str, HeldTrial | None] = {}
         self._logs: dict[tuple[int, int], Path] = {}
+        self._end = math.inf
+        self._longest: dict[str, float] = {}
+        self._late: list[HeldTrial] = []
 
     def train(self, plan: Plan, title: str, end: float = math.inf) -> bool:
         """Return True when every trial of the plan has ended, by our workers or by another sweep's.
@@ -118,13 +122,15 @@ class Coordinator:
         Raises `BenchkitError` when no worker can go on.
         """
         self._view.stage(title, self._ledger.states(plan, files=False), len(plan.units()))
-        self._queue, self._look_at = Queue(self._ledger, plan), 0.0
+        self._queue, self._look_at, self._end = Queue(self._ledger, plan), 0.0, end
         try:
             self._seats.start_all()
             while time.monotonic() < end:
                 if not self._held and not self._seats.starting:
                     if not self._unfinished(plan):
                         return True
+                    if self._late:
+                        return False
                     self._refuse_no_seats()
                     time.sleep(min(LOOK_EVERY, max(0.0, end - time.monotonic())))
                     self._look_at = 0.0
@@ -186,7 +192,7 @@ class Coordinator:
         Those whose end was not recorded any more, and those whose starts all ended badly, end here.
         """
         assert self._queue is not None
-        while time.monotonic() >= self._look_at:
+        while time.monotonic() >= self._look_at and not self._late:
             claim = self._queue.next()
             if claim is None:
                 self._look_at = time.monotonic() + LOOK_EVERY
@@ -194,6 +200,9 @@ class Coordinator:
             held = HeldTrial(claim, number, self._rules.patience)
             self._held[held.name] = held
             outcome = held.begin(self._memory, self._before)
+            if outcome is None and time.monotonic() + self._longest.get(held.taken.key, 0.0) >= self._end:
+                self._put_off(held)
+                return None
             if outcome is None:
                 return held
             self._view.event(number, held.taken)
@@ -208,7 +217,7 @@ class Coordinator:
             for one in (held, other):
                 one.beside_node = True
                 one.beside_device |= alike and self._seats.ready[number].seat.kind != "cpu"
-        order = held.order(self._decided)
+        order = held.order(self._decided, self._end - time.monotonic())
         held.given = True
         self._logs[held.name] = held.claim.folder.log
         self._seats.take(number)
@@ -258,8 +267,13 @@ class Coordinator:
         elif isinstance(event, TrialFinished):
             self._on_end(held, event)
         elif isinstance(event, TrialGivenBack):
-            self._give_back(held, held.starts.excused(held.lease))
-            if event.why:
+            if event.late:
+                self._put_off(held)
+            else:
+                self._give_back(held, held.starts.excused(held.lease))
+            if event.scope == "pinned memory":
+                self._seats.job = replace(self._seats.job, pageable=True)
+            elif event.why:
                 self._seats.set_aside(number, event.why, event.scope)
         else:
             try:
@@ -267,6 +281,9 @@ class Coordinator:
             except LedgerError:
                 self._drop(held)  # what else is told of it would stand on what could not be written
                 raise
+            if isinstance(event, EpochEnded):
+                known = self._longest.get(held.taken.key, 0.0)
+                self._longest[held.taken.key] = max(known, event.record.seconds)
             if shown is not None:
                 self._view.event(number, shown)
             if answer is not None:
@@ -321,6 +338,11 @@ class Coordinator:
         self._queue.forget()
         self._look_at = 0.0
 
+    def _put_off(self, held: HeldTrial) -> None:
+        """Keep a trial, no epoch of which would end in time, from being handed out again; none is begun any more."""
+        self._forget(held)
+        self._late.append(held)
+
     def _drop(self, held: HeldTrial) -> None:
         """Let go of a trial as it is, of which nothing more is heard."""
         held.claim.release()
@@ -339,9 +361,10 @@ class Coordinator:
             if self._at:
                 self._stop_workers()
         finally:
-            for held in list(self._held.values()):
+            for held in (*self._held.values(), *self._late):
                 held.give_back(held.starts.excused(held.lease))
             self._held.clear()
+            self._late.clear()
             self._alone.clear()
 
     def _stop_workers(self) -> None:

@@ -83,8 +83,11 @@ class HeldTrial:
         self.alone = self.starts.alone
         return Outcome(state="failed", reason=self.starts.reason) if self.starts.failed else None
 
-    def order(self, decided: Mapping[str, str]) -> Train:
-        """Return what a worker is told, its checkpoint in it; raise `LedgerError` where that cannot be read."""
+    def order(self, decided: Mapping[str, str], seconds: float) -> Train:
+        """Return what a worker is told, with the checkpoint and the `seconds` left.
+
+        Raises `LedgerError` where the checkpoint cannot be read.
+        """
         claim, checkpoint = self.claim, self.claim.folder.checkpoint
         content = self._done(lambda: checkpoint.read_bytes() if checkpoint.exists() else b"")
         return Train(
@@ -95,6 +98,7 @@ class HeldTrial:
             index=claim.index,
             decided=dict(decided),
             asks=claim.asks,
+            seconds=seconds,
             content=content,
         )
 

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from benchkit.errors import PinningRefusedError
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """What the system says where nothing can be written."""
 
@@ -32,12 +34,14 @@ class Fault:
     """What is wrong, in words, and with how much of the machine: with one device, or with the whole node."""
 
     words: str
-    scope: Literal["device", "node"]
+    scope: Literal["pinned memory", "device", "node"]
 
 
 def fault_of(error: BaseException) -> Fault | None:
     """Return what is wrong with the machine where an error tells of it, None where it is the trial's own."""
     words = f"{type(error).__name__}: {error}"
+    if isinstance(error, PinningRefusedError):
+        return Fault(words=str(error), scope="pinned memory")
     if isinstance(error, OSError) and error.errno in (*FULL, *AWAY):
         return Fault(words=f"files cannot be written or read: {error}", scope="node")
     root = (getattr(error, "name", None) or "").partition(".")[0]

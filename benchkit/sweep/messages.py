@@ -7,6 +7,7 @@ no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,13 +141,14 @@ class TrialGivenBack:
     """A worker lets go of a trial, which can be gone on with.
 
     `why` says what of its machine keeps it from training, and `scope` how much of that is concerned; nothing where it
-    was told to stop.
+    was told to stop. `late` says that no further epoch would end in time.
     """
 
     trial: int
     lease: int
     why: str = ""
-    scope: Literal["device", "node"] = "node"
+    scope: Literal["pinned memory", "device", "node"] = "node"
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +308,7 @@ class Job:
     `device` is auto, cpu, cuda or cuda:N, called `device_label` ("": as the worker finds it), `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
     `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says;
-    `at_once` is the most trials that train at a time.
+    `at_once` is the most trials that train at a time. `pageable` keeps images out of pinned memory, which was refused.
     """
 
     task: Literal["train", "check", "probe", "concurrency"]
@@ -321,6 +323,7 @@ class Job:
     device_memory: int | None = None
     seconds: float = 0.0
     at_once: int = 1
+    pageable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,7 +331,7 @@ class Train:
     """Train one trial: its settings, its place in the study, and what is decided of the study's training, by name.
 
     `content` is its checkpoint, empty for one from the start. `asks` has the worker wait after each epoch for whether
-    to go on.
+    to go on. No epoch is begun that would, by those before it, not end within `seconds`.
     """
 
     trial: int
@@ -338,6 +341,7 @@ class Train:
     index: int
     decided: dict[str, str]
     asks: bool = False
+    seconds: float = math.inf
     content: bytes = b""
 
 

@@ -17,7 +17,7 @@ from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.study.settings import Settings
 from benchkit.sweep.messages import Job, NetworksChecked
-from benchkit.sweep.training import bind_plugins, first_line, where_raised
+from benchkit.sweep.training import bind_plugins, first_line, lacking, where_raised
 from benchkit.train.batches import InputTransform
 from benchkit.train.losses import loss_function
 from benchkit.train.randomness import seeded
@@ -84,11 +84,11 @@ def network_problem(settings: Settings, splits: Splits, registry: Registry, devi
         run_on_two_images(model, splits, settings.data.image_size, device)
         doing = "be trained by its loss"
         loss_on_two_images(plugins.loss, splits, device)
-    except (torch.OutOfMemoryError, MemoryError):
-        return ""
     except BenchkitError as error:
         return "; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ())))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like
+        if lacking(error):
+            return ""
         cure = "" if model is None else _cure(model, splits, device)
         return f"it cannot {doing}: {type(error).__name__}: {first_line(error)}{where_raised(error)}{cure}"
     return ""

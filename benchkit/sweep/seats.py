@@ -24,7 +24,7 @@ class Seats:
         self.ready: dict[int, WorkerReady] = {}
         self.aside: dict[int, str] = {}
         self._pool = pool
-        self._job = job
+        self.job = job
         self._tell = tell
         self._idle_deaths: Counter[int] = Counter()
 
@@ -39,7 +39,7 @@ class Seats:
         self.free.pop(number, None)
         self.starting.add(number)
         try:
-            self._pool.give(number, self._job)
+            self._pool.give(number, self.job)
         except BenchkitError as error:
             self.set_aside(number, str(error))
 

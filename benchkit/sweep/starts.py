@@ -107,23 +107,35 @@ class Memory:
 
 def memory_here(at_once: int, groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Memory:
     """Return the memory limit of this process's control group and those above it: the least of them."""
+    found = Memory(at_once=at_once)
     try:
-        line = next(line for line in own.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return Memory(at_once=at_once)
-    within = Path(line.removeprefix("0::/").strip())
-    found: Memory = Memory(at_once=at_once)
-    for folder in (groups / within, *(groups / above for above in within.parents)):
-        try:
-            text = (folder / "memory.max").read_text().strip()
-            events = dict(one.split() for one in (folder / "memory.events").read_text().splitlines())
-            place = folder.stat()
-        except (OSError, ValueError):
-            continue
-        if text.isdigit() and int(text) < min(found.limit or LARGEST, LARGEST):
-            group = f"{place.st_dev} {place.st_ino} {int(place.st_ctime)}"
-            found = replace(found, limit=int(text), group=group, kills=int(events.get("oom_kill", 0)))
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return found
+    for _, controllers, path in lines:
+        if controllers in ("", "memory"):
+            top, within = groups / controllers, Path(path.strip().lstrip("/"))
+            for folder in (top / within, *(top / above for above in within.parents)):
+                found = _least(found, folder, *(NAMES if not controllers else OLD_NAMES))
     return found
+
+
+NAMES, OLD_NAMES = ("memory.max", "memory.events"), ("memory.limit_in_bytes", "memory.oom_control")
+"""The files of a control group with its limit and the number of its kills, and what they were called before."""
+
+
+def _least(found: Memory, folder: Path, limit: str, kills: str) -> Memory:
+    """Return what was found so far, or a control group's limit where that is less."""
+    try:
+        text = (folder / limit).read_text().strip()
+        told = dict(one.split() for one in (folder / kills).read_text().splitlines())
+        place = folder.stat()
+    except (OSError, ValueError):
+        return found
+    if not text.isdigit() or int(text) >= min(found.limit or LARGEST, LARGEST):
+        return found
+    group = f"{place.st_dev} {place.st_ino}"
+    return replace(found, limit=int(text), group=group, kills=int(told.get("oom_kill", 0)))
 
 
 def memory_before(workspace: Path, now: Memory) -> Memory:

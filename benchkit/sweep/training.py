@@ -122,6 +122,8 @@ def train_trial(context: WorkerContext, order: Train) -> Telling:
     if ended.fault is not None:
         fault = ended.fault
         yield TrialGivenBack(trial=order.trial, lease=order.lease, why=fault.words, scope=fault.scope)
+        if fault.scope == "pinned memory":
+            os._exit(1)  # CUDA would tell the next kernel of it
     if ended.outcome is None:
         return
     broken = ended.outcome.state == "failed" and not is_usable(context.device)
@@ -158,7 +160,7 @@ def failures_as_outcomes() -> Iterator[Ended]:
         if (fault := fault_of(error)) is not None:
             traceback.print_exc()
             ended.fault = fault
-        elif memory := _lacking(error):
+        elif memory := lacking(error):
             ended.memory = memory
             ended.outcome = _failed(f"out of memory: {first_line(error)}; try a smaller train.batch_size or --jobs")
         elif isinstance(error, BenchkitError):
@@ -167,7 +169,7 @@ def failures_as_outcomes() -> Iterator[Ended]:
             ended.outcome = _failed(f"{type(error).__name__}: {error}{where_raised(error)}")
 
 
-def _lacking(error: Exception) -> Literal["", "node", "device"]:
+def lacking(error: BaseException) -> Literal["", "node", "device"]:
     """Return which memory an error says did not suffice, if any."""
     if isinstance(error, torch.OutOfMemoryError):
         return "device"
@@ -224,6 +226,10 @@ def trained(
     }
     environment = {**environment_of(context.device), **plugins}
     last_saved, saving, bookkeeping = time.perf_counter(), _saving(run), 0.0
+    end, longest = time.monotonic() + order.seconds, max((record.seconds for record in history), default=0.0)
+    if history and time.monotonic() + longest > end:
+        yield TrialGivenBack(trial=order.trial, lease=order.lease, late=True)
+        return None
     use = ProcessorUse()
     for record in fit(run):
         ended = time.perf_counter()
@@ -239,7 +245,9 @@ def trained(
                 notes=tuple(run.notes),
                 environment=environment,
             )
-        stopping = bool(context.stop and context.stop.asked)
+        longest = max(longest, record.seconds)
+        late = time.monotonic() + longest + saving > end and not run.over()
+        stopping = late or bool(context.stop and context.stop.asked)
         now = time.perf_counter()
         stopwatch.enter("checkpoint")
         if word != "drop" and (stopping or saving <= CHECKPOINT_SHARE * (now - last_saved)):
@@ -247,7 +255,7 @@ def trained(
             word = answer.word if answer else "go on"
             last_saved, saving = time.perf_counter(), time.perf_counter() - now
         if stopping or word == "drop":
-            yield TrialGivenBack(trial=order.trial, lease=order.lease)
+            yield TrialGivenBack(trial=order.trial, lease=order.lease, late=late)
             return None
         stopwatch.enter("evaluation")
         bookkeeping += time.perf_counter() - ended
@@ -281,6 +289,8 @@ def _start(context: WorkerContext, order: Train, settings: Settings, splits: Spl
     shared = shared_device(run.device, context.job.at_once)
     run.notes.extend(shared)
     run.shares_device = bool(shared)
+    if context.job.pageable:
+        run.notes.append("pinned memory was refused: images went to the device through pageable memory, more slowly")
     if order.content:
         restore_checkpoint(order.content, run)
     return run

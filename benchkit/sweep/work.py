@@ -22,6 +22,7 @@ from benchkit.sweep.provenance import device_name
 from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.timed_run import TimedRun, probe_all
 from benchkit.sweep.training import Telling, WorkerContext, train_trial
+from benchkit.train import streaming
 from benchkit.train.device import has_bf16, resolve_device
 from benchkit.train.step import automatic_precision
 
@@ -43,6 +44,7 @@ class Work:
             return
         device = resolve_device(order.device)
         if order.task == "train" and (self._context is None or self._context.job != order):
+            streaming.PINNED = not order.pageable
             registry = Registry.installed(order.plugins, allow_shadow=order.allow_shadow)
             self._context = WorkerContext(job=order, device=device, registry=registry, stop=self._stop)
         yield WorkerReady(device=order.device_label or device, seat=seat_of(device))

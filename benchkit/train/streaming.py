@@ -16,9 +16,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from benchkit.errors import PinningRefusedError
+
 LONGEST, SHORTEST = 4, 2
 """Buffers in a ring: as many as fit into `RING_BYTES`, within these bounds."""
 RING_BYTES = 2**28
+
+PINNED = True
+"""Whether buffers for a GPU are in pinned memory; where that is refused, copies from pageable memory are slower."""
 
 THREAD = "benchkit-gather"
 """The name of the thread that gathers."""
@@ -29,7 +34,13 @@ class Slot:
 
     def __init__(self, size: int, shape: Sequence[int], *, pinned: bool = False) -> None:
         """Allocate the buffer, in memory that the device can copy from by itself when it is `pinned`."""
-        self.host = torch.empty((size, *shape), dtype=torch.uint8, pin_memory=pinned)
+        try:
+            self.host = torch.empty((size, *shape), dtype=torch.uint8, pin_memory=pinned)
+        except RuntimeError as error:
+            if not pinned:
+                raise
+            words = str(error).partition("\n")[0]
+            raise PinningRefusedError(f"pinned memory is refused: {words}") from error
         self.count = 0
 
     def gather(self, images: torch.Tensor, rows: torch.Tensor) -> None:
@@ -60,7 +71,7 @@ class CudaSlot(Slot):
 
     def __init__(self, size: int, shape: Sequence[int], stream: torch.cuda.Stream) -> None:
         """Allocate both buffers; copies run on `stream`, the rest on the stream that is current where it is called."""
-        super().__init__(size, shape, pinned=True)
+        super().__init__(size, shape, pinned=PINNED)
         self._stream = stream
         self._there = torch.empty((size, *shape), dtype=torch.uint8, device=stream.device)
         self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
