@@ -1,53 +1,128 @@
-"""What each worker slot is at, told by the sweep and read without a lock."""
+"""What each seat of a sweep is at: a line for each, written together and seldom, read without a lock."""
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from postgres_server import PostgresServer
 from test_leases import run_out
-from tiny_study import queue_of, study_of
+from test_sweep_kill import end, start, wait_for_line
+from tiny_study import FACTOR, RECORD, Listener, run_command, study_of, write
 
 from benchkit.ledger import Ledger
-from benchkit.ledger.seat_lines import FOLDER, forget_seats, read_seats, write_seats
+from benchkit.ledger.claims import Queue
 from benchkit.plan import make_plan
+from benchkit.sweep import seat_lines
+from benchkit.sweep.messages import EpochEnded, Seat, TrialEnded, TrialStarted, WorkerLost, WorkerReady
+from benchkit.sweep.seat_lines import SeatLines, read_seats, seats_of, tell_of
 
-LINES = [{"node": "here", "device": "cpu", "trial": "0.1 repeat 0", "epoch": 3, "images_per_second": 12.5}]
-
-
-def test_a_sweeps_lines_stand_beside_the_ledger(tmp_path: Path) -> None:
-    ledger, plan, queue = queue_of(tmp_path, study_of(repeats=1))
-    claim = queue.next()
-    assert claim is not None and read_seats(ledger, plan.study) == {}
-    write_seats(ledger, plan.study, [{"node": "before"}])
-    write_seats(ledger, plan.study, LINES)
-    other = Ledger(tmp_path)
-    assert list(read_seats(other, plan.study).values()) == [LINES]
-    (file,) = (tmp_path / FOLDER).iterdir()
-    file.write_text("[half")
-    assert read_seats(other, plan.study) == {}
-    write_seats(ledger, plan.study, LINES)
-    run_out(claim)
-    assert read_seats(other, plan.study) == {}
-    (tmp_path / FOLDER / "of-a-sweep-that-was.json").write_text("[]")
-    forget_seats(ledger, plan.study)
-    assert list((tmp_path / FOLDER).iterdir()) == []
+STARTED = TrialStarted(condition="gn", phase="grid", index=2, key="abc", number=7, epochs=20)
+ENDED = TrialEnded(condition="gn", phase="grid", index=2, state="done", reason="", seconds=1.0, scores={})
 
 
-def test_lines_that_cannot_be_written_end_no_sweep(tmp_path: Path) -> None:
-    ledger, plan, _ = queue_of(tmp_path, study_of(repeats=1))
-    (tmp_path / FOLDER).write_text("no folder")
-    write_seats(ledger, plan.study, LINES)
-    assert read_seats(ledger, plan.study) == {}
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A clock that stands still until it is told to go on."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def go_on(seconds: float) -> None:
+        now[0] += seconds
+
+    return go_on
+
+
+def lines_in(folder: Path) -> SeatLines:
+    return SeatLines(Listener(), folder, "norms", lambda key, number: Path(key) / str(number))
+
+
+def ready(node: str) -> WorkerReady:
+    return WorkerReady(device=f"{node} cuda:1", seat=Seat(node=node, kind="cuda"))
+
+
+def test_a_seat_tells_its_trial_speed_and_use(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    lines = lines_in(tmp_path)
+    lines.event(0, ready("a"))
+    lines.event(1, ready("b"))
+    lines.event(1, STARTED)
+    record = replace(RECORD, epoch=5, images_per_second=1200.0, energy=30.0)
+    lines.event(1, EpochEnded(record=record, processor=1.5, device_use=0.8))
+    clock(5)
+    lines.tick()
+    first, second = read_seats(tmp_path, "norms", time.time())
+    assert first.words == "a cuda:1 on a: no trial"
+    assert second.words == (
+        "b cuda:1 on b: gn repeat 2, epoch 5/20, 1,200 images/s, 1.5 cores, device 80% in use, 30 J an epoch; abc/7"
+    )
+    lines.event(1, ENDED)
+    lines.event(0, WorkerLost(code=-9))
+    clock(5)
+    lines.tick()
+    (left,) = read_seats(tmp_path, "norms", time.time())
+    assert left.trial == "" and left.epoch == 0
+    lines.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_written_seldom_and_only_what_is_new_is_read(
+    tmp_path: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    monkeypatch.setattr(seat_lines, "write_atomically", lambda path, content: written.append(path.write_bytes(content)))
+    lines = lines_in(tmp_path)
+    lines.event(0, ready("a"))
+    for _ in range(2000):
+        lines.event(0, STARTED)
+        lines.event(0, EpochEnded(record=RECORD))
+        lines.event(0, ENDED)
+        clock(0.01)
+    assert len(written) == 4, "20 s, a writing every 5 s"
+    now = time.time()
+    (tmp_path / "seats-half.jsonl").write_text("{\n")
+    assert len(read_seats(tmp_path, "norms", now)) == 1
+    assert read_seats(tmp_path, "dropout", now) == read_seats(tmp_path, "norms", now + 61) == []
+
+
+def test_status_tells_of_the_seats_of_a_sweep_under_way(tmp_path: Path) -> None:
+    study = write(tmp_path / "tiny.toml", FACTOR, epochs=3000, repeats=1)
+    sweep = start(tmp_path, "sweep", study, "--jobs", 1)
+    wait_for_line(sweep, r"epoch \d+/3000")
+    deadline = time.monotonic() + 60
+    told: list[dict[str, object]] = []
+    while not (told and told[0]["epoch"]) and time.monotonic() < deadline:
+        told = json.loads(run_command(tmp_path, "status", "tiny", "--json").stdout)["seats"]
+    assert told[0]["device"] == "cpu" and told[0]["trial"] and Path(str(told[0]["log"])).name == "log.txt"
+    assert (tmp_path / str(told[0]["log"])).parent.is_dir()
+    sweep.terminate()
+    end(sweep)
+    assert json.loads(run_command(tmp_path, "status", "tiny", "--json").stdout)["seats"] == []
 
 
 @pytest.mark.postgres
-def test_a_sweeps_lines_stand_in_a_ledger_on_a_server(tmp_path: Path, postgres: PostgresServer) -> None:
+def test_lines_stand_in_a_ledger_on_a_server(
+    tmp_path: Path, postgres: PostgresServer, clock: Callable[[float], None]
+) -> None:
     database, plan = postgres.database("seats"), make_plan(study_of(repeats=1))
-    ledger, other = (Ledger(tmp_path / name, database) for name in ("a", "b"))
+    ledger = Ledger(tmp_path / "a", database)
     ledger.register(plan, {"sets": []}, "")
-    for lines in ([{"node": "before"}], LINES):
-        write_seats(ledger, plan.study, lines)
-    assert list(read_seats(other, plan.study).values()) == [LINES]
-    assert not (tmp_path / "a" / FOLDER).exists()
+    ledger.enqueue(plan)
+    lines = SeatLines(Listener(), tmp_path / "a", "tiny", lambda key, number: Path(key), tell_of(ledger, plan.study))
+    for node in ("a", "b"):
+        lines.event(0, ready(node))
+        clock(5)
+        lines.tick()
+    (told,) = seats_of(tmp_path / "b", database, "tiny")
+    assert told.words == "b cuda:1 on b: no trial" and not list((tmp_path / "a").glob("seats-*"))
+    claim = Queue(ledger, plan).next()
+    assert claim is not None
+    run_out(claim)
+    assert seats_of(tmp_path / "b", database, "tiny") == []
+    ledger.holder(plan.study).renew()
+    assert len(seats_of(tmp_path / "b", database, "tiny")) == 1
+    lines.close()
+    assert seats_of(tmp_path / "b", database, "tiny") == []

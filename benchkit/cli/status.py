@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
@@ -27,12 +26,12 @@ def status(
     from benchkit.cli.app import print_json, print_note, print_table, print_text
     from benchkit.ledger import read_results
     from benchkit.storage import encode
-    from benchkit.sweep.seat_lines import read_seats
+    from benchkit.sweep.seat_lines import seats_of
     from benchkit.sweep.status import status_of
 
     name = study.removesuffix(".toml").rpartition("/")[2] if study else None
     found = status_of(read_results(workspace, name, storage or None, upcoming=True))
-    seats = read_seats(workspace / "logs", found.study, time.time())
+    seats = seats_of(workspace, storage, found.study)
     if as_json:
         print_json({**found.plain(), "seats": encode(seats)})
         raise typer.Exit(found.broken)

@@ -25,7 +25,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, insert, select, update
 
-from benchkit.ledger.opening import DAMAGE, Patience, patient
+from benchkit.ledger.opening import DAMAGE, Patience, first_line, patient
 from benchkit.ledger.tables import STUDY_ATTRIBUTES, TRIAL_ATTRIBUTES, TRIALS, study_ids
 
 LEASE = 60.0
@@ -138,7 +138,7 @@ class Holder:
             with self._storage.engine.begin() as connection:
                 self._write(connection, json.dumps(value), prefix)
         except DAMAGE as error:
-            logger.warning("what the sweep is at could not be written: %s", error)
+            logger.warning("what the sweep is at could not be written: %s", first_line(error))
 
     def _forget_old(self, sweeps: Mapping[str, Sweep]) -> None:
         """Remove the records of sweeps that ended long ago."""
@@ -245,7 +245,7 @@ class Holder:
             with self._storage.engine.begin() as connection:
                 _replace(connection, trial_id, lease, Lease(number=lease.number))
         except DAMAGE as error:
-            logger.warning("a trial could not be given back, and is free when its lease has run out: %s", error)
+            logger.warning("a trial could not be given back: it is free when its lease is over: %s", first_line(error))
 
     @patient
     def end(
@@ -294,7 +294,7 @@ def _renewing(holder: weakref.ref[Holder], ended: threading.Event, every: float)
             pause = every
         except DAMAGE as error:
             pause = every / RENEWALS
-            logger.warning("the lease could not be renewed, which is tried again: %s", error)
+            logger.warning("the lease could not be renewed, which is tried again: %s", first_line(error))
         del held
 
 

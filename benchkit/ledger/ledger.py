@@ -286,6 +286,13 @@ class Ledger:
         return sweeps_of(self.storage, study.name, self.place)
 
     @patient
+    def shown(self, study: str, prefix: str) -> list[Any]:
+        """Return what the sweeps of a study that are under way show under this name (`Holder.show`)."""
+        lives = [key for key, sweep in sweeps_of(self.storage, study, self.place).items() if sweep.lives]
+        found = (study_attributes(self.storage, study, prefix + key) for key in lives)
+        return [one[study] for one in found if study in one]
+
+    @patient
     def holder(self, study: Study) -> Holder:
         """Return this process as holder of a study's trials; the study must be registered."""
         if study.name not in self._holders:

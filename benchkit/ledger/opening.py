@@ -173,7 +173,7 @@ class Patience:
                     logger.warning(
                         "the ledger does not answer and is asked again for up to %.0f s: %s",
                         self._seconds,
-                        _first_line(error.__cause__ or error),
+                        first_line(error),
                     )
                 told = True
             time.sleep(pause)
@@ -234,10 +234,11 @@ def storage_errors() -> Iterator[None]:
     except DAMAGE as error:
         cause = error.__cause__ or error
         raise LedgerError(
-            f"the ledger cannot be read or written: {type(cause).__name__}: {_first_line(cause)}",
+            f"the ledger cannot be read or written: {type(cause).__name__}: {first_line(cause)}",
             hint=AWAY if _is_passing(error) else REBUILD,
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def first_line(error: BaseException) -> str:
+    """Return what a storage's error says, without what it is wrapped in and what its driver adds."""
+    return str(error.__cause__ or error).strip().partition("\n")[0]

@@ -33,7 +33,7 @@ from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_oth
 from benchkit.sweep.devices import Device, Devices, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.pool import Pool, answers, worker_failure
-from benchkit.sweep.seat_lines import SeatLines
+from benchkit.sweep.seat_lines import SeatLines, tell_of
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
 from benchkit.train.weights_file import weights_digest
 
@@ -147,6 +147,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
             request.workspace / "logs",
             plan.study.name,
             lambda key, n: ledger.folder(plan.study, known[key], n).log,
+            tell_of(ledger, plan.study),
         )
         job, rules = replace(request.job("train"), at_once=pool.size), Rules(patience=request.patience)
         coordinator = Coordinator(job, ledger, pool, lines, rules)

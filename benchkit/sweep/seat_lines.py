@@ -1,7 +1,8 @@
 """What each seat of a sweep is at, as one line of JSON beside the ledger, for whoever looks from outside.
 
 A sweep writes all of its lines together, at most every few seconds, as a new file in the place of the old one: readers
-need no lock and see no half of it. What is not renewed any more is left out by them.
+need no lock and see no half of it. What is not renewed any more is left out by them. Where the ledger is on a server,
+and sweeps may have a disk each, it has the lines in the file's place.
 """
 
 from __future__ import annotations
@@ -11,16 +12,24 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchkit.errors import BenchkitError
+from benchkit.ledger import Ledger
+from benchkit.ledger.opening import is_on_server
 from benchkit.storage import decode, encode, write_atomically
+from benchkit.study import Study
 from benchkit.sweep.coordinator import View
 from benchkit.sweep.messages import EpochEnded, Event, TrialEnded, TrialStarted, WorkerIdle, WorkerLost, WorkerReady
 from benchkit.sweep.progress import trial_name
 
 EVERY = 5.0
 """Seconds between two writings."""
+
+SHOWN = "seats "
+"""What the names of lines in the ledger begin with."""
 
 STALE = 60.0
 """Seconds after which lines that were not renewed are those of a sweep that is gone."""
@@ -61,12 +70,22 @@ class SeatLine:
         return f"{self.device} on {self.node}: {self.trial}, epoch {self.epoch}/{self.epochs}{speed}; {self.log}"
 
 
+Tell = Callable[[list[Any]], None]
+"""Puts a sweep's lines, JSON values, in the place of those before."""
+
+
 class SeatLines:
     """A view of a sweep that notes what its seats are at, and passes everything on to another view."""
 
-    def __init__(self, view: View, logs: Path, study: str, log_of: Callable[[str, int], Path]) -> None:
-        """Write into the folder `logs`; `log_of` tells a trial's log by the key of its condition and its number."""
+    def __init__(
+        self, view: View, logs: Path, study: str, log_of: Callable[[str, int], Path], tell: Tell | None = None
+    ) -> None:
+        """Write into the folder `logs`, or by `tell`.
+
+        `log_of` tells a trial's log by the key of its condition and its number.
+        """
         self._view = view
+        self._tell = tell
         self._file = logs / f"seats-{secrets.token_hex(8)}.jsonl"
         self._study = study
         self._log_of = log_of
@@ -91,6 +110,8 @@ class SeatLines:
 
     def close(self) -> None:
         """Take the lines away: the sweep ends."""
+        if self._tell is not None:
+            self._tell([])
         self._file.unlink(missing_ok=True)
 
     def _note(self, worker: int, event: Event) -> None:
@@ -129,8 +150,24 @@ class SeatLines:
             if line.trial and not line.log:
                 started = self._trials[worker]
                 self._lines[worker] = replace(line, log=str(self._log_of(started.key, started.number)))
-        lines = (json.dumps(encode(replace(line, at=time.time()))) for line in self._lines.values())
-        write_atomically(self._file, "".join(f"{line}\n" for line in lines).encode())
+        lines = [encode(replace(line, at=time.time())) for line in self._lines.values()]
+        if self._tell is not None:
+            self._tell(lines)
+        else:
+            write_atomically(self._file, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+
+
+def tell_of(ledger: Ledger, study: Study) -> Tell | None:
+    """Return how lines get into a ledger on a server, None for one in a file."""
+    return partial(ledger.holder(study).show, SHOWN) if ledger.on_server else None
+
+
+def seats_of(workspace: Path, storage: str, study: str) -> list[SeatLine]:
+    """Return the seats of all sweeps of a study that are under way."""
+    if not is_on_server(storage):
+        return read_seats(workspace / "logs", study, time.time())
+    told = Ledger(workspace, storage).shown(study, SHOWN)
+    return [decode(SeatLine, line) for lines in told for line in lines]
 
 
 def read_seats(logs: Path, study: str, now: float) -> list[SeatLine]:
