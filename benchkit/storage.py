@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 import re
 import secrets
 import stat
@@ -146,6 +147,15 @@ def cache_folder() -> Path:
 
 SENT = "BENCHKIT_SENT"
 """The variable that tells a worker on another machine what that received: JSON, the sweep's paths and its own."""
+
+
+NODE = "BENCHKIT_NODE"
+"""The variable that tells a worker what people call its node, where that is not the machine's own name."""
+
+
+def node_name() -> str:
+    """Return what people call the machine that this process runs on."""
+    return os.environ.get(NODE) or platform.node()
 
 
 def sent_path(path: str | Path) -> Path:

@@ -62,7 +62,8 @@ class Heard:
 
         self.frames: queue.Queue[bytes] = queue.Queue()
         self.ends: queue.Queue[End] = queue.Queue()
-        self.pump = Pump(is_alive)
+        self.said: list[str] = []
+        self.pump = Pump(is_alive, self.said.append)
         self.line: RayLine = RayLine(place, self.pump, self.frames.put, self.ends.put)
 
     def event(self, name: str) -> tuple[dict[str, object], bytes]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
+import random
+import re
+import secrets
+import signal
 import subprocess
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ray_nodes import RayNodes
+from ray_nodes import Node, RayNodes
 from tiny_study import FACTOR, all_facts, command, environment, text_of
 
 from benchkit.ledger import read_results
@@ -124,3 +131,143 @@ def test_what_a_node_lacks_is_sent_to_it_and_plugins_on_request_alone(ray_nodes:
             "halved.py",
             "weights.safetensors",
         ]
+
+
+OWN = """
+import errno, os, time
+from benchkit_models.mlp import mlp
+
+def before(module, inputs):
+    if module.training:
+        {doing}
+
+def own(num_classes, image_shape, norm, *, hidden: tuple[int, ...] = (8,)):
+    model = mlp(num_classes, image_shape, norm, hidden=hidden)
+    model.register_forward_pre_hook(before)
+    return model
+
+PLUGINS = {{"benchkit.models": {{"own": own}}}}
+"""
+"""A model that does something before each training step."""
+
+SLOW = "time.sleep(0.03)"
+"""What makes three steps an epoch take 0.1 s, whatever else the machine does."""
+
+FRAIL = """
+        if os.environ.get("BENCHKIT_NODE", "").startswith("third"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        time.sleep(0.03)
+"""
+"""What fails on one node as a full disk does."""
+
+LONG = 40
+"""Epochs of a trial of some seconds."""
+
+
+def write_own(folder: Path, repeats: int, doing: str = SLOW, threads: int = 1) -> tuple[object, ...]:
+    """Write a study whose model does something before each step; return the options that it is swept with."""
+    (folder / "own.py").write_text(OWN.format(doing=doing))
+    batch = "batch_size = 20"
+    replaced = {'name = "mlp"': 'name = "own"', batch: f"{batch}\nthreads = {threads}"}
+    write(folder, epochs=LONG, repeats=repeats, **replaced)
+    return "--plugin", folder / "own.py"
+
+
+@functools.cache
+def slow_facts(repeats: int, threads: int) -> dict[tuple[str, int], dict[str, object]]:
+    """Return what a sweep of slow trials by this machine's own workers gives."""
+    folder = Path(tempfile.mkdtemp(prefix="bk-local-"))
+    swept(folder, *write_own(folder, repeats, threads=threads), "--jobs", 4)
+    return all_facts(results(folder))
+
+
+class Sweep:
+    """A sweep on the cluster under way, with all that it said so far."""
+
+    def __init__(self, folder: Path, *arguments: object, repeats: int = 6, threads: int = 1) -> None:
+        self.folder = folder
+        self.arguments = (*write_own(folder, repeats, threads=threads), "--ship-code", *arguments)
+        self.expected = slow_facts(repeats, threads)
+        self.process = started(folder, *self.arguments)
+        self.said = ""
+
+    def wait_for(self, pattern: str, times: int = 1) -> None:
+        """Read on until so many lines match."""
+        assert self.process.stdout is not None
+        while times:
+            line = self.process.stdout.readline()
+            assert line, self.said
+            self.said += line
+            times -= bool(re.search(pattern, line))
+
+    def ends(self) -> None:
+        """Check that all trials ended once, as they do on one machine."""
+        out, _ = self.process.communicate(timeout=400)
+        self.said += out
+        assert self.process.returncode == 0, self.said
+        found = results(self.folder)
+        assert all_facts(found) == self.expected, self.said
+        for trial in found.trials:
+            assert [record.epoch for record in trial.history] == list(range(1, len(trial.history) + 1))
+
+
+@pytest.fixture
+def third(ray_nodes: RayNodes) -> Iterator[Node]:
+    """A node of two CPUs that need not be there at the end."""
+    node = ray_nodes.add(f"third-{secrets.token_hex(2)}", cpus=2)
+    yield node
+    if node in ray_nodes.nodes:
+        ray_nodes.remove(node)
+
+
+def times(count: int) -> list[Any]:
+    """Return what repeats a test: once, and so many times where there is time for it."""
+    return [0, *(pytest.param(number, marks=pytest.mark.long) for number in range(1, count))]
+
+
+@pytest.mark.parametrize("number", times(10))
+def test_a_node_goes_and_another_comes(ray_nodes: RayNodes, third: Node, tmp_path: Path, number: int) -> None:
+    """Trials of two threads fit these two nodes alone, so that the sweep waits for the one that comes."""
+    sweep = Sweep(tmp_path, "--cluster", ray_nodes.address, repeats=3, threads=2)
+    sweep.wait_for(r"\[\d+/6", times=random.randint(1, 3))
+    time.sleep(random.random() * 3)
+    ray_nodes.remove(third)
+    sweep.wait_for("no seat is left; waiting for another one to come")
+    fourth = ray_nodes.add(f"fourth-{secrets.token_hex(2)}", cpus=2, OMP_NUM_THREADS="7")
+    sweep.ends()
+    ray_nodes.remove(fourth)
+    used = {record.node for trial in results(tmp_path).trials for record in trial.history}
+    assert used == {third.name, fourth.name}, sweep.said
+
+
+@pytest.mark.parametrize("number", times(10))
+def test_a_node_stands_still_for_a_while(ray_nodes: RayNodes, third: Node, tmp_path: Path, number: int) -> None:
+    sweep = Sweep(tmp_path, "--cluster", ray_nodes.address)
+    sweep.wait_for(r"\[\d+/12", times=random.randint(1, 4))
+    time.sleep(random.random() * 3)
+    third.signal(signal.SIGSTOP)
+    time.sleep(60)
+    third.signal(signal.SIGCONT)
+    sweep.ends()
+
+
+@pytest.mark.parametrize("number", times(10))
+def test_the_sweep_is_killed_and_the_same_command_goes_on(ray_nodes: RayNodes, tmp_path: Path, number: int) -> None:
+    sweep = Sweep(tmp_path, "--cluster", ray_nodes.address)
+    sweep.wait_for(r"\[\d+/12", times=random.randint(1, 4))
+    time.sleep(random.random() * 3)
+    sweep.process.kill()
+    sweep.process.communicate()
+    sweep.process = started(tmp_path, *sweep.arguments)
+    sweep.ends()
+
+
+@pytest.mark.parametrize("number", times(10))
+def test_a_node_that_fails_everything_is_set_aside(
+    ray_nodes: RayNodes, third: Node, tmp_path: Path, number: int
+) -> None:
+    options = write_own(tmp_path, 6, FRAIL)
+    swept(tmp_path, *options, "--workspace", tmp_path / "local", "--jobs", 4)
+    out = swept(tmp_path, *options, "--cluster", ray_nodes.address, "--ship-code")
+    assert len(re.findall(f"set aside: .*{third.name}", out)) == 1, out
+    assert all_facts(results(tmp_path)) == all_facts(read_results(tmp_path / "local", "tiny"))

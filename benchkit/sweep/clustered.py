@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from benchkit.sweep.orchestration import Request
     from benchkit.sweep.ray_nodes import RayCluster
 
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
+"""What keeps Ray, once it is imported, from reporting to its makers, from warning of what seats do themselves, and
+from starting a cluster for whoever asks it something after the end."""
+
 DEVICES = ("auto", "cpu", "cuda")
 """What `--device` may say on a cluster, where nobody knows the numbers of its GPUs."""
 
@@ -35,6 +44,7 @@ def check_cluster(request: Request) -> None:
             f"--device {request.device}: on a cluster it is one of {', '.join(DEVICES)}",
             hint="which GPUs a node gives away is said to Ray when it starts there",
         )
+    os.environ.update(QUIET)
     try:
         import ray  # noqa: F401
     except ImportError as error:

@@ -126,9 +126,9 @@ class Coordinator:
         try:
             self._seats.start_all()
             while time.monotonic() < end:
+                if not self._held and not self._unfinished(plan):
+                    return True
                 if not self._held and not self._seats.starting:
-                    if not self._unfinished(plan):
-                        return True
                     if self._late:
                         return False
                     self._refuse_no_seats()
@@ -146,7 +146,7 @@ class Coordinator:
         return any(states[state] for state in UNFINISHED)
 
     def _refuse_no_seats(self) -> None:
-        if not self._seats.left:
+        if self._seats.hopeless(self._rules.patience):
             problems = self._seats.problems
             what = problems[0] if len(problems) == 1 else "no seat is left to train on"
             raise cannot_go_on(what, self._ledger.workspace, problems if len(problems) > 1 else ())
@@ -162,6 +162,7 @@ class Coordinator:
 
     def _hand_out(self) -> None:
         """Give the workers that have nothing to do what is there to take; on some nodes a trial is to be alone."""
+        self._seats.refresh()
         for number in list(self._seats.free):
             node = self._seats.node(number)
             if node in self._alone:

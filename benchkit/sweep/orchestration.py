@@ -175,7 +175,13 @@ def pool_of(
             view.event(0, AnalysisEnded(words=words))
 
         with on_cluster(request, registry, ledger, plan, data, say) as cluster:
-            with Pool(cluster.seats(), threads, logs, cluster.open_line) as pool:
+
+            def offered() -> Sequence[Device]:
+                for words in cluster.news():
+                    say(words)
+                return cluster.seats()
+
+            with Pool(cluster.seats(), threads, logs, cluster.open_line, offered) as pool:
                 yield pool
         return
     devices = devices_of(request)

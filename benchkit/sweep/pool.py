@@ -7,7 +7,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -34,13 +34,26 @@ HEAR_EVERY = 0.25
 """Seconds without an event after which the view is refreshed."""
 
 
+Offered = Callable[[], Sequence[Device]]
+"""Tells the seats that there are now, where they come and go."""
+
+
 class Pool:
     """A worker process for each of `seats`, its device, with `threads` CPU threads; their output goes into `logs`."""
 
-    def __init__(self, seats: Sequence[Device], threads: int, logs: Path, opener: Opener = local_line) -> None:
-        """Start nothing yet: a worker starts when it is first given a job."""
-        self._seats = seats
+    def __init__(
+        self,
+        seats: Sequence[Device],
+        threads: int,
+        logs: Path,
+        opener: Opener = local_line,
+        offered: Offered | None = None,
+    ) -> None:
+        """Start nothing yet: a worker starts when it is first given a job. Seats stay, unless some are `offered`."""
+        self._seats = list(seats)
         self.size = len(seats)
+        self.changes = offered is not None
+        self._offered = offered or (lambda: self._seats)
         self._threads = threads
         self._logs = logs
         self._opener = opener
@@ -75,6 +88,17 @@ class Pool:
         for number in range(self.size):
             if number not in self._lines:
                 self._start(number)
+
+    def grow(self) -> range:
+        """Return the numbers of the seats that came since it was asked last."""
+        before = self.size
+        self._seats += [one for one in self._offered() if one not in self._seats]
+        self.size = len(self._seats)
+        return range(before, self.size)
+
+    def has(self, number: int) -> bool:
+        """Return whether a seat is still there."""
+        return self._seats[number] in self._offered()
 
     def give(self, number: int, job: Job) -> None:
         """Hand a job to a worker, starting it when there is none, and again when its process is gone.

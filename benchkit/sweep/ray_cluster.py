@@ -26,9 +26,6 @@ from benchkit.errors import TrainingError
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.stopping import orders
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""What keeps Ray from reporting to its makers, and from warning of what the seats do themselves."""
-
 CURRENT = Path("/tmp/ray/ray_current_cluster")
 """Where `ray start` writes the address of the cluster that it started last."""
 
@@ -49,7 +46,9 @@ def clusters_here() -> dict[str, str]:
     found = {}
     for process in psutil.process_iter(["name", "cmdline", "uids"]):
         if (process.info["name"] or "").startswith("raylet"):
-            address = next((a.partition("=")[2] for a in process.info["cmdline"] if a.startswith("--gcs-address=")), "")
+            address = next(
+                (a.partition("=")[2] for a in process.info["cmdline"] or () if a.startswith("--gcs-address=")), ""
+            )
             if address and process.info["uids"]:
                 found[address] = _user(process.info["uids"].real)
     return found
@@ -119,7 +118,6 @@ def joined(asked: str) -> Iterator[Cluster]:
 
     Raises `TrainingError` as `chosen` does, and where Ray cannot connect.
     """
-    os.environ.update(QUIET)
     options: dict[str, Any] = {"log_to_driver": False, "namespace": "benchkit", "logging_level": "ERROR"}
     user, folder = _user(os.getuid()), ""
     if asked == "local":

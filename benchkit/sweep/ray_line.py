@@ -22,6 +22,7 @@ from ray.exceptions import ActorDiedError, ActorUnschedulableError, OutOfMemoryE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchkit.child import exit_words
+from benchkit.storage import NODE
 from benchkit.sweep import node_side, worker
 from benchkit.sweep.lines import End
 from benchkit.sweep.messages import dump
@@ -38,6 +39,9 @@ WAIT = 5.0
 
 TICK = 0.5
 """Seconds between looks at lines that say nothing."""
+
+SLOW = 10.0
+"""Seconds without room for a worker after which that is said."""
 
 AGAIN = 1.0
 """Seconds after which a question is put again that could not be answered."""
@@ -100,9 +104,13 @@ class FrameSplitter:
 class Pump:
     """One thread for all lines of a sweep: it hears answers, puts the next questions and notes who is silent."""
 
-    def __init__(self, is_alive: Callable[[str], bool]) -> None:
-        """Start the thread; `is_alive` tells whether a node, by its id, is part of the cluster."""
+    def __init__(self, is_alive: Callable[[str], bool], say: Callable[[str], None]) -> None:
+        """Start the thread; `is_alive` tells whether a node, by its id, is part of the cluster.
+
+        `say` is told, in the thread, what people should know.
+        """
         self.is_alive = is_alive
+        self.say = say
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lines: set[RayLine] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -152,6 +160,7 @@ class RayLine:
         """Ask for a seat and have a worker started in it."""
         self.place = place
         self.heard = False
+        self._slow = False
         self._pump = pump
         self._hear = hear
         self._over = over
@@ -166,7 +175,8 @@ class RayLine:
         self._retry: list[tuple[float, Callable[[], None]]] = []
         self._seat = remote(node_side.Seat, place.node, num_cpus=place.cpus, num_gpus=place.gpus)
         pump.watch(self)
-        self._ask(self._seat.open, self._opened, worker.COMMAND[-1], dict(place.environment), place.gpus > 0)
+        environment = {**place.environment, NODE: place.name}
+        self._ask(self._seat.open, self._opened, worker.COMMAND[-1], environment, place.gpus > 0)
 
     @property
     def ended(self) -> End | None:
@@ -198,6 +208,9 @@ class RayLine:
         self._retry = [(when, what) for when, what in self._retry if when > now]
         for what in due:
             what()
+        if not self.heard and not self._slow and now - self._last > SLOW:
+            self._slow = True
+            self._pump.say(f"{self.place.name} has had no room for a worker for {SLOW:g} s: what it has is in use")
         if now - self._last > self.place.silence:
             words = "was not heard of for" if self.heard else "had no room for a worker for"
             self._lose(f"{words} {self.place.silence:g} s")

@@ -77,6 +77,7 @@ class RayCluster:
     same_hardware: bool = False
     silence: float = SILENCE
     members: dict[str, Member] = field(default_factory=dict)
+    _named: list[Device] = field(default_factory=list)
     _words: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)
@@ -85,7 +86,7 @@ class RayCluster:
 
     def start(self, say: Callable[[str], None]) -> None:
         """Look at all nodes; raise `TrainingError` where none can train, with each of them named."""
-        self._pump = Pump(self.is_alive)
+        self._pump = Pump(self.is_alive, self._say)
         self._refresh()
         yours = f"of {self.cluster.owner}"
         say(f"on the Ray cluster at {self.cluster.address} ({yours}), {_count(len(self.members), 'node')}")
@@ -102,17 +103,18 @@ class RayCluster:
             raise self._none()
 
     def seats(self) -> tuple[Device, ...]:
-        """Return the seats of the nodes that can train now, in turns."""
+        """Return the seats of the nodes that can train now: those named before first, then others in turns."""
         with self._lock:
             ready = [one for one in self._able() if one.alive and one.faults is not None and not one.faults]
-        counts = [self._seats(one) for one in ready]
-        most = self.at_most or sum(counts)
-        return tuple(
-            Device(kind=self.needs.kind, number=turn, name=one.card, node=one.name, place=one.node)
-            for turn in range(max(counts, default=0))
-            for one, count in zip(ready, counts, strict=True)
-            if turn < count
-        )[:most]
+            seats = [
+                Device(kind=self.needs.kind, number=turn, name=one.card, node=one.name, place=one.node)
+                for turn in range(max(map(self._seats, ready), default=0))
+                for one in ready
+                if turn < self._seats(one)
+            ]
+            kept = [seat for seat in self._named if seat in seats]
+            self._named = [*kept, *(seat for seat in seats if seat not in kept)][: self.at_most or len(seats)]
+            return tuple(self._named)
 
     def settle_precision(self) -> str:
         """Return what `auto` is for the whole study, as most seats have it; nodes that lack it are set aside."""
@@ -139,9 +141,14 @@ class RayCluster:
             words, self._words = self._words, []
         return words
 
+    def _say(self, words: str) -> None:
+        with self._lock:
+            self._words.append(words)
+
     def is_alive(self, node: str) -> bool:
-        """Return whether a node is part of the cluster."""
-        return any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node)
+        """Return whether a node is part of the cluster now."""
+        self._refresh()
+        return node in self.members and self.members[node].alive
 
     def open_line(
         self,
@@ -175,11 +182,10 @@ class RayCluster:
         return [one for one in self.members.values() if self._seats(one)]
 
     def _none(self) -> TrainingError:
-        kind, threads = self.needs.kind, self.needs.threads
-        room = "a GPU" if kind == "cuda" else _count(threads, "free CPU")
+        room = "a GPU" if self.needs.kind == "cuda" else _count(self.needs.threads, "CPU")
         problems = [
             f"{one.name}: {'; '.join(one.faults or ['still looked at'])}"
-            if one.seats(kind, threads)
+            if self._seats(one)
             else f"{one.name}: {one.cpus:g} CPUs and {one.gpus:g} GPUs, a trial takes {room}"
             for one in self.members.values()
         ]
@@ -259,7 +265,8 @@ def examine(node: str, needs: Needs, cargo: Cargo, closed: threading.Event) -> t
             if len(given) == before:
                 return found, differences(needs, own, found)
     finally:
-        ray.kill(actor, no_restart=True)
+        if not closed.is_set():
+            ray.kill(actor, no_restart=True)
 
 
 def _asked(actor: Any, needs: Needs, closed: threading.Event) -> tuple[Answer | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Literal
@@ -14,12 +15,22 @@ IDLE_PATIENCE = 3
 """How many workers of a seat in a row may end before any of them took a trial."""
 
 
+LOOK_EVERY = 2.0
+"""Seconds between looks for seats that came."""
+
+SURPLUS = 20.0
+"""Seconds without a trial after which a seat is given back, where others may use it."""
+
+
 class Seats:
-    """The seats of a pool that are given a job; `tell` is told in words of each that is set aside."""
+    """The seats of a pool that are given a job; `tell` is told in words of each that is set aside.
+
+    Where seats come and go, new ones are used, and those that have nothing to do are given back.
+    """
 
     def __init__(self, pool: Pool, job: Job, tell: Callable[[str], None]) -> None:
         """Start none yet."""
-        self.free: dict[int, None] = {}
+        self.free: dict[int, float] = {}
         self.starting: set[int] = set()
         self.ready: dict[int, WorkerReady] = {}
         self.aside: dict[int, str] = {}
@@ -27,12 +38,36 @@ class Seats:
         self.job = job
         self._tell = tell
         self._idle_deaths: Counter[int] = Counter()
+        self._resting: set[int] = set()
+        self._gone = float("-inf")
+        self._looked = time.monotonic()
 
     def start_all(self) -> None:
         """Have all workers make ready for trials, but for those whose seats were set aside."""
+        self._resting.clear()
         for number in range(self._pool.size):
             if number not in self.aside:
                 self.start(number)
+
+    def refresh(self) -> None:
+        """Start workers on seats that came, and give back those that have been without a trial for long."""
+        now = time.monotonic()
+        if not self._pool.changes or now - self._looked < LOOK_EVERY:
+            return
+        self._looked = now
+        for number in self._pool.grow():
+            self.start(number)
+        for number in [one for one, since in self.free.items() if now - since > SURPLUS]:
+            if self.left - len(self._resting) > 1:  # one looks for what another sweep leaves
+                del self.free[number]
+                self._resting.add(number)
+                self._pool.retire(number)
+
+    def _wake(self) -> None:
+        """Start workers anew on the seats that were given back: there is one less than there was."""
+        for number in list(self._resting):
+            self._resting.discard(number)
+            self.start(number)
 
     def start(self, number: int) -> None:
         """Have a worker make ready for trials; one that cannot be started is set aside."""
@@ -48,7 +83,7 @@ class Seats:
         if number not in self.aside:
             self.starting.discard(number)
             self.ready[number] = event
-            self.free[number] = None
+            self.free[number] = time.monotonic()
 
     def take(self, number: int) -> None:
         """Note that a worker has a trial."""
@@ -58,7 +93,7 @@ class Seats:
     def release(self, number: int) -> None:
         """Note that a worker has no trial any more."""
         if number not in self.aside:
-            self.free[number] = None
+            self.free[number] = time.monotonic()
 
     def node(self, number: int) -> str:
         """Return the name of a ready worker's node."""
@@ -69,10 +104,22 @@ class Seats:
         return self.node(number), self.ready[number].device
 
     def lost(self, number: int, words: str, *, idle: bool) -> None:
-        """Start a worker anew that has ended; where several in a row took no trial, their seat is set aside."""
-        self._idle_deaths[number] += idle
-        if number in self.aside:
+        """Start a worker anew that has ended, but where its seat is gone.
+
+        A seat of which several workers in a row took no trial is set aside.
+        """
+        if number in self.aside or number in self._resting:
             return
+        self.free.pop(number, None)
+        if not self._pool.has(number):
+            self.starting.discard(number)
+            self.aside[number] = words
+            self._gone = time.monotonic()
+            self._wake()
+            if not self.left:
+                self._tell("no seat is left; waiting for another one to come")
+            return
+        self._idle_deaths[number] += idle
         if self._idle_deaths[number] >= IDLE_PATIENCE:
             self.set_aside(number, f"workers end before they train anything, the last {words}")
         else:
@@ -89,6 +136,7 @@ class Seats:
             self.free.pop(one, None)
             self.starting.discard(one)
             self._pool.retire(one)
+        self._wake()
         if self.left:
             named = f"{self.ready[number].device} on {self.node(number)}" if number in self.ready else f"seat {number}"
             self._tell(f"set aside: {named}: {why}")
@@ -97,6 +145,10 @@ class Seats:
     def left(self) -> int:
         """Return how many seats have not been set aside."""
         return self._pool.size - len(self.aside)
+
+    def hopeless(self, patience: float) -> bool:
+        """Return whether no seat is left, and none came for so many seconds since one was gone."""
+        return not self.left and time.monotonic() - self._gone > patience
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 
 from benchkit.registry import Registry
+from benchkit.storage import node_name
 from benchkit.sweep.messages import (
     Answer,
     CheckpointTaken,
@@ -65,7 +65,7 @@ def seat_of(device: str) -> Seat:
 
     torch.ones(2, device=device).sum().item()
     return Seat(
-        node=platform.node(),
+        node=node_name(),
         kind=device.partition(":")[0],
         device=device_name(device),
         precision=automatic_precision(device),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from benchkit.errors import DivergedError
 from benchkit.results import EpochRecord
+from benchkit.storage import node_name
 from benchkit.train.device import forget_peak, hardware_name, joules, now, peak_memory
 from benchkit.train.evaluate import logits_of, loss_and_accuracy
 from benchkit.train.observation import observe
@@ -57,7 +57,7 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
             observed=observe(run),
             energy=joules(run.device) - used,
             device=hardware_name(run.device),
-            node=platform.node(),
+            node=node_name(),
         )
         run.keep(record)
         yield record
