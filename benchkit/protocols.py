@@ -219,6 +219,27 @@ class Loss(Protocol):
         ...
 
 
+class Course(Protocol):
+    """The rate of each step of one training. It may have two more methods, called where they are there.
+
+    `momentum(step) -> float`: the momentum of a step, of Adam and its kind the first beta. `observe(record) -> None`:
+    called after each epoch with its `EpochRecord`, which the steps after it may depend on. What was observed is in the
+    trial's history: a course that goes on after a break is shown all records again, and needs no other state.
+    """
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of an optimizer step, counted from 0 over the whole of training: a pure function."""
+        ...
+
+
+class Schedule(Protocol):
+    """A frozen dataclass whose fields are its options."""
+
+    def start(self, lr: float, steps_per_epoch: int, epochs: int) -> Course:
+        """Return the course of a training of `epochs` with the optimizer's own rate `lr`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageGrid:
     """A figure made of pictures: rows of (caption, PNG or JPEG bytes), and the headings of the columns."""

@@ -64,7 +64,7 @@ def test_built_in(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_there_are_checks_of_every_kind() -> None:
     kinds = {entry.kind: entry for entry in BUILT_INS}
-    assert set(kinds) == {"norms", "datasets", "regularizers", "losses", "metrics", "models", "figures"}
+    assert set(kinds) == {"norms", "datasets", "regularizers", "losses", "metrics", "schedules", "models", "figures"}
     for kind in kinds:
         entry = next(one for one in BUILT_INS if one.kind == kind and one.name != "timm")
         ids = [id for id, _ in checks(kind, entry)]

@@ -25,6 +25,7 @@ KINDS = {
     "dataset": "datasets",
     "regularizer": "regularizers",
     "loss": "losses",
+    "schedule": "schedules",
     "metric": "metrics",
     "model": "models",
     "figure": "figures",
@@ -44,6 +45,7 @@ epochs = 1
 batch_size = 20
 precision = "float32"
 loss = "my-loss"
+schedule = "my-schedule"
 [[regularizers]]
 name = "my-regularizer"
 [factors]

@@ -44,8 +44,8 @@ UNLAYERED = {"__init__", "__main__", "__pycache__", "py.typed", "studies"}
 MANY_PARAMETERS = {"build_run", "card"}
 FORBIDDEN_NAMES = {"base", "common", "core", "handler", "helpers", "manager", "misc", "util", "utils"}
 MUTABLE = (
-    "Best Ended FigureSet Member Merged Profiled Progress Randomness RayCluster Run RunningTrial WorkerContext _Scope "
-    "_Together _Sheet _Unpacking"
+    "Best Ended FigureSet Member Merged Plateau Profiled Progress Randomness RayCluster Run RunningTrial WorkerContext "
+    "_Scope _Together _Sheet _Unpacking"
 ).split()
 """Dataclasses that change while they are used."""
 

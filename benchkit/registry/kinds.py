@@ -44,6 +44,11 @@ KIND_TABLE: Mapping[str, Kind] = {
         word="loss", use='`[train]` with `loss = "NAME"`', attempt="quickstart --set train.loss=NAME --smoke"
     ),
     "metrics": Kind(word="metric", use='`[report]` with `metrics = ["NAME"]`', passed=1, function=True),
+    "schedules": Kind(
+        word="schedule",
+        use='`[train]` with `schedule = "NAME"`',
+        attempt="quickstart --set train.schedule=NAME --smoke",
+    ),
     "models": Kind(
         word="model",
         use='`[model]` with `name = "NAME"`',

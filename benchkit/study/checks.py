@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from benchkit.errors import PluginError, StudyError
+from benchkit.errors import PluginError, StudyError, nearest
 from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
 from benchkit.registry.entries import Entry
+from benchkit.registry.kinds import kind_word
 from benchkit.registry.options import Option, check_options
 from benchkit.study import SearchRange
 from benchkit.study.logo import read_logo
 from benchkit.study.origin import compare_settings
 from benchkit.study.search import extremes
-from benchkit.study.settings import USUAL_LOSS, PluginRef, Settings
+from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, PluginRef, Settings
 from benchkit.study.tree import Problems, changed, quoted, value_at
 
 NAMING = ("data", "model", "regularizers", "train.loss")
 """The tables that name plugins."""
+OWN_KINDS = {"train.schedule": "schedules"}
+"""The tables that name a part of benchkit's own, or else a plugin of a kind."""
 MOST_CHECKED = 200_000
 """The most searched values, times conditions that differ in what plugins they name, that a check goes through."""
 
@@ -51,7 +55,9 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
         try:
             resolved[key] = registry.resolve(use.kind, use.ref.name)
         except PluginError as error:
-            problems.add_error(_prefix(use) + use.where, error)
+            close = nearest(use.ref.name, OWN_NAMES.get(use.where, ()))
+            told = PluginError(f"there is no {kind_word(use.kind)} {use.ref.name!r}{close}") if close else error
+            problems.add_error(_prefix(use) + use.where, told)
     described = describe_all([entry for entry, _ in resolved.values()])
     for (key, (_, variant)), description in zip(resolved.items(), described, strict=True):
         for line in _problems(uses[key], description, variant):
@@ -129,7 +135,32 @@ def data_sets(plan: Plan) -> list[PluginRef]:
 
 def _distinct(conditions: Iterable[Condition]) -> list[Condition]:
     """Return one condition of all that share the very tables which name plugins; most differ in others alone."""
-    return list({tuple(id(value_at(c.settings, path)) for path in NAMING): c for c in conditions}.values())
+    return list({tuple(_naming(c.settings)): c for c in conditions}.values())
+
+
+def _naming(tree: Mapping[str, Any]) -> Iterator[int]:
+    """Yield what two trees have in common that name the same plugins: the very tables that name them."""
+    for path in NAMING:
+        yield id(value_at(tree, path))
+    for path in OWN_KINDS:
+        yield id(value_at(tree, path)) if _is_foreign(tree, path) else 0
+
+
+def _is_foreign(tree: Mapping[str, Any], path: str) -> bool:
+    """Return whether a table names a plugin and no part of benchkit's own."""
+    value = value_at(tree, path)
+    name = value.get("name", OWN_NAMES[path][0]) if isinstance(value, Mapping) else value
+    return value is not None and name not in OWN_NAMES[path]
+
+
+def _bears_on_plugins(path: str, tree: Mapping[str, Any]) -> bool:
+    """Return whether what a search chooses for a path can change which plugins a tree names, or their options."""
+    if any(f"{path}.".startswith(f"{named}.") for named in NAMING):
+        return True
+    return any(
+        path in (named, f"{named}.name") or (path.startswith(f"{named}.") and _is_foreign(tree, named))
+        for named in OWN_KINDS
+    )
 
 
 def uses_of_settings(settings: Settings) -> Iterator[Use]:
@@ -139,6 +170,10 @@ def uses_of_settings(settings: Settings) -> Iterator[Use]:
     yield Use("norms", settings.model.norm, "model.norm")
     if settings.train.loss != USUAL_LOSS:
         yield Use("losses", settings.train.loss, "train.loss")
+    for part, kind in OWN_KINDS.items():
+        named = getattr(settings.train, part.removeprefix("train."))
+        if named.name not in OWN_NAMES[part]:
+            yield Use(kind, PluginRef(name=named.name, options=named.options), part)
     for regularizer in settings.regularizers:
         yield Use("regularizers", regularizer.plugin, f"regularizers.{regularizer.id}")
 
@@ -150,7 +185,7 @@ def searched_uses(plan: Plan) -> Iterator[Use]:
     """
     frames = _distinct(condition for condition in plan.conditions if condition.kind == "search")
     space = plan.study.search.space if plan.study.search else ()
-    ranges = [spanned for spanned in space if any(f"{spanned.path}.".startswith(f"{path}.") for path in NAMING)]
+    ranges = [one for one in space if any(_bears_on_plugins(one.path, frame.settings) for frame in frames)]
     values = sum(len(extremes(spanned)) for spanned in ranges)
     if len(frames) * values > MOST_CHECKED:
         raise StudyError(

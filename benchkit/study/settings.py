@@ -26,6 +26,12 @@ else:
     EpochMetric = Literal[epoch_metrics()]
 
 
+OWN_NAMES: Mapping[str, tuple[str, ...]] = {
+    "train.schedule": ("constant", "step", "cosine", "one-cycle"),
+}
+"""Tables of settings that name a part of benchkit's own, or else a plugin."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginRef:
     """A plugin by name, with the options that the study gives it."""
@@ -78,18 +84,19 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSettings:
-    """How the learning rate moves.
+    """How the learning rate moves; `options` are those of a schedule plugin of another name.
 
     constant; step (times `gamma` every `every` epochs); cosine (annealed per batch to zero over training); one-cycle
     (per batch, cosine from max_lr/25 up to `max_lr` over the first `warmup` share of training, then down to
     max_lr/250000; Smith and Topin 2017). `max_lr` 0 takes the optimizer's lr.
     """
 
-    name: Literal["constant", "step", "cosine", "one-cycle"] = "constant"
+    name: str = "constant"
     every: Positive = 30
     gamma: NotNegative = 0.1
     max_lr: NotNegative = 0.0
     warmup: Share = 0.3
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

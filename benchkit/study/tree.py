@@ -18,6 +18,7 @@ from benchkit.errors import BenchkitError, StudyError, nearest
 from benchkit.storage import WORDS
 from benchkit.study.settings import (
     MOST,
+    OWN_NAMES,
     DataSettings,
     ModelSettings,
     OptimizerSettings,
@@ -349,7 +350,8 @@ def _train(table: Any, problems: Problems) -> TrainSettings | None:
         value = table.get(key, {})
         value = {"name": value} if isinstance(value, str) else value
         if isinstance(value, Mapping):
-            named[key] = typed(cls, value, f"train.{key}", problems)
+            read = _named if f"train.{key}" in OWN_NAMES else typed
+            named[key] = read(cls, value, f"train.{key}", problems)
         else:
             problems.add(f"train.{key}", f"got {quoted(value)}, expected a name or a table")
             named[key] = None
@@ -357,6 +359,16 @@ def _train(table: Any, problems: Problems) -> TrainSettings | None:
         named["loss"] = plugin_ref(table["loss"], "train.loss", problems)
     rest = {k: v for k, v in table.items() if k not in named}
     return typed(TrainSettings, rest, "train", problems, also=tuple(named), **named)
+
+
+def _named(cls: type[T], table: Mapping[str, Any], where: str, problems: Problems) -> T | None:
+    """Return settings of benchkit's own; where a table names a plugin, what is no key of every such is its option."""
+    name = table.get("name", OWN_NAMES[where][0])
+    if name in OWN_NAMES[where] or not isinstance(name, str):
+        return typed(cls, table, where, problems, options={})
+    kept = {key: value for key, value in table.items() if key in ("name", "lr")}
+    options = {key: value for key, value in table.items() if key not in kept}
+    return typed(cls, kept, where, problems, options=options)
 
 
 def _regularizers(listed: Any, problems: Problems) -> tuple[RegularizerSettings, ...]:

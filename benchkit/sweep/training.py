@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.results import PREDICTIONS, WEIGHTS, Outcome, inspected_name
 from benchkit.study.seeds import trial_seeds
-from benchkit.study.settings import USUAL_LOSS, PluginRef, Settings
+from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, PluginRef, ScheduleSettings, Settings
 from benchkit.sweep.machine_faults import Fault, fault_of
 from benchkit.sweep.messages import (
     Answer,
@@ -309,9 +309,17 @@ def bind_plugins(registry: Registry, settings: Settings, figures: Sequence[Plugi
         norm=registry.bind("norms", settings.model.norm),
         model=registry.bind("models", settings.model.model),
         loss=None if settings.train.loss == USUAL_LOSS else registry.bind("losses", settings.train.loss)(),
+        schedule=_bound_unless_own(registry, "schedules", settings.train.schedule),
         regularizers=tuple((one.id, registry.bind("regularizers", one.plugin)()) for one in settings.regularizers),
         figures=tuple((one.name, registry.bind("figures", one)()) for one in figures),
     )
+
+
+def _bound_unless_own(registry: Registry, kind: str, named: ScheduleSettings) -> Any:
+    """Return the plugin that a part of the training names, with its options, or None for one of benchkit's own."""
+    if named.name in OWN_NAMES["train.schedule"]:
+        return None
+    return registry.bind(kind, PluginRef(name=named.name, options=named.options))()
 
 
 def predictions_of(finished: Finished) -> bytes:

@@ -29,14 +29,15 @@ class Plugins:
     """The loaded plugins of one condition, their options bound.
 
     `model` takes (num_classes, image_shape (C, H, W), norm) and, where it loads weights itself, the keyword `weights`;
-    `norm` takes a channel count; `loss` is None for the usual one; `regularizers` are (id, instance) in the study's
-    order, `figures` (name, instance) those that its report adds, which may observe the model, and `metrics` what it
-    asks for beside what every trial has.
+    `norm` takes a channel count; `loss` and `schedule` are None for benchkit's own; `regularizers` are (id, instance)
+    in the study's order, `figures` (name, instance) those that its report adds, which may observe the model, and
+    `metrics` what it asks for beside what every trial has.
     """
 
     model: Callable[..., nn.Module]
     norm: NormFactory
     loss: Any = None
+    schedule: Any = None
     regularizers: tuple[tuple[str, Any], ...] = ()
     figures: tuple[tuple[str, Any], ...] = ()
     metrics: tuple[Metric, ...] = ()
@@ -98,6 +99,7 @@ class Run:
     def keep(self, record: EpochRecord) -> None:
         """Add an epoch to the history, and keep its weights when it is the best so far (the first of equals)."""
         self.history.append(record)
+        self._show(record)
         if self.settings.train.select != "best":
             return
         goal = self.settings.train.select_by
@@ -105,6 +107,11 @@ class Run:
         if score > self.best.score:
             weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.best = Best(epoch=record.epoch, score=score, weights=weights)
+
+    def _show(self, record: EpochRecord) -> None:
+        """Show an epoch to a schedule that depends on those before."""
+        if hasattr(self.schedule, "observe"):
+            self.schedule.observe(record)
 
     def state(self) -> dict[str, Any]:
         """Return all that continuing needs, as tensors, numbers and text; bit-identical on the CPU."""
@@ -145,6 +152,8 @@ class Run:
             self.precision.scaler.load_state_dict(state["scaler"])
         self.randomness.restore(state["randomness"])
         self.history = [EpochRecord(**record) for record in state["history"]]
+        for record in self.history:
+            self._show(record)
         self.best = Best(**state["best"])
 
 
@@ -198,7 +207,6 @@ def build_run(
         figures=plugins.figures,
         metrics=plugins.metrics,
         notes=notes,
-        eager=_opted_out(plugins, model),
         start_weights=weights_digest(sent_path(settings.model.weights)) if settings.model.weights else "",
         **_training(settings, model, plugins, len(loader), target),
     )
@@ -213,12 +221,19 @@ def _training(
     if not parameters:
         raise TrainingError("the model has no parameter to train")
     extra = optimizers.merged_options(train.optimizer, plugins.regularizers)
+    course = schedules.schedule(
+        train.schedule,
+        lr=train.optimizer.lr,
+        steps_per_epoch=steps_per_epoch,
+        epochs=train.epochs,
+        plugin=plugins.schedule,
+    )
+    moving = "its schedule changes the momentum from step to step" if hasattr(course, "momentum") else ""
     return {
         "parameters": parameters,
         "optimizer": optimizers.optimizer(train.optimizer, parameters, extra),
-        "schedule": schedules.schedule(
-            train.schedule, lr=train.optimizer.lr, steps_per_epoch=steps_per_epoch, epochs=train.epochs
-        ),
+        "schedule": course,
+        "eager": _opted_out(plugins, model) or moving,
         "precision": step.precision(train.precision, device),
         "augments": _methods(plugins, "augment"),
         "penalties": _methods(plugins, "penalty"),

@@ -1,9 +1,13 @@
-"""The learning rate as a pure function of the step, so that a resumed run needs no scheduler state."""
+"""The learning rate as a pure function of the step, so that a resumed run needs no scheduler state.
+
+What a plugin's schedule makes of the epochs so far follows from the history, which a resumed run shows it again.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from benchkit.study.settings import ScheduleSettings
 
@@ -16,13 +20,18 @@ FINAL = 1e-4
 """Share of the initial learning rate at which one-cycle ends."""
 
 
-def schedule(settings: ScheduleSettings, *, lr: float, steps_per_epoch: int, epochs: int) -> Schedule:
-    """Return the schedule that `settings` name, for an optimizer whose own learning rate is `lr`.
+def schedule(
+    settings: ScheduleSettings, *, lr: float, steps_per_epoch: int, epochs: int, plugin: Any = None
+) -> Schedule:
+    """Return the schedule that `settings` name, or the course of a plugin's, for an optimizer of the rate `lr`.
 
     Its names and numbers were checked where the study was read (`study.settings`).
     """
     total = steps_per_epoch * epochs
     peak = settings.max_lr or lr
+    if plugin is not None:
+        course: Schedule = plugin.start(lr, steps_per_epoch, epochs)
+        return course
     makers: dict[str, Callable[[], Schedule]] = {
         "constant": lambda: constant(lr),
         "step": lambda: stepwise(lr, gamma=settings.gamma, every=settings.every * steps_per_epoch),

@@ -43,6 +43,8 @@ def train_step(run: Run, batch: Batch, step: int, learning: Learn | None = None)
     `step` counts from 0 over the whole of training; `learning` takes the place of `learn` where it is given.
     """
     set_rate(run.optimizer, run.schedule(step))
+    if (momentum := getattr(run.schedule, "momentum", None)) is not None:
+        set_momentum(run.optimizer, momentum(step))
     return update(run, batch, learning)
 
 
@@ -201,6 +203,15 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(rate * group["rate_factor"])
         else:
             group["lr"] = rate * group["rate_factor"]
+
+
+def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
+    """Set every group's momentum, or the first of its betas, which averages gradients as momentum does."""
+    for group in optimizer.param_groups:
+        if "momentum" in group:
+            group["momentum"] = momentum
+        elif "betas" in group:
+            group["betas"] = (momentum, *group["betas"][1:])
 
 
 def take_step(optimizer: torch.optim.Optimizer) -> None:
