@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 from sqlalchemy import update
 from tiny_study import queue_of, study_of
 
-from benchkit.ledger import Ledger
+from benchkit.ledger import Ledger, leases
 from benchkit.ledger.claims import Claim, Queue
-from benchkit.ledger.leases import KEPT, Holder, sweeps_of
+from benchkit.ledger.leases import KEPT, LEASE, Holder, sweeps_of
 from benchkit.ledger.tables import STUDY_ATTRIBUTES
 from benchkit.results import Outcome
 
@@ -81,7 +81,7 @@ def run_out(claim: Claim, ago: float = 1.0) -> None:
     with holder._storage.engine.begin() as connection:
         text = json.dumps({"until": time.time() - ago, "place": holder.place})
         connection.execute(update(STUDY_ATTRIBUTES).where(holder._record(holder.id)).values(value_json=text))
-    holder._until = 0.0
+    holder._until = 1.0
 
 
 def test_a_sweep_that_slept_keeps_what_nobody_took(tmp_path: Path) -> None:
@@ -172,3 +172,22 @@ def test_times_are_those_of_the_database(tmp_path: Path, monkeypatch: pytest.Mon
     claim.finish(Outcome(state="failed", reason="x"))
     (trial,) = ledger.trials(plan)
     assert (trial.started, trial.finished) == (1_700_000_000.0, 1_700_000_000.0)
+
+
+def test_a_sweep_that_slept_lets_others_wake_up_before_it_takes_their_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a time in which the database was away for all of them."""
+    _, plan, queue = queue_of(tmp_path, study_of(repeats=2))
+    other = elsewhere(tmp_path)
+    theirs, ours = queue.next(), Queue(other, plan).next()
+    assert theirs is not None and ours is not None
+    run_out(theirs)
+    run_out(ours)
+    assert Queue(other, plan).next() is None
+    assert ours.holds()  # its record is renewed
+    assert Queue(other, plan).next() is None
+    now = leases._ticks()
+    monkeypatch.setattr(leases, "_ticks", lambda: now + LEASE / 2)
+    taken = Queue(other, plan).next()
+    assert taken is not None and taken.trial.number == theirs.trial.number

@@ -112,7 +112,7 @@ class Holder:
         self._storage = storage
         self._study_id = study_ids(storage, study)[study]
         self._trials: dict[int, int] = {}
-        self._until = 0.0
+        self._until = self._sure_from = 0.0
         self._forget_old(sweeps_of(storage, study, place))
         self.renew()
         ended = threading.Event()
@@ -157,7 +157,13 @@ class Holder:
             self._write(connection, told)
         if began >= self._until:
             self._look()
+            self._sure_from = began + 2 * self.seconds / RENEWALS if self._until else began
         self._until = began + self.seconds
+
+    @property
+    def judges(self) -> bool:
+        """Return whether we can tell that others are gone: not while a database was away for them as well as for us."""
+        return self._sure_from <= _ticks() < self._until
 
     def _look(self) -> None:
         """Let go of the trials that are no longer ours; those taken meanwhile are left alone."""

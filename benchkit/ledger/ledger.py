@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -282,8 +283,14 @@ class Ledger:
 
     @patient
     def sweeps(self, study: Study) -> dict[str, Sweep]:
-        """Return the records of a study's sweeps, by their ids."""
-        return sweeps_of(self.storage, study.name, self.place)
+        """Return the records of a study's sweeps, by their ids.
+
+        After a database was away, each sweep has some time to renew its record before another takes it for gone.
+        """
+        found, ours = sweeps_of(self.storage, study.name, self.place), self._holders.get(study.name)
+        if ours is None or ours.judges:
+            return found
+        return {key: replace(sweep, lives=True) for key, sweep in found.items()}
 
     @patient
     def shown(self, study: str, prefix: str) -> list[Any]:
