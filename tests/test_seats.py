@@ -114,3 +114,18 @@ def test_seats_that_were_all_set_aside_are_not_waited_for(monkeypatch: pytest.Mo
         world.seats.lost(0, "ended", idle=True)
     assert world.seats.hopeless(60) and world.seats.problems
     assert seats_module.SURPLUS <= 30
+
+
+def test_a_seat_that_gets_ready_late_on_a_node_to_blame_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World(monkeypatch, tmp_path, "a", "b", "c")
+    world.seats.start_all()
+    full = WorkerReady(device="cpu", seat=Seat(node="full", kind="cpu"))
+    world.seats.is_ready(0, full)
+    world.seats.set_aside(0, "No space left on device", "node")
+    world.seats.is_ready(1, full)
+    world.ready(2)
+    assert set(world.seats.aside) == {0, 1} and set(world.seats.free) == {2}
+    assert world.said == ["set aside: cpu on full: No space left on device"]
+    assert world.told[3:] == ["stop a", "stop b"]

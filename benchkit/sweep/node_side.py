@@ -88,7 +88,13 @@ class Seat:
                 )
                 self._told = Stream(self._process.stdout, self._changed)
                 self._printed = Stream(self._process.stderr, self._changed)
+                threading.Thread(target=self._await_end, daemon=True).start()
         return int(self._process.pid)
+
+    def _await_end(self) -> None:
+        self._process.wait()
+        with self._changed:
+            self._changed.notify_all()
 
     def hear(self, told: int, printed: int, wait: float) -> tuple[bytes, bytes, int | None]:
         """Return what the process told and printed after two places, and its exit status once there is no more of it.
@@ -98,11 +104,11 @@ class Seat:
         with self._changed:
             self._changed.wait_for(lambda: self._news(told, printed), wait)
             out, words = self._told.after(told), self._printed.after(printed)
-            code = None if out or words or self._told.open else self._process.poll()
+            code = None if out or words or self._told.open else self._process.returncode
         return out, words, code
 
     def _news(self, told: int, printed: int) -> bool:
-        ended = not self._told.open and self._process.poll() is not None
+        ended = not self._told.open and self._process.returncode is not None
         return ended or any(
             stream.begin + len(stream.kept) > place for stream, place in ((self._told, told), (self._printed, printed))
         )
@@ -116,7 +122,7 @@ class Seat:
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
 

@@ -39,6 +39,7 @@ class Seats:
         self._tell = tell
         self._idle_deaths: Counter[int] = Counter()
         self._resting: set[int] = set()
+        self._to_blame: dict[str | tuple[str, str], str] = {}
         self._gone = float("-inf")
         self._looked = time.monotonic()
 
@@ -80,9 +81,15 @@ class Seats:
 
     def is_ready(self, number: int, event: WorkerReady) -> None:
         """Note that a worker waits for trials."""
-        if number not in self.aside:
-            self.starting.discard(number)
-            self.ready[number] = event
+        if number in self.aside:
+            return
+        self.ready[number] = event
+        why = self._to_blame.get(self.node(number)) or self._to_blame.get(self.device(number))
+        self.starting.discard(number)
+        if why:
+            self.aside[number] = why
+            self._pool.retire(number)
+        else:
             self.free[number] = time.monotonic()
 
     def take(self, number: int) -> None:
@@ -130,6 +137,7 @@ class Seats:
         alike = [number]
         if number in self.ready and scope != "seat":
             key = self.node if scope == "node" else self.device
+            self._to_blame[key(number)] = why
             alike = [one for one in self.ready if key(one) == key(number)]
         for one in alike:
             self.aside[one] = why

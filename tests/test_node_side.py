@@ -1,0 +1,80 @@
+"""What runs on a node: every call may come twice, since one that failed on its way may have run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchkit.sweep.node_side import Node, Seat, own_environment
+
+COPY = "import os, sys\nwhile piece := os.read(0, 65536):\n    os.write(1, piece)\nos.write(2, b'end')"
+
+
+@pytest.fixture
+def seat() -> Iterator[Seat]:
+    seat = Seat()
+    first = seat.open(COPY, {"PATH": os.environ["PATH"]}, False)
+    assert seat.open(COPY, {}, False) == first, "a call that is repeated starts no second process"
+    yield seat
+    seat._process.stdin.close()
+
+
+def heard(seat: Seat, place: int, length: int) -> bytes:
+    """Ask for what comes after a place until so much is there."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        out, _, _ = seat.hear(place, 0, 1.0)
+        if len(out) >= length:
+            return out
+    raise AssertionError(f"{length} bytes did not come")
+
+
+def test_what_was_not_taken_is_told_again_and_what_came_twice_is_written_once(seat: Seat) -> None:
+    seat.tell(0, b"abc")
+    seat.tell(0, b"abc")
+    seat.tell(1, b"bcdef")
+    assert heard(seat, 0, 6) == b"abcdef"
+    assert heard(seat, 0, 6) == b"abcdef", "the answer was lost on its way, and is asked for again"
+    assert heard(seat, 4, 2) == b"ef"
+    seat.signal(9)
+    out, printed, code = seat.hear(6, 0, 30.0)
+    assert (out, printed, code) == (b"", b"", -9)
+
+
+def test_the_exit_status_comes_after_the_last_byte(seat: Seat) -> None:
+    seat.tell(0, b"last")
+    heard(seat, 0, 4)
+    seat._process.stdin.close()
+    end = time.monotonic() + 60
+    told = [seat.hear(0, 0, 1.0)]
+    while not told[-1][1] and time.monotonic() < end:
+        told.append(seat.hear(0, 0, 1.0))
+    assert told[-1] == (b"last", b"end", None)
+    assert seat.hear(4, 3, 30.0) == (b"", b"", 0)
+
+
+def test_children_see_nothing_of_rays_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_JOB_ID", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTHONBREAKPOINT"):
+        monkeypatch.setenv(name, "1")
+    assert not {"RAY_JOB_ID", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTHONBREAKPOINT"} & own_environment().keys()
+    code, out, _ = Node().run("import os, sys; print(sys.stdin.read() + os.environ['MORE'])", "a", {"MORE": "b"})
+    assert (code, out) == (0, "ab\n")
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    node, folder = Node(), tmp_path / "data" / "digits"
+    fresh = node.begin(str(folder))
+    node.write(fresh, "a/b.npy", 0, b"123")
+    node.write(fresh, "a/b.npy", 3, b"456")
+    node.write(fresh, "a/b.npy", 3, b"456")
+    assert not folder.exists()
+    node.finish(fresh, str(folder))
+    assert (folder / "a" / "b.npy").read_bytes() == b"123456"
+    second = node.begin(str(folder))
+    node.write(second, "a/b.npy", 0, b"other")
+    node.finish(second, str(folder))
+    assert (folder / "a" / "b.npy").read_bytes() == b"123456" and len(list(folder.parent.iterdir())) == 1

@@ -1,0 +1,97 @@
+"""What a sweep sends to its nodes: of plugins their sources alone, all in parts, and nothing twice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_study import DATA, study_of
+
+from benchkit.plan import make_plan
+from benchkit.registry import Registry
+from benchkit.registry.entries import source_hash
+from benchkit.sweep import node_side
+from benchkit.sweep.node_check import Answer
+from benchkit.sweep.shipping import Cargo, cargo_of, entries_of, needs_of
+
+
+def distribution(folder: Path) -> None:
+    """Lay out an installed package in a repository that ignores much and holds more than its sources."""
+    package, about = folder / "halving", folder / "halving-1.0.dist-info"
+    for path in (package / "logs", package / "trials", about):
+        path.mkdir(parents=True)
+    (package / "__init__.py").write_text("from halving.logs.log_norm import Halved\n")
+    (package / "logs" / "log_norm.py").write_text("class Halved:\n    def __init__(self, channels): ...\n")
+    (package / "logs" / "__init__.py").write_text("")
+    (package / "trials" / "images.npy").write_bytes(bytes(10**7))
+    (folder / ".gitignore").write_text("log*\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: halving\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[benchkit.norms]\nhalved = halving:Halved\n")
+
+
+def test_only_sources_of_plugins_are_sent_and_their_hash_is_the_same_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution(tmp_path / "here")
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    plan = make_plan(replace_norm("halved"))
+    registry = Registry.installed()
+    cargo = cargo_of(plan, registry, needs_of(plan, registry, (), ("x",)), DATA, code=True)
+    assert sorted(cargo.code) == [
+        "halving-1.0.dist-info/METADATA",
+        "halving-1.0.dist-info/entry_points.txt",
+        "halving/__init__.py",
+        "halving/logs/__init__.py",
+        "halving/logs/log_norm.py",
+    ]
+    expected = source_hash(entries_of(plan, registry)["norms/halved"])
+    for name, source in cargo.code.items():
+        path = tmp_path / "there" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "there"), *(p for p in sys.path if p != str(tmp_path / "here"))])
+    assert source_hash(Registry.installed().find("norms", "halved")) == expected
+    assert cargo_of(plan, registry, needs_of(plan, registry, (), ("x",)), DATA, code=False).code == {}
+
+
+def replace_norm(name: str):  # type: ignore[no-untyped-def]
+    return study_of(overrides=[f"model.norm={name}"])
+
+
+def test_each_thing_is_sent_once_and_where_it_is_lacking(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"w")
+    prepared = tmp_path / "digits"
+    prepared.mkdir()
+    (prepared / "manifest.json").write_text("{}")
+    plan = make_plan(study_of())
+    needs = replace(needs_of(plan, Registry.installed(), (), ("ff",)), files={str(weights): "a" * 64})
+    cargo = Cargo(data={"ff": prepared}, files=[str(weights)])
+    node = Answer(python="", versions={}, benchkit="", processor="", cache="/c", data_root="/d", sources=needs.sources)
+    sent: list[tuple[list[str], str]] = []
+
+    def send(files: Mapping[str, Path | bytes], folder: str) -> None:
+        sent.append((sorted(files), folder))
+
+    given: set[str] = set()
+    needs = cargo.send(send, needs, replace(node, data=("it is not prepared",)), given)
+    assert sent == [(["weights.safetensors"], f"/c/sent/{'a' * 16}"), (["manifest.json"], "/d/digits")]
+    assert needs.sent == {str(weights): f"/c/sent/{'a' * 16}/weights.safetensors"}
+    assert cargo.send(send, needs, replace(node, data=("other data",)), given) == needs and len(sent) == 2
+
+
+@pytest.mark.ray
+def test_a_file_travels_in_parts_that_any_object_store_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchkit.sweep.ray_nodes import _parts
+
+    monkeypatch.setattr(node_side, "CHUNK", 1000)
+    path = tmp_path / "images.npy"
+    path.write_bytes(bytes(range(256)) * 17)
+    parts = list(_parts(path))
+    assert [place for place, _ in parts] == [0, 1000, 2000, 3000, 4000]
+    assert b"".join(part for _, part in parts) == path.read_bytes()
+    path.write_bytes(b"")
+    assert list(_parts(path)) == [(0, b"")]
