@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from collections.abc import Iterator
@@ -97,6 +98,15 @@ WAYS = {
 }
 
 
+def _signal(slurm: SlurmCluster, folder: Path, *words: str) -> None:
+    """Let Slurm signal a job, once more where that was lost: a sweep that heard it has ended after ten seconds."""
+    for _ in range(3):
+        slurm.run("scancel", *words, check=True)
+        with contextlib.suppress(AssertionError):
+            slurm.wait(lambda: "stopped by" in log_of(folder), "the word", 20)
+            return
+
+
 def test_every_way_of_a_signal_saves_the_epochs_and_gives_the_job_back(slurm: SlurmCluster, tmp_path: Path) -> None:
     jobs = {}
     for way, (lines, _) in WAYS.items():
@@ -107,13 +117,13 @@ def test_every_way_of_a_signal_saves_the_epochs_and_gives_the_job_back(slurm: Sl
     for way, (_, signalled) in WAYS.items():
         folder, job = tmp_path / way.replace(" ", "-"), jobs[way]
         slurm.wait(lambda: re.search(r"epoch \d", log_of(folder)), f"{way}: an epoch")  # noqa: B023
-        slurm.run("scancel", *signalled, job, check=True)
-        slurm.wait(lambda: "queue again" in log_of(folder), f"{way}: the queue")  # noqa: B023
-        slurm.wait(lambda: slurm.fact(job, "JobState") == "PENDING", f"{way}: the waiting job")  # noqa: B023
-        assert slurm.fact(job, "Restarts") == "1"
+        _signal(slurm, folder, *signalled, job)
+        slurm.wait(lambda: slurm.fact(job, "Restarts") == "1", f"{way}: the job that is queued again")  # noqa: B023
         slurm.run("scancel", job, check=True)
-        assert re.search("stopped by SIG(TERM|USR1|USR2); nothing is lost", log_of(folder)), way
-        assert "failed" not in log_of(folder) and "ended the process" not in log_of(folder), way
+        log = log_of(folder)
+        assert re.search("stopped by SIG(TERM|USR1|USR2); nothing is lost", log), way
+        assert way == "srun" or "the job is in Slurm's queue again" in log, "srun passes on nothing of what comes last"
+        assert "failed" not in log and "ended the process" not in log, way
         (trial,) = read_results(folder / "benchkit-runs").trials
         assert trial.state == "stale" and trial.history, way
 
@@ -142,7 +152,7 @@ def test_one_task_of_an_array_is_given_back_alone_and_all_trials_are_trained_onc
     slurm.wait(lambda: len(re.findall("epoch 1/", log_of(tmp_path))) == 3, "an epoch of each task")
     numbers = {slurm.run("squeue", "--noheader", "--format=%A", f"--jobs={task}").strip(): task for task in tasks}
     told = numbers[array]  # one of the tasks has the number of the whole array
-    slurm.run("scancel", "--signal=USR1", "--batch", told, check=True)
+    _signal(slurm, tmp_path, "--signal=USR1", "--batch", told)
     slurm.wait(lambda: "queue again" in log_of(tmp_path), "the queue")
     ended = ("COMPLETED", "FAILED")
     slurm.wait(lambda: all(slurm.fact(task, "JobState") in ended for task in tasks), "all tasks")

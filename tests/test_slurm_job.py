@@ -14,6 +14,7 @@ from tiny_study import FACTOR, run_here, write
 
 from benchkit.errors import TrainingError
 from benchkit.sweep.slurm import job_here, refuse_no_requeue, requeue, seconds_of_job
+from benchkit.sweep.stopping import undisturbed
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 JOB = {"SLURM_JOB_ID": "7"}
@@ -166,6 +167,14 @@ def test_an_unfinished_sweep_ends_with_0_only_where_its_job_comes_back(
         "a finished one is not queued"
     )
     assert len([one for one in programs.asked() if "requeue" in one]) == 2
+
+
+def test_no_signal_disturbs_the_giving_back(programs: Programs) -> None:
+    """Slurm signals a job that it has taken back at once: the sweep and the scontrol that it waits for."""
+    programs.write("scontrol", "kill -TERM $PPID $$", f"echo '{shown()}'")
+    with undisturbed():
+        assert requeue(JOB) == ""
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_signal_gives_the_job_back_once_all_is_saved(

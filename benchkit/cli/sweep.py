@@ -257,12 +257,13 @@ def _unfinished_code(requeue: bool) -> int:
     """Return the exit code of a sweep that goes on later: 0 where Slurm has taken its job back, so that it does."""
     from benchkit.cli.app import print_note
     from benchkit.sweep.slurm import requeue as give_back
-    from benchkit.sweep.stopping import CODE
+    from benchkit.sweep.stopping import CODE, undisturbed
 
     if not requeue:
         return CODE
-    why_not = give_back()
-    print_note(f"the job does not come back: {why_not}" if why_not else "the job is in Slurm's queue again")
+    with undisturbed():  # Slurm ends what is left of a job as soon as it has taken it back
+        why_not = give_back()
+        print_note(f"the job does not come back: {why_not}" if why_not else "the job is in Slurm's queue again")
     return CODE if why_not else 0
 
 

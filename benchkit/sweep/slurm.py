@@ -86,7 +86,7 @@ def refuse_no_requeue(environment: Mapping[str, str] = os.environ) -> None:
 def requeue(environment: Mapping[str, str] = os.environ) -> str:
     """Give this process's job back to Slurm's queue; return why it does not come back, nothing where it does.
 
-    Slurm may kill this process as soon as it has accepted that.
+    Slurm ends this process as soon as it has accepted that.
     """
     job = job_here(environment)
     facts = _facts(job)

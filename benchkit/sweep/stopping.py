@@ -97,6 +97,19 @@ def stoppable() -> Iterator[None]:
         os.close(writer)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hear no signal to stop in the body, and nothing that it starts does; Ctrl-C ends it."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {one: signal.signal(one, signal.SIG_IGN) for one in orders()}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
 def _end_in_time(reader: int, numbers: bytes, ended: threading.Event) -> None:
     """Wait for the first of the signals, then end the process unless the sweep has ended by itself."""
     with os.fdopen(reader, "rb", buffering=0) as stream:
