@@ -94,7 +94,7 @@ def run(workspace: Path, study: Study, **asked: Any) -> tuple[Counter[str], list
 
 @pytest.fixture(autouse=True)
 def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = {"name": "digits", "fingerprint": "f", "class_names": ["a", "b"]}
+    facts = {"name": "digits", "fingerprint": "f", "class_names": ["a", "b"], "class_counts": {"train": [1, 1]}}
     monkeypatch.setattr(benchkit.sweep.orchestration, "prepare", lambda *args: {**facts, "sets": [facts]})
 
 

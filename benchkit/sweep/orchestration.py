@@ -313,7 +313,7 @@ def seats_of(request: Request, ledger: Ledger, plan: Plan, devices: Devices, vie
     missing, cores, count = missing_count(ledger, plan), available_cores(), len(devices.used)
     job = request.job("concurrency", plan.conditions)
     at_once = {}
-    for device in {one.name: one for one in devices.used if one.kind == "cuda" and not one.exclusive}.values():
+    for device in {one.name: one for one in devices.used if one.kind != "mps" and not one.exclusive}.values():
         search = concurrency_search(job, plan, device, missing=-(-missing // count), cores=max(1, cores // count))
         at_once[device.name] = trials_at_once(search, request.workspace, view)
     return devices.seats(min(missing, count * max(at_once.values(), default=1)) or 1, at_once)
