@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-gpu gpu-check gpu-wheels test test-slow test-cluster test-long test-oldest same-bits mutants walks lint types \
+.PHONY: help demo bench bench-gpu gpu-check gpu-wheels test test-slow test-cluster test-long test-oldest same-bits mutants walks optimizer-table lint types \
 	reports-check format environment wheel pins clean
 
 BIN := .venv/bin
@@ -85,6 +85,10 @@ same-bits: $(STAMP) ## train ten small studies by the commit OLD=... and by this
 mutants: $(STAMP) ## change single places of the code and see whether a test notices; ARGS="--sample 200 --seed 27"
 	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[mutants]'
 	$(RUN) $(BIN)/python tests/peers/mutants.py $(ARGS)
+
+optimizer-table: $(STAMP) ## try every optimizer of timm and PyTorch, and write which are offered and why others are not
+	$(RUN) $(BIN)/python tests/peers/optimizer_table.py
+	$(BIN)/ruff format --quiet plugins/benchkit_optimizers
 
 walks: $(STAMP) ## count the files and functions on the way to five answers; ARGS=--files lists them
 	$(RUN) PYTHONPATH=tests $(BIN)/python tests/walks.py $(ARGS)

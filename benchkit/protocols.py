@@ -219,6 +219,18 @@ class Loss(Protocol):
         ...
 
 
+class OptimizerFactory(Protocol):
+    """A function of groups of parameters and a rate. Its steps are taken one operation at a time.
+
+    Groups are dicts with `params` and `rate_factor`, which are kept: before each step a group's `lr` is set to the
+    schedule's rate times this factor. `state_dict()` holds all that the next step depends on.
+    """
+
+    def __call__(self, parameters: Sequence[dict[str, Any]], lr: float, /, **options: Any) -> torch.optim.Optimizer:
+        """Return the optimizer, whose `step()` needs no closure."""
+        ...
+
+
 class Course(Protocol):
     """The rate of each step of one training. It may have two more methods, called where they are there.
 

@@ -276,7 +276,6 @@ def test_wrong_settings_never_reach_the_engine_and_are_refused_all_at_once() -> 
         "train.select_by=val.los": "(did you mean 'val.loss'?)",
         "train.precision=bf61": "(did you mean 'bf16'?)",
         "train.compile=alway": "(did you mean 'always'?)",
-        "train.optimizer.name=adan": "(did you mean 'adam'?)",
         "train.schedule.every=0": "got 0, expected at least 1",
         "train.schedule.warmup=1.5": "got 1.5, expected 0 to 1",
     }

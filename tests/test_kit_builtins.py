@@ -18,7 +18,11 @@ from benchkit.testing import checks, run_checks
 BUILT_INS = [
     entry for entry in Registry.installed().entries() if entry.distribution == BUILT_IN and entry.kind != "studies"
 ]
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"timm": {"variant": "resnet18"}}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "models-timm": {"variant": "resnet18"},
+    "optimizers-timm": {"variant": "lion"},
+    "optimizers-torch": {"variant": "NAdam"},
+}
 """The options without which a plugin is not one; data sets get their files below."""
 
 
@@ -55,7 +59,11 @@ def files_for(name: str, folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("entry", BUILT_INS, ids=lambda entry: f"{entry.kind}-{entry.name}")
 def test_built_in(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "data"))
-    options = OPTIONS.get(entry.name, {}) if entry.kind != "datasets" else files_for(entry.name, tmp_path / "files")
+    options = (
+        OPTIONS.get(f"{entry.kind}-{entry.name}", {})
+        if entry.kind != "datasets"
+        else files_for(entry.name, tmp_path / "files")
+    )
     verdicts = run_checks(entry.kind, entry, options=options)
     failed = [str(verdict.failure) for verdict in verdicts if verdict.state == "failed"]
     assert not failed, "\n".join(failed)
@@ -64,8 +72,18 @@ def test_built_in(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_there_are_checks_of_every_kind() -> None:
     kinds = {entry.kind: entry for entry in BUILT_INS}
-    assert set(kinds) == {"norms", "datasets", "regularizers", "losses", "metrics", "schedules", "models", "figures"}
+    assert set(kinds) == {
+        "norms",
+        "datasets",
+        "regularizers",
+        "losses",
+        "metrics",
+        "optimizers",
+        "schedules",
+        "models",
+        "figures",
+    }
     for kind in kinds:
-        entry = next(one for one in BUILT_INS if one.kind == kind and one.name != "timm")
-        ids = [id for id, _ in checks(kind, entry)]
+        entry = next(one for one in BUILT_INS if one.kind == kind)
+        ids = [id for id, _ in checks(kind, entry, options=OPTIONS.get(f"{kind}-{entry.name}"))]
         assert len(ids) == len(set(ids)) >= 9

@@ -7,16 +7,29 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_study
 import torch
-from engine_runs import learnt, make_run, make_settings
+from benchkit_regularizers.weight_decay import WeightDecay
+from engine_runs import learnt, make_run, make_settings, make_splits, plain_net, small_net
 from torch import nn
 
-from benchkit.study.settings import OptimizerSettings
+from benchkit import PluginError, TrainingError
+from benchkit.errors import StudyError
+from benchkit.ledger import Ledger
+from benchkit.plan import make_plan
+from benchkit.registry import Registry
+from benchkit.study.checks import check_plan
+from benchkit.study.seeds import trial_seeds
+from benchkit.study.settings import OptimizerSettings, PluginRef
+from benchkit.testing.optimizers import short_form
 from benchkit.train import optimizers
 from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.fit import fit
+from benchkit.train.run import Plugins, Run, build_run
 from benchkit.train.step import SGD, Precision, precision, set_rate
 
 
@@ -169,3 +182,116 @@ def test_a_wrapped_method_is_its_own_replacement_and_others_stay(monkeypatch: py
 
     skip_dynamo_import(wrapped, plain)
     assert vars(plain)["__dynamo_disable"] is plain and "__dynamo_disable" not in vars(wrapped)
+
+
+def run_by(name: str, regularizers: Any = (), lr: float = 0.001, options: Any = None, **train: Any) -> Run:
+    ref = PluginRef(name=name, options=options or {})
+    plugin = Registry.installed().bind("optimizers", ref)
+    settings = make_settings(optimizer={"name": name, "lr": lr, "options": options or {}}, **train)
+    plugins = Plugins(model=small_net, norm=nn.BatchNorm2d, optimizer=plugin, regularizers=regularizers)
+    return build_run(settings, make_splits(), plugins, seeds=trial_seeds(5, "grid", 0), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["timm:rmsproptf", "timm:adabelief", "torch:NAdam"])
+def test_steps_of_a_plugin_are_eager_and_never_rehearsed(name: str) -> None:
+    """The state of these is changed by a rehearsal that is undone, so there is none."""
+    asked, plain = run_by(name, compile="always", epochs=1), run_by(name, compile="never", epochs=1)
+    pair = [[learnt(record) for record in fit(run)] for run in (asked, plain)]
+    assert pair[0] == pair[1]
+    assert any(f"not used: its optimizer {name} is none that benchkit records" in note for note in asked.notes)
+
+
+def test_a_trial_of_timm_goes_on_to_the_bit() -> None:
+    for name in ("timm:lion", "timm:muon", "torch:Adafactor"):
+        whole, first, second = (run_by(name) for _ in range(3))
+        expected = [learnt(record) for record in fit(whole)]
+        for record in fit(first):
+            if record.epoch == 1:
+                break
+        second.restore(first.state())
+        assert expected[1:] == [learnt(record) for record in fit(second)], name
+
+
+def test_what_a_name_silently_means_is_noted() -> None:
+    (muon,) = [note for note in run_by("timm:muon").notes if "AdamW" in note]
+    network = small_net(4, (3, 8, 8), nn.BatchNorm2d)
+    own = sum(p.numel() for p in network.parameters() if p.ndim > 1)
+    whole = sum(p.numel() for p in network.parameters())
+    assert muon == f"timm:muon: {own:,} of {whole:,} parameters by it, the rest by AdamW at 1 of its rate"
+    assert "timm:sgd: with Nesterov's momentum" in run_by("timm:sgd").notes
+    run = run_by("timm:sgdc", schedule={"name": "one-cycle", "max_lr": 0.5}, lr=0.1)
+    assert run.optimizer.defaults["lr"] == 0.5  # by which it corrects its decay
+
+
+def test_no_option_is_passed_that_was_not_given() -> None:
+    run = run_by("timm:adan")
+    assert run.optimizer.param_groups[0]["betas"] == (0.98, 0.92, 0.99)  # its own three
+    assert run.optimizer.param_groups[0]["weight_decay"] == 0.0
+    decayed = run_by("timm:lion", (("decay", WeightDecay(strength=0.1)),))
+    assert decayed.optimizer.param_groups[0]["weight_decay"] == 0.1
+    with pytest.raises(TrainingError, match="cannot be made"):
+        run_by("torch:RMSprop", options={"betas": (0.1, 0.2)})
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("torch:LBFGS", "asks for a closure"),
+        ("timm:adahessian", "needs second derivatives"),
+        ("torch:Muon", "timm:muon takes them"),
+        ("torch:SparseAdam", "sparse gradients"),
+        ("timm:bnbadam", "a package for CUDA"),
+        ("timm:nosuch", "is not among those of timm"),
+    ],
+)
+def test_a_name_that_is_not_offered_is_refused_with_its_reason(name: str, reason: str) -> None:
+    with pytest.raises(PluginError, match=reason):
+        run_by(name)
+
+
+def test_a_study_compares_optimizers_each_at_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = ", ".join(
+        f'{{ label = "{name}", set = {{ "train.optimizer" = {{ name = "{name}", lr = {lr} }} }} }}'
+        for name, lr in (("sgd", 0.1), ("timm:lion", 0.001), ("timm:muon", 0.01))
+    )
+    study = tiny_study.study_of(f"[factors]\noptimizer = [{levels}]\n", repeats=1)
+    check_plan(make_plan(study), Registry.installed())
+    assert tiny_study.sweep_here(monkeypatch, tmp_path, study) == {"done": 3}
+    rates = {
+        trial.condition.label: trial.history[-1].learning_rate for trial in Ledger(tmp_path).trials(make_plan(study))
+    }
+    assert rates == {"sgd": 0.1, "timm:lion": 0.001, "timm:muon": 0.01}
+
+
+def test_a_misspelt_name_is_told_with_the_nearest() -> None:
+    with pytest.raises(StudyError) as caught:
+        check_plan(
+            make_plan(tiny_study.study_of('[factors]\n"train.optimizer.name" = ["adan"]\n')), Registry.installed()
+        )
+    assert "train.optimizer: there is no optimizer 'adan' (did you mean 'adam'?)" in caught.value.problems
+
+
+def test_a_refused_name_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = tiny_study.study_of('[factors]\n"train.optimizer.name" = ["torch:LBFGS"]\n', repeats=2)
+    with pytest.raises(TrainingError) as caught:
+        tiny_study.sweep_here(monkeypatch, tmp_path, study)
+    assert "the optimizer 'torch:LBFGS' asks for a closure" in str(caught.value)
+
+
+class Forgets(torch.optim.SGD):
+    """Keeps a count that no state has."""
+
+    taken = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.taken += 1
+        for group in self.param_groups:
+            group["lr"] /= self.taken
+        return inspect.unwrap(torch.optim.SGD.step)(self, closure)
+
+
+def test_the_short_form_finds_what_does_not_go_on() -> None:
+    network = plain_net(3, (3, 8, 8), nn.BatchNorm2d)
+    assert short_form(lambda given: torch.optim.AdamW(given, lr=0.001), network) == ""
+    assert "to the bit" in short_form(lambda given: Forgets(given, lr=0.001, momentum=0.9), network)
+    assert "can take no step here: TypeError" in short_form(lambda given: torch.optim.LBFGS(given), network)

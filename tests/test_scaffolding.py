@@ -25,6 +25,7 @@ KINDS = {
     "dataset": "datasets",
     "regularizer": "regularizers",
     "loss": "losses",
+    "optimizer": "optimizers",
     "schedule": "schedules",
     "metric": "metrics",
     "model": "models",
@@ -46,6 +47,7 @@ batch_size = 20
 precision = "float32"
 loss = "my-loss"
 schedule = "my-schedule"
+optimizer = { name = "my-optimizer", lr = 0.001 }
 [[regularizers]]
 name = "my-regularizer"
 [factors]

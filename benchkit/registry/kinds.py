@@ -44,6 +44,13 @@ KIND_TABLE: Mapping[str, Kind] = {
         word="loss", use='`[train]` with `loss = "NAME"`', attempt="quickstart --set train.loss=NAME --smoke"
     ),
     "metrics": Kind(word="metric", use='`[report]` with `metrics = ["NAME"]`', passed=1, function=True),
+    "optimizers": Kind(
+        word="optimizer",
+        use='`[train]` with `optimizer = { name = "NAME", lr = 0.001 }`',
+        attempt="quickstart --set train.optimizer.name=NAME --set train.optimizer.lr=0.001 --smoke",
+        passed=2,
+        function=True,
+    ),
     "schedules": Kind(
         word="schedule",
         use='`[train]` with `schedule = "NAME"`',

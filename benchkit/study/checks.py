@@ -23,7 +23,7 @@ from benchkit.study.tree import Problems, changed, quoted, value_at
 
 NAMING = ("data", "model", "regularizers", "train.loss")
 """The tables that name plugins."""
-OWN_KINDS = {"train.schedule": "schedules"}
+OWN_KINDS = {"train.optimizer": "optimizers", "train.schedule": "schedules"}
 """The tables that name a part of benchkit's own, or else a plugin of a kind."""
 MOST_CHECKED = 200_000
 """The most searched values, times conditions that differ in what plugins they name, that a check goes through."""
@@ -143,14 +143,14 @@ def _naming(tree: Mapping[str, Any]) -> Iterator[int]:
     for path in NAMING:
         yield id(value_at(tree, path))
     for path in OWN_KINDS:
-        yield id(value_at(tree, path)) if _is_foreign(tree, path) else 0
+        yield id(value_at(tree, path)) if foreign_table(tree, path) is not None else 0
 
 
-def _is_foreign(tree: Mapping[str, Any], path: str) -> bool:
-    """Return whether a table names a plugin and no part of benchkit's own."""
+def foreign_table(tree: Mapping[str, Any], path: str) -> Any:
+    """Return what stands at one of the paths of `OWN_KINDS` where it names a plugin, else None."""
     value = value_at(tree, path)
     name = value.get("name", OWN_NAMES[path][0]) if isinstance(value, Mapping) else value
-    return value is not None and name not in OWN_NAMES[path]
+    return None if name in OWN_NAMES[path] else value
 
 
 def _bears_on_plugins(path: str, tree: Mapping[str, Any]) -> bool:
@@ -158,7 +158,7 @@ def _bears_on_plugins(path: str, tree: Mapping[str, Any]) -> bool:
     if any(f"{path}.".startswith(f"{named}.") for named in NAMING):
         return True
     return any(
-        path in (named, f"{named}.name") or (path.startswith(f"{named}.") and _is_foreign(tree, named))
+        path in (named, f"{named}.name") or (path.startswith(f"{named}.") and foreign_table(tree, named) is not None)
         for named in OWN_KINDS
     )
 

@@ -275,7 +275,7 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
         plain[f"train.{part}.name"] = value.name
         used = (*_APPLYING.get(value.name, ()), *(("lr",) if part == "optimizer" else ()))
         plain |= {f"train.{part}.{name}": getattr(value, name) for name in used}
-        plain |= {f"train.{part}.{name}": option for name, option in getattr(value, "options", {}).items()}
+        plain |= {f"train.{part}.{name}": option for name, option in value.options.items()}
     for regularizer in settings.regularizers:
         plain[f"regularizers.{regularizer.id}"] = True
         options = regularizer.plugin.options.items()

@@ -27,6 +27,7 @@ else:
 
 
 OWN_NAMES: Mapping[str, tuple[str, ...]] = {
+    "train.optimizer": ("sgd", "adam", "adamw"),
     "train.schedule": ("constant", "step", "cosine", "one-cycle"),
 }
 """Tables of settings that name a part of benchkit's own, or else a plugin."""
@@ -73,13 +74,17 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerSettings:
-    """`name` is sgd, adam or adamw; `momentum` and `nesterov` belong to sgd, `betas` to the Adams."""
+    """`name` is sgd, adam, adamw or a plugin's, such as timm:lion, of which the options are `options`.
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    `momentum` and `nesterov` belong to sgd, `betas` to the Adams.
+    """
+
+    name: str = "sgd"
     lr: NotNegative = 0.1
     momentum: Share = 0.9
     nesterov: bool = False
     betas: tuple[Finite, Finite] = (0.9, 0.999)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

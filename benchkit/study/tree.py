@@ -350,8 +350,7 @@ def _train(table: Any, problems: Problems) -> TrainSettings | None:
         value = table.get(key, {})
         value = {"name": value} if isinstance(value, str) else value
         if isinstance(value, Mapping):
-            read = _named if f"train.{key}" in OWN_NAMES else typed
-            named[key] = read(cls, value, f"train.{key}", problems)
+            named[key] = _named(cls, value, f"train.{key}", problems)
         else:
             problems.add(f"train.{key}", f"got {quoted(value)}, expected a name or a table")
             named[key] = None

@@ -15,11 +15,13 @@ from benchkit.errors import BenchkitError, TrainingError
 from benchkit.plan import Condition, typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
+from benchkit.study.checks import foreign_table
 from benchkit.study.settings import Settings
 from benchkit.sweep.messages import Job, NetworksChecked
 from benchkit.sweep.training import bind_plugins, first_line, lacking, where_raised
 from benchkit.train.batches import InputTransform
 from benchkit.train.losses import loss_function
+from benchkit.train.optimizers import merged_options, optimizer
 from benchkit.train.randomness import seeded
 from benchkit.train.run import build_model
 
@@ -64,7 +66,7 @@ def check_networks(job: Job, device: str) -> NetworksChecked:
 def _made_of(condition: Condition) -> str:
     """Return all settings that a network and its input are made of, as text."""
     data = {name: value for name, value in condition.settings["data"].items() if name not in UNSEEN}
-    loss = condition.settings.get("train", {}).get("loss")
+    loss = condition.settings.get("train", {}).get("loss"), foreign_table(condition.settings, "train.optimizer")
     return repr((data, condition.settings["model"], condition.settings.get("regularizers"), loss))
 
 
@@ -84,6 +86,10 @@ def network_problem(settings: Settings, splits: Splits, registry: Registry, devi
         run_on_two_images(model, splits, settings.data.image_size, device)
         doing = "be trained by its loss"
         loss_on_two_images(plugins.loss, splits, device)
+        doing = "be trained by its optimizer"
+        if plugins.optimizer is not None:
+            extra = merged_options(settings.train.optimizer, plugins.regularizers)
+            optimizer(settings.train.optimizer, model.parameters(), extra, plugins.optimizer)
     except BenchkitError as error:
         return "; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ())))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like

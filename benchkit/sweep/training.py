@@ -11,7 +11,7 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,8 +28,9 @@ from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.results import PREDICTIONS, WEIGHTS, Outcome, inspected_name
+from benchkit.study.checks import OWN_KINDS
 from benchkit.study.seeds import trial_seeds
-from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, PluginRef, ScheduleSettings, Settings
+from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, OptimizerSettings, PluginRef, ScheduleSettings, Settings
 from benchkit.sweep.machine_faults import Fault, fault_of
 from benchkit.sweep.messages import (
     Answer,
@@ -305,21 +306,25 @@ def shared_device(device: torch.device, at_once: int) -> tuple[str, ...]:
 
 def bind_plugins(registry: Registry, settings: Settings, figures: Sequence[PluginRef] = ()) -> Plugins:
     """Return the norm, model and regularizers of a trial's settings, and the figures that observe it, ready to use."""
+    schedule = _bound_unless_own(registry, "train.schedule", settings.train.schedule)
     return Plugins(
         norm=registry.bind("norms", settings.model.norm),
         model=registry.bind("models", settings.model.model),
         loss=None if settings.train.loss == USUAL_LOSS else registry.bind("losses", settings.train.loss)(),
-        schedule=_bound_unless_own(registry, "schedules", settings.train.schedule),
+        optimizer=_bound_unless_own(registry, "train.optimizer", settings.train.optimizer),
+        schedule=schedule and schedule(),
         regularizers=tuple((one.id, registry.bind("regularizers", one.plugin)()) for one in settings.regularizers),
         figures=tuple((one.name, registry.bind("figures", one)()) for one in figures),
     )
 
 
-def _bound_unless_own(registry: Registry, kind: str, named: ScheduleSettings) -> Any:
-    """Return the plugin that a part of the training names, with its options, or None for one of benchkit's own."""
-    if named.name in OWN_NAMES["train.schedule"]:
+def _bound_unless_own(
+    registry: Registry, where: str, named: OptimizerSettings | ScheduleSettings
+) -> Callable[..., Any] | None:
+    """Return the plugin that a part of the training names, its options bound, or None for one of benchkit's own."""
+    if named.name in OWN_NAMES[where]:
         return None
-    return registry.bind(kind, PluginRef(name=named.name, options=named.options))()
+    return registry.bind(OWN_KINDS[where], PluginRef(name=named.name, options=named.options))
 
 
 def predictions_of(finished: Finished) -> bytes:

@@ -19,16 +19,22 @@ OPTIMIZERS: Mapping[str, Maker] = {"sgd": SGD, "adam": torch.optim.Adam, "adamw"
 
 
 def optimizer(
-    settings: OptimizerSettings, parameters: Iterable[nn.Parameter], extra: Mapping[str, Any]
+    settings: OptimizerSettings,
+    parameters: Iterable[nn.Parameter],
+    extra: Mapping[str, Any],
+    plugin: Maker | None = None,
 ) -> torch.optim.Optimizer:
     """Return the optimizer that `settings` name over `parameters`, with `extra` keyword arguments.
 
     Parameters form one group for each `rate_factor` that they carry (1.0 without one), which the group keeps under
     the same name: the group's learning rate is the schedule's times this factor.
 
+    `plugin` makes it of these groups and the rate where the settings name none of benchkit's own.
     Weight decay is 0 unless `extra` says otherwise, for AdamW too, and then applies to all parameters, as in PyTorch.
     Raise `TrainingError` for an argument that the optimizer does not have.
     """
+    if plugin is not None:
+        return _made_by(plugin, settings, _groups(parameters), extra)
     options = {"weight_decay": 0.0, "fused": True, **own_options(settings), **extra}
     owner = torch.optim.Optimizer
     skip_dynamo_import(owner.add_param_group, owner.zero_grad, owner.state_dict, owner.load_state_dict)
@@ -38,6 +44,39 @@ def optimizer(
         raise TrainingError(
             f"the optimizer {settings.name!r} cannot be made: {error}", problems=[f"options: {options}"]
         ) from error
+
+
+def _made_by(
+    plugin: Maker, settings: OptimizerSettings, groups: list[dict[str, Any]], extra: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """Return a plugin's optimizer, with no option but those that the study and its regularizers give."""
+    given = [id(parameter) for group in groups for parameter in group["params"]]
+    try:
+        made = plugin(groups, settings.lr, **extra)
+    except (TypeError, ValueError, NotImplementedError, ImportError, AssertionError) as error:
+        raise TrainingError(
+            f"the optimizer {settings.name!r} cannot be made: {error}",
+            problems=[f"options: {dict(settings.options)} and {dict(extra)}"],
+        ) from error
+    held = [id(parameter) for group in made.param_groups for parameter in group["params"]]
+    if sorted(held) != sorted(given):
+        raise TrainingError(f"the optimizer {settings.name!r} holds {len(held)} of {len(given)} parameters")
+    for group in made.param_groups:
+        group.setdefault("rate_factor", 1.0)
+    return made
+
+
+def optimizer_notes(optimizer: torch.optim.Optimizer, name: str) -> list[str]:
+    """Return what a plugin's name silently means: how much of the network another rule updates, and Nesterov's step."""
+    notes = []
+    if any("fallback_lr_scale" in group for group in optimizer.param_groups):
+        sizes = [(p.numel(), p.ndim >= 2, g) for g in optimizer.param_groups for p in g["params"]]
+        own, whole = sum(size for size, matrix, _ in sizes if matrix), sum(size for size, _, _ in sizes)
+        factor = optimizer.param_groups[0]["fallback_lr_scale"]
+        notes.append(f"{name}: {own:,} of {whole:,} parameters by it, the rest by AdamW at {factor:g} of its rate")
+    if any(group.get("nesterov") for group in optimizer.param_groups):
+        notes.append(f"{name}: with Nesterov's momentum")
+    return notes
 
 
 def _groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
@@ -102,6 +141,8 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
 
 def own_options(settings: OptimizerSettings) -> dict[str, Any]:
     """Return the keyword arguments that the study's optimizer settings fix."""
+    if settings.name not in OPTIMIZERS:
+        return {"lr": settings.lr, **settings.options}
     if settings.name == "sgd":
         return {"lr": settings.lr, "momentum": settings.momentum, "nesterov": settings.nesterov}
     return {"lr": settings.lr, "betas": settings.betas}

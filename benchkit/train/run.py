@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,14 +29,15 @@ class Plugins:
     """The loaded plugins of one condition, their options bound.
 
     `model` takes (num_classes, image_shape (C, H, W), norm) and, where it loads weights itself, the keyword `weights`;
-    `norm` takes a channel count; `loss` and `schedule` are None for benchkit's own; `regularizers` are (id, instance)
-    in the study's order, `figures` (name, instance) those that its report adds, which may observe the model, and
-    `metrics` what it asks for beside what every trial has.
+    `norm` takes a channel count; `loss`, `optimizer` (groups, rate) and `schedule` are None for benchkit's own;
+    `regularizers` are (id, instance) in the study's order, `figures` (name, instance) those that its report adds, which
+    may observe the model, and `metrics` what it asks for beside what every trial has.
     """
 
     model: Callable[..., nn.Module]
     norm: NormFactory
     loss: Any = None
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
     schedule: Any = None
     regularizers: tuple[tuple[str, Any], ...] = ()
     figures: tuple[tuple[str, Any], ...] = ()
@@ -191,6 +192,9 @@ def build_run(
     loader = batches.loader(placed.train, len(splits.class_names), settings.train.batch_size)
     if loader.single_left_over:
         notes.append("the last batch of each epoch, a single image, is left out")
+    training = _training(settings, model, plugins, len(loader), target)
+    if plugins.optimizer is not None:
+        notes.extend(optimizers.optimizer_notes(training["optimizer"], settings.train.optimizer.name))
     return Run(
         settings=settings,
         device=target,
@@ -208,7 +212,7 @@ def build_run(
         metrics=plugins.metrics,
         notes=notes,
         start_weights=weights_digest(sent_path(settings.model.weights)) if settings.model.weights else "",
-        **_training(settings, model, plugins, len(loader), target),
+        **training,
     )
 
 
@@ -229,11 +233,16 @@ def _training(
         plugin=plugins.schedule,
     )
     moving = "its schedule changes the momentum from step to step" if hasattr(course, "momentum") else ""
+    foreign, named = "", train.optimizer
+    if plugins.optimizer is not None:
+        foreign = f"its optimizer {train.optimizer.name} is none that benchkit records"
+        # By the greatest rate some correct their decay; the rate of each step is set before it.
+        named = replace(named, lr=train.schedule.max_lr or named.lr)
     return {
         "parameters": parameters,
-        "optimizer": optimizers.optimizer(train.optimizer, parameters, extra),
+        "optimizer": optimizers.optimizer(named, parameters, extra, plugins.optimizer),
         "schedule": course,
-        "eager": _opted_out(plugins, model) or moving,
+        "eager": _opted_out(plugins, model) or moving or foreign,
         "precision": step.precision(train.precision, device),
         "augments": _methods(plugins, "augment"),
         "penalties": _methods(plugins, "penalty"),

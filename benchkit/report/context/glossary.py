@@ -190,7 +190,7 @@ def used_plugins(results: StudyResults, registry: Registry) -> tuple[UsedPlugin,
         wanted["figures", name] = None
     for metric in results.study.asked_metrics:
         wanted["metrics", metric.name.replace("_", "-")] = None
-    order = ("datasets", "models", "norms", "schedules", "losses", "regularizers", "metrics", "figures")
+    order = ("datasets", "models", "norms", "optimizers", "schedules", "losses", "regularizers", "metrics", "figures")
     ordered = sorted(wanted, key=lambda pair: order.index(pair[0]))
     entries = {pair: _resolved(registry, *pair) for pair in ordered}
     # Cards come from the cache of descriptions: importing models and norms would bring torch into the report.
