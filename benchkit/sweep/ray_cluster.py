@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,5 +145,8 @@ def joined(asked: str) -> Iterator[Cluster]:
         finally:
             ray.shutdown()
     finally:
-        if folder:
+        for _ in range(20 if folder else 0):  # Ray's agents end a little later, and write there until then
             shutil.rmtree(folder, ignore_errors=True)
+            if not os.path.exists(folder):
+                break
+            time.sleep(0.1)
