@@ -19,7 +19,6 @@ from benchkit.study import Study
 from benchkit.sweep import Request, sweep
 from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import (
-    Answer,
     CheckpointTaken,
     EpochEnded,
     Event,
@@ -27,6 +26,7 @@ from benchkit.sweep.messages import (
     NetworksChecked,
     Seat,
     Train,
+    TrialAnswer,
     TrialBegan,
     TrialFinished,
     WorkerIdle,
@@ -89,7 +89,7 @@ class ScriptedSeats(InlinePool):
                 (number, WorkerIdle()),
             ]
 
-    def send(self, number: int, order: Train | Answer) -> None:
+    def send(self, number: int, order: Train | TrialAnswer) -> None:
         if isinstance(order, Train):
             self.orders.append((order, number, tuple(sorted(self._busy))))
             self._busy.add(number)

@@ -15,12 +15,12 @@ import benchkit.sweep.orchestration
 from benchkit.ledger import read_results
 from benchkit.results import Outcome
 from benchkit.sweep.messages import (
-    Answer,
     CheckpointTaken,
     EpochEnded,
     Event,
     FileFinished,
     Train,
+    TrialAnswer,
     TrialBegan,
     TrialEnded,
     TrialFinished,
@@ -32,10 +32,10 @@ from benchkit.sweep.output import PrintSplitter
 class Meddling(InlinePool):
     """A pool in which a node that was declared dead goes on telling of each trial under an older lease."""
 
-    answers: list[Answer] = []
+    answers: list[TrialAnswer] = []
 
-    def send(self, number: int, order: Train | Answer) -> None:
-        if isinstance(order, Answer) and order.word == "drop":
+    def send(self, number: int, order: Train | TrialAnswer) -> None:
+        if isinstance(order, TrialAnswer) and order.word == "drop":
             self.answers.append(order)
         else:
             super().send(number, order)

@@ -15,10 +15,10 @@ import pytest
 from benchkit.storage import decode, encode
 from benchkit.study.settings import PluginRef
 from benchkit.sweep import node_check
-from benchkit.sweep.node_check import Answer, DataSet, Needs, differences, told
+from benchkit.sweep.node_check import DataSet, Needs, NodeFacts, differences, told
 
 VERSIONS = {"benchkit": "1", "torch": "2", "torchvision": "3", "timm": "4", "numpy": "5"}
-OWN = Answer(python="3.11", versions=VERSIONS, benchkit="abc", processor="EPYC", bf16=True)
+OWN = NodeFacts(python="3.11", versions=VERSIONS, benchkit="abc", processor="EPYC", bf16=True)
 NEEDS = Needs(
     kind="cpu",
     threads=1,
@@ -59,7 +59,7 @@ def test_another_model_of_device_or_driver_is_told_not_refused() -> None:
     assert told(gpu, gpu) == []
 
 
-def asked(needs: Needs, **variables: str) -> Answer:
+def asked(needs: Needs, **variables: str) -> NodeFacts:
     """Ask a process of its own, as a node does."""
     done = subprocess.run(
         [sys.executable, "-c", node_check.CODE],
@@ -70,7 +70,7 @@ def asked(needs: Needs, **variables: str) -> Answer:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return decode(Answer, json.loads(done.stdout))
+    return decode(NodeFacts, json.loads(done.stdout))
 
 
 def test_a_node_answers_for_itself(tmp_path: Path) -> None:

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from benchkit.sweep.node_side import Node, Seat, own_environment
+from benchkit.sweep.node_side import Node, NodeWorker, own_environment
 
 COPY = "import os, sys\nwhile piece := os.read(0, 65536):\n    os.write(1, piece)\nos.write(2, b'end')"
 
 
 @pytest.fixture
-def seat() -> Iterator[Seat]:
-    seat = Seat()
+def seat() -> Iterator[NodeWorker]:
+    seat = NodeWorker()
     first = seat.open(COPY, {"PATH": os.environ["PATH"]}, False)
     assert seat.open(COPY, {}, False) == first, "a call that is repeated starts no second process"
     yield seat
     seat._process.stdin.close()
 
 
-def heard(seat: Seat, place: int, length: int) -> bytes:
+def heard(seat: NodeWorker, place: int, length: int) -> bytes:
     """Ask for what comes after a place until so much is there."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -33,7 +33,7 @@ def heard(seat: Seat, place: int, length: int) -> bytes:
     raise AssertionError(f"{length} bytes did not come")
 
 
-def test_what_was_not_taken_is_told_again_and_what_came_twice_is_written_once(seat: Seat) -> None:
+def test_what_was_not_taken_is_told_again_and_what_came_twice_is_written_once(seat: NodeWorker) -> None:
     seat.tell(0, b"abc")
     seat.tell(0, b"abc")
     seat.tell(1, b"bcdef")
@@ -45,7 +45,7 @@ def test_what_was_not_taken_is_told_again_and_what_came_twice_is_written_once(se
     assert (out, printed, code) == (b"", b"", -9)
 
 
-def test_the_exit_status_comes_after_the_last_byte(seat: Seat) -> None:
+def test_the_exit_status_comes_after_the_last_byte(seat: NodeWorker) -> None:
     seat.tell(0, b"last")
     heard(seat, 0, 4)
     seat._process.stdin.close()

@@ -14,7 +14,7 @@ from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.registry.entries import source_hash
 from benchkit.sweep import node_side
-from benchkit.sweep.node_check import Answer
+from benchkit.sweep.node_check import NodeFacts
 from benchkit.sweep.shipping import Cargo, cargo_of, entries_of, needs_of
 
 
@@ -70,7 +70,9 @@ def test_each_thing_is_sent_once_and_where_it_is_lacking(tmp_path: Path) -> None
     plan = make_plan(study_of())
     needs = replace(needs_of(plan, Registry.installed(), (), ("ff",)), files={str(weights): "a" * 64})
     cargo = Cargo(data={"ff": prepared}, files=[str(weights)])
-    node = Answer(python="", versions={}, benchkit="", processor="", cache="/c", data_root="/d", sources=needs.sources)
+    node = NodeFacts(
+        python="", versions={}, benchkit="", processor="", cache="/c", data_root="/d", sources=needs.sources
+    )
     sent: list[tuple[list[str], str]] = []
 
     def send(files: Mapping[str, Path | bytes], folder: str) -> None:

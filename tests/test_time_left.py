@@ -22,7 +22,7 @@ from benchkit.sweep.messages import (
     TrialFinished,
     TrialGivenBack,
 )
-from benchkit.sweep.work import Work
+from benchkit.sweep.work import WorkerTasks
 
 CPU = Seat(node="here", kind="cpu", device="a processor")
 
@@ -51,7 +51,7 @@ def test_no_epoch_is_begun_that_would_not_end_in_time(tmp_path: Path, monkeypatc
 def test_a_worker_saves_its_epoch_and_begins_none_that_would_not_end_in_time() -> None:
     study = study_of(epochs=4)
     (condition,) = make_plan(study).conditions
-    work = Work()
+    work = WorkerTasks()
     list(work.do(Job(task="train", study=study, data_root=DATA, device="cpu")))
 
     def told(content: bytes, seconds: float) -> list[Event]:

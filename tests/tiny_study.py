@@ -28,7 +28,7 @@ from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep import Request, sweep
 from benchkit.sweep.devices import Device
-from benchkit.sweep.messages import Answer, Event, Job, Printed, Train, WorkerLost, dump, event_of, order_of
+from benchkit.sweep.messages import Event, Job, Printed, Train, TrialAnswer, WorkerLost, dump, event_of, order_of
 
 if TYPE_CHECKING:
     from benchkit.sweep.training import Telling
@@ -150,12 +150,12 @@ class InlinePool:
         return True
 
     def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
-        from benchkit.sweep.work import Work
+        from benchkit.sweep.work import WorkerTasks
 
         self.size = 1
-        self._work = Work()
+        self._work = WorkerTasks()
         self._doing: deque[tuple[Job | Train, Telling]] = deque()
-        self._answer: Answer | None = None
+        self._answer: TrialAnswer | None = None
         self._stopped = False
 
     def start(self) -> None:
@@ -164,8 +164,8 @@ class InlinePool:
     def give(self, number: int, job: Job) -> None:
         self.do(replace(job, device="cpu"))
 
-    def send(self, number: int, order: Train | Answer) -> None:
-        if isinstance(order, Answer):
+    def send(self, number: int, order: Train | TrialAnswer) -> None:
+        if isinstance(order, TrialAnswer):
             self._answer = order
         else:
             self.do(order_of(dump(order)))  # type: ignore[arg-type]

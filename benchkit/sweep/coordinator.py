@@ -22,7 +22,6 @@ from benchkit.study import Study
 from benchkit.sweep.decided import decide_training, unfit
 from benchkit.sweep.held_trial import PATIENCE, HeldTrial
 from benchkit.sweep.messages import (
-    Answer,
     EpochEnded,
     Event,
     Job,
@@ -30,6 +29,7 @@ from benchkit.sweep.messages import (
     Printed,
     Seat,
     SeatSetAside,
+    TrialAnswer,
     TrialFinished,
     TrialGivenBack,
     WorkerFailed,
@@ -264,7 +264,7 @@ class Coordinator:
             self._drop(held)
             held = None
         if held is None or held.number != number:
-            self._pool.send(number, Answer(trial=event.trial, lease=event.lease, word="drop"))
+            self._pool.send(number, TrialAnswer(trial=event.trial, lease=event.lease, word="drop"))
         elif isinstance(event, TrialFinished):
             self._on_end(held, event)
         elif isinstance(event, TrialGivenBack):

@@ -15,13 +15,13 @@ from benchkit.storage import encode, write_atomically
 from benchkit.study.tree import changed
 from benchkit.sweep.machine_faults import AWAY
 from benchkit.sweep.messages import (
-    Answer,
     CheckpointTaken,
     EpochEnded,
     Event,
     FileFinished,
     OfTrial,
     Train,
+    TrialAnswer,
     TrialBegan,
     TrialEnded,
     TrialProfiled,
@@ -102,7 +102,7 @@ class HeldTrial:
             content=content,
         )
 
-    def hear(self, event: OfTrial) -> tuple[Event | None, Answer | None]:
+    def hear(self, event: OfTrial) -> tuple[Event | None, TrialAnswer | None]:
         """Write down what is told of the trial; return what to show of it, and what to answer.
 
         Raises `LedgerError` when it cannot be written.
@@ -116,10 +116,10 @@ class HeldTrial:
         prune = isinstance(event, EpochEnded) and self.claim.should_prune(event.record)
         return shown, self.answer("prune" if prune else "go on") if self.waited_for else None
 
-    def answer(self, word: str) -> Answer:
+    def answer(self, word: str) -> TrialAnswer:
         """Return the answer that its worker waits for."""
         self.waited_for = False
-        return Answer(trial=self.id, lease=self.lease, word=word)  # type: ignore[arg-type]
+        return TrialAnswer(trial=self.id, lease=self.lease, word=word)  # type: ignore[arg-type]
 
     def _written(self, event: OfTrial) -> Event | None:
         folder = self.claim.folder

@@ -346,7 +346,7 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class TrialAnswer:
     """What a worker waits for: go on with the trial, end it as pruned, or drop it, since it is another's by now."""
 
     trial: int
@@ -354,7 +354,7 @@ class Answer:
     word: Literal["go on", "prune", "drop"]
 
 
-Order = Job | Train | Answer
+Order = Job | Train | TrialAnswer
 EVENTS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 ORDERS: Mapping[str, type[Order]] = {kind.__name__: kind for kind in get_args(Order)}
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """What a node must have in common with the sweep before it trains, looked at on the node. Imports no Ray.
 
 `main` runs on the node, in a process of its own: it reads a `Needs` from its standard input and answers with an
-`Answer`. `differences` holds one against the other.
+`NodeFacts`. `differences` holds one against the other.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class NodeFacts:
     """What a node is and has; what it could not do is told in words, which are empty where it could.
 
     `data` has words for each data set, `sources` and `files` what is there ("" where nothing is). `environment` is that
@@ -107,9 +107,9 @@ def main() -> None:
         json.dump(encode(answer(needs)), out)
 
 
-def here() -> Answer:
+def here() -> NodeFacts:
     """Return what this machine has that nodes are held to."""
-    return Answer(
+    return NodeFacts(
         python=".".join(platform.python_version_tuple()[:2]),
         versions=versions(EQUAL),
         benchkit=sources_digest("benchkit"),
@@ -117,7 +117,7 @@ def here() -> Answer:
     )
 
 
-def answer(needs: Needs) -> Answer:
+def answer(needs: Needs) -> NodeFacts:
     """Return what a node has of what is needed; data sets are prepared where they are not yet."""
     given = replace(
         here(),
@@ -200,7 +200,7 @@ def _tiny_step(device: object, precise: str) -> None:
         raise RuntimeError("its loss is not finite")
 
 
-def differences(needs: Needs, own: Answer, node: Answer) -> list[str]:
+def differences(needs: Needs, own: NodeFacts, node: NodeFacts) -> list[str]:
     """Return what keeps a node from training as the sweep does, a line each."""
     faults = [f"Python {node.python}, not {own.python}"] if node.python != own.python else []
     for name in EQUAL:
@@ -233,7 +233,7 @@ def unlike(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     return [name for name, digest in wanted.items() if found.get(name, "") != digest]
 
 
-def told(first: Answer, node: Answer) -> Sequence[str]:
+def told(first: NodeFacts, node: NodeFacts) -> Sequence[str]:
     """Return what differs in a node's hardware from another node's, which changes speed and perhaps last digits."""
     words = [f"{node.hardware}, not {first.hardware}"] if node.hardware != first.hardware else []
     return [*words, *([f"{node.driver}, not {first.driver}"] if node.driver != first.driver else [])]

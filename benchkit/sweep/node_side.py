@@ -62,7 +62,7 @@ class Stream:
         return bytes(self.kept[:CHUNK])
 
 
-class Seat:
+class NodeWorker:
     """A worker's process on a node. Every call may be repeated: places in the streams tell what came through."""
 
     def __init__(self) -> None:

@@ -17,11 +17,11 @@ from benchkit.sweep import worker as worker_process
 from benchkit.sweep.devices import Device
 from benchkit.sweep.lines import LAST_WORDS, End, Line, Opener, local_line
 from benchkit.sweep.messages import (
-    Answer,
     Event,
     Job,
     Printed,
     Train,
+    TrialAnswer,
     WorkerFailed,
     WorkerIdle,
     WorkerLost,
@@ -109,7 +109,7 @@ class Pool:
             self._start(number)
         self._lines[number].send(dump(_seated(job, self._seats[number])))
 
-    def send(self, number: int, order: Train | Answer) -> None:
+    def send(self, number: int, order: Train | TrialAnswer) -> None:
         """Pass an order on to a worker that has a job; it is lost where the worker is gone."""
         self._lines[number].send(dump(order))
 

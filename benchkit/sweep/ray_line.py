@@ -173,7 +173,7 @@ class RayLine:
         self._sending = False
         self._last = time.monotonic()
         self._retry: list[tuple[float, Callable[[], None]]] = []
-        self._seat = remote(node_side.Seat, place.node, num_cpus=place.cpus, num_gpus=place.gpus)
+        self._seat = remote(node_side.NodeWorker, place.node, num_cpus=place.cpus, num_gpus=place.gpus)
         pump.watch(self)
         environment = {**place.environment, NODE: place.name}
         self._ask(self._seat.open, self._opened, worker.COMMAND[-1], environment, place.gpus > 0)

@@ -22,7 +22,7 @@ from benchkit.storage import decode, encode
 from benchkit.sweep import node_check, node_side
 from benchkit.sweep.devices import Device
 from benchkit.sweep.lines import End, Line
-from benchkit.sweep.node_check import Answer, Needs, differences, told
+from benchkit.sweep.node_check import Needs, NodeFacts, differences, told
 from benchkit.sweep.ray_cluster import Cluster
 from benchkit.sweep.ray_line import Place, Pump, RayLine, remote
 from benchkit.sweep.shipping import Cargo
@@ -55,7 +55,7 @@ class Member:
     gpus: float
     card: str = ""
     faults: Sequence[str] | None = None
-    answer: Answer | None = None
+    answer: NodeFacts | None = None
     alive: bool = True
 
     def seats(self, kind: str, threads: int) -> int:
@@ -250,7 +250,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def examine(node: str, needs: Needs, cargo: Cargo, closed: threading.Event) -> tuple[Answer | None, list[str]]:
+def examine(node: str, needs: Needs, cargo: Cargo, closed: threading.Event) -> tuple[NodeFacts | None, list[str]]:
     """Return what a node answers, once it was given what it lacked, and what still keeps it from training."""
     actor = remote(node_side.Node, node, num_cpus=0)
     own = node_check.here()
@@ -269,12 +269,12 @@ def examine(node: str, needs: Needs, cargo: Cargo, closed: threading.Event) -> t
             ray.kill(actor, no_restart=True)
 
 
-def _asked(actor: Any, needs: Needs, closed: threading.Event) -> tuple[Answer | None, str]:
+def _asked(actor: Any, needs: Needs, closed: threading.Event) -> tuple[NodeFacts | None, str]:
     code, out, words = _result(actor.run.remote(node_check.CODE, json.dumps(encode(needs)), {}), closed)
     if code:
         lines = words.strip().splitlines()
         return None, f"benchkit does not run there: {lines[-1] if lines else f'exit status {code}'}"
-    return decode(Answer, json.loads(out)), ""
+    return decode(NodeFacts, json.loads(out)), ""
 
 
 def _result(reference: Any, closed: threading.Event) -> Any:

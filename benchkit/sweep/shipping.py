@@ -17,7 +17,7 @@ from benchkit.registry.entries import BUILT_IN, Entry, normalized, source_files,
 from benchkit.registry.options import bind_options, options_of
 from benchkit.study.checks import data_sets, uses_of_settings
 from benchkit.study.settings import PluginRef
-from benchkit.sweep.node_check import Answer, DataSet, Needs, unlike
+from benchkit.sweep.node_check import DataSet, Needs, NodeFacts, unlike
 from benchkit.train.weights_file import file_digest
 
 
@@ -37,7 +37,7 @@ class Cargo:
     files: Sequence[str] = ()
     code: Mapping[str, Path | bytes] = field(default_factory=dict)
 
-    def send(self, send: Send, needs: Needs, found: Answer, given: set[str]) -> Needs:
+    def send(self, send: Send, needs: Needs, found: NodeFacts, given: set[str]) -> Needs:
         """Send a node what its answer lacks and was not `given` yet, which is noted there; return what it needs then.
 
         Raises `OSError` where the node cannot keep it.

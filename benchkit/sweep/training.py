@@ -33,13 +33,13 @@ from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, OptimizerSettings, PluginRef, ScheduleSettings, Settings
 from benchkit.sweep.machine_faults import Fault, fault_of
 from benchkit.sweep.messages import (
-    Answer,
     CheckpointTaken,
     EpochEnded,
     Event,
     FileFinished,
     Job,
     Train,
+    TrialAnswer,
     TrialBegan,
     TrialFinished,
     TrialGivenBack,
@@ -69,7 +69,7 @@ CHECKPOINT_PACE = 250e6
 ALLOCATION = "can't allocate memory"
 """What PyTorch says in a RuntimeError where the CPU's memory does not suffice."""
 
-Telling = Generator[Event, Answer | None, None]
+Telling = Generator[Event, TrialAnswer | None, None]
 """What a worker tells while it does something: a checkpoint is answered and, where a trial asks, an epoch's end."""
 
 
@@ -210,7 +210,7 @@ def stopwatch_of(context: WorkerContext, order: Train, trace: Path) -> Stopwatch
 
 def trained(
     context: WorkerContext, order: Train, stopwatch: Stopwatch | Unwatched
-) -> Generator[Event, Answer | None, Outcome | None]:
+) -> Generator[Event, TrialAnswer | None, Outcome | None]:
     """Tell of a trial's training; return its outcome, None where somebody else is to go on with it."""
     settings = obeying(typed_settings(order.settings, context.job.study.seed), order.decided)
     torch.set_num_threads(settings.train.threads)
@@ -336,7 +336,7 @@ def predictions_of(finished: Finished) -> bytes:
 
 def _scored(
     order: Train, run: Run, data_fingerprint: str, environment: dict[str, object]
-) -> Generator[Event, Answer | None, Outcome]:
+) -> Generator[Event, TrialAnswer | None, Outcome]:
     """Score the selected weights on every split, test among them once; a search's trials never see the test split."""
     searching = order.phase == "search"
     finished = finish(run, test=not searching)

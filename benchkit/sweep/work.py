@@ -7,13 +7,13 @@ from collections.abc import Callable
 from benchkit.registry import Registry
 from benchkit.storage import node_name
 from benchkit.sweep.messages import (
-    Answer,
     CheckpointTaken,
     EpochEnded,
     Event,
     Job,
     Seat,
     Train,
+    TrialAnswer,
     WorkerIdle,
     WorkerReady,
 )
@@ -27,7 +27,7 @@ from benchkit.train.device import has_bf16, resolve_device
 from benchkit.train.step import automatic_precision
 
 
-class Work:
+class WorkerTasks:
     """All that one worker does, one thing after another; between trials it keeps images and plugins."""
 
     def __init__(self, stop: WorkerStop | None = None) -> None:
@@ -73,9 +73,11 @@ def seat_of(device: str) -> Seat:
     )
 
 
-def tell(telling: Telling, order: Job | Train, send: Callable[[Event], None], answer: Callable[[], Answer]) -> None:
+def tell(
+    telling: Telling, order: Job | Train, send: Callable[[Event], None], answer: Callable[[], TrialAnswer]
+) -> None:
     """Send what there is to tell to its end, and wait for an answer where one is due."""
-    told: Answer | None = None
+    told: TrialAnswer | None = None
     while True:
         try:
             event = telling.send(told)

@@ -28,7 +28,7 @@ from benchkit.preparation import data_root
 from benchkit.storage import SENT, cache_folder, sent_path
 from benchkit.sweep.concurrency import available_cores, preloaded_allocator, preloading
 from benchkit.sweep.frames import frames
-from benchkit.sweep.messages import Answer, Event, Job, Train, WorkerFailed, dump, order_of
+from benchkit.sweep.messages import Event, Job, Train, TrialAnswer, WorkerFailed, dump, order_of
 from benchkit.sweep.output import captured
 from benchkit.sweep.stopping import WorkerStop
 
@@ -65,13 +65,13 @@ def main() -> None:
     orders: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=listen, args=(orders,), daemon=True).start()
     try:
-        from benchkit.sweep.work import Work, tell
+        from benchkit.sweep.work import WorkerTasks, tell
 
-        work = Work(stop)
+        work = WorkerTasks(stop)
         later: deque[Job | Train] = deque()
 
-        def answer() -> Answer:
-            while not isinstance(order := order_of(orders.get()), Answer):
+        def answer() -> TrialAnswer:
+            while not isinstance(order := order_of(orders.get()), TrialAnswer):
                 later.append(order)
             return order
 

@@ -185,7 +185,7 @@ def _retrain_study(
         ledger.enqueue_again(study, sample.condition, sample.trial.index, sample.trial.params)
     if trained:
         with Pool(devices_here(scratch.device).seats(1), threads_of(plan), scratch.workspace / "logs") as pool:
-            Coordinator(_job(study, scratch), ledger, pool, Unwatched(), Rules(unfit=_fit)).train(plan, "")
+            Coordinator(_job(study, scratch), ledger, pool, SilentView(), Rules(unfit=_fit)).train(plan, "")
     return ledger.trials(plan)
 
 
@@ -217,7 +217,7 @@ def _fit(seat: Seat, decided: Mapping[str, str], study: Study) -> str:
     return ""
 
 
-class Unwatched:
+class SilentView:
     """A view that shows nothing."""
 
     def stage(self, title: str, states: Mapping[str, int], total: int) -> None:

@@ -41,7 +41,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class ImageReading:
     """How files become arrays: pixels a side (0 as they are), channels, and what is left out or accepted."""
 
     size: int
@@ -68,7 +68,7 @@ class Division:
 
 
 def write_files(
-    draft: Draft, found: Found, reading: Reading, divide: Callable[[Sequence[ImageFile]], Division]
+    draft: Draft, found: Found, reading: ImageReading, divide: Callable[[Sequence[ImageFile]], Division]
 ) -> tuple[tuple[str, ...], list[str]]:
     """Decode all images into the draft and return the class names in label order, and notes.
 
@@ -116,7 +116,7 @@ def _decoded(
     splits: Mapping[str, Sequence[ImageFile]],
     names: Sequence[str],
     shape: tuple[int, int, int],
-    reading: Reading,
+    reading: ImageReading,
 ) -> dict[str, Decoded]:
     decoded, numbers = {}, {name: number for number, name in enumerate(names)}
     for split, files in splits.items():
@@ -132,7 +132,7 @@ def _decoded(
     return decoded
 
 
-def _left_out(broken: Sequence[ImageFile], few: Mapping[str, int], reading: Reading) -> list[str]:
+def _left_out(broken: Sequence[ImageFile], few: Mapping[str, int], reading: ImageReading) -> list[str]:
     notes = []
     if few:
         told = ", ".join(listed([f"{name} {count:,}" for name, count in few.items()]))
@@ -204,7 +204,7 @@ def _without_small(files: Sequence[ImageFile], least: int) -> tuple[tuple[ImageF
     return tuple(file for file in files if file.label not in few), few
 
 
-def _shape(files: Sequence[Path], reading: Reading) -> tuple[tuple[int, int, int], set[str], list[str]]:
+def _shape(files: Sequence[Path], reading: ImageReading) -> tuple[tuple[int, int, int], set[str], list[str]]:
     """Return the shape of the arrays, the files of another size where all must have one, and why none has any.
 
     Where images are of so many sizes that none is that of half of them, the shape has no size, and none is wrong.

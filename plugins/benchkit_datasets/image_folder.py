@@ -11,7 +11,7 @@ from typing import cast
 
 from benchkit import DataError, Range, Splits, card
 from benchkit.preparation import DECODING, ClassFolders, Fit, find_class_folders, listing_digest, unpacked
-from benchkit_datasets.image_files import FITS, Found, ImageFile, Reading, by_class
+from benchkit_datasets.image_files import FITS, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import Splitting, alike, plain_name
 
@@ -75,7 +75,7 @@ def image_folder(
     own = Source(
         name="image-folder", path=path, origin=origin, find=find, split=split, licence=licence, citation=citation
     )
-    reading = Reading(
+    reading = ImageReading(
         size=size,
         channels=channels,
         fit=cast(Fit, fit),

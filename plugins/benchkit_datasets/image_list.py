@@ -13,7 +13,7 @@ from typing import cast
 
 from benchkit import DataError, Range, Splits, card
 from benchkit.preparation import DECODING, Fit, listed
-from benchkit_datasets.image_files import FITS, SPLITS, Found, ImageFile, Reading, by_class
+from benchkit_datasets.image_files import FITS, SPLITS, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import COLUMNS, LAYOUT, Splitting, read_table
 
@@ -71,7 +71,7 @@ def image_list(
     path = Path(source).expanduser().resolve()
     origin, find = _origin(path) if path.exists() else "", partial(_listed, path)
     own = Source(name="csv", path=path, origin=origin, find=find, split=None, licence=licence, citation=citation)
-    reading = Reading(
+    reading = ImageReading(
         size=size,
         channels=channels,
         fit=cast(Fit, fit),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchkit import DataError, Splits
 from benchkit.preparation import About, Draft, prepare, prepared_folder
-from benchkit_datasets.image_files import FITS, Division, Found, ImageFile, Reading, write_files
+from benchkit_datasets.image_files import FITS, Division, Found, ImageFile, ImageReading, write_files
 from benchkit_datasets.splitting import (
     FILE_NAME,
     SplitList,
@@ -49,7 +49,9 @@ class Source:
     citation: str
 
 
-def serve(root: Path, source: Source, reading: Reading, splitting: Splitting, *, as_before: bool = False) -> Splits:
+def serve(
+    root: Path, source: Source, reading: ImageReading, splitting: Splitting, *, as_before: bool = False
+) -> Splits:
     """Return the prepared set, made anew where its files or the list of splits changed.
 
     With `as_before` a set that was prepared by the rules 1 is served as it is, until it is replaced.
@@ -78,7 +80,7 @@ def serve(root: Path, source: Source, reading: Reading, splitting: Splitting, *,
     return prepare(root, source.name, build, options=key, origin=origin, earlier=earlier)
 
 
-def _check(name: str, reading: Reading, splitting: Splitting) -> None:
+def _check(name: str, reading: ImageReading, splitting: Splitting) -> None:
     if reading.channels not in (1, 3) or reading.size < 0 or reading.fit not in FITS:
         raise DataError(
             f"{name}: channels = {reading.channels}, size = {reading.size}, fit = {reading.fit!r}",
@@ -93,7 +95,7 @@ def _check(name: str, reading: Reading, splitting: Splitting) -> None:
 
 
 def _dividing(
-    draft: Draft, reading: Reading, splitting: Splitting, known: SplitList
+    draft: Draft, reading: ImageReading, splitting: Splitting, known: SplitList
 ) -> Callable[[Sequence[ImageFile]], Division]:
     """Return what divides the files where no folder names test images."""
 
