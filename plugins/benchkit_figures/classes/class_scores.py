@@ -103,7 +103,8 @@ class ClassScores:
         legend = alt.Legend(title=None, orient="top", symbolSize=70)
         axis = alt.Axis(domain=False, ticks=False, grid=True, labelLimit=200)
         base = alt.Chart(alt.InlineData(values=rows)).encode(y=alt.Y("class:N", sort=order, title=None, axis=axis))
-        x = alt.X("value:Q", title=f"On {data.split} images (%)", scale=alt.Scale(domain=ends, nice=False))
+        scale, few = alt.Scale(domain=ends, nice=False), alt.Axis(tickCount=8)
+        x = alt.X("value:Q", title=f"On {data.split} images (%)", scale=scale, axis=few)
         span = base.mark_line(strokeWidth=1.2, color="#767676").encode(x=x, detail="class:N")
         points = base.mark_point(filled=True, size=46, fillOpacity=1).encode(
             x=x,
