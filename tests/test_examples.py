@@ -19,7 +19,7 @@ STUDY = """
 title = "Third-party plugins"
 question = "Do the example plugins work together?"
 [data]
-name = "npz"
+name = "npz-images"
 source = "small.npz"
 [model]
 name = "resnet"

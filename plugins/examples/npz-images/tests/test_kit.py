@@ -1,4 +1,4 @@
-"""The conformance kit on npz, and what it reads from a small file in MedMNIST's layout."""
+"""The conformance kit on npz-images, and what it reads from a small file in MedMNIST's layout."""
 
 import tempfile
 from pathlib import Path
@@ -26,7 +26,7 @@ FILE = Path(FOLDER.name) / "small.npz"
 np.savez(FILE, **arrays())
 
 
-@parametrize_checks("datasets", "npz", options={"source": str(FILE)})
+@parametrize_checks("datasets", "npz-images", options={"source": str(FILE)})
 def test_kit(check: Check) -> None:
     """Every promise that benchkit makes for a data set holds."""
     check()

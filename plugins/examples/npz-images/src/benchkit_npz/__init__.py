@@ -40,8 +40,8 @@ def npz_images(
         DataError: there is no such file, an array is missing or has another shape or type; all of it at once.
     """
     if source is None:
-        hint = 'set data.source = "PATH" in the study, or run `benchkit data import npz PATH`'
-        raise DataError("npz needs to know where its file is", hint=hint)
+        hint = 'set data.source = "PATH" in the study, or run `benchkit data import npz-images PATH`'
+        raise DataError("npz-images needs to know where its file is", hint=hint)
     file = Path(source).expanduser().resolve()
 
     def build(draft: Draft) -> About:
@@ -52,7 +52,7 @@ def npz_images(
         return About(class_names=names, licence=licence, citation=citation, notes=notes(arrays))
 
     key = {"source": str(file), "class_names": list(class_names), "licence": licence, "citation": citation}
-    return prepare(Path(root), "npz", build, options=key, origin=digest(file))
+    return prepare(Path(root), "npz-images", build, options=key, origin=digest(file))
 
 
 def digest(file: Path) -> str:
