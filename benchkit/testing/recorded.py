@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -19,11 +20,14 @@ LIKELY = (
 )
 """The likely reason why steps cannot be recorded."""
 
+ROUNDING = 1e-6
+"""By how much the losses of recorded and single steps may differ, relative."""
+
 OTHERWISE = re.compile(r"\.is_cuda\b|\.is_cpu\b|\bdevice\.type\b")
 
 
 def hold_to_recording(subject: Subject, make: Callable[[], Run]) -> None:
-    """Train `make()` in recorded and in single steps, both in the way of a GPU, and require the same.
+    """Train `make()` in recorded and in single steps, both in the way of a GPU, and require the same losses.
 
     Raise `NotApplicable` for a plugin that says `capturable = False`, or decides by a tensor's device itself.
     """
@@ -38,7 +42,9 @@ def hold_to_recording(subject: Subject, make: Callable[[], Run]) -> None:
     reasons = [note for note in recorded.notes if note.startswith("CUDA graph not used")]
     require(not reasons, given=given, expected="steps that can be recorded", got="; ".join(reasons))
     got = f"losses {histories[0]} instead of {histories[1]}"
-    require(histories[0] == histories[1], given=given, expected="the losses of single steps", got=got)
+    # Where memory lies decides by which of a processor's paths sums are taken: the last bits may differ.
+    same = all(math.isclose(one, other, rel_tol=ROUNDING) for one, other in zip(*histories, strict=True))
+    require(same, given=given, expected="the losses of single steps", got=got)
     if asked := _asks_otherwise(subject):
         raise NotApplicable(f"what it does on a GPU was not tried: it asks {asked}, and not benchkit.is_cpu(tensor)")
 
