@@ -28,6 +28,7 @@ from tiny_study import text_of
 
 import benchkit
 from benchkit.cli import main as run_benchkit
+from benchkit.sweep.lines import LocalLine
 
 ROOT = Path(benchkit.__file__).parents[1]
 HOUSE = (str(ROOT / "benchkit") + "/", str(ROOT / "plugins") + "/")
@@ -71,33 +72,9 @@ class FirstJob(BaseException):
     """A worker is told of a job."""
 
 
-class Worker:
-    """A process that is never started, and whose first line of input ends the walk."""
-
-    class Input(io.StringIO):
-        """A line to nobody."""
-
-        def write(self, text: str) -> NoReturn:
-            """Stop here."""
-            raise FirstJob
-
-    def __init__(self, *arguments: object, **options: object) -> None:
-        """Start nothing."""
-        self.stdin, self.stdout, self.stderr = self.Input(), io.StringIO(), None
-
-    def poll(self) -> None:
-        """Return that it still runs."""
-        return
-
-    def terminate(self) -> None:
-        """Do nothing."""
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Return that it has ended well."""
-        return 0
-
-    def kill(self) -> None:
-        """Do nothing."""
+def told(line: LocalLine, frame: bytes) -> NoReturn:
+    """Stop here, instead of passing a frame on to a worker."""
+    raise FirstJob
 
 
 def benchkit_command(*arguments: object) -> None:
@@ -108,12 +85,12 @@ def benchkit_command(*arguments: object) -> None:
 
 def first_job(folder: Path, walk: Walk) -> None:
     """Walk from `benchkit sweep quickstart` to the first job of its first worker."""
-    started, subprocess.Popen = subprocess.Popen, Worker  # type: ignore[assignment,misc]
+    send, LocalLine.send = LocalLine.send, told  # type: ignore[method-assign]
     try:
         with walk.watching(), suppress(FirstJob):
             benchkit_command("sweep", "quickstart", "--workspace", folder / "new", "--jobs", 1, "--device", "cpu")
     finally:
-        subprocess.Popen = started  # type: ignore[misc]
+        LocalLine.send = send  # type: ignore[method-assign]
 
 
 def norm(folder: Path, walk: Walk) -> None:
