@@ -118,11 +118,11 @@ def disk_of(folder: Path) -> str:
         lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    found, kind = "", ""
+    found, kind, resolved = "", "", folder.resolve()
     for line in lines:
         before, _, after = line.partition(" - ")
         mounted = before.split()[4].encode().decode("unicode_escape")
-        if len(mounted) >= len(found) and folder.resolve().is_relative_to(mounted):
+        if len(mounted) >= len(found) and resolved.is_relative_to(mounted):
             found, kind = mounted, after.split()[0]
     return kind
 

@@ -92,6 +92,12 @@ def _in_words(problem: msgspec.ValidationError) -> str:
     return f"{where}: {what[0].lower()}{what[1:]}"
 
 
+def file_digest(file: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file beside its place, then rename it into it; missing folders are made, and nothing is left on failure.
 

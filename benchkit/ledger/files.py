@@ -20,7 +20,7 @@ from benchkit.errors import BenchkitError, LedgerError
 from benchkit.ledger.places import known_id
 from benchkit.locks import Lock
 from benchkit.results import PREDICTIONS, WEIGHTS, EpochRecord, Outcome, State, inspected_name
-from benchkit.storage import decode, encode, write_atomically
+from benchkit.storage import decode, encode, file_digest, write_atomically
 
 LIST = "files.json"
 REMOVED = "removed.json"
@@ -52,7 +52,7 @@ def write_list(folder: Path) -> dict[str, str]:
     Raises `OSError` when a file cannot be read or the list cannot be written.
     """
     paths = sorted(path for path in folder.iterdir() if path.is_file() and _is_listed(path.name))
-    entries = [{"name": path.name, "size": path.stat().st_size, "sha256": _digest(path)} for path in paths]
+    entries = [{"name": path.name, "size": path.stat().st_size, "sha256": file_digest(path)} for path in paths]
     content = json.dumps(entries, indent=1).encode()
     write_atomically(folder / LIST, content)
     return {"sha256": hashlib.sha256(content).hexdigest(), **home_of(folder)}
@@ -117,7 +117,7 @@ def _state(folder: Path, file: TrialFile, removed: frozenset[str], *, contents: 
     path = folder / file.name
     try:
         size = path.stat().st_size
-        if size != file.size or (contents and _digest(path) != file.sha256):
+        if size != file.size or (contents and file_digest(path) != file.sha256):
             return "changed"
     except OSError:
         return "removed" if file.name in removed else "lost"
@@ -129,11 +129,6 @@ def _removed(folder: Path) -> frozenset[str]:
         return frozenset(json.loads((folder / REMOVED).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return frozenset()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 UNREADABLE = (OSError, ValueError, BenchkitError)

@@ -5,32 +5,39 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-"""Where Linux shows the limits of containers and jobs."""
+CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux shows the limits of containers and jobs, and which of them are this process's."""
 
 MOST_CORES = 1e6
 """What stands for no limit."""
 
 
-def available_cores(groups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+def available_cores(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
     """Return the number of cores that this process may use, and that its container or Slurm job gives it time for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, int(_quota(groups, own))))
 
 
+def control_groups(controllers: Collection[str], groups: Path, own: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the folders of this process's control groups and those above, each with its controllers ("" for all)."""
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return
+    for _, named, path in lines:
+        if named in controllers:
+            top, within = groups / named, Path(path.strip().lstrip("/"))
+            yield from ((named, folder) for folder in (top / within, *(top / above for above in within.parents)))
+
+
 def _quota(groups: Path, own: Path) -> float:
     """Return the least number of cores in the `cpu.max` of this process's control group and those above it."""
-    try:
-        line = next(line for line in own.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return MOST_CORES
-    within = Path(line.removeprefix("0::/").strip())
     least = MOST_CORES
-    for folder in (groups / within, *(groups / above for above in within.parents)):
+    for _, folder in control_groups(("",), groups, own):
         try:
             quota, period = (folder / "cpu.max").read_text().split()
         except (OSError, ValueError):

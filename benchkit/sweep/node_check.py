@@ -20,12 +20,11 @@ from benchkit.errors import BenchkitError
 from benchkit.preparation import data_root
 from benchkit.registry import Registry
 from benchkit.registry.entries import source_hash, sources_digest
-from benchkit.storage import SENT, cache_folder, decode, encode
+from benchkit.storage import SENT, cache_folder, decode, encode, file_digest
 from benchkit.study.settings import PluginRef
 from benchkit.sweep.provenance import versions
 from benchkit.sweep.worker import environment
 from benchkit.train.processor import processor
-from benchkit.train.weights_file import file_digest
 
 CODE = "from benchkit.sweep.node_check import main; main()"
 """What Python runs on the node."""

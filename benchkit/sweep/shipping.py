@@ -15,10 +15,10 @@ from benchkit.preparation import find_prepared, prepared_folder
 from benchkit.registry import Registry
 from benchkit.registry.entries import BUILT_IN, Entry, normalized, source_files, source_hash
 from benchkit.registry.options import bind_options, options_of
+from benchkit.storage import file_digest
 from benchkit.study.checks import data_sets, uses_of_settings
 from benchkit.study.settings import PluginRef
 from benchkit.sweep.node_check import DataSet, Needs, NodeFacts, unlike
-from benchkit.train.weights_file import file_digest
 
 
 class Send(Protocol):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.storage import decode, encode, write_atomically
+from benchkit.sweep.concurrency import CGROUPS, OWN_GROUPS, control_groups
 
 KEY = "starts"
 """The name of a trial's record of its starts in the ledger; one whose starts all went well has none."""
@@ -105,18 +106,11 @@ class Memory:
         return self.kills > before.kills if self.group == before.group else True
 
 
-def memory_here(at_once: int, groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Memory:
+def memory_here(at_once: int, groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> Memory:
     """Return the memory limit of this process's control group and those above it: the least of them."""
     found = Memory(at_once=at_once)
-    try:
-        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
-    except OSError:
-        return found
-    for _, controllers, path in lines:
-        if controllers in ("", "memory"):
-            top, within = groups / controllers, Path(path.strip().lstrip("/"))
-            for folder in (top / within, *(top / above for above in within.parents)):
-                found = _least(found, folder, *(NAMES if not controllers else OLD_NAMES))
+    for controllers, folder in control_groups(("", "memory"), groups, own):
+        found = _least(found, folder, *(OLD_NAMES if controllers else NAMES))
     return found
 
 

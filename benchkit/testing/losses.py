@@ -11,11 +11,10 @@ from torch import Tensor
 from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.recorded import LIKELY, hold_to_recording
 from benchkit.testing.resuming import difference, hold_to_resuming
-from benchkit.testing.specimens import losses, run_with, settings, small_plugins
+from benchkit.testing.specimens import losses, run_with, settings, small_plugins, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described
-from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges
-from benchkit.train.fit import fit
+from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges, instance_of
 from benchkit.train.run import Run
 
 CLASSES = 4
@@ -88,7 +87,7 @@ def pure(subject: Subject) -> None:
 @rule("trains", likely="its gradient does not point to better logits, or the plugin draws from global generators")
 def trains(subject: Subject) -> None:
     """A small network learns by it, and two runs under one seed are equal bit for bit."""
-    first, second = (_trained(subject, _made(subject), 4) for _ in range(2))
+    first, second = (_trained(subject, instance_of(subject), 4) for _ in range(2))
     apart = difference(second, first)
     require(not apart, given="two runs under one seed", expected="equal weights and losses", got=apart)
     history = list(losses(first.history))
@@ -99,7 +98,7 @@ def trains(subject: Subject) -> None:
 @rule("resume", likely="it counts steps or keeps a cache in itself")
 def resume(subject: Subject) -> None:
     """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
-    hold_to_resuming(lambda: _run(subject, _made(subject), 4), subject.scratch("resume") / "checkpoint.pt")
+    hold_to_resuming(lambda: _run(subject, instance_of(subject), 4), subject.scratch("resume") / "checkpoint.pt")
 
 
 @rule("search-range", likely="the card's range allows values that the constructor refuses, or at which training breaks")
@@ -117,7 +116,7 @@ def choices(subject: Subject) -> None:
 @rule("recorded", likely=LIKELY)
 def recorded(subject: Subject) -> None:
     """Recorded as a GPU records them, steps with it do what they do one by one."""
-    hold_to_recording(subject, lambda: _run(subject, _made(subject), 2))
+    hold_to_recording(subject, lambda: _run(subject, instance_of(subject), 2))
 
 
 @rule("cuda", likely="a tensor is made on the CPU: use device=logits.device, or make it in prepare", gpu=True)
@@ -132,14 +131,9 @@ def cuda(subject: Subject) -> None:
     require(same, given="a batch on cuda", expected=f"{here:g}", got=f"{there.item():g}")
 
 
-def _made(subject: Subject) -> Any:
-    with attempt(f"the options {dict(subject.given) or 'by default'}"):
-        return subject.plugin(**subject.options)
-
-
 def _loss(subject: Subject, device: str = "cpu") -> Any:
     """Return an instance as it is trained with, of classes of unlike size."""
-    made = _made(subject)
+    made = instance_of(subject)
     if not hasattr(made, "prepare"):
         return made
     with attempt("prepare(counts)", expected="a callable"):
@@ -158,10 +152,7 @@ def _run(subject: Subject, made: Any, epochs: int) -> Run:
 
 
 def _trained(subject: Subject, made: Any, epochs: int) -> Run:
-    run = _run(subject, made, epochs)
-    for _ in fit(run):
-        pass
-    return run
+    return trained(_run(subject, made, epochs))
 
 
 RULES = (scalar, finite, order, lowers, pure, trains, resume, search_range, choices, recorded, cuda)

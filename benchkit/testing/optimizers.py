@@ -14,11 +14,10 @@ from torch import nn
 from benchkit.study.settings import OptimizerSettings
 from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.resuming import difference, hold_to_resuming
-from benchkit.testing.specimens import SHAPE, SmallNetwork, losses, run_with, settings, small_plugins
+from benchkit.testing.specimens import SHAPE, SmallNetwork, losses, run_with, settings, small_plugins, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges
 from benchkit.train import optimizers
-from benchkit.train.fit import fit
 from benchkit.train.run import Run
 from benchkit.train.step import set_rate, take_step
 
@@ -194,10 +193,7 @@ def _run(subject: Subject, made: Maker, epochs: int) -> Run:
 
 
 def _trained(subject: Subject, made: Maker, epochs: int) -> Run:
-    run = _run(subject, made, epochs)
-    for _ in fit(run):
-        pass
-    return run
+    return trained(_run(subject, made, epochs))
 
 
 RULES = (parameters, rates, steps, state, trains, resume, search_range, choices)

@@ -20,7 +20,7 @@ from benchkit.testing.resuming import difference, hold_to_resuming
 from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, run_of, trained_run
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_equal, require_finite
-from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges
+from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges, instance_of
 
 HOOKS = ("optimizer_options", "prepare", "augment", "penalty", "clip", "stop")
 
@@ -35,7 +35,7 @@ def hooks(subject: Subject) -> None:
     close = [f"{name}{nearest(name, HOOKS)}" for name in own if nearest(name, HOOKS)]
     got = f"none; it has {', '.join(close or own) or 'no method'}"
     require(there, given="the plugin's methods", expected=f"at least one of {', '.join(HOOKS)}", got=got)
-    _results_fit(subject, _made(subject), there)
+    _results_fit(subject, instance_of(subject), there)
 
 
 def _results_fit(subject: Subject, made: Any, there: list[str]) -> None:
@@ -83,7 +83,7 @@ def strength_zero(subject: Subject) -> None:
 @rule("evaluation", likely="it acts whether or not the module is in training: look at module.training")
 def evaluation(subject: Subject) -> None:
     """In evaluation the prepared model gives what the plain one gives, each time."""
-    made = _made(subject)
+    made = instance_of(subject)
     if not hasattr(made, "prepare"):
         return
     torch.manual_seed(subject.seed_for("evaluation"))
@@ -106,13 +106,13 @@ def deterministic(subject: Subject) -> None:
         torch.manual_seed(state)
         np.random.seed(state)
         random.seed(state)
-        made.append(trained_run(seed, [_made(subject)]))
+        made.append(trained_run(seed, [instance_of(subject)]))
     apart = difference(made[1], made[0])
     given = "two runs of two epochs under one seed, global generators seeded differently before"
     require(not apart, given=given, expected="equal weights and losses", got=apart)
     if hasattr(subject.plugin, "augment"):
         before = torch.get_rng_state()
-        _made(subject).augment(_batch(subject, 8), torch.Generator().manual_seed(1))
+        instance_of(subject).augment(_batch(subject, 8), torch.Generator().manual_seed(1))
         untouched = torch.equal(before, torch.get_rng_state())
         expected = "random numbers from the generator alone"
         require(
@@ -124,7 +124,9 @@ def deterministic(subject: Subject) -> None:
 def resume(subject: Subject) -> None:
     """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
     seed = subject.seed_for("resume")
-    hold_to_resuming(lambda: run_of(seed, [_made(subject)], epochs=4), subject.scratch("resume") / "checkpoint.pt")
+    hold_to_resuming(
+        lambda: run_of(seed, [instance_of(subject)], epochs=4), subject.scratch("resume") / "checkpoint.pt"
+    )
 
 
 @rule("targets", likely="targets are mixed with weights that do not sum to 1, or images leave the range 0..1")
@@ -132,7 +134,7 @@ def targets(subject: Subject) -> None:
     """Augmented images keep shape, dtype and the range 0..1, and targets stay probabilities."""
     if not hasattr(subject.plugin, "augment"):
         return
-    made = _made(subject)
+    made = instance_of(subject)
     for count, channels in ((1, 1), (2, 3), (7, 3), (16, 1)):
         for seed in range(3):
             batch = _batch(subject, count, channels)
@@ -175,7 +177,7 @@ def choices(subject: Subject) -> None:
 def recorded(subject: Subject) -> None:
     """Recorded as a GPU records them, steps with it do what they do one by one."""
     seed = subject.seed_for("recorded")
-    hold_to_recording(subject, lambda: run_of(seed, [_made(subject)]))
+    hold_to_recording(subject, lambda: run_of(seed, [instance_of(subject)]))
 
 
 @rule(
@@ -188,14 +190,9 @@ def cuda(subject: Subject) -> None:
     batch = _batch(subject, 8)
     moved = Batch(images=batch.images.cuda(), targets=batch.targets.cuda())
     with attempt("a batch on cuda"):
-        augmented = _made(subject).augment(moved, torch.Generator("cuda").manual_seed(1))
+        augmented = instance_of(subject).augment(moved, torch.Generator("cuda").manual_seed(1))
     there = augmented.images.is_cuda and augmented.targets.is_cuda
     require(there, given="a batch on cuda", expected="a batch on cuda", got=str(augmented.images.device))
-
-
-def _made(subject: Subject) -> Any:
-    with attempt(f"the options {dict(subject.given) or 'by default'}"):
-        return subject.plugin(**subject.options)
 
 
 def _batch(subject: Subject, count: int, channels: int = SHAPE[0]) -> Batch:

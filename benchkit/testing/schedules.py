@@ -11,10 +11,9 @@ from benchkit.results import EpochRecord
 from benchkit.testing.check import NotApplicable, attempt, require, rule
 from benchkit.testing.recorded import LIKELY, hold_to_recording
 from benchkit.testing.resuming import difference, hold_to_resuming
-from benchkit.testing.specimens import run_with, settings, small_plugins, trained_run
+from benchkit.testing.specimens import run_with, settings, small_plugins, trained, trained_run
 from benchkit.testing.subject import Subject
-from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges
-from benchkit.train.fit import fit
+from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges, instance_of
 from benchkit.train.run import Run
 
 LENGTHS = ((1, 1), (1, 5), (9, 1), (9, 7), (50, 30))
@@ -29,7 +28,7 @@ def rates(subject: Subject) -> None:
     for steps, epochs in LENGTHS:
         given = f"lr 0.1, {steps} steps an epoch, {epochs} epochs"
         with attempt(given):
-            course = _made(subject).start(0.1, steps, epochs)
+            course = instance_of(subject).start(0.1, steps, epochs)
             found = [course(step) for step in range(steps * epochs)]
         wrong = [(step, rate) for step, rate in enumerate(found) if not _is_rate(rate)]
         got = f"{wrong[0][1]!r} in step {wrong[0][0]}" if wrong else "0 in every step"
@@ -39,7 +38,7 @@ def rates(subject: Subject) -> None:
 @rule("pure", likely="it counts its calls: the rate is a function of the step that it is given")
 def pure(subject: Subject) -> None:
     """Steps in another order, or asked for twice, have the same rates."""
-    first, second = (_made(subject).start(0.1, 9, 7) for _ in range(2))
+    first, second = (instance_of(subject).start(0.1, 9, 7) for _ in range(2))
     forward = [first(step) for step in range(63)]
     backward = [second(step) for step in reversed(range(63)) for _ in range(2)][::-2]
     require(forward == backward, given="63 steps, then backwards and twice each", expected="the same rates",
@@ -49,7 +48,7 @@ def pure(subject: Subject) -> None:
 @rule("steps", likely="epochs and steps are mixed up: steps count optimizer steps over the whole of training")
 def steps(subject: Subject) -> None:
     """Epochs of twice as many steps have about the same rates at the same share of training."""
-    coarse, fine = _made(subject).start(0.1, 50, 8), _made(subject).start(0.1, 100, 8)
+    coarse, fine = instance_of(subject).start(0.1, 50, 8), instance_of(subject).start(0.1, 100, 8)
     apart = max(abs(coarse(step) - fine(2 * step)) for step in range(400))
     given = "8 epochs of 50 and of 100 steps"
     require(apart <= 0.01, given=given, expected="rates that differ by no more than a tenth of lr", got=f"{apart:g}")
@@ -58,7 +57,7 @@ def steps(subject: Subject) -> None:
 @rule("momentum", likely="momentum leaves 0..1, or counts its calls")
 def momentum(subject: Subject) -> None:
     """Where there is a momentum it is from 0 up to, not including 1, in every step."""
-    course = _made(subject).start(0.1, 9, 7)
+    course = instance_of(subject).start(0.1, 9, 7)
     if not hasattr(course, "momentum"):
         raise NotApplicable("it leaves the momentum alone")
     for step in range(63):
@@ -71,7 +70,7 @@ def momentum(subject: Subject) -> None:
 def history(subject: Subject) -> None:
     """A new course that is shown the same epochs has the same rates."""
     records = _records()
-    first, second = (_made(subject).start(0.1, 9, 7) for _ in range(2))
+    first, second = (instance_of(subject).start(0.1, 9, 7) for _ in range(2))
     if not hasattr(first, "observe"):
         raise NotApplicable("it does not depend on the epochs so far")
     asked: list[float] = []
@@ -88,7 +87,7 @@ def history(subject: Subject) -> None:
 @rule("trains", likely="rates are drawn at random")
 def trains(subject: Subject) -> None:
     """A small network trains by it, and two runs under one seed are equal bit for bit."""
-    first, second = (_trained(subject, _made(subject), 3) for _ in range(2))
+    first, second = (_trained(subject, instance_of(subject), 3) for _ in range(2))
     apart = difference(second, first)
     require(not apart, given="two runs under one seed", expected="equal weights and losses", got=apart)
 
@@ -96,7 +95,7 @@ def trains(subject: Subject) -> None:
 @rule("resume", likely="what it has observed is kept beside the history, or counted twice")
 def resume(subject: Subject) -> None:
     """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
-    hold_to_resuming(lambda: _run(subject, _made(subject), 4), subject.scratch("resume") / "checkpoint.pt")
+    hold_to_resuming(lambda: _run(subject, instance_of(subject), 4), subject.scratch("resume") / "checkpoint.pt")
 
 
 @rule("search-range", likely="the card's range allows values that the constructor refuses, or at which training breaks")
@@ -114,7 +113,7 @@ def choices(subject: Subject) -> None:
 @rule("recorded", likely=LIKELY)
 def recorded(subject: Subject) -> None:
     """Recorded as a GPU records them, steps with it do what they do one by one."""
-    hold_to_recording(subject, lambda: _run(subject, _made(subject), 2))
+    hold_to_recording(subject, lambda: _run(subject, instance_of(subject), 2))
 
 
 def _is_rate(rate: Any) -> bool:
@@ -138,20 +137,12 @@ def _records() -> list[EpochRecord]:
     ]
 
 
-def _made(subject: Subject) -> Any:
-    with attempt(f"the options {dict(subject.given) or 'by default'}"):
-        return subject.plugin(**subject.options)
-
-
 def _run(subject: Subject, made: Any, epochs: int) -> Run:
     return run_with(small_plugins(schedule=made), settings(subject.seed_for("run"), epochs=epochs))
 
 
 def _trained(subject: Subject, made: Any, epochs: int) -> Run:
-    run = _run(subject, made, epochs)
-    for _ in fit(run):
-        pass
-    return run
+    return trained(_run(subject, made, epochs))
 
 
 RULES = (rates, pure, steps, momentum, history, trains, resume, search_range, choices, recorded)

@@ -123,7 +123,11 @@ def small_plugins(**given: Any) -> Plugins:
 
 def trained_run(seed: int, regularizers: Sequence[Any] = (), *, epochs: int = 2) -> Run:
     """Return a run after its last epoch."""
-    run = run_of(seed, regularizers, epochs=epochs)
+    return trained(run_of(seed, regularizers, epochs=epochs))
+
+
+def trained(run: Run) -> Run:
+    """Return a run after its last epoch."""
     for _ in fit(run):
         pass
     return run

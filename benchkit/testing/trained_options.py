@@ -19,6 +19,12 @@ Train = Callable[[Any], Run]
 """A run of one epoch with an instance of the plugin."""
 
 
+def instance_of(subject: Subject) -> Any:
+    """Return an instance of the plugin, with the options that were given to the kit."""
+    with attempt(f"the options {dict(subject.given) or 'by default'}"):
+        return subject.plugin(**subject.options)
+
+
 def hold_to_ranges(subject: Subject, train: Train) -> None:
     """Require a range of an option, where there are numbers, and that both ends of every range can be trained with."""
     numeric = [option for option in subject.known_options if option.type in ("int", "float")]

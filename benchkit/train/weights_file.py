@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from pathlib import Path
 
 from benchkit.errors import DataError
+from benchkit.storage import file_digest
 
 LFS_POINTER = b"version https://git-lfs"
 """How the file begins that Git keeps in the place of one that Git LFS has not fetched."""
@@ -36,9 +36,3 @@ def _digest(file: Path, size: int, changed: int) -> str:
                 hint="`git lfs pull` in its repository fetches them",
             )
     return file_digest(file)
-
-
-def file_digest(file: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

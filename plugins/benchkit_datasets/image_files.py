@@ -9,8 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchkit import DataError
+from benchkit import DataError, Range
 from benchkit.preparation import Decoded, Draft, Fit, decode_images, image_sizes, listed, treatment_notes
+
+RANGES = {
+    "size": Range(low=0, high=4096),
+    "channels": Range(low=1, high=3),
+    "test_fraction": Range(low=0.01, high=0.9),
+    "val_fraction": Range(low=0, high=0.9),
+    "least_per_class": Range(low=0, high=1_000_000),
+}
+"""Of the options that all data sets of own images have."""
 
 FITS = ("squash", "crop", "pad")
 SPLITS = ("train", "val", "test")

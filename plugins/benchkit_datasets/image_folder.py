@@ -11,7 +11,7 @@ from typing import cast
 
 from benchkit import DataError, Range, Splits, card
 from benchkit.preparation import DECODING, ClassFolders, Fit, find_class_folders, listing_digest, unpacked
-from benchkit_datasets.image_files import FITS, Found, ImageFile, ImageReading, by_class
+from benchkit_datasets.image_files import FITS, RANGES, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import Splitting, alike, plain_name
 
@@ -19,14 +19,7 @@ from benchkit_datasets.splitting import Splitting, alike, plain_name
 @card(
     title="Image folder",
     summary="Images of your own, one folder for each class, with or without folders for train, val and test.",
-    ranges={
-        "size": Range(low=0, high=4096),
-        "channels": Range(low=1, high=3),
-        "test_fraction": Range(low=0.01, high=0.9),
-        "val_fraction": Range(low=0, high=0.9),
-        "least_per_class": Range(low=0, high=1_000_000),
-        "rules": Range(low=0, high=DECODING),
-    },
+    ranges={**RANGES, "rules": Range(low=0, high=DECODING)},
     choices={"fit": FITS},
 )
 def image_folder(

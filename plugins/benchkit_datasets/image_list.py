@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from benchkit import DataError, Range, Splits, card
+from benchkit import DataError, Splits, card
 from benchkit.preparation import DECODING, Fit, listed
-from benchkit_datasets.image_files import FITS, SPLITS, Found, ImageFile, ImageReading, by_class
+from benchkit_datasets.image_files import FITS, RANGES, SPLITS, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import COLUMNS, LAYOUT, Splitting, read_table
 
@@ -29,13 +29,7 @@ _SPLITS = {
 @card(
     title="Images by a list",
     summary="Images of your own by a csv file with the columns path and label, and split and group where known.",
-    ranges={
-        "size": Range(low=0, high=4096),
-        "channels": Range(low=1, high=3),
-        "test_fraction": Range(low=0.01, high=0.9),
-        "val_fraction": Range(low=0, high=0.9),
-        "least_per_class": Range(low=0, high=1_000_000),
-    },
+    ranges=RANGES,
     choices={"fit": FITS},
 )
 def image_list(
