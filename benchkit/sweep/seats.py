@@ -139,11 +139,14 @@ class Seats:
             key = self.node if scope == "node" else self.device
             self._to_blame[key(number)] = why
             alike = [one for one in self.ready if key(one) == key(number)]
-        for one in alike:
+        new = [one for one in alike if one not in self.aside]
+        for one in new:
             self.aside[one] = why
             self.free.pop(one, None)
             self.starting.discard(one)
             self._pool.retire(one)
+        if not new:  # seats side by side meet the same fault at the same moment
+            return
         self._wake()
         if self.left:
             named = f"{self.ready[number].device} on {self.node(number)}" if number in self.ready else f"seat {number}"
