@@ -130,7 +130,10 @@ def test_the_size_of_evaluation_batches_makes_no_difference(monkeypatch: pytest.
         run.test = type(run.test)(
             images=run.test.images, rows=run.test.rows[order], labels=run.test.labels[order], streamed=False
         )
-        found.append(finish(run).metrics["test"].more)
+        finished = finish(run)
+        found.append(finished.metrics["test"].more)
+        whole = Predictions(finished.logits["test"], finished.labels["test"])
+        assert all(found[-1][one.name] == one.computed(whole) for one in run.metrics if one.computed)
     assert found[0].keys() == found[1].keys() >= set(plugin_metrics())
     assert all(found[0][name] == pytest.approx(found[1][name], rel=1e-5) for name in found[0])
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from benchkit.testing.check import attempt, require, rule
-from benchkit.testing.recorded import LIKELY, hold_to_recording
-from benchkit.testing.resuming import difference, hold_to_resuming
+from benchkit.testing.resuming import difference
 from benchkit.testing.specimens import losses, run_with, settings, small_plugins, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described
-from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges, instance_of
+from benchkit.testing.trained_options import instance_of
+from benchkit.testing.trained_rules import trained_rules
 from benchkit.train.run import Run
 
 CLASSES = 4
@@ -95,30 +95,6 @@ def trains(subject: Subject) -> None:
     require(history[-2] < history[0], given=given, expected="a training loss that falls", got=str(history[::2]))
 
 
-@rule("resume", likely="it counts steps or keeps a cache in itself")
-def resume(subject: Subject) -> None:
-    """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
-    hold_to_resuming(lambda: _run(subject, instance_of(subject), 4), subject.scratch("resume") / "checkpoint.pt")
-
-
-@rule("search-range", likely="the card's range allows values that the constructor refuses, or at which training breaks")
-def search_range(subject: Subject) -> None:
-    """The card gives a range for what a search would vary, and both ends of every range can be trained with."""
-    hold_to_ranges(subject, lambda made: _trained(subject, made, 1))
-
-
-@rule("choices", likely="the code for this value is seldom run: the card or the annotation allows what it cannot do")
-def choices(subject: Subject) -> None:
-    """Every choice of an option, and both values of a bool, can be trained with."""
-    hold_to_choices(subject, lambda made: _trained(subject, made, 1))
-
-
-@rule("recorded", likely=LIKELY)
-def recorded(subject: Subject) -> None:
-    """Recorded as a GPU records them, steps with it do what they do one by one."""
-    hold_to_recording(subject, lambda: _run(subject, instance_of(subject), 2))
-
-
 @rule("cuda", likely="a tensor is made on the CPU: use device=logits.device, or make it in prepare", gpu=True)
 def cuda(subject: Subject) -> None:
     """On a GPU it gives what it gives on a CPU."""
@@ -155,4 +131,5 @@ def _trained(subject: Subject, made: Any, epochs: int) -> Run:
     return trained(_run(subject, made, epochs))
 
 
-RULES = (scalar, finite, order, lowers, pure, trains, resume, search_range, choices, recorded, cuda)
+TRAINED = trained_rules(_run, forgets="it counts steps or keeps a cache in itself")
+RULES = (scalar, finite, order, lowers, pure, trains, *TRAINED, cuda)

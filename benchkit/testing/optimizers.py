@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,15 +13,17 @@ from torch import nn
 
 from benchkit.study.settings import OptimizerSettings
 from benchkit.testing.check import attempt, require, rule
-from benchkit.testing.resuming import difference, hold_to_resuming
+from benchkit.testing.resuming import difference
 from benchkit.testing.specimens import SHAPE, SmallNetwork, losses, run_with, settings, small_plugins, trained
 from benchkit.testing.subject import Subject
-from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges
+from benchkit.testing.trained_rules import trained_rules
 from benchkit.train import optimizers
 from benchkit.train.run import Run
 from benchkit.train.step import set_rate, take_step
 
 RATE = 1e-3
+ROUNDING = 1e-3
+"""How far steps in float32 and float64 may be apart, as a share of how far they moved."""
 
 Maker = Callable[..., torch.optim.Optimizer]
 """Groups of parameters and a rate to an optimizer: a plugin with its options bound."""
@@ -71,6 +73,37 @@ def state(subject: Subject) -> None:
     require(not fault, given="three steps, saved, loaded and three more", expected="six steps to the bit", got=fault)
 
 
+@rule("precision", likely="a number is cast or kept in a narrower type than the weights'")
+def precision(subject: Subject) -> None:
+    """Steps in float32 move the weights as those in float64 do, but for rounding."""
+    narrow, wide = _network(subject), _network(subject).double()
+    makers = [(network, _made(subject)(list(network.parameters()))) for network in (narrow, wide)]
+    before = [parameter.detach().clone() for parameter in wide.parameters()]
+    generator = torch.Generator().manual_seed(subject.seed_for("gradients"))
+    for _ in range(3):
+        slopes = [torch.randn(parameter.shape, generator=generator) for parameter in narrow.parameters()]
+        for network, made in makers:
+            for parameter, slope in zip(network.parameters(), slopes, strict=True):
+                parameter.grad = slope.to(parameter.dtype)
+            _set_rate(made, RATE)
+            take_step(made)
+    with torch.no_grad():
+        apart = _farthest(narrow.parameters(), wide.parameters())
+        moved = _farthest(wide.parameters(), before)
+        largest = max(float(parameter.abs().max()) for parameter in before)
+    allowed = ROUNDING * moved + 4 * torch.finfo(torch.float32).eps * largest
+    given, expected = "three steps by the same gradients", f"weights within {allowed:.3g} of float64's"
+    require(apart <= allowed, given=given, expected=expected, got=f"{apart:.3g}, having moved by {moved:.3g}")
+
+
+@rule("rehearsed", likely="it is tried and undone before training, and does not come back to where it was")
+def rehearsed(subject: Subject) -> None:
+    """Where compiled steps are asked for, what is trained is the same to the bit as where they are not."""
+    asked, plain = (_run(subject, _bound(subject), 2, compile=way) for way in ("always", "never"))
+    apart = difference(trained(asked), trained(plain))
+    require(not apart, given='train.compile = "always"', expected='what "never" gives', got=apart)
+
+
 @rule("trains", likely="it draws random numbers from its own generator, or steps uphill")
 def trains(subject: Subject) -> None:
     """A small network learns by it, and two runs under one seed are equal bit for bit."""
@@ -80,25 +113,6 @@ def trains(subject: Subject) -> None:
     history = list(losses(first.history))
     given = "training losses of six epochs at rate 0.001"
     require(min(history[2::2]) < history[0], given=given, expected="a loss below the first", got=str(history[::2]))
-
-
-@rule("resume", likely="something that counts is kept outside of state_dict(), or loading casts it")
-def resume(subject: Subject) -> None:
-    """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
-    hold_to_resuming(lambda: _run(subject, _bound(subject), 4), subject.scratch("resume") / "checkpoint.pt")
-
-
-@rule("search-range", likely="the card's range allows values that the constructor refuses, or at which training breaks")
-def search_range(subject: Subject) -> None:
-    """The card gives a range for what a search would vary, and both ends of every range can be trained with."""
-    shown = [option for option in subject.known_options if option.name != "weight_decay"]  # a regularizer's to vary
-    hold_to_ranges(_as_factory(subject, shown), lambda made: _trained(subject, made, 1))
-
-
-@rule("choices", likely="the code for this value is seldom run: the card or the annotation allows what it cannot do")
-def choices(subject: Subject) -> None:
-    """Every choice of an option, and both values of a bool, can be trained with."""
-    hold_to_choices(_as_factory(subject, list(subject.known_options)), lambda made: _trained(subject, made, 1))
 
 
 def short_form(make: Callable[..., torch.optim.Optimizer], network: nn.Module) -> str:
@@ -134,19 +148,28 @@ def _types_apart(saved: Any, loaded: Any) -> str:
     for number, kept in saved.items():
         for name, value in kept.items():
             now = loaded[number][name]
-            same = type(value) is type(now) and getattr(value, "dtype", None) == getattr(now, "dtype", None)
-            if not same:
+            if type(value) is not type(now) or any(
+                getattr(value, fact, None) != getattr(now, fact, None) for fact in ("dtype", "device")
+            ):
                 return str(name)
     return ""
 
 
-def _step(network: nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> None:
+def _farthest(some: Iterable[torch.Tensor], others: Iterable[torch.Tensor]) -> float:
+    return max(float((one - other).abs().max()) for one, other in zip(some, others, strict=True))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group.setdefault("rate_factor", 1.0)
+    set_rate(optimizer, rate)
+
+
+def _step(network: nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> None:
     optimizer.zero_grad()
     images = torch.linspace(-1, 1, 4 * 3 * 8 * 8).reshape(4, *SHAPE)
     torch.nn.functional.cross_entropy(network(images), torch.arange(4) % 3).backward()  # type: ignore[no-untyped-call]
-    set_rate(optimizer, rate)
+    _set_rate(optimizer, rate)
     take_step(optimizer)
 
 
@@ -172,28 +195,35 @@ def _made(subject: Subject) -> Callable[..., torch.optim.Optimizer]:
     return make
 
 
-def _as_factory(subject: Subject, shown: list[Any]) -> Subject:
-    """Return the subject as one whose plugin is called with its options alone and gives what makes an optimizer."""
+def _as_factory(subject: Subject) -> Subject:
+    """Return the subject as one whose plugin is called with its options alone and gives what makes an optimizer.
+
+    The weight decay is left out: regularizers vary it.
+    """
     return Subject(
         kind=subject.kind,
         name=subject.name,
         plugin=lambda **options: functools.partial(subject.plugin, **options),
         given=subject.given,
         options=subject.options,
-        known_options=tuple(shown),
+        known_options=tuple(option for option in subject.known_options if option.name != "weight_decay"),
         seed=subject.seed,
         entry=subject.entry,
     )
 
 
-def _run(subject: Subject, made: Maker, epochs: int) -> Run:
+def _run(subject: Subject, made: Maker, epochs: int, **train: Any) -> Run:
     given = settings(subject.seed_for("run"), epochs=epochs)
     optimizer = OptimizerSettings(name="plugin", lr=RATE)
-    return run_with(small_plugins(optimizer=made), replace(given, train=replace(given.train, optimizer=optimizer)))
+    changed = replace(given, train=replace(given.train, optimizer=optimizer, **train))
+    return run_with(small_plugins(optimizer=made), changed)
 
 
 def _trained(subject: Subject, made: Maker, epochs: int) -> Run:
     return trained(_run(subject, made, epochs))
 
 
-RULES = (parameters, rates, steps, state, trains, resume, search_range, choices)
+RESUME, SEARCH_RANGE, CHOICES, _ = trained_rules(
+    _run, forgets="something that counts is kept outside of state_dict(), or loading casts it", seen=_as_factory
+)
+RULES = (parameters, rates, steps, state, precision, rehearsed, trains, RESUME, SEARCH_RANGE, CHOICES)

@@ -9,11 +9,11 @@ from typing import Any
 
 from benchkit.results import EpochRecord
 from benchkit.testing.check import NotApplicable, attempt, require, rule
-from benchkit.testing.recorded import LIKELY, hold_to_recording
-from benchkit.testing.resuming import difference, hold_to_resuming
+from benchkit.testing.resuming import difference
 from benchkit.testing.specimens import run_with, settings, small_plugins, trained, trained_run
 from benchkit.testing.subject import Subject
-from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges, instance_of
+from benchkit.testing.trained_options import instance_of
+from benchkit.testing.trained_rules import trained_rules
 from benchkit.train.run import Run
 
 LENGTHS = ((1, 1), (1, 5), (9, 1), (9, 7), (50, 30))
@@ -92,30 +92,6 @@ def trains(subject: Subject) -> None:
     require(not apart, given="two runs under one seed", expected="equal weights and losses", got=apart)
 
 
-@rule("resume", likely="what it has observed is kept beside the history, or counted twice")
-def resume(subject: Subject) -> None:
-    """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
-    hold_to_resuming(lambda: _run(subject, instance_of(subject), 4), subject.scratch("resume") / "checkpoint.pt")
-
-
-@rule("search-range", likely="the card's range allows values that the constructor refuses, or at which training breaks")
-def search_range(subject: Subject) -> None:
-    """The card gives a range for what a search would vary, and both ends of every range can be trained with."""
-    hold_to_ranges(subject, lambda made: _trained(subject, made, 1))
-
-
-@rule("choices", likely="the code for this value is seldom run: the card or the annotation allows what it cannot do")
-def choices(subject: Subject) -> None:
-    """Every choice of an option, and both values of a bool, can be trained with."""
-    hold_to_choices(subject, lambda made: _trained(subject, made, 1))
-
-
-@rule("recorded", likely=LIKELY)
-def recorded(subject: Subject) -> None:
-    """Recorded as a GPU records them, steps with it do what they do one by one."""
-    hold_to_recording(subject, lambda: _run(subject, instance_of(subject), 2))
-
-
 def _is_rate(rate: Any) -> bool:
     return isinstance(rate, float) and math.isfinite(rate) and rate >= 0
 
@@ -145,4 +121,5 @@ def _trained(subject: Subject, made: Any, epochs: int) -> Run:
     return trained(_run(subject, made, epochs))
 
 
-RULES = (rates, pure, steps, momentum, history, trains, resume, search_range, choices, recorded)
+TRAINED = trained_rules(_run, forgets="what it has observed is kept beside the history, or counted twice")
+RULES = (rates, pure, steps, momentum, history, trains, *TRAINED)
