@@ -187,13 +187,12 @@ def _auroc(scored: Predictions) -> float | None:
     if not 2 <= scored.classes <= MOST_AUROC_CLASSES:
         return None
     probabilities = torch.from_numpy(scored.logits).to(torch.float64).softmax(1).numpy()
-    areas = []
+    ranks, areas = rankdata(probabilities, axis=0), []
     for label in range(1 if scored.classes == 2 else 0, scored.classes):
         own = scored.labels == label
         p, q = int(own.sum()), int((~own).sum())
         if p and q:
-            ranks = rankdata(probabilities[:, label])
-            areas.append((ranks[own].sum() - p * (p + 1) / 2) / (p * q))
+            areas.append((ranks[own, label].sum() - p * (p + 1) / 2) / (p * q))
     return float(np.mean(areas)) if areas else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import os
@@ -121,10 +122,21 @@ def source_files(module: str) -> tuple[Path, list[Path]]:
 def _sources_digest(root: str) -> str:
     if not root:
         return ""
-    package, digest = Path(root), hashlib.sha256()
+    package = Path(root)
     files = [package] if package.is_file() else sorted(Path(path) for path in _python_files(root))
-    for path in files:
-        digest.update(f"{path.relative_to(package.parent).as_posix()}\n".encode())
+    facts = [path.stat() for path in files]
+    return _digest(
+        package.parent,
+        *((path, one.st_size, one.st_mtime_ns, one.st_ino) for path, one in zip(files, facts, strict=True)),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(parent: Path, *files: tuple[Path, int, int, int]) -> str:
+    """Return the digest of files as they are, empty without any; each is read once, as every trial records it."""
+    digest = hashlib.sha256()
+    for path, *_ in files:
+        digest.update(f"{path.relative_to(parent).as_posix()}\n".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12] if files else ""
 
