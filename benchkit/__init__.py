@@ -27,6 +27,7 @@ from benchkit.protocols import (
     card,
     card_of,
 )
+from benchkit.weight_names import matching_names
 
 __version__ = "0.1.0"
 
@@ -56,4 +57,5 @@ __all__ = [
     "card",
     "card_of",
     "is_cpu",
+    "matching_names",
 ]

@@ -65,7 +65,10 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """Which model, which norm inside it, and `weights`: a local safetensors or pth file to start from."""
+    """Which model, which norm inside it, and `weights`: a local safetensors or pth file to start from.
+
+    `package:NAME` is the file that the installed distribution of that name ships.
+    """
 
     model: PluginRef
     norm: PluginRef = field(default_factory=lambda: PluginRef(name="torch-bn"))

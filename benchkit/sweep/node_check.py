@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchkit.data.manifest import load_data
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, DataError
 from benchkit.preparation import data_root
 from benchkit.registry import Registry
 from benchkit.registry.entries import source_hash, sources_digest
@@ -25,6 +25,7 @@ from benchkit.study.settings import PluginRef
 from benchkit.sweep.provenance import versions
 from benchkit.sweep.worker import environment
 from benchkit.train.processor import processor
+from benchkit.train.weights_file import weights_file
 
 CODE = "from benchkit.sweep.node_check import main; main()"
 """What Python runs on the node."""
@@ -139,7 +140,11 @@ def answer(needs: Needs) -> NodeFacts:
 
 
 def _digest(path: str) -> str:
-    return file_digest(Path(path)) if Path(path).is_file() else ""
+    try:
+        file = weights_file(path)
+    except DataError:
+        return ""  # the distribution that ships it is not installed here
+    return file_digest(file) if file.is_file() else ""
 
 
 def _source(registry: Registry, name: str) -> str:

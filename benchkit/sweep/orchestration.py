@@ -35,7 +35,7 @@ from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksC
 from benchkit.sweep.pool import Pool, answers, worker_failure
 from benchkit.sweep.seat_lines import SeatLines, tell_of
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
-from benchkit.train.weights_file import weights_digest
+from benchkit.train.weights_file import weights_digest, weights_file
 
 __all__ = ["Condition", "Request", "View", "prepare", "sweep", "worker_count"]
 
@@ -276,7 +276,7 @@ def refuse_changed_weights(ledger: Ledger, plan: Plan) -> None:
     Raise `DataError` when a file that a condition starts from cannot be used.
     """
     files = {condition.key: condition.settings["model"].get("weights") for condition in plan.conditions}
-    now = {key: weights_digest(file) for key, file in files.items() if file}
+    now = {key: weights_digest(weights_file(file)) for key, file in files.items() if file}
     started = tuple(condition for condition in plan.conditions if condition.key in now)
     for trial in ledger.trials(replace(plan, conditions=started)) if started else ():
         key, before = trial.condition.key, start_weights_of(trial.outcome) if trial.outcome else ""

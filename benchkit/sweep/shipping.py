@@ -19,6 +19,7 @@ from benchkit.storage import file_digest
 from benchkit.study.checks import data_sets, uses_of_settings
 from benchkit.study.settings import PluginRef
 from benchkit.sweep.node_check import DataSet, Needs, NodeFacts, unlike
+from benchkit.train.weights_file import weights_file
 
 
 class Send(Protocol):
@@ -46,8 +47,9 @@ class Cargo:
         for path in unlike(needs.files, found.files):
             if path in self.files and path not in given:
                 folder = cache / needs.files[path][:16]
-                send({Path(path).name: Path(path)}, str(folder))
-                sent[path] = str(folder / Path(path).name)
+                file = weights_file(path)
+                send({file.name: file}, str(folder))
+                sent[path] = str(folder / file.name)
                 given.add(path)
         if self.code and not code and (unlike(needs.sources, found.sources) or found.plugins):
             code = str(cache / _digest_of(self.code))
@@ -94,7 +96,7 @@ def needs_of(plan: Plan, registry: Registry, plugins: Sequence[Path], fingerprin
         data=tuple(sets),
         study_path=plan.study.path,
         sources={name: source_hash(entry) for name, entry in entries_of(plan, registry).items()},
-        files={path: file_digest(Path(path)) for path in files},
+        files={path: file_digest(weights_file(path)) for path in files},
         plugins=tuple(map(str, plugins)),
     )
 

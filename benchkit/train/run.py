@@ -14,12 +14,11 @@ from benchkit.errors import TrainingError
 from benchkit.metrics import Metric, metric_of
 from benchkit.protocols import Batch, NormFactory, Splits
 from benchkit.results import EpochRecord
-from benchkit.storage import sent_path
 from benchkit.study.settings import Settings
 from benchkit.train import batches, losses, optimizers, randomness, schedules, step
 from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
-from benchkit.train.weights_file import weights_digest
+from benchkit.train.weights_file import weights_digest, weights_file
 
 """What the best epoch can be selected by, and the sign that makes more of it better."""
 
@@ -211,7 +210,7 @@ def build_run(
         figures=plugins.figures,
         metrics=plugins.metrics,
         notes=notes,
-        start_weights=weights_digest(sent_path(settings.model.weights)) if settings.model.weights else "",
+        start_weights=weights_digest(weights_file(settings.model.weights)) if settings.model.weights else "",
         **training,
     )
 
@@ -260,7 +259,7 @@ def build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: lis
     height, width, channels = splits.train.images.shape[1:]
     side = settings.data.image_size
     shape = (channels, side or height, side or width)
-    weights = str(sent_path(settings.model.weights)) if settings.model.weights else ""
+    weights = str(weights_file(settings.model.weights)) if settings.model.weights else ""
     if weights:
         weights_digest(weights)  # a model that loads them itself need not tell what is wrong with the file
     own = bool(weights) and "weights" in inspect.signature(plugins.model).parameters

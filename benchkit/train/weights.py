@@ -14,6 +14,7 @@ from torch import nn
 
 from benchkit.errors import DataError
 from benchkit.train.weights_file import weights_digest
+from benchkit.weight_names import matching_names
 
 if TYPE_CHECKING:
     from benchkit.train.run import Run
@@ -30,11 +31,11 @@ def weights_of(run: Run) -> bytes:
     return save_safetensors(state)
 
 
-def read_weights(path: Path) -> State:
-    """Return the tensors of a safetensors or PyTorch file on the CPU; raise `DataError` when it cannot be read.
+def read_weights(path: Path) -> tuple[State, list[str]]:
+    """Return the tensors of a safetensors or PyTorch file on the CPU, and a note where the file has others, too.
 
-    A PyTorch file may hold them bare or under `state_dict`, `model` or `weights`; a `module.` in front of every name,
-    as data-parallel training leaves it, is taken off.
+    A PyTorch file may hold them bare or under `state_dict`, `model` or `weights`. Raise `DataError` when it cannot be
+    read, or holds several tables of tensors under names that do not tell which is meant.
     """
     try:
         if path.suffix == ".safetensors":
@@ -43,24 +44,44 @@ def read_weights(path: Path) -> State:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise DataError(f"the weights {path} cannot be read: {error}", hint="save them as safetensors") from error
+    notes = []
     for wrapper in ("state_dict", "model", "weights"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            others = [name for name in _tables(content) if name != wrapper]
+            notes += [f"the file also holds {', '.join(others)}: {wrapper} was taken"] if others else []
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise DataError(f"the weights {path} are not a table of tensors, but {type(content).__name__}")
-    prefixed = bool(content) and all(name.startswith("module.") for name in content)
-    return {name.removeprefix("module."): value for name, value in content.items()} if prefixed else content
+        tables = _tables(content)
+        several = f" that holds {', '.join(tables)}" if tables else ""
+        raise DataError(
+            f"the weights {path} are not a table of tensors, but {type(content).__name__}{several}",
+            hint="save the one that is meant by itself, as safetensors" if tables else "",
+        )
+    return content, notes
+
+
+def _tables(content: Any) -> list[str]:
+    """Return what in a file's content is a table of tensors by itself."""
+    return [
+        str(name)
+        for name, value in (content.items() if isinstance(content, dict) else ())
+        if isinstance(value, dict) and value and all(isinstance(one, torch.Tensor) for one in value.values())
+    ]
 
 
 def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     """Load a file's weights into the model and return notes on what was not taken over.
 
-    A classifier for another number of classes is left out, and norm layers of another kind keep their initial values;
-    any other difference raises `DataError`, which counts the tensors that match and names some that do not.
+    Names are matched as `benchkit.weight_names` tells. A classifier for another number of classes is left out, and norm
+    layers of another kind keep their initial values; any other difference raises `DataError`, which counts the tensors
+    that match and names some that do not.
     """
     file = Path(path)
     notes = [f"started from the weights {file.name} (sha256 {weights_digest(file)[:12]})"]
-    given, wanted = read_weights(file), model.state_dict()
+    read, wanted = read_weights(file), model.state_dict()
+    names, renamed = matching_names(read[0], wanted)
+    given = {names[name]: tensor for name, tensor in read[0].items()}
+    notes += [*read[1], *([f"in the file of weights {renamed}"] if renamed else [])]
     misfits = sorted(_misfits(given, wanted))
     head = _classifier(model)
     norms = [name for name in misfits if _is_norm(_owner(name), given, wanted)]
@@ -73,8 +94,9 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
         misfits = [name for name in wanted if _owner(name) == head] + misfits
     if norms:
         notes.append(f"norms of another kind: {len(norms)} of their tensors were not taken over, first {norms[0]}")
-    model.load_state_dict({name: given[name] for name in wanted if name in given and name not in misfits}, strict=False)
-    return notes
+    taken = {name: given[name] for name in wanted if name in given and name not in misfits}
+    model.load_state_dict(taken, strict=False)
+    return [*notes, f"{len(taken)} of the model's {len(wanted)} tensors came from that file"]
 
 
 def _misfits(given: State, wanted: State) -> set[str]:

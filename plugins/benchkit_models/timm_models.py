@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from benchkit import BenchkitError, DataError, NormFactory, PluginError, Range, card
+from benchkit import BenchkitError, DataError, NormFactory, PluginError, Range, card, matching_names
 from benchkit_models.adaptation import (
     cifar_stem,
     classifier_of,
@@ -21,6 +21,9 @@ from benchkit_models.adaptation import (
 )
 
 TRAINED = ("all", "head", "discriminative")
+
+SHOWN = 3
+"""Names of tensors of each kind that an error lists."""
 
 
 @card(
@@ -66,13 +69,14 @@ def timm_model(
 
     _check(timm, variant, stem, trained)
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": image_shape[0]}
+    taken: tuple[str, ...] = ()
     if weights:
-        model = _with_weights(timm, variant, Path(weights), options)
+        model, taken = _with_weights(timm, variant, Path(weights), options)
     elif pretrained:
         model = _pretrained(timm, variant, pretrained_url, options)
     else:
         model = timm.create_model(variant, **options)
-    notes = _source(weights, pretrained, pretrained_url)
+    notes = _source(weights, pretrained, pretrained_url) + taken
     if stem == "cifar":
         notes += cifar_stem(model, variant, keep_weights=pretrained or bool(weights))
     if not is_default(norm):
@@ -125,40 +129,87 @@ def _unavailable(variant: str, error: Exception) -> BenchkitError:
     )
 
 
-def _with_weights(timm: Any, variant: str, path: Path, options: dict[str, Any]) -> nn.Module:
-    """Return the model with a local file's tensors, which timm adapts as it does its own; no pickle is executed."""
+def _with_weights(timm: Any, variant: str, path: Path, options: dict[str, Any]) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the model with a local file's tensors, which timm adapts as it does its own, and notes on what was taken.
+
+    Where the file's names are not timm's, they are matched as `benchkit.weight_names` tells. No pickle is executed.
+    """
     if not path.is_file():
         raise DataError(f"no weights at {path}", hint="model.weights names a local safetensors or pth file")
+    import torch
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
     tensors: dict[str, Any] = {}
+    drawn = torch.get_rng_state()
+    wrong = (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, AttributeError, TypeError, KeyError)
     try:
         tensors = load_state_dict(str(path), weights_only=True)
-        outputs = _outputs(timm, variant, tensors)
-        overlay = {"state_dict": tensors, "num_classes": outputs}
-        # With as many classes as the file has, timm insists on every tensor; otherwise it would overlook missing ones.
-        given = {**options, "num_classes": outputs}
-        model: Any = timm.create_model(variant, pretrained=True, pretrained_cfg_overlay=overlay, **given)
-        if outputs != options["num_classes"]:
-            model.reset_classifier(options["num_classes"])
-    except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
-        raise _misfit(timm, variant, path, options, tensors, error) from error
+        model, notes = _filled(timm, variant, options, tensors, int(timm.get_pretrained_cfg(variant).num_classes))
+    except wrong as error:
+        if not tensors or not isinstance(tensors, dict):
+            raise _unreadable(path, error) from error
+        renamed, words = _renamed(timm, variant, options, tensors)
+        torch.set_rng_state(drawn)
+        try:
+            model, notes = _filled(timm, variant, options, renamed, 0)
+        except wrong as second:
+            raise _misfit(timm, variant, path, options, renamed) from second
+        notes += (f"in the file of weights {words}",) if words else ()
+    return model, notes + _averaged(path)
+
+
+def _filled(
+    timm: Any, variant: str, options: dict[str, Any], tensors: dict[str, Any], headless: int
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the model with the tensors in it, and notes; where no classifier is among them, it had `headless` classes.
+
+    With as many classes as the file has, timm insists on every tensor; otherwise it would overlook missing ones.
+    """
+    outputs, wanted = _outputs(timm, variant, tensors, headless), options["num_classes"]
+    overlay = {"state_dict": tensors, "num_classes": outputs}
+    given = {**options, "num_classes": outputs}
+    model: Any = timm.create_model(variant, pretrained=True, pretrained_cfg_overlay=overlay, **given)
+    notes = [f"all {len(tensors)} tensors of the file were taken"]
+    if outputs != wanted:
+        model.reset_classifier(wanted)
+        had = f"the file's has {outputs} outputs, ours {wanted}" if outputs else "the file has none"
+        notes.append(f"the classifier starts afresh: {had}")
     network: nn.Module = model
-    return network
+    return network, tuple(notes)
 
 
-def _misfit(timm: Any, variant: str, path: Path, options: dict[str, Any], tensors: Any, error: Exception) -> DataError:
-    """Return the error for a file that cannot be read, or whose tensors are not the model's: counts and an example."""
-    if not tensors or not isinstance(tensors, dict):
-        return DataError(f"the weights {path} cannot be read: {_first_line(error)}", hint="save them as safetensors")
-    outputs = _outputs(timm, variant, tensors)
+def _renamed(timm: Any, variant: str, options: dict[str, Any], tensors: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    names, words = matching_names(tensors, timm.create_model(variant, **options).state_dict())
+    return {names[name]: tensor for name, tensor in tensors.items()}, words
+
+
+def _averaged(path: Path) -> tuple[str, ...]:
+    """Return a note where a file holds averaged weights beside the last ones: timm takes the former."""
+    import torch
+
+    content = {} if path.suffix == ".safetensors" else torch.load(path, map_location="meta", weights_only=True)
+    both = isinstance(content, dict) and {"state_dict_ema", "model_ema"} & content.keys()
+    return (f"of the file's weights the averaged ones were taken: {min(both)}",) if both else ()
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"the weights {path} cannot be read: {_first_line(error)}", hint="save them as safetensors")
+
+
+def _misfit(timm: Any, variant: str, path: Path, options: dict[str, Any], tensors: dict[str, Any]) -> DataError:
+    """Return the error for a file whose tensors are not the model's: how many are, and the first that are not."""
+    outputs = _outputs(timm, variant, tensors, 0) or options["num_classes"]
     wanted = timm.create_model(variant, **{**options, "num_classes": outputs}).state_dict()
     fitting = {name for name in wanted if getattr(tensors.get(name), "shape", None) == wanted[name].shape}
-    theirs, ours = (next((name for name in names if name not in fitting), "nothing") for names in (tensors, wanted))
+    theirs, ours = ([name for name in names if name not in fitting] for names in (tensors, wanted))
     return DataError(
-        f"the weights {path} do not fit timm's {variant!r}: {len(fitting)} of its {len(wanted)} tensors match, for "
-        f"example {theirs} in the file against {ours} in the model",
+        f"the weights {path} do not fit timm's {variant!r}: {len(fitting)} of its {len(wanted)} tensors match",
+        problems=[
+            f"{where}: {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+            for where, names in (("not matched in the file", theirs), ("not matched in the model", ours))
+            if names
+        ],
         hint="model.weights and model.variant must belong together",
     )
 
@@ -167,9 +218,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _outputs(timm: Any, variant: str, tensors: dict[str, Any]) -> int:
-    """Return how many classes the file's classifier has; without one, what timm's weights have."""
-    config = timm.get_pretrained_cfg(variant)
-    classifier = config.classifier if isinstance(config.classifier, str) else ""
-    bias = tensors.get(f"{classifier}.bias")
-    return int(config.num_classes) if bias is None else len(bias)
+def _outputs(timm: Any, variant: str, tensors: dict[str, Any], headless: int) -> int:
+    """Return how many classes the classifier among the tensors has; without one, `headless`."""
+    classifier = timm.get_pretrained_cfg(variant).classifier
+    names = (f"{classifier}.bias", f"{classifier}.weight") if isinstance(classifier, str) else ()
+    return next((len(tensors[name]) for name in names if name in tensors), headless)
