@@ -144,7 +144,7 @@ def redirected(wanted: bool) -> Iterator[bytearray]:
 class InlinePool:
     """A pool whose one worker is this process: as the real one to a sweep, without three seconds of imports."""
 
-    changes = False
+    changes = waiting = False
 
     def has(self, number: int) -> bool:
         return True

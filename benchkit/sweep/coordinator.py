@@ -47,6 +47,9 @@ KILLED = -9
 LOOK_EVERY = 1.0
 """Seconds between looks at trials that another sweep trains."""
 
+TURN = 0.1
+"""Seconds for which trials are handed out, or workers heard, while the others wait: many seats may start at once."""
+
 
 class View(Protocol):
     """Whoever watches a sweep."""
@@ -154,16 +157,22 @@ class Coordinator:
     def _hear_for_a_while(self, end: float) -> None:
         """Hand out trials and hear of them until nothing is told for a while."""
         self._hand_out()
+        handed = time.monotonic()
         for number, event in self._pool.events(HEAR_EVERY):
             self._hear(number, event)
-            self._hand_out()
+            if not self._pool.waiting or time.monotonic() - handed > TURN:
+                self._hand_out()
+                handed = time.monotonic()
             if time.monotonic() >= end or not (self._held or self._seats.starting):
                 return
 
     def _hand_out(self) -> None:
         """Give the workers that have nothing to do what is there to take; on some nodes a trial is to be alone."""
         self._seats.refresh()
+        began = time.monotonic()
         for number in list(self._seats.free):
+            if self._pool.waiting and time.monotonic() - began > TURN:
+                return
             node = self._seats.node(number)
             if node in self._alone:
                 held = self._alone[node]

@@ -79,17 +79,20 @@ class NodeWorker:
         with self._changed:
             if self._process is None:
                 seen = os.environ.get("CUDA_VISIBLE_DEVICES", "") if on_gpu else ""
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", code],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    env={**environment, "CUDA_VISIBLE_DEVICES": seen},
-                )
+                self._process = self._started(code, {**environment, "CUDA_VISIBLE_DEVICES": seen})
                 self._told = Stream(self._process.stdout, self._changed)
                 self._printed = Stream(self._process.stderr, self._changed)
                 threading.Thread(target=self._await_end, daemon=True).start()
         return int(self._process.pid)
+
+    def _started(self, code: str, environment: dict[str, str]) -> Any:
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
 
     def _await_end(self) -> None:
         self._process.wait()

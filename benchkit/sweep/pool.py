@@ -121,6 +121,11 @@ class Pool:
             except queue.Empty:
                 return
 
+    @property
+    def waiting(self) -> bool:
+        """Return whether some event is there already."""
+        return not self._events.empty()
+
     def retire(self, number: int) -> None:
         """End a worker whose seat is used no more, once it has saved its epoch."""
         if number in self._lines:

@@ -69,12 +69,27 @@ def remote(kind: type, node: str, **options: Any) -> Any:
         .options(
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=8,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-            **options,
+            **{"max_concurrency": 8, **options},
         )
         .remote()
     )
+
+
+class RaySeat:
+    """The seat of a line: an actor on its node, whose methods are those of `node_side.NodeWorker`."""
+
+    def __init__(self, place: Place) -> None:
+        """Ask Ray for the actor."""
+        self._actor = remote(node_side.NodeWorker, place.node, num_cpus=place.cpus, num_gpus=place.gpus)
+
+    def call(self, method: str, *given: Any) -> Any:
+        """Call a method; return the future of what it returns. Raises `RayError` where the actor is gone."""
+        return getattr(self._actor, method).remote(*given).future()
+
+    def close(self) -> None:
+        """End the actor at once."""
+        ray.kill(self._actor, no_restart=True)
 
 
 class FrameSplitter:
@@ -156,7 +171,14 @@ def _nothing() -> None:
 class RayLine:
     """A line to a worker process on a node."""
 
-    def __init__(self, place: Place, pump: Pump, hear: Callable[[bytes], None], over: Callable[[End], None]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        pump: Pump,
+        hear: Callable[[bytes], None],
+        over: Callable[[End], None],
+        seat_of: Callable[[Place], RaySeat] = RaySeat,
+    ) -> None:
         """Ask for a seat and have a worker started in it."""
         self.place = place
         self.heard = False
@@ -173,10 +195,10 @@ class RayLine:
         self._sending = False
         self._last = time.monotonic()
         self._retry: list[tuple[float, Callable[[], None]]] = []
-        self._seat = remote(node_side.NodeWorker, place.node, num_cpus=place.cpus, num_gpus=place.gpus)
+        self._seat = seat_of(place)
         pump.watch(self)
         environment = {**place.environment, NODE: place.name}
-        self._ask(self._seat.open, self._opened, worker.COMMAND[-1], environment, place.gpus > 0)
+        self._ask("open", self._opened, worker.COMMAND[-1], environment, place.gpus > 0)
 
     @property
     def ended(self) -> End | None:
@@ -192,7 +214,7 @@ class RayLine:
     def stop(self) -> None:
         """Ask the worker to end, who saves the epoch under way first."""
         if self.heard:
-            self._ask(self._seat.signal, _ignored, int(signal.SIGTERM))
+            self._ask("signal", _ignored, int(signal.SIGTERM))
         else:
             self.kill()
 
@@ -215,7 +237,7 @@ class RayLine:
             words = "was not heard of for" if self.heard else "had no room for a worker for"
             self._lose(f"{words} {self.place.silence:g} s")
 
-    def _ask(self, method: Any, answered: Callable[[Any], None], *given: Any) -> None:
+    def _ask(self, method: str, answered: Callable[[Any], None], *given: Any) -> None:
         """Call a method of the seat, and pass what it returns on to the pump's thread."""
         if self._end is not None:
             return
@@ -224,11 +246,11 @@ class RayLine:
             self._pump.call(lambda: self._arrived(future, method, answered, given))
 
         try:
-            method.remote(*given).future().add_done_callback(arrived)
+            self._seat.call(method, *given).add_done_callback(arrived)
         except RayError as error:
             self._fail(error, method, answered, given)
 
-    def _arrived(self, future: Any, method: Any, answered: Callable[[Any], None], given: tuple[Any, ...]) -> None:
+    def _arrived(self, future: Any, method: str, answered: Callable[[Any], None], given: tuple[Any, ...]) -> None:
         if self._end is not None:
             return
         try:
@@ -240,7 +262,7 @@ class RayLine:
             self._last = time.monotonic()
             answered(answer)
 
-    def _fail(self, error: RayError, method: Any, answered: Callable[[Any], None], given: tuple[Any, ...]) -> None:
+    def _fail(self, error: RayError, method: str, answered: Callable[[Any], None], given: tuple[Any, ...]) -> None:
         """Lose the line where its seat is gone; else ask again, since the call may not have reached the seat."""
         if isinstance(error, ActorDiedError | ActorUnschedulableError | OutOfMemoryError):
             self._seat_died(str(error))
@@ -262,7 +284,7 @@ class RayLine:
         self._send()
 
     def _listen(self) -> None:
-        self._ask(self._seat.hear, self._take, self._told, self._printed, WAIT)
+        self._ask("hear", self._take, self._told, self._printed, WAIT)
 
     def _take(self, answer: tuple[bytes, bytes, int | None]) -> None:
         told, printed, code = answer
@@ -282,7 +304,7 @@ class RayLine:
             data = bytes(self._waiting[: node_side.CHUNK])
         if data and not self._sending and self.heard:
             self._sending = True
-            self._ask(self._seat.tell, functools.partial(self._passed, len(data)), self._sent, data)
+            self._ask("tell", functools.partial(self._passed, len(data)), self._sent, data)
 
     def _passed(self, count: int, answer: None) -> None:
         with self._lock:
@@ -294,7 +316,7 @@ class RayLine:
     def _finish(self, end: End) -> None:
         if self._end is None:
             self._end = end
-            ray.kill(self._seat, no_restart=True)
+            self._seat.close()
             self._over(end)
 
 
