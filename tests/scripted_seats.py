@@ -115,12 +115,13 @@ def scripted_sweep(
     study: Study,
     nodes: Sequence[Seat],
     script: Script,
+    pool: type[ScriptedSeats] = ScriptedSeats,
     **more: Any,
 ) -> tuple[Counter[str], Listener]:
     """Sweep a study on scripted seats; return the states of its trials and what was shown."""
     for name, value in {"script": staticmethod(script), "nodes": nodes, "orders": []}.items():
         monkeypatch.setattr(ScriptedSeats, name, value, raising=False)
-    monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", ScriptedSeats)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", pool)
     monkeypatch.setattr(benchkit.sweep.coordinator, "LOOK_EVERY", 0.01)
     view = Listener()
     request = Request(study=study, workspace=workspace, data_root=DATA, jobs=len(nodes), **more)

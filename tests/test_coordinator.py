@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from scripted_seats import ScriptedSeats, finished, saved, scripted_sweep
 from tiny_study import FACTOR, RECORD, InlinePool, Listener, all_facts, study_of, sweep_here
 
+import benchkit.sweep.coordinator
 import benchkit.sweep.orchestration
 from benchkit.ledger import read_results
 from benchkit.results import Outcome
@@ -19,6 +23,7 @@ from benchkit.sweep.messages import (
     EpochEnded,
     Event,
     FileFinished,
+    Seat,
     Train,
     TrialAnswer,
     TrialBegan,
@@ -124,3 +129,31 @@ def talking(tmp_path: Path) -> Callable[[], Path]:
         return path
 
     return write
+
+
+class Crowded(ScriptedSeats):
+    """Many seats, all there before the first event is heard; from the first trial on, a turn takes no time at all."""
+
+    sent: ClassVar[list[str]] = []
+
+    @property
+    def waiting(self) -> bool:  # type: ignore[override]
+        return bool(self._told)
+
+    def send(self, number: int, order: Train | TrialAnswer) -> None:
+        self.sent.append("trial" if isinstance(order, Train) else order.word)
+        benchkit.sweep.coordinator.TURN = 0.0
+        super().send(number, order)
+
+
+def test_workers_are_heard_while_many_trials_are_handed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchkit.sweep.coordinator, "TURN", math.inf)
+    monkeypatch.setattr(Crowded, "sent", [])
+
+    def script(order: Train, number: int) -> list[Event]:
+        return [*saved(order), *finished(order)[-1:]]
+
+    nodes = [Seat(node="here", kind="cpu")] * 12
+    states, _ = scripted_sweep(monkeypatch, tmp_path, study_of(FACTOR, repeats=6), nodes, script, Crowded)
+    assert states == {"done": 12}
+    assert Crowded.sent[0] == "trial" and "go on" in Crowded.sent[1:4], Crowded.sent

@@ -170,8 +170,8 @@ class Coordinator:
         """Give the workers that have nothing to do what is there to take; on some nodes a trial is to be alone."""
         self._seats.refresh()
         began = time.monotonic()
-        for number in list(self._seats.free):
-            if self._pool.waiting and time.monotonic() - began > TURN:
+        for turn, number in enumerate(list(self._seats.free)):
+            if turn and self._pool.waiting and time.monotonic() - began > TURN:
                 return
             node = self._seats.node(number)
             if node in self._alone:

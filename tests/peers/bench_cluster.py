@@ -102,7 +102,7 @@ def rate(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for turn in range(given.rounds):
         kinds = ("local", "ray") if turn % 2 == 0 else ("ray", "local")
         for kind in kinds:
-            more = ("--cluster", "local") if kind == "ray" else ()
+            more = ("--cluster", given.cluster) if kind == "ray" else ()
             trials, _ = swept(folder / f"{kind}-{turn}", text, *jobs, *more)
             found[kind].append(hourly(trials))
     ratios = [ray / local for ray, local in zip(found["ray"], found["local"], strict=True)]
@@ -120,7 +120,7 @@ def rate(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def driver(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return what the sweep's process computes for a trial on a cluster, and its memory at a tenth and at the end."""
-    options = ("--jobs", str(given.jobs), "--cluster", "local")
+    options = ("--jobs", str(given.jobs), "--cluster", given.cluster)
     trials, samples = swept(folder / "runs", study_text(given.trials, search=False), *options)
     ends = sorted(one.finished for one in trials)
     tenth = len(ends) // 10
@@ -169,7 +169,7 @@ def seats(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         while not ended.wait(0.5):
             most[0] = max(most[0], psutil.Process().memory_info().rss / 2**20)
 
-    with joined("local"):
+    with joined(given.cluster):
         crowds = Crowds(given.seats, given.processes, life)
         threading.Thread(target=watch, daemon=True).start()
         view = SeatLines(Unseen(), folder / "logs", "seats", lambda key, n: ledger.folder(study, known[key], n).log)
@@ -192,8 +192,8 @@ def seats(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "seconds": lasted,
         "messages_a_second": told,
         "megabytes_a_second": crowds.heard_bytes / lasted / 1e6,
-        "delay_p50": _share(delays, 0.5),
-        "delay_p99": _share(delays, 0.99),
+        "delay_p50": at_share(delays, 0.5),
+        "delay_p99": at_share(delays, 0.99),
         "delay_most": delays[-1],
         "cores": cores,
         "mib": most[0],
@@ -213,7 +213,8 @@ def _computed() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _share(ordered: Sequence[float], share: float) -> float:
+def at_share(ordered: Sequence[float], share: float) -> float:
+    """Return the value below which so much of an ordered list lies."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
@@ -224,6 +225,7 @@ def main() -> None:
     """Measure what is asked for and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--cluster", default="local", help="the Ray cluster, usually one that the sweep starts")
     parser.add_argument("--trials", type=int)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)

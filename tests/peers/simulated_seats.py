@@ -199,8 +199,8 @@ class Crowds:
     """Simulated seats in so many processes; counts what is heard of them."""
 
     def __init__(self, seats: int, processes: int, life: Life) -> None:
-        """Start the processes on the one node that there is."""
-        self.node = ray.nodes()[0]["NodeID"]
+        """Start the processes on this node, where the program runs."""
+        self.node = ray.get_runtime_context().get_node_id()
         self.pump = Pump(lambda node: True, print)
         self.heard = self.heard_bytes = 0
         self.seats = tuple(Device(kind="cpu", number=number, node="simulated") for number in range(seats))
