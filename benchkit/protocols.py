@@ -159,11 +159,13 @@ class Model(Protocol):
     """A callable that returns a classifier: (N, C, H, W) float to logits (N, K).
 
     A parameter of the network may carry the attribute `rate_factor`, a float of at least 0: it is then trained with
-    the schedule's learning rate times this factor. The network may carry `notes`, sentences for the report. On a GPU,
-    and where steps are compiled, a training step is recorded once and replayed; a module that must not be, because it
-    keeps count in Python or decides by what it computes, says so by the attribute `capturable = False` (most such steps
-    are noticed and run eagerly). What differs between a processor and a GPU is asked by `benchkit.is_cpu(tensor)`, so
-    that the conformance kit can try the GPU's way without one.
+    the schedule's learning rate times this factor. The network may carry `notes`, sentences for the report, and
+    `pretrained_cfg`, a mapping with the `mean` and `std` of each channel of images in [0, 1] that it was trained with,
+    as timm's models do, which `data.normalize = "model"` takes. On a GPU, and where steps are compiled, a training step
+    is recorded once and replayed; a module that must not be, because it keeps count in Python or decides by what it
+    computes, says so by the attribute `capturable = False` (most such steps are noticed and run eagerly). What differs
+    between a processor and a GPU is asked by `benchkit.is_cpu(tensor)`, so that the conformance kit can try the GPU's
+    way without one.
     """
 
     def __call__(

@@ -23,6 +23,7 @@ __all__ = [
     "Decision",
     "DeviceRange",
     "EpochRecord",
+    "Normalization",
     "Outcome",
     "SplitMetrics",
     "SplitName",
@@ -147,12 +148,25 @@ WAS_COMPILED = "the model was compiled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Normalization:
+    """What images in [0, 1] were normalised by, minus `mean` and divided by `std`: one number for each channel.
+
+    `source` says whose statistics they are: those of the training images, or the model's own.
+    """
+
+    source: Literal["data", "model"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a finished trial is recorded with.
 
     `selected_epoch` is the epoch whose weights were scored, `start_weights` the sha256 of the file that the model
     started from ("" without one), `notes` are fallbacks and oddities worth a line in the report, `environment` names
-    versions, device and plugins.
+    versions, device and plugins. `normalization` is None where images were not normalised, and in trials of earlier
+    versions.
     """
 
     state: State
@@ -165,6 +179,7 @@ class Outcome:
     test_reads: int = 0
     notes: tuple[str, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
+    normalization: Normalization | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

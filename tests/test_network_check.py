@@ -105,7 +105,9 @@ def test_a_model_of_timm_for_one_size_names_it(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(TrainingError) as caught:
         tiny_study.sweep_here(monkeypatch, tmp_path / "runs", study)
     assert len(caught.value.problems) == 1
-    assert caught.value.problems[0].endswith("; it runs with data.image_size = 160")
+    problem = caught.value.problems[0]
+    assert "timm's 'test_vit' is made for images of 160 x 160 pixels and cannot be for 8 x 8 pixels" in problem
+    assert problem.endswith("hint: set data.image_size = 160, or choose another model")
 
 
 def weights_study(path: Path, repeats: int, model: str = 'name = "timm"\nvariant = "test_resnet"') -> Study:
@@ -181,5 +183,5 @@ def test_commands_that_train_nothing_find_networks_that_fail(
     assert tiny_study.run_here(monkeypatch, tmp_path, *arguments) == 2
     said = capsys.readouterr()
     assert "vit: 1 of 1 different networks cannot be trained" in said.err
-    assert "it runs with data.image_size = 160" in said.err.replace("\n", " ") and "Traceback" not in said.err
+    assert "set data.image_size = 160" in said.err.replace("\n", " ") and "Traceback" not in said.err
     assert tiny_study.run_here(monkeypatch, tmp_path, "studies", "check", "vit.toml") == 0

@@ -52,7 +52,8 @@ class DataSettings:
     `train_size`, `val_size` and `test_size` count images, drawn class-balanced under the study's seed; 0 means all (for
     val: the split that the data set ships, else a tenth of train). `image_size` resizes images to that many pixels a
     side on the device, 0 leaves them. `normalize` subtracts the training images' channel mean and divides by their
-    standard deviation.
+    standard deviation ("data", as true does), or takes the numbers that each model says it was trained with ("model"),
+    where it says so; "none", as false does, leaves images in [0, 1].
     """
 
     dataset: PluginRef
@@ -60,7 +61,7 @@ class DataSettings:
     val_size: Count = 0
     test_size: Count = 0
     image_size: Count = 0
-    normalize: bool = True
+    normalize: bool | Literal["data", "model", "none"] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

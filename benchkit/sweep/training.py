@@ -243,6 +243,7 @@ def trained(
                 reason=f"given up by the pruner after epoch {record.epoch}",
                 data_fingerprint=splits.fingerprint,
                 start_weights=run.start_weights,
+                normalization=run.normalization,
                 notes=tuple(run.notes),
                 environment=environment,
             )
@@ -357,6 +358,7 @@ def _scored(
         cost=finished.cost,
         data_fingerprint=data_fingerprint,
         start_weights=run.start_weights,
+        normalization=run.normalization,
         test_reads=0 if searching else 1,
         notes=finished.notes,
         environment=environment,

@@ -24,7 +24,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """What a run has of a data set: its images, placed, and the training images' statistics if it normalises by them.
+    """What a run has of a data set: its images, placed, and the training images' statistics if it normalises any.
 
     It belongs to these `splits`, settings, seed, device and limit, and may serve any number of runs that have them.
     """
@@ -51,7 +51,7 @@ def images_for(settings: Settings, splits: Splits, device: torch.device, limit: 
     placed = place_all(select(splits, settings.data, settings.seed), device, limit)
     return Images(
         placed=placed,
-        statistics=channel_statistics(placed.train) if settings.data.normalize else None,
+        statistics=None if settings.data.normalize in (False, "none") else channel_statistics(placed.train),
         splits=splits,
         data=settings.data,
         seed=settings.seed,

@@ -13,9 +13,10 @@ from torch import nn
 from benchkit.errors import TrainingError
 from benchkit.metrics import Metric, metric_of
 from benchkit.protocols import Batch, NormFactory, Splits
-from benchkit.results import EpochRecord
+from benchkit.results import EpochRecord, Normalization
 from benchkit.study.settings import Settings
 from benchkit.train import batches, losses, optimizers, randomness, schedules, step
+from benchkit.train.normalization import normalization, statistics_of
 from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
 from benchkit.train.weights_file import weights_digest, weights_file
@@ -88,6 +89,7 @@ class Run:
     eager: str = ""
     shares_device: bool = False
     start_weights: str = ""
+    normalization: Normalization | None = None
     finished: bool = False
 
     def over(self) -> bool:
@@ -187,6 +189,8 @@ def build_run(
     channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(target, memory_format=memory_format)  # type: ignore[call-overload]
+    normalized, told = normalization(settings.data, kept.statistics, model, _input_shape(settings, splits))
+    notes.extend(told)
     notes.extend(losses.notes(settings.train.loss))
     loader = batches.loader(placed.train, len(splits.class_names), settings.train.batch_size)
     if loader.single_left_over:
@@ -203,7 +207,7 @@ def build_run(
         val=placed.val,
         test=placed.test,
         input_transform=batches.input_transform(
-            placed.train, kept.statistics, size=settings.data.image_size, memory_format=memory_format
+            placed.train, statistics_of(normalized), size=settings.data.image_size, memory_format=memory_format
         ),
         randomness=randomness.randomness(seeds, target),
         loss=losses.loss_function(plugins.loss, placed.train.labels, splits.class_names),
@@ -211,6 +215,7 @@ def build_run(
         metrics=plugins.metrics,
         notes=notes,
         start_weights=weights_digest(weights_file(settings.model.weights)) if settings.model.weights else "",
+        normalization=normalized,
         **training,
     )
 
@@ -256,9 +261,7 @@ def build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: lis
 
     Raise `DataError` when the weights that it starts from cannot be read, and whatever plugins raise.
     """
-    height, width, channels = splits.train.images.shape[1:]
-    side = settings.data.image_size
-    shape = (channels, side or height, side or width)
+    shape = _input_shape(settings, splits)
     weights = str(weights_file(settings.model.weights)) if settings.model.weights else ""
     if weights:
         weights_digest(weights)  # a model that loads them itself need not tell what is wrong with the file
@@ -272,6 +275,13 @@ def build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: lis
         if hasattr(regularizer, "prepare"):
             model = regularizer.prepare(model)
     return model
+
+
+def _input_shape(settings: Settings, splits: Splits) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that a model sees."""
+    height, width, channels = splits.train.images.shape[1:]
+    side = settings.data.image_size
+    return channels, side or height, side or width
 
 
 def _opted_out(plugins: Plugins, model: nn.Module) -> str:

@@ -2,12 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import nn
 
-from benchkit import NormFactory, PluginError
+from benchkit import DataError, NormFactory, PluginError
+
+
+def for_images(
+    built: Callable[..., tuple[nn.Module, tuple[str, ...]]], name: str, image_shape: tuple[int, int, int]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the model that `built` makes, for images of (C, H, W), and its notes.
+
+    Models that timm makes for one size of images, and that do not run on these, are built again with `img_size`. Raise
+    `PluginError` when that is of no use, as where patches or windows do not divide the image.
+    """
+    model, notes = built()
+    made_for = getattr(model, "pretrained_cfg", {})
+    size = tuple(made_for.get("input_size", ()))[1:]
+    if not made_for.get("fixed_input_size") or size == image_shape[1:] or _misfit(model, image_shape) is None:
+        return model, notes
+    wanted, made = (f"{side[1]} x {side[0]} pixels" for side in (image_shape[1:], size))
+    try:
+        resized, notes = built(img_size=image_shape[1:])
+        misfit = _misfit(resized, image_shape)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each architecture refuses a size in its own way
+        misfit = error
+    if misfit is not None:
+        raise PluginError(
+            f"timm's {name!r} is made for images of {made} and cannot be for {wanted}: {misfit}",
+            hint=f"set data.image_size = {size[0]}, or choose another model",
+        ) from misfit
+    told = f"made for images of {made}, built for {wanted}: what it holds for each position is resized"
+    return resized, (*notes, told)
+
+
+def _misfit(model: nn.Module, image_shape: tuple[int, int, int]) -> Exception | None:
+    """Return what a model raises for an image of (C, H, W), None where it runs; nothing of the model changes."""
+    was = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *image_shape))
+    except Exception as error:  # noqa: BLE001 - each architecture refuses a size in its own way
+        return error
+    finally:
+        model.train(was)
+    return None
 
 
 def is_default(norm: NormFactory) -> bool:

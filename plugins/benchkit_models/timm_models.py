@@ -14,6 +14,7 @@ from benchkit import BenchkitError, DataError, NormFactory, PluginError, Range, 
 from benchkit_models.adaptation import (
     cifar_stem,
     classifier_of,
+    for_images,
     freeze_all_but,
     is_default,
     slow_early_stages,
@@ -58,6 +59,9 @@ def timm_model(
     safetensors or pth file instead. In both cases timm adapts the first convolution to C channels, and a classifier
     for another number of classes starts afresh. Raise `DataError` when they cannot be had or do not fit.
 
+    Models of one image size are built for that of the images, where the architecture can be: what they learnt for each
+    position is interpolated. Raise `PluginError` where it cannot.
+
     stem: `cifar` makes a ResNet's first convolution 3x3 with stride 1 (pretrained 7x7 weights keep their centre) and
     takes out the max-pooling, for images of about 32 pixels.
 
@@ -69,13 +73,15 @@ def timm_model(
 
     _check(timm, variant, stem, trained)
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": image_shape[0]}
-    taken: tuple[str, ...] = ()
-    if weights:
-        model, taken = _with_weights(timm, variant, Path(weights), options)
-    elif pretrained:
-        model = _pretrained(timm, variant, pretrained_url, options)
-    else:
-        model = timm.create_model(variant, **options)
+
+    def built(**more: Any) -> tuple[nn.Module, tuple[str, ...]]:
+        if weights:
+            return _with_weights(timm, variant, Path(weights), {**options, **more})
+        if pretrained:
+            return _pretrained(timm, variant, pretrained_url, {**options, **more}), ()
+        return timm.create_model(variant, **options, **more), ()
+
+    model, taken = for_images(built, variant, image_shape)
     notes = _source(weights, pretrained, pretrained_url) + taken
     if stem == "cifar":
         notes += cifar_stem(model, variant, keep_weights=pretrained or bool(weights))
