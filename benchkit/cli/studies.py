@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,12 +125,34 @@ def _run_networks(plan: Plan, registry: Registry, plugins: Sequence[Path], allow
 
 
 @app.command()
+def schema(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the schema to this file instead of printing it.")
+    ] = None,
+) -> None:
+    """Print the JSON schema of a study file, by which editors complete and check one."""
+    from benchkit.cli.app import print_json, print_text
+    from benchkit.registry import Registry
+    from benchkit.storage import write_atomically
+    from benchkit.study.schema import study_schema
+
+    found = study_schema(Registry.installed())
+    if out is None:
+        print_json(found)
+    else:
+        write_atomically(out, f"{json.dumps(found, indent=2)}\n".encode())
+        print_text(f"{out} written; name it in the first line of a study file: #:schema {out.resolve().as_uri()}")
+
+
+@app.command()
 def new(path: Annotated[Path, typer.Argument(help="The file to write, ending in .toml.")]) -> None:
     """Write a small complete study to start from."""
     from importlib.resources import files
 
     from benchkit.cli.app import print_text
     from benchkit.errors import StudyError
+    from benchkit.registry import Registry
+    from benchkit.study.schema import write_schema
 
     if path.suffix != ".toml":
         raise StudyError(f"{path}: a study's file name ends in .toml")
@@ -139,5 +162,6 @@ def new(path: Annotated[Path, typer.Argument(help="The file to write, ending in 
         )
     text = files("benchkit_templates").joinpath("study.toml.txt").read_text(encoding="utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.replace("TITLE", path.stem.replace("-", " ").capitalize()), encoding="utf-8")
+    schema_line = f"#:schema {write_schema(Registry.installed()).as_uri()}\n\n"
+    path.write_text(schema_line + text.replace("TITLE", path.stem.replace("-", " ").capitalize()), encoding="utf-8")
     print_text(f"{path} written; next: benchkit studies check {path}, then benchkit sweep {path}")

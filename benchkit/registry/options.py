@@ -299,7 +299,7 @@ def _option(parameter: inspect.Parameter, hint: Any, facts: Card, documentation:
         high=None if limits is None else float(limits.high),
         log=limits is not None and limits.log,
         choices=tuple(facts.choices.get(parameter.name, ())) or literal_values(hint),
-        help=_sentence(documentation, parameter.name),
+        help=sentence_about(parameter.name, documentation),
     )
 
 
@@ -343,7 +343,7 @@ def _documentation(plugin: Callable[..., Any]) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
-def _sentence(documentation: str, name: str) -> str:
+def sentence_about(name: str, documentation: str) -> str:
     """Return the docstring's first sentence that has the name in backticks, on one line."""
     for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z`])|\n\s*\n", documentation):
         if f"`{name}`" in sentence:

@@ -20,8 +20,9 @@ COMPARING = ("better", "equal", "best", "rises", "steady")
 class StatedSetting:
     """What a source says of one setting.
 
-    `values` are what it states, more than one where its conditions differ. `words` are its own, `place` says where they
-    stand; where it says nothing, `inferred` says what the value is inferred from. `departs` is why ours is another.
+    `values` are what it states (`value` in a study file), more than one where its conditions differ. `words` are its
+    own, `place` says where they stand; where it says nothing, `inferred` says what the value is inferred from.
+    `departs` is why ours is another.
     """
 
     path: str
@@ -34,12 +35,14 @@ class StatedSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceClaim:
-    """What a source concludes, in a few words, and where keys can say it, what decides it.
+    """What a source concludes, in a few words (`claim`), and where keys can say it, what decides it.
 
-    better and than: two conditions, the first is better by the metric `on`. equal: conditions that are alike by it.
-    best: the best of all by it. rises: a metric of val that gets worse, from epoch `start` on where one is given, in
-    the conditions of `when`; steady: one that does not. Conditions are named by levels, {factor: label}. Without any of
-    these `against` says what speaks against the claim where no number decides, and `verdict` what follows from it.
+    `words` are its own, `place` says where they stand.
+    `better` and `than`: two conditions, the first is better by the metric `on`. `equal`: conditions that are alike by
+    it. `best`: the best of all by it. `rises`: a metric of val that gets worse, from epoch `start` (`from` in a study
+    file) on where one is given, in the conditions of `when`; `steady`: one that does not. Conditions are named by
+    levels, {factor: label}. Without any of these `against` says what speaks against the claim where no number decides,
+    and `verdict` what follows from it.
     """
 
     claim: str
@@ -60,7 +63,11 @@ class SourceClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The work that a study repeats; what its text does not give stays empty and is shown as not stated."""
+    """The work that a study repeats; what its text does not give stays empty and is shown as not stated.
+
+    `title`, `authors`, `year` and `url` are the work's, `part` is where in it the study stands. `note` says what else
+    is to be known of it. `states` are the settings that it states, by dotted path. `claims` are what it concludes.
+    """
 
     title: str
     authors: tuple[str, ...] = ()

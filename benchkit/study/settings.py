@@ -66,7 +66,7 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """Which model, which norm inside it, and `weights`: a local safetensors or pth file to start from.
+    """Which model, which `norm` inside it, and `weights`: a local safetensors or pth file to start from.
 
     `package:NAME` is the file that the installed distribution of that name ships.
     """
@@ -80,7 +80,7 @@ class ModelSettings:
 class OptimizerSettings:
     """`name` is sgd, adam, adamw or a plugin's, such as timm:lion, of which the options are `options`.
 
-    `momentum` and `nesterov` belong to sgd, `betas` to the Adams.
+    `lr` is the learning rate. `momentum` and `nesterov` belong to sgd, `betas` to the Adams.
     """
 
     name: str = "sgd"
@@ -111,6 +111,10 @@ class ScheduleSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
     """How a model is trained.
+
+    `epochs` counts passes over train, `batch_size` the images of a step. `optimizer` and `schedule` are benchkit's own
+    or plugins. `channels_last` keeps the channels of a pixel side by side in memory, where convolutions are faster.
+    `select_by` is the score of val by which the best epoch is told.
 
     `precision` is auto (bf16 where the device has it, else float32), bf16, fp16 or float32, in which CUDA rounds the
     factors of convolutions to TF32 and those of matrix products not, as PyTorch does by default. `select` scores the

@@ -122,7 +122,11 @@ class Factor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRange:
-    """What Optuna may choose for one dotted path: a numeric range (inclusive), or a list of `choices`."""
+    """What Optuna may choose for one dotted path: a numeric range, or a list of `choices`.
+
+    A range goes from `low` to `high`, both included, on a scale that is `log` or not, and in steps of `step` where
+    given.
+    """
 
     path: str
     low: int | float | None = None
@@ -153,7 +157,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """A search within every condition: the total of trials, goals, space, sampler and pruner by name.
+    """A search within every condition: the total of `trials`, goals, space, sampler and `pruner` by name.
 
     `samplers` are those that a study compares, each with a search of its own; empty where there is one, `sampler`.
     """
@@ -172,9 +176,10 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRow:
-    """One published number: the levels it belongs to (`when`), the metric, the value, the n it rests on if stated.
+    """One published `value` of a `metric`: the levels that it belongs to (`when`), and the `n` it rests on if stated.
 
     `printed` is how the source prints it; where it does not, `derived` says from what it prints the value follows.
+    `note` is printed beside it.
     """
 
     when: Mapping[str, str]
@@ -188,7 +193,7 @@ class PublishedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A published table: its source in words, how its protocol differs from ours, and its rows.
+    """A published table: its `source` in words, its `url`, how its protocol differs from ours (`note`), and its `rows`.
 
     `classes` is the number of classes that the source states, for the report to hold against the data set's.
     """
@@ -202,7 +207,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
-    """What the study asks of its report: extra figures (plugin, options) and metrics, main metric, and front matter.
+    """What the study asks of its report: extra `figures` and `metrics`, the main `metric`, and front matter.
 
     The front matter is `authors`, `abstract` (paragraphs parted by empty lines), `keywords`, and the path of a `logo`.
     `text` is the author's Markdown by its place (`benchkit.study.author_text`), `carbon` how many grams of CO2 a kWh of
