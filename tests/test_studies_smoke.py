@@ -40,7 +40,7 @@ def test_there_are_the_studies_of_the_five_source_reports() -> None:
         "regularization-mnist scratch-cifar10 transfer-cifar10 dropout-tiny-cifar10",
         "ablation-cifar100 transfer-birds200 pretrain-cifar100",
     }
-    assert {"quickstart", *" ".join(sources).split()} == set(BUILT_IN)
+    assert {"quickstart", "transfer-lite0-cifar10", *" ".join(sources).split()} == set(BUILT_IN)
 
 
 @pytest.mark.parametrize(
