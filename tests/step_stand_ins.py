@@ -68,6 +68,9 @@ class StandIn(StepBackend):
     def spoil(self) -> None:
         """Do what a graph that misses something does; a test puts it in place."""
 
+    def lacking(self) -> str:
+        return ""
+
     def compile(self, run: Run, batch: Batch) -> Learn:
         self.calls["compile"] += 1
         if self.broken_compiler:

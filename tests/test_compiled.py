@@ -14,10 +14,9 @@ from benchkit_norms.group import GroupNorm
 from engine_runs import learnt, make_run, make_settings
 from torch import nn
 
-from benchkit.doctor.measuring import cpp_compiler
 from benchkit.results import WAS_COMPILED
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
-from benchkit.train.compiler import without_its_own_warnings
+from benchkit.train.compiler import cpp_compiler, without_its_own_warnings
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
 from benchkit.train.steps.compiled import PlanewiseBatchNorm2d, sum_by_planes

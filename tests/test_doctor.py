@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from benchkit.cli import main
 from benchkit.doctor import engine, examine, software
@@ -219,20 +218,22 @@ def test_every_examination_names_itself(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_triton_alone_compiles_nothing_for_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchkit.doctor import measuring
+    from benchkit.train import compiler as measuring
 
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(measuring.shutil, "which", lambda name: None)
     monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda name: object())
-    assert measuring.compiler_found(torch.device("cpu")) == ("", "a C++ compiler")
+    monkeypatch.setattr(measuring.sys, "platform", "linux")
+    monkeypatch.delenv("CXX", raising=False)
+    assert measuring.compiler_found("cpu")[1].startswith("a C++ compiler (on Debian: apt install g++)")
     monkeypatch.setattr(measuring.shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
-    assert measuring.compiler_found(torch.device("cpu"))[0] == "g++"
+    assert measuring.cpp_compiler() == "g++"
 
 
 def test_triton_needs_a_c_compiler_and_the_headers_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchkit.doctor import measuring
+    from benchkit.train import compiler as measuring
 
-    cuda = torch.device("cuda")
+    cuda = "cuda"
     monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(measuring.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
@@ -240,7 +241,7 @@ def test_triton_needs_a_c_compiler_and_the_headers_of_python(tmp_path: Path, mon
     found, lacking = measuring.compiler_found(cuda)
     assert found == "" and "a C compiler" in lacking and "Python.h" in lacking
     (tmp_path / "Python.h").touch()
-    assert measuring.compiler_found(cuda) == ("", "a C compiler")
+    assert measuring.compiler_found(cuda) == ("", "a C compiler (on Debian: apt install gcc)")
     monkeypatch.setenv("CC", "icx")
     assert measuring.compiler_found(cuda) == ("Triton and icx", "")
     monkeypatch.setattr(measuring.importlib.util, "find_spec", lambda name: None)

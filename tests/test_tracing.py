@@ -287,3 +287,13 @@ def test_a_wrong_update_is_noticed(momentum: float, monkeypatch: pytest.MonkeyPa
     run.model.train()
     assert isinstance(executor_for(run), EagerSteps)
     assert run.notes == ["compiled model not used: its steps differ from the plain model's"]
+
+
+def test_without_a_compiler_steps_are_eager_and_nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nonexistent")
+    monkeypatch.setattr("benchkit.train.steps.backends.CompiledLearning", None)
+    run = run_of(compile="always")
+    assert type(executor_for(run)) is EagerSteps and len(run.optimizer.state) == 0
+    assert run.notes == [
+        "compiled model not used: this machine lacks a C++ compiler (on Debian: apt install g++); steps ran eagerly"
+    ]

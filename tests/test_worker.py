@@ -24,6 +24,11 @@ def test_compiled_code_has_its_home_in_the_users_cache(monkeypatch: pytest.Monke
     assert worker.environment(1)["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
 
 
+def test_the_compiler_has_no_more_processes_than_the_trial_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    assert [worker.environment(n)["TORCHINDUCTOR_COMPILE_THREADS"] for n in (1, 3)] == ["1", "3"]
+
+
 def test_compiled_code_is_of_one_kind_of_processor_and_on_a_shared_disk_of_one_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -5,21 +5,14 @@ Run as `python -m benchkit.doctor.measuring DEVICE` with DEVICE auto, cpu, mps, 
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import shutil
 import sys
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchkit.child import answer_stream
 from benchkit.errors import BenchkitError
-
-if TYPE_CHECKING:
-    import torch
+from benchkit.train.compiler import compiler_found
 
 
 def measurements(asked: str) -> Iterator[dict[str, Any]]:
@@ -31,7 +24,7 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
     from benchkit.train.device import has_bf16, resolve_device
 
     device = torch.device(resolve_device(asked))
-    compiler, lacking = compiler_found(device)
+    compiler, lacking = compiler_found(device.type)
     yield {
         "device": str(device),
         "compiler": compiler,
@@ -65,33 +58,6 @@ def energy_told(device: Any) -> bool:
     from benchkit.train.device import joules
 
     return joules(device) > 0
-
-
-def cpp_compiler() -> str:
-    """Return the name of the C++ compiler that `torch.compile` would use for the CPU, empty without one."""
-    return next((name for name in ("c++", "g++", "clang++", "cl") if shutil.which(name)), "")
-
-
-def c_compiler() -> str:
-    """Return the C compiler with which Triton builds what launches its kernels, empty without one."""
-    asked = os.environ.get("CC", "")
-    return asked or next((name for name in ("gcc", "clang") if shutil.which(name)), "")
-
-
-def compiler_found(device: torch.device) -> tuple[str, str]:
-    """Return what `torch.compile` would use, empty where it cannot work, and what it lacks then.
-
-    On CUDA that is Triton, which needs a C compiler and Python's headers; elsewhere a C++ compiler.
-    """
-    if device.type != "cuda":
-        return cpp_compiler(), "a C++ compiler"
-    parts = {
-        "Triton": importlib.util.find_spec("triton") is not None,
-        "a C compiler": bool(c_compiler()),
-        "Python.h (on Debian: apt install python3-dev)": Path(sysconfig.get_path("include"), "Python.h").exists(),
-    }
-    lacking = ", ".join(name for name, there in parts.items() if not there)
-    return "" if lacking else f"Triton and {c_compiler()}", lacking
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ def environment(threads: int, at_once: int = 1) -> dict[str, str]:
     """
     kept = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824", "PYTHONUNBUFFERED": "1"}
     kept |= {"TORCHINDUCTOR_CACHE_DIR": str(compiled_models()), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
-    kept["CUDA_MODULE_LOADING"] = "LAZY"
+    kept |= {"TORCHINDUCTOR_COMPILE_THREADS": str(threads), "CUDA_MODULE_LOADING": "LAZY"}
     kept |= preloading(preloaded_allocator())
     if threads > 1 and threads * at_once <= available_cores():
         kept["OMP_WAIT_POLICY"] = "active"

@@ -1,12 +1,57 @@
-"""PyTorch's compiler kept out of sight: at start-up, where eager training never uses it, and in what it says."""
+"""PyTorch's compiler: what it needs, and kept out of sight at start-up and in what it says. Imports no torch."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 import sys
+import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+CAPABILITIES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+"""The variables by which PyTorch's kernels, oneDNN's and MKL's are kept from instructions that a processor has."""
+
+PACKAGES = {
+    "Triton": "",
+    "a C compiler": "on Debian: apt install gcc",
+    "a C++ compiler": "on Debian: apt install g++",
+    "Python.h": "on Debian: apt install python3-dev",
+}
+"""What compiling may lack, and what brings it."""
+
+
+def cpp_compiler() -> str:
+    """Return the C++ compiler that `torch.compile` uses for the CPU, empty where it is not there."""
+    asked = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    return asked if shutil.which(asked.split()[0]) else ""
+
+
+def c_compiler() -> str:
+    """Return the C compiler with which Triton builds what launches its kernels, empty without one."""
+    asked = os.environ.get("CC", "")
+    return asked or next((name for name in ("gcc", "clang") if shutil.which(name)), "")
+
+
+def compiler_found(kind: str) -> tuple[str, str]:
+    """Return what `torch.compile` uses on a kind of device, empty where it cannot work, and what it lacks then.
+
+    On CUDA that is Triton, which needs a C compiler and Python's headers; elsewhere a C++ compiler and the headers.
+    Nothing is imported or run for it.
+    """
+    parts = {"Triton": importlib.util.find_spec("triton") is not None, "a C compiler": bool(c_compiler())}
+    found = f"Triton and {c_compiler()}"
+    if kind != "cuda":
+        parts, found = {"a C++ compiler": bool(cpp_compiler())}, cpp_compiler()
+    parts["Python.h"] = Path(sysconfig.get_path("include"), "Python.h").exists()
+    lacking = ", ".join(
+        f"{name} ({PACKAGES[name]})" if PACKAGES[name] else name for name, there in parts.items() if not there
+    )
+    return "" if lacking else found, lacking
 
 
 def skip_dynamo_import(*methods: Callable[..., Any]) -> None:

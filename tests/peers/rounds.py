@@ -23,8 +23,8 @@ from sweeping import Swept, swept
 from timm_script import command_line, image_folder, origin, run
 from workloads import Workload, workloads_on
 
-from benchkit.doctor.measuring import cpp_compiler
 from benchkit.results import WAS_COMPILED, Trial
+from benchkit.train.compiler import cpp_compiler
 
 HERE = Path(__file__).parent
 MODULES = {"lightning": "lightning", "timm": "timm"}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchkit.protocols import Batch
+from benchkit.train.compiler import compiler_found
 from benchkit.train.device import now
 from benchkit.train.run import Run
 from benchkit.train.step import Learn
@@ -44,6 +45,10 @@ class StepBackend:
         Raise `RuntimeError` when it cannot be recorded; the device and the generators then are as before.
         """
         raise RuntimeError(f"there are no graphs on {self._device.type}")
+
+    def lacking(self) -> str:
+        """Return what the machine lacks for compiling, with the package that brings it; empty where all is there."""
+        return compiler_found(self._device.type)[1]
 
     def compile(self, run: Run, batch: Batch) -> Learn:
         """Return the compiled form of `learn` for `run` and batches like `batch`, an augmented one; steps are taken.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from benchkit.train.optimizers import use_device_rates
 from benchkit.train.run import Run
 from benchkit.train.step import learn
 from benchkit.train.steps.functional_optimizers import FunctionalOptimizer
+from benchkit.train.steps.kept_code import kept_code
 
 Form = tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...]
 
@@ -86,8 +88,9 @@ def _compiled(work: Callable[..., Any], inputs: list[torch.Tensor]) -> Callable[
         graph = make_fx(work, decomposition_table=select_decomp_table())(*inputs)
         # Without a tracing context that knows of shapes, compiled code is not kept for the next trial.
         with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):
-            compiled: Callable[..., Any] = torch._inductor.compile(graph, [tensor.detach() for tensor in inputs])
-    return compiled
+            plain: list[Any] = [tensor.detach() for tensor in inputs]
+            compiled: Callable[[], Callable[..., Any]] = partial(torch._inductor.compile, graph, plain)
+            return kept_code(compiled, graph, plain) if plain[0].device.type == "cpu" else compiled()
 
 
 @contextmanager

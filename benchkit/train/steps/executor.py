@@ -60,6 +60,9 @@ def executor_for(run: Run, backend: StepBackend | None = None) -> StepExecutor:
     if run.eager:
         _note(run, f"{'CUDA graph' if offered.captures else 'compiled model'} not used: {run.eager}; steps ran eagerly")
         return EagerSteps(run)
+    if not offered.captures and (lacking := offered.lacking()):
+        _note(run, f"compiled model not used: this machine lacks {lacking}; steps ran eagerly")
+        return EagerSteps(run)
     with run.randomness.in_charge():
         validation = StepValidation(run, offered)
         eager = EagerSteps(run)
@@ -165,6 +168,8 @@ def compiled_step(validation: StepValidation) -> tuple[Learn, float]:
     on the device then. Raise `Refused` when the compiler fails or what it makes computes something else.
     """
     run = validation.run
+    if lacking := validation.backend.lacking():
+        raise Refused(f"this machine lacks {lacking}")
     if run.precision.scaler is not None:
         raise Refused("fp16 scales the loss by what it finds in each step")
     expected = validation.play(EagerSteps(run).take)
