@@ -20,7 +20,7 @@ from benchkit_models.resnet import resnet
 from benchkit_models.skipnet import skipnet
 from benchkit_models.timm_models import timm_model
 from benchkit_norms.batch import BatchNorm
-from benchkit_norms.batch_instance import BatchInstanceNorm, _BatchInstance
+from benchkit_norms.batch_instance import BatchInstanceNorm, _BatchInstance, _ByTwoNorms
 from benchkit_norms.group import GroupNorm
 from benchkit_norms.identity import Identity
 from benchkit_norms.instance import InstanceNorm
@@ -154,6 +154,7 @@ def test_hand_written_backward_passes_stay_on_their_device(dtype: torch.dtype, l
         *((_Standardize, (weight, bias, groups, 1e-5)) for groups in (None, 16, 4, 1)),
         *((_GroupStandardize, (weight, bias, groups, 1e-5)) for groups in (16, 4, 1)),
         (_BatchInstance, (torch.ones(16, device=DEVICE), weight, bias, None, 1e-5)),
+        (_ByTwoNorms, (torch.ones(16, device=DEVICE), weight, bias, (bias.clone(), weight.clone()), (0.1, 1e-5))),
     ]
     with torch.no_grad():
         for function, given in cases:

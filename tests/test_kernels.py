@@ -83,7 +83,7 @@ RESNET = partial(resnet, n=2)
 COUNTS: dict[str, tuple[int, dict[str, Any]]] = {
     "resnet-14": (228, {"model": RESNET}),
     "resnet-14 bn": (228, {"model": RESNET, "norm": BatchNorm}),
-    "resnet-14 bin": (1203, {"model": RESNET, "norm": BatchInstanceNorm}),
+    "resnet-14 bin": (488, {"model": RESNET, "norm": BatchInstanceNorm}),
     "resnet-14 gn": (319, {"model": RESNET, "norm": GroupNorm}),
     "resnet-14 in": (319, {"model": RESNET, "norm": InstanceNorm}),
     "resnet-14 ln": (319, {"model": RESNET, "norm": LayerNorm}),

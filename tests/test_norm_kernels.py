@@ -33,6 +33,35 @@ def test_the_plain_form_is_what_forward_computes(kind: type, training: bool, aff
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("side", [6, 3])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("by_kernels", [True, False])
+def test_both_forms_of_batch_instance_norm_are_its_plain_one_in_float64(
+    by_kernels: bool, layout: torch.memory_format, affine: bool, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_kernels, "usable_for_both", lambda *_: by_kernels)
+    norm, exact = (BatchInstanceNorm(6, affine=affine, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for value in (*norm.parameters(), norm.running_mean, norm.running_var):
+            value.copy_(torch.rand(value.shape, generator=generator) * 0.8 + 0.1)
+    exact.load_state_dict(norm.state_dict())
+    x = (torch.randn(8, 6, side, side, generator=generator) * 2 + 1).contiguous(memory_format=layout).requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    upstream = torch.linspace(-1, 2, x.numel()).view(x.shape)
+    # A CPU's kernel adds channels-last maps up value by value; CUDA's, for which this form is, does not.
+    tolerance = 1e-5 if by_kernels and layout == torch.channels_last else 1e-6
+    fast, plain = norm(x), exact.plain(wide)
+    found = [fast, *torch.autograd.grad(fast, [x, *norm.parameters()], upstream)]
+    expected = [plain, *torch.autograd.grad(plain, [wide, *exact.parameters()], upstream.double())]
+    exact.track(*(exact.statistics(wide.detach())), x.numel() // 6)
+    for ours, reference in zip((*found, *norm.buffers()), (*expected, *exact.buffers()), strict=True):
+        distance = (ours.double() - reference.double()).norm().item()
+        assert distance <= tolerance * max(reference.double().norm().item(), 1.0)
+    assert fast.is_contiguous(memory_format=layout) and found[1].is_contiguous(memory_format=layout)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_batch_norm_moves_its_averages_once(offset: float) -> None:
     norm = BatchNorm(6, momentum=0.25)

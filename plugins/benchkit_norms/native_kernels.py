@@ -109,6 +109,38 @@ def batch_gradients(
     return gradients[0], gradients[1] if wanted[0] else None, gradients[2] if wanted[1] else None
 
 
+def usable_for_both(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Return whether `by_batch` and `by_instance` take x (N, C, H, W) together with the parameters: on CUDA alone."""
+    return x.numel() > x.shape[1] and usable_on_cuda(x, *parameters)
+
+
+def by_batch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, running: tuple[Tensor, Tensor], momentum: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return batch norm of x in training, which moves the `running` mean and variance, mean and 1 / sqrt(var + eps)."""
+    return torch.native_batch_norm(x, weight, bias, *running, True, momentum, eps)
+
+
+def by_instance(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weight times instance norm of x, in its layout, with each map's mean and 1 / sqrt(var + eps), (N C)."""
+    scale = weight.repeat(len(x))
+    output, mean, inverse = torch.native_batch_norm(_of_maps(x), scale, None, None, None, True, 0.0, eps)
+    return output.view(x.shape).contiguous(memory_format=_layout(x)), mean, inverse
+
+
+def instance_gradients(grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of x, in its layout, and of the weight (C) of what `by_instance` does."""
+    scale = weight.repeat(len(x))
+    d_x, d_scale, _ = batch_gradients(_of_maps(grad), _of_maps(x), scale, mean, inverse, (True, False))
+    assert d_scale is not None
+    return d_x.view(x.shape).contiguous(memory_format=_layout(x)), d_scale.view(len(x), -1).sum(0)
+
+
+def _of_maps(x: Tensor) -> Tensor:
+    """Return x as one image (1, N C, H, W), of which each channel is a map."""
+    return x.contiguous().view(1, -1, *x.shape[2:])
+
+
 def by_groups(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
