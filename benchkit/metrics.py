@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from benchkit.errors import PluginError
+from benchkit.errors import PluginError, nearest
+from benchkit.predictions import Predictions as Predictions
+from benchkit.predictions import accuracy, auroc, loss, macro_f1, micro_f1, top5_accuracy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,50 +26,6 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 BINS = 15
 """Confidence bins of the calibration error."""
 
-MOST_AUROC_CLASSES = 10
-"""Of more classes the mean of one class against all others says little, and is not stated."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says of a split's images: logits float32 (N, K), and their labels int64 (N,)."""
-
-    logits: np.ndarray
-    labels: np.ndarray
-
-    @property
-    def classes(self) -> int:
-        """Return the number of classes, K."""
-        return int(self.logits.shape[1])
-
-    @cached_property
-    def confusion(self) -> np.ndarray:
-        """Return int64 (K, K): how many images of each class (row) are called each class (column)."""
-        import numpy as np
-
-        pairs = self.labels * self.classes + self.logits.argmax(1)
-        return np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """Return int64 (K,): how many images of each class are called so."""
-        return self.confusion.diagonal()
-
-    @cached_property
-    def either(self) -> np.ndarray:
-        """Return int64 (K,): images of each class plus images called so, the denominator of its F1."""
-        total: np.ndarray = self.confusion.sum(1) + self.confusion.sum(0)
-        return total
-
-    @property
-    def class_accuracy(self) -> tuple[float, ...]:
-        """Return the share of each class's images that are called so, NaN for a class without images."""
-        import numpy as np
-
-        present = self.confusion.sum(1)
-        shares = np.divide(self.correct, present, out=np.full(self.classes, np.nan), where=present > 0)
-        return tuple(shares.tolist())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
@@ -76,10 +34,11 @@ class Metric:
     A stored value times `factor` is the number that is shown, in `unit`, with `decimals` (None: four significant
     digits). `style` says what else sentences do with it: `prefixed` numbers are shown with k, M or G, `duration` in
     minutes and hours. Values lie between `low` and `high`. `axis` has the words, unit and factor of a figure's axis
-    where they differ. `goal`: a search may have it as its goal. `every_epoch`: it is known after each epoch, on the
-    training and the validation images. `of_images`: it is a share of images, k of n. `computed` gives it from
-    predictions, or None where they have no such number, for the reason that `undefined` states; costs are measured by
-    training instead. `over_classes`: it is a mean over the classes that occur among the labels.
+    where they differ. `goal`: a search may have it as its goal. `every_epoch`: it can be read after each epoch, on the
+    validation images, where a study asks for it; accuracy and loss are in every record. `of_images`: it is a share of
+    images, k of n. `computed` gives it from predictions, or None where they have no such number, for the reason that
+    `undefined` states; costs are measured by training instead. `over_classes`: it is a mean over the classes that occur
+    among the labels.
     """
 
     name: str
@@ -121,79 +80,13 @@ def _share(
     computed: Callable[[Predictions], float | None] | None = None,
     *,
     lower_is_better: bool = False,
-    every_epoch: bool = False,
     of_images: bool = False,
 ) -> Metric:
     return Metric(
         name=name, words=words, unit="%", factor=100.0, decimals=2, high=1.0, computed=computed,
-        goal=computed is not None, lower_is_better=lower_is_better, every_epoch=every_epoch, of_images=of_images,
+        goal=computed is not None, lower_is_better=lower_is_better, every_epoch=computed is not None,
+        of_images=of_images,
     )  # fmt: skip
-
-
-def _accuracy(scored: Predictions) -> float:
-    return float(scored.correct.sum() / len(scored.labels))
-
-
-def _top5_accuracy(scored: Predictions) -> float | None:
-    """Return the share of images whose class is among the five with the greatest logits, the first of equals first.
-
-    With five classes or fewer it would always be 1, and is not stated.
-    """
-    import numpy as np
-
-    if scored.classes <= 5:
-        return None
-    own = np.take_along_axis(scored.logits, scored.labels[:, None], axis=1)
-    earlier = np.arange(scored.classes) < scored.labels[:, None]
-    ahead = (scored.logits > own) | ((scored.logits == own) & earlier)
-    return float((ahead.sum(1) < 5).mean())
-
-
-def _loss(scored: Predictions) -> float:
-    """Return the mean cross-entropy in nats, in float64."""
-    import torch
-    from torch.nn import functional
-
-    wide = torch.from_numpy(scored.logits).to(torch.float64)
-    return functional.cross_entropy(wide, torch.from_numpy(scored.labels)).item()
-
-
-def _micro_f1(scored: Predictions) -> float:
-    """Return 2 r / (p + q) with r correct images, p of the class and q called so, each summed over all classes."""
-    return float(2 * scored.correct.sum() / scored.either.sum())
-
-
-def _macro_f1(scored: Predictions) -> float:
-    """Return the mean of 2 r / (p + q) over the classes that occur among labels or predictions."""
-    import numpy as np
-
-    known = scored.either > 0
-    return float(np.mean(2 * scored.correct[known] / scored.either[known]))
-
-
-def _auroc(scored: Predictions) -> float | None:
-    """Return the area under the receiver operating characteristic, a share; None above ten classes or without one.
-
-    The chance that an image of a class has a greater probability of it than an image of another class, equals counting
-    half: U / (p q), with Mann and Whitney's U and p and q images of and beside the class (Hanley and McNeil, The
-    Meaning and Use of the Area under a Receiver Operating Characteristic (ROC) Curve, Radiology 143, 1982). Of two
-    classes that of the second, which is that of the first; of more the mean over classes that some, but not all images
-    are of.
-    """
-    import numpy as np
-    import torch
-    from scipy.stats import rankdata
-
-    if not 2 <= scored.classes <= MOST_AUROC_CLASSES:
-        return None
-    probabilities = torch.from_numpy(scored.logits).to(torch.float64).softmax(1).numpy()
-    ranks, areas = rankdata(probabilities, axis=0), []
-    for label in range(1 if scored.classes == 2 else 0, scored.classes):
-        own = scored.labels == label
-        p, q = int(own.sum()), int((~own).sum())
-        if p and q:
-            areas.append((ranks[own, label].sum() - p * (p + 1) / 2) / (p * q))
-    return float(np.mean(areas)) if areas else None
 
 
 def _calibration_error(scored: Predictions) -> float:
@@ -218,15 +111,18 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 SCORES: tuple[Metric, ...] = (
-    _share("accuracy", "accuracy", _accuracy, every_epoch=True, of_images=True),
-    _share("top5_accuracy", "top-5 accuracy", _top5_accuracy, of_images=True),
+    _share("accuracy", "accuracy", accuracy, of_images=True),
+    _share("top5_accuracy", "top-5 accuracy", top5_accuracy, of_images=True),
     Metric(
         name="loss", words="loss", unit="nats", decimals=4, lower_is_better=True, goal=True, every_epoch=True,
-        computed=_loss,
+        computed=loss,
     ),
-    _share("micro_f1", "micro F1", _micro_f1, of_images=True),
-    _share("macro_f1", "macro F1", _macro_f1),
-    Metric(name="auroc", words="AUROC", unit="%", factor=100.0, decimals=2, high=1.0, computed=_auroc),
+    _share("micro_f1", "micro F1", micro_f1, of_images=True),
+    _share("macro_f1", "macro F1", macro_f1),
+    Metric(
+        name="auroc", words="AUROC", unit="%", factor=100.0, decimals=2, high=1.0, goal=True, every_epoch=True,
+        computed=auroc, undefined="there are one or more than ten classes, or images of one alone",
+    ),
     _share("calibration_error", "calibration error", _calibration_error, lower_is_better=True),
 )  # fmt: skip
 """What a finished model scores on a split, in the order of tables."""
@@ -254,6 +150,9 @@ COSTS: tuple[Metric, ...] = (
 )  # fmt: skip
 """What training costs."""
 
+IN_EVERY_RECORD = ("accuracy", "loss")
+"""The scores on validation images that each epoch's record has, whatever a study asks for."""
+
 _BY_NAME = {metric.name: metric for metric in (*SCORES, *COSTS)}
 
 Scored = Callable[[Predictions], "float | None"]
@@ -275,15 +174,41 @@ def declared(metric: Metric) -> Callable[[Scored], Scored]:
     return attach
 
 
+class Claim(Protocol):
+    """What claims a metric's name: an entry point, or a local file's plugin."""
+
+    @property
+    def value(self) -> str:
+        """Return where the plugin is, in words."""
+        ...
+
+    def load(self) -> Any:
+        """Return the plugin, importing it."""
+        ...
+
+
+_OF_FILES: dict[str, Claim] = {}
+
+
+def know(name: str, claim: Claim) -> None:
+    """Let this process know a local file's metric, in place of an installed one of this name."""
+    _OF_FILES[name.replace("-", "_")] = claim
+    _plugin.cache_clear()
+
+
 @cache
-def plugin_metrics() -> Mapping[str, tuple[EntryPoint, ...]]:
-    """Return what installed distributions have beside the metrics of every trial, by name; nothing is imported."""
+def _installed() -> Mapping[str, tuple[EntryPoint, ...]]:
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=GROUP):
         name = entry.name.replace("-", "_")
-        if name not in _BY_NAME:
-            found[name] = (*found.get(name, ()), entry)
-    return dict(sorted(found.items()))
+        found[name] = (*found.get(name, ()), entry)
+    return found
+
+
+def plugin_metrics() -> Mapping[str, tuple[Claim, ...]]:
+    """Return what plugins have beside the metrics of every trial, by name; nothing is imported."""
+    found = {**_installed(), **{name: (claim,) for name, claim in _OF_FILES.items()}}
+    return {name: found[name] for name in sorted(found) if name not in _BY_NAME}
 
 
 @cache
@@ -320,6 +245,36 @@ def asked_metrics(named: Sequence[str]) -> tuple[Metric, ...]:
     return tuple(metric_of(name) for name in names if name in plugin_metrics())
 
 
+def epoch_readings(named: Sequence[str]) -> tuple[Metric, ...]:
+    """Return the metrics among names such as `val.brier` or `cohen-kappa` that epochs can be read by, each once.
+
+    Those that are in every record are left out.
+    """
+    names = dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named)
+    return tuple(metric_of(name) for name in names if name not in IN_EVERY_RECORD and is_read_each_epoch(f"val.{name}"))
+
+
+def is_read_each_epoch(metric: str) -> bool:
+    """Return whether `val.brier` and the like can be read after each epoch: it can select one, or prune a trial."""
+    scope, _, name = metric.rpartition(".")
+    return scope == "val" and name in metric_names() and metric_of(name).every_epoch
+
+
+def selection_problem(metric: object) -> str:
+    """Return why no epoch can be selected by a metric, or an empty string."""
+    known = [f"val.{name}" for name in metric_names()]
+    if metric not in known:
+        close = nearest(metric, known) if isinstance(metric, str) else ""
+        return f"got {metric!r}, expected one of {', '.join(known)}{close}"
+    return "" if is_read_each_epoch(str(metric)) else f"got {metric!r}, which its plugin says no epoch can be read by"
+
+
+def unknown_metrics(named: Sequence[str]) -> tuple[str, ...]:
+    """Return the names among `test.accuracy`, `brier` and the like that no metric has here, each once."""
+    names = dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named)
+    return tuple(name for name in names if name not in _BY_NAME and name not in plugin_metrics())
+
+
 def metric_names() -> tuple[str, ...]:
     """Return the names of what a model scores, as they follow the split's name: every trial's, then the plugins'."""
     return (*(metric.name for metric in SCORES), *plugin_metrics())
@@ -339,5 +294,5 @@ def goal_metrics() -> tuple[str, ...]:
 
 
 def epoch_metrics() -> tuple[str, ...]:
-    """Return the scores on validation images that are known after each epoch: they can prune a trial or select one."""
-    return tuple(f"val.{metric.name}" for metric in SCORES if metric.every_epoch)
+    """Return the scores on validation images that are known after each epoch of every trial."""
+    return tuple(f"val.{name}" for name in IN_EVERY_RECORD)

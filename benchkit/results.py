@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,7 +54,8 @@ class EpochRecord:
     `epoch` counts from 1. `train_loss` includes penalties and augmentation, as the optimizer saw it. `learning_rate`
     is that of the epoch's last step, `gradient_norm` the mean over steps of the global L2 norm before clipping,
     `images_per_second` counts training images over training time (evaluation excluded), `peak_memory` is in MiB.
-    `observed` holds what figures noted of the model after the epoch, by `figure.quantity`. `energy` is what the whole
+    `observed` holds what figures noted of the model after the epoch, by `figure.quantity`, and the other scores on
+    validation images that the study asks for, such as `val.brier`, where they are defined. `energy` is what the whole
     device used during the epoch, in joules; 0 where it does not tell. `device` and `node` name the model of the device
     and the machine that trained it, "" in trials of earlier versions.
     """
@@ -74,8 +76,9 @@ class EpochRecord:
     node: str = ""
 
     def score(self, metric: str) -> float:
-        """Return `train.loss`, `val.accuracy` and the like."""
-        return float(getattr(self, metric.replace(".", "_")))
+        """Return `train.loss`, `val.brier` and the like, NaN where it was undefined or not read."""
+        found = self.observed.get(metric, getattr(self, metric.replace(".", "_"), math.nan))
+        return float(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ SOURCES = [
 ]
 PUBLIC_MODULES = {"analysis", "gradients", "metrics", "plan", "preparation", "results", "study", "testing"}
 LAYERS = (
-    ("errors", "duration", "storage", "locks", "child", "device_kind", "gradients", "weight_names"),
+    ("errors", "duration", "storage", "locks", "child", "device_kind", "gradients", "weight_names", "predictions"),
     ("metrics", "results", "protocols", "study", "plan", "registry"),
     ("data", "preparation", "analysis"),
     ("ledger", "train"),

@@ -108,8 +108,8 @@ metric = "test.acuracy"
             "search.pruner: got 'median': only a single goal",
         ),
         (
-            '[search]\ntrials = 1\ngoal = "val.macro_f1"\npruner = "median"\nspace."train.epochs" = [1, 2]\n',
-            "only a single goal of val.accuracy or val.loss can be pruned",
+            '[search]\ntrials = 1\ngoal = "cost.parameters"\npruner = "median"\nspace."train.epochs" = [1, 2]\n',
+            "only a single goal that is read after each epoch can be pruned, such as val.loss",
         ),
         (
             '[search]\ntrials = 1\nsampler = "cma-es"\ngoal = ["val.loss", "cost.seconds"]\n'

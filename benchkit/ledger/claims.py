@@ -20,7 +20,7 @@ from benchkit.ledger.opening import Patience, patient, storage_errors
 from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
 from benchkit.ledger.states import is_alive
 from benchkit.locks import Lock
-from benchkit.metrics import metric_names
+from benchkit.metrics import metric_names, metric_of
 from benchkit.plan import PHASES, Condition, Phase, Plan
 from benchkit.results import EpochRecord, Outcome
 from benchkit.storage import encode, write_atomically
@@ -125,12 +125,12 @@ class Claim:
         search = self.plan.study.search
         if not self.asks or search is None:
             return False
-        value = getattr(record, search.goals[0].metric.replace(".", "_"), None)
-        if value is None:
+        value = record.score(search.goals[0].metric)
+        if math.isnan(value):
             return False
         if record.epoch not in self._reported:
             self.trial.report(value, step=record.epoch)
-            self._reported[record.epoch] = float(value)
+            self._reported[record.epoch] = value
         return bool(self.trial.should_prune())
 
     def finish(self, outcome: Outcome) -> bool:
@@ -162,7 +162,7 @@ class Claim:
     def _values(self, outcome: Outcome) -> list[float]:
         search = self.plan.study.search
         goals = [goal.metric for goal in search.goals] if search and self.phase == "search" else ["val.loss"]
-        return [score_of(outcome, goal) for goal in goals]
+        return [_goal_of(outcome, goal) for goal in goals]
 
     def release(self) -> None:
         """Let go of the trial as it is; an unfinished one is then stale, and the next worker goes on with it."""
@@ -172,6 +172,14 @@ class Claim:
     def _unlock(self) -> None:
         if self._held.lock is not None:
             self._held.lock.release()
+
+
+def _goal_of(outcome: Outcome, metric: str) -> float:
+    """Return what a search counts a done trial with: where its goal is undefined, worse than any value."""
+    try:
+        return score_of(outcome, metric)
+    except KeyError:
+        return math.inf if metric_of(metric).lower_is_better else -math.inf
 
 
 def score_of(outcome: Outcome, metric: str) -> float:

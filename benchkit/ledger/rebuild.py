@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +130,8 @@ def _reported(folder: TrialFolder, search: Search | None) -> dict[int, float]:
     """Return what a search's pruner was told of a trial, by epoch."""
     if search is None or len(search.goals) > 1:
         return {}
-    name = search.goals[0].metric.replace(".", "_")
-    return {record.epoch: getattr(record, name) for record in folder.read_history() if hasattr(record, name)}
+    scores = {record.epoch: record.score(search.goals[0].metric) for record in folder.read_history()}
+    return {epoch: score for epoch, score in scores.items() if not math.isnan(score)}
 
 
 def _time(seconds: float) -> datetime.datetime | None:

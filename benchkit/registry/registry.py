@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchkit import metrics
 from benchkit.errors import PluginError, listed, nearest
 from benchkit.protocols import API_VERSION, card_of
 from benchkit.registry.entries import DISABLE_VARIABLE, Entry, find_module, installed_entries, same_distribution
@@ -33,8 +34,9 @@ class Registry:
     def installed(cls, extra: Sequence[Path] = (), *, allow_shadow: bool = False) -> Registry:
         """Return the plugins of the installed distributions and of the local files in `extra`.
 
-        Raises `PluginError` when a file cannot be used, or has a name that is taken already, unless `allow_shadow` lets
-        it replace the installed plugin (which its `origin` then says).
+        Words and directions of the files' metrics are known to this process from then on. Raises `PluginError` when a
+        file cannot be used, or has a name that is taken already, unless `allow_shadow` lets it replace the installed
+        plugin (which its `origin` then says).
         """
         announced = list(installed_entries())
         taken = _by_name(announced)
@@ -51,6 +53,9 @@ class Registry:
         if problems:
             raise PluginError("a plugin file uses names that are taken", problems=problems, hint="rename its plugins")
         replaced = {(entry.kind, entry.name) for entry in local}
+        for entry in local:
+            if entry.kind == "metrics":
+                metrics.know(entry.name, FileMetric(entry=entry))
         kept = [entry for entry in announced if (entry.kind, entry.name) not in replaced]
         return cls(tuple(sorted([*kept, *local], key=_order)))
 
@@ -143,6 +148,22 @@ class Registry:
             hint=f"`benchkit plugins list --kind {kind}` shows them; a distribution may have to be installed, "
             f"and {DISABLE_VARIABLE} hides plugins",
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileMetric:
+    """A local file's metric, as `benchkit.metrics` asks for it."""
+
+    entry: Entry
+
+    @property
+    def value(self) -> str:
+        """Return the file."""
+        return str(self.entry.file)
+
+    def load(self) -> Any:
+        """Return the plugin; raise `PluginError` as `load_plugin` does."""
+        return load_plugin(self.entry)
 
 
 def _collision(claims: Sequence[Entry]) -> PluginError:

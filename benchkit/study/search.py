@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchkit.errors import StudyError, nearest
-from benchkit.metrics import epoch_metrics, goal_metrics, metric_of
+from benchkit.metrics import epoch_metrics, goal_metrics, is_read_each_epoch, metric_of
 from benchkit.study.factors import hashable, try_changes
 from benchkit.study.study import Goal, Search, SearchRange, Tree
 from benchkit.study.tree import Problems, fits, quoted, typed, value_at
@@ -35,8 +35,8 @@ def read_search(table: Any, settings: Tree, seed: int, problems: Problems) -> Se
     goals = _goals(table.get("goal", "val.loss"), problems)
     space = _space(table.get("space"), settings, seed, problems)
     samplers = _samplers(table.get("sampler", "tpe"), problems)
-    prunable = len(goals) == 1 and goals[0].metric in epoch_metrics()
-    rest.setdefault("pruner", "median" if prunable else "none")
+    prunable = len(goals) == 1 and is_read_each_epoch(goals[0].metric)
+    rest.setdefault("pruner", "median" if prunable and goals[0].metric in epoch_metrics() else "none")
     given: dict[str, Any] = {"goals": goals, "space": space, "samplers": samplers if len(samplers) > 1 else ()}
     if samplers:
         given["sampler"] = samplers[0]
@@ -50,7 +50,7 @@ def _check(search: Search, prunable: bool, problems: Problems) -> None:
     if not prunable and search.pruner != "none":
         problems.add(
             "search.pruner",
-            f"got {search.pruner!r}: only a single goal of {' or '.join(epoch_metrics())} can be pruned",
+            f"got {search.pruner!r}: only a single goal that is read after each epoch can be pruned, such as val.loss",
         )
     for sampler in search.samplers or (search.sampler,):
         _check_sampler(sampler, search, problems)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
-
-from benchkit.metrics import epoch_metrics
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -20,10 +18,6 @@ Finite = Annotated[float, Meta(ge=-MOST, le=MOST)]
 """A number that is neither infinite nor nan."""
 NotNegative = Annotated[float, Meta(ge=0, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-if TYPE_CHECKING:
-    EpochMetric = str
-else:
-    EpochMetric = Literal[epoch_metrics()]
 
 
 OWN_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -118,8 +112,8 @@ class TrainSettings:
 
     `precision` is auto (bf16 where the device has it, else float32), bf16, fp16 or float32, in which CUDA rounds the
     factors of convolutions to TF32 and those of matrix products not, as PyTorch does by default. `select` scores the
-    weights of the best epoch by `goal` (the study's first search goal or val.loss) or of the last one. `threads` is the
-    number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
+    weights of the best epoch by `select_by`, a score that can be read after each, or of the last one. `threads` is
+    the number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
     `compile` is auto (on a GPU, where a timed validation says that a long trial gains by it), never or always; it too
     changes no more than rounding. On a CPU auto never compiles, so that a trial's bits do not hang on what was timed;
     what usually pays there, for small networks in trials of minutes, is to ask for it.
@@ -133,7 +127,7 @@ class TrainSettings:
     precision: Literal["auto", "bf16", "fp16", "float32"] = "auto"
     channels_last: bool = True
     select: Literal["best", "last"] = "best"
-    select_by: EpochMetric = "val.loss"
+    select_by: str = "val.loss"
     threads: Positive = 1
     compile: Literal["auto", "never", "always"] = "auto"
     loss: PluginRef = USUAL_LOSS

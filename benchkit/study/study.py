@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta
 
-from benchkit.errors import StudyError, nearest
-from benchkit.metrics import Metric, asked_metrics, score_metrics
+from benchkit.errors import PluginError, StudyError, nearest
+from benchkit.metrics import Metric, asked_metrics, score_metrics, unknown_metrics
 from benchkit.study.author_text import read_author_text
 from benchkit.study.logo import logo_path
 from benchkit.study.origin import Origin, note_levels
@@ -263,9 +263,22 @@ class Study:
 
     @property
     def asked_metrics(self) -> tuple[Metric, ...]:
-        """Return the plugins' metrics that trials are to be measured by; raise `PluginError` for a broken one."""
+        """Return the plugins' metrics that trials are to be measured by.
+
+        Raise `PluginError` for a broken one, and where one is not here: nobody knows whether more of it is better.
+        """
+        if absent := unknown_metrics(self.named_metrics):
+            raise PluginError(
+                f"the study asks for metrics that are not installed here: {', '.join(absent)}",
+                hint="install the distributions that have them, or give their file by --plugin",
+            )
+        return asked_metrics(self.named_metrics)
+
+    @property
+    def named_metrics(self) -> tuple[str, ...]:
+        """Return the metrics that the report and the search name."""
         goals = self.search.goals if self.search else ()
-        return asked_metrics([*self.report.metrics, self.report.metric, *(goal.metric for goal in goals)])
+        return (*self.report.metrics, self.report.metric, *(goal.metric for goal in goals))
 
     @property
     def changed_protocol(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin,
 import msgspec
 
 from benchkit.errors import BenchkitError, StudyError, nearest
+from benchkit.metrics import selection_problem
 from benchkit.storage import WORDS
 from benchkit.study.settings import (
     MOST,
@@ -357,6 +358,8 @@ def _train(table: Any, problems: Problems) -> TrainSettings | None:
     if "loss" in table:
         named["loss"] = plugin_ref(table["loss"], "train.loss", problems)
     rest = {k: v for k, v in table.items() if k not in named}
+    if told := selection_problem(rest.get("select_by", "val.loss")):
+        problems.add("train.select_by", told)
     return typed(TrainSettings, rest, "train", problems, also=tuple(named), **named)
 
 

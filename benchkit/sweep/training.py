@@ -24,6 +24,7 @@ from safetensors.numpy import save
 
 from benchkit.data.manifest import load_data
 from benchkit.errors import BenchkitError, DivergedError
+from benchkit.metrics import asked_metrics, epoch_readings
 from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
@@ -279,7 +280,8 @@ def _start(context: WorkerContext, order: Train, settings: Settings, splits: Spl
     """Return the run, at its last saved epoch if the trial was interrupted."""
     figures = [PluginRef(name=name, options=options) for name, options in context.job.study.report.figures]
     plugins = bind_plugins(context.registry, settings, [] if order.phase == "search" else figures)
-    plugins = replace(plugins, metrics=context.job.study.asked_metrics)
+    named = (*context.job.study.named_metrics, settings.train.select_by)
+    plugins = replace(plugins, metrics=asked_metrics(named), readings=epoch_readings(named))
     run = build_run(
         settings,
         splits,

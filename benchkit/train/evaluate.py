@@ -60,6 +60,18 @@ def split_metrics(logits: np.ndarray, labels: np.ndarray, asked: Sequence[Metric
     )
 
 
+def epoch_scores(run: Run, logits: torch.Tensor) -> dict[str, float]:
+    """Return what the study reads after each epoch beside loss and accuracy, by `val.name`, of logits (N, K) on val.
+
+    What is undefined is left out.
+    """
+    if not run.readings:
+        return {}
+    scored = Predictions(logits.cpu().numpy(), run.val.labels.cpu().numpy())
+    values = {f"val.{metric.name}": metric.computed(scored) for metric in run.readings if metric.computed}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def metric_notes(asked: Sequence[Metric], split: str, scored: Predictions, found: Mapping[str, float]) -> list[str]:
     """Return what is said of metrics on a split: why one is undefined, and over how many classes one is a mean."""
     occurring = int((scored.confusion.sum(1) > 0).sum())
@@ -96,6 +108,10 @@ def finish(run: Run, *, test: bool = True) -> Finished:
     if run.finished:
         raise TrainingError("the run is finished: its test images were read already")
     run.finished = True
+    if run.settings.train.select == "best" and not run.best.epoch:
+        run.notes.append(
+            f"{run.settings.train.select_by} was undefined in every epoch: the last one's weights are scored"
+        )
     if run.best.epoch:
         run.model.load_state_dict(run.best.weights)
     images: dict[SplitName, ImageSet] = {"train": run.train.images, "val": run.val}

@@ -11,7 +11,7 @@ from benchkit.errors import DivergedError
 from benchkit.results import EpochRecord
 from benchkit.storage import node_name
 from benchkit.train.device import forget_peak, hardware_name, joules, now, peak_memory
-from benchkit.train.evaluate import logits_of, loss_and_accuracy
+from benchkit.train.evaluate import epoch_scores, logits_of, loss_and_accuracy
 from benchkit.train.observation import observe
 from benchkit.train.run import Run
 from benchkit.train.steps.backends import StepBackend
@@ -40,7 +40,8 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
                 _stop_if_diverged(steps, epoch, run.device)
         loss, accuracy, gradient_norm = epoch_means(steps, epoch)
         trained = now(run.device)
-        val_loss, val_accuracy = loss_and_accuracy(logits_of(run, run.val), run.val.labels)
+        logits = logits_of(run, run.val)
+        val_loss, val_accuracy = loss_and_accuracy(logits, run.val.labels)
         if not math.isfinite(val_loss):
             raise DivergedError(f"training diverged: the validation loss is {val_loss} after epoch {epoch}")
         record = EpochRecord(
@@ -54,7 +55,7 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
             seconds=now(run.device) - start,
             images_per_second=run.train.images_per_epoch / (trained - began),
             peak_memory=max(executor.memory, peak_memory(run.device)),
-            observed=observe(run),
+            observed={**observe(run), **epoch_scores(run, logits)},
             energy=joules(run.device) - used,
             device=hardware_name(run.device),
             node=node_name(),

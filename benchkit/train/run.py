@@ -31,7 +31,8 @@ class Plugins:
     `model` takes (num_classes, image_shape (C, H, W), norm) and, where it loads weights itself, the keyword `weights`;
     `norm` takes a channel count; `loss`, `optimizer` (groups, rate) and `schedule` are None for benchkit's own;
     `regularizers` are (id, instance) in the study's order, `figures` (name, instance) those that its report adds, which
-    may observe the model, and `metrics` what it asks for beside what every trial has.
+    may observe the model, `metrics` what it asks for beside what every trial has, and `readings` what of it is read
+    after each epoch.
     """
 
     model: Callable[..., nn.Module]
@@ -42,6 +43,7 @@ class Plugins:
     regularizers: tuple[tuple[str, Any], ...] = ()
     figures: tuple[tuple[str, Any], ...] = ()
     metrics: tuple[Metric, ...] = ()
+    readings: tuple[Metric, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class Run:
     stops: tuple[Callable[[Sequence[EpochRecord]], bool], ...]
     figures: tuple[tuple[str, Any], ...] = ()
     metrics: tuple[Metric, ...] = ()
+    readings: tuple[Metric, ...] = ()
     history: list[EpochRecord] = field(default_factory=list)
     best: Best = field(default_factory=Best)
     notes: list[str] = field(default_factory=list)
@@ -213,6 +216,7 @@ def build_run(
         loss=losses.loss_function(plugins.loss, placed.train.labels, splits.class_names),
         figures=plugins.figures,
         metrics=plugins.metrics,
+        readings=plugins.readings,
         notes=notes,
         start_weights=weights_digest(weights_file(settings.model.weights)) if settings.model.weights else "",
         normalization=normalized,

@@ -19,7 +19,7 @@ from benchkit.metrics import Metric, Predictions, declared
 @declared(
     Metric(
         name="balanced_accuracy", words="balanced accuracy", unit="%", factor=100.0, decimals=2, high=1.0, goal=True,
-        over_classes=True,
+        every_epoch=True, over_classes=True,
     )
 )  # fmt: skip
 def balanced_accuracy(scored: Predictions) -> float | None:

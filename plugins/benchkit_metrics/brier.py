@@ -17,7 +17,9 @@ from benchkit.metrics import Metric, Predictions, declared
     "1950",
     url="https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2",
 )
-@declared(Metric(name="brier", words="Brier score", decimals=4, lower_is_better=True, high=2.0, goal=True))
+@declared(
+    Metric(name="brier", words="Brier score", decimals=4, lower_is_better=True, high=2.0, goal=True, every_epoch=True)
+)
 def brier(scored: Predictions) -> float | None:
     """Return the mean over images of sum_k (p_k - t_k)^2, in float64, from 0 to 2: Brier's own form for K classes."""
     probabilities = softmax(scored.logits.astype(np.float64), axis=1)

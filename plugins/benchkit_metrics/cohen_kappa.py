@@ -16,7 +16,7 @@ from benchkit.metrics import Metric, Predictions, declared
 )
 @declared(
     Metric(
-        name="cohen_kappa", words="Cohen's kappa", decimals=4, low=-1.0, high=1.0, goal=True,
+        name="cohen_kappa", words="Cohen's kappa", decimals=4, low=-1.0, high=1.0, goal=True, every_epoch=True,
         undefined="all labels and all predictions are of one class",
     )
 )  # fmt: skip

@@ -55,7 +55,7 @@ def mean_over_classes(scored: Predictions, of_one: OfOneClass) -> float | None:
 @declared(
     Metric(
         name="macro_auroc", words="macro AUROC", unit="%", factor=100.0, decimals=2, high=1.0, goal=True,
-        undefined=NO_CLASS, over_classes=True,
+        every_epoch=True, undefined=NO_CLASS, over_classes=True,
     )
 )  # fmt: skip
 def macro_auroc(scored: Predictions) -> float | None:
@@ -75,7 +75,7 @@ def macro_auroc(scored: Predictions) -> float | None:
 @declared(
     Metric(
         name="average_precision", words="average precision", unit="%", factor=100.0, decimals=2, high=1.0, goal=True,
-        undefined=NO_CLASS, over_classes=True,
+        every_epoch=True, undefined=NO_CLASS, over_classes=True,
     )
 )  # fmt: skip
 def average_precision(scored: Predictions) -> float | None:

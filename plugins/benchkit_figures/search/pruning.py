@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from benchkit import NothingToDraw, card
-from benchkit.metrics import epoch_metrics
+from benchkit.metrics import is_read_each_epoch
 from benchkit.results import StudyResults, Trial
 from benchkit_figures.encodings import WIDTH, Layers, panels_in_columns, quantity
 from benchkit_figures.search.axes import usual
@@ -84,7 +84,7 @@ class SearchPruning:
         if search is None:
             raise NothingToDraw("the study has no search")
         goal = search.goals[0]
-        if search.pruner == "none" or goal.metric not in epoch_metrics():
+        if search.pruner == "none" or not is_read_each_epoch(goal.metric):
             raise NothingToDraw("the search prunes nothing")
         lower = goal.direction == "minimize"
         candidates = [_panel_data(results, condition, goal.metric, lower) for condition in results.conditions]

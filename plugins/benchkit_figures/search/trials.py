@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit import NothingToDraw
-from benchkit.metrics import epoch_metrics
+from benchkit.metrics import is_read_each_epoch
 from benchkit.results import StudyResults, Trial
 from benchkit.study import Goal, SearchRange
 from benchkit_figures.encodings import value_of
@@ -118,7 +118,7 @@ def objective_of(trial: Trial, metric: str) -> float | None:
     """Return a finished trial's score, a pruned one's value in its last epoch, or None."""
     if trial.state == "done":
         return value_of(trial, metric)
-    if trial.state == "pruned" and trial.history and metric in epoch_metrics():
+    if trial.state == "pruned" and trial.history and is_read_each_epoch(metric):
         value = trial.history[-1].score(metric)
         return value if math.isfinite(value) else None
     return None
