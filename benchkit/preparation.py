@@ -57,6 +57,7 @@ from benchkit.data.manifest import (
     report_progress,
     write_manifest,
 )
+from benchkit.data.repeated import repeated_images
 from benchkit.errors import DataError
 from benchkit.locks import Lock
 from benchkit.protocols import Splits
@@ -318,6 +319,7 @@ def _fill(draft: Draft, name: str, build: Build, options: Mapping[str, Any], ori
         about = build(draft)
     shutil.rmtree(draft.scratch)
     splits = draft.checked(about)
+    served = draft.served(about, splits)
     manifest = Manifest(
         name=name,
         options=dict(options),
@@ -327,8 +329,9 @@ def _fill(draft: Draft, name: str, build: Build, options: Mapping[str, Any], ori
         licence=about.licence,
         citation=about.citation,
         notes=tuple(about.notes),
-        fingerprint=fingerprint_of(draft.served(about, splits)),
+        fingerprint=fingerprint_of(served),
         made_with=_versions(),
+        repeated=repeated_images(served),
     )
     for file in sorted(draft.folder.iterdir()):
         _sync(file)

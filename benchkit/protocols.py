@@ -105,11 +105,20 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repeated:
+    """How many images of val and test an earlier split has, too, and the first `pairs` (split, row, split, row)."""
+
+    count: int = 0
+    pairs: tuple[tuple[str, int, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Splits:
     """A data set: train and test, val when it ships one, class names in label order, licence, citation, fingerprint.
 
     `fingerprint` is a sha256 hex digest over images, labels and class names (see `benchkit.preparation`). `notes` are
-    sentences that reports repeat, for example that the set is only a part of the published one.
+    sentences that reports repeat, for example that the set is only a part of the published one. `repeated` are the
+    images that several splits have, as `benchkit.preparation` finds them; None where nobody looked.
     """
 
     train: Split
@@ -120,6 +129,7 @@ class Splits:
     citation: str
     fingerprint: str
     notes: tuple[str, ...] = ()
+    repeated: Repeated | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

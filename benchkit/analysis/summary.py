@@ -58,6 +58,7 @@ from benchkit.analysis.ranking import (
     unstable_findings,
     winner_finding,
 )
+from benchkit.analysis.repeated import repeated_findings, repeated_in
 from benchkit.analysis.search import SearchSummary, search_summaries
 from benchkit.analysis.search_findings import search_findings
 from benchkit.analysis.sequential import StudyLooks, look_findings, looks_of
@@ -171,6 +172,7 @@ class StudyStatistics:
     uncertainty: tuple[Uncertainty, ...] = ()
     devices: tuple[TrainedOn, ...] = ()
     balance: ClassBalance | None = None
+    repeated: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +223,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *identical_findings(numbers.identical),
         *one_class_findings(numbers.one_class),
         *balance_findings(numbers.balance),
+        *repeated_findings(numbers.repeated),
         *failure_findings(numbers.troubles),
         *file_findings(numbers.troubles),
         *divergence_findings(numbers.troubles),
@@ -295,4 +298,5 @@ def gather(results: StudyResults) -> StudyStatistics:
         elsewhere=behind_elsewhere(results, ranking),
         uncertainty=uncertainties(results),
         balance=class_balance(results),
+        repeated=repeated_in(results),
     )

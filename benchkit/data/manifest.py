@@ -14,8 +14,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from benchkit.data.repeated import repeated_facts
 from benchkit.errors import DataError
-from benchkit.protocols import Split, Splits
+from benchkit.protocols import Repeated, Split, Splits
 from benchkit.registry import Registry
 from benchkit.registry.options import bind_options, options_of
 from benchkit.study.settings import PluginRef
@@ -157,6 +158,7 @@ def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
         "citation": splits.citation,
         "notes": list(splits.notes),
         "fingerprint": splits.fingerprint,
+        **(repeated_facts(splits.repeated, splits) if splits.repeated else {}),
     }
 
 
@@ -183,7 +185,8 @@ class Manifest:
 
     `options` are those that determine the content. `origin` names what it was made from, where that can change.
     `notes` are sentences that a report must repeat, for example that the set is only a part of the published one.
-    `fingerprint` is sha256 over images, labels and class names of all splits (see `fingerprint_of`).
+    `fingerprint` is sha256 over images, labels and class names of all splits (see `fingerprint_of`). `repeated` are the
+    images that several splits have; None in sets of earlier versions.
     """
 
     name: str
@@ -197,6 +200,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     format: int = FORMAT
     made_with: Mapping[str, str] = field(default_factory=dict)
+    repeated: Repeated | None = None
 
     @property
     def bytes(self) -> int:
@@ -238,8 +242,10 @@ def read_manifest(folder: Path) -> Manifest | None:
         splits = {name: SplitManifest(**_tuples(split)) for name, split in raw.pop("splits").items()}
         if not {"train", "test"} <= splits.keys() <= set(SPLIT_NAMES):
             raise ValueError(f"splits {sorted(splits)}, expected train, test and perhaps val")
+        repeated = raw.pop("repeated", None)
+        found = Repeated(count=repeated["count"], pairs=tuple(map(tuple, repeated["pairs"]))) if repeated else None
         in_order = {name: splits[name] for name in SPLIT_NAMES if name in splits}
-        return Manifest(splits=in_order, **_tuples(raw))
+        return Manifest(splits=in_order, repeated=found, **_tuples(raw))
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} exists but is no prepared data set: it has no {FILE_NAME}",
@@ -270,6 +276,7 @@ def open_splits(folder: Path, manifest: Manifest) -> Splits:
         citation=manifest.citation,
         fingerprint=manifest.fingerprint,
         notes=manifest.notes,
+        repeated=manifest.repeated,
     )
 
 

@@ -228,10 +228,14 @@ def _counts_named(facts: Iterable[Fact]) -> tuple[Fact, ...]:
 
 
 def data_facts(table: Mapping[str, Any]) -> tuple[Fact, ...]:
-    """Return what is known of the data; a list of one data set only repeats it."""
-    sets = table.get("sets", ())
-    shown = table if len(sets) > 1 else {name: value for name, value in table.items() if name != "sets"}
+    """Return what is known of the data but pictures; a list of one data set only repeats it."""
+    sets = [_without(one, "repeated_pairs") for one in table.get("sets", ())]
+    shown = {**_without(table, "repeated_pairs", "sets"), **({"sets": sets} if len(sets) > 1 else {})}
     return tuple(Fact(name=name, value=value) for name, value in _flat(shown))
+
+
+def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if name not in names}
 
 
 def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:

@@ -327,7 +327,7 @@ def images_section(inputs: SectionInputs) -> Section:
             Paragraph(text="Models are not compared image by image: that needs the stored predictions of both.")
         )
     figures = inputs.figure_set
-    blocks += figures.with_data("data-sheet")
+    blocks += figures.with_data("data-sheet", "repeated-images")
     blocks += [figures.block("confusion-matrix"), *figures.with_data("class-scores", "reliability")]
     report = evidence.classes
     if report is not None and report.confusions:
