@@ -145,10 +145,16 @@ def schema(
 
 
 @app.command()
-def new(path: Annotated[Path, typer.Argument(help="The file to write, ending in .toml.")]) -> None:
-    """Write a small complete study to start from."""
-    from importlib.resources import files
-
+def new(
+    path: Annotated[Path, typer.Argument(help="The file to write, ending in .toml.")],
+    from_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-folder", metavar="PHOTOS", help="Fit the study to this folder of class folders of images."
+        ),
+    ] = None,
+) -> None:
+    """Write a small complete study to start from; of photographs, after at most three questions."""
     from benchkit.cli.app import print_text
     from benchkit.errors import StudyError
     from benchkit.registry import Registry
@@ -160,8 +166,46 @@ def new(path: Annotated[Path, typer.Argument(help="The file to write, ending in 
         raise StudyError(
             f"{path}: there is a file of that name already", hint="choose another name; nothing was changed"
         )
-    text = files("benchkit_templates").joinpath("study.toml.txt").read_text(encoding="utf-8")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    title = path.stem.replace("-", " ").capitalize()
+    text = _example(title) if from_folder is None else _of_photographs(title, from_folder)
     schema_line = f"#:schema {write_schema(Registry.installed()).as_uri()}\n\n"
-    path.write_text(schema_line + text.replace("TITLE", path.stem.replace("-", " ").capitalize()), encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(schema_line + text, encoding="utf-8")
     print_text(f"{path} written; next: benchkit studies check {path}, then benchkit sweep {path}")
+
+
+def _example(title: str) -> str:
+    from importlib.resources import files
+
+    return files("benchkit_templates").joinpath("study.toml.txt").read_text(encoding="utf-8").replace("TITLE", title)
+
+
+def _of_photographs(title: str, folder: Path) -> str:
+    from benchkit.cli.app import print_text
+    from benchkit.data.photo_study import COMPARISONS, LEAST, look, study_text
+
+    photos = look(folder)
+    print_text(
+        f"{photos.path}: {photos.total:,} images of {len(photos.images)} classes, about {photos.side} pixels a side"
+    )
+    compare = _asked("What is to be compared", "norms", tuple(COMPARISONS))
+    side = int(_asked("Pixels a side to train at", str(photos.proposed_side), number=(8, 1024)))
+    names = ", ".join(photos.few[:8]) + (", ..." if len(photos.few) > 8 else "")
+    question = f"Leave out the classes of fewer than {LEAST} images, which cannot be split ({names})"
+    leave_out = not photos.few or _asked(question, "yes", ("yes", "no")) == "yes"
+    return study_text(title, photos, compare=compare, side=side, leave_out_few=leave_out)
+
+
+def _asked(question: str, usual: str, choices: Sequence[str] = (), number: tuple[int, int] | None = None) -> str:
+    """Return an answer, asked for again until it is one; where nobody can answer, the usual one, which is told."""
+    from benchkit.cli.app import print_note
+
+    allowed = ", ".join(choices) or (f"{number[0]} to {number[1]}" if number else "")
+    if not sys.stdin.isatty():
+        print_note(f"{question}: {usual} ({allowed})")
+        return usual
+    while True:
+        answer: str = typer.prompt(f"{question}? ({allowed})", default=usual).strip().lower()
+        if answer in choices or (number and answer.isdecimal() and number[0] <= int(answer) <= number[1]):
+            return answer
+        print_note(f"got {answer!r}, expected {'one of ' if choices else ''}{allowed}")
