@@ -21,6 +21,19 @@ from benchkit.train.run import Run
 COMMAND = (sys.executable, "-c", "from stand_in_worker import main; main()")
 
 
+CHECK = "from stand_in_worker import check; check()"
+"""What a node of a cluster runs in the place of `benchkit.sweep.node_check.CODE`."""
+
+
+def check() -> None:
+    """Answer as a node does whose GPUs are stand-ins."""
+    from benchkit.sweep import node_check
+
+    told = {"device": "Stand-in", "driver": "driver 1", "bf16": False}
+    with mock.patch("benchkit.sweep.node_check._device", lambda needs: told):
+        node_check.main()
+
+
 def main() -> None:
     """Work as a worker does, on a stand-in."""
     import benchkit.sweep.provenance

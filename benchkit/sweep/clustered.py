@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchkit.errors import TrainingError
@@ -13,7 +14,11 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decide, decisions_of
 from benchkit.plan import Plan
 from benchkit.registry import Registry
+from benchkit.sweep.concurrency import concurrency_text
+from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.decided import asked_once
+from benchkit.sweep.devices import Device
+from benchkit.sweep.messages import ConcurrencyChosen, Event
 from benchkit.sweep.shipping import cargo_of, needs_of
 
 if TYPE_CHECKING:
@@ -53,6 +58,32 @@ def check_cluster(request: Request) -> None:
         ) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noting:
+    """A view that tells in words what was measured."""
+
+    note: Callable[[str], None]
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Do nothing."""
+
+    def event(self, worker: int, event: Event) -> None:
+        """Note what was found."""
+        if isinstance(event, ConcurrencyChosen):
+            self.note(concurrency_text(event.concurrency, event.at_once))
+
+    def tick(self) -> None:
+        """Do nothing."""
+
+
+def _measured(cluster: RayCluster, request: Request, plan: Plan, missing: int, device: Device, cores: int) -> int:
+    """Return how many trials a GPU of a node takes at once, timed there by workers on shares of it."""
+    job = request.job("concurrency", plan.conditions)
+    search = concurrency_search(job, plan, device, missing=missing, cores=cores)
+    search = replace(search, device=replace(device, at_once=max(1, search.most)))
+    return trials_at_once(search, request.workspace, Noting(note=cluster.note), cluster.open_line)
+
+
 @contextmanager
 def on_cluster(
     request: Request,
@@ -67,7 +98,7 @@ def on_cluster(
     `data` are the facts of the plan's data sets. Raises `TrainingError` where there is none, or no such node.
     """
     from benchkit.sweep.ray_cluster import joined
-    from benchkit.sweep.ray_nodes import RayCluster, kind_of
+    from benchkit.sweep.ray_nodes import RayCluster, gpus_of_cluster, kind_of
 
     needs = needs_of(plan, registry, request.plugins, [one["fingerprint"] for one in data["sets"]])
     known = decisions_of(ledger, plan.study.name).get("precision")
@@ -75,13 +106,16 @@ def on_cluster(
     with joined(request.cluster) as found:
         needs = replace(needs, kind=kind_of(request.device), precision=known.value if known else asked)
         needs = replace(needs, allow_shadow=request.allow_shadow)
+        gpus = gpus_of_cluster() if needs.kind == "cuda" else 0
         cluster = RayCluster(
             cluster=found,
             needs=needs,
             cargo=cargo_of(plan, registry, needs, request.data_root, code=request.ship_code),
             at_most=min(request.jobs or len(plan.units()), len(plan.units())),
             same_hardware=request.same_hardware,
+            at_once=-(-request.jobs // gpus) if gpus else 1,
         )
+        cluster.measure = partial(_measured, cluster, request, plan, -(-len(plan.units()) // max(1, gpus)))
         try:
             cluster.start(say)
             if needs.precision == "auto":

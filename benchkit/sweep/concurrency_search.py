@@ -20,6 +20,7 @@ from benchkit.storage import decode, encode, write_atomically
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, mps_runs, next_level
 from benchkit.sweep.coordinator import View
 from benchkit.sweep.devices import Device
+from benchkit.sweep.lines import Opener, local_line
 from benchkit.sweep.messages import (
     ConcurrencyChosen,
     ConcurrencyTried,
@@ -80,9 +81,12 @@ def _key(job: Job, plan: Plan, device: Device, cores: int) -> str:
     """Return a digest of what the measurement depends on: conditions, machine, device, sharing, memory, cores."""
     visible = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")  # the last is 0 in every job, maybe
     which = device.uuid or next(filter(None, map(os.environ.get, visible)), "")
+    where = platform.node()
+    if device.place:  # what is measured on one node of a cluster holds for all that have such a GPU
+        which, where = device.name, "a cluster"
     sharing = "mps" if mps_runs() else ""
     parts = [
-        platform.node(),
+        where,
         job.device,
         which,
         sharing,
@@ -93,17 +97,18 @@ def _key(job: Job, plan: Plan, device: Device, cores: int) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def trials_at_once(task: ConcurrencySearch, workspace: Path, view: View) -> int:
+def trials_at_once(task: ConcurrencySearch, workspace: Path, view: View, opener: Opener = local_line) -> int:
     """Return how many trials to train at once, and tell the view why; 1 where nothing can be measured.
 
-    What is measured is kept in the workspace.
+    What is measured, by workers that the opener starts, is kept in the workspace.
     """
     if task.most < 2:
         return 1
     kept = read_kept(workspace).get(task.key, Concurrency())
     concurrency = kept
     if next_level(kept, task.most, task.epochs) is not None:
-        with Pool((task.device,) * task.most, task.threads, workspace / "logs" / "concurrency") as pool:
+        logs = workspace / "logs" / "concurrency"
+        with Pool((task.device,) * task.most, task.threads, logs, opener) as pool:
             concurrency = explore(TimedWorkers(task.job, pool, view).measure, kept, task.most, task.epochs)
         _keep(workspace, task.key, concurrency)
     count = best_count(concurrency, task.most)

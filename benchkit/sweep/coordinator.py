@@ -38,7 +38,7 @@ from benchkit.sweep.messages import (
 )
 from benchkit.sweep.pool import HEAR_EVERY, Pool, cannot_go_on
 from benchkit.sweep.seats import Seats
-from benchkit.sweep.starts import Starts, memory_before, memory_here
+from benchkit.sweep.starts import Memory, Starts, memory_before, memory_here
 from benchkit.sweep.stopping import GRACE
 
 KILLED = -9
@@ -72,11 +72,13 @@ class Rules:
     """What a coordinator goes by.
 
     A disk that does not answer is asked again for `patience` seconds. `unfit` says in words what keeps a seat from
-    training a study as that was decided, nothing when nothing does.
+    training a study as that was decided, nothing when nothing does. `memory` tells under which limit of memory so many
+    trials run together with the sweep, where that is not this machine's.
     """
 
     patience: float = PATIENCE
     unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
+    memory: Callable[[int], Memory] | None = None
 
 
 UNFINISHED: tuple[State, ...] = ("waiting", "stale", "running")
@@ -108,7 +110,8 @@ class Coordinator:
         self._queue: Queue | None = None
         self._look_at = 0.0
         self._decided: dict[str, str] = {}
-        self._memory = memory_here(pool.size)
+        self._memory_of = self._rules.memory or memory_here
+        self._memory = self._memory_of(pool.size)
         self._before = memory_before(ledger.workspace, self._memory)
         self._held: dict[tuple[int, int], HeldTrial] = {}
         self._at: dict[int, tuple[int, int]] = {}
@@ -327,7 +330,7 @@ class Coordinator:
         else:
             starts = starts.counted(held.lease, event.words or f"ended with status {event.code}")
         if killed:
-            self._memory = memory_here(self._pool.size)
+            self._memory = self._memory_of(self._pool.size)
             memory_before(self._ledger.workspace, self._memory)
         if starts.failed:
             self._finish(held, Outcome(state="failed", reason=starts.reason))

@@ -40,7 +40,8 @@ class Device:
 
     Of a GPU, or a slice of one: its `number` among the GPUs as `nvidia-smi` counts them, its `uuid`, and its `name`.
     `held` is the share of its memory that was in use, and `exclusive` says that it takes one process at a time.
-    In a cluster: the name of its `node`, and the node's id, its `place`; `number` counts the node's seats.
+    In a cluster: the name of its `node`, and the node's id, its `place`; `number` counts the node's seats, of which so
+    many (`at_once`) share a device.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Device:
     exclusive: bool = False
     node: str = ""
     place: str = ""
+    at_once: int = 1
 
     @property
     def label(self) -> str:

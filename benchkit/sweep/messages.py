@@ -308,7 +308,8 @@ class Job:
     `device` is auto, cpu, cuda or cuda:N, called `device_label` ("": as the worker finds it), `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
     `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says;
-    `at_once` is the most trials that train at a time. `pageable` keeps images out of pinned memory, which was refused.
+    `at_once` is the most trials that train on a device at a time. `pageable` keeps images out of pinned memory, which
+    was refused.
     """
 
     task: Literal["train", "check", "probe", "concurrency"]

@@ -23,6 +23,7 @@ from benchkit.registry.entries import source_hash, sources_digest
 from benchkit.storage import SENT, cache_folder, decode, encode, file_digest
 from benchkit.study.settings import PluginRef
 from benchkit.sweep.provenance import versions
+from benchkit.sweep.starts import memory_here
 from benchkit.sweep.worker import environment
 from benchkit.train.processor import processor
 from benchkit.train.weights_file import weights_file
@@ -71,7 +72,7 @@ class NodeFacts:
     """What a node is and has; what it could not do is told in words, which are empty where it could.
 
     `data` has words for each data set, `sources` and `files` what is there ("" where nothing is). `environment` is that
-    of the node's workers.
+    of the node's workers, `memory_group` the control group that limits their memory ("" without a limit).
     """
 
     python: str
@@ -89,6 +90,7 @@ class NodeFacts:
     data_root: str = ""
     cache: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    memory_group: str = ""
 
     @property
     def hardware(self) -> str:
@@ -122,6 +124,7 @@ def answer(needs: Needs) -> NodeFacts:
     given = replace(
         here(),
         data_root=str(data_root()),
+        memory_group=memory_here(needs.at_once).group,
         cache=str(cache_folder()),
         files={path: _digest(needs.sent.get(path, path)) for path in needs.files},
         environment={**environment(needs.threads, needs.at_once), SENT: json.dumps(dict(needs.sent))},

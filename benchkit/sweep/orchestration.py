@@ -34,6 +34,7 @@ from benchkit.sweep.devices import Device, Devices, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.pool import Pool, answers, worker_failure
 from benchkit.sweep.seat_lines import SeatLines, tell_of
+from benchkit.sweep.starts import Memory
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
 from benchkit.train.weights_file import weights_digest, weights_file
 
@@ -135,7 +136,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     decide_as_trained(ledger, plan)
     if request.adding:
         plan = replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
-    with pool_of(request, registry, ledger, plan, data, view) as pool:
+    with pool_of(request, registry, ledger, plan, data, view) as (pool, memory):
         if request.retry or is_missing(ledger, plan):
             pool.start()
         ledger.enqueue(plan, request.retry)
@@ -149,7 +150,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
             lambda key, n: ledger.folder(plan.study, known[key], n).log,
             tell_of(ledger, plan.study),
         )
-        job, rules = replace(request.job("train"), at_once=pool.size), Rules(patience=request.patience)
+        job, rules = replace(request.job("train"), at_once=pool.size), Rules(patience=request.patience, memory=memory)
         coordinator = Coordinator(job, ledger, pool, lines, rules)
 
         def train(part: Plan, title: str) -> bool:
@@ -166,8 +167,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
 @contextmanager
 def pool_of(
     request: Request, registry: Registry, ledger: Ledger, plan: Plan, data: Mapping[str, Any], view: View
-) -> Iterator[Pool]:
-    """Yield the workers that train a plan, on this machine or on the cluster that is asked for."""
+) -> Iterator[tuple[Pool, Callable[[int], Memory] | None]]:
+    """Yield the workers that train a plan, on this machine or on a cluster, which tells of its limit of memory."""
     threads, logs = threads_of(plan), request.workspace / "logs"
     if request.cluster:
 
@@ -182,13 +183,13 @@ def pool_of(
                 return cluster.seats()
 
             with Pool(cluster.seats(), threads, logs, cluster.open_line, offered) as pool:
-                yield pool
+                yield pool, cluster.memory
         return
     devices = devices_of(request)
     if devices.left_out or len(devices.used) > 1:
         view.event(0, DevicesChosen(devices=devices))
     with Pool(seats_of(request, ledger, plan, devices, view), threads, logs) as pool:
-        yield pool
+        yield pool, None
 
 
 def _train_planned(

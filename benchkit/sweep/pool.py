@@ -107,7 +107,8 @@ class Pool:
         """
         if number not in self._lines or self._lines[number].ended:
             self._start(number)
-        self._lines[number].send(dump(_seated(job, self._seats[number])))
+        seat = self._seats[number]
+        self._lines[number].send(dump(_seated(job, seat, max(seat.at_once, self._seats.count(seat)))))
 
     def send(self, number: int, order: Train | TrialAnswer) -> None:
         """Pass an order on to a worker that has a job; it is lost where the worker is gone."""
@@ -159,8 +160,12 @@ class Pool:
         self.close()
 
 
-def _seated(job: Job, seat: Device) -> Job:
-    """Return a job that names the device of its worker, who then chooses none; without its UUID, CUDA chooses a GPU."""
+def _seated(job: Job, seat: Device, sharing: int) -> Job:
+    """Return a job that names the device of its worker, who then chooses none; without its UUID, CUDA chooses a GPU.
+
+    So many workers are `sharing` the device.
+    """
+    job = replace(job, at_once=min(job.at_once, sharing))
     if seat.kind == "cuda" and not seat.uuid:
         return replace(job, device="cuda") if job.device == "auto" else job
     return replace(job, device=seat.kind, device_label=seat.label)

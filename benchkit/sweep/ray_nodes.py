@@ -26,6 +26,7 @@ from benchkit.sweep.node_check import Needs, NodeFacts, differences, told
 from benchkit.sweep.ray_cluster import Cluster
 from benchkit.sweep.ray_line import Place, Pump, RayLine, remote
 from benchkit.sweep.shipping import Cargo
+from benchkit.sweep.starts import Memory, memory_here
 
 LOOK_EVERY = 2.0
 """Seconds between looks at the nodes of the cluster."""
@@ -40,6 +41,11 @@ SLOW = 10.0
 def kind_of(asked: str) -> str:
     """Return the kind of device that `--device` means on this cluster: `auto` is cuda where a node has a GPU."""
     return ("cuda" if ray.cluster_resources().get("GPU", 0) else "cpu") if asked == "auto" else asked
+
+
+def gpus_of_cluster() -> int:
+    """Return how many GPUs this cluster has now."""
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,16 +64,25 @@ class Member:
     answer: NodeFacts | None = None
     alive: bool = True
 
-    def seats(self, kind: str, threads: int) -> int:
-        """Return how many trials it has room for."""
-        return int(self.gpus) if kind == "cuda" else int(self.cpus // max(1, threads))
+    @property
+    def model(self) -> str:
+        """Return the model of its GPUs, as CUDA names it once that is known."""
+        return (self.answer.device if self.answer else "") or self.card
+
+    def seats(self, kind: str, threads: int, at_once: int) -> int:
+        """Return how many trials it has room for, where a GPU takes so many at once and each trial a CPU."""
+        if kind == "cuda":
+            return min(int(self.gpus) * at_once, max(int(self.gpus), int(self.cpus)))
+        return int(self.cpus // max(1, threads))
 
 
 @dataclass(slots=True, kw_only=True)
 class RayCluster:
-    """The seats of a cluster. `asked` is auto, cpu or cuda; `say` is told what people should know, in this thread.
+    """The seats of a cluster.
 
-    `at_most` is the number of seats that are used at the most, 0 for all.
+    `at_most` is the number of seats that are used at the most, 0 for all. A GPU takes `at_once` trials, where that is 0
+    as many as `measure` says: it is asked once for each model, in a thread, with a GPU of a node and the node's CPUs
+    for each of its GPUs, while no trial is there.
     """
 
     cluster: Cluster
@@ -76,9 +91,13 @@ class RayCluster:
     at_most: int = 0
     same_hardware: bool = False
     silence: float = SILENCE
+    at_once: int = 1
+    measure: Callable[[Device, int], int] | None = None
     members: dict[str, Member] = field(default_factory=dict)
     _named: list[Device] = field(default_factory=list)
     _words: list[str] = field(default_factory=list)
+    _measured: dict[str, int] = field(default_factory=dict)
+    _measuring: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)
     _pump: Pump | None = None
@@ -86,7 +105,7 @@ class RayCluster:
 
     def start(self, say: Callable[[str], None]) -> None:
         """Look at all nodes; raise `TrainingError` where none can train, with each of them named."""
-        self._pump = Pump(self.is_alive, self._say)
+        self._pump = Pump(self.is_alive, self.note)
         self._refresh()
         yours = f"of {self.cluster.owner}"
         say(f"on the Ray cluster at {self.cluster.address} ({yours}), {_count(len(self.members), 'node')}")
@@ -107,7 +126,7 @@ class RayCluster:
         with self._lock:
             ready = [one for one in self._able() if one.alive and one.faults is not None and not one.faults]
             seats = [
-                Device(kind=self.needs.kind, number=turn, name=one.card, node=one.name, place=one.node)
+                self._seat(one, turn)
                 for turn in range(max(map(self._seats, ready), default=0))
                 for one in ready
                 if turn < self._seats(one)
@@ -132,8 +151,29 @@ class RayCluster:
                     self._words.append(f"{one.name} is set aside: {one.faults[0]}")
         return value
 
+    def _seat(self, member: Member, number: int) -> Device:
+        at_once = self._at_once(member) if self.needs.kind == "cuda" else self._seats(member)
+        return Device(
+            kind=self.needs.kind,
+            number=number,
+            name=member.model,
+            node=member.name,
+            place=member.node,
+            at_once=at_once,
+        )
+
+    def memory(self, at_once: int) -> Memory:
+        """Return the memory limit under which trials run together with this process: none where no seat does."""
+        own = self.members.get(ray.get_runtime_context().get_node_id())
+        here = memory_here(at_once)
+        shares = own is not None and own.answer is not None and own.answer.memory_group == here.group
+        return here if shares else Memory(at_once=at_once)
+
     def _seats(self, member: Member) -> int:
-        return member.seats(self.needs.kind, self.needs.threads)
+        return member.seats(self.needs.kind, self.needs.threads, self._at_once(member))
+
+    def _at_once(self, member: Member) -> int:
+        return self.at_once or self._measured.get(member.model, 1)
 
     def news(self) -> list[str]:
         """Return what happened to nodes since it was asked last, in words."""
@@ -141,7 +181,8 @@ class RayCluster:
             words, self._words = self._words, []
         return words
 
-    def _say(self, words: str) -> None:
+    def note(self, words: str) -> None:
+        """Have something said with the news, from any thread."""
         with self._lock:
             self._words.append(words)
 
@@ -157,14 +198,14 @@ class RayCluster:
         hear: Callable[[bytes], None],
         over: Callable[[End], None],
     ) -> Line:
-        """Return a line to a new worker on the node of a seat."""
+        """Return a line to a new worker on the node of a seat, with its share of a GPU."""
         member = self.members[device.place]
         assert member.answer is not None and self._pump is not None
         place = Place(
             node=member.node,
             name=member.name,
             cpus=float(max(1, self.needs.threads)) if device.kind == "cpu" else 1.0,
-            gpus=0.0 if device.kind == "cpu" else 1.0,
+            gpus=0.0 if device.kind == "cpu" else share_of(device.at_once),
             environment=member.answer.environment,
             silence=self.silence,
         )
@@ -231,6 +272,9 @@ class RayCluster:
             examined, faults = None, [f"it cannot be looked at: {str(error).strip().splitlines()[-1]}"]
         except OSError as error:
             examined, faults = None, [f"it cannot be given what it lacks: {error}"]
+        if self.needs.kind == "cuda" and examined is not None and not faults and not self.at_once:
+            member.answer = examined
+            self._measure(member)
         with self._lock:
             first = next((m for m in self.members.values() if m.answer is not None and not m.faults), None)
             other = told(first.answer, examined) if first and first.answer and examined else []
@@ -242,8 +286,21 @@ class RayCluster:
             elif other:
                 self._words.append(f"{member.name} is another machine than {first.name if first else ''}: {other[0]}")
 
+    def _measure(self, member: Member) -> None:
+        """Have it measured how many trials a GPU of a node takes, unless one of that model was."""
+        with self._measuring:
+            if member.model in self._measured or self.measure is None:
+                return
+            cores = max(1, int(member.cpus / max(1.0, member.gpus)))
+            self._measured[member.model] = self.measure(replace(self._seat(member, 0), at_once=1), cores)
+
     def _needs_of(self, member: Member) -> Needs:
         return replace(self.needs, at_once=self._seats(member))
+
+
+def share_of(at_once: int) -> float:
+    """Return the share of a GPU that each of so many trials takes; Ray counts in ten-thousandths, and all must fit."""
+    return 1.0 if at_once == 1 else (10_000 // at_once) / 10_000
 
 
 def _count(number: int, what: str) -> str:

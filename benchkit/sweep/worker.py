@@ -90,9 +90,11 @@ def main() -> None:
 
 
 def here(job: Job) -> Job:
-    """Return a job with the paths of this machine, where it is not the sweep's: its data, and files that were sent."""
+    """Return a job with what is this machine's, where it is not the sweep's: data, files that were sent, a GPU."""
     if SENT not in os.environ:
         return job
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    job = replace(job, device_label=f"cuda:{given}") if job.device == "cuda" and given else job
     return replace(job, data_root=data_root(), plugins=tuple(map(sent_path, job.plugins)))
 
 

@@ -45,7 +45,7 @@ TRAINED = """
 title = "Trials of some seconds"
 [data]
 name = "digits"
-train_size = 1200
+train_size = 1100
 val_size = 200
 test_size = 200
 [model]
