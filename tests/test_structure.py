@@ -36,7 +36,7 @@ LAYERS = (
     ("report", "capsule"),
     ("testing",),
     ("sweep",),
-    ("doctor", "verify"),
+    ("doctor", "export", "verify"),
     ("cli",),
 )
 """The toolkit from its ground up; CONTRIBUTING draws it."""

@@ -157,6 +157,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "status": "benchkit.cli.status:status",
         "report": "benchkit.cli.report:report",
         "verify": "benchkit.cli.verify:verify",
+        "model": "benchkit.cli.model:model",
+        "predict": "benchkit.cli.predict:predict",
         "merge": "benchkit.cli.merge:merge",
         "templates": "benchkit.cli.templates:app",
         "studies": "benchkit.cli.studies:app",

@@ -105,14 +105,14 @@ def cargo_of(plan: Plan, registry: Registry, needs: Needs, root: Path, *, code: 
     """Return what can be sent of what a plan needs: the sources of plugins only where `code` says so."""
     folders = {}
     for one in needs.data:
-        folder = _prepared(registry, one.ref, root, plan.study.path)
+        folder = prepared_in(registry, one.ref, root, plan.study.path)
         if folder is not None:
             folders[one.fingerprint] = folder
     files = [path for path in needs.files if code or path not in needs.plugins]
     return Cargo(data=folders, files=files, code=_code(entries_of(plan, registry).values()) if code else {})
 
 
-def _prepared(registry: Registry, ref: PluginRef, root: Path, study_path: Path | None) -> Path | None:
+def prepared_in(registry: Registry, ref: PluginRef, root: Path, study_path: Path | None) -> Path | None:
     """Return the folder that a data set was prepared in, None for one that is made anew each time."""
     whole, _ = located(registry, ref, root, study_path)
     entry, variant = registry.resolve("datasets", whole.name)

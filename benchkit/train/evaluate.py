@@ -31,10 +31,15 @@ def logits_of(run: Run, images: ImageSet) -> torch.Tensor:
 
 
 def evaluation_batch(run: Run) -> int:
-    """Return how many images to evaluate at once: many on a GPU, what the caches like on a CPU, fewer large ones."""
-    most, pixels = (256, 2**22) if run.device.type == "cpu" else (2048, 2**23)
+    """Return how many images of a run to evaluate at once."""
     height, width = run.val.images.shape[1:3]
-    return max(run.settings.train.batch_size, min(most, pixels // (height * width)))
+    return images_at_once(run.settings.train.batch_size, (height, width), run.device.type)
+
+
+def images_at_once(batch_size: int, sides: tuple[int, int], kind: str) -> int:
+    """Return how many images to evaluate at once on a kind of device: many on a GPU, what the caches like on a CPU."""
+    most, pixels = (256, 2**22) if kind == "cpu" else (2048, 2**23)
+    return max(batch_size, min(most, pixels // (sides[0] * sides[1])))
 
 
 def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -130,6 +131,7 @@ def _decoded(
     decoded, numbers = {}, {name: number for number, name in enumerate(names)}
     for split, files in splits.items():
         images = draft.allocate(split, [numbers[file.label] for file in files], shape)
+        (draft.folder / f"{split}-files.json").write_text(json.dumps([file.name for file in files]), encoding="utf-8")
         decoded[split] = decode_images(
             [file.path for file in files],
             images,

@@ -1,0 +1,303 @@
+"""Exported models: the study's digits again, from the folder alone; what photos give; what is told with it."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_study import InlinePool, environment
+
+import benchkit.sweep.orchestration
+from benchkit.cli import main
+from benchkit.errors import BenchkitError, DataError, ReportError
+from benchkit.export.choice import choose
+from benchkit.export.described import Exported, ImageRule, load_exported, read_exported
+from benchkit.export.prediction import input_of, logits_of, photos_in, pixels_of
+from benchkit.export.writing import describe, export
+from benchkit.ledger import read_results
+from benchkit.registry import Registry
+from benchkit.results import Normalization, StudyResults
+from benchkit.study.settings import PluginRef
+
+STUDY = """
+title = "Photos"
+seed = 4
+[data]
+name = "image-folder"
+source = "{photos}"
+size = 24
+fit = "{fit}"
+test_fraction = 0.4
+{data}
+[model]
+{model}
+[train]
+epochs = 1
+batch_size = 16
+precision = "{precision}"
+optimizer = {{ name = "sgd", lr = 0.05 }}
+[[regularizers]]
+name = "dropout"
+rate = 0.2
+[factors]
+"train.optimizer.lr" = [0.001, 0.05]
+[repeats]
+n = 2
+"""
+REGISTRY = Registry.installed()
+TIMM = 'name = "timm:test_resnet"'
+PLUGINS = 'name = "resnet"\nn = 1\nwidth = 8\nnorm = { name = "gn", groups = 4 }'
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of three classes that are hard to tell, of several sizes."""
+    folder, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for number in range(60):
+        pixels = generator.integers(0, 200, (30 + number % 7, 40, 3))
+        pixels[..., number % 3] += 2
+        file = folder / f"class {number % 3}" / f"photo{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return folder
+
+
+@pytest.fixture
+def swept(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StudyResults]:
+    """Return what sweeps a study of photos in this process and gives its results."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**environment(), "BENCHKIT_DATA": str(tmp_path / "data")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", InlinePool)
+
+    def sweep(model: str, *, data: str = "", fit: str = "crop", precision: str = "float32") -> StudyResults:
+        text = STUDY.format(photos=photos, model=model, data=data, fit=fit, precision=precision)
+        Path("photos.toml").write_text(text)
+        assert main(["sweep", "photos.toml"]) == 0
+        return read_results(Path("benchkit-runs"), "photos")
+
+    return sweep
+
+
+def exported(results: StudyResults, label: str = "", out: str = "model") -> Any:
+    return export(results, choose(results, label), REGISTRY, Path("data"), Path(out))
+
+
+def test_images(photos: Path) -> tuple[list[str], np.ndarray]:
+    """Return the names and pixels of the prepared test split."""
+    folder = next(path.parent for path in Path("data").glob("**/test-files.json"))
+    return json.loads((folder / "test-files.json").read_text()), np.load(folder / "test-images.npy")
+
+
+test_images.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "precision", "called"),
+    [
+        (TIMM, 'normalize = "model"', "float32", "timm.create_model("),
+        (TIMM + '\nstem = "imagenet"\ntrained = "head"', "image_size = 40", "bf16", "timm.create_model("),
+        (PLUGINS, "normalize = false", "float32", "resnet(3, (3, 24, 24), partial(GroupNorm, groups=4), n=1, width=8)"),
+    ],
+    ids=["timm, its normalisation", "timm, resized, bf16", "plugins, not normalised"],
+)
+def test_a_folder_gives_the_recorded_logits_again(
+    model: str, data: str, precision: str, called: str, swept: Callable[..., StudyResults], photos: Path
+) -> None:
+    results = swept(model, data=data, precision=precision)
+    written, choice = exported(results), choose(results)
+    described, network = load_exported(Path("model"), REGISTRY)
+    names, pixels = test_images(photos)
+    recorded = choice.trial.predictions("test")
+    assert np.array_equal(logits_of(network, described, pixels), recorded)
+    assert np.array_equal(pixels_of(described, [photos / name for name in names]), pixels)
+    assert called in Path("model/predict.py").read_text()
+    script = runpy.run_path("model/predict.py")
+    alone = np.stack([script["read"](photos / name) for name in names])
+    assert np.array_equal(alone, pixels)
+    assert np.array_equal(script["logits"](script["load_model"](), pixels).numpy(), recorded)
+    assert {file.name for file in written.files} == {
+        "model.safetensors", "model.json", "predict.py", "README.md", "misclassified.csv",
+    }  # fmt: skip
+    trained = load_file(choice.trial.folder / "weights.safetensors")
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in network.state_dict().items())
+
+
+def test_predictions_of_the_commands_and_of_the_script_agree(
+    swept: Callable[..., StudyResults],
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    swept(TIMM)
+    assert main(["model", "photos", "--out", "model"]) == 0
+    printed = capsys.readouterr()
+    assert "the condition with the best mean test.accuracy" in printed.out
+    assert "benchkit predict model PHOTO..." in printed.err
+    given = sorted(map(str, (photos / "class 1").glob("*1*.png")))
+    monkeypatch.setattr(sys, "argv", ["predict.py", *given])
+    runpy.run_path("model/predict.py", run_name="__main__")
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert main(["predict", "model", *given, "--csv"]) == 0
+    table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["photo"] for row in table] == given == [line[0] for line in lines]
+    for row, (_, name, chance) in zip(table, lines, strict=True):
+        classes = {known: float(row[known]) for known in ("class 0", "class 1", "class 2")}
+        assert row["class"] == name == max(classes, key=lambda known: classes[known])
+        assert float(row["probability"]) == pytest.approx(float(chance), abs=1e-4) == max(classes.values())
+        assert sum(classes.values()) == pytest.approx(1, abs=1e-5)
+    assert main(["predict", "model", str(photos / "class 2")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 21
+
+
+def test_misclassified_images_are_listed_with_their_files(swept: Callable[..., StudyResults], photos: Path) -> None:
+    results = swept(TIMM, data="test_size = 15")
+    exported(results)
+    trial = choose(results).trial
+    rows = list(csv.DictReader(Path("model/misclassified.csv").read_text(encoding="utf-8").splitlines()))
+    logits, labels = trial.predictions("test"), trial.labels("test")
+    said = torch.softmax(torch.from_numpy(logits).double(), 1).max(1)
+    wrong = {(f"{chance:.6f}", f"class {label}") for chance, label, called in zip(
+        said.values.tolist(), labels, said.indices.tolist(), strict=True
+    ) if called != label}  # fmt: skip
+    assert rows and {(row["probability"], row["class"]) for row in rows} == wrong
+    assert [row["probability"] for row in rows] == sorted((row["probability"] for row in rows), reverse=True)
+    names, _ = test_images(photos)
+    for row in rows:
+        assert row["path"] == names[int(row["image"])] and row["path"].startswith(f"{row['class']}/")
+        assert (photos / row["path"]).is_file() and row["predicted"] != row["class"]
+
+
+def test_validation_images_choose_the_repeat_and_a_label_the_condition(swept: Callable[..., StudyResults]) -> None:
+    results = swept(TIMM)
+    for label in ("0.001", "0.05"):
+        choice = choose(results, label)
+        losses = {trial.index: trial.score("val.loss") for trial in results.trials if trial.condition.label == label}
+        assert choice.trial.index == min(losses, key=lambda index: losses[index])
+        assert choice.condition.label == label and choice.estimate.n == 2
+    assert choose(results, choice.condition.key[:8]).condition == choice.condition
+    with pytest.raises(ReportError, match=r"no condition of the label or key '0\.5'") as caught:
+        choose(results, "0.5")
+    assert caught.value.hint == "its conditions: 0.001; 0.05"
+    for trial in results.trials:
+        (trial.folder / "weights.safetensors").unlink()
+    with pytest.raises(ReportError, match="has its weights here"):
+        choose(results)
+
+
+def test_a_card_tells_score_data_and_rules_and_no_path(swept: Callable[..., StudyResults], photos: Path) -> None:
+    results = swept(TIMM, data="image_size = 32")
+    exported(results, "0.05")
+    card, choice = Path("model/README.md").read_text(), choose(results, "0.05")
+    low, high = choice.estimate.low, choice.estimate.high
+    assert (
+        f"**{choice.estimate.mean:.4g}**, the mean over n = 2 training runs, 95 % interval {low:.4g} to {high:.4g}"
+        in card
+    )
+    assert "Images of 24 x 24 pixels with 3 channels; photos of another shape become so by `crop`" in card
+    assert "resized to 32 x 32" in card and "class 0, class 1, class 2" in card
+    assert f"test.accuracy of this very model: {choice.trial.score('test.accuracy'):.4g} (18 images)" in card
+    for name in ("README.md", "model.json", "predict.py"):
+        assert str(photos) not in Path("model", name).read_text(), name
+
+
+def test_trials_that_did_not_record_their_normalisation_get_it_from_the_data(
+    swept: Callable[..., StudyResults], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    results = swept(TIMM)
+    choice = choose(results)
+    recorded = choice.trial.outcome.normalization if choice.trial.outcome else None
+    older = replace(choice.trial, outcome=replace(choice.trial.outcome, normalization=None))
+    choice = replace(choice, trial=older)
+    found = export(results, choice, REGISTRY, Path("data"), Path("model")).exported.normalization
+    assert recorded is not None and found == recorded
+    with pytest.raises(DataError, match="did not record what its images were normalised by"):
+        describe(results, choice, REGISTRY, None)
+
+
+def test_nothing_is_written_over_and_broken_folders_are_named(
+    swept: Callable[..., StudyResults], tmp_path: Path
+) -> None:
+    results = swept(TIMM)
+    Path("other").mkdir()
+    Path("other/notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="there are other files in this folder"):
+        exported(results, out="other")
+    exported(results)
+    exported(results)  # an exported model may be written anew
+    with pytest.raises(DataError, match="there is no exported model"):
+        read_exported(Path("other"))
+    described = json.loads(Path("model/model.json").read_text())
+    Path("model/model.json").write_text(json.dumps({**described, "format": 9}))
+    with pytest.raises(DataError, match="format 9, expected 1"):
+        read_exported(Path("model"))
+    Path("model/model.json").write_text(json.dumps({**described, "class_names": ["a", "b"]}))
+    with pytest.raises(DataError, match="are not those of the network"):
+        load_exported(Path("model"), REGISTRY)
+    Path("model/model.json").write_text(json.dumps(described))
+    Path("model/model.safetensors").unlink()
+    with pytest.raises(DataError, match="the file is missing"):
+        load_exported(Path("model"), REGISTRY)
+    with pytest.raises(DataError, match="no such file or folder") as caught:
+        photos_in([tmp_path / "absent.png"])
+    assert caught.value.problems == (str(tmp_path / "absent.png"),)
+
+
+def test_photos_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    described = Exported(
+        model=PluginRef(name="mlp"), norm=PluginRef(name="none"), class_names=("a", "b"),
+        image=ImageRule(height=8, width=8, channels=1),
+    )  # fmt: skip
+    with pytest.raises(DataError, match="2 photos cannot be read") as caught:
+        pixels_of(described, [tmp_path / "a.png", tmp_path / "b.png"])
+    assert len(caught.value.problems) == 2
+
+
+def test_input_is_normalised_as_numbers_say() -> None:
+    described = Exported(
+        model=PluginRef(name="mlp"), norm=PluginRef(name="none"), class_names=("a", "b"),
+        image=ImageRule(height=2, width=2, channels=2),
+        normalization=Normalization(source="model", mean=(0.5, 0.25), std=(0.5, 2.0)),
+    )  # fmt: skip
+    images = torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 2, 1, 1).expand(1, 2, 2, 2)
+    given = input_of(described)(images)
+    assert given[0, :, 0, 0].tolist() == pytest.approx([-1.0, 0.375])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="the extra onnx is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="the extra onnx is not installed")
+@pytest.mark.slow
+def test_onnx_gives_the_same_logits(swept: Callable[..., StudyResults], photos: Path) -> None:
+    import onnxruntime
+
+    results = swept(TIMM)
+    assert main(["model", "photos", "--out", "model", "--onnx"]) == 0
+    _, pixels = test_images(photos)
+    session = onnxruntime.InferenceSession("model/model.onnx", providers=["CPUExecutionProvider"])
+    given = session.run(["logits"], {"pixels": pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
+    np.testing.assert_allclose(given, choose(results).trial.predictions("test"), atol=1e-4)
+
+
+def test_missing_packages_of_onnx_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from benchkit.export import onnx_file
+
+    monkeypatch.setattr(onnx_file, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
+    with pytest.raises(BenchkitError, match="ONNX needs onnx, onnxscript, onnxruntime") as caught:
+        onnx_file.write_onnx(tmp_path, REGISTRY)
+    assert "benchkit[onnx]" in caught.value.hint
