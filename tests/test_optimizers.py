@@ -14,8 +14,7 @@ import pytest
 import tiny_study
 import torch
 from benchkit_regularizers.weight_decay import WeightDecay
-from engine_runs import learnt, make_run, make_settings, make_splits, plain_net, small_net
-from kit_failures import failure_of
+from engine_runs import learnt, make_run, make_settings, make_splits, small_net
 from torch import nn
 
 from benchkit import PluginError, TrainingError
@@ -26,7 +25,6 @@ from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import OptimizerSettings, PluginRef
-from benchkit.testing.optimizers import short_form
 from benchkit.train import optimizers
 from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.fit import fit
@@ -279,83 +277,44 @@ def test_a_refused_name_is_told_before_training(tmp_path: Path, monkeypatch: pyt
     assert "the optimizer 'torch:LBFGS' asks for a closure" in str(caught.value)
 
 
-class Forgets(torch.optim.SGD):
-    """Keeps a count that no state has."""
-
-    taken = 0
-
-    def step(self, closure: Any = None) -> Any:
-        self.taken += 1
-        for group in self.param_groups:
-            group["lr"] /= self.taken
-        return inspect.unwrap(torch.optim.SGD.step)(self, closure)
-
-
-class Casts(torch.optim.SGD):
-    """Keeps what it loads in double."""
-
-    def load_state_dict(self, state_dict: Any) -> None:
-        super().load_state_dict(state_dict)
-        for kept in self.state.values():
-            kept["momentum_buffer"] = kept["momentum_buffer"].double()
+def decaying(name: str, decayed: str) -> Run:
+    """Return a run with a weight decay, of any optimizer."""
+    chosen = {"name": name, "lr": 0.01, "decayed": decayed}
+    decay = (("decay", WeightDecay(strength=0.1)),)
+    if ":" not in name:
+        return make_run(make_settings(optimizer=chosen), regularizers=decay)
+    plugin = Registry.installed().bind("optimizers", PluginRef(name=name))
+    plugins = Plugins(model=small_net, norm=nn.BatchNorm2d, optimizer=plugin, regularizers=decay)
+    return build_run(
+        make_settings(optimizer=chosen), make_splits(), plugins, seeds=trial_seeds(5, "grid", 0), device="cpu"
+    )
 
 
-def keeping(kind: Any, **fixed: Any) -> Any:
-    """Return a plugin that makes optimizers of a class."""
-
-    def plugin(parameters: Any, lr: float, /) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = kind(parameters, lr=lr, **fixed)
-        return made
-
-    return plugin
-
-
-class OwnRate(torch.optim.SGD):
-    """Steps by the rate that it was made with."""
-
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            group["lr"] = self.defaults["lr"]
-        return inspect.unwrap(torch.optim.SGD.step)(self, closure)
-
-
-class Narrow(torch.optim.SGD):
-    """Rounds float32's gradients to seven bits."""
-
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.dtype == torch.float32:
-                    parameter.grad = parameter.grad.bfloat16().float()
-        return inspect.unwrap(torch.optim.SGD.step)(self, closure)
+@pytest.mark.parametrize("name", ["sgd", "adamw", "timm:lion", "torch:NAdam"])
+def test_matrices_alone_decay_where_the_study_says_so(name: str) -> None:
+    run, plain = decaying(name, "matrices"), decaying(name, "all")
+    sizes = [(p.ndim, p.numel()) for p in run.model.parameters()]
+    own, whole = sum(size for ndim, size in sizes if ndim >= 2), sum(size for _, size in sizes)
+    assert f"weight decay applies to the matrices alone: {own:,} of {whole:,} parameters" in run.notes
+    assert not [note for note in plain.notes if "decay applies" in note]
+    assert len(plain.optimizer.param_groups) == 1 < len(run.optimizer.param_groups)
+    for one in (run, plain):
+        before = [parameter.detach().clone().fill_(1.0) for parameter in one.parameters]
+        for parameter in one.parameters:
+            parameter.data.fill_(1.0)
+            parameter.grad = torch.zeros_like(parameter)
+        set_rate(one.optimizer, 0.01)
+        one.optimizer.step()
+        still = [bool(torch.equal(was, now)) for was, now in zip(before, one.parameters, strict=True)]
+        assert still == [one is run and parameter.ndim < 2 for parameter in one.parameters]
 
 
-def half_of_them(parameters: Any, lr: float, /) -> torch.optim.Optimizer:
-    """Leave out all biases."""
-    kept = [parameter for group in parameters for parameter in group["params"] if parameter.ndim > 1]
-    return torch.optim.SGD(kept, lr=lr)
-
-
-@pytest.mark.parametrize(
-    ("check", "plugin", "expected"),
-    [
-        ("parameters", half_of_them, "each once"), ("rates", keeping(OwnRate), "no parameter moved"),
-        ("steps", keeping(torch.optim.LBFGS), "finite weights"), ("state", keeping(Casts, momentum=0.9), "to the bit"),
-        ("precision", keeping(Narrow), "of float64's"), ("resume", keeping(Forgets, momentum=0.9), "in one go"),
-    ],
-)  # fmt: skip
-def test_a_broken_optimizer_is_caught(check: str, plugin: Any, expected: str) -> None:
-    assert expected in failure_of("optimizers", plugin, check).expected
-
-
-def test_what_is_loaded_keeps_its_type() -> None:
-    network = plain_net(3, (3, 8, 8), nn.BatchNorm2d)
-    fault = short_form(lambda given: Casts(given, lr=0.001, momentum=0.9), network)
-    assert fault == "keeps momentum_buffer of another type after it was loaded"
-
-
-def test_the_short_form_finds_what_does_not_go_on() -> None:
-    network = plain_net(3, (3, 8, 8), nn.BatchNorm2d)
-    assert short_form(lambda given: torch.optim.AdamW(given, lr=0.001), network) == ""
-    assert "to the bit" in short_form(lambda given: Forgets(given, lr=0.001, momentum=0.9), network)
-    assert "can take no step here: TypeError" in short_form(lambda given: torch.optim.LBFGS(given), network)
+def test_which_parameters_decay_is_no_key_of_older_studies() -> None:
+    keys = [
+        make_plan(tiny_study.study_of(overrides=list(given))).conditions[0].key
+        for given in ((), ("train.optimizer.decayed=matrices",))
+    ]
+    assert keys[0] != keys[1]
+    with pytest.raises(StudyError) as caught:
+        tiny_study.study_of(overrides=["train.optimizer.decayed=biases"])
+    assert "train.optimizer.decayed: got 'biases', expected one of all, matrices" in "\n".join(caught.value.problems)

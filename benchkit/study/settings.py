@@ -82,6 +82,7 @@ class OptimizerSettings:
     momentum: Share = 0.9
     nesterov: bool = False
     betas: tuple[Finite, Finite] = (0.9, 0.999)
+    decayed: Literal["all", "matrices"] = "all"
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

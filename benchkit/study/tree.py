@@ -368,7 +368,7 @@ def _named(cls: type[T], table: Mapping[str, Any], where: str, problems: Problem
     name = table.get("name", OWN_NAMES[where][0])
     if name in OWN_NAMES[where] or not isinstance(name, str):
         return typed(cls, table, where, problems, options={})
-    kept = {key: value for key, value in table.items() if key in ("name", "lr")}
+    kept = {key: value for key, value in table.items() if key in ("name", "lr", "decayed")}
     options = {key: value for key, value in table.items() if key not in kept}
     return typed(cls, kept, where, problems, options=options)
 

@@ -27,19 +27,20 @@ def optimizer(
     """Return the optimizer that `settings` name over `parameters`, with `extra` keyword arguments.
 
     Parameters form one group for each `rate_factor` that they carry (1.0 without one), which the group keeps under
-    the same name: the group's learning rate is the schedule's times this factor.
+    the same name: the group's learning rate is the schedule's times this factor. Where matrices alone decay, the other
+    parameters form groups of their own, whose weight decay is 0.
 
     `plugin` makes it of these groups and the rate where the settings name none of benchkit's own.
-    Weight decay is 0 unless `extra` says otherwise, for AdamW too, and then applies to all parameters, as in PyTorch.
+    Weight decay is 0 unless `extra` says otherwise, for AdamW too, and then applies to all parameters by default.
     Raise `TrainingError` for an argument that the optimizer does not have.
     """
     if plugin is not None:
-        return _made_by(plugin, settings, _groups(parameters), extra)
+        return _made_by(plugin, settings, _groups(parameters, settings.decayed), extra)
     options = {"weight_decay": 0.0, "fused": True, **own_options(settings), **extra}
     owner = torch.optim.Optimizer
     skip_dynamo_import(owner.add_param_group, owner.zero_grad, owner.state_dict, owner.load_state_dict)
     try:
-        return OPTIMIZERS[settings.name](_groups(parameters), **options)
+        return OPTIMIZERS[settings.name](_groups(parameters, settings.decayed), **options)
     except (TypeError, ValueError) as error:
         raise TrainingError(
             f"the optimizer {settings.name!r} cannot be made: {error}", problems=[f"options: {options}"]
@@ -66,9 +67,14 @@ def _made_by(
     return made
 
 
-def optimizer_notes(optimizer: torch.optim.Optimizer, name: str) -> list[str]:
-    """Return what a plugin's name silently means: how much of the network another rule updates, and Nesterov's step."""
-    notes = []
+def optimizer_notes(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> list[str]:
+    """Return how many parameters decay where not all do, and what a plugin's name silently means.
+
+    That is: how much of the network another rule updates, and Nesterov's step.
+    """
+    name, notes = settings.name, _decay_notes(optimizer, settings)
+    if name in OPTIMIZERS:
+        return notes
     if any("fallback_lr_scale" in group for group in optimizer.param_groups):
         sizes = [(p.numel(), p.ndim >= 2, g) for g in optimizer.param_groups for p in g["params"]]
         own, whole = sum(size for size, matrix, _ in sizes if matrix), sum(size for size, _, _ in sizes)
@@ -79,11 +85,24 @@ def optimizer_notes(optimizer: torch.optim.Optimizer, name: str) -> list[str]:
     return notes
 
 
-def _groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-    groups: dict[float, list[nn.Parameter]] = {}
+def _groups(parameters: Iterable[nn.Parameter], decayed: str) -> list[dict[str, Any]]:
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in parameters:
-        groups.setdefault(float(getattr(parameter, "rate_factor", 1.0)), []).append(parameter)
-    return [{"params": members, "rate_factor": factor} for factor, members in groups.items()]
+        factor = float(getattr(parameter, "rate_factor", 1.0))
+        groups.setdefault((factor, decayed == "all" or parameter.ndim >= 2), []).append(parameter)
+    return [
+        {"params": members, "rate_factor": factor, **({} if decays else {"weight_decay": 0.0})}
+        for (factor, decays), members in groups.items()
+    ]
+
+
+def _decay_notes(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> list[str]:
+    """Return how many parameters a weight decay applies to, where it is not all of them."""
+    sizes = [(group.get("weight_decay"), p.numel()) for group in optimizer.param_groups for p in group["params"]]
+    if settings.decayed == "all" or not any(decay for decay, _ in sizes):
+        return []
+    kept, whole = sum(size for decay, size in sizes if decay), sum(size for _, size in sizes)
+    return [f"weight decay applies to the matrices alone: {kept:,} of {whole:,} parameters"]
 
 
 def use_device_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

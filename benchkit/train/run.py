@@ -199,8 +199,7 @@ def build_run(
     if loader.single_left_over:
         notes.append("the last batch of each epoch, a single image, is left out")
     training = _training(settings, model, plugins, len(loader), target)
-    if plugins.optimizer is not None:
-        notes.extend(optimizers.optimizer_notes(training["optimizer"], settings.train.optimizer.name))
+    notes.extend(optimizers.optimizer_notes(training["optimizer"], settings.train.optimizer))
     return Run(
         settings=settings,
         device=target,
