@@ -155,6 +155,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "sweep": "benchkit.cli.sweep:sweep",
         "status": "benchkit.cli.status:status",
+        "watch": "benchkit.cli.watch:watch",
         "report": "benchkit.cli.report:report",
         "verify": "benchkit.cli.verify:verify",
         "model": "benchkit.cli.model:model",

@@ -118,7 +118,7 @@ class Ledger:
         }
         # A search that this sweep leaves out may have been that of the only sampler, and be that of one of several now.
         names, known = study_ids(self.storage, f"{plan.study.name}/"), set(keys)
-        kept = [one for one in whole if one.key in known and _name(plan.study, one) in names]
+        kept = [one for one in whole if one.key in known and optuna_name(plan.study, one) in names]
         self._make(plan.study, (*plan.conditions, *kept))
         for key, value in now.items():
             entry.set_user_attr(key, value)
@@ -126,7 +126,7 @@ class Ledger:
 
     def _make(self, study: Study, conditions: Iterable[Condition]) -> None:
         """Make the Optuna studies of conditions that have none, and say which sampler a search is by now."""
-        wanted = {_name(study, condition): condition for condition in conditions}
+        wanted = {optuna_name(study, condition): condition for condition in conditions}
         there = study_ids(self.storage, f"{study.name}/")
         new = {name: condition for name, condition in wanted.items() if name not in there}
         add_studies(
@@ -140,7 +140,7 @@ class Ledger:
     @patient
     def open(self, study: Study, condition: Condition) -> optuna.Study:
         """Return the Optuna study of a condition, made when absent."""
-        name = _name(study, condition)
+        name = optuna_name(study, condition)
         if name not in self._handles:
             self._handles[name] = self._create(study, condition)
         return self._handles[name]
@@ -151,7 +151,7 @@ class Ledger:
         if search:
             pruner = make_pruner(search, typed_settings(condition.settings, study.seed).train.epochs)
         handle = optuna.create_study(
-            study_name=_name(study, condition),
+            study_name=optuna_name(study, condition),
             storage=self.storage,
             load_if_exists=True,
             directions=_directions(study, condition),
@@ -171,7 +171,7 @@ class Ledger:
             self._make(plan.study, plan.conditions)
             attempts = self.attempts(plan.study)
             for condition in plan.conditions:
-                known, name = attempts.counted(condition), _name(plan.study, condition)
+                known, name = attempts.counted(condition), optuna_name(plan.study, condition)
                 for index in range(plan.count(condition)):
                     before = known.get(index)
                     if before is None:
@@ -190,7 +190,7 @@ class Ledger:
         except FileNotFoundError:
             return
         for condition in plan.conditions:
-            first, count = len(attempts.of(condition)), queued.get(_name(plan.study, condition), 0)
+            first, count = len(attempts.of(condition)), queued.get(optuna_name(plan.study, condition), 0)
             if self.folder(plan.study, condition, 0).path.parent.name in there:
                 for number in range(first, first + count):
                     folder = self.folder(plan.study, condition, number)
@@ -219,7 +219,7 @@ class Ledger:
     @patient
     def queue_attempt(self, study: Study, condition: Condition, index: int, attempt: int) -> FrozenTrial:
         """Queue one attempt at a trial, and return it."""
-        name = _name(study, condition)
+        name = optuna_name(study, condition)
         self._make(study, (condition,))
         add_trials(self.storage, [new_trial(name, index, attempt, {})])
         return self.attempts_at(study, condition)[-1]
@@ -231,7 +231,7 @@ class Ledger:
 
     def attempts_at(self, study: Study, condition: Condition) -> list[FrozenTrial]:
         """Return the attempts at one condition's trials, as `attempts` reads those at all of them."""
-        name = _name(study, condition)
+        name = optuna_name(study, condition)
         return trials_of(self.storage, name).get(name, [])
 
     @patient
@@ -239,7 +239,7 @@ class Ledger:
         """Queue one trial alone, in a search with the settings that were chosen for it elsewhere (`params`)."""
         given = stored_params(study.search, params) if study.search and condition.kind == "search" else {}
         self._make(study, (condition,))
-        add_trials(self.storage, [new_trial(_name(study, condition), index, 0, given)])
+        add_trials(self.storage, [new_trial(optuna_name(study, condition), index, 0, given)])
 
     def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
         """Return the folder of an Optuna trial of a condition."""
@@ -279,7 +279,7 @@ class Ledger:
     def attempts(self, study: Study) -> Attempts:
         """Return all attempts at a study's trials as they stand now."""
         found = trials_of(self.storage, f"{study.name}/")
-        return Attempts(lambda condition: found.get(_name(study, condition), []), self.sweeps(study))
+        return Attempts(lambda condition: found.get(optuna_name(study, condition), []), self.sweeps(study))
 
     @patient
     def sweeps(self, study: Study) -> dict[str, Sweep]:
@@ -316,7 +316,7 @@ class Ledger:
         ids, sweeps = study_ids(self.storage, f"{plan.study.name}/"), self.sweeps(plan.study)
         counted, earlier = [], []
         for condition in plan.conditions:
-            if (study_id := ids.get(_name(plan.study, condition))) is None:
+            if (study_id := ids.get(optuna_name(plan.study, condition))) is None:
                 continue
             attempts = self.storage.get_all_trials(study_id, deepcopy=False)
             counting = effective(attempts)
@@ -385,7 +385,7 @@ class Ledger:
         return counted
 
 
-def _name(study: Study, condition: Condition) -> str:
+def optuna_name(study: Study, condition: Condition) -> str:
     """Return the name of a condition's Optuna study."""
     return f"{study.name}/{condition.storage_label[:LONGEST_LABEL]}@{condition.key}"
 

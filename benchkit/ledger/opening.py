@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -35,6 +36,9 @@ AWAY = "the same command goes on when the database answers again"
 
 BUSY_SECONDS = 100
 """How long a process waits for the others to be done with a SQLite file."""
+
+READING_SECONDS = 5.0
+"""How long it waits where it only looks at one that is being written."""
 
 OPENING_SECONDS = 15.0
 """How long a server is tried that is just starting, or whose tables others are just making."""
@@ -93,16 +97,11 @@ def open_storage(url: str, patience: float = 0.0) -> RDBStorage:
     room for another connection, is tried for `patience` seconds, some in any case. Raises `LedgerError` where the
     storage cannot be opened, or its driver is not installed.
     """
-    shown = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+    shown = _without_password(url)
     hint = "give --storage a URL that Optuna accepts, such as postgresql://USER@HOST/NAME, or leave it out"
     if url.startswith("sqlite"):
         return _opened(url, {"connect_args": {"timeout": BUSY_SECONDS}}, shown, hint)
-    url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
-    if url.startswith("postgresql+psycopg:") and importlib.util.find_spec("psycopg") is None:
-        raise LedgerError(
-            f"{shown}: PostgreSQL needs the package psycopg, which is not installed",
-            hint="pip install 'benchkit[postgres]'",
-        )
+    url = _with_driver(url, shown)
     asked = {key: value for key, value in CONNECTION.items() if f"{key}=" not in url}
     connection = {"connect_args": asked} if url.startswith("postgresql") else {}
     # To look at its tables, Optuna takes two connections at a time; none of these is kept.
@@ -111,6 +110,42 @@ def open_storage(url: str, patience: float = 0.0) -> RDBStorage:
     storage.scoped_session = scoped_session(sessionmaker(bind=storage.engine))
     weakref.finalize(storage, storage.engine.dispose)
     return storage
+
+
+def open_read_only(url: str | None, file: Path) -> RDBStorage:
+    """Return a storage that writes nothing, not even the tables that an empty one lacks: the URL's, else the file's.
+
+    Raises `LedgerError` where it cannot be opened.
+    """
+    if is_on_server(url):
+        address = _with_driver(str(url), _without_password(str(url)))
+        asked = {**CONNECTION, "options": f"{CONNECTION['options']} -c default_transaction_read_only=on"}
+        options = {**SERVER, **({"connect_args": asked} if address.startswith("postgresql") else {})}
+    else:
+        path = Path(sqlalchemy.make_url(url).database or "") if url else file
+        uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+        # Each look opens the file anew: it may be another one by now.
+        options = {"creator": lambda: sqlite3.connect(uri, uri=True, timeout=READING_SECONDS), "poolclass": NullPool}
+        address = f"sqlite:///{file.name}"
+    with storage_errors():
+        storage = RDBStorage(address, engine_kwargs=options, skip_compatibility_check=True, skip_table_creation=True)
+    weakref.finalize(storage, storage.engine.dispose)
+    return storage
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
+def _with_driver(url: str, shown: str) -> str:
+    """Return a server's URL with the driver that is taken where it names none; raise `LedgerError` without that."""
+    url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+    if url.startswith("postgresql+psycopg:") and importlib.util.find_spec("psycopg") is None:
+        raise LedgerError(
+            f"{shown}: PostgreSQL needs the package psycopg, which is not installed",
+            hint="pip install 'benchkit[postgres]'",
+        )
+    return url
 
 
 def _opened(url: str, options: dict[str, Any], shown: str, hint: str, patience: float = 0.0) -> RDBStorage:

@@ -212,8 +212,8 @@ def compose(
     have no registry, what explains and links to them is left out, too: how to reproduce, glossary and references.
     """
     inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
-    facts = _key_facts(results, summary)
-    found = [_with_data(part) for part in _sections(inputs, changes) if part is not None]
+    facts = key_facts(results, summary)
+    found = [with_data(part) for part in _sections(inputs, changes) if part is not None]
     parts = with_author_text(inputs, [part for part in found if part.blocks])
     parts.append(provenance_sections.coverage_section(inputs))
     if figure_set.registry:
@@ -229,7 +229,7 @@ def compose(
         study_name=study.name,
         generator=f"benchkit {__version__}",
         dated=dated_of(results),
-        banners=_banners(results, summary),
+        banners=banners(results, summary),
         answer=summary.answer,
         basis=summary.basis,
         facts=facts,
@@ -254,7 +254,7 @@ def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Sectio
     yield source_section(inputs)
 
 
-def _with_data(part: Section) -> Section:
+def with_data(part: Section) -> Section:
     """Return a section without the figures that have nothing to draw, but for those that the study asked for."""
     if part.name == "figures":
         return part
@@ -287,7 +287,8 @@ def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
     return tuple(result)
 
 
-def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
+def banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
+    """Return the warnings over a whole report."""
     banners = []
     if results.study.smoke:
         banners.append(
@@ -307,7 +308,8 @@ def _banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
     return tuple(banners)
 
 
-def _key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
+def key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
+    """Return the key facts beside the short answer."""
     evidence = summary.numbers
     planned = sum(row.planned for row in evidence.coverage)
     counts = Counter(trial.state for trial in results.trials)

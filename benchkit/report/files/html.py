@@ -264,7 +264,7 @@ def render_html(report: ReportContext, own: Path | None = None) -> str:
     page = Page(
         medium="screen",
         policy=_policy(scripts),
-        style=Markup(_screen_style(own)),
+        style=Markup(screen_style(own)),
         scripts=scripts,
         templates=templates_digest(own),
     )
@@ -297,7 +297,8 @@ def _policy(scripts: tuple[Markup, ...]) -> str:
     )
 
 
-def _screen_style(own: Path | None) -> str:
+def screen_style(own: Path | None) -> str:
+    """Return the style sheet of pages on screen, with its fonts inside."""
     folder = template_folder() / "fonts"
     faces = []
     for family, weight, style, stem in SCREEN_FONTS:
