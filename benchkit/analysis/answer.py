@@ -16,9 +16,11 @@ from benchkit.study.study import UNTIL_DECIDED
 
 
 def short_answer(
-    results: StudyResults, ranking: Ranking, reads: TestReads, findings: Sequence[Finding]
+    results: StudyResults, ranking: Ranking, reads: TestReads, findings: Sequence[Finding], beside: str = ""
 ) -> tuple[str, ...]:
     """Return up to three sentences on who is best, what to distrust or what else was found, and what would decide it.
+
+    `beside` is a sentence that belongs to the leader's: its balanced accuracy, of unbalanced classes.
 
     Distrusted is the first caution, else told is what a search gave, else that nothing is missing; of a smoke test it
     is first. An undecided study's answer ends with the command that decides it.
@@ -30,7 +32,8 @@ def short_answer(
     if results.study.smoke:
         return (closing, *winner_sentences(ranking))
     further = [deciding_words(results)] if ranking.rivals else []
-    return (*winner_sentences(ranking), closing, *further)
+    leader, *others = winner_sentences(ranking)
+    return (f"{leader} {beside}".rstrip(), *others, closing, *further)
 
 
 def deciding_words(results: StudyResults) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchkit.analysis.answer import short_answer
 from benchkit.analysis.balance import ClassBalance, balance_findings, class_balance
+from benchkit.analysis.balanced_ranking import BalancedRanking, balanced_findings, balanced_ranking, balanced_words
 from benchkit.analysis.costs import ConditionCost, condition_costs, speed_findings, training_seconds
 from benchkit.analysis.degenerate import (
     IdenticalConditions,
@@ -172,6 +173,7 @@ class StudyStatistics:
     uncertainty: tuple[Uncertainty, ...] = ()
     devices: tuple[TrainedOn, ...] = ()
     balance: ClassBalance | None = None
+    balanced: BalancedRanking | None = None
     repeated: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -204,7 +206,9 @@ def summarize(results: StudyResults) -> Summary:
     return Summary(
         numbers=numbers,
         findings=findings,
-        answer=short_answer(results, numbers.ranking, numbers.reads, findings),
+        answer=short_answer(
+            results, numbers.ranking, numbers.reads, findings, balanced_words(numbers.balanced, numbers.ranking)
+        ),
         basis=basis(numbers.ranking, numbers.coverage),
         training_seconds=training_seconds(results),
         trials=len(results.trials),
@@ -223,6 +227,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *identical_findings(numbers.identical),
         *one_class_findings(numbers.one_class),
         *balance_findings(numbers.balance),
+        *balanced_findings(numbers.balanced, numbers.ranking),
         *repeated_findings(numbers.repeated),
         *failure_findings(numbers.troubles),
         *file_findings(numbers.troubles),
@@ -262,6 +267,7 @@ def gather(results: StudyResults) -> StudyStatistics:
     study, metric = results.study, results.study.report.metric
     ranking = rank(results, metric)
     best = condition_named(results, ranking.best.key) if ranking.best else None
+    balance = class_balance(results)
     doubts = inconsistencies(results) if study.published else ()
     return StudyStatistics(
         metric=metric,
@@ -297,6 +303,7 @@ def gather(results: StudyResults) -> StudyStatistics:
         identical=identical_conditions(results),
         elsewhere=behind_elsewhere(results, ranking),
         uncertainty=uncertainties(results),
-        balance=class_balance(results),
+        balance=balance,
+        balanced=balanced_ranking(results, ranking, balance),
         repeated=repeated_in(results),
     )

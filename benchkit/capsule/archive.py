@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from benchkit.errors import ReportError
 from benchkit.plan import Condition
-from benchkit.results import Cost, Decision, DeviceRange, EpochRecord, SplitMetrics, State, StudyResults
+from benchkit.results import Cost, Decision, DeviceRange, EpochRecord, Normalization, SplitMetrics, State, StudyResults
 from benchkit.storage import decode, encode
 
 CAPSULE = "capsule.zip"
@@ -59,6 +59,7 @@ class CapsuleTrial:
     data_fingerprint: str = ""
     test_reads: int = 0
     notes: tuple[str, ...] = ()
+    normalization: Normalization | None = None
     started: float = 0.0
     finished: float = 0.0
     right: str = ""

@@ -187,6 +187,7 @@ def _trial(results: StudyResults, trial: Trial, environment: int | None) -> Caps
         "data_fingerprint": outcome.data_fingerprint,
         "test_reads": outcome.test_reads,
         "notes": outcome.notes,
+        "normalization": outcome.normalization,
     } if outcome else {}  # fmt: skip
     return CapsuleTrial(
         condition=trial.condition.key,

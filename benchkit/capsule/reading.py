@@ -199,6 +199,7 @@ def _result(described: CapsuleStudy, condition: Condition, trial: CapsuleTrial, 
         data_fingerprint=trial.data_fingerprint,
         test_reads=trial.test_reads,
         notes=trial.notes,
+        normalization=trial.normalization,
         environment=environment,
     )
     return Trial(

@@ -130,14 +130,18 @@ UNBALANCED = 3
 """From this many times the images of the smallest class on, the largest one is warned of."""
 
 
+def unbalanced(facts: Mapping[str, Any]) -> bool:
+    """Return whether the largest class of train has three times the images of the smallest, or more."""
+    counts = facts.get("class_counts", {}).get("train", ())
+    return any(counts) and max(counts) >= UNBALANCED * min(counts)
+
+
 def balance_warning(facts: Mapping[str, Any]) -> str:
     """Return a sentence where the largest class of train has three times the smallest or more, else nothing."""
+    if not unbalanced(facts):
+        return ""
     counts = dict(zip(facts["class_names"], facts["class_counts"]["train"], strict=True))
-    if not any(counts.values()):
-        return ""
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    if counts[most] < UNBALANCED * counts[least]:
-        return ""
     return (
         f"{facts['name']}: the classes of train are unbalanced, {most} has {counts[most]:,} images and {least} "
         f"{counts[least]:,}; naming {most} always is right for {counts[most] / sum(counts.values()):.0%} of them"

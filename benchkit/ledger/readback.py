@@ -13,16 +13,17 @@ from optuna.trial import TrialState
 
 from benchkit.analysis.interim import planned_looks
 from benchkit.analysis.sequential import standing
+from benchkit.data.manifest import unbalanced
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.decisions import decisions_of
 from benchkit.ledger.files import TrialFolder
 from benchkit.ledger.ledger import Ledger
-from benchkit.ledger.measured import measured
+from benchkit.ledger.measured import balanced, measured
 from benchkit.ledger.opening import storage_errors
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.states import effective
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint
-from benchkit.results import SPLITS, SplitName, StudyResults
+from benchkit.results import SPLITS, SplitName, StudyResults, Trial
 from benchkit.storage import decode
 from benchkit.study import Search, Study
 
@@ -67,13 +68,14 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
     if looks:
         whole = replace(whole, more={one.key: looks[-1].n for one in whole.conditions if one.kind != "search"})
     shown = {condition.key: replace(condition, label=condition.display_label) for condition in whole.conditions}
-    asked = study.asked_metrics
+    asked, uneven = study.asked_metrics, unbalanced(attrs["data"])
+
+    def scored(trial: Trial) -> Trial:
+        found = measured(replace(trial, condition=shown[trial.condition.key]), asked)
+        return balanced(found) if uneven else found
+
     counted, earlier = (
-        tuple(
-            measured(replace(trial, condition=shown[trial.condition.key]), asked)
-            for trial in trials
-            if trial.index < whole.count(trial.condition)
-        )
+        tuple(scored(trial) for trial in trials if trial.index < whole.count(trial.condition))
         for trials in ledger.trials_and_earlier(whole)
     )
     results = StudyResults(

@@ -17,6 +17,7 @@ SHOWN_IN: Mapping[str, tuple[str, ...]] = {
     "files-elsewhere": ("troubles", "coverage"),
     "identical-conditions": ("results-forest", "ranking"),
     "one-class": ("confusion-matrix", "ranking"),
+    "balanced-order": ("ranking", "metrics-test"),
     "repeated-images": ("repeated-images",),
     "unbalanced-classes": ("data-sheet", "ranking"),
     "divergence": ("troubles", "learning-curves"),

@@ -50,14 +50,30 @@ def ranking_table(numbers: StudyStatistics) -> Table:
         Column(key="condition", heading="Condition", align="left"),
         Column(key="repeats", heading="Repeats", unit="done / planned", parts=("planned",)),
         Column(key="mean", heading=metric_words(metric), unit=metric_unit(metric), parts=ESTIMATE_PARTS),
+        *_balanced_column(numbers),
         Column(key="behind", heading="From the best", unit=difference_unit(metric), parts=("low", "high", "pairs")),
         Column(key="superiority", heading="P(best better)"),
         Column(key="p_worse_holm", heading="p (worse)"),
         Column(key="verdict", heading="Verdict", align="left"),
     )
-    rows = [_ranked(metric, row, planned.get(row.key, 0)) for row in numbers.ranking.rows]
-    rows += [_unranked(name, planned.get(labels.get(name, ""), 0)) for name in numbers.ranking.without]
-    return Table(columns=columns, rows=tuple(rows))
+    ranked = [_ranked(metric, row, planned.get(row.key, 0)) for row in numbers.ranking.rows]
+    unranked = [_unranked(name, planned.get(labels.get(name, ""), 0)) for name in numbers.ranking.without]
+    if numbers.balanced:
+        beside = [numbers.balanced.estimates.get(row.key) for row in numbers.ranking.rows]
+        ranked = [
+            (*row[:4], estimate_cell(numbers.balanced.metric, one), *row[4:])
+            for row, one in zip(ranked, beside, strict=True)
+        ]
+        unranked = [(*row[:4], estimate_cell(numbers.balanced.metric, None), *row[4:]) for row in unranked]
+    return Table(columns=columns, rows=(*ranked, *unranked))
+
+
+def _balanced_column(numbers: StudyStatistics) -> tuple[Column, ...]:
+    """Return the column of the balanced accuracy where it stands beside the accuracy."""
+    if numbers.balanced is None:
+        return ()
+    metric = numbers.balanced.metric
+    return (Column(key="balanced", heading=metric_words(metric), unit=metric_unit(metric), parts=ESTIMATE_PARTS),)
 
 
 def _ranked(metric: str, row: RankedCondition, planned: int) -> tuple[Cell, ...]:
