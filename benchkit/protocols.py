@@ -185,12 +185,37 @@ class Model(Protocol):
         ...
 
 
+class RegularizerState(Protocol):
+    """What a regularizer keeps from step to step, in checkpoints and undone with a rehearsal.
+
+    A `torch.nn.Module` with buffers is one, and the kind whose steps a GPU can record and a compiler join: it must
+    change its tensors in place. With any other, steps are taken one operation at a time. It may carry `notes`,
+    sentences for the report, and `warnings`, said before anything is trained.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that continuing needs, as tensors, numbers and text."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Continue where `state` was taken."""
+        ...
+
+
 class Regularizer(Protocol):
     """A frozen dataclass with any of these methods; its fields are its options. Absent methods are not called.
 
     With a class attribute `capturable = False` its trials' steps are neither replayed from a CUDA graph nor compiled
-    (see `Model`).
+    (see `Model`). Where it has `start`, each method from `augment` on but `batch_sampling` gets the state as its last
+    argument. At most one regularizer of a condition has `around_step`, one `batch_sampling`, and one `averaged`.
     """
+
+    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> RegularizerState:
+        """Return the state for a training of so many optimizer steps; the model has its first weights, on its device.
+
+        Its random numbers come from PyTorch's global generators.
+        """
+        ...
 
     def optimizer_options(self) -> dict[str, Any]:
         """Return keyword arguments for the optimizer, for example `{"weight_decay": 5e-4}`."""
@@ -200,16 +225,43 @@ class Regularizer(Protocol):
         """Return the model to train, changed before the first step."""
         ...
 
+    def batch_sampling(self, labels: torch.Tensor, classes: int, size: int, generator: torch.Generator) -> torch.Tensor:
+        """Return which images make up an epoch, int64 (size,) positions in their order; randomness from `generator`.
+
+        `labels` int64 (N,) in 0..classes-1 are those of all training images, on the CPU.
+        """
+        ...
+
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch to train on; randomness from `generator` (on the batch's device) alone."""
+        ...
+
+    def loss(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the scalar to lower in the place of `loss`, that of logits and targets (N, K), without penalties."""
         ...
 
     def penalty(self, model: nn.Module) -> torch.Tensor:
         """Return a scalar that is added to the loss."""
         ...
 
+    def around_step(self, parameters: Sequence[nn.Parameter], again: Callable[[], None]) -> None:
+        """Change the weights, and by `again()` take the gradients there: of the same images, loss and penalties.
+
+        The gradients of the first pass are there. Layers draw the same random numbers in each pass, and batch
+        statistics move in the first one alone. Afterwards the loop puts the weights back as they were, to the bit.
+        """
+        ...
+
     def clip(self, parameters: Iterable[nn.Parameter]) -> None:
         """Change the gradients in place before the optimizer step."""
+        ...
+
+    def after_step(self, model: nn.Module) -> None:
+        """Do what follows the optimizer's step, without gradients; not called where fp16's loss scaling skips one."""
+        ...
+
+    def averaged(self, model: nn.Module, state: RegularizerState) -> Mapping[str, torch.Tensor]:
+        """Return the weights and buffers that are validated, selected, tested and kept, by name in the state dict."""
         ...
 
     def stop(self, history: Sequence[EpochRecord]) -> bool:
@@ -224,6 +276,8 @@ class Loss(Protocol):
     it (or says `capturable = False`, see `Model`). Targets may be soft: smoothing and mixing are regularizers', which
     changed them before, so a loss smooths nothing itself. An optional method `prepare(counts)` gets the images of each
     class in train, int64 (K,) on the device, and returns the callable to train with, for example with class weights.
+    Where the loss of a batch is a sum divided by other than its number of images, an optional method `divisor(targets)`
+    returns that divisor, a scalar, so that batches whose gradients are added up count by it (`train.accumulate`).
     """
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

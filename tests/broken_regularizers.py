@@ -242,3 +242,55 @@ class SeldomRun:
 
     def penalty(self, model: nn.Module) -> Tensor:
         return self.strength * {"soft": torch.zeros(())}[self.kind]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateOfNumbers:
+    """A state that cannot be kept."""
+
+    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> dict[str, int]:
+        return {"steps": 0}
+
+    def after_step(self, model: nn.Module, state: dict[str, int]) -> None:
+        state["steps"] += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesTooFew:
+    """An image of each class and no more."""
+
+    def batch_sampling(self, labels: Tensor, classes: int, size: int, generator: torch.Generator) -> Tensor:
+        return torch.arange(classes)
+
+
+class Steps(nn.Module):
+    """A count that its state dict may lack."""
+
+    def __init__(self, kept: bool) -> None:
+        super().__init__()
+        self.register_buffer("taken", torch.zeros(()), persistent=kept)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AveragesWeightsAlone:
+    """An average without the statistics of batches."""
+
+    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> Steps:
+        return Steps(kept=True)
+
+    def averaged(self, model: nn.Module, state: Steps) -> dict[str, Tensor]:
+        return dict(model.named_parameters())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetsItsState:
+    """A penalty that grows by a count which is in no checkpoint."""
+
+    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> Steps:
+        return Steps(kept=False)
+
+    def penalty(self, model: nn.Module, state: Steps) -> Tensor:
+        return 0.01 * state.get_buffer("taken") * next(model.parameters()).square().sum()
+
+    def after_step(self, model: nn.Module, state: Steps) -> None:
+        state.get_buffer("taken").add_(1)

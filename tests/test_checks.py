@@ -116,3 +116,19 @@ def test_a_factor_that_the_model_ignores_is_warned_of(tmp_path: Path, capsys: py
     assert "1 warning, 2 conditions" in captured.out
     assert main(["studies", "check", str(path), "--set", "model.normalize=true"]) == 0
     assert "nothing wrong" in capsys.readouterr().out
+
+
+def test_two_regularizers_that_do_what_one_can_are_refused(registry: Registry) -> None:
+    pair = "".join(f'[[regularizers]]\nname = "sam"\nid = "{name}"\n' for name in ("first", "second"))
+    told = problems(registry, pair)
+    assert "first and second: each takes each step in two passes; expected at most one of them in a condition" in told
+    assert check_plan(make_plan(study_of(pair.replace('"sam"', '"ema"', 1))), registry) == ()
+
+
+def test_rare_classes_that_count_twice_are_warned_of(registry: Registry) -> None:
+    sampled = '[[regularizers]]\nname = "class-balance"\n'
+    weighted = '[train.loss]\nname = "focal"\nbalanced = true\n'
+    (warning,) = check_plan(make_plan(study_of(sampled, weighted)), registry)
+    assert "regularizers.class-balance draws images of rare classes more often, and train.loss weighs them" in warning
+    assert check_plan(make_plan(study_of(sampled)), registry) == ()
+    assert check_plan(make_plan(study_of(weighted)), registry) == ()

@@ -144,7 +144,7 @@ def test_smoothing_is_applied_once() -> None:
     first, second = run_by(Focal(), (("s", LabelSmoothing(smoothing=0.2)),)), run_by(Focal())
     batch = next(iter(first.train.epoch(first.randomness.order)))
     first.model.eval(), second.model.eval()
-    smoothed = first.augments[0](batch, first.randomness.augment)
+    smoothed = first.hooks.augments[0](batch, first.randomness.augment)
     logits = second.model(second.input_transform(batch.images))
     expected = Focal()(logits, batch.targets * 0.8 + 0.05)
     assert learn(first, smoothed)[1].item() / len(batch.targets) == pytest.approx(expected.item(), rel=1e-5)

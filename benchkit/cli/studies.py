@@ -88,8 +88,9 @@ def check(
     for warning in warnings:
         print_note(f"warning: {warning}")
     check_data(registry, data_sets(plan), study.path)
-    if run:
-        _run_networks(plan, registry, plugin or (), allow_shadow)
+    for warning in _run_networks(plan, registry, plugin or (), allow_shadow) if run else ():
+        print_note(f"warning: {warning}")
+        warnings = (*warnings, warning)
     if as_json:
         found = [
             {"label": c.display_label, "kind": c.kind, "key": c.key, "trials": plan.count(c)} for c in plan.conditions
@@ -110,7 +111,7 @@ def _trials(plan: Plan, condition: Condition) -> str:
     return f"{plan.count(condition)} to {more}" if more else str(plan.count(condition))
 
 
-def _run_networks(plan: Plan, registry: Registry, plugins: Sequence[Path], allow_shadow: bool) -> None:
+def _run_networks(plan: Plan, registry: Registry, plugins: Sequence[Path], allow_shadow: bool) -> tuple[str, ...]:
     from benchkit.preparation import data_root
     from benchkit.sweep.orchestration import Request, check_networks
 
@@ -121,7 +122,7 @@ def _run_networks(plan: Plan, registry: Registry, plugins: Sequence[Path], allow
         plugins=tuple(path.resolve() for path in plugins),
         allow_shadow=allow_shadow,
     )
-    check_networks(request, plan, registry)
+    return check_networks(request, plan, registry)
 
 
 @app.command()

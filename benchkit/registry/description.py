@@ -26,6 +26,7 @@ from benchkit.child import ChildLost, LineChild, answer_lines
 from benchkit.errors import PluginError
 from benchkit.protocols import API_VERSION, card_of
 from benchkit.registry.entries import Entry, source_problems, source_stamps
+from benchkit.registry.kinds import ALONE
 from benchkit.registry.options import REQUIRED, MismatchError, Opaque, Option, convert, is_plain, options_of
 from benchkit.registry.registry import broken, load_plugin, study_path
 from benchkit.storage import CachedRecords
@@ -35,7 +36,7 @@ CACHE = CachedRecords("descriptions", most=2000)
 TIMEOUT = 120.0
 """Seconds that one plugin's import may take."""
 
-_READERS = ("description.py", "options.py", "../protocols.py")
+_READERS = ("description.py", "kinds.py", "options.py", "../protocols.py")
 
 Status = Literal["ok", "broken", "unchecked"]
 """ok: it was imported; broken: it cannot be, or its source shows that; unchecked: its source looks right so far."""
@@ -56,6 +57,8 @@ class Description:
     api: int = API_VERSION
     options: tuple[Option, ...] = ()
     ignores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    alone: tuple[str, ...] = ()
+    """The methods that it has and no second regularizer of a condition may have."""
 
     def usable(self) -> Description:
         """Return this description; raise `PluginError` with the reason when the plugin is broken."""
@@ -84,6 +87,7 @@ def to_json(description: Description) -> dict[str, Any]:
         "api": description.api,
         "options": [_option_to_json(option) for option in description.options],
         "ignores": {path: dict(options) for path, options in description.ignores.items()},
+        "alone": list(description.alone),
     }
 
 
@@ -101,6 +105,7 @@ def from_json(entry: Entry, values: Mapping[str, Any]) -> Description:
         api=int(values["api"]),
         options=tuple(_option_from_json(option) for option in values["options"]),
         ignores=dict(values["ignores"]),
+        alone=tuple(map(str, values["alone"])),
         **texts,
     )
 
@@ -222,6 +227,7 @@ def describe_here(entry: Entry) -> Description:
             api=facts.api,
             options=options,
             ignores=facts.ignores,
+            alone=tuple(one for one in ALONE if entry.kind == "regularizers" and callable(getattr(plugin, one, None))),
         )
         json.dumps(to_json(description))  # raises for a card that holds more than text and numbers
         return description

@@ -12,7 +12,7 @@ from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
 from benchkit.registry.entries import Entry
-from benchkit.registry.kinds import kind_word
+from benchkit.registry.kinds import clashes_of, kind_word
 from benchkit.registry.options import Option, check_options
 from benchkit.study import SearchRange
 from benchkit.study.logo import read_logo
@@ -62,13 +62,37 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
     for (key, (_, variant)), description in zip(resolved.items(), described, strict=True):
         for line in _problems(uses[key], description, variant):
             problems.add("", line)
+    together = list(_together(plan, {uses[key].where: one.alone for key, one in zip(resolved, described, strict=True)}))
+    for line in dict.fromkeys(line for methods, _ in together for line in clashes_of(methods)):
+        problems.add("regularizers", line)
     _note_logo(plan.study.report.logo, problems)
     _note_departures(plan, problems)
     if problems:
         shown = plan.study.path or plan.study.name
         raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines)
     used = [(uses[key], description) for key, description in zip(resolved, described, strict=True)]
-    return tuple(dict.fromkeys(_without_effect(plan, used)))
+    return tuple(dict.fromkeys((*_without_effect(plan, used), *_balanced_twice(together))))
+
+
+def _together(
+    plan: Plan, alone: Mapping[str, tuple[str, ...]]
+) -> Iterator[tuple[Mapping[str, tuple[str, ...]], Settings]]:
+    """Yield, for each condition whose plugins differ, its regularizers' methods of which one can be there, by id."""
+    for condition in _distinct(plan.conditions):
+        settings = plan.settings_of(condition)
+        named = [one.id for one in settings.regularizers]
+        yield {name: alone.get(f"regularizers.{name}", ()) for name in named}, settings
+
+
+def _balanced_twice(together: Iterable[tuple[Mapping[str, tuple[str, ...]], Settings]]) -> Iterator[str]:
+    """Yield a sentence where rare classes count more by how images are drawn and by the loss, too."""
+    for methods, settings in together:
+        for name, there in methods.items():
+            if "batch_sampling" in there and settings.train.loss.options.get("balanced"):
+                yield (
+                    f"regularizers.{name} draws images of rare classes more often, and train.loss weighs them more "
+                    "(balanced = true): together they count twice"
+                )
 
 
 def _without_effect(plan: Plan, used: Sequence[tuple[Use, Description]]) -> Iterator[str]:

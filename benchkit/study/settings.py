@@ -119,6 +119,9 @@ class TrainSettings:
     changes no more than rounding. On a CPU auto never compiles, so that a trial's bits do not hang on what was timed;
     what usually pays there, for small networks in trials of minutes, is to ask for it.
     `loss` is what the optimizer lowers; the losses that are reported stay mean cross-entropy without augmentation.
+    `accumulate` batches of `batch_size` make one optimizer step, by the gradient of the mean over all their images, so
+    that the memory of one batch does for several; what remains at an epoch's end is a smaller step. Images are mixed
+    over the whole step, schedules count steps.
     """
 
     epochs: Positive = 10
@@ -132,6 +135,7 @@ class TrainSettings:
     threads: Positive = 1
     compile: Literal["auto", "never", "always"] = "auto"
     loss: PluginRef = USUAL_LOSS
+    accumulate: Positive = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,20 +181,29 @@ def _probes(
         timed = (grid or left)[:MOST_PROBES]
         named = f"{timed[0].display_label}{f' and {len(timed) - 1} more' if len(timed) > 1 else ''}"
         say(f"trying the networks, then timing a few steps of {named}, for {MOST_SECONDS:.0f} seconds at the most")
-        probes, device = _probe(request, devices, threads_of(plan), left, timed)
+        probes, device = _probe(request, devices, threads_of(plan), (left, timed), say)
     except DataError as error:
         return {}, request.device, str(error)
     return probes, device, ""
 
 
 def _probe(
-    request: Request, devices: Devices, threads: int, left: Sequence[Condition], timed: Sequence[Condition]
+    request: Request,
+    devices: Devices,
+    threads: int,
+    conditions: tuple[Sequence[Condition], Sequence[Condition]],
+    say: Callable[[str], None],
 ) -> tuple[dict[str, Probed], str]:
-    """Try the networks of what is left in a worker, time short runs there; return the probes by key, and the device."""
+    """Try the networks of what is left in a worker, and time short runs there of some of `conditions`, the second.
+
+    Return the probes by key, and the device.
+    """
+    left, timed = conditions
     found: dict[str, Probed] = {}
     device = request.device
     with TemporaryDirectory() as logs, Pool(devices.seats(1), threads, Path(logs)) as pool:
-        refuse_broken_networks(pool, request, left)
+        for words in refuse_broken_networks(pool, request, left):
+            say(f"warning: {words}")
         for event in answers(pool, request.job("probe", timed), MOST_SECONDS):
             if isinstance(event, WorkerReady):
                 device = event.device

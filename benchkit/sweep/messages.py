@@ -210,11 +210,15 @@ class Probed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworksChecked:
-    """Of the conditions' different `networks` so many were built and run; `problems` has a line for each that fails."""
+    """Of the conditions' different `networks` so many were built and run; `problems` has a line for each that fails.
+
+    `warnings` are sentences of what can be trained, and may not be what was meant.
+    """
 
     problems: tuple[str, ...]
     checked: int
     networks: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,10 +20,12 @@ from benchkit.study.settings import Settings
 from benchkit.sweep.messages import Job, NetworksChecked
 from benchkit.sweep.training import bind_plugins, first_line, lacking, where_raised
 from benchkit.train.batches import InputTransform
+from benchkit.train.hooks import has, sampling_of, started
 from benchkit.train.losses import loss_function
 from benchkit.train.optimizers import merged_options, optimizer
 from benchkit.train.randomness import seeded
-from benchkit.train.run import build_model
+from benchkit.train.run import Plugins, build_model
+from benchkit.train.selection import select
 
 MOST_NETWORKS = 200
 """Different networks that are built at the most."""
@@ -52,15 +54,17 @@ def check_networks(job: Job, device: str) -> NetworksChecked:
     for condition in job.conditions:
         networks[_made_of(condition)].append(condition)
     began, problems, count = time.monotonic(), [], 0
+    warnings: list[str] = []
     for alike in list(networks.values())[:MOST_NETWORKS]:
         if time.monotonic() - began > MOST_SECONDS:
             break
         settings = typed_settings(alike[0].settings, job.study.seed)
         splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
-        if problem := network_problem(settings, splits, registry, torch.device(device)):
+        if problem := network_problem(settings, splits, registry, torch.device(device), warnings):
             problems.append(f"{_shown(alike)}: {problem}")
         count += 1
-    return NetworksChecked(problems=tuple(problems), checked=count, networks=len(networks))
+    told = tuple(dict.fromkeys(warnings))
+    return NetworksChecked(problems=tuple(problems), checked=count, networks=len(networks), warnings=told)
 
 
 def _made_of(condition: Condition) -> str:
@@ -75,8 +79,13 @@ def _shown(conditions: Sequence[Condition]) -> str:
     return names + (f" and {len(conditions) - NAMED} more" if len(conditions) > NAMED else "")
 
 
-def network_problem(settings: Settings, splits: Splits, registry: Registry, device: torch.device) -> str:
-    """Return what is wrong with a network in one line, and the image size that cures it; empty when nothing is."""
+def network_problem(
+    settings: Settings, splits: Splits, registry: Registry, device: torch.device, warnings: list[str]
+) -> str:
+    """Return what is wrong with a network in one line, and the image size that cures it; empty when nothing is.
+
+    Add to `warnings` what its regularizers say of the training.
+    """
     model, doing = None, "be built"
     try:
         plugins = bind_plugins(registry, settings)
@@ -84,6 +93,8 @@ def network_problem(settings: Settings, splits: Splits, registry: Registry, devi
             model = build_model(settings, plugins, splits, [])
         doing = "run on the study's images"
         run_on_two_images(model, splits, settings.data.image_size, device)
+        doing = "be trained with its regularizers"
+        warnings.extend(try_hooks(model, plugins, settings, splits))
         doing = "be trained by its loss"
         loss_on_two_images(plugins.loss, splits, device)
         doing = "be trained by its optimizer"
@@ -119,6 +130,23 @@ def run_on_two_images(model: nn.Module, splits: Splits, side: int, device: torch
                 raise TrainingError(
                     f"its model returns {got} for 2 images of {len(splits.class_names)} classes: return logits (N, K)"
                 )
+
+
+def try_hooks(model: nn.Module, plugins: Plugins, settings: Settings, splits: Splits) -> list[str]:
+    """Make the states of a network's regularizers and draw an epoch's images; return what the states warn of.
+
+    Raise `TrainingError` where regularizers do not go together, or not with the precision, and what plugins raise.
+    """
+    named, train = plugins.regularizers, settings.train
+    sampling = sampling_of(named)[1]
+    if sampling is None and not any(has(one, "start") or has(one, "around_step") for _, one in named):
+        return []
+    labels = torch.from_numpy(select(splits, settings.data, settings.seed).train.labels)
+    bound = started(named, model, -(-len(labels) // (train.batch_size * train.accumulate)), train.epochs)
+    bound.obstacle(train.precision)
+    if sampling is not None:
+        sampling(labels, len(splits.class_names), len(labels), torch.Generator().manual_seed(settings.seed))
+    return bound.warnings
 
 
 def loss_on_two_images(plugin: Any, splits: Splits, device: torch.device) -> None:

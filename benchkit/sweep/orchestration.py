@@ -140,7 +140,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         if request.retry or is_missing(ledger, plan):
             pool.start()
         ledger.enqueue(plan, request.retry)
-        refuse_broken_networks(pool, request, _unfinished(ledger, plan))
+        for words in refuse_broken_networks(pool, request, _unfinished(ledger, plan)):
+            say(f"warning: {words}")
 
         known: dict[str, Condition] = {}
         lines = SeatLines(
@@ -217,8 +218,8 @@ def _unfinished(ledger: Ledger, plan: Plan) -> list[Condition]:
     return unfinished
 
 
-def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Condition]) -> None:
-    """Let a worker build each different network of the conditions and run it on two images.
+def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """Let a worker build each different network of the conditions and run it on two images; return its warnings.
 
     Raise `TrainingError` with all that fail, each once for all conditions that share it, and `BenchkitError` when the
     no worker can go on. One that dies of it is no verdict: its trials tell.
@@ -231,21 +232,22 @@ def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Co
         if number == pool.size - 1:
             raise worker_failure(failed, request.workspace)
     else:
-        return
-    for event in told:
-        if isinstance(event, NetworksChecked) and event.problems:
-            raise TrainingError(
-                f"{request.study.name}: {len(event.problems)} of {event.checked} different networks cannot be trained",
-                problems=event.problems,
-                hint="nothing was trained; mend the study, or leave these conditions out with --only",
-            )
+        return ()
+    checked = next((event for event in told if isinstance(event, NetworksChecked)), None)
+    if checked is not None and checked.problems:
+        raise TrainingError(
+            f"{request.study.name}: {len(checked.problems)} of {checked.checked} different networks cannot be trained",
+            problems=checked.problems,
+            hint="nothing was trained; mend the study, or leave these conditions out with --only",
+        )
+    return checked.warnings if checked is not None else ()
 
 
-def check_networks(request: Request, plan: Plan, registry: Registry) -> None:
-    """Prepare a plan's data and try its networks in a worker of their own; raise as `refuse_broken_networks` does."""
+def check_networks(request: Request, plan: Plan, registry: Registry) -> tuple[str, ...]:
+    """Prepare a plan's data and try its networks in a worker of their own, as `refuse_broken_networks` does."""
     prepare(plan, registry, request.data_root)
     with TemporaryDirectory() as logs, Pool(devices_of(request).seats(1), threads_of(plan), Path(logs)) as pool:
-        refuse_broken_networks(pool, request, plan.conditions)
+        return refuse_broken_networks(pool, request, plan.conditions)
 
 
 def threads_of(plan: Plan) -> int:

@@ -35,7 +35,7 @@ FEWEST = 10
 
 def shortened(settings: Settings, whole: Run, batches: int) -> Settings:
     """Return settings of a run on at most so many batches, validated in the proportion of the `whole` run."""
-    images = min(len(whole.train.images), batches * settings.train.batch_size)
+    images = min(len(whole.train.images), batches * whole.train.batch_size)
     val = max(FEWEST, round(len(whole.val) * images / len(whole.train.images)))
     data = dataclasses.replace(settings.data, train_size=images, val_size=min(val, len(whole.val)), test_size=1)
     return dataclasses.replace(settings, data=data)
@@ -127,7 +127,7 @@ class TimedRun:
         memory = 0 if whole.train.images.streamed else memory
         short = _short(settings, whole)
         self._small = small = build_run(short, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
-        small.stops = ()
+        small.hooks = dataclasses.replace(small.hooks, stops=())
         small.schedule = _still
         self._records = fit(small)  # one for all: however it takes its steps is chosen in its first epoch
         next(self._records)

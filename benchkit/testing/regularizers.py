@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,17 @@ from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, run_of, tra
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_equal, require_finite
 from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges, instance_of
+from benchkit.train.hooks import started
 
-HOOKS = ("optimizer_options", "prepare", "augment", "penalty", "clip", "stop")
+HOOKS = (
+    *("optimizer_options", "prepare", "start", "batch_sampling", "augment", "loss", "penalty", "around_step", "clip"),
+    *("after_step", "averaged", "stop"),
+)
 
 
 @rule("hooks", likely="a method's name is misspelt, or the class lacks @dataclass(frozen=True)")
 def hooks(subject: Subject) -> None:
-    """It is a frozen dataclass with at least one of the six hooks, and each returns what the loop expects."""
+    """It is a frozen dataclass with at least one of the hooks, and each returns what the loop expects."""
     frozen = dataclasses.is_dataclass(subject.plugin) and subject.plugin.__dataclass_params__.frozen  # type: ignore[attr-defined]
     require(frozen, given="the plugin", expected="a frozen dataclass: changed state would be lost on resume", got="not")
     there = [name for name in HOOKS if callable(getattr(subject.plugin, name, None))]
@@ -39,30 +45,39 @@ def hooks(subject: Subject) -> None:
 
 
 def _results_fit(subject: Subject, made: Any, there: list[str]) -> None:
-    run = run_of(subject.seed_for("hooks"))
+    plain = run_of(subject.seed_for("hooks"))
     if "optimizer_options" in there:
         answer = made.optimizer_options()
         right = isinstance(answer, dict) and all(isinstance(name, str) for name in answer)
         require(right, given="optimizer_options()", expected="a dict of keyword arguments", got=repr(answer))
     if "prepare" in there:
-        answer = made.prepare(copy.deepcopy(run.model))
+        answer = made.prepare(copy.deepcopy(plain.model))
         require(
             isinstance(answer, nn.Module), given="prepare(model)", expected="an nn.Module", got=type(answer).__name__
         )
-    if "penalty" in there:
-        answer = made.penalty(run.model)
-        scalar = isinstance(answer, torch.Tensor) and answer.ndim == 0 and bool(answer.detach().isfinite())
-        require(scalar, given="penalty(model)", expected="a finite scalar tensor", got=repr(answer))
-    if "clip" in there:
+    if "start" in there:
+        _state_fits(made.start(plain.model, 4, 2))
+    if "batch_sampling" in there:
+        _sampling_fits(made)
+    with attempt("a run with it"):
+        run = run_of(subject.seed_for("hooks"), [made])
+    for penalty in run.hooks.penalties:
+        _is_scalar(penalty(run.model), "penalty(model)")
+    for change in run.hooks.losses:
+        targets = torch.eye(len(CLASSES))
+        _is_scalar(change(torch.tensor(1.1), torch.zeros_like(targets), targets), "loss(loss, logits, targets)")
+    for clip in run.hooks.clips:
         _gradients(run.model)
-        answer = made.clip(run.parameters)
+        answer = clip(run.parameters)
         require(answer is None, given="clip(parameters)", expected="None: it works in place", got=repr(answer))
         for parameter in run.parameters:
             if parameter.grad is not None:
                 require_finite(parameter.grad, given="clip(parameters)", what="gradients")
-    if "stop" in there:
+    if run.hooks.averaged is not None:
+        _average_fits(run.hooks.averaged(run.model), run.model.state_dict())
+    for stop in run.hooks.stops:
         history = tuple(trained_run(subject.seed_for("hooks")).history)
-        answer = [made.stop(history[:count]) for count in (1, 2, 1)]
+        answer = [stop(history[:count]) for count in (1, 2, 1)]
         right = all(isinstance(decision, bool) for decision in answer) and answer[0] == answer[2]
         require(
             right,
@@ -70,6 +85,44 @@ def _results_fit(subject: Subject, made: Any, there: list[str]) -> None:
             expected="bools, equal for equal histories",
             got=repr(answer),
         )
+
+
+def _state_fits(state: Any) -> None:
+    methods = [name for name in ("state_dict", "load_state_dict") if not callable(getattr(state, name, None))]
+    expected, got = "an object with state_dict and load_state_dict", f"a {type(state).__name__}"
+    require(not methods, given="start(model, 4, 2)", expected=expected, got=f"{got} without {' and '.join(methods)}")
+    kept = io.BytesIO()
+    with attempt("state_dict() of what start(...) returns, saved and read as a checkpoint is"):
+        torch.save(state.state_dict(), kept)
+        kept.seek(0)
+        state.load_state_dict(torch.load(kept, weights_only=True))
+
+
+def _sampling_fits(made: Any) -> None:
+    labels = torch.tensor([0] * 20 + [1] * 9 + [2] * 3)
+    given = "batch_sampling of 32 images of 3 classes, for an epoch of 31"
+    with attempt(given):
+        chosen, again = (made.batch_sampling(labels, 3, 31, torch.Generator().manual_seed(1)) for _ in range(2))
+    right = isinstance(chosen, torch.Tensor) and chosen.shape == (31,) and chosen.dtype == torch.int64
+    got = described(chosen) if isinstance(chosen, torch.Tensor) else type(chosen).__name__
+    require(right, given=given, expected="positions (31,) int64", got=got)
+    inside = bool(((chosen >= 0) & (chosen < 32)).all())
+    require(inside, given=given, expected="positions in 0..31", got=f"{int(chosen.min())}..{int(chosen.max())}")
+    require_equal(again, chosen, given=given, expected="the same images for the same generator")
+
+
+def _average_fits(averaged: Any, wanted: Mapping[str, torch.Tensor]) -> None:
+    given = "averaged(model, state) before the first step"
+    lacking = [name for name in wanted if name not in averaged]
+    expected = "a tensor for each name in the model's state dict"
+    require(not lacking, given=given, expected=expected, got=f"none for {', '.join(lacking)}")
+    for name, tensor in wanted.items():
+        require_equal(averaged[name], tensor, given=given, expected=f"the model's own {name}")
+
+
+def _is_scalar(answer: Any, given: str) -> None:
+    scalar = isinstance(answer, torch.Tensor) and answer.ndim == 0 and bool(answer.detach().isfinite())
+    require(scalar, given=given, expected="a finite scalar tensor", got=repr(answer))
 
 
 @rule("strength-zero", likely="the hook computes with the strength instead of returning early, which rounds or draws")
@@ -111,8 +164,9 @@ def deterministic(subject: Subject) -> None:
     given = "two runs of two epochs under one seed, global generators seeded differently before"
     require(not apart, given=given, expected="equal weights and losses", got=apart)
     if hasattr(subject.plugin, "augment"):
+        augment, batch = _augment(subject), _batch(subject, 8)
         before = torch.get_rng_state()
-        instance_of(subject).augment(_batch(subject, 8), torch.Generator().manual_seed(1))
+        augment(batch, torch.Generator().manual_seed(1))
         untouched = torch.equal(before, torch.get_rng_state())
         expected = "random numbers from the generator alone"
         require(
@@ -134,7 +188,7 @@ def targets(subject: Subject) -> None:
     """Augmented images keep shape, dtype and the range 0..1, and targets stay probabilities."""
     if not hasattr(subject.plugin, "augment"):
         return
-    made = instance_of(subject)
+    augment = _augment(subject)
     for count, channels in ((1, 1), (2, 3), (7, 3), (16, 1)):
         for seed in range(3):
             batch = _batch(subject, count, channels)
@@ -142,7 +196,7 @@ def targets(subject: Subject) -> None:
                 f"images {described(batch.images)} in 0..1, targets {described(batch.targets, 'rows that sum to 1')}"
             )
             with attempt(f"augment of {given}"):
-                augmented = made.augment(batch, torch.Generator().manual_seed(seed))
+                augmented = augment(batch, torch.Generator().manual_seed(seed))
             _is_batch(augmented, (count, channels, *SHAPE[1:]), given)
 
 
@@ -190,9 +244,15 @@ def cuda(subject: Subject) -> None:
     batch = _batch(subject, 8)
     moved = Batch(images=batch.images.cuda(), targets=batch.targets.cuda())
     with attempt("a batch on cuda"):
-        augmented = instance_of(subject).augment(moved, torch.Generator("cuda").manual_seed(1))
+        augmented = _augment(subject, "cuda")(moved, torch.Generator("cuda").manual_seed(1))
     there = augmented.images.is_cuda and augmented.targets.is_cuda
     require(there, given="a batch on cuda", expected="a batch on cuda", got=str(augmented.images.device))
+
+
+def _augment(subject: Subject, device: str = "cpu") -> Any:
+    """Return the plugin's `augment`, with a state where it has one."""
+    model = SmallNetwork(len(CLASSES), SHAPE, nn.BatchNorm2d).to(device)
+    return started([("it", instance_of(subject))], model, 4, 2).augments[0]
 
 
 def _batch(subject: Subject, count: int, channels: int = SHAPE[0]) -> Batch:

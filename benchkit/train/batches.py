@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,18 +110,21 @@ def _shared(images: np.ndarray) -> torch.Tensor:
 class Loader:
     """The training batches of an epoch: `batch_size` images each, in a fresh order, with targets from `one_hot` (K, K).
 
-    Images stay uint8 (see `in_unit_range`). The last batch holds what is left over; it is dropped when that is a single
-    image, because batch statistics of one image are not defined.
+    Images stay uint8 (see `in_unit_range`). The last batch holds what is left over. A step passes through the model
+    `part` images at a time; where the last part of all would be a single image it is dropped, because batch statistics
+    of one image are not defined. `sampling`, if given, draws the images of an epoch (`Regularizer.batch_sampling`).
     """
 
     images: ImageSet
     one_hot: torch.Tensor
     batch_size: int
+    part: int
+    sampling: Callable[[torch.Tensor, int, int, torch.Generator], torch.Tensor] | None = None
 
     @property
     def single_left_over(self) -> bool:
         """Return whether each epoch leaves out one image."""
-        return self.batch_size > 1 and len(self.images) > 1 and len(self.images) % self.batch_size == 1
+        return self.part > 1 and len(self.images) > 1 and len(self.images) % self.part == 1
 
     @property
     def images_per_epoch(self) -> int:
@@ -155,16 +159,27 @@ class Loader:
         return self.images.take(index), self.images.labels.index_select(0, index)
 
     def _drawn(self, generator: torch.Generator) -> torch.Tensor:
-        return torch.randperm(len(self.images), generator=generator)[: self.images_per_epoch]
+        if self.sampling is None:
+            return torch.randperm(len(self.images), generator=generator)[: self.images_per_epoch]
+        return self.sampling(self.images.labels.cpu(), len(self.one_hot), self.images_per_epoch, generator)
 
     def _made(self, images: torch.Tensor, labels: torch.Tensor) -> Batch:
         targets = self.one_hot.index_select(0, labels)
         return Batch(images=images, targets=targets)
 
 
-def loader(images: ImageSet, classes: int, batch_size: int) -> Loader:
-    """Return the training batches over `images`, which stay uint8, with one-hot targets float32 (N, K)."""
-    return Loader(images=images, one_hot=torch.eye(classes, device=images.device), batch_size=batch_size)
+def loader(images: ImageSet, classes: int, batch_size: int, *, accumulate: int = 1, sampling: Any = None) -> Loader:
+    """Return the training batches over `images`, which stay uint8, with one-hot targets float32 (N, K).
+
+    One holds the images of an optimizer step, `accumulate` times `batch_size`.
+    """
+    return Loader(
+        images=images,
+        one_hot=torch.eye(classes, device=images.device),
+        batch_size=accumulate * batch_size,
+        part=batch_size,
+        sampling=sampling,
+    )
 
 
 def in_unit_range(images: torch.Tensor) -> torch.Tensor:

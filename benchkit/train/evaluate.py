@@ -15,6 +15,7 @@ from benchkit.metrics import SCORES, Metric, Predictions
 from benchkit.results import Cost, SplitMetrics, SplitName
 from benchkit.train.batches import ImageSet
 from benchkit.train.cost import cost
+from benchkit.train.hooks import put
 from benchkit.train.run import Run
 
 
@@ -119,6 +120,8 @@ def finish(run: Run, *, test: bool = True) -> Finished:
         )
     if run.best.epoch:
         run.model.load_state_dict(run.best.weights)
+    elif run.hooks.averaged is not None:
+        put(run.model, run.hooks.averaged(run.model))
     images: dict[SplitName, ImageSet] = {"train": run.train.images, "val": run.val}
     if test:
         images["test"] = run.test

@@ -40,27 +40,28 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
                 _stop_if_diverged(steps, epoch, run.device)
         loss, accuracy, gradient_norm = epoch_means(steps, epoch)
         trained = now(run.device)
-        logits = logits_of(run, run.val)
-        val_loss, val_accuracy = loss_and_accuracy(logits, run.val.labels)
-        if not math.isfinite(val_loss):
-            raise DivergedError(f"training diverged: the validation loss is {val_loss} after epoch {epoch}")
-        record = EpochRecord(
-            epoch=epoch,
-            train_loss=loss,
-            train_accuracy=accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            learning_rate=run.schedule(epoch * len(run.train) - 1),
-            gradient_norm=gradient_norm,
-            seconds=now(run.device) - start,
-            images_per_second=run.train.images_per_epoch / (trained - began),
-            peak_memory=max(executor.memory, peak_memory(run.device)),
-            observed={**observe(run), **epoch_scores(run, logits)},
-            energy=joules(run.device) - used,
-            device=hardware_name(run.device),
-            node=node_name(),
-        )
-        run.keep(record)
+        with run.judged():
+            logits = logits_of(run, run.val)
+            val_loss, val_accuracy = loss_and_accuracy(logits, run.val.labels)
+            if not math.isfinite(val_loss):
+                raise DivergedError(f"training diverged: the validation loss is {val_loss} after epoch {epoch}")
+            record = EpochRecord(
+                epoch=epoch,
+                train_loss=loss,
+                train_accuracy=accuracy,
+                val_loss=val_loss,
+                val_accuracy=val_accuracy,
+                learning_rate=run.schedule(epoch * len(run.train) - 1),
+                gradient_norm=gradient_norm,
+                seconds=now(run.device) - start,
+                images_per_second=run.train.images_per_epoch / (trained - began),
+                peak_memory=max(executor.memory, peak_memory(run.device)),
+                observed={**observe(run), **epoch_scores(run, logits)},
+                energy=joules(run.device) - used,
+                device=hardware_name(run.device),
+                node=node_name(),
+            )
+            run.keep(record)
         yield record
 
 

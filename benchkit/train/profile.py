@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -121,7 +121,8 @@ def watch(run: Run, stopwatch: Stopwatch) -> None:
     run.notes.append("profiled: its speed does not compare with that of other trials")
     run.eager = "the trial is profiled"
     run.train = _LoaderWatched(**_values(run.train), stopwatch=stopwatch)
-    run.augments = tuple(_watched(augment, "augmentation", stopwatch) for augment in run.augments)
+    augments = tuple(_watched(augment, "augmentation", stopwatch) for augment in run.hooks.augments)
+    run.hooks = replace(run.hooks, augments=augments)
     run.input_transform = _InputTransformWatched(**_values(run.input_transform), run=run, stopwatch=stopwatch)
     run.precision = _PrecisionWatched(**_values(run.precision), stopwatch=stopwatch)
     run.model.register_forward_pre_hook(lambda model, _: stopwatch.enter("forward") if model.training else None)
@@ -173,10 +174,14 @@ class _InputTransformWatched(InputTransform):
 class _PrecisionWatched(Precision):
     stopwatch: Stopwatch
 
-    def backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Set the gradients."""
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients."""
         self.stopwatch.enter("backward")
-        Precision.backward(self, loss, optimizer)
+        Precision.backward(self, loss)
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Undo the scaling."""
+        Precision.unscale(self, optimizer)
         self.stopwatch.enter("gradient norm")
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:

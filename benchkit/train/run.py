@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import nn
 
 from benchkit.errors import TrainingError
 from benchkit.metrics import Metric, metric_of
-from benchkit.protocols import Batch, NormFactory, Splits
+from benchkit.protocols import NormFactory, Splits
 from benchkit.results import EpochRecord, Normalization
 from benchkit.study.settings import Settings
-from benchkit.train import batches, losses, optimizers, randomness, schedules, step
+from benchkit.train import batches, hooks, losses, optimizers, randomness, schedules, step
 from benchkit.train.normalization import normalization, statistics_of
 from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
@@ -78,11 +79,8 @@ class Run:
     test: batches.ImageSet
     input_transform: batches.InputTransform
     randomness: randomness.Randomness
-    augments: tuple[Callable[[Batch, torch.Generator], Batch], ...]
-    penalties: tuple[Callable[[nn.Module], torch.Tensor], ...]
-    clips: tuple[Callable[[Iterable[nn.Parameter]], None], ...]
+    hooks: hooks.Hooks
     constraints: tuple[Callable[[], None], ...]
-    stops: tuple[Callable[[Sequence[EpochRecord]], bool], ...]
     figures: tuple[tuple[str, Any], ...] = ()
     metrics: tuple[Metric, ...] = ()
     readings: tuple[Metric, ...] = ()
@@ -99,10 +97,17 @@ class Run:
         """Return whether training has ended: after the last epoch, or when a regularizer stops it."""
         if len(self.history) >= self.settings.train.epochs:
             return True
-        return bool(self.history) and any(stop(tuple(self.history)) for stop in self.stops)
+        return bool(self.history) and any(stop(tuple(self.history)) for stop in self.hooks.stops)
+
+    def judged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model holds the weights that are judged and kept (see `hooks.judged`)."""
+        return hooks.judged(self.model, self.hooks)
 
     def keep(self, record: EpochRecord) -> None:
-        """Add an epoch to the history, and keep its weights when it is the best so far (the first of equals)."""
+        """Add an epoch to the history, and keep the model's weights when it is the best so far (the first of equals).
+
+        To be called while the model holds the weights that are judged.
+        """
         self.history.append(record)
         self._show(record)
         if self.settings.train.select != "best":
@@ -130,6 +135,7 @@ class Run:
             "best": asdict(self.best),
             "precision": self.precision.name,
             "start_weights": self.start_weights,
+            "regularizers": self.hooks.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -155,6 +161,7 @@ class Run:
             raise TrainingError(f"the checkpoint belongs to another model: {error}") from error
         if self.precision.scaler:
             self.precision.scaler.load_state_dict(state["scaler"])
+        self.hooks.restore(state.get("regularizers", {}))  # earlier versions had no states
         self.randomness.restore(state["randomness"])
         self.history = [EpochRecord(**record) for record in state["history"]]
         for record in self.history:
@@ -185,20 +192,19 @@ def build_run(
     target = torch.device(device)
     kept = images_for(settings, splits, target, device_memory) if images is None else images
     placed, notes = kept.placed, list(kept.placed.notes)
-    if target.type == "mps":
-        notes.append("trained on Apple's GPU in float32, each step eagerly")
+    notes += ["trained on Apple's GPU in float32, each step eagerly"] if target.type == "mps" else []
     with randomness.seeded(seeds["init"], target):
         model = build_model(settings, plugins, splits, notes)
     channels_last = settings.train.channels_last and any(isinstance(layer, nn.Conv2d) for layer in model.modules())
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(target, memory_format=memory_format)  # type: ignore[call-overload]
     normalized, told = normalization(settings.data, kept.statistics, model, _input_shape(settings, splits))
-    notes.extend(told)
-    notes.extend(losses.notes(settings.train.loss))
-    loader = batches.loader(placed.train, len(splits.class_names), settings.train.batch_size)
-    if loader.single_left_over:
-        notes.append("the last batch of each epoch, a single image, is left out")
+    notes.extend((*told, *losses.notes(settings.train.loss)))
+    loader = _loader(settings, placed.train, plugins, splits.class_names, notes)
+    with randomness.seeded(seeds["init"], target):
+        bound = hooks.started(plugins.regularizers, model, len(loader), settings.train.epochs)
     training = _training(settings, model, plugins, len(loader), target)
+    training["eager"] = bound.obstacle(training["precision"].name) or training["eager"]
     notes.extend(optimizers.optimizer_notes(training["optimizer"], settings.train.optimizer))
     return Run(
         settings=settings,
@@ -216,11 +222,31 @@ def build_run(
         figures=plugins.figures,
         metrics=plugins.metrics,
         readings=plugins.readings,
-        notes=notes,
+        hooks=bound,
+        notes=[*notes, *bound.notes],
         start_weights=weights_digest(weights_file(settings.model.weights)) if settings.model.weights else "",
         normalization=normalized,
         **training,
     )
+
+
+def _loader(
+    settings: Settings, images: batches.ImageSet, plugins: Plugins, class_names: Sequence[str], notes: list[str]
+) -> batches.Loader:
+    """Return the images of each optimizer step, and add to `notes` what is unlike the usual of them."""
+    train = settings.train
+    name, sampling = hooks.sampling_of(plugins.regularizers)
+    loader = batches.loader(images, len(class_names), train.batch_size, accumulate=train.accumulate, sampling=sampling)
+    if loader.single_left_over:
+        notes.append("the last batch of each epoch, a single image, is left out")
+    if train.accumulate > 1:
+        notes.append(
+            f"each step adds up the gradients of {train.accumulate} batches of {train.batch_size}: layers that use a "
+            f"batch's statistics see {train.batch_size} images at a time"
+        )
+    if sampling is not None:
+        notes.append(f"{name} draws the images of an epoch: its training accuracy is on resampled images")
+    return loader
 
 
 def _training(
@@ -251,10 +277,6 @@ def _training(
         "schedule": course,
         "eager": _opted_out(plugins, model) or moving or foreign,
         "precision": step.precision(train.precision, device),
-        "augments": _methods(plugins, "augment"),
-        "penalties": _methods(plugins, "penalty"),
-        "clips": _methods(plugins, "clip"),
-        "stops": _methods(plugins, "stop"),
         "constraints": tuple(layer.constrain for layer in model.modules() if callable(getattr(layer, "constrain", 0))),
     }
 
@@ -292,7 +314,3 @@ def _opted_out(plugins: Plugins, model: nn.Module) -> str:
     parts = (*(instance for _, instance in plugins.regularizers), plugins.loss, *model.modules())
     names = [type(part).__name__ for part in parts if getattr(part, "capturable", True) is False]
     return f"{names[0]} says capturable = False" if names else ""
-
-
-def _methods(plugins: Plugins, name: str) -> tuple[Callable[..., Any], ...]:
-    return tuple(getattr(instance, name) for _, instance in plugins.regularizers if hasattr(instance, name))

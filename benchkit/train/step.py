@@ -6,7 +6,7 @@ The update is the optimizer's step with its rate and loss scaling, without what 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from benchkit.gradients import gradient_norm
 from benchkit.protocols import Batch
 from benchkit.train.batches import BatchIndex, in_unit_range
 from benchkit.train.device import has_bf16
+from benchkit.train.randomness import global_state, set_global_state
 
 if TYPE_CHECKING:
     from benchkit.train.run import Run
@@ -56,9 +57,9 @@ def update(run: Run, batch: Batch, learning: Learn | None = None) -> torch.Tenso
 
 def augmented(run: Run, batch: Batch) -> Batch:
     """Return the batch as the run's regularizers change it, who get its images as float32 in [0, 1]."""
-    if run.augments:
+    if run.hooks.augments:
         batch = Batch(images=in_unit_range(batch.images), targets=batch.targets)
-    for augment in run.augments:
+    for augment in run.hooks.augments:
         batch = augment(batch, run.randomness.augment)
     return batch
 
@@ -68,24 +69,94 @@ def learn(run: Run, batch: Batch) -> torch.Tensor:
 
     What it reads and changes from one step to the next are tensors, so it can be traced as a whole.
     """
-    # Autocast begins and ends in here, so its copies of the weights never outlive the graph that made them.
-    with run.precision.autocast:
-        logits = run.model(run.input_transform(batch.images))
-    loss = run.loss(logits.float(), batch.targets)
-    for penalty in run.penalties:
-        loss = loss + penalty(run.model)
-    for parameter in run.parameters:  # what optimizer.zero_grad does, at a fraction of its price
-        parameter.grad = None
-    run.precision.backward(loss, run.optimizer)
+    drawn = global_state(run.device) if run.hooks.around is not None else []
+    loss, logits = take_gradients(run, batch)
     norm = gradient_norm([p.grad for p in run.parameters if p.grad is not None])
-    for clip in run.clips:
+    if run.hooks.around is not None:
+        _take_around(run, batch, drawn)
+    # Only eager steps have states in fp16: what they keep must not move in a step that loss scaling skips.
+    skipped = bool(run.hooks.states) and run.precision.scaler is not None and not bool(torch.isfinite(norm))
+    for clip in () if skipped else run.hooks.clips:
         clip(run.parameters)
-    if run.clips:
+    if run.hooks.clips:
         align_gradients(run.parameters)
     run.precision.step(run.optimizer)
     for constrain in run.constraints:
         constrain()
-    return _summary(loss.detach(), logits.detach(), batch.targets, norm)
+    with torch.no_grad():
+        for after in () if skipped else run.hooks.afters:
+            after(run.model)
+    return _summary(loss, logits, batch.targets, norm)
+
+
+def take_gradients(run: Run, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Set the gradients of an augmented batch's mean loss; return this, a scalar, and its logits (N, K), both detached.
+
+    What is more than a batch goes through the model in parts. A part counts by what its loss is divided by: its images,
+    or what the loss says by a method `divisor`.
+    """
+    parts = [Batch(images=batch.images, targets=batch.targets)]
+    if len(batch.targets) > run.train.part:
+        split = (torch.split(batch.images, run.train.part), torch.split(batch.targets, run.train.part))
+        parts = [Batch(images=images, targets=targets) for images, targets in zip(*split, strict=True)]
+    shares = _shares(run, parts)
+    losses, logits = [], []
+    for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
+        # Autocast begins and ends in here, so its copies of the weights never outlive the graph that made them.
+        with run.precision.autocast:
+            found = run.model(run.input_transform(part.images))
+        loss = _loss(run, found, part.targets)
+        if number == 0:
+            for parameter in run.parameters:  # what optimizer.zero_grad does, at a fraction of its price
+                parameter.grad = None
+        loss = loss if share is None else loss * share
+        run.precision.backward(loss)
+        losses.append(loss.detach())
+        logits.append(found.detach())
+    run.precision.unscale(run.optimizer)
+    if len(parts) == 1:
+        return losses[0], logits[0]
+    return torch.stack(losses).sum(), torch.cat(logits)
+
+
+def _loss(run: Run, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the loss that is lowered, as regularizers change it, with their penalties."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = run.loss(wide, targets)
+    for change in run.hooks.losses:
+        loss = change(loss, wide, targets)
+    for penalty in run.hooks.penalties:
+        loss = loss + penalty(run.model)
+    return loss
+
+
+def _shares(run: Run, parts: Sequence[Batch]) -> Sequence[float | torch.Tensor | None]:
+    """Return what each part counts in the mean over all; None for the only one."""
+    if len(parts) == 1:
+        return [None]
+    divisor = getattr(run.loss, "divisor", None)
+    counts = [len(part.targets) if divisor is None else divisor(part.targets) for part in parts]
+    return [count / sum(counts) for count in counts]
+
+
+def _take_around(run: Run, batch: Batch, drawn: list[torch.Tensor]) -> None:
+    """Let a regularizer change the gradients by further passes; weights, buffers and random numbers are put back.
+
+    In each pass layers draw the same random numbers, by the state `drawn` from before the first.
+    """
+    assert run.hooks.around is not None
+    changed = (*run.parameters, *run.model.buffers())
+    before, after = [tensor.detach().clone() for tensor in changed], global_state(run.device)
+
+    def again() -> None:
+        set_global_state(drawn, run.device)
+        take_gradients(run, batch)
+
+    run.hooks.around(run.parameters, again)
+    set_global_state(after, run.device)
+    with torch.no_grad():
+        for tensor, kept in zip(changed, before, strict=True):
+            tensor.copy_(kept)
 
 
 def _summary(loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
@@ -245,12 +316,13 @@ class Precision:
     autocast: AbstractContextManager[Any]
     scaler: torch.amp.GradScaler | None
 
-    def backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Set the gradients of `loss`, unscaled."""
-        if self.scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of `loss`, in fp16 scaled, to those that are there."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Undo the scaling of all gradients."""
+        if self.scaler is not None:
             self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -40,6 +41,22 @@ def class_weights(counts: Tensor, balanced: bool, given: Sequence[float]) -> Ten
         )
     weights: Tensor = counts.sum().double() / (classes * counts.double())
     return weights.to(torch.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Weighted:
+    """A loss in which class k's share of an image counts w_k: `of` logits, targets (N, K) and `weights` (K,)."""
+
+    of: Callable[..., Tensor]
+    weights: Tensor
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        return self.of(logits, targets, weights=self.weights)
+
+    def divisor(self, targets: Tensor) -> Tensor:
+        """Return what the sum over a batch with targets (N, K) is divided by, a scalar."""
+        return (targets * self.weights).sum()
 
 
 def mean_over_images(losses: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor
 from torch.nn import functional
 
 from benchkit import Loss, card
-from benchkit_losses.class_weights import check_weights, class_weights, mean_over_images
+from benchkit_losses.class_weights import Weighted, check_weights, class_weights, mean_over_images
 
 
 @card(
@@ -33,7 +32,7 @@ class CrossEntropy:
     def prepare(self, counts: Tensor) -> Loss:
         """Return the loss with the weights that `counts` (K,), images of each class in train, and the options give."""
         weights = class_weights(counts, self.balanced, self.class_weights)
-        return self if weights is None else partial(_weighted, weights=weights)
+        return self if weights is None else Weighted(of=_weighted, weights=weights)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits and targets (N, K) with every class alike."""

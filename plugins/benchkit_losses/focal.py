@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchkit import Loss, PluginError, Range, card
-from benchkit_losses.class_weights import check_weights, class_weights, mean_over_images
+from benchkit_losses.class_weights import Weighted, check_weights, class_weights, mean_over_images
 
 
 @card(
@@ -39,7 +39,8 @@ class Focal:
 
     def prepare(self, counts: Tensor) -> Loss:
         """Return the loss with the weights that `counts` (K,), images of each class in train, and the options give."""
-        return partial(_focal, gamma=self.gamma, weights=class_weights(counts, self.balanced, self.class_weights))
+        weights = class_weights(counts, self.balanced, self.class_weights)
+        return self if weights is None else Weighted(of=partial(_focal, gamma=self.gamma), weights=weights)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits and targets (N, K) with every class alike."""

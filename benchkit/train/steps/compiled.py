@@ -42,7 +42,7 @@ class CompiledLearning:
         self._form = _form(batch)
         use_device_rates(run.optimizer, run.device)
         functional = FunctionalOptimizer(run.optimizer)
-        traced = replace(run, augments=(), optimizer=functional)  # type: ignore[arg-type]
+        traced = replace(run, optimizer=functional)  # type: ignore[arg-type]
         state = _state(run, functional)
 
         def work(images: torch.Tensor, targets: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor]:
@@ -67,7 +67,7 @@ def _state(run: Run, optimizer: FunctionalOptimizer) -> list[torch.Tensor]:
     """Return the tensors that a step reads or changes from one step to the next, each once."""
     moments = (value for kept in run.optimizer.state.values() for value in kept.values())
     settings = (value for group in optimizer.settings for value in group.values())
-    tensors = (*run.model.parameters(), *run.model.buffers(), *moments, *settings)
+    tensors = (*run.model.parameters(), *run.model.buffers(), *moments, *settings, *run.hooks.tensors())
     return list({id(tensor): tensor for tensor in tensors if isinstance(tensor, torch.Tensor)}.values())
 
 

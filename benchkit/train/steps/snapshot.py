@@ -119,8 +119,8 @@ class Snapshot:
 
 
 def _tensors(run: Run) -> Iterator[KeptTensor]:
-    """Yield parameters, buffers, and tensors that are mere attributes of layers."""
-    for module in run.model.modules():
+    """Yield parameters, buffers, and tensors that are mere attributes of layers, and those of regularizers' states."""
+    for module in (*run.model.modules(), *run.hooks.modules()):
         for home in (module._parameters, module._buffers, vars(module)):
             for name, tensor in home.items():
                 if isinstance(tensor, torch.Tensor):
@@ -132,8 +132,15 @@ def _attributes(run: Run) -> Iterator[KeptAttribute]:
     """Yield the plain attributes of layers, of their hooks, of the loss and of the regularizers in steps."""
     modules = list(run.model.modules())
     hooks = [hook for layer in modules for hook in (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values())]
-    methods = (*run.augments, *run.penalties, *run.clips)
-    for owner in (*modules, *hooks, run.loss, *(getattr(method, "__self__", None) for method in methods)):
+    bound = run.hooks
+    methods = (*bound.augments, *bound.losses, *bound.penalties, *bound.clips, *bound.afters)
+    for owner in (
+        *modules,
+        *hooks,
+        *bound.modules(),
+        run.loss,
+        *(getattr(method, "__self__", None) for method in methods),
+    ):
         for name in _names(owner):
             value = getattr(owner, name, None)
             items = value if isinstance(value, list) else [value]
