@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, run_here, st
 
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim, Queue
-from benchkit.ledger.files import TrialFile, lost_or_changed, notes_of, trial_files, write_list
+from benchkit.ledger.files import TrialFile, lost_or_changed, notes_of, trial_files, write_list, write_removed
 from benchkit.plan import make_plan
 from benchkit.results import Cost, Outcome, Trial
 from benchkit.study.studyfile import read_study
@@ -43,6 +44,10 @@ def workspace(tmp_path: Path) -> Path:
     ledger.enqueue(plan)
     finish_all(ledger, plan, trained)
     return tmp_path
+
+
+def files_of(folder: Path) -> tuple[TrialFile, ...]:
+    return trial_files(folder, {"sha256": hashlib.sha256((folder / "files.json").read_bytes()).hexdigest()})
 
 
 def first(workspace: Path) -> Trial:
@@ -156,9 +161,10 @@ def test_lost_weights_are_told_and_numbers_stay(workspace: Path) -> None:
     (folder / "weights.safetensors").unlink()
     trial = first(workspace)
     assert trial.state == "done" and trial.outcome and trial.outcome.notes == ("weights.safetensors is lost",)
-    (folder / "removed.json").write_text('["weights.safetensors"]')
+    write_removed(folder, {"weights.safetensors": "2026-11-29T20:00:00+00:00"})
     trial = first(workspace)
-    assert trial.outcome and trial.outcome.notes == ("weights.safetensors is removed",)
+    assert trial.outcome and trial.outcome.notes == ()  # it was removed on purpose, which costs no number
+    assert {file.name: file.state for file in files_of(folder)}["weights.safetensors"] == "removed"
 
 
 def test_files_of_another_host_are_elsewhere(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "model": "benchkit.cli.model:model",
         "predict": "benchkit.cli.predict:predict",
         "merge": "benchkit.cli.merge:merge",
+        "clean": "benchkit.cli.clean:clean",
         "templates": "benchkit.cli.templates:app",
         "studies": "benchkit.cli.studies:app",
         "data": "benchkit.cli.data:app",

@@ -25,12 +25,14 @@ def status(
     """
     from benchkit.cli.app import print_json, print_note, print_table, print_text
     from benchkit.ledger import read_results
+    from benchkit.ledger.cleaning import removed_words
     from benchkit.storage import encode
     from benchkit.sweep.seat_lines import seats_of
     from benchkit.sweep.status import status_of
 
     name = study.removesuffix(".toml").rpartition("/")[2] if study else None
-    found = status_of(read_results(workspace, name, storage or None, upcoming=True))
+    results = read_results(workspace, name, storage or None, upcoming=True)
+    found = status_of(results)
     seats = seats_of(workspace, storage, found.study)
     if as_json:
         print_json({**found.plain(), "seats": encode(seats)})
@@ -49,4 +51,6 @@ def status(
     if found.interim:
         print_text(found.interim.words)
     print_text(found.sentence)
+    if cleaned := removed_words(results):
+        print_note(cleaned)
     raise typer.Exit(found.broken)

@@ -24,7 +24,7 @@ from benchkit.storage import decode, encode, file_digest, write_atomically
 
 LIST = "files.json"
 REMOVED = "removed.json"
-"""The names of the files that were removed on purpose; written before they are."""
+"""The files that were removed on purpose, by name, each with when; written before they are."""
 
 UNLISTED = frozenset({LIST, REMOVED, "checkpoint.pt", "log.txt", "owner.lock"})
 """What a trial's folder holds beside its results."""
@@ -80,7 +80,7 @@ def trial_files(folder: Path, kept: Mapping[str, str] | None, *, contents: bool 
         return (replace(whole, state="elsewhere" if _is_elsewhere(folder, kept) else "lost"),)
     if hashlib.sha256(content).hexdigest() != kept["sha256"]:
         return (replace(whole, state="changed"),)
-    removed = _removed(folder)
+    removed = frozenset(removed_files(folder))
     listed = (TrialFile(**entry) for entry in json.loads(content))
     return tuple(replace(file, state=_state(folder, file, removed, contents=contents)) for file in listed)
 
@@ -105,8 +105,8 @@ def lost_or_changed(files: Sequence[TrialFile]) -> tuple[State, str] | None:
 
 
 def notes_of(files: Sequence[TrialFile]) -> tuple[str, ...]:
-    """Return a note for each file that is gone without taking a trial's numbers along."""
-    return tuple(f"{file.name} is {file.state}" for file in files if file.state in ("removed", "lost"))
+    """Return a note for each file that was lost without taking a trial's numbers along."""
+    return tuple(f"{file.name} is lost" for file in files if file.state == "lost")
 
 
 def _is_listed(name: str) -> bool:
@@ -124,11 +124,17 @@ def _state(folder: Path, file: TrialFile, removed: frozenset[str], *, contents: 
     return "here"
 
 
-def _removed(folder: Path) -> frozenset[str]:
+def removed_files(folder: Path) -> dict[str, str]:
+    """Return the files of a trial's folder that were removed on purpose, by name, with when (ISO 8601, UTC)."""
     try:
-        return frozenset(json.loads((folder / REMOVED).read_text(encoding="utf-8")))
+        return dict(json.loads((folder / REMOVED).read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return frozenset()
+        return {}
+
+
+def write_removed(folder: Path, removed: Mapping[str, str]) -> None:
+    """Write down which files of a trial's folder are removed, before they are."""
+    write_atomically(folder / REMOVED, json.dumps(removed, indent=1).encode())
 
 
 UNREADABLE = (OSError, ValueError, BenchkitError)
