@@ -318,3 +318,17 @@ def test_which_parameters_decay_is_no_key_of_older_studies() -> None:
     with pytest.raises(StudyError) as caught:
         tiny_study.study_of(overrides=["train.optimizer.decayed=biases"])
     assert "train.optimizer.decayed: got 'biases', expected one of all, matrices" in "\n".join(caught.value.problems)
+
+
+class TwoWeights(torch.optim.SGD):
+    """Is told when its weights are evaluated, as schedule-free optimizers are."""
+
+    def eval(self) -> None:
+        """Put the averaged weights into the model."""
+
+
+def test_an_optimizer_with_two_sets_of_weights_is_refused() -> None:
+    settings = make_settings(optimizer={"name": "own", "lr": 0.1})
+    plugins = Plugins(model=small_net, norm=nn.BatchNorm2d, optimizer=TwoWeights)
+    with pytest.raises(TrainingError, match="other weights than it is evaluated with"):
+        build_run(settings, make_splits(), plugins, seeds=trial_seeds(5, "grid", 0), device="cpu")

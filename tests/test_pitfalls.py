@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parent
-TRAINING = """
-1 2 4 5 7 8 9 14 19 20 21 22 23 28 29 30 31 32 35 36 37 38 42 45 46 47 48 49 50 51 54 57
-""".split()
+OPEN = {"training": set("6 11 13 15 16 17 18 24 25 27 33 34 41 43 44 55 56 58".split())}
+"""What of a page may have no row yet: steps in two passes, averages and samplers, start weights, compiled code."""
 
 PAGES = {
     "scale-out": [*(str(number) for number in range(1, 43)), "1b", "14b", "15b"],
-    "training": TRAINING,
+    "training": [str(number) for number in range(1, 59)],
 }
-"""The pages of pitfalls and their numbers; of training all but what is about steps, weights and regularizers."""
+"""The pages of pitfalls and their numbers."""
 
 ROWS: dict[str, dict[str, dict[str, Any]]] = tomllib.loads((TESTS / "pitfalls.toml").read_text(encoding="utf-8"))
 
@@ -42,7 +41,8 @@ def is_collected(test: str) -> bool:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_number_has_a_row_and_every_row_a_number(page: str) -> None:
     assert set(ROWS) == set(PAGES)
-    assert sorted(ROWS[page]) == sorted(PAGES[page])
+    assert set(ROWS[page]) <= set(PAGES[page])
+    assert set(PAGES[page]) - set(ROWS[page]) <= OPEN.get(page, set())
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -62,6 +62,11 @@ def _made_by(
     held = [id(parameter) for group in made.param_groups for parameter in group["params"]]
     if sorted(held) != sorted(given):
         raise TrainingError(f"the optimizer {settings.name!r} holds {len(held)} of {len(given)} parameters")
+    if callable(getattr(made, "eval", None)):
+        raise TrainingError(
+            f"the optimizer {settings.name!r} trains with other weights than it is evaluated with",
+            hint="benchkit evaluates the weights that are trained: choose an optimizer without eval()",
+        )
     for group in made.param_groups:
         group.setdefault("rate_factor", 1.0)
     return made
