@@ -17,7 +17,7 @@ from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Queue
 from benchkit.plan import Plan
-from benchkit.results import Outcome, State
+from benchkit.results import Outcome
 from benchkit.study import Study
 from benchkit.sweep.decided import decide_training, unfit
 from benchkit.sweep.held_trial import PATIENCE, HeldTrial
@@ -36,7 +36,9 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
+from benchkit.sweep.missing import is_unfinished
 from benchkit.sweep.pool import HEAR_EVERY, Pool, cannot_go_on
+from benchkit.sweep.preferred_seats import PreferredSeats
 from benchkit.sweep.seats import Seats
 from benchkit.sweep.starts import Memory, Starts, memory_before, memory_here
 from benchkit.sweep.stopping import GRACE
@@ -71,7 +73,8 @@ class View(Protocol):
 class Rules:
     """What a coordinator goes by.
 
-    A disk that does not answer is asked again for `patience` seconds. `unfit` says in words what keeps a seat from
+    A disk that does not answer is asked again for `patience` seconds, and for so long a trial waits for a seat of the
+    model that it was begun on. `unfit` says in words what keeps a seat from
     training a study as that was decided, nothing when nothing does. `memory` tells under which limit of memory so many
     trials run together with the sweep, where that is not this machine's.
     """
@@ -79,21 +82,6 @@ class Rules:
     patience: float = PATIENCE
     unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
     memory: Callable[[int], Memory] | None = None
-
-
-UNFINISHED: tuple[State, ...] = ("waiting", "stale", "running")
-"""The states of trials that were queued and have not ended."""
-
-
-def is_missing(ledger: Ledger, plan: Plan) -> bool:
-    """Return whether any trial of a plan has not ended."""
-    return missing_count(ledger, plan) > 0
-
-
-def missing_count(ledger: Ledger, plan: Plan) -> int:
-    """Return how many trials of a plan have not ended."""
-    states = ledger.states(plan, files=False)
-    return sum(states[state] for state in (*UNFINISHED, "missing"))
 
 
 class Coordinator:
@@ -107,6 +95,7 @@ class Coordinator:
         self._pool = pool
         self._view = view
         self._seats = Seats(pool, job, lambda words: view.event(0, SeatSetAside(words=words)))
+        self._preferred = PreferredSeats(self._seats, self._rules.patience, more_come=pool.changes)
         self._queue: Queue | None = None
         self._look_at = 0.0
         self._decided: dict[str, str] = {}
@@ -132,7 +121,7 @@ class Coordinator:
         try:
             self._seats.start_all()
             while time.monotonic() < end:
-                if not self._held and not self._unfinished(plan):
+                if not self._held and not is_unfinished(self._ledger, plan):
                     return True
                 if not self._held and not self._seats.starting:
                     if self._late:
@@ -142,14 +131,9 @@ class Coordinator:
                     self._look_at = 0.0
                 self._hear_for_a_while(end)
                 self._view.tick()
-            return not self._unfinished(plan)
+            return not is_unfinished(self._ledger, plan)
         finally:
             self._let_go()
-
-    def _unfinished(self, plan: Plan) -> bool:
-        """Return whether any trial that was queued has not ended."""
-        states = self._ledger.states(plan, files=False)
-        return any(states[state] for state in UNFINISHED)
 
     def _refuse_no_seats(self) -> None:
         if self._seats.hopeless(self._rules.patience):
@@ -184,7 +168,7 @@ class Coordinator:
                     held.number = number
                     self._give(held)
             elif (held := self._next(number)) is None:
-                return
+                continue
             elif held.alone and self._company(number, held):
                 self._alone[node] = held  # it waits for the others to end; none is begun beside it
             else:
@@ -205,6 +189,8 @@ class Coordinator:
         Those whose end was not recorded any more, and those whose starts all ended badly, end here.
         """
         assert self._queue is not None
+        if (waited := self._preferred.take(number)) is not None:
+            return waited
         while time.monotonic() >= self._look_at and not self._late:
             claim = self._queue.next()
             if claim is None:
@@ -216,6 +202,8 @@ class Coordinator:
             if outcome is None and time.monotonic() + self._longest.get(held.taken.key, 0.0) >= self._end:
                 self._put_off(held)
                 return None
+            if outcome is None and not self._preferred.fits(held, number):
+                continue
             if outcome is None:
                 return held
             self._view.event(number, held.taken)
@@ -379,6 +367,7 @@ class Coordinator:
             self._held.clear()
             self._late.clear()
             self._alone.clear()
+            self._preferred.clear()
 
     def _stop_workers(self) -> None:
         """Hear what workers that were told to end still have to tell, as long as they may take for it."""

@@ -51,6 +51,7 @@ class HeldTrial:
         self.id: int = claim.trial._trial_id
         self.lease = claim.lease
         self.starts = Starts()
+        self.model = ""
         self.waited_for = self.given = self.saved = self.alone = False
         self.beside_node = self.beside_device = False
         self._known = self.starts
@@ -72,12 +73,15 @@ class HeldTrial:
     def begin(self, memory: Memory, before: Memory) -> Outcome | None:
         """Read how the starts before this one ended; return how the trial has ended by now, None where it has not.
 
+        `model` is then that of the device on which it was begun, "" where it begins now.
         A kill came between its end and the ledger, or its starts were its end.
         """
         self._limited = memory.limit > 0
         outcome = self.claim.folder.read_outcome()
         if outcome is not None or self.lease == 1:
             return outcome
+        if self.claim.folder.checkpoint.exists() and (history := self.claim.folder.read_history()):
+            self.model = history[0].device
         self._known = starts_of(self.claim.trial.user_attrs)
         self._note(self._known.after_other_sweeps(self.lease, memory, before))
         self.alone = self.starts.alone

@@ -28,10 +28,11 @@ from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.clustered import check_cluster, on_cluster
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
-from benchkit.sweep.coordinator import Coordinator, Rules, View, is_missing, missing_count
+from benchkit.sweep.coordinator import Coordinator, Rules, View
 from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_other_decisions
 from benchkit.sweep.devices import Device, Devices, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
+from benchkit.sweep.missing import is_missing, missing_count
 from benchkit.sweep.pool import Pool, answers, worker_failure
 from benchkit.sweep.seat_lines import SeatLines, tell_of
 from benchkit.sweep.starts import Memory
