@@ -28,6 +28,7 @@ from benchkit.protocols import (
     card,
     card_of,
 )
+from benchkit.storage import sent_file
 from benchkit.weight_names import matching_names
 
 __version__ = "0.1.0"
@@ -60,4 +61,5 @@ __all__ = [
     "card_of",
     "is_cpu",
     "matching_names",
+    "sent_file",
 ]

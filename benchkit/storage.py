@@ -169,6 +169,16 @@ def sent_path(path: str | Path) -> Path:
     return Path(json.loads(os.environ.get(SENT, "{}")).get(str(path), path))
 
 
+def sent_file(name: str) -> Path | None:
+    """Return the file that a sweep on a cluster sent to this machine under a name, None where it sent none.
+
+    A model's plugin that downloads weights asks this first. Where its option `pretrained` is set, the sweep's machine
+    calls the plugin's attribute `fetch` with the model's options: it returns the name and the file, or None.
+    """
+    found = json.loads(os.environ.get(SENT, "{}")).get(name)
+    return Path(found) if found else None
+
+
 @dataclass(frozen=True, slots=True)
 class CachedRecords:
     """One JSON file of records by key, each with a stamp of what it rests on; the oldest of more than `most` go first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +15,7 @@ import timm
 import torch
 from benchkit_models.mlp import mlp
 from benchkit_models.resnet import resnet
-from benchkit_models.timm_models import timm_model
+from benchkit_models.timm_models import fetch, timm_model
 from torch import nn
 from torch.nn import functional
 
@@ -252,6 +253,28 @@ def test_pretrained_weights_are_downloaded_and_adapted(address: str, tmp_path: P
     assert torch.equal(grouped.conv1.weight, state["conv1.weight"][:, :, 2:5, 2:5])
     assert torch.equal(grouped.layer2[0].conv1.weight, state["layer2.0.conv1.weight"])
     assert "20 batch norms replaced: 40 of the new norms' 40 tensors carried over" in grouped.notes
+
+
+def test_weights_that_a_sweep_fetched_are_taken_from_what_it_sent(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = published(tmp_path / "served" / "weights.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "here"))
+    name, file = fetch(variant="resnet18", pretrained=True, pretrained_url=f"{address}/weights.pth", stem="cifar") or (
+        "",
+        Path(),
+    )
+    assert name == f"{address}/weights.pth" and file.read_bytes() == (tmp_path / "served" / "weights.pth").read_bytes()
+    (tmp_path / "served" / "weights.pth").unlink()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "there"))
+    build = partial(timm_model, variant="resnet18", pretrained=True, pretrained_url=name)
+    with pytest.raises(DataError):
+        build(10, (3, 32, 32), BN)
+    monkeypatch.setenv("BENCHKIT_SENT", json.dumps({name: str(file)}))
+    assert torch.equal(build(10, (3, 32, 32), BN).conv1.weight, state["conv1.weight"])
+    assert fetch(variant="resnet18") is None and fetch(variant="resnet18", pretrained=True, weights="w.pth") is None
+    with pytest.raises(DataError, match=r"model\.weights"):
+        fetch(variant="resnet18", pretrained=True, pretrained_url=name)
 
 
 def test_local_weights_are_adapted_like_pretrained_ones(tmp_path: Path) -> None:

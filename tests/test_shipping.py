@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_study import DATA, study_of
+from tiny_study import DATA, study_of, text_of
 
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.registry.entries import source_hash
+from benchkit.study.studyfile import parse_study
 from benchkit.sweep import node_side
-from benchkit.sweep.node_check import NodeFacts
+from benchkit.sweep.node_check import Needs, NodeFacts
 from benchkit.sweep.shipping import Cargo, cargo_of, entries_of, needs_of
 
 
@@ -97,3 +99,39 @@ def test_a_file_travels_in_parts_that_any_object_store_holds(tmp_path: Path, mon
     assert b"".join(part for _, part in parts) == path.read_bytes()
     path.write_bytes(b"")
     assert list(_parts(path)) == [(0, b"")]
+
+
+MODEL = """
+from pathlib import Path
+
+def own(num_classes, image_shape, norm, *, pretrained: bool = False): ...
+
+def fetch(*, pretrained: bool = False):
+    return ("hub:own", Path(__file__).with_name("own.safetensors"))
+
+own.fetch = fetch
+PLUGINS = {"benchkit.models": {"own": own}}
+"""
+
+
+def test_weights_that_a_model_downloads_are_fetched_once_and_sent_by_their_digest(tmp_path: Path) -> None:
+    plugin, weights = tmp_path / "own.py", tmp_path / "own.safetensors"
+    plugin.write_text(MODEL)
+    weights.write_bytes(b"weights")
+    registry = Registry.installed([plugin])
+
+    def of(more: str) -> tuple[Needs, Cargo]:
+        text = text_of().replace('name = "mlp"\nhidden = [8]', f'name = "own"\n{more}')
+        plan = make_plan(parse_study(text, name="own"))
+        needs = needs_of(plan, registry, [plugin], ("ff",))
+        return needs, cargo_of(plan, registry, needs, DATA, code=False)
+
+    assert "hub:own" not in of("")[0].files
+    needs, cargo = of("pretrained = true")
+    assert needs.files["hub:own"] == hashlib.sha256(b"weights").hexdigest()
+    sent: list[dict[str, Path | bytes]] = []
+    node = NodeFacts(python="", versions={}, benchkit="", processor="", cache="/c", sources=needs.sources, data=("",))
+    given: set[str] = set()
+    found = cargo.send(lambda files, folder: sent.append(dict(files)), needs, node, given)
+    assert sent == [{"own.safetensors": weights}]
+    assert found.sent == {"hub:own": f"/c/sent/{needs.files['hub:own'][:16]}/own.safetensors"}

@@ -32,11 +32,15 @@ class Send(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cargo:
-    """What can be sent: folders of prepared data by fingerprint, files by path, files of code by their names."""
+    """What can be sent: folders of prepared data by fingerprint, files by path, files of code by their names.
+
+    `fetched` has files that were downloaded here, by what their model's plugin calls them.
+    """
 
     data: Mapping[str, Path] = field(default_factory=dict)
     files: Sequence[str] = ()
     code: Mapping[str, Path | bytes] = field(default_factory=dict)
+    fetched: Mapping[str, Path] = field(default_factory=dict)
 
     def send(self, send: Send, needs: Needs, found: NodeFacts, given: set[str]) -> Needs:
         """Send a node what its answer lacks and was not `given` yet, which is noted there; return what it needs then.
@@ -45,9 +49,9 @@ class Cargo:
         """
         sent, code, cache = dict(needs.sent), needs.code, Path(found.cache, "sent")
         for path in unlike(needs.files, found.files):
-            if path in self.files and path not in given:
+            if path in (*self.files, *self.fetched) and path not in given:
                 folder = cache / needs.files[path][:16]
-                file = weights_file(path)
+                file = self.fetched.get(path) or weights_file(path)
                 send({file.name: file}, str(folder))
                 sent[path] = str(folder / file.name)
                 given.add(path)
@@ -90,13 +94,14 @@ def needs_of(plan: Plan, registry: Registry, plugins: Sequence[Path], fingerprin
     weights = {str(condition.settings["model"].get("weights") or "") for condition in plan.conditions} - {""}
     files = [*map(str, plugins), *sorted(weights)]
     sets = [DataSet(ref=ref, fingerprint=one) for ref, one in zip(data_sets(plan), fingerprints, strict=True)]
+    digests = {name: file_digest(file) for name, file in fetched_weights(plan, registry).items()}
     return Needs(
         kind="cpu",
         threads=max(plan.settings_of(condition).train.threads for condition in plan.conditions),
         data=tuple(sets),
         study_path=plan.study.path,
         sources={name: source_hash(entry) for name, entry in entries_of(plan, registry).items()},
-        files={path: file_digest(weights_file(path)) for path in files},
+        files={path: file_digest(weights_file(path)) for path in files} | digests,
         plugins=tuple(map(str, plugins)),
     )
 
@@ -108,8 +113,28 @@ def cargo_of(plan: Plan, registry: Registry, needs: Needs, root: Path, *, code: 
         folder = prepared_in(registry, one.ref, root, plan.study.path)
         if folder is not None:
             folders[one.fingerprint] = folder
-    files = [path for path in needs.files if code or path not in needs.plugins]
-    return Cargo(data=folders, files=files, code=_code(entries_of(plan, registry).values()) if code else {})
+    fetched = fetched_weights(plan, registry)
+    files = [path for path in needs.files if path not in fetched and (code or path not in needs.plugins)]
+    code_files = _code(entries_of(plan, registry).values()) if code else {}
+    return Cargo(data=folders, files=files, code=code_files, fetched=fetched)
+
+
+def fetched_weights(plan: Plan, registry: Registry) -> dict[str, Path]:
+    """Return the pretrained weights that the plan's models start from, downloaded here unless they were before.
+
+    Each is called as its model's plugin calls it (`sent_file`). Raises `DataError` where one cannot be had.
+    """
+    found = {}
+    for condition in plan.conditions:
+        model = plan.settings_of(condition).model.model
+        if not model.options.get("pretrained"):  # to import a plugin takes seconds
+            continue
+        entry, variant = registry.resolve("models", model.name)
+        fetch = getattr(registry.load("models", entry.qualified), "fetch", None)
+        weights = fetch(**model.options, **({"variant": variant} if variant else {})) if fetch else None
+        if weights is not None:
+            found[weights[0]] = weights[1]
+    return found
 
 
 def prepared_in(registry: Registry, ref: PluginRef, root: Path, study_path: Path | None) -> Path | None:

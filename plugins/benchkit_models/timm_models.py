@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from benchkit import BenchkitError, DataError, NormFactory, PluginError, Range, card, matching_names
+from benchkit import BenchkitError, DataError, NormFactory, PluginError, Range, card, matching_names, sent_file
 from benchkit_models.adaptation import (
     cifar_stem,
     classifier_of,
@@ -120,12 +120,50 @@ def _pretrained(timm: Any, variant: str, url: str, options: dict[str, Any]) -> n
     """Return the model with timm's weights, or those at `url`; whatever keeps them away becomes a `DataError`."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    elsewhere = {"url": url, "hf_hub_id": None, "source": "url"} if url else None
+    elsewhere: dict[str, Any] | None = {"url": url, "hf_hub_id": None, "source": "url"} if url else None
+    if (sent := sent_file(_called(timm, variant, url))) is not None:
+        elsewhere = {"file": str(sent)}
     try:
         model: nn.Module = timm.create_model(variant, pretrained=True, pretrained_cfg_overlay=elsewhere, **options)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, HfHubHTTPError) as error:
         raise _unavailable(variant, error) from error
     return model
+
+
+def _called(timm: Any, variant: str, url: str) -> str:
+    """Return the address of a model's pretrained weights, by which a sweep on a cluster knows them."""
+    known = timm.get_pretrained_cfg(variant)
+    return url or (f"hub:{known.hf_hub_id}" if known.hf_hub_id else str(known.url))
+
+
+def fetch(
+    *, variant: str, pretrained: bool = False, pretrained_url: str = "", weights: str = "", **options: Any
+) -> tuple[str, Path] | None:
+    """Return the address of the pretrained weights that a model starts from, and the file they were downloaded into.
+
+    None for a model that starts from none, or from a local file. Raises `DataError` where they cannot be had.
+    """
+    if weights or not pretrained:
+        return None
+    import timm
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from timm.models import _hub
+
+    address = _called(timm, variant, pretrained_url)
+    try:
+        if not address.startswith("hub:"):
+            return address, Path(_hub.download_cached_file(address))
+        name, revision = _hub.hf_split(address.removeprefix("hub:"))
+        try:
+            return address, Path(hf_hub_download(name, "model.safetensors", revision=revision))
+        except EntryNotFoundError:
+            return address, Path(hf_hub_download(name, "pytorch_model.bin", revision=revision))
+    except (OSError, RuntimeError, HfHubHTTPError) as error:
+        raise _unavailable(variant, error) from error
+
+
+vars(timm_model).update(fetch=fetch)
 
 
 def _unavailable(variant: str, error: Exception) -> BenchkitError:
