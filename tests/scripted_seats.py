@@ -75,7 +75,7 @@ class ScriptedSeats(InlinePool):
     nodes: ClassVar[Sequence[Seat]]
     orders: ClassVar[list[tuple[Train, int, tuple[int, ...]]]]
 
-    def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
+    def __init__(self, seats: Sequence[Device], threads: int, logs: Path, per_process: int = 1) -> None:
         self.size = len(self.nodes)
         self._told: deque[tuple[int, Event]] = deque()
         self._busy: set[int] = set()

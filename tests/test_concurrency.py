@@ -198,8 +198,8 @@ def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monke
     sizes: list[int] = []
 
     class Counting(InlinePool):
-        def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
-            super().__init__(seats, threads, logs)
+        def __init__(self, seats: Sequence[Device], threads: int, logs: Path, per_process: int = 1) -> None:
+            super().__init__(seats, threads, logs, per_process)
             sizes.append(len(seats))
 
     monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", Counting)
@@ -235,7 +235,7 @@ def test_a_failed_probe_is_not_kept_and_one_trial_is_trained_at_a_time(
     class Dying(Pool):
         def give(self, number: int, job: Job) -> None:
             super().give(number, job)
-            self._lines[number].kill()
+            self._processes[number].line.kill()
 
     monkeypatch.setattr(concurrency_search, "Pool", Dying)
     plan, view = make_plan(study_of(FACTOR)), Listener()

@@ -6,12 +6,14 @@ import errno
 import math
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_study import DATA, FACTOR, SEARCH, Listener, all_facts, facts_of, study_of, sweep_here
 
 import benchkit.sweep.orchestration
@@ -196,15 +198,25 @@ def test_a_processor_is_always_of_use() -> None:
     assert is_usable("cpu")
 
 
-def test_a_gpu_that_refuses_to_be_waited_for_is_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_refuses_the_smallest_piece_of_work_is_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose memory is full is of use: others' trials may leave it."""
     from benchkit.train.device import is_usable
 
-    def refuse(device: str) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    ones = torch.ones
 
-    monkeypatch.setattr("torch.cuda.synchronize", lambda device: None)
+    def on_gpu(words: str, kind: type[RuntimeError]) -> Callable[..., torch.Tensor]:
+        def made(count: int, device: str) -> torch.Tensor:
+            if words:
+                raise kind(words)
+            return ones(count)
+
+        return made
+
+    monkeypatch.setattr("torch.ones", on_gpu("", RuntimeError))
     assert is_usable("cuda:0")
-    monkeypatch.setattr("torch.cuda.synchronize", refuse)
+    monkeypatch.setattr("torch.ones", on_gpu("CUDA out of memory", torch.OutOfMemoryError))
+    assert is_usable("cuda:0")
+    monkeypatch.setattr("torch.ones", on_gpu("CUDA error: an illegal memory access was encountered", RuntimeError))
     assert not is_usable("cuda:0")
 
 

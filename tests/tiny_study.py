@@ -149,7 +149,7 @@ class InlinePool:
     def has(self, number: int) -> bool:
         return True
 
-    def __init__(self, seats: Sequence[Device], threads: int, logs: Path) -> None:
+    def __init__(self, seats: Sequence[Device], threads: int, logs: Path, per_process: int = 1) -> None:
         from benchkit.sweep.work import WorkerTasks
 
         self.size = 1

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from benchkit.cli.profiling import Profiled
     from benchkit.registry import Registry
     from benchkit.results import State
+    from benchkit.study import Study
     from benchkit.sweep import Request
 
 RETRIED: dict[str, State] = {
@@ -63,6 +64,14 @@ Retry = Annotated[
 ]
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", min=0, help="Trials at once; 0 fills the cores, or finds what a GPU does best.")
+]
+PerProcess = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Train up to N of the trials at once on a GPU in one process, in turns: no start, no context for each.",
+    ),
 ]
 Devices = Annotated[
     str,
@@ -125,6 +134,7 @@ def sweep(
     smoke: Smoke = False,
     dry_run: DryRun = False,
     jobs: Jobs = 0,
+    per_process: PerProcess = 1,
     device: Devices = "auto",
     device_memory: DeviceMemory = "",
     retry: Retry = [],  # noqa: B006
@@ -149,12 +159,11 @@ def sweep(
     from benchkit.preparation import data_root
     from benchkit.registry import Registry
     from benchkit.study.factors import parse_only
-    from benchkit.study.studyfile import find_study
     from benchkit.sweep import Request
 
     registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     request = Request(
-        study=find_study(study, registry, overrides=set_, smoke=smoke),
+        study=_study(study, registry, set_, smoke),
         workspace=workspace,
         data_root=data_root(),
         storage=storage,
@@ -173,15 +182,22 @@ def sweep(
         cluster=cluster,
         ship_code=ship_code,
         same_hardware=same_hardware,
+        per_process=per_process,
         lease=lease,
         patience=patience,
     )
-    _check_most(request)
     _do(request, registry, dry_run, as_json, requeue)
+
+
+def _study(named: str, registry: Registry, overrides: Sequence[str], smoke: bool) -> Study:
+    from benchkit.study.studyfile import find_study
+
+    return find_study(named, registry, overrides=overrides, smoke=smoke)
 
 
 def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requeue: bool) -> None:
     """Train, or say what would be trained."""
+    _check_most(request)
     if requeue:
         from benchkit.sweep.slurm import refuse_no_requeue
 

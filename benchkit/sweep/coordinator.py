@@ -32,6 +32,7 @@ from benchkit.sweep.messages import (
     TrialAnswer,
     TrialFinished,
     TrialGivenBack,
+    WorkerEnds,
     WorkerFailed,
     WorkerLost,
     WorkerReady,
@@ -233,6 +234,8 @@ class Coordinator:
             self._print(event)
         elif isinstance(event, WorkerReady):
             self._on_worker_ready(number, event)
+        elif isinstance(event, WorkerEnds):
+            self._seats.ends(number)
         elif isinstance(event, WorkerFailed):
             self._seats.set_aside(number, f"a worker cannot go on: {event.message}")
         elif isinstance(event, WorkerLost):
@@ -242,7 +245,7 @@ class Coordinator:
                 self._give_back(held, held.starts.excused(held.lease))
             elif held is not None:
                 self._on_death(held, event)
-            self._seats.lost(number, event.words, idle=held is None)
+            self._seats.lost(number, event.words, idle=held is None and not event.shared)
         else:
             self._view.event(number, event)
 
@@ -307,15 +310,14 @@ class Coordinator:
             self._finish(held, event.outcome)
 
     def _on_death(self, held: HeldTrial, event: WorkerLost) -> None:
-        """Count the death of a trial's worker against it where it may be the trial's doing."""
+        """Count the death of a trial's worker against it where it may be the trial's doing, and no other's."""
         starts, killed = held.starts, event.code == KILLED
+        beside = held.beside_device or (killed and held.beside_node)
         if event.machine:
             starts = starts.excused(held.lease)
-        elif held.saved:
-            pass
-        elif held.beside_device or (killed and held.beside_node):
+        elif event.shared or (beside and not held.saved):
             starts = starts.crowded(held.lease)
-        else:
+        elif not held.saved:
             starts = starts.counted(held.lease, event.words or f"ended with status {event.code}")
         if killed:
             self._memory = self._memory_of(self._pool.size)

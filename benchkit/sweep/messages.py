@@ -187,15 +187,22 @@ class WorkerFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEnds:
+    """The worker's process is about to end, once it has told of the trial at hand: it trains nothing more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost:
     """The worker's process ended without saying so; `code` is its exit status, negative for a signal.
 
-    `machine` says that its node ended, or the way to it; `words` end a sentence that begins with what ended.
+    `machine` says that its node ended, or the way to it; `words` end a sentence that begins with what ended. `shared`
+    says that the trials of other seats were trained in it.
     """
 
     code: int
     machine: bool = False
     words: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +302,7 @@ Event = (
     | TrialEnded
     | WorkerIdle
     | WorkerFailed
+    | WorkerEnds
     | WorkerLost
 )
 DEVICE_KIND = "device kind"
@@ -312,8 +320,8 @@ class Job:
     `device` is auto, cpu, cuda or cuda:N, called `device_label` ("": as the worker finds it), `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
     `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says;
-    `at_once` is the most trials that train on a device at a time. `pageable` keeps images out of pinned memory, which
-    was refused.
+    `at_once` is the most trials that train on a device at a time, `per_process` the most of them in this worker.
+    `pageable` keeps images out of pinned memory, which was refused.
     """
 
     task: Literal["train", "check", "probe", "concurrency"]
@@ -328,6 +336,7 @@ class Job:
     device_memory: int | None = None
     seconds: float = 0.0
     at_once: int = 1
+    per_process: int = 1
     pageable: bool = False
 
 

@@ -58,6 +58,7 @@ class Request:
     of a condition (0: as the study says, or as is usual). `seconds` is all the time that the sweep may take.
     `cluster` names a Ray cluster that trains in the place of this machine: auto, HOST:PORT or local. Its nodes may be
     given the sources of plugins (`ship_code`), and have to have equal hardware (`same_hardware`).
+    Up to `per_process` of the trials at once on a device are trained in turns in one process.
     Its trials are held for `lease` seconds after its last sign of life; a storage that does not answer is waited for
     `patience` seconds.
     """
@@ -81,6 +82,7 @@ class Request:
     cluster: str = ""
     ship_code: bool = False
     same_hardware: bool = False
+    per_process: int = 1
     lease: float = LEASE
     patience: float = PATIENCE
 
@@ -116,6 +118,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     Raises `BenchkitError` for a study that cannot be trained as asked, before anything is trained.
     """
     check_cluster(request)
+    check_per_process(request)
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
     ledger = Ledger(request.workspace, request.storage or None, lease=request.lease, patience=request.patience)
@@ -152,7 +155,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
             lambda key, n: ledger.folder(plan.study, known[key], n).log,
             tell_of(ledger, plan.study),
         )
-        job, rules = replace(request.job("train"), at_once=pool.size), Rules(patience=request.patience, memory=memory)
+        job = replace(request.job("train"), at_once=pool.size, per_process=request.per_process)
+        rules = Rules(patience=request.patience, memory=memory)
         coordinator = Coordinator(job, ledger, pool, lines, rules)
 
         def train(part: Plan, title: str) -> bool:
@@ -164,6 +168,15 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
             if request.adding and whole:
                 plan = train_until_decided(ledger, plan, say, train)
     return ledger.states(plan)
+
+
+def check_per_process(request: Request) -> None:
+    """Raise `TrainingError` where several trials in one process cannot be had."""
+    for option, given in (("--cluster", request.cluster), ("--profile", request.profile)):
+        if request.per_process > 1 and given:
+            raise TrainingError(
+                f"--per-process {request.per_process} does not go with {option}", hint="leave out one of them"
+            )
 
 
 @contextmanager
@@ -190,7 +203,8 @@ def pool_of(
     devices = devices_of(request)
     if devices.left_out or len(devices.used) > 1:
         view.event(0, DevicesChosen(devices=devices))
-    with Pool(seats_of(request, ledger, plan, devices, view), threads, logs) as pool:
+    seats = seats_of(request, ledger, plan, devices, view)
+    with Pool(seats, threads, logs, per_process=request.per_process) as pool:
         yield pool, None
 
 

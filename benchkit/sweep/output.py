@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from benchkit.sweep.messages import Printed
 
@@ -18,17 +16,8 @@ LONGEST = 64
 """More bytes than a mark has."""
 
 
-@contextmanager
-def captured(trial: int, lease: int) -> Iterator[None]:
-    """Mark what is printed during the block as a trial's, output of C libraries included."""
-    _mark(trial, lease)
-    try:
-        yield
-    finally:
-        _mark(0, 0)
-
-
-def _mark(trial: int, lease: int) -> None:
+def mark(trial: int, lease: int) -> None:
+    """Mark what is printed from now on, output of C libraries included, as a trial's; as none's where it is 0."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.write(2, b"\0benchkit trial %d %d\n" % (trial, lease))

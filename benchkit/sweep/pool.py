@@ -7,6 +7,7 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from benchkit.sweep.messages import (
     dump,
     event_of,
 )
+from benchkit.sweep.shared_process import SharedProcess, groups
 from benchkit.sweep.stopping import GRACE
 
 HEAR_EVERY = 0.25
@@ -48,8 +50,12 @@ class Pool:
         logs: Path,
         opener: Opener = local_line,
         offered: Offered | None = None,
+        per_process: int = 1,
     ) -> None:
-        """Start nothing yet: a worker starts when it is first given a job. Seats stay, unless some are `offered`."""
+        """Start nothing yet: a worker starts when it is first given a job. Seats stay, unless some are `offered`.
+
+        Up to `per_process` seats of one device are in one process, which trains their trials in turns.
+        """
         self._seats = list(seats)
         self.size = len(seats)
         self.changes = offered is not None
@@ -57,36 +63,44 @@ class Pool:
         self._threads = threads
         self._logs = logs
         self._opener = opener
-        self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
-        self._lines: dict[int, Line] = {}
+        self._groups = groups(seats, per_process)
+        self._events: queue.Queue[tuple[SharedProcess, Event]] = queue.Queue()
+        self._told: deque[tuple[int, Event]] = deque()
+        self._processes: dict[int, SharedProcess] = {}
         self._over: dict[Line, threading.Event] = {}
         self._stopped_at: float | None = None
 
     def _start(self, number: int) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         over = threading.Event()
+        process = SharedProcess(self._group(number))
 
         def end(how: End) -> None:
-            self._events.put((number, WorkerLost(code=how.code, machine=how.machine, words=how.words)))
+            self._events.put((process, WorkerLost(code=how.code, machine=how.machine, words=how.words)))
             over.set()
 
-        seat = self._seats[number]
-        environment = {**worker_process.environment(self._threads, self.size), **seat.environment}
-        self._lines[number] = self._opener(seat, environment, functools.partial(self._hear, number), end)
-        self._over[self._lines[number]] = over
+        seat, count = self._seats[number], len(set(map(self._group, range(self.size))))
+        environment = {**worker_process.environment(self._threads, count), **seat.environment}
+        process.line = self._opener(seat, environment, functools.partial(self._hear, process), end)
+        self._processes |= dict.fromkeys(process.seats, process)
+        self._over[process.line] = over
 
-    def _hear(self, number: int, whole: bytes) -> None:
+    def _group(self, number: int) -> tuple[int, ...]:
+        """Return the seats of a seat's process."""
+        return self._groups.get(number, (number,))
+
+    def _hear(self, process: SharedProcess, whole: bytes) -> None:
         event = event_of(whole)
         if isinstance(event, Printed) and not event.trial:
-            with (self._logs / f"worker-{number}.log").open("ab") as log:
+            with (self._logs / f"worker-{process.seats[0]}.log").open("ab") as log:
                 log.write(event.content)
         else:
-            self._events.put((number, event))
+            self._events.put((process, event))
 
     def start(self) -> None:
         """Start all workers, so that they import what they need while the sweep still prepares."""
         for number in range(self.size):
-            if number not in self._lines:
+            if number not in self._processes:
                 self._start(number)
 
     def grow(self) -> range:
@@ -105,49 +119,63 @@ class Pool:
 
         Where its process ends just now, its `WorkerLost` is under way, and whoever hears that gives again.
         """
-        if number not in self._lines or self._lines[number].ended:
+        if number not in self._processes or self._processes[number].line.ended:
             self._start(number)
-        seat = self._seats[number]
-        self._lines[number].send(dump(_seated(job, seat, max(seat.at_once, self._seats.count(seat)))))
+        process, seat = self._processes[number], self._seats[number]
+        process.jobs.append((number, job.task == "train"))
+        process.line.send(dump(_seated(job, seat, max(seat.at_once, self._seats.count(seat)))))
 
     def send(self, number: int, order: Train | TrialAnswer) -> None:
         """Pass an order on to a worker that has a job; it is lost where the worker is gone."""
-        self._lines[number].send(dump(order))
+        process = self._processes[number]
+        if isinstance(order, Train):
+            process.begin(number, order)
+        process.line.send(dump(order))
 
     def events(self, wait: float) -> Iterator[tuple[int, Event]]:
-        """Yield the workers' events that come within `wait` seconds of each other."""
+        """Yield the workers' events that come within `wait` seconds of each other, each with the seat it is told of."""
         while True:
+            while self._told:
+                yield self._told.popleft()
             try:
-                yield self._events.get(timeout=wait)
+                process, event = self._events.get(timeout=wait)
             except queue.Empty:
                 return
+            now = [one for one in process.seats if self._processes.get(one) is process]
+            self._told += [(number, found) for number, found in process.told(event) if number in now]
 
     @property
     def waiting(self) -> bool:
         """Return whether some event is there already."""
-        return not self._events.empty()
+        return bool(self._told) or not self._events.empty()
 
     def retire(self, number: int) -> None:
-        """End a worker whose seat is used no more, once it has saved its epoch."""
-        if number in self._lines:
-            self._lines[number].stop()
+        """End a worker none of whose seats is used any more, once it has saved its epoch."""
+        if number in self._processes:
+            process = self._processes[number]
+            process.retired.add(number)
+            if process.retired.issuperset(process.seats):
+                process.line.stop()
 
     def stop(self) -> None:
         """Ask all workers to end, who may end and save their epoch within `GRACE`; their events still come."""
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
-            for line in self._lines.values():
+            for line in self._lines():
                 line.stop()
 
     def close(self) -> None:
         """End all workers, those that have not been asked to before as `stop` does."""
         self.stop()
         end = (self._stopped_at or 0.0) + GRACE
-        for line in self._lines.values():
+        for line in self._lines():
             if not self._over[line].wait(max(0.0, end - time.monotonic())):
                 line.kill()
         for over in self._over.values():
             over.wait(timeout=LAST_WORDS)
+
+    def _lines(self) -> list[Line]:
+        return list(dict.fromkeys(process.line for process in self._processes.values()))
 
     def __enter__(self) -> Pool:
         """Return the pool."""

@@ -34,6 +34,7 @@ class Seats:
         self.starting: set[int] = set()
         self.ready: dict[int, WorkerReady] = {}
         self.aside: dict[int, str] = {}
+        self._ending: set[int] = set()
         self._pool = pool
         self.job = job
         self._tell = tell
@@ -99,8 +100,14 @@ class Seats:
 
     def release(self, number: int) -> None:
         """Note that a worker has no trial any more."""
-        if number not in self.aside:
+        if number not in self.aside and number not in self._ending:
             self.free[number] = time.monotonic()
+
+    def ends(self, number: int) -> None:
+        """Note that a worker is about to end: it gets nothing more, and another one starts then."""
+        self._ending.add(number)
+        self.free.pop(number, None)
+        self.starting.add(number)
 
     def node(self, number: int) -> str:
         """Return the name of a ready worker's node."""
@@ -115,6 +122,8 @@ class Seats:
 
         A seat of which several workers in a row took no trial is set aside.
         """
+        told = number in self._ending
+        self._ending.discard(number)
         if number in self.aside or number in self._resting:
             return
         self.free.pop(number, None)
@@ -126,7 +135,7 @@ class Seats:
             if not self.left:
                 self._tell("no seat is left; waiting for another one to come")
             return
-        self._idle_deaths[number] += idle
+        self._idle_deaths[number] += idle and not told
         if self._idle_deaths[number] >= IDLE_PATIENCE:
             self.set_aside(number, f"workers end before they train anything, the last {words}")
         else:

@@ -123,23 +123,18 @@ class WorkerStop:
     """A worker's side: signals to the whole group are the sweep's to hear, SIGTERM is its word to end."""
 
     def __init__(self) -> None:
-        """Hear from now on; a worker that trains nothing ends at once."""
+        """Hear from now on; a worker that is not `training` ends at once, others after their epoch."""
         self.training = False
         self.asked = False
         for name in (*ORDERS, "SIGINT"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._ask if name == "SIGTERM" else signal.SIG_IGN)
 
-    @contextmanager
-    def after_the_epoch(self) -> Iterator[None]:
-        """Put off the end of the process, once it is asked for, until the body has come to an end that loses little."""
-        self.training = True
-        try:
-            yield
-        finally:
-            self.training = False
-            if self.asked:
-                os._exit(0)
+    def over(self) -> None:
+        """Note that nothing is trained any more; end the process if it was asked to meanwhile."""
+        self.training = False
+        if self.asked:
+            os._exit(0)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

@@ -45,14 +45,15 @@ from benchkit.sweep.messages import (
     TrialFinished,
     TrialGivenBack,
     TrialProfiled,
+    WorkerEnds,
 )
 from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
 from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.training_decisions import obeying
 from benchkit.train.checkpoint import checkpoint_of, restore_checkpoint
-from benchkit.train.device import ProcessorUse, device_use, is_usable
+from benchkit.train.device import ProcessorUse, device_use, is_usable, now
 from benchkit.train.evaluate import Finished, finish
-from benchkit.train.fit import fit
+from benchkit.train.fit import fit, fit_in_turns
 from benchkit.train.observation import inspect
 from benchkit.train.placement import Images, images_for
 from benchkit.train.profile import Stopwatch, watch
@@ -67,11 +68,17 @@ CHECKPOINT_SHARE = 0.01
 CHECKPOINT_PACE = 250e6
 """Bytes a second at which checkpoints are thought to be written before one was timed."""
 
+IN_TURNS = "trained in turns with up to"
+"""What the note of a trial that shares a process begins with."""
+
 ALLOCATION = "can't allocate memory"
 """What PyTorch says in a RuntimeError where the CPU's memory does not suffice."""
 
-Telling = Generator[Event, TrialAnswer | None, None]
-"""What a worker tells while it does something: a checkpoint is answered and, where a trial asks, an epoch's end."""
+Telling = Generator[Event | None, TrialAnswer | None, None]
+"""What a worker tells while it does something: a checkpoint is answered and, where a trial asks, an epoch's end.
+
+None is nothing to tell: others of the process may have their turn. It comes of trials that share a process alone.
+"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +108,7 @@ class WorkerContext:
         if self.placed is None or not self.placed.serve(settings, splits, device, limit):
             self.placed = None
             self.placed = images_for(settings, splits, device, limit)
+            now(device)  # the streams of other trials read them, too
         return self.placed
 
 
@@ -123,6 +131,8 @@ def train_trial(context: WorkerContext, order: Train) -> Telling:
             yield TrialProfiled(**named, seconds=seconds, trace=trace.name if trace else "")
     if ended.fault is not None:
         fault = ended.fault
+        if fault.scope == "pinned memory":
+            yield WorkerEnds()
         yield TrialGivenBack(trial=order.trial, lease=order.lease, why=fault.words, scope=fault.scope)
         if fault.scope == "pinned memory":
             os._exit(1)  # CUDA would tell the next kernel of it
@@ -130,6 +140,8 @@ def train_trial(context: WorkerContext, order: Train) -> Telling:
         return
     broken = ended.outcome.state == "failed" and not is_usable(context.device)
     memory = "device" if broken else ended.memory
+    if broken:
+        yield WorkerEnds()
     yield TrialFinished(trial=order.trial, lease=order.lease, outcome=ended.outcome, memory=memory)
     if broken:
         logger.error("%s refuses all further work of this process, which ends here", context.device)
@@ -211,7 +223,7 @@ def stopwatch_of(context: WorkerContext, order: Train, trace: Path) -> Stopwatch
 
 def trained(
     context: WorkerContext, order: Train, stopwatch: Stopwatch | Unwatched
-) -> Generator[Event, TrialAnswer | None, Outcome | None]:
+) -> Generator[Event | None, TrialAnswer | None, Outcome | None]:
     """Tell of a trial's training; return its outcome, None where somebody else is to go on with it."""
     settings = obeying(typed_settings(order.settings, context.job.study.seed), order.decided)
     torch.set_num_threads(settings.train.threads)
@@ -222,18 +234,17 @@ def trained(
     named = {"trial": order.trial, "lease": order.lease}
     history = tuple(run.history)
     yield TrialBegan(**named, epochs=settings.train.epochs, history=history)
-    plugins = {
-        "plugins": plugins_of(settings, context.registry),
-        "sources": sources_of(settings, context.registry),
-    }
-    environment = {**environment_of(context.device), **plugins}
+    environment = _environment(context, settings)
     last_saved, saving, bookkeeping = time.perf_counter(), _saving(run), 0.0
     end, longest = time.monotonic() + order.seconds, max((record.seconds for record in history), default=0.0)
     if history and time.monotonic() + longest > end:
         yield TrialGivenBack(trial=order.trial, lease=order.lease, late=True)
         return None
     use = ProcessorUse()
-    for record in fit(run):
+    for record in fit_in_turns(run) if run.takes_turns else fit(run):
+        if record is None:
+            yield None
+            continue
         ended = time.perf_counter()
         stopwatch.enter("ledger")
         answer = yield EpochEnded(**named, record=record, processor=use.cores(), device_use=device_use(run.device))
@@ -251,12 +262,15 @@ def trained(
         longest = max(longest, record.seconds)
         late = time.monotonic() + longest + saving > end and not run.over()
         stopping = late or bool(context.stop and context.stop.asked)
-        now = time.perf_counter()
+        began = time.perf_counter()
         stopwatch.enter("checkpoint")
-        if word != "drop" and (stopping or saving <= CHECKPOINT_SHARE * (now - last_saved)):
-            answer = yield CheckpointTaken(**named, epoch=record.epoch, content=checkpoint_of(run))
+        if word != "drop" and (stopping or saving <= CHECKPOINT_SHARE * (began - last_saved)):
+            taken = CheckpointTaken(**named, epoch=record.epoch, content=checkpoint_of(run))
+            saving = time.perf_counter() - began  # others may have their turn while it is written
+            answer = yield taken
             word = answer.word if answer else "go on"
-            last_saved, saving = time.perf_counter(), time.perf_counter() - now
+            last_saved = time.perf_counter()
+            saving = saving if run.takes_turns else last_saved - began
         if stopping or word == "drop":
             yield TrialGivenBack(trial=order.trial, lease=order.lease, late=late)
             return None
@@ -265,6 +279,12 @@ def trained(
     stopwatch.enter("scoring")
     outcome = yield from _scored(order, run, splits.fingerprint, environment)
     return replace(outcome, cost=outcome.cost and replace(outcome.cost, bookkeeping=bookkeeping))
+
+
+def _environment(context: WorkerContext, settings: Settings) -> dict[str, object]:
+    """Return what a trial is trained with, as far as it may matter to whoever trains it again."""
+    plugins, sources = plugins_of(settings, context.registry), sources_of(settings, context.registry)
+    return {**environment_of(context.device), "plugins": plugins, "sources": sources}
 
 
 def _saving(run: Run) -> float:
@@ -292,7 +312,9 @@ def _start(context: WorkerContext, order: Train, settings: Settings, splits: Spl
     )
     shared = shared_device(run.device, context.job.at_once)
     run.notes.extend(shared)
-    run.shares_device = bool(shared)
+    run.shares_device, run.takes_turns = bool(shared), context.job.per_process > 1
+    if run.takes_turns:
+        run.notes.append(f"{IN_TURNS} {context.job.per_process} trials of one process, which share its time and memory")
     if context.job.pageable:
         run.notes.append("pinned memory was refused: images went to the device through pageable memory, more slowly")
     if order.content:

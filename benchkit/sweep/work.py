@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import torch
 
 from benchkit.registry import Registry
 from benchkit.storage import node_name
-from benchkit.sweep.messages import (
-    CheckpointTaken,
-    EpochEnded,
-    Event,
-    Job,
-    Seat,
-    Train,
-    TrialAnswer,
-    WorkerIdle,
-    WorkerReady,
-)
+from benchkit.sweep.messages import Job, Seat, Train, WorkerIdle, WorkerReady
 from benchkit.sweep.network_check import check_networks
 from benchkit.sweep.provenance import device_name
 from benchkit.sweep.stopping import WorkerStop
@@ -35,6 +25,12 @@ class WorkerTasks:
         self._stop = stop
         self._timed_run = TimedRun()
         self._context: WorkerContext | None = None
+
+    @property
+    def shared_device(self) -> torch.device | None:
+        """Return the device that trials of this process share, None where each has the process to itself."""
+        context = self._context
+        return torch.device(context.device) if context and context.job.per_process > 1 else None
 
     def do(self, order: Job | Train) -> Telling:
         """Tell of what is done until it is done; a job of training only makes ready for what comes next."""
@@ -61,8 +57,6 @@ class WorkerTasks:
 
 def seat_of(device: str) -> Seat:
     """Return what a worker finds where it runs, once its device has computed something there."""
-    import torch
-
     torch.ones(2, device=device).sum().item()
     return Seat(
         node=node_name(),
@@ -71,18 +65,3 @@ def seat_of(device: str) -> Seat:
         precision=automatic_precision(device),
         bf16=has_bf16(torch.device(device)),
     )
-
-
-def tell(
-    telling: Telling, order: Job | Train, send: Callable[[Event], None], answer: Callable[[], TrialAnswer]
-) -> None:
-    """Send what there is to tell to its end, and wait for an answer where one is due."""
-    told: TrialAnswer | None = None
-    while True:
-        try:
-            event = telling.send(told)
-        except StopIteration:
-            return
-        send(event)
-        asks = isinstance(event, EpochEnded) and isinstance(order, Train) and order.asks
-        told = answer() if asks or isinstance(event, CheckpointTaken) else None

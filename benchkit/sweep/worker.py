@@ -14,7 +14,6 @@ import socket
 import sys
 import threading
 import traceback
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -28,8 +27,7 @@ from benchkit.preparation import data_root
 from benchkit.storage import SENT, cache_folder, sent_path
 from benchkit.sweep.concurrency import available_cores, preloaded_allocator, preloading
 from benchkit.sweep.frames import frames
-from benchkit.sweep.messages import Event, Job, Train, TrialAnswer, WorkerFailed, dump, order_of
-from benchkit.sweep.output import captured
+from benchkit.sweep.messages import Event, Job, WorkerFailed, dump, order_of
 from benchkit.sweep.stopping import WorkerStop
 
 # With -m, Python would warn in each worker's log that the package has imported the module before it is run.
@@ -59,29 +57,21 @@ def listen(orders: queue.Queue[bytes]) -> None:
 
 
 def main() -> None:
-    """Do what the sweep says, one order after another, until it closes the line."""
+    """Do what the sweep says until it closes the line: jobs one after another, trials in turns."""
     stop = WorkerStop()
     channel = Channel()
     orders: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=listen, args=(orders,), daemon=True).start()
     try:
-        from benchkit.sweep.work import WorkerTasks, tell
+        from benchkit.sweep.turns import Turns
+        from benchkit.sweep.work import WorkerTasks
 
-        work = WorkerTasks(stop)
-        later: deque[Job | Train] = deque()
-
-        def answer() -> TrialAnswer:
-            while not isinstance(order := order_of(orders.get()), TrialAnswer):
-                later.append(order)
-            return order
-
+        turns = Turns(WorkerTasks(stop), channel.send, stop)
         while True:
-            order = later.popleft() if later else order_of(orders.get())
-            if isinstance(order, Train):
-                with stop.after_the_epoch(), captured(order.trial, order.lease):
-                    tell(work.do(order), order, channel.send, answer)
-            elif isinstance(order, Job):
-                tell(work.do(here(order)), order, channel.send, answer)
+            while turns.waiting or not orders.empty():
+                order = order_of(orders.get())
+                turns.take(here(order) if isinstance(order, Job) else order)
+            turns.turn()
     except Exception as error:  # noqa: BLE001 - told to the sweep, which ends with it
         traceback.print_exc()
         told = str(error) if isinstance(error, BenchkitError) else f"{type(error).__name__}: {error}"

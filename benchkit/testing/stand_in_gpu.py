@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from benchkit.device_kind import standing_in
+from benchkit.train import surroundings
 from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.steps import backends, executor, validation
 from benchkit.train.steps.backends import CudaBackend, Work
@@ -155,14 +156,46 @@ def _place(tensor: torch.Tensor) -> int:
     return place
 
 
+class Stream:
+    """Stands in for `torch.cuda.Stream`: work is done at once, wherever it is queued."""
+
+    usual: Stream
+    current: Stream
+    device_index = 0
+
+    def wait_stream(self, other: Stream) -> None:
+        """Do nothing: what was queued is done."""
+
+    @classmethod
+    @contextmanager
+    def entered(cls, stream: Stream) -> Iterator[None]:
+        """Stand in for `torch.cuda.stream`."""
+        before, cls.current = cls.current, stream
+        try:
+            yield
+        finally:
+            cls.current = before
+
+    @classmethod
+    def set(cls, stream: Stream) -> None:
+        """Stand in for `torch.cuda.set_stream`."""
+        cls.current = stream
+
+
+Stream.usual = Stream.current = Stream()
+
+
 class Graph:
-    """Stands in for `torch.cuda.CUDAGraph`; one that is recorded while another lives is a mistake."""
+    """Stands in for `torch.cuda.CUDAGraph`; one that is recorded while another of its stream lives is a mistake."""
 
     living: weakref.WeakSet[Graph] = weakref.WeakSet()
+    recorded_on: Stream
 
     def __init__(self) -> None:
         """Hold nothing yet."""
-        assert not Graph.living, "a graph is recorded while the one before it lives"
+        self.stream = Graph.recorded_on
+        alike = [one for one in Graph.living if one.stream is self.stream]
+        assert not alike, "a graph is recorded while the one before it lives"
         self.tape = Tape()
         Graph.living.add(self)
 
@@ -211,12 +244,13 @@ class StandInGpu(CudaBackend):
     def capture(self, work: Work, generators: Sequence[torch.Generator]) -> Callable[[], None]:
         """Record `work`; see `StepBackend.capture`."""
         states = [generator.get_state() for generator in generators]
+        Graph.recorded_on = self._stream  # type: ignore[assignment]
         try:
             replay = super().capture(work, ())
         finally:
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
-        (graph,) = Graph.living
+        (graph,) = (one for one in Graph.living if one.stream is Graph.recorded_on)
         self.tape = graph.tape
 
         def counted() -> None:
@@ -238,14 +272,14 @@ def stand_in_gpu() -> Iterator[StandInGpu]:
 
     Runs of any length are recorded. Tensors stay on the CPU.
     """
-    stream = mock.MagicMock()
     places: dict[str, Any] = {
         "CUDAGraph": Graph,
         "graph": _recording,
-        "Stream": lambda *_: stream,
-        "stream": lambda _: nullcontext(),
-        "current_stream": lambda: stream,
-        "set_stream": lambda _: None,
+        "Stream": lambda *_: Stream(),
+        "stream": Stream.entered,
+        "current_stream": lambda *_: Stream.current,
+        "default_stream": lambda *_: Stream.usual,
+        "set_stream": Stream.set,
         "device": lambda _: nullcontext(),
         "default_generators": (_Generator,),
     }
@@ -255,6 +289,7 @@ def stand_in_gpu() -> Iterator[StandInGpu]:
         stack.enter_context(mock.patch.object(validation, "LOOKS", 1))
         stack.enter_context(mock.patch.object(CudaBackend, "broken", False))
         stack.enter_context(standing_in())
+        stack.enter_context(mock.patch.object(surroundings, "own_stream", lambda device: Stream()))
         stack.callback(backends._side_stream.cache_clear)
         backends._side_stream.cache_clear()
         yield StandInGpu()

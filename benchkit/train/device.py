@@ -46,10 +46,10 @@ def _why_no_cuda() -> str:
 
 def is_usable(device: str) -> bool:
     """Return whether a device still works: after some errors, CUDA refuses whatever the same process asks of it."""
-    if not device.startswith("cuda"):
-        return True
     try:
-        torch.cuda.synchronize(device)
+        torch.ones(1, device=device).add_(1).item()
+    except torch.OutOfMemoryError:
+        return True
     except RuntimeError:
         return False
     return True
@@ -83,9 +83,9 @@ def hardware_name(device: torch.device) -> str:
 
 
 def now(device: torch.device) -> float:
-    """Return monotonic seconds, once all work queued on the device is done (one synchronisation on a GPU)."""
+    """Return monotonic seconds, once the work that this trial has queued on the device is done."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
     elif device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter()

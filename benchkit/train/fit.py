@@ -24,6 +24,16 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
     How steps are taken is chosen once, in the time of the first epoch; `backend` are the device's unless given.
     Raise `DivergedError`, which names epoch and step, when the loss is no longer finite.
     """
+    for record in fit_in_turns(run, backend):
+        if record is not None:
+            yield record
+
+
+def fit_in_turns(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord | None]:
+    """Yield what `fit` does, and None after each step, where others of the process may have their turn.
+
+    Whoever gives them one keeps the process's random numbers apart meanwhile (see `Surroundings`).
+    """
     executor: StepExecutor | None = None
     while not run.over():
         epoch = len(run.history) + 1
@@ -38,10 +48,13 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
             for summary in executor.epoch((epoch - 1) * len(run.train)):
                 steps.append(summary)
                 _stop_if_diverged(steps, epoch, run.device)
+                yield None
+        yield from _until_done(run)
         loss, accuracy, gradient_norm = epoch_means(steps, epoch)
         trained = now(run.device)
         with run.judged():
             logits = logits_of(run, run.val)
+            yield from _until_done(run)
             val_loss, val_accuracy = loss_and_accuracy(logits, run.val.labels)
             if not math.isfinite(val_loss):
                 raise DivergedError(f"training diverged: the validation loss is {val_loss} after epoch {epoch}")
@@ -63,6 +76,15 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
             )
             run.keep(record)
         yield record
+
+
+def _until_done(run: Run) -> Iterator[None]:
+    """Yield until the device has done what the run has queued; at once where nobody else has a turn meanwhile."""
+    if run.takes_turns and run.device.type == "cuda":
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(run.device))
+        while not done.query():  # type: ignore[no-untyped-call]
+            yield None
 
 
 def _stop_if_diverged(steps: Sequence[torch.Tensor], epoch: int, device: torch.device) -> None:

@@ -61,7 +61,8 @@ class Run:
     """One training run. Only `fit` trains it; between two of its epochs everything here is consistent.
 
     `eager` is why its steps must run one operation at a time, neither captured nor compiled; empty: they need not.
-    `shares_device` tells that other trials train on its GPU at the same time. `start_weights` is the sha256 of the file
+    `shares_device` tells that other trials train on its GPU at the same time, `takes_turns` that some may do so in this
+    process. `start_weights` is the sha256 of the file
     that the model started from, empty without one.
     """
 
@@ -89,6 +90,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     eager: str = ""
     shares_device: bool = False
+    takes_turns: bool = False
     start_weights: str = ""
     normalization: Normalization | None = None
     finished: bool = False

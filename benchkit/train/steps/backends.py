@@ -80,7 +80,10 @@ class CudaBackend(StepBackend):
         """Open the stream; `device` may lack its number and then is the current one."""
         super().__init__(device)
         self._number = torch.cuda.current_device() if device.index is None else device.index
-        self._stream = _side_stream(self._number)
+        current = torch.cuda.current_stream(self._number)
+        # A trial that takes turns with others has a stream of its own, where no graph of theirs is recorded.
+        usual = current == torch.cuda.default_stream(self._number)
+        self._stream = _side_stream(self._number) if usual else current
 
     @contextmanager
     def aside(self) -> Iterator[None]:
