@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-gpu gpu-check gpu-wheels test test-slow test-cluster test-long test-oldest same-bits mutants walks optimizer-table lint types \
+.PHONY: help demo bench bench-gpu gpu-check gpu-wheels test test-slow test-cluster test-long test-oldest same-bits mutants walks optimizer-table docs lint types \
 	reports-check format environment wheel pins clean
 
 BIN := .venv/bin
@@ -86,6 +86,10 @@ mutants: $(STAMP) ## change single places of the code and see whether a test not
 	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[mutants]'
 	$(RUN) $(BIN)/python tests/peers/mutants.py $(ARGS)
 
+docs: $(STAMP) ## build the documentation into docs/_build; what is wrong in it is an error
+	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[docs]'
+	$(RUN) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
 optimizer-table: $(STAMP) ## try every optimizer of timm and PyTorch, and write which are offered and why others are not
 	$(RUN) $(BIN)/python tests/peers/optimizer_table.py
 	$(BIN)/ruff format --quiet plugins/benchkit_optimizers
@@ -117,7 +121,7 @@ wheel: $(STAMP) ## build the wheel into dist/
 	$(UV) build --wheel --out-dir dist .
 
 pins: $(STAMP) ## choose the newest allowed versions anew and pin them in constraints.txt
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --extra ray --extra postgres --extra lite0 --extra onnx \
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --extra ray --extra postgres --extra lite0 --extra onnx --extra docs \
 		--strip-extras --no-annotate --no-header --no-emit-index-url --output-file constraints.txt pyproject.toml
 
 clean: ## remove the environment, caches and build outputs; keeps benchkit-runs/ and reports/

@@ -1,4 +1,4 @@
-"""What the README shows is true: its snippets run, its commands and options exist, its links lead somewhere."""
+"""What README and docs show is true: their snippets run, their commands and options exist, their links lead on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from broken_norms import DropsAPixel
@@ -14,6 +16,7 @@ from kit_failures import failure_of
 
 from benchkit.analysis.source import protocol
 from benchkit.cli import main
+from benchkit.metrics import Predictions
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.results import StudyResults
@@ -22,10 +25,16 @@ from benchkit.study.studyfile import parse_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").rglob("*.md")])
+DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent.name not in ("reference", "_build"))
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS, *(ROOT / "plugins").rglob("*.md")])
 
 
-MORE_MACHINES = (ROOT / "docs" / "more-machines.md").read_text()
+def page(name: str) -> str:
+    """Return a page of the documentation."""
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+OWN_NORM, OWN_STUDY, OWN_METRIC = (page(f"how-to/own-{what}") for what in ("norm", "study", "metric"))
 
 
 def blocks(language: str, page: str = README) -> list[str]:
@@ -40,17 +49,17 @@ def commands(program: str, *pages: str) -> list[list[str]]:
 
 
 def test_the_norm_is_the_one_that_the_packaging_tests_install() -> None:
-    (snippet,) = blocks("python")
+    (snippet,) = blocks("python", OWN_NORM)
     folder = ROOT / "tests" / "third_party"
     assert snippet == (folder / "pixel_norm.py").read_text()
     declared = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]
-    shown = [tomllib.loads(block) for block in blocks("toml") if "entry-points" in block]
+    shown = [tomllib.loads(block) for block in blocks("toml", OWN_NORM) if "entry-points" in block]
     assert [table["project"]["entry-points"] for table in shown] == [declared]
 
 
 def test_the_norm_scales_every_pixel_to_unit_mean_square() -> None:
     names: dict[str, type[torch.nn.Module]] = {}
-    exec(blocks("python")[0], names)
+    exec(blocks("python", OWN_NORM)[0], names)
     x = torch.randn(2, 5, 3, 4, dtype=torch.float32)
     reference = x.double() / torch.linalg.vector_norm(x.double(), dim=1, keepdim=True) * 5**0.5
     torch.testing.assert_close(names["PixelNorm"](5, eps=0.0)(x).double(), reference, rtol=1e-6, atol=1e-6)
@@ -58,7 +67,7 @@ def test_the_norm_scales_every_pixel_to_unit_mean_square() -> None:
 
 
 def test_the_study_is_valid() -> None:
-    (text,) = [block for block in blocks("toml") if "question" in block]
+    (text,) = [block for block in blocks("toml", OWN_STUDY) if "question" in block]
     study = parse_study(text, name="readme")
     assert [level.label for level in study.factors[0].levels] == ["bn", "gn", "ln", "none"]
     assert study.search is not None and study.search.trials == 20
@@ -66,7 +75,8 @@ def test_the_study_is_valid() -> None:
 
 
 def test_the_source_belongs_to_the_study_and_passes_its_check() -> None:
-    study_text, source_text = (next(b for b in blocks("toml") if key in b) for key in ("question", "[source]"))
+    (study_text,) = [block for block in blocks("toml", OWN_STUDY) if "question" in block]
+    (source_text,) = blocks("toml", page("how-to/repeat-a-paper"))
     study = parse_study(study_text + source_text, name="readme")
     check_plan(make_plan(study), Registry.installed())
     rows = protocol(StudyResults(study=study, conditions=make_plan(study).conditions, trials=()))
@@ -74,7 +84,9 @@ def test_the_source_belongs_to_the_study_and_passes_its_check() -> None:
     assert kinds == {"train.batch_size": "kept", "train.epochs": "departed", "data.name": "inferred"}
 
 
-@pytest.mark.parametrize("arguments", commands("benchkit", README, MORE_MACHINES), ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", commands("benchkit", README, *(path.read_text(encoding="utf-8") for path in DOCS)), ids=" ".join
+)
 def test_commands_and_options_exist(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([arguments[0], "--help"]) == 0
     usage = capsys.readouterr().out
@@ -99,12 +111,26 @@ def test_links_lead_to_files(page: Path) -> None:
 
 
 def test_a_single_file_is_enough_for_a_quick_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (declared,) = re.findall(r"`(PLUGINS = [^`]+)`", README)
+    (declared,) = re.findall(r"`(PLUGINS = [^`]+)`", OWN_NORM)
     path = tmp_path / "pixel_norm.py"
-    path.write_text(f"{blocks('python')[0]}\n\n{declared}\n", encoding="utf-8")
+    path.write_text(f"{blocks('python', OWN_NORM)[0]}\n\n{declared}\n", encoding="utf-8")
     assert main(["plugins", "check", "pixel", "--plugin", str(path)]) == 0
     assert "pixel" in capsys.readouterr().out
 
 
 def test_the_failed_check_reads_as_shown() -> None:
-    assert f"```\n{failure_of('norms', DropsAPixel, 'shapes')}\n```" in README
+    assert f"```\n{failure_of('norms', DropsAPixel, 'shapes')}\n```" in OWN_NORM
+
+
+def test_the_metric_scores_and_passes_its_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "top_two.py"
+    path.write_text(blocks("python", OWN_METRIC)[0], encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(path.read_text(), names)
+    logits = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [2.0, 3.0, 1.0], [0.0, 1.0, 2.0]], np.float32)
+    scored = Predictions(logits=logits, labels=np.array([1, 0, 0, 2]))
+    assert names["top_two"](scored) == 0.75  # the second image's class is its third
+    assert main(["plugins", "check", "top-two", "--plugin", str(path)]) == 0
+    assert "top-two" in capsys.readouterr().out
+    (asked,) = blocks("toml", OWN_METRIC)
+    assert tomllib.loads(asked)["report"]["metrics"] == ["top-two"]
