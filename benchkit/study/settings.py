@@ -115,9 +115,9 @@ class TrainSettings:
     factors of convolutions to TF32 and those of matrix products not, as PyTorch does by default. `select` scores the
     weights of the best epoch by `select_by`, a score that can be read after each, or of the last one. `threads` is
     the number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
-    `compile` is auto (on a GPU, where a timed validation says that a long trial gains by it), never or always; it too
-    changes no more than rounding. On a CPU auto never compiles, so that a trial's bits do not hang on what was timed;
-    what usually pays there, for small networks in trials of minutes, is to ask for it.
+    `compile` is auto (where the whole study's planned work is worth it, by a table of what was measured on devices of
+    that kind), never or always; it too changes no more than rounding. What auto means is decided once for a study, so
+    that a trial's bits do not hang on a clock.
     `loss` is what the optimizer lowers; the losses that are reported stay mean cross-entropy without augmentation.
     `accumulate` batches of `batch_size` make one optimizer step, by the gradient of the mean over all their images, so
     that the memory of one batch does for several; what remains at an epoch's end is a smaller step. Images are mixed

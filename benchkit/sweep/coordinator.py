@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, get_args
@@ -19,6 +19,7 @@ from benchkit.ledger.claims import Queue
 from benchkit.plan import Plan
 from benchkit.results import Outcome
 from benchkit.study import Study
+from benchkit.sweep.compiling import Work
 from benchkit.sweep.decided import decide_training, unfit
 from benchkit.sweep.held_trial import PATIENCE, HeldTrial
 from benchkit.sweep.messages import (
@@ -46,7 +47,6 @@ from benchkit.sweep.stopping import GRACE
 
 KILLED = -9
 """The exit status of a process that was killed."""
-
 LOOK_EVERY = 1.0
 """Seconds between looks at trials that another sweep trains."""
 
@@ -77,10 +77,11 @@ class Rules:
     A disk that does not answer is asked again for `patience` seconds, and for so long a trial waits for a seat of the
     model that it was begun on. `unfit` says in words what keeps a seat from
     training a study as that was decided, nothing when nothing does. `memory` tells under which limit of memory so many
-    trials run together with the sweep, where that is not this machine's.
+    trials run together with the sweep, where that is not this machine's. `works` is all that the study plans to train.
     """
 
     patience: float = PATIENCE
+    works: Sequence[Work] = ()
     unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
     memory: Callable[[int], Memory] | None = None
 
@@ -254,7 +255,7 @@ class Coordinator:
         self._view.event(number, event)
         if not self._decided:
             option = f"--device {self._job.device}"
-            self._decided = decide_training(self._ledger, self._job.study, event.seat, option)
+            self._decided = decide_training(self._ledger, self._job.study, event.seat, option, self._rules.works)
         self._seats.is_ready(number, event)
         if problem := self._rules.unfit(event.seat, self._decided, self._job.study):
             self._seats.set_aside(number, problem, "device")

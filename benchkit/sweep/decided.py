@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.interim import PLAN, planned_looks
@@ -11,6 +11,7 @@ from benchkit.ledger.decisions import decide, decisions_of, refuse_otherwise
 from benchkit.plan import Plan
 from benchkit.study import Study
 from benchkit.study.settings import TrainSettings
+from benchkit.sweep.compiling import Work, choice
 from benchkit.sweep.messages import DEVICE_KIND, Seat
 from benchkit.sweep.training_decisions import AS_TIMED, TRAINING
 
@@ -54,12 +55,19 @@ def decided_device(ledger: Ledger, request: Request) -> str:
 
 
 def decide_as_trained(ledger: Ledger, plan: Plan) -> None:
-    """Let the precision be that of a registered study's trials, where an earlier version trained some."""
-    if "precision" not in asked_once(plan.study) or "precision" in decisions_of(ledger, plan.study.name):
+    """Let precision and compiling be those of a registered study's trials, where an earlier version trained some."""
+    once, known = asked_once(plan.study), decisions_of(ledger, plan.study.name)
+    missing = [name for name in ("precision", "compiling") if name in once and name not in known]
+    used = next((outcome.cost for outcome in ledger.outcomes(plan) if outcome.cost), None) if missing else None
+    if used is None:
         return
-    used = next((outcome.cost.precision for outcome in ledger.outcomes(plan) if outcome.cost), "")
-    if used:
-        decide(ledger, plan.study.name, "precision", used, "that of the trials that were there")
+    eager = "never" if used.device.startswith("cpu") else AS_TIMED
+    took = {
+        "precision": used.precision,
+        "compiling": eager if once.get("compiling") == "auto" else once.get("compiling", ""),
+    }
+    for name in missing:
+        decide(ledger, plan.study.name, name, took[name], "that of the trials that were there")
 
 
 def unfit(seat: Seat, decided: Mapping[str, str], study: Study) -> str:
@@ -73,15 +81,19 @@ def unfit(seat: Seat, decided: Mapping[str, str], study: Study) -> str:
     return ""
 
 
-def decide_training(ledger: Ledger, study: Study, seat: Seat, option: str) -> dict[str, str]:
+def decide_training(
+    ledger: Ledger, study: Study, seat: Seat, option: str, works: Sequence[Work] = ()
+) -> dict[str, str]:
     """Return what is decided of a study's training: now, by the first seat that is ready, where it was not before.
 
-    `option` is how the device was asked for.
+    `option` is how the device was asked for, `works` is all that the study plans to train.
     """
     asked = {DEVICE_KIND: seat.kind, **asked_once(study)}
-    automatic = {"precision": seat.precision, "compiling": AS_TIMED if seat.kind == "cuda" else "never"}
+    compiling = choice(works, seat)
+    automatic = {"precision": seat.precision, "compiling": compiling.value}
     for name, value in asked.items():
         why = option if name == DEVICE_KIND else f"train.{TRAINING[name]} = {value}"
-        why = f"{why} on {seat.kind}" if value == "auto" else why
+        if value == "auto":
+            why += f" on {seat.kind}" + (f": {compiling.why}" if name == "compiling" else "")
         decide(ledger, study.name, name, automatic[name] if value == "auto" else value, why)
     return {name: decision.value for name, decision in decisions_of(ledger, study.name).items() if name in asked}

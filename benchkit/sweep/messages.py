@@ -26,7 +26,8 @@ from benchkit.sweep.frames import frame, parted
 class Seat:
     """What a worker finds where it runs: its node's name, the kind and name of its device, and what that computes in.
 
-    `precision` is what the device does best, `bf16` whether it multiplies bf16 matrices in hardware.
+    `precision` is what the device does best, `bf16` whether it multiplies bf16 matrices in hardware. `instructions` is
+    the kind of a processor by what it can do, such as avx2; `lacks` is what compiling needs and the machine has not.
     """
 
     node: str = ""
@@ -34,6 +35,8 @@ class Seat:
     device: str = ""
     precision: str = "float32"
     bf16: bool = False
+    instructions: str = ""
+    lacks: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

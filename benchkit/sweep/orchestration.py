@@ -26,6 +26,7 @@ from benchkit.results import Outcome, State
 from benchkit.study import Study
 from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.clustered import check_cluster, on_cluster
+from benchkit.sweep.compiling import planned_work
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.coordinator import Coordinator, Rules, View
@@ -156,7 +157,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
             tell_of(ledger, plan.study),
         )
         job = replace(request.job("train"), at_once=pool.size, per_process=request.per_process)
-        rules = Rules(patience=request.patience, memory=memory)
+        works = planned_work(make_plan(request.study), data)
+        rules = Rules(patience=request.patience, memory=memory, works=works)
         coordinator = Coordinator(job, ledger, pool, lines, rules)
 
         def train(part: Plan, title: str) -> bool:

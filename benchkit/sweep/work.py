@@ -13,7 +13,8 @@ from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.timed_run import TimedRun, probe_all
 from benchkit.sweep.training import Telling, WorkerContext, train_trial
 from benchkit.train import streaming
-from benchkit.train.device import has_bf16, resolve_device
+from benchkit.train.compiler import compiler_found
+from benchkit.train.device import has_bf16, instructions, resolve_device
 from benchkit.train.step import automatic_precision
 
 
@@ -58,10 +59,13 @@ class WorkerTasks:
 def seat_of(device: str) -> Seat:
     """Return what a worker finds where it runs, once its device has computed something there."""
     torch.ones(2, device=device).sum().item()
+    kind = device.partition(":")[0]
     return Seat(
         node=node_name(),
-        kind=device.partition(":")[0],
+        kind=kind,
         device=device_name(device),
         precision=automatic_precision(device),
         bf16=has_bf16(torch.device(device)),
+        instructions=instructions() if kind == "cpu" else "",
+        lacks=compiler_found(kind)[1],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import platform
 import sys
 import time
 from typing import Any
@@ -59,12 +60,28 @@ def has_bf16(device: torch.device) -> bool:
     """Return whether the device multiplies bf16 matrices in hardware; without that, autocast slows a CPU down."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).major >= 8
-    if device.type != "cpu":
-        return False
+    if device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False  # whose kernels compute it in float32, as where they are kept from AVX512
     if hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def instructions() -> str:
+    """Return the kind of this processor by what PyTorch's kernels use of it: avx512-bf16, avx512, avx2, arm, x86.
+
+    Another kind is called by its machine's name.
+    """
+    machine = platform.machine().lower()
+    if machine in ("arm64", "aarch64"):
+        return "arm"
+    if machine not in ("x86_64", "amd64"):
+        return machine
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    if capability == "avx512" and has_bf16(torch.device("cpu")):
+        return "avx512-bf16"
+    return capability if capability in ("avx512", "avx2") else "x86"
 
 
 def device_name(device: torch.device) -> str:
