@@ -52,6 +52,14 @@ def make_splits(train: int = 80, val: int | None = 24, test: int = 32, **layout:
     )
 
 
+def unbalanced(counts: Sequence[int]) -> Splits:
+    """Return a data set of which train has so many images of each of the four classes."""
+    whole = make_splits(train=4 * max(counts))
+    rows = np.concatenate([np.flatnonzero(whole.train.labels == label)[:n] for label, n in enumerate(counts)])
+    train = Split(images=whole.train.images[rows], labels=whole.train.labels[rows])
+    return Splits(**{field: getattr(whole, field) for field in Splits.__slots__ if field != "train"}, train=train)
+
+
 def make_settings(data: dict[str, Any] | None = None, weights: str = "", seed: int = 5, **train: Any) -> Settings:
     """Return settings for three float32 epochs of SGD unless `train` says otherwise."""
     optimizer = {"lr": 0.05, **train.pop("optimizer", {})}

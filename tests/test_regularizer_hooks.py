@@ -1,4 +1,4 @@
-"""What regularizers do beyond one pass and one batch: two passes, averages, noise, sampling, states; and windows."""
+"""What regularizers do beyond one pass and one batch: two passes, averages, noise, sampling, states."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchkit_losses.cross_entropy import CrossEntropy
 from benchkit_regularizers.class_balance import ClassBalance, quotas
+from benchkit_regularizers.cutmix import CutMix
 from benchkit_regularizers.ema import Ema
 from benchkit_regularizers.grad_clip import GradClip
 from benchkit_regularizers.gradient_noise import GradientNoise
+from benchkit_regularizers.label_smoothing import LabelSmoothing
+from benchkit_regularizers.mixup import Mixup
 from benchkit_regularizers.sam import Sam
-from engine_runs import learnt, make_run, make_settings, make_splits, plain_net
+from engine_runs import learnt, make_run, make_settings, make_splits, plain_net, unbalanced
 from torch import nn
 from torch.nn import functional
 
-from benchkit import Batch, Split, Splits, TrainingError
+from benchkit import Batch, TrainingError
 from benchkit.testing.stand_in_gpu import stand_in_gpu
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.evaluate import finish, logits_of
 from benchkit.train.fit import fit
-from benchkit.train.run import Plugins, Run, build_run
-from benchkit.train.step import learn, take_gradients
+from benchkit.train.run import Run
+from benchkit.train.step import augmented, learn
 
 
 def first_batch(run: Run, count: int = 16) -> Batch:
@@ -88,6 +90,18 @@ def test_a_pass_repeats_the_first_and_weights_and_random_numbers_come_back_to_th
     assert [learnt(one) for one in shaken.history] == [learnt(one) for one in plain.history]
     assert all(torch.equal(one, state_of(plain)[name]) for name, one in state_of(shaken).items())
     assert torch.equal(shaken.randomness.layers[0], plain.randomness.layers[0])
+
+
+def test_targets_are_smoothed_once_whatever_mixes_them() -> None:
+    mixing = [("mixup", Mixup(alpha=1.0)), ("cutmix", CutMix(alpha=1.0))]
+    for named in ([], mixing[:1], mixing[1:], mixing):
+        run = make_run(regularizers=[*named, ("smooth", LabelSmoothing(smoothing=0.1))])
+        targets = augmented(run, first_batch(run)).targets
+        assert targets.shape == (16, 4) and torch.allclose(targets.sum(1), torch.ones(16))
+        # Of 4 classes, 0.1 / 4 each, and the rest to the image's own, or to those of the pair that was mixed.
+        assert targets.min().item() == pytest.approx(0.025, abs=1e-6) and targets.max() <= 0.925 + 1e-6
+        rest = (targets - 0.025).clamp(min=0).sum(1)
+        assert torch.allclose(rest, torch.full((16,), 0.9), atol=1e-6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,13 +328,6 @@ def test_noise_has_the_variance_of_its_step_and_the_recorded_norm_is_without_it(
     assert norms[0] == norms[1]
 
 
-def unbalanced(counts: Sequence[int]) -> Splits:
-    whole = make_splits(train=4 * max(counts))
-    rows = np.concatenate([np.flatnonzero(whole.train.labels == label)[:n] for label, n in enumerate(counts)])
-    train = Split(images=whole.train.images[rows], labels=whole.train.labels[rows])
-    return Splits(**{field: getattr(whole, field) for field in Splits.__slots__ if field != "train"}, train=train)
-
-
 def test_a_balanced_epoch_has_every_class_equally_often_and_spares_no_image_before_its_time() -> None:
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
     generator = torch.Generator().manual_seed(1)
@@ -338,54 +345,3 @@ def test_a_balanced_run_trains_as_many_images_and_says_what_its_accuracy_is_of()
     seen = torch.cat([batch.targets.argmax(1) for batch in run.train.epoch(torch.Generator().manual_seed(0))])
     assert torch.bincount(seen).tolist() == [10, 10, 10, 10]
     assert "balance draws the images of an epoch: its training accuracy is on resampled images" in run.notes
-
-
-class Wide(nn.Module):
-    """A network without batch statistics, in float64."""
-
-    def __init__(self, classes: int, shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 6), nn.Tanh(), nn.Linear(6, classes))
-        self.double()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.layers(images.double())
-        return logits
-
-
-@pytest.mark.parametrize("loss", [None, CrossEntropy(balanced=True)], ids=["usual", "weighted"])
-def test_a_window_of_batches_has_the_gradient_of_all_its_images(loss: Any) -> None:
-    splits = unbalanced((4, 3, 2, 1))
-    gradients = []
-    for size, accumulate in ((10, 1), (4, 2)):
-        settings = make_settings(batch_size=size, accumulate=accumulate)
-        plugins = Plugins(model=lambda classes, shape, _: Wide(classes, shape), norm=nn.BatchNorm2d, loss=loss)
-        seeds = dict.fromkeys(("init", "order", "augment", "dropout"), 1)
-        run = build_run(settings, splits, plugins, seeds=seeds, device="cpu")
-        found = []
-        for first, last in ((0, 8), (8, 10), (2, 9)):  # windows of 4 and 4, of 2, of 4 and 3
-            batch = run.train.batch(run.train.batch_index(torch.arange(first, last)))
-            value, logits = take_gradients(run, Batch(images=batch.images, targets=batch.targets.double()))
-            assert logits.shape == (last - first, 4) and value.dtype == torch.float64
-            found.append(torch.cat([value[None], *(p.grad.flatten() for p in run.parameters if p.grad is not None)]))
-        gradients.append(torch.stack(found))
-    assert (gradients[0] - gradients[1]).abs().max() < 1e-12
-
-
-def test_a_schedule_counts_optimizer_steps_and_batch_norm_sees_single_batches() -> None:
-    settings = make_settings(batch_size=16, accumulate=2, schedule={"name": "cosine"}, epochs=2)
-    run = make_run(settings, make_splits(train=144))  # 9 batches: windows of 2, 2, 2, 2 and 1
-    assert len(run.train) == 5 and run.train.images_per_epoch == 144
-    finished(run)
-    # Cosine over 10 steps, 0.05 (1 + cos(pi step / 10)) / 2 at the last step of each epoch.
-    rates = [0.05 * (1 + np.cos(np.pi * step / 10)) / 2 for step in (4, 9)]
-    assert [one.learning_rate for one in run.history] == pytest.approx(rates)
-    tracked = [int(t) for name, t in run.model.state_dict().items() if name.endswith("num_batches_tracked")]
-    assert tracked == [18]
-    assert any("adds up the gradients of 2 batches of 16: layers that use a batch's" in note for note in run.notes)
-
-
-def test_a_single_image_in_a_part_is_left_out() -> None:
-    run = make_run(make_settings(batch_size=4, accumulate=2), make_splits(train=13))  # 4 and 4, 4 and 1
-    assert run.train.images_per_epoch == 12 and len(run.train) == 2
-    assert "the last batch of each epoch, a single image, is left out" in run.notes
