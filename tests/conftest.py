@@ -48,10 +48,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def ray_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNodes]:
-    """A Ray cluster of a head without seats and two nodes, `one` and `two`, which see no test's folder."""
+    """A Ray cluster of a head without seats and two nodes, `one` and `two`, which see no test's folder.
+
+    The disk of the first is as good as full to Ray, which then keeps no objects there.
+    """
     cluster = RayNodes(tmp_path_factory.getbasetemp().parent)
     try:
-        cluster.add("one")
+        cluster.add("one", RAY_local_fs_capacity_threshold="0.01")
         cluster.add("two")
         yield cluster
     finally:

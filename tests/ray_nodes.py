@@ -50,17 +50,20 @@ class Node:
         self.process.wait()
 
 
-HIDING = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"']
-"""What starts a program that sees nothing in a folder."""
+HIDING = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+NOTHING, LITTLE = 'mount -t tmpfs none "$0"', "mount -t tmpfs -o size=64m none /dev/shm"
+"""What starts a program that sees nothing in a folder, and has as little shared memory as in a container."""
 
 
 class RayNodes:
     """A head and the nodes that were added. Where the system allows it, they see nothing of the folder `hidden`."""
 
-    def __init__(self, hidden: Path) -> None:
-        self.hiding = [*HIDING, str(hidden)]
-        if subprocess.run([*self.hiding, "true"], capture_output=True, check=False).returncode:
-            self.hiding = []
+    def __init__(self, hidden: Path, python: str | Path = sys.executable) -> None:
+        self.python = str(python)
+        self.hiding = [*HIDING, f'{NOTHING} && exec "$@"', str(hidden)]
+        self.cramped = [*HIDING, f'{NOTHING} && {LITTLE} && exec "$@"', str(hidden)]
+        if subprocess.run([*self.cramped, "true"], capture_output=True, check=False).returncode:
+            self.hiding = self.cramped = []
         # Sockets have long names already.
         self.folder = Path(tempfile.mkdtemp(prefix="bk-", dir="/tmp"))
         self.nodes: list[Node] = []
@@ -72,6 +75,7 @@ class RayNodes:
         self.address = (self.head.folder / "ray" / "ray_current_cluster").read_text().strip()
 
     def add(self, name: str, cpus: int = 1, gpus: int = 0, **environment: str) -> Node:
+        """Start a node; one that is called `two` has 64 MiB of shared memory, where its object store has 100 MB."""
         more = [f"--num-gpus={gpus}"] if gpus else []
         return self._start(name, cpus, environment, f"--address={self.address}", "--include-log-monitor=false", *more)
 
@@ -81,7 +85,15 @@ class RayNodes:
         own = {key: value for key, value in os.environ.items() if not key.startswith(OF_NODES)}
         own |= {"BENCHKIT_DATA": str(folder / "data"), "BENCHKIT_CACHE": str(folder / "cache")}
         own |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "PYTHONWARNINGS": "ignore", **environment}
-        command = [*self.hiding, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-name={name}"]
+        command = [
+            *(self.cramped if name == "two" else self.hiding),
+            self.python,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--block",
+            f"--node-name={name}",
+        ]
         command += [f"--num-cpus={cpus}", f"--temp-dir={folder / 'ray'}", f"--object-store-memory={STORE}", *options]
         log = folder / "start.log"
         with log.open("wb") as out:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,14 +70,25 @@ def test_children_see_nothing_of_rays_variables(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
     node, folder = Node(), tmp_path / "data" / "digits"
-    fresh = node.begin(str(folder))
+    fresh = node.begin(str(folder), 4)
     node.write(fresh, "a/b.npy", 0, b"123")
     node.write(fresh, "a/b.npy", 3, b"456")
     node.write(fresh, "a/b.npy", 3, b"456")
     assert not folder.exists()
     node.finish(fresh, str(folder))
     assert (folder / "a" / "b.npy").read_bytes() == b"123456"
-    second = node.begin(str(folder))
+    second = node.begin(str(folder), 4)
     node.write(second, "a/b.npy", 0, b"other")
     node.finish(second, str(folder))
     assert (folder / "a" / "b.npy").read_bytes() == b"123456" and len(list(folder.parent.iterdir())) == 1
+
+
+def test_what_has_no_room_on_a_node_is_refused_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=999))
+    node, folder = Node(), tmp_path / "data" / "cifar10"
+    with pytest.raises(OSError, match=r"1,000 bytes are to be kept where 999 are free: '.*/data/cifar10'") as refused:
+        node.begin(str(folder), 1000)
+    assert refused.value.errno == errno.ENOSPC and list(folder.parent.iterdir()) == []
+    assert node.begin(str(folder), 999)

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from ray_nodes import RayNodes
+from tiny_study import write
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ("LICENSE", "README.md", "benchkit", "plugins", "pyproject.toml", "templates")
@@ -152,6 +154,31 @@ def test_the_installed_wheel_trains_a_third_party_norm_and_reports_from_an_empty
     run([clean_bin / "benchkit", "report", "norms-cifar10-smoke", "--format", "html", "--out", "reports"], tmp_path)
     page = (tmp_path / "reports" / "norms-cifar10-smoke.html").read_text()
     assert page.rstrip().endswith("</html>") and "pixel" in page
+
+
+@pytest.mark.slow
+def test_the_extra_ray_alone_is_enough_for_every_kind_of_cluster(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "venv"
+    uv("venv", "--python", sys.executable, environment)
+    python = environment / "bin" / "python"
+    uv("pip", "install", "--python", python, "-c", ROOT / "constraints.txt", f"benchkit[ray] @ file://{wheel}")
+    lend_bytecode(environment)
+    write(tmp_path / "tiny.toml", repeats=2)
+    benchkit, plugin = environment / "bin" / "benchkit", tmp_path / "own.py"
+    plugin.write_text('"""Nothing."""\n\nPLUGINS = {}\n')
+    sweep = [benchkit, "sweep", "tiny.toml", "--json"]
+    run([*sweep, "--workspace", "local", "--cluster", "local"], tmp_path)
+    cluster = RayNodes(tmp_path / "hidden", python)
+    try:
+        cluster.add("one")
+        asked = ["--cluster", "auto", "--plugin", plugin, "--ship-code"]
+        run([*sweep, "--workspace", "auto", *asked], tmp_path, RAY_ADDRESS=cluster.address)
+        run([*sweep, "--workspace", "named", "--cluster", cluster.address], tmp_path)
+    finally:
+        cluster.close()
+    for workspace in ("local", "auto", "named"):
+        assert "2 done" in run([benchkit, "status", "tiny", "--workspace", workspace], tmp_path)
+    shutil.rmtree(environment)
 
 
 def test_a_uv_named_by_a_relative_path_is_found_from_any_folder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import sys
 from collections.abc import Mapping
@@ -135,3 +136,23 @@ def test_weights_that_a_model_downloads_are_fetched_once_and_sent_by_their_diges
     found = cargo.send(lambda files, folder: sent.append(dict(files)), needs, node, given)
     assert sent == [{"own.safetensors": weights}]
     assert found.sent == {"hub:own": f"/c/sent/{needs.files['hub:own'][:16]}/own.safetensors"}
+
+
+@pytest.mark.ray
+def test_a_node_that_cannot_hold_what_it_is_sent_is_set_aside_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import benchkit.sweep.ray_nodes as rooms
+    from benchkit.sweep.ray_cluster import Cluster
+
+    def refuse(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "1,000 bytes are to be kept where 999 are free", "/data/cifar10")
+
+    monkeypatch.setattr(rooms, "examine", refuse)
+    needs = Needs(kind="cpu", threads=1)
+    cluster = rooms.RayCluster(cluster=Cluster(address="a:1", owner="me"), needs=needs, cargo=Cargo())
+    member = rooms.Member(node="id", name="seven", cpus=4, gpus=0)
+    cluster.members["id"] = member
+    cluster._examine(member)
+    words = (
+        "seven is set aside: it cannot be given what it lacks: [Errno 28] 1,000 bytes are to be kept where 999 are free"
+    )
+    assert cluster.news() == [f"{words}: '/data/cifar10'"] and cluster.seats() == ()

@@ -169,6 +169,24 @@ def test_an_unfinished_sweep_ends_with_0_only_where_its_job_comes_back(
     assert len([one for one in programs.asked() if "requeue" in one]) == 2
 
 
+def test_a_job_in_which_no_epoch_ever_ends_is_given_back_once(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write(tmp_path / "tiny.toml", FACTOR, repeats=1)
+    asked = ("sweep", study, "--jobs", 1, "--hours", 0, "--requeue")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    programs.scontrol(shown(restarts=1))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert run_here(monkeypatch, tmp_path, *asked) == 0, "the data may have taken all the time"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert run_here(monkeypatch, tmp_path, *asked) == 2
+    said = capsys.readouterr().err
+    assert (
+        "job 7 was given back before, and again no epoch of any trial ended in 0 s" in said and "sbatch --time" in said
+    )
+    assert run_here(monkeypatch, tmp_path, *asked[:-1]) == 143
+
+
 def test_no_signal_disturbs_the_giving_back(programs: Programs) -> None:
     """Slurm signals a job that it has taken back at once: the sweep and the scontrol that it waits for."""
     programs.write("scontrol", "kill -TERM $PPID $$", f"echo '{shown()}'")

@@ -245,6 +245,8 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool) -
     from benchkit.cli.live import watching
     from benchkit.cli.profiling import Profiled, Profiling
     from benchkit.sweep import sweep as run_sweep
+    from benchkit.sweep.progress import EpochCount
+    from benchkit.sweep.slurm import refuse_in_vain
     from benchkit.sweep.stopping import Stopped, deaf_shell, stoppable
 
     first = Path("/proc/1/comm")
@@ -255,7 +257,8 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool) -
     profiled = Profiled()
     try:
         with stoppable(), watching(quiet=as_json) as view:
-            states = run_sweep(request, registry, Profiling(view, profiled) if request.profile else view)
+            counted = EpochCount(view)
+            states = run_sweep(request, registry, Profiling(counted, profiled) if request.profile else counted)
     except KeyboardInterrupt as stopped:
         by = f" by {stopped.name}" if isinstance(stopped, Stopped) else ""
         print_note(f"stopped{by}; nothing is lost, the same command goes on: {request.command}")
@@ -264,6 +267,8 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool) -
         raise
     _conclude(request, states, profiled, as_json)
     if request.seconds < math.inf and any(states[state] for state in UNFINISHED):
+        if requeue and not counted.epochs:
+            refuse_in_vain(request.seconds)
         raise typer.Exit(_unfinished_code(requeue))
     if any(states[state] for state in ("failed", "diverged", "missing files", "changed files")):
         raise typer.Exit(1)

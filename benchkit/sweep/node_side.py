@@ -5,6 +5,7 @@ Python's own library alone.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -144,10 +145,17 @@ class Node:
         )
         return done.returncode, done.stdout, done.stderr
 
-    def begin(self, folder: str) -> str:
-        """Make an empty folder beside a folder that is to be received, and return its path."""
+    def begin(self, folder: str, size: int) -> str:
+        """Make an empty folder beside a folder that is to be received, of so many bytes, and return its path.
+
+        Raises `OSError` where there is no room for it.
+        """
         fresh = Path(folder).with_name(f".{Path(folder).name}.{uuid.uuid4().hex}.part")
         fresh.mkdir(parents=True)
+        free = shutil.disk_usage(fresh).free
+        if size > free:
+            fresh.rmdir()
+            raise OSError(errno.ENOSPC, f"{size:,} bytes are to be kept where {free:,} are free", folder)
         return str(fresh)
 
     def write(self, folder: str, name: str, place: int, data: bytes) -> None:

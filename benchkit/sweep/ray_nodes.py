@@ -268,10 +268,10 @@ class RayCluster:
     def _examine(self, member: Member) -> None:
         try:
             examined, faults = examine(member.node, self._needs_of(member), self.cargo, self._closed)
+        except OSError as error:  # what an actor raises, Ray puts into one of its own of the same kind
+            examined, faults = None, [f"it cannot be given what it lacks: {getattr(error, 'cause', error)}"]
         except RayError as error:
             examined, faults = None, [f"it cannot be looked at: {str(error).strip().splitlines()[-1]}"]
-        except OSError as error:
-            examined, faults = None, [f"it cannot be given what it lacks: {error}"]
         if self.needs.kind == "cuda" and examined is not None and not faults and not self.at_once:
             member.answer = examined
             self._measure(member)
@@ -353,7 +353,8 @@ class _Sender:
 
     def __call__(self, files: Mapping[str, Path | bytes], folder: str) -> None:
         """Send files, by their names in a folder of the node, which appears when it is complete."""
-        fresh = _result(self.actor.begin.remote(folder), self.closed)
+        size = sum(len(one) if isinstance(one, bytes) else one.stat().st_size for one in files.values())
+        fresh = _result(self.actor.begin.remote(folder, size), self.closed)
         for name, source in files.items():
             for place, part in _parts(source):
                 _result(self.actor.write.remote(fresh, name, place, part), self.closed)

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from datetime import datetime
 
+from benchkit.duration import duration
 from benchkit.errors import TrainingError
 
 MARGIN = 60.0
@@ -80,6 +81,19 @@ def refuse_no_requeue(environment: Mapping[str, str] = os.environ) -> None:
             "--requeue: there is no scontrol here, which gives a job back to the queue",
             hint="containers lack it: leave --requeue out and call scontrol in the batch script, as "
             "`benchkit templates copy slurm DIR` writes it",
+        )
+
+
+def refuse_in_vain(seconds: float, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise `TrainingError` where the job was given back before: this time, too, no epoch ended in so many seconds.
+
+    The first time may have gone into preparing data. Else it would be given back for ever.
+    """
+    if int(environment.get("SLURM_RESTART_COUNT") or 0):
+        raise TrainingError(
+            f"--requeue: job {job_here(environment)} was given back before, and again no epoch of any trial ended in "
+            f"{duration(seconds, whole=True)}: it is not given back any more",
+            hint="ask Slurm for more time (sbatch --time), or make epochs shorter, as by a smaller data.train_size",
         )
 
 
