@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_study
+from benchkit_figures.training.metric_curves import MetricCurves
 from benchkit_metrics.balanced_accuracy import balanced_accuracy
 from benchkit_metrics.brier import brier
 from engine_runs import make_run, make_settings
 
 import benchkit.metrics
+from benchkit import NothingToDraw
 from benchkit.errors import PluginError, StudyError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import read_results
@@ -152,6 +154,7 @@ def test_a_metric_of_a_local_file_is_goal_column_and_curve(tmp_path: Path, monke
                 record.score("val.surprise") == pytest.approx(1 - record.val_accuracy) for record in trial.history
             )
     benchkit.metrics._OF_FILES.clear()
+    benchkit.metrics._plugin.cache_clear()
     with pytest.raises(PluginError, match="not installed here: surprise"):
         read_results(workspace)
 
@@ -165,3 +168,28 @@ def test_balanced_accuracy_by_epoch_is_the_split_s() -> None:
         assert last == balanced_accuracy(predicted(run))
     assert finish(run).metrics["val"].more["balanced_accuracy"] == last
     assert json.loads(json.dumps(run.history[-1].observed)) == {"val.balanced_accuracy": last}
+
+
+def test_curves_show_a_metric_by_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = tiny_study.study_of(tiny_study.FACTOR, '[report]\nmetrics = ["brier", "cohen-kappa"]\n', epochs=3)
+    tiny_study.sweep_here(monkeypatch, tmp_path, study)
+    results = read_results(tmp_path)
+    data = MetricCurves().data(results)
+    assert data.metric == "val.brier" and data.lower and [curve.n for curve in data.curves] == [2, 2]
+    trials = results.of(results.conditions[0], "done")
+    means = [np.mean([trial.history[epoch].score("val.brier") for trial in trials]) for epoch in range(3)]
+    assert [point.mean for point in data.curves[0].points] == pytest.approx(means)
+    assert MetricCurves(metric="cohen-kappa").data(results).metric == "val.cohen_kappa"
+    assert MetricCurves().caption(data).startswith("Validation Brier score by epoch; less is better. Lines: mean over")
+    ends = {curve.condition: curve.points[-1].mean for curve in data.curves}
+    assert f"{min(ends, key=lambda label: ends[label])} has the best validation Brier" in MetricCurves().alt_text(data)
+    assert "Validation Brier score" in MetricCurves().draw(data).to_json()
+
+
+def test_curves_of_what_was_not_read_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_study.sweep_here(monkeypatch, tmp_path, tiny_study.study_of(epochs=1, repeats=1))
+    results = read_results(tmp_path)
+    with pytest.raises(NothingToDraw, match="no metric that epochs are read by"):
+        MetricCurves().data(results)
+    with pytest.raises(NothingToDraw, match=r"no epoch of a finished repeat was read by val\.brier"):
+        MetricCurves(metric="brier").data(results)

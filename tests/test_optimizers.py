@@ -217,7 +217,7 @@ def test_what_a_name_silently_means_is_noted() -> None:
     network = small_net(4, (3, 8, 8), nn.BatchNorm2d)
     own = sum(p.numel() for p in network.parameters() if p.ndim > 1)
     whole = sum(p.numel() for p in network.parameters())
-    assert muon == f"timm:muon: {own:,} of {whole:,} parameters by it, the rest by AdamW at 1 of its rate"
+    assert muon == f"timm:muon: {own:,} of {whole:,} parameters by it, the rest by AdamW at 1 times its rate"
     assert "timm:sgd: with Nesterov's momentum" in run_by("timm:sgd").notes
     run = run_by("timm:sgdc", schedule={"name": "one-cycle", "max_lr": 0.5}, lr=0.1)
     assert run.optimizer.defaults["lr"] == 0.5  # by which it corrects its decay

@@ -84,7 +84,7 @@ def optimizer_notes(optimizer: torch.optim.Optimizer, settings: OptimizerSetting
         sizes = [(p.numel(), p.ndim >= 2, g) for g in optimizer.param_groups for p in g["params"]]
         own, whole = sum(size for size, matrix, _ in sizes if matrix), sum(size for size, _, _ in sizes)
         factor = optimizer.param_groups[0]["fallback_lr_scale"]
-        notes.append(f"{name}: {own:,} of {whole:,} parameters by it, the rest by AdamW at {factor:g} of its rate")
+        notes.append(f"{name}: {own:,} of {whole:,} parameters by it, the rest by AdamW at {factor:g} times its rate")
     if any(group.get("nesterov") for group in optimizer.param_groups):
         notes.append(f"{name}: with Nesterov's momentum")
     return notes

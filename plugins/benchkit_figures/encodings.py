@@ -30,8 +30,9 @@ class Quantity:
 
     @property
     def title(self) -> str:
-        """Return the axis title, such as `Test accuracy (%)`."""
-        return f"{self.name[0].upper()}{self.name[1:]} ({self.unit})"
+        """Return the axis title, such as `Test accuracy (%)`, or `Test Brier score`, which has no unit."""
+        name = f"{self.name[0].upper()}{self.name[1:]}"
+        return f"{name} ({self.unit})" if self.unit else name
 
     def shown(self, value: float) -> float:
         """Return a stored value in the unit, with six significant digits."""
@@ -44,7 +45,7 @@ class Quantity:
 
     def text(self, value: float) -> str:
         """Return a stored value in words, such as `92.31 %`."""
-        return f"{self.plain(value)} {self.unit}"
+        return f"{self.plain(value)} {self.unit}".rstrip()
 
     def common(self, other: Quantity) -> str:
         """Return the words for an axis of both quantities: `Accuracy` for that of test and validation."""

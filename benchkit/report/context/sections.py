@@ -250,7 +250,9 @@ def _selection(split: str, select: str) -> str:
 def training_section(inputs: SectionInputs) -> Section:
     """Return the learning curves, and the learning rate where it changes."""
     figures = inputs.figure_set
-    return section("training", "Training", [figures.block("learning-curves"), *figures.with_data("learning-rate")])
+    return section(
+        "training", "Training", [figures.block("learning-curves"), *figures.with_data("metric-curves", "learning-rate")]
+    )
 
 
 def search_section(inputs: SectionInputs) -> Section | None:
