@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import timm
 import torch
 from benchkit_models.mlp import mlp
 from benchkit_models.resnet import resnet
-from benchkit_models.timm_models import fetch, timm_model
+from benchkit_models.timm_models import _downloaded, fetch, timm_model
 from torch import nn
 from torch.nn import functional
 
@@ -253,6 +254,33 @@ def test_pretrained_weights_are_downloaded_and_adapted(address: str, tmp_path: P
     assert torch.equal(grouped.conv1.weight, state["conv1.weight"][:, :, 2:5, 2:5])
     assert torch.equal(grouped.layer2[0].conv1.weight, state["layer2.0.conv1.weight"])
     assert "20 batch norms replaced: 40 of the new norms' 40 tensors carried over" in grouped.notes
+    digest = hashlib.sha256((tmp_path / "served" / "weights.pth").read_bytes()).hexdigest()
+    assert plain.start_weights == gray.start_weights == digest
+    told = f"started from pretrained weights resnet18.a1_in1k of {address}/weights.pth (sha256 {digest[:12]})"
+    assert plain.notes[0] == told
+
+
+def test_the_digest_is_of_the_hub_s_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is asked of the hub's own cache, by the id that the tag resolves to."""
+    asked = []
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+
+    def cached(hub: str, name: str, revision: str | None = None) -> str | None:
+        asked.append((hub, name, revision))
+        return str(tmp_path / name) if name == "model.safetensors" else None
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
+    assert _downloaded(timm.create_model("resnet18")) == tmp_path / "model.safetensors"
+    assert asked == [("timm/resnet18.a1_in1k", "model.safetensors", None)]
+
+
+def test_head_trains_every_part_of_the_classifier_and_nothing_else() -> None:
+    for variant, heads in {"resnet18": ["fc"], "deit_tiny_distilled_patch16_224": ["head", "head_dist"]}.items():
+        model = timm_model(4, (3, 32, 32), BN, variant=variant, trained="head")
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert trained == {f"{head}.{part}" for head in heads for part in ("weight", "bias")}
+        own = sum(parameter.numel() for name, parameter in model.named_parameters() if name in trained)
+        assert f"{own:,} of {parameters(model):,} parameters are trained: those of the classifier" in model.notes
 
 
 def test_weights_that_a_sweep_fetched_are_taken_from_what_it_sent(

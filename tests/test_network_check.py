@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -121,8 +122,6 @@ def save(path: Path, seed: int) -> None:
 
 
 def test_start_weights_that_were_replaced_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hashlib import sha256
-
     path, runs = tmp_path / "current.pth", tmp_path / "runs"
     save(path, 1)
     before = sha256(path.read_bytes()).hexdigest()
@@ -152,6 +151,25 @@ def test_trials_of_earlier_versions_tell_their_start_weights_in_a_note(
     save(path, 2)
     with pytest.raises(LedgerError, match="was trained from other weights"):
         tiny_study.sweep_here(monkeypatch, runs, weights_study(path, 2))
+
+
+def test_pretrained_weights_that_were_replaced_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    save(tmp_path / "w.pth", 1)
+    url, runs = (tmp_path / "w.pth").as_uri(), tmp_path / "runs"
+    model = f'name = "timm"\nvariant = "test_resnet"\npretrained = true\npretrained_url = "{url}"'
+    factor = '"train.optimizer.lr" = [0.1]'
+    assert tiny_study.sweep_here(monkeypatch, runs, study_with(model, factor, repeats=1)) == {"done": 1}
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / "w.pth"
+    before = sha256(cached.read_bytes()).hexdigest()
+    trial = Ledger(runs).trials(make_plan(study_with(model, factor, repeats=1)))[0]
+    assert trial.outcome is not None and trial.outcome.start_weights == before
+    save(cached, 2)
+    now = sha256(cached.read_bytes()).hexdigest()
+    with pytest.raises(LedgerError, match=f"other weights in timm: sha256 {before[:12]}, now {now[:12]}"):
+        tiny_study.sweep_here(monkeypatch, runs, study_with(model, factor, repeats=2))
+    save(cached, 1)
+    assert tiny_study.sweep_here(monkeypatch, runs, study_with(model, factor, repeats=2)) == {"done": 2}
 
 
 def test_weights_that_do_not_fit_are_told_once_and_briefly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

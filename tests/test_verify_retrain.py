@@ -165,6 +165,12 @@ def test_outside_the_interval_fails(tmp_path: Path) -> None:
         check = compare_retrained(sample, again, results)
         assert check.state == state and "(n = 3)" in check.told
     assert compare_retrained(sample, None, results).state == "unchecked"
+    assert trial.outcome
+    started = replace(sample, trial=replace(sample.trial, start_weights="a" * 64))
+    other = compare_retrained(started, replace(trial, outcome=replace(trial.outcome, start_weights="b" * 64)), results)
+    assert other.state == "unchecked" and f"sha256 {'a' * 12}, here from {'b' * 12}" in other.words
+    known = replace(trial, outcome=replace(trial.outcome, start_weights="a" * 64))
+    assert compare_retrained(started, known, results).state == compare_retrained(sample, trial, results).state
     assert compare_retrained(sample, replace(trial, state="failed"), results).state == "fails"
 
 

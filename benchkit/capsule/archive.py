@@ -68,6 +68,7 @@ class CapsuleTrial:
     predictions: str = ""
     devices: tuple[DeviceRange, ...] = ()
     earlier: bool = False
+    start_weights: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

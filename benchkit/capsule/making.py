@@ -185,6 +185,7 @@ def _trial(results: StudyResults, trial: Trial, environment: int | None) -> Caps
         "metrics": outcome.metrics,
         "cost": outcome.cost,
         "data_fingerprint": outcome.data_fingerprint,
+        "start_weights": outcome.start_weights,
         "test_reads": outcome.test_reads,
         "notes": outcome.notes,
         "normalization": outcome.normalization,

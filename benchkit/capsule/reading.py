@@ -197,6 +197,7 @@ def _result(described: CapsuleStudy, condition: Condition, trial: CapsuleTrial, 
         metrics=trial.metrics,  # type: ignore[arg-type]
         cost=trial.cost,
         data_fingerprint=trial.data_fingerprint,
+        start_weights=trial.start_weights,
         test_reads=trial.test_reads,
         notes=trial.notes,
         normalization=trial.normalization,

@@ -202,7 +202,7 @@ def _probe(
     found: dict[str, Probed] = {}
     device = request.device
     with TemporaryDirectory() as logs, Pool(devices.seats(1), threads, Path(logs)) as pool:
-        for words in refuse_broken_networks(pool, request, left):
+        for words in refuse_broken_networks(pool, request, left).warnings:
             say(f"warning: {words}")
         for event in answers(pool, request.job("probe", timed), MOST_SECONDS):
             if isinstance(event, WorkerReady):

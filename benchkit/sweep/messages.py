@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -222,6 +222,7 @@ class Probed:
 class NetworksChecked:
     """Of the conditions' different `networks` so many were built and run; `problems` has a line for each that fails.
 
+    `weights` has the sha256 of the file that a condition's network starts from, by the condition's key.
     `warnings` are sentences of what can be trained, and may not be what was meant.
     """
 
@@ -229,6 +230,7 @@ class NetworksChecked:
     checked: int
     networks: int
     warnings: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

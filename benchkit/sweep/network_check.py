@@ -24,7 +24,7 @@ from benchkit.train.hooks import has, sampling_of, started
 from benchkit.train.losses import loss_function
 from benchkit.train.optimizers import merged_options, optimizer
 from benchkit.train.randomness import seeded
-from benchkit.train.run import Plugins, build_model
+from benchkit.train.run import Plugins, build_model, start_weights
 from benchkit.train.selection import select
 
 MOST_NETWORKS = 200
@@ -53,18 +53,25 @@ def check_networks(job: Job, device: str) -> NetworksChecked:
     networks: dict[str, list[Condition]] = defaultdict(list)
     for condition in job.conditions:
         networks[_made_of(condition)].append(condition)
-    began, problems, count = time.monotonic(), [], 0
+    began, problems, count, weights = time.monotonic(), [], 0, dict[str, str]()
     warnings: list[str] = []
     for alike in list(networks.values())[:MOST_NETWORKS]:
         if time.monotonic() - began > MOST_SECONDS:
             break
         settings = typed_settings(alike[0].settings, job.study.seed)
         splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
-        if problem := network_problem(settings, splits, registry, torch.device(device), warnings):
+        problem, started = network_problem(settings, splits, registry, torch.device(device), warnings)
+        if problem:
             problems.append(f"{_shown(alike)}: {problem}")
+        weights |= {condition.key: started for condition in alike if started}
         count += 1
-    told = tuple(dict.fromkeys(warnings))
-    return NetworksChecked(problems=tuple(problems), checked=count, networks=len(networks), warnings=told)
+    return NetworksChecked(
+        problems=tuple(problems),
+        checked=count,
+        networks=len(networks),
+        warnings=tuple(dict.fromkeys(warnings)),
+        weights=weights,
+    )
 
 
 def _made_of(condition: Condition) -> str:
@@ -81,16 +88,18 @@ def _shown(conditions: Sequence[Condition]) -> str:
 
 def network_problem(
     settings: Settings, splits: Splits, registry: Registry, device: torch.device, warnings: list[str]
-) -> str:
-    """Return what is wrong with a network in one line, and the image size that cures it; empty when nothing is.
+) -> tuple[str, str]:
+    """Return what is wrong with a network in one line, empty when nothing is, and the sha256 of its start weights.
 
-    Add to `warnings` what its regularizers say of the training.
+    The line names the image size that cures it; the digest is empty where the network starts from no file. Add to
+    `warnings` what its regularizers say of the training.
     """
-    model, doing = None, "be built"
+    model, doing, started = None, "be built", ""
     try:
         plugins = bind_plugins(registry, settings)
         with seeded(settings.seed, device):
             model = build_model(settings, plugins, splits, [])
+        started = start_weights(settings, model)
         doing = "run on the study's images"
         run_on_two_images(model, splits, settings.data.image_size, device)
         doing = "be trained with its regularizers"
@@ -102,13 +111,14 @@ def network_problem(
             extra = merged_options(settings.train.optimizer, plugins.regularizers)
             optimizer(settings.train.optimizer, model.parameters(), extra, plugins.optimizer)
     except BenchkitError as error:
-        return "; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ())))
+        return "; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ()))), started
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like
         if lacking(error):
-            return ""
+            return "", started
         cure = "" if model is None else _cure(model, splits, device)
-        return f"it cannot {doing}: {type(error).__name__}: {first_line(error)}{where_raised(error)}{cure}"
-    return ""
+        told = f"{type(error).__name__}: {first_line(error)}{where_raised(error)}{cure}"
+        return f"it cannot {doing}: {told}", started
+    return "", started
 
 
 def run_on_two_images(model: nn.Module, splits: Splits, side: int, device: torch.device) -> None:

@@ -145,8 +145,10 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         if request.retry or is_missing(ledger, plan):
             pool.start()
         ledger.enqueue(plan, request.retry)
-        for words in refuse_broken_networks(pool, request, _unfinished(ledger, plan)):
+        checked = refuse_broken_networks(pool, request, _unfinished(ledger, plan))
+        for words in checked.warnings:
             say(f"warning: {words}")
+        refuse_other_weights(ledger, plan, checked.weights)
 
         known: dict[str, Condition] = {}
         lines = SeatLines(
@@ -235,8 +237,8 @@ def _unfinished(ledger: Ledger, plan: Plan) -> list[Condition]:
     return unfinished
 
 
-def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Condition]) -> tuple[str, ...]:
-    """Let a worker build each different network of the conditions and run it on two images; return its warnings.
+def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Condition]) -> NetworksChecked:
+    """Let a worker build each different network of the conditions and run it on two images; return what it found.
 
     Raise `TrainingError` with all that fail, each once for all conditions that share it, and `BenchkitError` when the
     no worker can go on. One that dies of it is no verdict: its trials tell.
@@ -249,22 +251,23 @@ def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Co
         if number == pool.size - 1:
             raise worker_failure(failed, request.workspace)
     else:
-        return ()
-    checked = next((event for event in told if isinstance(event, NetworksChecked)), None)
-    if checked is not None and checked.problems:
+        told = ()
+    nothing = NetworksChecked(problems=(), checked=0, networks=0)
+    checked = next((event for event in told if isinstance(event, NetworksChecked)), nothing)
+    if checked.problems:
         raise TrainingError(
             f"{request.study.name}: {len(checked.problems)} of {checked.checked} different networks cannot be trained",
             problems=checked.problems,
             hint="nothing was trained; mend the study, or leave these conditions out with --only",
         )
-    return checked.warnings if checked is not None else ()
+    return checked
 
 
 def check_networks(request: Request, plan: Plan, registry: Registry) -> tuple[str, ...]:
     """Prepare a plan's data and try its networks in a worker of their own, as `refuse_broken_networks` does."""
     prepare(plan, registry, request.data_root)
     with TemporaryDirectory() as logs, Pool(devices_of(request).seats(1), threads_of(plan), Path(logs)) as pool:
-        return refuse_broken_networks(pool, request, plan.conditions)
+        return refuse_broken_networks(pool, request, plan.conditions).warnings
 
 
 def threads_of(plan: Plan) -> int:
@@ -296,14 +299,22 @@ def refuse_changed_weights(ledger: Ledger, plan: Plan) -> None:
     Raise `DataError` when a file that a condition starts from cannot be used.
     """
     files = {condition.key: condition.settings["model"].get("weights") for condition in plan.conditions}
-    now = {key: weights_digest(weights_file(file)) for key, file in files.items() if file}
+    refuse_other_weights(ledger, plan, {key: weights_digest(weights_file(file)) for key, file in files.items() if file})
+
+
+def refuse_other_weights(ledger: Ledger, plan: Plan, now: Mapping[str, str]) -> None:
+    """Raise `LedgerError` when trials started from other weights than `now`, sha256 by their condition's key.
+
+    Of trials of earlier versions, which did not record it, nothing is known.
+    """
     started = tuple(condition for condition in plan.conditions if condition.key in now)
     for trial in ledger.trials(replace(plan, conditions=started)) if started else ():
         key, before = trial.condition.key, start_weights_of(trial.outcome) if trial.outcome else ""
         if not now[key].startswith(before):
+            model = trial.condition.settings["model"]
             raise LedgerError(
-                f"{ledger.workspace}: {plan.study.name} was trained from other weights in {files[key]}: "
-                f"sha256 {before[:12]}, now {now[key][:12]}",
+                f"{ledger.workspace}: {plan.study.name} was trained from other weights in "
+                f"{model.get('weights') or model['name']}: sha256 {before[:12]}, now {now[key][:12]}",
                 hint="choose a new --workspace, or put the file back as it was",
             )
 

@@ -151,7 +151,7 @@ class Run:
                 hint="continue it on a machine like the first, or fix train.precision",
             )
         before = state.get("start_weights", self.start_weights)  # earlier versions did not keep it
-        if before != self.start_weights:
+        if before and before != self.start_weights:  # of a model that loads them itself they did not tell
             raise TrainingError(
                 f"the checkpoint started from other weights: sha256 {before[:12]}, now {self.start_weights[:12]}",
                 hint="put the file back as it was, or choose a new --workspace",
@@ -226,7 +226,7 @@ def build_run(
         readings=plugins.readings,
         hooks=bound,
         notes=[*notes, *bound.notes],
-        start_weights=weights_digest(weights_file(settings.model.weights)) if settings.model.weights else "",
+        start_weights=start_weights(settings, model),
         normalization=normalized,
         **training,
     )
@@ -302,6 +302,13 @@ def build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: lis
         if hasattr(regularizer, "prepare"):
             model = regularizer.prepare(model)
     return model
+
+
+def start_weights(settings: Settings, model: nn.Module) -> str:
+    """Return the sha256 of the file that a model started from: the study's, or what the model says that it loaded."""
+    if settings.model.weights:
+        return weights_digest(weights_file(settings.model.weights))
+    return str(getattr(model, "start_weights", ""))
 
 
 def _input_shape(settings: Settings, splits: Splits) -> tuple[int, int, int]:

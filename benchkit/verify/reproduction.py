@@ -33,6 +33,10 @@ def compare_retrained(sample: SampledTrial, again: Trial | None, results: StudyR
         return ReportCheck(name=name, state="unchecked", told=words)
     if again.state != "done" or again.outcome is None:
         return ReportCheck(name=name, state="fails", told=f"it ended as {again.state} here: {again.reason}")
+    was, now = sample.trial.start_weights, again.outcome.start_weights
+    if was and was != now:
+        words = f"not comparable: it started from weights with the sha256 {was[:12]}, here from {now[:12] or 'none'}"
+        return ReportCheck(name=name, state="unchecked", told=words)
     if identical(sample.trial, again):
         return ReportCheck(name=name, state="holds", told=_identical_words(sample, again))
     values = _values_words(sample, again, results)

@@ -113,22 +113,29 @@ def cifar_stem(model: nn.Module, name: str, *, keep_weights: bool) -> tuple[str,
     return ("the first convolution keeps the 3x3 centre of its pretrained kernel",) if keep_weights else ()
 
 
-def classifier_of(model: nn.Module, name: str) -> nn.Module:
-    """Return a timm model's classifier; raise `PluginError` when it has none, or several."""
+def classifiers_of(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
+    """Return a timm model's classifier, or both where one learns from a teacher; raise `PluginError` without any."""
     get = getattr(model, "get_classifier", None)
-    head = get() if callable(get) else None
-    if not isinstance(head, nn.Module) or not list(head.parameters()):
-        raise PluginError(f"trained = 'head' is not defined for timm's {name!r}: it has no single classifier layer")
-    return head
+    found = get() if callable(get) else None
+    heads = found if isinstance(found, tuple | list) else (found,)
+    if not heads or not all(isinstance(head, nn.Module) and list(head.parameters()) for head in heads):
+        raise PluginError(f"trained = 'head' is not defined for timm's {name!r}: it has no classifier layer")
+    return tuple(heads)
 
 
-def freeze_all_but(model: nn.Module, head: nn.Module) -> None:
-    """Train `head` alone: all other parameters are frozen, and all layers that own any stay in evaluation mode."""
+def freeze_all_but(model: nn.Module, heads: tuple[nn.Module, ...]) -> tuple[str, ...]:
+    """Train `heads` alone, and return a note on their share: all other parameters are frozen.
+
+    All other layers that own parameters or buffers stay in evaluation mode.
+    """
     model.requires_grad_(False)
-    head.requires_grad_(True)
-    trained = set(head.modules())
+    for head in heads:
+        head.requires_grad_(True)
+    trained = {layer for head in heads for layer in head.modules()}
     body = [layer for layer in model.modules() if layer not in trained and _owns_tensors(layer)]
     model.register_forward_pre_hook(partial(_keep_in_evaluation, body))
+    counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (False, True)]
+    return (f"{counts[0]:,} of {counts[1]:,} parameters are trained: those of the classifier",)
 
 
 def slow_early_stages(model: nn.Module, name: str, decay: float) -> tuple[str, ...]:

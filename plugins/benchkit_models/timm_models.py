@@ -7,13 +7,14 @@ import pickle
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from torch import nn
 
 from benchkit import BenchkitError, DataError, NormFactory, PluginError, Range, card, matching_names, sent_file
 from benchkit_models.adaptation import (
     cifar_stem,
-    classifier_of,
+    classifiers_of,
     for_images,
     freeze_all_but,
     is_default,
@@ -82,17 +83,19 @@ def timm_model(
         return timm.create_model(variant, **options, **more), ()
 
     model, taken = for_images(built, variant, image_shape)
-    notes = _source(weights, pretrained, pretrained_url) + taken
+    file = Path(weights) if weights else _downloaded(model) if pretrained else None
+    digest = _digest(file) if file else ""
+    notes = _source(model, weights, digest, pretrained_url) + taken if weights or pretrained else taken
     if stem == "cifar":
         notes += cifar_stem(model, variant, keep_weights=pretrained or bool(weights))
     if not is_default(norm):
         notes += swap_norms(model, variant, norm)
     if trained == "head":
-        freeze_all_but(model, classifier_of(model, variant))
+        notes += freeze_all_but(model, classifiers_of(model, variant))
     elif trained == "discriminative":
         notes += slow_early_stages(model, variant, rate_decay)
     sites = ("act1", "global_pool") if hasattr(model, "act1") and hasattr(model, "global_pool") else ()
-    vars(model).update(notes=notes, dropout_sites=sites)
+    vars(model).update(notes=notes, dropout_sites=sites, start_weights=digest)
     return model
 
 
@@ -109,11 +112,41 @@ def _check(timm: Any, variant: str, stem: str, trained: str) -> None:
         raise PluginError(f"the model 'timm:{variant}' cannot be built", problems=problems)
 
 
-def _source(weights: str, pretrained: bool, url: str) -> tuple[str, ...]:
+def _source(model: nn.Module, weights: str, digest: str, url: str) -> tuple[str, ...]:
+    """Return what the model started from: its file's name and digest, of timm's own weights their tag and hub's id."""
+    told = f"sha256 {digest[:12]}" if digest else "its digest is not known"
     if weights:
-        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:12]
-        return (f"started from the weights {Path(weights).name} (sha256 {digest})",)
-    return (f"started from pretrained weights ({url or 'timm'})",) if pretrained else ()
+        return (f"started from the weights {Path(weights).name} ({told})",)
+    about: Any = getattr(model, "pretrained_cfg", {})
+    tagged = ".".join(filter(None, (about.get("architecture"), about.get("tag"))))
+    where = url or about.get("hf_hub_id") or about.get("url") or "timm"
+    return (f"started from pretrained weights {tagged} of {where} ({told})",)
+
+
+def _downloaded(model: nn.Module) -> Path | None:
+    """Return the file of pretrained weights that timm has just loaded, None where it is not among the known ones."""
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+
+    about: Any = getattr(model, "pretrained_cfg", {})
+    if about.get("file"):
+        return Path(about["file"])
+    if hub := about.get("hf_hub_id"):
+        name, _, revision = hub.partition("@")
+        usual = about.get("hf_hub_filename") or "pytorch_model.bin"
+        for file in ("model.safetensors", Path(usual).with_suffix(".safetensors").name, usual):
+            found = try_to_load_from_cache(name, file, revision=revision or None)
+            if isinstance(found, str):
+                return Path(found)
+    elif url := about.get("url"):
+        there = Path(torch.hub.get_dir(), "checkpoints", urlparse(url).path.rpartition("/")[2])
+        return there if there.is_file() else None
+    return None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _pretrained(timm: Any, variant: str, url: str, options: dict[str, Any]) -> nn.Module:
