@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from benchkit.study import Study
 from benchkit.sweep import Request
 from benchkit.sweep.devices import CPU, Devices
 from benchkit.sweep.estimate import HISTORY_BYTES, MOST_SECONDS, SweepEstimate, estimate
-from benchkit.sweep.messages import Event, Job, Probed
+from benchkit.sweep.messages import Event, Job, NetworksChecked, Probed
 from benchkit.sweep.pool import Pool, answers
 
 
@@ -32,10 +32,15 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     labels: list[str] = []
 
     def probe(
-        request: Request, devices: Devices, threads: int, left: Sequence[Condition], conditions: Sequence[Condition]
+        request: Request,
+        devices: Devices,
+        threads: int,
+        conditions: tuple[Sequence[Condition], Sequence[Condition]],
+        say: Callable[[str], None],
     ) -> tuple[dict[str, Probed], str]:
-        labels.extend(condition.label for condition in conditions)
-        found = {c.key: Probed(key=c.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100) for c in conditions}
+        chosen = conditions[1]
+        labels.extend(condition.label for condition in chosen)
+        found = {c.key: Probed(key=c.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100) for c in chosen}
         return found, "cpu"
 
     monkeypatch.setattr(benchkit.sweep.estimate, "_probe", probe)
@@ -155,7 +160,8 @@ def test_a_timed_run_says_what_it_tries_and_ends_after_its_time(
             yield Probed(key=condition.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100)
 
     monkeypatch.setattr(benchkit.sweep.estimate, "answers", answers)
-    monkeypatch.setattr(benchkit.sweep.estimate, "refuse_broken_networks", lambda pool, request, conditions: None)
+    fine = NetworksChecked(problems=(), checked=1, networks=1)
+    monkeypatch.setattr(benchkit.sweep.estimate, "refuse_broken_networks", lambda pool, request, conditions: fine)
     request = Request(study=study_of(FACTOR), workspace=tmp_path / "runs", data_root=DATA, jobs=1, device="cpu")
     said: list[str] = []
     found = estimate(request, Registry.installed(), said.append)

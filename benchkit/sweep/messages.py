@@ -222,8 +222,7 @@ class Probed:
 class NetworksChecked:
     """Of the conditions' different `networks` so many were built and run; `problems` has a line for each that fails.
 
-    `weights` has the sha256 of the file that a condition's network starts from, by the condition's key.
-    `warnings` are sentences of what can be trained, and may not be what was meant.
+    `warnings` are sentences of what may not be meant; `weights` has the sha256 of start weights by condition key.
     """
 
     problems: tuple[str, ...]

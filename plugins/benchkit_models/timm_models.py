@@ -83,9 +83,8 @@ def timm_model(
         return timm.create_model(variant, **options, **more), ()
 
     model, taken = for_images(built, variant, image_shape)
-    file = Path(weights) if weights else _downloaded(model) if pretrained else None
-    digest = _digest(file) if file else ""
-    notes = _source(model, weights, digest, pretrained_url) + taken if weights or pretrained else taken
+    digest, notes = _source(model, weights, pretrained_url) if weights or pretrained else ("", ())
+    notes += taken
     if stem == "cifar":
         notes += cifar_stem(model, variant, keep_weights=pretrained or bool(weights))
     if not is_default(norm):
@@ -112,15 +111,17 @@ def _check(timm: Any, variant: str, stem: str, trained: str) -> None:
         raise PluginError(f"the model 'timm:{variant}' cannot be built", problems=problems)
 
 
-def _source(model: nn.Module, weights: str, digest: str, url: str) -> tuple[str, ...]:
-    """Return what the model started from: its file's name and digest, of timm's own weights their tag and hub's id."""
+def _source(model: nn.Module, weights: str, url: str) -> tuple[str, tuple[str, ...]]:
+    """Return the digest of the file that the model started from, and its name; of timm's own its tag and hub's id."""
+    file = Path(weights) if weights else _downloaded(model)
+    digest = _digest(file) if file else ""
     told = f"sha256 {digest[:12]}" if digest else "its digest is not known"
     if weights:
-        return (f"started from the weights {Path(weights).name} ({told})",)
+        return digest, (f"started from the weights {Path(weights).name} ({told})",)
     about: Any = getattr(model, "pretrained_cfg", {})
     tagged = ".".join(filter(None, (about.get("architecture"), about.get("tag"))))
     where = url or about.get("hf_hub_id") or about.get("url") or "timm"
-    return (f"started from pretrained weights {tagged} of {where} ({told})",)
+    return digest, (f"started from pretrained weights {tagged} of {where} ({told})",)
 
 
 def _downloaded(model: nn.Module) -> Path | None:
