@@ -36,7 +36,7 @@ LAYERS = (
     ("report", "capsule"),
     ("testing",),
     ("sweep",),
-    ("doctor", "export", "verify", "watch"),
+    ("doctor", "export", "publish", "verify", "watch"),
     ("cli",),
 )
 """The toolkit from its ground up; CONTRIBUTING draws it."""

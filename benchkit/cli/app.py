@@ -162,6 +162,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "predict": "benchkit.cli.predict:predict",
         "merge": "benchkit.cli.merge:merge",
         "clean": "benchkit.cli.clean:clean",
+        "publish": "benchkit.cli.publish:publish",
         "templates": "benchkit.cli.templates:app",
         "studies": "benchkit.cli.studies:app",
         "data": "benchkit.cli.data:app",

@@ -1,0 +1,40 @@
+"""`benchkit publish`: reports as a site of static pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder: new, empty, or published before.")],
+    reports: Annotated[
+        list[Path] | None, typer.Argument(metavar="[REPORT.html...]", help="Reports; those in ./reports without.")
+    ] = None,
+    title: Annotated[str, typer.Option("--title", help="What the site is called.")] = "Reports",
+) -> None:
+    """Write a site of reports into DIR, for any web host or to be opened from disk: an index to search, a page for
+    each report and plugin, and a table across studies of the same data and protocol. Earlier versions stay.
+    """
+    from benchkit.cli.app import print_note, print_text
+    from benchkit.errors import ReportError
+    from benchkit.publish import publish as write
+    from benchkit.publish import read_report
+    from benchkit.publish.site import LARGE
+    from benchkit.registry import Registry
+
+    files = reports or sorted(Path("reports").glob("*.html"))
+    if not files:
+        raise ReportError("reports: there is no report here", hint="name the .html files of reports")
+    site = write(folder, [read_report(file) for file in files], title=title, registry=Registry.installed())
+    older = f", {site.older} older versions" if site.older else ""
+    print_text(f"{folder / 'index.html'}: {site.reports} reports{older}, {site.files} files, {_size(site.size)}")
+    print_text("largest: " + ", ".join(f"{name} ({_size(size)})" for name, size in site.largest))
+    if site.size > LARGE:
+        print_note(f"{_size(site.size)} is near the 1 GB that hosts of pages allow; remove folders of older versions")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"
