@@ -97,6 +97,10 @@ class Page:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return dict(answer["result"])
 
+    def another(self) -> Tab:
+        """Open another page in the same browser; what the console says there stands in this page's."""
+        return Tab(self)
+
     def open(self, path: Path, fragment: str = "") -> None:
         """Load a file and wait until it has loaded; `fragment` is appended to its address."""
         self.send("Page.navigate", url=path.resolve().as_uri() + fragment)
@@ -151,3 +155,24 @@ class Page:
             self.console.append(params["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
+
+
+class Tab(Page):
+    """Another page of a browser that a `Page` has started."""
+
+    def __init__(self, browser: Page) -> None:
+        self._browser = browser
+        own, browser._session = browser._session, ""
+        target = browser.send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = browser.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        browser._session = own
+        for domain in ("Page", "Runtime"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send a command to this page."""
+        own, self._browser._session = self._browser._session, self._session
+        try:
+            return self._browser.send(method, **params)
+        finally:
+            self._browser._session = own

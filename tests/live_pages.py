@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from benchkit.watch.access import Access, access_to
-from benchkit.watch.server import Server, Times, listening_socket, make_server
+from benchkit.watch.address import listening_socket
+from benchkit.watch.server import Server, Times, make_server
 from benchkit.watch.watched import Watch
 
 PATIENCE = 60.0

@@ -89,7 +89,7 @@ def test_a_trial_with_nan_and_inf_is_shown_and_every_event_parses(tmp_path: Path
         news = next(one for one in stream.told() if "cover" in one["parts"])  # json.loads refuses NaN there
     assert "diverged" in news["parts"]["failures"] and "the loss is nan" in news["parts"]["failures"]
     spec = news["parts"]["running"].partition('class="spec">')[2].partition("</script>")[0]
-    assert "NaN" not in spec and "Infinity" not in spec
+    assert spec and "NaN" not in spec and "Infinity" not in spec
 
 
 def test_curves_under_way_grow_and_long_ones_are_thinned(tmp_path: Path) -> None:

@@ -150,10 +150,10 @@ def test_where_the_output_is_no_terminal_the_address_is_in_a_file_of_ones_own(tm
     finish_all(ledger, plan)
     ours = {**environment(), "BENCHKIT_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(
-        command("watch", "--workspace", tmp_path / "runs", "--port", "0"), env=ours, stdout=subprocess.PIPE, text=True
+        command("watch", "--workspace", tmp_path / "runs", "--port", "0"), env=ours, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        words = process.stdout.readline()
+        assert process.stderr is not None
+        words = process.stderr.readline()
         file = Path(words.strip().rpartition(" ")[2])
         try:
             assert "token" not in words and "token=" in file.read_text()

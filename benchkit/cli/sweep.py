@@ -54,6 +54,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be train
 Profile = Annotated[
     bool, typer.Option("--profile", help="Say where the time went; the first repeats leave a trace for Perfetto.")
 ]
+WatchPage = Annotated[
+    bool, typer.Option("--watch", help="Serve a live page of the sweep while it lasts, as benchkit watch does.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 Retry = Annotated[
     list[str],
@@ -153,12 +156,12 @@ def sweep(
     storage: Storage = "",
     lease: Lease = 60.0,
     patience: Patient = 600.0,
+    watch: WatchPage = False,
     as_json: AsJson = False,
 ) -> None:
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
     from benchkit.preparation import data_root
     from benchkit.registry import Registry
-    from benchkit.study.factors import parse_only
     from benchkit.sweep import Request
 
     registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
@@ -167,7 +170,7 @@ def sweep(
         workspace=workspace,
         data_root=data_root(),
         storage=storage,
-        only=parse_only(only),
+        only=_levels(only),
         jobs=jobs,
         device=device,
         retry=_states(retry),
@@ -186,7 +189,7 @@ def sweep(
         lease=lease,
         patience=patience,
     )
-    _do(request, registry, dry_run, as_json, requeue)
+    _do(request, registry, dry_run, as_json, requeue, watch)
 
 
 def _study(named: str, registry: Registry, overrides: Sequence[str], smoke: bool) -> Study:
@@ -195,7 +198,13 @@ def _study(named: str, registry: Registry, overrides: Sequence[str], smoke: bool
     return find_study(named, registry, overrides=overrides, smoke=smoke)
 
 
-def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requeue: bool) -> None:
+def _levels(only: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    from benchkit.study.factors import parse_only
+
+    return parse_only(only)
+
+
+def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requeue: bool, watch: bool) -> None:
     """Train, or say what would be trained."""
     _check_most(request)
     if requeue:
@@ -207,7 +216,7 @@ def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requ
 
         preview(request, registry, as_json=as_json)
     else:
-        _train(request, registry, as_json, requeue)
+        _train(request, registry, as_json, requeue, watch)
 
 
 def _seconds(hours: float, stop_by: str) -> float:
@@ -239,11 +248,12 @@ def _check_most(request: Request) -> None:
         raise StudyError(f"--most {most}: expected a whole number from {least} (repeats.n) to {MOST_REPEATS}")
 
 
-def _train(request: Request, registry: Registry, as_json: bool, requeue: bool) -> None:
+def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, watch: bool) -> None:
     """Sweep under a live view, and conclude; Ctrl-C ends it with a word on how to go on."""
     from benchkit.cli.app import print_note
     from benchkit.cli.live import watching
     from benchkit.cli.profiling import Profiled, Profiling
+    from benchkit.cli.watch import watching_beside
     from benchkit.sweep import sweep as run_sweep
     from benchkit.sweep.progress import EpochCount
     from benchkit.sweep.slurm import refuse_in_vain
@@ -256,7 +266,7 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool) -
         )
     profiled = Profiled()
     try:
-        with stoppable(), watching(quiet=as_json) as view:
+        with stoppable(), watching_beside(request, quiet=as_json) if watch else watching(quiet=as_json) as view:
             counted = EpochCount(view)
             states = run_sweep(request, registry, Profiling(counted, profiled) if request.profile else counted)
     except KeyboardInterrupt as stopped:

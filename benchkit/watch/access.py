@@ -120,12 +120,3 @@ def token_of(place: str) -> str:
             f"{file}: the secret behind the page's address is not yours alone", hint="remove the file; it is made anew"
         )
     return hmac.new(key, place.encode(), hashlib.sha256).hexdigest()
-
-
-def write_address(address: str, port: int) -> Path:
-    """Return the file, for the user's eyes alone, that holds an address with its token."""
-    file = cache_folder() / f"watch-{port}.txt"
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write(f"{address}\n")
-    return file

@@ -25,7 +25,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from benchkit.errors import BenchkitError
 from benchkit.watch.access import HEADERS, Access
 from benchkit.watch.rendering import assets, rendered_list, rendered_note, rendered_page
 from benchkit.watch.watched import Shown, Watch
@@ -116,6 +115,7 @@ class Viewers:
                     await asyncio.wait_for(news.wait(), self.times.ping)
                 except TimeoutError:
                     yield "event: ping\ndata: {}\n\n"
+            yield "event: ended\ndata: {}\n\n"
         finally:
             self.count -= 1
 
@@ -297,18 +297,6 @@ class Server(uvicorn.Server):
         """End."""
         super().handle_exit(sig, frame)
         self.viewers.end()
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address, at any free port for 0; raise `BenchkitError` where it cannot."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        raise BenchkitError(
-            f"{host}:{port}: nothing can listen there: {error.strerror or error}",
-            hint="choose another with --port, or --port 0 for any that is free",
-        ) from error
 
 
 def make_server(watch: Watch, access: Access, times: Times | None = None) -> Server:

@@ -99,11 +99,11 @@ class Watched:
         self._ended: frozenset[tuple[str, str]] = frozenset()
         self._drawn: dict[str, tuple[object, str]] = {}
 
-    def look(self) -> bool:
-        """Look at what there is; return whether pages change."""
+    def look(self, *, last: bool = False) -> bool:
+        """Look at what there is, the `last` time whatever it costs; return whether pages change."""
         note = ""
         try:
-            self._read()
+            self._read(last)
         except BenchkitError as error:
             note = f"the ledger cannot be read now: {error.what}"
         if self._results is None or self._status is None:
@@ -118,9 +118,9 @@ class Watched:
         )
         return self._show(numbered(part for part in made if part is not None), note)
 
-    def _read(self) -> None:
+    def _read(self, last: bool) -> None:
         """Read the results anew where time for it is left, and make the report's part where a trial has ended since."""
-        at_rest = self._status is not None and not any(row.states.get("running") for row in self._status.rows)
+        at_rest = last or (self._status is not None and not any(row.states.get("running") for row in self._status.rows))
         began = time.thread_time()
         if self._results is None or at_rest or self._looks.allows():
             upcoming = private_results(results_of(self._reader, self.study, upcoming=True))
@@ -215,7 +215,7 @@ class Watch:
         self._names, self._every, self._left = tuple(names), every, left
         self._registry = Registry.installed()
         self._studies: dict[str, Watched] = {}
-        self._wake, self._end = threading.Event(), threading.Event()
+        self._wake, self._last, self._end = threading.Event(), threading.Event(), threading.Event()
         self.changed: Callable[[str], None] = lambda study: None
         self._list()
         for name in self._names:
@@ -249,15 +249,18 @@ class Watch:
     def run(self) -> None:
         """Look, until `stop`."""
         while not self._end.is_set():
+            last = self._last.is_set()
             now = time.monotonic()
             for watched in [one for one in self._studies.values() if one.asked and now - one.asked < self._left]:
-                self._look(watched)
+                self._look(watched, last)
+            if last:
+                self._end.set()
             self._wake.wait(self._every)
             self._wake.clear()
 
-    def _look(self, watched: Watched) -> None:
+    def _look(self, watched: Watched, last: bool) -> None:
         try:
-            if watched.look():
+            if watched.look(last=last):
                 self.changed(watched.study)
         except Exception as error:
             logger.exception("%s cannot be shown", watched.study)
@@ -267,6 +270,12 @@ class Watch:
                 note=f"this study cannot be shown: {type(error).__name__}: {error}",
             )
             self.changed(watched.study)
+
+    def finish(self, seconds: float) -> None:
+        """Look for the last time, as trials are trained no more, and wait for that for so long at the most."""
+        self._last.set()
+        self._wake.set()
+        self._end.wait(seconds)
 
     def stop(self) -> None:
         """End `run` after the look that is under way."""

@@ -8,6 +8,7 @@ const HIDDEN = 5000; // a page out of sight gives up its stream after this
 const results = new WeakMap(); // chart -> what drew it
 let state = content.dataset.state;
 let heard = Date.now();
+let ended = false; // the server said so
 
 const known = new Map(); // part -> its newest HTML, for the other pages of this browser
 
@@ -85,6 +86,7 @@ const listContents = () => {
 
 const take = ({ state: version, title, order, parts: news, note }) => {
   heard = Date.now();
+  ended = false;
   state = version;
   if (title) document.title = title;
   for (const [name, html] of Object.entries(news)) {
@@ -118,8 +120,8 @@ const shown = document.querySelector(".live");
 const tell = () => {
   const silent = Date.now() - heard > SILENCE;
   const since = new Date(heard).toLocaleTimeString();
-  const words = silent ? `no answer since ${since}` : said.note ? said.note : "live";
-  shown.dataset.live = silent || said.note ? "no" : "yes";
+  const words = ended ? `ended at ${since}` : silent ? `no answer since ${since}` : said.note ? said.note : "live";
+  shown.dataset.live = ended || silent || said.note ? "no" : "yes";
   if (shown.textContent !== words) shown.textContent = words;
 };
 
@@ -134,10 +136,22 @@ const open = () => {
     take(told);
     channel?.postMessage({ told });
   };
+  source.onopen = () => {
+    heard = Date.now();
+    ended = false;
+    tell();
+  };
   source.addEventListener("ping", () => {
     heard = Date.now();
+    ended = false;
     tell();
     channel?.postMessage({ ping: true });
+  });
+  source.addEventListener("ended", () => {
+    heard = Date.now();
+    ended = true;
+    tell();
+    channel?.postMessage({ ended });
   });
 };
 
@@ -187,8 +201,9 @@ const leave = () => {
 if (channel)
   channel.onmessage = ({ data }) => {
     if (data.told && data.told.state !== state) take(data.told);
-    if (data.ping || data.told) {
+    if (data.ping || data.told || data.ended) {
       heard = Date.now();
+      ended = Boolean(data.ended);
       tell();
     }
     if (data.asked && source)
