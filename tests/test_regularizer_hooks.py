@@ -227,25 +227,40 @@ def test_a_run_that_is_killed_after_any_epoch_goes_on_to_the_bit(tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", ["ema", "noise", "balance"])
-def test_recorded_steps_do_what_single_ones_do_and_a_rehearsal_leaves_no_trace(name: str) -> None:
+def test_recorded_steps_do_what_single_ones_do_and_a_rehearsal_leaves_no_trace(name: str, tmp_path: Path) -> None:
     settings = make_settings(optimizer={"lr": 2**-6}, compile="never", epochs=2)
     with stand_in_gpu() as gpu:
-        recorded, single = (make_run(settings, make_splits(val=16), plain_net, STATES[name]) for _ in range(2))
-        histories = [[learnt(one) for one in fit(recorded, gpu)], [learnt(one) for one in fit(single)]]
-        assert gpu.replays > 0 and not [note for note in recorded.notes if "CUDA" in note]
-    for one, other in zip(*histories, strict=True):
-        assert one == pytest.approx(other, rel=1e-6)
-    for key, kept in recorded.state()["regularizers"].items():
-        for entry, tensor in kept.items():
-            assert torch.allclose(tensor, single.state()["regularizers"][key][entry], rtol=1e-5, atol=1e-7), entry
+        recorded, single, resumed = (make_run(settings, make_splits(val=16), plain_net, STATES[name]) for _ in range(3))
+        for record in fit(recorded, gpu):
+            save_checkpoint(tmp_path / f"{record.epoch}", recorded)
+        finished(single)
+        load_checkpoint(tmp_path / "1", resumed)
+        assert len(list(fit(resumed, gpu))) == 1
+        assert gpu.replays > 0 and not [note for note in recorded.notes + resumed.notes if "CUDA" in note]
+    for other in (single, resumed):
+        for one, expected in zip(recorded.history, other.history, strict=True):
+            assert learnt(one) == pytest.approx(learnt(expected), rel=1e-6)
+        for key, kept in recorded.state()["regularizers"].items():
+            for entry, tensor in kept.items():
+                assert torch.allclose(tensor, other.state()["regularizers"][key][entry], rtol=1e-5, atol=1e-7), entry
     if name == "ema":
         assert int(recorded.hooks.states["ema"].updates) == 2 * 5
 
 
 @pytest.mark.slow
-def test_compiled_steps_move_the_average_as_eager_ones_do() -> None:
-    settings = [make_settings(compile=way, epochs=2) for way in ("always", "never")]
-    compiled, eager = (finished(make_run(one, model=plain_net, regularizers=STATES["ema"])) for one in settings)
+def test_compiled_steps_move_the_average_as_eager_ones_do_and_go_on_to_the_bit(tmp_path: Path) -> None:
+    always, never = (make_settings(compile=way, epochs=2) for way in ("always", "never"))
+    compiled, eager, resumed = (
+        make_run(one, model=plain_net, regularizers=STATES["ema"]) for one in (always, never, always)
+    )
+    for record in fit(compiled):
+        save_checkpoint(tmp_path / f"{record.epoch}", compiled)
+    finished(eager)
+    load_checkpoint(tmp_path / "1", resumed)
+    finished(resumed)
+    assert [learnt(one) for one in resumed.history] == [learnt(one) for one in compiled.history]
+    kept = (run.hooks.states["ema"].state_dict() for run in (resumed, compiled))
+    assert all(torch.equal(*pair) for pair in zip(*(one.values() for one in kept), strict=True))
     assert any("compiled" in note and "not used" not in note for note in compiled.notes), compiled.notes
     states = [run.hooks.states["ema"].state_dict() for run in (compiled, eager)]
     assert int(states[0]["updates"]) == int(states[1]["updates"]) == 10
@@ -331,7 +346,10 @@ def test_noise_has_the_variance_of_its_step_and_the_recorded_norm_is_without_it(
 def test_a_balanced_epoch_has_every_class_equally_often_and_spares_no_image_before_its_time() -> None:
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
     generator = torch.Generator().manual_seed(1)
+    before = torch.get_rng_state()
     drawn = ClassBalance().batch_sampling(labels, 3, 100, generator)
+    assert torch.equal(torch.get_rng_state(), before) and not torch.equal(generator.get_state(), before)
+    assert torch.equal(drawn, ClassBalance().batch_sampling(labels, 3, 100, torch.Generator().manual_seed(1)))
     assert drawn.shape == (100,) and sorted(torch.bincount(labels[drawn]).tolist()) == [33, 33, 34]
     often = torch.bincount(drawn, minlength=100)
     assert often[:60].max() == 1 and set(often[60:90].tolist()) <= {1, 2} and set(often[90:].tolist()) <= {3, 4}

@@ -45,8 +45,8 @@ class Average(nn.Module):
 
 @card(
     title="Exponential moving average (EMA) of the weights",
-    summary="Beside the weights that are trained, their moving average is kept; it is validated, selected, tested and "
-    "kept in their place.",
+    summary="A moving average of the weights, and of batch statistics, follows those that are trained; it is "
+    "validated, selected, tested and kept in their place.",
     reference="B. T. Polyak and A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging, SIAM Journal on "
     "Control and Optimization 30(4), 1992",
     url="https://doi.org/10.1137/0330046",
