@@ -15,7 +15,8 @@ from unittest import mock
 from benchkit.results import EpochRecord
 from benchkit.sweep import worker
 from benchkit.sweep.messages import Seat
-from benchkit.testing.stand_in_gpu import stand_in_gpu
+from benchkit.testing.stand_in_gpu import StandInGpu, stand_in_gpu
+from benchkit.train.fit import Pause
 from benchkit.train.run import Run
 
 COMMAND = (sys.executable, "-c", "from stand_in_worker import main; main()")
@@ -43,20 +44,21 @@ def main() -> None:
 
     name = f"Stand-in {os.environ.get('CUDA_VISIBLE_DEVICES', 'without a device')}"
     seat = Seat(node=platform.node(), kind="cuda", device=name, precision="float32", bf16=False)
-    train = benchkit.train.fit.fit
+    train = benchkit.train.fit.fit_in_turns
     with ExitStack() as stack:
-        gpu = stack.enter_context(stand_in_gpu())
+        stack.enter_context(stand_in_gpu())
 
-        def fit(run: Run) -> Iterator[EpochRecord]:
+        def fit_in_turns(run: Run) -> Iterator[EpochRecord | Pause]:
             print(f"process {os.getpid()} trains on {name}")
-            before = gpu.replays
+            gpu = StandInGpu()
             yield from train(run, gpu)
-            print(f"{gpu.replays - before} steps were replayed")
+            print(f"{gpu.replays} steps were replayed")
 
         for place, value in {
             "benchkit.sweep.work.resolve_device": lambda asked: "cpu",
             "benchkit.sweep.work.seat_of": lambda device: seat,
-            "benchkit.sweep.training.fit": fit,
+            "benchkit.sweep.training.fit": lambda run: (one for one in fit_in_turns(run) if not isinstance(one, Pause)),
+            "benchkit.sweep.training.fit_in_turns": fit_in_turns,
             "benchkit.sweep.provenance.device_name": lambda device: name,
             "benchkit.train.fit.hardware_name": lambda device: name,
         }.items():

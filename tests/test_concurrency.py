@@ -153,6 +153,50 @@ def test_a_worker_that_ends_means_fewer_trials(tmp_path: Path) -> None:
     assert (found.device, found.peak_bytes, found.free_bytes) == ("cuda:0", 1, 10**6)
 
 
+def test_several_runs_are_timed_in_one_process_before_another_one_starts(tmp_path: Path) -> None:
+    given: list[tuple[int, int]] = []
+
+    class Noting(Scripted):
+        def give(self, number: int, job: Job) -> None:
+            if job.seconds:
+                given.append((number, job.at_once))
+            super().give(number, job)
+
+    job = replace(job_of(tmp_path), per_process=4)
+    known, workers = Concurrency(), TimedWorkers(job, Noting(full=9), Listener())  # type: ignore[arg-type]
+    for at_once in (1, 2, 4, 6):
+        known = workers.measure(known, at_once)
+    assert given == [(0, 1), (0, 2), (0, 4), (0, 4), (1, 2)]
+    assert [level.rate for level in known.levels] == [100, 100, 100, 199]
+    plan = make_plan(study_of())
+    alone = Device(kind="cuda", name="H200", exclusive=True)
+    searches = [
+        concurrency_search.concurrency_search(replace(job, per_process=count), plan, device, missing=99, cores=3)
+        for device, count in ((SLOT, 1), (SLOT, 4), (alone, 4))
+    ]
+    assert [one.most for one in searches] == [3, 12, 4], "a process feeds several with one core; one alone takes four"
+    assert len({one.key for one in searches}) == 3
+
+
+def test_runs_in_turns_are_timed_together(tmp_path: Path) -> None:
+    from benchkit.sweep.timed_run import TimedRun
+
+    timed, job = TimedRun(), replace(job_of(tmp_path), per_process=4)
+    for at_once in (1, 3):
+        assert timed.answer(replace(job, at_once=at_once), "cpu") == RunReady(images=60, peak_bytes=0, free_bytes=0)
+        answer = timed.answer(replace(job, at_once=at_once, seconds=1e-3), "cpu")
+        assert isinstance(answer, RunTimed) and answer.images_per_second > 0
+    epochs = [len(lane.run.history) for lane in timed._lanes]
+    assert len(epochs) == 3 and min(epochs) >= 2, "each is trained while all are timed"
+
+
+def test_an_exclusive_gpu_takes_one_process_of_several_trials() -> None:
+    alone, shared = (Device(kind="cuda", number=number, exclusive=number == 0) for number in (0, 1))
+    devices = Devices(used=(alone, shared))
+    assert [one.number for one in devices.seats(6)] == [0, 1, 1, 1, 1, 1]
+    assert [one.number for one in devices.seats(6, per_process=2)] == [0, 1, 0, 1, 1, 1]
+
+
 def test_two_gpus_that_jobs_both_see_as_the_first_are_timed_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

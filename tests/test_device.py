@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import resource
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from engine_runs import make_run, make_settings
 
 from benchkit.errors import TrainingError
-from benchkit.sweep.provenance import driver
+from benchkit.sweep.provenance import cublas, driver
 from benchkit.train.device import has_bf16, peak_memory, resolve_device
 from benchkit.train.fit import fit
 from benchkit.train.step import precision
@@ -84,4 +86,14 @@ def test_only_fp16_scales_its_loss(name: str, dtype: torch.dtype | None, scales:
 
 
 def test_the_driver_is_recorded_with_cuda_and_cudnn() -> None:
-    assert re.fullmatch(r"NVIDIA driver \S+, CUDA \S+, cuDNN \S+", driver())
+    assert re.fullmatch(r"NVIDIA driver \S+, CUDA \S+, cuDNN \S+, cuBLAS \S+", driver())
+
+
+def test_the_cublas_that_is_loaded_tells_its_version(tmp_path: Path) -> None:
+    """That of the package it comes in, where PyTorch was installed with one; a process without it has none."""
+    packages = {one.metadata["Name"]: one.version for one in importlib.metadata.distributions()}
+    installed = next((packages[name] for name in packages if name and re.match("nvidia.cublas", name)), "")
+    assert installed.startswith(cublas()) and bool(cublas()) is bool(installed)
+    other = tmp_path / "maps"
+    other.write_text("7f00-7f01 r-xp 00000000 00:00 0 /nowhere/libcublas.so.13\n")
+    assert cublas(other) == ""

@@ -56,6 +56,34 @@ def test_what_is_not_reached_is_listed(
     assert states == (["failed", "not run"] if first else ["not run", "not run"])
 
 
+def test_a_long_part_leaves_those_behind_it_what_they_need(
+    gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The long one may take all of a minute, of which three quarters are kept for the last."""
+    given: list[float] = []
+    planned = [
+        gpu_check.Part(name="device", command=(), seconds=1.0),
+        gpu_check.Part(name="long", command=(), seconds=120.0),
+        gpu_check.Part(name="last", command=(), seconds=50.0, least=45.0),
+    ]
+
+    def outcome_of(part: Any, seconds: float, *_: Any) -> Any:
+        given.append(seconds)
+        return gpu_check.Outcome(name=part.name, state="ok", expected="")
+
+    monkeypatch.setattr(gpu_check, "parts", lambda device: iter(planned))
+    monkeypatch.setattr(gpu_check, "outcome_of", outcome_of)
+    assert len(list(gpu_check.check("cuda", 60.0, tmp_path))) == 3
+    assert given == [1.0, pytest.approx(15.0, abs=10.0), 50.0]
+
+
+def test_every_kind_of_part_is_reached_in_five_minutes(gpu_check: ModuleType) -> None:
+    parts = list(gpu_check.parts("cuda"))
+    assert sum(part.least for part in parts) <= 300 - 20
+    smokes = [part.name for part in parts if part.name.startswith("smoke ")]
+    assert len(set(smokes)) == len(smokes) == len(list((SCRIPT.parents[2] / "benchkit" / "studies").glob("*.toml")))
+
+
 def test_the_tests_that_need_a_gpu_are_found_and_the_device_comes_first(gpu_check: ModuleType) -> None:
     parts = {part.name: part for part in gpu_check.parts("cuda")}
     assert next(iter(parts)) == "device" and set(gpu_check.EXPECTED) < set(parts)

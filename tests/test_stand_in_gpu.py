@@ -120,6 +120,16 @@ def test_recorded_steps_are_single_ones_bit_for_bit(case: dict[str, Any], gpu: S
     recorded_as_single(gpu, lambda: run_of(**case))
 
 
+def test_convolutions_are_timed_before_they_are_recorded_and_never_after(gpu: StandInGpu) -> None:
+    """What cuDNN meets for the first time it times, which no recording allows and a smaller last batch need not."""
+    timed: list[tuple[int, bool]] = []
+    run = run_of(norm=GroupNorm)
+    run.model.register_forward_pre_hook(lambda _, given: timed.append((len(given[0]), torch.backends.cudnn.benchmark)))
+    list(fit(run, gpu))
+    assert {size for size, on in timed if on} == {16} and (8, False) in timed
+    assert timed.index((16, True)) < timed.index((8, False)) and not torch.backends.cudnn.benchmark
+
+
 def test_a_frozen_body_stays_as_it_was(gpu: StandInGpu) -> None:
     """Its layers are put into evaluation by a hook in each step, which no replay calls and none needs."""
     before = run_of(**TIMM["head"]).model.state_dict()

@@ -7,28 +7,34 @@ from pathlib import Path
 
 import pytest
 import stand_in_worker
-from tiny_study import DATA, FACTOR, Listener, facts_of, study_of
+from tiny_study import DATA, FACTOR, Listener, all_facts, facts_of, study_of, sweep_here
 
 import benchkit.sweep.orchestration
 from benchkit.ledger import read_results
 from benchkit.registry import Registry
 from benchkit.sweep import Request, sweep, worker
 from benchkit.sweep.devices import Device, Devices
+from benchkit.sweep.training import IN_TURNS
 
 GPUS = tuple(Device(kind="cuda", number=number, uuid=f"GPU-{number}{number}", name="Stand-in") for number in (0, 1))
 
 
-def test_trials_are_recorded_on_two_gpus_by_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("per_process", [1, 3])
+def test_trials_are_recorded_on_two_gpus_by_two_processes(
+    per_process: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time in each, or three in turns."""
     monkeypatch.setattr(worker, "COMMAND", stand_in_worker.COMMAND)
     monkeypatch.setattr(benchkit.sweep.orchestration, "devices_of", lambda request: Devices(used=GPUS))
     study = study_of(FACTOR, epochs=4, repeats=3)
-    request = Request(study=study, workspace=tmp_path, data_root=DATA, jobs=2)
+    request = Request(study=study, workspace=tmp_path, data_root=DATA, jobs=2 * per_process, per_process=per_process)
     assert +sweep(request, Registry.installed(), Listener()) == {"done": 6}
 
     trials = read_results(tmp_path, study.name).trials
     assert {one.device for trial in trials for one in trial.devices} == {"Stand-in GPU-00", "Stand-in GPU-11"}
-    assert all(
-        note.startswith("trained with up to") for trial in trials if trial.outcome for note in trial.outcome.notes
+    notes = {note for trial in trials if trial.outcome for note in trial.outcome.notes}
+    assert notes == (
+        {f"{IN_TURNS} 3 trials of one process, which share its time and memory"} if per_process > 1 else set()
     )
     logs = [(trial.folder / "log.txt").read_text() for trial in trials]
     processes = {found for log in logs for found in re.findall(r"process (\d+) trains on Stand-in GPU", log)}
@@ -36,3 +42,5 @@ def test_trials_are_recorded_on_two_gpus_by_two_processes(tmp_path: Path, monkey
     assert all(int(re.findall(r"(\d+) steps were replayed", log)[0]) >= 4 * 3 for log in logs)
     paired = {(trial.index, str(facts_of(trial)["history"])) for trial in trials}
     assert len(paired) == 6, "what one trial records is no other's"
+    sweep_here(monkeypatch, tmp_path / "single", study)
+    assert all_facts(read_results(tmp_path)) == all_facts(read_results(tmp_path / "single"))

@@ -8,11 +8,13 @@ import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from engine_runs import make_run, make_settings
 from tiny_study import DATA, FACTOR, all_facts, study_of, sweep_here
 from turning_pool import turning
 
@@ -38,7 +40,7 @@ from benchkit.sweep.messages import (
 from benchkit.sweep.shared_process import SharedProcess, groups
 from benchkit.testing.stand_in_gpu import StandInGpu, stand_in_gpu
 from benchkit.train import surroundings
-from benchkit.train.fit import fit_in_turns
+from benchkit.train.fit import Pause, fit, fit_in_turns
 from benchkit.train.run import Run
 from benchkit.train.surroundings import FLAGS, Surroundings
 
@@ -53,12 +55,11 @@ def on_stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StandInGpu]]:
     with ExitStack() as stack:
         stack.enter_context(stand_in_gpu())
 
-        def fit(run: Run) -> Iterator[EpochRecord | None]:
+        def fit(run: Run) -> Iterator[EpochRecord | Pause]:
             gpus.append(StandInGpu())
             return fit_in_turns(run, gpus[-1])
 
         monkeypatch.setattr("benchkit.sweep.training.fit_in_turns", fit)
-        monkeypatch.setattr("benchkit.sweep.training.fit", fit)
         yield gpus
 
 
@@ -315,6 +316,24 @@ def test_numpys_and_pythons_draws_go_on_where_they_were() -> None:
         with other.in_place():
             random.random(), np.random.randn(), torch.rand(1)
     assert drawn == alone
+
+
+def test_a_trial_that_waits_for_its_device_leaves_the_turn_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event is not there when it is asked for the first two times; the step before is."""
+    asked = iter([False, False, True, True])
+    event = SimpleNamespace(record=lambda stream: None, query=lambda: next(asked))
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    run = make_run(make_settings(epochs=1))
+    told = []
+    for one in fit_in_turns(run):
+        if len(told) == len(run.train) - 1:
+            run.takes_turns, run.device = True, SimpleNamespace(type="cuda")  # type: ignore[assignment]
+        told.append(one)
+        if told[-2:] == [Pause.WAIT, Pause.WAIT]:
+            run.takes_turns, run.device = False, torch.device("cpu")
+    assert told[:-1] == [*[Pause.STEP] * len(run.train), Pause.WAIT, Pause.WAIT]
+    assert [one.epoch for one in fit(make_run(make_settings(epochs=1)))] == [1], "alone nobody pauses"
 
 
 # Which seats share a process, and whom its events concern.

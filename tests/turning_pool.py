@@ -85,7 +85,7 @@ def turning(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0) -> type[Turni
     def leave(code: int) -> None:
         raise Exited
 
-    monkeypatch.setattr("benchkit.sweep.turns.TURN", seconds)
+    monkeypatch.setattr("benchkit.train.surroundings.TURN", seconds)
     monkeypatch.setattr("tiny_study.InlinePool", TurningPool)
     monkeypatch.setattr(TurningPool, "told", [])
     monkeypatch.setattr(TurningPool, "processes", 0)

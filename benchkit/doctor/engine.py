@@ -60,7 +60,11 @@ def _precision(values: Mapping[str, Any]) -> Diagnosis:
         return Diagnosis(name="precision", state="good", value="auto computes in bf16, which the device has")
     advice = "nothing to do; newer processors and GPUs train up to twice as fast in bf16"
     if values["device"].startswith("cuda"):
-        advice = "where a study may round more, its train.precision = fp16 uses what this GPU has for matrices"
+        advice = (
+            "where a study may round more, its train.precision = fp16 uses what this GPU has for matrices; its steps "
+            "are recorded with what scales their loss. auto does not take it: whether a step can be recorded is known "
+            "for each trial alone, and a study computes in one precision"
+        )
     value = "auto computes in float32: the device would only emulate bf16"
     return Diagnosis(name="precision", state="note", value=value, advice=advice)
 

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def concurrency_search(job: Job, plan: Plan, device: Device, *, missing: int, co
     return ConcurrencySearch(
         job=replace(job, conditions=(timed,)),
         device=device,
-        most=min(missing, cores // threads),
+        most=min(missing, job.per_process if device.exclusive else cores // threads * job.per_process),
         threads=threads,
         epochs=missing * settings[timed.key].epochs,
         key=_key(job, plan, device, cores),
@@ -79,6 +79,7 @@ def concurrency_search(job: Job, plan: Plan, device: Device, *, missing: int, co
 
 def _key(job: Job, plan: Plan, device: Device, cores: int) -> str:
     """Return a digest of what the measurement depends on: conditions, machine, device, sharing, memory, cores."""
+    together = [job.per_process] if job.per_process > 1 else []
     visible = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")  # the last is 0 in every job, maybe
     which = device.uuid or next(filter(None, map(os.environ.get, visible)), "")
     where = platform.node()
@@ -92,6 +93,7 @@ def _key(job: Job, plan: Plan, device: Device, cores: int) -> str:
         sharing,
         cores,
         job.device_memory,
+        *together,
         *sorted(c.key for c in plan.conditions),
     ]
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
@@ -108,7 +110,8 @@ def trials_at_once(task: ConcurrencySearch, workspace: Path, view: View, opener:
     concurrency = kept
     if next_level(kept, task.most, task.epochs) is not None:
         logs = workspace / "logs" / "concurrency"
-        with Pool((task.device,) * task.most, task.threads, logs, opener) as pool:
+        processes = -(-task.most // task.job.per_process)
+        with Pool((task.device,) * processes, task.threads, logs, opener) as pool:
             concurrency = explore(TimedWorkers(task.job, pool, view).measure, kept, task.most, task.epochs)
         _keep(workspace, task.key, concurrency)
     count = best_count(concurrency, task.most)
@@ -127,7 +130,7 @@ def explore(
 
 
 class TimedWorkers:
-    """Workers that train the same run at the same time."""
+    """Workers that train the same run at the same time, each of them as many as a process is given."""
 
     def __init__(self, job: Job, pool: Pool, view: View) -> None:
         """Start none yet."""
@@ -135,6 +138,7 @@ class TimedWorkers:
         self._pool = pool
         self._view = view
         self._ready: dict[int, RunReady] = {}
+        self._runs: dict[int, int] = {}
         self._device = job.device
 
     def measure(self, known: Concurrency, at_once: int) -> Concurrency:
@@ -143,13 +147,16 @@ class TimedWorkers:
         failed = replace(
             known, device=self._device, levels=(*known.levels, ConcurrencyLevel(at_once=at_once, rate=0.0))
         )
-        answers = self._answers(self._job, range(len(self._ready), at_once))
+        jobs = self._jobs(at_once)
+        grown = {number: job for number, job in jobs.items() if self._runs.get(number, 0) < job.at_once}
+        answers = self._answers(grown)
         self._ready |= {number: one for number, one in answers.items() if isinstance(one, RunReady)}
-        if len(self._ready) < at_once:
+        if len(answers) < len(grown):
             return failed
-        timed = self._answers(replace(self._job, seconds=WINDOW), range(at_once)).values()
+        self._runs |= {number: job.at_once for number, job in grown.items()}
+        timed = self._answers({number: replace(job, seconds=WINDOW) for number, job in jobs.items()}).values()
         rates = [one.images_per_second for one in timed if isinstance(one, RunTimed)]
-        if len(rates) < at_once:
+        if len(rates) < len(jobs):
             return failed
         first = self._ready[0]  # that one was made ready while no other took of the device's memory
         return replace(
@@ -161,13 +168,21 @@ class TimedWorkers:
             images=first.images,
         )
 
-    def _answers(self, job: Job, numbers: Iterable[int]) -> dict[int, Event]:
-        """Return the answers of some workers to a job, fewer when one fails or none comes for too long."""
-        waiting = set(numbers)
-        for number in waiting:
+    def _jobs(self, at_once: int) -> dict[int, Job]:
+        """Return what each worker is told, so that there are so many runs: the last one may have fewer."""
+        most = self._job.per_process
+        return {
+            number: replace(self._job, at_once=min(most, at_once - first))
+            for number, first in enumerate(range(0, at_once, most))
+        }
+
+    def _answers(self, jobs: Mapping[int, Job]) -> dict[int, Event]:
+        """Return the answers of workers to their jobs, fewer when one fails or none comes for too long."""
+        waiting = set(jobs)
+        for number, job in jobs.items():
             self._pool.give(number, job)
         found: dict[int, Event] = {}
-        deadline = time.monotonic() + PATIENCE + job.seconds
+        deadline = time.monotonic() + PATIENCE + max((job.seconds for job in jobs.values()), default=0.0)
         while waiting and time.monotonic() < deadline:
             for number, event in self._pool.events(HEAR_EVERY):
                 if isinstance(event, WorkerReady):

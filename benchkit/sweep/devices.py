@@ -89,12 +89,14 @@ class Devices:
         """Return whether trials train on GPUs, each for itself."""
         return self.used[0] != CPU
 
-    def seats(self, count: int, at_once: Mapping[str, int] | None = None) -> tuple[Device, ...]:
-        """Return the device of each of `count` workers, in turns.
+    def seats(self, count: int, at_once: Mapping[str, int] | None = None, per_process: int = 1) -> tuple[Device, ...]:
+        """Return the device of each of `count` trials at once, in turns.
 
-        Fewer where `at_once` says by its name how many trials a GPU takes at once, and an exclusive one takes one.
+        Fewer where `at_once` says by its name how many trials a GPU takes at once; an exclusive one takes one process,
+        and so `per_process` of them.
         """
-        room = {one: 1 if one.exclusive else (at_once or {}).get(one.name, count) for one in self.used}
+        room = {one: (at_once or {}).get(one.name, count) for one in self.used}
+        room |= {one: min(per_process, room[one]) for one in self.used if one.exclusive}
         return tuple(device for turn in range(count) for device in self.used if turn < room[device])[:count]
 
 

@@ -339,12 +339,14 @@ def worker_count(request: Request, plan: Plan, devices: Devices) -> int:
 def seats_of(request: Request, ledger: Ledger, plan: Plan, devices: Devices, view: View) -> tuple[Device, ...]:
     """Return the device of each worker: of as many as `worker_count` says, or as timing finds for each kind of GPU."""
     if request.jobs or not devices.on_gpus:
-        return devices.seats(worker_count(request, plan, devices))
+        return devices.seats(worker_count(request, plan, devices), per_process=request.per_process)
     ledger.enqueue(plan, request.retry)
     missing, cores, count = missing_count(ledger, plan), available_cores(), len(devices.used)
-    job = request.job("concurrency", plan.conditions)
+    job = replace(request.job("concurrency", plan.conditions), per_process=request.per_process)
     at_once = {}
-    for device in {one.name: one for one in devices.used if one.kind != "mps" and not one.exclusive}.values():
+    timed = [one for one in devices.used if one.kind != "mps" and (request.per_process > 1 or not one.exclusive)]
+    for device in {one.name: one for one in timed}.values():
         search = concurrency_search(job, plan, device, missing=-(-missing // count), cores=max(1, cores // count))
         at_once[device.name] = trials_at_once(search, request.workspace, view)
-    return devices.seats(min(missing, count * max(at_once.values(), default=1)) or 1, at_once)
+    most = min(missing, count * max(at_once.values(), default=1)) or 1
+    return devices.seats(most, at_once, request.per_process)

@@ -193,7 +193,8 @@ def _seated(job: Job, seat: Device, sharing: int) -> Job:
 
     So many workers are `sharing` the device.
     """
-    job = replace(job, at_once=min(job.at_once, sharing))
+    if job.task == "train":
+        job = replace(job, at_once=min(job.at_once, sharing))
     if seat.kind == "cuda" and not seat.uuid:
         return replace(job, device="cuda") if job.device == "auto" else job
     return replace(job, device=seat.kind, device_label=seat.label)

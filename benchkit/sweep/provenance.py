@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.metadata
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,7 +88,7 @@ def all_versions() -> dict[str, str]:
 
 @functools.cache
 def driver() -> str:
-    """Return the version of NVIDIA's kernel driver, and of the CUDA and cuDNN that PyTorch was built for."""
+    """Return the versions of NVIDIA's kernel driver, of PyTorch's CUDA and cuDNN, and of the cuBLAS that is loaded."""
     import torch
 
     try:
@@ -94,7 +96,21 @@ def driver() -> str:
     except OSError:
         kernel = "unknown"
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    return f"NVIDIA driver {kernel}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
+    return f"NVIDIA driver {kernel}, CUDA {torch.version.cuda}, cuDNN {cudnn}, cuBLAS {cublas() or 'unknown'}"
+
+
+@functools.cache
+def cublas(maps: Path = Path("/proc/self/maps")) -> str:
+    """Return the version of the cuBLAS that this process has loaded, empty where it has none or nobody tells."""
+    try:
+        found = re.search(r"/\S*/libcublas\.so\S*", maps.read_text(encoding="utf-8", errors="replace"))
+        library = ctypes.CDLL(found[0]) if found else None
+    except OSError:
+        return ""
+    parts = [ctypes.c_int() for _ in range(3)]
+    if library is None or any(library.cublasGetProperty(kind, ctypes.byref(part)) for kind, part in enumerate(parts)):
+        return ""
+    return ".".join(str(part.value) for part in parts)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +17,6 @@ import torch
 from benchkit.data.manifest import load_data
 from benchkit.plan import Condition, typed_settings
 from benchkit.registry import Registry
-from benchkit.results import EpochRecord
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import Settings
 from benchkit.sweep.messages import Job, Probed, RunReady, RunTimed
@@ -25,9 +24,11 @@ from benchkit.sweep.training import bind_plugins
 from benchkit.train.batches import ImageSet
 from benchkit.train.checkpoint import save_checkpoint
 from benchkit.train.cost import reachable_rate
+from benchkit.train.device import now
 from benchkit.train.evaluate import evaluation_batch, logits_of
-from benchkit.train.fit import fit
+from benchkit.train.fit import Pause, fit, fit_in_turns
 from benchkit.train.run import Run, build_run
+from benchkit.train.surroundings import TURN, Surroundings, own_stream
 
 FEWEST = 10
 """Images to validate on, where there are as many."""
@@ -99,23 +100,49 @@ CONTEXT_BYTES = 2**29
 """What a process takes of a CUDA device beyond its tensors, about."""
 
 
+class TimedLane:
+    """A run that is trained again and again, in turns with others of its process where it has `surroundings`."""
+
+    def __init__(self, run: Run, surroundings: Surroundings | None) -> None:
+        """Train nothing yet."""
+        self.run = run
+        self._surroundings = surroundings
+        # One iterator for all: however it takes its steps is chosen in its first epoch.
+        self._records = fit_in_turns(run) if surroundings else fit(run)
+
+    def turn(self) -> bool:
+        """Train for a turn, or without others for an epoch; return whether an epoch has ended with it."""
+        if self._surroundings is None:
+            return not isinstance(next(self._records), Pause)
+        end = time.monotonic() + TURN
+        with self._surroundings.in_place():
+            while (record := next(self._records)) is Pause.STEP and time.monotonic() < end:
+                pass
+        return not isinstance(record, Pause)
+
+
 class TimedRun:
-    """A worker that first makes a run ready (a job of 0 seconds), then trains it for a while, as often as asked."""
+    """A worker that first makes runs ready (a job of 0 seconds), then trains them for a while, as often as asked."""
 
     def __init__(self) -> None:
         """Hold nothing yet."""
         self._whole: Run | None = None
-        self._small: Run | None = None
-        self._records: Iterator[EpochRecord] = iter(())
+        self._ready: RunReady | None = None
+        self._lanes: list[TimedLane] = []
 
     def answer(self, job: Job, device: str) -> RunReady | RunTimed:
-        """Do what the job says for its first condition."""
-        if not job.seconds:
-            return self._make_ready(job, torch.device(device))
-        return RunTimed(images_per_second=self._train(job.seconds))
+        """Do what the job says for its first condition, with `at_once` runs."""
+        if job.seconds:
+            return RunTimed(images_per_second=self._train(job.seconds, self._lanes[: job.at_once]))
+        while len(self._lanes) < job.at_once:
+            stream = own_stream(torch.device(device)) if job.per_process > 1 else None
+            surroundings = Surroundings(stream) if job.per_process > 1 else None
+            self._make_ready(job, torch.device(device), surroundings)
+        assert self._ready is not None
+        return self._ready
 
-    def _make_ready(self, job: Job, device: torch.device) -> RunReady:
-        """Build the run of a whole trial, whose images stay on the device, and a short one that is trained."""
+    def _make_ready(self, job: Job, device: torch.device, surroundings: Surroundings | None) -> None:
+        """Build a short run that is trained, and for the first the whole trial's, whose images stay on the device."""
         free = _free(device)
         settings = typed_settings(job.conditions[0].settings, job.study.seed)
         registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
@@ -123,31 +150,37 @@ class TimedRun:
         plugins = bind_plugins(registry, settings)
         options = {"seeds": trial_seeds(settings.seed, "concurrency", 0), "device": str(device)}
         memory = job.device_memory
-        self._whole = whole = build_run(settings, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
+        if self._whole is None:
+            self._whole = build_run(settings, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
+        whole = self._whole
         memory = 0 if whole.train.images.streamed else memory
         short = _short(settings, whole)
-        self._small = small = build_run(short, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
+        small = build_run(short, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
         small.hooks = dataclasses.replace(small.hooks, stops=())
-        small.schedule = _still
-        self._records = fit(small)  # one for all: however it takes its steps is chosen in its first epoch
-        next(self._records)
+        small.schedule, small.takes_turns = _still, surroundings is not None
+        now(device)  # it may be trained on another stream than it was built on
+        self._lanes.append(TimedLane(small, surroundings))
+        while not self._lanes[-1].turn():
+            pass
         small.settings = of_epochs(small.settings, EPOCHS)
         logits_of(small, _head(whole.val, evaluation_batch(small)))
         taken = 0
         if device.type == "cuda":
             taken = max(torch.cuda.memory_reserved(device), free - _free(device)) + CONTEXT_BYTES
-            reachable_rate(whole)  # kept for all trials, which may never again have the device to themselves
+            if self._ready is None:
+                reachable_rate(whole)  # kept for all trials, which may never again have the device to themselves
             torch.cuda.empty_cache()
-        return RunReady(images=whole.train.images_per_epoch, peak_bytes=taken, free_bytes=free)
+        if self._ready is None:
+            self._ready = RunReady(images=whole.train.images_per_epoch, peak_bytes=taken, free_bytes=free)
 
-    def _train(self, seconds: float) -> float:
-        """Return the images per second of whole epochs, one after another for at least so many seconds."""
-        assert self._small is not None
-        start, images = time.perf_counter(), 0
-        for _ in self._records:
-            images += self._small.train.images_per_epoch
-            if time.perf_counter() - start >= seconds:
-                break
+    def _train(self, seconds: float, lanes: Sequence[TimedLane]) -> float:
+        """Return the images per second of whole epochs, for at least so many seconds and an epoch of each run."""
+        start, images, waited_for = time.perf_counter(), 0, set(lanes)
+        while waited_for or time.perf_counter() - start < seconds:
+            for lane in lanes:
+                if lane.turn():
+                    images += lane.run.train.images_per_epoch
+                    waited_for.discard(lane)
         return images / (time.perf_counter() - start)
 
 

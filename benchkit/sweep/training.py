@@ -53,7 +53,7 @@ from benchkit.sweep.training_decisions import obeying
 from benchkit.train.checkpoint import checkpoint_of, restore_checkpoint
 from benchkit.train.device import ProcessorUse, device_use, is_usable, now
 from benchkit.train.evaluate import Finished, finish
-from benchkit.train.fit import fit, fit_in_turns
+from benchkit.train.fit import Pause, fit, fit_in_turns
 from benchkit.train.observation import inspect
 from benchkit.train.placement import Images, images_for
 from benchkit.train.profile import Stopwatch, watch
@@ -74,10 +74,10 @@ IN_TURNS = "trained in turns with up to"
 ALLOCATION = "can't allocate memory"
 """What PyTorch says in a RuntimeError where the CPU's memory does not suffice."""
 
-Telling = Generator[Event | None, TrialAnswer | None, None]
+Telling = Generator[Event | Pause, TrialAnswer | None, None]
 """What a worker tells while it does something: a checkpoint is answered and, where a trial asks, an epoch's end.
 
-None is nothing to tell: others of the process may have their turn. It comes of trials that share a process alone.
+Pauses come of trials that share a process alone.
 """
 
 
@@ -223,7 +223,7 @@ def stopwatch_of(context: WorkerContext, order: Train, trace: Path) -> Stopwatch
 
 def trained(
     context: WorkerContext, order: Train, stopwatch: Stopwatch | Unwatched
-) -> Generator[Event | None, TrialAnswer | None, Outcome | None]:
+) -> Generator[Event | Pause, TrialAnswer | None, Outcome | None]:
     """Tell of a trial's training; return its outcome, None where somebody else is to go on with it."""
     settings = obeying(typed_settings(order.settings, context.job.study.seed), order.decided)
     torch.set_num_threads(settings.train.threads)
@@ -242,8 +242,8 @@ def trained(
         return None
     use = ProcessorUse()
     for record in fit_in_turns(run) if run.takes_turns else fit(run):
-        if record is None:
-            yield None
+        if isinstance(record, Pause):
+            yield record
             continue
         ended = time.perf_counter()
         stopwatch.enter("ledger")

@@ -18,10 +18,8 @@ from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.training import Telling
 from benchkit.sweep.work import WorkerTasks
 from benchkit.train import surroundings
+from benchkit.train.fit import Pause
 from benchkit.train.surroundings import Surroundings
-
-TURN = 0.02
-"""Seconds of a turn, in which the processor queues more steps than a device takes: changing turns is then cheap."""
 
 
 def is_asked(event: Event, order: Train) -> bool:
@@ -79,7 +77,7 @@ class Turns:
     def _do(self, job: Job) -> None:
         self._print_for(None)
         for event in self._work.do(job):
-            if event is not None:
+            if not isinstance(event, Pause):
                 self._send(event)
 
     def _begin(self, order: Train) -> None:
@@ -95,7 +93,7 @@ class Turns:
     def _advance(self, lane: Lane) -> None:
         """Let a trial train until it waits for an answer, its turn is over, or it has ended."""
         self._print_for(lane.order)
-        end = time.monotonic() + TURN
+        end = time.monotonic() + surroundings.TURN
         with lane.surroundings.in_place():
             while not lane.waits:
                 answer, lane.answer = lane.answer, None
@@ -103,10 +101,10 @@ class Turns:
                     event = lane.telling.send(answer)
                 except StopIteration:
                     return self._end(lane)
-                if event is not None:
+                if not isinstance(event, Pause):
                     self._send(event)
                     lane.waits = is_asked(event, lane.order) and lane.answer is None
-                elif time.monotonic() >= end:
+                elif event is Pause.WAIT or time.monotonic() >= end:
                     return
 
     def _end(self, lane: Lane) -> None:

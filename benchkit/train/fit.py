@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from enum import Enum
 
 import torch
 
@@ -18,6 +19,13 @@ from benchkit.train.steps.backends import StepBackend
 from benchkit.train.steps.executor import StepExecutor, executor_for
 
 
+class Pause(Enum):
+    """Where others of a process may have their turn: after a step, or while the device has what is queued to do."""
+
+    STEP = 1
+    WAIT = 2
+
+
 def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
     """Yield a record after every epoch, continuing after the history's last one, until the run is over.
 
@@ -25,12 +33,12 @@ def fit(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord]:
     Raise `DivergedError`, which names epoch and step, when the loss is no longer finite.
     """
     for record in fit_in_turns(run, backend):
-        if record is not None:
+        if not isinstance(record, Pause):
             yield record
 
 
-def fit_in_turns(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord | None]:
-    """Yield what `fit` does, and None after each step, where others of the process may have their turn.
+def fit_in_turns(run: Run, backend: StepBackend | None = None) -> Iterator[EpochRecord | Pause]:
+    """Yield what `fit` does, and each pause, in which others of the process may have their turn.
 
     Whoever gives them one keeps the process's random numbers apart meanwhile (see `Surroundings`).
     """
@@ -48,7 +56,7 @@ def fit_in_turns(run: Run, backend: StepBackend | None = None) -> Iterator[Epoch
             for summary in executor.epoch((epoch - 1) * len(run.train)):
                 steps.append(summary)
                 _stop_if_diverged(steps, epoch, run.device)
-                yield None
+                yield Pause.STEP
         yield from _until_done(run)
         loss, accuracy, gradient_norm = epoch_means(steps, epoch)
         trained = now(run.device)
@@ -78,13 +86,13 @@ def fit_in_turns(run: Run, backend: StepBackend | None = None) -> Iterator[Epoch
         yield record
 
 
-def _until_done(run: Run) -> Iterator[None]:
-    """Yield until the device has done what the run has queued; at once where nobody else has a turn meanwhile."""
+def _until_done(run: Run) -> Iterator[Pause]:
+    """Pause until the device has done what the run has queued; at once where nobody else has a turn meanwhile."""
     if run.takes_turns and run.device.type == "cuda":
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(run.device))
         while not done.query():  # type: ignore[no-untyped-call]
-            yield None
+            yield Pause.WAIT
 
 
 def _stop_if_diverged(steps: Sequence[torch.Tensor], epoch: int, device: torch.device) -> None:

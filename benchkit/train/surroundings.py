@@ -54,6 +54,10 @@ FLAGS: Sequence[Flag] = (
 """What changes how all that follows in the process is computed: how each is read, and set."""
 
 
+TURN = 0.02
+"""Seconds of a turn, in which the processor queues more steps than a device takes: changing turns is then cheap."""
+
+
 class Surroundings:
     """The process as one trial finds and leaves it: random numbers, flags, threads; on CUDA its stream, if it has one.
 

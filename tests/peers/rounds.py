@@ -125,9 +125,9 @@ def _steady(rates: Sequence[float]) -> float:
     return statistics.median(rates[1:] or rates)
 
 
-def command(workload: Workload, setting: Setting, jobs: int) -> Measured:
+def command(workload: Workload, setting: Setting, jobs: int, *more: str) -> Measured:
     """Run benchkit's public command in a new workspace."""
-    return _measured(workload, _swept(workload, setting, "--jobs", str(jobs), jobs=jobs))
+    return _measured(workload, _swept(workload, setting, "--jobs", str(jobs), *more, jobs=jobs))
 
 
 def compiled_command(workload: Workload, setting: Setting) -> Measured | None:
@@ -174,7 +174,7 @@ def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Compa
 
 
 def _turn(name: str, workload: Workload, folder: Path, setting: Setting) -> Iterator[tuple[str, Measured]]:
-    """Yield what a contender does in a round, by the name of its row: benchkit has two in a sweep."""
+    """Yield what a contender does in a round, by the name of its row: benchkit has two in a sweep, three on a GPU."""
     if name == TIMM_SCRIPT and setting.timm_script:
         yield name, logged(setting.timm_script, workload, folder, setting)
     elif name == COMPILED:
@@ -186,7 +186,10 @@ def _turn(name: str, workload: Workload, folder: Path, setting: Setting) -> Iter
         yield name, command(workload, setting, jobs=1)
         if workload.trials > 1:
             jobs = setting.threads if setting.device == "cpu" else GPU_JOBS
-            yield f"benchkit --jobs {jobs}", command(workload, setting, jobs=jobs)
+            yield f"benchkit --jobs {jobs}", command(workload, setting, jobs)
+            if setting.device != "cpu":
+                more = ("--per-process", str(jobs))
+                yield f"benchkit --jobs {jobs} {' '.join(more)}", command(workload, setting, jobs, *more)
 
 
 def own_costs(setting: Setting) -> tuple[OwnCost, ...]:

@@ -39,6 +39,10 @@ class StepBackend:
         """Return a context in which waiting for the device's results raises `RuntimeError`; on a CPU nobody waits."""
         return nullcontext()
 
+    def tuned(self) -> AbstractContextManager[Any]:
+        """Return a context in which libraries choose how they compute a shape by trying, once for each shape."""
+        return nullcontext()
+
     def capture(self, work: Work, generators: Sequence[torch.Generator]) -> Callable[[], None]:
         """Return what replays `work`, which draws from `generators` and the global one; it is recorded, not done.
 
@@ -106,6 +110,19 @@ class CudaBackend(StepBackend):
             yield
         finally:
             _set_sync_debug_mode(before)
+
+    @contextmanager
+    def tuned(self) -> Iterator[None]:
+        """Let cuDNN time its ways of a convolution, and take the fastest again for each of that shape.
+
+        Only what is recorded computes so: it meets one shape, and in a recording nothing can be timed any more.
+        """
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
     def capture(self, work: Work, generators: Sequence[torch.Generator]) -> Callable[[], None]:
         """Record `work` as a CUDA graph and return its replay."""

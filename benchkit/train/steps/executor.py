@@ -68,7 +68,8 @@ def executor_for(run: Run, backend: StepBackend | None = None) -> StepExecutor:
         eager = EagerSteps(run)
         chosen: StepExecutor = eager
         try:
-            chosen = _chosen(validation, eager)
+            with offered.tuned():
+                chosen = _chosen(validation, eager)
         except torch.OutOfMemoryError:
             _note(run, "CUDA graph not used: the device's memory is too small for it; steps ran eagerly")
         finally:
