@@ -41,7 +41,8 @@ class Card:
     `reference` is the citation in words (authors, title, venue, year), `ranges` maps option names to their valid range,
     `choices` maps option names to their allowed values, `api` is the plugin interface it was written for. `ignores`
     maps dotted settings that have no effect beside this plugin, such as `model.norm`, to the options at which that
-    holds, an empty mapping for always: a study that varies such a setting is warned.
+    holds, an empty mapping for always: a study that varies such a setting is warned. `rates` is where a search would
+    look for an optimizer's learning rate, `rate` the one to begin with (0: not said).
     """
 
     title: str
@@ -52,6 +53,8 @@ class Card:
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     api: int = API_VERSION
     ignores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rates: Range | None = None
+    rate: float = 0.0
 
 
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])
@@ -67,6 +70,8 @@ def card(
     choices: Mapping[str, Sequence[str]] | None = None,
     api: int = API_VERSION,
     ignores: Mapping[str, Mapping[str, Any]] | None = None,
+    rates: Range | None = None,
+    rate: float = 0.0,
 ) -> Callable[[Plugin], Plugin]:
     """Return a decorator that gives a plugin (class or function) its `Card`."""
 
@@ -80,6 +85,8 @@ def card(
             choices=choices or {},
             api=api,
             ignores=ignores or {},
+            rates=rates,
+            rate=rate,
         )
         return plugin
 

@@ -12,7 +12,10 @@ from throwaway_distributions import NORM, write_distribution
 
 from benchkit.cli import main
 from benchkit.cli.completion import complete_kind, complete_plugin, complete_study
+from benchkit.registry import Registry
+from benchkit.registry.description import describe_all
 from benchkit.registry.kinds import KINDS
+from benchkit.study.settings import OWN_NAMES, OptimizerSettings, ScheduleSettings
 
 HOSTILE = NORM.replace("Fixed response", r"[red]T\x1b[31m\u202e[/nope]").replace("Divides by one.", "[link=x]S\\n\\rT")
 
@@ -266,3 +269,20 @@ class Made:
 
     paths = notes = problems = ()
     error = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("optimizers", ("sgd", "adam", "adamw")), ("schedules", ("constant", "step", "cosine", "one-cycle"))],
+)
+def test_benchkits_own_optimizers_and_schedules_have_cards(kind: str, names: tuple[str, ...]) -> None:
+    registry = Registry.installed()
+    assert set(names) <= set(registry.names(kind)) and OWN_NAMES[f"train.{kind[:-1]}"] == names
+    for description in describe_all([registry.find(kind, name) for name in names]):
+        assert description.status == "ok" and description.title and description.summary
+        known = {option.name for option in description.options}
+        fields = {"optimizers": OptimizerSettings, "schedules": ScheduleSettings}[kind].__dataclass_fields__
+        assert known - {"**"} <= set(fields)  # what a study may write is what the card tells
+        for option in description.options:
+            assert option.name == "**" or option.default == fields[option.name].default
+        assert (description.rates != "") == (kind == "optimizers")

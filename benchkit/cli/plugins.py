@@ -158,6 +158,7 @@ def _print_description(description: Description) -> None:
             "target": entry.value,
             "reference": line(description.reference),
             "url": line(description.url),
+            "learning rates": description.rates,
             "status": description.status,
             "reason": description.reason,
         }

@@ -24,7 +24,7 @@ import msgspec
 from benchkit import __version__
 from benchkit.child import ChildLost, LineChild, answer_lines
 from benchkit.errors import PluginError
-from benchkit.protocols import API_VERSION, card_of
+from benchkit.protocols import API_VERSION, Card, card_of
 from benchkit.registry.entries import Entry, source_problems, source_stamps
 from benchkit.registry.kinds import ALONE
 from benchkit.registry.options import REQUIRED, MismatchError, Opaque, Option, convert, is_plain, options_of
@@ -58,6 +58,7 @@ class Description:
     options: tuple[Option, ...] = ()
     ignores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     alone: tuple[str, ...] = ()
+    rates: str = ""
     """The methods that it has and no second regularizer of a condition may have."""
 
     def usable(self) -> Description:
@@ -88,6 +89,7 @@ def to_json(description: Description) -> dict[str, Any]:
         "options": [_option_to_json(option) for option in description.options],
         "ignores": {path: dict(options) for path, options in description.ignores.items()},
         "alone": list(description.alone),
+        "rates": description.rates,
     }
 
 
@@ -106,6 +108,7 @@ def from_json(entry: Entry, values: Mapping[str, Any]) -> Description:
         options=tuple(_option_from_json(option) for option in values["options"]),
         ignores=dict(values["ignores"]),
         alone=tuple(map(str, values["alone"])),
+        rates=str(values.get("rates", "")),
         **texts,
     )
 
@@ -227,6 +230,7 @@ def describe_here(entry: Entry) -> Description:
             api=facts.api,
             options=options,
             ignores=facts.ignores,
+            rates=_rates(facts),
             alone=tuple(one for one in ALONE if entry.kind == "regularizers" and callable(getattr(plugin, one, None))),
         )
         json.dumps(to_json(description))  # raises for a card that holds more than text and numbers
@@ -270,6 +274,14 @@ def _stamps(entries: Sequence[Entry]) -> dict[Entry, str]:
     own = max((Path(__file__).parent / name).stat().st_mtime_ns for name in _READERS)
     common = f"python {platform.python_version()}, benchkit {__version__} of {own}"
     return {entry: f"{entry.version}, {source}, {common}" for entry, source in source_stamps(entries).items()}
+
+
+def _rates(facts: Card) -> str:
+    """Return an optimizer's learning rates in words, empty where its card says none."""
+    if facts.rates is None:
+        return ""
+    begin = f", {facts.rate:g} to begin with" if facts.rate else ""
+    return f"{facts.rates.low:g}..{facts.rates.high:g}{' (log)' if facts.rates.log else ''}{begin}"
 
 
 def _traceback(error: BaseException | None) -> str:

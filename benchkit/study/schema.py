@@ -151,7 +151,7 @@ def _either(*schemas: Schema) -> Schema:
 def _names(registry: Registry, kind: str, own: Sequence[str] = ()) -> Schema:
     """Return the schema of a plugin's name: those that are installed are proposed, any other is allowed."""
     words = {"description": f"The name of a {KIND_TABLE[kind].word}."}
-    return {**words, **_either({"enum": [*own, *registry.names(kind)]}, TEXT)}
+    return {**words, **_either({"enum": list(dict.fromkeys((*own, *registry.names(kind))))}, TEXT)}
 
 
 def _plugin(registry: Registry, kind: str) -> Schema:

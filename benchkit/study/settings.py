@@ -74,7 +74,9 @@ class ModelSettings:
 class OptimizerSettings:
     """`name` is sgd, adam, adamw or a plugin's, such as timm:lion, of which the options are `options`.
 
-    `lr` is the learning rate. `momentum` and `nesterov` belong to sgd, `betas` to the Adams.
+    `lr` is the learning rate. `momentum` and `nesterov` belong to sgd, `betas` to the Adams. `decayed` are the
+    parameters that a weight decay pulls to zero, by whichever optimizer: all, or the matrices alone, which have two
+    dimensions or more (no bias, no norm).
     """
 
     name: str = "sgd"

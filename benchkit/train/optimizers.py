@@ -9,13 +9,66 @@ import torch
 from torch import nn
 
 from benchkit.errors import TrainingError
+from benchkit.protocols import Range, card
 from benchkit.study.settings import OptimizerSettings
 from benchkit.train.compiler import skip_dynamo_import
 from benchkit.train.step import SGD
 
 Maker = Callable[..., torch.optim.Optimizer]
+Groups = Iterable[dict[str, Any]]
+"""Groups of parameters, each with `params` and what else it carries."""
 
-OPTIMIZERS: Mapping[str, Maker] = {"sgd": SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+BETAS = (0.9, 0.999)
+
+
+@card(
+    title="SGD",
+    summary="Stochastic gradient descent with momentum.",
+    reference="I. Sutskever, J. Martens, G. Dahl and G. Hinton, On the Importance of Initialization and Momentum in "
+    "Deep Learning, ICML 2013",
+    url="https://proceedings.mlr.press/v28/sutskever13.html",
+    ranges={"momentum": Range(low=0.0, high=0.99)},
+    rates=Range(low=0.001, high=1.0, log=True),
+    rate=0.1,
+)
+def sgd(
+    parameters: Groups, lr: float, /, *, momentum: float = 0.9, nesterov: bool = False, **options: Any
+) -> torch.optim.Optimizer:
+    """Return v <- momentum v + g, w <- w - lr v over groups of parameters, or Nesterov's form of it."""
+    return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, fused=True, **options)
+
+
+@card(
+    title="Adam",
+    summary="Steps of about equal size for every weight, by running means of the gradient and of its square.",
+    reference="D. P. Kingma and J. Ba, Adam: A Method for Stochastic Optimization, ICLR 2015",
+    url="https://arxiv.org/abs/1412.6980",
+    rates=Range(low=1e-5, high=1e-2, log=True),
+    rate=0.001,
+)
+def adam(
+    parameters: Groups, lr: float, /, *, betas: tuple[float, float] = BETAS, **options: Any
+) -> torch.optim.Optimizer:
+    """Return Adam over groups of parameters, with `betas` of the two running means."""
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True, **options)
+
+
+@card(
+    title="AdamW",
+    summary="Adam, with a weight decay that is no part of the gradient.",
+    reference="I. Loshchilov and F. Hutter, Decoupled Weight Decay Regularization, ICLR 2019",
+    url="https://arxiv.org/abs/1711.05101",
+    rates=Range(low=1e-5, high=1e-2, log=True),
+    rate=0.001,
+)
+def adamw(
+    parameters: Groups, lr: float, /, *, betas: tuple[float, float] = BETAS, **options: Any
+) -> torch.optim.Optimizer:
+    """Return AdamW over groups of parameters, with `betas` of the two running means."""
+    return torch.optim.AdamW(parameters, lr=lr, betas=betas, fused=True, **options)
+
+
+OPTIMIZERS: Mapping[str, Maker] = {"sgd": sgd, "adam": adam, "adamw": adamw}
 
 
 def optimizer(
@@ -36,11 +89,12 @@ def optimizer(
     """
     if plugin is not None:
         return _made_by(plugin, settings, _groups(parameters, settings.decayed), extra)
-    options = {"weight_decay": 0.0, "fused": True, **own_options(settings), **extra}
+    options = {"weight_decay": 0.0, **own_options(settings), **extra}
+    lr = options.pop("lr")
     owner = torch.optim.Optimizer
     skip_dynamo_import(owner.add_param_group, owner.zero_grad, owner.state_dict, owner.load_state_dict)
     try:
-        return OPTIMIZERS[settings.name](_groups(parameters, settings.decayed), **options)
+        return OPTIMIZERS[settings.name](_groups(parameters, settings.decayed), lr, **options)
     except (TypeError, ValueError) as error:
         raise TrainingError(
             f"the optimizer {settings.name!r} cannot be made: {error}", problems=[f"options: {options}"]

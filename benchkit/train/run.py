@@ -72,7 +72,7 @@ class Run:
     model: nn.Module
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
-    schedule: schedules.Schedule
+    schedule: schedules.Course
     precision: step.Precision
     loss: losses.LossFunction
     train: batches.Loader

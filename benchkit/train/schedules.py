@@ -1,17 +1,21 @@
 """The learning rate as a pure function of the step, so that a resumed run needs no scheduler state.
 
-What a plugin's schedule makes of the epochs so far follows from the history, which a resumed run shows it again.
+Benchkit's own schedules are plugins as others are, that studies know the options of by heart. What one makes of the
+epochs so far follows from the history, which a resumed run shows it again.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from benchkit.errors import PluginError
+from benchkit.protocols import Range, card
 from benchkit.study.settings import ScheduleSettings
 
-Schedule = Callable[[int], float]
+Course = Callable[[int], float]
 """The learning rate of a step; steps count from 0 over the whole of training."""
 
 INITIAL = 1 / 25
@@ -20,58 +24,106 @@ FINAL = 1e-4
 """Share of the initial learning rate at which one-cycle ends."""
 
 
-def schedule(
-    settings: ScheduleSettings, *, lr: float, steps_per_epoch: int, epochs: int, plugin: Any = None
-) -> Schedule:
-    """Return the schedule that `settings` name, or the course of a plugin's, for an optimizer of the rate `lr`.
+@card(title="Constant", summary="The learning rate stays as it is.")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """The rate lr in every step."""
 
-    Its names and numbers were checked where the study was read (`study.settings`).
+    def start(self, lr: float, steps_per_epoch: int, epochs: int) -> Course:
+        """Return the rate by step."""
+        return lambda step: lr
+
+
+@card(
+    title="Steps",
+    summary="The learning rate falls by a factor after every so many epochs.",
+    ranges={"every": Range(low=1, high=100), "gamma": Range(low=0.01, high=1.0, log=True)},
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepwise:
+    """lr * gamma^floor(step / (`every` epochs of steps)): a fall by `gamma` after every `every` epochs."""
+
+    every: int = 30
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or not 0 <= self.gamma < math.inf:
+            raise PluginError(f"step: every = {self.every} and gamma = {self.gamma}: expected 1 and 0 at least")
+
+    def start(self, lr: float, steps_per_epoch: int, epochs: int) -> Course:
+        """Return the rate by step."""
+        return lambda step: lr * self.gamma ** (step // (self.every * steps_per_epoch))
+
+
+@card(
+    title="Cosine",
+    summary="The learning rate falls along half a cosine to 0, step by step.",
+    reference="I. Loshchilov and F. Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, ICLR 2017",
+    url="https://arxiv.org/abs/1608.03983",
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cosine:
+    """lr * (1 + cos(pi * step / total)) / 2, without restarts."""
+
+    def start(self, lr: float, steps_per_epoch: int, epochs: int) -> Course:
+        """Return the rate by step."""
+        total = steps_per_epoch * epochs
+        return lambda step: lr * (1 + math.cos(math.pi * step / total)) / 2
+
+
+@card(
+    title="One cycle",
+    summary="The learning rate rises and falls once over training, along cosines; the momentum stays.",
+    reference="L. N. Smith and N. Topin, Super-Convergence: Very Fast Training of Neural Networks Using Large Learning "
+    "Rates, 2017",
+    url="https://arxiv.org/abs/1708.07120",
+    ranges={"max_lr": Range(low=0.0, high=1.0), "warmup": Range(low=0.0, high=0.9)},
+)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneCycle:
+    """From `max_lr` / 25 up to it over the first `warmup` share, then down to `max_lr` / 250000, both along a cosine.
+
+    A `max_lr` of 0 is the optimizer's own rate.
     """
-    total = steps_per_epoch * epochs
-    peak = settings.max_lr or lr
-    if plugin is not None:
-        course: Schedule = plugin.start(lr, steps_per_epoch, epochs)
-        return course
-    makers: dict[str, Callable[[], Schedule]] = {
-        "constant": lambda: constant(lr),
-        "step": lambda: stepwise(lr, gamma=settings.gamma, every=settings.every * steps_per_epoch),
-        "cosine": lambda: cosine(lr, total=total),
-        "one-cycle": lambda: one_cycle(peak, total=total, warmup=settings.warmup),
-    }
-    return makers[settings.name]()
 
+    max_lr: float = 0.0
+    warmup: float = 0.3
 
-def constant(lr: float) -> Schedule:
-    """Return a learning rate that stays `lr`."""
-    return lambda step: lr
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_lr < math.inf or not 0 <= self.warmup <= 1:
+            raise PluginError(
+                f"one-cycle: max_lr = {self.max_lr} and warmup = {self.warmup}: expected 0 at least, and 0 to 1"
+            )
 
+    def start(self, lr: float, steps_per_epoch: int, epochs: int) -> Course:
+        """Return the rate by step."""
+        peak, total = self.max_lr or lr, steps_per_epoch * epochs
+        top, end = self.warmup * total - 1, total - 1
+        low, last = peak * INITIAL, peak * INITIAL * FINAL
 
-def stepwise(lr: float, *, gamma: float, every: int) -> Schedule:
-    """Return lr * gamma^floor(step / every): a fall by `gamma` after every `every` steps."""
-    return lambda step: lr * gamma ** (step // every)
+        def rate(step: int) -> float:
+            if step <= top:
+                return _between(low, peak, step / top if top > 0 else 1.0)
+            return _between(peak, last, (step - top) / (end - top))
 
-
-def cosine(lr: float, *, total: int) -> Schedule:
-    """Return lr * (1 + cos(pi * step / total)) / 2 (Loshchilov and Hutter, SGDR, ICLR 2017, without restarts)."""
-    return lambda step: lr * (1 + math.cos(math.pi * step / total)) / 2
-
-
-def one_cycle(peak: float, *, total: int, warmup: float) -> Schedule:
-    """Return the one-cycle rate: peak/25 up to `peak` over the first `warmup` share, then down to peak/250000.
-
-    Both ways follow a cosine; the momentum stays (Smith and Topin, Super-Convergence, 2017).
-    """
-    top, end = warmup * total - 1, total - 1
-    low, last = peak * INITIAL, peak * INITIAL * FINAL
-
-    def rate(step: int) -> float:
-        if step <= top:
-            return _between(low, peak, step / top if top > 0 else 1.0)
-        return _between(peak, last, (step - top) / (end - top))
-
-    return rate
+        return rate
 
 
 def _between(start: float, end: float, share: float) -> float:
     """Return the value `share` of the way along half a cosine from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def schedule(settings: ScheduleSettings, *, lr: float, steps_per_epoch: int, epochs: int, plugin: Any = None) -> Course:
+    """Return the course of the schedule that `settings` name, or of a plugin's, for an optimizer of the rate `lr`.
+
+    Its names and numbers were checked where the study was read (`study.settings`).
+    """
+    own: dict[str, Any] = {
+        "constant": Constant(),
+        "step": Stepwise(every=settings.every, gamma=settings.gamma),
+        "cosine": Cosine(),
+        "one-cycle": OneCycle(max_lr=settings.max_lr, warmup=settings.warmup),
+    }
+    course: Course = (plugin or own[settings.name]).start(lr, steps_per_epoch, epochs)
+    return course
