@@ -105,10 +105,15 @@ def card_of(plugin: object) -> Card:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Images uint8 (N, H, W, C) in 0..255, memory-mapped when large, and labels int64 (N,) in 0..K-1."""
+    """Images uint8 (N, H, W, C) in 0..255, memory-mapped when large, and labels int64 (N,) in 0..K-1.
+
+    `groups` int64 (N,) numbers what images belong together, such as pictures of one subject, through all splits of a
+    data set; -1 is an image of its own, None where nothing is known of groups.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    groups: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

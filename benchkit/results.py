@@ -322,6 +322,14 @@ class StudyResults:
         for trial in sorted(self.trials, key=lambda t: (t.index, t.attempt)):
             self._by_condition.setdefault(trial.condition.key, []).append(trial)
 
+    @property
+    def resampled(self) -> float:
+        """Return the test images of a repeat over its other ones where repeats are folds, else 0: they share no image.
+
+        Nadeau and Bengio's correction for repeats that train on each other's images (2003).
+        """
+        return 1 / (self.study.repeats - 1) if self.study.splits == "folds" else 0.0
+
     def of(self, condition: Condition, *states: State) -> tuple[Trial, ...]:
         """Return the repeats (grid and confirm) of a condition in index order, in the given states (default: all)."""
         return tuple(

@@ -30,8 +30,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let a sweep in this process note how many images to train on it has placed, each time."""
     placed = []
 
-    def noted(settings: Settings, splits: Splits, device: torch.device, limit: int | None = None) -> Images:
-        images = images_for(settings, splits, device, limit)
+    def noted(settings: Settings, splits: Splits, device: torch.device, limit: int | None, repeat: int) -> Images:
+        images = images_for(settings, splits, device, limit, repeat)
         placed.append(len(images.placed.train))
         return images
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from benchkit.analysis.comparisons import varies
 from benchkit.analysis.degenerate import one_class_conditions
 from benchkit.analysis.estimates import compared, estimate, values_by_repeat
-from benchkit.analysis.image_variance import METRIC, image_variance, right_answers
+from benchkit.analysis.image_variance import METRIC, fold_variance, image_variance, right_answers
 from benchkit.analysis.interim import LEAVES_AT
 from benchkit.analysis.wording import lower_is_better
 from benchkit.results import StudyResults
@@ -104,13 +104,14 @@ def candidates(
     rows = sorted(((c, values) for c, values in read if values), key=lambda row: -sign * float(np.mean(row[1])))
     tested = [(c, values) for c, values in rows if len(values) > 1 and c.key not in dull]
     floors = {c.key: _image_variance(results, c, metric, most) for c, _ in tested}
-    spreads = [estimate(values) for _, values in tested]
+    spreads = [estimate(values, resampled=results.resampled) for _, values in tested]
     variances = np.array([(one.std or 0.0) ** 2 if varies(one) else 0.0 for one in spreads])
     counts = np.array([one.n for one in spreads])
     floor = np.array([floors[c.key] or 0.0 for c, _ in tested])
     shrunk, degrees = shrunk_variances(variances, counts, floor)
     means = sign * np.array([one.mean for one in spreads])
-    p = beaten_p(means, shrunk, degrees, counts)
+    # A mean of folds varies by v (1/n + resampled), as one of fewer independent repeats does.
+    p = beaten_p(means, shrunk, degrees, counts / (1 + counts * results.resampled))
     out = (p < alpha) | np.array([among is not None and c.key not in among for c, _ in tested], dtype=bool)
     stays = kept(means, out)
     place = {c.key: index for index, (c, _) in enumerate(tested)}
@@ -146,6 +147,8 @@ def _image_variance(results: StudyResults, condition: Condition, metric: str, mo
 
     if metric != METRIC:
         return None
+    if results.resampled:
+        return fold_variance(results, condition, most)
     right = [bits for i, bits in right_answers(results, condition).items() if most is None or i < most]
     return image_variance(np.stack(right)) if right else None
 

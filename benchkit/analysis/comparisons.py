@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from benchkit.analysis.estimates import CONFIDENCE, Estimate, estimate, t_quantile
+from benchkit.analysis.estimates import CONFIDENCE, Estimate, estimate, mean_share, t_quantile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,21 +62,26 @@ class ImageComparison:
         return (self.only_first - self.only_second) / self.n
 
 
-def paired_t(first: Sequence[float], second: Sequence[float]) -> PairedComparison:
+def paired_t(first: Sequence[float], second: Sequence[float], resampled: float = 0.0) -> PairedComparison:
     """Return the paired comparison of two sequences of the same length, one value for each repeat.
 
     t = mean(d) / (s(d) / √n) with n - 1 degrees of freedom, d = first - second (Student 1908); effect size
-    d_z = mean(d) / s(d) (Cohen 1988). Raises `ValueError` when the lengths differ or are zero.
+    d_z = mean(d) / s(d) (Cohen 1988). With `resampled` √(1/n + resampled) takes the place of 1/√n: the corrected
+    resampled t test (Nadeau and Bengio 2003, see `estimates.mean_share`). Raises `ValueError` when the lengths
+    differ or are zero.
     """
     if len(first) != len(second):
         raise ValueError(f"pairs need equal lengths, got {len(first)} and {len(second)}")
-    difference = estimate([a - b for a, b in zip(first, second, strict=True)])
+    difference = estimate([a - b for a, b in zip(first, second, strict=True)], resampled=resampled)
     if not varies(difference):
         return PairedComparison(difference=difference, p=None, effect_size=None)
     assert difference.std is not None
     from scipy.special import stdtr
 
-    statistic = difference.mean / (difference.std / math.sqrt(difference.n))
+    error = (
+        difference.std * mean_share(difference.n, resampled) if resampled else difference.std / math.sqrt(difference.n)
+    )
+    statistic = difference.mean / error
     p = 2 * float(stdtr(difference.n - 1, -abs(statistic)))
     return PairedComparison(difference=difference, p=p, effect_size=difference.mean / difference.std)
 
@@ -134,15 +139,18 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def minimum_detectable_difference(std: float, n: int, alpha: float = ALPHA, power: float = POWER) -> float | None:
+def minimum_detectable_difference(
+    std: float, n: int, alpha: float = ALPHA, power: float = POWER, resampled: float = 0.0
+) -> float | None:
     """Return the smallest true difference that a paired t test over `n` pairs finds with the given power.
 
     `std` is that of the paired differences. Solves power = P(|T| > t(1 - alpha/2)),
-    T noncentral t with noncentrality difference · √n / std. None with fewer than two pairs or without spread.
+    T noncentral t with noncentrality difference · √n / std; `resampled` as in `paired_t`.
+    None with fewer than two pairs or without spread.
     """
     if n < 2 or std <= 0:
         return None
-    return detectable_noncentrality(n - 1, alpha, power) * std / math.sqrt(n)
+    return detectable_noncentrality(n - 1, alpha, power) * std / math.sqrt(n) * math.sqrt(1 + n * resampled)
 
 
 @cache
@@ -243,7 +251,7 @@ def standard_error(left: Estimate, right: Estimate) -> tuple[float, float] | Non
     """Return the standard error of the difference of two means and its degrees of freedom, or None without spread."""
     if left.std is None or right.std is None or not (varies(left) or varies(right)):
         return None
-    first, second = left.std**2 / left.n, right.std**2 / right.n
+    first, second = (one.std**2 / one.n * (1 + one.n * one.resampled) for one in (left, right) if one.std is not None)
     degrees = (first + second) ** 2 / (first**2 / (left.n - 1) + second**2 / (right.n - 1))
     return math.sqrt(first + second), degrees
 

@@ -29,7 +29,8 @@ class Estimate:
     """A mean over repeats: what a new training run with another random seed would give on average.
 
     `low` and `high` bound the t interval of the mean and are None when `n` is 1: one run says nothing about spread.
-    `std` is the sample standard deviation (n - 1 in the denominator), None when `n` is 1.
+    `std` is the sample standard deviation (n - 1 in the denominator), None when `n` is 1. `resampled` is 0, or where
+    repeats share training images the ratio of test to other images by which the interval is wider (see `estimate`).
     """
 
     mean: float
@@ -39,13 +40,15 @@ class Estimate:
     n: int
     values: tuple[float, ...]
     confidence: float = CONFIDENCE
+    resampled: float = 0.0
 
     @property
     def half_width(self) -> float | None:
-        """Return t · s / √n, which is half the interval's width unless a bound cuts it, or None without one."""
+        """Return t · s · √(1/n + resampled), half the interval's width unless a bound cuts it, or None without one."""
         if self.std is None:
             return None
-        return t_quantile(1 - (1 - self.confidence) / 2, self.n - 1) * self.std / math.sqrt(self.n)
+        half = t_quantile(1 - (1 - self.confidence) / 2, self.n - 1) * self.std
+        return half * mean_share(self.n, self.resampled) if self.resampled else half / math.sqrt(self.n)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +69,25 @@ Bounds = tuple[float, float]
 UNBOUNDED: Bounds = (-math.inf, math.inf)
 
 
-def estimate(values: Sequence[float], confidence: float = CONFIDENCE, *, bounds: Bounds = UNBOUNDED) -> Estimate:
+def mean_share(n: int, resampled: float = 0.0) -> float:
+    """Return the standard error of a mean of `n` values over their standard deviation: √(1/n + resampled).
+
+    `resampled` is n2/n1, test images over training images, of repeats that are trained on each other's images: their
+    scores are not independent, and 1/n alone would be too small (Nadeau and Bengio, Inference for the Generalization
+    Error, Machine Learning 52, 2003: the corrected resampled t test).
+    """
+    return math.sqrt(1 / n + resampled)
+
+
+def estimate(
+    values: Sequence[float], confidence: float = CONFIDENCE, *, bounds: Bounds = UNBOUNDED, resampled: float = 0.0
+) -> Estimate:
     """Return the mean of `values`, one for each repeat, with its two-sided t interval.
 
     mean ± t(1 - (1 - confidence) / 2, n - 1) · s / √n (Student 1908). With as few as three repeats it keeps its
     coverage, which a bootstrap over repeats does not. The interval is cut at `bounds` (an accuracy's at 0 and 1): no
-    mean can lie beyond, so its coverage stays. Raises `ValueError` for no values or for non-finite ones.
+    mean can lie beyond, so its coverage stays. `resampled` puts √(1/n + resampled) in the place of 1/√n (see
+    `mean_share`). Raises `ValueError` for no values or for non-finite ones.
     """
     numbers = tuple(float(value) for value in values)
     if not numbers or not all(math.isfinite(value) for value in numbers):
@@ -81,7 +97,8 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE, *, bounds:
     if n == 1:
         return Estimate(mean=mean, low=None, high=None, std=None, n=1, values=numbers, confidence=confidence)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (n - 1))
-    half = t_quantile(1 - (1 - confidence) / 2, n - 1) * std / math.sqrt(n)
+    half = t_quantile(1 - (1 - confidence) / 2, n - 1) * std
+    half = half * mean_share(n, resampled) if resampled else half / math.sqrt(n)
     return Estimate(
         mean=mean,
         low=max(mean - half, bounds[0]),
@@ -90,6 +107,7 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE, *, bounds:
         n=n,
         values=numbers,
         confidence=confidence,
+        resampled=resampled,
     )
 
 
@@ -130,7 +148,7 @@ def prediction_interval(repeats: Estimate, *, bounds: Bounds = UNBOUNDED) -> tup
     if repeats.std is None:
         return None
     quantile = t_quantile(1 - (1 - CONFIDENCE) / 2, repeats.n - 1)
-    half = quantile * repeats.std * math.sqrt(1 + 1 / repeats.n)
+    half = quantile * repeats.std * math.sqrt(1 + 1 / repeats.n + repeats.resampled)
     return max(repeats.mean - half, bounds[0]), min(repeats.mean + half, bounds[1])
 
 
@@ -155,9 +173,11 @@ def values_by_repeat(results: StudyResults, condition: Condition, metric: str) -
     return {index: value for index, value in values.items() if value is not None}
 
 
-def estimate_metric(metric: str, values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+def estimate_metric(
+    metric: str, values: Sequence[float], confidence: float = CONFIDENCE, resampled: float = 0.0
+) -> Estimate:
     """Return the estimate of a metric from one value for each repeat, its interval cut at the metric's range."""
-    return estimate(values, confidence, bounds=metric_of(metric).bounds)
+    return estimate(values, confidence, bounds=metric_of(metric).bounds, resampled=resampled)
 
 
 def estimate_of(results: StudyResults, condition: Condition, metric: str) -> Estimate | None:
@@ -169,7 +189,9 @@ def estimate_of(results: StudyResults, condition: Condition, metric: str) -> Est
     if known not in results.derived:
         values = values_by_repeat(results, condition, metric)
         results.derived[known] = (
-            estimate_metric(metric, list(values.values()), confidence_of(results)) if values else None
+            estimate_metric(metric, list(values.values()), confidence_of(results), results.resampled)
+            if values
+            else None
         )
     mean: Estimate | None = results.derived[known]
     return mean
@@ -266,7 +288,7 @@ def level_effects(results: StudyResults, metric: str) -> tuple[LevelEffect, ...]
                         factor=factor.path,
                         level=level.label,
                         combinations=len(members),
-                        estimate=estimate_metric(metric, means),
+                        estimate=estimate_metric(metric, means, resampled=results.resampled),
                     )
                 )
     return tuple(effects)

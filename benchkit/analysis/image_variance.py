@@ -106,6 +106,21 @@ def image_variance(right: np.ndarray) -> float | None:
     return coins * (runs / (runs - 1)) / float(images) ** 2
 
 
+def fold_variance(results: StudyResults, condition: Condition, most: int | None = None) -> float | None:
+    """Return the variance that images alone give the accuracy of one fold, from the images of all folds together.
+
+    p (1 - p) / (N / folds) for the share p of all N images that the models of their folds name rightly. Each image is
+    tested once, so that it cannot be told how alike models would be on it. None with fewer than two folds.
+    """
+    done = [trial for index, trial in done_repeats(results, condition).items() if most is None or index < most]
+    scored = [trial.outcome.metrics["test"] for trial in done if trial.outcome and "test" in trial.outcome.metrics]
+    images = sum(one.n for one in scored)
+    if len(scored) < 2 or not images:
+        return None
+    share = sum(one.accuracy * one.n for one in scored) / images
+    return share * (1 - share) / (images / len(scored))
+
+
 def crossed_interval(right: np.ndarray, confidence: float = CONFIDENCE) -> CrossedInterval | None:
     """Return the mean of `right`, bool (repeats, images), with intervals over seeds, over images, and over both.
 

@@ -132,7 +132,7 @@ def rank(results: StudyResults, metric: str) -> Ranking:
     means = {condition.key: estimate_of(results, condition, metric) for condition in compared(results)}
     estimates = {key: mean for key, mean in means.items() if mean is not None}
     keys = sorted(estimates, key=lambda key: (1 if lower_is_better(metric) else -1) * estimates[key].mean)
-    pairs = _pairs(keys, values, lower=lower_is_better(metric))
+    pairs = _pairs(keys, values, lower=lower_is_better(metric), resampled=results.resampled)
     labels = {condition.key: condition.label for condition in compared(results)}
     ranked = [(key, labels[key], estimates[key]) for key in keys]
     rows = _rows(ranked, found, pairs)
@@ -173,7 +173,7 @@ def _rows(
 
 
 def _pairs(
-    keys: Sequence[str], values: Mapping[str, Mapping[int, float]], *, lower: bool
+    keys: Sequence[str], values: Mapping[str, Mapping[int, float]], *, lower: bool, resampled: float
 ) -> dict[tuple[str, str], Pair]:
     """Return the comparison of every two conditions that share a repeat, corrected as one family."""
     comparisons: dict[tuple[str, str], PairedComparison] = {}
@@ -181,7 +181,7 @@ def _pairs(
         shared = sorted(values[first].keys() & values[second].keys())
         if shared:
             comparisons[first, second] = paired_t(
-                [values[first][i] for i in shared], [values[second][i] for i in shared]
+                [values[first][i] for i in shared], [values[second][i] for i in shared], resampled
             )
     tested = [pair for pair, comparison in comparisons.items() if comparison.p is not None]
     adjusted = dict(zip(tested, holm([comparisons[pair].p or 0.0 for pair in tested]), strict=True))
@@ -192,7 +192,9 @@ def _pairs(
             second=second,
             comparison=comparison,
             p_adjusted=adjusted.get((first, second)),
-            detectable=minimum_detectable_difference(comparison.difference.std or 0.0, comparison.n, alpha),
+            detectable=minimum_detectable_difference(
+                comparison.difference.std or 0.0, comparison.n, alpha, resampled=resampled
+            ),
             superiority=superiority(tuple(values[first].values()), tuple(values[second].values()), lower=lower),
         )
         for (first, second), comparison in comparisons.items()
@@ -305,11 +307,22 @@ def interval_words(metric: str, row: RankedCondition) -> str:
         return f"{quoted(row.label)} has one repeat, so nothing is known of the spread between random seeds."
     n = count(repeats.n, "repeat")
     looks = " (wide enough for those of all looks together)" if repeats.confidence > CONFIDENCE else ""
+    if repeats.resampled:
+        looks = ", each a fold, by the corrected resampled t (Nadeau and Bengio 2003)"
     return f"95 % t interval of {quoted(row.label)} over {n}{looks}: {span(metric, repeats.low, repeats.high)}."
 
 
-def mean_intervals_words(confidence: float) -> str:
-    """Return what brackets beside the means of a table are: intervals of a `confidence`, above 0.95 with looks."""
+def mean_intervals_words(confidence: float, resampled: float = 0.0) -> str:
+    """Return what brackets beside the means of a table are: intervals of a `confidence`, above 0.95 with looks.
+
+    `resampled` is that of repeats that are folds.
+    """
+    if resampled:
+        return (
+            "Brackets: 95 % interval of the mean over folds, each the test images of one repeat, by the corrected "
+            f"resampled t (Nadeau and Bengio 2003): s √(1/n + {number(resampled)}), for folds are trained on each "
+            "other's test images."
+        )
     if confidence > CONFIDENCE:
         wide = ", so wide that those of all planned looks hold together with 95 %"
         return f"Brackets: t interval of the mean over repeats (random seeds), not over test images{wide}."

@@ -200,7 +200,8 @@ def repeats_words(results: StudyResults) -> str:
     """Return how many repeats conditions have: `3 for each condition`, or `3 to 12, until decided: look 4 of 5`."""
     looks = looks_of(results)
     if not looks.planned:
-        return f"{results.study.repeats} for each condition"
+        folds = ", each of which tests on a fold of its own" if results.study.splits == "folds" else ""
+        return f"{results.study.repeats} for each condition{folds}"
     first, last = looks.planned[0].n, looks.taken[-1].analysis.n if looks.taken else looks.planned[0].n
     counts = f"{first} to {last}" if last > first else str(first)
     return f"{counts}, until decided: look {len(looks.taken)} of {len(looks.planned)}"

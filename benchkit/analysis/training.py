@@ -282,4 +282,6 @@ def train_val_gap(results: StudyResults, condition: Condition) -> Gap | None:
         for trial in done_repeats(results, condition).values()
         if trial.outcome and {"train", "val"} <= trial.outcome.metrics.keys()
     ]
-    return Gap(key=condition.key, label=condition.label, difference=estimate(differences)) if differences else None
+    if not differences:
+        return None
+    return Gap(key=condition.key, label=condition.label, difference=estimate(differences, resampled=results.resampled))

@@ -34,6 +34,8 @@ def study_text(study: Study) -> str:
     if study.search:
         table["search"] = _search(study.search)
     table["repeats"] = {"n": study.repeats, **({"most": study.most, "until": "decided"} if study.most else {})}
+    if study.splits != "fixed":
+        table["repeats"]["splits"] = study.splits
     if study.search or study.confirm:
         table["confirm"] = {"n": study.confirm}
     if study.origin:

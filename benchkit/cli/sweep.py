@@ -242,6 +242,11 @@ def _check_most(request: Request) -> None:
     from benchkit.study.studyfile import MOST_REPEATS
 
     most, least = request.most, request.study.repeats
+    if request.adding and request.study.splits == "folds":
+        raise StudyError(
+            "--until-decided: the repeats are folds, of which there are no more",
+            hint="leave it out, or take fixed splits",
+        )
     if most and not request.adding:
         raise StudyError(f"--most {most} has no effect without --until-decided", hint="add it, or leave --most out")
     if most and not least <= most <= MOST_REPEATS:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from benchkit.data.manifest import SPLIT_NAMES, SplitManifest, image_file, label_file
+from benchkit.data.manifest import SPLIT_NAMES, SplitManifest, group_file, image_file, label_file
 from benchkit.errors import DataError
 from benchkit.protocols import Split, Splits
 
@@ -71,6 +71,10 @@ class Draft:
             image_file(self.folder, split), mode="w+", dtype=np.uint8, shape=(len(numbers), *shape)
         )
         return images
+
+    def group(self, split: str, groups: Sequence[int]) -> None:
+        """Write which images of a split that was written belong together: numbers, -1 for an image of its own."""
+        np.save(group_file(self.folder, split), np.asarray(groups, dtype=np.int64))
 
     def checked(self, about: About) -> dict[str, SplitManifest]:
         """Return what was written, split by split.

@@ -222,6 +222,11 @@ def label_file(folder: Path, split: str) -> Path:
     return folder / f"{split}-labels.npy"
 
 
+def group_file(folder: Path, split: str) -> Path:
+    """Return the path of a split's groups, int64 (N,), which sets without groups lack."""
+    return folder / f"{split}-groups.npy"
+
+
 def write_manifest(manifest: Manifest, file: Path) -> None:
     """Write the manifest as JSON."""
     file.write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
@@ -318,7 +323,11 @@ def _open_split(folder: Path, name: str, expected: SplitManifest, problems: list
         image_file(folder, name), np.dtype(np.uint8), (count, *expected.shape), expected.image_bytes, problems
     )
     labels = _open_array(label_file(folder, name), np.dtype(np.int64), (count,), expected.label_bytes, problems)
-    return Split(images=images, labels=labels)
+    groups = group_file(folder, name)
+    known = (
+        _open_array(groups, np.dtype(np.int64), (count,), expected.label_bytes, problems) if groups.exists() else None
+    )
+    return Split(images=images, labels=labels, groups=known)
 
 
 def _open_array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...], size: int, problems: list[str]) -> np.ndarray:

@@ -116,7 +116,7 @@ def _normalization(choice: Choice, splits: Splits | None) -> Normalization | Non
             "the trial did not record what its images were normalised by, and its data are not here",
             hint="prepare them with benchkit data prepare",
         )
-    found = images_for(settings, splits, torch.device("cpu")).statistics
+    found = images_for(settings, splits, torch.device("cpu"), repeat=choice.trial.index).statistics
     return found and Normalization(source="data", mean=tuple(found[0].tolist()), std=tuple(found[1].tolist()))
 
 

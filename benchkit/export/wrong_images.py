@@ -26,12 +26,12 @@ def wrong_images(choice: Choice, exported: Exported, splits: Splits, folder: Pat
     if trial.outcome is not None and trial.outcome.data_fingerprint not in ("", splits.fingerprint):
         return ["no list of misclassified images: the data here are others than those of the trial"]
     logits, labels = trial.predictions("test").astype(np.float64), trial.labels("test")
-    rows = select(splits, choice.settings.data, choice.settings.seed).test.rows
+    rows = select(splits, choice.settings.data, choice.settings.seed, trial.index).test.rows
     chances = np.exp(logits - logits.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
     said = logits.argmax(1)
     wrong = np.flatnonzero(said != labels)
-    names = _names(folder, len(splits.test.labels))
+    names = [] if choice.settings.data.folds else _names(folder, len(splits.test.labels))
     with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)

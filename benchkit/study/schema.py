@@ -48,8 +48,9 @@ condition. `repeats` is how many trials a condition has. `confirm` is how many f
 `source` is the work that the study repeats. `published` are tables of numbers to stand beside ours. `report` is what
 the report shows and says. `smoke` holds the settings of the tiny version that `--smoke` trains. `n` is how many. `most`
 is up to how many repeats are added to conditions that may still be the best. `until` adds repeats until it is decided
-which condition is the best. `goal` is what the search optimises, read on val. `space` is a range, or a list of choices,
-for each dotted path. `sampler` is what proposes settings, or several to compare.
+which condition is the best. `splits` is fixed, or folds: repeat r tests on fold r of n. `goal` is what the search
+optimises, read on val. `space` is a range, or a list of choices, for each dotted path. `sampler` is what proposes
+settings, or several to compare.
 """
 
 
@@ -165,7 +166,17 @@ def _count(least: int) -> Schema:
 
 
 def _counts(least: int) -> Schema:
-    return _object(_described(SOURCE, {"n": _count(least), "most": _count(least), "until": {"enum": ["decided"]}}))
+    return _object(
+        _described(
+            SOURCE,
+            {
+                "n": _count(least),
+                "most": _count(least),
+                "until": {"enum": ["decided"]},
+                "splits": {"enum": ["fixed", "folds"]},
+            },
+        )
+    )
 
 
 def _train(registry: Registry) -> Schema:

@@ -48,6 +48,7 @@ class DataSettings:
     side on the device, 0 leaves them. `normalize` subtracts the training images' channel mean and divides by their
     standard deviation ("data", as true does), or takes the numbers that each model says it was trained with ("model"),
     where it says so; "none", as false does, leaves images in [0, 1].
+    `folds` are those of `repeats.splits = "folds"`, which writes their number here: 0 keeps the data set's own splits.
     """
 
     dataset: PluginRef
@@ -56,6 +57,7 @@ class DataSettings:
     test_size: Count = 0
     image_size: Count = 0
     normalize: bool | Literal["data", "model", "none"] = True
+    folds: Count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

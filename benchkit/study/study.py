@@ -252,6 +252,7 @@ class Study:
     search: Search | None = None
     repeats: int = 3
     most: int = 0
+    splits: Literal["fixed", "folds"] = "fixed"
     confirm: int = 0
     origin: Origin | None = None
     published: tuple[Published, ...] = ()

@@ -137,7 +137,10 @@ def _study(table: Mapping[str, Any], name: str, problems: Problems, folder: Path
     if not fits(seed, int):
         problems.add("seed", f"got {quoted(seed)}, expected a whole number")
         seed = 0
+    folds = _folds(table, problems)
     settings = {key: table[key] for key in SECTIONS if key in table}
+    if folds and isinstance(settings.get("data"), Mapping):
+        settings["data"] = {**settings["data"], "folds": folds}
     resolve(settings, seed=seed, problems=problems)
     factors = read_factors(table.get("factors", {}), settings, seed, problems)
     search = read_search(table.get("search"), settings, seed, problems)
@@ -153,6 +156,7 @@ def _study(table: Mapping[str, Any], name: str, problems: Problems, folder: Path
         search=search,
         repeats=repeats,
         most=most,
+        splits="folds" if folds else "fixed",
         confirm=_count(table, "confirm", repeats if search else 0, 0, problems),
         origin=read_origin(table.get("source"), labels_of(factors), problems),
         published=read_published(table.get("published", []), factors, problems),
@@ -168,9 +172,34 @@ def _text(table: Mapping[str, Any], key: str, problems: Problems) -> str:
     return ""
 
 
+SPLITS = ("fixed", "folds")
+
+
+def _folds(table: Mapping[str, Any], problems: Problems) -> int:
+    """Return the number of folds, that of the repeats, where [repeats] says that each tests on a fold of its own."""
+    written = (table.get(key) for key in ("repeats", "data", "factors"))
+    repeats, data, factors = (one if isinstance(one, Mapping) else {} for one in written)
+    said, n = repeats.get("splits", "fixed"), repeats.get("n", 3)
+    if said not in SPLITS:
+        problems.add("repeats.splits", f"got {quoted(said)}, expected one of {', '.join(SPLITS)}")
+    varied = [path for path in factors if path in ("data", "data.folds")]
+    if (data.get("folds", 0) != (n if said == "folds" else 0) and "folds" in data) or varied:
+        problems.add("data.folds", 'is written by repeats.splits = "folds", and is the number of repeats')
+    if said != "folds" or not fits(n, int):
+        return 0
+    if n < 2 or {"most", "until"} & set(repeats):
+        problems.add("repeats.splits", "folds need repeats.n of 2 or more, and neither most nor until")
+    if "search" in table:
+        problems.add("repeats.splits", "a search chooses settings on images that other folds test: expected no search")
+    return int(n)
+
+
 def _repeats(table: Mapping[str, Any], problems: Problems) -> tuple[int, int]:
     """Return n of [repeats], and most where repeats are added until it is decided which condition is best, else 0."""
     written = table.get("repeats", {})
+    if isinstance(written, Mapping) and "splits" in written:
+        written = {key: value for key, value in written.items() if key != "splits"} or {"n": 3}
+        table = {**table, "repeats": written}
     if not isinstance(written, Mapping) or not set(written) & {"most", "until"}:
         return _count(table, "repeats", 3, 1, problems), 0
     fixed = {key: value for key, value in written.items() if key not in ("most", "until")}

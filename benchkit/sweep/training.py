@@ -102,12 +102,12 @@ class WorkerContext:
             self.loaded = {key: load_data(self.registry, ref, self.job.data_root, self.job.study.path)}
         return self.loaded[key]
 
-    def images(self, settings: Settings, splits: Splits) -> Images:
+    def images(self, settings: Settings, splits: Splits, repeat: int) -> Images:
         """Return a trial's images, kept until a trial uses other ones, whose room on the device they then leave."""
         device, limit = torch.device(self.device), self.job.device_memory
-        if self.placed is None or not self.placed.serve(settings, splits, device, limit):
+        if self.placed is None or not self.placed.serve(settings, splits, device, limit, repeat):
             self.placed = None
-            self.placed = images_for(settings, splits, device, limit)
+            self.placed = images_for(settings, splits, device, limit, repeat)
             now(device)  # the streams of other trials read them, too
         return self.placed
 
@@ -308,7 +308,7 @@ def _start(context: WorkerContext, order: Train, settings: Settings, splits: Spl
         plugins,
         seeds=trial_seeds(settings.seed, order.phase, order.index),
         device=context.device,
-        images=context.images(settings, splits),
+        images=context.images(settings, splits, order.index),
     )
     shared = shared_device(run.device, context.job.at_once)
     run.notes.extend(shared)

@@ -36,19 +36,26 @@ class Images:
     seed: int
     device: torch.device
     limit: int | None
+    repeat: int = 0
 
-    def serve(self, settings: Settings, splits: Splits, device: torch.device, limit: int | None) -> bool:
+    def serve(
+        self, settings: Settings, splits: Splits, device: torch.device, limit: int | None, repeat: int = 0
+    ) -> bool:
         """Return whether a run of these settings would make the same of these splits."""
-        asked = (settings.data, settings.seed, device, limit)
-        return splits is self.splits and asked == (self.data, self.seed, self.device, self.limit)
+        asked = (settings.data, settings.seed, device, limit, repeat if settings.data.folds else 0)
+        return splits is self.splits and asked == (self.data, self.seed, self.device, self.limit, self.repeat)
 
 
-def images_for(settings: Settings, splits: Splits, device: torch.device, limit: int | None = None) -> Images:
+def images_for(
+    settings: Settings, splits: Splits, device: torch.device, limit: int | None = None, repeat: int = 0
+) -> Images:
     """Return the images that a run trains, selects and tests on, on the device or streamed to it (see `place_all`).
+
+    With folds they are those of the `repeat`.
 
     Raise `DataError` when the data do not fit together or do not suffice.
     """
-    placed = place_all(select(splits, settings.data, settings.seed), device, limit)
+    placed = place_all(select(splits, settings.data, settings.seed, repeat), device, limit)
     return Images(
         placed=placed,
         statistics=None if settings.data.normalize in (False, "none") else channel_statistics(placed.train),
@@ -57,6 +64,7 @@ def images_for(settings: Settings, splits: Splits, device: torch.device, limit: 
         seed=settings.seed,
         device=device,
         limit=limit,
+        repeat=repeat if settings.data.folds else 0,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchkit.data.folds import fold_rows, pooled, val_rows
 from benchkit.errors import DataError
 from benchkit.protocols import Split, Splits
 from benchkit.study.seeds import derive_seed
@@ -40,8 +41,8 @@ class Selection:
     test: Selected
 
 
-def select(splits: Splits, settings: DataSettings, seed: int) -> Selection:
-    """Return the images that a study uses; the same for all of its conditions and repeats.
+def select(splits: Splits, settings: DataSettings, seed: int, repeat: int = 0) -> Selection:
+    """Return the images that a study uses; the same for all of its conditions, and without folds for all repeats.
 
     Val comes from the val split that the data set ships, else from train (a tenth of it unless `val_size` says
     otherwise), and what remains is train. Draws depend on the study's `seed` alone and keep every class's share, so
@@ -49,6 +50,8 @@ def select(splits: Splits, settings: DataSettings, seed: int) -> Selection:
     suffice, with all problems at once.
     """
     _check(splits)
+    if settings.folds:
+        return _of_fold(splits, settings, seed, repeat)
     everything = np.arange(len(splits.train.labels))
     val_source = splits.train if splits.val is None else splits.val
     val_size = settings.val_size or (len(everything) // 10 if splits.val is None else 0)
@@ -62,6 +65,27 @@ def select(splits: Splits, settings: DataSettings, seed: int) -> Selection:
         train=Selected(split=splits.train, rows=train),
         val=Selected(split=val_source, rows=val),
         test=Selected(split=splits.test, rows=test),
+    )
+
+
+def _of_fold(splits: Splits, settings: DataSettings, seed: int, repeat: int) -> Selection:
+    """Return the images of a repeat whose test images are its fold of all images; val is drawn from the others."""
+    pool = pooled(splits)
+    fold, others = fold_rows(pool, settings.folds, repeat, seed)
+    val_size = settings.val_size or len(others) // 10
+    _check_sizes(settings, len(others), len(others) - val_size, len(fold))
+    labels = pool.labels
+    if pool.groups is None:
+        val = others[draw(labels[others], val_size, derive_seed(seed, "split", "val", repeat))]
+    else:
+        val = val_rows(pool, others, val_size, derive_seed(seed, "split", "val", repeat))
+    rest = np.setdiff1d(others, val, assume_unique=True)
+    train = rest[draw(labels[rest], settings.train_size, derive_seed(seed, "split", "train", repeat))]
+    test = fold[draw(labels[fold], settings.test_size, derive_seed(seed, "split", "test", repeat))]
+    return Selection(
+        train=Selected(split=pool, rows=train),
+        val=Selected(split=pool, rows=val),
+        test=Selected(split=pool, rows=test),
     )
 
 

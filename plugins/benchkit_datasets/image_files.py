@@ -140,6 +140,9 @@ def _decoded(
             fit=reading.fit,
             rules=reading.rules,
         )
+    groups = {name: number for number, name in enumerate(sorted({f.group for each in splits.values() for f in each}))}
+    for split, files in splits.items() if groups.keys() - {""} else ():
+        draft.group(split, [groups[file.group] if file.group else -1 for file in files])
     return decoded
 
 

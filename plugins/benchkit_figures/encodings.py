@@ -115,12 +115,20 @@ class Interval:
     n: int
 
 
-def t_interval(values: Sequence[float], metric: str = "", confidence: float = CONFIDENCE) -> Interval:
+def t_interval(
+    values: Sequence[float], metric: str = "", confidence: float = CONFIDENCE, resampled: float = 0.0
+) -> Interval:
     """Return the mean of at least one value with its 95 % t interval, cut at the range of `metric` where it has one.
+
+    `resampled` is that of results whose repeats are folds.
 
     The same estimate as in the report's tables; without spread (one value) both ends are the mean.
     """
-    estimated = estimate_metric(metric, values, confidence) if metric else estimate(values, confidence)
+    estimated = (
+        estimate_metric(metric, values, confidence, resampled)
+        if metric
+        else estimate(values, confidence, resampled=resampled)
+    )
     low, high = (estimated.mean if end is None else end for end in (estimated.low, estimated.high))
     return Interval(mean=estimated.mean, low=low, high=high, n=estimated.n)
 

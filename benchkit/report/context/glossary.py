@@ -160,6 +160,15 @@ EXPLAINED = (
         url="https://proceedings.mlr.press/v70/guo17a.html",
     ),
     GlossaryTerm(
+        name="Corrected resampled t",
+        text="A t interval or test over repeats that are folds, with the variance s² (1/n + n2/n1): folds are trained "
+        "on each other's test images, so that their scores are not independent. n2/n1 is test images over all others.",
+        reference="Nadeau, C. and Bengio, Y. (2003). Inference for the Generalization Error. Machine Learning 52, "
+        "239-281.",
+        url="https://doi.org/10.1023/A:1024068626366",
+        pattern=r"corrected resampled t",
+    ),
+    GlossaryTerm(
         name="Welch's t test",
         text="Compares two groups of repeats without pairing them or supposing that both scatter equally.",
         reference="Welch, B. L. (1947). The generalization of 'Student's' problem when several different population "

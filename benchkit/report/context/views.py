@@ -166,7 +166,7 @@ def _untested(results: StudyResults, numbers: StudyStatistics, metric: str) -> R
     known.sort(key=lambda scores: (1 if lower_is_better(metric) else -1) * scores.metrics[metric].mean)
     values = {c.key: values_by_repeat(results, c, metric) for c in compared(results)}
     rows = tuple(
-        _ranked(rank, scores, scores.metrics[metric], _gap(known[0].key, scores.key, values))
+        _ranked(rank, scores, scores.metrics[metric], _gap(known[0].key, scores.key, values, results.resampled))
         for rank, scores in enumerate(known, 1)
     )
     without = tuple(scores.label for scores in numbers.scores if metric not in scores.metrics)
@@ -178,11 +178,11 @@ def _ranked(rank: int, scores: Scores, estimate: Estimate, pair: Pair | None) ->
     return RankedCondition(rank=rank, key=scores.key, label=scores.label, estimate=estimate, verdict=verdict, pair=pair)
 
 
-def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]]) -> Pair | None:
+def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]], resampled: float) -> Pair | None:
     shared = sorted(values[best].keys() & values[key].keys())
     if best == key or not shared:
         return None
-    comparison = paired_t([values[best][i] for i in shared], [values[key][i] for i in shared])
+    comparison = paired_t([values[best][i] for i in shared], [values[key][i] for i in shared], resampled)
     untold = replace(comparison, p=None, effect_size=None)
     return Pair(first=best, second=key, comparison=untold, p_adjusted=None, detectable=None)
 

@@ -166,7 +166,7 @@ class GridHeatmap:
 
 def _cell(results: StudyResults, condition: Condition, metric: str, x: str, y: str, rest: Sequence[str]) -> GridCell:
     values = [value for t in done_repeats(results, condition) if (value := value_of(t, metric)) is not None]
-    interval = t_interval(values, metric) if values else None
+    interval = t_interval(values, metric, resampled=results.resampled) if values else None
     named = [(path, condition.levels[path]) for path in rest if path in condition.levels]
     return GridCell(
         condition=condition.label,

@@ -90,7 +90,7 @@ class Ladder:
         below: Mapping[int, float] = {}
         rungs = []
         for label, one in found.items():
-            rungs.append(_rung(label, metric, one, below))
+            rungs.append(_rung(label, metric, one, below, results.resampled))
             below = one
         levels = [level.label for level in factors[0].levels]
         return LadderData(
@@ -174,10 +174,10 @@ def ladder_of(levels: tuple[Level, ...]) -> tuple[str, ...]:
     return tuple(level.label for level in steps) if grown >= 2 else ()
 
 
-def _rung(label: str, metric: str, values: Mapping[int, float], below: Mapping[int, float]) -> Rung:
+def _rung(label: str, metric: str, values: Mapping[int, float], below: Mapping[int, float], resampled: float) -> Rung:
     shared = sorted(values.keys() & below.keys())
-    found = paired_t([values[i] for i in shared], [below[i] for i in shared]).difference if shared else None
-    own = t_interval(list(values.values()), metric)
+    found = paired_t([values[i] for i in shared], [below[i] for i in shared], resampled).difference if shared else None
+    own = t_interval(list(values.values()), metric, resampled=resampled)
     return Rung(
         condition=label,
         n=own.n,

@@ -165,7 +165,7 @@ def _row(results: StudyResults, condition: Condition, metric: str, also: str) ->
     seconds = [value for trial in trials if also and (value := value_of(trial, also)) is not None]
     if not values:
         return None
-    interval = t_interval(values, metric, confidence_of(results))
+    interval = t_interval(values, metric, confidence_of(results), results.resampled)
     return ForestRow(
         condition=condition.label,
         n=interval.n,
