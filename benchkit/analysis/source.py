@@ -202,7 +202,7 @@ def _our_pair(results: StudyResults, metric: str, sides: tuple[Mapping[str, str]
     values = _differences(results, metric, sides)
     if values is None:
         return "cannot be told", "ours have fewer than two repeats of both"
-    comparison = paired_t(*values, results.resampled)
+    comparison = paired_t(values[0], values[1], results.resampled)
     better, size = _size(metric, comparison)
     if comparison.p is None:
         return "cannot be told", f"the first is {size}, in each of {comparison.n} repeats"
@@ -224,7 +224,7 @@ def _our_best(results: StudyResults, metric: str, when: Mapping[str, str]) -> Ju
     tested = []
     for rival in rivals:
         values = _differences(results, metric, (when, rival.levels))
-        comparison = paired_t(*values, results.resampled) if values else None
+        comparison = paired_t(values[0], values[1], results.resampled) if values else None
         if comparison is None or comparison.p is None:
             return "cannot be told", f"{quoted(rival.label)} and it have fewer than two repeats, or do not vary"
         tested.append((rival, comparison, comparison.p))

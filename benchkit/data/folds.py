@@ -69,7 +69,8 @@ def _of_groups(labels: np.ndarray, groups: np.ndarray, n: int, generator: np.ran
         beyond = ((filled + share[unit]) ** 2 - filled**2).sum(1)
         chosen[unit] = int(np.argmin(beyond))
         filled[chosen[unit]] += share[unit]
-    return chosen[place]
+    of: np.ndarray = chosen[place]
+    return of
 
 
 def fold_rows(pool: Split, n: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,4 +85,5 @@ def val_rows(pool: Split, rows: np.ndarray, size: int, seed: int) -> np.ndarray:
     parts = max(2, round(len(rows) / size))
     generator = np.random.default_rng(seed)
     of = _of_groups(pool.labels[rows], pool.groups[rows], parts, generator)
-    return rows[of == 0]
+    chosen: np.ndarray = rows[of == 0]
+    return chosen

@@ -145,10 +145,8 @@ def finding_block(finding: Finding) -> FindingBlock:
 def results_section(inputs: SectionInputs) -> Section:
     """Return the ranking, the forest plot, every metric of every split, all pairs, and marginal effects."""
     evidence = inputs.summary.numbers
-    metric, intervals = (
-        metric_words(evidence.metric),
-        mean_intervals_words(confidence_of(inputs.results), inputs.results.resampled),
-    )
+    metric, results = metric_words(evidence.metric), inputs.results
+    intervals = mean_intervals_words(confidence_of(results), results.resampled)
     select = str(inputs.results.study.settings.get("train", {}).get("select", "best"))
     blocks: list[Block] = [
         table_block(
