@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from benchkit_models.resnet import resnet
+from benchkit_norms.batch_instance import BatchInstanceNorm
 from benchkit_norms.group import GroupNorm
-from engine_runs import learnt, make_run, make_settings
+from engine_runs import learnt, make_run, make_settings, make_splits
 from torch import nn
 
 from benchkit.results import WAS_COMPILED
@@ -19,6 +20,8 @@ from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.compiler import cpp_compiler, without_its_own_warnings
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
+from benchkit.train.step import augmented, train_step
+from benchkit.train.steps.backends import StepBackend
 from benchkit.train.steps.compiled import PlanewiseBatchNorm2d, sum_by_planes
 
 LAYERS: dict[str, Callable[..., nn.Module]] = {
@@ -100,3 +103,32 @@ def test_what_is_derived_from_batch_norm_stays_what_it_is() -> None:
     assert [type(layer) for layer in model] == [Own, nn.BatchNorm1d, PlanewiseBatchNorm2d]
     with pytest.raises(ValueError, match="more than 1 value"):
         model[2](torch.zeros(1, 2, 1, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "most"), [(nn.BatchNorm2d, 100), (BatchInstanceNorm, 81)])
+def test_a_compiled_step_has_no_more_kernels_than_it_had(
+    norm: type[nn.Module], most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ResNet-14's, in float32: loops for the C++ compiler, which is not run here, and what stays a library's call."""
+    from torch._dynamo.utils import counters
+    from torch._inductor.async_compile import AsyncCompile
+
+    loops: list[str] = []
+
+    def cpp_pybinding(compiler: AsyncCompile, types: list[str], source: str, *more: Any) -> Callable[..., None]:
+        loops.append(source)
+        return lambda *given: None
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(AsyncCompile, "cpp_pybinding", cpp_pybinding)
+    settings = make_settings(epochs=2, batch_size=4, optimizer={"lr": 2**-10, "momentum": 0.9}, compile="never")
+    splits = make_splits(train=4, val=4, test=4, channels=3, side=32)
+    run = make_run(settings, splits, lambda *given: resnet(*given[:2], norm, n=2))
+    run.model.train()
+    with run.randomness.in_charge(), without_its_own_warnings():
+        batch = augmented(run, next(run.train.epoch(run.randomness.order)))
+        train_step(run, next(run.train.epoch(run.randomness.order)), 0)
+        counters.clear()
+        StepBackend(run.device).compile(run, batch)
+    assert len(loops) + counters["inductor"]["extern_calls"] <= most

@@ -72,7 +72,8 @@ def test_what_the_table_lacks_is_eager_and_said(other: dict[str, Any]) -> None:
 
 def test_devices_of_every_kind_are_asked_for_alike() -> None:
     cuda = Seat(kind="cuda", precision="bf16")
-    assert choice([WORK], cuda, [ROW]).value == "never"
+    assert choice([WORK], cuda, [replace(ROW, precision="bf16")]).value == "never"
+    assert choice([WORK], replace(SEAT, instructions="avx512"), [ROW]).value == "never"
     assert choice([WORK], cuda, [replace(ROW, kind="cuda", precision="bf16")]).value == "always"
     lacking = choice([WORK], replace(SEAT, lacks="Python.h (on Debian: apt install python3-dev)"), [ROW])
     assert lacking.value == "never" and "lacks Python.h" in lacking.why

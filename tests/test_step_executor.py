@@ -66,9 +66,12 @@ def same(one: Any, other: Any) -> bool:
 
 
 def states_agree(one: Run, other: Run) -> bool:
-    """Return whether two runs could be continued from each other's checkpoints; records hold times, which differ."""
+    """Return whether two runs could be continued from each other's checkpoints.
+
+    Records hold times, which differ, and how steps were taken may.
+    """
     first, second = one.state(), other.state()
-    return all(same(first[key], second[key]) for key in first if key != "history")
+    return all(same(first[key], second[key]) for key in first if key not in ("history", "compiled"))
 
 
 OPTIMIZERS = ({}, {"momentum": 0.0}, {"nesterov": True}, {"name": "adam"}, {"name": "adamw"})

@@ -27,6 +27,7 @@ from torch import nn
 
 from benchkit import Batch
 from benchkit.results import WAS_COMPILED
+from benchkit.train.checkpoint import checkpoint_of, restore_checkpoint
 from benchkit.train.compiler import without_its_own_warnings
 from benchkit.train.fit import fit
 from benchkit.train.run import Run
@@ -297,3 +298,20 @@ def test_without_a_compiler_steps_are_eager_and_nothing_is_traced(monkeypatch: p
     assert run.notes == [
         "compiled model not used: this machine lacks a C++ compiler (on Debian: apt install g++); steps ran eagerly"
     ]
+
+
+def test_a_run_that_goes_on_with_other_steps_than_it_began_with_says_so(
+    graphs: list[torch.fx.GraphModule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, same, other = (run_of(compile="always", epochs=3, batch_size=8) for _ in range(3))
+    with without_its_own_warnings():
+        next(fit(first))
+    assert first.notes == [WAS_COMPILED] and first.compiled
+    for run in (same, other):
+        assert restore_checkpoint(checkpoint_of(first), run)
+    trained(same)
+    assert same.notes == [WAS_COMPILED]
+    monkeypatch.setenv("CXX", "/nonexistent")
+    trained(other)
+    assert other.notes[-1] == "begun with compiled steps and gone on with eager ones: not to the bit what one go gives"
+    assert other.compiled and len(other.notes) == 2

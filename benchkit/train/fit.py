@@ -16,7 +16,7 @@ from benchkit.train.evaluate import epoch_scores, logits_of, loss_and_accuracy
 from benchkit.train.observation import observe
 from benchkit.train.run import Run
 from benchkit.train.steps.backends import StepBackend
-from benchkit.train.steps.executor import StepExecutor, executor_for
+from benchkit.train.steps.executor import StepExecutor, executor_for, note_other_steps
 
 
 class Pause(Enum):
@@ -49,6 +49,7 @@ def fit_in_turns(run: Run, backend: StepBackend | None = None) -> Iterator[Epoch
         run.model.train()
         if executor is None:
             executor = executor_for(run, backend)
+            note_other_steps(run)
             forget_peak(run.device)  # choosing takes more than training does
         began = now(run.device)
         steps: list[torch.Tensor] = []

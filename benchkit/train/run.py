@@ -62,8 +62,8 @@ class Run:
 
     `eager` is why its steps must run one operation at a time, neither captured nor compiled; empty: they need not.
     `shares_device` tells that other trials train on its GPU at the same time, `takes_turns` that some may do so in this
-    process. `start_weights` is the sha256 of the file
-    that the model started from, empty without one.
+    process. `start_weights` is the sha256 of the file that the model started from, empty without one. `compiled` tells
+    whether its first steps were compiled ones, None before any.
     """
 
     settings: Settings
@@ -92,6 +92,7 @@ class Run:
     shares_device: bool = False
     takes_turns: bool = False
     start_weights: str = ""
+    compiled: bool | None = None
     normalization: Normalization | None = None
     finished: bool = False
 
@@ -138,6 +139,7 @@ class Run:
             "precision": self.precision.name,
             "start_weights": self.start_weights,
             "regularizers": self.hooks.state(),
+            "compiled": self.compiled,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -169,6 +171,7 @@ class Run:
         for record in self.history:
             self._show(record)
         self.best = Best(**state["best"])
+        self.compiled = state.get("compiled")  # earlier versions did not keep it
 
 
 def build_run(

@@ -80,6 +80,16 @@ def executor_for(run: Run, backend: StepBackend | None = None) -> StepExecutor:
     return chosen
 
 
+def note_other_steps(run: Run) -> None:
+    """Note that a run goes on with other steps than it began with, compiled or not: they round elsewhere."""
+    compiled = WAS_COMPILED in run.notes
+    if run.compiled is None:
+        run.compiled = compiled
+    elif run.compiled != compiled:
+        ways = ("compiled", "eager") if run.compiled else ("eager", "compiled")
+        _note(run, "begun with {} steps and gone on with {} ones: not to the bit what one go gives".format(*ways))
+
+
 def whole_batches_left(run: Run) -> int:
     """Return how many batches of the usual size the run still trains on, if nothing stops it."""
     per_epoch = run.train.images_per_epoch // run.train.batch_size
