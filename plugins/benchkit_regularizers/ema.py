@@ -73,7 +73,7 @@ class Ema:
         last = min(self.decay, steps / (9 + steps)) if self.warm_up else self.decay
         note = f"the weights that are judged are a moving average, of decay {last:.6g} in the last of {steps} steps"
         short = f"{left:.1%} of the average after {steps} steps is the first weights: lower its decay, or train longer"
-        return Average(model, (note,), (f"ema: {short}",) if left > MUCH else ())
+        return Average(model, (note,) if self.decay > 0 else (), (f"ema: {short}",) if left > MUCH else ())
 
     def left_of_start(self, steps: int) -> float:
         """Return the share of the first weights in the average after so many steps, in [0, 1]."""
