@@ -203,3 +203,22 @@ def test_commands_that_train_nothing_find_networks_that_fail(
     assert "vit: 1 of 1 different networks cannot be trained" in said.err
     assert "set data.image_size = 160" in said.err.replace("\n", " ") and "Traceback" not in said.err
     assert tiny_study.run_here(monkeypatch, tmp_path, "studies", "check", "vit.toml") == 0
+
+
+def test_what_regularizers_warn_of_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 60 images in batches of 20, 3 epochs: 9 steps, and 0.9^9 = 0.387.
+    slow = '[[regularizers]]\nname = "ema"\ndecay = 0.9\nwarm_up = false\n'
+    (tmp_path / "slow.toml").write_text(tiny_study.text_of(slow), encoding="utf-8")
+    assert tiny_study.run_here(monkeypatch, tmp_path, "studies", "check", "slow.toml", "--run") == 0
+    assert "warning: ema: 38.7% of the average after 9 steps is the first weights" in capsys.readouterr().err
+
+
+def test_passes_that_a_precision_cannot_take_are_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tiny_study.text_of('[[regularizers]]\nname = "sam"\n').replace('"float32"', '"fp16"')
+    (tmp_path / "passes.toml").write_text(text, encoding="utf-8")
+    assert tiny_study.run_here(monkeypatch, tmp_path, "studies", "check", "passes.toml", "--run") == 2
+    assert "fp16 with a regularizer that takes each step in two passes" in capsys.readouterr().err.replace("\n", " ")
