@@ -12,6 +12,7 @@ from subprocess import PIPE
 from threading import Barrier
 
 import pytest
+import sqlalchemy
 from postgres_server import PostgresServer
 from test_leases import run_out
 from test_locks import refused
@@ -32,9 +33,15 @@ from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim, Queue
 from benchkit.ledger.decisions import decide
+from benchkit.ledger.readback import results_of
+from benchkit.ledger.reader import LedgerReader
 from benchkit.plan import Plan, make_plan
+from benchkit.registry import Registry
 from benchkit.results import Outcome
+from benchkit.storage import encode
 from benchkit.study.studyfile import read_study
+from benchkit.sweep.seat_lines import SHOWN, SeatLine
+from benchkit.watch.watched import Watched
 
 pytestmark = pytest.mark.postgres
 
@@ -276,3 +283,19 @@ def test_a_sweep_that_is_told_to_end_while_its_database_is_away_leaves_its_trial
         told = sweep.communicate(timeout=240)[1]
     assert sweep.returncode == 0, told
     assert ledger.states(plan)["done"] == 1
+
+
+def test_a_page_reads_what_the_server_holds_and_can_change_nothing(tmp_path: Path, database: str) -> None:
+    plan = make_plan(study_of(FACTOR))
+    ledger = opened(tmp_path, database, plan)
+    claim = taken(ledger, plan)
+    claim.folder.append_epoch(RECORD)
+    ledger.holder(plan.study).show(SHOWN, [encode(SeatLine(study="tiny", node="n", device="d"))])
+    reader = LedgerReader(tmp_path / "nowhere", database)
+    states = Counter(trial.state for trial in results_of(reader, "tiny").trials)
+    assert states == {"running": 1, "waiting": 3}
+    watched = Watched(reader, "tiny", Registry.installed())
+    assert watched.look() and 'id="table-seats"' in watched.shown.parts["overview"]
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(sqlalchemy.exc.SQLAlchemyError, match="read-only"), reader.storage.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("delete from trials"))

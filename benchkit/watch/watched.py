@@ -42,7 +42,10 @@ EVERY = 2.0
 SHARE = 0.004
 """The share of one core that the looks of a kind may take while trials are trained, beyond the first seconds."""
 
-BURST = 3.0
+AT_REST = 0.05
+"""The share that looks may take while none is."""
+
+BURST = 2.0
 """So many processor seconds of looks are free."""
 
 LEFT = 30.0
@@ -93,42 +96,45 @@ class Watched:
         self.asked = 0.0
         self._reader, self._registry = reader, registry
         self._looks, self._reports = Budget(SHARE, BURST), Budget(SHARE, BURST)
+        self._rests = Budget(AT_REST, BURST)
         self._results: StudyResults | None = None
         self._status: StudyStatus | None = None
+        self._beside: tuple[Section | None, tuple[Section | None, ...]] = (None, ())
         self._report: ReportContext | None = None
         self._ended: frozenset[tuple[str, str]] = frozenset()
         self._drawn: dict[str, tuple[object, str]] = {}
 
-    def look(self, *, last: bool = False) -> bool:
-        """Look at what there is, the `last` time whatever it costs; return whether pages change."""
+    def look(self, *, final: bool = False) -> bool:
+        """Look at what there is, the `final` time whatever it costs; return whether pages change."""
         note = ""
         try:
-            self._read(last)
+            self._read(final)
         except BenchkitError as error:
             note = f"the ledger cannot be read now: {error.what}"
         if self._results is None or self._status is None:
             return self._show([], note)
         seats = self._seats()
-        made = (
-            overview_section(self._status, seats),
-            running_section(self._results, self._registry),
-            *(self._report.sections if self._report else ()),
-            failures_section(self._results),
-            notes_section(self._results),
-        )
+        first, last = self._beside
+        report = self._report.sections if self._report else ()
+        made = (overview_section(self._status, seats), first, *report, *last)
         return self._show(numbered(part for part in made if part is not None), note)
 
-    def _read(self, last: bool) -> None:
+    def _read(self, final: bool) -> None:
         """Read the results anew where time for it is left, and make the report's part where a trial has ended since."""
-        at_rest = last or (self._status is not None and not any(row.states.get("running") for row in self._status.rows))
+        at_rest = self._status is not None and not any(row.states.get("running") for row in self._status.rows)
+        budget = self._rests if at_rest else self._looks
         began = time.thread_time()
-        if self._results is None or at_rest or self._looks.allows():
+        if self._results is None or final or budget.allows():
             upcoming = private_results(results_of(self._reader, self.study, upcoming=True))
             self._results, self._status = upcoming, status_of(upcoming)
-            self._looks.spend(time.thread_time() - began)
+            self._beside = (
+                running_section(upcoming, self._registry),
+                (failures_section(upcoming), notes_section(upcoming)),
+            )
+            budget.spend(time.thread_time() - began)
         assert self._results is not None
         ended = frozenset((trial_id(t), t.state) for t in self._results.trials if t.state not in ("running", "waiting"))
-        if self._report is None or (ended != self._ended and (at_rest or self._reports.allows())):
+        if self._report is None or (ended != self._ended and (final or at_rest or self._reports.allows())):
             began = time.thread_time()
             self._report = report_part(private_results(results_of(self._reader, self.study)), self._registry)
             self._ended = ended
@@ -260,7 +266,7 @@ class Watch:
 
     def _look(self, watched: Watched, last: bool) -> None:
         try:
-            if watched.look(last=last):
+            if watched.look(final=last):
                 self.changed(watched.study)
         except Exception as error:
             logger.exception("%s cannot be shown", watched.study)
