@@ -3,6 +3,8 @@
 The names below are what plugin authors may import; everything else is private to the toolkit.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from benchkit.device_kind import is_cpu
 from benchkit.errors import BenchkitError, DataError, PluginError, TrainingError
 from benchkit.protocols import (
@@ -32,6 +34,9 @@ from benchkit.storage import sent_file
 from benchkit.weight_names import matching_names
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from benchkit.frames.workspace import open_workspace as open  # noqa: F401
 
 __all__ = [
     "API_VERSION",
@@ -63,3 +68,12 @@ __all__ = [
     "matching_names",
     "sent_file",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return `open`, which opens a workspace for notebooks; what reads it is imported when it is asked for."""
+    if name == "open":
+        from benchkit.frames.workspace import open_workspace
+
+        return open_workspace
+    raise AttributeError(f"module 'benchkit' has no attribute {name!r}")

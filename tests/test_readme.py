@@ -13,6 +13,7 @@ import pytest
 import torch
 from broken_norms import DropsAPixel
 from kit_failures import failure_of
+from tiny_study import FACTOR, run_here, write
 
 from benchkit.analysis.source import protocol
 from benchkit.cli import main
@@ -134,3 +135,15 @@ def test_the_metric_scores_and_passes_its_checks(tmp_path: Path, capsys: pytest.
     assert "top-two" in capsys.readouterr().out
     (asked,) = blocks("toml", OWN_METRIC)
     assert tomllib.loads(asked)["report"]["metrics"] == ["top-two"]
+
+
+def test_the_notebook_reads_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    study = write(tmp_path / "tiny.toml", FACTOR)
+    assert run_here(monkeypatch, tmp_path, "sweep", study) == 0
+    (text,) = blocks("python", page("how-to/tables"))
+    names: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path)
+    exec(text.replace('"quickstart"', '"tiny"'), names)
+    assert names["best"]["val_loss"] == names["trials"]["val_loss"].min()
+    assert "mark" in str(names["chart"].to_dict())

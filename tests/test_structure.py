@@ -36,7 +36,7 @@ LAYERS = (
     ("report", "capsule"),
     ("testing",),
     ("sweep",),
-    ("doctor", "export", "publish", "verify", "watch"),
+    ("doctor", "export", "frames", "publish", "verify", "watch"),
     ("cli",),
 )
 """The toolkit from its ground up; CONTRIBUTING draws it."""

@@ -163,6 +163,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "merge": "benchkit.cli.merge:merge",
         "clean": "benchkit.cli.clean:clean",
         "publish": "benchkit.cli.publish:publish",
+        "export": "benchkit.cli.export:export",
+        "query": "benchkit.cli.export:query",
         "templates": "benchkit.cli.templates:app",
         "studies": "benchkit.cli.studies:app",
         "data": "benchkit.cli.data:app",

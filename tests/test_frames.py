@@ -1,0 +1,145 @@
+"""A study's results as tables: the same columns everywhere, null for what was not measured, files, SQL, notebooks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_results import complete, with_search
+from test_cleaning import scored
+from tiny_study import FACTOR, finish_all, study_of
+
+import benchkit
+from benchkit.analysis.estimates import estimate_of
+from benchkit.cli import main
+from benchkit.errors import BenchkitError
+from benchkit.frames.arrow import arrow_table, parquet_bytes, query, schema_of
+from benchkit.frames.tables import EPOCHS, TABLES, TRIALS, rows_of
+from benchkit.frames.workspace import StudyFrames
+from benchkit.ledger import Ledger
+from benchkit.plan import make_plan
+
+polars = pytest.importorskip("polars")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a workspace with two conditions of four done repeats and one that diverged."""
+    folder = tmp_path_factory.mktemp("runs")
+    ledger, plan = Ledger(folder), make_plan(study_of(FACTOR, repeats=5))
+    ledger.register(plan, {}, "")
+    ledger.enqueue(plan)
+    finish_all(ledger, plan, scored)
+    return folder
+
+
+def test_every_study_has_the_same_columns_and_types(workspace: Path, tmp_path: Path) -> None:
+    studies = [complete(tmp_path / "a"), with_search(tmp_path / "b"), benchkit.open(workspace).study().results]
+    for table, (columns, _) in TABLES.items():
+        schemas = [arrow_table(study, table).schema for study in studies]
+        assert all(schema.equals(schema_of(columns), check_metadata=True) for schema in schemas)
+        assert all(list(row) == [one.name for one in columns] for study in studies for row in rows_of(study, table))
+    empty = replace(studies[0], trials=(), earlier=())
+    assert arrow_table(empty, "trials").schema.equals(schema_of(TRIALS)) and arrow_table(empty, "epochs").num_rows == 0
+
+
+def test_the_mean_is_the_same_in_every_engine_and_in_the_report(workspace: Path) -> None:
+    study = benchkit.open(workspace).study("tiny")
+    condition = study.results.conditions[0]
+    expected = estimate_of(study.results, condition, "test.accuracy")
+    assert expected is not None and expected.n == 4
+    asked = "select avg(test_accuracy) as mean, count(test_accuracy) as n from trials where condition_key = '{}'"
+    (by_sql,) = query([study.results], asked.format(condition.key))
+    pandas_rows = study.trials()
+    pandas_rows = pandas_rows[pandas_rows["condition_key"] == condition.key]
+    polars_rows = study.trials("polars").filter(polars.col("condition_key") == condition.key)
+    means = [by_sql["mean"], pandas_rows["test_accuracy"].mean(), polars_rows["test_accuracy"].mean()]
+    assert means == pytest.approx([expected.mean] * 3)
+    assert by_sql["n"] == pandas_rows["test_accuracy"].count() == polars_rows["test_accuracy"].count() == 4
+    assert len(pandas_rows) == len(polars_rows) == 5
+    (row,) = [row for row in rows_of(study.results, "conditions") if row["condition_key"] == condition.key]
+    assert row["metric"] == "test.accuracy" and (row["mean"], row["low"]) == (expected.mean, expected.low)
+
+
+def test_what_diverged_is_null_with_a_state_and_nothing_is_nan(workspace: Path) -> None:
+    results = benchkit.open(workspace).study("tiny").results
+    diverged = [row for row in rows_of(results, "trials") if row["state"] == "diverged"]
+    assert len(diverged) == 2 and {row["test_accuracy"] for row in diverged} == {None}
+    assert {row["reason"] for row in diverged} == {"the loss is no number"}
+    first = results.trials[0]
+    spoiled = replace(first, history=(replace(first.history[0], val_loss=math.nan, energy=0.0),))
+    (epoch,) = rows_of(replace(results, trials=(spoiled,)), "epochs")
+    assert epoch["val_loss"] is None and epoch["energy"] is None and epoch["train_loss"] is not None
+    numbers = [value for table in TABLES for row in rows_of(results, table) for value in row.values()]
+    assert not [value for value in numbers if isinstance(value, float) and not math.isfinite(value)]
+
+
+def test_files_are_read_back_as_they_were_written(workspace: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    for kind in ("parquet", "csv"):
+        assert main(["export", "tiny", "--to", kind, "--out", str(tmp_path), "--workspace", str(workspace)]) == 0
+    results = benchkit.open(workspace).study("tiny").results
+    for table, (columns, _) in TABLES.items():
+        assert pyarrow.parquet.read_table(tmp_path / f"tiny-{table}.parquet").equals(arrow_table(results, table))
+        with (tmp_path / f"tiny-{table}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == [one.name for one in columns]
+        for read, row in zip(rows, rows_of(results, table), strict=True):
+            for name, value in row.items():
+                told: Any = json.loads(read[name]) if isinstance(value, dict) else read[name]
+                assert told == value if isinstance(value, dict) else told == ("" if value is None else str(value))
+    assert parquet_bytes(results, "trials") == (tmp_path / "tiny-trials.parquet").read_bytes()
+
+
+def test_questions_are_answered_or_refused_in_one_line(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ask = ["query", "tiny", "--workspace", str(workspace)]
+    assert main([*ask, "select condition, count(*) as trials from trials group by condition order by condition"]) == 0
+    assert capsys.readouterr().out.split() == ["condition", "trials", "0.1", "5", "0.3", "5"]
+    assert main([*ask, "select started from trials limit 1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["started"].startswith("20")
+    for wrong in ("select accuracy from trials", "not sql", f"select * from read_csv('{workspace}/ledger.db')",
+                  f"copy trials to '{workspace}/stolen.csv'"):  # fmt: skip
+        assert main([*ask, wrong]) == 2
+        assert "the query was refused" in capsys.readouterr().err
+    assert not (workspace / "stolen.csv").exists()
+
+
+def test_a_notebook_shows_the_answer_and_draws_the_reports_figures(tmp_path: Path) -> None:
+    study = StudyFrames(results=complete(tmp_path))
+    shown = study._repr_html_()
+    assert study.answer()[0] in shown and shown.count("<tr>") == len(study.results.conditions) + 1
+    assert study.figure("learning-curves", metric="loss").to_dict()["$schema"].startswith("https://vega.github.io")
+    with pytest.raises(BenchkitError, match="frame: got 'excel'"):
+        study.trials("excel")  # type: ignore[arg-type]
+    with pytest.raises(BenchkitError, match="no figure"):
+        study.figure("pie")
+    assert len(study.epochs()) == sum(len(trial.history) for trial in study.results.trials) > 0
+
+
+def test_a_folder_without_a_ledger_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchkitError, match="there is no ledger here"):
+        benchkit.open(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_the_command_that_installs_it_is_told(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["export", "tiny", "--to", "parquet", "--out", str(tmp_path), "--workspace", str(workspace)]) == 2
+    assert "pip install 'benchkit[tables]'" in capsys.readouterr().err
+    assert main(["export", "tiny", "--to", "csv", "--out", str(tmp_path), "--workspace", str(workspace)]) == 0
+
+
+def test_every_column_says_what_it_is() -> None:
+    for columns, _ in TABLES.values():
+        assert all(one.meaning for one in columns) and len({one.name for one in columns}) == len(columns)
+    assert {one.name for one in EPOCHS} >= {"train_loss", "val_loss", "learning_rate"}
