@@ -117,7 +117,7 @@ class SlurmCluster:
         found = re.search(rf" {name}=(\S*)", self.run("scontrol", "--oneliner", "show", "job", job))
         return found[1] if found else ""
 
-    def wait(self, there: Callable[[], object], what: str, seconds: float = 120.0) -> None:
+    def wait(self, there: Callable[[], object], what: str, seconds: float = 300.0) -> None:
         """Wait until something is there; nothing waits for longer than Slurm's own rounds take."""
         end = time.monotonic() + seconds
         while not there():

@@ -130,11 +130,11 @@ def test_cut_connections_are_made_anew(
     ledger = opened(tmp_path, database, plan)
     queue = Queue(ledger, plan)
     while claim := queue.next():
-        assert postgres.cut(name_of(request)) == 1
+        assert postgres.cut(name_of(request)) >= 1  # one that was cut before may still be ending
         assert claim.note("starts", 1)
-        assert postgres.cut(name_of(request)) == 1
+        assert postgres.cut(name_of(request)) >= 1
         assert claim.finish(FAILED)
-        assert postgres.cut(name_of(request)) == 1
+        assert postgres.cut(name_of(request)) >= 1
     assert ledger.states(plan)["failed"] == 2
 
 
@@ -204,10 +204,44 @@ def test_the_clock_is_the_databases(tmp_path: Path, database: str, monkeypatch: 
     assert before - 60 < trial.started <= trial.finished < time.time() + 60
 
 
+MEETING = """
+import os, time
+from pathlib import Path
+from benchkit import card
+
+@card(title="Meeting", summary="Ends its second epoch once so many processes have begun one.")
+class Meeting:
+    def stop(self, history):
+        if "MEETING" in os.environ and len(history) > 1:
+            folder, count = os.environ["MEETING"].split(":")
+            Path(folder, str(os.getpid())).touch()
+            end = time.monotonic() + 200
+            while len(os.listdir(folder)) < int(count) and time.monotonic() < end:
+                time.sleep(0.05)
+        return False
+
+PLUGINS = {"benchkit.regularizers": {"meeting": Meeting}}
+"""
+"""What keeps machines that begin at different moments together, however slow one of them is."""
+
+
+def meeting_of(folder: Path, count: int) -> dict[str, str]:
+    """Return the environment in which so many workers wait for each other."""
+    (folder / "meeting").mkdir(exist_ok=True)
+    return {"MEETING": f"{folder / 'meeting'}:{count}"}
+
+
+def write_meeting(folder: Path, *parts: str, **more: int) -> Path:
+    """Write a study whose trials wait where their environment says so, and its plugin."""
+    (folder / "meeting.py").write_text(MEETING)
+    return write(folder / "tiny.toml", '[[regularizers]]\nname = "meeting"\n', *parts, **more)
+
+
 def swept(folder: Path, study: Path, url: str, lease: int = 3, **changed: str) -> subprocess.Popen[str]:
     """Begin a sweep on a machine with a disk of its own."""
     folder.mkdir(exist_ok=True)
-    asked = ("sweep", study, "--jobs", 1, "--storage", url, "--lease", lease, "--patience", 240)
+    asked = ["sweep", study, "--jobs", 1, "--storage", url, "--lease", lease, "--patience", 240]
+    asked += ["--plugin", plugin] if (plugin := study.with_name("meeting.py")).exists() else []
     return subprocess.Popen(
         command(*asked), cwd=folder, env={**environment(), **changed}, stdout=PIPE, stderr=PIPE, text=True
     )
@@ -243,9 +277,9 @@ def test_two_machines_of_one_name_with_a_disk_each_end_with_the_right_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
     """Here both have this machine's name; one of them is in another time zone."""
-    study = write(tmp_path / "tiny.toml", FACTOR, epochs=20, repeats=3)
-    zones = {"east": "UTC", "west": "America/Los_Angeles"}
-    running = {name: swept(tmp_path / name, study, database, TZ=zone) for name, zone in zones.items()}
+    study = write_meeting(tmp_path, FACTOR, epochs=20, repeats=3)
+    zones, meeting = {"east": "UTC", "west": "America/Los_Angeles"}, meeting_of(tmp_path, 2)
+    running = {name: swept(tmp_path / name, study, database, TZ=zone, **meeting) for name, zone in zones.items()}
     told = {name: sweep.communicate(timeout=240)[1] for name, sweep in running.items()}
     assert [sweep.returncode for sweep in running.values()] == [0, 0], told
     runs = {name: tmp_path / name / "benchkit-runs" for name in zones}
@@ -258,7 +292,7 @@ def test_two_machines_of_one_name_with_a_disk_each_end_with_the_right_report(
         run_command(tmp_path, "merge", runs["west"], "--workspace", runs["east"], "--storage", database).returncode == 0
     )
     results = read_results(runs["east"], storage=database)
-    sweep_here(monkeypatch, tmp_path / "alone", read_study(study))
+    sweep_here(monkeypatch, tmp_path / "alone", read_study(study), plugins=(tmp_path / "meeting.py",))
     assert all_facts(results) == all_facts(read_results(tmp_path / "alone"))
     assert all(0 <= trial.finished - trial.started < 240 for trial in results.trials)
 
@@ -266,8 +300,8 @@ def test_two_machines_of_one_name_with_a_disk_each_end_with_the_right_report(
 def test_a_sweep_that_is_told_to_end_while_its_database_is_away_leaves_its_trials_to_others(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
-    study, database = write(tmp_path / "tiny.toml", epochs=200, repeats=1), postgres.database("told")
-    with swept(tmp_path / "first", study, database) as sweep:
+    study, database = write_meeting(tmp_path, epochs=200, repeats=1), postgres.database("told")
+    with swept(tmp_path / "first", study, database, **meeting_of(tmp_path, 99)) as sweep:
         assert sweep.stderr is not None
         next(line for line in sweep.stderr if "repeat 0" in line)
         postgres.kill()

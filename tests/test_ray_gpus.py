@@ -32,7 +32,7 @@ pytestmark = pytest.mark.ray
 TESTS = Path(__file__).parent
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cards(ray_nodes: RayNodes) -> Iterator[Node]:
     """A node of two GPUs, as Ray believes, and four CPUs."""
     node = ray_nodes.add(f"cards-{secrets.token_hex(2)}", cpus=4, gpus=2, PYTHONPATH=str(TESTS))

@@ -113,6 +113,7 @@ def on_cluster(
             cargo=cargo_of(plan, registry, needs, request.data_root, code=request.ship_code),
             at_most=min(request.jobs or len(plan.units()), len(plan.units())),
             same_hardware=request.same_hardware,
+            silence=request.lease,
             at_once=-(-request.jobs // gpus) if gpus else 1,
         )
         cluster.measure = partial(_measured, cluster, request, plan, -(-len(plan.units()) // max(1, gpus)))

@@ -51,7 +51,8 @@ AGAIN = 1.0
 class Place:
     """Where a seat is: the id of its node, how people call that, and what the seat takes of it.
 
-    `environment` is that of its workers. `silence` is the number of seconds without a word after which it is lost.
+    `environment` is that of its workers. `silence` is the number of seconds without a word after which it is lost, and
+    `room` of those for which it may wait to be started.
     """
 
     node: str
@@ -60,6 +61,7 @@ class Place:
     gpus: float
     environment: Mapping[str, str]
     silence: float
+    room: float = 60.0
 
 
 def remote(kind: type, node: str, **options: Any) -> Any:
@@ -233,9 +235,10 @@ class RayLine:
         if not self.heard and not self._slow and now - self._last > SLOW:
             self._slow = True
             self._pump.say(f"{self.place.name} has had no room for a worker for {SLOW:g} s: what it has is in use")
-        if now - self._last > self.place.silence:
+        longest = self.place.silence if self.heard else self.place.room
+        if now - self._last > longest:
             words = "was not heard of for" if self.heard else "had no room for a worker for"
-            self._lose(f"{words} {self.place.silence:g} s")
+            self._lose(f"{words} {longest:g} s")
 
     def _ask(self, method: str, answered: Callable[[Any], None], *given: Any) -> None:
         """Call a method of the seat, and pass what it returns on to the pump's thread."""
