@@ -17,6 +17,7 @@ from tiny_study import FACTOR, RECORD, InlinePool, Listener, all_facts, study_of
 import benchkit.sweep.coordinator
 import benchkit.sweep.orchestration
 from benchkit.ledger import read_results
+from benchkit.ledger.claims import Claim
 from benchkit.results import Outcome
 from benchkit.sweep.messages import (
     CheckpointTaken,
@@ -157,3 +158,30 @@ def test_workers_are_heard_while_many_trials_are_handed_out(tmp_path: Path, monk
     states, _ = scripted_sweep(monkeypatch, tmp_path, study_of(FACTOR, repeats=6), nodes, script, Crowded)
     assert states == {"done": 12}
     assert Crowded.sent[0] == "trial" and "go on" in Crowded.sent[1:4], Crowded.sent
+
+
+class Silent(ScriptedSeats):
+    """Workers that say nothing until they are told to drop what they have."""
+
+    dropped: ClassVar[list[tuple[int, int]]] = []
+
+    def send(self, number: int, order: Train | TrialAnswer) -> None:
+        super().send(number, order)
+        if isinstance(order, TrialAnswer) and order.word == "drop":
+            self.dropped.append((order.trial, order.lease))
+            self._told.append((number, TrialGivenBack(trial=order.trial, lease=order.lease)))
+
+
+def test_a_silent_worker_is_told_at_once_that_its_trial_is_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Silent, "dropped", [])
+    monkeypatch.setattr(Claim, "holds", lambda claim: claim.lease > 1)
+
+    def script(order: Train, number: int) -> list[Event]:
+        return finished(order) if order.lease > 1 else finished(order)[:1]
+
+    nodes = [Seat(node="here", kind="cpu")]
+    states, _ = scripted_sweep(monkeypatch, tmp_path, study_of(repeats=1), nodes, script, Silent)
+    assert states == {"done": 1}
+    assert Silent.dropped[0] == (ScriptedSeats.orders[0][0].trial, 1) and len(ScriptedSeats.orders) == 2

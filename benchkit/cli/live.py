@@ -150,10 +150,20 @@ class Panel:
             cell(f"{progress.finished}/{progress.total}  {duration(progress.elapsed(), whole=True)}, {rest}  {ended}"),
         )
         rows = Table(box=None, pad_edge=False, header_style="dim")
-        for column in ("running", "epoch", "train loss", "val loss", "val acc.", "images/s"):
-            rows.add_column(column, justify="left" if column == "running" else "right")
-        for _, running in sorted(progress.running.items()):
-            rows.add_row(*(cell(text) for text in _row(running)))
+        several = len(set(progress.devices.values())) > 1
+        for column in (
+            "running",
+            "epoch",
+            "train loss",
+            "val loss",
+            "val acc.",
+            "images/s",
+            *(["on"] if several else []),
+        ):
+            rows.add_column(column, justify="left" if column in ("running", "on") else "right")
+        for worker, running in sorted(progress.running.items()):
+            on = (line(progress.devices.get(worker, "")),) if several else ()
+            rows.add_row(*(cell(text) for text in (*_row(running), *on)))
         best = cell(
             f"best val accuracy so far: {_name(progress.best)}, {_ending(progress.best)}" if progress.best else "",
             "dim",

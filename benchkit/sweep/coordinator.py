@@ -145,6 +145,7 @@ class Coordinator:
 
     def _hear_for_a_while(self, end: float) -> None:
         """Hand out trials and hear of them until nothing is told for a while."""
+        self._drop_lost()
         self._hand_out()
         handed = time.monotonic()
         for number, event in self._pool.events(HEAR_EVERY):
@@ -351,6 +352,12 @@ class Coordinator:
         """Let go of a trial as it is, of which nothing more is heard."""
         held.claim.release()
         self._forget(held)
+
+    def _drop_lost(self) -> None:
+        """Tell workers at once to drop the trials that are another sweep's by now."""
+        for held in [one for one in self._held.values() if one.given and not one.claim.holds()]:
+            self._drop(held)
+            self._pool.send(held.number, TrialAnswer(trial=held.id, lease=held.lease, word="drop"))
 
     def _forget(self, held: HeldTrial) -> None:
         del self._held[held.name]

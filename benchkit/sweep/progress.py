@@ -44,7 +44,7 @@ class Progress:
     def event(self, worker: int, event: Event) -> None:
         """Take in what a worker tells."""
         if isinstance(event, WorkerReady):
-            self.devices[worker] = event.device
+            self.devices[worker] = f"{event.seat.node} {event.device}".strip()
         elif isinstance(event, TrialStarted):
             self.running[worker] = RunningTrial(trial=event)
         elif isinstance(event, EpochEnded) and worker in self.running:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchkit.sweep.messages import CheckpointTaken, EpochEnded, Event, Job, Order, Train, TrialAnswer
+from benchkit.sweep.messages import CheckpointTaken, EpochEnded, Event, Job, Order, Train, TrialAnswer, TrialGivenBack
 from benchkit.sweep.output import mark
 from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.training import Telling
@@ -60,8 +60,12 @@ class Turns:
     def take(self, order: Order) -> None:
         """Begin a trial, hand over an answer, or do a job to its end."""
         if isinstance(order, TrialAnswer):
-            for lane in self._lanes:
-                if (lane.order.trial, lane.order.lease) == (order.trial, order.lease):
+            for lane in list(self._lanes):
+                if (lane.order.trial, lane.order.lease) != (order.trial, order.lease):
+                    continue
+                if order.word == "drop":
+                    self._drop(lane)
+                else:
                     lane.answer, lane.waits = order, False
         elif isinstance(order, Train):
             self._begin(order)
@@ -106,6 +110,14 @@ class Turns:
                     lane.waits = is_asked(event, lane.order) and lane.answer is None
                 elif event is Pause.WAIT or time.monotonic() >= end:
                     return
+
+    def _drop(self, lane: Lane) -> None:
+        """End a trial where it is: it is another's by now."""
+        self._print_for(lane.order)
+        with lane.surroundings.in_place():
+            lane.telling.close()
+        self._send(TrialGivenBack(trial=lane.order.trial, lease=lane.order.lease))
+        self._end(lane)
 
     def _end(self, lane: Lane) -> None:
         self._lanes.remove(lane)

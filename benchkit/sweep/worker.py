@@ -72,7 +72,7 @@ def main() -> None:
                 order = order_of(orders.get())
                 turns.take(here(order) if isinstance(order, Job) else order)
             turns.turn()
-    except Exception as error:  # noqa: BLE001 - told to the sweep, which ends with it
+    except Exception as error:  # noqa: BLE001 - told to the sweep, which sets the seat aside
         traceback.print_exc()
         told = str(error) if isinstance(error, BenchkitError) else f"{type(error).__name__}: {error}"
         channel.send(WorkerFailed(message=told))
