@@ -60,7 +60,7 @@ def started(folder: Path, *arguments: object, **variables: str) -> subprocess.Po
 def swept(folder: Path, *arguments: object, code: int = 0, **variables: str) -> str:
     """Run a sweep to its end; return what it printed."""
     process = started(folder, *arguments, **variables)
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=590)
     assert process.returncode == code, out
     return out
 
@@ -210,7 +210,7 @@ class Sweep:
 
     def ends(self) -> None:
         """Check that all trials ended once, as they do on one machine."""
-        out, _ = self.process.communicate(timeout=400)
+        out, _ = self.process.communicate(timeout=590)
         self.said += out
         assert self.process.returncode == 0, self.said
         found = results(self.folder)
