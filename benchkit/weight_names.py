@@ -66,11 +66,11 @@ def matching_names(given: Iterable[str], wanted: Collection[str]) -> tuple[dict[
     names = list(given)
     bare = _distinct({name: _without_prefixes(name, wanted) for name in names})
     taken = sorted({name.removesuffix(short) for name, short in bare.items() if name != short})
-    stripped = f"{', '.join(map(repr, taken[:3]))} was taken off the names" if taken else ""
+    stripped = f"{', '.join(map(repr, taken[:3]))} was taken off" if taken else ""
     tried = [({name: name for name in names}, ""), (bare, stripped)]
     for layout, renamed in _LAYOUTS.items():
         blocks = _blocks(wanted)
-        words = "; ".join(filter(None, (stripped, f"names in {layout} layout")))
+        words = "; ".join(filter(None, (stripped, f"{layout} layout")))
         tried.append((_distinct({name: renamed(short, blocks) for name, short in bare.items()}), words))
     return max(tried, key=lambda one: sum(name in wanted for name in one[0].values()))
 
@@ -118,6 +118,6 @@ def _in_block(number: str, layer: str, tensor: str, blocks: Mapping[str, str]) -
 
 
 _LAYOUTS: Mapping[str, Callable[[str, Mapping[str, str]], str]] = {
-    "the authors'": _original,
+    "EfficientNet's authors'": _original,
     "torchvision's": _torchvision,
 }

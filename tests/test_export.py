@@ -18,10 +18,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_study import InlinePool, environment
+from torch import nn
 
 import benchkit.sweep.orchestration
 from benchkit.cli import main
 from benchkit.errors import BenchkitError, DataError, ReportError
+from benchkit.export import onnx_file
 from benchkit.export.choice import choose
 from benchkit.export.described import Exported, ImageRule, load_exported, read_exported
 from benchkit.export.prediction import input_of, logits_of, photos_in, pixels_of
@@ -292,11 +294,13 @@ def test_onnx_gives_the_same_logits(swept: Callable[..., StudyResults], photos: 
     session = onnxruntime.InferenceSession("model/model.onnx", providers=["CPUExecutionProvider"])
     given = session.run(["logits"], {"pixels": pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
     np.testing.assert_allclose(given, choose(results).trial.predictions("test"), atol=1e-4)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(24 * 24 * 3, 3))
+    with pytest.raises(DataError, match="ONNX gives other logits"):
+        onnx_file._held_to(other, torch.rand(3, 3, 24, 24), Path("model/model.onnx"))
+    assert not Path("model/model.onnx").exists()
 
 
 def test_missing_packages_of_onnx_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from benchkit.export import onnx_file
-
     monkeypatch.setattr(onnx_file, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
     with pytest.raises(BenchkitError, match="ONNX needs onnx, onnxscript, onnxruntime") as caught:
         onnx_file.write_onnx(tmp_path, REGISTRY)

@@ -29,7 +29,7 @@ def test_prefixes_are_taken_off_as_often_as_they_stand_there() -> None:
     given = ["module._orig_mod.backbone.conv1.weight", "module.fc.bias", "module.other"]
     names, words = matching_names(given, {"conv1.weight", "fc.bias"})
     assert [names[name] for name in given] == ["conv1.weight", "fc.bias", "other"]
-    assert words == "'module.', 'module._orig_mod.backbone.' was taken off the names"
+    assert words == "'module.', 'module._orig_mod.backbone.' was taken off"
 
 
 def test_a_prefix_that_the_model_has_itself_stays() -> None:
@@ -57,7 +57,7 @@ def test_names_of_the_authors_of_efficientnet_lite() -> None:
     wanted = timm.create_model("tf_efficientnet_lite0", num_classes=3).state_dict().keys()
     names, words = matching_names(pairs, wanted)
     assert names == pairs
-    assert words == "names in the authors' layout"
+    assert words == "EfficientNet's authors' layout"
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18"])
@@ -78,7 +78,7 @@ def test_a_file_without_a_classifier_fills_the_rest(tmp_path: Path) -> None:
     model = timm_model(4, (3, 32, 32), BN, variant="resnet18", weights=str(tmp_path / "w.safetensors"))
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
     assert "the classifier starts afresh: the file has none" in model.notes
-    assert "in the file of weights 'backbone.' was taken off the names" in model.notes
+    assert "names of the file's tensors: 'backbone.' was taken off" in model.notes
 
 
 def test_a_file_none_of_whose_tensors_fit_is_refused(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_share_that_was_taken_is_told(tmp_path: Path) -> None:
     other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 5))
     notes = load_weights(other, tmp_path / "w.pth")
     assert notes[1:] == [
-        "in the file of weights 'model._orig_mod.' was taken off the names",
+        "names of the file's tensors: 'model._orig_mod.' was taken off",
         "the classifier 2 starts afresh: the file's has 2 outputs, ours 5",
         "2 of the model's 4 tensors came from that file",
     ]

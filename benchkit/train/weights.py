@@ -81,7 +81,7 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     read, wanted = read_weights(file), model.state_dict()
     names, renamed = matching_names(read[0], wanted)
     given = {names[name]: tensor for name, tensor in read[0].items()}
-    notes += [*read[1], *([f"in the file of weights {renamed}"] if renamed else [])]
+    notes += [*read[1], *([f"names of the file's tensors: {renamed}"] if renamed else [])]
     misfits = sorted(_misfits(given, wanted))
     head = _classifier(model)
     norms = [name for name in misfits if _is_norm(_owner(name), given, wanted)]

@@ -233,7 +233,7 @@ def _with_weights(timm: Any, variant: str, path: Path, options: dict[str, Any]) 
             model, notes = _filled(timm, variant, options, renamed, 0)
         except wrong as second:
             raise _misfit(timm, variant, path, options, renamed) from second
-        notes += (f"in the file of weights {words}",) if words else ()
+        notes += (f"names of the file's tensors: {words}",) if words else ()
     return model, notes + _averaged(path)
 
 
