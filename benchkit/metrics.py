@@ -174,7 +174,7 @@ def declared(metric: Metric) -> Callable[[Scored], Scored]:
     return attach
 
 
-class Claim(Protocol):
+class MetricClaim(Protocol):
     """What claims a metric's name: an entry point, or a local file's plugin."""
 
     @property
@@ -187,10 +187,10 @@ class Claim(Protocol):
         ...
 
 
-_OF_FILES: dict[str, Claim] = {}
+_OF_FILES: dict[str, MetricClaim] = {}
 
 
-def know(name: str, claim: Claim) -> None:
+def know(name: str, claim: MetricClaim) -> None:
     """Let this process know a local file's metric, in place of an installed one of this name."""
     _OF_FILES[name.replace("-", "_")] = claim
     _plugin.cache_clear()
@@ -205,7 +205,7 @@ def _installed() -> Mapping[str, tuple[EntryPoint, ...]]:
     return found
 
 
-def plugin_metrics() -> Mapping[str, tuple[Claim, ...]]:
+def plugin_metrics() -> Mapping[str, tuple[MetricClaim, ...]]:
     """Return what plugins have beside the metrics of every trial, by name; nothing is imported."""
     found = {**_installed(), **{name: (claim,) for name, claim in _OF_FILES.items()}}
     return {name: found[name] for name in sorted(found) if name not in _BY_NAME}

@@ -16,7 +16,7 @@ from benchkit.ledger.decisions import decisions_of
 from benchkit.plan import make_plan
 from benchkit.results import WAS_COMPILED, Cost, Outcome
 from benchkit.sweep import compiling
-from benchkit.sweep.compiling import TABLE, VALIDATION, Row, Work, choice, planned_work, rows_of
+from benchkit.sweep.compiling import TABLE, VALIDATION, ConditionWork, Row, choice, planned_work, rows_of
 from benchkit.sweep.decided import decide_as_trained, decide_training
 from benchkit.sweep.messages import Seat
 
@@ -25,7 +25,7 @@ ROW = Row(
     kind="avx2", model="resnet", norm="bn", batch_size=100, precision="float32", threads=1, shape=(32, 32, 3),
     eager=0.1, share=0.8, compiling=50.0, later=2.0, options={"n": 2},
 )  # fmt: skip
-WORK = Work(
+WORK = ConditionWork(
     model="resnet", norm="bn", batch_size=100, precision="auto", threads=1, shape=(32, 32, 3), trials=10, steps=1000
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchkit_regularizers.class_balance import ClassBalance, quotas
+from benchkit_regularizers.class_balance import BalancedSampling, quotas
 from benchkit_regularizers.cutmix import CutMix
 from benchkit_regularizers.ema import Ema
 from benchkit_regularizers.grad_clip import GradClip
@@ -129,12 +129,12 @@ def test_two_passes_run_eagerly_and_are_refused_in_fp16() -> None:
 
 
 def test_two_that_do_what_one_can_are_refused_together() -> None:
-    pairs = [(name, made) for name in ("one", "two") for made in (Sam(), Ema(), ClassBalance())]
+    pairs = [(name, made) for name in ("one", "two") for made in (Sam(), Ema(), BalancedSampling())]
     named = [(f"{name}-{type(made).__name__}", made) for name, made in pairs]
     with pytest.raises(TrainingError) as caught:
         make_run(regularizers=named)
     assert [line.partition(":")[0] for line in caught.value.problems] == [
-        f"one-{kind} and two-{kind}" for kind in ("Sam", "ClassBalance", "Ema")
+        f"one-{kind} and two-{kind}" for kind in ("Sam", "BalancedSampling", "Ema")
     ]
 
 
@@ -204,8 +204,8 @@ STATES: dict[str, list[tuple[str, Any]]] = {
     "ema": [("ema", Ema(decay=0.9))],
     "sam": [("sam", Sam())],
     "noise": [("clip", GradClip(max_norm=1.0)), ("noise", GradientNoise(strength=0.01))],
-    "balance": [("balance", ClassBalance())],
-    "all": [("ema", Ema()), ("sam", Sam()), ("noise", GradientNoise()), ("balance", ClassBalance(strength=0.5))],
+    "balance": [("balance", BalancedSampling())],
+    "all": [("ema", Ema()), ("sam", Sam()), ("noise", GradientNoise()), ("balance", BalancedSampling(strength=0.5))],
 }
 
 
@@ -347,15 +347,15 @@ def test_a_balanced_epoch_has_every_class_equally_often_and_spares_no_image_befo
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
     generator = torch.Generator().manual_seed(1)
     before = torch.get_rng_state()
-    drawn = ClassBalance().batch_sampling(labels, 3, 100, generator)
+    drawn = BalancedSampling().batch_sampling(labels, 3, 100, generator)
     assert torch.equal(torch.get_rng_state(), before) and not torch.equal(generator.get_state(), before)
-    assert torch.equal(drawn, ClassBalance().batch_sampling(labels, 3, 100, torch.Generator().manual_seed(1)))
+    assert torch.equal(drawn, BalancedSampling().batch_sampling(labels, 3, 100, torch.Generator().manual_seed(1)))
     assert drawn.shape == (100,) and sorted(torch.bincount(labels[drawn]).tolist()) == [33, 33, 34]
     often = torch.bincount(drawn, minlength=100)
     assert often[:60].max() == 1 and set(often[60:90].tolist()) <= {1, 2} and set(often[90:].tolist()) <= {3, 4}
     assert quotas(torch.tensor([64, 16, 4]), 70, 0.5, generator).tolist() == [40, 20, 10]  # by roots 8, 4 and 2
     with pytest.raises(TrainingError, match="no image of 1 of 4 classes, first number 3"):
-        ClassBalance().batch_sampling(labels, 4, 100, generator)
+        BalancedSampling().batch_sampling(labels, 4, 100, generator)
 
 
 def test_a_balanced_run_trains_as_many_images_and_says_what_its_accuracy_is_of() -> None:

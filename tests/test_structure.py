@@ -210,6 +210,15 @@ def test_rooms_import_only_rooms_of_their_layer_and_below() -> None:
     assert not faults, "\n".join(faults)
 
 
+def test_one_name_is_one_class() -> None:
+    places: dict[str, list[str]] = {}
+    for path in [*TOOLKIT, *PLUGIN_SOURCES]:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(shown(path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_values_are_frozen_slotted_and_given_by_name() -> None:
     faults = []
     for path in [*TOOLKIT, *PLUGIN_SOURCES]:

@@ -15,7 +15,7 @@ from benchkit.study.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ChosenTrial:
     """The trial whose weights are exported, its condition and settings, and why it is this one.
 
     `estimate` is the condition's mean of `metric`, the study's main one, over its repeats.
@@ -29,7 +29,7 @@ class Choice:
     why: str
 
 
-def choose(results: StudyResults, label: str = "") -> Choice:
+def choose(results: StudyResults, label: str = "") -> ChosenTrial:
     """Return the trial to export: of the condition with this label or key, else of the one with the best mean.
 
     Of its repeats it is the one whose val score by `train.select_by` is best; the test split chooses nothing. Raise
@@ -50,7 +50,7 @@ def choose(results: StudyResults, label: str = "") -> Choice:
         )
     trial = max(scored, key=lambda pair: (sign * pair[0], -pair[1].index))[1]
     of = f" of its {len(scored)} repeats the one whose {goal} is best" if len(scored) > 1 else " its only repeat"
-    return Choice(
+    return ChosenTrial(
         condition=condition,
         trial=trial,
         settings=settings,

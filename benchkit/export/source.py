@@ -17,7 +17,7 @@ from benchkit.study.settings import PluginRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ModelSource:
     """Lines that import what an expression needs, the expression, and the distributions that are needed."""
 
     imports: tuple[str, ...]
@@ -25,7 +25,9 @@ class Source:
     needs: tuple[str, ...]
 
 
-def source_of(exported: Exported, registry: Registry, model: nn.Module, weights: Mapping[str, torch.Tensor]) -> Source:
+def source_of(
+    exported: Exported, registry: Registry, model: nn.Module, weights: Mapping[str, torch.Tensor]
+) -> ModelSource:
     """Return the source that builds the network of an exported model, `model` with its `weights`.
 
     It is timm's own call where the network that this makes has the very weights and says the same of random images.
@@ -35,13 +37,15 @@ def source_of(exported: Exported, registry: Registry, model: nn.Module, weights:
     if entry.distribution == BUILT_IN and entry.name == "timm" and variant:
         for call in _calls(exported, variant):
             if _same(call, exported, model, weights):
-                return Source(imports=("import timm",), expression=_written("timm.create_model", call), needs=("timm",))
+                return ModelSource(
+                    imports=("import timm",), expression=_written("timm.create_model", call), needs=("timm",)
+                )
     norm_entry, norm_variant = registry.resolve("norms", exported.norm.name)
     imports = ["from functools import partial", _import(entry), _import(norm_entry)]
     norm = _partial(norm_entry, norm_variant, exported.norm)
     options = {**exported.model.options, **({"variant": variant} if variant else {})}
     shape = f"{len(exported.class_names)}, {exported.image.input_shape}, {norm}"
-    return Source(
+    return ModelSource(
         imports=tuple(dict.fromkeys(imports)),
         expression=f"{entry.attribute}({', '.join([shape, *_keywords(options)])})",
         needs=tuple(dict.fromkeys((entry.distribution, norm_entry.distribution))),

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from benchkit import __version__
 from benchkit.data.manifest import load_data
 from benchkit.errors import BenchkitError, DataError, PluginError
-from benchkit.export.choice import Choice
+from benchkit.export.choice import ChosenTrial
 from benchkit.export.described import DESCRIPTION, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
-from benchkit.export.source import Source, source_of
+from benchkit.export.source import ModelSource, source_of
 from benchkit.export.wrong_images import wrong_images
 from benchkit.ledger.files import TrialFolder
 from benchkit.protocols import Splits
@@ -43,7 +43,7 @@ class Export:
     notes: tuple[str, ...]
 
 
-def export(results: StudyResults, choice: Choice, registry: Registry, root: Path, out: Path) -> Export:
+def export(results: StudyResults, choice: ChosenTrial, registry: Registry, root: Path, out: Path) -> Export:
     """Write the chosen trial's model into the folder `out` and return what was written.
 
     Data prepared under `root` are needed for the list of misclassified images alone, and for the normalisation of
@@ -74,7 +74,7 @@ def export(results: StudyResults, choice: Choice, registry: Registry, root: Path
     return Export(exported=exported, files=tuple(files), notes=tuple(notes))
 
 
-def describe(results: StudyResults, choice: Choice, registry: Registry, splits: Splits | None) -> Exported:
+def describe(results: StudyResults, choice: ChosenTrial, registry: Registry, splits: Splits | None) -> Exported:
     """Return what a chosen trial's model is; `splits` are its data, where they are here."""
     settings, outcome = choice.settings, choice.trial.outcome
     data = _facts_of_data(results, choice)
@@ -104,7 +104,7 @@ def describe(results: StudyResults, choice: Choice, registry: Registry, splits: 
     )
 
 
-def _normalization(choice: Choice, splits: Splits | None) -> Normalization | None:
+def _normalization(choice: ChosenTrial, splits: Splits | None) -> Normalization | None:
     """Return what images are normalised by: as recorded, else as the training images say."""
     settings, outcome = choice.settings, choice.trial.outcome
     if outcome is not None and outcome.normalization is not None:
@@ -128,14 +128,14 @@ def _fit(dataset: PluginRef, registry: Registry) -> str:
     return str(dataset.options.get("fit", usual))
 
 
-def _facts_of_data(results: StudyResults, choice: Choice) -> Mapping[str, Any]:
+def _facts_of_data(results: StudyResults, choice: ChosenTrial) -> Mapping[str, Any]:
     """Return the facts of the data that a trial was trained on."""
     sets = [results.data, *results.data.get("sets", ())]
     trained = choice.trial.outcome.data_fingerprint if choice.trial.outcome else ""
     return next((one for one in sets if one.get("fingerprint") == trained), sets[0])
 
 
-def _facts(results: StudyResults, choice: Choice, data: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(results: StudyResults, choice: ChosenTrial, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return what people want to know of a model: where it is from, how well it does, on what."""
     mean, outcome = choice.estimate, choice.trial.outcome
     environment = dict(outcome.environment) if outcome else {}
@@ -184,7 +184,7 @@ def _folder(settings: Settings, results: StudyResults, registry: Registry, root:
         return None
 
 
-def _rendered(name: str, exported: Exported, source: Source) -> str:
+def _rendered(name: str, exported: Exported, source: ModelSource) -> str:
     folder = template_folder() / "model"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),

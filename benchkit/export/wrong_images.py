@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchkit.export.choice import Choice
+from benchkit.export.choice import ChosenTrial
 from benchkit.export.described import Exported
 from benchkit.protocols import Splits
 from benchkit.train.selection import select
@@ -16,7 +16,7 @@ from benchkit.train.selection import select
 COLUMNS = ("image", "path", "class", "predicted", "probability", "probability_of_class")
 
 
-def wrong_images(choice: Choice, exported: Exported, splits: Splits, folder: Path | None, file: Path) -> list[str]:
+def wrong_images(choice: ChosenTrial, exported: Exported, splits: Splits, folder: Path | None, file: Path) -> list[str]:
     """Write the misclassified test images, surest first, and return a line where their paths are not known.
 
     `image` counts the images of the prepared test split from 0, `path` is the file's name where the data set that was

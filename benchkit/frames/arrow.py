@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import BenchkitError
-from benchkit.frames.tables import TABLES, VERSION, Column, Kind, Row, rows_of
+from benchkit.frames.tables import TABLES, VERSION, FrameColumn, Kind, Row, rows_of
 from benchkit.results import StudyResults
 from benchkit.storage import write_atomically
 
@@ -24,7 +24,7 @@ def need(module: str) -> Any:
         raise BenchkitError(f"{module} cannot be imported: {error}", hint="pip install 'benchkit[tables]'") from error
 
 
-def schema_of(columns: Sequence[Column]) -> Any:
+def schema_of(columns: Sequence[FrameColumn]) -> Any:
     """Return the `pyarrow.Schema` of columns; their meanings and the version of the columns are its metadata."""
     pa = need("pyarrow")
     kinds: Mapping[Kind, Any] = {

@@ -28,7 +28,7 @@ SPLIT_NAMES: tuple[SplitName, ...] = ("val", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class FrameColumn:
     """A column's name, kind of value, and meaning."""
 
     name: str
@@ -36,53 +36,53 @@ class Column:
     meaning: str
 
 
-def _scores() -> tuple[Column, ...]:
+def _scores() -> tuple[FrameColumn, ...]:
     return tuple(
-        Column(name=f"{split}_{one.name}", kind="number", meaning=f"{one.words} on {split}, as stored")
+        FrameColumn(name=f"{split}_{one.name}", kind="number", meaning=f"{one.words} on {split}, as stored")
         for split in SPLIT_NAMES
         for one in SCORES
     )
 
 
 _WHICH = (
-    Column(name="study", kind="text", meaning="the study's name"),
-    Column(name="condition", kind="text", meaning="the condition's label"),
-    Column(name="condition_key", kind="text", meaning="the digest of the condition's settings"),
+    FrameColumn(name="study", kind="text", meaning="the study's name"),
+    FrameColumn(name="condition", kind="text", meaning="the condition's label"),
+    FrameColumn(name="condition_key", kind="text", meaning="the digest of the condition's settings"),
 )
 
 TRIALS = (
     *_WHICH,
-    Column(name="phase", kind="text", meaning="grid, search or confirm"),
-    Column(name="repeat", kind="whole", meaning="the repeat, or the number within a search, from 0"),
-    Column(name="attempt", kind="whole", meaning="how often it was begun anew before"),
-    Column(name="number", kind="whole", meaning="the trial's number in the ledger, within its condition"),
-    Column(name="counts", kind="yes-no", meaning="whether it counts: not an attempt that a later one replaced"),
-    Column(name="state", kind="text", meaning="done, pruned, diverged, failed, running, ..."),
-    Column(name="reason", kind="text", meaning="why it did not end as done"),
-    Column(name="started", kind="time", meaning="when it was first begun, UTC"),
-    Column(name="finished", kind="time", meaning="when it ended, UTC"),
-    Column(name="epochs", kind="whole", meaning="epochs that it trained"),
+    FrameColumn(name="phase", kind="text", meaning="grid, search or confirm"),
+    FrameColumn(name="repeat", kind="whole", meaning="the repeat, or the number within a search, from 0"),
+    FrameColumn(name="attempt", kind="whole", meaning="how often it was begun anew before"),
+    FrameColumn(name="number", kind="whole", meaning="the trial's number in the ledger, within its condition"),
+    FrameColumn(name="counts", kind="yes-no", meaning="whether it counts: not an attempt that a later one replaced"),
+    FrameColumn(name="state", kind="text", meaning="done, pruned, diverged, failed, running, ..."),
+    FrameColumn(name="reason", kind="text", meaning="why it did not end as done"),
+    FrameColumn(name="started", kind="time", meaning="when it was first begun, UTC"),
+    FrameColumn(name="finished", kind="time", meaning="when it ended, UTC"),
+    FrameColumn(name="epochs", kind="whole", meaning="epochs that it trained"),
     *_scores(),
-    Column(name="other_scores", kind="numbers", meaning="scores by metrics of plugins, by split.name"),
-    Column(name="seconds", kind="number", meaning="training time, validation included"),
-    Column(name="images_per_second", kind="number", meaning="training images over training time"),
-    Column(name="peak_memory_mib", kind="number", meaning="peak memory of training"),
-    Column(name="energy_joules", kind="number", meaning="what the whole device used"),
-    Column(name="parameters", kind="whole", meaning="parameters of the model"),
-    Column(name="flops", kind="whole", meaning="operations of one image's forward pass"),
-    Column(name="device", kind="text", meaning="the model of the device"),
-    Column(name="precision", kind="text", meaning="the precision that it was trained in"),
-    Column(name="params", kind="texts", meaning="what a search chose, by setting"),
-    Column(name="settings", kind="texts", meaning="the condition's settings, by dotted path"),
+    FrameColumn(name="other_scores", kind="numbers", meaning="scores by metrics of plugins, by split.name"),
+    FrameColumn(name="seconds", kind="number", meaning="training time, validation included"),
+    FrameColumn(name="images_per_second", kind="number", meaning="training images over training time"),
+    FrameColumn(name="peak_memory_mib", kind="number", meaning="peak memory of training"),
+    FrameColumn(name="energy_joules", kind="number", meaning="what the whole device used"),
+    FrameColumn(name="parameters", kind="whole", meaning="parameters of the model"),
+    FrameColumn(name="flops", kind="whole", meaning="operations of one image's forward pass"),
+    FrameColumn(name="device", kind="text", meaning="the model of the device"),
+    FrameColumn(name="precision", kind="text", meaning="the precision that it was trained in"),
+    FrameColumn(name="params", kind="texts", meaning="what a search chose, by setting"),
+    FrameColumn(name="settings", kind="texts", meaning="the condition's settings, by dotted path"),
 )
 
 EPOCHS = (
     *_WHICH,
-    Column(name="repeat", kind="whole", meaning="the trial's repeat, or number within a search, from 0"),
-    Column(name="number", kind="whole", meaning="the trial's number in the ledger, within its condition"),
-    Column(name="epoch", kind="whole", meaning="the epoch, from 1"),
+    FrameColumn(name="repeat", kind="whole", meaning="the trial's repeat, or number within a search, from 0"),
+    FrameColumn(name="number", kind="whole", meaning="the trial's number in the ledger, within its condition"),
+    FrameColumn(name="epoch", kind="whole", meaning="the epoch, from 1"),
     *(
-        Column(name=name, kind="number", meaning=meaning)
+        FrameColumn(name=name, kind="number", meaning=meaning)
         for name, meaning in (
             ("train_loss", "the loss that was optimised, nats"),
             ("train_accuracy", "share of the training images as they were augmented"),
@@ -96,21 +96,21 @@ EPOCHS = (
             ("energy", "joules of the whole device"),
         )
     ),
-    Column(name="device", kind="text", meaning="the model of the device"),
-    Column(name="node", kind="text", meaning="the machine"),
-    Column(name="observed", kind="numbers", meaning="what figures and metrics noted of the epoch"),
+    FrameColumn(name="device", kind="text", meaning="the model of the device"),
+    FrameColumn(name="node", kind="text", meaning="the machine"),
+    FrameColumn(name="observed", kind="numbers", meaning="what figures and metrics noted of the epoch"),
 )
 
 CONDITIONS = (
     *_WHICH,
-    Column(name="kind", kind="text", meaning="grid, search or confirm"),
-    Column(name="metric", kind="text", meaning="the study's main metric, of which mean and interval are"),
-    Column(name="n", kind="whole", meaning="done repeats"),
-    Column(name="mean", kind="number", meaning="mean over done repeats"),
-    Column(name="low", kind="number", meaning="lower end of its interval, as the report has it"),
-    Column(name="high", kind="number", meaning="upper end of its interval, as the report has it"),
-    Column(name="std", kind="number", meaning="sample standard deviation"),
-    Column(name="settings", kind="texts", meaning="the condition's settings, by dotted path"),
+    FrameColumn(name="kind", kind="text", meaning="grid, search or confirm"),
+    FrameColumn(name="metric", kind="text", meaning="the study's main metric, of which mean and interval are"),
+    FrameColumn(name="n", kind="whole", meaning="done repeats"),
+    FrameColumn(name="mean", kind="number", meaning="mean over done repeats"),
+    FrameColumn(name="low", kind="number", meaning="lower end of its interval, as the report has it"),
+    FrameColumn(name="high", kind="number", meaning="upper end of its interval, as the report has it"),
+    FrameColumn(name="std", kind="number", meaning="sample standard deviation"),
+    FrameColumn(name="settings", kind="texts", meaning="the condition's settings, by dotted path"),
 )
 
 
@@ -188,7 +188,7 @@ def condition_rows(results: StudyResults) -> Iterator[Row]:
         }
 
 
-TABLES: Mapping[str, tuple[tuple[Column, ...], Callable[[StudyResults], Iterator[Row]]]] = {
+TABLES: Mapping[str, tuple[tuple[FrameColumn, ...], Callable[[StudyResults], Iterator[Row]]]] = {
     "trials": (TRIALS, trial_rows),
     "conditions": (CONDITIONS, condition_rows),
     "epochs": (EPOCHS, epoch_rows),

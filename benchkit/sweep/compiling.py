@@ -73,7 +73,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class ConditionWork:
     """What a study plans for one condition: so many `trials` of so many `steps` of one network.
 
     `options` are those that the study gives the model. `step` is equal where conditions share their compiled code;
@@ -107,12 +107,12 @@ def rows_of(table: Path) -> tuple[Row, ...]:
     return tuple(decode(Row, row, table.name) for row in json.loads(table.read_text(encoding="utf-8")))
 
 
-def planned_work(plan: Plan, data: Mapping[str, Any]) -> tuple[Work, ...]:
+def planned_work(plan: Plan, data: Mapping[str, Any]) -> tuple[ConditionWork, ...]:
     """Return the work of all conditions of a plan, whatever is trained already; `data` are the facts of its sets."""
     return tuple(_work(plan, condition, data) for condition in plan.conditions if plan.count(condition))
 
 
-def _work(plan: Plan, condition: Condition, data: Mapping[str, Any]) -> Work:
+def _work(plan: Plan, condition: Condition, data: Mapping[str, Any]) -> ConditionWork:
     settings = plan.settings_of(condition)
     sets = data.get("sets", [data])
     facts = next((one for one in sets if one["name"] == settings.data.dataset.name), sets[0])
@@ -121,7 +121,7 @@ def _work(plan: Plan, condition: Condition, data: Mapping[str, Any]) -> Work:
     images = settings.data.train_size or facts["counts"]["train"]
     search, trials = plan.search_of(condition), plan.count(condition)
     own = search is not None and any(not spanned.path.startswith(FREE) for spanned in search.space)
-    return Work(
+    return ConditionWork(
         model=settings.model.model.name,
         options=settings.model.model.options,
         norm=settings.model.norm.name,
@@ -153,7 +153,7 @@ def _step(settings: Settings) -> str:
     return repr((data, settings.model, settings.regularizers, kept))
 
 
-def choice(works: Sequence[Work], seat: Seat, table: Iterable[Row] | None = None) -> Choice:
+def choice(works: Sequence[ConditionWork], seat: Seat, table: Iterable[Row] | None = None) -> Choice:
     """Return whether the steps of planned work are compiled where a worker found itself on such a seat."""
     rows = rows_of(TABLE) if table is None else tuple(table)
     kind = seat.instructions or seat.kind
@@ -177,7 +177,7 @@ def choice(works: Sequence[Work], seat: Seat, table: Iterable[Row] | None = None
     )
 
 
-def _row_for(work: Work, kind: str, rows: Sequence[Row]) -> Row | None:
+def _row_for(work: ConditionWork, kind: str, rows: Sequence[Row]) -> Row | None:
     """Return the nearest row that speaks for a condition's network on a kind of device."""
     alike = [
         row
@@ -191,11 +191,11 @@ def _row_for(work: Work, kind: str, rows: Sequence[Row]) -> Row | None:
     return min(alike, key=lambda row: _apart(row.batch_size, work.batch_size), default=None)
 
 
-def _pixels(one: Row | Work) -> int:
+def _pixels(one: Row | ConditionWork) -> int:
     return one.shape[0] * one.shape[1]
 
 
-def _size(one: Row | Work) -> int:
+def _size(one: Row | ConditionWork) -> int:
     return one.batch_size * _pixels(one)
 
 

@@ -19,7 +19,7 @@ from benchkit.ledger.claims import Queue
 from benchkit.plan import Plan
 from benchkit.results import Outcome
 from benchkit.study import Study
-from benchkit.sweep.compiling import Work
+from benchkit.sweep.compiling import ConditionWork
 from benchkit.sweep.decided import decide_training, unfit
 from benchkit.sweep.held_trial import PATIENCE, HeldTrial
 from benchkit.sweep.messages import (
@@ -81,7 +81,7 @@ class Rules:
     """
 
     patience: float = PATIENCE
-    works: Sequence[Work] = ()
+    works: Sequence[ConditionWork] = ()
     unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
     memory: Callable[[int], Memory] | None = None
 

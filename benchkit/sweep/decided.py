@@ -11,7 +11,7 @@ from benchkit.ledger.decisions import decide, decisions_of, refuse_otherwise
 from benchkit.plan import Plan
 from benchkit.study import Study
 from benchkit.study.settings import TrainSettings
-from benchkit.sweep.compiling import Work, choice
+from benchkit.sweep.compiling import ConditionWork, choice
 from benchkit.sweep.messages import DEVICE_KIND, Seat
 from benchkit.sweep.training_decisions import AS_TIMED, TRAINING
 
@@ -82,7 +82,7 @@ def unfit(seat: Seat, decided: Mapping[str, str], study: Study) -> str:
 
 
 def decide_training(
-    ledger: Ledger, study: Study, seat: Seat, option: str, works: Sequence[Work] = ()
+    ledger: Ledger, study: Study, seat: Seat, option: str, works: Sequence[ConditionWork] = ()
 ) -> dict[str, str]:
     """Return what is decided of a study's training: now, by the first seat that is ready, where it was not before.
 

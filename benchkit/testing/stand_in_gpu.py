@@ -156,19 +156,19 @@ def _place(tensor: torch.Tensor) -> int:
     return place
 
 
-class Stream:
+class StandInStream:
     """Stands in for `torch.cuda.Stream`: work is done at once, wherever it is queued."""
 
-    usual: Stream
-    current: Stream
+    usual: StandInStream
+    current: StandInStream
     device_index = 0
 
-    def wait_stream(self, other: Stream) -> None:
+    def wait_stream(self, other: StandInStream) -> None:
         """Do nothing: what was queued is done."""
 
     @classmethod
     @contextmanager
-    def entered(cls, stream: Stream) -> Iterator[None]:
+    def entered(cls, stream: StandInStream) -> Iterator[None]:
         """Stand in for `torch.cuda.stream`."""
         before, cls.current = cls.current, stream
         try:
@@ -177,19 +177,19 @@ class Stream:
             cls.current = before
 
     @classmethod
-    def set(cls, stream: Stream) -> None:
+    def set(cls, stream: StandInStream) -> None:
         """Stand in for `torch.cuda.set_stream`."""
         cls.current = stream
 
 
-Stream.usual = Stream.current = Stream()
+StandInStream.usual = StandInStream.current = StandInStream()
 
 
 class Graph:
     """Stands in for `torch.cuda.CUDAGraph`; one that is recorded while another of its stream lives is a mistake."""
 
     living: weakref.WeakSet[Graph] = weakref.WeakSet()
-    recorded_on: Stream
+    recorded_on: StandInStream
 
     def __init__(self) -> None:
         """Hold nothing yet."""
@@ -275,11 +275,11 @@ def stand_in_gpu() -> Iterator[StandInGpu]:
     places: dict[str, Any] = {
         "CUDAGraph": Graph,
         "graph": _recording,
-        "Stream": lambda *_: Stream(),
-        "stream": Stream.entered,
-        "current_stream": lambda *_: Stream.current,
-        "default_stream": lambda *_: Stream.usual,
-        "set_stream": Stream.set,
+        "Stream": lambda *_: StandInStream(),
+        "stream": StandInStream.entered,
+        "current_stream": lambda *_: StandInStream.current,
+        "default_stream": lambda *_: StandInStream.usual,
+        "set_stream": StandInStream.set,
         "device": lambda _: nullcontext(),
         "default_generators": (_Generator,),
     }
@@ -289,7 +289,7 @@ def stand_in_gpu() -> Iterator[StandInGpu]:
         stack.enter_context(mock.patch.object(validation, "LOOKS", 1))
         stack.enter_context(mock.patch.object(CudaBackend, "broken", False))
         stack.enter_context(standing_in())
-        stack.enter_context(mock.patch.object(surroundings, "own_stream", lambda device: Stream()))
+        stack.enter_context(mock.patch.object(surroundings, "own_stream", lambda device: StandInStream()))
         stack.callback(backends._side_stream.cache_clear)
         backends._side_stream.cache_clear()
         yield StandInGpu()

@@ -27,7 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from benchkit.watch.access import HEADERS, Access
 from benchkit.watch.rendering import assets, rendered_list, rendered_note, rendered_page
-from benchkit.watch.watched import Shown, Watch
+from benchkit.watch.watched import LiveState, Watch
 
 FIRST = 10.0
 """Seconds that a page waits for the first look at its study."""
@@ -76,7 +76,7 @@ class Viewers:
         self.ended = True
         self.notify()
 
-    def state(self, shown: Shown) -> str:
+    def state(self, shown: LiveState) -> str:
         """Return what a page calls the state that it shows."""
         return f"{self.run}.{shown.version}"
 
@@ -85,7 +85,7 @@ class Viewers:
         run, _, version = state.partition(".")
         return int(version) if run == self.run and version.isascii() and version.isdigit() else -1
 
-    async def first(self, study: str) -> Shown | None:
+    async def first(self, study: str) -> LiveState | None:
         """Return what a study shows as soon as it was looked at once; None where there is no such study."""
         end = time.monotonic() + FIRST
         while (watched := self.watch.study(study)) is not None:
@@ -119,7 +119,7 @@ class Viewers:
         finally:
             self.count -= 1
 
-    def _event(self, shown: Shown, sent: int) -> str:
+    def _event(self, shown: LiveState, sent: int) -> str:
         news = {name: html for name, html in shown.parts.items() if shown.changed[name] > sent}
         told = {
             "state": self.state(shown),

@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class LiveState:
     """What pages of a study show: the HTML of its parts in their order, by name, and in which version each changed.
 
     `note` says why it is not as new as it should be, or is empty. `logs` are the files by the names of trials.
@@ -92,7 +92,7 @@ class Watched:
 
     def __init__(self, reader: LedgerReader, study: str, registry: Registry) -> None:
         self.study = study
-        self.shown = Shown()
+        self.shown = LiveState()
         self.asked = 0.0
         self._reader, self._registry = reader, registry
         self._looks, self._reports = Budget(SHARE, BURST), Budget(SHARE, BURST)
@@ -153,7 +153,7 @@ class Watched:
         made |= {one.name: self._html(one.name, one, lambda s: rendered_section(s, self.study)) for one in found}
         if made == dict(before.parts) and note == before.note and before.version:
             return False
-        self.shown = Shown(
+        self.shown = LiveState(
             version=version,
             title=f"{_share(self._status)} {self.study}" if self._status else self.study,
             parts=made or before.parts,

@@ -36,7 +36,7 @@ def quotas(counts: Tensor, size: int, strength: float, generator: torch.Generato
     ranges={"strength": Range(low=0.0, high=1.0)},
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassBalance:
+class BalancedSampling:
     """Of class k, with n_k training images, an epoch has a share of n_k^(1 - `strength`) over the sum of these.
 
     At strength 1 all classes are alike, at 1/2 shares go by the square root, at 0 every image comes once, as without

@@ -12,7 +12,7 @@ from benchkit import Range, card
 from benchkit_regularizers.bounds import Bound, require
 
 
-class Steps(nn.Module):
+class CountedSteps(nn.Module):
     """How many optimizer steps were taken, int64."""
 
     taken: Tensor
@@ -50,11 +50,11 @@ class GradientNoise:
             Bound(option="fading", value=self.fading),
         )
 
-    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> Steps:
+    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> CountedSteps:
         """Return the count of steps."""
-        return Steps(next(model.parameters()).device)
+        return CountedSteps(next(model.parameters()).device)
 
-    def clip(self, parameters: Iterable[nn.Parameter], state: Steps) -> None:
+    def clip(self, parameters: Iterable[nn.Parameter], state: CountedSteps) -> None:
         """Add the noise in place; at strength 0 do nothing."""
         if self.strength == 0:
             return
