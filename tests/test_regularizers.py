@@ -248,7 +248,8 @@ def test_dropout_names_every_unknown_module() -> None:
 
 
 def history(metric: str, *values: float) -> list[EpochRecord]:
-    plain = {field.name: 0.0 for field in dataclasses.fields(EpochRecord)}
+    numbers = (one.name for one in dataclasses.fields(EpochRecord) if one.default is dataclasses.MISSING)
+    plain = dict.fromkeys((name for name in numbers if name != "observed"), 0.0)
     return [EpochRecord(**plain | {"epoch": epoch, metric: value}) for epoch, value in enumerate(values, 1)]
 
 
