@@ -74,7 +74,7 @@ def test_what_ends_while_the_page_is_open_is_told_and_only_that(tmp_path: Path) 
             claim.finish(Outcome(state="failed", reason="ValueError: <b>"))
             news = next(one for one in stream.told() if "failures" in one["parts"])
         assert "ValueError: &lt;b&gt;" in news["parts"]["failures"]
-        assert "running" not in news["parts"]
+        assert "running" not in news["parts"] and set(news["order"]) > set(news["parts"])
 
 
 def test_a_trial_with_nan_and_inf_is_shown_and_every_event_parses(tmp_path: Path) -> None:
