@@ -192,6 +192,7 @@ def test_what_goes_wrong_in_the_second_of_four_is_its_own(
     again = {trial for trial, lease in began if lease > 1}
     assert len(again) == {"raise": 0, "memory": 1, "device": 4}[second]
     assert len(began) == 4 + len(again), "nothing is tried a third time"
+    assert all(lease <= 2 for _, lease in began), "nothing is handed to a process that ends"
 
 
 @pytest.mark.usefixtures("breakable")
