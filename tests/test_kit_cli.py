@@ -10,6 +10,7 @@ import pytest
 from throwaway_distributions import NORM, write_distribution
 
 from benchkit.cli import main
+from benchkit.testing import KIT_VERSION
 
 PLUGINS = """
 import broken_regularizers
@@ -59,7 +60,7 @@ def test_a_failure_exits_with_1_and_names_everything(file: Path, capsys: pytest.
 def test_json_holds_every_check(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = answer(capsys, "half", "--plugin", str(file))
     (one,) = found["plugins"]
-    assert code == 1 and found["kit"] == 3 and one["result"] == "failed" and one["kind"] == "regularizers"
+    assert code == 1 and found["kit"] == KIT_VERSION and one["result"] == "failed" and one["kind"] == "regularizers"
     checks = {check["check"]: check for check in one["checks"]}
     assert checks["targets"]["state"] == "failed" and checks["targets"]["expected"] == "targets whose rows sum to 1"
     assert checks["hooks"]["state"] == "passed" and checks["hooks"]["got"] == ""

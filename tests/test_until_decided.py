@@ -94,7 +94,10 @@ def run(workspace: Path, study: Study, **asked: Any) -> tuple[Counter[str], list
 
 @pytest.fixture(autouse=True)
 def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = {"name": "digits", "fingerprint": "f", "class_names": ["a", "b"], "class_counts": {"train": [1, 1]}}
+    facts = {
+        "name": "digits", "fingerprint": "f", "class_names": ["a", "b"], "class_counts": {"train": [1, 1]},
+        "image_shape": [8, 8, 1],
+    }  # fmt: skip
     monkeypatch.setattr(benchkit.sweep.orchestration, "prepare", lambda *args: {**facts, "sets": [facts]})
 
 

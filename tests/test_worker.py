@@ -93,4 +93,4 @@ def test_each_worker_sees_its_own_device_alone_and_is_told_which(
 def test_where_nobody_numbers_the_gpus_a_worker_takes_one_or_fails(asked: str, given: str, tmp_path: Path) -> None:
     """It would train on the CPU without a word if it were asked for `auto`, where CUDA does not start."""
     job = Job(task="check", study=study_of(), conditions=(), data_root=tmp_path, device=asked)
-    assert _seated(job, Device(kind="cuda")).device == given
+    assert _seated(job, Device(kind="cuda"), 1).device == given
