@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchkit.errors import LedgerError
-from benchkit.ledger.claims import score_of
 from benchkit.ledger.files import TrialFolder, removed_files, write_removed
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.readback import results_of
@@ -122,16 +121,13 @@ def _best(results: StudyResults, keep_best: int) -> set[tuple[str, int]]:
 
 def _score(results: StudyResults, trial: Trial) -> float | None:
     """Return a done trial's validation score, of which less is better, or None without one that is a number."""
-    if trial.state != "done" or trial.outcome is None:
+    if trial.state != "done":
         return None
     search = results.study.search
     on_val = [goal.metric for goal in search.goals if goal.metric.startswith("val.")] if search else []
     metric = on_val[0] if on_val else str(trial.condition.settings.get("train", {}).get("select_by", "val.loss"))
-    try:
-        score = score_of(trial.outcome, metric)
-    except KeyError:
-        return None
-    if math.isnan(score):
+    score = trial.value(metric)
+    if score is None or math.isnan(score):
         return None
     return score if metric_of(metric).lower_is_better else -score
 

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.wording import bare, bracket, lower_is_better, metric_unit
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import results_of
-from benchkit.errors import BenchkitError, ReportError
+from benchkit.errors import ReportError
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition
 from benchkit.report.build import last_finished
@@ -107,10 +109,9 @@ def read_report(path: Path) -> PublishedReport:
 def _study(results: StudyResults) -> PublishedStudy:
     summary = summarize(results)
     metric = results.study.report.metric
-    lower = metric_of(metric).lower_is_better
     plugins = {condition.key: _plugins(condition) for condition in results.conditions}
     scored = [(one.metrics[metric], one) for one in summary.numbers.scores if metric in one.metrics]
-    scored.sort(key=lambda pair: pair[0].mean if lower else -pair[0].mean)
+    scored.sort(key=lambda pair: pair[0].mean if lower_is_better(metric) else -pair[0].mean)
     rows = tuple(
         ScoreRow(label=one.label, score=_words(estimate, metric), n=estimate.n, plugins=plugins.get(one.key, ()))
         for estimate, one in scored
@@ -127,24 +128,15 @@ def _study(results: StudyResults) -> PublishedStudy:
     )
 
 
-def _words(estimate: object, metric: str) -> str:
-    known = metric_of(metric)
-    mean, low, high = (getattr(estimate, name) for name in ("mean", "low", "high"))
-
-    def number(value: float) -> str:
-        return f"{value * known.factor:.4g}" if known.decimals is None else f"{value * known.factor:.{known.decimals}f}"
-
-    unit = f" {known.unit}" if known.unit else ""
-    interval = "" if low is None else f" [{number(low)}, {number(high)}]"
-    return f"{number(mean)}{interval}{unit}"
+def _words(estimate: Estimate, metric: str) -> str:
+    """Return a mean with its interval and unit: 57.05 [56.53, 57.58] %."""
+    words = (bare(metric, estimate.mean), bracket(metric, estimate.low, estimate.high), metric_unit(metric))
+    return " ".join(word for word in words if word)
 
 
 def _plugins(condition: Condition) -> tuple[tuple[str, str], ...]:
     """Return kind and name of each plugin of a condition, none where its settings are no longer understood."""
-    try:
-        settings = resolve(condition.settings, seed=0, problems=Problems())
-    except BenchkitError:
-        settings = None
+    settings = resolve(condition.settings, seed=0, problems=Problems())
     return tuple((use.kind, use.ref.name.partition(":")[0]) for use in uses_of_settings(settings)) if settings else ()
 
 
