@@ -159,7 +159,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
             tell_of(ledger, plan.study),
         )
         job = replace(request.job("train"), at_once=pool.size, per_process=request.per_process)
-        works = planned_work(make_plan(request.study), data)
+        works = planned_work(make_plan(request.study) if request.only else replace(plan, more={}), data)
         rules = Rules(patience=request.patience, memory=memory, works=works)
         coordinator = Coordinator(job, ledger, pool, lines, rules)
 
