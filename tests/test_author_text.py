@@ -20,7 +20,7 @@ from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
 from benchkit.report.markdown import plain_text, rendered
 from benchkit.results import StudyResults
-from benchkit.study.author_text import MOST_LETTERS, by_place, read_author_text
+from benchkit.study.origin import MOST_LETTERS, by_place, read_author_text
 from benchkit.study.studyfile import parse_study
 from benchkit.study.tree import Problems
 

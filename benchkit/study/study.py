@@ -11,9 +11,8 @@ from msgspec import Meta
 
 from benchkit.errors import PluginError, StudyError, nearest
 from benchkit.metrics import Metric, asked_metrics, score_metrics, unknown_metrics
-from benchkit.study.author_text import read_author_text
 from benchkit.study.logo import logo_path
-from benchkit.study.origin import Origin, note_levels
+from benchkit.study.origin import Origin, note_levels, read_author_text
 from benchkit.study.settings import Finite
 from benchkit.study.tree import Problems, each_table, quoted, typed
 
@@ -210,7 +209,7 @@ class ReportSettings:
     """What the study asks of its report: extra `figures` and `metrics`, the main `metric`, and front matter.
 
     The front matter is `authors`, `abstract` (paragraphs parted by empty lines), `keywords`, and the path of a `logo`.
-    `text` is the author's Markdown by its place (`benchkit.study.author_text`), `carbon` how many grams of CO2 a kWh of
+    `text` is the author's Markdown by its place (`benchkit.study.origin`), `carbon` how many grams of CO2 a kWh of
     the electricity stands for.
     """
 
