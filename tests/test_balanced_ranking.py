@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from test_degenerate import OTHER, SOUND, study
 
 from benchkit.analysis.summary import summarize
-from benchkit.ledger.measured import balanced
+from benchkit.ledger.readback import balanced
 from benchkit.report.tables.result_tables import ranking_table
 from benchkit.results import StudyResults
 

@@ -13,8 +13,7 @@ from benchkit import locks
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Queue
-from benchkit.ledger.places import place_of
-from benchkit.locks import Lock, disk_of, exclude, held, shared_disk
+from benchkit.locks import Lock, disk_of, exclude, held, place_of, shared_disk
 from benchkit.results import Outcome
 
 

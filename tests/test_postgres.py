@@ -33,8 +33,7 @@ from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim, Queue
 from benchkit.ledger.decisions import decide
-from benchkit.ledger.readback import results_of
-from benchkit.ledger.reader import LedgerReader
+from benchkit.ledger.readback import LedgerReader, results_of
 from benchkit.plan import Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.results import Outcome

@@ -25,8 +25,7 @@ from benchkit.analysis.wording import NONE
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Queue
-from benchkit.ledger.readback import results_of
-from benchkit.ledger.reader import LedgerReader
+from benchkit.ledger.readback import LedgerReader, results_of
 from benchkit.results import Cost, Outcome
 from benchkit.storage import encode
 from benchkit.sweep.seat_lines import SeatLine

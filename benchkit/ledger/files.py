@@ -17,8 +17,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from benchkit.errors import BenchkitError, LedgerError
-from benchkit.ledger.places import known_id
-from benchkit.locks import Lock
+from benchkit.locks import Lock, known_id
 from benchkit.results import PREDICTIONS, WEIGHTS, EpochRecord, Outcome, State, inspected_name
 from benchkit.storage import decode, encode, file_digest, write_atomically
 

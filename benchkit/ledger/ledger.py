@@ -28,10 +28,8 @@ from benchkit.errors import LedgerError
 from benchkit.ledger.files import TrialFolder, occupied
 from benchkit.ledger.leases import LEASE, Holder, Sweep, sweeps_of
 from benchkit.ledger.opening import Patience, alone, is_on_server, open_file, open_storage, patient
-from benchkit.ledger.places import place_of
-from benchkit.ledger.planned import given_of, new_trial, planned, whole_of
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
-from benchkit.ledger.states import Attempts, effective, numbers_of, state_of
+from benchkit.ledger.states import Attempts, effective, given_of, new_trial, numbers_of, planned, state_of, whole_of
 from benchkit.ledger.tables import (
     NewTrial,
     add_studies,
@@ -40,7 +38,7 @@ from benchkit.ledger.tables import (
     study_ids,
     trials_of,
 )
-from benchkit.locks import disk_of, held
+from benchkit.locks import disk_of, held, place_of
 from benchkit.plan import PHASES, Condition, Plan, typed_settings
 from benchkit.results import Outcome, State, Trial
 from benchkit.storage import decode, encode, write_atomically

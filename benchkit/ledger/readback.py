@@ -1,15 +1,17 @@
-"""What a ledger holds of a study, read back: for reports, for `benchkit status`, and for the confirmation."""
+"""What a ledger holds of a study, read back: for reports, for status and confirmation, and for who only looks at it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.analysis.interim import planned_looks
 from benchkit.analysis.sequential import standing
@@ -17,13 +19,14 @@ from benchkit.data.manifest import unbalanced
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.decisions import decisions_of
 from benchkit.ledger.files import TrialFolder
-from benchkit.ledger.ledger import Ledger
-from benchkit.ledger.measured import balanced, measured
-from benchkit.ledger.opening import storage_errors
+from benchkit.ledger.leases import LEASE, Sweep
+from benchkit.ledger.ledger import Ledger, optuna_name
+from benchkit.ledger.opening import Patience, is_on_server, open_read_only, storage_errors
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.states import effective
+from benchkit.metrics import Metric, Predictions
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint
-from benchkit.results import SPLITS, SplitName, StudyResults, Trial
+from benchkit.results import SPLITS, SplitMetrics, SplitName, StudyResults, Trial
 from benchkit.storage import decode
 from benchkit.study import Search, Study
 
@@ -190,3 +193,106 @@ def _left_out(ledger: Ledger, plan: Plan, found: dict[str, Condition]) -> Iterat
         if surplus:
             by = "the last complete look used" if plan.more else "the study asks for"
             yield f"{condition.display_label}: {surplus} finished trials beyond the {asked} that {by}"
+
+
+BALANCED = "balanced_accuracy"
+"""The metric that stands beside the accuracy where classes are unbalanced."""
+
+
+def measured(trial: Trial, asked: Sequence[Metric]) -> Trial:
+    """Return a trial with every metric that its kept predictions give; without these it stays not measured."""
+    scored = trial.outcome.metrics if trial.outcome and trial.state == "done" else {}
+    lacking = [split for split, known in scored.items() if any(one.name not in known.more for one in asked)]
+    if not lacking or trial.outcome is None:
+        return trial
+    found: dict[SplitName, SplitMetrics] = dict(scored)
+    for split in lacking:
+        if more := _computed(trial, split, asked):
+            found[split] = replace(scored[split], more={**more, **scored[split].more})
+    return replace(trial, outcome=replace(trial.outcome, metrics=found))
+
+
+def _computed(trial: Trial, split: SplitName, asked: Sequence[Metric]) -> Mapping[str, float]:
+    from safetensors import SafetensorError
+
+    try:
+        kept = Predictions(trial.predictions(split), trial.labels(split))
+    except (OSError, KeyError, SafetensorError):
+        return {}  # a searched trial's, train's, those of another host; damaged files are named where they are verified
+    values = {one.name: one.computed(kept) for one in asked if one.computed}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def balanced(trial: Trial) -> Trial:
+    """Return a trial with the balanced accuracy of each split that it was scored on, from its counts by class."""
+    if trial.outcome is None:
+        return trial
+    scored = {split: _with_balanced(known) for split, known in trial.outcome.metrics.items()}
+    return replace(trial, outcome=replace(trial.outcome, metrics=scored))
+
+
+def _with_balanced(known: SplitMetrics) -> SplitMetrics:
+    recalls = [row[at] / sum(row) for at, row in enumerate(known.confusion) if sum(row)]
+    if not recalls or BALANCED in known.more:
+        return known
+    return replace(known, more={**known.more, BALANCED: sum(recalls) / len(recalls)})
+
+
+class SeenFolder(TrialFolder):
+    """The files of a trial that is only looked at."""
+
+    __slots__ = ()
+
+    def owned(self) -> bool:
+        """Return whether a trial of a version without leases wrote something lately: its lock is not touched."""
+        try:
+            return time.time() - (self.path / "history.jsonl").stat().st_mtime < 10 * LEASE
+        except OSError:
+            return False
+
+
+class LedgerReader(Ledger):
+    """A workspace's trials as they stand. What a finished trial left is read once, and kept.
+
+    Whether a sweep lives is told by its lease alone, as this process sees no locks.
+    """
+
+    def __init__(self, workspace: Path, storage: str | None = None) -> None:
+        """Look at the ledger of `workspace`, or at the `storage` of this URL; raise `LedgerError` where none is."""
+        self.workspace = workspace
+        self.on_server = is_on_server(storage)
+        self.place = ""
+        self.lease = LEASE
+        self.patience = Patience(0.0)
+        self._holders, self._handles, self._folders = {}, {}, {}
+        self._read: dict[tuple[Path, str], Trial] = {}
+        file = workspace / "ledger.db"
+        if not storage and not file.is_file():
+            raise LedgerError(
+                f"{workspace}: there is no ledger here",
+                hint="name its folder with --workspace, or run benchkit sweep first",
+            )
+        self.storage = open_read_only(storage, file)
+
+    def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
+        """Return the folder of an Optuna trial of a condition, whose lock is never taken."""
+        return SeenFolder(super().folder(study, condition, number).path)
+
+    def _create(self, study: Study, condition: Condition) -> optuna.Study:
+        return optuna.load_study(study_name=optuna_name(study, condition), storage=self.storage)
+
+    def read_trial(
+        self,
+        study: Study,
+        condition: Condition,
+        frozen: FrozenTrial,
+        sweeps: Mapping[str, Sweep] = MappingProxyType({}),
+    ) -> Trial:
+        """Return a trial as it stands now; one that has ended as it was when it was first read."""
+        key = self.folder(study, condition, frozen.number).path, condition.key
+        if key in self._read:
+            return self._read[key]
+        trial = super().read_trial(study, condition, frozen, sweeps)
+        if frozen.state.is_finished() and trial.state not in ("missing files", "changed files", "files elsewhere"):
+            self._read[key] = trial
+        return trial

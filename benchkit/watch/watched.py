@@ -14,8 +14,7 @@ from pathlib import Path
 
 from benchkit.analysis.summary import summarize
 from benchkit.errors import BenchkitError, LedgerError, nearest
-from benchkit.ledger.readback import results_of
-from benchkit.ledger.reader import LedgerReader
+from benchkit.ledger.readback import LedgerReader, results_of
 from benchkit.registry import Registry
 from benchkit.report.context import sections
 from benchkit.report.context.blocks import ReportContext, Section
