@@ -18,7 +18,7 @@ from benchkit.report.context.blocks import MarkdownBlock, Paragraph, ReportConte
 from benchkit.report.context.compose import compose
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
-from benchkit.report.markdown import plain_text, rendered
+from benchkit.report.markdown import rendered
 from benchkit.results import StudyResults
 from benchkit.study.origin import MOST_LETTERS, by_place, read_author_text
 from benchkit.study.studyfile import parse_study
@@ -76,12 +76,6 @@ def test_any_text_gives_elements_of_text_alone(source: str) -> None:
         assert tag in allowed
         assert set(attributes) <= {"href", "rel", "title", "start", "class", "style"}
         assert str(attributes.get("href", "#")).startswith(("http", "mailto:", "#"))
-
-
-def test_plain_text_has_the_words_without_their_marks() -> None:
-    assert plain_text("# Data\n\nTwo *words*,\nand `code`.\n\n- one\n- [two](https://a.b)\n") == (
-        "Data\nTwo words, and code.\none\ntwo"
-    )
 
 
 def test_texts_are_read_by_place_in_the_order_of_the_report() -> None:

@@ -23,7 +23,7 @@ from benchkit.analysis.wording import Finding
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import FindingBlock
 from benchkit.report.context.compose import compose
-from benchkit.report.context.finding_links import SHOWN_IN
+from benchkit.report.context.text_sections import SHOWN_IN
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import Outcome, StudyResults, Trial
 from benchkit.study import Factor, Goal, Level, Search

@@ -1,13 +1,11 @@
-"""The author's own text: Markdown from a study file, as HTML of which nothing can act, and as plain text."""
+"""The author's own text: Markdown from a study file, as HTML of which nothing can act."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cache
 
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from markupsafe import Markup
 
 from benchkit.report.page_text import printable
@@ -39,13 +37,3 @@ def rendered(source: str) -> Markup:
             if inner.type == "link_open" and str(inner.attrGet("href")).startswith(("http", "mailto")):
                 inner.attrSet("rel", "noreferrer")
     return Markup(reader.renderer.render(tokens, reader.options, {}))
-
-
-def plain_text(source: str) -> str:
-    """Return what Markdown says without its marks, a line for each paragraph, heading, item and cell."""
-    return "\n".join(line for token in _markdown().parse(source) if (line := _said(token.children or ())))
-
-
-def _said(tokens: Sequence[Token]) -> str:
-    words = (" " if token.type in ("softbreak", "hardbreak") else token.content for token in tokens)
-    return "".join(words).strip()

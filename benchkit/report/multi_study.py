@@ -28,8 +28,8 @@ from benchkit.report.context.blocks import (
     TermsBlock,
 )
 from benchkit.report.context.compose import numbered, record_of
-from benchkit.report.context.finding_links import linked
 from benchkit.report.context.sections import names_used
+from benchkit.report.context.text_sections import linked
 from benchkit.report.files.exports import SCHEMA, blocks_content, export_files, file_stem, study_content
 from benchkit.storage import encode
 

@@ -20,6 +20,7 @@ from benchkit.report.context import sections
 from benchkit.report.context.blocks import ReportContext, Section
 from benchkit.report.context.compose import banners, dated_of, key_facts, numbered, with_data
 from benchkit.report.context.sections import SectionInputs
+from benchkit.report.context.text_sections import findings_section
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
@@ -185,7 +186,7 @@ def report_part(results: StudyResults, registry: Registry) -> ReportContext:
     summary, figures = summarize(results), FigureSet(results=results, registry=registry, for_print=False)
     inputs = SectionInputs(results=results, summary=summary, figure_set=figures)
     made = (
-        sections.findings_section(inputs),
+        findings_section(inputs),
         sections.results_section(inputs),
         sections.training_section(inputs),
         sections.search_section(inputs),

@@ -14,7 +14,8 @@ from benchkit.analysis.record import Record
 from benchkit.analysis.wording import NONE, Finding, bare, bracket, listing, metric_unit, metric_words, number
 from benchkit.report.build import StudyBuild
 from benchkit.report.context.blocks import Block, Paragraph, Section, Term, TermsBlock
-from benchkit.report.context.sections import INTERVALS, finding_block, names_used, section, table_block
+from benchkit.report.context.sections import INTERVALS, names_used, section, table_block
+from benchkit.report.context.text_sections import finding_block
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.figure_set import figure_block
 from benchkit.report.tables.result_tables import named_metric

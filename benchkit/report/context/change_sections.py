@@ -18,7 +18,8 @@ from benchkit.analysis.wording import (
     within_range,
 )
 from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section
-from benchkit.report.context.sections import INTERVALS, finding_block, section, table_block
+from benchkit.report.context.sections import INTERVALS, section, table_block
+from benchkit.report.context.text_sections import finding_block
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
 
 MOST_LINES = 300

@@ -36,11 +36,10 @@ from benchkit.report.context.blocks import (
     Section,
     TableBlock,
 )
-from benchkit.report.context.finding_links import linked
 from benchkit.report.context.glossary import UsedPlugin, cited, literature, used_plugins
 from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts, source_section
 from benchkit.report.context.sections import SectionInputs, models_used, names_used
-from benchkit.report.context.text_sections import with_author_text
+from benchkit.report.context.text_sections import findings_section, linked, with_author_text
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
@@ -243,7 +242,7 @@ def compose(
 
 def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Section | None]:
     """Yield the sections of results, then those on where the results come from."""
-    yield sections.findings_section(inputs)
+    yield findings_section(inputs)
     yield changes
     yield sections.results_section(inputs)
     yield sections.training_section(inputs)

@@ -32,8 +32,13 @@ from benchkit.report.context.glossary import Literature, UsedPlugin, glossary_te
 from benchkit.report.context.references import bibtex
 from benchkit.report.context.sections import SectionInputs, section, table_block
 from benchkit.report.tables.result_tables import published_table
-from benchkit.report.tables.source_tables import claims_table, protocol_table
-from benchkit.report.tables.trial_tables import coverage_table, trials_table, troubles_table
+from benchkit.report.tables.trial_tables import (
+    claims_table,
+    coverage_table,
+    protocol_table,
+    trials_table,
+    troubles_table,
+)
 from benchkit.results import SPLITS, StudyResults
 from benchkit.storage import encode
 

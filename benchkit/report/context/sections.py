@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchkit.analysis.balance import constant_words
 from benchkit.analysis.costs import comparable_times
+from benchkit.analysis.degenerate import constant_words
 from benchkit.analysis.estimates import CONFIDENCE
 from benchkit.analysis.interim import confidence_of
 from benchkit.analysis.ranking import mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics, Summary
-from benchkit.analysis.wording import Finding, count, listing, metric_words, number, quoted, setting
+from benchkit.analysis.wording import count, listing, metric_words, number, quoted, setting
 from benchkit.duration import duration
-from benchkit.report.context.blocks import Block, FindingBlock, Paragraph, Section, TableBlock
+from benchkit.report.context.blocks import Block, Paragraph, Section, TableBlock
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.tables.result_tables import (
     effects_table,
@@ -23,14 +23,16 @@ from benchkit.report.tables.result_tables import (
     split_table,
     uncertainty_table,
 )
-from benchkit.report.tables.search_tables import confirmation_table, search_budget_table, search_space_table
 from benchkit.report.tables.table import Table, to_csv
 from benchkit.report.tables.trial_tables import (
+    confirmation_table,
     confusions_table,
     cost_table,
     efficiency_table,
     model_pairs_table,
     models_table,
+    search_budget_table,
+    search_space_table,
 )
 from benchkit.results import SPLITS, StudyResults
 
@@ -49,7 +51,6 @@ SEARCH_FIGURES = (
 STANDARD_FIGURES = ("results-forest", "learning-curves", *SEARCH_FIGURES, "confusion-matrix", "speed-cost")
 """The figures of every report; a study that names one of them with options gets it a second time, with these."""
 
-TONES = {"answer": "Answer", "note": "Finding", "warning": "Caution"}
 INTERVALS = mean_intervals_words(CONFIDENCE)
 EFFICIENCY = (
     "Training time up to the end of the selected epoch; the share that training used of the rate at which the device "
@@ -118,27 +119,6 @@ def table_block(
         csv=to_csv(whole),
         omitted=f"{missing:,} of {len(whole.rows):,} rows are in the CSV file only." if missing else "",
         folded=folded,
-    )
-
-
-def findings_section(inputs: SectionInputs) -> Section:
-    """Return the findings: what named rules say of the numbers, with their evidence."""
-    blocks = [finding_block(finding) for finding in inputs.summary.findings]
-    lead = Paragraph(
-        text="These sentences are made from the numbers by fixed rules. Each names what it rests on. Uncertainty over "
-        "random seeds and uncertainty over test images are different things; where both are held together, it is said."
-    )
-    return section("findings", "Findings", [lead, *blocks])
-
-
-def finding_block(finding: Finding) -> FindingBlock:
-    """Return a finding as a block: its sentence, its evidence and the rule by which it gets its links."""
-    return FindingBlock(
-        tone=finding.tone,
-        tone_word=TONES[finding.tone],
-        sentence=finding.sentence,
-        evidence=finding.evidence,
-        rule=finding.rule,
     )
 
 

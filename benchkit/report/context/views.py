@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.comparisons import paired_t
-from benchkit.analysis.devices import several_nodes, where_trained
+from benchkit.analysis.costs import several_nodes, where_trained
 from benchkit.analysis.estimates import Estimate, Scores, compared, level_effects, values_by_repeat
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
 from benchkit.analysis.summary import StudyStatistics, Summary

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from benchkit.analysis.candidates import Uncertainty
 from benchkit.analysis.estimates import Estimate, LevelEffect, Scores
-from benchkit.analysis.image_variance import Uncertainty
 from benchkit.analysis.published import PublishedComparison, PublishedVerdict
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
 from benchkit.analysis.summary import StudyStatistics

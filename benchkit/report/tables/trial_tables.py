@@ -1,4 +1,4 @@
-"""The tables of trials: test images, classes, cost, coverage, troubles, and every trial by itself."""
+"""Tables of trials, of searches, and of a study's source: costs, ends, pairs of models, best settings, claims."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 
-from benchkit.analysis.comparisons import ImageComparison
-from benchkit.analysis.costs import ConditionCost
-from benchkit.analysis.devices import device_names, several_nodes, where_trained
+from benchkit.analysis.comparisons import ImageComparison, PairedComparison
+from benchkit.analysis.costs import ConditionCost, device_names, several_nodes, where_trained
 from benchkit.analysis.estimates import Proportion, value_of
+from benchkit.analysis.search import SearchSummary
+from benchkit.analysis.source import ClaimVerdict, ProtocolSetting
 from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair
 from benchkit.analysis.trials import STATES, Coverage, FailedTrial
 from benchkit.analysis.wording import (
+    NONE,
     bare,
     bracket,
     difference,
+    difference_unit,
     engineering,
     metric_unit,
     metric_words,
@@ -25,8 +28,9 @@ from benchkit.analysis.wording import (
     setting,
 )
 from benchkit.duration import duration
-from benchkit.report.tables.table import Cell, Column, Table, TableOf, label
+from benchkit.report.tables.table import Cell, Column, Scalar, Table, TableOf, label
 from benchkit.results import Trial
+from benchkit.study import Search, SearchRange
 
 
 def models_table(models: Sequence[ModelAccuracy]) -> Table:
@@ -140,7 +144,7 @@ def coverage_table(rows: Sequence[Coverage]) -> Table:
     return table.made()
 
 
-def _in_state(state: str) -> Callable[[Coverage], int]:
+def _in_state(state: str) -> Callable[[Coverage | SearchSummary], int]:
     return lambda row: row.states.get(state, 0)
 
 
@@ -183,3 +187,154 @@ def trials_table(trials: Sequence[Trial], metric: str) -> Table:
 
 def _params(trial: Trial) -> str:
     return ", ".join(f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in trial.params.items())
+
+
+def protocol_table(rows: Sequence[ProtocolSetting]) -> Table:
+    """Return settings as the source has them beside ours, each with the words or the reason behind it."""
+    columns = (
+        Column(key="setting", heading="Setting", align="left"),
+        Column(key="kind", heading="Kind", align="left"),
+        Column(key="stated", heading="The source", align="left", parts=("words", "place")),
+        Column(key="ours", heading="Ours", align="left"),
+        Column(key="why", heading="Why", align="left"),
+    )
+    return Table(
+        columns=columns,
+        rows=tuple(
+            (
+                label(row.path),
+                label(row.kind),
+                Cell(
+                    text=row.stated,
+                    detail=_quotation(row.words, row.place),
+                    value=row.stated,
+                    parts=(row.words, row.place),
+                ),
+                label(row.ours),
+                label(row.why),
+            )
+            for row in rows
+        ),
+    )
+
+
+def claims_table(rows: Sequence[ClaimVerdict]) -> Table:
+    """Return the claims with their verdicts by the source's own numbers and by ours."""
+    columns = (
+        Column(key="claim", heading="Claim", align="left", parts=("words", "place")),
+        Column(key="printed", heading="By what it prints", align="left", parts=("why",)),
+        Column(key="ours", heading="By our results", align="left", parts=("why",)),
+    )
+    return Table(
+        columns=columns,
+        rows=tuple(
+            (
+                Cell(
+                    text=row.claim,
+                    detail=_quotation(row.words, row.place),
+                    value=row.claim,
+                    parts=(row.words, row.place),
+                ),
+                Cell(text=row.printed, detail=row.printed_why, value=row.printed, parts=(row.printed_why,)),
+                Cell(text=row.ours, detail=row.ours_why, value=row.ours, parts=(row.ours_why,)),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _quotation(words: str, place: str) -> str:
+    return ", ".join(part for part in (f"\u201c{words}\u201d" if words else "", place) if part)
+
+
+def search_budget_table(searches: Sequence[SearchSummary]) -> Table:
+    """Return what every search was given and spent, so that unequal budgets show."""
+    table = TableOf(searches)
+    table.text("condition", "Search of", lambda search: search.label)
+    table.number("planned", "Trials planned", lambda search: search.planned)
+    table.number("started", "Started", lambda search: search.started)
+    for state in ("done", "pruned", "diverged", "failed"):
+        table.number(state, state.capitalize(), _in_state(state))
+    share = partial(bare, "accuracy")
+    table.number("pruned_share", "Pruned", lambda search: search.pruned_share, share, unit="% of finished")
+    table.number("epochs", "Epochs", lambda search: search.epochs, lambda count: f"{count:,}")
+    table.number("seconds", "Training time", lambda search: search.seconds, duration)
+    return table.made()
+
+
+MOST_BESIDE = 4
+"""From more searches than these on, the best settings stand below each other: a page is not wide enough."""
+
+
+def search_space_table(search: Search, searches: Sequence[SearchSummary]) -> Table:
+    """Return the searched settings, their ranges, and what each search's best trial chose."""
+    if len(searches) > MOST_BESIDE:
+        return _long_space_table(search, searches)
+    table = TableOf(search.space)
+    table.text("setting", "Setting", lambda space: space.path)
+    table.text("range", "Range", _allowed)
+    for at, summary in enumerate(searches, 1):
+        table.add(Column(key=f"best_{at}", heading=f"Best for {summary.label}"), partial(_chosen, summary=summary))
+    return table.made()
+
+
+def _long_space_table(search: Search, searches: Sequence[SearchSummary]) -> Table:
+    table = TableOf((summary, space) for summary in searches for space in search.space)
+    table.text("condition", "Search of", lambda pair: pair[0].label)
+    table.text("setting", "Setting", lambda pair: pair[1].path)
+    table.text("range", "Range", lambda pair: _allowed(pair[1]))
+    table.add(Column(key="best", heading="Best"), lambda pair: _chosen(pair[1], pair[0]))
+    return table.made()
+
+
+def _allowed(space: SearchRange) -> str:
+    if space.choices:
+        return ", ".join(setting(choice) for choice in space.choices)
+    return f"{setting(space.low)} to {setting(space.high)}{', log scale' if space.log else ''}"
+
+
+def _chosen(space: SearchRange, summary: SearchSummary) -> Cell:
+    value = summary.best_params.get(space.path)
+    return Cell(text=NONE if value is None else setting(value), value=_scalar(value))
+
+
+def confirmation_table(searches: Sequence[SearchSummary]) -> Table:
+    """Return the searched score beside the fresh repeats of the chosen and of the study's own settings."""
+    goal = searches[0].goal
+    unit, gap = metric_unit(goal), difference_unit(goal)
+    table = TableOf((search, search.confirmation) for search in searches)
+    table.add(
+        Column(key="condition", heading="Search of", align="left"),
+        lambda item: label(item[0].label, "own settings won" if item[0].chose_default else _shared(item[0])),
+    )
+    table.number("trial", "Best trial", lambda item: item[0].best_place)
+    words, signed = partial(bare, goal), partial(difference, goal)
+    table.number("searched", f"Searched {metric_words(goal)}", lambda item: item[0].best_value, words, unit=unit)
+    table.estimate("confirmed", "Fresh repeats", goal, lambda item: item[1].chosen if item[1] else None, unit=unit)
+    table.number("optimism", "Promised too much", lambda item: item[1].optimism if item[1] else None, signed, unit=gap)
+    own = "Study's own settings"
+    table.estimate("default", own, goal, lambda item: item[1].default if item[1] else None, unit=unit)
+    gain = Column(key="gain", heading="Chosen minus own", unit=gap, parts=("low", "high", "pairs"))
+    table.add(gain, lambda item: _gain(goal, item[1].gain if item[1] else None))
+    table.number("p", "p", lambda item: item[1].gain.p if item[1] and item[1].gain else None, p_value)
+    return table.made()
+
+
+def _gain(goal: str, gain: PairedComparison | None) -> Cell:
+    if gain is None:
+        return Cell(text=NONE, parts=(None, None, None))
+    gap = gain.difference
+    return Cell(
+        text=difference(goal, gap.mean),
+        detail=bracket(goal, gap.low, gap.high),
+        value=gap.mean,
+        parts=(gap.low, gap.high, gap.n),
+    )
+
+
+def _shared(search: SearchSummary) -> str:
+    return f"same settings as by {search.same_as}" if search.same_as else ""
+
+
+def _scalar(value: object) -> Scalar:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
