@@ -12,10 +12,9 @@ import torch
 from engine_runs import make_settings, make_splits
 from scipy import stats
 
-from benchkit.analysis.candidates import beaten_p, candidates
+from benchkit.analysis.candidates import beaten_p, candidates, fold_variance
 from benchkit.analysis.comparisons import minimum_detectable_difference, paired_t
 from benchkit.analysis.estimates import estimate
-from benchkit.analysis.image_variance import fold_variance
 from benchkit.analysis.ranking import basis, rank
 from benchkit.analysis.summary import summarize
 from benchkit.capsule.study_file import study_text

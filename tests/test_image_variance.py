@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 from synthetic_results import complete
 
-from benchkit.analysis.image_variance import answers, right_answers, uncertainties
+from benchkit.analysis.candidates import answers, right_answers, uncertainties
 from benchkit.analysis.ranking import rank
 
 LOGITS = np.asarray([[2.0, 1.0], [0.0, 3.0], [1.0, 0.5]], dtype=np.float32)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchkit.analysis.devices import device_names
+from benchkit.analysis.costs import device_names
 from benchkit.analysis.estimates import compared, values_by_repeat
 from benchkit.errors import BenchkitError
 from benchkit.metrics import score_metrics

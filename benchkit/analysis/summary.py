@@ -6,19 +6,39 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchkit.analysis.answer import short_answer
-from benchkit.analysis.balance import ClassBalance, balance_findings, class_balance
-from benchkit.analysis.balanced_ranking import BalancedRanking, balanced_findings, balanced_ranking, balanced_words
-from benchkit.analysis.costs import ConditionCost, condition_costs, speed_findings, training_seconds
+from benchkit.analysis.answer import (
+    BalancedRanking,
+    BehindElsewhere,
+    balanced_findings,
+    balanced_ranking,
+    balanced_words,
+    behind_elsewhere,
+    behind_elsewhere_findings,
+    short_answer,
+)
+from benchkit.analysis.candidates import Uncertainty, uncertainties
+from benchkit.analysis.costs import (
+    ConditionCost,
+    TrainedOn,
+    condition_costs,
+    device_findings,
+    speed_findings,
+    trained_on,
+    training_seconds,
+)
 from benchkit.analysis.degenerate import (
+    ClassBalance,
     IdenticalConditions,
     OneClass,
+    balance_findings,
+    class_balance,
     identical_conditions,
     identical_findings,
     one_class_conditions,
     one_class_findings,
+    repeated_findings,
+    repeated_in,
 )
-from benchkit.analysis.devices import TrainedOn, device_findings, trained_on
 from benchkit.analysis.estimates import (
     LevelEffect,
     Scores,
@@ -30,7 +50,6 @@ from benchkit.analysis.estimates import (
     sensitivities,
     sensitivity_findings,
 )
-from benchkit.analysis.image_variance import Uncertainty, uncertainties
 from benchkit.analysis.inconsistencies import (
     ClassCount,
     Inconsistency,
@@ -39,7 +58,6 @@ from benchkit.analysis.inconsistencies import (
     inconsistencies,
     inconsistency_findings,
 )
-from benchkit.analysis.other_metrics import BehindElsewhere, behind_elsewhere, behind_elsewhere_findings
 from benchkit.analysis.published import (
     ImpliedN,
     PublishedComparison,
@@ -59,7 +77,6 @@ from benchkit.analysis.ranking import (
     unstable_findings,
     winner_finding,
 )
-from benchkit.analysis.repeated import repeated_findings, repeated_in
 from benchkit.analysis.search import SearchSummary, search_summaries
 from benchkit.analysis.search_findings import search_findings
 from benchkit.analysis.sequential import StudyLooks, look_findings, looks_of

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from benchkit.analysis.candidates import answers
 from benchkit.analysis.comparisons import ImageComparison, holm, mcnemar
 from benchkit.analysis.estimates import Proportion, compared, done_repeats, wilson
-from benchkit.analysis.image_variance import answers
 from benchkit.analysis.ranking import Ranking, condition_named
 from benchkit.analysis.wording import (
     Finding,
