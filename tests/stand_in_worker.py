@@ -1,6 +1,7 @@
 """A worker process whose GPU a CPU stands in for: to be put in the place of `benchkit.sweep.worker.COMMAND`.
 
-What the worker tells of its device is that of the GPU whose UUID it was started with; its steps are recorded.
+What the worker tells of its device is that of the GPU whose UUID it was started with; its steps are recorded. What the
+GPU does best is in the environment.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def main() -> None:
     import benchkit.train.fit
 
     name = f"Stand-in {os.environ.get('CUDA_VISIBLE_DEVICES', 'without a device')}"
-    seat = Seat(node=platform.node(), kind="cuda", device=name, precision="float32", bf16=False)
+    precision = os.environ.get("STAND_IN_PRECISION", "float32")
+    seat = Seat(node=platform.node(), kind="cuda", device=name, precision=precision, bf16=False)
     train = benchkit.train.fit.fit_in_turns
     with ExitStack() as stack:
         stack.enter_context(stand_in_gpu())

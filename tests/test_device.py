@@ -15,7 +15,7 @@ from engine_runs import make_run, make_settings
 
 from benchkit.errors import TrainingError
 from benchkit.sweep.provenance import cublas, driver
-from benchkit.train.device import has_bf16, peak_memory, resolve_device
+from benchkit.train.device import has_bf16, has_fp16, peak_memory, resolve_device
 from benchkit.train.fit import fit
 from benchkit.train.step import precision
 
@@ -39,6 +39,9 @@ def test_a_gpu_is_asked_itself_whether_it_has_bf16(major: int, expected: bool, m
     cards = {"cuda:0": SimpleNamespace(major=17 - major), "cuda:1": SimpleNamespace(major=major)}
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: cards[str(device)])
     assert has_bf16(torch.device("cuda:1")) is expected
+    assert has_fp16(torch.device("cuda:1")) is not expected
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=6))
+    assert not has_fp16(torch.device("cuda:0")) and not has_fp16(torch.device("cpu"))
 
 
 def test_apple_s_gpu_is_there_where_pytorch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

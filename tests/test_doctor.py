@@ -21,8 +21,8 @@ from benchkit.registry.entries import Entry
 from benchkit.sweep.concurrency import preloaded_allocator, preloading
 
 CPU: dict[str, Any] = {
-    "torch": "2.15.0", "cuda": "13.2", "compiler": "c++", "lacking": "", "device": "cpu", "bf16": True, "energy": False,
-    "memory": 0, "free": 0,
+    "torch": "2.15.0", "cuda": "13.2", "compiler": "c++", "lacking": "", "device": "cpu", "bf16": True, "fp16": False,
+    "energy": False, "memory": 0, "free": 0,
     "name": "A processor, 2 cores", "threads": 2, "copy_rate": 2e10, "float32_rate": 1e11, "bf16_rate": 3e11,
 }  # fmt: skip
 
@@ -248,6 +248,8 @@ def test_triton_needs_a_c_compiler_and_the_headers_of_python(tmp_path: Path, mon
     assert measuring.compiler_found(cuda) == ("", "Triton")
 
 
-def test_a_gpu_without_bf16_is_told_of_fp16() -> None:
-    found = findings_of(Answer(values=told(device="cuda:0", memory=2**34, bf16=False)), driver=True)
-    assert "fp16" in next(one for one in found if one.name == "precision").advice
+@pytest.mark.parametrize(("fp16", "words"), [(True, "auto computes in fp16, "), (False, "auto computes in float32: ")])
+def test_what_auto_is_on_a_gpu_without_bf16_is_told(fp16: bool, words: str) -> None:
+    found = findings_of(Answer(values=told(device="cuda:0", memory=2**34, bf16=False, fp16=fp16)), driver=True)
+    (precision,) = [one for one in found if one.name == "precision"]
+    assert precision.state == "note" and precision.value.startswith(words)

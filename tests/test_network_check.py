@@ -18,6 +18,8 @@ from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.results import FINISHED
 from benchkit.study import Study
+from benchkit.sweep.messages import Job
+from benchkit.sweep.network_check import check_networks
 
 PLUGIN = """
 import torch
@@ -222,3 +224,27 @@ def test_passes_that_a_precision_cannot_take_are_refused_before_training(
     (tmp_path / "passes.toml").write_text(text, encoding="utf-8")
     assert tiny_study.run_here(monkeypatch, tmp_path, "studies", "check", "passes.toml", "--run") == 2
     assert "fp16 with a regularizer that takes each step in two passes" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("tables", "overrides", "reason"),
+    [
+        ("", (), ""),
+        (
+            '[[regularizers]]\nname = "sam"\n',
+            (),
+            "train.precision = fp16 with a regularizer that takes each step in two",
+        ),
+        ('[[regularizers]]\nname = "ema"\n', (), "the state of ema stays where fp16 skips a step"),
+        ("", ("train.optimizer.name=timm:lion",), "its optimizer timm:lion is none that benchkit records"),
+    ],
+    ids=["recorded", "sam", "ema", "optimizer"],
+)
+def test_what_keeps_steps_in_fp16_from_being_recorded_is_found(
+    tables: str, overrides: tuple[str, ...], reason: str
+) -> None:
+    factor = '[factors]\n"train.optimizer.lr" = [0.1, 0.3]\n'
+    study = tiny_study.study_of(tables, factor, overrides=overrides)
+    job = Job(task="check", study=study, conditions=make_plan(study).conditions, data_root=tiny_study.DATA)
+    found = check_networks(job, "cpu")
+    assert found.problems == () and found.unrecorded.startswith(reason) and bool(reason) == bool(found.unrecorded)

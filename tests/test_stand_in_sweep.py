@@ -1,4 +1,4 @@
-"""A whole sweep on two GPUs that a CPU stands in for, each with a worker process of its own."""
+"""Whole sweeps on GPUs that a CPU stands in for, each with a worker process of its own."""
 
 from __future__ import annotations
 
@@ -44,3 +44,31 @@ def test_trials_are_recorded_on_two_gpus_by_two_processes(
     assert len(paired) == 6, "what one trial records is no other's"
     sweep_here(monkeypatch, tmp_path / "single", study)
     assert all_facts(read_results(tmp_path)) == all_facts(read_results(tmp_path / "single"))
+
+
+SAM = '[[regularizers]]\nname = "sam"\n'
+
+
+@pytest.mark.parametrize(
+    ("tables", "precision", "why"),
+    [
+        ((), "fp16", "which has no bf16; all steps can be recorded, as far as the networks tell"),
+        ((SAM,), "float32", "fp16 is for recorded steps: train.precision = fp16 with a regularizer that takes each"),
+    ],
+    ids=["recorded", "two passes"],
+)
+def test_a_gpu_without_bf16_trains_in_fp16_where_all_steps_can_be_recorded(
+    tables: tuple[str, ...], precision: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "COMMAND", stand_in_worker.COMMAND)
+    monkeypatch.setenv("STAND_IN_PRECISION", "fp16")
+    monkeypatch.setattr(benchkit.sweep.orchestration, "devices_of", lambda request: Devices(used=GPUS[:1]))
+    study = study_of(*tables, epochs=4, repeats=1, overrides=("train.precision=auto",))
+    sweep(Request(study=study, workspace=tmp_path, data_root=DATA, jobs=1), Registry.installed(), Listener())
+    (trial,) = read_results(tmp_path).trials
+    assert trial.outcome is not None and trial.outcome.cost is not None
+    assert trial.outcome.cost.precision == precision
+    (found,) = [one for one in read_results(tmp_path).decisions if one.name == "precision"]
+    assert found.value == precision and why in found.why
+    replayed = int(re.findall(r"(\d+) steps were replayed", (trial.folder / "log.txt").read_text())[0])
+    assert (replayed > 0) == (precision == "fp16")

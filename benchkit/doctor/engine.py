@@ -59,12 +59,13 @@ def _precision(values: Mapping[str, Any]) -> Diagnosis:
     if values["bf16"]:
         return Diagnosis(name="precision", state="good", value="auto computes in bf16, which the device has")
     advice = "nothing to do; newer processors and GPUs train up to twice as fast in bf16"
-    if values["device"].startswith("cuda"):
-        advice = (
-            "where a study may round more, its train.precision = fp16 uses what this GPU has for matrices; its steps "
-            "are recorded with what scales their loss. auto does not take it: whether a step can be recorded is known "
-            "for each trial alone, and a study computes in one precision"
+    if values.get("fp16"):
+        value = (
+            "auto computes in fp16, which the device has, where all steps of a study can be recorded, as "
+            "far as that is known before training, else in float32"
         )
+        advice = "nothing to do; train.precision = float32 rounds less"
+        return Diagnosis(name="precision", state="note", value=value, advice=advice)
     value = "auto computes in float32: the device would only emulate bf16"
     return Diagnosis(name="precision", state="note", value=value, advice=advice)
 

@@ -21,7 +21,7 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
 
     yield {"torch": torch.__version__, "cuda": torch.version.cuda or ""}
 
-    from benchkit.train.device import has_bf16, resolve_device
+    from benchkit.train.device import has_bf16, has_fp16, resolve_device
 
     device = torch.device(resolve_device(asked))
     compiler, lacking = compiler_found(device.type)
@@ -30,6 +30,7 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
         "compiler": compiler,
         "lacking": lacking,
         "bf16": has_bf16(device),
+        "fp16": has_fp16(device),
         "energy": energy_told(device),
         **memory(device),
     }

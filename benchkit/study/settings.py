@@ -115,8 +115,9 @@ class TrainSettings:
     or plugins. `channels_last` keeps the channels of a pixel side by side in memory, where convolutions are faster.
     `select_by` is the score of val by which the best epoch is told.
 
-    `precision` is auto (bf16 where the device has it, else float32), bf16, fp16 or float32, in which CUDA rounds the
-    factors of convolutions to TF32 and those of matrix products not, as PyTorch does by default. `select` scores the
+    `precision` is auto (bf16 where the device has it; fp16 on a GPU that has only that, where the steps of all networks
+    can be recorded; else float32), bf16, fp16 or float32, in which CUDA rounds the factors of convolutions to TF32 and
+    those of matrix products not, as PyTorch does by default. `select` scores the
     weights of the best epoch by `select_by`, a score that can be read after each, or of the last one. `threads` is
     the number of CPU threads of one trial: it changes rounding, so it belongs to the science, and `--jobs` does not.
     `compile` is auto (where the whole study's planned work is worth it, by a table of what was measured on devices of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, get_args
@@ -19,8 +19,7 @@ from benchkit.ledger.claims import Queue
 from benchkit.plan import Plan
 from benchkit.results import Outcome
 from benchkit.study import Study
-from benchkit.sweep.compiling import ConditionWork
-from benchkit.sweep.decided import decide_training, unfit
+from benchkit.sweep.decided import StudyFacts, decide_training, unfit
 from benchkit.sweep.held_trial import PATIENCE, HeldTrial
 from benchkit.sweep.messages import (
     EpochEnded,
@@ -77,11 +76,11 @@ class Rules:
     A disk that does not answer is asked again for `patience` seconds, and for so long a trial waits for a seat of the
     model that it was begun on. `unfit` says in words what keeps a seat from
     training a study as that was decided, nothing when nothing does. `memory` tells under which limit of memory so many
-    trials run together with the sweep, where that is not this machine's. `works` is all that the study plans to train.
+    trials run together with the sweep, where that is not this machine's. By `facts` what is `auto` is decided.
     """
 
     patience: float = PATIENCE
-    works: Sequence[ConditionWork] = ()
+    facts: StudyFacts | None = None
     unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
     memory: Callable[[int], Memory] | None = None
 
@@ -256,7 +255,7 @@ class Coordinator:
         self._view.event(number, event)
         if not self._decided:
             option = f"--device {self._job.device}"
-            self._decided = decide_training(self._ledger, self._job.study, event.seat, option, self._rules.works)
+            self._decided = decide_training(self._ledger, self._job.study, event.seat, option, self._rules.facts)
         self._seats.is_ready(number, event)
         if problem := self._rules.unfit(event.seat, self._decided, self._job.study):
             self._seats.set_aside(number, problem, "device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.interim import PLAN, planned_looks
@@ -12,11 +13,14 @@ from benchkit.plan import Plan
 from benchkit.study import Study
 from benchkit.study.settings import TrainSettings
 from benchkit.sweep.compiling import ConditionWork, choice
-from benchkit.sweep.messages import DEVICE_KIND, Seat
+from benchkit.sweep.messages import Seat
 from benchkit.sweep.training_decisions import AS_TIMED, TRAINING
 
 if TYPE_CHECKING:
     from benchkit.sweep.orchestration import Request
+
+DEVICE_KIND = "device kind"
+"""What the ledger calls the kind of device that all trials of a study train on: cpu, cuda or mps."""
 
 
 def refuse_other_decisions(ledger: Ledger, request: Request) -> None:
@@ -70,6 +74,18 @@ def decide_as_trained(ledger: Ledger, plan: Plan) -> None:
         decide(ledger, plan.study.name, name, took[name], "that of the trials that were there")
 
 
+def _precision(seat: Seat, unrecorded: str) -> tuple[str, str]:
+    """Return what precision `auto` is, and the words that follow where a GPU has no bf16.
+
+    It is fp16 there where all steps are recorded: scaling the loss costs recorded steps nothing, and others a wait.
+    """
+    if seat.precision != "fp16":
+        return seat.precision, ""
+    if unrecorded:
+        return "float32", f", which has no bf16, and fp16 is for recorded steps: {unrecorded}"
+    return "fp16", ", which has no bf16; all steps can be recorded, as far as the networks tell"
+
+
 def unfit(seat: Seat, decided: Mapping[str, str], study: Study) -> str:
     """Return what keeps a seat from training as it was decided for its study, in words; nothing when nothing does."""
     kind = decided.get(DEVICE_KIND, seat.kind)
@@ -81,19 +97,33 @@ def unfit(seat: Seat, decided: Mapping[str, str], study: Study) -> str:
     return ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFacts:
+    """What `auto` is decided by beside the seat: all `works` that the study plans, and whether its steps are recorded.
+
+    `unrecorded` says in words why those of some network are not, in fp16 on a GPU.
+    """
+
+    works: Sequence[ConditionWork] = ()
+    unrecorded: str = ""
+
+
 def decide_training(
-    ledger: Ledger, study: Study, seat: Seat, option: str, works: Sequence[ConditionWork] = ()
+    ledger: Ledger, study: Study, seat: Seat, option: str, facts: StudyFacts | None = None
 ) -> dict[str, str]:
     """Return what is decided of a study's training: now, by the first seat that is ready, where it was not before.
 
-    `option` is how the device was asked for, `works` is all that the study plans to train.
+    `option` is how the device was asked for.
     """
+    facts = facts or StudyFacts()
     asked = {DEVICE_KIND: seat.kind, **asked_once(study)}
-    compiling = choice(works, seat)
-    automatic = {"precision": seat.precision, "compiling": compiling.value}
+    best, halved = _precision(seat, facts.unrecorded)
+    compiling = choice(facts.works, replace(seat, precision=best))
+    automatic = {"precision": best, "compiling": compiling.value}
+    told = {"precision": halved, "compiling": f": {compiling.why}"}
     for name, value in asked.items():
         why = option if name == DEVICE_KIND else f"train.{TRAINING[name]} = {value}"
         if value == "auto":
-            why += f" on {seat.kind}" + (f": {compiling.why}" if name == "compiling" else "")
+            why += f" on {seat.kind}{told[name]}"
         decide(ledger, study.name, name, automatic[name] if value == "auto" else value, why)
     return {name: decision.value for name, decision in decisions_of(ledger, study.name).items() if name in asked}

@@ -129,8 +129,8 @@ class Printed:
 class TrialFinished:
     """A trial came to its end, and all its files have been told of.
 
-    `memory` says which memory it failed for want of, the node's or its device's, if it did. It is the device's too
-    where the device refuses all further work: under NVIDIA MPS, one trial's fault ends those beside it.
+    `memory` says which it failed for want of, the node's or its device's, if it did; the device's too where that
+    refuses all further work: under NVIDIA MPS, one trial's fault ends those beside it.
     """
 
     trial: int
@@ -223,6 +223,7 @@ class NetworksChecked:
     """Of the conditions' different `networks` so many were built and run; `problems` has a line for each that fails.
 
     `warnings` are sentences of what may not be meant; `weights` has the sha256 of start weights by condition key.
+    `unrecorded` says in words why some network's steps in fp16 are not recorded on a GPU, as far as that is known.
     """
 
     problems: tuple[str, ...]
@@ -230,6 +231,7 @@ class NetworksChecked:
     networks: int
     warnings: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
+    unrecorded: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,17 +311,14 @@ Event = (
     | WorkerEnds
     | WorkerLost
 )
-DEVICE_KIND = "device kind"
-"""What the ledger calls the kind of device that all trials of a study train on: cpu, cuda or mps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Be ready to train trials of a study (`train`), or time one short run of each of these conditions (`probe`).
 
-    `check` builds each different network of them and runs it on two images.
-
-    `concurrency` makes a run of the first condition ready and, with `seconds`, trains it that long.
+    `check` builds each different network of them and runs it on two images. `concurrency` makes a run of the first
+    condition ready and, with `seconds`, trains it that long.
 
     `device` is auto, cpu, cuda or cuda:N, called `device_label` ("": as the worker finds it), `plugins` are
     local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.

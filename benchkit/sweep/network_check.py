@@ -24,7 +24,7 @@ from benchkit.train.hooks import has, sampling_of, started
 from benchkit.train.losses import loss_function
 from benchkit.train.optimizers import merged_options, optimizer
 from benchkit.train.randomness import seeded
-from benchkit.train.run import Plugins, build_model, start_weights
+from benchkit.train.run import Plugins, build_model, start_weights, unrecorded
 from benchkit.train.selection import select
 
 MOST_NETWORKS = 200
@@ -55,12 +55,13 @@ def check_networks(job: Job, device: str) -> NetworksChecked:
         networks[_made_of(condition)].append(condition)
     began, problems, count, weights = time.monotonic(), [], 0, dict[str, str]()
     warnings: list[str] = []
+    eager: list[str] = []
     for alike in list(networks.values())[:MOST_NETWORKS]:
         if time.monotonic() - began > MOST_SECONDS:
             break
         settings = typed_settings(alike[0].settings, job.study.seed)
         splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
-        problem, started = network_problem(settings, splits, registry, torch.device(device), warnings)
+        problem, started = network_problem(settings, splits, registry, torch.device(device), warnings, eager)
         if problem:
             problems.append(f"{_shown(alike)}: {problem}")
         weights |= {condition.key: started for condition in alike if started}
@@ -71,6 +72,7 @@ def check_networks(job: Job, device: str) -> NetworksChecked:
         networks=len(networks),
         warnings=tuple(dict.fromkeys(warnings)),
         weights=weights,
+        unrecorded=next(iter(eager), ""),
     )
 
 
@@ -87,12 +89,17 @@ def _shown(conditions: Sequence[Condition]) -> str:
 
 
 def network_problem(
-    settings: Settings, splits: Splits, registry: Registry, device: torch.device, warnings: list[str]
+    settings: Settings,
+    splits: Splits,
+    registry: Registry,
+    device: torch.device,
+    warnings: list[str],
+    eager: list[str],
 ) -> tuple[str, str]:
     """Return what is wrong with a network in one line, empty when nothing is, and the sha256 of its start weights.
 
     The line names the image size that cures it; the digest is empty where the network starts from no file. Add to
-    `warnings` what its regularizers say of the training.
+    `warnings` what its regularizers say of the training, and to `eager` what keeps steps in fp16 from being recorded.
     """
     model, doing, started = None, "be built", ""
     try:
@@ -103,7 +110,9 @@ def network_problem(
         doing = "run on the study's images"
         run_on_two_images(model, splits, settings.data.image_size, device)
         doing = "be trained with its regularizers"
-        warnings.extend(try_hooks(model, plugins, settings, splits))
+        found, obstacle = try_hooks(model, plugins, settings, splits)
+        warnings.extend(found)
+        eager.extend(filter(None, [obstacle or unrecorded(settings, plugins, model)]))
         doing = "be trained by its loss"
         loss_on_two_images(plugins.loss, splits, device)
         doing = "be trained by its optimizer"
@@ -142,21 +151,25 @@ def run_on_two_images(model: nn.Module, splits: Splits, side: int, device: torch
                 )
 
 
-def try_hooks(model: nn.Module, plugins: Plugins, settings: Settings, splits: Splits) -> list[str]:
+def try_hooks(model: nn.Module, plugins: Plugins, settings: Settings, splits: Splits) -> tuple[list[str], str]:
     """Make the states of a network's regularizers and draw an epoch's images; return what the states warn of.
 
+    With that return what keeps steps with them from being recorded in fp16, in words, or nothing.
     Raise `TrainingError` where regularizers do not go together, or not with the precision, and what plugins raise.
     """
     named, train = plugins.regularizers, settings.train
     sampling = sampling_of(named)[1]
     if sampling is None and not any(has(one, "start") or has(one, "around_step") for _, one in named):
-        return []
+        return [], ""
     labels = torch.from_numpy(select(splits, settings.data, settings.seed).train.labels)
     bound = started(named, model, -(-len(labels) // (train.batch_size * train.accumulate)), train.epochs)
     bound.obstacle(train.precision)
     if sampling is not None:
         sampling(labels, len(splits.class_names), len(labels), torch.Generator().manual_seed(settings.seed))
-    return bound.warnings
+    try:
+        return bound.warnings, bound.obstacle("fp16")
+    except TrainingError as error:
+        return bound.warnings, error.what
 
 
 def loss_on_two_images(plugin: Any, splits: Splits, device: torch.device) -> None:

@@ -30,7 +30,7 @@ from benchkit.sweep.compiling import planned_work
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.coordinator import Coordinator, Rules, View
-from benchkit.sweep.decided import decide_as_trained, decided_device, refuse_other_decisions
+from benchkit.sweep.decided import StudyFacts, decide_as_trained, decided_device, refuse_other_decisions
 from benchkit.sweep.devices import Device, Devices, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.missing import is_missing, missing_count
@@ -160,7 +160,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         )
         job = replace(request.job("train"), at_once=pool.size, per_process=request.per_process)
         works = planned_work(make_plan(request.study) if request.only else replace(plan, more={}), data)
-        rules = Rules(patience=request.patience, memory=memory, works=works)
+        facts = StudyFacts(works=works, unrecorded=checked.unrecorded)
+        rules = Rules(patience=request.patience, memory=memory, facts=facts)
         coordinator = Coordinator(job, ledger, pool, lines, rules)
 
         def train(part: Plan, title: str) -> bool:
@@ -252,7 +253,7 @@ def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Co
             raise worker_failure(failed, request.workspace)
     else:
         told = ()
-    nothing = NetworksChecked(problems=(), checked=0, networks=0)
+    nothing = NetworksChecked(problems=(), checked=0, networks=0, unrecorded="they could not be tried")
     checked = next((event for event in told if isinstance(event, NetworksChecked)), nothing)
     if checked.problems:
         raise TrainingError(

@@ -14,7 +14,7 @@ from benchkit.sweep.timed_run import TimedRun, probe_all
 from benchkit.sweep.training import Telling, WorkerContext, train_trial
 from benchkit.train import streaming
 from benchkit.train.compiler import compiler_found
-from benchkit.train.device import has_bf16, instructions, resolve_device
+from benchkit.train.device import has_bf16, has_fp16, instructions, resolve_device
 from benchkit.train.step import automatic_precision
 
 
@@ -64,7 +64,7 @@ def seat_of(device: str) -> Seat:
         node=node_name(),
         kind=kind,
         device=device_name(device),
-        precision=automatic_precision(device),
+        precision="fp16" if has_fp16(torch.device(device)) else automatic_precision(device),
         bf16=has_bf16(torch.device(device)),
         instructions=instructions() if kind == "cpu" else "",
         lacks=compiler_found(kind)[1],

@@ -68,6 +68,11 @@ def has_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def has_fp16(device: torch.device) -> bool:
+    """Return whether the device is a GPU that multiplies fp16 matrices in hardware, and no bf16: Volta or Turing."""
+    return device.type == "cuda" and torch.cuda.get_device_properties(device).major == 7
+
+
 def instructions() -> str:
     """Return the kind of this processor by what PyTorch's kernels use of it: avx512-bf16, avx512, avx2, arm, x86.
 

@@ -271,16 +271,15 @@ def _training(
         plugin=plugins.schedule,
     )
     moving = "its schedule changes the momentum from step to step" if hasattr(course, "momentum") else ""
-    foreign, named = "", train.optimizer
+    named = train.optimizer
     if plugins.optimizer is not None:
-        foreign = f"its optimizer {train.optimizer.name} is none that benchkit records"
         # By the greatest rate some correct their decay; the rate of each step is set before it.
         named = replace(named, lr=train.schedule.max_lr or named.lr)
     return {
         "parameters": parameters,
         "optimizer": optimizers.optimizer(named, parameters, extra, plugins.optimizer),
         "schedule": course,
-        "eager": _opted_out(plugins, model) or moving or foreign,
+        "eager": unrecorded(settings, plugins, model) or moving,
         "precision": step.precision(train.precision, device),
         "constraints": tuple(layer.constrain for layer in model.modules() if callable(getattr(layer, "constrain", 0))),
     }
@@ -321,8 +320,14 @@ def _input_shape(settings: Settings, splits: Splits) -> tuple[int, int, int]:
     return channels, side or height, side or width
 
 
-def _opted_out(plugins: Plugins, model: nn.Module) -> str:
-    """Return which part of a run says `capturable = False`, in words, or an empty string."""
+def unrecorded(settings: Settings, plugins: Plugins, model: nn.Module) -> str:
+    """Return which part of a run keeps its steps from being recorded, in words, or an empty string.
+
+    It says `capturable = False`, or is an optimizer that is none of benchkit's own.
+    """
     parts = (*(instance for _, instance in plugins.regularizers), plugins.loss, *model.modules())
     names = [type(part).__name__ for part in parts if getattr(part, "capturable", True) is False]
-    return f"{names[0]} says capturable = False" if names else ""
+    if names:
+        return f"{names[0]} says capturable = False"
+    foreign = f"its optimizer {settings.train.optimizer.name} is none that benchkit records"
+    return "" if plugins.optimizer is None else foreign
