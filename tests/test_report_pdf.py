@@ -9,14 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pikepdf
 import pypdf
 import pytest
 
+from benchkit.child import ChildResult
 from benchkit.errors import ReportError
 from benchkit.report.files.html import font_files
 from benchkit.report.files.pdf import Attached, Limits, PangoMissing, render_pdf
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9" fill="#1E78B4"/></svg>'
+
+
+BARE = '<img src="fig:a.svg">'
 
 
 @pytest.fixture
@@ -86,6 +91,80 @@ def test_a_table_over_several_pages_is_tagged_as_one() -> None:
     rows_found = tagged(reader, "/TR")
     assert len(rows_found) == 200 + len(reader.pages) + 1
     assert all(row["/P"]["/P"]["/S"] == "/Table" and row["/P"]["/P"]["/K"] for row in rows_found)
+
+
+def test_a_pdf_says_that_it_is_for_everyone() -> None:
+    """PDF/UA-1's marks, the language, the title, links and descriptions of pictures, read by another library."""
+    body = '<h1>One</h1><h2>Two</h2><p><a href="https://example.org">out</a></p><img src="fig:a.svg" alt="a square">'
+    with pikepdf.open(io.BytesIO(render_pdf(page(body), {"fig:a.svg": SVG}))) as document:
+        root = document.Root
+        assert root.Lang == "en" and root.MarkInfo.Marked and root.ViewerPreferences.DisplayDocTitle
+        with document.open_metadata() as metadata:
+            assert metadata["pdfuaid:part"] == "1" and metadata["dc:title"] == "t"
+        annotations = [one for sheet in document.pages for one in sheet.get("/Annots", [])]
+        assert [str(one.Subtype) for one in annotations] == ["/Link"] and "/StructParent" in annotations[0]
+    reader = pypdf.PdfReader(io.BytesIO(render_pdf(page(body), {"fig:a.svg": SVG})))
+    assert [figure["/Alt"] for figure in tagged(reader, "/Figure")] == ["a square"]
+    assert [len(tagged(reader, name)) for name in ("/H1", "/H2", "/Link")] == [1, 1, 1]
+
+
+def test_a_cell_names_the_head_of_its_row_and_of_its_column_on_every_page_of_a_table() -> None:
+    rows = "".join(f'<tr><th scope="row">{place}</th><td>b</td><td>c</td></tr>' for place in range(120))
+    heads = '<tr><th scope="col">A</th><th scope="col">B</th><th scope="col">C</th></tr>'
+    content = render_pdf(page(f"<table><thead>{heads}</thead><tbody>{rows}</tbody></table>"), {})
+    reader = pypdf.PdfReader(io.BytesIO(content))
+    assert len(reader.pages) > 1
+    known = {str(head["/A"]["/ID"] if "/ID" in head.get("/A", {}) else head["/ID"]) for head in tagged(reader, "/TH")}
+    assert len(known) == 120 + 3 * len(reader.pages)
+    checked = 0
+    for row in tagged(reader, "/TR"):
+        cells = [kid.get_object() for kid in row["/K"]]
+        own = [str(cell["/ID"]) for cell in cells if cell["/S"] == "/TH"]
+        for cell in cells:
+            if cell["/S"] == "/TD":
+                first, second = (str(name) for name in cell["/A"]["/Headers"])
+                assert first == own[0] and second in known - set(own)
+                checked += 1
+    assert checked == 240
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (BARE, "picture without a description"),
+        ('<img src="fig:a.svg" alt=" ">', "picture without a description"),
+        (f"<figure>{BARE}<figcaption><b>Figure 1.</b> Two\nsquares.</figcaption></figure>", "Figure 1. Two squares."),
+    ],
+)
+def test_a_picture_without_words_costs_no_pdf_and_is_told(picture: str, words: str) -> None:
+    notes: list[str] = []
+    content = render_pdf(page(f'<p>Words</p>{picture}<img src="fig:a.svg" alt="own">'), {"fig:a.svg": SVG}, notes=notes)
+    reader = pypdf.PdfReader(io.BytesIO(content))
+    assert [figure["/Alt"] for figure in tagged(reader, "/Figure")] == [words, "own"]
+    (note,) = notes
+    assert note.startswith("1 picture of the PDF came without an alternative text") and words in note
+
+
+def test_on_macos_the_child_looks_where_homebrew_puts_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def run(arguments: Any, seconds: float, *, environment: dict[str, str]) -> ChildResult:
+        given.append(environment.get("DYLD_FALLBACK_LIBRARY_PATH"))
+        return ChildResult(out='{"missing": "no pango"}', code=3)
+
+    monkeypatch.setattr("benchkit.report.files.pdf.run_python", run)
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.delenv("DYLD_FALLBACK_LIBRARY_PATH", raising=False)
+    with pytest.raises(PangoMissing, match="needs Pango") as caught:
+        render_pdf(page("x"), {})
+    assert caught.value.hint == "brew install pango"
+    monkeypatch.setenv("DYLD_FALLBACK_LIBRARY_PATH", "/own")
+    with pytest.raises(PangoMissing):
+        render_pdf(page("x"), {})
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    with pytest.raises(PangoMissing):
+        render_pdf(page("x"), {})
+    assert given == ["/opt/homebrew/lib:/usr/local/lib:/usr/lib", "/own", None]
 
 
 @pytest.mark.parametrize(

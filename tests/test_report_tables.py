@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +217,10 @@ def test_what_is_not_read_is_a_line_in_print_and_folded_on_the_page(tmp_path: Pa
         "trials",
     }
     printed, page = render_print(report), render_html(report)
+    for text in (printed, page):
+        rows = re.findall(r"<tr>(.*?)</tr>", "".join(re.findall(r"<tbody>(.*?)</tbody>", text, re.DOTALL)), re.DOTALL)
+        heads = {tuple(re.findall(r'<(th scope="row"|td) ', row)) for row in rows}
+        assert all(row[0] == 'th scope="row"' and set(row[1:]) <= {"td"} for row in heads) and heads
     (number,) = [block.number for block in report.tables if block.name == "trials"]
     assert f"<strong>Table {number}.</strong> Every trial: 6 rows, attached to this PDF as CSV." in printed
     assert 'id="table-trials"' in printed and 'figure class="table' in printed

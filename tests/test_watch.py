@@ -49,7 +49,7 @@ def cells(text: str, table: str) -> list[list[str]]:
     body = text.partition(f'id="table-{table}"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
     rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
     return [
-        [html.unescape(re.sub(r"<[^>]*>", " ", one)).strip() for one in re.findall(r"<td.*?</td>", row, re.DOTALL)]
+        [html.unescape(re.sub(r"<[^>]*>", " ", one)).strip() for one in re.findall(r"<t[dh] .*?</t", row, re.DOTALL)]
         for row in rows
     ]
 

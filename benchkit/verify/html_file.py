@@ -84,7 +84,7 @@ class ReportPage(HTMLParser):
             self._in_body = True
         elif tag == "tr" and self._in_body and self._anchor in self.tables:
             self.tables[self._anchor].append([])
-        elif tag == "td" and self._in_body:
+        elif tag in ("td", "th") and self._in_body:
             self._cell = []
 
     def handle_endtag(self, tag: str) -> None:
@@ -94,7 +94,7 @@ class ReportPage(HTMLParser):
             if self._payload is not None:
                 self.data[self._anchor] = _csv_texts("".join(self._payload))
                 self._payload = None
-        elif tag == "td" and self._cell is not None:
+        elif tag in ("td", "th") and self._cell is not None:
             rows = self.tables.get(self._anchor)
             if rows:
                 rows[-1].append(squeezed("".join(self._cell)))

@@ -1,8 +1,8 @@
 // Tables follow the choice: other cells for another metric or split, and only the rows of chosen conditions.
 const first = new WeakMap(); // figure -> its caption, headings and rows as the report came
 
-const viewCell = (study, model, [text, detail, mark, strong, sortValue], name) => {
-  const cell = make("td", { className: `${model.classList.contains("right") ? "right" : "left"}${strong ? " strong" : ""}` }, text);
+const viewCell = (study, model, [text, detail, mark, strong, sortValue], name, at) => {
+  const cell = make(at ? "td" : "th", { ...(at ? {} : { scope: "row" }), className: `${model.classList.contains("right") ? "right" : "left"}${strong ? " strong" : ""}` }, text);
   cell.dataset.v = sortValue;
   if (study.places.has(name)) cell.dataset.c = study.places.get(name);
   if (mark) cell.append(" ", make("span", { className: "mark" }, mark));
@@ -11,7 +11,7 @@ const viewCell = (study, model, [text, detail, mark, strong, sortValue], name) =
 };
 
 const linkCells = (study, figure) => {
-  for (const cell of figure.querySelectorAll("td[data-c]")) {
+  for (const cell of figure.querySelectorAll("[data-c]")) {
     const text = cell.firstChild;
     if (text?.nodeType !== Node.TEXT_NODE) continue; // linked already
     const condition = Number(cell.dataset.c);
@@ -20,7 +20,7 @@ const linkCells = (study, figure) => {
       "aria-haspopup": "dialog",
     });
     text.replaceWith(made, " ");
-    const number = cell.parentElement.querySelector("td[data-t]");
+    const number = cell.parentElement.querySelector("[data-t]");
     if (number?.firstChild?.nodeType !== Node.TEXT_NODE) continue;
     const trial = Number(number.dataset.t);
     const open = () => openPanel(study, { condition, trial });
@@ -45,7 +45,7 @@ const fillTable = (study, figure, view) => {
     head.querySelector("button span").replaceChildren(...words);
     head.removeAttribute("aria-sort");
   });
-  const row = (cells, at) => make("tr", {}, ...cells.map((cell, i) => viewCell(study, heads[i], cell, view.names[at][i])));
+  const row = (cells, at) => make("tr", {}, ...cells.map((cell, i) => viewCell(study, heads[i], cell, view.names[at][i], i)));
   table.tBodies[0].replaceChildren(...(view ? view.rows.map(row) : before.rows));
 };
 
@@ -64,7 +64,7 @@ const startTable = (study, figure) => {
       view = now;
     }
     hideRows(study, figure);
-    noteFollowed(figure, study, { ...followed, followsConditions: Boolean(figure.querySelector("td[data-c]")) });
+    noteFollowed(figure, study, { ...followed, followsConditions: Boolean(figure.querySelector("[data-c]")) });
   };
   study.watchers.push(show);
 };

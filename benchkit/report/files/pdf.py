@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import tempfile
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchkit.analysis.wording import count
+from benchkit.analysis.wording import count, quoted
 from benchkit.child import run_python
 from benchkit.errors import ReportError
 
@@ -55,7 +57,8 @@ def render_pdf(
 ) -> bytes:
     """Return the PDF of the printed HTML; the same input gives the same bytes.
 
-    Characters that no font of this system has are printed as codes, [U+1F600]; `notes` gets a line that names them.
+    Characters that no font of this system has are printed as codes, [U+1F600]; a picture without an alternative text is
+    described by its caption. `notes` gets a line that names them.
 
     `pictures` maps every `fig:` address that the HTML names to its content; any other address is refused. Raises
     `PangoMissing` when a system library is missing, and `ReportError` when something was refused or dropped, when the
@@ -81,9 +84,11 @@ def render_pdf(
         }
         job = folder / "job.json"
         _put(job, json.dumps({**files, "memory_mib": limits.memory_mib, "dated": limits.dated}).encode())
-        missing = _print(job, limits.seconds)
+        missing, undescribed = _print(job, limits.seconds)
         if missing and notes is not None:
             notes.append(missing_words(missing))
+        if undescribed and notes is not None:
+            notes.append(undescribed_words(undescribed))
         return (folder / "report.pdf").read_bytes()
 
 
@@ -92,10 +97,14 @@ def _put(path: Path, content: bytes) -> str:
     return str(path)
 
 
-def _print(job: Path, seconds: float) -> str:
-    """Let the child do its job and return the characters that no font has; raise `ReportError` for a PDF not whole."""
+def _print(job: Path, seconds: float) -> tuple[str, list[str]]:
+    """Let the child do its job; return the characters that no font has, and the words for pictures that had none.
+
+    Raises `ReportError` for a PDF that is not whole.
+    """
     # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
-    ended = run_python([*WORKER, str(job)], seconds, environment={"TMPDIR": str(job.parent)})
+    environment = {"TMPDIR": str(job.parent), **_library_path()}
+    ended = run_python([*WORKER, str(job)], seconds, environment=environment)
     hint = "the HTML report has everything too"
     if ended.late:
         raise ReportError(f"making the PDF took longer than {seconds:g} s and was ended", hint=hint)
@@ -110,8 +119,7 @@ def _print(job: Path, seconds: float) -> str:
     problems = [f"refused to fetch {url}" for url in answer["refused"]] + answer["errors"]
     if problems:
         raise ReportError("the PDF would lack something", problems=problems)
-    missing: str = answer["missing"]
-    return missing
+    return answer["missing"], answer["undescribed"]
 
 
 MOST_NAMED = 8
@@ -127,6 +135,23 @@ def missing_words(letters: str) -> str:
         f"{', '.join(named)}{rest}; the HTML and the attached JSON hold them. Fonts that have most: Noto (on Debian or "
         "Ubuntu: apt install fonts-noto-core fonts-noto-cjk fonts-noto-color-emoji)"
     )
+
+
+def undescribed_words(pictures: Sequence[str]) -> str:
+    """Return how many pictures had no alternative text, and what the PDF says of them instead."""
+    said = [quoted(textwrap.shorten(words, 80, placeholder=" ...")) for words in dict.fromkeys(pictures)]
+    rest = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
+    return (
+        f"{count(len(pictures), 'picture')} of the PDF came without an alternative text; whoever has the page read "
+        f"aloud hears: {', '.join(said[:MOST_NAMED])}{rest}"
+    )
+
+
+def _library_path() -> dict[str, str]:
+    """Return the variable by which any Python for macOS finds the libraries that Homebrew installs."""
+    name = "DYLD_FALLBACK_LIBRARY_PATH"
+    places = ("/opt/homebrew/lib", "/usr/local/lib", "/usr/lib")
+    return {name: os.environ.get(name) or ":".join(places)} if platform.system() == "Darwin" else {}
 
 
 def _pango_missing(why: str) -> PangoMissing:

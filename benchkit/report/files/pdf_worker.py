@@ -52,7 +52,8 @@ KINDS = {".svg": "image/svg+xml", ".ttf": "font/ttf", ".png": "image/png", ".jpg
 
 
 def write_pdf(job: PdfJob) -> dict[str, Any]:
-    """Print the job's HTML and return what was refused, what failed, and the characters that no font has.
+    """Print the job's HTML and return what was refused, what failed, which pictures nothing describes, and the
+    characters that no font has.
 
     Where there are such characters it is printed again with their codes in their place: their boxes would say nothing,
     and a box may make the text of the whole page unreadable for programs.
@@ -70,6 +71,7 @@ def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
     from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
 
     refused: list[str] = []
+    undescribed: list[str] = []
     codes = {ord(letter): f"[U+{ord(letter):04X}]" for letter in missing}
 
     class OwnFiles(URLFetcher):  # type: ignore[misc]
@@ -97,6 +99,7 @@ def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
     dated = datetime.fromtimestamp(job["dated"], UTC)
     try:
         page = weasyprint.HTML(string=html.translate(codes), base_url="fig:report.html", url_fetcher=OwnFiles())
+        undescribed = list(_describe(page.etree_element))
         attachments = [
             weasyprint.Attachment(
                 string=Path(attached["path"]).read_bytes(), name=attached["name"], description=attached["description"],
@@ -111,7 +114,26 @@ def print_html(html: str, job: PdfJob, missing: str) -> dict[str, Any]:
         records.lines += [] if refused else [str(error)]
     finally:
         logging.getLogger("weasyprint").removeHandler(records)
-    return {"refused": refused, "errors": records.lines, "missing": "".join(records.missing)}
+    missing_letters = "".join(records.missing)
+    return {"refused": refused, "errors": records.lines, "missing": missing_letters, "undescribed": undescribed}
+
+
+def _describe(tree: Any) -> Iterator[str]:
+    """Describe each picture that has no words by its figure's caption, or as a picture, and return these words.
+
+    A tagged PDF owes every picture a description: without one WeasyPrint tells an error.
+    """
+    captions = {
+        picture: " ".join(" ".join(caption.itertext()).split())
+        for figure in tree.iter("figure")
+        for caption in figure.iter("figcaption")
+        for picture in figure.iter("img")
+    }
+    for picture in tree.iter("img"):
+        if not picture.get("alt", "").strip():
+            words = captions.get(picture) or "picture without a description"
+            picture.set("alt", words)
+            yield words
 
 
 def _finished(document: Any, pdf: Any) -> None:
