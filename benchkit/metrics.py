@@ -228,6 +228,10 @@ def _plugin(name: str) -> Metric:
     return replace(metric, name=name)
 
 
+UNDEFINED = " is undefined: "
+"""Stands in a trial's note between a metric, such as `val.cohen_kappa`, and why its predictions have none."""
+
+
 def metric_of(metric: str) -> Metric:
     """Return what `test.accuracy`, `cost.seconds` or a bare name is; an unknown name is a plain number, more better.
 

@@ -109,6 +109,17 @@ def test_histories_have_six_digits(tmp_path: Path) -> None:
     assert found.outcome == trial.outcome
 
 
+def test_metrics_that_were_read_after_epochs_are_kept_and_other_observations_not(tmp_path: Path) -> None:
+    whole = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=3)
+    (trial,) = whole.trials
+    seen = ({"val.brier": 0.123456789, "norm-health.a": 1.0}, {}, {"val.brier": 0.25, "val.macro_f1": 0.5})
+    history = tuple(replace(one, observed=noted) for one, noted in zip(trial.history, seen, strict=True))
+    whole = replace(whole, trials=(replace(trial, history=history),))
+    (again,) = results_of(read_capsule(make_capsule([rounded(whole)], Shown())), 0, tmp_path / "again").trials
+    assert [one.observed for one in again.history] == [{"val.brier": 0.123457}, {}, seen[2]]
+    assert [one.val_loss for one in again.history] == [one.val_loss for one in rounded(whole).trials[0].history]
+
+
 def test_several_studies_share_a_capsule(results: StudyResults) -> None:
     other = replace(results, study=replace(results.study, name="Ånother one"))
     found = read_capsule(make_capsule([results, other], Shown()))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 from scipy.optimize import brentq
@@ -49,7 +50,7 @@ def record(scores: Mapping[str, Sequence[float]], *, seed: int = 7, **properties
     [([1.0, 2.0, 4.0], [2.0, 2.5, 9.0, 4.0]), ([0.80, 0.81], [0.70, 0.75, 0.71]), ([3.0, 3.1, 3.0], [1.0, 2.0])],
 )
 def test_welch_is_scipys(first: list[float], second: list[float]) -> None:
-    found, known = welch_t(first, second), stats.ttest_ind(first, second, equal_var=False)
+    found, known = welch_t(estimate(first), estimate(second)), stats.ttest_ind(first, second, equal_var=False)
     interval = known.confidence_interval(0.95)
     assert found.p == pytest.approx(known.pvalue)
     assert found.degrees == pytest.approx(known.df)
@@ -58,8 +59,8 @@ def test_welch_is_scipys(first: list[float], second: list[float]) -> None:
 
 
 def test_welch_needs_spread_and_two_repeats() -> None:
-    assert welch_t([1.0], [1.0, 2.0]).p is None
-    assert welch_t([1.0, 1.0], [2.0, 2.0]).low is None
+    assert welch_t(estimate([1.0]), estimate([1.0, 2.0])).p is None
+    assert welch_t(estimate([1.0, 1.0]), estimate([2.0, 2.0])).low is None
     assert welch_detectable(estimate([1.0]), estimate([1.0, 2.0])) is None
 
 
@@ -110,6 +111,44 @@ def test_other_seeds_compare_groups_with_welch() -> None:
     finding = change_findings(changes)[0]
     assert "seeds differ (7 then, 8 now)" in finding.evidence
     assert "Welch" in finding.evidence
+
+
+def folded(scores: Mapping[str, Sequence[float]], folds: int, *, seed: int = 7) -> Record:
+    setting = Property(kind="setting", name="data.folds", value=str(folds))
+    return replace(record(scores, seed=seed), properties=(setting,))
+
+
+def test_folds_are_compared_by_the_corrected_resampled_t() -> None:
+    (row,) = compare_records(folded({"bn": OLD["bn"]}, 3), folded({"bn": NEW["bn"]}, 3)).main
+    gaps = np.subtract(NEW["bn"], OLD["bn"])
+    error = gaps.std(ddof=1) * (1 / 3 + 1 / 2) ** 0.5  # test images over the others: a third over two thirds
+    half = stats.t.ppf(0.975, 2) * error
+    assert row.method == "paired"
+    assert row.p == pytest.approx(2 * stats.t.sf(gaps.mean() / error, 2))
+    assert (row.low, row.high) == (pytest.approx(gaps.mean() - half), pytest.approx(gaps.mean() + half))
+    shift = brentq(lambda one: stats.nct.sf(stats.t.ppf(0.975, 2), 2, one) - 0.8, 1, 20)
+    assert row.detectable == pytest.approx(shift * error, rel=0.01)
+    own = np.std(OLD["bn"], ddof=1) * (1 / 3 + 1 / 2) ** 0.5
+    assert row.old.high == pytest.approx(np.mean(OLD["bn"]) + stats.t.ppf(0.975, 2) * own)
+
+
+def test_folds_of_other_seeds_or_numbers_are_groups_each_with_its_own_correction() -> None:
+    then, now = (0.78, 0.80, 0.80, 0.81), (0.85, 0.862, 0.842)
+    one, other = np.var(then, ddof=1) * (1 / 4 + 1 / 3), np.var(now, ddof=1) * (1 / 3 + 1 / 2)
+    degrees = (one + other) ** 2 / (one**2 / 3 + other**2 / 2)
+    known = 2 * stats.t.sf((np.mean(now) - np.mean(then)) / (one + other) ** 0.5, degrees)
+    for seed in (7, 8):
+        changes = compare_records(folded({"bn": then}, 4), folded({"bn": now}, 3, seed=seed))
+        assert (changes.main[0].method, changes.main[0].p) == ("welch", pytest.approx(known))
+        evidence = change_findings(changes)[0].evidence
+        assert ("on a fold of 4 each then and on a fold of 3 each now" in evidence) == (seed == 7)
+        assert "corrected resampled t" in evidence
+    fixed = compare_records(record({"bn": then}), folded({"bn": now}, 3)).main[0]
+    plain = np.var(then, ddof=1) / 4
+    assert fixed.p == pytest.approx(
+        2 * stats.t.sf((np.mean(now) - np.mean(then)) / (plain + other) ** 0.5,
+                       (plain + other) ** 2 / (plain**2 / 3 + other**2 / 2))
+    )  # fmt: skip
 
 
 def test_too_few_common_repeats_fall_back() -> None:

@@ -20,7 +20,7 @@ from synthetic_results import FACTORIES, HOSTILE, complete
 
 from benchkit.registry import Registry
 from benchkit.report.write import Written, write_report
-from benchkit.results import StudyResults
+from benchkit.results import StudyResults, Trial
 
 
 @dataclass(frozen=True, repr=False)
@@ -166,6 +166,37 @@ def test_json_keeps_to_its_schema(hostile: Made) -> None:
     jsonschema.Draft202012Validator(schema).validate(hostile.exported)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert set(hostile.exported["files"]) | {"results.json", "index.md"} == there
+
+
+def without_kappa(trial: Trial) -> Trial:
+    """Return a trial that names one class of one alone: its kappa is 0/0."""
+    assert trial.outcome
+    kappas = {"bn": 0.5, "gn": None if trial.index == 1 else 0.4}
+    value = kappas.get(trial.condition.label)
+    test = replace(trial.outcome.metrics["test"], more={} if value is None else {"cohen_kappa": value})
+    notes = ("test.cohen_kappa is undefined: all labels and all predictions are of one class",) if value is None else ()
+    metrics = {**trial.outcome.metrics, "test": test}
+    return replace(trial, outcome=replace(trial.outcome, metrics=metrics, notes=notes))
+
+
+def test_an_undefined_metric_is_null_beside_its_reason(tmp_path: Path) -> None:
+    results = complete(tmp_path / "trials", ("bn", "gn", "ln"), epochs=2)
+    report = replace(results.study.report, metric="test.cohen_kappa")
+    study = replace(results.study, report=report)
+    made = make(replace(results, study=study, trials=tuple(map(without_kappa, results.trials))), tmp_path, pdf=False)
+    why = "all labels and all predictions are of one class"
+    reasons = {"bn": None, "gn": f"undefined in 1 of 3 repeats: {why}", "ln": f"undefined in 3 of 3 repeats: {why}"}
+    for name, key in (("ranking", "mean"), ("metrics-test", "cohen_kappa")):
+        (table,) = [table for table in made.exported["tables"] if table["name"] == name]
+        cells = {row["condition"]["value"]: row[key] for row in table["rows"]}
+        assert {label: cell.get("reason") for label, cell in cells.items()} == reasons
+        assert {label: cell["value"] for label, cell in cells.items()} == {"bn": 0.5, "gn": 0.4, "ln": None}
+    scores = {one["label"]: one for one in made.exported["numbers"]["scores"]}
+    assert scores["gn"]["metrics"]["test.cohen_kappa"]["n"] == 2
+    assert scores["ln"]["undefined"] == {"test.cohen_kappa": reasons["ln"]}
+    schema = json.loads((made.folder / "synthetic-norms" / "results.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(made.exported)
+    assert "NaN" not in (made.folder / "synthetic-norms" / "results.json").read_text()
 
 
 def test_the_index_names_every_file(hostile: Made) -> None:

@@ -90,6 +90,7 @@ class Changes:
     old_dated: str
     same_seed: bool
     seeds: tuple[int, int]
+    folds: tuple[int, int]
     main: tuple[Change, ...]
     scores: tuple[Change, ...]
     costs: tuple[Change, ...]
@@ -108,11 +109,10 @@ def compare_records(old: Record, new: Record) -> Changes:
     before = {condition.label: condition for condition in old.conditions}
     after = {condition.label: condition for condition in new.conditions}
     shared = [label for label in after if label in before]
-    paired = old.seed == new.seed
 
     def family(metrics: Sequence[str]) -> tuple[Change, ...]:
         rows = [
-            _change(label, metric, before[label].reading(metric), after[label].reading(metric), paired=paired)
+            _change(label, metric, (old, before[label].reading(metric)), (new, after[label].reading(metric)))
             for metric in metrics
             for label in shared
             if before[label].reading(metric) and after[label].reading(metric)
@@ -123,8 +123,9 @@ def compare_records(old: Record, new: Record) -> Changes:
         metric=new.metric,
         old_study=old.study,
         old_dated=old.dated,
-        same_seed=paired,
+        same_seed=old.seed == new.seed,
         seeds=(old.seed, new.seed),
+        folds=(old.folds, new.folds),
         main=family([new.metric]),
         scores=family([metric for metric in OTHER_SCORES if metric != new.metric]),
         costs=family([metric for metric in COSTS if metric != new.metric]),
@@ -135,24 +136,34 @@ def compare_records(old: Record, new: Record) -> Changes:
     )
 
 
-def _change(label: str, metric: str, old: Mapping[int, float], new: Mapping[int, float], *, paired: bool) -> Change:
-    before, after = (estimate_metric(metric, list(values.values())) for values in (old, new))
+def _change(
+    label: str, metric: str, then: tuple[Record, Mapping[int, float]], now: tuple[Record, Mapping[int, float]]
+) -> Change:
+    (_, old), (record, new) = then, now
+    before, after = (
+        estimate_metric(metric, list(values.values()), resampled=of.resampled) for of, values in (then, now)
+    )
     common = sorted(old.keys() & new.keys())
     row = Change(
         label=label, metric=metric, old=before, new=after, method="none", pairs=0, difference=after.mean - before.mean,
         low=None, high=None, p=None, verdict="identical" if dict(old) == dict(new) else "untested",
     )  # fmt: skip
-    if paired and len(common) > 1:
-        comparison = paired_t([new[i] for i in common], [old[i] for i in common])
+    if _paired(then[0], record) and len(common) > 1:
+        comparison = paired_t([new[i] for i in common], [old[i] for i in common], record.resampled)
         gap = comparison.difference
         return replace(
             row, method="paired", pairs=len(common), difference=gap.mean, low=gap.low, high=gap.high, p=comparison.p,
             spread=gap.std,
         )  # fmt: skip
     if before.n > 1 and after.n > 1:
-        welch = welch_t(after.values, before.values)
+        welch = welch_t(after, before)
         return replace(row, method="welch", low=welch.low, high=welch.high, p=welch.p)
     return row
+
+
+def _paired(old: Record, new: Record) -> bool:
+    """Return whether a repeat of then and the same one of now share random numbers and the images that test them."""
+    return (old.seed, old.folds) == (new.seed, new.folds)
 
 
 def _judged(rows: Sequence[Change]) -> tuple[Change, ...]:
@@ -180,7 +191,7 @@ def _detectable(row: Change, alpha: float) -> float | None:
         return None
     if row.method == "welch":
         return welch_detectable(row.new, row.old, alpha)
-    return minimum_detectable_difference(row.spread or 0.0, row.pairs, alpha)
+    return minimum_detectable_difference(row.spread or 0.0, row.pairs, alpha, resampled=row.new.resampled)
 
 
 def _property_changes(old: Record, new: Record) -> tuple[PropertyChange, ...]:
@@ -211,15 +222,29 @@ def pairing_words(changes: Changes) -> str:
     if not changes.same_seed:
         return (
             f"The study seeds differ ({changes.seeds[0]} then, {changes.seeds[1]} now), so no repeat shares its random "
-            "numbers with one of then: the groups are compared unpaired (Welch's t test, Welch 1947)."
+            "numbers with one of then: the groups are compared unpaired (Welch's t test, Welch 1947"
+            f"{_corrected(changes)})."
+        )
+    if changes.folds[0] != changes.folds[1]:
+        then, now = (f"on a fold of {n} each" if n else "all on the same images" for n in changes.folds)
+        return (
+            f"Repeats are tested {then} then and {now} now, so none shares its test images with one of then: the "
+            f"groups are compared unpaired (Welch's t test, Welch 1947{_corrected(changes)})."
         )
     words = (
         f"Then and now have the study seed {changes.seeds[0]}, so the same repeat started from the same random numbers "
-        "both times: repeats are compared in pairs (paired t test)."
+        "both times: repeats are compared in pairs (paired t test{_corrected(changes)})."
     )
     if any(row.method != "paired" for row in changes.main):
         return f"{words} Where fewer than two repeats are common, Welch's t test compares the groups, if it can."
     return words
+
+
+def _corrected(changes: Changes) -> str:
+    """Return how the test allows for repeats that are trained on each other's test images, or nothing."""
+    if not any(changes.folds):
+        return ""
+    return "; for folds its variance is that of the corrected resampled t, Nadeau and Bengio 2003"
 
 
 def _main(changes: Changes) -> Finding:

@@ -219,13 +219,12 @@ class UnpairedComparison:
     second: int
 
 
-def welch_t(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> UnpairedComparison:
+def welch_t(left: Estimate, right: Estimate, confidence: float = CONFIDENCE) -> UnpairedComparison:
     """Return the comparison of two independent groups without assuming equal variances.
 
-    t = (mean1 - mean2) / √(s1²/n1 + s2²/n2), with (s1²/n1 + s2²/n2)² / ((s1²/n1)²/(n1 - 1) + (s2²/n2)²/(n2 - 1))
-    degrees of freedom (Welch 1947). Raises `ValueError` for an empty group or non-finite values.
+    t = (mean1 - mean2) / √(v1 + v2), with (v1 + v2)² / (v1²/(n1 - 1) + v2²/(n2 - 1)) degrees of freedom and v = s²/n
+    (Welch 1947), or s² (1/n + `resampled`) of a group whose repeats are folds.
     """
-    left, right = estimate(first), estimate(second)
     difference = left.mean - right.mean
     scale = standard_error(left, right)
     if scale is None:

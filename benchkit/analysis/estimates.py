@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from benchkit.analysis.interim import confidence_of, planned_looks
 from benchkit.analysis.wording import (
     Finding,
     amount,
+    count,
     measured,
     metric_words,
     quoted,
 )
-from benchkit.metrics import metric_of, score_metrics
+from benchkit.metrics import SCORES, UNDEFINED, metric_of, score_metrics
 from benchkit.plan import Condition, Plan
 from benchkit.results import StudyResults, Trial
 
@@ -225,11 +226,15 @@ def done_trials(results: StudyResults) -> Sequence[Trial]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """A condition's estimates over its done repeats, by metric such as `test.accuracy`."""
+    """A condition's estimates over its done repeats, by metric such as `test.accuracy`.
+
+    `undefined` says of the metrics that a done repeat lacks in how many they are undefined, and why.
+    """
 
     key: str
     label: str
     metrics: dict[str, Estimate]
+    undefined: dict[str, str] = field(default_factory=dict)
 
 
 def condition_scores(results: StudyResults, condition: Condition) -> Scores:
@@ -237,7 +242,22 @@ def condition_scores(results: StudyResults, condition: Condition) -> Scores:
     metrics = {
         metric: known for metric in score_metrics() if (known := estimate_of(results, condition, metric)) is not None
     }
-    return Scores(key=condition.key, label=condition.label, metrics=metrics)
+    undefined = _undefined(results, condition)
+    return Scores(key=condition.key, label=condition.label, metrics=metrics, undefined=undefined)
+
+
+def _undefined(results: StudyResults, condition: Condition) -> dict[str, str]:
+    done = done_repeats(results, condition).values()
+    told = Counter(
+        (metric, why)
+        for trial in done
+        for metric, found, why in (note.partition(UNDEFINED) for note in (trial.outcome.notes if trial.outcome else ()))
+        if found
+    )
+    main = results.study.report.metric
+    if why := next((one.undefined for one in SCORES if main == f"{main.partition('.')[0]}.{one.name}"), ""):
+        told.update((main, why) for trial in done if trial.value(main) is None)
+    return {metric: f"undefined in {n} of {count(len(done), 'repeat')}: {why}" for (metric, why), n in told.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,17 @@ class Record:
     properties: tuple[Property, ...]
     conditions: tuple[RecordedCondition, ...]
 
+    @property
+    def folds(self) -> int:
+        """Return how many folds the repeats test on, one each; 0 where all of them test on the same images."""
+        known = (item.value for item in self.properties if (item.kind, item.name) == ("setting", "data.folds"))
+        return next((int(folds) for folds in known if folds.isdecimal()), 0)
+
+    @property
+    def resampled(self) -> float:
+        """Return the test images of a repeat over its other ones, as `StudyResults.resampled`."""
+        return 1 / (self.folds - 1) if self.folds > 1 else 0.0
+
 
 def recorded_metrics() -> tuple[str, ...]:
     """Return the metrics that a record holds: every score of every split, and the costs."""

@@ -9,7 +9,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -26,14 +26,18 @@ SCHEMA = 1
 """The version of the capsule's layout; it grows when a key changes its meaning or goes."""
 
 SERIES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "gradient_norm", "seconds")
-"""What a capsule keeps of each epoch; every summary needs no more."""
+"""What a capsule keeps of each epoch, beside the metrics that were read on the validation images."""
+
+READ = "val."
+"""How the names of these metrics start, among all that is noted of an epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapsuleTrial:
     """One trial: what it was, with which seeds, where it ran (`environment`, a place in its study's list), what came.
 
-    `history` has one list for each of `SERIES`. `right` is which test images the model got right, as bits (base64,
+    `history` has one list for each of `SERIES` and for each metric that was read after epochs, such as `val.brier`, NaN
+    where it is undefined. `right` is which test images the model got right, as bits (base64,
     first image highest), of `images` images whose labels have the sha256 `labels`; empty without stored predictions.
     `predictions` is the sha256 of the file with all logits. `devices` trained its epochs. `earlier` is an attempt in
     whose place a later one stands.
@@ -138,7 +142,7 @@ class Head:
 
 
 DIGITS = 6
-"""Significant decimal digits of each of a record's `SERIES`."""
+"""Significant decimal digits of what a capsule keeps of an epoch."""
 
 
 def rounded(results: StudyResults) -> StudyResults:
@@ -151,8 +155,20 @@ def rounded(results: StudyResults) -> StudyResults:
 
 
 def _record(record: EpochRecord) -> EpochRecord:
-    shorter = {name: float(f"{getattr(record, name):.{DIGITS}g}") for name in SERIES}
-    return dataclasses.replace(record, **shorter)  # type: ignore[arg-type]
+    shorter = {name: _shorter(getattr(record, name)) for name in SERIES}
+    read = {name: _shorter(value) for name, value in record.observed.items() if name.startswith(READ)}
+    return dataclasses.replace(record, **shorter, observed={**record.observed, **read})  # type: ignore[arg-type]
+
+
+def _shorter(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def series_of(history: Sequence[EpochRecord]) -> dict[str, tuple[float, ...]]:
+    """Return what a capsule keeps of a trial's epochs, by name; nothing where it has none."""
+    read = dict.fromkeys(name for record in history for name in record.observed if name.startswith(READ))
+    series = {name: tuple(float(getattr(record, name)) for record in history) for name in SERIES if history}
+    return series | {name: tuple(record.score(name) for record in history) for name in sorted(read)}
 
 
 MOST_BYTES = 256 * 2**20

@@ -17,13 +17,13 @@ from benchkit.analysis.costs import several_nodes
 from benchkit.capsule.archive import (
     FORMAT,
     SCHEMA,
-    SERIES,
     CapsuleStudy,
     CapsuleTrial,
     Head,
     Shown,
     ShownTable,
     pack,
+    series_of,
     to_text,
 )
 from benchkit.capsule.reading import ANSWERS
@@ -203,7 +203,7 @@ def _trial(results: StudyResults, trial: Trial, environment: int | None) -> Caps
         scored=outcome is not None,
         epochs=len(trial.history),
         seconds=sum(record.seconds for record in trial.history),
-        history={name: tuple(float(getattr(r, name)) for r in trial.history) for name in SERIES if trial.history},
+        history=series_of(trial.history),
         started=trial.started,
         finished=trial.finished,
         **_predictions(results, trial),

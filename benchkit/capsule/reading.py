@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import numpy as np
 from benchkit.analysis.interim import planned_looks
 from benchkit.capsule.archive import (
     FORMAT,
+    READ,
     SCHEMA,
     SERIES,
     CapsuleError,
@@ -221,16 +223,19 @@ def _result(described: CapsuleStudy, condition: Condition, trial: CapsuleTrial, 
 
 def _history(trial: CapsuleTrial) -> Iterator[EpochRecord]:
     if set(SERIES) <= trial.history.keys():
+        read = [name for name in trial.history if name.startswith(READ)]
         places = {epoch: one for one in trial.devices for epoch in range(one.first, one.last + 1)}
         for epoch in range(trial.epochs):
             values = {name: trial.history[name][epoch] for name in SERIES}
+            observed = {name: trial.history[name][epoch] for name in read}
             yield EpochRecord(
                 epoch=epoch + 1,
                 images_per_second=0.0,
                 peak_memory=0.0,
                 device=places[epoch + 1].device if epoch + 1 in places else "",
                 node=places[epoch + 1].node if epoch + 1 in places else "",
-                **values,  # type: ignore[arg-type]
+                observed={name: value for name, value in observed.items() if not math.isnan(value)},
+                **values,
             )
 
 

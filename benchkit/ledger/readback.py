@@ -24,7 +24,7 @@ from benchkit.ledger.ledger import Ledger, optuna_name
 from benchkit.ledger.opening import Patience, is_on_server, open_read_only, storage_errors
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.states import effective
-from benchkit.metrics import Metric, Predictions
+from benchkit.metrics import UNDEFINED, Metric, Predictions
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint
 from benchkit.results import SPLITS, SplitMetrics, SplitName, StudyResults, Trial
 from benchkit.storage import decode
@@ -206,21 +206,24 @@ def measured(trial: Trial, asked: Sequence[Metric]) -> Trial:
     if not lacking or trial.outcome is None:
         return trial
     found: dict[SplitName, SplitMetrics] = dict(scored)
+    notes = dict.fromkeys(trial.outcome.notes)
     for split in lacking:
-        if more := _computed(trial, split, asked):
-            found[split] = replace(scored[split], more={**more, **scored[split].more})
-    return replace(trial, outcome=replace(trial.outcome, metrics=found))
+        computed = _computed(trial, split, asked)
+        more = {name: value for name, value in computed.items() if value is not None}
+        found[split] = replace(scored[split], more={**more, **scored[split].more})
+        undefined = [one for one in asked if one.name in computed and one.name not in found[split].more]
+        notes |= dict.fromkeys(f"{split}.{one.name}{UNDEFINED}{one.undefined}" for one in undefined)
+    return replace(trial, outcome=replace(trial.outcome, metrics=found, notes=tuple(notes)))
 
 
-def _computed(trial: Trial, split: SplitName, asked: Sequence[Metric]) -> Mapping[str, float]:
+def _computed(trial: Trial, split: SplitName, asked: Sequence[Metric]) -> Mapping[str, float | None]:
     from safetensors import SafetensorError
 
     try:
         kept = Predictions(trial.predictions(split), trial.labels(split))
     except (OSError, KeyError, SafetensorError):
         return {}  # a searched trial's, train's, those of another host; damaged files are named where they are verified
-    values = {one.name: one.computed(kept) for one in asked if one.computed}
-    return {name: value for name, value in values.items() if value is not None}
+    return {one.name: one.computed(kept) for one in asked if one.computed}
 
 
 def balanced(trial: Trial) -> Trial:

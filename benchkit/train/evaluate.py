@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from benchkit.errors import TrainingError
-from benchkit.metrics import SCORES, Metric, Predictions
+from benchkit.metrics import SCORES, UNDEFINED, Metric, Predictions
 from benchkit.results import Cost, SplitMetrics, SplitName
 from benchkit.train.batches import ImageSet
 from benchkit.train.cost import cost
@@ -81,7 +81,7 @@ def epoch_scores(run: Run, logits: torch.Tensor) -> dict[str, float]:
 def metric_notes(asked: Sequence[Metric], split: str, scored: Predictions, found: Mapping[str, float]) -> list[str]:
     """Return what is said of metrics on a split: why one is undefined, and over how many classes one is a mean."""
     occurring = int((scored.confusion.sum(1) > 0).sum())
-    notes = [f"{split}.{one.name} is undefined: {one.undefined}" for one in asked if one.name not in found]
+    notes = [f"{split}.{one.name}{UNDEFINED}{one.undefined}" for one in asked if one.name not in found]
     if occurring < scored.classes:
         part = f"is a mean over the classes that occur, {occurring} of {scored.classes}"
         notes += [f"{split}.{one.name} {part}" for one in asked if one.over_classes and one.name in found]

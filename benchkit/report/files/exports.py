@@ -248,6 +248,7 @@ def _table(block: TableBlock) -> dict[str, Any]:
         "rows": [
             {
                 key: {"text": cell.text, "detail": cell.detail, "value": cell.value, "mark": cell.mark}
+                | ({"reason": cell.reason} if cell.reason else {})
                 for key, cell in zip(keys, row, strict=True)
             }
             for row in block.table.rows

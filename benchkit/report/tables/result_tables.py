@@ -44,7 +44,7 @@ def ranking_table(numbers: StudyStatistics) -> Table:
     """Return the conditions by their main metric, best first, with the paired comparison to the best one."""
     metric = numbers.metric
     planned = {row.key: row.planned for row in numbers.coverage}
-    labels = {scores.label: scores.key for scores in numbers.scores}
+    keys = {scores.label: scores.key for scores in numbers.scores}
     columns = (
         Column(key="rank", heading="Rank"),
         Column(key="condition", heading="Condition", align="left"),
@@ -56,8 +56,12 @@ def ranking_table(numbers: StudyStatistics) -> Table:
         Column(key="p_worse_holm", heading="p (worse)"),
         Column(key="verdict", heading="Verdict", align="left"),
     )
-    ranked = [_ranked(metric, row, planned.get(row.key, 0)) for row in numbers.ranking.rows]
-    unranked = [_unranked(name, planned.get(labels.get(name, ""), 0)) for name in numbers.ranking.without]
+    reasons = {scores.key: scores.undefined.get(metric, "") for scores in numbers.scores}
+    ranked = [_ranked(metric, row, planned.get(row.key, 0), reasons.get(row.key, "")) for row in numbers.ranking.rows]
+    unranked = [
+        _unranked(name, planned.get(key, 0), reasons.get(key, ""))
+        for name, key in ((name, keys.get(name, "")) for name in numbers.ranking.without)
+    ]
     if numbers.balanced:
         beside = [numbers.balanced.estimates.get(row.key) for row in numbers.ranking.rows]
         ranked = [
@@ -76,14 +80,14 @@ def _balanced_column(numbers: StudyStatistics) -> tuple[Column, ...]:
     return (Column(key="balanced", heading=metric_words(metric), unit=metric_unit(metric), parts=ESTIMATE_PARTS),)
 
 
-def _ranked(metric: str, row: RankedCondition, planned: int) -> tuple[Cell, ...]:
+def _ranked(metric: str, row: RankedCondition, planned: int, reason: str) -> tuple[Cell, ...]:
     best = row.verdict == "best"
     p = row.candidate.p if row.candidate and not best else None
     return (
         number_cell(str(row.rank), row.rank),
         label(row.label, "best" if best else "", strong=best),
         Cell(text=f"{row.estimate.n} / {planned}", value=row.estimate.n, parts=(planned,)),
-        estimate_cell(metric, row.estimate, strong=best),
+        estimate_cell(metric, row.estimate, strong=best, reason=reason),
         _behind(metric, row.pair),
         _share_of_pairs(row.pair),
         number_cell(p_value(p), p),
@@ -107,17 +111,17 @@ def _behind(metric: str, pair: Pair | None) -> Cell:
     )
 
 
-def _unranked(name: str, planned: int) -> tuple[Cell, ...]:
+def _unranked(name: str, planned: int, reason: str) -> tuple[Cell, ...]:
     nothing = Cell(text=NONE)
     return (
         nothing,
         label(name),
         Cell(text=f"0 / {planned}", value=0, parts=(planned,)),
-        Cell(text=NONE, parts=(None, None, 0)),
+        Cell(text=NONE, parts=(None, None, 0), reason=reason),
         Cell(text=NONE, parts=(None, None, None)),
         nothing,
         nothing,
-        label("no result yet"),
+        label("undefined" if reason else "no result yet"),
     )
 
 
@@ -128,7 +132,7 @@ FEWEST_TOP5_CLASSES = 20
 def split_table(numbers: StudyStatistics, split: str) -> Table | None:
     """Return every metric of a split for every condition, or None when no condition has one."""
     every = [f"{split}.{name}" for name in metric_names()]
-    known = [metric for metric in every if any(metric in scores.metrics for scores in numbers.scores)]
+    known = [metric for metric in every if any(metric in {*s.metrics, *s.undefined} for s in numbers.scores)]
     metrics = [metric for metric in known if not says_little(numbers, metric)]
     if not metrics:
         return None
@@ -164,7 +168,8 @@ def _repeats(scores: Scores, metrics: Sequence[str]) -> int:
 
 
 def _score(scores: Scores, metric: str, best: str) -> Cell:
-    return estimate_cell(metric, scores.metrics.get(metric), strong=scores.key == best)
+    reason = scores.undefined.get(metric, "")
+    return estimate_cell(metric, scores.metrics.get(metric), strong=scores.key == best, reason=reason)
 
 
 def _best(numbers: StudyStatistics, metric: str) -> str:

@@ -24,7 +24,7 @@ class Cell:
 
     `value` is at full precision. `parts` are further values that a column with `parts` spreads over columns of its own
     in CSV (an interval's ends). `strong` sets the text in bold; `mark` is a word that says why, for those who do not
-    see it.
+    see it. `reason` says why there is no value, or one of fewer repeats.
     """
 
     text: str = field(metadata={"help": "the text shown"})
@@ -33,6 +33,7 @@ class Cell:
     parts: tuple[Scalar, ...] = field(default=(), metadata={"help": "further CSV values, one for each of the column's"})
     strong: bool = field(default=False, metadata={"help": "whether the text is bold"})
     mark: str = field(default="", metadata={"help": "a word beside the text, such as best or tied"})
+    reason: str = field(default="", metadata={"help": "why there is no value, or one of fewer repeats"})
 
     @property
     def sort_value(self) -> str:
@@ -147,16 +148,20 @@ def number_cell(text: str, value: float | None, *, strong: bool = False, detail:
     return Cell(text=NONE if value is None else text, value=value, strong=strong, detail=detail)
 
 
-def estimate_cell(metric: str, estimate: Estimate | None, *, strong: bool = False) -> Cell:
-    """Return an estimate: the mean, and its interval below; CSV gets mean, low, high and n."""
+def estimate_cell(metric: str, estimate: Estimate | None, *, strong: bool = False, reason: str = "") -> Cell:
+    """Return an estimate: the mean, and its interval below; CSV gets mean, low, high and n.
+
+    `reason` says why repeats lack the metric, where it is undefined in some.
+    """
     if estimate is None:
-        return Cell(text=NONE, parts=(None, None, 0))
+        return Cell(text=NONE, detail="undefined" if reason else "", parts=(None, None, 0), reason=reason)
     return Cell(
         text=bare(metric, estimate.mean),
         detail=bracket(metric, estimate.low, estimate.high),
         value=estimate.mean,
         parts=(estimate.low, estimate.high, estimate.n),
         strong=strong,
+        reason=reason,
     )
 
 
