@@ -31,6 +31,7 @@ from benchkit.protocols import (
     card_of,
 )
 from benchkit.storage import sent_file
+from benchkit.tracking import TrackedRow, TrackedRun, Tracker
 from benchkit.weight_names import matching_names
 
 __version__ = "0.1.0"
@@ -61,6 +62,9 @@ __all__ = [
     "Schedule",
     "Split",
     "Splits",
+    "TrackedRow",
+    "TrackedRun",
+    "Tracker",
     "TrainingError",
     "card",
     "card_of",

@@ -98,7 +98,7 @@ def plugins() -> str:
         if kind == "studies":
             continue
         built_in = [entry for entry in registry.entries(kind) if entry.distribution == "benchkit"]
-        parts.append(f"## {facts.word[0].upper()}{facts.word[1:]}\n\nIn a study: {facts.use}.\n")
+        parts.append(f"## {facts.word[0].upper()}{facts.word[1:]}\n\nHow it is used: {facts.use}.\n")
         for found in describe_all(built_in):
             reference = f" Reference: {found.reference}" if found.reference else ""
             parts.append(f"### {found.entry.name}\n\n{found.title}. {found.summary}{reference}\n")

@@ -30,13 +30,13 @@ SOURCES = [
 PUBLIC_MODULES = {"analysis", "gradients", "metrics", "plan", "preparation", "results", "study", "testing"}
 LAYERS = (
     ("errors", "duration", "storage", "locks", "child", "device_kind", "gradients", "weight_names", "predictions"),
-    ("metrics", "results", "protocols", "study", "plan", "registry"),
+    ("metrics", "results", "protocols", "tracking", "study", "plan", "registry"),
     ("data", "preparation", "analysis"),
     ("ledger", "train"),
     ("report", "capsule"),
     ("testing",),
     ("sweep",),
-    ("doctor", "export", "frames", "publish", "verify", "watch"),
+    ("doctor", "export", "frames", "publish", "trackers", "verify", "watch"),
     ("cli",),
 )
 """The toolkit from its ground up; CONTRIBUTING draws it."""

@@ -1,35 +1,57 @@
-"""`benchkit export` and `benchkit query`: a study's results as files of tables, and questions to them in SQL."""
+"""`benchkit export` and `benchkit query`: a study's results as tables or a tracker's runs, and questions in SQL."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from benchkit.cli.completion import complete_study
 from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace
+from benchkit.errors import BenchkitError
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name.", autocompletion=complete_study)]
 
 
 def export(
     study: Name,
-    to: Annotated[Literal["parquet", "csv"], typer.Option("--to", help="The kind of files.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder for the files.")] = Path("tables"),
+    to: Annotated[str, typer.Option("--to", metavar="KIND", help="parquet, csv, or TRACKER[=ADDRESS|env:VARIABLE].")],
+    out: Annotated[
+        Path | None, typer.Option("--out", show_default=False, help="The folder for files of tables: ./tables.")
+    ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", hidden=True, help="Until standard input ends, for a sweep.")
+    ] = False,
 ) -> None:
-    """Write the trials, epochs and conditions of STUDY as tables, with the same columns for every study.
+    """Write the trials of STUDY as files of tables, or as runs of a tracker: mlflow, tensorboard or wandb.
 
-    What was not measured is empty, and so are the scores of trials that did not end as done; their state says so.
+    Tables have the same columns for every study; what was not measured is empty, and so are the scores of trials that
+    did not end as done. A tracker gets what it lacks; a second time adds nothing. Its address, if it holds a secret, is
+    named by an environment variable: --to mlflow=env:VARIABLE.
     """
-    from benchkit.cli.app import print_text
-    from benchkit.frames.arrow import write_tables
-    from benchkit.ledger import read_results
+    from benchkit.cli.app import print_json, print_note, print_text
 
-    for path in write_tables(read_results(workspace, study, storage or None), out, to):
-        print_text(path)
+    if to in ("parquet", "csv"):
+        from benchkit.frames.arrow import write_tables
+        from benchkit.ledger import read_results
+
+        for path in write_tables(read_results(workspace, study, storage or None), out or Path("tables"), to):
+            print_text(path)
+        return
+    from benchkit.trackers import following
+    from benchkit.trackers.address import tracker_of
+
+    address = tracker_of(to, "--to")
+    if out is not None:
+        raise BenchkitError(f"--out has no effect with --to {address.name}", hint=f"--to {address.name}=ADDRESS")
+    if follow:
+        print_json({"problem": following.follow(workspace, study, storage, address, sys.stdin.fileno())})
+    else:
+        print_note(f"{address.name} has {following.export(workspace, study, storage, address)} runs of {study}")
 
 
 def query(

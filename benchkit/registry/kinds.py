@@ -64,6 +64,9 @@ KIND_TABLE: Mapping[str, Kind] = {
         function=True,
     ),
     "figures": Kind(word="figure", use='`[report]` with `figures = ["NAME"]`'),
+    "trackers": Kind(
+        word="tracker", use="`benchkit export STUDY --to NAME`, `benchkit sweep STUDY --track NAME`", passed=2
+    ),
     "studies": Kind(word="study", use="`benchkit sweep NAME`"),
 }
 

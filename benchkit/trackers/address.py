@@ -1,0 +1,103 @@
+"""Addresses of trackers and notifiers, which are credentials: named by a variable, and hidden where they may show."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from benchkit.errors import BenchkitError
+
+FILE = "benchkit.toml"
+"""The file beside a workspace that may say where its sweeps are told: `[track]` with `NAME = "ADDRESS"`."""
+
+HIDDEN = "[secret]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerAddress:
+    """A tracker's `name` and where it is: `spoken` as given, `value` what that stands for, "" for its default."""
+
+    name: str
+    spoken: str = ""
+    value: str = field(default="", repr=False)
+
+    @property
+    def option(self) -> str:
+        """Return `NAME` or `NAME=ADDRESS`, as the option takes it; it holds no secret."""
+        return f"{self.name}={self.spoken}" if self.spoken else self.name
+
+    def masked(self, text: str) -> str:
+        """Return a text without the address's user, password, query and path, where a variable holds it."""
+        return masked(text, [self.value] if self.spoken.startswith("env:") else [])
+
+
+def tracker_of(text: str, option: str = "--track") -> TrackerAddress:
+    """Return the tracker that `NAME`, `NAME=ADDRESS` or `NAME=env:VARIABLE` names.
+
+    Raises `BenchkitError` for an address that holds a credential, or a variable that is not set.
+    """
+    name, _, spoken = text.partition("=")
+    if not name:
+        raise BenchkitError(f"{option}: no tracker is named", hint=f"{option} NAME or {option} NAME=env:VARIABLE")
+    return TrackerAddress(name=name, spoken=spoken, value=address_of(spoken, f"{option} {name}"))
+
+
+def address_of(spoken: str, where: str) -> str:
+    """Return what an address stands for: itself, or the value of the variable that `env:VARIABLE` names.
+
+    Raises `BenchkitError`, which never shows the address, where it holds a user, token or query, or nothing is set.
+    """
+    if spoken.startswith("env:"):
+        variable = spoken.removeprefix("env:")
+        if not os.environ.get(variable):
+            raise BenchkitError(f"{where}: the environment variable {variable!r} is not set or empty")
+        return os.environ[variable]
+    parts = urlsplit(spoken)
+    if "@" in spoken or parts.query or parts.fragment or "token" in spoken.lower():
+        raise BenchkitError(
+            f"{where}: the address holds a user, token or query, which nobody else should read",
+            hint="put it into an environment variable, and name that: env:VARIABLE",
+        )
+    return spoken
+
+
+def trackers_beside(workspace: Path, named: Sequence[str]) -> tuple[TrackerAddress, ...]:
+    """Return the trackers that the command line names, and those of `benchkit.toml` beside the workspace.
+
+    The command line wins. Raises `BenchkitError` as `tracker_of` does, and for a file that says something else.
+    """
+    path = workspace.resolve().parent / FILE
+    found: dict[str, TrackerAddress] = {}
+    if path.is_file():
+        try:
+            told = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BenchkitError(f"{path}: cannot be read: {error}") from error
+        table = told.get("track", {})
+        if (
+            told.keys() - {"track"}
+            or not isinstance(table, Mapping)
+            or not all(isinstance(a, str) for a in table.values())
+        ):
+            raise BenchkitError(f"{path}: expected a table [track] alone", hint='a line of it: mlflow = "env:VARIABLE"')
+        found = {name: tracker_of(f"{name}={spoken}", f"{path}:") for name, spoken in table.items()}
+    return tuple((found | {one.name: one for one in map(tracker_of, named)}).values())
+
+
+def masked(text: str, addresses: Sequence[str]) -> str:
+    """Return a text in which nothing of some addresses stands but scheme, host and port."""
+    for address in addresses:
+        parts = urlsplit(address)
+        pieces = {address, parts.username or "", parts.password or "", parts.query, parts.path, parts.fragment}
+        pieces |= {piece for piece in re.split(r"[/?&=#;:@,]+", address) if len(piece) > 3}
+        pieces -= {parts.scheme, parts.hostname or "", str(parts.netloc.rpartition(":")[2])}
+        if not parts.path and not parts.query and "." not in parts.netloc:
+            pieces |= {parts.netloc}
+        for piece in sorted({*pieces, *map(unquote, pieces)} - {"", "/"}, key=len, reverse=True):
+            text = text.replace(piece, HIDDEN)
+    return text

@@ -1,0 +1,1 @@
+"""The built-in trackers, each behind an extra of its own."""
