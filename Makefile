@@ -1,6 +1,6 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-compile bench-gpu gpu-check gpu-wheels test test-slow test-cluster test-long test-oldest same-bits mutants walks optimizer-table docs lint types \
+.PHONY: help demo bench bench-answer bench-compile bench-gpu gpu-check gpu-wheels test test-slow test-cluster test-long test-oldest same-bits mutants walks optimizer-table docs lint types \
 	reports-check format environment wheel pins clean
 
 BIN := .venv/bin
@@ -42,6 +42,9 @@ bench-gpu: $(STAMP) ## what only a GPU can tell: its tests, the benchmark on it,
 	$(MAKE) bench ARGS="--device cuda $(ARGS)"
 	$(RUN) $(BIN)/python tests/peers/bench_stream.py --device cuda --images 60000 --limit 1GB
 	$(RUN) $(BIN)/python tests/peers/bench_fused.py --device cuda
+
+bench-answer: $(STAMP) ## measure the time until a study's ranking is decided, into the same report; ARGS="--hours 0.2" a piece
+	$(RUN) $(BIN)/python tests/peers/bench_answer.py $(ARGS)
 
 bench-compile: $(STAMP) ## measure what compiling a step takes and gives, into the table by which train.compile = auto is decided
 	$(RUN) $(BIN)/python tests/peers/bench_compile.py --threads 1 --models resnet mlp --table "$${NOTE:-$$(date '+%d %B %Y')}" $(ARGS)

@@ -85,7 +85,7 @@ def candidate_rule(scores: np.ndarray, floor: float, alpha: float = LEAVES_AT) -
     return kept(means, _p(means, scores.var(1, ddof=1), counts, floor) < alpha)
 
 
-def _p(means: np.ndarray, variances: np.ndarray, counts: np.ndarray, floor: float) -> np.ndarray:
+def _p(means: np.ndarray, variances: np.ndarray, counts: np.ndarray, floor: np.ndarray | float) -> np.ndarray:
     return beaten_p(means, *shrunk_variances(variances, counts, floor**2), counts)
 
 
@@ -124,24 +124,53 @@ def true_best_stays(rule: Rule, scenario: Scenario, studies: int, n: int, seed: 
 
 
 def decided_at(scenario: Scenario, plan: Sequence[InterimAnalysis], studies: int, seed: int) -> np.ndarray:
-    """Return (studies,): at how many repeats a plan of looks decides, 0 where it never does.
+    """Return (studies,): at how many repeats a plan of looks decides, 0 where it never does."""
+    floor = np.full(len(scenario.means), scenario.floor)
+    return looked_at(draw(scenario, studies, plan[-1].n, seed), plan, lambda counts: floor).decided
 
-    Only candidates get more repeats, and what has left stays out, unless something with a lower mean is kept.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What a plan of looks made of studies: at how many repeats each decided, 0 if never, and what it trained for that.
+
+    `decided` is (studies,), `counts` the repeats of each condition (studies, k), `best` which one was found, or -1.
     """
-    scores = draw(scenario, studies, plan[-1].n, seed)
-    counts = np.zeros((studies, scores.shape[2]), dtype=int)
-    stays = np.ones(counts.shape, dtype=bool)
-    decided = np.zeros(studies, dtype=int)
+
+    decided: np.ndarray
+    counts: np.ndarray
+    best: np.ndarray
+
+
+def looked_at(
+    scores: np.ndarray,
+    plan: Sequence[InterimAnalysis],
+    floor: Callable[[np.ndarray], np.ndarray],
+    drops: Callable[[int, np.ndarray], np.ndarray] | None = None,
+) -> Looked:
+    """Return what the looks of a plan decide on scores (studies, n, k).
+
+    Only candidates get more repeats, and what has left stays out, unless something with a lower mean is kept. `floor`
+    gives the least standard deviation of a repeat, (..., k), by how many of the repeats of each condition were trained.
+    `drops` tells before a look which of those that stay, bool (studies, k), are still in once they are trained up to
+    it: what is dropped never comes back, and one that is left alone is the best.
+    """
+    counts = np.zeros((scores.shape[0], scores.shape[2]), dtype=int)
+    stays, dropped = np.ones(counts.shape, dtype=bool), np.zeros(counts.shape, dtype=bool)
+    decided = np.zeros(len(scores), dtype=int)
     for look in plan:
-        counts = np.where((decided == 0)[:, None] & stays, look.n, counts)
-        seen = np.arange(plan[-1].n)[None, :, None] < counts[:, None, :]
+        going = (decided == 0)[:, None] & stays
+        counts = np.where(going, look.n, counts)
+        if drops is not None:
+            dropped |= going & ~drops(look.n, going)
+        seen = np.arange(scores.shape[1])[None, :, None] < counts[:, None, :]
         means = np.where(seen, scores, 0).sum(1) / counts
         variances = np.where(seen, scores - means[:, None], 0)
         variances = (variances**2).sum(1) / (counts - 1)
-        found = kept(means, (_p(means, variances, counts, scenario.floor) < look.alpha) | ~stays)
+        out = (_p(means, variances, counts, floor(counts)) < look.alpha) | ~stays
+        found = kept(np.where(dropped, -np.inf, means), out | dropped) & ~dropped
         stays = np.where((decided == 0)[:, None], found, stays)
         decided = np.where((decided == 0) & (stays.sum(1) == 1), look.n, decided)
-    return decided
+    return Looked(decided=decided, counts=counts, best=np.where(decided > 0, stays.argmax(1), -1))
 
 
 def naive_looks(conditions: int, studies: int, seed: int) -> float:

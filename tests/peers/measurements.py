@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from answers import Answer
 from bench_growth import ALLOWED, Growth
 from bench_norms import NormRow
 from comparison import Comparison, Row, Spread
@@ -59,7 +60,7 @@ class Part:
     `commands` are by what they measured last: a workload's name, "norms", "growth" or "own-cost". `load` is that of
     the machine when the last command began, in processes waiting for its `cores`; `images` are whose images were
     trained on, `allocator` what gives benchkit's workers their memory, and `peers` the versions of what took part
-    beside benchkit, in words.
+    beside benchkit, in words. `pools` say in words on what the `answers` rest.
     """
 
     device: str
@@ -80,6 +81,8 @@ class Part:
     growth: tuple[Growth, ...] = ()
     allocator: str = ""
     peers: tuple[str, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    pools: tuple[str, ...] = ()
 
     def rows(self, workload: Workload) -> tuple[Row, ...]:
         """Return the contenders' rows on a workload, none where it was not measured."""
@@ -103,6 +106,8 @@ class Part:
             norms=self.norms or earlier.norms,
             own=self.own or earlier.own,
             growth=self.growth or earlier.growth,
+            answers=self.answers or earlier.answers,
+            pools=self.pools or earlier.pools,
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from answers import WORSE, Answer, Quantiles
 from comparison import Comparison, Spread
 from kept import keep
 from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
@@ -72,6 +73,7 @@ def report_of(parts: Mapping[str, Part]) -> tuple[ReportContext, dict[str, bytes
     goals = list(verdicts(parts))
     pictures: dict[str, bytes] = {}
     sections = [_goals(goals)]
+    sections += [_answers(device, part) for device, part in parts.items() if part.answers]
     for device, part in parts.items():
         blocks: list[Block] = []
         data = ratio_data(part)
@@ -103,10 +105,11 @@ def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequen
         dated=max(part.dated for part in parts.values()),
         banners=(trial,) if quick else (),
         answer=(
+            *(answer_words(part.answers) for part in parts.values() if part.answers),
             f"Of {len(goals)} goals: {', '.join(f'{count[state]} {state}' for state in TONES)}{_by_variants(goals)}.",
             *(f"On {DEVICES[device]} {fastest_words(data)}" for device, data in ratios.items()),
             *(f"{goal.work} on {DEVICES[goal.device]} misses its goal." for goal in goals if goal.state == "missed"),
-        )[:3],
+        )[:4],
         facts=tuple(
             Fact(
                 name=DEVICES[name].removeprefix("the "),
@@ -183,6 +186,67 @@ def _spread(found: Spread | None, form: str) -> Cell:
         return number_cell("", None)
     detail = f"[{found.low:{form}}, {found.high:{form}}]"
     return Cell(text=f"{found.middle:{form}}", detail=detail, value=found.middle, parts=(found.low, found.high))
+
+
+def _answers(device: str, part: Part) -> ReportSection:
+    columns = (
+        Column(key="question", heading="Study", align="left"),
+        Column(key="way", heading="Steps", align="left"),
+        Column(key="rule", heading="Decided by", align="left"),
+        Column(key="hours", heading="Until decided", unit="min", parts=("low", "high")),
+        Column(key="spent", heading="Until decided or given up", unit="min", parts=("low", "high")),
+        Column(key="decided", heading="Decided", unit="%"),
+        Column(key="wrong", heading="For a worse one", unit="%"),
+    )
+    rows = tuple(
+        (
+            label(one.question),
+            label(one.way),
+            label(one.rule),
+            _minutes(one.hours),
+            _minutes(one.spent),
+            number_cell(f"{100 * one.decided:.0f}", 100 * one.decided),
+            number_cell(f"{100 * one.wrong:.1f}", 100 * one.wrong),
+        )
+        for one in part.answers
+    )
+    studies = " or ".join(f"{n:,}" for n in sorted({one.studies for one in part.answers}))
+    caption = (
+        f"{studies} studies for each way of deciding, drawn without replacement from real repeats: the time until the "
+        "report's rule names one best condition, and until it does or the repeats end (median, brackets: 10 % and 90 % "
+        "quantile); the share of studies decided, and the share decided for a condition that is worse than another by "
+        f"more than {100 * WORSE:.1f} points in the pool. benchkit prunes trials of searches alone: pruned repeats are "
+        "here for comparison."
+    )
+    table = table_block(f"{device}-answers", "Time to the answer", caption, Table(columns=columns, rows=rows))
+    title = "Time to the answer" if device == "cpu" else f"Time to the answer on {DEVICES[device]}"
+    return section(f"answers-{device}", title, [table, *(Paragraph(text=f"{words}.") for words in part.pools)])
+
+
+def _minutes(hours: Quantiles | None) -> Cell:
+    if hours is None:
+        return number_cell("", None)
+    middle, low, high = 60 * hours.middle, 60 * hours.low, 60 * hours.high
+    return Cell(text=f"{middle:.1f}", detail=f"[{low:.1f}, {high:.1f}]", value=middle, parts=(low, high))
+
+
+def answer_words(answers: Sequence[Answer]) -> str:
+    """Return one sentence: how long a study takes until decided, beside the fixed repeats that decide as often."""
+    until = next((one for one in answers if one.rule == "until decided" and one.hours), None)
+    if until is None:
+        return "No study was decided."
+    others = [
+        one for one in answers if (one.question, one.way) == (until.question, until.way) and "of each" in one.rule
+    ]
+    fixed = next((one for one in others if one.decided >= until.decided), others[-1] if others else None)
+    assert until.hours is not None
+    told = (
+        f"Repeats added until decided rank {until.question} in {60 * until.hours.middle:.1f} minutes "
+        f"({until.decided:.0%} of studies decided, {until.wrong:.1%} wrongly)"
+    )
+    if fixed is None:
+        return f"{told}."
+    return f"{told}; {fixed.rule} take {60 * fixed.spent.middle:.1f} and decide {fixed.decided:.0%}."
 
 
 def _own(part: Part) -> list[Block]:
