@@ -96,6 +96,20 @@ def macro_f1(scored: Predictions) -> float:
     return float(np.mean(2 * scored.correct[known] / scored.either[known]))
 
 
+def mid_ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks from 1 of values (N,), float64, equal ones at the mean of theirs; NaN throughout with a NaN.
+
+    As SciPy's `rankdata`, whose import would take a worker longer than its first trial of some seconds.
+    """
+    import numpy as np
+
+    if np.isnan(values).any():
+        return np.full(len(values), np.nan)
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (counts.cumsum() - (counts - 1) / 2)[places]
+    return ranks
+
+
 def auroc(scored: Predictions) -> float | None:
     """Return the area under the receiver operating characteristic, a share; None above ten classes or without one.
 
@@ -107,15 +121,14 @@ def auroc(scored: Predictions) -> float | None:
     """
     import numpy as np
     import torch
-    from scipy.stats import rankdata
 
     if not 2 <= scored.classes <= MOST_AUROC_CLASSES:
         return None
     probabilities = torch.from_numpy(scored.logits).to(torch.float64).softmax(1).numpy()
-    ranks, areas = rankdata(probabilities, axis=0), []
+    areas = []
     for label in range(1 if scored.classes == 2 else 0, scored.classes):
         own = scored.labels == label
         p, q = int(own.sum()), int((~own).sum())
         if p and q:
-            areas.append((ranks[own, label].sum() - p * (p + 1) / 2) / (p * q))
+            areas.append((mid_ranks(probabilities[:, label])[own].sum() - p * (p + 1) / 2) / (p * q))
     return float(np.mean(areas)) if areas else None

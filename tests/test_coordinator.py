@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -79,16 +77,6 @@ def test_what_is_told_under_an_older_lease_is_dropped_without_a_write(
     assert all_facts(read_results(tmp_path / "meddled")) == all_facts(read_results(tmp_path / "alone"))
     assert [event.state for event in view.events if isinstance(event, TrialEnded)] == ["done", "done"]
     assert len(Meddling.answers) == 2 * 3 * 6, "every late message is answered: drop it"
-
-
-def test_a_worker_needs_no_optuna_and_no_ledger() -> None:
-    code = (
-        "import sys\nimport benchkit.sweep.worker, benchkit.sweep.work\n"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'optuna', 'sqlalchemy'}),"
-        " [name for name in sys.modules if name.startswith('benchkit.ledger')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[] []\n"
 
 
 @pytest.mark.parametrize("size", [1, 7, 40, 1000])

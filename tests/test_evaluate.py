@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from engine_runs import Flip, learnt, make_run, make_settings, make_splits, plain_net
+from scipy import stats
 from sklearn import metrics
 from torch.nn import functional
 
 from benchkit import TrainingError
 from benchkit.metrics import calibration_error
+from benchkit.predictions import mid_ranks
 from benchkit.train.cost import forward_flops
 from benchkit.train.evaluate import evaluation_batch, finish, logits_of, loss_and_accuracy, split_metrics
 from benchkit.train.fit import fit
@@ -97,6 +99,12 @@ def test_auroc_leaves_out_classes_without_images_and_is_not_stated_of_many_class
     assert split_metrics(logits[kept], labels[kept]).value("auroc") == pytest.approx(expected, rel=1e-12)
     assert split_metrics(logits, np.zeros_like(labels)).value("auroc") is None
     assert split_metrics(*random_scores(classes=11)).value("auroc") is None
+
+
+def test_ranks_are_scipy_s_to_the_bit() -> None:
+    values = np.random.default_rng(3).integers(0, 40, 200) / 7
+    for column in (values, values[:1], values[:0], np.where(values > 3, np.nan, values)):
+        assert np.array_equal(mid_ranks(column), stats.rankdata(column), equal_nan=True)
 
 
 def test_calibration_error_equals_torchmetrics() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tiny_study import study_of
+from tiny_study import FACTOR, run_here, study_of, write
 
 from benchkit.sweep import worker
 from benchkit.sweep.devices import CPU, Device
@@ -47,6 +48,41 @@ def test_compiled_code_is_of_one_kind_of_processor_and_on_a_shared_disk_of_one_m
     shared = worker.compiled_models(processors[0])
     monkeypatch.setattr("socket.gethostname", lambda: "another")
     assert len({first, shared, worker.compiled_models(processors[0])}) == 3
+
+
+TELLING = """
+import atexit, os, sys
+leave = os._exit
+
+def tell():
+    with open({told!r}, "w") as file:
+        print(*sys.modules, file=file)
+
+def end(status):
+    tell()
+    leave(status)
+
+os._exit = end
+atexit.register(tell)
+from benchkit.sweep.worker import main
+main()
+"""
+
+
+def test_a_worker_imports_what_its_study_uses_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside Python's own modules and those that `import torch` brings, from its start to the scores of a trial."""
+    told = tmp_path / "modules"
+    monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", TELLING.format(told=str(told))))
+    study = write(tmp_path / "small.toml", FACTOR, repeats=1)
+    assert run_here(monkeypatch, tmp_path, "sweep", study, "--jobs", 1, "--device", "cpu", pool=Pool) == 0
+    torch = subprocess.run(
+        [sys.executable, "-c", "import sys, torch; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    found, brought = ({name.partition(".")[0] for name in text.split()} for text in (told.read_text(), torch.stdout))
+    foreign = {name for name in found - brought - sys.stdlib_module_names if not name.startswith("_")}
+    used = {"benchkit", "benchkit_datasets", "benchkit_models", "benchkit_norms"}
+    assert used <= foreign <= used | {"msgspec", "safetensors", "psutil", "triton"}  # which PyTorch's FLOP counter has
+    assert not {name for name in told.read_text().split() if name.startswith(("benchkit.ledger", "torch._dynamo"))}
 
 
 def test_workers_of_another_kind_take_the_place_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

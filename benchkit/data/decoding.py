@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from benchkit.data.appearance import DEEP_MODES, losses, orientation, seen, seen_size
 from benchkit.data.manifest import report_progress
+
+if TYPE_CHECKING:  # Pillow is imported where a file is decoded: a worker decodes none
+    from PIL import Image
 
 IMAGE_SUFFIXES = frozenset(
     {".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"}
@@ -50,7 +51,6 @@ _UNREADABLE = (
     MemoryError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 DECODING = 2
 """The number of today's rules by which a file becomes pixels, part of the key of sets that are read by them.
@@ -99,6 +99,8 @@ def decode_images(
     EXIF orientation and refuses 16 bits of grey. Threads share the work: libraries decode outside Python's interpreter
     lock, and for tiny images processes were not faster.
     """
+    from benchkit.data.appearance import DEEP_MODES, losses, seen
+
     if out.shape[-1] not in (1, 3):
         raise ValueError(f"images have 1 or 3 channels, not {out.shape[-1]}")
 
@@ -134,6 +136,7 @@ def image_sizes(files: Sequence[Path], *, what: str, rules: int = 1) -> tuple[li
 
     With `rules` 2 it is the size in which `decode_images` sees the image by these rules: upright.
     """
+    from benchkit.data.appearance import seen_size
 
     def read_chunk(start: int) -> tuple[list[tuple[int, int] | None], list[str]]:
         sizes: list[tuple[int, int] | None] = []
@@ -187,19 +190,28 @@ def _in_threads(work: Callable[[int], Part], total: int, what: str) -> Iterator[
 
 @cache
 def _decoders() -> tuple[str, ...]:
+    from PIL import Image
+
     Image.init()
     return tuple(name for name in _DECODERS if name in Image.OPEN)
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Image.Image]:
+    from PIL import Image
+
     if file.stat().st_size == 0:
         raise ValueError("the file is empty (0 bytes)")
-    with Image.open(file, formats=_decoders()) as image:
-        yield image
+    try:
+        with Image.open(file, formats=_decoders()) as image:
+            yield image
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
 
 
 def _problem(file: Path, error: BaseException) -> str:
+    from PIL import UnidentifiedImageError
+
     if isinstance(error, UnidentifiedImageError):
         return f"{file}: no image by its content; {', '.join(_decoders())} can be read"
     return f"{file}: {error or type(error).__name__}"
@@ -207,6 +219,8 @@ def _problem(file: Path, error: BaseException) -> str:
 
 def _converted(image: Image.Image, channels: int) -> tuple[Image.Image, list[str]]:
     """Return an image by the rules 1, in mode L or RGB, and what was done, as keys of `_TREATMENTS`."""
+    from benchkit.data.appearance import DEEP_MODES, orientation
+
     if image.mode in DEEP_MODES:
         raise ValueError(f"mode {image.mode} holds more than 8 bits a channel; convert it to 8 bits")
     shown, done = image, list[str]()
@@ -224,6 +238,8 @@ def _converted(image: Image.Image, channels: int) -> tuple[Image.Image, list[str
 
 def _fitted(image: Image.Image, index: int, shape: tuple[int, ...], fit: Fit | BoxOf | None) -> Image.Image:
     """Return the image in the shape (H, W), which it must have already where `fit` is None."""
+    from PIL import Image
+
     (height, width), size = shape, image.size
     if callable(fit):
         box = fit(index, image.height, image.width)
