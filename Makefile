@@ -127,7 +127,7 @@ wheel: $(STAMP) ## build the wheel into dist/
 	$(UV) build --wheel --out-dir dist .
 
 pins: $(STAMP) ## choose the newest allowed versions anew and pin them in constraints.txt
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --extra hf --extra ray --extra postgres --extra lite0 --extra onnx --extra docs --extra tables --extra mlflow --extra tensorboard --extra wandb \
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --extra hf --extra ray --extra postgres --extra lite0 --extra onnx --extra docs --extra tables --extra mlflow --extra notify --extra tensorboard --extra wandb \
 		--strip-extras --no-annotate --no-header --no-emit-index-url --output-file constraints.txt pyproject.toml
 
 clean: ## remove the environment, caches and build outputs; keeps benchkit-runs/ and reports/

@@ -38,6 +38,7 @@ def test_texts(text: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("benchkit sweep a --workspace=/mnt/runs -j 2", "benchkit sweep a --workspace=runs -j 2"),
         ("benchkit sweep a --storage postgresql://u:p@h/x", "benchkit sweep a"),
         ("benchkit sweep a --storage=postgresql://u:p@h/x", "benchkit sweep a"),
+        ("benchkit sweep a --track mlflow=http://h:5000 --notify=env:X -j 2", "benchkit sweep a -j 2"),
         ("benchkit sweep a --plugin /home/ada/mine.py --only model.norm=gn,bn",
          "benchkit sweep a --plugin mine.py --only model.norm=gn,bn"),
         ("benchkit sweep 'unclosed /home/ada/x", "benchkit sweep 'unclosed ~/x"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,6 +50,7 @@ def export(
     if out is not None:
         raise BenchkitError(f"--out has no effect with --to {address.name}", hint=f"--to {address.name}=ADDRESS")
     if follow:
+        os.nice(10)
         print_json({"problem": following.follow(workspace, study, storage, address, sys.stdin.fileno())})
     else:
         print_note(f"{address.name} has {following.export(workspace, study, storage, address)} runs of {study}")

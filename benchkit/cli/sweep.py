@@ -24,6 +24,7 @@ from benchkit.cli.options import (
     Workspace,
     parse_size,
 )
+from benchkit.cli.telling import Notify, Told, Track, interim_of, outcome_of, told_by
 from benchkit.duration import duration
 from benchkit.errors import StudyError
 
@@ -157,24 +158,22 @@ def sweep(
     lease: Lease = 60.0,
     patience: Patient = 600.0,
     watch: WatchPage = False,
+    track: Track = [],  # noqa: B006
+    notify: Notify = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
-    from benchkit.preparation import data_root
     from benchkit.registry import Registry
-    from benchkit.sweep import Request
 
     registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
-    request = Request(
+    request = _request(
         study=_study(study, registry, set_, smoke),
         workspace=workspace,
-        data_root=data_root(),
         storage=storage,
         only=_levels(only),
         jobs=jobs,
         device=device,
         retry=_states(retry),
-        command=_spoken(),
         plugins=tuple(path.resolve() for path in plugin or ()),
         allow_shadow=allow_shadow,
         profile=profile,
@@ -189,7 +188,14 @@ def sweep(
         lease=lease,
         patience=patience,
     )
-    _do(request, registry, dry_run, as_json, requeue, watch)
+    _do(request, registry, dry_run, as_json, requeue, told_by(request, watch, track, notify))
+
+
+def _request(**given: Any) -> Request:
+    from benchkit.preparation import data_root
+    from benchkit.sweep import Request
+
+    return Request(data_root=data_root(), command=_spoken(), **given)
 
 
 def _study(named: str, registry: Registry, overrides: Sequence[str], smoke: bool) -> Study:
@@ -204,7 +210,7 @@ def _levels(only: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return parse_only(only)
 
 
-def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requeue: bool, watch: bool) -> None:
+def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requeue: bool, told: Told) -> None:
     """Train, or say what would be trained."""
     _check_most(request)
     if requeue:
@@ -216,7 +222,8 @@ def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requ
 
         preview(request, registry, as_json=as_json)
     else:
-        _train(request, registry, as_json, requeue, watch)
+        with told.notices:
+            _train(request, registry, as_json, requeue, told)
 
 
 def _seconds(hours: float, stop_by: str) -> float:
@@ -253,7 +260,7 @@ def _check_most(request: Request) -> None:
         raise StudyError(f"--most {most}: expected a whole number from {least} (repeats.n) to {MOST_REPEATS}")
 
 
-def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, watch: bool) -> None:
+def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, told: Told) -> None:
     """Sweep under a live view, and conclude; Ctrl-C ends it with a word on how to go on."""
     from benchkit.cli.app import print_note
     from benchkit.cli.live import watching
@@ -271,7 +278,8 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, w
         )
     profiled = Profiled()
     try:
-        with stoppable(), watching_beside(request, quiet=as_json) if watch else watching(quiet=as_json) as view:
+        live = watching_beside(request, quiet=as_json) if told.page else watching(quiet=as_json)
+        with stoppable(), told.trackers, live as view:
             counted = EpochCount(view)
             states = run_sweep(request, registry, Profiling(counted, profiled) if request.profile else counted)
     except KeyboardInterrupt as stopped:
@@ -281,6 +289,8 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, w
             raise typer.Exit(0) from stopped
         raise
     _conclude(request, states, profiled, as_json)
+    if not any(states[state] for state in UNFINISHED):
+        told.notices.tell(*outcome_of(request, states))
     if request.seconds < math.inf and any(states[state] for state in UNFINISHED):
         if requeue and not counted.epochs:
             refuse_in_vain(request.seconds)
@@ -314,7 +324,7 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
     stopped = any(states[state] for state in UNFINISHED)
     if as_json:
         more: dict[str, object] = {"profile": profiled.plain()} if request.profile else {}
-        more |= {"interim": _interim(request)} if request.adding else {}
+        more |= {"interim": interim_of(request)} if request.adding else {}
         print_json({"study": name, "states": dict(states), **more})
     else:
         if request.profile:
@@ -335,15 +345,6 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
         print_note(f"to train those with {' or '.join(broken)} again, add --retry {' --retry '.join(words)}")
     if (states["failed"] or states["diverged"] or broken) and not as_json:
         print_note(f"reasons: benchkit status {named}")
-
-
-def _interim(request: Request) -> Any:
-    """Return how the interim analyses stand, as `benchkit status --json` tells it."""
-    from benchkit.ledger import read_results
-    from benchkit.sweep.status import status_of
-
-    results = read_results(request.workspace, request.study.name, request.storage or None, upcoming=True)
-    return status_of(results).plain()["interim"]
 
 
 def _spoken() -> str:

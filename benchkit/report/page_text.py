@@ -99,6 +99,9 @@ def unpacked(text: str) -> Any:
 
 T = TypeVar("T")
 
+ADDRESSES = ("--storage", "--track", "--notify")
+"""The options of a command that name a database, a tracker or a notifier of one's own."""
+
 HOME = "~"
 """What stands for a home folder; data sets and plugin files expand it again on the reader's machine."""
 
@@ -189,7 +192,7 @@ def private_text(text: str) -> str:
 
 
 def private_command(command: str) -> str:
-    """Return a command as it was given, absolute paths shortened to their last part and a storage left out.
+    """Return a command as it was given, absolute paths shortened to their last part, and without whom it told.
 
     So it works on a reader's machine. A text that is no command line loses its home folders alone.
     """
@@ -200,7 +203,7 @@ def private_command(command: str) -> str:
     kept = []
     for index, word in enumerate(words):
         option, equals, value = word.partition("=")
-        if option == "--storage" or (index and words[index - 1] == "--storage"):
+        if option in ADDRESSES or (index and words[index - 1] in ADDRESSES):
             continue
         if equals and option.startswith("--") and value.startswith("/"):
             kept.append(f"{option}={_last(value)}")

@@ -17,10 +17,13 @@ FILE = "benchkit.toml"
 
 HIDDEN = "[secret]"
 
+WITHOUT_SECRET = ("dbus", "form", "forms", "gnome", "json", "jsons", "macosx", "syslog", "windows", "xml", "xmls")
+"""The schemes of notifiers whose address is no credential, where it is a host alone."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrackerAddress:
-    """A tracker's `name` and where it is: `spoken` as given, `value` what that stands for, "" for its default."""
+class Address:
+    """A tracker's `name`, or `notify`, and where it is: `spoken` as given, `value` what that is, "" for its default."""
 
     name: str
     spoken: str = ""
@@ -33,10 +36,10 @@ class TrackerAddress:
 
     def masked(self, text: str) -> str:
         """Return a text without the address's user, password, query and path, where a variable holds it."""
-        return masked(text, [self.value] if self.spoken.startswith("env:") else [])
+        return masked(text, self.value) if self.spoken.startswith("env:") else text
 
 
-def tracker_of(text: str, option: str = "--track") -> TrackerAddress:
+def tracker_of(text: str, option: str = "--track") -> Address:
     """Return the tracker that `NAME`, `NAME=ADDRESS` or `NAME=env:VARIABLE` names.
 
     Raises `BenchkitError` for an address that holds a credential, or a variable that is not set.
@@ -44,7 +47,7 @@ def tracker_of(text: str, option: str = "--track") -> TrackerAddress:
     name, _, spoken = text.partition("=")
     if not name:
         raise BenchkitError(f"{option}: no tracker is named", hint=f"{option} NAME or {option} NAME=env:VARIABLE")
-    return TrackerAddress(name=name, spoken=spoken, value=address_of(spoken, f"{option} {name}"))
+    return Address(name=name, spoken=spoken, value=address_of(spoken, f"{option} {name}"))
 
 
 def address_of(spoken: str, where: str) -> str:
@@ -66,13 +69,28 @@ def address_of(spoken: str, where: str) -> str:
     return spoken
 
 
-def trackers_beside(workspace: Path, named: Sequence[str]) -> tuple[TrackerAddress, ...]:
+def notifier_of(spoken: str) -> Address:
+    """Return where notices go: an address as apprise has them, or the variable that `env:VARIABLE` names.
+
+    Raises `BenchkitError`, which never shows the address, for one that is a credential, as most of them are.
+    """
+    value = address_of(spoken, "--notify")
+    parts = urlsplit(spoken)
+    if not spoken.startswith("env:") and (parts.scheme not in WITHOUT_SECRET or parts.path.strip("/")):
+        raise BenchkitError(
+            "--notify: such an address lets everybody who reads it send in your name",
+            hint="put it into an environment variable, and name that: --notify env:VARIABLE",
+        )
+    return Address(name="notify", spoken=spoken, value=value)
+
+
+def trackers_beside(workspace: Path, named: Sequence[str]) -> tuple[Address, ...]:
     """Return the trackers that the command line names, and those of `benchkit.toml` beside the workspace.
 
     The command line wins. Raises `BenchkitError` as `tracker_of` does, and for a file that says something else.
     """
     path = workspace.resolve().parent / FILE
-    found: dict[str, TrackerAddress] = {}
+    found: dict[str, Address] = {}
     if path.is_file():
         try:
             told = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -89,15 +107,12 @@ def trackers_beside(workspace: Path, named: Sequence[str]) -> tuple[TrackerAddre
     return tuple((found | {one.name: one for one in map(tracker_of, named)}).values())
 
 
-def masked(text: str, addresses: Sequence[str]) -> str:
-    """Return a text in which nothing of some addresses stands but scheme, host and port."""
-    for address in addresses:
-        parts = urlsplit(address)
-        pieces = {address, parts.username or "", parts.password or "", parts.query, parts.path, parts.fragment}
-        pieces |= {piece for piece in re.split(r"[/?&=#;:@,]+", address) if len(piece) > 3}
-        pieces -= {parts.scheme, parts.hostname or "", str(parts.netloc.rpartition(":")[2])}
-        if not parts.path and not parts.query and "." not in parts.netloc:
-            pieces |= {parts.netloc}
-        for piece in sorted({*pieces, *map(unquote, pieces)} - {"", "/"}, key=len, reverse=True):
-            text = text.replace(piece, HIDDEN)
+def masked(text: str, address: str) -> str:
+    """Return a text in which nothing of an address stands but its scheme, and of a web address host and port."""
+    parts = urlsplit(address)
+    pieces = {address, parts.username or "", parts.password or "", parts.query, parts.path, parts.fragment}
+    pieces |= {piece for piece in re.split(r"[/?&=#;:@,]+", address) if len(piece) > 3}
+    pieces -= {parts.scheme, *([parts.hostname or "", str(parts.port)] if parts.scheme in ("http", "https") else [])}
+    for piece in sorted({*pieces, *map(unquote, pieces)} - {"", "/"}, key=len, reverse=True):
+        text = text.replace(piece, HIDDEN)
     return text

@@ -24,8 +24,7 @@ from benchkit.ledger.readback import LedgerReader, results_of
 from benchkit.registry import Registry
 from benchkit.results import StudyResults
 from benchkit.study.settings import PluginRef
-from benchkit.trackers.address import TrackerAddress
-from benchkit.trackers.runs import runs_of
+from benchkit.trackers.address import Address
 from benchkit.tracking import Tracker
 
 EVERY = 2.0
@@ -40,7 +39,7 @@ ENDING, STOPPED = 60.0, 5.0
 logger = logging.getLogger(__name__)
 
 
-def opened(address: TrackerAddress, workspace: Path) -> Tracker:
+def opened(address: Address, workspace: Path) -> Tracker:
     """Return a tracker with its folder in a workspace.
 
     Raises `PluginError` where there is none of this name, and `BenchkitError` where it cannot be used.
@@ -53,6 +52,8 @@ def opened(address: TrackerAddress, workspace: Path) -> Tracker:
 
 def tell(results: StudyResults, tracker: Tracker) -> int:
     """Write what a tracker lacks of a study; return how many runs there are for it."""
+    from benchkit.trackers.runs import runs_of
+
     live = getattr(tracker, "live", True)
     count = 0
     for run in runs_of(results):
@@ -62,7 +63,7 @@ def tell(results: StudyResults, tracker: Tracker) -> int:
     return count
 
 
-def export(workspace: Path, study: str, storage: str, address: TrackerAddress) -> int:
+def export(workspace: Path, study: str, storage: str, address: Address) -> int:
     """Tell a tracker all of a study, and return how many runs it then has; raise `BenchkitError` where it fails."""
     results = read_results(workspace, study, storage or None)
     tracker = opened(address, workspace)
@@ -73,7 +74,7 @@ def export(workspace: Path, study: str, storage: str, address: TrackerAddress) -
 
 
 @contextmanager
-def failures_told(address: TrackerAddress) -> Iterator[None]:
+def failures_told(address: Address) -> Iterator[None]:
     """Turn whatever a tracker raises into a `BenchkitError` with nothing of a secret address in it or behind it."""
     try:
         yield
@@ -81,7 +82,7 @@ def failures_told(address: TrackerAddress) -> Iterator[None]:
         raise problem_of(error, address) from None
 
 
-def problem_of(error: Exception, address: TrackerAddress) -> BenchkitError:
+def problem_of(error: Exception, address: Address) -> BenchkitError:
     """Return an error of a tracker as a user meets it: its first line, with nothing of a secret address."""
     if isinstance(error, BenchkitError):
         return BenchkitError(address.masked(error.what), hint=address.masked(error.hint))
@@ -89,12 +90,11 @@ def problem_of(error: Exception, address: TrackerAddress) -> BenchkitError:
     return BenchkitError(f"the tracker {address.name} failed: {words}")
 
 
-def follow(workspace: Path, study: str, storage: str, address: TrackerAddress, stream: int) -> str:
+def follow(workspace: Path, study: str, storage: str, address: Address, stream: int) -> str:
     """Tell a tracker what is new of a study until `stream` ends, and then the rest; return what went wrong last.
 
     A tracker that fails is asked again at the next look.
     """
-    os.nice(10)
     tracker, reader, pause, problem, last = None, None, EVERY, "", False
     while not last:
         last = bool(select.select([stream], [], [], pause)[0])
@@ -120,16 +120,15 @@ class TrackersBeside:
 
     def __init__(
         self,
-        addresses: Sequence[TrackerAddress],
+        addresses: Sequence[Address],
         workspace: Path,
         storage: str,
         study: str,
         note: Callable[[str], object],
     ) -> None:
         """Start nothing yet. Raises `BenchkitError` for a tracker that there is not or that takes no running trials."""
-        registry = Registry.installed()
         for one in addresses:
-            if not getattr(registry.load("trackers", one.name), "live", True):
+            if not getattr(Registry.installed().load("trackers", one.name), "live", True):
                 raise BenchkitError(
                     f"--track {one.name}: this tracker takes trials that have ended",
                     hint=f"after the sweep: benchkit export {study} --to {one.option}",
