@@ -44,7 +44,8 @@ def test_each_part_is_on_disk_with_what_was_expected(
     found = {one["name"]: one for one in json.loads((tmp_path / "results.json").read_text())}
     assert {name: one["state"] for name, one in found.items()} == {"device": "ok", "slow": "late", "broken": "failed"}
     assert found["device"]["words"] == "a card" and found["broken"]["words"] == "no"
-    assert "| device | ok |" in (tmp_path / "page.md").read_text() and "| much |" in (tmp_path / "page.md").read_text()
+    page = (tmp_path / "page.md").read_text()
+    assert "3 parts: 1 ok, 1 late, 1 failed." in page and "| device | ok |" in page and "| much |" in page
 
 
 @pytest.mark.parametrize(("first", "seconds"), [("raise SystemExit('no driver')", 60.0), ("", 4.0)])

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,13 +227,23 @@ class Queue:
         """Look at the ledger anew before the next trial, since one was given back."""
         self._seen.clear()
 
-    def next(self) -> Claim | None:
-        """Return a hold on the next trial to train, or None when all are taken or finished."""
+    def next(self, wanted: Callable[[Condition], bool] = lambda condition: True) -> Claim | None:
+        """Return a hold on the next trial to train, or None when all are taken or finished, or of no wanted condition.
+
+        Those that are passed over keep their places.
+        """
         for _ in range(2):
-            while self._seen:
-                claim = self._take(*self._seen.popleft())
-                if claim is not None:
-                    return claim
+            passed: list[tuple[Condition, FrozenTrial]] = []
+            claim = None
+            while self._seen and claim is None:
+                condition, trial = self._seen.popleft()
+                if wanted(condition):
+                    claim = self._take(condition, trial)
+                else:
+                    passed.append((condition, trial))
+            self._seen.extendleft(reversed(passed))
+            if claim is not None or passed:
+                return claim
             self._seen.extend(self._look())
         return None
 

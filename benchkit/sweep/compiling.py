@@ -119,8 +119,7 @@ def _work(plan: Plan, condition: Condition, data: Mapping[str, Any]) -> Conditio
     height, width, channels = facts["image_shape"]
     side = settings.data.image_size
     images = settings.data.train_size or facts["counts"]["train"]
-    search, trials = plan.search_of(condition), plan.count(condition)
-    own = search is not None and any(not spanned.path.startswith(FREE) for spanned in search.space)
+    trials = plan.count(condition)
     return ConditionWork(
         model=settings.model.model.name,
         options=settings.model.model.options,
@@ -132,12 +131,18 @@ def _work(plan: Plan, condition: Condition, data: Mapping[str, Any]) -> Conditio
         trials=trials,
         steps=settings.train.epochs * (images // settings.train.batch_size),
         optimizer=settings.train.optimizer.name if settings.train.accumulate == 1 else "accumulating",
-        step=_step(settings),
-        codes=trials if own else 1,
+        step=step_of(settings),
+        codes=trials if has_own_codes(plan, condition) else 1,
     )
 
 
-def _step(settings: Settings) -> str:
+def has_own_codes(plan: Plan, condition: Condition) -> bool:
+    """Return whether a search gives each trial of a condition settings that its step is made of."""
+    search = plan.search_of(condition)
+    return search is not None and any(not spanned.path.startswith(FREE) for spanned in search.space)
+
+
+def step_of(settings: Settings) -> str:
     """Return, as text, all settings that a traced step is made of."""
     train, data = settings.train, replace(settings.data, train_size=0, val_size=0, test_size=0)
     optimizer = replace(train.optimizer, lr=0.0, momentum=float(bool(train.optimizer.momentum)))

@@ -18,7 +18,6 @@ from benchkit.errors import BenchkitError
 from benchkit.plan import Plan
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, mps_runs, next_level
-from benchkit.sweep.coordinator import View
 from benchkit.sweep.devices import Device
 from benchkit.sweep.lines import Opener, local_line
 from benchkit.sweep.messages import (
@@ -33,6 +32,7 @@ from benchkit.sweep.messages import (
     WorkerReady,
 )
 from benchkit.sweep.pool import HEAR_EVERY, Pool
+from benchkit.sweep.progress import View
 
 WINDOW = 2.0
 """Seconds, at least, for which each number of trials at once is timed."""

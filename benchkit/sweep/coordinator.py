@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import get_args
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
@@ -19,6 +19,7 @@ from benchkit.ledger.claims import Queue
 from benchkit.plan import Plan
 from benchkit.results import Outcome
 from benchkit.study import Study
+from benchkit.sweep.compile_jobs import CompileJobs
 from benchkit.sweep.decided import StudyFacts, decide_training, unfit
 from benchkit.sweep.held_trial import PATIENCE, HeldTrial
 from benchkit.sweep.messages import (
@@ -40,6 +41,7 @@ from benchkit.sweep.messages import (
 from benchkit.sweep.missing import is_unfinished
 from benchkit.sweep.pool import HEAR_EVERY, Pool, cannot_go_on
 from benchkit.sweep.preferred_seats import PreferredSeats
+from benchkit.sweep.progress import View
 from benchkit.sweep.seats import Seats
 from benchkit.sweep.starts import Memory, Starts, memory_before, memory_here
 from benchkit.sweep.stopping import GRACE
@@ -53,30 +55,14 @@ TURN = 0.1
 """Seconds for which trials are handed out, or workers heard, while the others wait: many seats may start at once."""
 
 
-class View(Protocol):
-    """Whoever watches a sweep."""
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Show that a stage begins, of `total` trials, some of them in a state already."""
-        ...
-
-    def event(self, worker: int, event: Event) -> None:
-        """Show an event of a worker."""
-        ...
-
-    def tick(self) -> None:
-        """Refresh what changes with time."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What a coordinator goes by.
 
     A disk that does not answer is asked again for `patience` seconds, and for so long a trial waits for a seat of the
-    model that it was begun on. `unfit` says in words what keeps a seat from
-    training a study as that was decided, nothing when nothing does. `memory` tells under which limit of memory so many
-    trials run together with the sweep, where that is not this machine's. By `facts` what is `auto` is decided.
+    model that it was begun on. `unfit` says in words what keeps a seat from training a study as that was decided,
+    nothing when nothing does. `memory` tells under which limit of memory so many trials run together with the sweep,
+    where that is not this machine's. By `facts` what is `auto` is decided.
     """
 
     patience: float = PATIENCE
@@ -99,7 +85,7 @@ class Coordinator:
         self._preferred = PreferredSeats(self._seats, self._rules.patience, more_come=pool.changes)
         self._queue: Queue | None = None
         self._look_at = 0.0
-        self._decided: dict[str, str] = {}
+        self._codes = CompileJobs()
         self._memory_of = self._rules.memory or memory_here
         self._memory = self._memory_of(pool.size)
         self._before = memory_before(ledger.workspace, self._memory)
@@ -119,6 +105,7 @@ class Coordinator:
         """
         self._view.stage(title, self._ledger.states(plan, files=False), len(plan.units()))
         self._queue, self._look_at, self._end = Queue(self._ledger, plan), 0.0, end
+        self._codes.begin(plan)
         try:
             self._seats.start_all()
             while time.monotonic() < end:
@@ -194,7 +181,7 @@ class Coordinator:
         if (waited := self._preferred.take(number)) is not None:
             return waited
         while time.monotonic() >= self._look_at and not self._late:
-            claim = self._queue.next()
+            claim = self._queue.next(self._codes.wanted(self._seats.place(number)))
             if claim is None:
                 self._look_at = time.monotonic() + LOOK_EVERY
                 return None
@@ -220,7 +207,9 @@ class Coordinator:
             for one in (held, other):
                 one.beside_node = True
                 one.beside_device |= alike and self._seats.ready[number].seat.kind != "cpu"
-        order = held.order(self._decided, self._end - time.monotonic())
+        others = self._seats.alike(number) and not held.alone and not self._job.profile
+        held.compiles = self._codes.take(self._seats.place(number), held.name, held.claim.condition, others=others)
+        order = held.order(self._codes.decided, self._end - time.monotonic())
         held.given = True
         self._logs[held.name] = held.claim.folder.log
         self._seats.take(number)
@@ -253,11 +242,12 @@ class Coordinator:
     def _on_worker_ready(self, number: int, event: WorkerReady) -> None:
         """Decide by the first seat what is not decided of the study's training; use no seat that cannot obey it."""
         self._view.event(number, event)
-        if not self._decided:
+        self._codes.free[event.seat.node] = event.seat.free
+        if not self._codes.decided:
             option = f"--device {self._job.device}"
-            self._decided = decide_training(self._ledger, self._job.study, event.seat, option, self._rules.facts)
+            self._codes.decided = decide_training(self._ledger, self._job.study, event.seat, option, self._rules.facts)
         self._seats.is_ready(number, event)
-        if problem := self._rules.unfit(event.seat, self._decided, self._job.study):
+        if problem := self._rules.unfit(event.seat, self._codes.decided, self._job.study):
             self._seats.set_aside(number, problem, "device")
 
     def _hear_of_trial(self, number: int, event: OfTrial) -> None:
@@ -274,7 +264,7 @@ class Coordinator:
         elif isinstance(event, TrialGivenBack):
             if event.late:
                 self._put_off(held)
-            else:
+            elif not held.compiles or event.why or time.monotonic() >= self._end:
                 self._give_back(held, held.starts.excused(held.lease))
             if event.scope == "pinned memory":
                 self._seats.job = replace(self._seats.job, pageable=True)
@@ -287,6 +277,7 @@ class Coordinator:
                 self._drop(held)  # what else is told of it would stand on what could not be written
                 raise
             if isinstance(event, EpochEnded):
+                self._compiled(held, there=True)
                 known = self._longest.get(held.taken.key, 0.0)
                 self._longest[held.taken.key] = max(known, event.record.seconds)
             if shown is not None:
@@ -296,6 +287,11 @@ class Coordinator:
         if isinstance(event, TrialFinished | TrialGivenBack) and self._at.get(number) == name:
             del self._at[number]
             self._seats.release(number)
+            if held is not None and held.name in self._held:  # its code is there, or cannot be had
+                self._compiled(held, there=True)
+                if number in self._seats.free:
+                    return self._give(held)
+                self._give_back(held, held.starts.excused(held.lease))
 
     def _print(self, event: Printed) -> None:
         if (log := self._logs.get((event.trial, event.lease))) is not None:
@@ -358,8 +354,14 @@ class Coordinator:
             self._drop(held)
             self._pool.send(held.number, TrialAnswer(trial=held.id, lease=held.lease, word="drop"))
 
+    def _compiled(self, held: HeldTrial, *, there: bool) -> None:
+        """Let the trials begin that waited for the code of one."""
+        if self._codes.over(held.name, there=there):
+            self._look_at = 0.0
+
     def _forget(self, held: HeldTrial) -> None:
         del self._held[held.name]
+        self._compiled(held, there=False)
         if held.alone:
             node = self._seats.node(held.number)
             if self._alone.get(node, self) in (held, None):
@@ -381,6 +383,7 @@ class Coordinator:
     def _stop_workers(self) -> None:
         """Hear what workers that were told to end still have to tell, as long as they may take for it."""
         self._pool.stop()
+        self._end = -math.inf
         for held in self._held.values():
             if held.waited_for:
                 self._pool.send(held.number, held.answer("go on"))

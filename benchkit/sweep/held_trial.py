@@ -52,7 +52,7 @@ class HeldTrial:
         self.lease = claim.lease
         self.starts = Starts()
         self.model = ""
-        self.waited_for = self.given = self.saved = self.alone = False
+        self.waited_for = self.given = self.saved = self.alone = self.compiles = False
         self.beside_node = self.beside_device = False
         self._known = self.starts
         self._limited = False
@@ -103,7 +103,8 @@ class HeldTrial:
             decided=dict(decided),
             asks=claim.asks,
             seconds=seconds,
-            content=content,
+            compiles=self.compiles,
+            content=b"" if self.compiles else content,
         )
 
     def hear(self, event: OfTrial) -> tuple[Event | None, TrialAnswer | None]:

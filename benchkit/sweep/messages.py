@@ -27,7 +27,7 @@ class Seat:
     """What a worker finds where it runs: its node's name, the kind and name of its device, and what that computes in.
 
     `precision` is what the device does best, `bf16` whether it multiplies bf16 matrices in hardware. `instructions` is
-    the kind of a processor by what it can do, such as avx2; `lacks` is what compiling needs and the machine has not.
+    a processor's kind, such as avx2; `lacks` is what compiling needs and is not there; `free` are bytes of memory.
     """
 
     node: str = ""
@@ -37,6 +37,7 @@ class Seat:
     bf16: bool = False
     instructions: str = ""
     lacks: str = ""
+    free: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +86,7 @@ class TrialBegan:
 class EpochEnded:
     """An epoch of the worker's trial ended.
 
-    `processor` is the number of cores that its process had in use, `device_use` the share of the time in which a GPU
-    worked, None where nobody knows.
+    Its process had `processor` cores in use, and a GPU worked the share `device_use` of the time, None if unknown.
     """
 
     record: EpochRecord
@@ -198,8 +198,8 @@ class WorkerEnds:
 class WorkerLost:
     """The worker's process ended without saying so; `code` is its exit status, negative for a signal.
 
-    `machine` says that its node ended, or the way to it; `words` end a sentence that begins with what ended. `shared`
-    says that the trials of other seats were trained in it.
+    `machine` says that its node ended, or the way to it; `words` end a sentence that begins with what ended; `shared`:
+    trials of other seats were trained in it.
     """
 
     code: int
@@ -348,7 +348,7 @@ class Train:
     """Train one trial: its settings, its place in the study, and what is decided of the study's training, by name.
 
     `content` is its checkpoint, empty for one from the start. `asks` has the worker wait after each epoch for whether
-    to go on. No epoch is begun that would, by those before it, not end within `seconds`.
+    to go on. None is begun that would, by those before it, not end within `seconds`. `compiles`: do no more than that.
     """
 
     trial: int
@@ -359,6 +359,7 @@ class Train:
     decided: dict[str, str]
     asks: bool = False
     seconds: float = math.inf
+    compiles: bool = False
     content: bytes = b""
 
 

@@ -5,14 +5,10 @@ The last digits of what they go on to compute, and their speed, are then those o
 
 from __future__ import annotations
 
-import re
 import time
 
 from benchkit.sweep.held_trial import HeldTrial
-from benchkit.sweep.seats import Seats
-
-COUNT = re.compile(r", \d+ (core|thread)s?$")
-"""What stands behind the name of a processor: how much of it is there, or in use."""
+from benchkit.sweep.seats import Seats, model_of
 
 
 class PreferredSeats:
@@ -53,8 +49,3 @@ class PreferredSeats:
         if self._more_come or self._seats.starting:
             return True
         return any(self._alike(held, one) for one in self._seats.ready if one not in self._seats.aside)
-
-
-def model_of(device: str) -> str:
-    """Return the model of a device by its name, without the number of cores or threads."""
-    return COUNT.sub("", device)

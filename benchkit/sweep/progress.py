@@ -5,10 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from benchkit.results import FINISHED, EpochRecord
-from benchkit.sweep.coordinator import View
 from benchkit.sweep.messages import EpochEnded, Event, TrialEnded, TrialStarted, WorkerIdle, WorkerLost, WorkerReady
+
+
+class View(Protocol):
+    """Whoever watches a sweep."""
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Show that a stage begins, of `total` trials, some of them in a state already."""
+        ...
+
+    def event(self, worker: int, event: Event) -> None:
+        """Show an event of a worker."""
+        ...
+
+    def tick(self) -> None:
+        """Refresh what changes with time."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)

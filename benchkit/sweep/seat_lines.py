@@ -21,9 +21,8 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.opening import is_on_server
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
-from benchkit.sweep.coordinator import View
 from benchkit.sweep.messages import EpochEnded, Event, TrialEnded, TrialStarted, WorkerIdle, WorkerLost, WorkerReady
-from benchkit.sweep.progress import trial_name
+from benchkit.sweep.progress import View, trial_name
 
 EVERY = 5.0
 """Seconds between two writings."""

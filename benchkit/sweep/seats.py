@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
 from benchkit.errors import BenchkitError
+from benchkit.sweep.compile_jobs import Place
 from benchkit.sweep.messages import Job, WorkerReady
 from benchkit.sweep.pool import Pool
+
+COUNT = re.compile(r", \d+ (core|thread)s?$")
+"""What stands behind the name of a processor: how much of it is there, or in use."""
 
 IDLE_PATIENCE = 3
 """How many workers of a seat in a row may end before any of them took a trial."""
@@ -117,6 +122,15 @@ class Seats:
         """Return what tells a ready worker's device from others: its node, and what it is called there."""
         return self.node(number), self.ready[number].device
 
+    def place(self, number: int) -> Place:
+        """Return where a ready worker shares what it compiles: its node, and the model of its device."""
+        return self.node(number), model_of(self.ready[number].seat.device)
+
+    def alike(self, number: int) -> bool:
+        """Return whether another seat is at a ready worker's place, or may be once it has started."""
+        others = (one for one in self.ready if one != number and one not in self.aside)
+        return bool(self.starting) or any(self.place(one) == self.place(number) for one in others)
+
     def lost(self, number: int, words: str, *, idle: bool) -> None:
         """Start a worker anew that has ended, but where its seat is gone.
 
@@ -174,3 +188,8 @@ class Seats:
     def problems(self) -> tuple[str, ...]:
         """Return why seats were set aside, each reason once."""
         return tuple(dict.fromkeys(self.aside.values()))
+
+
+def model_of(device: str) -> str:
+    """Return the model of a device by its name, without the number of cores or threads."""
+    return COUNT.sub("", device)

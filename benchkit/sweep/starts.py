@@ -25,6 +25,9 @@ MOST = 2
 KEPT = "memory.json"
 """The file of a workspace that says under which memory limit its last sweep ran, and how often that was enforced."""
 
+FREE = Path("/proc/meminfo")
+"""Where Linux tells how much memory there is."""
+
 LARGEST = 2**60
 """Bytes from which on a limit is none: old kernels write a number where there is none."""
 
@@ -112,6 +115,16 @@ def memory_here(at_once: int, groups: Path = CGROUPS, own: Path = OWN_GROUPS) ->
     for controllers, folder in control_groups(("", "memory"), groups, own):
         found = _least(found, folder, *(OLD_NAMES if controllers else NAMES))
     return found
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that are free here, under the limit of this process's control group; 0 off Linux."""
+    try:
+        told = dict(line.split(":", 1) for line in FREE.read_text().splitlines())
+        free = 1024 * int(told["MemAvailable"].split()[0])
+    except (OSError, ValueError, KeyError):
+        return 0
+    return min(free, memory_here(1).limit or free)
 
 
 NAMES, OLD_NAMES = ("memory.max", "memory.events"), ("memory.limit_in_bytes", "memory.oom_control")

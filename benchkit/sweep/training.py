@@ -58,6 +58,7 @@ from benchkit.train.observation import inspect
 from benchkit.train.placement import Images, images_for
 from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Plugins, Run, build_run
+from benchkit.train.steps.executor import executor_for
 from benchkit.train.weights import weights_of
 
 logger = logging.getLogger(__name__)
@@ -229,10 +230,12 @@ def trained(
     torch.set_num_threads(settings.train.threads)
     splits = context.splits(settings.data.dataset)
     run = _start(context, order, settings, splits)
+    if order.compiles:
+        yield compiled_alone(run, order)
+        return None
     if isinstance(stopwatch, Stopwatch):
         watch(run, stopwatch)
-    named = {"trial": order.trial, "lease": order.lease}
-    history = tuple(run.history)
+    named, history = {"trial": order.trial, "lease": order.lease}, tuple(run.history)
     yield TrialBegan(**named, epochs=settings.train.epochs, history=history)
     environment = _environment(context, settings)
     last_saved, saving, bookkeeping = time.perf_counter(), _saving(run), 0.0
@@ -279,6 +282,13 @@ def trained(
     stopwatch.enter("scoring")
     outcome = yield from _scored(order, run, splits.fingerprint, environment)
     return replace(outcome, cost=outcome.cost and replace(outcome.cost, bookkeeping=bookkeeping))
+
+
+def compiled_alone(run: Run, order: Train) -> TrialGivenBack:
+    """Compile a trial's step, which leaves its code for those to come; return that the trial is given back."""
+    run.model.train()
+    executor_for(run)
+    return TrialGivenBack(trial=order.trial, lease=order.lease)
 
 
 def _environment(context: WorkerContext, settings: Settings) -> dict[str, object]:

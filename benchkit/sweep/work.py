@@ -9,6 +9,7 @@ from benchkit.storage import node_name
 from benchkit.sweep.messages import Job, Seat, Train, WorkerIdle, WorkerReady
 from benchkit.sweep.network_check import check_networks
 from benchkit.sweep.provenance import device_name
+from benchkit.sweep.starts import free_memory
 from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.timed_run import TimedRun, probe_all
 from benchkit.sweep.training import Telling, WorkerContext, train_trial
@@ -68,4 +69,5 @@ def seat_of(device: str) -> Seat:
         bf16=has_bf16(torch.device(device)),
         instructions=instructions() if kind == "cpu" else "",
         lacks=compiler_found(kind)[1],
+        free=free_memory(),
     )

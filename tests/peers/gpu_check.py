@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,10 +161,13 @@ def check(device: str, seconds: float, out: Path) -> Iterator[Outcome]:
 
 
 def page(outcomes: Sequence[Outcome]) -> str:
-    """Return what was expected and what came, as Markdown."""
-    rows = [f"| {one.name} | {one.state} | {one.seconds:.0f} | {one.expected} | {one.words} |" for one in outcomes]
-    told = [row.replace("\n", " ") for row in rows]
-    return "\n".join(["| part | state | seconds | expected | came |", "|---|---|---|---|---|", *told, ""])
+    """Return what was expected and what came, as Markdown, below how many parts ended in which way."""
+    counts = Counter(one.state for one in outcomes)
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    cells = [[one.name, one.state, f"{one.seconds:.0f}", one.expected, one.words] for one in outcomes]
+    rows = ["| " + " | ".join(" ".join(cell.replace("|", "/").split()) for cell in row) + " |" for row in cells]
+    head = [f"{time.strftime('%d %B %Y')}, {len(outcomes)} parts: {told}.", ""]
+    return "\n".join([*head, "| part | state | seconds | expected | came |", "|---|---|---|---|---|", *rows, ""])
 
 
 def row(name: str, device: str) -> None:
