@@ -300,3 +300,13 @@ def goal_metrics() -> tuple[str, ...]:
 def epoch_metrics() -> tuple[str, ...]:
     """Return the scores on validation images that are known after each epoch of every trial."""
     return tuple(f"val.{name}" for name in IN_EVERY_RECORD)
+
+
+UNBALANCED = 3
+"""From this many times the images of the smallest class on, the largest one is warned of."""
+
+
+def unbalanced(facts: Mapping[str, Any]) -> bool:
+    """Return whether the largest class of train has three times the images of the smallest, or more."""
+    counts = facts.get("class_counts", {}).get("train", ())
+    return any(counts) and max(counts) >= UNBALANCED * min(counts)

@@ -46,6 +46,9 @@ one whose files are elsewhere, on the machine that trained it, is none here yet.
 
 FINISHED: frozenset[str] = frozenset({"done", "pruned", "diverged", "failed"})
 
+WITHOUT_FILES: tuple[State, ...] = ("missing files", "changed files", "files elsewhere")
+"""States of trials that have ended and whose numbers cannot be read here."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:

@@ -18,7 +18,7 @@ from benchkit.report.context.blocks import MarkdownBlock, Paragraph, ReportConte
 from benchkit.report.context.compose import compose
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
-from benchkit.report.markdown import rendered
+from benchkit.report.page_text import rendered
 from benchkit.results import StudyResults
 from benchkit.study.origin import MOST_LETTERS, by_place, read_author_text
 from benchkit.study.studyfile import parse_study

@@ -258,7 +258,7 @@ def test_local_files_serve_every_command_that_names_plugins(
     assert list((tmp_path / "data").rglob("manifest.json"))
     given: list[Any] = []
     monkeypatch.setattr("benchkit.ledger.read_results", lambda *_: SimpleNamespace(trials=()))
-    monkeypatch.setattr("benchkit.report.build.file_now", lambda *_: None)
+    monkeypatch.setattr("benchkit.report.write.file_now", lambda *_: None)
     monkeypatch.setattr("benchkit.report.write.write_reports", lambda *_, registry: given.append(registry) or Made())
     assert main(["report", "s", "--plugin", str(file)]) == 0
     assert given[0].find("datasets", "stripes").file == file

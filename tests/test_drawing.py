@@ -32,12 +32,12 @@ from benchkit.report.figures.drawing import (
     VEGA_LITE_VERSION,
     chart_spec,
     content_key,
+    print_svg,
     spec_to_pdf,
     spec_to_png,
     spec_to_svg,
 )
 from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SEQUENTIAL, SHAPES, condition_scale
-from benchkit.report.figures.svg import print_svg
 from benchkit.report.files.html import BUNDLE_LICENCE, text_of, vega_bundle
 
 

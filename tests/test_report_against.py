@@ -13,7 +13,7 @@ from synthetic_results import HOSTILE, complete, rescored
 
 import benchkit.ledger
 from benchkit.errors import ReportError
-from benchkit.report.context.change_sections import MOST_LINES, file_difference
+from benchkit.report.context.agreement_sections import MOST_LINES, file_difference
 from benchkit.report.context.compose import read_record, record_of
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import StudyResults

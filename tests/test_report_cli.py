@@ -18,8 +18,8 @@ from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import FigureBlock, PictureRow, Section
 from benchkit.report.context.compose import compose
+from benchkit.report.figures.figure_files import kept_figures
 from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.figures.kept_figures import kept_figures
 from benchkit.report.files.html import render_html
 from benchkit.report.files.pdf import PangoMissing
 from benchkit.report.write import write_report

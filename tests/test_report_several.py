@@ -19,10 +19,10 @@ from benchkit.analysis.agreement import agree
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import results_of
+from benchkit.report.build import chapter_names, common_stem
 from benchkit.report.context.agreement_sections import shared_table, study_groups
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
-from benchkit.report.multi_study import chapter_names, common_stem
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import StudyResults
 from benchkit.verify import open_report

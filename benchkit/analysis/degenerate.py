@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchkit.analysis.estimates import compared, done_repeats, done_trials
 from benchkit.analysis.wording import Finding, count, listing, measured, names, quoted
-from benchkit.data.manifest import UNBALANCED
+from benchkit.metrics import UNBALANCED
 from benchkit.results import SPLITS, SplitMetrics, StudyResults, Trial
 
 if TYPE_CHECKING:

@@ -113,7 +113,7 @@ def _from_report(file: Path, folder: Path) -> tuple[list[StudyResults], Mapping[
     """
     from benchkit.capsule import read_capsule
     from benchkit.capsule.reading import results_of
-    from benchkit.report.figures.kept_figures import kept_figures
+    from benchkit.report.figures.figure_files import kept_figures
     from benchkit.verify.opening import open_report
 
     opened = open_report(file)
@@ -146,7 +146,7 @@ def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyRe
 def _shown(results: StudyResults, given: Path) -> StudyResults:
     """Return results as the study file shows them now, if there is one; a note tells where it describes others."""
     from benchkit.cli.app import print_note
-    from benchkit.report.build import file_now, presented
+    from benchkit.report.write import file_now, presented
 
     file = file_now(results, given)
     if file is None:
@@ -160,12 +160,14 @@ def _shown(results: StudyResults, given: Path) -> StudyResults:
 def _tell_broken(results: Sequence[StudyResults]) -> int:
     """Print which trials' files were lost or changed; return the exit code for that."""
     from benchkit.cli.app import print_note
-    from benchkit.sweep.status import broken_trials
+    from benchkit.results import WITHOUT_FILES
+    from benchkit.sweep.progress import trial_name
 
-    lines = [line for one in results for line in broken_trials(one)]
-    for line in lines:
-        print_note(line)
-    return int(bool(lines))
+    broken = [trial for one in results for trial in one.trials if trial.state in WITHOUT_FILES]
+    for trial in broken:
+        name = trial_name(trial.condition.label, trial.phase, trial.index)
+        print_note(f"{name}: {trial.state}: {trial.reason}")
+    return int(bool(broken))
 
 
 @contextmanager

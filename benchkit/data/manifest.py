@@ -16,6 +16,7 @@ import numpy as np
 
 from benchkit.data.repeated import repeated_facts
 from benchkit.errors import DataError
+from benchkit.metrics import unbalanced
 from benchkit.protocols import Repeated, Split, Splits
 from benchkit.registry import Registry
 from benchkit.registry.options import bind_options, options_of
@@ -124,16 +125,6 @@ def class_counts(split: Split, splits: Splits) -> list[int]:
     """Return the number of a split's images of each class, in label order; labels of no class are not counted."""
     counts = dict(zip(*(each.tolist() for each in np.unique(split.labels, return_counts=True)), strict=True))
     return [counts.get(label, 0) for label in range(len(splits.class_names))]
-
-
-UNBALANCED = 3
-"""From this many times the images of the smallest class on, the largest one is warned of."""
-
-
-def unbalanced(facts: Mapping[str, Any]) -> bool:
-    """Return whether the largest class of train has three times the images of the smallest, or more."""
-    counts = facts.get("class_counts", {}).get("train", ())
-    return any(counts) and max(counts) >= UNBALANCED * min(counts)
 
 
 def balance_warning(facts: Mapping[str, Any]) -> str:

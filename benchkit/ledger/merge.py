@@ -26,6 +26,7 @@ from benchkit.ledger.states import is_alive, numbers_of
 from benchkit.ledger.tables import set_times, study_attributes
 from benchkit.locks import held
 from benchkit.plan import Condition, Plan
+from benchkit.results import WITHOUT_FILES
 from benchkit.storage import decode, write_atomically
 from benchkit.study import Study
 
@@ -143,7 +144,7 @@ def _take_trial(ledger: Ledger, theirs: Ledger, trial: tuple[Study, Condition, F
     which = f"{label}, {'trial' if condition.kind == 'search' else 'repeat'} {index}"
     kept = other.user_attrs.get("files")
     state, _, outcome = numbers_of(other, source)
-    if kept is None or outcome is None or state in ("missing files", "changed files", "files elsewhere"):
+    if kept is None or outcome is None or state in WITHOUT_FILES:
         merged.broken.append(f"{which}: {outcome.reason if outcome else state}")
         return
     sweeps = ledger.attempts(study).sweeps

@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.analysis.interim import planned_looks
 from benchkit.analysis.sequential import standing
-from benchkit.data.manifest import unbalanced
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.decisions import decisions_of
 from benchkit.ledger.files import TrialFolder
@@ -24,9 +23,9 @@ from benchkit.ledger.ledger import Ledger, optuna_name
 from benchkit.ledger.opening import Patience, is_on_server, open_read_only, storage_errors
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.states import effective
-from benchkit.metrics import UNDEFINED, Metric, Predictions
+from benchkit.metrics import UNDEFINED, Metric, Predictions, unbalanced
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint
-from benchkit.results import SPLITS, SplitMetrics, SplitName, StudyResults, Trial
+from benchkit.results import SPLITS, WITHOUT_FILES, SplitMetrics, SplitName, StudyResults, Trial
 from benchkit.storage import decode
 from benchkit.study import Search, Study
 
@@ -296,6 +295,6 @@ class LedgerReader(Ledger):
         if key in self._read:
             return self._read[key]
         trial = super().read_trial(study, condition, frozen, sweeps)
-        if frozen.state.is_finished() and trial.state not in ("missing files", "changed files", "files elsewhere"):
+        if frozen.state.is_finished() and trial.state not in WITHOUT_FILES:
             self._read[key] = trial
         return trial

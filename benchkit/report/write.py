@@ -10,21 +10,22 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import benchkit
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.archive import CAPSULE, rounded
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
-from benchkit.report.build import ReportBuild, StudyBuild, build_study, single_build
+from benchkit.report.build import ReportBuild, StudyBuild, build_study, multi_build, single_build
 from benchkit.report.context.blocks import DownloadBlock, FigureBlock, ReportContext
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import OURS, Files, encoded
 from benchkit.report.files.html import check_templates, font_files, render_html, render_print
 from benchkit.report.files.pdf import Attached, Limits, render_pdf
-from benchkit.report.multi_study import multi_build
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
-from benchkit.storage import write_atomically
+from benchkit.storage import encode, write_atomically
+from benchkit.study.studyfile import read_study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,47 @@ class ReportOptions:
     def exports(self) -> frozenset[str]:
         """Return what will stand beside the pages, of `tables`, `figures`, `json` and `capsule`."""
         return self.formats | {"tables", "json", "capsule"} if self.pages else self.formats
+
+
+TRAINED = ("settings", "factors", "search", "seed")
+"""What of a study says which trials it has."""
+
+
+QUOTED = ("origin", "published")
+"""What a study quotes of others: it is held against the trained settings, whatever the file's own are."""
+
+
+PRESENTED = ("title", "question", "description", *QUOTED, "report", "source", "path")
+"""What of a study says only how its results are shown."""
+
+
+def presented(results: StudyResults, file: Path) -> tuple[StudyResults, str]:
+    """Return the results as the study file shows them now, and a note where it describes other trials.
+
+    Of a file that describes other trials only what it quotes of its source is taken: an older network then shows as a
+    departure. Overrides that the sweep was given hold for the file too. Raises `StudyError` for a file that cannot be
+    read.
+    """
+    study = results.study
+    now = read_study(file, overrides=study.overrides, smoke=study.smoke)
+    differing = [part for part in TRAINED if encode(getattr(now, part)) != encode(getattr(study, part))]
+    if differing:
+        note = (
+            f"{file}: its {', '.join(differing)} differ from those that were trained; the report shows the study as "
+            "the ledger holds it (benchkit sweep trains the file as it is now)"
+        )
+        return replace(results, study=replace(study, **{part: getattr(now, part) for part in QUOTED})), note
+    return replace(results, study=replace(study, **{part: getattr(now, part) for part in PRESENTED})), ""
+
+
+def file_now(results: StudyResults, given: Path) -> Path | None:
+    """Return the file that presents a study: the one that was given, or the built-in one that it was trained from."""
+    if given.suffix == ".toml":
+        return given if given.is_file() else None
+    recorded = results.study.path
+    built_in = Path(benchkit.__file__).parent / "studies" / f"{results.study.name}.toml"
+    same = recorded is None or recorded.parts[-3:] == built_in.parts[-3:]  # a capsule keeps no path
+    return built_in if same and built_in.is_file() else None
 
 
 def write_report(

@@ -20,7 +20,7 @@ from benchkit.analysis.sequential import (
 )
 from benchkit.duration import duration
 from benchkit.plan import Condition, Plan
-from benchkit.results import FINISHED, StudyResults, Trial
+from benchkit.results import FINISHED, WITHOUT_FILES, StudyResults, Trial
 from benchkit.storage import encode
 from benchkit.study.study import UNTIL_DECIDED
 from benchkit.sweep.progress import trial_name
@@ -31,9 +31,6 @@ STATES = (
 )  # fmt: skip
 BROKEN = {"missing files": "missing", "changed files": "changed"}
 """States of trials that are no results any more, by the word of `--retry` that trains them again."""
-
-WITHOUT_FILES = (*BROKEN, "files elsewhere")
-"""States of trials that have ended and whose numbers cannot be read here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +138,6 @@ def _interim(results: StudyResults, state: Standing | None) -> InterimStatus | N
         seconds=state.seconds,
         words=words,
     )
-
-
-def broken_trials(results: StudyResults) -> tuple[str, ...]:
-    """Return a line for each trial that has ended and whose files were lost, changed, or are on another machine."""
-    without = (trial for trial in results.trials if trial.state in WITHOUT_FILES)
-    return tuple(f"{_name(trial)}: {trial.state}: {trial.reason}" for trial in without)
 
 
 def _row(results: StudyResults, plan: Plan, condition: Condition) -> ConditionStatus:

@@ -16,12 +16,9 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.decisions import decide, decisions_of
 from benchkit.ledger.readback import results_of
 from benchkit.plan import Plan
-from benchkit.results import State, StudyResults
+from benchkit.results import WITHOUT_FILES, StudyResults
 from benchkit.study import Study
 from benchkit.study.study import UNTIL_DECIDED
-
-LOST: tuple[State, ...] = ("missing files", "changed files", "files elsewhere")
-"""States of trials that have ended and that no look can use."""
 
 
 def begin_analyses(ledger: Ledger, study: Study, most: int, say: Callable[[str], None]) -> Mapping[str, int]:
@@ -54,7 +51,7 @@ def _waited_words(results: StudyResults, state: Standing) -> str:
         for trial in results.trials
         if trial.condition.key in state.open and trial.index < state.asked[trial.condition.key]
     )
-    told = [f"{count(lost[one], 'trial')} with {one}" for one in LOST if lost[one]]
+    told = [f"{count(lost[one], 'trial')} with {one}" for one in WITHOUT_FILES if lost[one]]
     if not told:
         return "conditions that this sweep leaves out"
     return f"{listing(told)}; benchkit status says what brings them"

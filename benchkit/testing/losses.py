@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from benchkit.testing.check import attempt, require, rule
-from benchkit.testing.resuming import difference
 from benchkit.testing.specimens import losses, run_with, settings, small_plugins, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described
-from benchkit.testing.trained_options import instance_of
-from benchkit.testing.trained_rules import trained_rules
+from benchkit.testing.trained_rules import difference, instance_of, trained_rules
 from benchkit.train.run import Run
 
 CLASSES = 4

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from benchkit.errors import BenchkitError
 from benchkit.protocols import NormFactory, card_of
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_text, require, rule
-from benchkit.testing.recorded import LIKELY, hold_to_recording
 from benchkit.testing.specimens import images_and_labels, losses, run_of
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
+from benchkit.testing.trained_rules import LIKELY, hold_to_recording
 from benchkit.train.evaluate import finish
 from benchkit.train.fit import fit
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.norm_numbers import move_parameters, trained
-from benchkit.testing.recorded import LIKELY, hold_to_recording
 from benchkit.testing.specimens import SmallNetwork, run_of
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
+from benchkit.testing.trained_rules import LIKELY, hold_to_recording
 from benchkit.train.compiler import without_its_own_warnings
 from benchkit.train.weights import load_weights
 

@@ -13,10 +13,9 @@ from torch import nn
 
 from benchkit.study.settings import OptimizerSettings
 from benchkit.testing.check import attempt, require, rule
-from benchkit.testing.resuming import difference
 from benchkit.testing.specimens import SHAPE, SmallNetwork, losses, run_with, settings, small_plugins, trained
 from benchkit.testing.subject import Subject
-from benchkit.testing.trained_rules import trained_rules
+from benchkit.testing.trained_rules import difference, trained_rules
 from benchkit.train import optimizers
 from benchkit.train.run import Run
 from benchkit.train.step import set_rate, take_step

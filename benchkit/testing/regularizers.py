@@ -17,12 +17,18 @@ from benchkit.errors import nearest
 from benchkit.protocols import Batch
 from benchkit.testing import neutral
 from benchkit.testing.check import attempt, require, rule
-from benchkit.testing.recorded import LIKELY, hold_to_recording
-from benchkit.testing.resuming import difference, hold_to_resuming
 from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, run_of, trained_run
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_equal, require_finite
-from benchkit.testing.trained_options import hold_to_choices, hold_to_ranges, instance_of
+from benchkit.testing.trained_rules import (
+    LIKELY,
+    difference,
+    hold_to_choices,
+    hold_to_ranges,
+    hold_to_recording,
+    hold_to_resuming,
+    instance_of,
+)
 from benchkit.train.hooks import started
 
 HOOKS = (

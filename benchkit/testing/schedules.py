@@ -9,11 +9,9 @@ from typing import Any
 
 from benchkit.results import EpochRecord
 from benchkit.testing.check import NotApplicable, attempt, require, rule
-from benchkit.testing.resuming import difference
 from benchkit.testing.specimens import run_with, settings, small_plugins, trained, trained_run
 from benchkit.testing.subject import Subject
-from benchkit.testing.trained_options import instance_of
-from benchkit.testing.trained_rules import trained_rules
+from benchkit.testing.trained_rules import difference, instance_of, trained_rules
 from benchkit.train.run import Run
 
 LENGTHS = ((1, 1), (1, 5), (9, 1), (9, 7), (50, 30))

@@ -14,7 +14,7 @@ from benchkit.report.context.blocks import AbsentBlock, Block, Fact, FactsBlock,
 from benchkit.report.context.sections import section, table_block
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.tables.table import Table, TableOf
-from benchkit.results import EpochRecord, StudyResults, Trial
+from benchkit.results import WITHOUT_FILES, EpochRecord, StudyResults, Trial
 from benchkit.sweep.progress import trial_name
 from benchkit.sweep.seat_lines import SeatLine
 from benchkit.sweep.status import ConditionStatus, StudyStatus
@@ -31,7 +31,7 @@ MOST_POINTS = 400
 LAST_LINES, LAST_BYTES = 20, 16_384
 """How much of a log's end is shown."""
 
-FAILED = ("failed", "diverged", "missing files", "changed files", "files elsewhere")
+FAILED = ("failed", "diverged", *WITHOUT_FILES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,25 +1,174 @@
-"""The sections of a common report that speak of all studies: what they find together, and what differs in them."""
+"""Sections that compare: a study with its earlier state, and several studies with each other."""
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondition
+from benchkit.analysis.changes import Change, Changes, change_findings, pairing_words
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.record import Record
-from benchkit.analysis.wording import NONE, Finding, bare, bracket, listing, metric_unit, metric_words, number
-from benchkit.report.build import StudyBuild
-from benchkit.report.context.blocks import Block, Paragraph, Section, Term, TermsBlock
+from benchkit.analysis.wording import (
+    NONE,
+    Finding,
+    bare,
+    bracket,
+    difference,
+    difference_unit,
+    listing,
+    metric_unit,
+    metric_words,
+    names,
+    number,
+    p_value,
+    within_range,
+)
+from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section, Term, TermsBlock
 from benchkit.report.context.sections import INTERVALS, names_used, section, table_block
 from benchkit.report.context.text_sections import finding_block
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.figure_set import figure_block
 from benchkit.report.tables.result_tables import named_metric
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
+
+if TYPE_CHECKING:
+    from benchkit.report.build import StudyBuild
+
+
+MOST_LINES = 300
+"""A page shows at most this many lines of how the study file differs."""
+
+
+def changes_section(changes: Changes, then: str, now: str) -> Section:
+    """Return what has changed; `then` and `now` are the texts of the two study files."""
+    findings = [finding_block(finding) for finding in change_findings(changes)]
+    lead = Paragraph(text=f"Then is {then_words(changes)}; now is this report's study. Differences are now minus then.")
+    blocks: list[Block] = [lead, *findings, *_tables(changes)]
+    if changes.gone or changes.added:
+        parts = [f"{word}: {names(labels, most=60)}" for word, labels in
+                 (("Gone", changes.gone), ("New", changes.added)) if labels]  # fmt: skip
+        blocks.append(Paragraph(text=f"{'. '.join(parts)}."))
+    if changes.properties:
+        blocks.append(
+            table_block(
+                "changed-properties",
+                "What else differs",
+                "Everything that the two reports know of how the trials were made and that differs: study, settings, "
+                "versions, device, plugins and data.",
+                properties_table(changes),
+            )
+        )
+    else:
+        blocks.append(Paragraph(text="Study file, settings, versions, device, plugins and data are the same."))
+    lines = file_difference(then, now)
+    if lines:
+        blocks.append(CodeBlock(title="Study file, then (\N{MINUS SIGN}) and now (+)", text="\n".join(lines)))
+    return section("changes", "Changes since then", blocks)
+
+
+def then_words(changes: Changes) -> str:
+    """Return what then was: the study's name and the day of its last trial."""
+    return f"{changes.old_study}{f' of {changes.old_dated}' if changes.old_dated else ''}"
+
+
+def _tables(changes: Changes) -> list[Block]:
+    metric = metric_words(changes.metric)
+    same = len(changes.same_key)
+    keys = f" In {same} of {same_of(changes)} conditions all settings are the same." if changes.main else ""
+    how = (
+        f"{INTERVALS} p is corrected within this table (Holm). Detectable: the smallest true change that these repeats "
+        "find with 80 % power after correction. Under the verdict: the test and its repeats."
+    )
+    parts = (
+        (
+            "changed-main",
+            f"{metric} then and now",
+            f"Every condition's {metric} then and now.{keys} {pairing_words(changes)}",
+            changes.main,
+        ),
+        ("changed-scores", "Other scores then and now", "The other scores.", changes.scores),
+        ("changed-costs", "Costs then and now", "Training time, speed and memory.", changes.costs),
+    )
+    return [
+        table_block(name, f"{title[0].upper()}{title[1:]}", f"{caption} {how}", changes_table(rows))
+        for name, title, caption, rows in parts
+        if rows
+    ]
+
+
+def same_of(changes: Changes) -> int:
+    """Return how many conditions then and now have in common."""
+    return len({row.label for row in (*changes.main, *changes.scores, *changes.costs)} | set(changes.same_key))
+
+
+def changes_table(rows: Sequence[Change]) -> Table:
+    """Return then, now, difference and test of every row; the metric has a column where there are several."""
+    several = len({row.metric for row in rows}) > 1
+    unit, gap = ("", "") if several else (metric_unit(rows[0].metric), difference_unit(rows[0].metric))
+    columns = (
+        Column(key="condition", heading="Condition", align="left"),
+        *([Column(key="metric", heading="Metric", align="left")] if several else []),
+        Column(key="then", heading="Then", unit=unit, parts=ESTIMATE_PARTS),
+        Column(key="now", heading="Now", unit=unit, parts=ESTIMATE_PARTS),
+        Column(key="difference", heading="Now minus then", unit=gap, parts=("low", "high")),
+        Column(key="p_holm", heading="p (Holm)", parts=("uncorrected",)),
+        Column(key="detectable", heading="Detectable", unit=gap),
+        Column(key="verdict", heading="Verdict", align="left", parts=("test", "pairs")),
+    )
+    return Table(columns=columns, rows=tuple(_row(row, several=several) for row in rows))
+
+
+def _row(row: Change, *, several: bool) -> tuple[Cell, ...]:
+    metric = row.metric
+    units = " / ".join(dict.fromkeys(unit for unit in (metric_unit(metric), difference_unit(metric)) if unit))
+    tests = {
+        "paired": f"paired, {row.pairs}",
+        "welch": f"Welch, {row.old.n} and {row.new.n}",
+        "none": f"no test, {row.old.n} and {row.new.n}",
+    }
+    return (
+        label(row.label),
+        *([Cell(text=metric_words(metric), detail=units, value=metric)] if several else []),
+        estimate_cell(metric, row.old),
+        estimate_cell(metric, row.new),
+        Cell(
+            text=difference(metric, row.difference),
+            detail=bracket(metric, row.low, row.high),
+            value=row.difference,
+            parts=(row.low, row.high),
+            strong=row.told_apart,
+        ),
+        Cell(
+            text=p_value(row.p_adjusted), value=row.p_adjusted, parts=(row.p,), strong=row.told_apart,
+        ),
+        number_cell(within_range(metric, row.detectable), row.detectable),
+        Cell(text=row.verdict, detail=tests[row.method], value=row.verdict, parts=(row.method, row.pairs),
+             strong=row.told_apart),
+    )  # fmt: skip
+
+
+def properties_table(changes: Changes) -> Table:
+    """Return everything that differs in how the trials were made."""
+    table = TableOf(changes.properties)
+    table.text("kind", "Kind", lambda changed: changed.kind)
+    table.text("name", "What", lambda changed: changed.name)
+    table.text("then", "Then", lambda changed: NONE if changed.old is None else changed.old)
+    table.text("now", "Now", lambda changed: NONE if changed.new is None else changed.new)
+    return table.made()
+
+
+def file_difference(then: str, now: str) -> list[str]:
+    """Return the lines in which two study files differ, with three lines around each, at most `MOST_LINES`."""
+    lines = list(difflib.unified_diff(then.splitlines(), now.splitlines(), "then", "now", lineterm=""))
+    if len(lines) > MOST_LINES:
+        return [*lines[:MOST_LINES], f"... {len(lines) - MOST_LINES} more lines"]
+    return lines
+
 
 TERMS = (
     Term(

@@ -22,8 +22,7 @@ from markupsafe import Markup
 from benchkit.errors import ReportError, nearest
 from benchkit.report.context.blocks import Page, ReportContext
 from benchkit.report.figures.drawing import VEGA_LITE_VERSION
-from benchkit.report.markdown import rendered
-from benchkit.report.page_text import packed, printable, shown
+from benchkit.report.page_text import packed, printable, rendered, shown
 from benchkit.report.tables.column_widths import table_layout
 
 SUFFIXES = (".j2", ".css", ".js")
