@@ -122,7 +122,7 @@ def content_key(spec: Mapping[str, Any]) -> str:
 @cache
 def _renderer() -> tuple[str, ...]:
     """Return what a picture depends on beside its spec: versions, and our own code that changes SVG for print."""
-    own = hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in ("drawing.py", "svg.py")))
+    own = hashlib.sha256(Path(__file__).read_bytes())
     return version("vl-convert-python"), VEGA_LITE_VERSION, own.hexdigest()
 
 
