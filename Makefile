@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every target that needs the environment creates it first.
 .DEFAULT_GOAL := help
 .PHONY: help demo bench bench-answer bench-compile bench-gpu gpu-check gpu-wheels test test-slow test-cluster test-long test-oldest same-bits mutants walks optimizer-table docs lint types \
-	reports-check format environment wheel pins clean
+	reports-check format environment packages pins clean
 
 BIN := .venv/bin
 OLDEST := .venv-oldest
@@ -123,8 +123,8 @@ $(STAMP): pyproject.toml constraints.txt .ci/environment
 	@.ci/environment
 	@touch $@
 
-wheel: $(STAMP) ## build the wheel into dist/
-	$(UV) build --wheel --out-dir dist .
+packages: $(STAMP) ## build sdist and wheel into dist/ and hold them to what those who install them need
+	UV=$(UV) .ci/packages dist
 
 pins: $(STAMP) ## choose the newest allowed versions anew and pin them in constraints.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --extra hf --extra ray --extra postgres --extra lite0 --extra onnx --extra docs --extra tables --extra mlflow --extra notify --extra tensorboard --extra wandb \

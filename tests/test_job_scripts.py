@@ -86,7 +86,9 @@ def test_a_pods_sweep_is_its_first_process_and_has_the_time_to_save() -> None:
     assert container["name"] == "sweep" and container["command"][:2] == ["benchkit", "sweep"]
     assert pod["spec"]["terminationGracePeriodSeconds"] > LATEST
     (entry,) = re.findall(r"^ENTRYPOINT (.*)$", (MACHINES / "container" / "Dockerfile").read_text(), flags=re.MULTILINE)
-    assert json.loads(entry) == ["benchkit"], "the exec form is a list in JSON; any other starts a shell"
+    assert json.loads(entry) == ["benchkit-in-container"], "the exec form is a list in JSON; any other starts a shell"
+    script = MACHINES.parents[1] / ".ci" / "container"
+    assert script.read_text(encoding="utf-8").endswith('exec benchkit "$@"\n'), "the shell makes way for benchkit"
 
 
 def test_the_head_of_a_ray_cluster_trains_nothing() -> None:

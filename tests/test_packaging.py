@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from ray_nodes import RayNodes
 from tiny_study import write
 
@@ -48,14 +52,13 @@ def find_uv() -> str:
     pytest.skip("uv is not installed: `make test` brings it")
 
 
-def uv(*arguments: str | Path) -> None:
-    """Run uv from its cache alone; what the cache lacks is fetched."""
+def uv(*arguments: str | Path) -> str:
+    """Run uv from its cache alone, and return what it prints; what the cache lacks is fetched."""
     command = [find_uv(), *arguments]
     offline = subprocess.run(
-        [str(part) for part in [*command, "--offline"]], cwd=ROOT, capture_output=True, check=False
+        [str(part) for part in [*command, "--offline"]], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    if offline.returncode != 0:
-        run(command, ROOT)
+    return run(command, ROOT) if offline.returncode != 0 else offline.stdout
 
 
 def lend_bytecode(environment: Path) -> None:
@@ -154,6 +157,32 @@ def test_the_installed_wheel_trains_a_third_party_norm_and_reports_from_an_empty
     run([clean_bin / "benchkit", "report", "norms-cifar10-smoke", "--format", "html", "--out", "reports"], tmp_path)
     page = (tmp_path / "reports" / "norms-cifar10-smoke.html").read_text()
     assert page.rstrip().endswith("</html>") and "pixel" in page
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("python", ["3.11", "3.14"])
+def test_all_extras_resolve_together_under_the_pins_with_every_floor_met(python: str) -> None:
+    """From wheels alone. An extra without a floor would get whatever old version fits the pins."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [Requirement(one) for one in [*project["dependencies"], *(one for of in extras.values() for one in of)]]
+    assert [str(one) for one in asked if not one.specifier] == []
+    offered = [f"--extra={name}" for name in extras if name != "mutants"]  # one of its packages has no wheel
+    quiet = ["--quiet", "--no-annotate", "--no-header"]
+    given = ["--python-version", python, "--only-binary", ":all:", "--constraints", ROOT / "constraints.txt"]
+    resolved = uv("pip", "compile", *quiet, *given, *offered, ROOT / "pyproject.toml")
+    found = dict(line.partition(" ")[0].split("==") for line in resolved.splitlines() if "==" in line)
+    versions = {canonicalize_name(name): version for name, version in found.items()}
+    left_out = {canonicalize_name(Requirement(one).name) for one in extras["mutants"]}
+    for one in asked:
+        name = canonicalize_name(one.name)
+        assert name in left_out or one.specifier.contains(versions[name]), f"{one}: {versions.get(name)}"
+    environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        pin = Requirement(line)
+        if canonicalize_name(pin.name) in versions and (not pin.marker or pin.marker.evaluate(environment)):
+            assert pin.specifier.contains(versions[canonicalize_name(pin.name)]), line
 
 
 @pytest.mark.slow

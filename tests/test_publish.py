@@ -13,6 +13,7 @@ import pytest
 from benchkit.cli import main
 from benchkit.publish import read_report
 from benchkit.publish.reports import PublishedReport, comparable
+from benchkit.publish.site import LARGE
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = sorted((ROOT / "reports").glob("*.html"))
@@ -86,6 +87,19 @@ def test_an_older_version_stays_and_says_so(tmp_path: Path, capsys: pytest.Captu
     assert new in index and old not in index and dead_links(folder) == []
     assert (folder / "reports" / "quickstart" / old / "quickstart.html").is_file()
     assert list(json.loads((folder / "site.json").read_text())) == ["quickstart"]
+
+
+def test_a_site_that_grows_too_large_is_told_with_its_largest_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = ROOT / "reports" / "quickstart.html"
+    assert 0.7 * 2**30 < LARGE <= 0.8 * 2**30, "hosts take 1 GB"
+    for limit in (LARGE, report.stat().st_size):
+        monkeypatch.setattr("benchkit.publish.site.LARGE", limit)
+        assert main(["publish", str(tmp_path / "site"), str(report)]) == 0
+        said = capsys.readouterr()
+        assert ("is near the 1 GB that hosts of pages allow" in said.err) == (limit < LARGE)
+        assert re.search(r"^largest: reports/quickstart/\w+/quickstart\.html \([\d.]+ MiB\)", said.out, re.MULTILINE)
 
 
 def test_what_cannot_be_published_is_refused_and_nothing_is_touched(

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.results import StudyResults
 from benchkit.study.checks import check_plan
+from benchkit.study.schema import study_schema
 from benchkit.study.studyfile import parse_study
 
 ROOT = Path(__file__).parents[1]
@@ -109,6 +111,23 @@ def test_links_lead_to_files(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
     local = [target for target in targets if not target.startswith("https://")]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_the_page_of_errors_tells_of_messages_that_there_are() -> None:
+    files = [path for folder in ("benchkit", "plugins") for path in sorted((ROOT / folder).rglob("*.py"))]
+    sources = re.sub(r'" f?"', "", " ".join(" ".join(path.read_text(encoding="utf-8").split()) for path in files))
+    told = [part for line in re.findall(r"^\*\*(.+?)\.\*\*", page("errors"), re.M) for part in re.split("[;,] ", line)]
+    assert len(told) > 20 and [part for part in told if part not in sources] == []
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_table_of_a_study_file_is_one_that_there_is(page: Path) -> None:
+    allowed = study_schema(Registry.installed())
+    for text in blocks("toml", page.read_text(encoding="utf-8")):
+        shown = tomllib.loads(text)
+        if not shown.keys() & {"project", "track"}:
+            parts = {key: value for key, value in allowed.items() if key != "required"}
+            assert [error.message for error in jsonschema.Draft7Validator(parts).iter_errors(shown)] == []
 
 
 def test_a_single_file_is_enough_for_a_quick_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

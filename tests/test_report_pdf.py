@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from benchkit.child import ChildResult
 from benchkit.errors import ReportError
-from benchkit.report.files.html import font_files
+from benchkit.report.files.html import font_files, template_folder
 from benchkit.report.files.pdf import Attached, Limits, PangoMissing, render_pdf
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9" fill="#1E78B4"/></svg>'
@@ -145,6 +146,20 @@ def test_a_picture_without_words_costs_no_pdf_and_is_told(picture: str, words: s
     assert note.startswith("1 picture of the PDF came without an alternative text") and words in note
 
 
+def test_what_the_margins_say_stands_on_the_page_too() -> None:
+    """Text in margins is not tagged: the report's and the section's title, and page numbers, which viewers count."""
+    style = (template_folder() / "report" / "print.css").read_text(encoding="utf-8")
+    (margins,) = re.findall(r"^@page \{(.*?)^\}", style, re.MULTILINE | re.DOTALL)
+    said = set(re.findall(r"[\w-]+\([^)]*\)", " ".join(re.findall(r"content: ([^;]+);", margins))))
+    assert said == {"string(report, start)", "string(part, start)", "counter(page)", "counter(pages)"}
+    assert re.findall(r"string-set: (\w+) ([\w()-]+)", style) == [("report", "content()"), ("part", "attr(data-title)")]
+    heading = (template_folder() / "report" / "chapters.html.j2").read_text(encoding="utf-8")
+    assert (
+        'data-title="{{ section.number }} {{ section.title }}"><span class="number">{{ section.number }}</span>'
+        in heading
+    )
+
+
 def test_on_macos_the_child_looks_where_homebrew_puts_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
 
@@ -227,7 +242,5 @@ def test_without_pango_the_message_names_the_packages(monkeypatch: pytest.Monkey
 
 
 def test_the_shipped_fonts_are_there_with_their_licence() -> None:
-    from benchkit.report.files.html import template_folder
-
     assert {Path(address).suffix for address in font_files()} == {".ttf"}
     assert "SIL OPEN FONT LICENSE" in (template_folder() / "fonts" / "OFL.txt").read_text()

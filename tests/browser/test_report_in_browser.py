@@ -59,6 +59,7 @@ def test_charts_are_drawn_when_they_come_into_sight(page: Page) -> None:
 def test_no_error_and_no_request(page: Page) -> None:
     scroll_through(page)
     assert [line for line in page.console if "WARN" not in line] == []
+    assert page.run("['View', 'vega', 'VEGA_DEBUG', 'vegaEmbed'].filter(name => name in globalThis)") == []
     assert [address for address in page.requests if not address.startswith(("file:", "data:", "blob:"))] == []
     assert len([address for address in page.requests if address.startswith("file:")]) == 1
 
