@@ -126,6 +126,13 @@ def test_the_wheel_holds_every_source_file_and_the_licence(wheel: Path) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
+def test_every_folder_that_the_wheel_unpacks_is_declared() -> None:
+    """`make packages` holds the built wheel to this list (check-wheel-contents)."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    packages = {name.partition(".")[0] for name in tool["setuptools"]["packages"]}
+    assert tool["check-wheel-contents"]["toplevel"] == sorted(packages)
+
+
 def test_the_installed_wheel_lists_plugins_and_studies(clean_bin: Path, tmp_path: Path) -> None:
     version = run([clean_bin / "benchkit", "--version"], tmp_path)
     assert "0.1.0" in version

@@ -14,6 +14,7 @@ import pytest
 import torch
 from broken_norms import DropsAPixel
 from kit_failures import failure_of
+from PIL import Image
 from tiny_study import FACTOR, run_here, write
 
 from benchkit.analysis.source import protocol
@@ -166,3 +167,20 @@ def test_the_notebook_reads_a_workspace(tmp_path: Path, monkeypatch: pytest.Monk
     exec(text.replace('"quickstart"', '"tiny"'), names)
     assert names["best"]["val_loss"] == names["trials"]["val_loss"].min()
     assert "mark" in str(names["chart"].to_dict())
+
+
+@pytest.mark.slow
+def test_what_pages_show_runs_in_order_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tutorial, tables and the model to use, with a study of seconds; a new study is trained by --smoke alone."""
+    write(tmp_path / "tiny.toml", FACTOR)
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "photo.jpg")
+    ran = []
+    for name in ("tutorial", "how-to/tables", "how-to/model"):
+        for words in commands("benchkit", page(name)):
+            if "my-study.toml" in words and words[0] in ("sweep", "report") and "--smoke" not in words:
+                continue
+            study = "tiny.toml" if words[0] in ("sweep", "studies") else "tiny"
+            arguments = [study if word == "quickstart" else word for word in words]
+            assert run_here(monkeypatch, tmp_path, *arguments) == 0, words
+            ran.append(words[0])
+    assert ran.count("sweep") == 3 and {"doctor", "status", "report", "export", "query", "model", "predict"} <= set(ran)
