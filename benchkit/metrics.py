@@ -266,11 +266,16 @@ def is_read_each_epoch(metric: str) -> bool:
 
 def selection_problem(metric: object) -> str:
     """Return why no epoch can be selected by a metric, or an empty string."""
-    known = [f"val.{name}" for name in metric_names()]
+    known = val_metrics()
     if metric not in known:
         close = nearest(metric, known) if isinstance(metric, str) else ""
         return f"got {metric!r}, expected one of {', '.join(known)}{close}"
     return "" if is_read_each_epoch(str(metric)) else f"got {metric!r}, which its plugin says no epoch can be read by"
+
+
+def val_metrics() -> tuple[str, ...]:
+    """Return every score on validation images; epochs can be read by them unless their plugins say not."""
+    return tuple(f"val.{name}" for name in metric_names())
 
 
 def unknown_metrics(named: Sequence[str]) -> tuple[str, ...]:

@@ -42,7 +42,8 @@ class Card:
     `choices` maps option names to their allowed values, `api` is the plugin interface it was written for. `ignores`
     maps dotted settings that have no effect beside this plugin, such as `model.norm`, to the options at which that
     holds, an empty mapping for always: a study that varies such a setting is warned. `rates` is where a search would
-    look for an optimizer's learning rate, `rate` the one to begin with (0: not said).
+    look for an optimizer's learning rate, `rate` the one to begin with (0: not said); `variant_rates` is the latter of
+    each variant of a family, where a search would look from a hundredth of it to ten times it.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Card:
     ignores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rates: Range | None = None
     rate: float = 0.0
+    variant_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])
@@ -72,6 +74,7 @@ def card(
     ignores: Mapping[str, Mapping[str, Any]] | None = None,
     rates: Range | None = None,
     rate: float = 0.0,
+    variant_rates: Mapping[str, float] | None = None,
 ) -> Callable[[Plugin], Plugin]:
     """Return a decorator that gives a plugin (class or function) its `Card`."""
 
@@ -87,6 +90,7 @@ def card(
             ignores=ignores or {},
             rates=rates,
             rate=rate,
+            variant_rates=variant_rates or {},
         )
         return plugin
 
@@ -220,6 +224,7 @@ class Regularizer(Protocol):
     With a class attribute `capturable = False` its trials' steps are neither replayed from a CUDA graph nor compiled
     (see `Model`). Where it has `start`, each method from `augment` on but `batch_sampling` gets the state as its last
     argument. At most one regularizer of a condition has `around_step`, one `batch_sampling`, and one `averaged`.
+    `reads`, where it has it, are the metrics that each epoch is to be read by for it, such as `("val.brier",)`.
     """
 
     def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> RegularizerState:
@@ -323,7 +328,7 @@ class Course(Protocol):
 
 
 class Schedule(Protocol):
-    """A frozen dataclass whose fields are its options."""
+    """A frozen dataclass whose fields are its options; `reads` as a `Regularizer`'s, for its course to observe."""
 
     def start(self, lr: float, steps_per_epoch: int, epochs: int) -> Course:
         """Return the course of a training of `epochs` with the optimizer's own rate `lr`."""

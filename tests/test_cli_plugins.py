@@ -286,3 +286,18 @@ def test_benchkits_own_optimizers_and_schedules_have_cards(kind: str, names: tup
         for option in description.options:
             assert option.name == "**" or option.default == fields[option.name].default
         assert (description.rates != "") == (kind == "optimizers")
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("timm:lion", "1e-06..0.001 (log), 0.0001 to begin with"),
+        ("timm:muon", "0.0002..0.2 (log), 0.02 to begin with"),
+        ("torch:SGD", "0.001..1 (log), 0.1 to begin with"),
+    ],
+)
+def test_each_of_a_familys_optimizers_shows_rates_of_its_own(
+    name: str, rates: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plugins", "show", name, "--kind", "optimizers"]) == 0
+    assert f"learning rates  {rates}" in capsys.readouterr().out

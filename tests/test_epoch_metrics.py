@@ -98,6 +98,38 @@ space."train.optimizer.lr" = [0.3, 0.2, 0.1, 0.15, 0.25, 0.05, 1e-8, 1e-9]
             assert trial.value("val.balanced_accuracy") == max(read)
 
 
+def test_a_plateau_and_early_stopping_read_a_plugins_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steered = (
+        "train.schedule.name=reduce-on-plateau", "train.schedule.metric=val.brier", "train.schedule.patience=0",
+        "train.schedule.threshold=0.05", "train.schedule.factor=0.5",
+    )  # fmt: skip
+    stop = '[[regularizers]]\nname = "early-stopping"\nmetric = "val.brier"\npatience = 3\nmin_delta = 0.05\n'
+    study = tiny_study.study_of(stop, epochs=40, repeats=1, overrides=steered)
+    assert tiny_study.sweep_here(monkeypatch, tmp_path, study) == {"done": 1}
+    (trial,) = read_results(tmp_path).trials
+    read = [record.observed["val.brier"] for record in trial.history]
+    rate, best, bad = 0.1, math.inf, 0
+    for record, value in zip(trial.history, read, strict=True):
+        assert record.learning_rate == pytest.approx(rate), record.epoch
+        best, bad = (value, 0) if value < best - 0.05 else (best, bad + 1)
+        rate *= 0.5 if bad else 1.0
+        assert bad < 3 or record.epoch == len(read)
+    assert len(read) < 40 and rate < 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ('[[regularizers]]\nname = "early-stopping"\nmetric = "val.brierr"\n', "did you mean 'val.brier'?"),
+        ('[train.schedule]\nname = "reduce-on-plateau"\nmetric = "test.brier"\n', "= 'test.brier' is not allowed"),
+    ],
+)
+def test_what_no_epoch_is_read_by_steers_nothing(options: str, said: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        check_plan(make_plan(tiny_study.study_of(options)), Registry.installed())
+    assert said in str(caught.value)
+
+
 def test_a_search_goes_on_where_its_goal_is_undefined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchkit.metrics, "_plugin", lambda name: Metric(
         name=name, words="never", goal=True, every_epoch=True, lower_is_better=True, undefined="of nothing",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import math
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from synthetic_results import with_search
 from tiny_study import InlinePool, environment
 from torch import nn
 
@@ -29,8 +32,10 @@ from benchkit.export.described import Exported, ImageRule, load_exported, read_e
 from benchkit.export.prediction import input_of, logits_of, photos_in, pixels_of
 from benchkit.export.writing import describe, export
 from benchkit.ledger import read_results
+from benchkit.ledger.cleaning import _best
+from benchkit.ledger.files import TrialFolder
 from benchkit.registry import Registry
-from benchkit.results import Normalization, StudyResults
+from benchkit.results import Normalization, StudyResults, Trial
 from benchkit.study.settings import PluginRef
 
 STUDY = """
@@ -84,8 +89,10 @@ def swept(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", InlinePool)
 
-    def sweep(model: str, *, data: str = "", fit: str = "crop", precision: str = "float32") -> StudyResults:
-        text = STUDY.format(photos=photos, model=model, data=data, fit=fit, precision=precision)
+    def sweep(
+        model: str, *, data: str = "", fit: str = "crop", precision: str = "float32", more: str = ""
+    ) -> StudyResults:
+        text = STUDY.format(photos=photos, model=model, data=data, fit=fit, precision=precision) + more
         Path("photos.toml").write_text(text)
         assert main(["sweep", "photos.toml"]) == 0
         return read_results(Path("benchkit-runs"), "photos")
@@ -135,6 +142,49 @@ def test_a_folder_gives_the_recorded_logits_again(
     }  # fmt: skip
     trained = load_file(choice.trial.folder / "weights.safetensors")
     assert all(torch.equal(tensor, trained[name]) for name, tensor in network.state_dict().items())
+
+
+def test_averaged_weights_are_those_that_are_exported(swept: Callable[..., StudyResults]) -> None:
+    plain = {(t.condition.label, t.index): t.predictions("test") for t in swept(PLUGINS).trials}
+    Path("benchkit-runs").rename("plain")
+    results = swept(PLUGINS, more='[[regularizers]]\nname = "ema"\n')
+    choice = choose(results)
+    exported(results)
+    described, network = load_exported(Path("model"), REGISTRY)
+    recorded = choice.trial.predictions("test")
+    assert np.array_equal(logits_of(network, described, test_images(Path())[1]), recorded)
+    assert not np.array_equal(recorded, plain[choice.condition.label, choice.trial.index])
+
+
+def test_the_repeat_is_the_one_that_clean_keeps(tmp_path: Path) -> None:
+    results = with_search(tmp_path)
+    assert results.study.search and results.study.search.goals[0].metric == "val.loss"
+    key = results.conditions[-1].key
+    losses = {0: (0.5, 0.9), 1: (0.3, 0.8), 2: (math.nan, 0.99)}  # by val.accuracy the last one, by the goal the second
+
+    def scored(trial: Trial) -> Trial:
+        loss, accuracy = losses.get(trial.index, losses[0])
+        TrialFolder(trial.folder).weights.parent.mkdir(parents=True, exist_ok=True)
+        TrialFolder(trial.folder).weights.write_bytes(b"")
+        assert trial.outcome
+        val = replace(trial.outcome.metrics["val"], loss=loss, accuracy=accuracy)
+        metrics = {**trial.outcome.metrics, "val": val}
+        settings = {
+            **trial.condition.settings,
+            "train": {**trial.condition.settings["train"], "select_by": "val.accuracy"},
+        }
+        return replace(
+            trial,
+            outcome=replace(trial.outcome, metrics=metrics),
+            condition=replace(trial.condition, settings=settings),
+        )
+
+    confirmed = tuple(scored(t) for t in results.trials if t.condition.key == key and t.phase == "confirm")
+    conditions = (*results.conditions[:-1], confirmed[0].condition)
+    results = replace(results, trials=confirmed, conditions=conditions)
+    chosen = choose(results, key).trial
+    assert chosen.index == 1
+    assert _best(results, 1) == {(key, chosen.number)}
 
 
 def test_predictions_of_the_commands_and_of_the_script_agree(

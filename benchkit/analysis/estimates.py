@@ -168,6 +168,16 @@ def done_repeats(results: StudyResults, condition: Condition) -> dict[int, Trial
     return {index: trial for index, trial in results.repeats(condition).items() if trial.state == "done"}
 
 
+def best_repeats_metric(results: StudyResults, condition: Condition) -> str:
+    """Return the validation metric by which one repeat's weights are taken before another's.
+
+    That of the search's first goal on validation images, else of `train.select_by`; never the test split's.
+    """
+    goals = results.study.search.goals if results.study.search else ()
+    selected = str(condition.settings.get("train", {}).get("select_by", "val.loss"))
+    return next((goal.metric for goal in goals if goal.metric.startswith("val.")), selected)
+
+
 def values_by_repeat(results: StudyResults, condition: Condition, metric: str) -> dict[int, float]:
     """Return the metric of each done repeat that has it, by repeat index."""
     values = {index: value_of(trial, metric) for index, trial in done_repeats(results, condition).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,7 +69,11 @@ def show_plugin(
     from benchkit.registry.description import describe_all
 
     kinds = [parse_kind(kind)] if kind else KINDS
-    descriptions = describe_all([entry for entry, _ in Registry.installed(plugin or ()).search(name, kinds)])
+    found = Registry.installed(plugin or ()).search(name, kinds)
+    descriptions = [
+        replace(one, rates=one.variant_rates.get(variant, one.rates)) if variant else one
+        for one, (_, variant) in zip(describe_all([entry for entry, _ in found]), found, strict=True)
+    ]
     if json:
         print_json([to_json(description) for description in descriptions])
     else:

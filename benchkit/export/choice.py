@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from benchkit.analysis.estimates import Estimate, done_repeats, estimate_of
+from benchkit.analysis.estimates import Estimate, best_repeats_metric, done_repeats, estimate_of
 from benchkit.analysis.ranking import rank
 from benchkit.errors import ReportError, nearest
 from benchkit.ledger.files import TrialFolder
@@ -32,16 +33,16 @@ class ChosenTrial:
 def choose(results: StudyResults, label: str = "") -> ChosenTrial:
     """Return the trial to export: of the condition with this label or key, else of the one with the best mean.
 
-    Of its repeats it is the one whose val score by `train.select_by` is best; the test split chooses nothing. Raise
-    `ReportError` when the condition is unknown or none of its trials has its weights here.
+    Of its repeats it is the one that `clean` keeps, the best on val (`best_repeats_metric`); the test split chooses
+    nothing. Raise `ReportError` when the condition is unknown or none of its trials has its weights here.
     """
     metric = results.study.report.metric
     condition, chosen = _condition(results, label, metric)
     settings = typed_settings(condition.settings, results.study.seed)
-    goal = settings.train.select_by
+    goal = best_repeats_metric(results, condition)
     sign = -1.0 if metric_of(goal).lower_is_better else 1.0
     here = [t for t in done_repeats(results, condition).values() if TrialFolder(t.folder).weights.is_file()]
-    scored = [(value, trial) for trial in here if (value := trial.value(goal)) is not None]
+    scored = [(value, t) for t in here if (value := t.value(goal)) is not None and not math.isnan(value)]
     mean = estimate_of(results, condition, metric)
     if not scored or mean is None:
         raise ReportError(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchkit.analysis.estimates import best_repeats_metric
 from benchkit.errors import LedgerError
 from benchkit.ledger.files import TrialFolder, removed_files, write_removed
 from benchkit.ledger.ledger import Ledger
@@ -123,9 +124,7 @@ def _score(results: StudyResults, trial: Trial) -> float | None:
     """Return a done trial's validation score, of which less is better, or None without one that is a number."""
     if trial.state != "done":
         return None
-    search = results.study.search
-    on_val = [goal.metric for goal in search.goals if goal.metric.startswith("val.")] if search else []
-    metric = on_val[0] if on_val else str(trial.condition.settings.get("train", {}).get("select_by", "val.loss"))
+    metric = best_repeats_metric(results, trial.condition)
     score = trial.value(metric)
     if score is None or math.isnan(score):
         return None

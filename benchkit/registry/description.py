@@ -24,7 +24,7 @@ import msgspec
 from benchkit import __version__
 from benchkit.child import ChildLost, LineChild, answer_lines
 from benchkit.errors import PluginError
-from benchkit.protocols import API_VERSION, Card, card_of
+from benchkit.protocols import API_VERSION, Range, card_of
 from benchkit.registry.entries import Entry, source_problems, source_stamps
 from benchkit.registry.kinds import ALONE
 from benchkit.registry.options import REQUIRED, MismatchError, Opaque, Option, convert, is_plain, options_of
@@ -58,8 +58,10 @@ class Description:
     options: tuple[Option, ...] = ()
     ignores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     alone: tuple[str, ...] = ()
-    rates: str = ""
     """The methods that it has and no second regularizer of a condition may have."""
+    rates: str = ""
+    variant_rates: Mapping[str, str] = field(default_factory=dict)
+    """An optimizer's learning rates in words, and those of a family's variants."""
 
     def usable(self) -> Description:
         """Return this description; raise `PluginError` with the reason when the plugin is broken."""
@@ -90,6 +92,7 @@ def to_json(description: Description) -> dict[str, Any]:
         "ignores": {path: dict(options) for path, options in description.ignores.items()},
         "alone": list(description.alone),
         "rates": description.rates,
+        "variant_rates": dict(description.variant_rates),
     }
 
 
@@ -109,6 +112,7 @@ def from_json(entry: Entry, values: Mapping[str, Any]) -> Description:
         ignores=dict(values["ignores"]),
         alone=tuple(map(str, values["alone"])),
         rates=str(values.get("rates", "")),
+        variant_rates=dict(values.get("variant_rates", {})),
         **texts,
     )
 
@@ -230,7 +234,11 @@ def describe_here(entry: Entry) -> Description:
             api=facts.api,
             options=options,
             ignores=facts.ignores,
-            rates=_rates(facts),
+            rates=_rates(facts.rates, facts.rate),
+            variant_rates={
+                name: _rates(Range(low=rate / 100, high=10 * rate, log=True), rate)
+                for name, rate in facts.variant_rates.items()
+            },
             alone=tuple(one for one in ALONE if entry.kind == "regularizers" and callable(getattr(plugin, one, None))),
         )
         json.dumps(to_json(description))  # raises for a card that holds more than text and numbers
@@ -276,12 +284,12 @@ def _stamps(entries: Sequence[Entry]) -> dict[Entry, str]:
     return {entry: f"{entry.version}, {source}, {common}" for entry, source in source_stamps(entries).items()}
 
 
-def _rates(facts: Card) -> str:
+def _rates(searched: Range | None, first: float) -> str:
     """Return an optimizer's learning rates in words, empty where its card says none."""
-    if facts.rates is None:
+    if searched is None:
         return ""
-    begin = f", {facts.rate:g} to begin with" if facts.rate else ""
-    return f"{facts.rates.low:g}..{facts.rates.high:g}{' (log)' if facts.rates.log else ''}{begin}"
+    begin = f", {first:g} to begin with" if first else ""
+    return f"{searched.low:g}..{searched.high:g}{' (log)' if searched.log else ''}{begin}"
 
 
 def _traceback(error: BaseException | None) -> str:

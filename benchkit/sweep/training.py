@@ -310,7 +310,9 @@ def _start(context: WorkerContext, order: Train, settings: Settings, splits: Spl
     """Return the run, at its last saved epoch if the trial was interrupted."""
     figures = [PluginRef(name=name, options=options) for name, options in context.job.study.report.figures]
     plugins = bind_plugins(context.registry, settings, [] if order.phase == "search" else figures)
-    named = (*context.job.study.named_metrics, settings.train.select_by)
+    steered = (plugins.schedule, *(one for _, one in plugins.regularizers))
+    reads = [name for plugin in steered for name in getattr(plugin, "reads", ())]
+    named = (*context.job.study.named_metrics, settings.train.select_by, *reads)
     plugins = replace(plugins, metrics=asked_metrics(named), readings=epoch_readings(named))
     run = build_run(
         settings,

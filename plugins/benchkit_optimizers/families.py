@@ -15,11 +15,17 @@ Groups = Sequence[dict[str, Any]]
 """Groups of parameters, each with `params` and what else it carries."""
 
 
+def _rates(family: str) -> dict[str, float]:
+    """Return the rate to begin with of each optimizer of a family that has one."""
+    return {name.partition(":")[2]: rate for name, rate in OFFERED.items() if name.startswith(f"{family}:") and rate}
+
+
 @card(
     title="Optimizers of timm",
     summary="Any optimizer of timm that was tried, by its name there; its options are timm's own.",
     reference="R. Wightman, PyTorch Image Models, 2019",
     url="https://github.com/huggingface/pytorch-image-models",
+    variant_rates=_rates("timm"),
 )
 def timm_optimizer(parameters: Groups, lr: float, /, *, variant: str, **options: Any) -> torch.optim.Optimizer:
     """Return the optimizer that timm calls `variant`, over groups of parameters, all of which decay alike.
@@ -41,6 +47,7 @@ def timm_optimizer(parameters: Groups, lr: float, /, *, variant: str, **options:
     summary="Any optimizer of `torch.optim` that was tried, by its class's name; its options are PyTorch's own.",
     reference="A. Paszke et al., PyTorch: An Imperative Style, High-Performance Deep Learning Library, NeurIPS 2019",
     url="https://arxiv.org/abs/1912.01703",
+    variant_rates=_rates("torch"),
 )
 def torch_optimizer(parameters: Groups, lr: float, /, *, variant: str, **options: Any) -> torch.optim.Optimizer:
     """Return the optimizer that `torch.optim` calls `variant`, over groups of parameters, which decay only if asked.

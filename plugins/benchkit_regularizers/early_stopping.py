@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from benchkit import Range, card
-from benchkit.metrics import epoch_metrics, metric_of
+from benchkit.metrics import metric_of, selection_problem, val_metrics
 from benchkit.results import EpochRecord
 from benchkit_regularizers.bounds import Bound, require
-
-METRICS = (*epoch_metrics(), "train.loss")
 
 
 def epochs_since_best(values: Sequence[float], min_delta: float) -> int:
@@ -33,13 +30,14 @@ def epochs_since_best(values: Sequence[float], min_delta: float) -> int:
     reference="L. Prechelt, Early Stopping - But When?, in Neural Networks: Tricks of the Trade, 1998",
     url="https://doi.org/10.1007/3-540-49430-8_3",
     ranges={"patience": Range(low=1, high=100), "min_delta": Range(low=0.0, high=0.1)},
-    choices={"metric": METRICS},
+    choices={"metric": (*val_metrics(), "train.loss")},
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyStopping:
     """Stop after `patience` epochs in a row without `metric` improving by more than `min_delta` on its best.
 
-    `metric` is val.loss, val.accuracy or train.loss: losses improve downwards, accuracy upwards.
+    `metric` is train.loss or any on validation images that epochs can be read by, such as val.loss, val.accuracy or
+    val.brier: losses improve downwards, accuracy upwards. An epoch in which it is undefined is no improvement.
     """
 
     patience: int = 10
@@ -47,14 +45,18 @@ class EarlyStopping:
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        near = "".join(f" (did you mean {name!r}?)" for name in get_close_matches(str(self.metric), METRICS, n=1))
-        wrong = f"metric = {self.metric!r}: expected one of {', '.join(METRICS)}{near}"
+        told = "" if self.metric == "train.loss" else selection_problem(self.metric)
         require(
             "early-stopping",
             Bound(option="patience", value=self.patience, low=1, whole=True),
             Bound(option="min_delta", value=self.min_delta),
-            problems=() if self.metric in METRICS else (wrong,),
+            problems=(f"metric = {self.metric!r}: {told.partition(', ')[2]}; or train.loss",) if told else (),
         )
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the metric that each epoch is to be read by."""
+        return (self.metric,)
 
     def stop(self, history: Sequence[EpochRecord]) -> bool:
         """Return whether the last `patience` epochs brought no improvement."""

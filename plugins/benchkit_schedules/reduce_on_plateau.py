@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from benchkit import Course, PluginError, Range, card
-from benchkit.metrics import epoch_metrics, metric_of
+from benchkit.metrics import metric_of, selection_problem, val_metrics
 from benchkit.results import EpochRecord
 from benchkit_schedules.bounds import require
 
@@ -21,13 +21,14 @@ from benchkit_schedules.bounds import require
         "cooldown": Range(low=0, high=50),
         "threshold": Range(low=1e-6, high=0.1, log=True),
     },
-    choices={"metric": epoch_metrics()},
+    choices={"metric": val_metrics()},
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReduceOnPlateau:
     """After more than `patience` bad epochs in a row the rate is `factor` times what it was.
 
-    An epoch is bad where `metric` is not better than the best so far by more than `threshold` (an equal one is bad).
+    An epoch is bad where `metric`, any on validation images that epochs can be read by, such as val.loss or val.brier,
+    is not better than the best so far by more than `threshold` (an equal one is bad, and one in which it is undefined).
     After a reduction `cooldown` epochs are not counted. As in PyTorch, patience 2 and four equal losses reduce after
     the fourth.
     """
@@ -42,8 +43,13 @@ class ReduceOnPlateau:
         require("reduce-on-plateau", {"factor": self.factor})
         counts = {"threshold": self.threshold, "patience": self.patience, "cooldown": self.cooldown}
         require("reduce-on-plateau", counts, high=1e9)
-        if self.metric not in epoch_metrics():
-            raise PluginError(f"reduce-on-plateau: metric = {self.metric!r}: expected {' or '.join(epoch_metrics())}")
+        if told := selection_problem(self.metric):
+            raise PluginError(f"reduce-on-plateau: metric = {self.metric!r}: {told.partition(', ')[2]}")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the metric that each epoch is to be read by."""
+        return (self.metric,)
 
     def start(self, lr: float, steps_per_epoch: int, epochs: int) -> Course:
         """Return the rate by step, which falls with the epochs that are observed."""

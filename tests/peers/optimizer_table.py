@@ -8,6 +8,7 @@ It writes plugins/benchkit_optimizers/table.py, which the plugins read, and docs
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from pathlib import Path
 
@@ -48,6 +49,20 @@ def reason_of(name: str) -> str:
         return short_form(make, SmallNetwork(3, SHAPE, nn.BatchNorm2d))
 
 
+LIKE_SGD = ("sgd", "momentum", "nesterov")
+"""Names of plain gradient steps start like these; the libraries' own rate, 0.001 or none, is none to begin with."""
+
+
+def rate_of(name: str) -> float | None:
+    """Return the learning rate to begin with: the library's own default, or benchkit's for plain gradient steps."""
+    family, _, variant = name.partition(":")
+    if variant.lower().removeprefix("c").startswith(LIKE_SGD):
+        return 0.1
+    kind = timm.optim.get_optimizer_class(variant, bind_defaults=False) if family == "timm" else None
+    rate = inspect.signature(kind or getattr(torch.optim, variant)).parameters["lr"].default
+    return float(rate) if isinstance(rate, int | float) else None
+
+
 def main() -> None:
     """Try all and write what came of it."""
     torch.set_num_threads(1)
@@ -55,17 +70,19 @@ def main() -> None:
     kinds = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
     names += [f"torch:{name}" for name in sorted(kinds) if name != "Optimizer"]
     found = {name: reason_of(name) for name in names}
-    offered = [name for name, reason in found.items() if not reason]
+    offered = {name: rate_of(name) for name, reason in found.items() if not reason}
     refused = {name: reason for name, reason in found.items() if reason}
     versions = {"timm": f"timm {timm.__version__}", "torch": f"PyTorch {torch.__version__.partition('+')[0]}"}
-    lines = ['"""What `make optimizer-table` found: names that are offered, and why others are not."""', "",
+    lines = ['"""What `make optimizer-table` found: names offered, each with a rate to begin with, or why not."""', "",
              f"VERSIONS = {versions!r}", "", f"OFFERED = {offered!r}", "", f"REFUSED = {refused!r}", ""]  # fmt: skip
     (ROOT / "plugins/benchkit_optimizers/table.py").write_text("\n".join(lines).replace("'", '"'))
-    rows = [f"| `{name}` | {'offered' if not reason else reason} |" for name, reason in found.items()]
+    rates = {name: f"offered | {offered[name] or ''}".rstrip() for name in offered}
+    rows = [f"| `{name}` | {rates.get(name) or f'{reason} |'} |" for name, reason in found.items()]
     head = (
         "# Optimizers\n\n`train.optimizer` names `sgd`, `adam` and `adamw`, which are benchkit's own, a plugin, or one "
         f"of these.\nMade by `make optimizer-table` with {versions['timm']} and {versions['torch']}; {len(offered)} of "
-        f"{len(found)} are offered.\n\n| name | |\n|---|---|\n"
+        f"{len(found)} are offered. The rate is the one to\nbegin with: the library's own default (0.1 for plain "
+        "gradient steps); look for it from a hundredth to ten times that.\n\n| name | | rate |\n|---|---|---|\n"
     )
     (ROOT / "docs/optimizers.md").write_text(head + "\n".join(rows) + "\n")
     print(f"{len(offered)} offered, {len(refused)} refused")
