@@ -6,7 +6,7 @@ The names below are what plugin authors may import; everything else is private t
 from typing import TYPE_CHECKING, Any
 
 from benchkit.device_kind import is_cpu
-from benchkit.errors import BenchkitError, DataError, PluginError, TrainingError
+from benchkit.errors import BenchkitError, DataError, PluginError, TrainingError, first_line
 from benchkit.protocols import (
     API_VERSION,
     Batch,
@@ -68,6 +68,7 @@ __all__ = [
     "TrainingError",
     "card",
     "card_of",
+    "first_line",
     "is_cpu",
     "matching_names",
     "sent_file",

@@ -92,6 +92,11 @@ def _in_words(problem: msgspec.ValidationError) -> str:
     return f"{where}: {what[0].lower()}{what[1:]}"
 
 
+def mebibytes(count: float) -> str:
+    """Return a number of bytes in words: 1,234.5 MiB."""
+    return f"{count / 2**20:,.1f} MiB"
+
+
 def file_digest(file: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
     with file.open("rb") as content:

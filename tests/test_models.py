@@ -17,10 +17,13 @@ import torch
 from benchkit_models.mlp import mlp
 from benchkit_models.resnet import resnet
 from benchkit_models.timm_models import _downloaded, fetch, timm_model
+from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.nn import functional
 
 from benchkit import DataError, PluginError
+from benchkit.study.settings import OptimizerSettings
+from benchkit.train.optimizers import optimizer
 
 BN = nn.BatchNorm2d
 GN = partial(nn.GroupNorm, 4)
@@ -207,6 +210,20 @@ def test_discriminative_rates_fall_by_the_decay_from_stage_to_stage() -> None:
     }
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert "learning rates from 0.031 (first of 6 stages)" in model.notes[-1]
+
+
+def test_layer_decay_is_timms_as_a_factor_of_the_schedules_rate() -> None:
+    model = timm_model(10, (3, 32, 32), BN, variant="test_vit", trained="layers", rate_decay=2.0)
+    known = {
+        id(parameter): group["lr_scale"]
+        for group in param_groups_layer_decay(model, layer_decay=0.5)
+        for parameter in group["params"]
+    }
+    factors = {id(parameter): parameter.rate_factor for parameter in model.parameters()}
+    assert factors == known and len(set(known.values())) > 3 and sorted(set(known.values()))[-2] == 0.5
+    settings = OptimizerSettings(name="sgd", lr=0.1)
+    made = optimizer(settings, model.parameters(), {})
+    assert {group["rate_factor"] for group in made.param_groups} == set(known.values())
 
 
 class Quiet(SimpleHTTPRequestHandler):

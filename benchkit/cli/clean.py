@@ -12,6 +12,7 @@ import typer
 
 from benchkit.cli.completion import complete_study
 from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace
+from benchkit.storage import mebibytes
 
 if TYPE_CHECKING:
     from benchkit.ledger.cleaning import Removable
@@ -46,21 +47,21 @@ def clean(
         print_text(f"{workspace}: nothing can go")
         return
     if dry_run:
-        print_table(("MiB", "why", "file"), [(_mebibytes([file]), file.why, _shown(file, workspace)) for file in files])
+        print_table(("size", "why", "file"), [(_size([file]), file.why, _shown(file, workspace)) for file in files])
     else:
         counted = Counter(file.why for file in files)
         print_table(
-            ("MiB", "files", "what"),
-            [(_mebibytes([file for file in files if file.why == why]), count, why) for why, count in counted.items()],
+            ("size", "files", "what"),
+            [(_size([file for file in files if file.why == why]), count, why) for why, count in counted.items()],
         )
-    total = f"{len(files)} files, {_mebibytes(files)} MiB, of {', '.join(dict.fromkeys(file.study for file in files))}"
+    total = f"{len(files)} files, {_size(files)}, of {', '.join(dict.fromkeys(file.study for file in files))}"
     if dry_run:
         print_text(f"{workspace}: {total} would go")
         return
     if not yes:
         _ask(f"Remove {total} from {workspace}?", workspace)
     gone = remove(ledger, files, keep_best)
-    print_text(f"{workspace}: removed {len(gone)} files, {_mebibytes(gone)} MiB")
+    print_text(f"{workspace}: removed {len(gone)} files, {_size(gone)}")
 
 
 def _ask(question: str, workspace: Path) -> None:
@@ -72,8 +73,8 @@ def _ask(question: str, workspace: Path) -> None:
     typer.confirm(question, abort=True)
 
 
-def _mebibytes(files: Sequence[Removable]) -> str:
-    return f"{sum(file.size for file in files) / 2**20:,.1f}"
+def _size(files: Sequence[Removable]) -> str:
+    return mebibytes(sum(file.size for file in files))
 
 
 def _shown(file: Removable, workspace: Path) -> str:

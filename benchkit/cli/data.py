@@ -13,6 +13,7 @@ from benchkit.cli.app import cell, console, line, print_facts, print_json, print
 from benchkit.cli.options import PluginFiles
 from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry
+from benchkit.storage import mebibytes
 
 if TYPE_CHECKING:
     from benchkit.data.manifest import Manifest
@@ -198,7 +199,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[object]]:
             cell(row["state"], styles.get(row["state"], "dim")),
             *(f"{counts[split]:,}" if split in counts else "" for split in ("train", "val", "test")),
             row.get("classes", ""),
-            _size(row["bytes"]) if "bytes" in row else "",
+            mebibytes(row["bytes"]) if "bytes" in row else "",
             row.get("fingerprint", "")[:12],
             line(" ".join(f"{key}={value}" for key, value in options.items()) or row.get("problem", "")),
         )
@@ -215,7 +216,7 @@ def _print_manifest(manifest: Manifest) -> None:
             "images": ", ".join(f"{part.count:,} {split}" for split, part in manifest.splits.items()),
             "shape": f"{height} x {width} pixels, {channels} channel{'s' * (channels > 1)}",
             "classes": _classes(manifest),
-            "size": _size(manifest.bytes),
+            "size": mebibytes(manifest.bytes),
             "sha256": manifest.fingerprint,
             "licence": manifest.licence,
             "citation": manifest.citation,
@@ -230,10 +231,6 @@ def _classes(manifest: Manifest) -> str:
     shown = sorted(counts, key=lambda name: counts[name])
     kept = counts if len(counts) <= MOST_CLASSES else (shown[0], shown[-1])
     return f"{len(counts):,}, training images: " + ", ".join(f"{name} {counts[name]:,}" for name in kept)
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from benchkit.cli.app import print_json, print_note, print_table, print_text
 from benchkit.duration import duration
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
+from benchkit.storage import mebibytes
 from benchkit.sweep import Request
 from benchkit.sweep.estimate import ConditionEstimate, SweepEstimate, estimate
 
@@ -52,7 +53,7 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
     elif estimated.left:
         print_text(
             f"about {duration(estimated.seconds, whole=True)} with {estimated.jobs} at once on {estimated.device}, and "
-            f"{estimated.bytes / 2**20:,.1f} MiB in {request.workspace} (from a timed run of "
+            f"{mebibytes(estimated.bytes)} in {request.workspace} (from a timed run of "
             f"{estimated.probed} conditions; nothing pruned)"
         )
         if estimated.device.startswith("cuda"):

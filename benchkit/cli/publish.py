@@ -24,17 +24,16 @@ def publish(
     from benchkit.publish import read_report
     from benchkit.publish.site import LARGE
     from benchkit.registry import Registry
+    from benchkit.storage import mebibytes
 
     files = reports or sorted(Path("reports").glob("*.html"))
     if not files:
         raise ReportError("reports: there is no report here", hint="name the .html files of reports")
     site = write(folder, [read_report(file) for file in files], title=title, registry=Registry.installed())
     older = f", {site.older} older versions" if site.older else ""
-    print_text(f"{folder / 'index.html'}: {site.reports} reports{older}, {site.files} files, {_size(site.size)}")
-    print_text("largest: " + ", ".join(f"{name} ({_size(size)})" for name, size in site.largest))
+    print_text(f"{folder / 'index.html'}: {site.reports} reports{older}, {site.files} files, {mebibytes(site.size)}")
+    print_text("largest: " + ", ".join(f"{name} ({mebibytes(size)})" for name, size in site.largest))
     if site.size > LARGE:
-        print_note(f"{_size(site.size)} is near the 1 GB that hosts of pages allow; remove folders of older versions")
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"
+        print_note(
+            f"{mebibytes(site.size)} is near the 1 GB that hosts of pages allow; remove folders of older versions"
+        )

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from benchkit.errors import BenchkitError, LedgerError
+from benchkit.errors import BenchkitError, LedgerError, first_line
 from benchkit.ledger.claims import STATES, summary_of
 from benchkit.ledger.decisions import DECISIONS_FILE
 from benchkit.ledger.files import LIST, TrialFolder, home_of
@@ -58,7 +58,7 @@ def rebuild_ledger(workspace: Path) -> Rebuilt:
             if (folder / DECISIONS_FILE).exists():
                 about |= json.loads((folder / DECISIONS_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, BenchkitError) as error:
-            left.append(f"{folder}: {_first_line(error)}")
+            left.append(f"{folder}: {first_line(error)}")
             continue
         trials[study.name] = _add_study(ledger, study, folder, left)
         entry = optuna.create_study(study_name=study.name, storage=ledger.storage, load_if_exists=True)
@@ -75,7 +75,7 @@ def _add_study(ledger: Ledger, study: Study, folder: Path, left: list[str]) -> i
             table = json.loads((inner / CONDITION_FILE).read_text(encoding="utf-8"))
             condition = decode(Condition, table, str(inner / CONDITION_FILE))
         except (OSError, ValueError, BenchkitError) as error:
-            left.append(f"{inner}: {_first_line(error)}")
+            left.append(f"{inner}: {first_line(error)}")
             continue
         search = study.search.by(condition.sampler) if study.search and condition.kind == "search" else None
         handle, filled = ledger.open(study, condition), 0
@@ -83,7 +83,7 @@ def _add_study(ledger: Ledger, study: Study, folder: Path, left: list[str]) -> i
             try:
                 trial = frozen_trial(TrialFolder(path), search)
             except (OSError, ValueError, KeyError, BenchkitError) as error:
-                left.append(f"{path}: {_first_line(error)}")
+                left.append(f"{path}: {first_line(error)}")
                 continue
             for _ in range(filled, int(path.name)):  # a trial's number is its place
                 handle.add_trial(create_trial(state=TrialState.FAIL))
@@ -136,7 +136,3 @@ def _reported(folder: TrialFolder, search: Search | None) -> dict[int, float]:
 
 def _time(seconds: float) -> datetime.datetime | None:
     return datetime.datetime.fromtimestamp(seconds) if seconds else None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]

@@ -21,7 +21,7 @@ from benchkit.publish.reports import PublishedReport, comparable
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe
 from benchkit.registry.kinds import KIND_TABLE
-from benchkit.storage import encode, write_atomically
+from benchkit.storage import encode, mebibytes, write_atomically
 from benchkit.testing.record import recall
 
 STATE = "site.json"
@@ -174,7 +174,7 @@ class _Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._jinja.filters["mebibytes"] = lambda size: f"{size / 2**20:.1f} MiB"
+        self._jinja.filters["mebibytes"] = mebibytes
         self._title = title
 
     def write(self, path: Path, template: str, top: str, **values: Any) -> None:

@@ -24,7 +24,7 @@ from benchkit.report.files.html import check_templates, font_files, render_html,
 from benchkit.report.files.pdf import Attached, Limits, render_pdf
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
-from benchkit.storage import encode, write_atomically
+from benchkit.storage import encode, mebibytes, write_atomically
 from benchkit.study.studyfile import read_study
 
 
@@ -195,7 +195,7 @@ def _capsule_block(capsule: bytes) -> DownloadBlock:
         file=CAPSULE,
         media_type="application/zip",
         content=base64.b64encode(capsule).decode(),
-        size=f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB",
+        size=mebibytes(size) if size >= 2**20 else f"{size / 2**10:.0f} KiB",
         digest=hashlib.sha256(capsule).hexdigest(),
     )
 

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from benchkit.data.manifest import load_data
-from benchkit.errors import BenchkitError, TrainingError
+from benchkit.errors import BenchkitError, TrainingError, first_line
 from benchkit.plan import Condition, typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.study.checks import foreign_table
 from benchkit.study.settings import Settings
 from benchkit.sweep.messages import Job, NetworksChecked
-from benchkit.sweep.training import bind_plugins, first_line, lacking, where_raised
+from benchkit.sweep.training import bind_plugins, lacking, where_raised
 from benchkit.train.batches import InputTransform
 from benchkit.train.hooks import has, sampling_of, started
 from benchkit.train.losses import loss_function

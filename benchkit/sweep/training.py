@@ -23,7 +23,7 @@ import torch
 from safetensors.numpy import save
 
 from benchkit.data.manifest import load_data
-from benchkit.errors import BenchkitError, DivergedError
+from benchkit.errors import BenchkitError, DivergedError, first_line
 from benchkit.metrics import asked_metrics, epoch_readings
 from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
@@ -195,11 +195,6 @@ def lacking(error: BaseException) -> Literal["", "node", "device"]:
 def _failed(reason: str) -> Outcome:
     traceback.print_exc()
     return Outcome(state="failed", reason=reason)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind where it has none."""
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def where_raised(error: BaseException) -> str:

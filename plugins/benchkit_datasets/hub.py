@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from benchkit import DataError, Splits, card
-from benchkit.preparation import DECODING, Fit, listed
+from benchkit import DataError, Splits, card, first_line
+from benchkit.preparation import DECODING, Fit
 from benchkit_datasets.image_files import FITS, RANGES, SPLITS, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import Splitting
@@ -107,7 +107,7 @@ def _downloaded(name: str, revision: str) -> Path:
         folder = Path(snapshot_download(name, repo_type="dataset", revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise DataError(
-            f"hf:{name} at revision {revision} cannot be had: {_first_line(error)}",
+            f"hf:{name} at revision {revision} cannot be had: {first_line(error)}",
             hint="check the name, or prepare it once where the network allows it",
         ) from error
     scripts = [file.name for file in folder.glob("*.py") if file.stem == name.rpartition("/")[2]]
@@ -128,7 +128,7 @@ def _tables(name: str, folder: Path, config: str, cache: Path) -> Mapping[str, A
         tables: Mapping[str, Any] = datasets.load_dataset(str(folder), name=config or None, cache_dir=str(cache))
     except (ValueError, OSError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"hf:{name} cannot be read: {_first_line(error)}", hint="data.config chooses one of several configurations"
+            f"hf:{name} cannot be read: {first_line(error)}", hint="data.config chooses one of several configurations"
         ) from error
     return tables
 
@@ -197,7 +197,3 @@ def _licence(folder: Path) -> str:
     readme = folder / "README.md"
     stated = (metadata_load(readme) or {}).get("license", "") if readme.is_file() else ""
     return ", ".join(stated) if isinstance(stated, list) else str(stated or "")
-
-
-def _first_line(error: Exception) -> str:
-    return (listed(str(error).strip().splitlines()[:1]) or [type(error).__name__])[0]

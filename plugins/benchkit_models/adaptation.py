@@ -138,24 +138,27 @@ def freeze_all_but(model: nn.Module, heads: tuple[nn.Module, ...]) -> tuple[str,
     return (f"{counts[0]:,} of {counts[1]:,} parameters are trained: those of the classifier",)
 
 
-def slow_early_stages(model: nn.Module, name: str, decay: float) -> tuple[str, ...]:
-    """Give each parameter the `rate_factor` decay ** -d, d stages before the classifier, and return notes.
+def slow_early_parts(model: nn.Module, name: str, trained: str, decay: float) -> tuple[str, ...]:
+    """Give each parameter the `rate_factor` decay ** -d, d stages or layers before the classifier, and return notes.
 
-    The stages are those that timm groups the model's parameters into. Raise `PluginError` when it does not group them.
+    They are those that timm groups the model's parameters into: its stages where `trained` is `discriminative`, its
+    layers where it is `layers`. Raise `PluginError` when it does not group them.
     """
     from timm.models import group_parameters
 
     matcher = getattr(model, "group_matcher", None)
     if not callable(matcher):
-        raise PluginError(f"trained = 'discriminative' is not defined for timm's {name!r}: timm names no stages for it")
-    stages = group_parameters(model, matcher(coarse=True))
+        raise PluginError(f"trained = {trained!r} is not defined for timm's {name!r}: timm names no stages for it")
+    coarse = trained == "discriminative"
+    stages = group_parameters(model, matcher(coarse=coarse))
     parameters = dict(model.named_parameters())
     last = max(stages)
     for stage, members in stages.items():
         for member in members:
             vars(parameters[member])["rate_factor"] = decay ** (stage - last)
     first = decay ** (min(stages) - last)
-    return (f"learning rates from {first:.2g} (first of {len(stages)} stages) to 1 (classifier) times the schedule's",)
+    parts = f"{len(stages)} {'stages' if coarse else 'layers'}"
+    return (f"learning rates from {first:.2g} (first of {parts}) to 1 (classifier) times the schedule's",)
 
 
 def _owns_tensors(layer: nn.Module) -> bool:

@@ -11,18 +11,28 @@ from urllib.parse import urlparse
 
 from torch import nn
 
-from benchkit import BenchkitError, DataError, NormFactory, PluginError, Range, card, matching_names, sent_file
+from benchkit import (
+    BenchkitError,
+    DataError,
+    NormFactory,
+    PluginError,
+    Range,
+    card,
+    first_line,
+    matching_names,
+    sent_file,
+)
 from benchkit_models.adaptation import (
     cifar_stem,
     classifiers_of,
     for_images,
     freeze_all_but,
     is_default,
-    slow_early_stages,
+    slow_early_parts,
     swap_norms,
 )
 
-TRAINED = ("all", "head", "discriminative")
+TRAINED = ("all", "head", "discriminative", "layers")
 
 SHOWN = 3
 """Names of tensors of each kind that an error lists."""
@@ -69,6 +79,8 @@ def timm_model(
     trained: `head` trains the classifier alone; the rest is frozen, its norms in evaluation mode. `discriminative`
     trains everything, each stage at the learning rate of the next deeper one divided by `rate_decay` and the
     classifier at the full one (Howard and Ruder, Universal Language Model Fine-tuning, ACL 2018, which uses 2.6).
+    `layers` does the same for each layer, as timm's layer decay (Bao, Dong, Piao and Wei, BEiT, ICLR 2022) does: its
+    0.75 is a `rate_decay` of 1.33.
     """
     import timm
 
@@ -91,8 +103,8 @@ def timm_model(
         notes += swap_norms(model, variant, norm)
     if trained == "head":
         notes += freeze_all_but(model, classifiers_of(model, variant))
-    elif trained == "discriminative":
-        notes += slow_early_stages(model, variant, rate_decay)
+    elif trained != "all":
+        notes += slow_early_parts(model, variant, trained, rate_decay)
     sites = ("act1", "global_pool") if hasattr(model, "act1") and hasattr(model, "global_pool") else ()
     vars(model).update(notes=notes, dropout_sites=sites, start_weights=digest)
     return model
@@ -202,7 +214,7 @@ vars(timm_model).update(fetch=fetch)
 
 def _unavailable(variant: str, error: Exception) -> BenchkitError:
     return DataError(
-        f"the pretrained weights of timm's {variant!r} cannot be loaded: {_first_line(error)}",
+        f"the pretrained weights of timm's {variant!r} cannot be loaded: {first_line(error)}",
         hint="download them where the network allows it and name the file in model.weights (safetensors or pth)",
     )
 
@@ -272,7 +284,7 @@ def _averaged(path: Path) -> tuple[str, ...]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"the weights {path} cannot be read: {_first_line(error)}", hint="save them as safetensors")
+    return DataError(f"the weights {path} cannot be read: {first_line(error)}", hint="save them as safetensors")
 
 
 def _misfit(timm: Any, variant: str, path: Path, options: dict[str, Any], tensors: dict[str, Any]) -> DataError:
@@ -290,10 +302,6 @@ def _misfit(timm: Any, variant: str, path: Path, options: dict[str, Any], tensor
         ],
         hint="model.weights and model.variant must belong together",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _outputs(timm: Any, variant: str, tensors: dict[str, Any], headless: int) -> int:

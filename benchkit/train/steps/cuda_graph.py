@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
+from benchkit.errors import first_line
 from benchkit.train import optimizers
 from benchkit.train.batches import BatchIndex
 from benchkit.train.device import MEBIBYTE, forget_peak, peak_memory
@@ -49,7 +50,7 @@ class CudaGraphSteps:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise Refused(f"a step cannot be recorded ({first_line(_first(error))})") from error
+            raise Refused(f"a step cannot be recorded ({first_line(_first(error)).rstrip('.')})") from error
         self.memory = peak_memory(run.device) - held / MEBIBYTE
         # The graph goes on writing to the gradients' memory: as long as it lives, nothing else may get it.
         self._gradients = [parameter.grad for parameter in run.parameters]
@@ -81,11 +82,6 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind where it has none."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-
-
 def cuda_graph_steps(validation: StepValidation, learning: Learn | None = None) -> CudaGraphSteps:
     """Return steps that replay a graph of the run's step, or of one with `learning`, after they agreed with eager ones.
 
@@ -104,7 +100,7 @@ def cuda_graph_steps(validation: StepValidation, learning: Learn | None = None) 
         except RuntimeError as error:
             if "synchroniz" not in str(error):
                 raise  # the step itself is broken, in whatever way it is taken
-            raise Refused(f"a step waits for the device's results ({first_line(error)})") from error
+            raise Refused(f"a step waits for the device's results ({first_line(error).rstrip('.')})") from error
         again = validation.play(eager)
     if not expected.finite():
         raise Refused("the first losses are not finite")

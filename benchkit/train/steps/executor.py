@@ -11,13 +11,14 @@ import math
 
 import torch
 
+from benchkit.errors import first_line
 from benchkit.results import WAS_COMPILED
 from benchkit.train import optimizers
 from benchkit.train.device import now
 from benchkit.train.run import Run
 from benchkit.train.step import EagerSteps, Learn
 from benchkit.train.steps.backends import StepBackend, backend_of
-from benchkit.train.steps.cuda_graph import CudaGraphSteps, cuda_graph_steps, first_line
+from benchkit.train.steps.cuda_graph import CudaGraphSteps, cuda_graph_steps
 from benchkit.train.steps.validation import Refused, StepValidation
 
 FEWEST = 50
@@ -194,7 +195,7 @@ def compiled_step(validation: StepValidation) -> tuple[Learn, float]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a compiler raises: it is told in the notes, and eager steps go on
-        raise Refused(f"{type(error).__name__}: {first_line(error)}") from error
+        raise Refused(f"{type(error).__name__}: {first_line(error).rstrip('.')}") from error
     seconds = now(run.device) - began
     if (apart := validation.difference_at_once(expected, validation.play(take))) > TOLERANCE[run.precision.name]:
         raise Refused("its steps differ from the plain model's", f"by {apart:.2g} of their size")
