@@ -9,6 +9,7 @@ def test_kit(check):
 
 from benchkit.testing.check import KIT_VERSION, Check, CheckFailure, NotApplicable
 from benchkit.testing.kit import Verdict, checks, parametrize_checks, run_checks
+from benchkit.testing.optimizers import optimizer_fault
 
 __all__ = [
     "KIT_VERSION",
@@ -17,6 +18,7 @@ __all__ = [
     "NotApplicable",
     "Verdict",
     "checks",
+    "optimizer_fault",
     "parametrize_checks",
     "run_checks",
 ]

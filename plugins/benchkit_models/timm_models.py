@@ -77,10 +77,8 @@ def timm_model(
     takes out the max-pooling, for images of about 32 pixels.
 
     trained: `head` trains the classifier alone; the rest is frozen, its norms in evaluation mode. `discriminative`
-    trains everything, each stage at the learning rate of the next deeper one divided by `rate_decay` and the
-    classifier at the full one (Howard and Ruder, Universal Language Model Fine-tuning, ACL 2018, which uses 2.6).
-    `layers` does the same for each layer, as timm's layer decay (Bao, Dong, Piao and Wei, BEiT, ICLR 2022) does: its
-    0.75 is a `rate_decay` of 1.33.
+    trains each stage at the rate of the next deeper one over `rate_decay` (Howard and Ruder, ULMFiT, ACL 2018: 2.6).
+    `layers` does so layer by layer, as timm's layer decay does (BEiT, ICLR 2022): its 0.75 is a `rate_decay` of 1.33.
     """
     import timm
 

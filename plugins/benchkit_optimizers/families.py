@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 
 from benchkit import PluginError, card
-from benchkit_optimizers.table import OFFERED, REFUSED, VERSIONS
+from benchkit_optimizers.table import OFFERED, REFUSED
 
 Groups = Sequence[dict[str, Any]]
 """Groups of parameters, each with `params` and what else it carries."""
@@ -34,6 +35,10 @@ def timm_optimizer(parameters: Groups, lr: float, /, *, variant: str, **options:
     rate, which is the schedule's. Raise `PluginError` for one that is not offered, with the reason.
     """
     require_offered("timm", variant)
+    return _of_timm(parameters, lr, variant=variant, **options)
+
+
+def _of_timm(parameters: Groups, lr: float, /, *, variant: str, **options: Any) -> torch.optim.Optimizer:
     from timm.optim import create_optimizer_v2
 
     made: torch.optim.Optimizer = create_optimizer_v2(
@@ -55,6 +60,10 @@ def torch_optimizer(parameters: Groups, lr: float, /, *, variant: str, **options
     Raise `PluginError` for one that is not offered, with the reason.
     """
     require_offered("torch", variant)
+    return _of_torch(parameters, lr, variant=variant, **options)
+
+
+def _of_torch(parameters: Groups, lr: float, /, *, variant: str, **options: Any) -> torch.optim.Optimizer:
     kind = getattr(torch.optim, variant)
     decay = {"weight_decay": 0.0} if "weight_decay" in inspect.signature(kind).parameters else {}
     made: torch.optim.Optimizer = kind(list(parameters), lr=lr, **{**decay, **options})
@@ -62,10 +71,19 @@ def torch_optimizer(parameters: Groups, lr: float, /, *, variant: str, **options
 
 
 def require_offered(family: str, variant: str) -> None:
-    """Raise `PluginError` for a name that was refused when it was tried, or was not tried."""
+    """Raise `PluginError` for a name that was refused when it was tried; one that was not is tried now, once."""
     name = f"{family}:{variant}"
     if name in OFFERED:
         return
     known = ", ".join(one.partition(":")[2] for one in OFFERED if one.startswith(f"{family}:"))
-    reason = REFUSED.get(name, f"is not among those of {VERSIONS[family]} that were tried")
-    raise PluginError(f"the optimizer {name!r} {reason}", hint=f"offered: {known}")
+    if reason := REFUSED.get(name) or _fault(family, variant):
+        raise PluginError(f"the optimizer {name!r} {reason}", hint=f"offered: {known}")
+
+
+@cache
+def _fault(family: str, variant: str) -> str:
+    """Return why a name that the table lacks, as those of newer versions, is not offered, or an empty string."""
+    from benchkit.testing import optimizer_fault
+
+    make = {"timm": _of_timm, "torch": _of_torch}[family]
+    return optimizer_fault(lambda parameters: make(parameters, 1e-3, variant=variant))

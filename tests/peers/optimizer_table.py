@@ -15,10 +15,8 @@ from pathlib import Path
 import timm
 import timm.optim
 import torch
-from torch import nn
 
-from benchkit.testing.optimizers import short_form
-from benchkit.testing.specimens import SHAPE, SmallNetwork
+from benchkit.testing import optimizer_fault
 
 ROOT = Path(__file__).parents[2]
 REASONS = {
@@ -43,10 +41,9 @@ def reason_of(name: str) -> str:
         make = functools.partial(timm.optim.create_optimizer_v2, opt=variant, lr=1e-3, filter_bias_and_bn=False)
     else:
         make = functools.partial(getattr(torch.optim, variant), lr=1e-3)
-    torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return short_form(make, SmallNetwork(3, SHAPE, nn.BatchNorm2d))
+        return optimizer_fault(make)
 
 
 LIKE_SGD = ("sgd", "momentum", "nesterov")
