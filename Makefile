@@ -33,7 +33,7 @@ demo: $(STAMP) ## sweep the built-in quickstart study and report it as HTML and 
 
 bench: $(STAMP) ## measure benchkit beside its peers and write reports/benchmarks.*; ARGS="--device cuda" on a GPU
 	@.ci/system-libraries || true
-	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]' || echo "Lightning is left out"
+	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]' || echo "Lightning and fastai are left out"
 	$(RUN) $(BIN)/python tests/peers/bench.py --out reports $(ARGS)
 
 bench-gpu: $(STAMP) ## what only a GPU can tell: its tests, the benchmark on it, streamed images, fused trials

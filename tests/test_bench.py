@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tiny_study import environment
@@ -61,12 +62,18 @@ def test_a_model_that_is_not_compiled_in_every_round_is_left_out(
         history = [SimpleNamespace(images_per_second=rate) for rate in (10.0, 200.0, 300.0)]
         return SimpleNamespace(trials=[SimpleNamespace(outcome=outcome, history=history)], first_epoch=999, seconds=9.0)
 
+    def limits(setting: object, *workload: str) -> dict[str, Any]:
+        needs = {"images": 128, "kernels": 1, "flops": 1, "bytes": 1}
+        return needs if workload else {"precision": "bf16", "matrix": 2.0, "copy": 1.0}
+
+    monkeypatch.setattr(rounds, "_limits", limits)
     monkeypatch.setattr(rounds, "swept", swept)
     setting = rounds.Setting(rounds=2, epochs=3, threads=1, workers=0, device="cpu", quick=False)
     for contenders in (["benchkit", "benchkit-compiled"], ["benchkit"]):
         found = rounds.measure(WORKLOADS[0], ["benchkit", "benchkit-compiled"], setting)
         assert [row.contender for row in found.rows] == contenders
         assert all(row.rate.middle == 250.0 for row in found.rows)
+        assert found.limit is not None and found.limit.rate == 128.0
     assert "left out: compiled model not used: why" in capsys.readouterr().out
 
 
@@ -74,7 +81,7 @@ def test_goals_are_judged_by_medians() -> None:
     from bench_growth import Growth
     from bench_norms import NormRow
     from comparison import Measured, Spread, compare
-    from measurements import OwnCost, Part, verdicts
+    from measurements import OwnCost, Part, Verdict, verdicts
     from workloads import WORKLOADS
 
     def measured(*rates: float) -> list[Measured]:
@@ -96,7 +103,9 @@ def test_goals_are_judged_by_medians() -> None:
             NormRow(norm="gn", shape=(1, 2, 3, 4), ratio=Spread(middle=0.5, low=0.4, high=1.5), **norm),
         ),
     )  # fmt: skip
-    found = {(one.work, one.device): one for one in verdicts({"cpu": part})}
+    found: dict[tuple[str, str], Verdict] = {}
+    for one in verdicts({"cpu": part}):
+        found.setdefault((one.work, one.device), one)
     speed = found["ResNet-14, batch 128", "cpu"]
     assert (speed.state, speed.found) == ("met", "2.51 [2.40..2.60] times, n = 3")
     assert found["ResNet-14, batch 128", "cuda"].state == "not measured"

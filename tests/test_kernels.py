@@ -26,41 +26,17 @@ from benchkit_norms.instance import InstanceNorm
 from benchkit_norms.layer import LayerNorm
 from benchkit_regularizers.crop_flip import CropFlip
 from engine_runs import make_run, make_settings, make_splits
+from step_counts import FREE, counted_step, kernels_of
 from torch import nn
 
-from benchkit.testing.stand_in_gpu import Operation, Tape, stand_in_gpu
+from benchkit.testing.stand_in_gpu import Tape, stand_in_gpu
 from benchkit.train.steps.executor import executor_for
-
-FREE = frozenset(
-    "view _unsafe_view t transpose permute expand slice select split unbind alias detach as_strided unsqueeze squeeze "
-    "reshape empty empty_like empty_strided new_empty new_empty_strided split_with_sizes diagonal resize_ set_ narrow "
-    "view_as _reshape_alias".split()
-)
-"""Operations that make room, or another view of what is there."""
-
-SEVERAL = {
-    "native_batch_norm": 2,
-    "native_batch_norm_backward": 2,
-    "native_group_norm": 2,
-    "native_group_norm_backward": 2,
-    "_foreach_norm": 2,
-    "sort": 2,
-}
-"""Operations of more than one kernel."""
-
-
-def kernels_of(operation: Operation) -> int:
-    """Return how many kernels an operation is taken to be."""
-    name = operation.function.overloadpacket.__name__
-    if name == "convolution_backward":
-        return sum(map(bool, operation.args[-1]))
-    return 0 if name in FREE else SEVERAL.get(name, 1)
 
 
 def kernels(tape: Tape) -> Counter[str]:
     found: Counter[str] = Counter()
     for operation in tape.operations:
-        found[operation.function.overloadpacket.__name__] += kernels_of(operation)
+        found[operation.function.overloadpacket.__name__] += kernels_of(operation.function, operation.args)
     return found
 
 
@@ -119,3 +95,30 @@ def test_views_and_room_are_no_kernels_and_backward_passes_are_several() -> None
         counted = kernels(gpu.tape)
     assert counted["convolution"] == 1 and counted["convolution_backward"] == 1 and counted["sum"] == 1
     assert not set(counted) & FREE or all(counted[name] == 0 for name in FREE)
+
+
+def test_a_step_is_counted_as_by_hand() -> None:
+    """A layer without bias, 4 images of 6 numbers to 5 classes, plain SGD: the products of matrices, by hand."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 5, bias=False))
+    images, labels = torch.rand(4, 1, 2, 3), torch.tensor([0, 1, 2, 3])
+    found = counted_step(model, images, labels, bytes_of_a_number=2)
+    assert found.flops == 3 * 2 * 4 * 6 * 5
+    # Forward 24 + 30 read, 20 written; backward, for the weight alone, 20 + 24 read, 30 written.
+    products = {"mm": 2 * (24 + 30 + 20) + 2 * (20 + 24 + 30)}
+    assert {name: found.bytes_by_name[name] for name in products} == products
+    # The loss reads labels of eight bytes each, whatever the precision: 20 numbers, 4 labels, then two results.
+    assert found.bytes_by_name["nll_loss_forward"] == 2 * 20 + 8 * 4 + 2 * 2
+    assert found.bytes_by_name["_log_softmax"] == 2 * (20 + 20) and "view" not in found.bytes_by_name
+    assert found.kernels == sum(found.kernels_by_name.values()) and found.kernels_by_name["mm"] == 2
+    assert counted_step(model, images, labels, bytes_of_a_number=4).flops == found.flops
+
+
+def test_what_is_read_twice_by_one_operation_counts_once() -> None:
+    class Squared(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            flat = images.flatten(1)
+            return flat * flat
+
+    found = counted_step(Squared(), torch.rand(2, 1, 2, 2).requires_grad_(), torch.tensor([0, 1]), bytes_of_a_number=4)
+    # Forward: 8 numbers read once and 8 written. Backward: the gradient times 8 numbers, for each factor.
+    assert found.bytes_by_name["mul"] == 4 * (8 + 8) + 2 * 4 * (8 + 8 + 8)

@@ -6,9 +6,12 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from limits import Limit
 from workloads import Workload
 
 SCRIPT = "script"
+QUEUE = 16
+"""Trials of a queue, for which a process starts, and compiles, once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,8 @@ class Row:
     """One contender over all rounds: images/s, trials an hour, and how often the script's in the same round each is.
 
     An hour of trials is one of a long queue: what a process needs up to its first step counts once for all `trials`
-    of the workload, for loops as for benchkit.
+    of the workload, for loops as for benchkit. `beside` are the seconds of a trial beyond its first step and its images
+    at that rate: first epochs, evaluation, files, the end of the process.
     """
 
     contender: str
@@ -53,6 +57,11 @@ class Row:
     hourly_ratio: Spread | None
     first_step: float
     matrix_share: float = 0.0
+    beside: float = 0.0
+
+    def hourly_of(self, images: float) -> float:
+        """Return how many trials of so many images it trains an hour, one after another in a queue of `QUEUE`."""
+        return 3600 / (self.first_step / QUEUE + self.beside + images / self.rate.middle)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +69,7 @@ class Comparison:
     """A workload's rows, in the order in which they were measured; `name`, `trials` and `images` are the workload's.
 
     Each process trained `epochs` of so many images, the first of which warms up; benchkit's trials had `longer` times
-    as many.
+    as many. `limit` is what the machine could do at the most.
     """
 
     name: str
@@ -70,16 +79,25 @@ class Comparison:
     epochs: int
     rows: tuple[Row, ...]
     longer: int = 1
+    limit: Limit | None = None
+
+    def hourly(self, seconds: float) -> dict[str, float]:
+        """Return, by contender, the trials an hour that are so long that the script's steps take `seconds` of each."""
+        script = next((row for row in self.rows if row.contender == SCRIPT), None)
+        if script is None or self.trials > 1:
+            return {}
+        return {row.contender: row.hourly_of(seconds * script.rate.middle) for row in self.rows}
 
     def text(self) -> str:
         """Return a table for a terminal."""
-        lines = [self.title]
+        lines = [self.title, *([f"  {self.limit.text()}"] if self.limit else [])]
         for row in self.rows:
             ratio = f"x{row.ratio.text('.2f')}" if row.ratio else ""
             hourly = f"x{row.hourly_ratio.text('.2f')}" if row.hourly_ratio else ""
             lines.append(
                 f"  {row.contender:20} {row.rate.text(',.0f'):>26} img/s {ratio:20} first step {row.first_step:5.1f} s"
                 f" {row.hourly.middle:8,.0f} trials/h {hourly}"
+                + (f" {row.rate.middle / self.limit.rate:4.0%} of the limit" if self.limit else "")
             )
         return "\n".join(lines)
 
@@ -95,12 +113,12 @@ def compare(workload: Workload, epochs: int, found: Mapping[str, Sequence[Measur
         trials=workload.trials,
         images=workload.count,
         epochs=epochs,
-        rows=tuple(_row(one, found, workload) for one in found),
+        rows=tuple(_row(one, found, workload, epochs) for one in found),
         longer=workload.longer,
     )
 
 
-def _row(name: str, found: Mapping[str, Sequence[Measured]], workload: Workload) -> Row:
+def _row(name: str, found: Mapping[str, Sequence[Measured]], workload: Workload, epochs: int) -> Row:
     def hourly(contender: str) -> Callable[[Measured], float]:
         whole, trials, longer = contender.startswith("benchkit"), workload.trials, workload.longer
 
@@ -119,8 +137,14 @@ def _row(name: str, found: Mapping[str, Sequence[Measured]], workload: Workload)
         hourly=spread([hourly(name)(one) for one in own]),
         hourly_ratio=_ratio(own, script, hourly(name), hourly(SCRIPT)),
         first_step=statistics.median(one.first_step for one in own),
+        beside=statistics.median(_beside(name, one, workload, epochs) for one in own) if workload.trials == 1 else 0.0,
         matrix_share=statistics.median(one.matrix_share for one in own),
     )
+
+
+def _beside(name: str, one: Measured, workload: Workload, epochs: int) -> float:
+    images = epochs * workload.count * (workload.longer if name.startswith("benchkit") else 1)
+    return max(0.0, one.seconds - one.first_step - images / one.rate)
 
 
 def spread(values: Sequence[float]) -> Spread:

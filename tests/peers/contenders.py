@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from workloads import Workload, workload_of
+
+from benchkit.train.step import automatic_precision
 
 Steps = Iterator[int]
 """Yields the number of images after each step of training."""
@@ -62,12 +65,15 @@ def script(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
 
 
 def timm_loader(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
-    """Timm's loader and optimizer around the same loop, with its own augmentation of crop and flip."""
+    """Timm's loader and optimizer around the same loop, with its own augmentation of crop and flip.
+
+    At its best with --channels-last, --amp in bf16 where the device has it and workers that stay; --torchcompile.
+    """
     from timm.data import create_loader
     from timm.optim import create_optimizer_v2
 
     device = torch.device(given.device)
-    model = workload.build().to(device)
+    model = _fast(workload.build().to(device), given) if given.best else workload.build().to(device)
     optimizer = create_optimizer_v2(model, opt="sgd", lr=0.01, momentum=0.9)
     shape = (workload.channels, workload.side, workload.side)
     data = create_loader(
@@ -81,18 +87,30 @@ def timm_loader(workload: Workload, given: argparse.Namespace) -> Iterator[Steps
         std=(0.25,) * workload.channels,
         no_aug=not workload.augmented,
         color_jitter=0.0,
-        persistent_workers=False,
+        persistent_workers=given.best and given.workers > 0,
         device=device,
     )
     while True:
-        yield _plain_epoch(model, optimizer, data, device)
+        yield _plain_epoch(model, optimizer, data, device, fast=given.best)
 
 
-def _plain_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, data: Any, device: torch.device) -> Steps:
+def _fast(model: Any, given: argparse.Namespace) -> Any:
+    """Return a model in channels-last, compiled where that is asked for."""
+    model = model.to(memory_format=torch.channels_last)
+    return torch.compile(model) if given.compiled else model
+
+
+def _plain_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, data: Any, device: torch.device, *, fast: bool = False
+) -> Steps:
+    bf16 = fast and automatic_precision(device) == "bf16"
     for images, labels in data:
         images, labels = images.to(device), labels.to(device)
+        if fast:
+            images = images.contiguous(memory_format=torch.channels_last)
         optimizer.zero_grad()
-        loss = functional.cross_entropy(model(images), labels)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = functional.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
         loss.item()
@@ -100,31 +118,81 @@ def _plain_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, data: Any, 
 
 
 def lightning(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
-    """Lightning's Trainer on the script's loader; an epoch is one call of `fit`, told as one long step."""
+    """Lightning's Trainer on the script's loader; an epoch is one call of `fit`, told as one long step.
+
+    At its best with precision="bf16-mixed" where the device has it, channels-last and workers that stay; compiled.
+    """
     from lightning import LightningModule, Trainer
 
     class Module(LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.model = workload.build()
+            self.model = _fast(workload.build(), given) if given.best else workload.build()
 
         def training_step(self, batch: Any, index: int) -> torch.Tensor:
-            loss = functional.cross_entropy(self.model(batch[0]), batch[1])
-            self.log("loss", loss)
+            images = batch[0].contiguous(memory_format=torch.channels_last) if given.best else batch[0]
+            loss = functional.cross_entropy(self.model(images), batch[1])
+            if not given.best:
+                self.log("loss", loss)
             return loss
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
 
     module = Module()
-    data = DataLoader(PerImage(workload), workload.batch_size, shuffle=True, num_workers=given.workers)
+    data = _loader(workload, given)
+    bf16 = given.best and automatic_precision(given.device) == "bf16"
 
     def epoch() -> Steps:
         trainer = Trainer(
+            precision="bf16-mixed" if bf16 else "32-true",
             max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, accelerator="gpu" if given.device.startswith("cuda") else "cpu", devices=1,
         )  # fmt: skip
         trainer.fit(module, data)
+        yield workload.count
+
+    while True:
+        yield epoch()
+
+
+def _loader(workload: Workload, given: argparse.Namespace) -> Any:
+    """Return the script's loader, at its best with workers that stay."""
+    stay = given.best and given.workers > 0
+    images = PerImage(workload)
+    return DataLoader(images, workload.batch_size, shuffle=True, num_workers=given.workers, persistent_workers=stay)
+
+
+def fastai(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
+    """Fastai's Learner on the script's loader; an epoch is one call of `fit`, told as one long step.
+
+    At its best with `to_channelslast`, on a GPU in bf16 too (fastai has mixed precision there alone), and workers that
+    stay.
+    """
+    from fastai.basics import Callback, CancelValidException, DataLoaders, Learner, OptimWrapper
+    from fastai.callback.channelslast import ChannelsLast
+    from fastai.callback.fp16 import AMPMode, MixedPrecision
+
+    class NoValidation(Callback):  # type: ignore[misc]
+        def before_validate(self) -> None:
+            raise CancelValidException
+
+    device = torch.device(given.device)
+    data = _loader(workload, given)
+    mixed = given.best and automatic_precision(device) == "bf16" and device.type == "cuda"
+    fast = [*([ChannelsLast()] if given.best else []), *([MixedPrecision(AMPMode.BF16)] if mixed else [])]
+    learner = Learner(
+        DataLoaders(data, data, device=device),
+        workload.build(),
+        loss_func=functional.cross_entropy,
+        opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=0.9),
+        lr=0.01,
+        cbs=[NoValidation(), *fast],
+    )
+
+    def epoch() -> Steps:
+        with learner.no_bar(), learner.no_logging():
+            learner.fit(1)
         yield workload.count
 
     while True:
@@ -170,7 +238,13 @@ def _crop_flip(batch: torch.Tensor) -> torch.Tensor:
 CONTENDERS: dict[str, Callable[[Workload, argparse.Namespace], Iterator[Steps]]] = {
     "script": script,
     "timm": timm_loader,
+    "timm-best": timm_loader,
+    "timm-compiled": timm_loader,
     "lightning": lightning,
+    "lightning-best": lightning,
+    "lightning-compiled": lightning,
+    "fastai": fastai,
+    "fastai-best": fastai,
     "resident": resident,
 }
 
@@ -201,6 +275,8 @@ def main() -> None:
     parser.add_argument("--began", type=float, default=time.time())
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
+    given.compiled = given.contender.endswith("-compiled")
+    given.best = given.compiled or given.contender.endswith("-best")
     torch.set_num_threads(given.threads)
     epochs = CONTENDERS[given.contender](workload_of(given.workload, given.device, quick=given.quick), given)
     sys.stdout.write(json.dumps(timed(epochs, given.epochs, torch.device(given.device), given.began)) + "\n")

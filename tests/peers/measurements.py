@@ -12,6 +12,8 @@ from bench_norms import NormRow
 from comparison import Comparison, Row, Spread
 from workloads import WORKLOADS, Workload
 
+from benchkit.analysis.wording import listing
+
 NORM_GOALS = {"cpu": 1.3, "cuda": 1.2}
 """The most that a training step of a norm may take, as a multiple of the framework's own layer."""
 
@@ -20,6 +22,15 @@ OWN_GOALS = {"cpu": 0.02, "cuda": 0.03}
 
 SHARE_GOALS = {"resnet18-b128": 0.25}
 """By workload: the least share of a GPU's matrix rate in bf16 that training shall use."""
+
+LIMIT_GOALS = {"cpu": {"resnet14-b128": 0.70, "resnet18-b128": 0.70, "resnet14-b8": 0.45}}
+"""By device and workload: the least share of what the machine could do at the most."""
+
+LENGTHS = {10: "10 s", 60: "1 min", 600: "10 min"}
+"""The trials for which trials an hour are told, by the seconds that the script's steps take of them."""
+
+HOURLY_GOALS = {"cpu": 1.3}
+"""By device: the least trials an hour at each of these lengths, as a multiple of the best other contender's."""
 
 DEVICES = {"cpu": "the processor", "cuda": "the GPU"}
 
@@ -88,6 +99,10 @@ class Part:
         """Return the contenders' rows on a workload, none where it was not measured."""
         return next((one.rows for one in self.comparisons if one.name == workload.name), ())
 
+    def comparison(self, workload: Workload) -> Comparison | None:
+        """Return what was measured on a workload, None where nothing was."""
+        return next((one for one in self.comparisons if one.name == workload.name), None)
+
     def with_piece(self, name: str, command: str, **found: Any) -> Part:
         """Return this with what `command` has found of a piece, by the names of fields."""
         return replace(self, commands={**self.commands, name: command}, **found)
@@ -131,6 +146,10 @@ def verdicts(parts: Mapping[str, Part]) -> Iterator[Verdict]:
             yield _speed(workload, device, part)
             if device == "cuda" and workload.name in SHARE_GOALS:
                 yield _share(workload, part)
+            if workload.name in LIMIT_GOALS.get(device, {}):
+                yield _of_limit(workload, device, part)
+            if device in HOURLY_GOALS and workload.trials == 1:
+                yield _hourly(workload, device, part)
         yield _norms(device, part)
         yield _own(device, part)
         yield _growth(device, part)
@@ -186,6 +205,57 @@ def best_of(rows: Sequence[Row], trials: int) -> tuple[str, Spread] | None:
     if not found:
         return None
     return max(found.items(), key=lambda pair: pair[1].middle)
+
+
+def _of_limit(workload: Workload, device: str, part: Part | None) -> Verdict:
+    least = LIMIT_GOALS[device][workload.name]
+    goal = f"at least {least:.0%} of what the machine can do at the most"
+    one = part.comparison(workload) if part else None
+    ours = [row for row in one.rows if row.contender.startswith("benchkit")] if one else []
+    if one is None or one.limit is None or not ours:
+        return _missing(workload.title, device, goal)
+    best = max(ours, key=lambda row: row.rate.middle)
+    share = best.rate.middle / one.limit.rate
+    default = next((row for row in ours if row.contender == "benchkit"), best)
+    words = f"{share:.1%}, n = {best.n}"
+    if best is not default:
+        words += f" ({best.contender}, which is not the default; by default {default.rate.middle / one.limit.rate:.1%})"
+    if one.limit.loaded:
+        words += "; a loaded machine, whose rates before and after differ by more than a tenth"
+    alone = share >= least > default.rate.middle / one.limit.rate
+    return Verdict(
+        work=workload.title,
+        device=device,
+        goal=goal,
+        found=words,
+        state="met" if share >= least else "missed",
+        variant=best.contender if alone else "",
+    )
+
+
+def _hourly(workload: Workload, device: str, part: Part | None) -> Verdict:
+    least = HOURLY_GOALS[device]
+    goal = f"trials of {listing(list(LENGTHS.values()))}: at least {least} times the best peer's trials an hour"
+    one = part.comparison(workload) if part else None
+    ratios = {name: found for name in LENGTHS.values() if (found := hourly_ratio(one, name))}
+    if not ratios:
+        return _missing(workload.title, device, goal)
+    told = ", ".join(f"{ratio:.2f} times {peer}'s at {name}" for name, (ratio, peer) in ratios.items())
+    met = all(ratio >= least for ratio, _ in ratios.values())
+    return Verdict(
+        work=workload.title, device=device, goal=goal, found=f"{told} (by default)", state="met" if met else "missed"
+    )
+
+
+def hourly_ratio(one: Comparison | None, length: str) -> tuple[float, str] | None:
+    """Return benchkit's trials an hour as a multiple of the best peer's at one of `LENGTHS`, and that peer."""
+    seconds = next(seconds for seconds, name in LENGTHS.items() if name == length)
+    found = one.hourly(seconds) if one and one.limit else {}
+    peers = {name: value for name, value in found.items() if not name.startswith("benchkit")}
+    if "benchkit" not in found or not peers:
+        return None
+    best = max(peers, key=lambda name: peers[name])
+    return found["benchkit"] / peers[best], best
 
 
 def _norms(device: str, part: Part | None) -> Verdict:

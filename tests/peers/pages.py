@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from answers import WORSE, Answer, Quantiles
-from comparison import Comparison, Spread
+from comparison import QUEUE, Comparison, Spread
 from kept import keep
-from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
+from measurements import BOOKKEEPING, DEVICES, LENGTHS, Part, Verdict, verdicts
 from ratio_chart import RatioChart, fastest_words, ratio_data
 
 from benchkit import __version__
@@ -43,6 +43,9 @@ CONTENDERS = (
      "approach of cifar10-airbench"),
     ("lightning", "Lightning's Trainer on the script's loader"),
     ("timm", "timm's loader, with its own crop and flip, and optimizer around the script's loop"),
+    ("NAME-best", "the same with the best settings that its documentation names: channels-last, bf16 where the device "
+     "has it (fastai: on a GPU alone), worker processes that stay; NAME-compiled: with torch.compile as well"),
+    ("fastai", "fastai's Learner on the script's loader"),
     ("timm-script", "timm's own train script as it is, in float32 on a folder of PNG files, with that crop and flip"),
     ("benchkit", "the public command `benchkit sweep`, with history, evaluation, checkpoints and ledger; with --jobs "
      "several trials at a time"),
@@ -82,7 +85,8 @@ def report_of(parts: Mapping[str, Part]) -> tuple[ReportContext, dict[str, bytes
             figure = figure_block(name, "ratios", title, RatioChart(), data)
             pictures[f"fig:{name}.svg"] = spec_to_svg(json.loads(figure.spec)).encode()
             blocks.append(replace(figure, print_source=f"fig:{name}.svg"))
-        blocks += [_speeds(part, one) for one in part.comparisons]
+        for one in part.comparisons:
+            blocks += [_speeds(part, one), *_lengths(part, one)]
         blocks += _own(part) + _norms(part) + _growth(part)
         sections.append(section(f"measured-{device}", f"Measured on {DEVICES[device]}", blocks))
     sections.append(_method(parts))
@@ -145,6 +149,7 @@ def _goals(goals: Sequence[Verdict]) -> ReportSection:
 
 
 def _speeds(part: Part, one: Comparison) -> Block:
+    limit = one.limit
     columns = (
         Column(key="contender", heading="Contender", align="left"),
         Column(key="n", heading="n"),
@@ -154,6 +159,7 @@ def _speeds(part: Part, one: Comparison) -> Block:
         Column(key="hourly", heading="Trials an hour", parts=("low", "high")),
         Column(key="hourly_ratio", heading="Against the script", unit="times", parts=("low", "high")),
         Column(key="matrix_share", heading="Matrix rate", unit="%"),
+        *([Column(key="limit_share", heading="Of the limit", unit="%")] if limit else []),
     )
     rows = [
         (
@@ -165,6 +171,11 @@ def _speeds(part: Part, one: Comparison) -> Block:
             _spread(row.hourly, ",.0f"),
             _spread(row.hourly_ratio, ".2f"),
             number_cell(f"{100 * row.matrix_share:.0f}", 100 * row.matrix_share if row.matrix_share else None),
+            *(
+                [number_cell(f"{100 * row.rate.middle / limit.rate:.0f}", 100 * row.rate.middle / limit.rate)]
+                if limit
+                else []
+            ),
         )
         for row in one.rows
     ]
@@ -177,8 +188,36 @@ def _speeds(part: Part, one: Comparison) -> Block:
         "the start of the process to the end of its first step. Trials an hour: whole trainings, each process's start "
         f"counted once for {one.trials} trial{'s' if one.trials > 1 else ''}. Matrix rate: the share that training "
         f"used of the rate at which the device multiplies large matrices in the same precision.{longer}"
+        f"{f' Of the limit: {limit.text()}.' if limit else ''}"
     )
     return table_block(f"{part.device}-{one.name}", one.title, caption, Table(columns=columns, rows=tuple(rows)))
+
+
+def _lengths(part: Part, one: Comparison) -> list[Block]:
+    found = {name: one.hourly(seconds) for seconds, name in LENGTHS.items()}
+    if one.limit is None or not found["10 s"]:
+        return []
+    columns = (
+        Column(key="contender", heading="Contender", align="left"),
+        *(
+            Column(key=f"of_{seconds}", heading=f"Trials of {name}", unit="an hour")
+            for seconds, name in LENGTHS.items()
+        ),
+    )
+    rows = tuple(
+        (
+            label(row.contender, strong=row.contender.startswith("benchkit")),
+            *(number_cell(f"{hourly[row.contender]:,.1f}", hourly[row.contender]) for hourly in found.values()),
+        )
+        for row in one.rows
+    )
+    caption = (
+        f"{one.title}: trials an hour, one after another, of so many images that the script's steps take 10 s, 1 min "
+        "and 10 min of each. From the measured medians: images/s, the first step (its start, and compiling) once for "
+        f"{QUEUE} trials, and what a trial takes beside its steps."
+    )
+    named = f"{part.device}-{one.name}-lengths", f"{one.title}: trials an hour by their length"
+    return [table_block(*named, caption, Table(columns=columns, rows=rows))]
 
 
 def _spread(found: Spread | None, form: str) -> Cell:

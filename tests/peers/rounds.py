@@ -18,16 +18,27 @@ from pathlib import Path
 from typing import Any
 
 from comparison import Comparison, Measured, compare
+from limits import Limit, Needs, Rates
 from measurements import OWN, OwnCost
 from sweeping import Swept, swept
 from timm_script import command_line, image_folder, origin, run
 from workloads import Workload, workloads_on
 
 from benchkit.results import WAS_COMPILED, Trial
+from benchkit.storage import decode
 from benchkit.train.compiler import cpp_compiler
 
 HERE = Path(__file__).parent
-MODULES = {"lightning": "lightning", "timm": "timm"}
+MODULES = {
+    "timm": "timm",
+    "timm-best": "timm",
+    "timm-compiled": "timm",
+    "lightning": "lightning",
+    "lightning-best": "lightning",
+    "lightning-compiled": "lightning",
+    "fastai": "fastai",
+    "fastai-best": "fastai",
+}
 """What a contender needs installed, beyond the script's torchvision."""
 
 TIMM_SCRIPT = "timm-script"
@@ -66,7 +77,9 @@ def contenders(timm_script: Path | None) -> tuple[list[str], list[str]]:
     """Return the contenders that can run here, and lines on those that cannot."""
     names, skipped = ["script", "resident"], []
     for name, module in MODULES.items():
-        if importlib.util.find_spec(module):
+        if name.endswith("-compiled") and not cpp_compiler():
+            skipped.append(f"{name}: no C++ compiler is installed")
+        elif importlib.util.find_spec(module):
             names.append(name)
         else:
             skipped.append(f"{name}: not installed; pip install 'benchkit[bench]'")
@@ -85,7 +98,8 @@ def contenders(timm_script: Path | None) -> tuple[list[str], list[str]]:
 def peers(names: Sequence[str], timm_script: Path | None) -> Iterator[str]:
     """Yield the versions of what takes part beside benchkit."""
     yield f"torchvision {version('torchvision')}"
-    yield from (f"{module} {version(module)}" for name, module in MODULES.items() if name in names)
+    taking_part = dict.fromkeys(module for name, module in MODULES.items() if name in names)
+    yield from (f"{module} {version(module)}" for module in taking_part)
     if timm_script and TIMM_SCRIPT in names:
         yield origin(timm_script)
 
@@ -164,13 +178,25 @@ def _swept(
 def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Comparison:
     """Return the comparison of one workload: in each round every contender once, but for those that cannot be."""
     found: dict[str, list[Measured]] = {}
+    before = _rates(setting)
     with image_folder(workload) if TIMM_SCRIPT in names else nullcontext(Path()) as folder:
         for _ in range(setting.rounds):
             for name in names:
                 for row, measured in _turn(name, workload, folder, setting):
                     found.setdefault(row, []).append(measured)
     in_all = {row: measured for row, measured in found.items() if len(measured) == setting.rounds}
-    return compare(workload, setting.epochs, in_all)
+    limit = Limit(needs=decode(Needs, _limits(setting, workload.name)), before=before, after=_rates(setting))
+    return replace(compare(workload, setting.epochs, in_all), limit=limit)
+
+
+def _rates(setting: Setting) -> Rates:
+    return decode(Rates, _limits(setting))
+
+
+def _limits(setting: Setting, *workload: str) -> Any:
+    """Return what the machine reaches at the most now, or what a workload's step takes, from a process of its own."""
+    line = [sys.executable, str(HERE / "limits.py"), *workload, "--device", setting.device]
+    return told([*line, "--threads", str(setting.threads), *(["--quick"] if setting.quick else [])])
 
 
 def _turn(name: str, workload: Workload, folder: Path, setting: Setting) -> Iterator[tuple[str, Measured]]:
