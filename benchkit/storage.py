@@ -36,8 +36,13 @@ WORDS = {
 """What people call the types that messages name."""
 
 
+PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def encode(value: Any) -> Any:
     """Return JSON values for a dataclass, recursively: tuples become lists, paths text."""
+    if type(value) in PLAIN:  # most of what there is: each trial names all distributions
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from scripted_seats import ScriptedSeats, finished, saved, scripted_sweep
-from tiny_study import FACTOR, RECORD, InlinePool, Listener, all_facts, study_of, sweep_here
+from tiny_study import FACTOR, RECORD, SEARCH, InlinePool, Listener, all_facts, study_of, sweep_here
 
 import benchkit.sweep.coordinator
 import benchkit.sweep.orchestration
+import benchkit.sweep.provenance
+import benchkit.train.cost
 from benchkit.ledger import read_results
 from benchkit.ledger.claims import Claim
 from benchkit.results import Outcome
@@ -173,3 +176,51 @@ def test_a_silent_worker_is_told_at_once_that_its_trial_is_anothers(
     states, _ = scripted_sweep(monkeypatch, tmp_path, study_of(repeats=1), nodes, script, Silent)
     assert states == {"done": 1}
     assert Silent.dropped[0] == (ScriptedSeats.orders[0][0].trial, 1) and len(ScriptedSeats.orders) == 2
+
+
+@pytest.mark.parametrize(("part", "recorded"), [(FACTOR, [0, 0, 1, 2]), (SEARCH, [0, 0, 1, 3, 4, 5])])
+def test_a_worker_has_its_next_trial_before_an_end_is_recorded_where_nothing_is_chosen_by_it(
+    part: str, recorded: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[int] = []
+
+    def script(order: Train, number: int) -> list[Event]:
+        known.append(len(list(tmp_path.rglob("files.json"))))
+        return finished(order)
+
+    states, _ = scripted_sweep(monkeypatch, tmp_path, study_of(part), [Seat(node="here", kind="cpu")], script)
+    assert states == {"done": len(known)} and known[: len(recorded)] == recorded
+
+
+def test_ends_that_were_heard_are_recorded_when_a_sweep_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(order: Train, number: int) -> list[Event]:
+        if len(ScriptedSeats.orders) == 2:
+            raise KeyboardInterrupt
+        return finished(order)
+
+    with pytest.raises(KeyboardInterrupt):
+        scripted_sweep(monkeypatch, tmp_path, study_of(FACTOR), [Seat(node="here", kind="cpu")], script)
+    assert [trial.state for trial in read_results(tmp_path).trials].count("done") == 1
+
+
+def test_what_a_trial_is_trained_with_is_read_once_for_trials_of_the_same_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts of calls, where time itself tells nothing: reading sources took a third of a trial of milliseconds."""
+    calls = Counter[str]()
+    for module, name in ((benchkit.sweep.provenance, "sources_of"), (benchkit.train.cost, "forward_flops")):
+        original = getattr(module, name)
+
+        def counted(*given: Any, original: Callable[..., Any] = original, name: str = name) -> Any:
+            calls[name] += 1
+            return original(*given)
+
+        monkeypatch.setattr(module, name, counted)
+    monkeypatch.setattr(benchkit.train.cost, "KNOWN", {})
+    sweep_here(monkeypatch, tmp_path, study_of('[factors]\n"model.norm" = ["bn", "gn"]\n', repeats=2))
+    flops = [
+        trial.outcome.cost.flops for trial in read_results(tmp_path).trials if trial.outcome and trial.outcome.cost
+    ]
+    assert calls == {"sources_of": 2, "forward_flops": 2} and len(set(flops)) == 1 and len(flops) == 4

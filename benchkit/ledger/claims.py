@@ -45,8 +45,10 @@ class Claim:
     counts no more.
     """
 
-    def __init__(self, plan: Plan, condition: Condition, trial: optuna.Trial, folder: TrialFolder, held: Held) -> None:
-        """Take hold of a running trial, which was handed out to this sweep."""
+    def __init__(
+        self, plan: Plan, condition: Condition, trial: optuna.Trial | FrozenTrial, folder: TrialFolder, held: Held
+    ) -> None:
+        """Take hold of a running trial, which was handed out to this sweep; one of a search is no frozen one."""
         self.plan = plan
         self.condition = condition
         self.trial = trial
@@ -55,7 +57,7 @@ class Claim:
         self.phase: Phase = PHASES[condition.kind]
         self.lease = held.lease.number
         self._held = held
-        self._frozen = _frozen(trial) if self.phase == "search" else None
+        self._frozen = _frozen(trial) if isinstance(trial, optuna.Trial) and self.phase == "search" else None
         self._reported = dict(self._frozen.intermediate_values) if self._frozen else {}
         self.params = self._suggest()
         self._describe()
@@ -96,7 +98,7 @@ class Claim:
         All are chosen before the first is recorded: a kill in between would make the rest depend on what is recorded.
         """
         search = self.plan.search_of(self.condition)
-        if search is None or self._frozen is None:
+        if search is None or self._frozen is None or isinstance(self.trial, FrozenTrial):
             return {}
         self.trial.study.get_trials(deepcopy=False)  # Optuna's cache must have met the trial to record its settings
         chosen = self.trial.user_attrs.get("chosen")
@@ -136,20 +138,34 @@ class Claim:
     def finish(self, outcome: Outcome) -> bool:
         """Record how the trial ended, in its folder first and then in the ledger, and let go of it.
 
-        The checkpoint goes once the outcome is on disk: a kill at any point costs no epoch that was saved. Returns
-        False, and records nothing, when another sweep has taken the trial meanwhile.
+        Returns False, and records nothing, when another sweep has taken the trial meanwhile.
+        """
+        return self.write_end(outcome) and self.record_end(outcome)
+
+    def write_end(self, outcome: Outcome) -> bool:
+        """Write into the trial's folder how it ended: whoever takes it after a kill finds that there.
+
+        Returns False, and writes nothing, when another sweep has taken the trial meanwhile.
         """
         if not self.holds():
             self._unlock()
             return False
-        values = self._values(outcome) if outcome.state == "done" else None
-        self._describe(finished=time.time(), values=values)
+        self._describe(finished=time.time(), values=self._values(outcome))
         self.folder.write_outcome(outcome)
+        return True
+
+    def record_end(self, outcome: Outcome) -> bool:
+        """Record in the ledger what `write_end` wrote, and let go of the trial, as `finish` does.
+
+        The checkpoint goes once the outcome is on disk: a kill at any point costs no epoch that was saved.
+        """
+        if not self.holds():
+            self._unlock()
+            return False
         self.folder.checkpoint.unlink(missing_ok=True)
         told = {**summary_of(outcome), "files": write_list(self.folder.path)}
         state = STATES.get(outcome.state, TrialState.FAIL)
-        if state is TrialState.PRUNED:
-            values = self._last_reported()
+        values = self._last_reported() if state is TrialState.PRUNED else self._values(outcome)
         ended = self._held.holder.end(self.trial._trial_id, self._held.lease, state, values, told)
         self._unlock()
         return ended
@@ -159,7 +175,9 @@ class Claim:
         last = self._reported[max(self._reported)] if self._reported else math.nan
         return None if math.isnan(last) else [last]
 
-    def _values(self, outcome: Outcome) -> list[float]:
+    def _values(self, outcome: Outcome) -> list[float] | None:
+        if outcome.state != "done":
+            return None
         search = self.plan.study.search
         goals = [goal.metric for goal in search.goals] if search and self.phase == "search" else ["val.loss"]
         return [_goal_of(outcome, goal) for goal in goals]
@@ -283,6 +301,8 @@ class Queue:
             return self._ledger.patience(lambda: self._claim(condition, trial, folder, held))
 
     def _claim(self, condition: Condition, trial: FrozenTrial, folder: TrialFolder, held: Held) -> Claim:
+        if PHASES[condition.kind] != "search" and held.lease.number == 1:
+            return Claim(self._plan, condition, trial, folder, held)  # all that counts of it was read with the queue
         # Optuna has no public way back to a running trial: its constructor is documented, a frozen trial's id is not.
         running = optuna.Trial(self._ledger.open(self._plan.study, condition), trial._trial_id)
         return Claim(self._plan, condition, running, folder, held)

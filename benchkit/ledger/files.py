@@ -52,7 +52,7 @@ def write_list(folder: Path) -> dict[str, str]:
     """
     paths = sorted(path for path in folder.iterdir() if path.is_file() and _is_listed(path.name))
     entries = [{"name": path.name, "size": path.stat().st_size, "sha256": file_digest(path)} for path in paths]
-    content = json.dumps(entries, indent=1).encode()
+    content = json.dumps(entries).encode()
     write_atomically(folder / LIST, content)
     return {"sha256": hashlib.sha256(content).hexdigest(), **home_of(folder)}
 
@@ -205,7 +205,7 @@ class TrialFolder:
 
     def write_description(self, description: Mapping[str, Any]) -> None:
         """Write down which trial this is, from which a lost ledger is made again."""
-        write_atomically(self.path / "trial.json", json.dumps(description, indent=1).encode())
+        write_atomically(self.path / "trial.json", json.dumps(description).encode())
 
     def append_epoch(self, record: EpochRecord) -> None:
         """Add one epoch to the history file."""
@@ -234,7 +234,7 @@ class TrialFolder:
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Record how the trial ended."""
-        write_atomically(self.path / "result.json", json.dumps(encode(outcome), indent=1).encode())
+        write_atomically(self.path / "result.json", json.dumps(encode(outcome)).encode())
 
     def read_outcome(self) -> Outcome | None:
         """Return how the trial ended, or None while it has not; raise `LedgerError` when the file cannot be read."""

@@ -41,9 +41,9 @@ KEY = "lease"
 PREFIX = "sweep "
 """What the names of the records of sweeps begin with, among the attributes of the study."""
 
-CLOCKS = {"sqlite": "(julianday('now') - 2440587.5) * 86400.0", "mysql": "unix_timestamp(now(6))"}
+CLOCKS = {"mysql": "unix_timestamp(now(6))"}
 CLOCK = "extract(epoch from clock_timestamp())"
-"""Seconds since 1970 by the clock of the database's server; SQLite has that of the machine."""
+"""Seconds since 1970 by the clock of the database's server."""
 
 VALUES = models.TrialValueModel.__table__
 
@@ -78,7 +78,9 @@ class Sweep:
 
 
 def now_of(connection: Connection) -> float:
-    """Return the seconds since 1970 by the database's clock."""
+    """Return the seconds since 1970 by the database's clock; SQLite has that of the machine."""
+    if connection.dialect.name == "sqlite":
+        return time.time()
     clock = CLOCKS.get(connection.dialect.name, CLOCK)
     return float(connection.execute(sqlalchemy.text(f"select {clock}")).scalar_one())
 
@@ -192,7 +194,7 @@ class Holder:
         """Hand a waiting trial out, or one whose holder is gone; return None when another was faster.
 
         `trial` is as it was read, and `before` the record of the sweep that holds it, if there is one: when either has
-        changed since, nothing happens.
+        changed since, nothing happens. A trial that was waiting then tells when it began.
         """
         read = lease_of(trial)
         lease = Lease(number=(read.number if read else 0) + 1, owner=self.id)
@@ -220,13 +222,13 @@ class Holder:
             # Until this transaction ends, that sweep can renew nothing.
             if not connection.execute(update(STUDY_ATTRIBUTES).where(*same).values(value_json=before.text)).rowcount:
                 return False
-        waits = trial.state is TrialState.WAITING
+        now = now_of(connection)
+        began = {"datetime_start": _utc(now)} if trial.state is TrialState.WAITING else {}
         row = (TRIALS.c.trial_id == trial._trial_id, TRIALS.c.state == trial.state)
-        if not connection.execute(update(TRIALS).where(*row).values(state=TrialState.RUNNING)).rowcount:
+        if not connection.execute(update(TRIALS).where(*row).values(state=TrialState.RUNNING, **began)).rowcount:
             return False
-        if waits:
-            began = {"datetime_start": _utc(now_of(connection))}
-            connection.execute(update(TRIALS).where(TRIALS.c.trial_id == trial._trial_id).values(**began))
+        if began:
+            trial.datetime_start = datetime.datetime.fromtimestamp(now)  # as Optuna tells it
         if read is None:
             attribute = {"trial_id": trial._trial_id, "key": KEY, "value_json": lease.text}
             connection.execute(insert(TRIAL_ATTRIBUTES), [attribute])
@@ -268,8 +270,7 @@ class Holder:
         with self._storage.engine.begin() as connection:
             if not _replace(connection, trial_id, lease, ended):
                 return _is_finished(connection, trial_id, ended)
-            for key, value in attributes.items():
-                write_attribute(connection, trial_id, key, value)
+            write_attributes(connection, trial_id, attributes)
             for objective, value in enumerate(values or ()):
                 stored, kind = models.TrialValueModel.value_to_stored_repr(value)
                 given = {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
@@ -284,7 +285,7 @@ class Holder:
         with self._storage.engine.begin() as connection:
             if not _replace(connection, trial_id, lease, lease):
                 return False
-            write_attribute(connection, trial_id, key, value)
+            write_attributes(connection, trial_id, {key: value})
         return True
 
 
@@ -330,12 +331,12 @@ def _is_finished(connection: Connection, trial_id: int, lease: Lease) -> bool:
     return state is not None and state.is_finished()
 
 
-def write_attribute(connection: Connection, trial_id: int, key: str, value: Any) -> None:
-    """Set a user attribute of a trial."""
-    row = (TRIAL_ATTRIBUTES.c.trial_id == trial_id, TRIAL_ATTRIBUTES.c.key == key)
-    text = json.dumps(value)
-    if not connection.execute(update(TRIAL_ATTRIBUTES).where(*row).values(value_json=text)).rowcount:
-        connection.execute(insert(TRIAL_ATTRIBUTES), [{"trial_id": trial_id, "key": key, "value_json": text}])
+def write_attributes(connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    """Set user attributes of a trial."""
+    before = (TRIAL_ATTRIBUTES.c.trial_id == trial_id, TRIAL_ATTRIBUTES.c.key.in_(attributes))
+    connection.execute(sqlalchemy.delete(TRIAL_ATTRIBUTES).where(*before))
+    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+    connection.execute(insert(TRIAL_ATTRIBUTES), rows)
 
 
 def _ticks() -> float:

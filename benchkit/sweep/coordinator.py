@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -18,17 +17,15 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Queue
 from benchkit.plan import Plan
 from benchkit.results import Outcome
-from benchkit.study import Study
 from benchkit.sweep.compile_jobs import CompileJobs
-from benchkit.sweep.decided import StudyFacts, decide_training, unfit
-from benchkit.sweep.held_trial import PATIENCE, HeldTrial
+from benchkit.sweep.decided import Rules, decide_training
+from benchkit.sweep.held_trial import HeldTrial
 from benchkit.sweep.messages import (
     EpochEnded,
     Event,
     Job,
     OfTrial,
     Printed,
-    Seat,
     SeatSetAside,
     TrialAnswer,
     TrialFinished,
@@ -39,11 +36,11 @@ from benchkit.sweep.messages import (
     WorkerReady,
 )
 from benchkit.sweep.missing import is_unfinished
-from benchkit.sweep.pool import HEAR_EVERY, Pool, cannot_go_on
+from benchkit.sweep.pool import HEAR_EVERY, Pool
 from benchkit.sweep.preferred_seats import PreferredSeats
 from benchkit.sweep.progress import View
 from benchkit.sweep.seats import Seats
-from benchkit.sweep.starts import Memory, Starts, memory_before, memory_here
+from benchkit.sweep.starts import Starts, memory_before, memory_here
 from benchkit.sweep.stopping import GRACE
 
 KILLED = -9
@@ -53,22 +50,6 @@ LOOK_EVERY = 1.0
 
 TURN = 0.1
 """Seconds for which trials are handed out, or workers heard, while the others wait: many seats may start at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What a coordinator goes by.
-
-    A disk that does not answer is asked again for `patience` seconds, and for so long a trial waits for a seat of the
-    model that it was begun on. `unfit` says in words what keeps a seat from training a study as that was decided,
-    nothing when nothing does. `memory` tells under which limit of memory so many trials run together with the sweep,
-    where that is not this machine's. By `facts` what is `auto` is decided.
-    """
-
-    patience: float = PATIENCE
-    facts: StudyFacts | None = None
-    unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
-    memory: Callable[[int], Memory] | None = None
 
 
 class Coordinator:
@@ -96,6 +77,7 @@ class Coordinator:
         self._end = math.inf
         self._longest: dict[str, float] = {}
         self._late: list[HeldTrial] = []
+        self._ended: list[tuple[HeldTrial, TrialFinished]] = []
 
     def train(self, plan: Plan, title: str, end: float = math.inf) -> bool:
         """Return True when every trial of the plan has ended, by our workers or by another sweep's.
@@ -114,7 +96,7 @@ class Coordinator:
                 if not self._held and not self._seats.starting:
                     if self._late:
                         return False
-                    self._refuse_no_seats()
+                    self._seats.refuse_none(self._rules.patience, self._ledger.workspace)
                     time.sleep(min(LOOK_EVERY, max(0.0, end - time.monotonic())))
                     self._look_at = 0.0
                 self._hear_for_a_while(end)
@@ -122,12 +104,6 @@ class Coordinator:
             return not is_unfinished(self._ledger, plan)
         finally:
             self._let_go()
-
-    def _refuse_no_seats(self) -> None:
-        if self._seats.hopeless(self._rules.patience):
-            problems = self._seats.problems
-            what = problems[0] if len(problems) == 1 else "no seat is left to train on"
-            raise cannot_go_on(what, self._ledger.workspace, problems if len(problems) > 1 else ())
 
     def _hear_for_a_while(self, end: float) -> None:
         """Hand out trials and hear of them until nothing is told for a while."""
@@ -138,9 +114,11 @@ class Coordinator:
             self._hear(number, event)
             if not self._pool.waiting or time.monotonic() - handed > TURN:
                 self._hand_out()
+                self._record_ends()
                 handed = time.monotonic()
             if time.monotonic() >= end or not (self._held or self._seats.starting):
-                return
+                break
+        self._record_ends()
 
     def _hand_out(self) -> None:
         """Give the workers that have nothing to do what is there to take; on some nodes a trial is to be alone."""
@@ -257,10 +235,17 @@ class Coordinator:
         if held is not None and not held.claim.holds():
             self._drop(held)
             held = None
-        if held is None or held.number != number:
+        if held is None or held.number != number or not held.given:
             self._pool.send(number, TrialAnswer(trial=event.trial, lease=event.lease, word="drop"))
         elif isinstance(event, TrialFinished):
-            self._on_end(held, event)
+            held.given = False
+            # What is handed out next depends on some ends; of the others the folder tells, should the sweep be killed.
+            at_once = event.outcome.state != "done" or held.alone or held.claim.phase == "search"
+            if not at_once:
+                held.write_end(event.outcome)
+            self._ended.append((held, event))
+            if at_once:
+                self._record_ends()
         elif isinstance(event, TrialGivenBack):
             if event.late:
                 self._put_off(held)
@@ -297,6 +282,11 @@ class Coordinator:
         if (log := self._logs.get((event.trial, event.lease))) is not None:
             with log.open("ab") as file:
                 file.write(event.content)
+
+    def _record_ends(self) -> None:
+        """Record the ends that were heard of: the workers have their next trials by then, unless there are none."""
+        while self._ended:
+            self._on_end(*self._ended.pop(0))
 
     def _on_end(self, held: HeldTrial, event: TrialFinished) -> None:
         """Record an end; one for want of memory that others had a share of is tried again alone."""
@@ -370,6 +360,7 @@ class Coordinator:
     def _let_go(self) -> None:
         """Let the workers end and save the epochs that they are at, if some are; let go of all trials."""
         try:
+            self._record_ends()
             if self._at:
                 self._stop_workers()
         finally:
@@ -377,6 +368,7 @@ class Coordinator:
                 held.give_back(held.starts.excused(held.lease))
             self._held.clear()
             self._late.clear()
+            self._ended.clear()
             self._alone.clear()
             self._preferred.clear()
 
@@ -394,6 +386,7 @@ class Coordinator:
                     self._at.pop(number, None)
                 elif isinstance(event, get_args(OfTrial)):
                     self._hear_of_trial(number, event)
+                    self._record_ends()
                 elif isinstance(event, Printed):
                     self._print(event)
                 if not self._at or time.monotonic() >= end:

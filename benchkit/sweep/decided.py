@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from benchkit.plan import Plan
 from benchkit.study import Study
 from benchkit.study.settings import TrainSettings
 from benchkit.sweep.compiling import ConditionWork, choice
+from benchkit.sweep.held_trial import PATIENCE
 from benchkit.sweep.messages import Seat
+from benchkit.sweep.starts import Memory
 from benchkit.sweep.training_decisions import AS_TIMED, TRAINING
 
 if TYPE_CHECKING:
@@ -127,3 +129,19 @@ def decide_training(
             why += f" on {seat.kind}{told[name]}"
         decide(ledger, study.name, name, automatic[name] if value == "auto" else value, why)
     return {name: decision.value for name, decision in decisions_of(ledger, study.name).items() if name in asked}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a coordinator goes by.
+
+    A disk that does not answer is asked again for `patience` seconds, and for so long a trial waits for a seat of the
+    model that it was begun on. `unfit` says in words what keeps a seat from training a study as that was decided,
+    nothing when nothing does. `memory` tells under which limit of memory so many trials run together with the sweep,
+    where that is not this machine's. By `facts` what is `auto` is decided.
+    """
+
+    patience: float = PATIENCE
+    facts: StudyFacts | None = None
+    unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
+    memory: Callable[[int], Memory] | None = None

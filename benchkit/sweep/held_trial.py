@@ -52,7 +52,7 @@ class HeldTrial:
         self.lease = claim.lease
         self.starts = Starts()
         self.model = ""
-        self.waited_for = self.given = self.saved = self.alone = self.compiles = False
+        self.waited_for = self.given = self.saved = self.alone = self.compiles = self._end_is_written = False
         self.beside_node = self.beside_device = False
         self._known = self.starts
         self._limited = False
@@ -189,12 +189,17 @@ class HeldTrial:
             self.claim.note(KEY, encode(starts))
             self._known = starts
 
+    def write_end(self, outcome: Outcome) -> None:
+        """Write into its folder how the trial ended, before `finish` records it; raise `LedgerError` as that does."""
+        self._end_is_written = self._done(lambda: self.claim.write_end(outcome))
+
     def finish(self, outcome: Outcome) -> TrialEnded | None:
         """Record how the trial ended; return that as it is shown, None when another sweep has taken it meanwhile.
 
         Raises `LedgerError` when it cannot be written.
         """
-        if not self._done(lambda: self.claim.finish(outcome)):
+        record = self.claim.record_end if self._end_is_written else self.claim.finish
+        if not self._done(lambda: record(outcome)):
             return None
         return TrialEnded(
             condition=self.taken.condition,

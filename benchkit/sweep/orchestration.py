@@ -29,8 +29,8 @@ from benchkit.sweep.clustered import check_cluster, on_cluster
 from benchkit.sweep.compiling import planned_work
 from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
-from benchkit.sweep.coordinator import Coordinator, Rules
-from benchkit.sweep.decided import StudyFacts, decide_as_trained, decided_device, refuse_other_decisions
+from benchkit.sweep.coordinator import Coordinator
+from benchkit.sweep.decided import Rules, StudyFacts, decide_as_trained, decided_device, refuse_other_decisions
 from benchkit.sweep.devices import Device, Devices, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.missing import is_missing, missing_count

@@ -40,6 +40,21 @@ def environment_of(device: str, distributions: Iterable[str] = ()) -> dict[str, 
     }
 
 
+def trained_with(
+    settings: Settings, registry: Registry, device: str, known: dict[str, dict[str, object]]
+) -> dict[str, object]:
+    """Return what a trial is trained with, as far as it may matter to whoever trains it again.
+
+    The sources of plugins are read for the first trial that uses them, as this process then has imported them, and
+    `known` keeps all for those to come.
+    """
+    used = repr([(use.where, use.kind, use.ref.name) for use in uses_of_settings(settings)])
+    if used not in known:
+        plugins, sources = plugins_of(settings, registry), sources_of(settings, registry)
+        known[used] = {**environment_of(device), "plugins": plugins, "sources": sources}
+    return known[used]
+
+
 def plugins_of(settings: Settings, registry: Registry) -> dict[str, str]:
     """Return name, origin, source hash and kit result of every plugin that a trial uses, by the setting that names it.
 

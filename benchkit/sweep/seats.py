@@ -6,12 +6,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from benchkit.errors import BenchkitError
 from benchkit.sweep.compile_jobs import Place
 from benchkit.sweep.messages import Job, WorkerReady
-from benchkit.sweep.pool import Pool
+from benchkit.sweep.pool import Pool, cannot_go_on
 
 COUNT = re.compile(r", \d+ (core|thread)s?$")
 """What stands behind the name of a processor: how much of it is there, or in use."""
@@ -183,6 +184,13 @@ class Seats:
     def hopeless(self, patience: float) -> bool:
         """Return whether no seat is left, and none came for so many seconds since one was gone."""
         return not self.left and time.monotonic() - self._gone > patience
+
+    def refuse_none(self, patience: float, workspace: Path) -> None:
+        """Raise `BenchkitError` where `hopeless`."""
+        if self.hopeless(patience):
+            one, *more = self.problems
+            problems = self.problems if more else ()
+            raise cannot_go_on("no seat is left to train on" if more else one, workspace, problems)
 
     @property
     def problems(self) -> tuple[str, ...]:

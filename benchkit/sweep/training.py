@@ -47,7 +47,7 @@ from benchkit.sweep.messages import (
     TrialProfiled,
     WorkerEnds,
 )
-from benchkit.sweep.provenance import environment_of, plugins_of, sources_of
+from benchkit.sweep.provenance import trained_with
 from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.training_decisions import obeying
 from benchkit.train.checkpoint import checkpoint_of, restore_checkpoint
@@ -65,6 +65,9 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_SHARE = 0.01
 """Checkpoints take at most this share of the time between them."""
+
+SCORING_ALONE = 0.2
+"""Seconds of training that are trained again rather than saved where nothing but scoring follows."""
 
 CHECKPOINT_PACE = 250e6
 """Bytes a second at which checkpoints are thought to be written before one was timed."""
@@ -94,6 +97,7 @@ class WorkerContext:
     registry: Registry
     stop: WorkerStop | None = None
     loaded: dict[str, Splits] = field(default_factory=dict)
+    known: dict[str, dict[str, object]] = field(default_factory=dict)
     placed: Images | None = None
 
     def splits(self, ref: PluginRef) -> Splits:
@@ -232,13 +236,12 @@ def trained(
         watch(run, stopwatch)
     named, history = {"trial": order.trial, "lease": order.lease}, tuple(run.history)
     yield TrialBegan(**named, epochs=settings.train.epochs, history=history)
-    environment = _environment(context, settings)
-    last_saved, saving, bookkeeping = time.perf_counter(), _saving(run), 0.0
+    environment = trained_with(settings, context.registry, context.device, context.known)
+    last_saved, saving, bookkeeping, use = time.perf_counter(), _saving(run), 0.0, ProcessorUse()
     end, longest = time.monotonic() + order.seconds, max((record.seconds for record in history), default=0.0)
     if history and time.monotonic() + longest > end:
         yield TrialGivenBack(trial=order.trial, lease=order.lease, late=True)
         return None
-    use = ProcessorUse()
     for record in fit_in_turns(run) if run.takes_turns else fit(run):
         if isinstance(record, Pause):
             yield record
@@ -262,7 +265,8 @@ def trained(
         stopping = late or bool(context.stop and context.stop.asked)
         began = time.perf_counter()
         stopwatch.enter("checkpoint")
-        if word != "drop" and (stopping or saving <= CHECKPOINT_SHARE * (began - last_saved)):
+        passed = began - last_saved - (SCORING_ALONE if record.epoch == settings.train.epochs else 0.0)
+        if word != "drop" and (stopping or saving <= CHECKPOINT_SHARE * passed):
             taken = CheckpointTaken(**named, epoch=record.epoch, content=checkpoint_of(run))
             saving = time.perf_counter() - began  # others may have their turn while it is written
             answer = yield taken
@@ -284,12 +288,6 @@ def compiled_alone(run: Run, order: Train) -> TrialGivenBack:
     run.model.train()
     executor_for(run)
     return TrialGivenBack(trial=order.trial, lease=order.lease)
-
-
-def _environment(context: WorkerContext, settings: Settings) -> dict[str, object]:
-    """Return what a trial is trained with, as far as it may matter to whoever trains it again."""
-    plugins, sources = plugins_of(settings, context.registry), sources_of(settings, context.registry)
-    return {**environment_of(context.device), "plugins": plugins, "sources": sources}
 
 
 def _saving(run: Run) -> float:

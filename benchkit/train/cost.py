@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 
 from benchkit.results import FORWARD_PASSES, Cost
@@ -17,7 +19,7 @@ def cost(run: Run) -> Cost:
     history = run.history
     images = run.train.images_per_epoch * len(history)
     training = sum(run.train.images_per_epoch / record.images_per_second for record in history)
-    flops, speed = forward_flops(run), images / training
+    flops, speed = _known_flops(run), images / training
     return Cost(
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
         flops=flops,
@@ -39,6 +41,19 @@ def reachable_rate(run: Run, reached: float = 0.0) -> float:
     """
     name = f"{device_name(run.device)}, {processor()}"
     return known_matrix_rate(run.device, name, run.precision.name, busy=run.shares_device, reached=reached)
+
+
+KNOWN: dict[str, int] = {}
+"""The operations of networks that this process has counted, by a digest of what makes them."""
+
+
+def _known_flops(run: Run) -> int:
+    """Return `forward_flops`, counted once for trials of one network: for a small one it takes longer than a step."""
+    made_by = (run.settings.model, run.settings.data, run.settings.regularizers, run.model)
+    digest = hashlib.sha256(repr(made_by).encode()).hexdigest()
+    if digest not in KNOWN:
+        KNOWN[digest] = forward_flops(run)
+    return KNOWN[digest]
 
 
 def forward_flops(run: Run) -> int:

@@ -62,7 +62,10 @@ def randomness(seeds: Mapping[str, int], device: torch.device) -> Randomness:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed PyTorch's global generators while the context lasts, and put them back as they were."""
     before = global_state(device)
-    torch.manual_seed(seed)
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)  # the others of the machine, of which torch.manual_seed makes a note
+    else:
+        torch.manual_seed(seed)
     try:
         yield
     finally:
