@@ -5,10 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from synthetic_results import complete, with_search
 from test_cleaning import scored
@@ -107,7 +113,46 @@ def test_questions_are_answered_or_refused_in_one_line(workspace: Path, capsys: 
                   f"copy trials to '{workspace}/stolen.csv'"):  # fmt: skip
         assert main([*ask, wrong]) == 2
         assert "the query was refused" in capsys.readouterr().err
-    assert not (workspace / "stolen.csv").exists()
+    assert not (workspace / "stolen.csv").exists() and not list(workspace.rglob("*.duckdb"))
+
+
+def test_several_studies_are_one_table_and_times_are_utc_wherever_one_is(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = [complete(tmp_path / "a"), with_search(tmp_path / "b"), benchkit.open(workspace).study().results]
+    counts = [row["n"] for row in query(studies, "select study, count(*) as n from trials group by study order by n")]
+    assert sum(counts) == sum(len(study.trials) + len(study.earlier) for study in studies)
+    expected = [row["started"] for row in rows_of(studies[-1], "trials")]
+    for zone in ("America/Phoenix", "UTC"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        study = StudyFrames(results=studies[-1])
+        by_sql = [row["started"] for row in query([study.results], "select started from trials")]
+        assert list(study.trials()["started"]) == list(study.trials("polars")["started"]) == by_sql == expected
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.long
+def test_twenty_questions_end_each_time_without_a_warning(workspace: Path) -> None:
+    ask = [sys.executable, "-W", "error", "-m", "benchkit", "query", "tiny", "select count(*) from trials"]
+    for _ in range(20):
+        done = subprocess.run(
+            [*ask, "--workspace", str(workspace)], capture_output=True, text=True, check=False, timeout=120
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_deleted_in_the_copy_that_a_dashboard_gets_stays_in_the_ledger(workspace: Path, tmp_path: Path) -> None:
+    ledger = workspace / "ledger.db"
+    before = ledger.read_bytes()
+    with closing(sqlite3.connect(ledger)) as source, closing(sqlite3.connect(tmp_path / "copy.db")) as target:
+        source.backup(target)
+    address = f"sqlite:///{tmp_path / 'copy.db'}"
+    names = optuna.get_all_study_names(storage=address)
+    assert names and all("tiny" in name for name in names), "the dashboard shows names that a reader knows"
+    optuna.delete_study(study_name=names[0], storage=address)
+    assert ledger.read_bytes() == before and len(optuna.get_all_study_names(storage=address)) == len(names) - 1
 
 
 def test_a_notebook_shows_the_answer_and_draws_the_reports_figures(tmp_path: Path) -> None:
@@ -131,8 +176,6 @@ def test_a_folder_without_a_ledger_is_refused(tmp_path: Path) -> None:
 def test_without_the_extra_the_command_that_installs_it_is_told(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main(["export", "tiny", "--to", "parquet", "--out", str(tmp_path), "--workspace", str(workspace)]) == 2
     assert "pip install 'benchkit[tables]'" in capsys.readouterr().err

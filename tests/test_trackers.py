@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import socket
 import struct
 import subprocess
 import sys
@@ -82,9 +84,12 @@ def points(client: Any, run: Any) -> dict[str, list[tuple[int, int, float]]]:
     return {name: [(one.step, one.timestamp, one.value) for one in history] for name, history in found.items()}
 
 
-def test_mlflow_reads_back_what_was_written(mlflow_folder: Path) -> None:
+def test_mlflow_reads_back_what_was_written(mlflow_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: asked.append(given))
     tracker = MlflowRuns(mlflow_folder)
     tracker.write(RUN)
+    assert not asked and os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
     client = mlflow_client(mlflow_folder)
     (run,) = mlflow_runs(client, "norms").values()
     assert (run.info.run_name, run.info.status) == (RUN.name, "FINISHED")
@@ -126,6 +131,19 @@ def test_mlflow_gets_nothing_twice_also_after_a_kill(mlflow_folder: Path, monkey
     assert str(points(client, mlflow_runs(client, "norms")[SHORT.id])) == str(told)
     with pytest.raises(BenchkitError, match="names a folder"):
         MlflowRuns(mlflow_folder, "file:/somewhere")
+
+
+@pytest.mark.slow
+def test_four_processes_at_once_make_one_database(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys, dataclasses, test_trackers as t; from benchkit_trackers.mlflow_runs import MlflowRuns;"
+        "MlflowRuns(pathlib.Path(sys.argv[1])).write(dataclasses.replace(t.SHORT, id=sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "mlflow")]
+    started = [subprocess.Popen([*command, str(one)], cwd=Path(__file__).parent) for one in range(4)]
+    assert [one.wait(300) for one in started] == [0] * 4
+    client = mlflow_client(tmp_path / "mlflow")
+    assert set(mlflow_runs(client, "norms")) == {"0", "1", "2", "3"}
 
 
 def events(folder: Path) -> Any:

@@ -33,6 +33,7 @@ class Raises:
     def __init__(self, folder, address=""):
         self.address = address
     def write(self, run):
+        print("a run at", self.address)
         raise RuntimeError(f"cannot reach {self.address}")
     def close(self):
         pass

@@ -6,6 +6,7 @@ tracker does costs no trial. What it could not be told stands in the record, and
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 
@@ -75,9 +76,13 @@ def export(workspace: Path, study: str, storage: str, address: Address) -> int:
 
 @contextmanager
 def failures_told(address: Address) -> Iterator[None]:
-    """Turn whatever a tracker raises into a `BenchkitError` with nothing of a secret address in it or behind it."""
+    """Turn whatever a tracker raises into a `BenchkitError` with nothing of a secret address in it or behind it.
+
+    What its libraries print meanwhile is dropped: MLflow prints its address.
+    """
     try:
-        yield
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
     except Exception as error:  # noqa: BLE001 - its traceback could show the address
         raise problem_of(error, address) from None
 
@@ -104,14 +109,16 @@ def follow(workspace: Path, study: str, storage: str, address: Address, stream: 
             reader = reader or LedgerReader(workspace, storage or None)
             began = time.process_time()
             if study in reader.studies():
-                tell(results_of(reader, study, upcoming=True), tracker)
+                with failures_told(address):
+                    tell(results_of(reader, study, upcoming=True), tracker)
             pause = EVERY if first else max(EVERY, (time.process_time() - began) / SHARE)
             problem = ""
         except Exception as error:
             logger.debug("told at the end", exc_info=error)
-            problem, pause = problem_of(error, address).what, 2 * pause
+            problem, pause = problem_of(error, address).what, min(2 * pause, 60.0)
     if tracker is not None:
-        tracker.close()
+        with failures_told(address):
+            tracker.close()
     return problem
 
 
@@ -166,6 +173,8 @@ class TrackersBeside:
             try:
                 out, _ = process.communicate(timeout=max(0.1, end - time.monotonic()))
                 problem = json.loads(out)["problem"] if process.returncode == 0 else "its process ended early"
+            except ValueError:
+                problem = "its process printed something else than how it ended"
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
