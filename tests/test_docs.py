@@ -18,6 +18,7 @@ def test_a_reference_that_leads_nowhere_ends_the_build(tmp_path: Path) -> None:
     pytest.importorskip("sphinx", reason="`make docs` installs what builds the documentation")
     docs, built = tmp_path / "docs", tmp_path / "built"
     shutil.copytree(ROOT / "docs", docs, ignore=shutil.ignore_patterns("_build", "reference", "__pycache__"))
+    (tmp_path / "reports").symlink_to(ROOT / "reports")
     page = docs / "tutorial.md"
     page.write_text(f"{page.read_text(encoding='utf-8')}\n[nowhere](no-such-page.md)\n", encoding="utf-8")
     sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", docs, built]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import itertools
 import re
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from benchkit.report.files.pdf import Attached, Limits, PangoMissing, render_pdf
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9" fill="#1E78B4"/></svg>'
 
 
+ROOT = Path(__file__).parents[1]
 BARE = '<img src="fig:a.svg">'
 
 
@@ -64,8 +66,8 @@ def test_a_page_with_a_picture_and_an_attachment() -> None:
     assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]
 
 
-def tagged(reader: pypdf.PdfReader, name: str) -> list[Any]:
-    """Return the structure elements of that name below the document's root, from top to bottom."""
+def tagged(reader: pypdf.PdfReader, *names: str) -> list[Any]:
+    """Return the structure elements of these names below the document's root, from top to bottom."""
 
     def below(kid: Any) -> Iterator[Any]:
         element = kid.get_object()
@@ -73,7 +75,7 @@ def tagged(reader: pypdf.PdfReader, name: str) -> list[Any]:
             for one in element:
                 yield from below(one)
         elif isinstance(element, dict) and "/K" in element:
-            if element.get("/S") == name:
+            if element.get("/S") in names:
                 yield element
             yield from below(element["/K"])
 
@@ -107,6 +109,22 @@ def test_a_pdf_says_that_it_is_for_everyone() -> None:
     reader = pypdf.PdfReader(io.BytesIO(render_pdf(page(body), {"fig:a.svg": SVG})))
     assert [figure["/Alt"] for figure in tagged(reader, "/Figure")] == ["a square"]
     assert [len(tagged(reader, name)) for name in ("/H1", "/H2", "/Link")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reports").glob("*.pdf")), ids=lambda path: path.stem)
+def test_every_committed_pdf_is_for_everyone(path: Path) -> None:
+    with pikepdf.open(path) as document:
+        root = document.Root
+        assert root.Lang == "en" and root.MarkInfo.Marked and root.ViewerPreferences.DisplayDocTitle
+        with document.open_metadata() as metadata:
+            assert metadata["pdfuaid:part"] == "1" and metadata["dc:title"]
+        links = [one for sheet in document.pages for one in sheet.get("/Annots", [])]
+        assert all(str(one.Subtype) == "/Link" and "/StructParent" in one for one in links)
+    reader = pypdf.PdfReader(path)
+    assert [str(figure.get("/Alt", "")) for figure in tagged(reader, "/Figure") if not figure.get("/Alt")] == []
+    assert len(tagged(reader, "/Link")) == len(links)
+    levels = [int(heading["/S"][2]) for heading in tagged(reader, "/H1", "/H2", "/H3", "/H4", "/H5", "/H6")]
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_a_cell_names_the_head_of_its_row_and_of_its_column_on_every_page_of_a_table() -> None:
