@@ -17,7 +17,17 @@ from benchkit.registry import Registry
 from benchkit.results import WAS_COMPILED
 from benchkit.sweep import Request, starts, sweep
 from benchkit.sweep.compile_jobs import MEMORY, SHARE
-from benchkit.sweep.messages import EpochEnded, Event, Seat, SeatSetAside, Train, TrialGivenBack, TrialTaken, WorkerLost
+from benchkit.sweep.messages import (
+    EpochEnded,
+    Event,
+    Seat,
+    SeatSetAside,
+    Train,
+    TrialAnswer,
+    TrialGivenBack,
+    TrialTaken,
+    WorkerLost,
+)
 from benchkit.sweep.starts import free_memory
 
 ALWAYS = ("train.compile=always",)
@@ -104,6 +114,26 @@ def test_a_trial_of_its_own_code_takes_memory_until_its_first_epoch(
     states, view, _ = handed_out(WIDTHS, [seat] * 2, at_once, repeats=1)
     shown = [type(event) for event in view.events if isinstance(event, TrialTaken | EpochEnded)]
     assert states == {"done": 2} and shown[:2] == ([TrialTaken, EpochEnded] if waits else [TrialTaken, TrialTaken])
+
+
+class Late(ScriptedSeats):
+    """Seats whose first trial ends only once a second one was handed out."""
+
+    def send(self, number: int, order: Train | TrialAnswer) -> None:
+        first = not self.orders
+        super().send(number, order)
+        if isinstance(order, Train) and first:
+            self.last = self._told.pop()
+        elif isinstance(order, Train):
+            self._told.append(self.last)
+
+
+def test_after_its_first_epoch_a_trial_holds_no_memory_of_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first trial would otherwise never end."""
+    study = study_of(WIDTHS, overrides=ALWAYS, repeats=1)
+    assert scripted_sweep(monkeypatch, tmp_path, study, [TIGHT] * 2, at_once, Late)[0] == {"done": 2}
 
 
 def test_a_compiler_that_ends_its_worker_twice_fails_its_trial_alone(handed_out: Callable[..., Any]) -> None:
