@@ -18,7 +18,7 @@ from benchkit.capsule.reading import results_of
 from benchkit.errors import ReportError
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition
-from benchkit.report.build import last_finished
+from benchkit.report.context.compose import last_finished
 from benchkit.results import StudyResults
 from benchkit.storage import encode, file_digest
 from benchkit.study.checks import uses_of_settings

@@ -36,7 +36,7 @@ from benchkit.report.context.blocks import (
     Term,
     TermsBlock,
 )
-from benchkit.report.context.compose import changes_since, compose, numbered, read_record, record_of
+from benchkit.report.context.compose import changes_since, compose, last_finished, numbered, read_record, record_of
 from benchkit.report.context.provenance_sections import resolved
 from benchkit.report.context.sections import names_used
 from benchkit.report.context.text_sections import linked
@@ -122,11 +122,6 @@ def study_files(part: StudyBuild) -> Files:
     offered = {b.file: base64.b64decode(b.content) for b in part.report.blocks() if isinstance(b, DownloadBlock)}
     source, settings = (text.encode() for text in (part.results.study.source, resolved(part.results)))
     return {"study.toml": source, "settings.toml": settings, **offered}
-
-
-def last_finished(results: StudyResults) -> float:
-    """Return when the last trial finished, in seconds since 1970, 0 before any."""
-    return max((trial.finished for trial in results.trials), default=0.0)
 
 
 LONGEST_NAME = 120

@@ -8,12 +8,174 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import nn
+
+from benchkit.protocols import ImageGrid, NothingToDraw
+from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.figures.figure_set import data_tables
-from benchkit.testing.check import NotApplicable, attempt, require, rule
-from benchkit.testing.figure_drawing import SCENARIOS, all_drawn, compute, computed, draw, drawn
+from benchkit.results import StudyResults, Trial
+from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require, rule
+from benchkit.testing.results import IMAGES, scenarios
+from benchkit.testing.specimens import SmallNetwork
 from benchkit.testing.subject import Subject
+
+SCENARIOS: Mapping[str, str] = {
+    "three-conditions": "results with three conditions, three repeats each",
+    "search": "results with a search",
+    "one-condition": "results with one condition, one repeat",
+    "twenty-conditions": "results with twenty conditions",
+    "missing-trials": "results with diverged, failed, running and missing trials",
+    "nothing-trained": "results of a study of which nothing was trained",
+}
+_MODEL_IMAGES = (3, 16, 16)
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """A figure (an instance) and the data it computed from the results of a scenario."""
+
+    scenario: str
+    results: StudyResults
+    figure: Any
+    data: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What a figure made of some results: data, Vega-Lite spec (None for a grid), caption and alternative text."""
+
+    scenario: str
+    results: StudyResults
+    data: Any
+    spec: Mapping[str, Any] | None
+    caption: Any
+    alt_text: Any
+
+
+def computed(subject: Subject, scenario: str) -> Computed:
+    """Return the data of a scenario; raise `NotApplicable` where there is nothing to draw."""
+    outcome = subject.once(f"data of {scenario}", lambda: _tried(subject, scenario))
+    if isinstance(outcome, NotApplicable):
+        raise outcome
+    return outcome
+
+
+def drawn(subject: Subject, scenario: str) -> Drawn:
+    """Return what the figure made of a scenario; raise `NotApplicable` where there is nothing to draw."""
+    return subject.once(f"picture of {scenario}", lambda: draw(subject, computed(subject, scenario)))
+
+
+def all_drawn(subject: Subject) -> list[Drawn]:
+    """Return what it made of the scenarios in which it draws; those that fail have checks of their own."""
+    pictures = []
+    for scenario in SCENARIOS:
+        with contextlib.suppress(CheckFailure, NotApplicable):
+            pictures.append(drawn(subject, scenario))
+    if not pictures:
+        drawn(subject, "three-conditions")
+        raise NotApplicable("it draws none of the kit's results")
+    return pictures
+
+
+def compute(subject: Subject, scenario: str, results: StudyResults) -> Computed:
+    """Return the data that a new instance computes from results; raise `NothingToDraw` as it does."""
+    figure = subject.plugin(**subject.options)
+    try:
+        with attempt(f"{SCENARIOS[scenario]}: data(results)"):
+            data = figure.data(results)
+    except CheckFailure as failure:
+        if isinstance(failure.__cause__, NothingToDraw):
+            raise failure.__cause__ from None
+        raise
+    return Computed(scenario=scenario, results=results, figure=figure, data=data)
+
+
+def draw(subject: Subject, made: Computed) -> Drawn:
+    """Return picture, caption and alternative text; fail where they cannot be made or the picture is empty."""
+    given, data = SCENARIOS[made.scenario], made.data
+    with attempt(f"{given}: draw(data)"):
+        picture = made.figure.draw(data)
+    with attempt(f"{given}: caption(data) and alt_text(data)"):
+        words, alternative = made.figure.caption(data), made.figure.alt_text(data)
+    spec = None
+    if isinstance(picture, ImageGrid):
+        _check_grid(picture, given)
+    else:
+        with attempt(f"{given}: the picture", expected="an Altair chart that needs nothing from elsewhere"):
+            spec = chart_spec(picture, description=str(alternative))
+            svg = spec_to_svg(spec)
+        require("<path" in svg or "<text" in svg, given=given, expected="a picture with marks", got="an empty one")
+    return Drawn(
+        scenario=made.scenario,
+        results=made.results,
+        data=data,
+        spec=spec,
+        caption=words,
+        alt_text=alternative,
+    )
+
+
+def _tried(subject: Subject, scenario: str) -> Computed | NotApplicable:
+    results = scenarios(subject.scratch("results"), subject.seed)[scenario]()
+    results = _with_model(results, subject)
+    try:
+        return compute(subject, scenario, results)
+    except NothingToDraw as reason:
+        given = SCENARIOS[scenario]
+        require(str(reason).strip(), given=given, expected="NothingToDraw with a reason", got="no reason")
+        return NotApplicable(f"nothing to draw for {given}: {reason}")
+
+
+def _check_grid(grid: ImageGrid, given: str) -> None:
+    require(grid.rows, given=given, expected="an image grid with rows", got="no row")
+    for words, images in grid.rows:
+        got = f"{len(images)} images at {words!r}"
+        require(len(images) == len(grid.columns), given=given, expected=f"{len(grid.columns)} images a row", got=got)
+        known = all(isinstance(image, bytes) and image.startswith(_PICTURES) for image in images)
+        require(known, given=given, expected="bytes of PNG or JPEG", got=f"something else at {words!r}")
+
+
+def _with_model(results: StudyResults, subject: Subject) -> StudyResults:
+    """Return results whose trials hold what the figure observes after epochs and inspects at the end.
+
+    They are unchanged for a figure that does neither.
+    """
+    figure = subject.plugin(**subject.options)
+    if not hasattr(figure, "observe") and not hasattr(figure, "inspect"):
+        return results
+    return replace(results, trials=tuple(_with_model_of(trial, figure, subject) for trial in results.trials))
+
+
+def _with_model_of(trial: Trial, figure: Any, subject: Subject) -> Trial:
+    torch.manual_seed(trial.number)
+    model = SmallNetwork(4, _MODEL_IMAGES, nn.BatchNorm2d).eval()
+    pictures = np.random.default_rng(trial.number % 4).integers(0, 256, (IMAGES, 16, 16, 3), dtype=np.uint8)
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    if hasattr(figure, "inspect") and trial.state == "done" and trial.folder.is_dir():
+        labels = torch.arange(IMAGES) % 4
+        with attempt("inspect(model, images, labels)"):
+            inspected = figure.inspect(model, images, labels)
+        arrays = isinstance(inspected, dict) and all(isinstance(array, np.ndarray) for array in inspected.values())
+        require(
+            arrays, given="inspect(model, images, labels)", expected="a dict of arrays", got=type(inspected).__name__
+        )
+        whole = {**{name: np.ascontiguousarray(array) for name, array in inspected.items()}}
+        save_file(
+            {**whole, "images": pictures, "labels": labels.numpy()},
+            trial.folder / f"inspected-{subject.name}.safetensors",
+        )
+    if not hasattr(figure, "observe"):
+        return trial
+    with attempt("observe(model, images)"), torch.no_grad():
+        seen = {f"{subject.name}.{name}": float(value) for name, value in figure.observe(model, images[:64]).items()}
+    return replace(trial, history=tuple(replace(record, observed=seen) for record in trial.history))
 
 
 @rule("one-condition", likely="a scale, a comparison or a standard deviation needs more than one value")

@@ -69,9 +69,14 @@ def record_of(results: StudyResults) -> Record:
     )
 
 
+def last_finished(results: StudyResults) -> float:
+    """Return when the last trial finished, in seconds since 1970, 0 before any."""
+    return max((trial.finished for trial in results.trials), default=0.0)
+
+
 def dated_of(results: StudyResults) -> str:
     """Return the day on which the last trial finished, such as 3 May 2026, or nothing."""
-    last = max((trial.finished for trial in results.trials), default=0.0)
+    last = last_finished(results)
     return f"{datetime.fromtimestamp(last, UTC):%d %B %Y}".lstrip("0") if last else ""
 
 
