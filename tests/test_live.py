@@ -11,7 +11,7 @@ from rich.live import Live
 from benchkit.cli import live as live_view
 from benchkit.cli.live import Lines, Panel
 from benchkit.data.manifest import report_progress
-from benchkit.sweep.messages import AnalysisEnded, TrialEnded, TrialTaken, dump, event_of
+from benchkit.sweep.messages import AnalysisEnded, SeatsElsewhere, TrialEnded, TrialTaken, dump, event_of
 
 
 class Clock:
@@ -83,3 +83,16 @@ def test_what_looks_found_is_told_in_lines_and_above_the_panel() -> None:
         Panel(live).event(0, AnalysisEnded(words="look 1 of 5"))
     assert "look 1 of 5" in shown(out)
     assert event_of(dump(AnalysisEnded(words="x"))) == AnalysisEnded(words="x")
+
+
+def test_the_panel_shows_what_other_sweeps_are_at_as_long_as_they_are(clock: Clock) -> None:
+    out = terminal()
+    with Live(console=out, auto_refresh=False) as live:
+        panel = Panel(live)
+        panel.stage("repeats", {}, 5)
+        clock.now += 1
+        panel.event(0, SeatsElsewhere(words=("cuda:0 on far: norm=gn repeat 2, epoch 5/20",)))
+        assert shown(out).count("other sweep: cuda:0 on far: norm=gn repeat 2") == 1
+        clock.now += 1
+        panel.event(0, SeatsElsewhere(words=()))
+        assert shown(out).count("other sweep") == 1

@@ -18,7 +18,7 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Queue
 from benchkit.plan import make_plan
 from benchkit.sweep import seat_lines
-from benchkit.sweep.messages import EpochEnded, Seat, TrialEnded, TrialStarted, WorkerLost, WorkerReady
+from benchkit.sweep.messages import EpochEnded, Seat, SeatsElsewhere, TrialEnded, TrialStarted, WorkerLost, WorkerReady
 from benchkit.sweep.seat_lines import SeatLines, read_seats, seats_of, tell_of
 
 STARTED = TrialStarted(condition="gn", phase="grid", index=2, key="abc", number=7, epochs=20)
@@ -101,6 +101,31 @@ def test_status_tells_of_the_seats_of_a_sweep_under_way(tmp_path: Path) -> None:
     sweep.terminate()
     end(sweep)
     assert json.loads(run_command(tmp_path, "status", "tiny", "--json").stdout)["seats"] == []
+
+
+def test_a_sweep_is_told_of_the_seats_of_others_that_go_on(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    view = Listener()
+    ours, theirs = SeatLines(view, tmp_path, "norms", lambda key, number: Path(key)), lines_in(tmp_path)
+    for lines, node in ((theirs, "far"), (ours, "near")):
+        lines.event(0, ready(node))
+        clock(5)
+        lines.tick()
+    theirs.close()
+    for _ in range(2):
+        clock(5)
+        ours.tick()
+    told = [event.words for event in view.events if isinstance(event, SeatsElsewhere)]
+    assert told == [("far cuda:1 on far: no trial",), ()]
+
+
+@pytest.mark.postgres
+def test_sweeps_on_a_server_are_told_of_each_others_seats(tmp_path: Path, postgres: PostgresServer) -> None:
+    database, plan = postgres.database("others"), make_plan(study_of(repeats=1))
+    ledgers = [Ledger(tmp_path / name, database) for name in ("a", "b")]
+    ledgers[0].register(plan, {"sets": []}, "")
+    shows = [tell_of(ledger, plan.study) for ledger in ledgers]
+    assert [show and show([name]) for show, name in zip(shows, "ab", strict=True)] == [[], [["a"]]]
+    assert shows[0] is not None and shows[0](["a"]) == [["b"]]
 
 
 @pytest.mark.postgres

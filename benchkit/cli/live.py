@@ -20,6 +20,7 @@ from benchkit.sweep.messages import (
     DevicesChosen,
     EpochEnded,
     Event,
+    SeatsElsewhere,
     SeatSetAside,
     TrialEnded,
     TrialStarted,
@@ -106,6 +107,7 @@ class Panel:
         """Draw into rich's live display."""
         self._live = live
         self._progress = Progress()
+        self._elsewhere: tuple[str, ...] = ()
         self._drawn_at = float("-inf")
 
     def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
@@ -119,6 +121,8 @@ class Panel:
         if told := event.words if isinstance(event, AnalysisEnded | SeatSetAside) else _concurrency(event):
             self._live.console.print(cell(line(told), "dim"))
             return
+        if isinstance(event, SeatsElsewhere):
+            self._elsewhere = event.words
         if isinstance(event, TrialEnded) and event.state in ("failed", "diverged"):
             self._live.console.print(cell(line(f"{_name(event)}: {_ending(event)}"), "yellow"))
         if isinstance(event, TrialEnded):
@@ -168,7 +172,7 @@ class Panel:
             f"best val accuracy so far: {_name(progress.best)}, {_ending(progress.best)}" if progress.best else "",
             "dim",
         )
-        return Group(head, rows, best)
+        return Group(head, rows, *(cell(line(f"other sweep: {words}"), "dim") for words in self._elsewhere), best)
 
 
 def _concurrency(event: Event) -> str:

@@ -134,13 +134,25 @@ class Holder:
             row = {"study_id": self._study_id, "key": prefix + self.id, "value_json": text}
             connection.execute(insert(STUDY_ATTRIBUTES), [row])
 
-    def show(self, prefix: str, value: Any) -> None:
-        """Write what others may see of this sweep, JSON values, beside its record; nobody waits for the storage."""
+    def show(self, prefix: str, value: Any) -> list[Any]:
+        """Write what others may see of this sweep, JSON values, beside its record; return what they show by this name.
+
+        Nobody waits for the storage: where it does not answer, they show nothing.
+        """
+        key = STUDY_ATTRIBUTES.c.key
+        named = sqlalchemy.or_(key.startswith(PREFIX), key.startswith(prefix))
+        query = select(key, STUDY_ATTRIBUTES.c.value_json).where(STUDY_ATTRIBUTES.c.study_id == self._study_id, named)
         try:
             with self._storage.engine.begin() as connection:
                 self._write(connection, json.dumps(value), prefix)
+                found = {name: text for name, text in connection.execute(query)}
+                now = now_of(connection)
         except DAMAGE as error:
             logger.warning("what the sweep is at could not be written: %s", first_line(error))
+            return []
+        sweeps = {name.removeprefix(PREFIX): text for name, text in found.items() if name.startswith(PREFIX)}
+        others = [one for one, text in sweeps.items() if one != self.id and json.loads(text)["until"] > now]
+        return [json.loads(found[prefix + one]) for one in others if prefix + one in found]
 
     def _forget_old(self, sweeps: Mapping[str, Sweep]) -> None:
         """Remove the records of sweeps that ended long ago."""

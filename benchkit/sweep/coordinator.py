@@ -49,7 +49,10 @@ LOOK_EVERY = 1.0
 """Seconds between looks at trials that another sweep trains."""
 
 TURN = 0.1
-"""Seconds for which trials are handed out, or workers heard, while the others wait: many seats may start at once."""
+"""Seconds for which trials are handed out, or ends recorded, while workers wait: many seats may start at once."""
+
+HEARD = 5
+"""Turns for which workers are heard while seats wait: those wait for their own sake, and theirs are trained."""
 
 
 class Coordinator:
@@ -112,9 +115,9 @@ class Coordinator:
         handed = time.monotonic()
         for number, event in self._pool.events(HEAR_EVERY):
             self._hear(number, event)
-            if not self._pool.waiting or time.monotonic() - handed > TURN:
+            if not self._pool.waiting or time.monotonic() - handed > HEARD * TURN:
                 self._hand_out()
-                self._record_ends()
+                self._record_ends(TURN)
                 handed = time.monotonic()
             if time.monotonic() >= end or not (self._held or self._seats.starting):
                 break
@@ -283,9 +286,10 @@ class Coordinator:
             with log.open("ab") as file:
                 file.write(event.content)
 
-    def _record_ends(self) -> None:
-        """Record the ends that were heard of: the workers have their next trials by then, unless there are none."""
-        while self._ended:
+    def _record_ends(self, seconds: float = math.inf) -> None:
+        """Record ends that were heard of, for so long: the workers have their next trials, unless there are none."""
+        began = time.monotonic()
+        while self._ended and time.monotonic() - began <= seconds:
             self._on_end(*self._ended.pop(0))
 
     def _on_end(self, held: HeldTrial, event: TrialFinished) -> None:

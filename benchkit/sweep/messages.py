@@ -1,8 +1,7 @@
 """What a sweep and its workers tell each other, a frame each: jobs and orders one way, events the other.
 
 Whatever is told of a trial names it by `trial`, its id in the ledger, and by `lease`, the number under which it was
-handed out: what comes under an older one counts no more. A field `content` travels as the bytes of its frame. Imports
-no torch.
+handed out: what comes under an older one counts no more. A field `content` is its frame's bytes. Imports no torch.
 """
 
 from __future__ import annotations
@@ -60,14 +59,9 @@ class TrialTaken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialStarted:
+class TrialStarted(TrialTaken):
     """The worker's trial begins to train; `epoch` is the last one done already, above 0 when it was interrupted."""
 
-    condition: str
-    phase: str
-    index: int
-    key: str
-    number: int
     epochs: int
     epoch: int = 0
 
@@ -143,8 +137,7 @@ class TrialFinished:
 class TrialGivenBack:
     """A worker lets go of a trial, which can be gone on with.
 
-    `why` says what of its machine keeps it from training, and `scope` how much of that is concerned; nothing where it
-    was told to stop. `late` says that no further epoch would end in time.
+    `why` says what of its machine hinders it, and `scope` how much of that; `late`, that no epoch would end in time.
     """
 
     trial: int
@@ -287,6 +280,13 @@ class AnalysisEnded:
     words: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatsElsewhere:
+    """What the seats of the study's other sweeps are at, in words, in the place of what was told before."""
+
+    words: tuple[str, ...]
+
+
 OfTrial = TrialBegan | EpochEnded | CheckpointTaken | FileFinished | TrialProfiled | TrialFinished | TrialGivenBack
 """What a worker tells of a trial that it was given."""
 
@@ -302,6 +302,7 @@ Event = (
     | ConcurrencyChosen
     | AnalysisEnded
     | SeatSetAside
+    | SeatsElsewhere
     | WorkerReady
     | TrialTaken
     | TrialStarted
@@ -318,10 +319,9 @@ class Job:
     """Be ready to train trials of a study (`train`), or time one short run of each of these conditions (`probe`).
 
     `check` builds each different network of them and runs it on two images. `concurrency` makes a run of the first
-    condition ready and, with `seconds`, trains it that long.
-
-    `device` is auto, cpu, cuda or cuda:N, called `device_label` ("": as the worker finds it), `plugins` are
-    local plugin files, which `allow_shadow` lets take the place of installed plugins. `profile` takes trials' time.
+    condition ready and, with `seconds`, trains it that long. `device` is auto, cpu, cuda or cuda:N, called
+    `device_label` ("": as the worker finds it), `plugins` are local plugin files, which `allow_shadow` lets take the
+    place of installed plugins. `profile` takes trials' time.
     `device_memory` is the most bytes that a trial's images take on the device, None what `train.placement` says;
     `at_once` is the most trials that train on a device at a time, `per_process` the most of them in this worker.
     `pageable` keeps images out of pinned memory, which was refused.

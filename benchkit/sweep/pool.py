@@ -68,6 +68,7 @@ class Pool:
         self._told: deque[tuple[int, Event]] = deque()
         self._processes: dict[int, SharedProcess] = {}
         self._over: dict[Line, threading.Event] = {}
+        self._environments: dict[int, dict[str, str]] = {}
         self._stopped_at: float | None = None
 
     def _start(self, number: int) -> None:
@@ -80,7 +81,9 @@ class Pool:
             over.set()
 
         seat, count = self._seats[number], len(set(map(self._group, range(self.size))))
-        environment = {**worker_process.environment(self._threads, count), **seat.environment}
+        if count not in self._environments:  # it looks at disks and processors
+            self._environments[count] = worker_process.environment(self._threads, count)
+        environment = {**self._environments[count], **seat.environment}
         process.line = self._opener(seat, environment, functools.partial(self._hear, process), end)
         self._processes |= dict.fromkeys(process.seats, process)
         self._over[process.line] = over
@@ -105,8 +108,8 @@ class Pool:
 
     def grow(self) -> range:
         """Return the numbers of the seats that came since it was asked last."""
-        before = self.size
-        self._seats += [one for one in self._offered() if one not in self._seats]
+        before, known = self.size, set(self._seats)
+        self._seats += [one for one in self._offered() if one not in known]
         self.size = len(self._seats)
         return range(before, self.size)
 

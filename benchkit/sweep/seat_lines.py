@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,16 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.opening import is_on_server
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
-from benchkit.sweep.messages import EpochEnded, Event, TrialEnded, TrialStarted, WorkerIdle, WorkerLost, WorkerReady
+from benchkit.sweep.messages import (
+    EpochEnded,
+    Event,
+    SeatsElsewhere,
+    TrialEnded,
+    TrialStarted,
+    WorkerIdle,
+    WorkerLost,
+    WorkerReady,
+)
 from benchkit.sweep.progress import View, trial_name
 
 EVERY = 5.0
@@ -69,8 +78,8 @@ class SeatLine:
         return f"{self.device} on {self.node}: {self.trial}, epoch {self.epoch}/{self.epochs}{speed}; {self.log}"
 
 
-Tell = Callable[[list[Any]], None]
-"""Puts a sweep's lines, JSON values, in the place of those before."""
+Tell = Callable[[list[Any]], list[Any]]
+"""Puts a sweep's lines, JSON values, in the place of those before; returns the lists of the study's other sweeps."""
 
 
 class SeatLines:
@@ -91,6 +100,7 @@ class SeatLines:
         self._lines: dict[int, SeatLine] = {}
         self._trials: dict[int, TrialStarted] = {}
         self._written = float("-inf")
+        self._elsewhere: tuple[str, ...] = ()
 
     def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
         """Pass it on."""
@@ -151,9 +161,13 @@ class SeatLines:
                 self._lines[worker] = replace(line, log=str(self._log_of(started.key, started.number)))
         lines = [encode(replace(line, at=time.time())) for line in self._lines.values()]
         if self._tell is not None:
-            self._tell(lines)
+            others = _read(self._tell(lines))
         else:
             write_atomically(self._file, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+            others = read_seats(self._file.parent, self._study, time.time(), but=self._file)
+        if (words := tuple(line.words for line in others)) != self._elsewhere:
+            self._elsewhere = words
+            self._view.event(0, SeatsElsewhere(words=words))
 
 
 def tell_of(ledger: Ledger, study: Study) -> Tell | None:
@@ -165,14 +179,20 @@ def seats_of(workspace: Path, storage: str, study: str) -> list[SeatLine]:
     """Return the seats of all sweeps of a study that are under way."""
     if not is_on_server(storage):
         return read_seats(workspace / "logs", study, time.time())
-    told = Ledger(workspace, storage).shown(study, SHOWN)
+    return _read(Ledger(workspace, storage).shown(study, SHOWN))
+
+
+def _read(told: Iterable[list[Any]]) -> list[SeatLine]:
     return [decode(SeatLine, line) for lines in told for line in lines]
 
 
-def read_seats(logs: Path, study: str, now: float) -> list[SeatLine]:
-    """Return the seats of all sweeps of a study that write into the folder `logs`, but for those that went silent."""
+def read_seats(logs: Path, study: str, now: float, but: Path | None = None) -> list[SeatLine]:
+    """Return the seats of all sweeps of a study that write into the folder `logs`, but for those that went silent.
+
+    The sweep that writes the file `but` is left out.
+    """
     found = []
-    for file in sorted(logs.glob("seats-*.jsonl")):
+    for file in sorted(file for file in logs.glob("seats-*.jsonl") if file != but):
         try:
             lines = [decode(SeatLine, json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError, BenchkitError):
