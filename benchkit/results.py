@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -233,12 +234,12 @@ class Trial:
         """
         told = self._told_device
         ranges = [] if self.history or not told else [DeviceRange(first=0, last=0, device=told)]
-        for record in self.history:
-            place = (record.device or told, record.node)
-            if ranges and (ranges[-1].device, ranges[-1].node) == place:
-                ranges[-1] = replace(ranges[-1], last=record.epoch)
-            elif place[0]:
-                ranges.append(DeviceRange(first=record.epoch, last=record.epoch, device=place[0], node=place[1]))
+        for (device, node), run in groupby(self.history, lambda record: (record.device or told, record.node)):
+            records = tuple(run)
+            if ranges and (ranges[-1].device, ranges[-1].node) == (device, node):
+                ranges[-1] = replace(ranges[-1], last=records[-1].epoch)
+            elif device:
+                ranges.append(DeviceRange(first=records[0].epoch, last=records[-1].epoch, device=device, node=node))
         return tuple(ranges)
 
     @property

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +29,10 @@ from benchkit.analysis.wording import (
     within_range,
 )
 from benchkit.duration import duration
+from benchkit.metrics import score_metrics
 from benchkit.report.context.blocks import Paragraph, Section, TableBlock
 from benchkit.report.context.compose import compose
+from benchkit.report.context.views import with_choices
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
 from benchkit.report.tables.result_tables import pairs_matrix, pairs_table, split_table
@@ -226,6 +230,26 @@ def test_what_is_not_read_is_a_line_in_print_and_folded_on_the_page(tmp_path: Pa
     assert 'id="table-trials"' in printed and 'figure class="table' in printed
     assert f"<summary>Table {number}. Every trial (6 rows)</summary>" in page
     assert len(report.tables) < 20 and "<h2>Tables</h2>" not in page + printed
+
+
+def test_what_a_table_asks_for_is_looked_at_once_whatever_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, looked, room = complete(tmp_path, repeats=2, epochs=1), Counter[int](), Table.room.fget  # type: ignore[attr-defined]
+    report = compose(results, summarize(results), FigureSet(results=results, registry=None))
+    monkeypatch.setattr(Table, "room", property(lambda table: (looked.update([id(table)]), room(table))[1]))
+    render_html(report)
+    assert len(looked) == len(report.tables) and set(looked.values()) == {1}
+
+
+def test_the_words_of_metrics_come_in_the_order_of_metrics(tmp_path: Path) -> None:
+    """As a set they would stand in another order each time, and the page would have other bytes."""
+    results = complete(tmp_path, repeats=2, epochs=1)
+    summary, figures = summarize(results), FigureSet(results=results, registry=None)
+    choices = with_choices(compose(results, summary, figures), results, summary, figures).choices
+    assert choices is not None
+    words = json.loads(choices.data)["words"]
+    assert len(words) > 8 and list(words) == [metric for metric in score_metrics() if metric in words]
 
 
 def source_of(results: StudyResults) -> Section:

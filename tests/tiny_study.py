@@ -73,6 +73,8 @@ METRICS = SplitMetrics(
     n=3, loss=0.1, accuracy=1 / 3, micro_f1=0.3, macro_f1=0.2, calibration_error=0.1,
     class_accuracy=(0.5, float("nan")), confusion=((1, 2), (0, 0)),
 )  # fmt: skip
+COST = Cost(parameters=1, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="")
+DONE = Outcome(state="done", metrics={"val": METRICS, "test": METRICS}, cost=COST)
 
 
 def text_of(*parts: str, epochs: int = 3, repeats: int = 2) -> str:

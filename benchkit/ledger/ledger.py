@@ -309,19 +309,26 @@ class Ledger:
         return self.trials_and_earlier(plan)[0]
 
     @patient
-    def trials_and_earlier(self, plan: Plan) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
-        """Return the trials that count of a plan's conditions, and the finished attempts that count no more."""
-        ids, sweeps = study_ids(self.storage, f"{plan.study.name}/"), self.sweeps(plan.study)
-        counted, earlier = [], []
+    def recorded(self, study: Study, conditions: Iterable[Condition]) -> dict[str, list[FrozenTrial]]:
+        """Return all that is recorded of the attempts at conditions' trials, by the keys of those that are there."""
+        ids = study_ids(self.storage, f"{study.name}/")
+        there = ((one.key, ids.get(optuna_name(study, one))) for one in conditions)
+        return {key: self.storage.get_all_trials(id_, deepcopy=False) for key, id_ in there if id_ is not None}
+
+    @patient
+    def trials_and_earlier(
+        self, plan: Plan, recorded: Mapping[str, list[FrozenTrial]] = MappingProxyType({})
+    ) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
+        """Return the trials that count, and the finished attempts that do not; `recorded` is not read again."""
+        recorded = {**recorded, **self.recorded(plan.study, (c for c in plan.conditions if c.key not in recorded))}
+        counted, earlier, sweeps = list[Trial](), list[Trial](), self.sweeps(plan.study)
         for condition in plan.conditions:
-            if (study_id := ids.get(optuna_name(plan.study, condition))) is None:
-                continue
-            attempts = self.storage.get_all_trials(study_id, deepcopy=False)
+            attempts = recorded.get(condition.key, [])
             counting = effective(attempts)
             numbers = {trial.number for trial in counting.values()}
             before = [t for t in attempts if "index" in t.user_attrs and t.number not in numbers]
             read = partial(self.read_trial, plan.study, condition, sweeps=sweeps)
-            counted += [read(trial) for trial in counting.values()]
+            counted += map(read, counting.values())
             earlier += [read(trial) for trial in before if trial.state.is_finished()]
         return tuple(counted), tuple(earlier)
 

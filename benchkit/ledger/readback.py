@@ -63,7 +63,8 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
     study = decode(Study, attrs["study"])
     found = {condition.key: condition for condition in ledger.conditions(study)}
     plan = Plan(study=study, conditions=tuple(found[key] for key in attrs["conditions"] if key in found))
-    confirms = tuple(one for one in confirm_conditions(ledger, plan) if one.key in found)
+    recorded = ledger.recorded(study, plan.conditions)
+    confirms = tuple(one for one in confirm_conditions(ledger, plan, recorded=recorded) if one.key in found)
     decisions = tuple(decisions_of(ledger, study.name).values())
     looks = planned_looks(decisions)
     whole = replace(plan, conditions=(*plan.conditions, *confirms))
@@ -78,7 +79,7 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
 
     counted, earlier = (
         tuple(scored(trial) for trial in trials if trial.index < whole.count(trial.condition))
-        for trials in ledger.trials_and_earlier(whole)
+        for trials in ledger.trials_and_earlier(whole, recorded)
     )
     results = StudyResults(
         study=study,
@@ -137,8 +138,12 @@ class StoredLabels(Mapping[SplitName, np.ndarray]):
         return len(self._found)
 
 
-def confirm_conditions(ledger: Ledger, plan: Plan, *, finished: bool = False) -> tuple[Condition, ...]:
+def confirm_conditions(
+    ledger: Ledger, plan: Plan, *, finished: bool = False, recorded: Mapping[str, list[FrozenTrial]] | None = None
+) -> tuple[Condition, ...]:
     """Return the conditions that train the best trial of each search again, of `finished` searches alone if asked.
+
+    What was `recorded` of the plan's conditions before is not read again.
 
     With several goals the first decides. A search whose best is a condition of the grid has none, and one whose best is
     that of another sampler's, neither: the repeats are there already.
@@ -147,11 +152,13 @@ def confirm_conditions(ledger: Ledger, plan: Plan, *, finished: bool = False) ->
     if search is None or plan.study.confirm < 1:
         return ()
     grid = {condition.key for condition in plan.conditions if condition.kind == "grid"}
+    if recorded is None:
+        recorded = ledger.recorded(plan.study, (one for one in plan.conditions if one.kind == "search"))
     confirms: dict[tuple[str, str], Condition] = {}
     for condition in plan.conditions:
         if condition.kind != "search" or (finished and not _is_finished(ledger, plan, condition)):
             continue
-        best = _best(ledger.open(plan.study, condition), search)
+        best = _best(recorded.get(condition.key, []), search)
         if best is None:
             continue
         confirm = confirm_condition(plan.study, condition, chosen_params(search, best.params))
@@ -161,9 +168,9 @@ def confirm_conditions(ledger: Ledger, plan: Plan, *, finished: bool = False) ->
     return tuple(confirms.values())
 
 
-def _best(handle: optuna.Study, search: Search) -> optuna.trial.FrozenTrial | None:
+def _best(attempts: Sequence[FrozenTrial], search: Search) -> FrozenTrial | None:
     """Return the done trial with the best value of the first goal, the earliest of equals."""
-    trials = effective(handle.get_trials(deepcopy=False)).values()
+    trials = effective(attempts).values()
     done = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values]
     done.sort(key=lambda trial: trial.number)
     return search.goals[0].best((trial.values[0], trial) for trial in done)

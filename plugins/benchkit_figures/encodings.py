@@ -76,9 +76,10 @@ def comparable_metric(results: StudyResults, metric: str) -> str:
     Raises `NothingToDraw` for a speed where several models of devices trained the study.
     """
     scope, _, name = quantity(metric).metric.partition(".")
-    devices = {one.device for trial in results.trials for one in trial.devices}
-    if scope == "cost" and name in SPEEDS and len(devices) > 1:
-        raise NothingToDraw(f"trials were trained on {len(devices)} kinds of device, whose speeds do not compare")
+    if scope == "cost" and name in SPEEDS:
+        devices = {one.device for trial in results.trials for one in trial.devices}
+        if len(devices) > 1:
+            raise NothingToDraw(f"trials were trained on {len(devices)} kinds of device, whose speeds do not compare")
     return metric
 
 

@@ -11,18 +11,17 @@ from pathlib import Path
 
 import pytest
 from live_pages import LivePage, live_page
-from tiny_study import FACTOR, METRICS, RECORD, command, environment, queue_of, study_of, write
+from tiny_study import DONE, FACTOR, RECORD, command, environment, queue_of, study_of, write
 
-from benchkit.results import Cost, Outcome
+from benchkit.results import Outcome
 from benchkit.watch.server import Times
 
 pytest.importorskip("resource", reason="the browser is driven over pipes of a POSIX system")
 from chromium_page import CHROMIUM, Page
+from live_heap import heap_growth
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 
-COST = Cost(parameters=1, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="")
-DONE = Outcome(state="done", metrics={"val": METRICS, "test": METRICS}, cost=COST)
 LIVE = "document.querySelector('.live').dataset.live === 'yes'"
 STATES = "[...document.querySelectorAll('#table-states tbody tr')].map(row => row.innerText).join(' ')"
 GLOBALS = "['View', 'vega', 'VEGA_DEBUG', 'vegaEmbed'].filter(name => name in globalThis)"
@@ -168,3 +167,8 @@ def test_an_open_page_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
         with live_page(tmp_path, port=port):
             page.wait_for(f"{LIVE} && document.title === '(1/4) tiny'")
             assert page.run("globalThis.stays") is True
+
+
+def test_a_page_that_follows_keeps_its_size(tmp_path: Path) -> None:
+    first, *_, last = heap_growth(tmp_path, 200)["mib"]
+    assert last < 1.25 * first

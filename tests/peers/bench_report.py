@@ -40,7 +40,7 @@ class Case:
 
 
 CASES = {
-    "trials": Case(size=Size(figures=EXTRA), floor="60 s, 1 GiB, HTML 8 MB"),
+    "trials": Case(size=Size(figures=EXTRA), floor="30 s, 700 MiB"),
     "pages": Case(
         size=Size(conditions=24, repeats=5, slots=10, confirm=3, epochs=30, figures=2 * EXTRA),
         floor="PDF of 60 pages 25 s",

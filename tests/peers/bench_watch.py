@@ -3,6 +3,7 @@
 .venv/bin/python tests/peers/bench_watch.py cost --seconds 300   # the page's share of a sweep's processor seconds
 .venv/bin/python tests/peers/bench_watch.py load --seconds 60    # 45 viewers that read and 5 that do not
 .venv/bin/python tests/peers/bench_watch.py large --trials 2000  # seconds until a page shows a large study
+.venv/bin/python tests/peers/bench_watch.py heap --trials 2000 --updates 5000  # a page's memory in Chromium
 """
 
 from __future__ import annotations
@@ -22,14 +23,11 @@ from pathlib import Path
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from live_heap import heap_growth
 from live_pages import LivePage, live_page
-from tiny_study import BASE, FACTOR, METRICS, RECORD, command, environment, queue_of, study_of
+from tiny_study import BASE, DONE, FACTOR, RECORD, command, environment, queue_of, study_of
 
-from benchkit.results import Cost, Outcome
 from benchkit.watch.server import Times
-
-COST = Cost(parameters=1, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="")
-DONE = Outcome(state="done", metrics={"val": METRICS, "test": METRICS}, cost=COST)
 
 
 def processor_seconds(process: psutil.Process) -> float:
@@ -169,15 +167,19 @@ def large(trials: int) -> dict[str, object]:
 def main() -> int:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["cost", "load", "large"])
+    parser.add_argument("what", choices=["cost", "load", "large", "heap"])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--updates", type=int, default=5000)
     parser.add_argument("--readers", type=int, default=45)
     parser.add_argument("--stalled", type=int, default=5)
     parser.add_argument("--width", type=int, default=1024)
     asked = parser.parse_args()
     if asked.what == "cost":
         told = cost(asked.seconds, asked.width)
+    elif asked.what == "heap":
+        with tempfile.TemporaryDirectory() as place:
+            told = heap_growth(Path(place), asked.updates, trials=asked.trials, epochs=100)
     else:
         told = load(asked.seconds, asked.readers, asked.stalled) if asked.what == "load" else large(asked.trials)
     print(json.dumps(told, indent=1))

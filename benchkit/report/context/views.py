@@ -111,7 +111,7 @@ def _choices(results: StudyResults, numbers: StudyStatistics) -> Choices:
     data = {
         "study": results.study.name,
         "main": numbers.metric,
-        "words": {metric: metric_words(metric) for metric in {*known, numbers.metric}},
+        "words": {metric: metric_words(metric) for metric in dict.fromkeys((*known, numbers.metric))},
         "conditions": [
             {
                 "id": condition.key[:ID_DIGITS],
