@@ -112,7 +112,7 @@ def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequen
             *(answer_words(part.answers) for part in parts.values() if part.answers),
             f"Of {len(goals)} goals: {', '.join(f'{count[state]} {state}' for state in TONES)}{_by_variants(goals)}.",
             *(f"On {DEVICES[device]} {fastest_words(data)}" for device, data in ratios.items()),
-            *(f"{goal.work} on {DEVICES[goal.device]} misses its goal." for goal in goals if goal.state == "missed"),
+            *dict.fromkeys(f"{g.work} on {DEVICES[g.device]} misses a goal." for g in goals if g.state == "missed"),
         )[:4],
         facts=tuple(
             Fact(
