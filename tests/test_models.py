@@ -213,7 +213,7 @@ def test_discriminative_rates_fall_by_the_decay_from_stage_to_stage() -> None:
 
 
 def test_layer_decay_is_timms_as_a_factor_of_the_schedules_rate() -> None:
-    model = timm_model(10, (3, 32, 32), BN, variant="test_vit", trained="layers", rate_decay=2.0)
+    model = timm_model(10, (3, 32, 32), BN, variant="resnet18", trained="layers", rate_decay=2.0)
     known = {
         id(parameter): group["lr_scale"]
         for group in param_groups_layer_decay(model, layer_decay=0.5)
