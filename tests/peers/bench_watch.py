@@ -156,7 +156,8 @@ def large(trials: int) -> dict[str, object]:
             claim.finish(DONE)
         began = time.monotonic()
         with live_page(Path(place), every=2.0) as page:
-            page.page()
+            while "table-states" not in page.page():  # until the first look is done it has no sections
+                time.sleep(0.1)
             first = time.monotonic() - began
             began = time.monotonic()
             size = len(page.page())
