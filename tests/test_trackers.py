@@ -75,7 +75,10 @@ def mlflow_client(folder: Path) -> Any:
 
 def mlflow_runs(client: Any, study: str) -> dict[str, Any]:
     experiment = client.get_experiment_by_name(study)
-    return {run.data.tags["benchkit.id"]: run for run in client.search_runs([experiment.experiment_id])}
+    runs = client.search_runs([experiment.experiment_id])
+    found = {run.data.tags["benchkit.id"]: run for run in runs}
+    assert len(found) == len(runs), "no run is there twice"
+    return found
 
 
 def points(client: Any, run: Any) -> dict[str, list[tuple[int, int, float]]]:
