@@ -235,7 +235,7 @@ class Coordinator:
         """Take in what is told of a trial under the lease that it was handed out with; drop whatever is not."""
         name = event.trial, event.lease
         held = self._held.get(name)
-        if held is not None and not held.claim.holds():
+        if held is not None and held.given and not held.claim.holds():
             self._drop(held)
             held = None
         if held is None or held.number != number or not held.given:
@@ -275,7 +275,7 @@ class Coordinator:
         if isinstance(event, TrialFinished | TrialGivenBack) and self._at.get(number) == name:
             del self._at[number]
             self._seats.release(number)
-            if held is not None and held.name in self._held:  # its code is there, or cannot be had
+            if held is not None and held.given and held.name in self._held:  # its code is there, or cannot be had
                 self._compiled(held, there=True)
                 if number in self._seats.free:
                     return self._give(held)
