@@ -112,7 +112,7 @@ def test_a_trial_of_its_own_code_takes_memory_until_its_first_epoch(
 ) -> None:
     """Of two trials that compile by themselves, the second waits on a tight node."""
     states, view, _ = handed_out(WIDTHS, [seat] * 2, at_once, repeats=1)
-    shown = [type(event) for event in view.events if isinstance(event, TrialTaken | EpochEnded)]
+    shown = [type(event) for event in view.events if type(event) in (TrialTaken, EpochEnded)]
     assert states == {"done": 2} and shown[:2] == ([TrialTaken, EpochEnded] if waits else [TrialTaken, TrialTaken])
 
 
