@@ -24,7 +24,7 @@ from benchkit.capsule.reading import results_of
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import CodeBlock, Fact, FactsBlock, Paragraph, ReportContext, Section
 from benchkit.report.context.compose import compose, settings_in_words
-from benchkit.report.context.sections import table_block
+from benchkit.report.context.sections import models_used, table_block
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import encoded, table_files, to_json
@@ -214,6 +214,27 @@ def test_the_first_page_names_what_was_trained(tmp_path: Path) -> None:
     }
     assert facts["Model"] == "timm:first and timm:second"
     assert facts["Data"] == "digits"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"weights": ""}, {"weights": "hub"}, "timm:net (n = 2)"),
+        ({"weights": "hub"}, {"weights": "hub"}, "timm:net (n = 2, weights = hub)"),
+        ({"weights": ""}, {"weights": ""}, "timm:net (n = 2)"),
+        ({}, {"weights": "hub"}, "timm:net (n = 2)"),
+    ],
+)
+def test_the_first_page_names_a_model_with_options_that_all_conditions_share(
+    tmp_path: Path, first: dict[str, str], second: dict[str, str], told: str
+) -> None:
+    results = complete(tmp_path / "trials", ("bn", "gn"), repeats=1, epochs=1)
+    options = iter((first, second))
+    conditions = tuple(
+        replace(one, settings={**one.settings, "model": {"name": "timm:net", "n": 2, **next(options)}})
+        for one in results.conditions
+    )
+    assert models_used(replace(results, conditions=conditions)) == [told]
 
 
 def test_names_of_classes_are_printable_before_anything_is_made_of_them(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -62,6 +63,11 @@ ENTRY_POINTS = [
 ]
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -69,7 +75,7 @@ def shown(path: Path) -> str:
 def imports(path: Path) -> list[tuple[int, str, str]]:
     """Return (line, module, name) of every import in a file; the name is empty for `import module`."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -99,7 +105,7 @@ def test_the_toolkit_imports_no_plugin_package() -> None:
         ]
         faults += [
             f"{shown(path)}:{node.lineno} names {node.value!r}"
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in ast.walk(tree_of(path))
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and packages.fullmatch(node.value)
         ]
     assert not faults, "\n".join(faults)
@@ -132,7 +138,7 @@ def test_files_and_functions_stay_small() -> None:
         text = path.read_text()
         if (lines := len(text.splitlines())) > 400:
             faults.append(f"{shown(path)} has {lines} lines (at most 400)")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > 60:
@@ -144,7 +150,7 @@ def test_functions_take_six_parameters_at_most() -> None:
     """Commands and plugins aside, whose options a user gives by name."""
     faults = []
     for path in [path for path in TOOLKIT if path.parent.name != "cli"]:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in MANY_PARAMETERS:
                 given = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
                 if (count := len([name for name in given if name not in ("self", "cls", "ctx")])) > 6:
@@ -161,7 +167,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     """Imports inside functions are taken when they are needed, and those for types never."""
     modules = {module_name(path): path for path in TOOLKIT}
     graph = {
-        name: {target for node in ast.parse(path.read_text()).body for target in imported_modules(node, set(modules))}
+        name: {target for node in tree_of(path).body for target in imported_modules(node, set(modules))}
         for name, path in modules.items()
     }
     try:
@@ -191,7 +197,7 @@ def test_rooms_import_only_rooms_of_their_layer_and_below() -> None:
         here = path.relative_to(ROOT / "benchkit").parts[0].removesuffix(".py")
         if here in ("__init__", "__main__"):
             continue
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         typing_alone = {
             id(inner)
             for node in ast.walk(tree)
@@ -213,7 +219,7 @@ def test_rooms_import_only_rooms_of_their_layer_and_below() -> None:
 def test_one_name_is_one_class() -> None:
     places: dict[str, list[str]] = {}
     for path in [*TOOLKIT, *PLUGIN_SOURCES]:
-        for node in ast.parse(path.read_text()).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(shown(path))
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
@@ -222,7 +228,7 @@ def test_one_name_is_one_class() -> None:
 def test_values_are_frozen_slotted_and_given_by_name() -> None:
     faults = []
     for path in [*TOOLKIT, *PLUGIN_SOURCES]:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else ():
                 if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "dataclass":
                     told = {keyword.arg: ast.unparse(keyword.value) == "True" for keyword in decorator.keywords}
@@ -247,7 +253,7 @@ def test_only_the_command_line_prints() -> None:
         f"{shown(path)}:{node.lineno}"
         for path in [*TOOLKIT, *PLUGIN_SOURCES]
         if "cli" not in path.parts
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert not faults, "\n".join(faults)

@@ -80,19 +80,21 @@ def names_used(results: StudyResults, table: str) -> list[str]:
 
 
 def models_used(results: StudyResults) -> list[str]:
-    """Return the models of the conditions, each once, with those of their options that no factor varies."""
+    """Return the models of the conditions, each once, with those of their options in which no conditions differ."""
     trees = [condition.settings for condition in results.conditions] or [results.study.settings]
-    varied = {factor.path.removeprefix("model.") for factor in results.study.factors}
-    tables = [tree.get("model") for tree in trees]
-    named = [_with_options(table, varied) for table in tables if isinstance(table, Mapping) and table.get("name")]
-    return list(dict.fromkeys(named))
+    tables = [table for tree in trees if isinstance(table := tree.get("model"), Mapping) and table.get("name")]
+    alike: dict[str, Mapping[str, object]] = {}
+    for table in tables:
+        name = str(table["name"])
+        others = alike.get(name, table)
+        alike[name] = {key: value for key, value in table.items() if key in others and others[key] == value}
+    return [_with_options(name, options) for name, options in alike.items()]
 
 
-def _with_options(table: Mapping[str, object], varied: set[str]) -> str:
-    unsaid = {"name", "norm", *varied}
-    plain = {key: value for key, value in table.items() if isinstance(value, str | int | float) and key not in unsaid}
-    options = ", ".join(f"{key} = {setting(value)}" for key, value in plain.items())
-    return f"{table['name']} ({options})" if options else str(table["name"])
+def _with_options(name: str, options: Mapping[str, object]) -> str:
+    said = {key: value for key, value in options.items() if isinstance(value, str | int | float) and value != ""}
+    listed = ", ".join(f"{key} = {setting(value)}" for key, value in said.items() if key not in ("name", "norm"))
+    return f"{name} ({listed})" if listed else name
 
 
 def section(name: str, title: str, blocks: Sequence[Block]) -> Section:
