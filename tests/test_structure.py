@@ -293,6 +293,14 @@ def test_planning_modules_load_no_framework() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_engine_of_a_sweep_loads_no_tensors() -> None:
+    """Its process lives for days beside the workers, who have torch each for themselves."""
+    done = loads_nothing_heavy(
+        "import benchkit.sweep.orchestration, benchkit.sweep.clustered; sys.modules.pop('optuna', 0)"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(("group", "name", "target"), ENTRY_POINTS, ids=[f"{g}:{n}" for g, n, _ in ENTRY_POINTS])
 def test_entry_points_resolve(group: str, name: str, target: str) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name), "names are lower case with hyphens"
