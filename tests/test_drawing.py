@@ -38,7 +38,8 @@ from benchkit.report.figures.drawing import (
     spec_to_svg,
 )
 from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SEQUENTIAL, SHAPES, condition_scale
-from benchkit.report.files.html import BUNDLE_LICENCE, text_of, vega_bundle
+from benchkit.report.files.bundle import BUNDLE_LICENCE, vega_bundle
+from benchkit.report.files.html import text_of
 
 
 def chart(rows: int = 3, **encodings: Any) -> Any:

@@ -68,6 +68,14 @@ def test_wilson_is_the_formula_of_the_paper() -> None:
     assert found.share == 0.75
 
 
+def test_wilson_is_scipys_to_the_bit() -> None:
+    for n in (1, 2, 20, 360, 10_000):
+        for successes in {0, 1, n // 3, n // 2, n - 1, n}:
+            expected = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
+            found = wilson(successes, n)
+            assert (found.low, found.high) == (expected.low, expected.high)
+
+
 @pytest.mark.parametrize(("successes", "n"), [(0, 12), (12, 12)])
 def test_wilson_at_the_edges_stays_between_0_and_1(successes: int, n: int) -> None:
     found = wilson(successes, n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
+from optuna.trial import FrozenTrial, TrialState
 from tiny_study import FACTOR, SEARCH, finish_all, study_of
 
 from benchkit.errors import LedgerError
@@ -65,6 +67,35 @@ def test_trials_are_read_as_optuna_reads_them(tmp_path: Path, monkeypatch: pytes
             (t.number, t.state, t.datetime_start, t._trial_id) for t in frozen
         ]
         assert [t.user_attrs["index"] for t in trials] == [t.user_attrs["index"] for t in frozen] == [0, 1, 0, 1]
+
+
+def test_what_trials_scored_is_read_as_optuna_reads_it(tmp_path: Path) -> None:
+    storage = Ledger(tmp_path).storage
+    study = optuna.create_study(study_name="s/a@1", storage=storage, directions=["minimize", "maximize"])
+    other = optuna.create_study(study_name="s/b@2", storage=storage)
+    told = [(0.25, -0.5), (math.inf, 1.0), (2.0, -math.inf), None]
+    for index, values in enumerate(told):
+        trial = study.ask()
+        trial.set_user_attr("index", index)
+        trial.set_user_attr("unread", "x")
+        trial.suggest_float("rate", 1e-4, 1.0, log=True)
+        trial.suggest_categorical("norm", ["bn", None, 3])
+        trial.suggest_int("width", 8, 64, step=8)
+        study.tell(trial, values, state=None if values else TrialState.FAIL)
+    study.enqueue_trial({"rate": 0.5})
+    other.tell(other.ask(), 1.5)
+
+    def seen(trial: FrozenTrial) -> tuple[Any, ...]:
+        attributes = {key: value for key, value in trial.user_attrs.items() if key != "unread"}
+        times = trial.datetime_start, trial.datetime_complete
+        return trial.number, trial.state, trial.values, trial.params, trial.distributions, attributes, times
+
+    found = trials_of(storage, "s/", scored=True)
+    assert list(found) == ["s/a@1", "s/b@2"]
+    for name, trials in found.items():
+        by_optuna = optuna.load_study(study_name=name, storage=storage).trials
+        assert [seen(trial) for trial in trials] == [seen(trial) for trial in by_optuna]
+        assert [list(trial.params) for trial in trials] == [list(trial.params) for trial in by_optuna]
 
 
 def test_a_study_whose_name_begins_alike_is_another(tmp_path: Path) -> None:

@@ -30,9 +30,10 @@ from benchkit.results import Cost, Outcome
 from benchkit.storage import encode
 from benchkit.sweep.seat_lines import SeatLine
 from benchkit.sweep.status import status_of
+from benchkit.watch import watched
 from benchkit.watch.live_sections import MOST_POINTS, overview_section, thinned
 from benchkit.watch.server import Times
-from benchkit.watch.watched import Budget
+from benchkit.watch.watched import FOLLOWS, Budget, Watch
 
 COST = Cost(parameters=1, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="")
 DONE = Outcome(state="done", metrics={"val": METRICS, "test": METRICS}, cost=COST)
@@ -49,7 +50,10 @@ def cells(text: str, table: str) -> list[list[str]]:
     body = text.partition(f'id="table-{table}"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
     rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
     return [
-        [html.unescape(re.sub(r"<[^>]*>", " ", one)).strip() for one in re.findall(r"<t[dh] .*?</t", row, re.DOTALL)]
+        [
+            html.unescape(re.sub(r"<[^>]*>", " ", one)).strip()
+            for one in re.findall(r"<t[dh] .*?</t[dh]>", row, re.DOTALL)
+        ]
         for row in rows
     ]
 
@@ -107,6 +111,39 @@ def test_curves_under_way_grow_and_long_ones_are_thinned(tmp_path: Path) -> None
         found = [record.epoch for record in thinned(records)]
         assert len(found) <= MOST_POINTS and found[-1:] == ([length] if length else [])
         assert len({b - a for a, b in pairwise(found)}) <= 1
+
+
+def test_a_large_study_shows_how_far_it_is_before_the_report_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchkit.watch.watched.AT_ONCE", 3)
+    ledger, plan, _ = queue_of(tmp_path, study_of(FACTOR))
+    finish_all(ledger, plan)
+    watch, read = Watch(tmp_path, "", ["tiny"]), []
+    monkeypatch.setattr(watched, "results_of", lambda *a, **k: read.append(a) or results_of(*a, **k))
+    tiny = watch.study("tiny")
+    assert tiny is not None and tiny.look() and tiny.follows
+    assert list(tiny.shown.parts) == ["overview"] and FOLLOWS in tiny.shown.parts["overview"]
+    assert cells(tiny.shown.parts["overview"], "states")[0][:3] == ["0.1", "grid", "2"]
+    assert tiny.look() and not tiny.follows and len(read) == 1  # nothing is read twice for it
+    assert list(tiny.shown.parts)[:3] == ["cover", "overview", "findings"]
+    assert FOLLOWS not in tiny.shown.parts["overview"]
+    whole = Watch(tmp_path, "", ["tiny"]).study("tiny")
+    assert whole is not None and whole.look(final=True)
+    assert whole.shown.parts == tiny.shown.parts
+    with live_page(tmp_path, every=600.0) as page:  # no look but those that are due at once
+        until(lambda: 'id="findings"' in page.page())
+
+
+def test_a_report_that_cannot_be_made_is_told_once_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchkit.watch.watched.AT_ONCE", 3)
+    queue_of(tmp_path, study_of(FACTOR))
+    monkeypatch.setattr(watched, "report_part", lambda *_: 1 / 0)
+    tiny = Watch(tmp_path, "", ["tiny"]).study("tiny")
+    assert tiny is not None and tiny.look() and tiny.follows
+    with pytest.raises(ZeroDivisionError):
+        tiny.look()
+    assert not tiny.follows  # the next look waits for its time
 
 
 def test_seats_show_what_was_measured_and_nothing_else(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import fmean
 
 from benchkit.analysis.interim import confidence_of, planned_looks
@@ -119,21 +120,28 @@ def t_quantile(probability: float, degrees: float) -> float:
     return float(stdtrit(degrees, probability))
 
 
+@cache
+def _normal_quantile(probability: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(probability))
+
+
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Proportion:
     """Return a share of `n` images with its Wilson score interval (Wilson 1927, without continuity correction).
 
     It is about one trained model and other images of the same kind, and says nothing of other random seeds. Raises
     `ValueError` unless 0 <= successes <= n and n > 0.
     """
-    from scipy.stats import binomtest
-
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"a proportion needs 0 <= successes <= n and n > 0, got {successes} of {n}")
-    interval = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
+    share, z = successes / n, _normal_quantile(0.5 + 0.5 * confidence)
+    scale = 2 * (n + z**2)
+    middle, half = (2 * n * share + z**2) / scale, z / scale * math.sqrt(4 * n * share * (1 - share) + z**2)
     return Proportion(
-        share=successes / n,
-        low=float(interval.low),
-        high=float(interval.high),
+        share=share,
+        low=middle - half if successes else 0.0,
+        high=middle + half if successes < n else 1.0,
         successes=successes,
         n=n,
         confidence=confidence,

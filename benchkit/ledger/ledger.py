@@ -311,9 +311,8 @@ class Ledger:
     @patient
     def recorded(self, study: Study, conditions: Iterable[Condition]) -> dict[str, list[FrozenTrial]]:
         """Return all that is recorded of the attempts at conditions' trials, by the keys of those that are there."""
-        ids = study_ids(self.storage, f"{study.name}/")
-        there = ((one.key, ids.get(optuna_name(study, one))) for one in conditions)
-        return {key: self.storage.get_all_trials(id_, deepcopy=False) for key, id_ in there if id_ is not None}
+        found = trials_of(self.storage, f"{study.name}/", scored=True)
+        return {one.key: found.get(optuna_name(study, one), []) for one in conditions}
 
     @patient
     def trials_and_earlier(

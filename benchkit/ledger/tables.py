@@ -11,9 +11,11 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy
+from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models  # the tables have no public home
 from optuna.study import StudyDirection
@@ -26,6 +28,10 @@ STUDY_ATTRIBUTES = models.StudyUserAttributeModel.__table__
 TRIALS = models.TrialModel.__table__
 TRIAL_ATTRIBUTES = models.TrialUserAttributeModel.__table__
 SYSTEM_ATTRIBUTES = models.TrialSystemAttributeModel.__table__
+
+VALUES = models.TrialValueModel.__table__
+PARAMS = models.TrialParamModel.__table__
+TIMES = ("datetime_start", "datetime_complete")
 
 READ = ("index", "attempt", "state", "lease", "files")
 """The attributes of trials that are read for all at once."""
@@ -58,52 +64,87 @@ def study_attributes(storage: RDBStorage, prefix: str, key: str) -> dict[str, An
         return {name: json.loads(text) for name, text in connection.execute(query) if name.startswith(prefix)}
 
 
-def trials_of(storage: RDBStorage, prefix: str) -> dict[str, list[FrozenTrial]]:
+def trials_of(storage: RDBStorage, prefix: str, *, scored: bool = False) -> dict[str, list[FrozenTrial]]:
     """Return the trials of the Optuna studies whose name begins with `prefix`, by the study's name, in their order.
 
-    They hold number, state, start and the attributes of `READ`; no values, parameters or reported epochs.
+    They hold number, state, times and the attributes of `READ`, and, where they are `scored`, values and parameters; no
+    reported epochs.
     """
     trials = (
-        select(STUDIES.c.study_name, TRIALS.c.trial_id, TRIALS.c.number, TRIALS.c.state, TRIALS.c.datetime_start)
+        select(STUDIES.c.study_name, *(TRIALS.c[name] for name in ("trial_id", "number", "state", *TIMES)))
         .join(TRIALS, TRIALS.c.study_id == STUDIES.c.study_id)
         .where(_named(prefix))
         .order_by(TRIALS.c.trial_id)
     )
-    attributes = (
-        select(TRIAL_ATTRIBUTES.c.trial_id, TRIAL_ATTRIBUTES.c.key, TRIAL_ATTRIBUTES.c.value_json)
-        .join(TRIALS, TRIALS.c.trial_id == TRIAL_ATTRIBUTES.c.trial_id)
-        .join(STUDIES, TRIALS.c.study_id == STUDIES.c.study_id)
-        .where(_named(prefix), TRIAL_ATTRIBUTES.c.key.in_(READ))
-    )
-    told: dict[int, dict[str, Any]] = defaultdict(dict)
-    found: dict[str, list[FrozenTrial]] = defaultdict(list)
+    values, params = defaultdict[int, list[float]](list), defaultdict[int, _Params](_Params)
+    attributes = defaultdict[int, dict[str, Any]](dict)
     with storage.engine.connect() as connection:
         rows = connection.execute(trials).all()
-        for trial_id, key, text in connection.execute(attributes):
-            told[trial_id][key] = json.loads(text)
-    for name, trial_id, number, state, started in rows:
-        if name.startswith(prefix):
-            found[name].append(_frozen(trial_id, number, state, started, told[trial_id]))
+        beside = _beside(prefix, TRIAL_ATTRIBUTES, "key", "value_json").where(TRIAL_ATTRIBUTES.c.key.in_(READ))
+        for trial_id, key, text in connection.execute(beside):
+            attributes[trial_id][key] = json.loads(text)
+        if scored:
+            for trial_id, value, kind in connection.execute(
+                _beside(prefix, VALUES, "value", "value_type").order_by(VALUES.c.objective)
+            ):
+                values[trial_id].append(models.TrialValueModel.stored_repr_to_value(value, kind))
+            for trial_id, key, value, text in connection.execute(
+                _beside(prefix, PARAMS, "param_name", "param_value", "distribution_json").order_by(PARAMS.c.param_id)
+            ):
+                params[trial_id].add(key, value, text)
+    found: dict[str, list[FrozenTrial]] = defaultdict(list)
+    for name, trial_id, number, state, started, finished in rows:
+        if not name.startswith(prefix):
+            continue
+        trial = FrozenTrial(
+            number=number,
+            trial_id=trial_id,
+            state=state,
+            value=None,
+            values=values.get(trial_id),
+            datetime_start=_local(started),
+            datetime_complete=_local(finished),
+            params=params[trial_id].values,
+            distributions=params[trial_id].distributions,
+            user_attrs=attributes[trial_id],
+            system_attrs={},
+            intermediate_values={},
+        )
+        found[name].append(trial)
     return dict(found)
 
 
-def _frozen(
-    trial_id: int, number: int, state: TrialState, started: datetime.datetime | None, attributes: dict[str, Any]
-) -> FrozenTrial:
-    local = started and started.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)  # as Optuna tells it
-    return FrozenTrial(
-        number=number,
-        trial_id=trial_id,
-        state=state,
-        value=None,
-        datetime_start=local,
-        datetime_complete=None,
-        params={},
-        distributions={},
-        user_attrs=attributes,
-        system_attrs={},
-        intermediate_values={},
+def _beside(prefix: str, table: sqlalchemy.Table, *columns: str) -> sqlalchemy.Select[Any]:
+    """Return what asks for the rows of a table that belong to trials: their trials' ids and these columns."""
+    return (
+        select(table.c.trial_id, *(table.c[name] for name in columns))
+        .join(TRIALS, TRIALS.c.trial_id == table.c.trial_id)
+        .join(STUDIES, TRIALS.c.study_id == STUDIES.c.study_id)
+        .where(_named(prefix))
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Params:
+    """A trial's parameters and what they were drawn from, by name."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+
+    def add(self, name: str, stored: float, text: str) -> None:
+        """Note a parameter as it is stored, and the text of its distribution."""
+        self.distributions[name] = _distribution(text)
+        self.values[name] = self.distributions[name].to_external_repr(stored)
+
+
+@lru_cache(maxsize=1024)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+def _local(stored: datetime.datetime | None) -> datetime.datetime | None:
+    """Return a stored time as Optuna tells it: this machine's."""
+    return stored and stored.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
 
 
 def add_studies(storage: RDBStorage, studies: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]]) -> None:

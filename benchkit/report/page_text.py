@@ -10,13 +10,14 @@ import re
 import shlex
 import zlib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
+from benchkit.plan import Condition
 from benchkit.results import Outcome, StudyResults
 
 PIECE = 2000
@@ -100,6 +101,7 @@ def unpacked(text: str) -> Any:
 
 
 T = TypeVar("T")
+Whose: TypeAlias = tuple[str, str]
 
 ADDRESSES = ("--storage", "--track", "--notify")
 """The options of a command that name a database, a tracker or a notifier of one's own."""
@@ -117,13 +119,17 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"']+@")
 
 def private_results(results: StudyResults) -> StudyResults:
     """Return the results without home folders and credentials in any text; the trials' own folders stay usable."""
+    whose, known = _whose(), dict[int, Condition]()
+    for trial in (*results.trials, *results.earlier):
+        if id(trial.condition) not in known:  # all trials of a condition share it
+            known[id(trial.condition)] = _private(trial.condition, whose)
     trials, earlier = (
         tuple(
             dataclasses.replace(
                 trial,
-                condition=private(trial.condition),
-                params=private(trial.params),
-                outcome=_private_outcome(trial.outcome),
+                condition=known[id(trial.condition)],
+                params=_private(trial.params, whose),
+                outcome=_private_outcome(trial.outcome, whose),
             )
             for trial in group
         )
@@ -142,55 +148,58 @@ def private_results(results: StudyResults) -> StudyResults:
     )
 
 
-def _private_outcome(outcome: Outcome | None) -> Outcome | None:
+def _private_outcome(outcome: Outcome | None, whose: Whose) -> Outcome | None:
     """Return an outcome with its texts made private; its numbers, which are many, are not looked at."""
     if outcome is None:
         return None
     return dataclasses.replace(
         outcome,
-        reason=printable(private_text(outcome.reason)),
-        notes=private(outcome.notes),
-        environment=private(outcome.environment),
+        reason=printable(_private_text(outcome.reason, *whose)),
+        notes=_private(outcome.notes, whose),
+        environment=_private(outcome.environment, whose),
     )
 
 
 def private(value: T) -> T:
     """Return a value with `private_text` applied to every text in it; what holds none stays the same object."""
-    return _private(value)  # type: ignore[no-any-return]
+    return _private(value, _whose())  # type: ignore[no-any-return]
 
 
-def _private(value: Any) -> Any:
+def _private(value: Any, whose: Whose) -> Any:
     if isinstance(value, str):
-        return private_text(value)
+        kept = _private_text(value, *whose)
+        return value if kept == value else kept
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         given = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        made_private = {name: _private(item) for name, item in given.items()}
+        made_private = {name: _private(item, whose) for name, item in given.items()}
         return (
             dataclasses.replace(value, **made_private) if any(made_private[n] is not given[n] for n in given) else value
         )
     if isinstance(value, Mapping):
-        items = {private_text(str(key)): _private(item) for key, item in value.items()}
+        items = {_private_text(str(key), *whose): _private(item, whose) for key, item in value.items()}
         same = list(items) == list(value) and all(items[key] is item for key, item in value.items())
         return value if same else items
     if isinstance(value, list | tuple):
-        parts = [_private(item) for item in value]
+        parts = [_private(item, whose) for item in value]
         return value if all(new is old for new, old in zip(parts, value, strict=True)) else type(value)(parts)
     return value
 
 
 def private_text(text: str) -> str:
     """Return a text in which `~` stands for home folders, and without user names and passwords in web addresses."""
+    return _private_text(text, *_whose())
+
+
+@lru_cache(maxsize=4096)
+def _private_text(text: str, home: str, user: str) -> str:
     kept = text
-    home = str(Path.home())
     if len(home) > len("/root") and home in kept:
         kept = kept.replace(home, HOME)
     for pattern in _HOMES:
         kept = pattern.sub(HOME, kept)
-    user = _user()
     if len(user) > 2 and user != "root":
         kept = re.sub(rf"(?<=[\\/]){re.escape(user)}(?=[\\/]|$)", HOME, kept)
-    kept = _CREDENTIALS.sub("", kept)
-    return text if kept == text else kept
+    return _CREDENTIALS.sub("", kept)
 
 
 def private_command(command: str) -> str:
@@ -216,6 +225,11 @@ def private_command(command: str) -> str:
 
 def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2] or path
+
+
+def _whose() -> Whose:
+    """Return the home folder and the name of who runs this, or an empty name."""
+    return str(Path.home()), _user()
 
 
 def _user() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -12,7 +13,8 @@ from markupsafe import Markup
 
 from benchkit import __version__
 from benchkit.report.context.blocks import FigureBlock, Page, ReportContext, Section, TableBlock
-from benchkit.report.files.html import environment, screen_style, template_folder, text_of, vega_bundle
+from benchkit.report.files.bundle import vega_bundle, vega_bundle_key
+from benchkit.report.files.html import environment, screen_style, template_folder, text_of
 
 SCRIPTS = ("elements", "embedded", "theme", "contents", "specs", "fit", "tables", "live")
 """The parts of the page's own script in their order; all but the last are the report's."""
@@ -20,11 +22,11 @@ SCRIPTS = ("elements", "embedded", "theme", "contents", "specs", "fit", "tables"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asset:
-    """A file that pages link to: its name, which changes with its content, its media type and its bytes."""
+    """A file that pages link to: its name, which changes with its content, its media type, and what makes its text."""
 
     name: str
     media_type: str
-    content: bytes
+    text: Callable[[], str]
 
 
 @cache
@@ -37,19 +39,18 @@ def templates() -> jinja2.Environment:
 def assets() -> dict[str, Asset]:
     """Return the style sheet and the two scripts, by what the page calls them: style, charts, script."""
     own = template_folder() / "watch"
-    script = "\n".join(text_of(f"{name}.js", own) for name in SCRIPTS)
-    made = {
-        "style": ("css", "text/css", screen_style(own)),
-        "charts": ("js", "text/javascript", vega_bundle()),
-        "script": ("js", "text/javascript", script),
+    style, script = screen_style(own), "\n".join(text_of(f"{name}.js", own) for name in SCRIPTS)
+    return {
+        "style": _asset("style", "css", style, lambda: style),
+        "charts": _asset("charts", "js", vega_bundle_key(), vega_bundle),  # made when a browser asks for it
+        "script": _asset("script", "js", script, lambda: script),
     }
-    return {name: _asset(name, *parts) for name, parts in made.items()}
 
 
-def _asset(name: str, suffix: str, media_type: str, text: str) -> Asset:
-    content = text.encode()
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    return Asset(name=f"{name}-{digest}.{suffix}", media_type=f"{media_type}; charset=utf-8", content=content)
+def _asset(name: str, suffix: str, made_of: str, text: Callable[[], str]) -> Asset:
+    digest = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    kind = "css" if suffix == "css" else "javascript"
+    return Asset(name=f"{name}-{digest}.{suffix}", media_type=f"text/{kind}; charset=utf-8", text=text)
 
 
 def rendered_cover(report: ReportContext) -> str:

@@ -191,7 +191,7 @@ def _address(study: str) -> str:
 
 def make_app(viewers: Viewers, access: Access) -> ASGIApp:
     """Return the application; every address in it is relative, so that a proxy may put it below any path."""
-    files = {asset.name: asset for asset in assets().values()}
+    files, making = {asset.name: asset for asset in assets().values()}, asyncio.Lock()
 
     async def page(request: Request) -> Response:
         studies = viewers.watch.studies
@@ -224,7 +224,9 @@ def make_app(viewers: Viewers, access: Access) -> ASGIApp:
         if found is None:
             return _absent()
         kept = {"Cache-Control": "private, max-age=31536000, immutable"}
-        return Response(found.content, media_type=found.media_type, headers=kept)
+        async with making:
+            text = await asyncio.to_thread(found.text)
+        return Response(text, media_type=found.media_type, headers=kept)
 
     routes = [Route("/", page), Route("/events", events), Route("/log", log), Route("/{name}", asset)]
     return Guard(Starlette(routes=routes, exception_handlers={404: lambda request, error: _absent()}), access)

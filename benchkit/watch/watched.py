@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchkit.analysis.interim import planned_looks
 from benchkit.analysis.summary import summarize
 from benchkit.errors import BenchkitError, LedgerError, nearest
 from benchkit.ledger.readback import LedgerReader, results_of
 from benchkit.registry import Registry
 from benchkit.report.context import sections
-from benchkit.report.context.blocks import ReportContext, Section
+from benchkit.report.context.blocks import Paragraph, ReportContext, Section
 from benchkit.report.context.compose import banners, dated_of, key_facts, numbered, with_data
 from benchkit.report.context.sections import SectionInputs
 from benchkit.report.context.text_sections import findings_section
@@ -87,8 +88,18 @@ class Budget:
         return self._spent + self._last <= self._free + self._share * (self._clock() - self._began)
 
 
+AT_ONCE = 200
+"""Of so many trials the whole page is shown at once; of more, how far they are is shown first."""
+
+FOLLOWS = "The ranking, the curves and the search follow in a moment."
+
+
 class Watched:
-    """One study: `look` reads what is new, `shown` is what came of it."""
+    """One study: `look` reads what is new, `shown` is what came of it.
+
+    The first look at a large study shows how far it is; the report's part, which takes as long again, comes with a
+    second one, for which nobody waits: `follows` says that this is due at once.
+    """
 
     def __init__(self, reader: LedgerReader, study: str, registry: Registry) -> None:
         self.study = study
@@ -100,15 +111,20 @@ class Watched:
         self._results: StudyResults | None = None
         self._status: StudyStatus | None = None
         self._beside: tuple[Section | None, tuple[Section | None, ...]] = (None, ())
+        self.follows = False
         self._report: ReportContext | None = None
         self._ended: frozenset[tuple[str, str]] = frozenset()
         self._drawn: dict[str, tuple[object, str]] = {}
 
     def look(self, *, final: bool = False) -> bool:
         """Look at what there is, the `final` time whatever it costs; return whether pages change."""
-        note = ""
+        note, due, self.follows = "", self.follows, False
         try:
-            self._read(final)
+            if final or not due:
+                self._read(final)
+            if final or due or self._report is not None or self._is_small():
+                self._make_report(final)
+            self.follows = self._report is None
         except BenchkitError as error:
             note = f"the ledger cannot be read now: {error.what}"
         if self._results is None or self._status is None:
@@ -116,13 +132,21 @@ class Watched:
         seats = self._seats()
         first, last = self._beside
         report = self._report.sections if self._report else ()
-        made = (overview_section(self._status, seats), first, *report, *last)
+        progress = overview_section(self._status, seats)
+        if self.follows:
+            progress = replace(progress, blocks=(*progress.blocks, Paragraph(text=FOLLOWS)))
+        made = (progress, first, *report, *last)
         return self._show(numbered(part for part in made if part is not None), note)
 
+    def _is_small(self) -> bool:
+        return self._results is not None and len(self._results.trials) <= AT_ONCE
+
+    def _at_rest(self) -> bool:
+        return self._status is not None and not any(row.states.get("running") for row in self._status.rows)
+
     def _read(self, final: bool) -> None:
-        """Read the results anew where time for it is left, and make the report's part where a trial has ended since."""
-        at_rest = self._status is not None and not any(row.states.get("running") for row in self._status.rows)
-        budget = self._rests if at_rest else self._looks
+        """Read the results anew where time for it is left."""
+        budget = self._rests if self._at_rest() else self._looks
         began = time.thread_time()
         if self._results is None or final or budget.allows():
             upcoming = private_results(results_of(self._reader, self.study, upcoming=True))
@@ -132,11 +156,17 @@ class Watched:
                 (failures_section(upcoming), notes_section(upcoming)),
             )
             budget.spend(time.thread_time() - began)
-        assert self._results is not None
-        ended = frozenset((trial_id(t), t.state) for t in self._results.trials if t.state not in ("running", "waiting"))
-        if self._report is None or (ended != self._ended and (final or at_rest or self._reports.allows())):
+
+    def _make_report(self, final: bool) -> None:
+        """Make the report's part where a trial has ended since, and time for it is left."""
+        results = self._results
+        assert results is not None
+        ended = frozenset((trial_id(t), t.state) for t in results.trials if t.state not in ("running", "waiting"))
+        if self._report is None or (ended != self._ended and (final or self._at_rest() or self._reports.allows())):
             began = time.thread_time()
-            self._report = report_part(private_results(results_of(self._reader, self.study)), self._registry)
+            if planned_looks(results.decisions):  # the report waits for a look's last repeat, the results here do not
+                results = private_results(results_of(self._reader, self.study))
+            self._report = report_part(results, self._registry)
             self._ended = ended
             self._reports.spend(time.thread_time() - began)
 
@@ -257,12 +287,14 @@ class Watch:
         while not self._end.is_set():
             last = self._last.is_set()
             now = time.monotonic()
-            for watched in [one for one in self._studies.values() if one.asked and now - one.asked < self._left]:
+            looked_at = [one for one in self._studies.values() if one.asked and now - one.asked < self._left]
+            for watched in looked_at:
                 self._look(watched, last)
             if last:
                 self._end.set()
-            self._wake.wait(self._every)
-            self._wake.clear()
+            if not any(watched.follows for watched in looked_at):
+                self._wake.wait(self._every)
+                self._wake.clear()
 
     def _look(self, watched: Watched, last: bool) -> None:
         try:
