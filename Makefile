@@ -23,7 +23,7 @@ RUN := DYLD_FALLBACK_LIBRARY_PATH="$${DYLD_FALLBACK_LIBRARY_PATH:-/opt/homebrew/
 endif
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## sweep the built-in quickstart study and report it as HTML and PDF, into reports/
 	$(RUN) $(BIN)/benchkit sweep quickstart
@@ -122,6 +122,7 @@ environment: $(STAMP) ## create .venv with the pinned packages
 $(STAMP): pyproject.toml constraints.txt .ci/environment
 	@.ci/environment
 	@touch $@
+	@echo "benchkit: .venv is ready; for benchkit on the PATH: . .venv/bin/activate" >&2
 
 packages: $(STAMP) ## build sdist and wheel into dist/ and hold them to what those who install them need
 	UV=$(UV) .ci/packages dist

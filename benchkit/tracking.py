@@ -61,7 +61,8 @@ class Tracker(Protocol):
     """A class that is made of a folder of the workspace for what it keeps there, and an address or "".
 
     Further parameters are its options. It raises `benchkit.BenchkitError` for an address that it cannot use. With a
-    class attribute `live = False` it takes runs that have ended, after a sweep alone.
+    class attribute `live = False` it takes runs that have ended, after a sweep alone. With an attribute `viewed_by` it
+    says by which command to look at the runs; it holds no secret.
     """
 
     def write(self, run: TrackedRun) -> Any:

@@ -127,7 +127,7 @@ def test_learning_curves_say_what_the_mean_and_band_are() -> None:
     caption = figure.caption(data)
     assert "mean over 2 repeats; bands: least to greatest repeat" in caption
     assert "stopped early leave the mean" in caption
-    assert "1 repeat of these conditions did not finish" in caption
+    assert "1 repeat of these conditions is not done and not shown" in caption
     assert "Without a finished repeat: gn." in caption
     assert figure.alt_text(data) == (
         "Learning curves: the highest mean validation accuracy is 60.00 %, reached by bn in epoch 2."

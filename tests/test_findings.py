@@ -69,7 +69,7 @@ def test_an_empty_study_has_no_answer_yet() -> None:
 def test_missing_failed_and_diverged_trials_are_told(tmp_path: Path) -> None:
     results = unfinished(tmp_path)
     (gaps,) = said(results, "unfinished")
-    assert gaps.sentence.startswith("The study is not complete: 6 of 12 planned trials have a result")
+    assert gaps.sentence.startswith("The study is not complete: 6 of 12 planned trials have a result that counts, and ")
     assert "“bn” (2 done, 1 not started)" in gaps.evidence
     (diverged,) = said(results, "divergence")
     assert "after epoch 3" in diverged.evidence

@@ -77,9 +77,17 @@ def test_each_comparison_is_a_study(compare: str, photos: Path, monkeypatch: pyt
 def test_a_folder_without_images_is_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = photos.parent / "empty"
     empty.mkdir()
-    for folder in (empty, photos.parent / "absent"):
+    one = photos / "cat" / "0.png"
+    for folder, words in (
+        (empty, "holds no class folders"),
+        (photos.parent / "absent", "is not there"),
+        (one, "is no folder"),
+        (one.parent, "holds no class folders\n  - files in no class folder: 5"),
+    ):
         assert main(["studies", "new", "own.toml", "--from-folder", str(folder)]) == 2
-        assert str(folder) in capsys.readouterr().err and not Path("own.toml").exists()
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {folder} {words}\n") and "hint: expected a folder with a folder" in told
+        assert not Path("own.toml").exists()
     for file in photos.rglob("*.png"):
         file.write_bytes(b"no image")
     assert main(["studies", "new", "own.toml", "--from-folder", str(photos)]) == 2

@@ -77,7 +77,7 @@ def test_an_older_version_stays_and_says_so(tmp_path: Path, capsys: pytest.Captu
     new = read_report(report).digest
     capsys.readouterr()
     assert main(["publish", str(folder), str(report)]) == 0
-    assert "1 reports, 1 older versions" in capsys.readouterr().out
+    assert "1 report, 1 older version," in capsys.readouterr().out
     before, after = (
         (folder / "reports" / "quickstart" / name / "index.html").read_text(encoding="utf-8") for name in (old, new)
     )

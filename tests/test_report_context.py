@@ -18,7 +18,7 @@ from benchkit.registry import Registry
 from benchkit.report.context import blocks
 from benchkit.report.context.blocks import AbsentBlock, Block, Page, Paragraph, ReportContext, Section
 from benchkit.report.context.compose import compose
-from benchkit.report.context.provenance_sections import commands, images_used
+from benchkit.report.context.provenance_sections import commands, data_facts, images_used
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files import html
 from benchkit.report.files.html import embedded, environment
@@ -149,3 +149,10 @@ def test_what_there_is_no_data_for_takes_no_room(tmp_path: Path) -> None:
     bare = replace(results, trials=tuple(replace(trial, history=()) for trial in results.trials))
     names = [part.name for part in compose(bare, summarize(bare), FigureSet(results=bare, registry=None)).sections]
     assert "training" not in names and "results" in names
+
+
+def test_sentences_of_the_data_are_joined_as_sentences_and_names_by_commas() -> None:
+    told = data_facts({"notes": ["Split by hash.", "2 were turned."], "class_names": ["cat", "dog"]})
+    assert [(fact.name, fact.value) for fact in told] == [
+        ("notes", "Split by hash. 2 were turned."), ("class names", "cat, dog"),
+    ]  # fmt: skip

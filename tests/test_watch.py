@@ -243,6 +243,14 @@ def test_a_ledger_that_cannot_be_read_is_told_and_the_page_stays(tmp_path: Path)
             assert next(one for one in told if not one["note"])["order"][0] == "cover"
 
 
+def test_the_page_points_to_a_section_that_it_has(tmp_path: Path) -> None:
+    queue_of(tmp_path, study_of(FACTOR))
+    with live_page(tmp_path) as page:
+        text = page.page()
+    assert "section Progress says what is missing" in text and "section Trials" not in text
+    assert re.search(r"<h2[^>]*>\s*Progress", text)
+
+
 def test_a_viewer_that_does_not_read_is_dropped_and_the_others_stay(tmp_path: Path) -> None:
     queue_of(tmp_path, study_of(FACTOR))
     with live_page(tmp_path, times=Times(stalled=0.3, ping=0.05)) as page:

@@ -128,9 +128,10 @@ def _failed_trial(trial: Trial, counting: Trial | None, *, earlier: bool) -> Fai
 
 
 def coverage_words(rows: Sequence[Coverage]) -> str:
-    """Return how many planned trials have a result: `6 of 12 planned trials have a result`."""
+    """Return how many planned trials have a result: `6 of 12 planned trials have a result`, or one `that counts`."""
     planned, settled = sum(row.planned for row in rows), sum(row.settled for row in rows)
-    return f"{settled} of {count(planned, 'planned trial')} {'has' if settled == 1 else 'have'} a result"
+    counts = " that counts" if sum(row.states.get(state, 0) for row in rows for state in STATES[:4]) > settled else ""
+    return f"{settled} of {count(planned, 'planned trial')} {'has' if settled == 1 else 'have'} a result{counts}"
 
 
 def smoke_findings(smoke: bool) -> list[Finding]:

@@ -53,7 +53,8 @@ def export(
         os.nice(10)
         print_json({"problem": following.follow(workspace, study, storage, address, sys.stdin.fileno())})
     else:
-        print_note(f"{address.name} has {following.export(workspace, study, storage, address)} runs of {study}")
+        count, viewed_by = following.export(workspace, study, storage, address)
+        print_note(f"{address.name} has {count} runs of {study}{f'; next: {viewed_by}' if viewed_by else ''}")
 
 
 def query(

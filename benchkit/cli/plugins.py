@@ -21,6 +21,7 @@ from benchkit.registry.entries import Entry
 from benchkit.registry.kinds import KINDS, kind_word, parse_kind
 from benchkit.registry.options import REQUIRED, Option
 
+KINDS_WRITTEN = tuple(kind for kind in KINDS if kind != "studies")
 MOST_ROWS = 300
 """The most plugins of one kind that are listed of one distribution."""
 
@@ -93,7 +94,8 @@ app.command("check")(check_plugins)
 @app.command("new")
 def new_plugin(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="norm, dataset, regularizer, model or figure.", show_default=False)
+        str,
+        typer.Argument(metavar="KIND", help=f"One of {', '.join(map(kind_word, KINDS_WRITTEN))}.", show_default=False),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name: lower case, hyphens.")],
     out: Annotated[

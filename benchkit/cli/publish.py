@@ -18,6 +18,7 @@ def publish(
     """Write a site of reports into DIR, for any web host or to be opened from disk: an index to search, a page for
     each report and plugin, and a table across studies of the same data and protocol. Earlier versions stay.
     """
+    from benchkit.analysis.wording import count
     from benchkit.cli.app import print_note, print_text
     from benchkit.errors import ReportError
     from benchkit.publish import publish as write
@@ -30,8 +31,10 @@ def publish(
     if not files:
         raise ReportError("reports: there is no report here", hint="name the .html files of reports")
     site = write(folder, [read_report(file) for file in files], title=title, registry=Registry.installed())
-    older = f", {site.older} older versions" if site.older else ""
-    print_text(f"{folder / 'index.html'}: {site.reports} reports{older}, {site.files} files, {mebibytes(site.size)}")
+    older = f", {count(site.older, 'older version')}" if site.older else ""
+    print_text(
+        f"{folder / 'index.html'}: {count(site.reports, 'report')}{older}, {site.files} files, {mebibytes(site.size)}"
+    )
     print_text("largest: " + ", ".join(f"{name} ({mebibytes(size)})" for name, size in site.largest))
     if site.size > LARGE:
         print_note(

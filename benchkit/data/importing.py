@@ -23,6 +23,9 @@ _SPLIT_FOLDERS = {
 }
 MOST_COMPARED = 200
 """Up to this many classes a missing one is compared with the others by spelling."""
+_EXPECTED = (
+    "expected a folder with a folder of images for each class: CLASS/IMAGE, or train/CLASS/IMAGE and test/CLASS/IMAGE"
+)
 _NOISE = {"__macosx", "thumbs.db", "desktop.ini"}
 _UNREAD = frozenset(
     {".arw", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".icns", ".ico", ".j2k", ".jp2", ".jxl"}
@@ -82,6 +85,8 @@ def find_class_folders(source: Path, *, lenient: bool = False) -> ClassFolders:
             With `lenient` only the first, so that the caller can name what else is wrong beside these `problems`.
     """
     try:
+        if not source.is_dir():
+            raise DataError(f"{source} is {'no folder' if source.exists() else 'not there'}", hint=_EXPECTED)
         folder = _unwrapped(source)
         layout = _layout(folder, _split_folders(folder) or {"all": folder})
     except OSError as error:
@@ -89,8 +94,8 @@ def find_class_folders(source: Path, *, lenient: bool = False) -> ClassFolders:
     if not layout.class_names:
         raise DataError(
             f"{source} holds no class folders",
-            problems=layout.problems,
-            hint="expected CLASS/IMAGE, or train/CLASS/IMAGE and test/CLASS/IMAGE",
+            problems=layout.problems or [f"files {why}: {count:,}" for why, count in layout.left_out.items()],
+            hint=_EXPECTED,
         )
     if layout.problems and not lenient:
         shown = [*layout.problems[:20], *([f"and {len(layout.problems) - 20:,} more"] * (len(layout.problems) > 20))]

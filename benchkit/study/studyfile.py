@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchkit.errors import PluginError, StudyError
+from benchkit.errors import PluginError, StudyError, nearest, shortened
 from benchkit.registry import Registry
 from benchkit.study.factors import apply_overrides, read_factors, smoke_form
 from benchkit.study.origin import read_origin
@@ -34,7 +34,8 @@ def find_study(text: str, registry: Registry, *, overrides: Sequence[str] = (), 
     known = f"installed studies: {', '.join(registry.names('studies'))}; or give the path of a TOML file"
     if path.suffix == ".toml" or "/" in text:
         if not os.path.isfile(text):  # which takes any text: too long, with NUL characters
-            raise StudyError(f"{text}: there is no such study file", hint=known)
+            beside = (found.name for found in path.parent.glob("*.toml")) if path.parent.is_dir() else ()
+            raise StudyError(f"{text}: there is no such study file{nearest(path.name, beside)}", hint=known)
     else:
         try:
             path = registry.study_file(text)
@@ -72,7 +73,7 @@ def parse_study(
     study = _study(table, f"{name}-smoke" if smoke else name, problems, path.parent if path else None)
     if not smoke and "smoke" in table:
         _try_smoke(table, problems)
-    _refuse(shown, problems)
+    _refuse(" ".join([shown, *(f"--set {shortened(one)}" for one in overrides)]), problems)
     return replace(study, source=text, path=path, overrides=tuple(overrides), smoke=smoke)
 
 

@@ -64,14 +64,17 @@ def tell(results: StudyResults, tracker: Tracker) -> int:
     return count
 
 
-def export(workspace: Path, study: str, storage: str, address: Address) -> int:
-    """Tell a tracker all of a study, and return how many runs it then has; raise `BenchkitError` where it fails."""
+def export(workspace: Path, study: str, storage: str, address: Address) -> tuple[int, str]:
+    """Tell a tracker all of a study; return how many runs it then has, and a command that shows them or nothing.
+
+    Raises `BenchkitError` where it fails.
+    """
     results = read_results(workspace, study, storage or None)
     tracker = opened(address, workspace)
     with failures_told(address):
         count = tell(results, tracker)
         tracker.close()
-    return count
+    return count, getattr(tracker, "viewed_by", "")
 
 
 @contextmanager

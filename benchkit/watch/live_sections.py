@@ -19,6 +19,9 @@ from benchkit.sweep.progress import trial_name
 from benchkit.sweep.seat_lines import SeatLine
 from benchkit.sweep.status import ConditionStatus, StudyStatus
 
+OVERVIEW = "Progress"
+"""The heading of the section that says what is done and what is missing."""
+
 MOST_FAILURES = 20
 """So many failures are shown, the latest; the page says how many more there are."""
 
@@ -58,7 +61,7 @@ def overview_section(status: StudyStatus, seats: Sequence[SeatLine]) -> Section:
         blocks.append(table_block("seats", "What trains now", "What trains now, and how fast.", seats_table(seats)))
     words = f"Each condition's trials by state, and the mean {metric_words(status.metric)} of those that are done."
     blocks.append(table_block("states", "Conditions by state of their trials", words, states_table(status)))
-    return section("overview", "Progress", blocks)
+    return section("overview", OVERVIEW, blocks)
 
 
 def _counts(status: StudyStatus) -> dict[str, int]:

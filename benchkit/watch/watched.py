@@ -29,6 +29,7 @@ from benchkit.storage import decode
 from benchkit.sweep.seat_lines import SHOWN, SeatLine, read_seats
 from benchkit.sweep.status import StudyStatus, status_of
 from benchkit.watch.live_sections import (
+    OVERVIEW,
     failures_section,
     notes_section,
     overview_section,
@@ -231,7 +232,7 @@ def report_part(results: StudyResults, registry: Registry) -> ReportContext:
         study_name=study.name,
         generator="",
         dated=dated_of(results),
-        banners=banners(results, summary),
+        banners=banners(results, summary, missing_in=OVERVIEW),
         answer=summary.answer,
         basis=summary.basis,
         facts=key_facts(results, summary),

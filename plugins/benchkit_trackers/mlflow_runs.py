@@ -9,6 +9,7 @@ import logging
 import os
 import posixpath
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class MlflowRuns:
         for name, value in IMPATIENT.items():
             os.environ.setdefault(name, value)
         self._address = address or f"sqlite:///{folder.parent.resolve() / 'mlflow.db'}"
+        self.viewed_by = "" if address else f"mlflow ui --backend-store-uri {shlex.quote(self._address)}"
         if self._address.startswith("file:") or "://" not in self._address:
             raise BenchkitError(
                 "mlflow: the address names a folder, in which MLflow keeps no runs any more",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class TensorboardRuns:
         if "://" in address:
             raise BenchkitError("tensorboard: the address is no folder", hint="name a folder: tensorboard=FOLDER")
         self._folder = Path(address) if address else folder
+        self.viewed_by = f"tensorboard --logdir {shlex.quote(str(self._folder))}"
         self._events, self._writers, self._data, self._metadata, self._values = need(
             "tensorboard",
             "tensorboard.compat.proto.event_pb2",

@@ -291,8 +291,8 @@ def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
     return tuple(result)
 
 
-def banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
-    """Return the warnings over a whole report."""
+def banners(results: StudyResults, summary: Summary, *, missing_in: str = "Trials") -> tuple[Banner, ...]:
+    """Return the warnings over a whole report, or a page whose section `missing_in` says which trials are missing."""
     banners = []
     if results.study.smoke:
         banners.append(
@@ -307,7 +307,7 @@ def banners(results: StudyResults, summary: Summary) -> tuple[Banner, ...]:
             Banner(title="Synthetic numbers", text="Nothing was trained: a random generator made these numbers.")
         )
     if not all(row.complete for row in summary.numbers.coverage):
-        words = f"{coverage_words(summary.numbers.coverage)}; section Trials says what is missing."
+        words = f"{coverage_words(summary.numbers.coverage)}; section {missing_in} says what is missing."
         banners.append(Banner(title="Not complete", text=words))
     return tuple(banners)
 

@@ -253,7 +253,8 @@ def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]
                 yield from _flat(item, f"{name} {number} ")
         elif isinstance(value, list | tuple):
             if value:
-                yield name, ", ".join(setting(item) for item in value)
+                sentences = all(str(item).endswith(".") for item in value)
+                yield name, (" " if sentences else ", ").join(setting(item) for item in value)
         elif value not in ("", None):
             yield name, setting(value)
 

@@ -203,10 +203,8 @@ def _left_out(data: CurvesData) -> list[str]:
     parts = []
     missing = sum(curves.not_done for curves in data.curves)
     if missing:
-        parts.append(
-            f"{missing} repeat{'s' if missing > 1 else ''} of these conditions did not finish and "
-            f"{'are' if missing > 1 else 'is'} not shown."
-        )
+        repeats = "1 repeat of these conditions is" if missing == 1 else f"{missing} repeats of these conditions are"
+        parts.append(f"{repeats} not done and not shown.")
     if data.without:
         parts.append(f"Without a finished repeat: {', '.join(data.without)}.")
     return parts
