@@ -60,7 +60,7 @@ def test_the_child_opens_its_job_and_python_and_nothing_else(tmp_path: Path) -> 
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     told, seen = (json.loads(line) for line in done.stdout.strip().splitlines())
-    assert told == {"refused": [], "errors": [], "missing": ""}
+    assert told == {"refused": [], "errors": [], "missing": "", "undescribed": []}
     assert (tmp_path / "out.pdf").read_bytes().startswith(b"%PDF")
     assert any(path == job["html"] for _, path, _ in seen)  # the hook sees what is opened
     own = Path(__file__).parents[1]
