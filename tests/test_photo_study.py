@@ -53,6 +53,8 @@ def test_without_a_terminal_the_usual_answers_are_taken_and_told(
         "name": "image-folder", "source": str(photos), "size": 64, "fit": "crop", "least_per_class": 3,
     }  # fmt: skip
     assert (study.repeats, study.most, study.title) == (3, 12, "Own")
+    train = study.settings["train"]
+    assert train["optimizer"]["lr"] == pytest.approx(0.1 * train["batch_size"] / 128)
 
 
 @pytest.mark.parametrize("compare", COMPARISONS)

@@ -23,6 +23,8 @@ LOOKED_AT = 200
 """The most images whose sizes are read."""
 FEW = 2000
 """Images below which batches are small and epochs many."""
+RATE = 0.1 / 128
+"""SGD's learning rate for each image of a batch: He et al. (CVPR 2016) train small ResNets at 0.1 in batches of 128."""
 
 COMPARISONS: Mapping[str, str] = {
     "norms": '"model.norm" = ["bn", "gn", "none"]',
@@ -32,10 +34,10 @@ COMPARISONS: Mapping[str, str] = {
     { label = "crop-flip, mixup", value = ["crop-flip", "mixup"] },
 ]""",
     "optimizers": """"train.optimizer" = [
-    { label = "sgd", value = { name = "sgd", lr = 0.1, momentum = 0.9 } },
+    { label = "sgd", value = { name = "sgd", lr = $rate, momentum = 0.9 } },
     { label = "adamw", value = { name = "adamw", lr = 0.001 } },
 ]""",
-    "learning-rates": '"train.optimizer.lr" = [0.03, 0.1, 0.3]',
+    "learning-rates": '"train.optimizer.lr" = [$slower, $rate, $faster]',
 }
 """What a new study can compare, and how its [factors] say that."""
 
@@ -83,6 +85,9 @@ def look(folder: Path) -> PhotoFolder:
 def study_text(title: str, photos: PhotoFolder, *, compare: str, side: int, leave_out_few: bool) -> str:
     """Return the text of a study file; `leave_out_few` leaves out the classes that cannot be split."""
     small = photos.total < FEW
+    batch_size = 16 if small else 64
+    rates = {"slower": RATE * batch_size * 0.32, "rate": RATE * batch_size, "faster": RATE * batch_size * 3.2}
+    shown = {name: f"{rate:.3g}" for name, rate in rates.items()}
     least = f"least_per_class = {LEAST}\n" if photos.few and leave_out_few else ""
     return Template(
         files("benchkit_templates").joinpath("study-folder.toml.txt").read_text(encoding="utf-8")
@@ -92,8 +97,9 @@ def study_text(title: str, photos: PhotoFolder, *, compare: str, side: int, leav
         side=side,
         least=least,
         epochs=30 if small else 15,
-        batch_size=16 if small else 64,
-        factors=COMPARISONS[compare],
+        batch_size=batch_size,
+        rate=shown["rate"],
+        factors=Template(COMPARISONS[compare]).substitute(shown),
         question=_quoted(f"Which of these {compare.replace('-', ' ')} tells the images apart best?"),
     )
 

@@ -125,7 +125,7 @@ class Registry:
         known = sorted({known for kind in kinds for known in self.names(kind)})
         raise PluginError(
             f"there is no plugin {name!r}{nearest(name, known)}",
-            hint="`benchkit plugins list` shows all; a distribution may have to be installed",
+            hint=f"`benchkit plugins list` shows all; {_ELSEWHERE}",
         )
 
     def load(self, kind: str, name: str) -> object:
@@ -156,8 +156,7 @@ class Registry:
         return PluginError(
             f"there is no {kind_word(kind)} {name!r}{close}",
             problems=[f"known {kind}: {listed(names) or 'none'}"],
-            hint=f"`benchkit plugins list --kind {kind}` shows them; a distribution may have to be installed, "
-            f"and {DISABLE_VARIABLE} hides plugins",
+            hint=f"`benchkit plugins list --kind {kind}` shows them; {_ELSEWHERE}; {DISABLE_VARIABLE} hides plugins",
         )
 
 
@@ -253,6 +252,7 @@ def broken(entry: Entry, reason: str, *, hint: str = "") -> PluginError:
     )
 
 
+_ELSEWHERE = "a distribution may have to be installed, and a plugin in a file of yours needs --plugin FILE"
 _EXAMPLE = 'PLUGINS = {"benchkit.norms": {"frn": FRN}}'
 
 
