@@ -164,11 +164,14 @@ def test_a_database_that_is_away_is_waited_for(tmp_path: Path, postgres: Postgre
 
 def test_an_end_whose_answer_was_lost_is_told_once(tmp_path: Path, database: str) -> None:
     plan = make_plan(study_of(repeats=1))
-    claim = taken(opened(tmp_path, database, plan, patience=30), plan)
+    ledger = opened(tmp_path, database, plan, patience=30)
+    claim = taken(ledger, plan)
     holder, trial_id, lease = claim._held.holder, claim.trial._trial_id, claim._held.lease
     claim.finish(FAILED)
-    assert holder.end(trial_id, lease, claim.trial.study.trials[0].state, None, {"reason": "again"})
-    assert claim.trial.study.trials[0].user_attrs["reason"] == "x"
+    (kept,) = ledger.open(plan.study, plan.conditions[0]).trials
+    assert holder.end(trial_id, lease, kept.state, None, {"reason": "again"})
+    (kept,) = ledger.open(plan.study, plan.conditions[0]).trials
+    assert kept.user_attrs["reason"] == "x"
 
 
 def test_a_disk_without_locks_will_do(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
