@@ -291,7 +291,9 @@ def test_nothing_is_written_over_and_broken_folders_are_named(
         exported(results, out="other")
     exported(results)
     exported(results)  # an exported model may be written anew
-    with pytest.raises(DataError, match="there is no exported model"):
+    with pytest.raises(
+        DataError, match=r"^other: there is no exported model: model\.json: No such file or directory\n"
+    ):
         read_exported(Path("other"))
     described = json.loads(Path("model/model.json").read_text())
     Path("model/model.json").write_text(json.dumps({**described, "format": 9}))

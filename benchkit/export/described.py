@@ -72,7 +72,8 @@ def read_exported(folder: Path) -> Exported:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: there is no exported model: {error}", hint="benchkit model writes one") from error
+        reason = f"{DESCRIPTION}: {getattr(error, 'strerror', '') or error}"
+        raise DataError(f"{folder}: there is no exported model: {reason}", hint="benchkit model writes one") from error
     found = decode(Exported, content, str(file), error=DataError)
     if found.format != FORMAT:
         raise DataError(f"{file}: format {found.format}, expected {FORMAT}", hint="use the benchkit that wrote it")

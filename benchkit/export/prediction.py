@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchkit.analysis.wording import count
 from benchkit.data.decoding import DECODING, IMAGE_SUFFIXES, Fit, decode_images
 from benchkit.errors import DataError
 from benchkit.export.described import Exported
@@ -60,7 +61,7 @@ def pixels_of(exported: Exported, photos: Sequence[Path]) -> np.ndarray:
     fit: Fit = next((one for one in get_args(Fit) if one == rule.fit), "squash")
     decoded = decode_images(photos, pixels, what="reading photos", resize=True, fit=fit, rules=DECODING)
     if decoded.problems:
-        raise DataError(f"{len(decoded.problems)} photos cannot be read", problems=decoded.problems)
+        raise DataError(f"{count(len(decoded.problems), 'photo')} cannot be read", problems=decoded.problems)
     return pixels
 
 
