@@ -33,7 +33,7 @@ from benchkit.sweep.status import status_of
 from benchkit.watch import watched
 from benchkit.watch.live_sections import MOST_POINTS, overview_section, thinned
 from benchkit.watch.server import Times
-from benchkit.watch.watched import FOLLOWS, Budget, Watch
+from benchkit.watch.watched import BEHIND, FOLLOWS, Budget, Watch
 
 COST = Cost(parameters=1, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="")
 DONE = Outcome(state="done", metrics={"val": METRICS, "test": METRICS}, cost=COST)
@@ -133,6 +133,25 @@ def test_a_large_study_shows_how_far_it_is_before_the_report_is_made(
     assert whole.shown.parts == tiny.shown.parts
     with live_page(tmp_path, every=600.0) as page:  # no look but those that are due at once
         until(lambda: 'id="findings"' in page.page())
+
+
+def test_results_that_are_older_than_the_progress_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, plan, queue = queue_of(tmp_path, study_of(FACTOR))
+    first, second = queue.next(), queue.next()
+    assert first is not None and second is not None
+    first.finish(DONE)
+    tiny = Watch(tmp_path, "", ["tiny"]).study("tiny")
+    assert tiny is not None and tiny.look()
+    assert "made anew" not in tiny.shown.parts["overview"]
+    monkeypatch.setattr(tiny, "_looks", Budget(1.0, math.inf))
+    monkeypatch.setattr(tiny, "_reports", Budget(0.0, -1.0))
+    second.finish(DONE)
+    running = queue.next()
+    assert running is not None and tiny.look()
+    assert BEHIND.format("1 trial") in tiny.shown.parts["overview"]
+    finish_all(ledger, plan)
+    assert tiny.look(final=True) and "made anew" not in tiny.shown.parts["overview"]
+    running.release()
 
 
 def test_a_report_that_cannot_be_made_is_told_once_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchkit.analysis.interim import planned_looks
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.wording import count
 from benchkit.errors import BenchkitError, LedgerError, nearest
 from benchkit.ledger.readback import LedgerReader, results_of
 from benchkit.registry import Registry
@@ -93,6 +94,7 @@ AT_ONCE = 200
 """Of so many trials the whole page is shown at once; of more, how far they are is shown first."""
 
 FOLLOWS = "The ranking, the curves and the search follow in a moment."
+BEHIND = "The short answer, the findings and the results are those of {}; they are made anew as processor time allows."
 
 
 class Watched:
@@ -134,8 +136,10 @@ class Watched:
         first, last = self._beside
         report = self._report.sections if self._report else ()
         progress = overview_section(self._status, seats)
-        if self.follows:
-            progress = replace(progress, blocks=(*progress.blocks, Paragraph(text=FOLLOWS)))
+        behind = self._report is not None and self._ended != self._ended_now()
+        if self.follows or behind:
+            words = FOLLOWS if self.follows else BEHIND.format(count(len(self._ended), "trial"))
+            progress = replace(progress, blocks=(*progress.blocks, Paragraph(text=words)))
         made = (progress, first, *report, *last)
         return self._show(numbered(part for part in made if part is not None), note)
 
@@ -162,7 +166,7 @@ class Watched:
         """Make the report's part where a trial has ended since, and time for it is left."""
         results = self._results
         assert results is not None
-        ended = frozenset((trial_id(t), t.state) for t in results.trials if t.state not in ("running", "waiting"))
+        ended = self._ended_now()
         if self._report is None or (ended != self._ended and (final or self._at_rest() or self._reports.allows())):
             began = time.thread_time()
             if planned_looks(results.decisions):  # the report waits for a look's last repeat, the results here do not
@@ -170,6 +174,10 @@ class Watched:
             self._report = report_part(results, self._registry)
             self._ended = ended
             self._reports.spend(time.thread_time() - began)
+
+    def _ended_now(self) -> frozenset[tuple[str, str]]:
+        trials = self._results.trials if self._results else ()
+        return frozenset((trial_id(t), t.state) for t in trials if t.state not in ("running", "waiting"))
 
     def _seats(self) -> Sequence[SeatLine]:
         if not self._reader.on_server:
