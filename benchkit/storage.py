@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,6 +66,22 @@ def decode(cls: type[T], value: Any, where: str = "", *, error: type[BenchkitErr
         raise error(f"{where or cls.__name__}{_in_words(problem)}") from problem
     except UnicodeEncodeError as problem:
         raise error(f"{where or cls.__name__} has a text that is no Unicode (a lone surrogate)") from problem
+
+
+def decode_lines(cls: type[T], content: bytes, where: str = "") -> tuple[T, ...]:
+    """Return what `decode` makes of each line of a text, which is JSON; raise as it does, `ValueError` for other text.
+
+    It takes a third of the time, unless a number is NaN or infinite, which JSON lacks.
+    """
+    try:
+        return tuple(_decoder(cls).decode_lines(content))  # type: ignore[arg-type]
+    except msgspec.DecodeError:
+        return decode(tuple[cls, ...], json.loads(f"[{','.join(content.decode().splitlines())}]"), where)  # type: ignore[valid-type]
+
+
+@cache
+def _decoder(cls: type[T]) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(cls, dec_hook=_from_text)
 
 
 def _converted(cls: type[T], value: Any) -> T:

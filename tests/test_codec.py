@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_study import FACTOR, METRICS, RECORD, SEARCH, study_of
 
-from benchkit.errors import LedgerError
+from benchkit.errors import BenchkitError, LedgerError
 from benchkit.plan import make_plan
 from benchkit.results import Cost, EpochRecord, Outcome
-from benchkit.storage import decode, encode
+from benchkit.storage import decode, decode_lines, encode
 from benchkit.study import SearchRange, Study
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel
 from benchkit.sweep.messages import (
@@ -38,6 +39,30 @@ from benchkit.sweep.messages import (
 
 def through_json(value: object) -> object:
     return json.loads(json.dumps(encode(value)))
+
+
+@pytest.mark.parametrize("loss", [0.1, 1, 5e-324, math.inf, -math.inf, math.nan])
+def test_lines_are_read_as_their_values_one_by_one_are(loss: float) -> None:
+    records = [
+        replace(RECORD, val_loss=value, node="\u00fc\u2028", observed={"a.b": value}) for value in (0.5, loss, 1e-300)
+    ]
+    lines = [json.dumps(encode(record) | {"newer": [1]}) for record in records]
+    found = decode_lines(EpochRecord, "".join(f"{line}\n" for line in lines).encode(), "the epochs")
+    assert repr(found) == repr(tuple(decode(EpochRecord, json.loads(line)) for line in lines))
+    assert decode_lines(EpochRecord, b"") == ()
+
+
+def test_lines_that_are_none_are_told_with_their_place() -> None:
+    line = json.dumps(encode(RECORD))
+    for bad, words in (
+        (line.replace('"epoch": 1', '"epoch": "x"'), r"the epochs\[1\].epoch: expected a whole number, got text"),
+        ("{}", r"the epochs\[1\] has no 'epoch'"),
+    ):
+        with pytest.raises(BenchkitError, match=words):
+            decode_lines(EpochRecord, f"{line}\n{bad}\n".encode(), "the epochs")
+    for content in (b"{\n", line.encode() + b"\xff\n"):
+        with pytest.raises(ValueError, match=r"Expecting|codec"):
+            decode_lines(EpochRecord, content)
 
 
 def test_a_study_and_a_job_come_back_as_they_were(tmp_path: Path) -> None:

@@ -145,6 +145,15 @@ def test_an_error_names_the_line_of_the_plugin(tmp_path: Path) -> None:
     assert figures.view("deep", {}) is None and figures.problems[1].endswith(f"(test_report_figures.py, line {line})")
 
 
+def test_without_tables_a_figure_is_the_same_but_for_its_data(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
+    whole, slim = (
+        FigureSet(results=results, registry=FewPlugins({"two": TwoPoints}), tables=tables).block("two")  # type: ignore[arg-type]
+        for tables in (True, False)
+    )
+    assert isinstance(whole, FigureBlock) and whole.data and slim == replace(whole, data=())
+
+
 def test_our_own_charts_are_the_same_unchecked(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
     checked, unchecked = (

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from benchkit.errors import BenchkitError, LedgerError
 from benchkit.locks import Lock, known_id
 from benchkit.results import PREDICTIONS, WEIGHTS, EpochRecord, Outcome, State, inspected_name
-from benchkit.storage import decode, encode, file_digest, write_atomically
+from benchkit.storage import decode, decode_lines, encode, file_digest, write_atomically
 
 LIST = "files.json"
 REMOVED = "removed.json"
@@ -223,10 +223,8 @@ class TrialFolder:
         Raises `LedgerError` when the file cannot be read; keys that only a newer version knows are left out.
         """
         try:
-            text = (self.path / "history.jsonl").read_text(encoding="utf-8")
-            whole = text[: text.rfind("\n") + 1]
-            # One call for all lines: a large study has 100,000.
-            return decode(tuple[EpochRecord, ...], json.loads(f"[{','.join(whole.splitlines())}]"), "the epochs")
+            content = (self.path / "history.jsonl").read_bytes()
+            return decode_lines(EpochRecord, content[: content.rfind(b"\n") + 1], "the epochs")
         except FileNotFoundError:
             return ()
         except UNREADABLE as error:

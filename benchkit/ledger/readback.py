@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +47,20 @@ def read_results(
     return results_of(Ledger(workspace, storage), study, upcoming=upcoming)
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Put off the search for unreachable circles of objects: what is read has none, and each search looks at it all."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 @storage_errors()
+@uncollected()
 def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = False) -> StudyResults:
     """Return all that the ledger holds of a study (default: the latest); raise `LedgerError` when it has none.
 

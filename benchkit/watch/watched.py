@@ -16,7 +16,7 @@ from benchkit.analysis.interim import planned_looks
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.wording import count
 from benchkit.errors import BenchkitError, LedgerError, nearest
-from benchkit.ledger.readback import LedgerReader, results_of
+from benchkit.ledger.readback import LedgerReader, results_of, uncollected
 from benchkit.registry import Registry
 from benchkit.report.context import sections
 from benchkit.report.context.blocks import Paragraph, ReportContext, Section
@@ -149,6 +149,7 @@ class Watched:
     def _at_rest(self) -> bool:
         return self._status is not None and not any(row.states.get("running") for row in self._status.rows)
 
+    @uncollected()
     def _read(self, final: bool) -> None:
         """Read the results anew where time for it is left."""
         budget = self._rests if self._at_rest() else self._looks
@@ -222,7 +223,7 @@ def report_part(results: StudyResults, registry: Registry) -> ReportContext:
 
     The sections are yet to be numbered.
     """
-    summary, figures = summarize(results), FigureSet(results=results, registry=registry, for_print=False)
+    summary, figures = summarize(results), FigureSet(results=results, registry=registry, for_print=False, tables=False)
     inputs = SectionInputs(results=results, summary=summary, figure_set=figures)
     made = (
         findings_section(inputs),

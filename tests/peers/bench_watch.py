@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -148,21 +149,25 @@ def opened(page: LivePage, readers: int, stalled: int) -> Iterator[None]:
         found[number].socket.close()
 
 
-def large(trials: int) -> dict[str, object]:
-    """Return how long a study of so many trials takes until its page is shown, at first and from then on."""
+def large(trials: int, epochs: int) -> dict[str, object]:
+    """Return how long a study of so many trials takes until its page is shown, is whole, and is shown once more.
+
+    `processor` are this process's seconds, in which the page is asked for, too.
+    """
     with tempfile.TemporaryDirectory() as place:
         _, _, queue = queue_of(Path(place), study_of(FACTOR, repeats=trials // 2))
         while claim := queue.next():
+            claim.folder.write_history([replace(RECORD, epoch=epoch) for epoch in range(1, epochs + 1)])
             claim.finish(DONE)
-        began = time.monotonic()
+        told: dict[str, object] = {"trials": trials, "epochs": epochs}
+        began, spent = time.monotonic(), time.process_time()
         with live_page(Path(place), every=2.0) as page:
-            while "table-states" not in page.page():  # until the first look is done it has no sections
-                time.sleep(0.1)
-            first = time.monotonic() - began
-            began = time.monotonic()
-            size = len(page.page())
-            again = time.monotonic() - began
-    return {"trials": trials, "first_seconds": first, "again_seconds": again, "bytes": size}
+            for name, part in (("first", "table-states"), ("whole", 'id="findings"'), ("again", "")):
+                while part not in (shown := page.page()):
+                    time.sleep(0.05)
+                told[name] = {"seconds": time.monotonic() - began, "processor": time.process_time() - spent}
+                began, spent = (time.monotonic(), time.process_time()) if name == "whole" else (began, spent)
+    return {**told, "bytes": len(shown)}
 
 
 def main() -> int:
@@ -171,6 +176,7 @@ def main() -> int:
     parser.add_argument("what", choices=["cost", "load", "large", "heap"])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--updates", type=int, default=5000)
     parser.add_argument("--readers", type=int, default=45)
     parser.add_argument("--stalled", type=int, default=5)
@@ -182,7 +188,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as place:
             told = heap_growth(Path(place), asked.updates, trials=asked.trials, epochs=100)
     else:
-        told = load(asked.seconds, asked.readers, asked.stalled) if asked.what == "load" else large(asked.trials)
+        told = (
+            load(asked.seconds, asked.readers, asked.stalled)
+            if asked.what == "load"
+            else large(asked.trials, asked.epochs)
+        )
     print(json.dumps(told, indent=1))
     return 0
 

@@ -12,6 +12,7 @@ import traceback
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -35,14 +36,16 @@ class FigureSet:
     Without a `registry` no plugin is loaded, and every figure is absent: so for JSON alone, and where a report is only
     checked. `kept` are figures of an earlier report by their plugin, shown where a plugin draws what it observed of
     models. `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless
-    `for_print`. The `chart_worker` draws them, or this process where there is none. `problems` are lines for the
-    user: a broken figure does not cost the report, but it is told.
+    `for_print`. Without `tables`, blocks lack the data that they show as CSV. The `chart_worker` draws pictures, or
+    this process where there is none. `problems` are lines for the user: a broken figure does not cost the report, but
+    it is told.
     """
 
     results: StudyResults
     registry: Registry | None
     kept: Mapping[str, FigureBlock] = field(default_factory=dict)
     for_print: bool = True
+    tables: bool = True
     chart_worker: ChartWorker | None = None
     pictures: dict[str, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -100,7 +103,8 @@ class FigureSet:
     def _drawn(self, plugin: str, title: str, figure: Any) -> FigureBlock:
         data = figure.data(self.results)
         name = self._name(plugin)
-        return self._with_picture(figure_block(name, plugin, title, figure, data, validate=self._foreign(plugin)))
+        make = figure_block if self.tables else drawn_block
+        return self._with_picture(make(name, plugin, title, figure, data, validate=self._foreign(plugin)))
 
     def _with_picture(self, block: FigureBlock) -> FigureBlock:
         if not self.for_print or not block.spec:
@@ -143,7 +147,12 @@ def _where(error: BaseException, plugin: object) -> str:
 
 
 def figure_block(name: str, plugin: str, title: str, figure: Any, data: Any, *, validate: bool = True) -> FigureBlock:
-    """Return what a figure draws of its data, as a block without a picture for print.
+    """Return what `drawn_block` does, with the data as CSV beside it."""
+    return replace(drawn_block(name, plugin, title, figure, data, validate=validate), data=data_tables(data))
+
+
+def drawn_block(name: str, plugin: str, title: str, figure: Any, data: Any, *, validate: bool = True) -> FigureBlock:
+    """Return what a figure draws of its data, as a block without a picture for print and without the data.
 
     With `validate`, the chart is held to Vega-Lite's schema while it is made.
     """
@@ -163,7 +172,7 @@ def figure_block(name: str, plugin: str, title: str, figure: Any, data: Any, *, 
         print_source="",
         columns=grid.columns if grid else (),
         pictures=_pictures(grid) if grid else (),
-        data=data_tables(data),
+        data=(),
         shows=_shows(data),
     )
 
@@ -255,9 +264,14 @@ def _is_deep(values: Sequence[Any]) -> bool:
 
 
 def _fields(record: Any) -> Iterator[tuple[str, Any, bool]]:
-    hints = get_type_hints(type(record))
-    for part in fields(record):
-        yield part.name, getattr(record, part.name), _is_open(hints.get(part.name))
+    for name, is_open in _field_kinds(type(record)):  # type: ignore[arg-type]
+        yield name, getattr(record, name), is_open
+
+
+@cache
+def _field_kinds(cls: Any) -> tuple[tuple[str, bool], ...]:
+    hints = get_type_hints(cls)
+    return tuple((part.name, _is_open(hints.get(part.name))) for part in fields(cls))
 
 
 def _is_open(hint: Any) -> bool:

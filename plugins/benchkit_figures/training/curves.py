@@ -180,7 +180,8 @@ def overlaid(data: CurvesData, metrics: Sequence[str]) -> alt.ConcatChart:
 def side_by_side(data: CurvesData, metric: str) -> alt.ConcatChart:
     """Return a panel for each condition: validation solid, training dashed, the others' validation curves in grey."""
     columns = panel_columns([curves.condition for curves in data.curves], 5, 3)
-    panels = [_own_panel(data, index, metric, columns) for index in range(len(data.curves))]
+    scale = _domain(data, metric)
+    panels = [_own_panel(data, index, metric, columns, scale) for index in range(len(data.curves))]
     values = [row for row in _rows(data, (metric,), coarse=6) if row["kind"] == "mean"]
     return alt.concat(*panels, columns=columns, data=alt.InlineData(values=values), spacing={"row": 10, "column": 10})
 
@@ -243,7 +244,7 @@ def _hover(means: alt.Chart, field: str, band: str, name: str) -> alt.Chart:
     return points
 
 
-def _own_panel(data: CurvesData, index: int, metric: str, columns: int) -> Layers:
+def _own_panel(data: CurvesData, index: int, metric: str, columns: int, scale: alt.Scale) -> Layers:
     label = data.curves[index].condition
     left, bottom = index % columns == 0, index + columns >= len(data.curves)
     y_axis = alt.Axis(labels=left, title=UNITS[metric][1].capitalize() if left else None, tickCount=4)
@@ -253,7 +254,7 @@ def _own_panel(data: CurvesData, index: int, metric: str, columns: int) -> Layer
     single = len(data.epochs) == 1
 
     def y(split: str) -> alt.Y:
-        return alt.Y(f"{split}_{metric}:Q", axis=y_axis, scale=_domain(data, metric))
+        return alt.Y(f"{split}_{metric}:Q", axis=y_axis, scale=scale)
 
     layers = [
         base.mark_line(clip=True, strokeWidth=0.5, color=OTHERS, strokeOpacity=0.3).encode(
