@@ -121,6 +121,7 @@ def test_any_text_ends_in_a_study_or_one_error(text: str) -> None:
     st.lists(st.tuples(PLACES | st.text(max_size=12), SECTIONS.map(toml) | st.text(max_size=20)), max_size=3),
     st.booleans(),
 )
+@example([("title", '"\ud800"'), ("title", "[]")], False)
 def test_any_override_ends_in_a_study_or_one_error(written: list[tuple[str, str]], smoke: bool) -> None:
     text = "\n".join(f"{json.dumps(key)} = {toml(value)}" for key, value in BASE.items())
     ends_well(text, *(f"{path}={value}" for path, value in written), smoke=smoke)

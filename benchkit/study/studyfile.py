@@ -73,7 +73,8 @@ def parse_study(
     study = _study(table, f"{name}-smoke" if smoke else name, problems, path.parent if path else None)
     if not smoke and "smoke" in table:
         _try_smoke(table, problems)
-    _refuse(" ".join([shown, *(f"--set {shortened(one)}" for one in overrides)]), problems)
+    given = (f"--set {shortened(one if one.isprintable() else ascii(one))}" for one in overrides)
+    _refuse(" ".join([shown, *given]), problems)
     return replace(study, source=text, path=path, overrides=tuple(overrides), smoke=smoke)
 
 
