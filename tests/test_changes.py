@@ -79,6 +79,7 @@ def test_what_welch_could_detect_has_the_power_that_scipys_noncentral_t_gives() 
 def test_one_seed_pairs_repeats_and_holm_spans_the_table() -> None:
     changes = compare_records(record(OLD), record(NEW))
     assert changes.same_seed
+    assert "repeats are compared in pairs (paired t test). Holm" in change_findings(changes)[0].evidence
     assert [row.method for row in changes.main] == ["paired"] * 3
     raw = [stats.ttest_rel(NEW[label], OLD[label]).pvalue for label in ("bn", "gn")]
     assert [row.p for row in changes.main[:2]] == pytest.approx(raw)
@@ -119,7 +120,10 @@ def folded(scores: Mapping[str, Sequence[float]], folds: int, *, seed: int = 7) 
 
 
 def test_folds_are_compared_by_the_corrected_resampled_t() -> None:
-    (row,) = compare_records(folded({"bn": OLD["bn"]}, 3), folded({"bn": NEW["bn"]}, 3)).main
+    changes = compare_records(folded({"bn": OLD["bn"]}, 3), folded({"bn": NEW["bn"]}, 3))
+    (row,) = changes.main
+    told = "(paired t test; for folds its variance is that of the corrected resampled t, Nadeau and Bengio 2003)."
+    assert told in change_findings(changes)[0].evidence
     gaps = np.subtract(NEW["bn"], OLD["bn"])
     error = gaps.std(ddof=1) * (1 / 3 + 1 / 2) ** 0.5  # test images over the others: a third over two thirds
     half = stats.t.ppf(0.975, 2) * error

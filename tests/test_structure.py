@@ -239,6 +239,19 @@ def test_values_are_frozen_slotted_and_given_by_name() -> None:
     assert not faults, "say so in @dataclass, or name the class in MUTABLE or POSITIONAL:\n" + "\n".join(faults)
 
 
+def test_no_part_of_a_text_lost_its_f() -> None:
+    """Of adjacent literals that make one text, one without its `f` shows its braces to the reader."""
+    faults = [
+        f"{shown(path)}:{node.lineno}: {part.value[-60:]}"
+        for path in (*TOOLKIT, *PLUGIN_SOURCES)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+        if isinstance(part, ast.Constant) and re.search(r"\{[a-z_]\w*[.(][^{}]*\}", str(part.value))
+    ]
+    assert not faults, "\n".join(faults)
+
+
 def test_modules_are_named_after_their_subject() -> None:
     faults = [shown(path) for path in SOURCES if path.stem in FORBIDDEN_NAMES or path.parent.name in FORBIDDEN_NAMES]
     assert not faults, "\n".join(faults)

@@ -233,7 +233,7 @@ def pairing_words(changes: Changes) -> str:
         )
     words = (
         f"Then and now have the study seed {changes.seeds[0]}, so the same repeat started from the same random numbers "
-        "both times: repeats are compared in pairs (paired t test{_corrected(changes)})."
+        f"both times: repeats are compared in pairs (paired t test{_corrected(changes)})."
     )
     if any(row.method != "paired" for row in changes.main):
         return f"{words} Where fewer than two repeats are common, Welch's t test compares the groups, if it can."
