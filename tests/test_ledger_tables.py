@@ -18,6 +18,7 @@ from tiny_study import FACTOR, SEARCH, finish_all, study_of
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
+from benchkit.ledger.readback import results_of
 from benchkit.ledger.tables import NewTrial, add_studies, add_trials, study_attributes, trials_of
 from benchkit.plan import Plan, make_plan
 
@@ -128,6 +129,16 @@ def test_ten_times_the_conditions_take_no_more_queries(tmp_path: Path) -> None:
         assert ledger.states(plan) == {"waiting": 2 * count, "missing": 0}
         assert len(list(ledger.conditions(plan.study))) == count
     assert told[30] == told[300] and told[30].total() < 80
+
+
+def test_what_is_recorded_of_a_study_is_read_once_for_its_results(tmp_path: Path) -> None:
+    ledger, plan = Ledger(tmp_path), make_plan(study_of(FACTOR))
+    ledger.register(plan, {"sets": []}, "")
+    ledger.enqueue(plan)
+    asked = []
+    sqlalchemy.event.listen(ledger.storage.engine, "before_cursor_execute", lambda *event: asked.append(event[2]))
+    assert len(results_of(ledger).trials) == len(plan.units())
+    assert sum("FROM trial_values" in statement for statement in asked) == 1
 
 
 def test_a_searchs_first_trial_is_queued_with_the_studys_own_settings(tmp_path: Path) -> None:

@@ -227,14 +227,13 @@ def _history(trial: CapsuleTrial) -> Iterator[EpochRecord]:
         places = {epoch: one for one in trial.devices for epoch in range(one.first, one.last + 1)}
         for epoch in range(trial.epochs):
             values = {name: trial.history[name][epoch] for name in SERIES}
-            observed = {name: trial.history[name][epoch] for name in read}
             yield EpochRecord(
                 epoch=epoch + 1,
                 images_per_second=0.0,
                 peak_memory=0.0,
                 device=places[epoch + 1].device if epoch + 1 in places else "",
                 node=places[epoch + 1].node if epoch + 1 in places else "",
-                observed={name: value for name, value in observed.items() if not math.isnan(value)},
+                observed={name: value for name in read if not math.isnan(value := trial.history[name][epoch])},
                 **values,
             )
 

@@ -79,8 +79,7 @@ def report(
     registry = Registry.installed(plugin, allow_shadow=allow_shadow) if plugin else None
     debug = bool((ctx.find_root().params or {}).get("debug"))
     with TemporaryDirectory(prefix="benchkit-") as scratch:
-        with _spared_collector():
-            results, kept = _given(studies or [""], workspace, storage, Path(scratch))
+        results, kept = _given(studies or [""], workspace, storage, Path(scratch))
         if separate and len(results) > 1 and name:
             raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
         groups = [[study] for study in results] if separate else [results]

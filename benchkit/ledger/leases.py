@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, insert, select, update
 
 from benchkit.ledger.opening import DAMAGE, Patience, first_line, patient
-from benchkit.ledger.tables import STUDY_ATTRIBUTES, TRIAL_ATTRIBUTES, TRIALS, study_ids
+from benchkit.ledger.tables import STUDY_ATTRIBUTES, TRIAL_ATTRIBUTES, TRIALS, VALUES, study_ids
 
 LEASE = 60.0
 """Seconds after which a sweep that was not heard of holds its trials no longer."""
@@ -44,8 +44,6 @@ PREFIX = "sweep "
 CLOCKS = {"mysql": "unix_timestamp(now(6))"}
 CLOCK = "extract(epoch from clock_timestamp())"
 """Seconds since 1970 by the clock of the database's server."""
-
-VALUES = models.TrialValueModel.__table__
 
 logger = logging.getLogger(__name__)
 

@@ -319,7 +319,8 @@ class Ledger:
         self, plan: Plan, recorded: Mapping[str, list[FrozenTrial]] = MappingProxyType({})
     ) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
         """Return the trials that count, and the finished attempts that do not; `recorded` is not read again."""
-        recorded = {**recorded, **self.recorded(plan.study, (c for c in plan.conditions if c.key not in recorded))}
+        if unread := [condition for condition in plan.conditions if condition.key not in recorded]:
+            recorded = {**recorded, **self.recorded(plan.study, unread)}
         counted, earlier, sweeps = list[Trial](), list[Trial](), self.sweeps(plan.study)
         for condition in plan.conditions:
             attempts = recorded.get(condition.key, [])

@@ -19,7 +19,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, first_line
 from benchkit.ledger import read_results
 from benchkit.ledger.readback import LedgerReader, results_of
 from benchkit.registry import Registry
@@ -94,7 +94,7 @@ def problem_of(error: Exception, address: Address) -> BenchkitError:
     """Return an error of a tracker as a user meets it: its first line, with nothing of a secret address."""
     if isinstance(error, BenchkitError):
         return BenchkitError(address.masked(error.what), hint=address.masked(error.hint))
-    words = address.masked(f"{type(error).__name__}: {error}".strip().partition("\n")[0])
+    words = address.masked(f"{type(error).__name__}: {first_line(error)}")
     return BenchkitError(f"the tracker {address.name} failed: {words}")
 
 

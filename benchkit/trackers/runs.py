@@ -98,15 +98,16 @@ def _condition_run(results: StudyResults, condition: Condition) -> Iterator[Trac
         return
     told = {"n": float(found.n), "mean": found.mean, "low": found.low, "high": found.high, "std": found.std}
     of_it = [one for one in results.trials if one.condition.key == condition.key]
+    started = min(one.started for one in of_it if one.started)
     finished = max(one.finished for one in of_it)
     values = {f"{metric}.{name}": value for name, value in told.items() if value is not None}
     yield TrackedRun(
-        id=_id(results.study.name, condition.key, "condition", min(one.started for one in of_it if one.started)),
+        id=_id(results.study.name, condition.key, "condition", started),
         kind="condition",
         study=results.study.name,
         name=condition.display_label,
         state="done",
-        started=min(one.started for one in of_it if one.started),
+        started=started,
         finished=finished,
         parameters=_settings(condition),
         tags=_tags(condition),
