@@ -52,6 +52,12 @@ def test_trials_are_taken_in_the_plans_order_each_once(tmp_path: Path) -> None:
     assert ledger.states(plan)["running"] == 4
 
 
+def test_trials_that_are_not_wanted_yet_keep_their_places(tmp_path: Path) -> None:
+    _, _, queue = queue_of(tmp_path, study_of(FACTOR))
+    assert named(queue.next(lambda condition: condition.label != "0.1")) == ("0.3", 0)
+    assert [named(queue.next()) for _ in range(3)] == [("0.1", 0), ("0.1", 1), ("0.3", 1)]
+
+
 def test_a_released_trial_is_stale_and_is_taken_first(tmp_path: Path) -> None:
     ledger, plan, queue = queue_of(tmp_path, study_of(FACTOR))
     first = queue.next()

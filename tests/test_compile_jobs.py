@@ -160,6 +160,23 @@ def test_a_machine_that_cannot_compile_is_set_aside_and_its_trial_compiles_elsew
     assert all(int(order.removesuffix(" compiles")[-1]) >= 2 for order in orders if not order.endswith("compiles"))
 
 
+def test_a_step_that_could_not_be_compiled_for_want_of_the_machine_is_compiled_by_the_next(
+    handed_out: Callable[..., Any],
+) -> None:
+    refused: list[int] = []
+
+    def script(order: Train, seat: int) -> list[Event]:
+        if order.compiles and not refused:
+            refused.append(seat)
+            why = "no memory could be pinned"
+            return [TrialGivenBack(trial=order.trial, lease=order.lease, why=why, scope="pinned memory")]
+        return at_once(order, seat)
+
+    states, _, orders = handed_out(RATES, [ROOMY] * 2, script)
+    assert states == {"done": 4} and refused
+    assert [order.endswith("compiles") for order in orders] == [True, True, False, False, False, False]
+
+
 def test_what_is_free_is_told_under_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_memory() > 0 or not starts.FREE.exists()
     monkeypatch.setattr(starts, "memory_here", lambda at_once: starts.Memory(limit=2**20))
