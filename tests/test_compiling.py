@@ -12,7 +12,7 @@ import pytest
 from tiny_study import FACTOR, METRICS, SEARCH, finish_all, study_of, sweep_here
 
 from benchkit.ledger import Ledger, read_results
-from benchkit.ledger.decisions import decisions_of
+from benchkit.ledger.ledger import decisions_of
 from benchkit.plan import make_plan
 from benchkit.results import WAS_COMPILED, Cost, Outcome
 from benchkit.sweep import compiling

@@ -12,7 +12,7 @@ import benchkit
 import benchkit.sweep.orchestration
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
-from benchkit.ledger.decisions import decide, decisions_of, refuse_otherwise
+from benchkit.ledger.ledger import decide, decisions_of, refuse_otherwise
 from benchkit.ledger.rebuild import rebuild_ledger
 from benchkit.plan import make_plan
 from benchkit.results import Cost, Decision, Outcome

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchkit.errors import TrainingError
-from benchkit.sweep.concurrency import available_cores
-from benchkit.sweep.devices import CPU, Device, devices_for, devices_text, installed_gpus
+from benchkit.sweep.devices import CPU, Device, available_cores, devices_for, devices_text, installed_gpus
 
 PRINTED = """\
 0, GPU-aaaa0000-1111-2222-3333-444455556666, NVIDIA H200, 143771, 0, Default, Disabled

@@ -13,9 +13,8 @@ import pytest
 
 from benchkit.sweep import worker
 from benchkit.sweep.devices import CPU
-from benchkit.sweep.frames import frame, frames, parted
 from benchkit.sweep.lines import End, Line, local_line
-from benchkit.sweep.messages import Printed, event_of
+from benchkit.sweep.messages import Printed, event_of, frame, frames, parted
 
 WAIT = 60.0
 

@@ -32,7 +32,7 @@ from tiny_study import (
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim, Queue
-from benchkit.ledger.decisions import decide
+from benchkit.ledger.ledger import decide
 from benchkit.ledger.readback import LedgerReader, results_of
 from benchkit.plan import Plan, make_plan
 from benchkit.registry import Registry

@@ -16,8 +16,8 @@ import pytest
 from ray_nodes import RayNodes
 
 from benchkit.sweep import worker
-from benchkit.sweep.frames import frame, parted
 from benchkit.sweep.lines import End
+from benchkit.sweep.messages import frame, parted
 
 if TYPE_CHECKING:
     from benchkit.sweep.ray_line import Place, RayLine
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.ray
 
 ECHO = """
 import os, sys
-from benchkit.sweep.frames import frame, frames, parted
+from benchkit.sweep.messages import frame, frames, parted
 os.write(2, b"printed\\n" * int(os.environ.get("PRINTED", 1)))
 out = sys.stdout.buffer
 def say(table, payload=b""):

@@ -173,7 +173,7 @@ def test_one_task_of_an_array_is_given_back_alone_and_all_trials_are_trained_onc
 
 def test_a_step_has_the_cpus_that_were_asked_for(slurm: SlurmCluster, tmp_path: Path) -> None:
     """`srun --exact` of Slurm 22.05 to 23.02 gives a step one CPU unless it is told; two are enough to tell."""
-    count = 'python -c "from benchkit.sweep.concurrency import available_cores; print(available_cores())"'
+    count = 'python -c "from benchkit.sweep.devices import available_cores; print(available_cores())"'
     lines = ('srun --exact --cpus-per-task="$SLURM_CPUS_PER_TASK" ' + count,)
     slurm.submit(
         tmp_path,

@@ -13,8 +13,7 @@ from test_sweep_kill import end, start, wait_for_line
 from tiny_study import FACTOR, run_here, write
 
 from benchkit.errors import TrainingError
-from benchkit.sweep.slurm import job_here, refuse_no_requeue, requeue, seconds_of_job
-from benchkit.sweep.stopping import undisturbed
+from benchkit.sweep.stopping import job_here, refuse_no_requeue, requeue, seconds_of_job, undisturbed
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 JOB = {"SLURM_JOB_ID": "7"}

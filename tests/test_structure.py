@@ -136,8 +136,8 @@ def test_files_and_functions_stay_small() -> None:
     faults = []
     for path in SOURCES:
         text = path.read_text()
-        if (lines := len(text.splitlines())) > 400:
-            faults.append(f"{shown(path)} has {lines} lines (at most 400)")
+        if (lines := len(text.splitlines())) > 600:
+            faults.append(f"{shown(path)} has {lines} lines (at most 600)")
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1

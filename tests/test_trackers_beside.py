@@ -21,7 +21,8 @@ from throwaway_distributions import write_distribution
 from tiny_study import FACTOR, RECORD, all_facts, queue_of, run_here, study_of, write
 
 from benchkit import BenchkitError
-from benchkit.cli import main, telling
+from benchkit.cli import main
+from benchkit.cli import sweep as sweep_command
 from benchkit.ledger import read_results
 from benchkit.trackers import following, notices
 from benchkit.trackers.address import Address, address_of, masked, notifier_of, tracker_of, trackers_beside
@@ -240,6 +241,6 @@ def test_one_notice_for_each_thing_that_happens(
 def test_what_a_sweep_came_to(
     states: dict[str, int], interim: Any, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "interim_of", lambda request: interim)
+    monkeypatch.setattr(sweep_command, "interim_of", lambda request: interim)
     asked: Any = SimpleNamespace(adding=interim is not None)
-    assert telling.outcome_of(asked, Counter(states))[0] == expected
+    assert sweep_command.outcome_of(asked, Counter(states))[0] == expected

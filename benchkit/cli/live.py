@@ -225,3 +225,25 @@ def _ending(trial: TrialEnded) -> str:
         if f"{split}.accuracy" in trial.scores
     )
     return f"{scores} in {duration(trial.seconds, whole=True)}"
+
+
+class EpochCount:
+    """A view that hands everything on to another, and counts the epochs that ended."""
+
+    def __init__(self, view: View) -> None:
+        """Hand on to `view`."""
+        self._view = view
+        self.epochs = 0
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Pass it on."""
+        self._view.stage(title, states, total)
+
+    def event(self, worker: int, event: Event) -> None:
+        """Count an epoch, and pass it on."""
+        self.epochs += isinstance(event, EpochEnded)
+        self._view.event(worker, event)
+
+    def tick(self) -> None:
+        """Pass it on."""
+        self._view.tick()

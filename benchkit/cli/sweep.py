@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +25,6 @@ from benchkit.cli.options import (
     Workspace,
     parse_size,
 )
-from benchkit.cli.telling import Notify, Told, Track, interim_of, outcome_of, told_by
 from benchkit.duration import duration
 from benchkit.errors import StudyError
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from benchkit.results import State
     from benchkit.study import Study
     from benchkit.sweep import Request
+    from benchkit.trackers.following import TrackersBeside
+    from benchkit.trackers.notices import Notices
+
 
 RETRIED: dict[str, State] = {
     "failed": "failed",
@@ -214,7 +217,7 @@ def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requ
     """Train, or say what would be trained."""
     _check_most(request)
     if requeue:
-        from benchkit.sweep.slurm import refuse_no_requeue
+        from benchkit.sweep.stopping import refuse_no_requeue
 
         refuse_no_requeue()
     if dry_run:
@@ -228,8 +231,7 @@ def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requ
 
 def _seconds(hours: float, stop_by: str) -> float:
     """Return how long the sweep may take: as asked, and in a Slurm job until a minute before the job's end."""
-    from benchkit.sweep.slurm import seconds_of_job
-    from benchkit.sweep.stopping import seconds_until
+    from benchkit.sweep.stopping import seconds_of_job, seconds_until
 
     now = datetime.now().astimezone()
     of_job = seconds_of_job(now) if not stop_by else seconds_until("--stop-by", stop_by, now)
@@ -263,13 +265,11 @@ def _check_most(request: Request) -> None:
 def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, told: Told) -> None:
     """Sweep under a live view, and conclude; Ctrl-C ends it with a word on how to go on."""
     from benchkit.cli.app import print_note
-    from benchkit.cli.live import watching
+    from benchkit.cli.live import EpochCount, watching
     from benchkit.cli.profiling import Profiled, Profiling
     from benchkit.cli.watch import watching_beside
     from benchkit.sweep import sweep as run_sweep
-    from benchkit.sweep.progress import EpochCount
-    from benchkit.sweep.slurm import refuse_in_vain
-    from benchkit.sweep.stopping import Stopped, deaf_shell, stoppable
+    from benchkit.sweep.stopping import Stopped, deaf_shell, refuse_in_vain, stoppable
 
     first = Path("/proc/1/comm")
     if shell := deaf_shell(os.getppid(), first.read_text() if first.exists() else ""):
@@ -302,8 +302,8 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, t
 def _unfinished_code(requeue: bool) -> int:
     """Return the exit code of a sweep that goes on later: 0 where Slurm has taken its job back, so that it does."""
     from benchkit.cli.app import print_note
-    from benchkit.sweep.slurm import requeue as give_back
     from benchkit.sweep.stopping import CODE, undisturbed
+    from benchkit.sweep.stopping import requeue as give_back
 
     if not requeue:
         return CODE
@@ -350,3 +350,60 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
 def _spoken() -> str:
     """Return the command as the user gave it."""
     return shlex.join(["benchkit", *sys.argv[1:]])
+
+
+Track = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME[=ADDRESS]",
+        help="Tell a tracker of each trial while it is trained: mlflow, tensorboard; a secret address is env:VARIABLE.",
+    ),
+]
+Notify = Annotated[
+    list[str],
+    typer.Option(
+        metavar="env:VARIABLE",
+        help="Send a message to an address of apprise: done, failed, undecided after the last look, disk nearly full.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Whether a live `page` is served along, the trackers' processes, and the notices."""
+
+    page: bool
+    trackers: TrackersBeside
+    notices: Notices
+
+
+def told_by(request: Request, page: bool, track: Sequence[str], notify: Sequence[str]) -> Told:
+    """Return who is told of a sweep; raise `BenchkitError` for addresses that cannot be used."""
+    from benchkit.cli.app import print_note
+    from benchkit.trackers.address import notifier_of, trackers_beside
+    from benchkit.trackers.following import TrackersBeside
+    from benchkit.trackers.notices import Notices
+
+    workspace, study = request.workspace, request.study.name
+    trackers = TrackersBeside(trackers_beside(workspace, track), workspace, request.storage, study, print_note)
+    notices = Notices([notifier_of(one) for one in notify], study, workspace, print_note)
+    return Told(page=page, trackers=trackers, notices=notices)
+
+
+def outcome_of(request: Request, states: Counter[str]) -> tuple[str, str]:
+    """Return what a sweep that has trained everything came to, and how many trials ended how."""
+    counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+    if any(states[state] for state in ("failed", "diverged", "missing files", "changed files")):
+        return "failed", counts
+    interim = interim_of(request) if request.adding else None
+    undecided = interim is not None and not interim["decided"] and interim["next"] is None
+    return ("undecided after the last look" if undecided else "done"), counts
+
+
+def interim_of(request: Request) -> Any:
+    """Return how the interim analyses stand, as `benchkit status --json` tells it."""
+    from benchkit.ledger import read_results
+    from benchkit.sweep.status import status_of
+
+    results = read_results(request.workspace, request.study.name, request.storage or None, upcoming=True)
+    return status_of(results).plain()["interim"]

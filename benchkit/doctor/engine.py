@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.doctor.diagnosis import Answer, Diagnosis, ask, scaled
-from benchkit.sweep.concurrency import mps_runs
+from benchkit.sweep.devices import mps_runs
 
 PATIENCE = 60.0
 """Seconds that PyTorch may take to answer, on a busy machine too."""

@@ -35,7 +35,7 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
         **memory(device),
     }
 
-    from benchkit.sweep.concurrency import available_cores
+    from benchkit.sweep.devices import available_cores
     from benchkit.sweep.provenance import device_name
     from benchkit.train.rates import DTYPES, copy_rate, matrix_rate
 

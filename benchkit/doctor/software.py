@@ -13,7 +13,7 @@ import psutil
 
 from benchkit.doctor.diagnosis import Diagnosis, ask, scaled
 from benchkit.registry import Registry
-from benchkit.sweep.concurrency import available_cores, preloaded_allocator
+from benchkit.sweep.devices import available_cores, preloaded_allocator
 from benchkit.train.processor import processor
 
 GIBIBYTE = 2**30

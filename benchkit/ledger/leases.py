@@ -25,8 +25,17 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, insert, select, update
 
-from benchkit.ledger.opening import DAMAGE, Patience, first_line, patient
-from benchkit.ledger.tables import STUDY_ATTRIBUTES, TRIAL_ATTRIBUTES, TRIALS, VALUES, study_ids
+from benchkit.errors import first_line
+from benchkit.ledger.tables import (
+    DAMAGE,
+    STUDY_ATTRIBUTES,
+    TRIAL_ATTRIBUTES,
+    TRIALS,
+    VALUES,
+    Patience,
+    patient,
+    study_ids,
+)
 
 LEASE = 60.0
 """Seconds after which a sweep that was not heard of holds its trials no longer."""
@@ -146,7 +155,7 @@ class Holder:
                 found = {name: text for name, text in connection.execute(query)}
                 now = now_of(connection)
         except DAMAGE as error:
-            logger.warning("what the sweep is at could not be written: %s", first_line(error))
+            logger.warning("what the sweep is at could not be written: %s", first_line(error.__cause__ or error))
             return []
         sweeps = {name.removeprefix(PREFIX): text for name, text in found.items() if name.startswith(PREFIX)}
         others = [one for one, text in sweeps.items() if one != self.id and json.loads(text)["until"] > now]
@@ -263,7 +272,10 @@ class Holder:
             with self._storage.engine.begin() as connection:
                 _replace(connection, trial_id, lease, Lease(number=lease.number))
         except DAMAGE as error:
-            logger.warning("a trial could not be given back: it is free when its lease is over: %s", first_line(error))
+            logger.warning(
+                "a trial could not be given back: it is free when its lease is over: %s",
+                first_line(error.__cause__ or error),
+            )
 
     @patient
     def end(
@@ -311,7 +323,9 @@ def _renewing(holder: weakref.ref[Holder], ended: threading.Event, every: float)
             pause = every
         except DAMAGE as error:
             pause = every / RENEWALS
-            logger.warning("the lease could not be renewed, which is tried again: %s", first_line(error))
+            logger.warning(
+                "the lease could not be renewed, which is tried again: %s", first_line(error.__cause__ or error)
+            )
         del held
 
 

@@ -2,7 +2,8 @@
 
 Every condition is one Optuna study, `STUDY/LABEL@KEY` (LABEL as it is filed, without a sampler); its trials are queued
 with their index (repeat or slot) and claimed by workers (`benchkit.ledger.claims`). One more Optuna study, named like
-the benchkit study, holds the study itself. `benchkit.ledger.readback` reads all of it back.
+the benchkit study, holds the study itself and what is decided once for all its trials: one record for each decision,
+by name, where the first sweep's word stands. `benchkit.ledger.readback` reads all of it back.
 """
 
 from __future__ import annotations
@@ -24,25 +25,35 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from benchkit import __version__
 from benchkit.errors import LedgerError
 from benchkit.ledger.files import TrialFolder, occupied
 from benchkit.ledger.leases import LEASE, Holder, Sweep, sweeps_of
-from benchkit.ledger.opening import Patience, alone, is_on_server, open_file, open_storage, patient
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
 from benchkit.ledger.states import Attempts, effective, given_of, new_trial, numbers_of, planned, state_of, whole_of
 from benchkit.ledger.tables import (
     NewTrial,
+    Patience,
     add_studies,
     add_trials,
+    alone,
+    is_on_server,
+    open_file,
+    open_storage,
+    patient,
+    storage_errors,
     study_attributes,
     study_ids,
     trials_of,
 )
 from benchkit.locks import disk_of, held, place_of
 from benchkit.plan import PHASES, Condition, Plan, typed_settings
-from benchkit.results import Outcome, State, Trial
+from benchkit.results import Decision, Outcome, State, Trial
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
+
+UNFINISHED: tuple[State, ...] = ("waiting", "stale", "running")
+"""The states of trials that were queued and have not ended."""
 
 LONGEST_LABEL = 120
 """Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""
@@ -389,6 +400,16 @@ class Ledger:
                 counted[state_of(frozen, folder, attempts.sweeps, files=files)] += 1
         return counted
 
+    def missing(self, plan: Plan) -> int:
+        """Return how many trials of a plan have not ended."""
+        states = self.states(plan, files=False)
+        return sum(states[state] for state in (*UNFINISHED, "missing"))
+
+    def is_unfinished(self, plan: Plan) -> bool:
+        """Return whether any trial that was queued has not ended."""
+        states = self.states(plan, files=False)
+        return any(states[state] for state in UNFINISHED)
+
 
 def optuna_name(study: Study, condition: Condition) -> str:
     """Return the name of a condition's Optuna study."""
@@ -398,3 +419,60 @@ def optuna_name(study: Study, condition: Condition) -> str:
 def _directions(study: Study, condition: Condition) -> list[Literal["minimize", "maximize"]]:
     search = study.search if condition.kind == "search" else None
     return [goal.direction for goal in search.goals] if search else ["minimize"]
+
+
+DECISIONS_FILE = "decisions.json"
+"""The file in the folder of a study's trials from which a lost ledger has its decisions again."""
+
+DECIDED = "decided "
+"""What the names of the records in the ledger begin with."""
+
+
+@storage_errors()
+def decisions_of(ledger: Ledger, study: str) -> dict[str, Decision]:
+    """Return what is decided of a study, by name; nothing of a study that is not registered."""
+    return ledger.patience(lambda: _decisions(ledger, study))
+
+
+def _decisions(ledger: Ledger, study: str) -> dict[str, Decision]:
+    if study not in optuna.get_all_study_names(ledger.storage):
+        return {}
+    return _decided(optuna.load_study(study_name=study, storage=ledger.storage).user_attrs)
+
+
+def _decided(attributes: Mapping[str, object]) -> dict[str, Decision]:
+    records = ((key, attributes[key]) for key in sorted(attributes) if key.startswith(DECIDED))
+    return {key.removeprefix(DECIDED): decode(Decision, value, key, error=LedgerError) for key, value in records}
+
+
+@storage_errors()
+def decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decision:
+    """Return what is decided: the ledger's record where it has one, else this value, recorded from now on.
+
+    The study must be registered.
+    """
+    return ledger.patience(lambda: _decide(ledger, study, name, value, why))
+
+
+def _decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decision:
+    with ledger.alone():
+        known = decisions_of(ledger, study).get(name)
+        if known is None:
+            known = Decision(name=name, value=value, why=why, version=__version__)
+            entry = optuna.load_study(study_name=study, storage=ledger.storage)
+            entry.set_user_attr(f"{DECIDED}{name}", encode(known))
+            decided = {key: value for key, value in entry.user_attrs.items() if key.startswith(DECIDED)}
+            folder = ledger.workspace / "trials" / entry.user_attrs["folder"]
+            write_atomically(folder / DECISIONS_FILE, json.dumps(decided).encode())
+    return known
+
+
+def refuse_otherwise(ledger: Ledger, study: str, name: str, asked: str, option: str) -> None:
+    """Raise `LedgerError` when a study's record says otherwise than `option` asks for, both named."""
+    known = decisions_of(ledger, study).get(name)
+    if known is not None and known.value != asked:
+        raise LedgerError(
+            f"{option}: {study} has been decided to have the {name} {known.value!r} ({known.why}; benchkit "
+            f"{known.version}), asked for is {asked!r}",
+            hint="leave the option out, or choose a new --workspace: it holds for all trials of a study",
+        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchkit.errors import TrainingError
 from benchkit.ledger import Ledger
-from benchkit.ledger.decisions import decide, decisions_of
+from benchkit.ledger.ledger import decide, decisions_of
 from benchkit.plan import Plan
 from benchkit.registry import Registry
 from benchkit.sweep.concurrency import concurrency_text
@@ -38,12 +38,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def check_cluster(request: Request) -> None:
-    """Raise `TrainingError` for options that a cluster does not know, and where Ray is not installed."""
-    if not request.cluster:
-        for option, given in (("--ship-code", request.ship_code), ("--same-hardware", request.same_hardware)):
-            if given:
-                raise TrainingError(f"{option} has no effect without --cluster", hint="add it, or leave this out")
-        return
+    """Raise `TrainingError` for a device that a cluster does not know, and where Ray is not installed."""
     if request.device not in DEVICES:
         raise TrainingError(
             f"--device {request.device}: on a cluster it is one of {', '.join(DEVICES)}",

@@ -1,98 +1,10 @@
-"""Cores, allocator and MPS of this machine, and how many trials a device is best given at once. Imports no torch."""
+"""How many trials a device is best given at once: what was measured, and what is concluded. Imports no torch."""
 
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-"""Where Linux shows the limits of containers and jobs, and which of them are this process's."""
-
-MOST_CORES = 1e6
-"""What stands for no limit."""
-
-
-def available_cores(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
-    """Return the number of cores that this process may use, and that its container or Slurm job gives it time for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(_quota(groups, own))))
-
-
-def control_groups(controllers: Collection[str], groups: Path, own: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the folders of this process's control groups and those above, each with its controllers ("" for all)."""
-    try:
-        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
-    except OSError:
-        return
-    for _, named, path in lines:
-        if named in controllers:
-            top, within = groups / named, Path(path.strip().lstrip("/"))
-            yield from ((named, folder) for folder in (top / within, *(top / above for above in within.parents)))
-
-
-def _quota(groups: Path, own: Path) -> float:
-    """Return the least number of cores in the `cpu.max` of this process's control group and those above it."""
-    least = MOST_CORES
-    for _, folder in control_groups(("",), groups, own):
-        try:
-            quota, period = (folder / "cpu.max").read_text().split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max":
-            least = min(least, float(quota) / float(period))
-    return least
-
-
-KEEP_FREED = "dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
-"""What keeps jemalloc from giving every step's activations back to the system, which makes training slower than with
-the C library's allocator (tcmalloc keeps them by itself)."""
-
-NAMES: Mapping[str, Mapping[str, str]] = {
-    "tcmalloc_minimal": {},
-    "tcmalloc": {},
-    "jemalloc": {"MALLOC_CONF": KEEP_FREED},
-}
-"""The libraries that would be preloaded, best first by their names to the dynamic loader, and their environment."""
-
-FOLDERS = tuple(
-    Path(folder)
-    for folder in (
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/lib",
-    )
-)
-
-
-def preloaded_allocator(folders: Sequence[Path] = FOLDERS) -> Path | None:
-    """Return the allocator's library for LD_PRELOAD, or None where there is none.
-
-    Only Linux is looked at; `BENCHKIT_MALLOC=system` keeps the C library's.
-    """
-    if sys.platform != "linux" or os.environ.get("BENCHKIT_MALLOC") == "system":
-        return None
-    found = (path for name in NAMES for folder in folders for path in sorted(folder.glob(f"lib{name}.so.*")))
-    return next(found, None)
-
-
-def preloading(library: Path | None) -> dict[str, str]:
-    """Return the environment variables that make a process use an allocator's library; none without one."""
-    if library is None:
-        return {}
-    own = next((settings for name, settings in NAMES.items() if library.name.startswith(f"lib{name}.so")), {})
-    return {"LD_PRELOAD": str(library), **own}
-
-
-def mps_runs() -> bool:
-    """Return whether its control daemon can be reached: CUDA programs of this user then use it without being asked."""
-    return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()
-
 
 GAIN = 1.1
 """From this ratio of total rates on, more trials at once are worth it."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from benchkit.errors import BenchkitError
 from benchkit.plan import Plan
 from benchkit.storage import decode, encode, write_atomically
-from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, mps_runs, next_level
-from benchkit.sweep.devices import Device
+from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, next_level
+from benchkit.sweep.devices import Device, mps_runs
 from benchkit.sweep.lines import Opener, local_line
 from benchkit.sweep.messages import (
     ConcurrencyChosen,

@@ -35,7 +35,6 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
-from benchkit.sweep.missing import is_unfinished
 from benchkit.sweep.pool import HEAR_EVERY, Pool
 from benchkit.sweep.preferred_seats import PreferredSeats
 from benchkit.sweep.progress import View
@@ -94,7 +93,7 @@ class Coordinator:
         try:
             self._seats.start_all()
             while time.monotonic() < end:
-                if not self._held and not is_unfinished(self._ledger, plan):
+                if not self._held and not self._ledger.is_unfinished(plan):
                     return True
                 if not self._held and not self._seats.starting:
                     if self._late:
@@ -104,7 +103,7 @@ class Coordinator:
                     self._look_at = 0.0
                 self._hear_for_a_while(end)
                 self._view.tick()
-            return not is_unfinished(self._ledger, plan)
+            return not self._ledger.is_unfinished(plan)
         finally:
             self._let_go()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.interim import PLAN, planned_looks
 from benchkit.ledger import Ledger
-from benchkit.ledger.decisions import decide, decisions_of, refuse_otherwise
+from benchkit.ledger.ledger import decide, decisions_of, refuse_otherwise
 from benchkit.plan import Plan
 from benchkit.study import Study
 from benchkit.study.settings import TrainSettings

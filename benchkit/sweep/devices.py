@@ -1,4 +1,4 @@
-"""The devices that a sweep trains on: every GPU that is free, or those that are named. Imports no torch.
+"""The devices that a sweep trains on: every GPU that is free, or those that are named, and cores. Imports no torch.
 
 GPUs are numbered as `nvidia-smi` numbers them, which is by their place on the bus; CUDA would number them by speed. A
 worker sees one device alone, by its UUID, from before it starts: a process on the third GPU would otherwise take memory
@@ -14,7 +14,8 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -237,3 +238,88 @@ def _with_slices(gpus: Sequence[Device], listing: str) -> Iterator[Device]:
             )
     for gpu in gpus:
         yield from slices[gpu.uuid] or [gpu]
+
+
+CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux shows the limits of containers and jobs, and which of them are this process's."""
+
+MOST_CORES = 1e6
+"""What stands for no limit."""
+
+
+def available_cores(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
+    """Return the number of cores that this process may use, and that its container or Slurm job gives it time for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_quota(groups, own))))
+
+
+def control_groups(controllers: Collection[str], groups: Path, own: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the folders of this process's control groups and those above, each with its controllers ("" for all)."""
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return
+    for _, named, path in lines:
+        if named in controllers:
+            top, within = groups / named, Path(path.strip().lstrip("/"))
+            yield from ((named, folder) for folder in (top / within, *(top / above for above in within.parents)))
+
+
+def _quota(groups: Path, own: Path) -> float:
+    """Return the least number of cores in the `cpu.max` of this process's control group and those above it."""
+    least = MOST_CORES
+    for _, folder in control_groups(("",), groups, own):
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            least = min(least, float(quota) / float(period))
+    return least
+
+
+KEEP_FREED = "dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
+"""What keeps jemalloc from giving every step's activations back to the system, which makes training slower than with
+the C library's allocator (tcmalloc keeps them by itself)."""
+
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "tcmalloc_minimal": {},
+    "tcmalloc": {},
+    "jemalloc": {"MALLOC_CONF": KEEP_FREED},
+}
+"""The libraries that would be preloaded, best first by their names to the dynamic loader, and their environment."""
+
+FOLDERS = tuple(
+    Path(folder)
+    for folder in (
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/lib",
+    )
+)
+
+
+def preloaded_allocator(folders: Sequence[Path] = FOLDERS) -> Path | None:
+    """Return the allocator's library for LD_PRELOAD, or None where there is none.
+
+    Only Linux is looked at; `BENCHKIT_MALLOC=system` keeps the C library's.
+    """
+    if sys.platform != "linux" or os.environ.get("BENCHKIT_MALLOC") == "system":
+        return None
+    found = (path for name in NAMES for folder in folders for path in sorted(folder.glob(f"lib{name}.so.*")))
+    return next(found, None)
+
+
+def preloading(library: Path | None) -> dict[str, str]:
+    """Return the environment variables that make a process use an allocator's library; none without one."""
+    if library is None:
+        return {}
+    own = next((settings for name, settings in NAMES.items() if library.name.startswith(f"lib{name}.so")), {})
+    return {"LD_PRELOAD": str(library), **own}
+
+
+def mps_runs() -> bool:
+    """Return whether its control daemon can be reached: CUDA programs of this user then use it without being asked."""
+    return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()

@@ -17,8 +17,7 @@ from typing import Protocol
 from benchkit.child import exit_words
 from benchkit.sweep import worker
 from benchkit.sweep.devices import Device
-from benchkit.sweep.frames import frames
-from benchkit.sweep.messages import dump
+from benchkit.sweep.messages import dump, frames
 from benchkit.sweep.output import PrintSplitter
 
 CHUNK = 2**16

@@ -1,16 +1,18 @@
 """What a sweep and its workers tell each other, a frame each: jobs and orders one way, events the other.
 
 Whatever is told of a trial names it by `trial`, its id in the ledger, and by `lease`, the number under which it was
-handed out: what comes under an older one counts no more. A field `content` is its frame's bytes. Imports no torch.
+handed out: what comes under an older one counts no more. A frame is one line of JSON; where that has the key `bytes`,
+so many raw bytes follow it, which are the event's field `content`. Imports no torch.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import IO, Any, Literal, TypeVar, get_args
 
 from benchkit.plan import Condition, Phase
 from benchkit.results import EpochRecord, Outcome
@@ -18,7 +20,6 @@ from benchkit.storage import decode, encode
 from benchkit.study import Study
 from benchkit.sweep.concurrency import Concurrency
 from benchkit.sweep.devices import Devices
-from benchkit.sweep.frames import frame, parted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,3 +399,25 @@ def order_of(whole: bytes) -> Order:
 def _load(kinds: Mapping[str, type[T]], whole: bytes) -> T:
     table, content = parted(whole)
     return decode(kinds[table["event"]], {**table, "content": content})
+
+
+def frame(table: Mapping[str, Any], payload: bytes = b"") -> bytes:
+    """Return the frame of a JSON object, with the bytes that belong to it."""
+    told = {**table, "bytes": len(payload)} if payload else table
+    return json.dumps(told).encode() + b"\n" + payload
+
+
+def parted(whole: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the JSON object of a frame and its bytes; raise `ValueError` for what is none."""
+    line, _, payload = whole.partition(b"\n")
+    return json.loads(line), payload
+
+
+def frames(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the frames of a stream to its end; one that was cut off there, as by a kill, is left out."""
+    while (line := stream.readline()).endswith(b"\n"):
+        length = json.loads(line).get("bytes", 0) if b'"bytes"' in line else 0
+        payload = stream.read(length)
+        if len(payload) < length:
+            return
+        yield line + payload

@@ -17,8 +17,8 @@ from benchkit.data.manifest import balance_warning, facts_of, load_data
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
-from benchkit.ledger.opening import PATIENCE, is_on_server
 from benchkit.ledger.readback import confirm_conditions
+from benchkit.ledger.tables import PATIENCE, is_on_server
 from benchkit.locks import shared_disk
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
@@ -27,13 +27,11 @@ from benchkit.study import Study
 from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.clustered import check_cluster, on_cluster
 from benchkit.sweep.compiling import planned_work
-from benchkit.sweep.concurrency import available_cores
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.coordinator import Coordinator
 from benchkit.sweep.decided import Rules, StudyFacts, decide_as_trained, decided_device, refuse_other_decisions
-from benchkit.sweep.devices import Device, Devices, devices_here
+from benchkit.sweep.devices import Device, Devices, available_cores, devices_here
 from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
-from benchkit.sweep.missing import is_missing, missing_count
 from benchkit.sweep.pool import Pool, answers, worker_failure
 from benchkit.sweep.progress import View
 from benchkit.sweep.seat_lines import SeatLines, tell_of
@@ -119,8 +117,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
 
     Raises `BenchkitError` for a study that cannot be trained as asked, before anything is trained.
     """
-    check_cluster(request)
-    check_per_process(request)
+    check_options(request)
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
     ledger = Ledger(request.workspace, request.storage or None, lease=request.lease, patience=request.patience)
@@ -143,7 +140,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     if request.adding:
         plan = replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
     with pool_of(request, registry, ledger, plan, data, view) as (pool, memory):
-        if request.retry or is_missing(ledger, plan):
+        if request.retry or ledger.missing(plan):
             pool.start()
         ledger.enqueue(plan, request.retry)
         checked = refuse_broken_networks(pool, request, _unfinished(ledger, plan))
@@ -167,7 +164,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
 
         def train(part: Plan, title: str) -> bool:
             known.update({condition.key: condition for condition in part.conditions})
-            return not is_missing(ledger, part) or coordinator.train(part, title, end)
+            return not ledger.missing(part) or coordinator.train(part, title, end)
 
         with closing(lines):
             plan, whole = _train_planned(ledger, plan, request.retry, train)
@@ -176,8 +173,13 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     return ledger.states(plan)
 
 
-def check_per_process(request: Request) -> None:
-    """Raise `TrainingError` where several trials in one process cannot be had."""
+def check_options(request: Request) -> None:
+    """Raise `TrainingError` for options that do not go together, or that a cluster does not know."""
+    if request.cluster:
+        check_cluster(request)
+    for option, asked in (("--ship-code", request.ship_code), ("--same-hardware", request.same_hardware)):
+        if asked and not request.cluster:
+            raise TrainingError(f"{option} has no effect without --cluster", hint="add it, or leave this out")
     for option, given in (("--cluster", request.cluster), ("--profile", request.profile)):
         if request.per_process > 1 and given:
             raise TrainingError(
@@ -343,7 +345,7 @@ def seats_of(request: Request, ledger: Ledger, plan: Plan, devices: Devices, vie
     if request.jobs or not devices.on_gpus:
         return devices.seats(worker_count(request, plan, devices), per_process=request.per_process)
     ledger.enqueue(plan, request.retry)
-    missing, cores, count = missing_count(ledger, plan), available_cores(), len(devices.used)
+    missing, cores, count = ledger.missing(plan), available_cores(), len(devices.used)
     job = replace(request.job("concurrency", plan.conditions), per_process=request.per_process)
     at_once = {}
     timed = [one for one in devices.used if one.kind != "mps" and (request.per_process > 1 or not one.exclusive)]

@@ -98,25 +98,3 @@ def _share(one: RunningTrial) -> float:
 def trial_name(condition: str, phase: str, index: int) -> str:
     """Return `gn repeat 2` or `gn, search trial 7`: repeats count from 0, a search's trials from 1, as in a report."""
     return f"{condition} trial {index + 1}" if phase == "search" else f"{condition} repeat {index}"
-
-
-class EpochCount:
-    """A view that hands everything on to another, and counts the epochs that ended."""
-
-    def __init__(self, view: View) -> None:
-        """Hand on to `view`."""
-        self._view = view
-        self.epochs = 0
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Pass it on."""
-        self._view.stage(title, states, total)
-
-    def event(self, worker: int, event: Event) -> None:
-        """Count an epoch, and pass it on."""
-        self.epochs += isinstance(event, EpochEnded)
-        self._view.event(worker, event)
-
-    def tick(self) -> None:
-        """Pass it on."""
-        self._view.tick()

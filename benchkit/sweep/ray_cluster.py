@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import RayError
 
 from benchkit.errors import TrainingError
-from benchkit.sweep.concurrency import available_cores
+from benchkit.sweep.devices import available_cores
 from benchkit.sweep.stopping import orders
 
 CURRENT = Path("/tmp/ray/ray_current_cluster")

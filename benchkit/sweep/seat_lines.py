@@ -18,7 +18,7 @@ from typing import Any
 
 from benchkit.errors import BenchkitError
 from benchkit.ledger import Ledger
-from benchkit.ledger.opening import is_on_server
+from benchkit.ledger.tables import is_on_server
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
 from benchkit.sweep.messages import (

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchkit.storage import decode, encode, write_atomically
-from benchkit.sweep.concurrency import CGROUPS, OWN_GROUPS, control_groups
+from benchkit.sweep.devices import CGROUPS, OWN_GROUPS, control_groups
 
 KEY = "starts"
 """The name of a trial's record of its starts in the ledger; one whose starts all went well has none."""
@@ -24,9 +26,6 @@ MOST = 2
 
 KEPT = "memory.json"
 """The file of a workspace that says under which memory limit its last sweep ran, and how often that was enforced."""
-
-FREE = Path("/proc/meminfo")
-"""Where Linux tells how much memory there is."""
 
 LARGEST = 2**60
 """Bytes from which on a limit is none: old kernels write a number where there is none."""
@@ -118,12 +117,8 @@ def memory_here(at_once: int, groups: Path = CGROUPS, own: Path = OWN_GROUPS) ->
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are free here, under the limit of this process's control group; 0 off Linux."""
-    try:
-        told = dict(line.split(":", 1) for line in FREE.read_text().splitlines())
-        free = 1024 * int(told["MemAvailable"].split()[0])
-    except (OSError, ValueError, KeyError):
-        return 0
+    """Return the bytes of memory that are free here, under the limit of this process's control group."""
+    free: int = psutil.virtual_memory().available
     return min(free, memory_here(1).limit or free)
 
 

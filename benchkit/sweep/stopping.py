@@ -1,20 +1,24 @@
-"""How a sweep ends before its time: told so by a signal, by Ctrl-C, or at a moment that was set. Imports no torch.
+"""How a sweep ends before its time: by a signal, Ctrl-C, a moment that was set, or a Slurm job's. Imports no torch.
 
 Slurm, Kubernetes and spot machines send SIGTERM, SIGUSR1 or SIGUSR2 to one process or to all of them, and kill what is
-left some seconds later. The sweep asks its workers to end; each saves the epoch it is at, if that ends in time.
+left some seconds later. The sweep asks its workers to end; each saves the epoch it is at, if that ends in time. No exit
+code brings a Slurm job back; `scontrol requeue` does, while it still runs. A job that was cancelled stays so.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
 
+from benchkit.duration import duration
 from benchkit.errors import TrainingError
 
 GRACE = 5.0
@@ -161,3 +165,123 @@ def seconds_until(option: str, text: str, now: datetime) -> float:
     if left <= 0:
         raise TrainingError(f"{option} {text}: that moment is past", hint=f"now it is {now:%Y-%m-%dT%H:%M:%S%z}")
     return left
+
+
+MARGIN = 60.0
+"""Seconds before the end of a Slurm job at which a sweep in it stops by itself, or a tenth of what is left."""
+
+SLURM_PATIENCE = 10.0
+"""Seconds that one of Slurm's programs may take to answer."""
+
+LEFT = re.compile(r"(?:(?P<days>\d+)-)?(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+)")
+
+
+def job_here(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the Slurm job that this process is part of, `7`, or `7_2` for a task of an array; nothing outside one.
+
+    The number of an array's last task is that of the whole array, so that `7` would mean all of its tasks.
+    """
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
+
+
+def seconds_of_job(now: datetime, environment: Mapping[str, str] = os.environ) -> float | None:
+    """Return the seconds until a sweep in a Slurm job should stop, which is some time before the job's end.
+
+    None outside one, where it has no end, and where Slurm does not tell.
+    """
+    end = environment.get("SLURM_JOB_END_TIME", "")
+    if end.isdigit() and int(end):
+        return _but_the_last(float(end) - now.timestamp())
+    told = (
+        _told("squeue", "--noheader", "--format=%L", f"--jobs={job_here(environment)}") if job_here(environment) else ""
+    )
+    left = LEFT.fullmatch(told.strip())
+    if left is None:
+        return None
+    parts = {unit: int(number or 0) for unit, number in left.groupdict().items()}
+    seconds = ((parts["days"] * 24 + parts["hours"]) * 60 + parts["minutes"]) * 60 + parts["seconds"]
+    return _but_the_last(seconds)
+
+
+def _but_the_last(left: float) -> float:
+    return max(0.0, left - min(MARGIN, left / 10))
+
+
+def _told(program: str, *arguments: str) -> str:
+    """Return what one of Slurm's programs prints, nothing where it is absent or fails."""
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=SLURM_PATIENCE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def refuse_no_requeue(environment: Mapping[str, str] = os.environ) -> None:
+    """Raise `TrainingError` where a sweep could not give its job back: outside a Slurm job, or without `scontrol`."""
+    if not job_here(environment):
+        raise TrainingError("--requeue: this is no Slurm job", hint="SLURM_JOB_ID is not set; leave --requeue out")
+    if shutil.which("scontrol") is None:
+        raise TrainingError(
+            "--requeue: there is no scontrol here, which gives a job back to the queue",
+            hint="containers lack it: leave --requeue out and call scontrol in the batch script, as "
+            "`benchkit templates copy slurm DIR` writes it",
+        )
+
+
+def refuse_in_vain(seconds: float, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise `TrainingError` where the job was given back before: this time, too, no epoch ended in so many seconds.
+
+    The first time may have gone into preparing data. Else it would be given back for ever.
+    """
+    if int(environment.get("SLURM_RESTART_COUNT") or 0):
+        raise TrainingError(
+            f"--requeue: job {job_here(environment)} was given back before, and again no epoch of any trial ended in "
+            f"{duration(seconds, whole=True)}: it is not given back any more",
+            hint="ask Slurm for more time (sbatch --time), or make epochs shorter, as by a smaller data.train_size",
+        )
+
+
+def requeue(environment: Mapping[str, str] = os.environ) -> str:
+    """Give this process's job back to Slurm's queue; return why it does not come back, nothing where it does.
+
+    Slurm ends this process as soon as it has accepted that.
+    """
+    job = job_here(environment)
+    facts = _facts(job)
+    if int(facts.get("Restarts", "0")) > int(environment.get("SLURM_RESTART_COUNT") or 0):
+        return ""  # preempted: Slurm itself has queued it again
+    if _is_cancelled(facts):
+        return f"job {job} was cancelled"
+    try:
+        done = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=SLURM_PATIENCE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"scontrol requeue {job}: {error}"
+    words = " ".join((done.stdout + done.stderr).split())
+    if done.returncode and "pending execution" not in words.lower():
+        return f"scontrol requeue {job} ended with exit status {done.returncode}: {words}"
+    return ""
+
+
+def _facts(job: str) -> dict[str, str]:
+    """Return what Slurm tells of a job, nothing where it does not answer."""
+    told = _told("scontrol", "--oneliner", "show", "job", job)
+    after_its_name = told.partition(" UserId=")[2]  # the name is the user's, whatever it holds
+    return dict(word.split("=", 1) for word in after_its_name.split() if "=" in word)
+
+
+def _is_cancelled(facts: Mapping[str, str]) -> bool:
+    """Return whether somebody ended the job, and not its time limit or a job of higher priority."""
+    if facts.get("JobState") == "CANCELLED":
+        return True
+    ended_by_slurm = facts.get("Reason") == "TimeLimit" or facts.get("PreemptTime", "None") != "None"
+    return facts.get("JobState") == "COMPLETING" and not ended_by_slurm

@@ -13,7 +13,7 @@ from benchkit.analysis.interim import PLAN, plan_text, planned_looks
 from benchkit.analysis.sequential import Standing, plan_for, standing, standing_words
 from benchkit.analysis.wording import count, listing
 from benchkit.ledger import Ledger
-from benchkit.ledger.decisions import decide, decisions_of
+from benchkit.ledger.ledger import decide, decisions_of
 from benchkit.ledger.readback import results_of
 from benchkit.plan import Plan
 from benchkit.results import WITHOUT_FILES, StudyResults

@@ -25,9 +25,8 @@ from benchkit.errors import BenchkitError
 from benchkit.locks import shared_disk
 from benchkit.preparation import data_root
 from benchkit.storage import SENT, cache_folder, sent_path
-from benchkit.sweep.concurrency import available_cores, preloaded_allocator, preloading
-from benchkit.sweep.frames import frames
-from benchkit.sweep.messages import Event, Job, WorkerFailed, dump, order_of
+from benchkit.sweep.devices import available_cores, preloaded_allocator, preloading
+from benchkit.sweep.messages import Event, Job, WorkerFailed, dump, frames, order_of
 from benchkit.sweep.stopping import WorkerStop
 
 # With -m, Python would warn in each worker's log that the package has imported the module before it is run.

@@ -13,7 +13,7 @@ from benchkit.capsule.archive import CapsuleTrial
 from benchkit.capsule.reading import Capsule, CapsuleError
 from benchkit.errors import LedgerError, PluginError
 from benchkit.ledger import Ledger
-from benchkit.ledger.decisions import decide
+from benchkit.ledger.ledger import decide
 from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.registry import Registry
 from benchkit.results import Decision, Trial

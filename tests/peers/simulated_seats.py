@@ -21,7 +21,6 @@ from ray import cloudpickle
 from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics
 from benchkit.sweep import node_side
 from benchkit.sweep.devices import Device
-from benchkit.sweep.frames import frames
 from benchkit.sweep.lines import End, Line
 from benchkit.sweep.messages import (
     CheckpointTaken,
@@ -34,6 +33,7 @@ from benchkit.sweep.messages import (
     TrialFinished,
     WorkerReady,
     dump,
+    frames,
     order_of,
 )
 from benchkit.sweep.ray_line import Place, Pump, RayLine, RaySeat, remote
