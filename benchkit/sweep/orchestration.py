@@ -7,7 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,20 +127,20 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     def say(words: str) -> None:
         view.event(0, AnalysisEnded(words=words))
 
-    if shared := shared_disk(request.workspace):
-        say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
-    data = prepare(plan, registry, request.data_root)
-    for words in filter(None, map(balance_warning, data["sets"])):
-        say(f"warning: {words}")
-    refuse_changed_data(ledger, plan, data)
-    refuse_changed_weights(ledger, plan)
-    ledger.register(plan, data, request.command, None if request.only else plan.conditions)
     request = replace(request, device=decided_device(ledger, request))
-    decide_as_trained(ledger, plan)
-    if request.adding:
-        plan = replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
-    with pool_of(request, registry, ledger, plan, data, view) as (pool, memory):
-        if request.retry or ledger.missing(plan):
+    with ExitStack() as opened:
+        devices = None if request.cluster else devices_told(request, view)
+        ahead = None
+        if devices and is_known_ahead(request, plan, devices) and (request.retry or ledger.missing(plan)):
+            ahead = opened.enter_context(pool_here(request, ledger, plan, devices, view))
+            ahead.start()
+        plan, data = _registered(request, registry, ledger, plan, say)
+        pool, memory = ahead, None
+        if devices is None:
+            pool, memory = opened.enter_context(pool_of_cluster(request, registry, ledger, plan, data, say))
+        elif pool is None:
+            pool = opened.enter_context(pool_here(request, ledger, plan, devices, view))
+        if ahead is None and (request.retry or ledger.missing(plan)):
             pool.start()
         ledger.enqueue(plan, request.retry)
         checked = refuse_broken_networks(pool, request, _unfinished(ledger, plan))
@@ -173,6 +173,27 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     return ledger.states(plan)
 
 
+def _registered(
+    request: Request, registry: Registry, ledger: Ledger, plan: Plan, say: Callable[[str], None]
+) -> tuple[Plan, dict[str, Any]]:
+    """Prepare a plan's data and write down what is to be trained; return all that is due, and the facts of the data.
+
+    Raises `LedgerError` where data or start weights are not those of the trials so far.
+    """
+    if shared := shared_disk(request.workspace):
+        say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
+    data = prepare(plan, registry, request.data_root)
+    for words in filter(None, map(balance_warning, data["sets"])):
+        say(f"warning: {words}")
+    refuse_changed_data(ledger, plan, data)
+    refuse_changed_weights(ledger, plan)
+    ledger.register(plan, data, request.command, None if request.only else plan.conditions)
+    decide_as_trained(ledger, plan)
+    if request.adding:
+        plan = replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
+    return plan, data
+
+
 def check_options(request: Request) -> None:
     """Raise `TrainingError` for options that do not go together, or that a cluster does not know."""
     if request.cluster:
@@ -187,33 +208,49 @@ def check_options(request: Request) -> None:
             )
 
 
-@contextmanager
-def pool_of(
-    request: Request, registry: Registry, ledger: Ledger, plan: Plan, data: Mapping[str, Any], view: View
-) -> Iterator[tuple[Pool, Callable[[int], Memory] | None]]:
-    """Yield the workers that train a plan, on this machine or on a cluster, which tells of its limit of memory."""
-    threads, logs = threads_of(plan), request.workspace / "logs"
-    if request.cluster:
-
-        def say(words: str) -> None:
-            view.event(0, AnalysisEnded(words=words))
-
-        with on_cluster(request, registry, ledger, plan, data, say) as cluster:
-
-            def offered() -> Sequence[Device]:
-                for words in cluster.news():
-                    say(words)
-                return cluster.seats()
-
-            with Pool(cluster.seats(), threads, logs, cluster.open_line, offered) as pool:
-                yield pool, cluster.memory
-        return
+def devices_told(request: Request, view: View) -> Devices:
+    """Return the devices of this machine that a sweep trains on, told where there is anything to choose."""
     devices = devices_of(request)
     if devices.left_out or len(devices.used) > 1:
         view.event(0, DevicesChosen(devices=devices))
+    return devices
+
+
+def is_known_ahead(request: Request, plan: Plan, devices: Devices) -> bool:
+    """Return whether the workers are known before the data are ready, and so can import what they need meanwhile.
+
+    They are not where trials at once are timed first, nor where interim analyses may ask for more trials than workers.
+    """
+    few = worker_count(request, plan, devices) == len(plan.units())
+    return bool(request.jobs or not devices.on_gpus) and not (request.adding and few)
+
+
+def pool_here(request: Request, ledger: Ledger, plan: Plan, devices: Devices, view: View) -> Pool:
+    """Return the workers that train a plan on this machine, none of them started."""
     seats = seats_of(request, ledger, plan, devices, view)
-    with Pool(seats, threads, logs, per_process=request.per_process) as pool:
-        yield pool, None
+    return Pool(seats, threads_of(plan), request.workspace / "logs", per_process=request.per_process)
+
+
+@contextmanager
+def pool_of_cluster(
+    request: Request,
+    registry: Registry,
+    ledger: Ledger,
+    plan: Plan,
+    data: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> Iterator[tuple[Pool, Callable[[int], Memory]]]:
+    """Yield the workers that train a plan on a cluster, and what tells of its limit of memory."""
+    with on_cluster(request, registry, ledger, plan, data, say) as cluster:
+
+        def offered() -> Sequence[Device]:
+            for words in cluster.news():
+                say(words)
+            return cluster.seats()
+
+        logs = request.workspace / "logs"
+        with Pool(cluster.seats(), threads_of(plan), logs, cluster.open_line, offered) as pool:
+            yield pool, cluster.memory
 
 
 def _train_planned(
