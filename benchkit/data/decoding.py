@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from benchkit.data.manifest import report_progress
+from benchkit.data.mapped import READ, let_go
 
 if TYPE_CHECKING:  # Pillow is imported where a file is decoded: a worker decodes none
     from PIL import Image
@@ -103,10 +104,13 @@ def decode_images(
 
     if out.shape[-1] not in (1, 3):
         raise ValueError(f"images have 1 or 3 channels, not {out.shape[-1]}")
+    held = max(1, READ // max(1, out[:1].nbytes))  # images in memory at a time, for each thread
 
     def decode_chunk(start: int) -> Decoded:
         digests, problems, treated = [], [], Counter[str]()
         for index in range(start, min(start + _CHUNK, len(files))):
+            if index % held == 0:
+                let_go(out[start:index])
             try:
                 with _opened(files[index]) as image:
                     deep = ";16" in str(getattr(image, "tile", "")) or image.mode in DEEP_MODES  # gone once it is read
@@ -119,6 +123,7 @@ def decode_images(
                 digests.append(b"")
             else:
                 digests.append(hashlib.sha256(out[index]).digest())
+        let_go(out[start : start + _CHUNK])
         return Decoded(digests=digests, problems=problems, treated=treated)
 
     digests: list[bytes] = []

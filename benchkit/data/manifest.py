@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from benchkit.data.mapped import parts
 from benchkit.data.repeated import repeated_facts
 from benchkit.errors import DataError
 from benchkit.metrics import unbalanced
@@ -292,9 +293,8 @@ def fingerprint_of(splits: Splits) -> str:
         if split is None:
             continue
         digest.update(f"\n{name} {'x'.join(str(n) for n in split.images.shape)}\n".encode())
-        step = max(1, (8 << 20) // max(1, split.images[:1].nbytes))
-        for start in range(0, len(split.images), step):
-            digest.update(split.images[start : start + step].tobytes())
+        for part in parts(split.images):
+            digest.update(part.tobytes())
         digest.update(split.labels.astype("<i8").tobytes())
     return digest.hexdigest()
 

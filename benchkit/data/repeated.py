@@ -8,6 +8,9 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
+from benchkit.data.mapped import parts
 from benchkit.protocols import Repeated, Split, Splits
 
 MOST_PAIRS = 12
@@ -26,8 +29,9 @@ def repeated_images(splits: Splits) -> Repeated:
     pairs: list[tuple[str, int, str, int]] = []
     count = 0
     for name, split in _each(splits):
-        for row in range(len(split.labels)):
-            digest = hashlib.blake2b(split.images[row].tobytes(), digest_size=16).digest()
+        images = (image for part in parts(split.images) for image in np.asarray(part))
+        for row, image in enumerate(images):
+            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
             where, other = first.setdefault(digest, (name, row))
             if where != name:
                 count += 1
@@ -65,7 +69,6 @@ def _pair(
 
 
 def _picture(split: Split, row: int) -> str:
-    import numpy as np
     from PIL import Image
 
     pixels = split.images[row]

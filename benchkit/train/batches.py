@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from benchkit.data.mapped import Ask, asking
 from benchkit.protocols import Batch
 from benchkit.train.selection import Selected
-from benchkit.train.streaming import stream
+from benchkit.train.streaming import asked_ahead, stream
 
 CHUNK_BYTES = 2**24
 """What one pass over a data set handles at a time."""
@@ -36,13 +37,14 @@ class ImageSet:
 
     On the CPU `images` is the data set's own memory (or memory map), shared by all processes that read it. On CUDA
     it lies on the device, unless it exceeds the memory budget. Such a set is `streamed`: a thread gathers its
-    images from the memory map ahead of their use.
+    images from the memory map ahead of their use. `ask`, where images lie in a large file, has the system read some.
     """
 
     images: torch.Tensor
     rows: torch.Tensor
     labels: torch.Tensor
     streamed: bool = False
+    ask: Ask | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,7 +65,10 @@ class ImageSet:
         """Yield the images, uint8 (N, C, H, W), and labels at `order`, int64 on the CPU, `size` at a time."""
         rows = torch.split(self.rows.index_select(0, order.to(self.rows.device)), size)
         labels = torch.split(self.labels.index_select(0, order.to(self.device)), size)
-        images = stream(self.images, rows, self.device) if self.streamed else map(self._at, rows)
+        if self.streamed:
+            images = stream(self.images, rows, self.device, self.ask)
+        else:
+            images = map(self._at, asked_ahead(rows, self.ask))
         yield from zip(images, labels, strict=True)
 
     def chunks(self, size: int) -> Iterator[torch.Tensor]:
@@ -80,8 +85,13 @@ def image_set(selected: Selected, device: torch.device, budget: int | None = Non
         return ImageSet(
             images=_resident(selected, device), rows=torch.arange(len(labels), device=device), labels=labels
         )
-    images = _shared(selected.split.images)
-    return ImageSet(images=images, rows=torch.from_numpy(selected.rows), labels=labels, streamed=not fits)
+    return ImageSet(
+        images=_shared(selected.split.images),
+        rows=torch.from_numpy(selected.rows),
+        labels=labels,
+        streamed=not fits,
+        ask=asking(selected.split.images),
+    )
 
 
 def _resident(selected: Selected, device: torch.device) -> torch.Tensor:

@@ -16,11 +16,15 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from benchkit.data.mapped import Ask
 from benchkit.errors import PinningRefusedError
 
 LONGEST, SHORTEST = 4, 2
 """Buffers in a ring: as many as fit into `RING_BYTES`, within these bounds."""
 RING_BYTES = 2**28
+
+AHEAD = 2
+"""Batches that the system is asked to read before they are gathered."""
 
 PINNED = True
 """Whether buffers for a GPU are in pinned memory; where that is refused, copies from pageable memory are slower."""
@@ -110,10 +114,13 @@ class CudaSlot(Slot):
         self._current().wait_event(self._copied)
 
 
-def stream(images: torch.Tensor, rows: Sequence[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+def stream(
+    images: torch.Tensor, rows: Sequence[torch.Tensor], device: torch.device, ask: Ask | None = None
+) -> Iterator[torch.Tensor]:
     """Yield the images uint8 (M, H, W, C) at each of `rows`, int64 (N,), as uint8 (N, C, H, W) on `device`, in order.
 
-    What the thread raises is raised here. When the iterator is closed or forgotten, the thread has ended.
+    `ask` has the system read them from a file before (see `asked_ahead`). What the thread raises is raised here. When
+    the iterator is closed or forgotten, the thread has ended.
     """
     if not rows:
         return
@@ -123,7 +130,8 @@ def stream(images: torch.Tensor, rows: Sequence[torch.Tensor], device: torch.dev
     for slot in ring:
         free.put(slot)
     stop = threading.Event()
-    thread = threading.Thread(target=_gather, args=(images, rows, free, gathered, stop), name=THREAD, daemon=True)
+    told = asked_ahead(rows, ask)
+    thread = threading.Thread(target=_gather, args=(images, told, free, gathered, stop), name=THREAD, daemon=True)
     thread.start()
     try:
         yield from _received(len(rows), len(ring), free, gathered)
@@ -133,6 +141,15 @@ def stream(images: torch.Tensor, rows: Sequence[torch.Tensor], device: torch.dev
         thread.join()
         for slot in ring:
             slot.end()
+
+
+def asked_ahead(rows: Sequence[torch.Tensor], ask: Ask | None) -> Iterator[torch.Tensor]:
+    """Yield `rows`, int64 (N,) each, when the system has been asked for the images of those that follow."""
+    for number, some in enumerate(rows):
+        if ask is not None:
+            for later in rows[number + AHEAD : number + AHEAD + 1] if number else rows[: AHEAD + 1]:
+                ask(later.tolist())
+        yield some
 
 
 def _ring(size: int, shape: Sequence[int], device: torch.device) -> list[Slot]:
@@ -147,7 +164,7 @@ def _ring(size: int, shape: Sequence[int], device: torch.device) -> list[Slot]:
 
 def _gather(
     images: torch.Tensor,
-    rows: Sequence[torch.Tensor],
+    rows: Iterator[torch.Tensor],
     free: queue.SimpleQueue[Slot | None],
     gathered: queue.SimpleQueue[Slot | Exception],
     stop: threading.Event,
