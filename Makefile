@@ -69,10 +69,12 @@ test-slow: $(STAMP) ## run the long ones
 	@.ci/system-libraries || true
 	$(call PYTEST,$(BIN),$(AT_ONCE) -m "slow and not long")
 
-# One process, so that all of them share one cluster of each kind.
+# Two processes, so that all tests of one kind share one cluster: they wait more than they compute. Of files that have one alone,
+# since to collect all of them takes longer than some tests do.
 test-cluster: $(STAMP) ## run those that need Ray, PostgreSQL or Slurm, after installing these where it may
 	@.ci/cluster-software $(UV)
-	$(call PYTEST,$(BIN),-m "(ray or postgres or slurm) and not long")
+	$(call PYTEST,$(BIN),-n 2 --dist loadgroup -m "(ray or postgres or slurm) and not long") \
+		$$(grep -lE 'mark\.(ray|postgres|slurm)\b' tests/test_*.py)
 
 test-long: $(STAMP) ## run what only repetition and real outages show: an hour or more
 	@.ci/cluster-software $(UV)

@@ -35,6 +35,16 @@ SOFTWARE: dict[str, tuple[Callable[[], bool], str]] = {
 """By its marker: whether a test's software is there, and the words where it is not."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that share a cluster in one process: Ray's in one, PostgreSQL's and Slurm's in another."""
+    for item in items:
+        if any(item.get_closest_marker(marker) for marker in ("postgres", "slurm")):
+            item.add_marker(pytest.mark.xdist_group("servers"))
+        elif item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip the tests of clusters where their software is missing, and where several processes would start one each."""
     for marker, (is_there, words) in SOFTWARE.items():
@@ -42,7 +52,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             continue
         if not is_there():
             pytest.skip(f"{words}: `make test-cluster` installs it where it can")
-        if "PYTEST_XDIST_WORKER" in os.environ:
+        if "PYTEST_XDIST_WORKER" in os.environ and not item.config.getoption("loadgroup", default=False):
             pytest.skip("the tests of clusters share one: `make test-cluster` runs them")
 
 

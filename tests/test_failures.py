@@ -231,23 +231,24 @@ def test_a_device_of_another_kind_is_not_used(trained: Callable[..., tuple[Count
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.ETIMEDOUT])
-@pytest.mark.parametrize("method", ["append_epoch", "write_outcome", "write_history"])
+@pytest.mark.parametrize("method", ["append_epoch", "write_outcome", "write_history", "write_atomically"])
 def test_a_disk_that_does_not_answer_is_asked_again(
     trained: Callable[..., tuple[Counter[str], Listener]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     code: int, method: str,
 ) -> None:  # fmt: skip
     failed = Counter[str]()
-    work = getattr(TrialFolder, method)
+    home = benchkit.sweep.held_trial if method == "write_atomically" else TrialFolder  # which writes checkpoints
+    work = getattr(home, method)
 
-    def slow(self: TrialFolder, *given: object) -> None:
+    def slow(*given: object) -> None:
         failed[method] += 1
         if failed[method] < 3:
             raise OSError(code, os.strerror(code))
-        work(self, *given)
+        work(*given)
 
-    monkeypatch.setattr(TrialFolder, method, slow)
-    states, _ = trained(study_of(repeats=1), [CPU], lambda order, number: finished(order))
-    assert states == {"done": 1} and len(ScriptedSeats.orders) == 1
+    monkeypatch.setattr(home, method, slow)
+    states, _ = trained(study_of(repeats=1), [CPU], lambda order, number: [*saved(order), finished(order)[-1]])
+    assert states == {"done": 1} and len(ScriptedSeats.orders) == 1 and failed[method]
     (trial,) = read_results(tmp_path).trials
     assert [record.epoch for record in trial.history] == [1]
 

@@ -79,7 +79,6 @@ def test_auto_says_which_cluster_whose_and_how_many_nodes(ray_nodes: RayNodes, t
 def test_a_cluster_of_its_own_ends_with_the_sweep(tmp_path: Path, order: signal.Signals) -> None:
     """Ray's agents notice within two minutes that all else was killed."""
     write(tmp_path, epochs=2000, repeats=2)
-    before = set(Path("/tmp").glob("bk-*"))
     home = tmp_path / "home"
     home.mkdir()
     sweep = started(tmp_path, "--cluster", "local", HOME=str(home))
@@ -91,7 +90,9 @@ def test_a_cluster_of_its_own_ends_with_the_sweep(tmp_path: Path, order: signal.
         assert line, said
     members = psutil.Process(sweep.pid).children(recursive=True)
     assert {"raylet", "gcs_server"} <= {one.name() for one in members}
-    temporary = {*Path("/tmp").glob("bk-*")} - before
+    assert {one.environ()["RAY_USAGE_STATS_ENABLED"] for one in members if one.name() == "raylet"} == {"0"}
+    temporary = {Path(path) for one in members for path in re.findall(r"/tmp/bk-[^/\s]+", " ".join(one.cmdline()))}
+    assert temporary
     sweep.send_signal(order)
     said, _ = sweep.communicate()
     assert sweep.returncode == (143 if order == signal.SIGTERM else -9), said

@@ -105,6 +105,20 @@ def test_each_model_of_gpu_takes_its_own_number_of_trials_measured_once() -> Non
     assert {(seat.name, seat.at_once) for seat in seats} == {("A100", 3), ("L4", 1)}
 
 
+def test_every_seat_asks_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's autoscaler sees nothing of what asks for none, and its node would be idle to it."""
+    import benchkit.sweep.ray_nodes as rooms
+
+    asked: list[tuple[float, float]] = []
+    monkeypatch.setattr(rooms, "RayLine", lambda place, *_: asked.append((place.cpus, place.gpus)))
+    for cluster in (cluster_of(member("one", "A100", 1), at_once=3), cluster_of(member("one", "", 0, cpus=4))):
+        cluster._pump = SimpleNamespace()  # type: ignore[assignment]
+        cluster.needs = replace(cluster.needs, kind="cuda" if cluster.at_once > 1 else "cpu", threads=2)
+        for seat in cluster.seats():
+            cluster.open_line(seat, {}, asked.append, asked.append)  # type: ignore[arg-type]
+    assert asked == [(1.0, 0.3333)] * 3 + [(2.0, 0.0)] * 2
+
+
 def test_a_limit_of_memory_counts_where_trials_run_under_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     import benchkit.sweep.ray_nodes as rooms
     from benchkit.sweep.starts import Memory

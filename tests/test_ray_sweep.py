@@ -124,7 +124,7 @@ def test_what_a_node_lacks_is_sent_to_it_and_plugins_on_request_alone(ray_nodes:
     torch.manual_seed(5)
     save_file(dict(mlp(2, (3, 8, 8), torch.nn.Identity, hidden=(8,)).state_dict()), weights)
     write(tmp_path, repeats=1, **{old: data, 'name = "mlp"': f'{model}\nweights = "{weights}"'})
-    swept(tmp_path, "--plugin", plugin, "--workspace", tmp_path / "local")
+    swept(tmp_path, "--plugin", plugin, "--workspace", tmp_path / "local", "--jobs", 1)
     refused = swept(tmp_path, "--plugin", plugin, "--cluster", ray_nodes.address, code=2)
     assert "can train this study" in refused and "--ship-code sends it" in refused and "one: " in refused
     assert "weights.safetensors: not there" not in refused
@@ -168,7 +168,7 @@ FRAIL = """
 """
 """What fails on one node as a full disk does; the others' trials, not the check on two images, wait until it has."""
 
-LONG = 40
+LONG = 20
 """Epochs of a trial of some seconds."""
 
 
@@ -250,7 +250,7 @@ def test_a_node_goes_and_another_comes(ray_nodes: RayNodes, third: Node, tmp_pat
 
 @pytest.mark.parametrize("number", times(10))
 def test_a_node_stands_still_for_a_while(ray_nodes: RayNodes, third: Node, tmp_path: Path, number: int) -> None:
-    lease, still = (60, 60) if number else (20, 35)
+    lease, still = (60, 60) if number else (8, 16)
     sweep = Sweep(tmp_path, "--cluster", ray_nodes.address, "--lease", lease)
     sweep.wait_for(r"\[\d+/12", times=random.randint(1, 4))
     time.sleep(random.random() * 3)

@@ -205,7 +205,8 @@ def test_a_ray_cluster_on_the_allocation_is_preempted_as_a_whole_and_trains_all(
 @pytest.mark.ray
 def test_a_head_that_cannot_start_fails_the_job(slurm: SlurmCluster, tmp_path: Path, taken_port: int) -> None:
     study = study_in(tmp_path, epochs=1)
-    options = (*SMALL, "--nodes=1", "--cpus-per-task=1", f"--export=ALL,PORT={taken_port}")
+    impatient = "RAY_gcs_server_port_wait_time_s=3"  # Ray tries for as long, 20 s by itself
+    options = (*SMALL, "--nodes=1", f"--export=ALL,PORT={taken_port},{impatient}")
     job = slurm.submit(tmp_path, template(tmp_path, "ray.sh"), study, options=options)
     slurm.wait(lambda: slurm.fact(job, "JobState") in ("COMPLETED", "FAILED"), "its end")
     assert (slurm.fact(job, "JobState"), slurm.fact(job, "ExitCode")) == ("FAILED", "1:0")
