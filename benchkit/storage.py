@@ -130,13 +130,17 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises `OSError` when the file cannot be written; the old content then stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        beside.write_bytes(content)
+        try:
+            beside.write_bytes(content)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(content)
         beside.replace(path)
-    finally:
+    except BaseException:
         beside.unlink(missing_ok=True)
+        raise
 
 
 _FORMAT = 2

@@ -14,6 +14,7 @@ from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, optunas_stor
 
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Queue, score_of
+from benchkit.ledger.files import TrialFolder
 from benchkit.results import Cost, Outcome
 
 TAKE = """
@@ -105,6 +106,38 @@ def test_a_trial_that_another_worker_has_finished_since_it_was_seen_is_passed_ov
     assert claim is not None and claim.index == 1
     claim.finish(Outcome(state="failed", reason="x"))
     assert named(queue.next())[1] == 2
+
+
+def test_a_sweep_that_holds_all_that_is_left_reads_no_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, plan, queue = queue_of(tmp_path, study_of(FACTOR, repeats=2))
+    claims = [queue.next() for _ in range(4)]
+    asked, locks = [], []
+    attempts, owned = Ledger.attempts, TrialFolder.owned
+    monkeypatch.setattr(Ledger, "attempts", lambda *given: asked.append(given) or attempts(*given))
+    monkeypatch.setattr(TrialFolder, "owned", lambda folder: locks.append(folder) or owned(folder))
+    assert queue.next() is None and asked == []
+    ledger.open(plan.study, plan.conditions[1]).enqueue_trial({}, user_attrs={"index": 1, "attempt": 1})
+    queue_of_another = Queue(Ledger(tmp_path), plan)
+    taken = queue_of_another.next()
+    assert taken is not None and named(taken) == ("0.3", 1) and taken.trial.number == 2
+    locks.clear()
+    assert queue.next() is None, "another sweep has what is left"
+    assert len(asked) == 2 and [folder.path.name for folder in locks] == ["0002"], "our own are known to be alive"
+    taken.release()
+    again = queue.next()
+    assert again is not None and again.trial.number == 2
+    assert all(claim is not None and claim.holds() for claim in claims)
+
+
+def test_a_trial_that_could_not_be_given_back_in_the_ledger_is_taken_again(tmp_path: Path) -> None:
+    _, _, queue = queue_of(tmp_path, study_of(repeats=2))
+    first, second = queue.next(), queue.next()
+    assert first is not None and second is not None and queue.next() is None
+    first._held.holder._forget(first.trial._trial_id, first.lease)  # as where the database did not answer
+    first._unlock()
+    again = queue.next()
+    assert again is not None and (again.trial.number, again.lease) == (first.trial.number, 2)
+    assert queue.next() is None
 
 
 def test_a_trial_queued_twice_on_two_machines_counts_once(tmp_path: Path) -> None:

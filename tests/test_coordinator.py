@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -17,14 +18,16 @@ import benchkit.sweep.coordinator
 import benchkit.sweep.orchestration
 import benchkit.sweep.provenance
 import benchkit.train.cost
-from benchkit.ledger import read_results
+from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim
 from benchkit.results import Outcome
+from benchkit.sweep.coordinator import LOOK_EVERY, LOOK_SHARE, Coordinator
 from benchkit.sweep.messages import (
     CheckpointTaken,
     EpochEnded,
     Event,
     FileFinished,
+    Job,
     Seat,
     Train,
     TrialAnswer,
@@ -32,6 +35,7 @@ from benchkit.sweep.messages import (
     TrialEnded,
     TrialFinished,
     TrialGivenBack,
+    WorkerReady,
 )
 from benchkit.sweep.output import PrintSplitter
 
@@ -224,3 +228,32 @@ def test_what_a_trial_is_trained_with_is_read_once_for_trials_of_the_same_plugin
         trial.outcome.cost.flops for trial in read_results(tmp_path).trials if trial.outcome and trial.outcome.cost
     ]
     assert calls == {"sources_of": 2, "forward_flops": 2} and len(set(flops)) == 1 and len(flops) == 4
+
+
+def test_a_ledger_that_takes_long_to_read_is_looked_at_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0, takes=0.0)
+    monkeypatch.setattr(
+        benchkit.sweep.coordinator, "time", SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: 0.0)
+    )
+    study, pool = study_of(FACTOR, repeats=1), SimpleNamespace(size=1, changes=False, waiting=False)
+    job = Job(task="train", study=study, data_root=tmp_path)
+    coordinator = Coordinator(job, Ledger(tmp_path), pool, Listener())  # type: ignore[arg-type]
+    coordinator._seats.ready[0] = WorkerReady(device="cpu", seat=Seat(node="one", kind="cpu", device="none"))
+    coordinator._seats.free[0] = 0.0
+    asked = []
+
+    def look(wanted: object) -> None:
+        asked.append(clock.now)
+        clock.now += clock.takes
+
+    monkeypatch.setattr(coordinator, "_queue", SimpleNamespace(next=look))
+    for clock.takes, pause in ((0.001, LOOK_EVERY), (0.4, 0.4 / LOOK_SHARE)):
+        clock.now = coordinator._look_at + 1.0
+        coordinator._hand_out()
+        for waited, looks in ((pause * 0.9, 1), (pause * 0.2, 2)):
+            clock.now += waited
+            coordinator._hand_out()
+            assert len(asked) == looks
+        asked.clear()

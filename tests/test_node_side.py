@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchkit.sweep import node_side
 from benchkit.sweep.node_side import Node, NodeWorker, own_environment
 
 COPY = "import os, sys\nwhile piece := os.read(0, 65536):\n    os.write(1, piece)\nos.write(2, b'end')"
@@ -58,6 +59,21 @@ def test_the_exit_status_comes_after_the_last_byte(seat: NodeWorker) -> None:
         told.append(seat.hear(0, 0, 1.0))
     assert told[-1] == (b"last", b"end", None)
     assert seat.hear(4, 3, 30.0) == (b"", b"", 0)
+
+
+def test_what_is_told_without_a_pause_travels_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_side, "LINGER", 60.0)
+    monkeypatch.setattr(node_side, "LONGEST", 60.0)
+    telling = NodeWorker()
+    telling.open("import os, time\nos.write(1, b'epoch')\ntime.sleep(0.3)\nos.write(1, b' and checkpoint')", {}, False)
+    assert telling.hear(0, 0, 60.0)[0] == b"epoch and checkpoint"
+    telling._process.stdin.close()
+    monkeypatch.setattr(node_side, "LONGEST", 0.0)
+    endless = NodeWorker()
+    endless.open("import os\nwhile True:\n    os.write(1, bytes(65536))", {}, False)
+    assert endless.hear(0, 0, 60.0)[0], "a process that is never silent is heard all the same"
+    endless.signal(9)
+    endless._process.stdin.close()
 
 
 def test_children_see_nothing_of_rays_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,7 @@ class Queue:
         self._plan = plan
         self._seen: deque[tuple[Condition, FrozenTrial]] = deque()
         self._sweeps: Mapping[str, Sweep] = {}
+        self._holder: Holder | None = None
 
     def forget(self) -> None:
         """Look at the ledger anew before the next trial, since one was given back."""
@@ -250,7 +251,9 @@ class Queue:
 
         Those that are passed over keep their places.
         """
-        for _ in range(2):
+        for look in (False, True):
+            if look:
+                self._seen.extend(self._look())
             passed: list[tuple[Condition, FrozenTrial]] = []
             claim = None
             while self._seen and claim is None:
@@ -262,10 +265,12 @@ class Queue:
             self._seen.extendleft(reversed(passed))
             if claim is not None or passed:
                 return claim
-            self._seen.extend(self._look())
         return None
 
     def _look(self) -> list[tuple[Condition, FrozenTrial]]:
+        """Return what the ledger has to take. Where many seats idle, we are asked often, and hold all that is left."""
+        if self._holder is not None and self._holder.has_all():
+            return []
         attempts = self._ledger.attempts(self._plan.study)
         self._sweeps = attempts.sweeps
         trials = {condition.key: attempts.counted(condition) for condition in self._plan.conditions}
@@ -279,6 +284,8 @@ class Queue:
         return [*stale, *(pair for pair in queued if pair[1].state is TrialState.WAITING)]
 
     def _is_alive(self, condition: Condition, trial: FrozenTrial) -> bool:
+        if self._holder is not None and self._holder.has(trial):
+            return True
         return is_alive(trial, self._ledger.folder(self._plan.study, condition, trial.number), self._sweeps)
 
     def _take(self, condition: Condition, trial: FrozenTrial) -> Claim | None:
@@ -321,7 +328,7 @@ class Queue:
             if self._ledger.is_waiting(trial):
                 raise occupied(folder.path, results)
             return None
-        holder = self._ledger.holder(self._plan.study)
+        self._holder = holder = self._ledger.holder(self._plan.study)
         lease = holder.take(trial, before)
         return Held(holder=holder, lease=lease, lock=lock) if lease else None
 

@@ -35,6 +35,7 @@ from benchkit.ledger.tables import (
     Patience,
     patient,
     study_ids,
+    unfinished_trials,
 )
 
 LEASE = 60.0
@@ -119,6 +120,7 @@ class Holder:
         self.place = place
         self.seconds = seconds
         self._storage = storage
+        self._study = study
         self._study_id = study_ids(storage, study)[study]
         self._trials: dict[int, int] = {}
         self._until = self._sure_from = 0.0
@@ -207,6 +209,17 @@ class Holder:
         if _ticks() >= self._until:
             patient(Holder.renew)(self)
         return self._trials.get(trial_id) == lease.number
+
+    def has(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial, as it was read, is one of those that are ours."""
+        read = lease_of(trial)
+        return read is not None and read.owner == self.id and self._trials.get(trial._trial_id) == read.number
+
+    @patient
+    def has_all(self) -> bool:
+        """Return whether all trials of the study that have not ended are ours: nothing is there to take."""
+        found = unfinished_trials(self._storage, f"{self._study}/", KEY)
+        return all(text == Lease(number=self._trials.get(one, 0), owner=self.id).text for one, text in found.items())
 
     @patient
     def take(self, trial: FrozenTrial, before: Sweep | None = None) -> Lease | None:

@@ -379,6 +379,22 @@ def trials_of(storage: RDBStorage, prefix: str, *, scored: bool = False) -> dict
     return dict(found)
 
 
+def unfinished_trials(storage: RDBStorage, prefix: str, key: str) -> dict[int, str | None]:
+    """Return the ids of the trials that have not ended, of Optuna studies as `trials_of` takes them.
+
+    Each with its attribute `key` as it is stored, None where it has none.
+    """
+    told = sqlalchemy.and_(TRIAL_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id, TRIAL_ATTRIBUTES.c.key == key)
+    query = (
+        select(TRIALS.c.trial_id, TRIAL_ATTRIBUTES.c.value_json)
+        .join(STUDIES, TRIALS.c.study_id == STUDIES.c.study_id)
+        .outerjoin(TRIAL_ATTRIBUTES, told)
+        .where(_named(prefix), TRIALS.c.state.in_((TrialState.WAITING, TrialState.RUNNING)))
+    )
+    with storage.engine.connect() as connection:
+        return {trial_id: text for trial_id, text in connection.execute(query)}
+
+
 def _beside(prefix: str, table: sqlalchemy.Table, *columns: str) -> sqlalchemy.Select[Any]:
     """Return what asks for the rows of a table that belong to trials: their trials' ids and these columns."""
     return (

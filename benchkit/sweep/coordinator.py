@@ -45,7 +45,9 @@ from benchkit.sweep.stopping import GRACE
 KILLED = -9
 """The exit status of a process that was killed."""
 LOOK_EVERY = 1.0
-"""Seconds between looks at trials that another sweep trains."""
+"""Seconds between looks at trials that another sweep trains, at least."""
+LOOK_SHARE = 0.05
+"""The share of the time that such looks take, at most: workers may wait for an answer."""
 
 TURN = 0.1
 """Seconds for which trials are handed out, or ends recorded, while workers wait: many seats may start at once."""
@@ -126,6 +128,8 @@ class Coordinator:
         """Give the workers that have nothing to do what is there to take; on some nodes a trial is to be alone."""
         self._seats.refresh()
         began = time.monotonic()
+        if not self._alone and not self._preferred.some_wait and (began < self._look_at or self._late):
+            return
         for turn, number in enumerate(list(self._seats.free)):
             if turn and self._pool.waiting and time.monotonic() - began > TURN:
                 return
@@ -161,9 +165,10 @@ class Coordinator:
         if (waited := self._preferred.take(number)) is not None:
             return waited
         while time.monotonic() >= self._look_at and not self._late:
+            began = time.monotonic()
             claim = self._queue.next(self._codes.wanted(self._seats.place(number)))
             if claim is None:
-                self._look_at = time.monotonic() + LOOK_EVERY
+                self._look_at = (now := time.monotonic()) + max(LOOK_EVERY, (now - began) / LOOK_SHARE)
                 return None
             held = HeldTrial(claim, number, self._rules.patience)
             self._held[held.name] = held
@@ -182,11 +187,11 @@ class Coordinator:
     def _give(self, held: HeldTrial) -> None:
         """Hand a trial to its worker."""
         number = held.number
+        device = None if self._seats.ready[number].seat.kind == "cpu" else self._seats.device(number)
         for other in self._company(number, held):
-            alike = self._seats.device(other.number) == self._seats.device(number)
-            for one in (held, other):
-                one.beside_node = True
-                one.beside_device |= alike and self._seats.ready[number].seat.kind != "cpu"
+            held.beside_node = other.beside_node = True
+            if device is not None and self._seats.device(other.number) == device:
+                held.beside_device = other.beside_device = True
         others = self._seats.alike(number) and not held.alone and not self._job.profile
         held.compiles = self._codes.take(self._seats.place(number), held.name, held.claim.condition, others=others)
         order = held.order(self._codes.decided, self._end - time.monotonic())

@@ -11,12 +11,19 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import IO, Any
 
 CHUNK = 2**22
 """Bytes of a stream or a file that travel at once."""
+
+LINGER = 0.002
+"""Seconds of silence after which what a process told travels: an epoch and its checkpoint then travel together."""
+
+LONGEST = 0.05
+"""Seconds for which a process that is never silent is listened to first."""
 
 MOST_WAITING = 2**26
 """Bytes of a stream that may wait for the sweep to take them; beyond, the worker waits."""
@@ -107,6 +114,9 @@ class NodeWorker:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._news(told, printed), wait)
+            end = time.monotonic() + LONGEST
+            while self._told.open and self._changed.wait(LINGER) and time.monotonic() < end:
+                pass
             out, words = self._told.after(told), self._printed.after(printed)
             code = None if out or words or self._told.open else self._process.returncode
         return out, words, code

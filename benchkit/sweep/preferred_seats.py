@@ -21,6 +21,11 @@ class PreferredSeats:
         self._more_come = more_come
         self._waiting: dict[HeldTrial, float] = {}
 
+    @property
+    def some_wait(self) -> bool:
+        """Return whether any trial waits."""
+        return bool(self._waiting)
+
     def fits(self, held: HeldTrial, number: int) -> bool:
         """Return whether a trial is to go on at a seat; one that is to wait is noted."""
         if not held.model or self._alike(held, number) or not self._may_come(held):

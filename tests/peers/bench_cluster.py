@@ -63,6 +63,10 @@ GPUS, AT_ONCE = 64, 4
 """What is asked about in the end: so many GPUs, each with one trial at once or with so many."""
 
 
+BURST = 10
+"""Seconds of the parts of a run of which the worst is told, as when all seats begin at once."""
+
+
 def swept(folder: Path, text: str, *options: str) -> tuple[Sequence[Trial], list[tuple[float, float, float]]]:
     """Sweep a study by the public command; return its trials, and of the sweep's own process, each half a second: when
     (in seconds since 1970), seconds computed, MiB.
@@ -179,10 +183,13 @@ def seats(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             done = Coordinator(job, ledger, pool, view).train(plan, "simulated")
             lasted, computed = time.monotonic() - began, _computed() - computed
         ended.set()
-        delays = sorted(crowds.delays())
+        asked = crowds.delays()
         crowds.pump.close()
     assert done
     states = ledger.states(plan, files=False)
+    delays, parts = sorted(one for _, one in asked), dict[int, list[float]]()
+    for when, one in asked:
+        parts.setdefault(int((when - began) / BURST), []).append(one)
     cores, told = computed / lasted, crowds.heard / lasted
     return {
         "seats": given.seats,
@@ -195,6 +202,7 @@ def seats(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "delay_p50": at_share(delays, 0.5),
         "delay_p99": at_share(delays, 0.99),
         "delay_most": delays[-1],
+        "delay_p99_of_worst_seconds": max(at_share(sorted(part), 0.99) for part in parts.values()),
         "cores": cores,
         "mib": most[0],
         f"for_{GPUS}_gpus": [

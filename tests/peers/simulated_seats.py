@@ -83,8 +83,8 @@ class SimulatedProcess:
 
     pid = 0
 
-    def __init__(self, life: Life, late: Callable[[float], None]) -> None:
-        """Start it; `late` is told how many seconds passed until each checkpoint was answered."""
+    def __init__(self, life: Life, late: Callable[[tuple[float, float]], None]) -> None:
+        """Start it; `late` is told of each checkpoint when it was told, and how many seconds its answer took."""
         self.returncode: int | None = None
         self._ended = threading.Event()
         orders, self.stdin = _pipe()
@@ -137,7 +137,7 @@ class SimulatedProcess:
             self._tell(CheckpointTaken(**named, epoch=epoch, content=bytes(life.checkpoint)))
             if getattr(next(orders, None), "word", "drop") == "drop":
                 return
-            self._late(time.monotonic() - asked)
+            self._late((asked, time.monotonic() - asked))
         self._tell(FileFinished(**named, name="weights.safetensors", content=bytes(life.checkpoint)))
         self._tell(TrialFinished(**named, outcome=OUTCOME))
 
@@ -150,7 +150,7 @@ def _pipe() -> tuple[IO[bytes], IO[bytes]]:
 class SimulatedWorker(node_side.NodeWorker):
     """A seat without a process."""
 
-    def __init__(self, life: Life, late: Callable[[float], None]) -> None:
+    def __init__(self, life: Life, late: Callable[[tuple[float, float]], None]) -> None:
         """Start nothing yet."""
         super().__init__()
         self._life, self._late = life, late
@@ -166,7 +166,7 @@ class Crowd:
         """Have none yet."""
         self._lock = threading.Lock()
         self._workers: dict[int, SimulatedWorker] = {}
-        self._delays: list[float] = []
+        self._delays: list[tuple[float, float]] = []
 
     def call(self, seat: int, life: Life, method: str, *given: Any) -> Any:
         """Call a method of one of them."""
@@ -175,8 +175,8 @@ class Crowd:
                 self._workers[seat] = SimulatedWorker(life, self._delays.append)
         return getattr(self._workers[seat], method)(*given)
 
-    def delays(self) -> list[float]:
-        """Return the seconds that each checkpoint's answer took."""
+    def delays(self) -> list[tuple[float, float]]:
+        """Return of each checkpoint when it was told, by a clock of the machine, and the seconds its answer took."""
         return self._delays
 
 
@@ -229,8 +229,8 @@ class Crowds:
         actor = self._actors[turn % len(self._actors)]
         return RayLine(place, self.pump, counted, over, lambda place: CrowdSeat(actor, turn, self._life))
 
-    def delays(self) -> list[float]:
-        """Return the seconds that each checkpoint's answer took."""
+    def delays(self) -> list[tuple[float, float]]:
+        """Return of each checkpoint when it was told, by a clock of the machine, and the seconds its answer took."""
         return [one for actor in self._actors for one in ray.get(actor.delays.remote())]
 
 
