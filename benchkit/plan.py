@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from benchkit.errors import StudyError, nearest
 from benchkit.study import Factor, Level, Search, Study, Tree
-from benchkit.study.search import grid_size
+from benchkit.study.factors import grid_size
 from benchkit.study.settings import Settings
 from benchkit.study.tree import Problems, changed, resolve
 

@@ -1,4 +1,4 @@
-"""How values reach the disk: strict JSON of dataclasses, files written whole or not at all, the cache folder."""
+"""How values reach the disk: strict JSON of dataclasses, TOML, files written whole or not at all, the cache folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -13,7 +14,7 @@ import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,6 +113,57 @@ def _in_words(problem: msgspec.ValidationError) -> str:
     what = what.replace("Number out of range", "Expected a number that 64 bits can hold")
     what = re.sub(r"`([a-z |]+)`", lambda named: " or ".join(WORDS.get(t, t) for t in named[1].split(" | ")), what)
     return f"{where}: {what[0].lower()}{what[1:]}"
+
+
+BARE = re.compile(r"[A-Za-z0-9_-]+")
+"""A key that TOML takes without quotation marks."""
+
+
+def to_toml(table: Mapping[str, Any], ordered: Collection[str] = ()) -> str:
+    """Return a nested table as TOML: plain values first, then `[table]` and `[[table]]` blocks; None is left out.
+
+    The tables whose dotted paths are in `ordered` keep the order of their keys: each is a line of its own.
+    """
+    return "\n".join(_toml_lines(table, (), ordered)).strip() + "\n"
+
+
+def _toml_lines(table: Mapping[str, Any], path: tuple[str, ...], ordered: Collection[str]) -> list[str]:
+    inline = ".".join(path) in ordered
+    plain = {key: value for key, value in table.items() if (inline or not _is_block(value)) and value is not None}
+    lines = [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in plain.items()]
+    for key, value in table.items() if not inline else ():
+        name = ".".join(_toml_key(part) for part in (*path, key))
+        if isinstance(value, Mapping):
+            lines += [f"\n[{name}]", *_toml_lines(value, (*path, key), ordered)]
+        elif _is_block(value):
+            for item in value:
+                lines += [f"\n[[{name}]]", *_toml_lines(item, (*path, key), ordered)]
+    return lines
+
+
+def _is_block(value: Any) -> bool:
+    """Return whether a value is a table, or a list of tables and nothing else."""
+    listed = isinstance(value, list | tuple) and bool(value)
+    return isinstance(value, Mapping) or (listed and all(isinstance(item, Mapping) for item in value))
+
+
+def _toml_key(key: str) -> str:
+    return key if BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_toml_key(key)} = {_toml_value(item)}" for key, item in value.items() if item is not None)
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml_value(item) for item in value if item is not None)}]"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def mebibytes(count: float) -> str:

@@ -16,7 +16,6 @@ import benchkit.sweep.orchestration
 from benchkit.registry import Registry
 from benchkit.results import Cost, Outcome
 from benchkit.study import Study
-from benchkit.sweep import Request, sweep
 from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import (
     CheckpointTaken,
@@ -33,6 +32,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
+from benchkit.sweep.orchestration import Request, sweep
 
 Script = Callable[[Train, int], list[Event]]
 DONE = Outcome(

@@ -17,7 +17,7 @@ from tiny_study import DATA, Listener, all_facts, study_of
 from benchkit.ledger import read_results
 from benchkit.registry import Registry
 from benchkit.results import WAS_COMPILED
-from benchkit.sweep import Request, starts, sweep
+from benchkit.sweep import starts
 from benchkit.sweep.compile_jobs import MEMORY, SHARE
 from benchkit.sweep.messages import (
     EpochEnded,
@@ -30,6 +30,7 @@ from benchkit.sweep.messages import (
     TrialTaken,
     WorkerLost,
 )
+from benchkit.sweep.orchestration import Request, sweep
 from benchkit.sweep.starts import free_memory
 
 ALWAYS = ("train.compile=always",)

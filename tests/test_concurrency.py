@@ -19,7 +19,7 @@ from benchkit.cli.live import Lines, Panel
 from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.sweep import Request, concurrency_search, sweep
+from benchkit.sweep import concurrency_search
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, concurrency_text, next_level
 from benchkit.sweep.concurrency_search import TimedWorkers, explore, read_kept, trials_at_once
 from benchkit.sweep.devices import CPU, Device, Devices
@@ -33,6 +33,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
+from benchkit.sweep.orchestration import Request, sweep
 from benchkit.sweep.pool import Pool
 
 GIB = 2**30

@@ -15,7 +15,7 @@ from engine_runs import make_run, make_settings
 from figure_results import cost as cost_of
 from synthetic_results import complete
 
-from benchkit.analysis.costs import condition_costs
+from benchkit.analysis.training import condition_costs
 from benchkit.report.tables.trial_tables import efficiency_table
 from benchkit.results import Cost, EpochRecord, StudyResults
 from benchkit.storage import decode, encode

@@ -9,9 +9,9 @@ import pytest
 from figure_results import condition, metrics, results, trial
 from tiny_study import RECORD
 
-from benchkit.analysis.costs import ConditionCost, speed_findings
 from benchkit.analysis.estimates import estimate
 from benchkit.analysis.training import (
+    ConditionCost,
     Gap,
     ReachedAccuracy,
     TimeToAccuracy,
@@ -20,6 +20,7 @@ from benchkit.analysis.training import (
     overfits,
     overfits_in,
     overfitting_onset,
+    speed_findings,
     time_to_accuracy,
 )
 from benchkit.results import EpochRecord, Outcome, StudyResults

@@ -19,10 +19,10 @@ from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.results import Outcome
 from benchkit.study import Study
-from benchkit.sweep import Request
 from benchkit.sweep.devices import CPU, Devices
 from benchkit.sweep.estimate import HISTORY_BYTES, MOST_SECONDS, SweepEstimate, estimate
 from benchkit.sweep.messages import Event, Job, NetworksChecked, Probed
+from benchkit.sweep.orchestration import Request
 from benchkit.sweep.pool import Pool, answers
 
 

@@ -27,7 +27,6 @@ from benchkit.ledger.files import TrialFolder
 from benchkit.registry import Registry
 from benchkit.results import Outcome
 from benchkit.study import Study
-from benchkit.sweep import Request, sweep
 from benchkit.sweep.machine_faults import fault_of
 from benchkit.sweep.messages import (
     Event,
@@ -40,6 +39,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
+from benchkit.sweep.orchestration import Request, sweep
 from benchkit.sweep.seats import Seats
 from benchkit.sweep.starts import Memory, Starts, memory_here
 from benchkit.train.streaming import Slot

@@ -11,7 +11,7 @@ from tiny_study import FACTOR, SEARCH, study_of
 from benchkit.errors import StudyError
 from benchkit.plan import confirm_condition, make_plan
 from benchkit.study import SearchRange
-from benchkit.study.search import contains, default_params, grid_points
+from benchkit.study.factors import contains, default_params, grid_points
 from benchkit.study.seeds import derive_seed
 from benchkit.study.studyfile import parse_study
 

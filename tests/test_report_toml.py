@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 
-from benchkit.capsule.study_file import to_toml
+from benchkit.storage import to_toml
 
 
 def test_nested_tables_come_back_equal() -> None:

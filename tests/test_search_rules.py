@@ -15,15 +15,14 @@ from safetensors.numpy import save_file
 from synthetic_results import FACTORIES, complete, with_search
 
 import benchkit.analysis
-from benchkit.analysis.costs import speed_findings
 from benchkit.analysis.estimates import estimate
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.trained_models import DeadFilters, dead_filter_findings
+from benchkit.analysis.training import speed_findings
 from benchkit.analysis.wording import Finding
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import FindingBlock
-from benchkit.report.context.compose import compose
-from benchkit.report.context.text_sections import SHOWN_IN
+from benchkit.report.context.compose import SHOWN_IN, compose
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import Outcome, StudyResults, Trial
 from benchkit.study import Factor, Goal, Level, Search

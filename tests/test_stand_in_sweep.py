@@ -12,8 +12,9 @@ from tiny_study import DATA, FACTOR, Listener, all_facts, facts_of, study_of, sw
 import benchkit.sweep.orchestration
 from benchkit.ledger import read_results
 from benchkit.registry import Registry
-from benchkit.sweep import Request, sweep, worker
+from benchkit.sweep import worker
 from benchkit.sweep.devices import Device, Devices
+from benchkit.sweep.orchestration import Request, sweep
 from benchkit.sweep.training import IN_TURNS
 
 GPUS = tuple(Device(kind="cuda", number=number, uuid=f"GPU-{number}{number}", name="Stand-in") for number in (0, 1))

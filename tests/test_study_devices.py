@@ -16,8 +16,8 @@ from figure_results import cost
 from synthetic_results import complete, with_search
 
 from benchkit.analysis.changes import compare_records
-from benchkit.analysis.costs import condition_costs
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.training import condition_costs
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.reading import results_of
 from benchkit.protocols import NothingToDraw

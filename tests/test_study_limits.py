@@ -14,8 +14,7 @@ from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
-from benchkit.study.factors import parse_value
-from benchkit.study.search import grid_points, grid_size
+from benchkit.study.factors import grid_points, grid_size, parse_value
 from benchkit.study.studyfile import find_study, parse_study, read_study
 
 HEAD = 'title = "t"\n'

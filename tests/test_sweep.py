@@ -22,9 +22,9 @@ from benchkit.errors import BenchkitError, DataError, LedgerError, StudyError
 from benchkit.ledger import read_results
 from benchkit.ledger.files import TrialFolder
 from benchkit.registry import Registry
-from benchkit.sweep import Request, worker_count
 from benchkit.sweep.devices import CPU, Device, Devices
 from benchkit.sweep.messages import EpochEnded, TrialEnded, TrialStarted
+from benchkit.sweep.orchestration import Request, worker_count
 
 HURT = """
 import errno, os, signal, sys

@@ -16,8 +16,9 @@ from benchkit.errors import DataError
 from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.sweep import Request, sweep, worker
+from benchkit.sweep import worker
 from benchkit.sweep.devices import CPU, Device, Devices
+from benchkit.sweep.orchestration import Request, sweep
 
 GPUS = tuple(Device(kind="cuda", number=number, uuid=f"GPU-{number}", name="small") for number in (0, 1))
 

@@ -23,7 +23,6 @@ from benchkit.errors import TrainingError
 from benchkit.ledger import read_results
 from benchkit.registry import Registry
 from benchkit.results import EpochRecord
-from benchkit.sweep import Request, sweep
 from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import (
     EpochEnded,
@@ -37,6 +36,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
+from benchkit.sweep.orchestration import Request, sweep
 from benchkit.sweep.shared_process import SharedProcess, groups
 from benchkit.testing.stand_in_gpu import StandInGpu, stand_in_gpu
 from benchkit.train import surroundings

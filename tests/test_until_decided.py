@@ -32,8 +32,8 @@ from benchkit.results import Cost, Decision, Outcome
 from benchkit.storage import encode
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
-from benchkit.sweep import Request, sweep
 from benchkit.sweep.messages import AnalysisEnded, Job, Train, TrialFinished, WorkerIdle
+from benchkit.sweep.orchestration import Request, sweep
 from benchkit.sweep.status import status_of
 
 LEVELS = '[factors]\n"train.optimizer.lr" = [0.1, 0.2, 0.3]\n'

@@ -26,9 +26,9 @@ from benchkit.registry import Registry
 from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
-from benchkit.sweep import Request, sweep
 from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import Event, Job, Printed, Train, TrialAnswer, WorkerLost, dump, event_of, order_of
+from benchkit.sweep.orchestration import Request, sweep
 
 if TYPE_CHECKING:
     from benchkit.sweep.training import Telling

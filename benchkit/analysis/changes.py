@@ -15,7 +15,7 @@ from benchkit.analysis.comparisons import (
     welch_t,
 )
 from benchkit.analysis.estimates import Estimate, estimate_metric
-from benchkit.analysis.record import COSTS, Record
+from benchkit.analysis.summary import COSTS, Record
 from benchkit.analysis.wording import (
     MINUS,
     Finding,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchkit import __version__
-from benchkit.analysis.costs import several_nodes
+from benchkit.analysis.training import several_nodes
 from benchkit.capsule.archive import (
     FORMAT,
     SCHEMA,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from benchkit.cli.app import cell, console, line
 from benchkit.data.manifest import listening, progress_lines
 from benchkit.duration import duration
-from benchkit.sweep import View
 from benchkit.sweep.concurrency import concurrency_text
 from benchkit.sweep.devices import devices_text
 from benchkit.sweep.messages import (
@@ -25,7 +24,7 @@ from benchkit.sweep.messages import (
     TrialEnded,
     TrialStarted,
 )
-from benchkit.sweep.progress import Progress, RunningTrial, trial_name
+from benchkit.sweep.progress import Progress, RunningTrial, View, trial_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

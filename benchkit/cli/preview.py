@@ -7,8 +7,8 @@ from benchkit.duration import duration
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.storage import mebibytes
-from benchkit.sweep import Request
 from benchkit.sweep.estimate import ConditionEstimate, SweepEstimate, estimate
+from benchkit.sweep.orchestration import Request
 
 GPU = (
     "usually it takes less: long enough trials replay their steps from a CUDA graph, and without --jobs the sweep "

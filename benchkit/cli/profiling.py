@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchkit.cli.app import print_note, print_table
-from benchkit.sweep import View
 from benchkit.sweep.messages import Event, TrialProfiled
+from benchkit.sweep.progress import View
 
 SHOWN = 3
 """Traces that are named."""

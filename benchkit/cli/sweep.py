@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
     from benchkit.registry import Registry
     from benchkit.results import State
     from benchkit.study import Study
-    from benchkit.sweep import Request
-    from benchkit.trackers.following import TrackersBeside
+    from benchkit.sweep.orchestration import Request
     from benchkit.trackers.notices import Notices
 
 
@@ -196,7 +196,7 @@ def sweep(
 
 def _request(**given: Any) -> Request:
     from benchkit.preparation import data_root
-    from benchkit.sweep import Request
+    from benchkit.sweep.orchestration import Request
 
     return Request(data_root=data_root(), command=_spoken(), **given)
 
@@ -225,7 +225,7 @@ def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requ
 
         preview(request, registry, as_json=as_json)
     else:
-        with told.notices:
+        with told.notices or nullcontext():
             _train(request, registry, as_json, requeue, told)
 
 
@@ -268,7 +268,7 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, t
     from benchkit.cli.live import EpochCount, watching
     from benchkit.cli.profiling import Profiled, Profiling
     from benchkit.cli.watch import watching_beside
-    from benchkit.sweep import sweep as run_sweep
+    from benchkit.sweep.orchestration import sweep as run_sweep
     from benchkit.sweep.stopping import Stopped, deaf_shell, refuse_in_vain, stoppable
 
     first = Path("/proc/1/comm")
@@ -289,7 +289,7 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, t
             raise typer.Exit(0) from stopped
         raise
     _conclude(request, states, profiled, as_json)
-    if not any(states[state] for state in UNFINISHED):
+    if told.notices and not any(states[state] for state in UNFINISHED):
         told.notices.tell(*outcome_of(request, states))
     if request.seconds < math.inf and any(states[state] for state in UNFINISHED):
         if requeue and not counted.epochs:
@@ -370,23 +370,29 @@ Notify = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """Whether a live `page` is served along, the trackers' processes, and the notices."""
+    """Whether a live `page` is served along, the trackers' processes, and the notices, if any are asked for."""
 
     page: bool
-    trackers: TrackersBeside
-    notices: Notices
+    trackers: AbstractContextManager[object]
+    notices: Notices | None
 
 
 def told_by(request: Request, page: bool, track: Sequence[str], notify: Sequence[str]) -> Told:
     """Return who is told of a sweep; raise `BenchkitError` for addresses that cannot be used."""
     from benchkit.cli.app import print_note
     from benchkit.trackers.address import notifier_of, trackers_beside
-    from benchkit.trackers.following import TrackersBeside
-    from benchkit.trackers.notices import Notices
 
     workspace, study = request.workspace, request.study.name
-    trackers = TrackersBeside(trackers_beside(workspace, track), workspace, request.storage, study, print_note)
-    notices = Notices([notifier_of(one) for one in notify], study, workspace, print_note)
+    trackers: AbstractContextManager[object] = nullcontext()
+    if addresses := trackers_beside(workspace, track):
+        from benchkit.trackers.following import TrackersBeside
+
+        trackers = TrackersBeside(addresses, workspace, request.storage, study, print_note)
+    notices = None
+    if notify:
+        from benchkit.trackers.notices import Notices
+
+        notices = Notices([notifier_of(one) for one in notify], study, workspace, print_note)
     return Told(page=page, trackers=trackers, notices=notices)
 
 

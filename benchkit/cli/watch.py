@@ -16,7 +16,8 @@ from benchkit.cli.completion import complete_study
 from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace
 
 if TYPE_CHECKING:
-    from benchkit.sweep import Request, View
+    from benchkit.sweep.orchestration import Request
+    from benchkit.sweep.progress import View
 
 Names = Annotated[list[str], typer.Argument(help="Names of studies; without one, all.", autocompletion=complete_study)]
 HostName = Annotated[str, typer.Option("--host", help="The address to listen at.")]

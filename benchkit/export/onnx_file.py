@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchkit.errors import DataError
+from benchkit.errors import DataError, first_line
 from benchkit.export.described import Exported, load_exported
 from benchkit.export.prediction import input_of
 from benchkit.registry import Registry
@@ -69,8 +69,9 @@ def write_onnx(folder: Path, registry: Registry) -> str:
             )
     except Exception as error:  # each network that cannot be exported fails in its own way
         file.unlink(missing_ok=True)
-        first = str(error).strip().partition("\n")[0]
-        raise DataError(f"PyTorch cannot export this network as ONNX: {type(error).__name__}: {first}") from error
+        raise DataError(
+            f"PyTorch cannot export this network as ONNX: {type(error).__name__}: {first_line(error)}"
+        ) from error
     _held_to(whole, images, file)
     return str(file)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, first_line
 from benchkit.frames.tables import TABLES, VERSION, FrameColumn, Kind, Row, rows_of
 from benchkit.results import StudyResults
 from benchkit.storage import write_atomically
@@ -101,9 +101,8 @@ def query(results: Sequence[StudyResults], question: str) -> list[Row]:
             names = list(found.columns) if found is not None else []
             rows = found.fetchall() if found is not None else []
         except duckdb.Error as error:
-            first = str(error).partition("\n")[0]
             raise BenchkitError(
-                f"the query was refused: {first}",
+                f"the query was refused: {first_line(error)}",
                 hint=f"the tables are {', '.join(TABLES)}; DESCRIBE trials lists columns",
             ) from error
     return [dict(zip(names, row, strict=True)) for row in rows]

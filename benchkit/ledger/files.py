@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from benchkit.errors import BenchkitError, LedgerError
+from benchkit.errors import BenchkitError, LedgerError, first_line
 from benchkit.locks import Lock, known_id
 from benchkit.results import PREDICTIONS, WEIGHTS, EpochRecord, Outcome, State, inspected_name
 from benchkit.storage import decode, decode_lines, encode, file_digest, write_atomically
@@ -264,9 +264,8 @@ class TrialFolder:
         return tuple(sorted(found))
 
     def _unreadable(self, name: str, error: Exception) -> LedgerError:
-        first = str(error).partition("\n")[0]
         return LedgerError(
-            f"{self.path / name}: the file of a trial cannot be read: {first}",
+            f"{self.path / name}: the file of a trial cannot be read: {first_line(error)}",
             hint="put the file back as it was, or train the trial again: benchkit sweep STUDY --retry changed",
         )
 

@@ -18,7 +18,7 @@ from benchkit.plan import Condition, Plan, make_plan
 from benchkit.results import EpochRecord, Outcome, State
 from benchkit.storage import encode
 from benchkit.study import Study
-from benchkit.study.search import default_params, grid_points
+from benchkit.study.factors import default_params, grid_points
 
 
 def whole_of(study: Study) -> tuple[Condition, ...]:

@@ -36,10 +36,17 @@ from benchkit.report.context.blocks import (
     Term,
     TermsBlock,
 )
-from benchkit.report.context.compose import changes_since, compose, last_finished, numbered, read_record, record_of
+from benchkit.report.context.compose import (
+    changes_since,
+    compose,
+    last_finished,
+    linked,
+    numbered,
+    read_record,
+    record_of,
+)
 from benchkit.report.context.provenance_sections import resolved
 from benchkit.report.context.sections import names_used
-from benchkit.report.context.text_sections import linked
 from benchkit.report.context.views import with_choices
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import SCHEMA, Files, blocks_content, export_files, file_stem, study_content

@@ -15,9 +15,9 @@ from benchkit.registry.entries import Entry
 from benchkit.registry.kinds import clashes_of, kind_word
 from benchkit.registry.options import Option, check_options
 from benchkit.study import SearchRange
+from benchkit.study.factors import extremes
 from benchkit.study.logo import read_logo
 from benchkit.study.origin import compare_settings
-from benchkit.study.search import extremes
 from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, PluginRef, Settings
 from benchkit.study.tree import Problems, changed, quoted, value_at
 

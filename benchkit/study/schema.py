@@ -19,8 +19,8 @@ from benchkit.registry import Registry
 from benchkit.registry.kinds import KIND_TABLE
 from benchkit.registry.options import sentence_about
 from benchkit.storage import cache_folder, write_atomically
+from benchkit.study.factors import SAMPLERS
 from benchkit.study.origin import PLACES, Origin, SourceClaim, StatedSetting
-from benchkit.study.search import SAMPLERS
 from benchkit.study.settings import (
     OWN_NAMES,
     DataSettings,

@@ -15,9 +15,8 @@ from typing import Any
 
 from benchkit.errors import PluginError, StudyError, nearest, shortened
 from benchkit.registry import Registry
-from benchkit.study.factors import apply_overrides, read_factors, smoke_form
+from benchkit.study.factors import apply_overrides, read_factors, read_search, smoke_form
 from benchkit.study.origin import read_origin
-from benchkit.study.search import read_search
 from benchkit.study.study import UNTIL_DECIDED, Study, labels_of, read_published, read_report
 from benchkit.study.tree import DEEPEST, MOST_BYTES, SECTIONS, Problems, fits, note_extremes, quoted, resolve
 

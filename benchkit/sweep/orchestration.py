@@ -39,9 +39,6 @@ from benchkit.sweep.starts import Memory
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
 from benchkit.train.weights_file import weights_digest, weights_file
 
-__all__ = ["Condition", "Request", "View", "prepare", "sweep", "worker_count"]
-
-
 SHARED_WORDS = (
     "SQLite is safe there for one machine at a time; for several, give --storage postgresql://USER@HOST/NAME",
     "who holds a trial is told by the database alone",

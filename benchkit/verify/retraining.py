@@ -21,11 +21,11 @@ from benchkit.study import Study
 from benchkit.study.checks import check_plan
 from benchkit.study.seeds import derive_seed
 from benchkit.study.tree import changed
-from benchkit.sweep import prepare, threads_of
 from benchkit.sweep.coordinator import Coordinator
 from benchkit.sweep.decided import Rules
 from benchkit.sweep.devices import devices_here
 from benchkit.sweep.messages import Event, Job, Seat
+from benchkit.sweep.orchestration import prepare, threads_of
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.training_decisions import TRAINING
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from benchkit.sweep import View
 from benchkit.sweep.messages import Event
+from benchkit.sweep.progress import View
 from benchkit.watch.watched import Watch
 
 STOPPED, ENDING = 5.0, 25.0

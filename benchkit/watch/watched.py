@@ -20,9 +20,8 @@ from benchkit.ledger.readback import LedgerReader, results_of, uncollected
 from benchkit.registry import Registry
 from benchkit.report.context import sections
 from benchkit.report.context.blocks import Paragraph, ReportContext, Section
-from benchkit.report.context.compose import banners, dated_of, key_facts, numbered, with_data
+from benchkit.report.context.compose import banners, dated_of, findings_section, key_facts, numbered, with_data
 from benchkit.report.context.sections import SectionInputs
-from benchkit.report.context.text_sections import findings_section
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults

@@ -8,8 +8,7 @@ from torch import Tensor
 from benchkit import Range, card
 from benchkit_norms import native_kernels
 from benchkit_norms.feature_maps import by_channel
-from benchkit_norms.per_channel import Running
-from benchkit_norms.standardize import standardize
+from benchkit_norms.standardize import Running, standardize
 
 
 @card(

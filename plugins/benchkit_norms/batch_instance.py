@@ -17,8 +17,7 @@ from benchkit_norms.feature_maps import (
     scale_shift,
     widened,
 )
-from benchkit_norms.per_channel import Running
-from benchkit_norms.standardize import pooled_moments
+from benchkit_norms.standardize import Running, pooled_moments
 
 
 @card(

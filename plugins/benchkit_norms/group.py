@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchkit import PluginError, Range, card
-from benchkit_norms.per_channel import PerImage
+from benchkit_norms.standardize import PerImage
 
 
 def group_count(num_channels: int, groups: int) -> int:

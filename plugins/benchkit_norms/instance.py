@@ -6,7 +6,7 @@ from torch import Tensor
 
 from benchkit import Range, card
 from benchkit_norms import native_kernels
-from benchkit_norms.per_channel import PerImage
+from benchkit_norms.standardize import PerImage
 
 
 @card(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchkit import Range, card
-from benchkit_norms.per_channel import PerImage
+from benchkit_norms.standardize import PerImage
 
 
 @card(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondition
 from benchkit.analysis.changes import Change, Changes, change_findings, pairing_words
 from benchkit.analysis.ranking import Ranking
-from benchkit.analysis.record import Record
+from benchkit.analysis.summary import Record
 from benchkit.analysis.wording import (
     NONE,
     Finding,
@@ -29,8 +29,8 @@ from benchkit.analysis.wording import (
     within_range,
 )
 from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section, Term, TermsBlock
+from benchkit.report.context.compose import finding_block
 from benchkit.report.context.sections import INTERVALS, names_used, section, table_block
-from benchkit.report.context.text_sections import finding_block
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.figure_set import figure_block
 from benchkit.report.tables.result_tables import named_metric

@@ -13,7 +13,6 @@ from benchkit.analysis.published import PublishedVerdict
 from benchkit.analysis.sequential import repeats_words
 from benchkit.analysis.source import ProtocolSetting
 from benchkit.analysis.wording import count, setting
-from benchkit.capsule.study_file import to_toml
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import (
@@ -40,7 +39,7 @@ from benchkit.report.tables.trial_tables import (
     troubles_table,
 )
 from benchkit.results import SPLITS, StudyResults
-from benchkit.storage import encode
+from benchkit.storage import encode, to_toml
 
 PLACED = ("-w", "--workspace", "--plugin", "--allow-shadow")
 """The options of a sweep without which its report would not be found, or would lack what plugins say."""

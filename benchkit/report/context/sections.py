@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchkit.analysis.costs import comparable_times
 from benchkit.analysis.degenerate import constant_words
 from benchkit.analysis.estimates import CONFIDENCE
 from benchkit.analysis.interim import confidence_of
 from benchkit.analysis.ranking import mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics, Summary
+from benchkit.analysis.training import comparable_times
 from benchkit.analysis.wording import count, listing, metric_words, number, quoted, setting
 from benchkit.duration import duration
 from benchkit.report.context.blocks import Block, Paragraph, Section, TableBlock

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.comparisons import paired_t
-from benchkit.analysis.costs import several_nodes, where_trained
 from benchkit.analysis.estimates import Estimate, Scores, compared, level_effects, values_by_repeat
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
 from benchkit.analysis.summary import StudyStatistics, Summary
+from benchkit.analysis.training import several_nodes, where_trained
 from benchkit.analysis.wording import bare, lower_is_better, measured, metric_unit, metric_words, setting
 from benchkit.duration import duration
 from benchkit.ledger.files import TrialFolder

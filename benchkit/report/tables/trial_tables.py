@@ -8,11 +8,11 @@ from functools import partial
 from operator import attrgetter
 
 from benchkit.analysis.comparisons import ImageComparison, PairedComparison
-from benchkit.analysis.costs import ConditionCost, device_names, several_nodes, where_trained
 from benchkit.analysis.estimates import Proportion, value_of
 from benchkit.analysis.search import SearchSummary
 from benchkit.analysis.source import ClaimVerdict, ProtocolSetting
 from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair
+from benchkit.analysis.training import ConditionCost, device_names, several_nodes, where_trained
 from benchkit.analysis.trials import STATES, Coverage, FailedTrial
 from benchkit.analysis.wording import (
     NONE,
