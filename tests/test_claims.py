@@ -14,7 +14,7 @@ from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, optunas_stor
 
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Claim, Queue, score_of
-from benchkit.ledger.files import TrialFolder
+from benchkit.ledger.trials import TrialFolder
 from benchkit.results import Cost, Outcome
 
 TAKE = """

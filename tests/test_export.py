@@ -33,7 +33,7 @@ from benchkit.export.prediction import input_of, logits_of, photos_in, pixels_of
 from benchkit.export.writing import describe, export
 from benchkit.ledger import read_results
 from benchkit.ledger.cleaning import _best
-from benchkit.ledger.files import TrialFolder
+from benchkit.ledger.trials import TrialFolder
 from benchkit.registry import Registry
 from benchkit.results import Normalization, StudyResults, Trial
 from benchkit.study.settings import PluginRef

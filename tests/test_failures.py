@@ -23,7 +23,7 @@ import benchkit.sweep.held_trial
 import benchkit.sweep.orchestration
 from benchkit.errors import BenchkitError, PinningRefusedError
 from benchkit.ledger import read_results
-from benchkit.ledger.files import TrialFolder
+from benchkit.ledger.trials import TrialFolder
 from benchkit.registry import Registry
 from benchkit.results import Outcome
 from benchkit.study import Study

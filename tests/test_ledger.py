@@ -267,7 +267,7 @@ def test_trials_beyond_the_asked_number_are_not_counted_as_ended() -> None:
     """Three repeats have ended and a fourth waits; of the first two, two have ended, of the first four, three."""
     from optuna.trial import TrialState, create_trial
 
-    from benchkit.ledger.states import Attempts
+    from benchkit.ledger.trials import Attempts
 
     plan = make_plan(study_of())
     trials = [

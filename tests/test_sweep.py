@@ -20,7 +20,7 @@ import benchkit.sweep.orchestration
 import benchkit.sweep.training
 from benchkit.errors import BenchkitError, DataError, LedgerError, StudyError
 from benchkit.ledger import read_results
-from benchkit.ledger.files import TrialFolder
+from benchkit.ledger.trials import TrialFolder
 from benchkit.registry import Registry
 from benchkit.sweep.devices import CPU, Device, Devices
 from benchkit.sweep.messages import EpochEnded, TrialEnded, TrialStarted

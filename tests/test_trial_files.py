@@ -16,7 +16,7 @@ from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, run_here, st
 
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim, Queue
-from benchkit.ledger.files import TrialFile, lost_or_changed, notes_of, trial_files, write_list, write_removed
+from benchkit.ledger.trials import TrialFile, lost_or_changed, notes_of, trial_files, write_list, write_removed
 from benchkit.plan import make_plan
 from benchkit.results import Cost, Outcome, Trial
 from benchkit.study.studyfile import read_study

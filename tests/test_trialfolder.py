@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tiny_study import RECORD
 
-from benchkit.ledger.files import TrialFolder
+from benchkit.ledger.trials import TrialFolder
 from benchkit.results import Outcome
 from benchkit.storage import write_atomically
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from benchkit.ledger.files import TrialFolder
+from benchkit.ledger.trials import TrialFolder
 lock = TrialFolder(Path(sys.argv[1])).own()
 print("held", flush=True)
 time.sleep(600)

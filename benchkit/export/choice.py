@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchkit.analysis.estimates import Estimate, best_repeats_metric, done_repeats, estimate_of
 from benchkit.analysis.ranking import rank
 from benchkit.errors import ReportError, nearest
-from benchkit.ledger.files import TrialFolder
+from benchkit.ledger.trials import TrialFolder
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition, typed_settings
 from benchkit.results import StudyResults, Trial

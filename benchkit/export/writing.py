@@ -20,7 +20,7 @@ from benchkit.export.choice import ChosenTrial
 from benchkit.export.described import DESCRIPTION, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
 from benchkit.export.source import ModelSource, source_of
 from benchkit.export.wrong_images import wrong_images
-from benchkit.ledger.files import TrialFolder
+from benchkit.ledger.trials import TrialFolder
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.registry.options import options_of

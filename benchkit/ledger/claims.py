@@ -13,12 +13,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.ledger.files import TrialFolder, occupied, write_list
 from benchkit.ledger.leases import Holder, Lease, Sweep, lease_of
 from benchkit.ledger.ledger import CONDITION_FILE, Ledger
 from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
-from benchkit.ledger.states import is_alive
 from benchkit.ledger.tables import Patience, patient, storage_errors
+from benchkit.ledger.trials import TrialFolder, is_alive, occupied, write_list
 from benchkit.locks import Lock
 from benchkit.metrics import metric_names, metric_of
 from benchkit.plan import PHASES, Condition, Phase, Plan

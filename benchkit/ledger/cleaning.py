@@ -17,9 +17,9 @@ from pathlib import Path
 
 from benchkit.analysis.estimates import best_repeats_metric
 from benchkit.errors import LedgerError
-from benchkit.ledger.files import TrialFolder, removed_files, write_removed
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.readback import results_of
+from benchkit.ledger.trials import TrialFolder, removed_files, write_removed
 from benchkit.metrics import metric_of
 from benchkit.results import StudyResults, Trial
 

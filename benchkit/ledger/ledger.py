@@ -27,10 +27,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchkit import __version__
 from benchkit.errors import LedgerError
-from benchkit.ledger.files import TrialFolder, occupied
 from benchkit.ledger.leases import LEASE, Holder, Sweep, sweeps_of
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
-from benchkit.ledger.states import Attempts, effective, given_of, new_trial, numbers_of, planned, state_of, whole_of
 from benchkit.ledger.tables import (
     NewTrial,
     Patience,
@@ -45,6 +43,18 @@ from benchkit.ledger.tables import (
     study_attributes,
     study_ids,
     trials_of,
+)
+from benchkit.ledger.trials import (
+    Attempts,
+    TrialFolder,
+    effective,
+    given_of,
+    new_trial,
+    numbers_of,
+    occupied,
+    planned,
+    state_of,
+    whole_of,
 )
 from benchkit.locks import disk_of, held, place_of
 from benchkit.plan import PHASES, Condition, Plan, typed_settings

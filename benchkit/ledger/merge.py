@@ -17,11 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.data.building import building_folder, put, remove_leftovers
 from benchkit.errors import LedgerError
-from benchkit.ledger.files import LIST, TrialFolder, trial_files
 from benchkit.ledger.ledger import CONDITION_FILE, STUDY_FILE, Ledger, decide, decisions_of
 from benchkit.ledger.rebuild import frozen_trial
-from benchkit.ledger.states import is_alive, numbers_of
 from benchkit.ledger.tables import set_times, storage_errors, study_attributes
+from benchkit.ledger.trials import LIST, TrialFolder, is_alive, numbers_of, trial_files
 from benchkit.locks import held
 from benchkit.plan import Condition, Plan
 from benchkit.results import WITHOUT_FILES

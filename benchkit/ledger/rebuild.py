@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchkit.errors import BenchkitError, LedgerError, first_line
 from benchkit.ledger.claims import STATES, summary_of
-from benchkit.ledger.files import LIST, TrialFolder, home_of
 from benchkit.ledger.ledger import CONDITION_FILE, DECISIONS_FILE, STUDY_FILE, Ledger
 from benchkit.ledger.samplers import distribution
+from benchkit.ledger.trials import LIST, TrialFolder, home_of
 from benchkit.plan import Condition
 from benchkit.results import Outcome
 from benchkit.storage import decode

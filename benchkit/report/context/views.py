@@ -19,7 +19,7 @@ from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.training import several_nodes, where_trained
 from benchkit.analysis.wording import bare, lower_is_better, measured, metric_unit, metric_words, setting
 from benchkit.duration import duration
-from benchkit.ledger.files import TrialFolder
+from benchkit.ledger.trials import TrialFolder
 from benchkit.metrics import SPLITS, metric_names, score_metrics
 from benchkit.plan import Condition
 from benchkit.report.context.blocks import (
