@@ -19,6 +19,7 @@ from benchkit.report.context import blocks
 from benchkit.report.context.blocks import AbsentBlock, Block, Page, Paragraph, ReportContext, Section
 from benchkit.report.context.compose import compose
 from benchkit.report.context.provenance_sections import commands, data_facts, images_used
+from benchkit.report.context.sections import names_used
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files import html
 from benchkit.report.files.html import embedded, environment
@@ -115,7 +116,7 @@ def test_the_images_used_are_told_beside_those_of_the_whole_set(tmp_path: Path) 
     ("sweep", "report"),
     [
         ("benchkit sweep s.toml -w ws --jobs 2", "benchkit report synthetic-norms -w ws"),
-        ("benchkit sweep s --workspace='my ws' --plugin a.py --allow-shadow",
+        ("benchkit sweep s '--workspace=my ws' --plugin a.py --allow-shadow",
          "benchkit report synthetic-norms '--workspace=my ws' --plugin a.py --allow-shadow"),
         ("benchkit sweep s --only norm=gn", "benchkit report synthetic-norms"),
         ("benchkit sweep 'unclosed", "benchkit report synthetic-norms"),
@@ -124,6 +125,26 @@ def test_the_images_used_are_told_beside_those_of_the_whole_set(tmp_path: Path) 
 def test_a_report_is_made_where_its_sweep_was(tmp_path: Path, sweep: str, report: str) -> None:
     results = replace(complete(tmp_path, ("bn",), repeats=1, epochs=1), command=sweep)
     assert commands(results) == f"{sweep}\n{report}"
+
+
+def test_options_that_bear_on_no_result_are_not_among_the_commands(tmp_path: Path) -> None:
+    given = "benchkit sweep s --watch --jobs 2 --hours 3 --stop-by=8h --json -w ws --lease 30 --until-decided --profile"
+    results = replace(complete(tmp_path, ("bn",), repeats=1, epochs=1), command=given)
+    sweep, report = commands(results).splitlines()
+    assert sweep == "benchkit sweep s --jobs 2 -w ws --until-decided"
+    assert report == "benchkit report synthetic-norms -w ws"
+
+
+def test_images_of_ones_own_are_told_by_the_name_of_their_folder(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn",), repeats=1, epochs=1)
+    for source, told in (
+        ("~/all/birds/", "birds (image-folder)"),
+        ("set.zip", "set.zip (image-folder)"),
+        ("..", "image-folder"),
+    ):
+        data = {"name": "image-folder", "source": source}
+        trees = [replace(one, settings={**one.settings, "data": data}) for one in results.conditions]
+        assert names_used(replace(results, conditions=tuple(trees)), "data") == [told]
 
 
 @pytest.mark.parametrize(

@@ -261,8 +261,14 @@ def until_decided_command(results: StudyResults) -> str:
         given = []
     if given[:2] != ["benchkit", "sweep"]:
         given = ["benchkit", "sweep", str(results.study.path or results.study.name)]
-    for option in ("--only", "--retry", "--hours", "--stop-by"):
-        given = [word for word in given if not word.startswith(f"{option}=")]
-        while option in given:
-            del given[given.index(option) : given.index(option) + 2]
-    return shlex.join([*(word for word in given if word not in (UNTIL, "--json")), UNTIL])
+    kept = without_options(given, ("--only", "--retry", "--hours", "--stop-by"), (UNTIL, "--json"))
+    return shlex.join([*kept, UNTIL])
+
+
+def without_options(words: Sequence[str], valued: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """Return a command's words without these options; those that are `valued` go with their values."""
+    return [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if before not in valued and word.partition("=")[0] not in (*valued, *switches)
+    ]

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import Any
 
 from benchkit.analysis.published import PublishedVerdict
-from benchkit.analysis.sequential import repeats_words
+from benchkit.analysis.sequential import repeats_words, without_options
 from benchkit.analysis.source import ProtocolSetting
 from benchkit.analysis.wording import count, setting
 from benchkit.errors import BenchkitError
@@ -138,11 +138,19 @@ def _file(title: str, text: str, file: str, content: str) -> DownloadBlock:
     )
 
 
+VALUED = ("--retry", "--hours", "--stop-by", "--lease", "--patience")
+SWITCHES = ("--json", "--watch", "--profile", "--requeue")
+"""Options of a sweep, with a value and without, that bear on no result of a study that is trained from its start."""
+
+
 def commands(results: StudyResults) -> str:
-    """Return the commands that train the study and report it, where its sweep put it, one a line."""
+    """Return the commands that train the study and report it, where its sweep put it, one a line.
+
+    Options that bear on no result, such as `--watch` and `--hours`, are left out.
+    """
     sweep = results.command or shlex.join(["benchkit", "sweep", results.study.name])
     try:
-        words = shlex.split(sweep)
+        words = without_options(shlex.split(sweep), VALUED, SWITCHES)
     except ValueError:
         words = []
     where = [
@@ -152,7 +160,7 @@ def commands(results: StudyResults) -> str:
         if option in PLACED
         for part in ([word] if "=" in word or option == "--allow-shadow" else [word, value])
     ]
-    return f"{sweep}\n{shlex.join(['benchkit', 'report', results.study.name, *where])}"
+    return f"{shlex.join(words) if words else sweep}\n{shlex.join(['benchkit', 'report', results.study.name, *where])}"
 
 
 def resolved(results: StudyResults) -> str:

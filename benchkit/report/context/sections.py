@@ -69,14 +69,18 @@ class SectionInputs:
 
 
 def names_used(results: StudyResults, table: str) -> list[str]:
-    """Return the names of the data sets or models (`table` is `data` or `model`) of the conditions, each once."""
+    """Return the names of the data sets or models (`table` is `data` or `model`) of the conditions, each once.
+
+    Images of one's own are told by the name of their folder, archive or list: `birds (image-folder)`.
+    """
     trees = [condition.settings for condition in results.conditions] or [results.study.settings]
-    named = [tree.get(table) for tree in trees]
-    return list(
-        dict.fromkeys(
-            str(table_of["name"]) for table_of in named if isinstance(table_of, Mapping) and table_of.get("name")
-        )
-    )
+    tables = [found for tree in trees if isinstance(found := tree.get(table), Mapping) and found.get("name")]
+    return list(dict.fromkeys(_with_source(str(found["name"]), str(found.get("source", ""))) for found in tables))
+
+
+def _with_source(name: str, source: str) -> str:
+    place = source.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return name if place in ("", ".", "..", "~") else f"{place} ({name})"
 
 
 def models_used(results: StudyResults) -> list[str]:
