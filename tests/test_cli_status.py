@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_study import finish_all, study_of
+from tiny_study import FACTOR, RECORD, finish_all, queue_of, study_of
 
 from benchkit.cli import main
 from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.results import Outcome
+from benchkit.storage import encode
+from benchkit.sweep.progress import trial_name
+from benchkit.sweep.seat_lines import SeatLine
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +55,21 @@ def test_an_unknown_study_and_an_absent_ledger_are_told(capsys: pytest.CaptureFi
     assert "no study 'tinny' (did you mean 'tiny'?)" in capsys.readouterr().err
     assert main(["status", "--workspace", str(tmp_path / "none")]) == 2
     assert "there is no ledger here" in capsys.readouterr().err
+
+
+def test_seats_are_told_at_the_epoch_that_their_trials_are_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, queue = queue_of(tmp_path, study_of(FACTOR))
+    claim = queue.next()
+    assert claim is not None
+    for epoch in (1, 2, 3):
+        claim.folder.append_epoch(replace(RECORD, epoch=epoch))
+    name = trial_name(claim.condition.label, claim.phase, claim.index)
+    seats = [SeatLine(study="tiny", node="a", device="cpu", trial=one, epoch=1, at=time.time()) for one in (name, "x")]
+    (tmp_path / "logs").mkdir(exist_ok=True)
+    (tmp_path / "logs/seats-1.jsonl").write_text("".join(f"{json.dumps(encode(seat))}\n" for seat in seats))
+    assert main(["status", "tiny", "--workspace", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["running"] == [f"{name}: running, epoch 3 done"]
+    assert [(seat["trial"], seat["epoch"]) for seat in told["seats"]] == [(name, 3), ("x", 1)]

@@ -180,12 +180,17 @@ def test_seats_show_what_was_measured_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_seats_of_a_sweep_are_shown_from_its_lines(tmp_path: Path) -> None:
-    queue_of(tmp_path, study_of(FACTOR))
+    _, _, queue = queue_of(tmp_path, study_of(FACTOR))
     line = SeatLine(study="tiny", node="node7", device="H200", trial="0.1 repeat 0", epoch=1, epochs=3, at=time.time())
+    claim = queue.next()
+    assert claim is not None
     (tmp_path / "logs").mkdir(exist_ok=True)
     (tmp_path / "logs" / "seats-1.jsonl").write_text(json.dumps(encode(line)) + "\n")
     with live_page(tmp_path) as page:
         assert cells(page.page(), "seats") == [["node7", "H200", "0.1 repeat 0", "1", "3"]]
+        for epoch in (1, 2):
+            claim.folder.append_epoch(replace(RECORD, epoch=epoch))
+        until(lambda: cells(page.page(), "seats") == [["node7", "H200", "0.1 repeat 0", "2", "3"]])
 
 
 def test_looking_changes_no_byte_and_takes_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

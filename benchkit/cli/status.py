@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -27,13 +28,16 @@ def status(
     from benchkit.ledger import read_results
     from benchkit.ledger.cleaning import removed_words
     from benchkit.storage import encode
-    from benchkit.sweep.seat_lines import seats_of
+    from benchkit.sweep.seat_lines import recorded_epochs, seats_of
     from benchkit.sweep.status import status_of
 
     name = study.removesuffix(".toml").rpartition("/")[2] if study else None
     results = read_results(workspace, name, storage or None, upcoming=True)
     found = status_of(results)
-    seats = seats_of(workspace, storage, found.study)
+    epochs = recorded_epochs(results.trials)
+    seats = [
+        replace(seat, epoch=epochs.get(seat.trial, seat.epoch)) for seat in seats_of(workspace, storage, found.study)
+    ]
     if as_json:
         print_json({**found.plain(), "seats": encode(seats)})
         raise typer.Exit(found.broken)

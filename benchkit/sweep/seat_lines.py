@@ -19,6 +19,7 @@ from typing import Any
 from benchkit.errors import BenchkitError
 from benchkit.ledger import Ledger
 from benchkit.ledger.tables import is_on_server
+from benchkit.results import Trial
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
 from benchkit.sweep.messages import (
@@ -180,6 +181,15 @@ def seats_of(workspace: Path, storage: str, study: str) -> list[SeatLine]:
     if not is_on_server(storage):
         return read_seats(workspace / "logs", study, time.time())
     return _read(Ledger(workspace, storage).shown(study, SHOWN))
+
+
+def recorded_epochs(trials: Iterable[Trial]) -> dict[str, int]:
+    """Return the last epochs that the records of the trials under way hold, by the names that lines give them.
+
+    Lines are older than that by up to `EVERY` seconds.
+    """
+    under_way = [trial for trial in trials if trial.state == "running" and trial.history]
+    return {trial_name(t.condition.label, t.phase, t.index): t.history[-1].epoch for t in under_way}
 
 
 def _read(told: Iterable[list[Any]]) -> list[SeatLine]:

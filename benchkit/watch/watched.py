@@ -26,7 +26,7 @@ from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
 from benchkit.storage import decode
-from benchkit.sweep.seat_lines import SHOWN, SeatLine, read_seats
+from benchkit.sweep.seat_lines import SHOWN, SeatLine, read_seats, recorded_epochs
 from benchkit.sweep.status import StudyStatus, status_of
 from benchkit.watch.live_sections import (
     OVERVIEW,
@@ -113,6 +113,7 @@ class Watched:
         self._results: StudyResults | None = None
         self._status: StudyStatus | None = None
         self._beside: tuple[Section | None, tuple[Section | None, ...]] = (None, ())
+        self._epochs: Mapping[str, int] = {}
         self.follows = False
         self._report: ReportContext | None = None
         self._ended: frozenset[tuple[str, str]] = frozenset()
@@ -156,6 +157,7 @@ class Watched:
         if self._results is None or final or budget.allows():
             upcoming = private_results(results_of(self._reader, self.study, upcoming=True))
             self._results, self._status = upcoming, status_of(upcoming)
+            self._epochs = recorded_epochs(upcoming.trials)
             self._beside = (
                 running_section(upcoming, self._registry),
                 (failures_section(upcoming), notes_section(upcoming)),
@@ -180,10 +182,13 @@ class Watched:
         return frozenset((trial_id(t), t.state) for t in trials if t.state not in ("running", "waiting"))
 
     def _seats(self) -> Sequence[SeatLine]:
-        if not self._reader.on_server:
-            return read_seats(self._reader.workspace / "logs", self.study, time.time())
-        told = self._reader.shown(self.study, SHOWN)
-        return [decode(SeatLine, line) for lines in told for line in lines]
+        """Return what the seats are at, not behind what the trials' records say of them."""
+        if self._reader.on_server:
+            told = self._reader.shown(self.study, SHOWN)
+            seats = [decode(SeatLine, line) for lines in told for line in lines]
+        else:
+            seats = read_seats(self._reader.workspace / "logs", self.study, time.time())
+        return [replace(seat, epoch=max(seat.epoch, self._epochs.get(seat.trial, 0))) for seat in seats]
 
     def _show(self, found: Sequence[Section], note: str) -> bool:
         before, version = self.shown, self.shown.version + 1
