@@ -19,11 +19,18 @@ const forget = (place) => {
   }
 };
 
-const drawLive = async (chart) => {
-  const spec = await readJson(chart.closest("figure").querySelector("script.spec"));
+// Each drawing is a task of its own, also where one chart takes several to fit: the page answers in between.
+const drawFigure = async (...given) => {
+  await new Promise((resolve) => setTimeout(resolve));
+  return globalThis.drawFigure(...given);
+};
+
+const drawNow = async (chart) => {
   if (!chart.isConnected) return;
   results.get(chart)?.finalize();
+  chart.style.visibility = "hidden"; // no drawing on the way to the fitting one is seen
   try {
+    const spec = await readJson(chart.closest("figure").querySelector("script.spec"));
     const result = await drawFitted(chart, spec, { actions: false, tooltip: { theme: dark() ? "dark" : "light" } });
     if (chart.isConnected) results.set(chart, result);
     else result.finalize();
@@ -31,9 +38,12 @@ const drawLive = async (chart) => {
     chart.replaceChildren(make("p", { className: "error" }, `This chart could not be drawn: ${error.message}`));
     console.error(error);
   }
-  chart.style.minHeight = "";
+  chart.style.minHeight = chart.style.visibility = "";
   chart.dataset.drawn = "";
 };
+
+let lastDrawn = Promise.resolve(); // one chart after the other
+const drawLive = (chart) => (lastDrawn = lastDrawn.then(() => drawNow(chart)));
 
 const sight = new IntersectionObserver(
   (entries) => {
