@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import math
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from benchkit_trackers.mlflow_runs import MlflowRuns
 from benchkit_trackers.tensorboard_runs import TensorboardRuns
 from benchkit_trackers.wandb_runs import WandbRuns
+from live_pages import until
 from test_cleaning import scored
-from tiny_study import FACTOR, finish_all, study_of
+from tiny_study import DONE, FACTOR, RECORD, finish_all, queue_of, study_of
 
 from benchkit import BenchkitError, TrackedRow, TrackedRun
 from benchkit.cli import main
 from benchkit.ledger import Ledger, read_results
 from benchkit.plan import make_plan
+from benchkit.trackers import following
+from benchkit.trackers.address import tracker_of
 from benchkit.trackers.runs import runs_of
 
 LONG = "long " * 1800
@@ -277,3 +288,141 @@ def test_tensorboard_itself_starts() -> None:
     code = "import tensorboard.main as m; m.run_main()"
     done = subprocess.run([sys.executable, "-c", code, "--version_tb"], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.startswith("2."), done.stderr
+
+
+class Gate(ThreadingHTTPServer):
+    """A proxy before an MLflow server that lets in who has the password, with an address that outlives the server."""
+
+    daemon_threads = True
+
+    def __init__(self, word: str, behind: int) -> None:
+        wanted = f"Basic {base64.b64encode(unquote(word).encode()).decode()}" if word else None
+
+        class Handler(BaseHTTPRequestHandler):
+            def pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.headers.get("Authorization") != wanted:
+                    self.answer(401, b"{}")
+                    return
+                told = {name: value for name, value in self.headers.items() if name in ("Content-Type", "Accept")}
+                connection = http.client.HTTPConnection("127.0.0.1", behind, timeout=60)
+                try:
+                    connection.request(self.command, self.path, body, told)
+                    found = connection.getresponse()
+                    self.answer(found.status, found.read())
+                except OSError:
+                    self.answer(503, b"{}")
+                finally:
+                    connection.close()
+
+            do_GET = do_POST = do_PUT = do_PATCH = pass_on
+
+            def answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *told: object) -> None:
+                return
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.address = f"http://{word and f'{word}@'}127.0.0.1:{self.server_port}"
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[None]:
+    """Run MLflow's own server until the end of the block, where it is killed."""
+    store = f"sqlite:///{folder / 'server.db'}"
+    places = ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    ours = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen([*command, *places], env=ours, stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + 300
+        while not _answers(port):
+            assert server.poll() is None and time.monotonic() < end, (folder / "server.log").read_text()
+            time.sleep(0.2)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["", "ada:S3cret%20Word"])
+def test_a_real_server_is_told_all_though_it_dies_meanwhile(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(following, "EVERY", 0.2)
+    monkeypatch.setattr(following, "SHARE", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Gate(word, port) as gate:
+        threading.Thread(target=gate.serve_forever, daemon=True).start()
+        monkeypatch.setenv("BOARD", gate.address)
+        _die_and_tell_again(tmp_path, port)
+        gate.shutdown()
+    assert "S3cret" not in "".join(capfd.readouterr())
+
+
+def _die_and_tell_again(tmp_path: Path, port: int) -> None:
+    """Follow a study to the variable's address while its server dies and comes back, and read back what it then has."""
+    from mlflow.tracking import MlflowClient
+
+    _, _, queue = queue_of(tmp_path / "runs", study_of(FACTOR, repeats=2))
+    reader, writer = os.pipe()
+    finish_next(queue)
+    running = queue.next()
+    running.folder.append_epoch(RECORD)
+    problems: list[str] = []
+    address = tracker_of("mlflow=env:BOARD")
+    follower = threading.Thread(
+        target=lambda: problems.append(following.follow(tmp_path / "runs", "tiny", "", address, reader))
+    )
+    client = MlflowClient(tracking_uri=f"http://127.0.0.1:{port}")
+    with mlflow_server(tmp_path, port):
+        follower.start()
+        until(lambda: client.get_experiment_by_name("tiny") is not None and len(mlflow_runs(client, "tiny")) >= 2)
+    running.folder.append_epoch(replace(RECORD, epoch=2))
+    running.finish(DONE)
+    for _ in range(2):
+        finish_next(queue)
+    with mlflow_server(tmp_path, port):
+        os.close(writer)
+        follower.join(300)
+        runs = mlflow_runs(client, "tiny")
+        assert problems == [""] and Counter(run.data.tags["benchkit.kind"] for run in runs.values()) == {
+            "trial": 4,
+            "condition": 2,
+        }
+        assert {run.info.status for run in runs.values()} == {"FINISHED"}
+        told = {one.id: str(points(client, runs[one.id])) for one in runs_of(read_results(tmp_path / "runs"))}
+        steps = [[step for step, *_ in points(client, run)["val_loss"]] for run in runs.values() if _is_trial(run)]
+        assert sorted(steps) == [[1], [1], [1], [1, 2]]
+        assert main(["export", "tiny", "--workspace", str(tmp_path / "runs"), "--to", "mlflow=env:BOARD"]) == 0
+        again = mlflow_runs(client, "tiny")
+        assert {name: str(points(client, run)) for name, run in again.items()} == told
+
+
+def _is_trial(run: Any) -> bool:
+    return bool(run.data.tags["benchkit.kind"] == "trial")
+
+
+def finish_next(queue: Any) -> None:
+    claim = queue.next()
+    claim.folder.append_epoch(RECORD)
+    claim.finish(DONE)

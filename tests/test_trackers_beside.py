@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
+import re
 import sys
 import threading
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pikepdf
 import pytest
 from test_trackers import events
 from throwaway_distributions import write_distribution
@@ -27,6 +32,7 @@ from benchkit.ledger import read_results
 from benchkit.trackers import following, notices
 from benchkit.trackers.address import Address, address_of, masked, notifier_of, tracker_of, trackers_beside
 from benchkit.trackers.notices import Notices
+from benchkit.verify.opening import open_report
 
 FAULTY = """
 import os, time
@@ -129,7 +135,33 @@ def test_epochs_are_told_while_a_trial_is_trained(tmp_path: Path) -> None:
 SECRETS = ("S3cretUser", "S3cretWord", "S3cretPath", "S3cretToken")
 
 
+def contents_of(file: Path) -> Iterator[bytes]:
+    """Yield a file's bytes, and whatever is packed in it: archives, a report's capsule and data, a PDF's streams."""
+    content = file.read_bytes()
+    yield content
+    if zipfile.is_zipfile(file):
+        yield from unpack_all(content)
+    if file.suffix in (".html", ".pdf"):
+        report = open_report(file)
+        yield report.text.encode()
+        yield from unpack_all(report.capsule)
+        yield from report.files.values()
+    if file.suffix == ".html":
+        yield from (zlib.decompress(base64.b64decode(one)) for one in re.findall(rb'"packed": ?"([^"]+)"', content))
+    if file.suffix == ".pdf":
+        with pikepdf.open(file) as document:
+            yield from (one.read_bytes() for one in document.objects if isinstance(one, pikepdf.Stream))
+            yield b"".join(str(one).encode() for one in document.objects)
+
+
+def unpack_all(content: bytes) -> Iterator[bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        yield from map(archive.read, archive.namelist())
+
+
+@pytest.mark.parametrize("kinds", ["html", pytest.param("html,pdf", marks=pytest.mark.slow)])
 def test_addresses_stand_nowhere_also_when_telling_fails(
+    kinds: str,
     faulty: None,
     mailbox: SimpleNamespace,
     tmp_path: Path,
@@ -146,17 +178,17 @@ def test_addresses_stand_nowhere_also_when_telling_fails(
     monkeypatch.setattr(sys, "argv", ["benchkit", *map(str, sweep)])
     assert run_here(monkeypatch, tmp_path, *sweep) == 0
     assert main(["--debug", "export", "tiny", *where, "--to", "raises=env:BOARD"]) == 2
-    assert main(["report", "tiny", *where, "--format", "html", "--out", str(tmp_path / "reports")]) == 0
+    assert main(["report", "tiny", *where, "--format", kinds, "--out", str(tmp_path / "reports")]) == 0
     printed = "".join(capfd.readouterr())
     assert len(mailbox.got) == 1 and "was not sent to env:MAILBOX" in printed and "[secret]" in printed
     files = [path for path in tmp_path.rglob("*") if path.is_file() and "site" not in path.parts]
-    contents = [path.read_bytes() for path in files]
-    for file in files:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                contents += [archive.read(name) for name in archive.namelist()]
-    assert any(file.name == "ledger.db" for file in files) and any(file.suffix == ".html" for file in files)
-    found = [secret for secret in SECRETS for text in (printed.encode(), *contents) if secret.encode() in text]
+    contents = {file: list(contents_of(file)) for file in files}
+    assert any(file.name == "ledger.db" for file in files)
+    reports = [file for file in files if file.suffix in (".html", ".pdf")]
+    assert len(reports) == len(kinds.split(","))
+    assert all(sum(b"tiny" in content for content in contents[file]) > 1 for file in reports)
+    everything = [printed.encode(), *(content for parts in contents.values() for content in parts)]
+    found = [secret for secret in SECRETS for text in everything if secret.encode() in text]
     assert not found
     assert read_results(tmp_path / "runs").command.endswith("--notify env:MAILBOX --track raises=env:BOARD")
 

@@ -101,7 +101,7 @@ def problem_of(error: Exception, address: Address) -> BenchkitError:
 def follow(workspace: Path, study: str, storage: str, address: Address, stream: int) -> str:
     """Tell a tracker what is new of a study until `stream` ends, and then the rest; return what went wrong last.
 
-    A tracker that fails is asked again at the next look.
+    A tracker that fails is opened anew at the next look, since what it had taken last is not known.
     """
     tracker, reader, pause, problem, last = None, None, EVERY, "", False
     while not last:
@@ -118,6 +118,7 @@ def follow(workspace: Path, study: str, storage: str, address: Address, stream: 
             problem = ""
         except Exception as error:
             logger.debug("told at the end", exc_info=error)
+            tracker = None
             problem, pause = problem_of(error, address).what, min(2 * pause, 60.0)
     if tracker is not None:
         with failures_told(address):
