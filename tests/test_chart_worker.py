@@ -11,6 +11,7 @@ import pytest
 from synthetic_results import complete
 
 from benchkit.errors import ReportError
+from benchkit.report import write
 from benchkit.report.figures import chart_worker as chart_worker_module
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.drawing import content_key, spec_to_svg
@@ -59,6 +60,19 @@ def test_a_figure_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(asked) == first
     write_report(results, tmp_path / "third", "pdf", cache=False)
     assert len(asked) == 2 * first
+
+
+def test_the_pdf_is_printed_while_the_page_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, made = threading.Event(), write.with_screen
+
+    def with_screen(*arguments: Any) -> Any:
+        assert begun.wait(60)
+        return made(*arguments)
+
+    monkeypatch.setattr(write, "with_screen", with_screen)
+    monkeypatch.setattr(write, "print_pdf", lambda *_: begun.set() or b"%PDF")
+    written = write_report(complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2), tmp_path, "html", "pdf")
+    assert [path.suffix for path in written.paths if path.is_file()] == [".html", ".pdf"] and not written.problems
 
 
 def test_the_key_changes_with_spec_and_renderer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import csv
 import inspect
 import io
 import json
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import altair
 import pytest
 from synthetic_results import complete
 
-from benchkit.errors import PluginError
+from benchkit.errors import PluginError, ReportError
 from benchkit.protocols import ImageGrid, NothingToDraw, card
 from benchkit.registry.entries import Entry
-from benchkit.report.context.blocks import AbsentBlock, FigureBlock
+from benchkit.report.context.blocks import AbsentBlock, FigureBlock, Section
+from benchkit.report.figures import figure_set as figure_set_module
 from benchkit.report.figures.figure_set import FigureSet, data_tables
 from benchkit.results import StudyResults
 
@@ -152,6 +154,42 @@ def test_without_tables_a_figure_is_the_same_but_for_its_data(tmp_path: Path) ->
         for tables in (True, False)
     )
     assert isinstance(whole, FigureBlock) and whole.data and slim == replace(whole, data=())
+
+
+def test_a_quick_copy_of_a_chart_is_altairs_and_shares_nothing_that_can_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = altair.Chart(altair.Data(values=[{"x": 1}])).encode(x=altair.X("x:Q", axis=altair.Axis(ticks=False)))
+    near = altair.selection_point(name="near", on="pointerover")
+    faint = altair.when(near).then(altair.value(1)).otherwise(altair.value(0))
+    layers = altair.layer(base.mark_line(size=3), base.mark_point().encode(opacity=faint).add_params(near), name="both")
+    quick = layers.copy()
+    monkeypatch.setattr("altair.utils.schemapi._deep_copy", figure_set_module._whole_copy)
+    theirs = layers.copy()
+    assert quick.to_dict() == theirs.to_dict() and list(quick._kwds) == list(theirs._kwds)
+    assert [list(one._kwds) for one in quick.layer] == [list(one._kwds) for one in theirs.layer]
+    quick.layer[0].mark.size = 5
+    quick.layer[0].encoding.x.axis.ticks = True
+    assert layers.to_dict() == theirs.to_dict()
+
+
+def test_figures_are_made_while_pictures_are_drawn_and_one_that_fails_is_absent(tmp_path: Path) -> None:
+    class Later:
+        def __init__(self) -> None:
+            self.begun: list[Future[bytes]] = []
+
+        def begin(self, spec: object) -> Future[bytes]:
+            self.begun.append(Future())
+            return self.begun[-1]
+
+    results, later = complete(tmp_path, ("bn",), repeats=1, epochs=2), Later()
+    figures = FigureSet(results=results, registry=FewPlugins({"two": TwoPoints}), chart_worker=later)  # type: ignore[arg-type]
+    blocks = [figures.block("two"), figures.block("two")]
+    assert all(isinstance(block, FigureBlock) for block in blocks) and not figures.pictures
+    later.begun[0].set_result(b"<svg/>")
+    later.begun[1].set_exception(ReportError("a figure took longer than 9 s to draw"))
+    first, second = figures.finished(Section(number=1, name="a", title="A", blocks=tuple(blocks))).blocks
+    assert first == blocks[0] and figures.pictures == {"fig:two.svg": b"<svg/>"}
+    assert isinstance(second, AbsentBlock) and second.broken and "longer than 9 s" in second.reason
+    assert figures.problems == ["figure two: a figure took longer than 9 s to draw"]
 
 
 def test_our_own_charts_are_the_same_unchecked(tmp_path: Path) -> None:

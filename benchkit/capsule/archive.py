@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from benchkit.errors import ReportError
@@ -252,8 +253,14 @@ MOST_LEVELS = 60
 
 def to_text(value: Any, *, indent: int | None = None) -> str:
     """Return a dataclass or plain values as strict ASCII JSON; numbers that JSON lacks become nan, inf and -inf."""
-    separators = None if indent else (",", ":")
-    return json.dumps(_spelled(encode(value)), indent=indent, separators=separators, allow_nan=False, default=str)
+    plain = encode(value)
+    written = partial(
+        json.dumps, indent=indent, separators=None if indent else (",", ":"), allow_nan=False, default=str
+    )
+    try:
+        return written(plain)
+    except ValueError:  # few values hold a number to spell
+        return written(_spelled(plain))
 
 
 def _spelled(value: Any) -> Any:

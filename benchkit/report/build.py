@@ -69,7 +69,7 @@ class StudyBuild:
 class ReportBuild:
     """What will be written: the content, files beside it by relative path, pictures for print by `fig:` address.
 
-    `screen` is the content with what a reader of the HTML page can choose.
+    `screen` is the content with what a reader of the HTML page can choose, or the same as `report` (`with_screen`).
     `dated` is when the last trial finished, in seconds since 1970; `problems` and `tracebacks` tell of broken figures.
     """
 
@@ -107,16 +107,31 @@ def build_study(figure_set: FigureSet, *, against: Path | None = None) -> StudyB
 def single_build(part: StudyBuild, exports: frozenset[str], stem: str = "", *, for_screen: bool = True) -> ReportBuild:
     """Return the report of one study; `stem` names its files, by default the study's name."""
     content = study_content(part.report, part.summary, part.results, part.changes)
-    return ReportBuild(
+    build = ReportBuild(
         stem=file_stem(stem or part.results.study.name),
         report=part.report,
-        screen=screen_of(part) if for_screen else part.report,
+        screen=part.report,
         files=export_files(part.report, study_files(part), content, exports, part.figure_set.problems),
         pictures=part.figure_set.pictures,
         problems=tuple(part.figure_set.problems),
         tracebacks=tuple(part.figure_set.tracebacks),
         dated=last_finished(part.results),
     )
+    return with_screen(build, [part]) if for_screen else build
+
+
+def with_screen(build: ReportBuild, parts: Sequence[StudyBuild]) -> ReportBuild:
+    """Return the build of some studies with its content for the HTML page; a PDF can be printed meanwhile."""
+    told = [len(part.figure_set.problems) for part in parts]
+    if build.report.chapters:
+        names = [chapter.name for chapter in build.report.chapters]
+        front = replace(build.report, chapters=())
+        screen = with_chapters(front, list(zip(names, map(screen_of, parts), strict=True)))
+    else:
+        screen = screen_of(replace(parts[0], report=build.report))
+    new = [line for part, known in zip(parts, told, strict=True) for line in part.figure_set.problems[known:]]
+    tracebacks = tuple(trace for part in parts for trace in part.figure_set.tracebacks)
+    return replace(build, screen=screen, problems=(*build.problems, *new), tracebacks=tracebacks)
 
 
 def screen_of(part: StudyBuild) -> ReportContext:
@@ -157,7 +172,6 @@ def multi_build(
     names = chapter_names([file_stem(part.results.study.name) for part in parts])
     front = _front(parts, agreement, findings, sections)
     whole = with_chapters(front, list(zip(names, (part.report for part in parts), strict=True)))
-    screen = with_chapters(front, list(zip(names, map(screen_of, parts), strict=True))) if for_screen else whole
     draw = parts[0].figure_set.svg
     pictures = {address: draw(spec) for address, spec in charts.items() if for_print}
     for chapter, part in zip(names, parts, strict=True):
@@ -169,16 +183,17 @@ def multi_build(
         for file, content in study_files(part).items()
     }
     content = _content(whole, parts, agreement, findings)
-    return ReportBuild(
+    build = ReportBuild(
         stem=file_stem(name) if name else common_stem([part.results.study.name for part in parts]),
         report=whole,
-        screen=screen,
+        screen=whole,
         files=export_files(whole, sources, content, exports, problems),
         pictures=pictures,
         problems=tuple(problems),
         tracebacks=tuple(trace for part in parts for trace in part.figure_set.tracebacks),
         dated=max(last_finished(part.results) for part in parts),
     )
+    return with_screen(build, parts) if for_screen else build
 
 
 def common_rankings(parts: Sequence[StudyBuild]) -> tuple[str, list[Ranking]]:

@@ -15,7 +15,7 @@ from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.archive import CAPSULE, rounded
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
-from benchkit.report.build import ReportBuild, StudyBuild, build_study, multi_build, single_build
+from benchkit.report.build import ReportBuild, StudyBuild, build_study, multi_build, single_build, with_screen
 from benchkit.report.context.blocks import DownloadBlock, FigureBlock, ReportContext
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.figure_set import FigureSet
@@ -138,14 +138,14 @@ def write_reports(
         check_templates(options.templates)
     shown = [rounded(private_results(results)) for results in studies]
     build, parts = _built(shown, options, registry)
-    return _write(_sealed(build, parts, options.templates) if options.pages else build, out, options)
+    return _write(_sealed(build, parts, options.templates) if options.pages else build, parts, out, options)
 
 
 def _built(
     studies: Sequence[StudyResults], options: ReportOptions, registry: Registry | None
 ) -> tuple[ReportBuild, list[StudyBuild]]:
     """Return the report that is ready to be written, and its studies."""
-    for_print, for_screen = "pdf" in options.formats, "html" in options.formats
+    for_print = "pdf" in options.formats
     installed = None if options.formats == {"json"} else registry or Registry.installed()
     cache = ChartCache.of_user() if options.cache and installed else None
     with ChartWorker(cache) if installed else nullcontext() as charts:
@@ -156,15 +156,14 @@ def _built(
         parts = [build_study(figures, against=options.against) for figures in sets]
         exports, name = options.exports, options.name
         if len(parts) == 1:
-            return single_build(parts[0], exports, name, for_screen=for_screen), parts
-        return multi_build(parts, exports, name, for_print=for_print, for_screen=for_screen), parts
+            return single_build(parts[0], exports, name, for_screen=False), parts
+        return multi_build(parts, exports, name, for_print=for_print, for_screen=False), parts
 
 
 def _sealed(build: ReportBuild, parts: Sequence[StudyBuild], templates: Path | None) -> ReportBuild:
     """Return the build with a capsule of its studies, which holds the digests of what the build shows."""
     capsule = make_capsule([part.results for part in parts], shown_of(build.report, build.files, templates))
-    report, screen = (_with_capsule(one, capsule) for one in (build.report, build.screen))
-    return replace(build, report=report, screen=screen, files={**build.files, CAPSULE: capsule})
+    return replace(build, report=_with_capsule(build.report, capsule), files={**build.files, CAPSULE: capsule})
 
 
 def _with_capsule(report: ReportContext, capsule: bytes) -> ReportContext:
@@ -200,11 +199,13 @@ def _capsule_block(capsule: bytes) -> DownloadBlock:
     )
 
 
-def _write(build: ReportBuild, out: Path, options: ReportOptions) -> Written:
+def _write(build: ReportBuild, parts: Sequence[StudyBuild], out: Path, options: ReportOptions) -> Written:
     """Write a build's files in the formats asked for."""
     notes: list[str] = []
     with ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
         printing = meanwhile.submit(print_pdf, build, options.templates, notes) if "pdf" in options.formats else None
+        if "html" in options.formats:
+            build = with_screen(build, parts)
         page = render_html(build.screen, options.templates) if "html" in options.formats else ""
     out.mkdir(parents=True, exist_ok=True)
     paths = [_put(out / f"{build.stem}.html", encoded(page))] if "html" in options.formats else []

@@ -231,7 +231,8 @@ def compose(
     """
     inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
     facts = key_facts(results, summary)
-    found = [with_data(part) for part in _sections(inputs, changes) if part is not None]
+    made = [part for part in _sections(inputs, changes) if part is not None]
+    found = [with_data(figure_set.finished(part)) for part in made]
     parts = with_author_text(inputs, [part for part in found if part.blocks])
     parts.append(provenance_sections.coverage_section(inputs))
     if figure_set.registry:

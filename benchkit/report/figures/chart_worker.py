@@ -13,6 +13,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class ChartWorker:
         self.drawn = 0
         self._cache = cache
         self._child = LineChild(["-m", "benchkit.report.figures.chart_worker", str(memory_mib)], seconds)
+        self._asking = ThreadPoolExecutor(max_workers=1)
 
     def __enter__(self) -> ChartWorker:
         """Return the worker."""
@@ -49,12 +51,20 @@ class ChartWorker:
 
     def __exit__(self, *_: object) -> None:
         """End the child, and keep the cache within its size."""
+        self._asking.shutdown(cancel_futures=True)
         self._child.__exit__()
         if self._cache is not None and self.drawn:
             self._cache.trim()
 
     def svg(self, spec: Mapping[str, Any]) -> bytes:
         """Return the spec as SVG for print; raise `ReportError` when it cannot be drawn within the limits."""
+        return self.begin(spec).result()
+
+    def begin(self, spec: Mapping[str, Any]) -> Future[bytes]:
+        """Return what will be the spec as SVG, or the error of `svg`; one is drawn at a time, in this order."""
+        return self._asking.submit(self._svg, spec)
+
+    def _svg(self, spec: Mapping[str, Any]) -> bytes:
         key = content_key(spec)
         known = self._cache.get(key) if self._cache else None
         if known is not None:

@@ -100,8 +100,10 @@ def _folder(path: Path) -> jinja2.FileSystemLoader:
 
 def embedded(json_text: str) -> Markup:
     """Return JSON that can stand inside a script element: no character of it can end the element."""
-    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-    return Markup("".join(escapes.get(letter, letter) for letter in json_text))
+    return Markup(json_text.translate(_ESCAPES))
+
+
+_ESCAPES = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
 
 
 def text_of(name: str, own: Path | None = None) -> str:

@@ -140,12 +140,15 @@ def _lines(search: SearchData, searched: SearchedCondition) -> list[ParallelLine
     sign = 1 if search.lower else -1
     complete = [point for point in searched.points if point.objective is not None and "" not in point.values]
     ranked = sorted(complete, key=lambda point: sign * (point.objective or 0.0))
-    lines = [_line(search, searched.condition, point, rank / len(ranked)) for rank, point in enumerate(ranked)]
+    ends = domain(search) if ranked else (0.0, 1.0)
+    lines = [_line(search, searched.condition, point, rank / len(ranked), ends) for rank, point in enumerate(ranked)]
     return lines[::-1]
 
 
-def _line(search: SearchData, condition: str, point: SearchPoint, share: float) -> ParallelLine:
-    low, high = domain(search)
+def _line(
+    search: SearchData, condition: str, point: SearchPoint, share: float, ends: tuple[float, float]
+) -> ParallelLine:
+    low, high = ends
     objective = point.objective or 0.0
     last = min(max((quantity(search.metric).shown(objective) - low) / (high - low), 0.0), 1.0)
     return ParallelLine(

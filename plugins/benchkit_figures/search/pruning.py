@@ -154,10 +154,14 @@ def _panel_data(results: StudyResults, condition: Any, metric: str, lower: bool)
         if trial.state == "pruned" and (values := _values(trial, metric))
     ]
     last = max((trial.history[-1].epoch for trial in done if trial.history), default=0)
+    reached: dict[int, list[float]] = {}
+    for trial in done:
+        for record in trial.history:
+            reached.setdefault(record.epoch, []).append(record.score(metric))
     medians = [
-        MedianEpoch(epoch=epoch, value=value, n=len(_at(done, metric, epoch)))
+        MedianEpoch(epoch=epoch, value=median(values), n=len(values))
         for epoch in range(1, last + 1)
-        if (value := _median(done, metric, epoch)) is not None
+        if (values := [value for value in reached.get(epoch, ()) if math.isfinite(value)])
     ]
     finished = sum(trial.state in ("done", "pruned", "diverged", "failed") for trial in trials)
     return PruningPanel(
