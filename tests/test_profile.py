@@ -16,7 +16,7 @@ import benchkit.sweep.orchestration
 from benchkit.cli import main
 from benchkit.cli.profiling import Profiled, Profiling
 from benchkit.ledger import read_results
-from benchkit.sweep.messages import TrialProfiled, dump, event_of
+from benchkit.sweep.messages import TrialProfiled, WorkerReady, dump, event_of
 from benchkit.train import profile
 from benchkit.train.fit import fit
 from benchkit.train.profile import FIRST_TRACED, PHASES, TRACED, Stopwatch, watch
@@ -48,7 +48,8 @@ def test_every_tick_of_the_clock_is_in_one_phase(monkeypatch: pytest.MonkeyPatch
     seconds = stopwatch.stop()
     assert tuple(seconds) == PHASES
     assert sum(seconds.values()) == next(ticks) - 1
-    steps = 3 * 5  # 80 images in batches of 16, three epochs
+    steps = 3 * 5 - 1  # 80 images in batches of 16, three epochs; the first is told apart
+    assert seconds["first step"] == 9
     counted = {"augmentation": steps, "forward": steps, "loss": steps, "backward": steps, "optimizer": steps}
     assert {name: seconds[name] for name in counted} == counted
     assert seconds["data"] == 2 * steps + 3  # before augmentation and forward pass; after each last step
@@ -90,6 +91,18 @@ def test_profiling_a_sweep_changes_no_result(monkeypatch: pytest.MonkeyPatch, tm
     assert min(profiled.seconds[phase] for phase in ("data", "forward", "backward", "ledger", "scoring")) > 0
 
 
+def test_each_start_of_a_worker_is_told_once() -> None:
+    profiled = Profiled()
+    view = Profiling(Listener(), profiled)
+    for worker, torch_takes in ((0, 2.0), (1, 3.0), (0, 2.0), (0, 4.0)):  # ready again for another job; started again
+        ready = WorkerReady(device="cpu", imports={"import of torch": torch_takes, "import of the rest": 0.5})
+        assert event_of(dump(ready)) == ready
+        view.event(worker, ready)
+    view.event(0, WorkerReady(device="cpu"))
+    assert profiled.plain()["workers"] == 3
+    assert profiled.seconds == {"import of torch": 9.0, "import of the rest": 1.5}
+
+
 def test_the_event_survives_the_line_between_processes() -> None:
     event = TrialProfiled(seconds={"data": 0.5}, trace="t.json.gz")
     assert event_of(dump(event)) == event
@@ -109,4 +122,4 @@ def test_the_command_prints_the_table(
     assert words[: len(PHASES) + 1] == ["where", *(phase.split()[0] for phase in PHASES)]
     assert "trace.json.gz (open it in ui.perfetto.dev)" in shown.err
     assert main(["sweep", "tiny.toml", "--profile", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["profile"] == {"trials": 0, "seconds": {}, "traces": []}
+    assert json.loads(capsys.readouterr().out)["profile"] == {"trials": 0, "workers": 0, "seconds": {}, "traces": []}

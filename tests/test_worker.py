@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_study import FACTOR, run_here, study_of, write
+from tiny_study import DATA, FACTOR, Listener, study_of
 
+from benchkit.registry import Registry
 from benchkit.sweep import worker
 from benchkit.sweep.devices import CPU, Device
 from benchkit.sweep.messages import Job, WorkerIdle, WorkerReady
+from benchkit.sweep.orchestration import Request, sweep
 from benchkit.sweep.pool import Pool, _seated
 
 
@@ -73,8 +75,11 @@ def test_a_worker_imports_what_its_study_uses_and_nothing_else(tmp_path: Path, m
     """Beside Python's own modules and those that `import torch` brings, from its start to the scores of a trial."""
     told = tmp_path / "modules"
     monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", TELLING.format(told=str(told))))
-    study = write(tmp_path / "small.toml", FACTOR, repeats=1)
-    assert run_here(monkeypatch, tmp_path, "sweep", study, "--jobs", 1, "--device", "cpu", pool=Pool) == 0
+    study, view = study_of(FACTOR, repeats=1), Listener()
+    request = Request(study=study, workspace=tmp_path / "runs", data_root=DATA, jobs=1, device="cpu")
+    assert +sweep(request, Registry.installed(), view) == {"done": 2}
+    (ready,) = [event for event in view.events if isinstance(event, WorkerReady)]
+    assert list(ready.imports) == ["import of torch", "import of the rest"] and min(ready.imports.values()) > 0
     torch = subprocess.run(
         [sys.executable, "-c", "import sys, torch; print(*sys.modules)"], capture_output=True, text=True, check=True
     )

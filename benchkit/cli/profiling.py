@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchkit.analysis.wording import count
 from benchkit.cli.app import print_note, print_table
-from benchkit.sweep.messages import Event, TrialProfiled
+from benchkit.sweep.messages import Event, TrialProfiled, WorkerReady
 from benchkit.sweep.progress import View
 
 SHOWN = 3
@@ -17,9 +18,10 @@ SHOWN = 3
 
 @dataclass(slots=True)
 class Profiled:
-    """Seconds by phase over all profiled trials, and the traces that they left."""
+    """Seconds by phase over all profiled trials and starts of workers, and the traces that trials left."""
 
     trials: int = 0
+    starts: set[tuple[float, ...]] = field(default_factory=set)
     seconds: Counter[str] = field(default_factory=Counter)
     traces: list[str] = field(default_factory=list)
 
@@ -29,9 +31,21 @@ class Profiled:
         self.seconds.update(event.seconds)
         self.traces += [event.trace] if event.trace else []
 
+    def begin(self, worker: int, event: WorkerReady) -> None:
+        """Take in the start of a worker, which may tell that it is ready for several jobs."""
+        start = (worker, *event.imports.values())
+        if event.imports and start not in self.starts:
+            self.starts.add(start)
+            self.seconds.update(event.imports)
+
     def plain(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {"trials": self.trials, "seconds": dict(self.seconds), "traces": self.traces}
+        return {
+            "trials": self.trials,
+            "workers": len(self.starts),
+            "seconds": dict(self.seconds),
+            "traces": self.traces,
+        }
 
 
 class Profiling:
@@ -50,6 +64,8 @@ class Profiling:
         """Show an event, and keep a profile."""
         if isinstance(event, TrialProfiled):
             self._profiled.add(event)
+        elif isinstance(event, WorkerReady):
+            self._profiled.begin(worker, event)
         self._view.event(worker, event)
 
     def tick(self) -> None:
@@ -65,8 +81,8 @@ def print_profile(profiled: Profiled) -> None:
     total = sum(profiled.seconds.values())
     rows = [(phase, f"{seconds:.2f}", f"{seconds / total:.1%}") for phase, seconds in profiled.seconds.items()]
     print_table(("where the time went", "seconds", "share"), rows)
-    trials = f"{profiled.trials} trial{'s' if profiled.trials > 1 else ''}"
-    print_note(f"seconds of {trials}, without the steps that were traced")
+    begun = f" and of the start of {count(len(profiled.starts), 'worker')}" if profiled.starts else ""
+    print_note(f"seconds of {count(profiled.trials, 'trial')}{begun}, without the steps that were traced")
     for trace in profiled.traces[:SHOWN]:
         print_note(f"trace: {trace} (open it in ui.perfetto.dev)")
     if len(profiled.traces) > SHOWN:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 
 from benchkit.registry import Registry
@@ -22,9 +25,10 @@ from benchkit.train.step import automatic_precision
 class WorkerTasks:
     """All that one worker does, one thing after another; between trials it keeps images and plugins."""
 
-    def __init__(self, stop: WorkerStop | None = None) -> None:
-        """Hold nothing yet; `stop` says when to end."""
+    def __init__(self, stop: WorkerStop | None = None, imports: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Hold nothing yet; `stop` says when to end, and `imports` are the seconds that importing took."""
         self._stop = stop
+        self._imports = dict(imports)
         self._timed_run = TimedRun()
         self._context: WorkerContext | None = None
 
@@ -45,7 +49,7 @@ class WorkerTasks:
             streaming.PINNED = not order.pageable
             registry = Registry.installed(order.plugins, allow_shadow=order.allow_shadow)
             self._context = WorkerContext(job=order, device=device, registry=registry, stop=self._stop)
-        yield WorkerReady(device=order.device_label or device, seat=seat_of(device))
+        yield WorkerReady(device=order.device_label or device, seat=seat_of(device), imports=self._imports)
         if order.task == "train":
             return
         if order.task == "probe":

@@ -13,6 +13,7 @@ import queue
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
@@ -62,10 +63,15 @@ def main() -> None:
     orders: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=listen, args=(orders,), daemon=True).start()
     try:
+        began = time.perf_counter()
+        import torch  # noqa: F401 - what it takes is told apart
+
+        there = time.perf_counter()
         from benchkit.sweep.turns import Turns
         from benchkit.sweep.work import WorkerTasks
 
-        turns = Turns(WorkerTasks(stop), channel.send, stop)
+        imports = {"import of torch": there - began, "import of the rest": time.perf_counter() - there}
+        turns = Turns(WorkerTasks(stop, imports), channel.send, stop)
         while True:
             while turns.waiting or not orders.empty():
                 order = order_of(orders.get())

@@ -25,6 +25,7 @@ from benchkit.train.step import Precision
 
 PHASES = (
     "preparation",
+    "first step",
     "data",
     "augmentation",
     "forward",
@@ -38,9 +39,13 @@ PHASES = (
     "checkpoint",
     "scoring",
 )
-"""preparation: data set, model and plugins are made ready; data: batches and the model's input are put together; loss:
+"""preparation: data set, model and plugins are made ready; first step: all of a trial's first step, in which libraries
+warm up, the others only their part of the later ones; data: batches and the model's input are put together; loss:
 with penalties; gradient norm: with clipping; records: running metrics and constraints; evaluation: the validation
 split after each epoch; ledger: history, pruner and events; scoring: all splits at the end, and what is kept."""
+
+OF_STEPS = PHASES[PHASES.index("data") : PHASES.index("evaluation")]
+"""The phases that every step goes through."""
 
 FIRST_TRACED, TRACED = 3, 5
 """Steps before the traced ones, which warm up, and steps that are traced."""
@@ -67,6 +72,7 @@ class Stopwatch:
     def enter(self, phase: str) -> None:
         """End the phase that lasts and begin another."""
         moment = now(self._device)
+        phase = "first step" if phase in OF_STEPS and not self._steps else phase
         if self._profiler is None:
             self.seconds[self._phase] += moment - self._since
         elif self._span is not None:
