@@ -95,6 +95,27 @@ def test_a_sweep_that_slept_keeps_what_nobody_took(tmp_path: Path) -> None:
     assert Queue(elsewhere(tmp_path), plan).next() is None
 
 
+def test_a_sweep_that_wakes_up_before_another_takes_its_trial_keeps_it(tmp_path: Path) -> None:
+    _, plan, queue = queue_of(tmp_path, study_of(repeats=1))
+    old = queue.next()
+    assert old is not None
+    run_out(old)
+    other = Queue(elsewhere(tmp_path), plan)
+    other._seen.extend(other._look())
+    assert old.holds()  # its record is renewed
+    assert other.next() is None and old.finish(Outcome(state="failed", reason="x"))
+
+
+def test_a_trial_that_was_filled_since_it_was_seen_is_not_taken(tmp_path: Path) -> None:
+    """As a merge fills those that wait, without a lease."""
+    ledger, plan, _ = queue_of(tmp_path, study_of(repeats=1))
+    (seen,) = ledger.attempts_at(plan.study, plan.conditions[0])
+    for state in (TrialState.RUNNING, TrialState.FAIL):
+        ledger.storage.set_trial_state_values(seen._trial_id, state)
+    assert ledger.holder(plan.study).take(seen) is None
+    assert ledger.storage.get_trial(seen._trial_id).state is TrialState.FAIL
+
+
 def test_one_of_many_takes_a_trial(tmp_path: Path) -> None:
     _, plan, queue = queue_of(tmp_path, study_of(repeats=1))
     old = queue.next()

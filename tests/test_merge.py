@@ -90,6 +90,19 @@ def test_waiting_trials_are_filled_and_those_that_both_trained_are_named(
     assert here.states(plan) == {"done": 3, "failed": 1, "missing": 0}
 
 
+def test_a_trial_that_is_trained_here_just_now_is_left_to_its_sweep(tmp_path: Path) -> None:
+    plan, here, other = make_plan(study_of(FACTOR)), Ledger(tmp_path / "here"), Ledger(tmp_path / "other")
+    for ledger in (here, other):
+        ledger.register(plan, {}, "")
+        ledger.enqueue(plan)
+    ours = Queue(here, plan).next()
+    assert ours is not None
+    finish_all(other, plan)
+    merged = merge(here, [tmp_path / "other"])
+    assert merged.taken == {"tiny": 3} and [words[:20] for words in merged.conflicts] == ["tiny: 0.1, repeat 0:"]
+    assert ours.finish(Outcome(state="failed", reason="here"))
+
+
 def test_files_that_are_not_what_their_list_says_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, other = halves(monkeypatch, tmp_path, study_of(FACTOR))
     changed = next(path for path in (other / "trials").rglob("result.json") if "0.3@" in str(path))
@@ -98,6 +111,23 @@ def test_files_that_are_not_what_their_list_says_are_left(tmp_path: Path, monkey
     assert merged.taken == {"tiny": 1}
     assert len(merged.broken) == 1 and "changed after the trial had ended: result.json" in merged.broken[0]
     assert states(read_results(here)) == ["done"] * 3
+
+
+def test_a_copy_is_held_against_its_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, other = halves(monkeypatch, tmp_path, study_of(FACTOR))
+    copied = shutil.copyfile
+
+    def short(source: Path, target: Path, **more: Any) -> None:
+        copied(source, target, **more)
+        if Path(source).name == "result.json":
+            Path(target).write_bytes(Path(source).read_bytes()[:-10])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", short)
+        with pytest.raises(LedgerError, match=r"its files changed while they were copied: result\.json"):
+            merge(Ledger(here), [other])
+    assert states(read_results(here)).count("done") == 2
+    assert merge(Ledger(here), [other]).taken == {"tiny": 2} and states(read_results(here)) == ["done"] * 4
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,24 @@ def test_the_second_signal_ends_at_once() -> None:
         assert child.wait(timeout=30) == 143
 
 
+def test_a_worker_that_is_asked_to_end_does_so_after_its_epoch() -> None:
+    script = (
+        "import os, signal\n"
+        "from benchkit.sweep.stopping import WorkerStop\n"
+        "stop = WorkerStop()\n"
+        "stop.training = True\n"
+        "for one in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):\n"
+        "    os.kill(os.getpid(), one)\n"
+        "print('goes on', flush=True)\n"
+        "stop.over()\n"
+        "print('is still there', flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="locks a mutex of the C library")
 def test_what_never_answers_does_not_keep_the_process() -> None:
     """The main thread waits in C, where no signal is heard by Python: a lock that it holds itself."""
