@@ -37,7 +37,7 @@ from benchkit.sweep.messages import (
     WorkerReady,
 )
 from benchkit.sweep.orchestration import Request, sweep
-from benchkit.sweep.shared_process import SharedProcess, groups
+from benchkit.sweep.pool import SharedProcess, groups
 from benchkit.testing.stand_in_gpu import StandInGpu, stand_in_gpu
 from benchkit.train import surroundings
 from benchkit.train.fit import Pause, fit, fit_in_turns

@@ -13,7 +13,7 @@ from tiny_study import InlinePool
 
 from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import Event, Job, Train, TrialAnswer, WorkerLost, dump, event_of, order_of
-from benchkit.sweep.shared_process import SharedProcess
+from benchkit.sweep.pool import SharedProcess
 
 
 class Exited(BaseException):
