@@ -68,7 +68,7 @@ class ImageSet:
         if self.streamed:
             images = stream(self.images, rows, self.device, self.ask)
         else:
-            images = map(self._at, asked_ahead(rows, self.ask))
+            images = map(self._at, asked_ahead(rows, self.ask) if self.ask else rows)
         yield from zip(images, labels, strict=True)
 
     def chunks(self, size: int) -> Iterator[torch.Tensor]:
