@@ -230,9 +230,8 @@ def test_what_a_trial_is_trained_with_is_read_once_for_trials_of_the_same_plugin
     assert calls == {"sources_of": 2, "forward_flops": 2} and len(set(flops)) == 1 and len(flops) == 4
 
 
-def test_a_ledger_that_takes_long_to_read_is_looked_at_less_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Coordinator, SimpleNamespace]:
+    """Return the coordinator of one seat, which is free, and its clock."""
     clock = SimpleNamespace(now=100.0, takes=0.0)
     monkeypatch.setattr(
         benchkit.sweep.coordinator, "time", SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: 0.0)
@@ -242,6 +241,14 @@ def test_a_ledger_that_takes_long_to_read_is_looked_at_less_often(
     coordinator = Coordinator(job, Ledger(tmp_path), pool, Listener())  # type: ignore[arg-type]
     coordinator._seats.ready[0] = WorkerReady(device="cpu", seat=Seat(node="one", kind="cpu", device="none"))
     coordinator._seats.free[0] = 0.0
+    monkeypatch.setattr(coordinator, "_queue", SimpleNamespace())
+    return coordinator, clock
+
+
+def test_a_ledger_that_takes_long_to_read_is_looked_at_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator, clock = idle(tmp_path, monkeypatch)
     asked = []
 
     def look(wanted: object) -> None:
@@ -257,3 +264,22 @@ def test_a_ledger_that_takes_long_to_read_is_looked_at_less_often(
             coordinator._hand_out()
             assert len(asked) == looks
         asked.clear()
+
+
+@pytest.mark.parametrize("where", ["_preferred", "_alone"])
+def test_a_trial_that_waits_for_a_seat_is_handed_out_though_the_ledger_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    coordinator, _ = idle(tmp_path, monkeypatch)
+    given: list[object] = []
+    monkeypatch.setattr(coordinator, "_give", given.append)
+    coordinator._look_at = math.inf
+    coordinator._hand_out()
+    assert given == []
+    held = type("Waiting", (), {"model": "none", "number": 0, "alone": False})()
+    if where == "_preferred":
+        coordinator._preferred._waiting[held] = math.inf
+    else:
+        coordinator._alone["one"] = held
+    coordinator._hand_out()
+    assert given == [held]
