@@ -109,6 +109,8 @@ def test_questions_are_answered_or_refused_in_one_line(workspace: Path, capsys: 
     assert capsys.readouterr().out.split() == ["condition", "trials", "0.1", "5", "0.3", "5"]
     assert main([*ask, "select started from trials limit 1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["started"].startswith("20")
+    assert main(["query", "studies/tiny.toml", *ask[2:], "select 1 from trials where false"]) == 0
+    assert "no row answers the query" in capsys.readouterr().err
     for wrong in ("select accuracy from trials", "not sql", f"select * from read_csv('{workspace}/ledger.db')",
                   f"copy trials to '{workspace}/stolen.csv'"):  # fmt: skip
         assert main([*ask, wrong]) == 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace, study_name
 from benchkit.storage import mebibytes
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def clean(
     if not storage and not (workspace / "ledger.db").is_file():
         raise LedgerError(f"{workspace}: there is no ledger here", hint="name a workspace with --workspace")
     ledger = Ledger(workspace, storage or None)
-    files = removables(ledger, studies, keep_best)
+    files = removables(ledger, [study_name(one) for one in studies], keep_best)
     if not files:
         print_text(f"{workspace}: nothing can go")
         return

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace, study_name
 from benchkit.errors import BenchkitError
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name.", autocompletion=complete_study)]
@@ -36,6 +36,7 @@ def export(
     """
     from benchkit.cli.app import print_json, print_note, print_text
 
+    study = study_name(study)
     if to in ("parquet", "csv"):
         from benchkit.frames.arrow import write_tables
         from benchkit.ledger import read_results
@@ -67,15 +68,17 @@ def query(
     """Ask the results of STUDY a question in SQL (DuckDB's), in memory: benchkit query quickstart
     "select condition, avg(test_accuracy) from trials group by condition".
     """
-    from benchkit.cli.app import print_json, print_table
+    from benchkit.cli.app import print_json, print_note, print_table
     from benchkit.frames.arrow import query as ask
     from benchkit.ledger import read_results
 
-    rows = ask([read_results(workspace, study, storage or None)], question)
+    rows = ask([read_results(workspace, study_name(study), storage or None)], question)
     if as_json:
         print_json([{name: _plain(value) for name, value in row.items()} for row in rows])
     elif rows:
         print_table(tuple(rows[0]), [["" if value is None else str(value) for value in row.values()] for row in rows])
+    else:
+        print_note("no row answers the query")
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, AllowShadow, PluginFiles, Storage, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, AllowShadow, PluginFiles, Storage, Workspace, study_name
 
 
 def model(
@@ -37,8 +37,7 @@ def model(
     from benchkit.preparation import data_root
     from benchkit.registry import Registry
 
-    name = study.removesuffix(".toml").rpartition("/")[2] if study else None
-    results = read_results(workspace, name, storage or None)
+    results = read_results(workspace, study_name(study) or None, storage or None)
     registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
     choice = choose(results, condition)
     written = export(results, choice, registry, data_root(), out)

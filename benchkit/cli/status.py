@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace, study_name
 
 
 def status(
@@ -31,8 +31,7 @@ def status(
     from benchkit.sweep.seat_lines import recorded_epochs, seats_of
     from benchkit.sweep.status import status_of
 
-    name = study.removesuffix(".toml").rpartition("/")[2] if study else None
-    results = read_results(workspace, name, storage or None, upcoming=True)
+    results = read_results(workspace, study_name(study) or None, storage or None, upcoming=True)
     found = status_of(results)
     epochs = recorded_epochs(results.trials)
     seats = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace, study_name
 
 if TYPE_CHECKING:
     from benchkit.sweep.orchestration import Request
@@ -53,7 +53,7 @@ def watch(
     from benchkit.watch.server import serve
     from benchkit.watch.watched import Watch
 
-    names = [name.removesuffix(".toml").rpartition("/")[2] for name in studies]
+    names = [study_name(name) for name in studies]
     access = access_to(workspace, host, allow_host)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
