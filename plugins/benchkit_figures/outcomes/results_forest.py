@@ -217,7 +217,7 @@ def _plot(data: ForestData, reach: tuple[float, float], *, labels: bool) -> Laye
     means = alt.Chart(alt.InlineData(values=_mean_rows(data))).encode(y=y, color=color)
     singles = alt.Chart(alt.InlineData(values=_repeat_rows(data))).encode(y=y, color=color)
     layers = [
-        means.mark_rule(strokeWidth=2.2, clip=True).encode(x=alt.X("low:Q", title=title), x2="high:Q",
+        means.mark_rule(strokeWidth=2.2, clip=True).encode(x=alt.X("low:Q", title=title), x2=alt.X2("high:Q"),
                                                            tooltip=_tooltip(data)),
         singles.mark_point(filled=True, size=16, yOffset=6, fillOpacity=0.75, clip=True).encode(
             x=alt.X("value:Q", title=title)

@@ -153,7 +153,7 @@ def _panel(searched: ConditionImportances) -> Layers:
     base = alt.Chart(alt.InlineData(values=values)).encode(y=y)
     tooltip = [alt.Tooltip("name:N", title="Setting"), alt.Tooltip("share:Q", title=title)]
     bars = base.mark_bar(color="#1E78B4", size=13).encode(x=x, tooltip=tooltip)
-    spread = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    spread = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("low:Q", title=title), x2=alt.X2("high:Q"))
     return alt.layer(bars, spread)
 
 

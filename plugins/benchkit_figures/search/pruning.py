@@ -221,5 +221,5 @@ def _chart(data: PruningData, panel: PruningPanel) -> Layers:
     rules = given_up.transform_filter("isValid(datum.median)").mark_rule(color="#C34B00", strokeOpacity=0.45)
     marks = given_up.mark_point(shape="triangle-down", size=42, color="#C34B00", strokeWidth=1.5)
     return alt.layer(
-        rules.encode(x=x, y=y, y2="median:Q"), middle.encode(x=x, y=y), marks.encode(x=x, y=y, tooltip=tips)
+        rules.encode(x=x, y=y, y2=alt.Y2("median:Q")), middle.encode(x=x, y=y), marks.encode(x=x, y=y, tooltip=tips)
     )

@@ -258,7 +258,7 @@ def _own_panel(data: CurvesData, index: int, metric: str, columns: int, scale: a
 
     layers = [
         base.mark_line(clip=True, strokeWidth=0.5, color=OTHERS, strokeOpacity=0.3).encode(
-            y=y("val"), detail="condition:N"
+            y=y("val"), detail=alt.Detail("condition:N")
         ),
         own.mark_line(clip=True, color=LEADING, strokeWidth=1.2, strokeDash=[4, 2], point=single).encode(y=y("train")),
         own.mark_line(clip=True, color=LEADING, strokeWidth=2, point=single).encode(y=y("val")),

@@ -211,7 +211,9 @@ def _own(data: GapData, index: int, columns: int, width: int) -> Layers:
     own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
     layers = [
         _zero(data, y),
-        base.mark_line(clip=True, strokeWidth=0.5, color=OTHERS, strokeOpacity=0.3).encode(detail="condition:N"),
+        base.mark_line(clip=True, strokeWidth=0.5, color=OTHERS, strokeOpacity=0.3).encode(
+            detail=alt.Detail("condition:N")
+        ),
         own.mark_line(clip=True, strokeWidth=2, color=LEADING, point=len(data.epochs) == 1),
     ]
     title = alt.TitleParams(label, limit=width, anchor="start", frame="group")
@@ -238,7 +240,7 @@ def _ends(data: GapData, width: int) -> Layers:
     x = alt.X("selected:Q", title=title, axis=alt.Axis(tickCount=4), scale=alt.Scale(zero=True, padding=6))
     tooltip = [alt.Tooltip(f"{name}:{kind}") for name, kind in (("condition", "N"), ("selected", "Q"), ("n", "Q"))]
     layers = [
-        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q"),
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2=alt.X2("high:Q")),
         base.mark_point(shape="diamond", size=46, filled=False, strokeWidth=1.4).encode(
             x=alt.X("evaluated:Q", title=title)
         ),
