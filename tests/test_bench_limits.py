@@ -120,3 +120,43 @@ def test_the_machines_rates_and_a_steps_needs_are_told() -> None:
     needs = decode(Needs, _limits(setting, "mlp-b128"))
     # 784-500-500-10 on 8 images, two operations each for three passes.
     assert needs.images == 8 and needs.flops == 3 * 2 * 8 * (784 * 500 + 500 * 500 + 500 * 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"),
+    [
+        # Of an image, stage by stage: kernel x channels in x channels out x places, and the layer to ten classes.
+        ("resnet14-b128", 9 * 3 * 16 * 32**2 + 4 * 9 * 16**2 * 32**2 + 2 * (9 * 16**2 * 32**2 // 2 * 7) + 640),
+        ("mlp-b128", 784 * 500 + 500 * 500 + 500 * 10),
+        ("resnet18-b128", 9 * 3 * 64 * 32**2 + 4 * 9 * 64**2 * 32**2 + 3 * (9 * 64**2 * 32**2 * 7 // 2 + 2**21) + 5120),
+        (
+            "resnet18-224",
+            49 * 3 * 64 * 112**2 + 4 * 9 * 64**2 * 56**2 + 3 * (9 * 64**2 * 56**2 * 7 // 2 + 6422528) + 5120,
+        ),
+    ],
+)
+def test_operations_are_those_of_the_layers_counted_by_hand(name: str, macs: int) -> None:
+    import torch
+    from step_counts import counted_step
+    from workloads import workload_of
+
+    workload = workload_of(name, "cpu", quick=False)
+    images, labels = torch.rand(2, workload.channels, workload.side, workload.side), torch.tensor([0, 1])
+    assert counted_step(workload.build(), images, labels, bytes_of_a_number=4).flops == 3 * 2 * 2 * macs
+
+
+def test_a_loop_of_its_own_is_told_from_one_end_of_an_epoch_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    import contenders
+    import torch
+
+    clock = iter((10.0, 14.0, 16.0))
+    monkeypatch.setattr(contenders.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(contenders.time, "time", lambda: next(clock, 99.0))
+    told = contenders.Epochs(torch.device("cpu"))
+    told.ended()
+    told.ended()
+    assert told.rates(100) == [25.0, 50.0]
+    told.stepped()
+    monkeypatch.setattr(contenders.time, "time", lambda: 100.0)
+    told.stepped()
+    assert told.first == 99.0

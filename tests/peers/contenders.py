@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,6 +27,28 @@ from benchkit.train.step import automatic_precision
 
 Steps = Iterator[int]
 """Yields the number of images after each step of training."""
+
+
+class Epochs:
+    """What a framework's own loop tells of its training: when its first step and each of its epochs ended."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Begin, before the loop does."""
+        self.device, self.first, self.ends = device, 0.0, [time.perf_counter()]
+
+    def stepped(self) -> None:
+        """Note that a step has ended."""
+        self.first = self.first or time.time()
+
+    def ended(self) -> None:
+        """Note that an epoch has ended."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.ends.append(time.perf_counter())
+
+    def rates(self, images: int) -> list[float]:
+        """Return the images/s of each epoch of so many images, from the end of the one before."""
+        return [images / (end - before) for before, end in pairwise(self.ends)]
 
 
 class PerImage(Dataset):  # type: ignore[type-arg]
@@ -117,12 +140,12 @@ def _plain_epoch(
         yield len(labels)
 
 
-def lightning(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
-    """Lightning's Trainer on the script's loader; an epoch is one call of `fit`, told as one long step.
+def lightning(workload: Workload, given: argparse.Namespace) -> Epochs:
+    """Lightning's Trainer on the script's loader: one call of `fit`, whose epochs are told as one long step each.
 
     At its best with precision="bf16-mixed" where the device has it, channels-last and workers that stay; compiled.
     """
-    from lightning import LightningModule, Trainer
+    from lightning import Callback, LightningModule, Trainer
 
     class Module(LightningModule):
         def __init__(self) -> None:
@@ -139,21 +162,23 @@ def lightning(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
 
-    module = Module()
-    data = _loader(workload, given)
+    class Told(Callback):
+        def on_train_batch_end(self, *arguments: Any) -> None:
+            told.stepped()
+
+        def on_train_epoch_end(self, *arguments: Any) -> None:
+            told.ended()
+
+    told = Epochs(torch.device(given.device))
     bf16 = given.best and automatic_precision(given.device) == "bf16"
-
-    def epoch() -> Steps:
-        trainer = Trainer(
-            precision="bf16-mixed" if bf16 else "32-true",
-            max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, accelerator="gpu" if given.device.startswith("cuda") else "cpu", devices=1,
-        )  # fmt: skip
-        trainer.fit(module, data)
-        yield workload.count
-
-    while True:
-        yield epoch()
+    trainer = Trainer(
+        precision="bf16-mixed" if bf16 else "32-true",
+        max_epochs=given.epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="gpu" if given.device.startswith("cuda") else "cpu", devices=1,
+        callbacks=[Told()],
+    )  # fmt: skip
+    trainer.fit(Module(), _loader(workload, given))
+    return told
 
 
 def _loader(workload: Workload, given: argparse.Namespace) -> Any:
@@ -163,8 +188,8 @@ def _loader(workload: Workload, given: argparse.Namespace) -> Any:
     return DataLoader(images, workload.batch_size, shuffle=True, num_workers=given.workers, persistent_workers=stay)
 
 
-def fastai(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
-    """Fastai's Learner on the script's loader; an epoch is one call of `fit`, told as one long step.
+def fastai(workload: Workload, given: argparse.Namespace) -> Epochs:
+    """Fastai's Learner on the script's loader: one call of `fit`, whose epochs are told as one long step each.
 
     At its best with `to_channelslast`, on a GPU in bf16 too (fastai has mixed precision there alone), and workers that
     stay.
@@ -173,11 +198,18 @@ def fastai(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
     from fastai.callback.channelslast import ChannelsLast
     from fastai.callback.fp16 import AMPMode, MixedPrecision
 
-    class NoValidation(Callback):  # type: ignore[misc]
+    class Told(Callback):  # type: ignore[misc]
         def before_validate(self) -> None:
             raise CancelValidException
 
+        def after_batch(self) -> None:
+            told.stepped()
+
+        def after_epoch(self) -> None:
+            told.ended()
+
     device = torch.device(given.device)
+    told = Epochs(device)
     data = _loader(workload, given)
     mixed = given.best and automatic_precision(device) == "bf16" and device.type == "cuda"
     fast = [*([ChannelsLast()] if given.best else []), *([MixedPrecision(AMPMode.BF16)] if mixed else [])]
@@ -187,16 +219,12 @@ def fastai(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
         loss_func=functional.cross_entropy,
         opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=0.9),
         lr=0.01,
-        cbs=[NoValidation(), *fast],
+        cbs=[Told(), *fast],
     )
 
-    def epoch() -> Steps:
-        with learner.no_bar(), learner.no_logging():
-            learner.fit(1)
-        yield workload.count
-
-    while True:
-        yield epoch()
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(given.epochs)
+    return told
 
 
 def resident(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
@@ -235,7 +263,7 @@ def _crop_flip(batch: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-CONTENDERS: dict[str, Callable[[Workload, argparse.Namespace], Iterator[Steps]]] = {
+CONTENDERS: dict[str, Callable[[Workload, argparse.Namespace], Iterator[Steps] | Epochs]] = {
     "script": script,
     "timm": timm_loader,
     "timm-best": timm_loader,
@@ -278,8 +306,13 @@ def main() -> None:
     given.compiled = given.contender.endswith("-compiled")
     given.best = given.compiled or given.contender.endswith("-best")
     torch.set_num_threads(given.threads)
-    epochs = CONTENDERS[given.contender](workload_of(given.workload, given.device, quick=given.quick), given)
-    sys.stdout.write(json.dumps(timed(epochs, given.epochs, torch.device(given.device), given.began)) + "\n")
+    workload = workload_of(given.workload, given.device, quick=given.quick)
+    epochs = CONTENDERS[given.contender](workload, given)
+    if isinstance(epochs, Epochs):
+        told = {"first_step": epochs.first - given.began, "rates": epochs.rates(workload.count)}
+    else:
+        told = timed(epochs, given.epochs, torch.device(given.device), given.began)
+    sys.stdout.write(json.dumps(told) + "\n")
 
 
 if __name__ == "__main__":
