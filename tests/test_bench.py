@@ -163,6 +163,20 @@ def test_growth_counts_the_time_beyond_training() -> None:
     assert sweep.trials == len(trials)
 
 
+def test_what_is_lost_is_all_but_epochs_from_the_first_trial_on() -> None:
+    from bench_growth import Sample, Timed, lost
+
+    # Two workers, four trials of 2 s in 10 s of the clock, 1.5 s of them epochs: 6 of 20; the sweep takes 1 s.
+    trials = [SimpleNamespace(history=(SimpleNamespace(seconds=0.5), SimpleNamespace(seconds=1.0)))] * 4
+    timed = [
+        Timed(began=begin, ended=end, before=before, after=before + 2.0, epochs=1.5)
+        for begin, end, before in ((100.0, 103.0, 7.0), (101.0, 104.0, 7.0), (104.0, 108.0, 9.5), (105.0, 110.0, 9.0))
+    ]
+    samples = [Sample(when=when, sweep=1.0, workers=1.0, processor=when / 10) for when in (90.0, 100.0, 110.0, 120.0)]
+    clock, processor = lost(trials, timed, samples, 2)  # type: ignore[arg-type]
+    assert clock == pytest.approx(14 / 20) and processor == pytest.approx(3 / 9)
+
+
 @pytest.mark.slow
 def test_a_trial_run_writes_the_report(tmp_path: Path) -> None:
     command = [sys.executable, str(PEERS / "bench.py"), "--quick", "--only", "mlp", "--workers", "0"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +51,33 @@ def test_a_sweeps_trials_have_their_images_placed_once(tmp_path: Path, monkeypat
     kept, anew = read_results(tmp_path / "kept"), read_results(tmp_path / "anew")
     assert len(placed) == 1 + len(anew.trials) and len(anew.trials) >= 4
     assert all_facts(kept) == all_facts(anew)
+
+
+def test_trials_share_their_data_and_each_has_a_network_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data set is opened once to try the networks and once to train; initial weights hang on the repeat."""
+    calls, placed = Counter[str](), counted(monkeypatch)
+
+    def count(name: str, place: str) -> None:
+        original = import_module(place.rpartition(".")[0]).__dict__[place.rpartition(".")[2]]
+
+        def noted(*given: Any) -> Any:
+            calls[name] += 1
+            return original(*given)
+
+        monkeypatch.setattr(place, noted)
+
+    count("tried", "benchkit.sweep.network_check.load_data")
+    count("trained", "benchkit.sweep.training.load_data")
+    count("networks", "benchkit.sweep.network_check.build_model")
+    count("networks", "benchkit.train.run.build_model")
+    assert sweep_here(monkeypatch, tmp_path / "one", study_of(repeats=3)) == {"done": 3}
+    assert (calls, placed) == ({"tried": 1, "trained": 1, "networks": 1 + 3}, [placed[0]])
+    assert sweep_here(monkeypatch, tmp_path / "two", study_of('[factors]\n"model.norm" = ["bn", "none"]\n')) == {
+        "done": 4
+    }
+    assert (calls, len(placed)) == ({"tried": 2, "trained": 2, "networks": 1 + 3 + 2 + 4}, 2)
 
 
 def test_trials_with_other_images_get_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

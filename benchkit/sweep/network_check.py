@@ -56,11 +56,15 @@ def check_networks(job: Job, device: str) -> NetworksChecked:
     began, problems, count, weights = time.monotonic(), [], 0, dict[str, str]()
     warnings: list[str] = []
     eager: list[str] = []
+    loaded: dict[str, Splits] = {}
     for alike in list(networks.values())[:MOST_NETWORKS]:
         if time.monotonic() - began > MOST_SECONDS:
             break
         settings = typed_settings(alike[0].settings, job.study.seed)
-        splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
+        ref = settings.data.dataset
+        if repr(ref) not in loaded:
+            loaded = {repr(ref): load_data(registry, ref, job.data_root, job.study.path)}
+        splits = loaded[repr(ref)]
         problem, started = network_problem(settings, splits, registry, torch.device(device), warnings, eager)
         if problem:
             problems.append(f"{_shown(alike)}: {problem}")
