@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from engine_runs import make_split
 from PIL import Image
 
-from benchkit.data import decoding, mapped
+from benchkit.data import decoding, manifest, mapped
 from benchkit.data.decoding import decode_images
 from benchkit.train import batches
 from benchkit.train.batches import image_set, loader
@@ -140,3 +141,23 @@ def test_decoding_lets_go_of_what_it_wrote(tmp_path: Path, monkeypatch: pytest.M
     decode_images(files, out, what="decoding")
     first = [int(row) for part in gone for row in part[:, 0, 0, 0]]
     assert set(first) == set(range(23))  # each image once it is written, however often
+
+
+def test_a_file_that_can_be_mapped_for_reading_alone_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make_split(30, 3).images
+    np.save(tmp_path / "images.npy", images)
+    load = np.load
+
+    def refusing(file: Path, mmap_mode: str, allow_pickle: bool) -> np.ndarray:
+        if mmap_mode != "r":  # as Linux does where the file is larger than memory
+            raise OSError(codes[0], "refused")
+        return load(file, mmap_mode="r", allow_pickle=allow_pickle)
+
+    monkeypatch.setattr(manifest.np, "load", refusing)
+    size, problems = (tmp_path / "images.npy").stat().st_size, list[str]()
+    codes = [errno.ENOMEM, errno.EACCES]
+    for expected in (images, np.empty(0, np.uint8)):
+        found = manifest._open_array(tmp_path / "images.npy", images.dtype, images.shape, size, problems)
+        np.testing.assert_array_equal(found, expected)
+        del codes[0]
+    assert problems == ["images.npy: [Errno 13] refused"]

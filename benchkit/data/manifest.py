@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import time
@@ -259,7 +260,8 @@ def read_manifest(folder: Path) -> Manifest | None:
 def open_splits(folder: Path, manifest: Manifest) -> Splits:
     """Return the prepared splits, memory-mapped, after a check of sizes, shapes and types that reads no pixels.
 
-    The maps are copy-on-write: writing to an array changes neither the files nor what other processes see.
+    The maps are copy-on-write: writing to an array changes neither the files nor what other processes see. Of a file
+    larger than the machine's memory, which Linux maps for no writing, the array is read-only.
 
     Raises:
         DataError: files are missing or do not fit the manifest; all are named.
@@ -321,6 +323,17 @@ def _open_split(folder: Path, name: str, expected: SplitManifest, problems: list
     return Split(images=images, labels=labels, groups=known)
 
 
+def _mapped(file: Path) -> np.ndarray:
+    """Return the array of a file, memory-mapped: read-only where the system refuses one that could take all memory."""
+    try:
+        array: np.ndarray = np.load(file, mmap_mode="c", allow_pickle=False)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    return array
+
+
 def _open_array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...], size: int, problems: list[str]) -> np.ndarray:
     nothing = np.empty(0, dtype)
     try:
@@ -328,7 +341,7 @@ def _open_array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...], size: 
         if actual != size:
             problems.append(f"{file.name}: {actual:,} bytes, expected {size:,}")
             return nothing
-        array: np.ndarray = np.load(file, mmap_mode="c", allow_pickle=False)
+        array = _mapped(file)
     except (OSError, ValueError, EOFError) as error:
         problems.append(f"{file.name}: {error}")
         return nothing
