@@ -160,17 +160,18 @@ def framed(d: str, group: str = "", frame: str = "") -> str:
 
 
 def test_the_lines_of_a_series_stand_in_one_group_without_shapes_that_show_nothing() -> None:
-    lines = [framed("M0,0L9,9"), framed("M0,9L9,0"), framed("M1,1L2,2", group=' opacity="0.5"')]
+    lines = [framed("M0,0L9,9"), framed("M0,9L9,0")]
+    lines += [framed(d, group=' opacity="0.5"') for d in ("M1,1L2,2", "M1,2L2,1")]
     lines += [framed("M3,3L4,4", frame=' fill="#eee"'), framed("M5,5L6,6")]
     clip = '<defs><clipPath id="a"><rect x="0" y="0" width="9" height="9"/></clipPath></defs>'
     body = f'{clip}<g fill="none">{"".join(lines)}</g>'  # Vega's outermost group fills nothing
     raw = f'<svg xmlns="http://www.w3.org/2000/svg" width="11" height="11" viewBox="0 0 11 11">{body}</svg>'
     lean = print_svg(raw)
     assert re.findall(r' d="([^"]*)"', lean) == [
-        "M0,0L9,9", "M0,9L9,0", "M1,1L2,2", "M0,0h9v9h-9Z", "M3,3L4,4", "M5,5L6,6"
+        "M0,0L9,9", "M0,9L9,0", "M1,1L2,2", "M1,2L2,1", "M0,0h9v9h-9Z", "M3,3L4,4", "M5,5L6,6"
     ]  # fmt: skip
     groups = [len(group) for group in ElementTree.fromstring(lean).iter() if group.get("class") == "mark-line"]
-    assert groups == [2, 1, 1, 1]  # what is half transparent, or has a ground of its own, stays alone
+    assert groups == [2, 1, 1, 1, 1]  # what is half transparent, or has a ground of its own, stays alone
     before, after = (
         np.asarray(Image.open(io.BytesIO(vl_convert.svg_to_png(one, scale=4))).convert("RGBA"), dtype=int)
         for one in (raw, lean)
