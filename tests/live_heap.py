@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chromium_page import Page
-from live_pages import live_page
+from live_pages import live_page, until
 from tiny_study import DONE, FACTOR, RECORD, queue_of, study_of
 
 STATES = 3
@@ -113,6 +113,7 @@ def heap_growth(
     """
     told, heaps, tasks = recorded(workspace, epochs, trials), [], []
     with live_page(workspace, every=60.0) as served, TracedPage(width=width) as page:
+        until(lambda: all(f'id="{part}"' in served.page() for part in ("running", "training")))  # all of it is made
         page.send("Page.addScriptToEvaluateOnNewDocument", source=TOLD)
         with page.traced(tasks):
             page.send("Page.navigate", url=served.address)
