@@ -70,8 +70,10 @@ class Lock:
 
     def __del__(self) -> None:
         """Let go of a lock that nobody knows any more."""
-        with contextlib.suppress(OSError, AttributeError):
+        try:  # no module is there any more where the interpreter ends
             self.release()
+        except (OSError, AttributeError):
+            pass
 
 
 @contextlib.contextmanager

@@ -73,6 +73,8 @@ def test_trials_in_turns_are_single_ones_to_the_bit(tmp_path: Path, monkeypatch:
     study = study_of(DROPOUT, FACTOR, epochs=4)
     sweep_here(monkeypatch, tmp_path / "single", study)
     pool = turning(monkeypatch)
+    # A trial that saves a checkpoint gives up a turn for it, at times that the clock tells.
+    monkeypatch.setattr(benchkit.sweep.training, "CHECKPOINT_SHARE", 0.0)
     assert sweep_here(monkeypatch, tmp_path / "turns", study, **FOUR) == {"done": 4}
     assert changes(pool.told) == 15, "after each of 16 epochs another trial has its turn"
     turns = read_results(tmp_path / "turns")
@@ -87,6 +89,7 @@ def test_recorded_trials_in_turns_are_single_ones_to_the_bit(tmp_path: Path, mon
     study = study_of(DROPOUT, FACTOR, epochs=4)
     sweep_here(monkeypatch, tmp_path / "single", study)
     pool = turning(monkeypatch)
+    monkeypatch.setattr(benchkit.sweep.training, "CHECKPOINT_SHARE", 0.0)
     with on_stand_in(monkeypatch) as gpus:
         assert sweep_here(monkeypatch, tmp_path / "turns", study, **FOUR) == {"done": 4}
     assert changes(pool.told) == 15 and [gpu.replays >= 4 * 3 for gpu in gpus] == [True] * 4
