@@ -156,3 +156,29 @@ def test_a_node_that_cannot_hold_what_it_is_sent_is_set_aside_and_named(monkeypa
         "seven is set aside: it cannot be given what it lacks: [Errno 28] 1,000 bytes are to be kept where 999 are free"
     )
     assert cluster.news() == [f"{words}: '/data/cifar10'"] and cluster.seats() == ()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("same_hardware", [False, True])
+def test_another_model_or_driver_is_told_or_with_the_option_refused(
+    monkeypatch: pytest.MonkeyPatch, same_hardware: bool
+) -> None:
+    import benchkit.sweep.ray_nodes as rooms
+    from benchkit.sweep.ray_cluster import Cluster
+
+    first = NodeFacts(python="", versions={}, benchkit="", processor="EPYC", device="H200", driver="580")
+    answers = {"first": first, "alike": first, "other": replace(first, device="L40S", driver="570")}
+    monkeypatch.setattr(rooms, "examine", lambda node, *given: (answers[node], []))
+    cluster = rooms.RayCluster(
+        cluster=Cluster(address="a:1", owner="me"),
+        needs=Needs(kind="cpu", threads=1),
+        cargo=Cargo(),
+        same_hardware=same_hardware,
+    )
+    for name in answers:
+        cluster.members[name] = rooms.Member(node=name, name=name, cpus=1, gpus=0)
+        cluster._examine(cluster.members[name])
+    trains = ["first", "alike"] if same_hardware else ["first", "alike", "other"]
+    assert [seat.node for seat in cluster.seats()] == trains
+    words = "set aside: L40S, not H200; 570, not 580" if same_hardware else "another machine than first: L40S, not H200"
+    assert cluster.news() == [f"other is {words}"]
