@@ -21,14 +21,12 @@ from tempfile import TemporaryDirectory
 import tiny_study
 import torch
 
-import benchkit.sweep
-import benchkit.sweep.orchestration
-import benchkit.sweep.training
 from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
 from benchkit.study.studyfile import read_study
+from benchkit.sweep import orchestration, training
 from benchkit.sweep.messages import Event, TrialBegan
 
 
@@ -49,12 +47,12 @@ def child(study: Path, workspace: Path, pipe: int) -> None:
     os.setsid()
     torch.set_num_threads(1)
     PipePool.pipe = pipe
-    benchkit.sweep.training.CHECKPOINT_SHARE = 1.0  # epochs of milliseconds: save after nearly each, to lose any
-    benchkit.sweep.orchestration.Pool = PipePool  # type: ignore[assignment, misc]
-    request = benchkit.sweep.Request(study=read_study(study), workspace=workspace, data_root=tiny_study.DATA, jobs=1)
+    training.CHECKPOINT_SHARE = 1.0  # epochs of milliseconds: save after nearly each, to lose any
+    orchestration.Pool = PipePool  # type: ignore[assignment, misc]
+    request = orchestration.Request(study=read_study(study), workspace=workspace, data_root=tiny_study.DATA, jobs=1)
     code = 1
     try:
-        benchkit.sweep.sweep(request, Registry.installed(), tiny_study.Listener())
+        orchestration.sweep(request, Registry.installed(), tiny_study.Listener())
         code = 0
     finally:
         os._exit(code)
@@ -98,7 +96,7 @@ def warm_up(study: Path) -> None:
     """Import what a sweep imports on its way, so that children need not; train nothing, which would start threads."""
     registry, plan = Registry.installed(), make_plan(read_study(study))
     check_plan(plan, registry)
-    benchkit.sweep.prepare(plan, registry, tiny_study.DATA)
+    orchestration.prepare(plan, registry, tiny_study.DATA)
     with TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder))
         ledger.register(plan, {}, "")
