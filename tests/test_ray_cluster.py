@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -89,9 +90,13 @@ def test_a_cluster_of_its_own_ends_with_the_sweep(tmp_path: Path, order: signal.
         said += line
         assert line, said
     members = psutil.Process(sweep.pid).children(recursive=True)
-    assert {"raylet", "gcs_server"} <= {one.name() for one in members}
-    assert {one.environ()["RAY_USAGE_STATS_ENABLED"] for one in members if one.name() == "raylet"} == {"0"}
-    temporary = {Path(path) for one in members for path in re.findall(r"/tmp/bk-[^/\s]+", " ".join(one.cmdline()))}
+    seen = []
+    for one in members:  # among them are those that only start others, and may have ended
+        with suppress(psutil.NoSuchProcess):
+            seen.append((one.name(), one.cmdline(), one.environ()))
+    assert {"raylet", "gcs_server"} <= {name for name, _, _ in seen}
+    assert {variables["RAY_USAGE_STATS_ENABLED"] for name, _, variables in seen if name == "raylet"} == {"0"}
+    temporary = {Path(path) for _, words, _ in seen for path in re.findall(r"/tmp/bk-[^/\s]+", " ".join(words))}
     assert temporary
     sweep.send_signal(order)
     said, _ = sweep.communicate()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -61,11 +62,13 @@ def wait_for_line(process: subprocess.Popen[str], pattern: str) -> str:
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "benchkit.sweep.worker" in " ".join(child.cmdline())
-    ]
+    """Return the workers below a process; another child of it may end while they are looked for."""
+    workers = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "benchkit.sweep.worker" in " ".join(child.cmdline()):
+                workers.append(child)
+    return workers
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +89,11 @@ def measured(sweep: int, seconds: float) -> tuple[float, float]:
     """Wait, then return the processor seconds of the page and of all processes of a sweep."""
     time.sleep(seconds)
     processes = [psutil.Process(sweep), *psutil.Process(sweep).children(recursive=True)]
-    pages = [one for one in processes if "watch" in one.cmdline()[1:4]]
+    pages = []
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):  # one that has ended meanwhile
+            if "watch" in one.cmdline()[1:4]:
+                pages.append(one)
     return of_all(pages), of_all(processes)
 
 
