@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import nan
 from pathlib import Path
 
@@ -163,6 +165,39 @@ def test_an_open_page_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
             page.wait_for(LIVE)
             page.run("globalThis.stays = true")
         page.wait_for(f"!({LIVE})")
+        finish(queue)
+        with live_page(tmp_path, port=port):
+            page.wait_for(f"{LIVE} && document.title === '(1/4) tiny'")
+            assert page.run("globalThis.stays") is True
+
+
+class Away(BaseHTTPRequestHandler):
+    """A proxy whose server is gone: after such an answer, browsers ask for a stream of events no more."""
+
+    asked = threading.Event()
+
+    def do_GET(self) -> None:
+        self.send_error(502)
+        if self.path.startswith("/events"):
+            self.asked.set()
+
+    def log_message(self, *words: object) -> None:
+        return
+
+
+def test_an_open_page_outlives_a_proxy_that_says_its_server_is_gone(tmp_path: Path) -> None:
+    _, _, queue = queue_of(tmp_path, study_of(FACTOR))
+    with Page() as page:
+        with live_page(tmp_path) as served:
+            port = served.port
+            visit(page, served.address)
+            page.wait_for(LIVE)
+            page.run("globalThis.stays = true")
+        with ThreadingHTTPServer(("127.0.0.1", port), Away) as proxy:
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            assert Away.asked.wait(60)
+            page.wait_for(f"!({LIVE})")
+            proxy.shutdown()
         finish(queue)
         with live_page(tmp_path, port=port):
             page.wait_for(f"{LIVE} && document.title === '(1/4) tiny'")
