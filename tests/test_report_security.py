@@ -24,7 +24,7 @@ from synthetic_results import complete
 
 from benchkit.capsule.archive import CAPSULE
 from benchkit.registry import Registry
-from benchkit.report.build import ReportBuild, build_study, single_build
+from benchkit.report.build import ReportBuild, build_study, single_build, with_screen
 from benchkit.report.context.blocks import Paragraph, Section
 from benchkit.report.context.glossary import UsedPlugin, glossary_terms, literature, reference_terms
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
@@ -83,7 +83,8 @@ def made(folder: Path, labels: Sequence[str], text: str, *, figure_files: bool =
     names = tuple(f"{labels[n % len(labels)]} {n}" for n in range(10))
     results = replace(results, study=study, data=data, class_names=names, left_out=(text,), command=text)
     exports = {"tables", "figures", "json"} if figure_files else {"tables", "json"}
-    build = single_build(build_study(FigureSet(results=results, registry=Registry.installed())), exports)
+    part = build_study(FigureSet(results=results, registry=Registry.installed()))
+    build = with_screen(single_build(part, exports), [part])
     assert build.problems == ()
     return build
 

@@ -33,6 +33,7 @@ from benchkit.ledger.tables import (
     TRIALS,
     VALUES,
     Patience,
+    cause_of,
     patient,
     study_ids,
     unfinished_trials,
@@ -157,7 +158,7 @@ class Holder:
                 found = {name: text for name, text in connection.execute(query)}
                 now = now_of(connection)
         except DAMAGE as error:
-            logger.warning("what the sweep is at could not be written: %s", first_line(error.__cause__ or error))
+            logger.warning("what the sweep is at could not be written: %s", first_line(cause_of(error)))
             return []
         sweeps = {name.removeprefix(PREFIX): text for name, text in found.items() if name.startswith(PREFIX)}
         others = [one for one, text in sweeps.items() if one != self.id and json.loads(text)["until"] > now]
@@ -287,7 +288,7 @@ class Holder:
         except DAMAGE as error:
             logger.warning(
                 "a trial could not be given back: it is free when its lease is over: %s",
-                first_line(error.__cause__ or error),
+                first_line(cause_of(error)),
             )
 
     @patient
@@ -336,9 +337,7 @@ def _renewing(holder: weakref.ref[Holder], ended: threading.Event, every: float)
             pause = every
         except DAMAGE as error:
             pause = every / RENEWALS
-            logger.warning(
-                "the lease could not be renewed, which is tried again: %s", first_line(error.__cause__ or error)
-            )
+            logger.warning("the lease could not be renewed, which is tried again: %s", first_line(cause_of(error)))
         del held
 
 

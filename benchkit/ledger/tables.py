@@ -221,7 +221,7 @@ class Patience:
                     logger.warning(
                         "the ledger does not answer and is asked again for up to %.0f s: %s",
                         self._seconds,
-                        first_line(error.__cause__ or error),
+                        first_line(cause_of(error)),
                     )
                 told = True
             time.sleep(pause)
@@ -274,13 +274,18 @@ def patient(method: Callable[Concatenate[A, P], T]) -> Callable[Concatenate[A, P
     return asked
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """Return what a storage's error is about, without what it is wrapped in."""
+    return error.__cause__ or error
+
+
 @contextmanager
 def storage_errors() -> Iterator[None]:
     """Turn what a damaged or unreachable storage raises into one `LedgerError`; also a decorator."""
     try:
         yield
     except DAMAGE as error:
-        cause = error.__cause__ or error
+        cause = cause_of(error)
         raise LedgerError(
             f"the ledger cannot be read or written: {type(cause).__name__}: {first_line(cause)}",
             hint=AWAY if _is_passing(error) else REBUILD,

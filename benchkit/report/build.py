@@ -104,10 +104,10 @@ def build_study(figure_set: FigureSet, *, against: Path | None = None) -> StudyB
     return StudyBuild(results=results, summary=summary, figure_set=figure_set, report=report, changes=changes)
 
 
-def single_build(part: StudyBuild, exports: frozenset[str], stem: str = "", *, for_screen: bool = True) -> ReportBuild:
+def single_build(part: StudyBuild, exports: frozenset[str], stem: str = "") -> ReportBuild:
     """Return the report of one study; `stem` names its files, by default the study's name."""
     content = study_content(part.report, part.summary, part.results, part.changes)
-    build = ReportBuild(
+    return ReportBuild(
         stem=file_stem(stem or part.results.study.name),
         report=part.report,
         screen=part.report,
@@ -117,7 +117,6 @@ def single_build(part: StudyBuild, exports: frozenset[str], stem: str = "", *, f
         tracebacks=tuple(part.figure_set.tracebacks),
         dated=last_finished(part.results),
     )
-    return with_screen(build, [part]) if for_screen else build
 
 
 def with_screen(build: ReportBuild, parts: Sequence[StudyBuild]) -> ReportBuild:
@@ -156,7 +155,6 @@ def multi_build(
     name: str = "",
     *,
     for_print: bool = True,
-    for_screen: bool = True,
 ) -> ReportBuild:
     """Return the common report of two studies or more; `name` names its files, by default A+B."""
     metric, rankings = common_rankings(parts)
@@ -183,7 +181,7 @@ def multi_build(
         for file, content in study_files(part).items()
     }
     content = _content(whole, parts, agreement, findings)
-    build = ReportBuild(
+    return ReportBuild(
         stem=file_stem(name) if name else common_stem([part.results.study.name for part in parts]),
         report=whole,
         screen=whole,
@@ -193,7 +191,6 @@ def multi_build(
         tracebacks=tuple(trace for part in parts for trace in part.figure_set.tracebacks),
         dated=max(last_finished(part.results) for part in parts),
     )
-    return with_screen(build, parts) if for_screen else build
 
 
 def common_rankings(parts: Sequence[StudyBuild]) -> tuple[str, list[Ranking]]:

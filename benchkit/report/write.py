@@ -156,8 +156,8 @@ def _built(
         parts = [build_study(figures, against=options.against) for figures in sets]
         exports, name = options.exports, options.name
         if len(parts) == 1:
-            return single_build(parts[0], exports, name, for_screen=False), parts
-        return multi_build(parts, exports, name, for_print=for_print, for_screen=False), parts
+            return single_build(parts[0], exports, name), parts
+        return multi_build(parts, exports, name, for_print=for_print), parts
 
 
 def _sealed(build: ReportBuild, parts: Sequence[StudyBuild], templates: Path | None) -> ReportBuild:

@@ -156,19 +156,26 @@ def test_eight_pages_of_one_browser_all_load_and_all_follow(live: tuple[LivePage
         assert served.server.viewers.count == 1
 
 
-def test_an_open_page_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
-    _, _, queue = queue_of(tmp_path, study_of(FACTOR))
+@contextmanager
+def outlived(workspace: Path) -> Iterator[tuple[Page, int]]:
+    """Yield an open page and the port of its server, which is gone; hold the page to going on when it is back."""
+    _, _, queue = queue_of(workspace, study_of(FACTOR))
     with Page() as page:
-        with live_page(tmp_path) as served:
+        with live_page(workspace) as served:
             port = served.port
             visit(page, served.address)
             page.wait_for(LIVE)
             page.run("globalThis.stays = true")
-        page.wait_for(f"!({LIVE})")
+        yield page, port
         finish(queue)
-        with live_page(tmp_path, port=port):
+        with live_page(workspace, port=port):
             page.wait_for(f"{LIVE} && document.title === '(1/4) tiny'")
             assert page.run("globalThis.stays") is True
+
+
+def test_an_open_page_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
+    with outlived(tmp_path) as (page, _):
+        page.wait_for(f"!({LIVE})")
 
 
 class Away(BaseHTTPRequestHandler):
@@ -186,22 +193,11 @@ class Away(BaseHTTPRequestHandler):
 
 
 def test_an_open_page_outlives_a_proxy_that_says_its_server_is_gone(tmp_path: Path) -> None:
-    _, _, queue = queue_of(tmp_path, study_of(FACTOR))
-    with Page() as page:
-        with live_page(tmp_path) as served:
-            port = served.port
-            visit(page, served.address)
-            page.wait_for(LIVE)
-            page.run("globalThis.stays = true")
-        with ThreadingHTTPServer(("127.0.0.1", port), Away) as proxy:
-            threading.Thread(target=proxy.serve_forever, daemon=True).start()
-            assert Away.asked.wait(60)
-            page.wait_for(f"!({LIVE})")
-            proxy.shutdown()
-        finish(queue)
-        with live_page(tmp_path, port=port):
-            page.wait_for(f"{LIVE} && document.title === '(1/4) tiny'")
-            assert page.run("globalThis.stays") is True
+    with outlived(tmp_path) as (page, port), ThreadingHTTPServer(("127.0.0.1", port), Away) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        assert Away.asked.wait(60)
+        page.wait_for(f"!({LIVE})")
+        proxy.shutdown()
 
 
 def test_a_page_that_follows_keeps_its_size(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         from benchkit.analysis.summary import summarize
         from benchkit.ledger import read_results
         from benchkit.registry import Registry
-        from benchkit.report.build import StudyBuild, single_build
+        from benchkit.report.build import StudyBuild, single_build, with_screen
         from benchkit.report.context.compose import compose
         from benchkit.report.figures.chart_worker import ChartWorker
         from benchkit.report.figures.figure_set import FigureSet
@@ -147,7 +147,7 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         seconds["compose"] -= seconds["figures"]
         with stage("choices, tables, JSON"):
             part = StudyBuild(results=results, summary=summary, figure_set=figure_set, report=report, changes=None)
-            draft = single_build(part, {"tables", "json"})
+            draft = with_screen(single_build(part, {"tables", "json"}), [part])
     with stage("HTML"):
         (out / "report.html").write_text(render_html(draft.screen), encoding="utf-8")
     with stage("PDF"):
