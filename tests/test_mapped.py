@@ -53,6 +53,28 @@ def test_all_bytes_of_the_images_are_asked_for_and_no_other_pages(side: int, mon
     assert max(end - start for _, start, end in recorded.told) <= mapped.PIECE
 
 
+def test_a_large_set_is_let_go_of_each_time_that_so_much_of_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "LARGE", 2**22)
+    monkeypatch.setattr(manifest, "LARGE", 2**22)
+    images = np.random.default_rng(0).integers(0, 256, (100, 128, 128, 3), dtype=np.uint8)  # 48 KiB each
+    np.save(tmp_path / "images.npy", images)
+    size, problems = (tmp_path / "images.npy").stat().st_size, list[str]()
+    there = manifest._open_array(tmp_path / "images.npy", images.dtype, images.shape, size, problems)
+    assert problems == [] and not there.flags.writeable  # no page of it is this process's own
+    gone: list[np.ndarray] = []
+    whole = mapped.let_go
+    monkeypatch.setattr(mapped, "let_go", lambda one: (gone.append(one), whole(one)))
+    ask = mapped.asking(there)
+    assert ask is not None
+    for number in range(200):  # of 86 images, 85 are less than 4 MiB
+        ask([number % 100])
+        np.testing.assert_array_equal(there[number % 100], images[number % 100])
+        assert len(gone) == (number + 1) // 86
+    assert all(one is there for one in gone)
+
+
 def test_only_images_in_a_mapped_file_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "LARGE", 0)
     images = make_split(30, 3).images

@@ -80,12 +80,12 @@ def report(
     debug = bool((ctx.find_root().params or {}).get("debug"))
     with TemporaryDirectory(prefix="benchkit-") as scratch:
         results, kept = _given(studies or [""], workspace, storage, Path(scratch))
-        if separate and len(results) > 1 and name:
-            raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
-        groups = [[study] for study in results] if separate else [results]
+        groups = _groups(results, name) if separate else [results]
+        code = _tell_broken(results)
+        del results  # a report lets go of what it has read
         written = _written(groups, out, replace(options, kept=kept), registry)
-        code = max(_tell(one, debug=debug) for one in written)
-    raise typer.Exit(max(code, _tell_broken(results)))
+        code = max(code, *(_tell(one, debug=debug) for one in written))
+    raise typer.Exit(code)
 
 
 MADE = (".html", ".pdf")
@@ -123,15 +123,22 @@ def _from_report(file: Path, folder: Path) -> tuple[list[StudyResults], Mapping[
     return [_shown(study, Path(study.study.name)) for study in found], kept
 
 
+def _groups(results: Sequence[StudyResults], name: str) -> list[list[StudyResults]]:
+    """Return a group for each study; raise `ReportError` where one `name` is given for several."""
+    if len(results) > 1 and name:
+        raise ReportError("--name names one report, and --separate asks for several", hint="leave one of them out")
+    return [[study] for study in results]
+
+
 def _written(
-    groups: Sequence[Sequence[StudyResults]], out: Path, options: ReportOptions, registry: Registry | None
+    groups: list[list[StudyResults]], out: Path, options: ReportOptions, registry: Registry | None
 ) -> Iterator[Written]:
-    """Yield what became of the report of each group of studies."""
+    """Yield what became of the report of each group of studies, which leaves `groups` before it is made."""
     from benchkit.report.write import write_reports
 
-    for group in groups:
+    while groups:
         with _spared_collector():
-            written = write_reports(group, out, options, registry=registry)
+            written = write_reports(groups.pop(0), out, options, registry=registry)
         yield written
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchkit.data.mapped import parts
+from benchkit.data.mapped import LARGE, parts
 from benchkit.data.repeated import repeated_facts
 from benchkit.errors import DataError
 from benchkit.metrics import unbalanced
@@ -324,9 +324,13 @@ def _open_split(folder: Path, name: str, expected: SplitManifest, problems: list
 
 
 def _mapped(file: Path) -> np.ndarray:
-    """Return the array of a file, memory-mapped: read-only where the system refuses one that could take all memory."""
+    """Return the array of a file, memory-mapped: read-only if large, or where the system refuses another map.
+
+    What can be written to could take all memory, and none of it can be let go of (`let_go`).
+    """
+    large = file.stat().st_size >= LARGE
     try:
-        array: np.ndarray = np.load(file, mmap_mode="c", allow_pickle=False)
+        array: np.ndarray = np.load(file, mmap_mode="r" if large else "c", allow_pickle=False)
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise

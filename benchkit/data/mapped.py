@@ -24,19 +24,26 @@ def asking(images: np.ndarray) -> Ask | None:
     """Return what asks for images uint8 (N, H, W, C) of a mapped file; None where they are few or in no such file.
 
     Left to itself, the system reads an image when it is touched, and with it megabytes around that no random order
-    needs: what is trained on waits for the disk.
+    needs: what is trained on waits for the disk. After each `LARGE` bytes the process lets go of the file's pages;
+    the system may keep them.
     """
     found = _mapping(images)
     if found is None or images.nbytes < LARGE or not hasattr(mmap, "MADV_WILLNEED"):
         return None
     mapping, first = found
     size = images.nbytes // len(images)
+    asked = 0
 
     def ask(rows: Iterable[int]) -> None:
+        nonlocal asked
         for row in rows:
             start = first + row * size
             for piece in range(start - start % mmap.PAGESIZE, start + size, PIECE):
                 mapping.madvise(mmap.MADV_WILLNEED, piece, min(PIECE, start + size - piece))
+            asked += size
+        if asked >= LARGE:
+            let_go(images)
+            asked = 0
 
     return ask
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import ctypes
+import gc
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -137,8 +140,36 @@ def write_reports(
     if options.templates is not None:
         check_templates(options.templates)
     shown = [rounded(private_results(results)) for results in studies]
+    del studies  # what was read of a large study need not stay beside what is shown of it
     build, parts = _built(shown, options, registry)
-    return _write(_sealed(build, parts, options.templates) if options.pages else build, parts, out, options)
+    del shown
+    if options.pages:
+        build = _sealed(build, parts, options.templates)
+    notes: list[str] = []
+    page = b""
+    with ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
+        printing = meanwhile.submit(print_pdf, build, options.templates, notes) if "pdf" in options.formats else None
+        if "html" in options.formats:
+            build = with_screen(build, parts)
+            page = encoded(render_html(build.screen, options.templates))
+            build = replace(build, screen=build.report)
+        del parts
+        give_back_memory()  # the child needs its most at the end
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [_put(out / f"{build.stem}.html", page)] if page else []
+    error: ReportError | None = None
+    if printing is not None:
+        try:
+            paths.append(_put(out / f"{build.stem}.pdf", printing.result()))
+        except ReportError as failure:
+            error = failure
+    folder = out / build.stem
+    for name, content in build.files.items():
+        _put(folder / name, content)
+    _clear_stale(folder, build.files)
+    return Written(
+        paths=(*paths, folder), problems=build.problems, tracebacks=build.tracebacks, error=error, notes=tuple(notes)
+    )
 
 
 def _built(
@@ -199,31 +230,6 @@ def _capsule_block(capsule: bytes) -> DownloadBlock:
     )
 
 
-def _write(build: ReportBuild, parts: Sequence[StudyBuild], out: Path, options: ReportOptions) -> Written:
-    """Write a build's files in the formats asked for."""
-    notes: list[str] = []
-    with ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
-        printing = meanwhile.submit(print_pdf, build, options.templates, notes) if "pdf" in options.formats else None
-        if "html" in options.formats:
-            build = with_screen(build, parts)
-        page = render_html(build.screen, options.templates) if "html" in options.formats else ""
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [_put(out / f"{build.stem}.html", encoded(page))] if "html" in options.formats else []
-    error: ReportError | None = None
-    if printing is not None:
-        try:
-            paths.append(_put(out / f"{build.stem}.pdf", printing.result()))
-        except ReportError as failure:
-            error = failure
-    folder = out / build.stem
-    for name, content in build.files.items():
-        _put(folder / name, content)
-    _clear_stale(folder, build.files)
-    return Written(
-        paths=(*paths, folder), problems=build.problems, tracebacks=build.tracebacks, error=error, notes=tuple(notes)
-    )
-
-
 def print_pdf(build: ReportBuild, templates: Path | None = None, notes: list[str] | None = None) -> bytes:
     """Return the report as PDF with the results, the tables' and figures' data and the study attached.
 
@@ -241,6 +247,13 @@ def print_pdf(build: ReportBuild, templates: Path | None = None, notes: list[str
     return render_pdf(
         render_print(build.report, templates), pictures, attachments, limits=Limits(dated=build.dated), notes=notes
     )
+
+
+def give_back_memory() -> None:
+    """Return what this process has freed to the system, where its allocator keeps it (glibc)."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _clear_stale(folder: Path, kept: Files) -> None:

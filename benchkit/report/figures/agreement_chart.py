@@ -161,7 +161,7 @@ def _study_panel(panel: StudyPanel, data: AgreementData, y: alt.Y) -> Any:
     hints = [alt.Tooltip(f"{name}:{kind}") for name, kind in
              (("condition", "N"), ("mean", "Q"), ("low", "Q"), ("high", "Q"), ("n", "Q"), ("rank", "Q"))]  # fmt: skip
     layers = alt.layer(
-        made.mark_rule(strokeWidth=2.2).encode(x=alt.X("low:Q", title=title), x2="high:Q"),
+        made.mark_rule(strokeWidth=2.2).encode(x=alt.X("low:Q", title=title), x2=alt.X2("high:Q")),
         made.mark_point(filled=True, size=60).encode(x=x, tooltip=hints),
     )
     return layers.properties(title=_short(panel.study))
@@ -173,7 +173,7 @@ def _rank_panel(data: AgreementData, y: alt.Y) -> Any:
     x = alt.X("rank:Q", title="mean rank", scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=4))
     hints = [alt.Tooltip("condition:N"), alt.Tooltip("rank:Q", title="mean rank")]
     layers = alt.layer(
-        made.mark_rule(strokeWidth=5, opacity=0.35).encode(x=alt.X("low:Q", title="mean rank"), x2="high:Q"),
+        made.mark_rule(strokeWidth=5, opacity=0.35).encode(x=alt.X("low:Q", title="mean rank"), x2=alt.X2("high:Q")),
         made.mark_point(filled=True, size=60, shape="diamond", color="currentColor").encode(x=x, tooltip=hints),
     )
     return layers.properties(title=f"mean rank over {number(len(data.panels))} studies")

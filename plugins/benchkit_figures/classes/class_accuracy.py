@@ -191,7 +191,7 @@ def intervals(data: ClassData) -> Layers:
     base = alt.Chart(alt.InlineData(values=_rows(data, _steps(data)))).encode(y=y, color=colour(data.labels, drawn))
     if len(drawn) > 1:
         base = base.encode(yOffset=offset)
-    bars = base.mark_rule(strokeWidth=1.8).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
+    bars = base.mark_rule(strokeWidth=1.8).encode(x=alt.X("low:Q", title=title, scale=scale), x2=alt.X2("high:Q"))
     points = base.mark_point(filled=True, size=42, fillOpacity=1).encode(
         x=alt.X("accuracy:Q", title=title, scale=scale), shape=shape(data.labels), tooltip=_tooltip()
     )

@@ -105,7 +105,7 @@ class ClassScores:
         base = alt.Chart(alt.InlineData(values=rows)).encode(y=alt.Y("class:N", sort=order, title=None, axis=axis))
         scale, few = alt.Scale(domain=ends, nice=False), alt.Axis(tickCount=8)
         x = alt.X("value:Q", title=f"On {data.split} images (%)", scale=scale, axis=few)
-        span = base.mark_line(strokeWidth=1.2, color="#767676").encode(x=x, detail="class:N")
+        span = base.mark_line(strokeWidth=1.2, color="#767676").encode(x=x, detail=alt.Detail("class:N"))
         points = base.mark_point(filled=True, size=46, fillOpacity=1).encode(
             x=x,
             color=alt.Color("score:N", scale=alt.Scale(domain=names, range=colours), legend=legend),

@@ -242,11 +242,11 @@ def changed_pairs(data: DifferenceData) -> Any:
     y = alt.Y("pair:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False, labelLimit=200))
     x = alt.X("difference:Q", title="Difference (percentage points)", axis=alt.Axis(tickCount=6, format="+"))
     bars = base.mark_bar(size=11).encode(x=x, y=y, color=_color(data, None))
-    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeOpacity=0.6).encode(x="zero:Q")
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeOpacity=0.6).encode(x=alt.X("zero:Q"))
     plot = alt.layer(bars, zero).properties(width=WIDTH - label_width(order) - 150, height=alt.Step(18))
     title = alt.TitleParams(f"{data.first} / {data.second}", anchor="start", limit=150)
     numbers = base.mark_text(align="left", fontSize=10.5).encode(
-        y=alt.Y("pair:N", sort=order, axis=None), x=alt.value(0), text="text:N"
+        y=alt.Y("pair:N", sort=order, axis=None), x=alt.XValue(0), text=alt.Text("text:N")
     )
     return alt.hconcat(plot, numbers.properties(width=110, height=alt.Step(18), title=title), spacing=8)
 

@@ -346,18 +346,18 @@ def _picture(data: ConfusionData, kept: list[Confusion], label: str, choice: alt
     image = alt.Chart(alt.InlineData(values=rows)).transform_filter(_is_condition(label, choice))
     scale = alt.Scale(domain=[0, count], nice=False)
     picture = image.mark_image(width=length, height=length, aspect=False, smooth=False).encode(
-        url="url:N", x=alt.value(length / 2), y=alt.value(length / 2)
+        url=alt.Url("url:N"), x=alt.XValue(length / 2), y=alt.YValue(length / 2)
     )
     frame = image.mark_rect(fillOpacity=0, stroke="#808080", strokeOpacity=0.5).encode(
         x=alt.X("low:Q", title="Predicted class, by number", scale=scale, axis=alt.Axis(grid=False)),
-        x2="high:Q",
+        x2=alt.X2("high:Q"),
         y=alt.Y(
             "low:Q",
             title="True class, by number",
             scale=alt.Scale(domain=[0, count], nice=False, reverse=True),
             axis=alt.Axis(grid=False),
         ),
-        y2="high:Q",
+        y2=alt.Y2("high:Q"),
     )
     steps = alt.InlineData(values=[{"step": step} for step in STEPS])
     key = alt.Chart(steps).mark_square(size=0).encode(color=step_colour(STEPS, COLOURS, LEGEND))

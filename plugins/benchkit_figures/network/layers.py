@@ -107,8 +107,8 @@ class Layers:
         base = alt.Chart(alt.InlineData(values=rows))
         y, hidden = alt.Y("layer:N", sort=order, title=None, axis=axis), alt.Y("layer:N", sort=order, axis=None)
         labels = min(180, label_width([row.layer for row in data.rows]))
-        kinds = base.mark_text(align="left", fontSize=10, dx=6).encode(y=y, x=alt.value(0), text="kind:N")
-        shapes = base.mark_text(align="right", fontSize=10).encode(y=hidden, x=alt.value(76), text="shape:N")
+        kinds = base.mark_text(align="left", fontSize=10, dx=6).encode(y=y, x=alt.XValue(0), text=alt.Text("kind:N"))
+        shapes = base.mark_text(align="right", fontSize=10).encode(y=hidden, x=alt.XValue(76), text=alt.Text("shape:N"))
         room = (WIDTH - labels - 110 - 76 - 2 * 58 - 5 * 8 - 20) // 2
         columns = [
             kinds.properties(width=110, height=step, title=_head("Kind")),
@@ -116,7 +116,7 @@ class Layers:
         ]
         for field, title in (("parameters", "Parameters"), ("flops", "MFLOPs")):
             numbers = base.mark_text(align="right", fontSize=10)
-            numbers = numbers.encode(y=hidden, x=alt.value(58), text=f"{field}_text:N")
+            numbers = numbers.encode(y=hidden, x=alt.XValue(58), text=alt.Text(f"{field}_text:N"))
             x = alt.X(f"{field}:Q", axis=None, scale=alt.Scale(zero=True, nice=False))
             bars = base.mark_bar(size=9, color=COLOURS[4]).encode(y=hidden, x=x)
             columns.append(numbers.properties(width=58, height=step, title=_head(title)))

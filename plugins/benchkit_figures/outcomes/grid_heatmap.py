@@ -263,9 +263,11 @@ def _panel(data: GridData, index: int, across: int, steps: Steps, size: int) -> 
     full = base.transform_filter("datum.n > 0")
     layers = [
         full.mark_rect(stroke="#FFFFFF", strokeWidth=1).encode(color=steps.encoding(unit.title)),
-        full.mark_text(fontSize=11 if size >= 44 else 9, dy=-5).encode(text="text:N", color=ink),
-        full.mark_text(fontSize=8.5, dy=8).encode(text="repeats:N", color=ink),
-        base.transform_filter("datum.n == 0").mark_text(fontSize=11 if size >= 44 else 9).encode(text="text:N"),
+        full.mark_text(fontSize=11 if size >= 44 else 9, dy=-5).encode(text=alt.Text("text:N"), color=ink),
+        full.mark_text(fontSize=8.5, dy=8).encode(text=alt.Text("repeats:N"), color=ink),
+        base.transform_filter("datum.n == 0")
+        .mark_text(fontSize=11 if size >= 44 else 9)
+        .encode(text=alt.Text("text:N")),
     ]
     chart = alt.layer(*layers).properties(
         width=size * len(columns),

@@ -116,9 +116,9 @@ class Ladder:
         told = alt.condition("datum.better", alt.value(LEADING), alt.value(OTHERS))
         layers = [
             base.transform_filter("isValid(datum.from)").mark_bar(height=9, fillOpacity=0.35).encode(
-                x=alt.X("from:Q", title=unit.title), x2="mean:Q", color=told
+                x=alt.X("from:Q", title=unit.title), x2=alt.X2("mean:Q"), color=told
             ),
-            base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=unit.title), x2="high:Q", color=told),
+            base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=unit.title), x2=alt.X2("high:Q"), color=told),
             base.mark_point(filled=True, size=52, fillOpacity=1).encode(
                 x=x, color=told, tooltip=[alt.Tooltip("condition:N"), alt.Tooltip("mean:Q", title=unit.title)]
             ),
@@ -126,7 +126,7 @@ class Ladder:
         plot = alt.layer(*layers).properties(width=WIDTH - label_width(order) - 170, height=step)
         hidden = alt.Y("condition:N", sort=order, axis=None)
         numbers = alt.Chart(alt.InlineData(values=rows)).mark_text(align="left", fontSize=10.5)
-        numbers = numbers.encode(y=hidden, x=alt.value(0), text="text:N").properties(width=140, height=step)
+        numbers = numbers.encode(y=hidden, x=alt.XValue(0), text=alt.Text("text:N")).properties(width=140, height=step)
         return alt.hconcat(plot, numbers, spacing=8)
 
     def caption(self, data: LadderData) -> str:

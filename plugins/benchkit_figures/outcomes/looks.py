@@ -124,7 +124,7 @@ class Looks:
         ends = (("mean", "Mean"), ("low", "Interval from"), ("high", "Interval to"))
         tooltip += [alt.Tooltip(f"{name}:Q", title=title) for name, title in ends]
         layers = [
-            base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=unit.title), y2="high:Q"),
+            base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=unit.title), y2=alt.Y2("high:Q")),
             base.mark_point(size=56, filled=False, strokeWidth=1.6).encode(y=y),
             base.mark_point(size=56, filled=True).encode(y=y, fillOpacity=filled, opacity=filled, tooltip=tooltip),
         ]

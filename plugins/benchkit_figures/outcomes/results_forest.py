@@ -196,7 +196,7 @@ def forest(data: ForestData) -> Any:
         plots.append(_plot(data, ends, labels=False).properties(width=int(0.58 * room), height=step))
     hidden = alt.Y("condition:N", sort=order, axis=None)
     numbers = alt.Chart(alt.InlineData(values=_mean_rows(data))).mark_text(align="left", fontSize=10.5)
-    numbers = numbers.encode(y=hidden, x=alt.value(0), text="text:N").properties(width=120, height=step)
+    numbers = numbers.encode(y=hidden, x=alt.XValue(0), text=alt.Text("text:N")).properties(width=120, height=step)
     return alt.hconcat(*plots, numbers, spacing=10)
 
 
@@ -230,7 +230,7 @@ def _plot(data: ForestData, reach: tuple[float, float], *, labels: bool) -> Laye
     for mark, side, place in (("triangle-left", f"datum.mean < {low}", low), ("triangle-right", f"datum.mean > {high}",
                                                                              high)):  # fmt: skip
         beyond = means.transform_filter(side).mark_point(shape=mark, size=36, filled=True, color=OTHERS)
-        layers.append(beyond.encode(x=alt.datum(place), color=alt.value(OTHERS)))
+        layers.append(beyond.encode(x=alt.datum(place), color=alt.ColorValue(OTHERS)))
     return alt.layer(*(layers if not labels else layers[:-2]))
 
 

@@ -188,7 +188,7 @@ def scatter(data: CostData, width: int, height: int) -> Layers:
     )
     points = base.mark_point(filled=True, size=75, fillOpacity=1)
     layers = [
-        front.encode(order="seconds:Q"),
+        front.encode(order=alt.Order("seconds:Q")),
         points.encode(color=color, shape=shape(data.labels), tooltip=_tooltip(unit.title)),
         *(
             names.transform_filter(f"datum.align == '{align}'")
@@ -200,7 +200,7 @@ def scatter(data: CostData, width: int, height: int) -> Layers:
                 dx=alt.expr("datum.dx"),
                 dy=alt.expr("datum.dy"),
             )
-            .encode(x=x, y=y, text="condition:N")
+            .encode(x=x, y=y, text=alt.Text("condition:N"))
             for align in ("left", "center", "right")
         ),
     ]

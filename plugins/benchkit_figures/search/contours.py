@@ -275,9 +275,9 @@ def _draw_panel(data: ContourData, index: int, steps: Steps, width: int) -> Laye
         .mark_rect(strokeWidth=0)
         .encode(
             x=x,
-            x2="x2:Q",
+            x2=alt.X2("x2:Q"),
             y=y,
-            y2="y2:Q",
+            y2=alt.Y2("y2:Q"),
             color=steps.encoding(unit.title),
             tooltip=[alt.Tooltip("value:Q", title=f"Mean {unit.title}"), alt.Tooltip("n:Q", title="Trials near")],
         )

@@ -91,8 +91,8 @@ class SearchParallel:
             for at, text in own_axis.ticks
         ]
         scale = alt.Chart(alt.InlineData(values=marks)).encode(x=x)
-        rule = scale.mark_rule(strokeOpacity=0.6).encode(y=alt.value(0), y2=alt.value("height"))
-        text = scale.mark_text(align="right", dx=-5, fontSize=10).encode(y=y, text="text:N")
+        rule = scale.mark_rule(strokeOpacity=0.6).encode(y=alt.YValue(0), y2=alt.Y2Value("height"))
+        text = scale.mark_text(align="right", dx=-5, fontSize=10).encode(y=y, text=alt.Text("text:N"))
         return alt.layer(rule, *_level_lines(data, keys, x, y), text).properties(width=width, height=250)
 
     def caption(self, data: ParallelData) -> str:
@@ -172,7 +172,7 @@ def _level_lines(data: ParallelData, keys: list[str], x: alt.X, y: alt.Y) -> lis
         lines.transform_filter(f"datum.level == '{level}'")
         .transform_fold([*keys], as_=["axis", "position"])
         .mark_line(strokeWidth=thick, strokeOpacity=strength)
-        .encode(x=x, y=y, detail="place:N", color=color)
+        .encode(x=x, y=y, detail=alt.Detail("place:N"), color=color)
         for level, thick, strength in zip(LEVELS[::-1], WIDTHS, STRENGTHS, strict=True)
     ]
 

@@ -208,13 +208,13 @@ def _panel(data: CurvesData, split: str, metric: str, chosen: Any, *, first: boo
         faint = alt.condition(chosen, alt.value(0.4), alt.value(0.05))
         band = means.mark_area(clip=True).encode(
             y=alt.Y(f"{field}_low:Q", title=words, scale=scale),
-            y2=f"{field}_high:Q",
+            y2=alt.Y2(f"{field}_high:Q"),
             fillOpacity=alt.condition(chosen, alt.value(0.15), alt.value(0.02)),
         )
         layers = [band, *layers]
         if single_lines(data):
             thin = singles.mark_line(clip=True, strokeWidth=0.6)
-            layers.insert(1, thin.encode(detail="repeat:N", strokeOpacity=faint))
+            layers.insert(1, thin.encode(detail=alt.Detail("repeat:N"), strokeOpacity=faint))
     if split == "val":
         scored = alt.Chart().transform_filter("datum.kind == 'scored'").mark_point(clip=True, filled=True, size=26)
         layers.append(scored.encode(x=x, y=y, color=color, fillOpacity=strength))

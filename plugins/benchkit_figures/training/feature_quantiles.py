@@ -202,8 +202,12 @@ def _panel(data: QuantilesData, index: int, columns: int) -> Layers:
     outer_mark = base.mark_bar(size=18) if single else base.mark_area()
     inner_mark = base.mark_bar(size=18) if single else base.mark_area()
     layers = [
-        outer_mark.encode(y=low, y2="q99:Q", color=color, fillOpacity=alt.value(0.25), tooltip=_tooltip()),
-        inner_mark.encode(y=inner, y2="q80:Q", color=color, fillOpacity=alt.value(0.65), tooltip=_tooltip()),
+        outer_mark.encode(
+            y=low, y2=alt.Y2("q99:Q"), color=color, fillOpacity=alt.FillOpacityValue(0.25), tooltip=_tooltip()
+        ),
+        inner_mark.encode(
+            y=inner, y2=alt.Y2("q80:Q"), color=color, fillOpacity=alt.FillOpacityValue(0.65), tooltip=_tooltip()
+        ),
     ]
     if curves.settled:
         rule = base.transform_filter(f"datum.epoch == {curves.settled}")

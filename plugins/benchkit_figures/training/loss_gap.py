@@ -196,7 +196,7 @@ def _curves(data: GapData, width: int) -> Layers:
     layers = [_zero(data, y), line]
     if any(gap.n > 1 for gap in data.gaps):
         band = base.mark_area(clip=True).encode(
-            y=alt.Y("low:Q", title=TITLE, scale=scale), y2="high:Q", fillOpacity=alt.value(0.15)
+            y=alt.Y("low:Q", title=TITLE, scale=scale), y2=alt.Y2("high:Q"), fillOpacity=alt.FillOpacityValue(0.15)
         )
         layers.insert(0, band)
     return alt.layer(*layers).properties(width=width, height=max(200, 24 * len(drawn)))

@@ -114,7 +114,10 @@ class MetricCurves:
             base.mark_line(point=len(epochs) == 1).encode(y=y, strokeDash=dash(data.labels, drawn), tooltip=tooltip)
         ]
         if len(drawn) <= MOST_BANDS and any(curve.n > 1 for curve in data.curves):
-            layers.insert(0, base.mark_area().encode(y=alt.Y("low:Q"), y2="high:Q", fillOpacity=alt.value(0.15)))
+            layers.insert(
+                0,
+                base.mark_area().encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), fillOpacity=alt.FillOpacityValue(0.15)),
+            )
         return alt.layer(*layers).properties(width=WIDTH - 230, height=260)
 
     def caption(self, data: MetricData) -> str:
