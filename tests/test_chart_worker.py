@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -76,10 +77,10 @@ def test_the_pdf_is_printed_while_the_page_is_made(tmp_path: Path, monkeypatch: 
 
 
 def test_the_key_changes_with_spec_and_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = content_key(SPEC)
-    assert before != content_key({**SPEC, "config": {"font": "Inter"}})
+    before = content_key(json.dumps(SPEC))
+    assert before != content_key(json.dumps({**SPEC, "config": {"font": "Inter"}}))
     monkeypatch.setattr("benchkit.report.figures.drawing._renderer", lambda: ("other version",))
-    assert before != content_key(SPEC)
+    assert before != content_key(json.dumps(SPEC))
 
 
 def test_a_damaged_picture_is_drawn_anew(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_damaged_picture_is_drawn_anew(tmp_path: Path) -> None:
         file.write_bytes(file.read_bytes()[:-9])
         assert chart_worker.svg(SPEC) == whole
         assert chart_worker.drawn == 2
-        assert cache.get(content_key(SPEC)) == whole
+        assert cache.get(content_key(json.dumps(SPEC))) == whole
 
 
 def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import ctypes
-import gc
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +13,7 @@ from pathlib import Path
 import benchkit
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.archive import CAPSULE, rounded
+from benchkit.child import give_back_memory
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.build import ReportBuild, StudyBuild, build_study, multi_build, single_build, with_screen
@@ -141,6 +139,7 @@ def write_reports(
         check_templates(options.templates)
     shown = [rounded(private_results(results)) for results in studies]
     del studies  # what was read of a large study need not stay beside what is shown of it
+    give_back_memory()
     build, parts = _built(shown, options, registry)
     del shown
     if options.pages:
@@ -247,13 +246,6 @@ def print_pdf(build: ReportBuild, templates: Path | None = None, notes: list[str
     return render_pdf(
         render_print(build.report, templates), pictures, attachments, limits=Limits(dated=build.dated), notes=notes
     )
-
-
-def give_back_memory() -> None:
-    """Return what this process has freed to the system, where its allocator keeps it (glibc)."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _clear_stale(folder: Path, kept: Files) -> None:

@@ -32,6 +32,7 @@ from benchkit.analysis.summary import (
 from benchkit.analysis.trials import STATES, coverage_words
 from benchkit.analysis.wording import Finding, count, listing, setting
 from benchkit.capsule.archive import rounded
+from benchkit.child import give_back_memory
 from benchkit.duration import duration
 from benchkit.errors import BenchkitError, ReportError, StudyError, nearest
 from benchkit.plan import typed_settings
@@ -232,6 +233,7 @@ def compose(
     inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
     facts = key_facts(results, summary)
     made = [part for part in _sections(inputs, changes) if part is not None]
+    give_back_memory()  # the child that draws needs its most for the charts that are left
     found = [with_data(figure_set.finished(part)) for part in made]
     parts = with_author_text(inputs, [part for part in found if part.blocks])
     parts.append(provenance_sections.coverage_section(inputs))

@@ -2,7 +2,7 @@
 
 It is a process of its own for three reasons: Vega's engine ends the process that it runs in when its memory is used
 up, its time can be limited, and its memory is given back before the PDF is laid out. The child (`python -m
-benchkit.report.figures.chart_worker`) reads one spec as a line of JSON and answers with a line of JSON, until its
+benchkit.report.figures.chart_worker`) reads one spec, JSON, as a line of JSON and answers with a line of JSON, until its
 input ends.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -58,13 +59,13 @@ class ChartWorker:
 
     def svg(self, spec: Mapping[str, Any]) -> bytes:
         """Return the spec as SVG for print; raise `ReportError` when it cannot be drawn within the limits."""
-        return self.begin(spec).result()
+        return self.begin(json.dumps(spec)).result()
 
-    def begin(self, spec: Mapping[str, Any]) -> Future[bytes]:
-        """Return what will be the spec as SVG, or the error of `svg`; one is drawn at a time, in this order."""
-        return self._asking.submit(self._svg, spec)
+    def begin(self, spec: str) -> Future[bytes]:
+        """Return what will be the spec, JSON, as SVG, or the error of `svg`; one is drawn at a time, in this order."""
+        return self._asking.submit(self._svg, spec)  # as text: read, a large one takes many times its memory
 
-    def _svg(self, spec: Mapping[str, Any]) -> bytes:
+    def _svg(self, spec: str) -> bytes:
         key = content_key(spec)
         known = self._cache.get(key) if self._cache else None
         if known is not None:
@@ -75,7 +76,7 @@ class ChartWorker:
             self._cache.put(key, content)
         return content
 
-    def _drawn(self, spec: Mapping[str, Any]) -> bytes:
+    def _drawn(self, spec: str) -> bytes:
         try:
             answer = self._child.ask(spec)
         except ChildLost as lost:
@@ -90,10 +91,10 @@ class ChartWorker:
         return svg.encode()
 
 
-def answer(spec: Any) -> dict[str, Any]:
-    """Return what the child answers to a spec: its SVG, or why there is none."""
+def answer(spec: str) -> dict[str, Any]:
+    """Return what the child answers to a spec, JSON: its SVG, or why there is none."""
     try:
-        return {"svg": spec_to_svg(spec)}
+        return {"svg": spec_to_svg(json.loads(spec))}
     except ReportError as error:
         return {"what": error.what, "problems": list(error.problems)}
 

@@ -111,12 +111,11 @@ def spec_to_pdf(spec: Mapping[str, Any]) -> bytes:
     return document
 
 
-def content_key(spec: Mapping[str, Any]) -> str:
-    """Return 24 hex digits of a sha256 over the spec (its style included) and all that draws it: equal keys, equal
-    pictures.
+def content_key(spec: str) -> str:
+    """Return 24 hex digits of a sha256 over the spec as JSON (its style included) and all that draws it: equal keys,
+    equal pictures.
     """
-    text = json.dumps([*_renderer(), spec], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return hashlib.sha256("\n".join([*_renderer(), spec]).encode()).hexdigest()[:24]
 
 
 @cache

@@ -132,11 +132,11 @@ class FigureSet:
     def _with_picture(self, block: FigureBlock) -> FigureBlock:
         if not self.for_print or not block.spec:
             return block
-        address, spec = f"fig:{block.name}.svg", json.loads(block.spec)
+        address = f"fig:{block.name}.svg"
         if self.chart_worker:
-            self._begun[address] = self.chart_worker.begin(spec)
+            self._begun[address] = self.chart_worker.begin(block.spec)
         else:
-            self.pictures[address] = self.svg(spec)
+            self.pictures[address] = self.svg(json.loads(block.spec))
         return replace(block, print_source=address)
 
     def finished(self, part: Section) -> Section:
