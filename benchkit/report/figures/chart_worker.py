@@ -2,8 +2,8 @@
 
 It is a process of its own for three reasons: Vega's engine ends the process that it runs in when its memory is used
 up, its time can be limited, and its memory is given back before the PDF is laid out. The child (`python -m
-benchkit.report.figures.chart_worker`) reads one spec, JSON, as a line of JSON and answers with a line of JSON, until its
-input ends.
+benchkit.report.figures.chart_worker`) reads one spec's JSON as a line of JSON and answers with a line of JSON, until
+its input ends.
 """
 
 from __future__ import annotations
