@@ -72,10 +72,11 @@ def results(folder: Path) -> StudyResults:
 @functools.cache
 def local_facts(epochs: int, repeats: int) -> dict[tuple[str, int], dict[str, object]]:
     """Return what a sweep of this machine's own workers gives."""
-    folder = Path(tempfile.mkdtemp(prefix="bk-local-"))
-    write(folder, epochs=epochs, repeats=repeats)
-    swept(folder, "--jobs", 2)
-    return all_facts(results(folder))
+    with tempfile.TemporaryDirectory(prefix="bk-local-") as name:
+        folder = Path(name)
+        write(folder, epochs=epochs, repeats=repeats)
+        swept(folder, "--jobs", 2)
+        return all_facts(results(folder))
 
 
 def test_a_sweep_on_two_nodes_is_the_local_sweep_to_the_bit(ray_nodes: RayNodes, tmp_path: Path) -> None:
@@ -184,9 +185,10 @@ def write_own(folder: Path, repeats: int, doing: str = SLOW, threads: int = 1) -
 @functools.cache
 def slow_facts(repeats: int, threads: int) -> dict[tuple[str, int], dict[str, object]]:
     """Return what a sweep of slow trials by this machine's own workers gives."""
-    folder = Path(tempfile.mkdtemp(prefix="bk-local-"))
-    swept(folder, *write_own(folder, repeats, threads=threads), "--jobs", 4)
-    return all_facts(results(folder))
+    with tempfile.TemporaryDirectory(prefix="bk-local-") as name:
+        folder = Path(name)
+        swept(folder, *write_own(folder, repeats, threads=threads), "--jobs", 4)
+        return all_facts(results(folder))
 
 
 class Sweep:

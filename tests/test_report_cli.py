@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -229,6 +230,28 @@ def test_what_was_observed_of_models_is_shown_as_the_earlier_page_has_it(tmp_pat
     figures = FigureSet(results=results, registry=Registry.installed(), kept={"feature-quantiles": kept})
     assert chart_of(figures, "feature-quantiles").caption == "as it was"
     assert chart_of(replace(figures, kept={"learning-curves": kept}), "learning-curves").caption != "as it was"
+
+
+def test_what_was_read_is_let_go_of_once_what_is_shown_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[int] = []
+
+    def reading(*_: object) -> StudyResults:
+        results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
+        read.append(id(results.trials))
+        return results
+
+    def built(shown: list[StudyResults], *_: object) -> None:
+        gc.unfreeze()
+        alive = {id(one.trials) for one in gc.get_objects() if isinstance(one, StudyResults)}
+        assert id(shown[0].trials) in alive and read[0] not in alive
+        raise ReportError("enough is seen")
+
+    monkeypatch.setattr(benchkit.ledger, "read_results", reading)
+    monkeypatch.setattr(write_module, "_built", built)
+    assert main(["report", "--out", str(tmp_path / "out")]) == 2
+    assert "enough is seen" in capsys.readouterr().err and read
 
 
 def test_a_page_whose_figures_load_something_is_refused() -> None:

@@ -78,7 +78,10 @@ def test_the_second_signal_ends_at_once() -> None:
         child.send_signal(signal.SIGUSR1)
         assert child.stdout.readline() == "SIGUSR1\n"
         child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=30) == 143
+        try:
+            assert child.wait(timeout=30) == 143
+        finally:
+            child.kill()
 
 
 def test_a_worker_that_is_asked_to_end_does_so_after_its_epoch() -> None:

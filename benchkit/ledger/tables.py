@@ -171,9 +171,8 @@ def _opened(url: str, options: dict[str, Any], shown: str, hint: str, patience: 
                 time.sleep(pause)
                 pause = min(2 * pause, 1.0)
                 continue
-            first = str(error).strip().partition("\n")[0]
             raise LedgerError(
-                f"{shown}: the ledger cannot be opened: {type(error).__name__}: {first}", hint=hint
+                f"{shown}: the ledger cannot be opened: {type(error).__name__}: {first_line(error)}", hint=hint
             ) from error
         weakref.finalize(storage, storage.engine.dispose)
         return storage

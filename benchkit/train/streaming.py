@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from benchkit.data.mapped import Ask
-from benchkit.errors import PinningRefusedError
+from benchkit.errors import PinningRefusedError, first_line
 
 LONGEST, SHORTEST = 4, 2
 """Buffers in a ring: as many as fit into `RING_BYTES`, within these bounds."""
@@ -43,8 +43,7 @@ class Slot:
         except RuntimeError as error:
             if not pinned:
                 raise
-            words = str(error).partition("\n")[0]
-            raise PinningRefusedError(f"pinned memory is refused: {words}") from error
+            raise PinningRefusedError(f"pinned memory is refused: {first_line(error)}") from error
         self.count = 0
 
     def gather(self, images: torch.Tensor, rows: torch.Tensor) -> None:
