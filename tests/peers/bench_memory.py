@@ -39,6 +39,7 @@ from PIL import Image
 
 from benchkit import Batch, Split, Splits
 from benchkit.cli.options import parse_size
+from benchkit.data.mapped import let_go
 from benchkit.preparation import About, Draft, listening, prepare
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import DataSettings, ModelSettings, PluginRef, Settings, TrainSettings
@@ -106,6 +107,7 @@ def prepared(root: Path, size: int, side: int) -> Splits:
             for start in range(0, number, step):
                 end = min(number, start + step)
                 images[start:end] = pattern(np.arange(beginning + start, beginning + end), side)
+                let_go(images[start:end])
         names = tuple(str(label) for label in range(CLASSES))
         return About(class_names=names, licence="", citation="")
 
@@ -246,6 +248,7 @@ def train(root: Path, size: int, group: bool, options: argparse.Namespace) -> di
                 if name == "first":
                     for start in range(0, few, 4096):  # memory holds these: what was read is not measured
                         int(images[start : min(few, start + 4096), ::16].max())
+                    let_go(images)
                 taken = turn(going, options.turn)
                 turns[name] += [taken] * (part > 0)
     return {
