@@ -198,5 +198,5 @@ def limit_memory(mib: int, *, filled: bool = False) -> None:
 def give_back_memory() -> None:
     """Return what this process has freed to the system, where its allocator keeps it (glibc)."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # TypeError: Windows
         ctypes.CDLL(None).malloc_trim(0)
