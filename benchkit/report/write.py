@@ -139,7 +139,6 @@ def write_reports(
         check_templates(options.templates)
     shown = [rounded(private_results(results)) for results in studies]
     del studies  # what was read of a large study need not stay beside what is shown of it
-    give_back_memory()
     build, parts = _built(shown, options, registry)
     del shown
     if options.pages:
@@ -153,7 +152,8 @@ def write_reports(
             page = encoded(render_html(build.screen, options.templates))
             build = replace(build, screen=build.report)
         del parts
-        give_back_memory()  # the child needs its most at the end
+        if printing:
+            give_back_memory()  # the child needs its most at the end
     out.mkdir(parents=True, exist_ok=True)
     paths = [_put(out / f"{build.stem}.html", page)] if page else []
     error: ReportError | None = None

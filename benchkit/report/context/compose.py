@@ -233,7 +233,8 @@ def compose(
     inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
     facts = key_facts(results, summary)
     made = [part for part in _sections(inputs, changes) if part is not None]
-    give_back_memory()  # the child that draws needs its most for the charts that are left
+    if figure_set.chart_worker:
+        give_back_memory()  # the child that draws needs its most for the charts that are left
     found = [with_data(figure_set.finished(part)) for part in made]
     parts = with_author_text(inputs, [part for part in found if part.blocks])
     parts.append(provenance_sections.coverage_section(inputs))
