@@ -244,7 +244,7 @@ def test_what_was_read_is_let_go_of_once_what_is_shown_is_made(
 
     def built(shown: list[StudyResults], *_: object) -> None:
         gc.unfreeze()
-        alive = {id(one.trials) for one in gc.get_objects() if isinstance(one, StudyResults)}
+        alive = {id(one.trials) for one in gc.get_objects() if type(one) is StudyResults}
         assert id(shown[0].trials) in alive and read[0] not in alive
         raise ReportError("enough is seen")
 
