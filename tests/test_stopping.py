@@ -78,10 +78,7 @@ def test_the_second_signal_ends_at_once() -> None:
         child.send_signal(signal.SIGUSR1)
         assert child.stdout.readline() == "SIGUSR1\n"
         child.send_signal(signal.SIGTERM)
-        try:
-            assert child.wait(timeout=30) == 143
-        finally:
-            child.kill()
+        assert child.wait(timeout=30) == 143
 
 
 def test_a_worker_that_is_asked_to_end_does_so_after_its_epoch() -> None:
@@ -119,7 +116,10 @@ def test_what_never_answers_does_not_keep_the_process() -> None:
     ) as child:
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=30) == 143
+        try:
+            assert child.wait(timeout=30) == 143
+        finally:
+            child.kill()
 
 
 def first_process(folder: Path, *words: object) -> subprocess.Popen[str]:
