@@ -1,7 +1,7 @@
 """Child processes: Python run apart, where what it does may crash, hang or fill the memory.
 
-`run_python` runs one to its end. `LineChild` keeps one that answers lines of JSON with lines of JSON; the child's side
-of that is `answer_lines`.
+`run_python` runs one to its end; `PythonChild` does so with one that is begun before there is anything to do.
+`LineChild` keeps one that answers lines of JSON with lines of JSON; the child's side of that is `answer_lines`.
 """
 
 from __future__ import annotations
@@ -50,21 +50,69 @@ def run_python(
 
     It imports what this process imports; `environment` is added to this process's.
     """
-    command = [sys.executable, "-P", *arguments]
-    given = {**os.environ, "PYTHONPATH": import_path(), **(environment or {})}
-    try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=seconds, check=False, env=given
-        )
-    except subprocess.TimeoutExpired as late:
-        out = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
-        return ChildResult(out=out, problem=f"no answer within {seconds:g} s", late=True)
-    except OSError as error:
-        return ChildResult(out="", problem=str(error))
-    last = done.stderr.strip().splitlines()[-1:]
-    reason = last[0] if last and done.returncode > 0 else f"it {exit_words(done.returncode)}"
-    problem = reason if done.returncode else ""
-    return ChildResult(out=done.stdout, problem=problem, code=done.returncode)
+    with PythonChild(arguments, environment=environment) as child:
+        return child.finish(seconds, text=text)
+
+
+PATIENCE = 5.0
+"""So many seconds a child that was told nothing has to end by itself."""
+
+
+class PythonChild:
+    """A `python ARGUMENTS` that is begun now and told later what to do, so that its imports take no time then.
+
+    It imports what this process imports; `environment` is added to this process's. Use it as a context manager: the
+    process ends with it. One that was told nothing may end by itself first, for `PATIENCE` seconds: killed among its
+    imports, it would leave what these have begun, such as a search for libraries.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
+        """Begin the process; where that fails, `finish` says so."""
+        given = {**os.environ, "PYTHONPATH": import_path(), **(environment or {})}
+        self._process: subprocess.Popen[str] | None = None
+        self._failure = ""
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", *arguments],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given,
+            )  # fmt: skip
+        except OSError as error:
+            self._failure = str(error)
+
+    def __enter__(self) -> PythonChild:
+        """Return the child."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process, where it has not ended; what it has begun itself may keep its pipes."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None and not process.stdin.closed:
+            process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def finish(self, seconds: float, *, text: str = "") -> ChildResult:
+        """Return how it ended within `seconds` from now on, with `text` on its standard input."""
+        process = self._process
+        if process is None:
+            return ChildResult(out="", problem=self._failure)
+        try:
+            out, errors = process.communicate(text, timeout=seconds)
+        except subprocess.TimeoutExpired as late:
+            out = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
+            return ChildResult(out=out, problem=f"no answer within {seconds:g} s", late=True)
+        last = errors.strip().splitlines()[-1:]
+        reason = last[0] if last and process.returncode > 0 else f"it {exit_words(process.returncode)}"
+        problem = reason if process.returncode else ""
+        return ChildResult(out=out, problem=problem, code=process.returncode)
 
 
 def exit_words(code: int) -> str:
@@ -90,8 +138,8 @@ class ChildLost(Exception):
 class LineChild:
     """A Python process that answers each request, a line of JSON, with one within `seconds`.
 
-    It starts with the first request, and anew with the first one after it was lost. Use it as a context manager: the
-    process is killed with it, whatever threads and exit handlers it has.
+    It starts with the first request, or before with `begin`, and anew with the first request after it was lost. Use it
+    as a context manager: the process is killed with it, whatever threads and exit handlers it has.
     """
 
     def __init__(self, arguments: Sequence[str], seconds: float) -> None:
@@ -109,9 +157,15 @@ class LineChild:
         """End the process."""
         self._end(patience=0.0)
 
+    def begin(self) -> None:
+        """Start the process now, so that it is ready when it is asked."""
+        self._process = self._process or self._start()
+
     def ask(self, request: Any) -> Any:
         """Return the answer; raise `ChildLost` when there is none."""
-        process = self._process = self._process or self._start()
+        self.begin()
+        process = self._process
+        assert process is not None
         assert process.stdin is not None and process.stdout is not None
         late = threading.Event()
 

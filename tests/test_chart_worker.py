@@ -16,6 +16,7 @@ from benchkit.report import write
 from benchkit.report.figures import chart_worker as chart_worker_module
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.drawing import content_key, spec_to_svg
+from benchkit.report.files.pdf import PdfPrinter
 from benchkit.report.write import write_report
 
 SPEC: dict[str, Any] = {"mark": "point", "data": {"values": [{"x": 1}]}, "encoding": {"x": {"field": "x"}}}
@@ -52,7 +53,7 @@ def test_a_figure_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     draw = ChartWorker._drawn
     monkeypatch.setattr(ChartWorker, "_drawn", lambda self, spec: asked.append(spec) or draw(self, spec))
     monkeypatch.setattr(chart_worker_module.ChartCache, "of_user", lambda: ChartCache(tmp_path / "pictures"))
-    monkeypatch.setattr("benchkit.report.write.print_pdf", lambda *arguments: b"")
+    monkeypatch.setattr(PdfPrinter, "finish", lambda *_: b"")
     results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
     write_report(results, tmp_path / "first", "pdf")
     first = len(asked)
@@ -71,9 +72,34 @@ def test_the_pdf_is_printed_while_the_page_is_made(tmp_path: Path, monkeypatch: 
         return made(*arguments)
 
     monkeypatch.setattr(write, "with_screen", with_screen)
-    monkeypatch.setattr(write, "print_pdf", lambda *_: begun.set() or b"%PDF")
+    monkeypatch.setattr(PdfPrinter, "finish", lambda *_: begun.set() or b"%PDF")
     written = write_report(complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2), tmp_path, "html", "pdf")
     assert [path.suffix for path in written.paths if path.is_file()] == [".html", ".pdf"] and not written.problems
+
+
+def test_children_are_begun_before_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def noted(owner: object, name: str, words: str) -> None:
+        before = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **named: told.append(words) or before(*given, **named))
+
+    noted(ChartWorker, "begin_child", "what draws begins")
+    noted(write, "build_study", "figures are made")
+    noted(PdfPrinter, "begin", "what prints begins")
+    noted(write, "single_build", "files are made")
+    noted(write, "prepare_pdf", "what it prints is ready")
+    noted(write, "with_screen", "the page is made")
+    monkeypatch.setattr(PdfPrinter, "finish", lambda *_: b"%PDF")
+    results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
+    write_report(results, tmp_path, "html", "pdf", "figures")
+    assert list(dict.fromkeys(told)) == [
+        "what draws begins", "figures are made", "what prints begins", "files are made", "what it prints is ready",
+        "the page is made",
+    ]  # fmt: skip
+    told.clear()
+    write_report(results, tmp_path, "json")
+    assert told == ["figures are made", "files are made"]
 
 
 def test_the_key_changes_with_spec_and_renderer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from benchkit.child import ChildLost, LineChild, import_path, run_python
+from benchkit.child import ChildLost, LineChild, PythonChild, import_path, run_python
 
 ANSWERING = """
 import os, sys, time
@@ -81,6 +83,49 @@ def test_input_environment_and_failures_of_one_run() -> None:
     assert (failed.problem, failed.code, failed.late) == ("ValueError: no luck", 1, False)
     late = run_python(["-c", "import time; print('begun', flush=True); time.sleep(600)"], 1.0)
     assert (late.out, late.problem, late.late) == ("begun\n", "no answer within 1 s", True)
+
+
+def there(path: Path) -> None:
+    """Wait until a file is there."""
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def test_a_child_is_begun_before_it_is_told_what_to_do(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = "import sys; from pathlib import Path; Path(sys.argv[1]).write_text(''); print(sys.stdin.read().upper())"
+    with PythonChild(["-c", script, str(ready)]) as child:
+        there(ready)
+        assert child.finish(60, text="words").out == "WORDS\n"
+
+
+def test_a_child_that_is_told_nothing_may_end_by_itself(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; time.sleep(0.3); Path(sys.argv[1]).write_text(sys.stdin.read())"
+    )
+    with PythonChild(["-c", script, str(tmp_path / "told")]):
+        pass
+    assert (tmp_path / "told").read_text() == ""
+
+
+def test_a_child_that_does_not_end_is_killed_and_what_it_began_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchkit.child.PATIENCE", 0.1)
+    # Its own child keeps the pipes open, longer than a test may take.
+    script = (
+        "import subprocess, sys, time; from pathlib import Path; "
+        "own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(900)']); "
+        "Path(sys.argv[1] + '.new').write_text(str(own.pid)); Path(sys.argv[1] + '.new').rename(sys.argv[1]); "
+        "time.sleep(600)"
+    )
+    for told in (False, True):
+        noted = tmp_path / str(told)
+        with PythonChild(["-c", script, str(noted)]) as child:
+            there(noted)
+            if told:
+                assert child.finish(0.1).late
+        os.kill(int(noted.read_text()), signal.SIGKILL)
 
 
 def test_memory_can_be_limited() -> None:

@@ -11,14 +11,20 @@ import altair
 import numpy as np
 import pypdf
 import pytest
+import vl_convert
 from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import FigureBlock, PictureRow
-from benchkit.report.figures.drawing import chart_spec
-from benchkit.report.figures.figure_files import figure_files, grid_svg
+from benchkit.report.figures.drawing import chart_spec, is_pixels, spec_to_png, spec_to_svg
+from benchkit.report.figures.figure_files import PIXELS_PER_INCH, figure_files, grid_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+CHART = json.dumps(
+    chart_spec(altair.Chart(altair.Data(values=[{"x": 1, "y": 2}])).mark_point().encode(x="x:Q", y="y:Q"))
+)
 
 
 def picture(seed: int, kind: str = "PNG") -> str:
@@ -43,13 +49,38 @@ GRID = block(
 
 
 def test_a_chart_becomes_three_files() -> None:
-    chart = altair.Chart(altair.Data(values=[{"x": 1, "y": 2}])).mark_point().encode(x="x:Q", y="y:Q")
-    files = figure_files(block(json.dumps(chart_spec(chart))))
+    files = figure_files(block(CHART))
     assert list(files) == [".svg", ".pdf", ".png"]
     assert ElementTree.fromstring(files[".svg"]).tag == f"{SVG}svg"
     assert b"currentColor" not in files[".svg"]
     assert len(pypdf.PdfReader(io.BytesIO(files[".pdf"])).pages) == 1
     assert Image.open(io.BytesIO(files[".png"])).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_chart_that_is_drawn_already_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = altair.Chart(altair.Data(values=[{"x": 1, "y": 2}, {"x": 3, "y": 5}])).mark_bar(color="#1E78B4")
+    chart = block(json.dumps(chart_spec(marks.encode(x="x:Q", y="y:Q"))))
+    picture = figure_files(chart)[".svg"]
+    by_vega = Image.open(io.BytesIO(spec_to_png(json.loads(chart.spec), PIXELS_PER_INCH))).convert("RGB")
+    for name in ("vegalite_to_svg", "vegalite_to_png", "vegalite_to_pdf"):
+        monkeypatch.setattr(vl_convert, name, None)
+    files = figure_files(chart, picture)
+    assert files[".svg"] == picture
+    drawn = Image.open(io.BytesIO(files[".png"])).convert("RGB")
+    # What takes the page's colour is ink, #1f2328, as in the SVG; Vega alone makes it black.
+    assert drawn.size == by_vega.size and np.abs(np.asarray(drawn, int) - np.asarray(by_vega, int)).max() <= 0x28
+    printed = pypdf.PdfReader(io.BytesIO(files[".pdf"])).pages[0]
+    assert printed.mediabox.width == pytest.approx(drawn.width * 96 / PIXELS_PER_INCH, abs=1)
+    assert "5" in printed.extract_text()
+
+
+def test_a_chart_with_shaped_letters_keeps_them_in_its_files() -> None:
+    labels = altair.Data(values=[{"x": 1, "y": "\u0645\u0631\u062d\u0628\u0627"}])
+    chart = block(json.dumps(chart_spec(altair.Chart(labels).mark_point().encode(x="x:Q", y="y:N"))))
+    picture = spec_to_svg(json.loads(chart.spec)).encode()
+    assert is_pixels(picture.decode()) and not is_pixels(figure_files(block(CHART))[".svg"].decode())
+    printed = pypdf.PdfReader(io.BytesIO(figure_files(chart, picture)[".pdf"])).pages[0]
+    assert len(printed.images) == 0 and "0.0" in printed.extract_text()  # text, not pixels
 
 
 def test_an_image_grid_becomes_three_files() -> None:

@@ -22,7 +22,7 @@ from benchkit.report.context.compose import compose
 from benchkit.report.figures.figure_files import kept_figures
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html
-from benchkit.report.files.pdf import PangoMissing
+from benchkit.report.files.pdf import PangoMissing, PdfPrinter
 from benchkit.report.write import write_report
 from benchkit.results import StudyResults
 from benchkit.verify.opening import open_report
@@ -141,7 +141,7 @@ def test_without_pango_html_is_there_and_the_exit_code_says_so(
     def missing(*_: object, **__: object) -> bytes:
         raise PangoMissing("the PDF needs Pango", hint="apt install libpango-1.0-0")
 
-    monkeypatch.setattr(write_module, "render_pdf", missing)
+    monkeypatch.setattr(PdfPrinter, "finish", missing)
     assert main(["report", "--out", str(tmp_path / "out")]) == 2
     assert (tmp_path / "out" / "synthetic-norms.html").exists()
     assert not (tmp_path / "out" / "synthetic-norms.pdf").exists()

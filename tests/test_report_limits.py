@@ -17,7 +17,7 @@ from synthetic_results import complete
 
 from benchkit.errors import ReportError
 from benchkit.report.files.html import font_files
-from benchkit.report.files.pdf import Limits, render_pdf
+from benchkit.report.files.pdf import Limits, PdfPrinter, render_pdf
 from benchkit.report.write import write_report
 
 WATCHED = """
@@ -34,7 +34,7 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 from benchkit.report.files.pdf_worker import main
 out = os.dup(1)
-code = main(sys.argv[1])
+code = main(6144)
 os.write(out, ("\\n" + json.dumps(seen)).encode())
 sys.exit(code)
 """
@@ -55,10 +55,11 @@ def test_the_child_opens_its_job_and_python_and_nothing_else(tmp_path: Path) -> 
     style = "<style>@font-face { font-family: Inter; src: url(fig:Inter-Regular.ttf) } body { font-family: Inter }"
     (tmp_path / "in.html").write_text(page(f'{style}</style><h1>Words</h1><img src="fig:a.svg" alt="a">'))
     job = {"html": str(tmp_path / "in.html"), "pdf": str(tmp_path / "out.pdf"), "resources": resources}
-    (tmp_path / "job.json").write_text(json.dumps({**job, "attachments": [], "memory_mib": 6144, "dated": 0.0}))
-    command = [sys.executable, "-c", WATCHED, str(tmp_path / "job.json")]
+    (tmp_path / "job.json").write_text(json.dumps({**job, "attachments": [], "dated": 0.0}))
+    command = [sys.executable, "-c", WATCHED]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    given = f"{tmp_path / 'job.json'}\n"
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=True, env=environment)
     told, seen = (json.loads(line) for line in done.stdout.strip().splitlines())
     assert told == {"refused": [], "errors": [], "missing": "", "undescribed": []}
     assert (tmp_path / "out.pdf").read_bytes().startswith(b"%PDF")
@@ -124,7 +125,7 @@ def test_a_pdf_that_fails_leaves_the_html_whole(tmp_path: Path, monkeypatch: pyt
     results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
     whole = write_report(results, tmp_path / "whole", "html")
     monkeypatch.setattr("benchkit.report.write.render_print", lambda report, own=None: page("<p>x</p>" * 1_000_000))
-    monkeypatch.setattr("benchkit.report.write.Limits", functools.partial(Limits, seconds=1.5))
+    monkeypatch.setattr("benchkit.report.write.PdfPrinter", functools.partial(PdfPrinter, Limits(seconds=1.5)))
     written = write_report(results, tmp_path / "out")
     assert written.error is not None
     assert "longer than 1.5 s" in written.error.what

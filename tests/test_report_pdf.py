@@ -8,7 +8,9 @@ import itertools
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pikepdf
@@ -181,11 +183,12 @@ def test_what_the_margins_say_stands_on_the_page_too() -> None:
 def test_on_macos_the_child_looks_where_homebrew_puts_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
 
-    def run(arguments: Any, seconds: float, *, environment: dict[str, str]) -> ChildResult:
+    def begun(arguments: Any, *, environment: dict[str, str]) -> Any:
         given.append(environment.get("DYLD_FALLBACK_LIBRARY_PATH"))
-        return ChildResult(out='{"missing": "no pango"}', code=3)
+        answer = ChildResult(out='{"missing": "no pango"}', code=3)
+        return nullcontext(SimpleNamespace(finish=lambda seconds, *, text: answer))
 
-    monkeypatch.setattr("benchkit.report.files.pdf.run_python", run)
+    monkeypatch.setattr("benchkit.report.files.pdf.PythonChild", begun)
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.delenv("DYLD_FALLBACK_LIBRARY_PATH", raising=False)
     with pytest.raises(PangoMissing, match="needs Pango") as caught:

@@ -30,9 +30,10 @@ from benchkit.report.context.glossary import UsedPlugin, glossary_terms, literat
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
+from benchkit.report.files.pdf import PdfPrinter
 from benchkit.report.tables.latex import to_latex
 from benchkit.report.tables.table import Column, Table, label, to_csv
-from benchkit.report.write import print_pdf
+from benchkit.report.write import prepare_pdf
 
 HOSTILE = (
     '"><script>alert(1)</script><img src=x onerror=alert(1)>',
@@ -169,7 +170,9 @@ def test_a_label_that_looks_like_an_attribute_stays_as_it_is() -> None:
 
 
 def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: ReportBuild) -> None:
-    content = print_pdf(hostile)
+    with PdfPrinter() as printer:
+        prepare_pdf(hostile, printer)
+        content = printer.finish()
     reader = pypdf.PdfReader(io.BytesIO(content))
     expected = {
         name.replace("/", "-") for name in hostile.files if name.endswith((".json", ".csv", ".toml", ".zip", ".bib"))

@@ -107,13 +107,14 @@ def build_study(figure_set: FigureSet, *, against: Path | None = None) -> StudyB
 def single_build(part: StudyBuild, exports: frozenset[str], stem: str = "") -> ReportBuild:
     """Return the report of one study; `stem` names its files, by default the study's name."""
     content = study_content(part.report, part.summary, part.results, part.changes)
+    drawn, problems = part.figure_set.pictures, part.figure_set.problems
     return ReportBuild(
         stem=file_stem(stem or part.results.study.name),
         report=part.report,
         screen=part.report,
-        files=export_files(part.report, study_files(part), content, exports, part.figure_set.problems),
-        pictures=part.figure_set.pictures,
-        problems=tuple(part.figure_set.problems),
+        files=export_files(part.report, study_files(part), content, exports, problems, drawn),
+        pictures=drawn,
+        problems=tuple(problems),
         tracebacks=tuple(part.figure_set.tracebacks),
         dated=last_finished(part.results),
     )
@@ -185,7 +186,7 @@ def multi_build(
         stem=file_stem(name) if name else common_stem([part.results.study.name for part in parts]),
         report=whole,
         screen=whole,
-        files=export_files(whole, sources, content, exports, problems),
+        files=export_files(whole, sources, content, exports, problems, pictures),
         pictures=pictures,
         problems=tuple(problems),
         tracebacks=tuple(trace for part in parts for trace in part.figure_set.tracebacks),

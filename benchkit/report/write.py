@@ -22,7 +22,7 @@ from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import OURS, Files, encoded
 from benchkit.report.files.html import check_templates, font_files, render_html, render_print
-from benchkit.report.files.pdf import Attached, Limits, render_pdf
+from benchkit.report.files.pdf import Attached, PdfPrinter
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
 from benchkit.storage import encode, mebibytes, write_atomically
@@ -139,14 +139,17 @@ def write_reports(
         check_templates(options.templates)
     shown = [rounded(private_results(results)) for results in studies]
     del studies  # what was read of a large study need not stay beside what is shown of it
-    build, parts = _built(shown, options, registry)
-    del shown
-    if options.pages:
-        build = _sealed(build, parts, options.templates)
     notes: list[str] = []
     page = b""
-    with ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
-        printing = meanwhile.submit(print_pdf, build, options.templates, notes) if "pdf" in options.formats else None
+    with PdfPrinter() as printer, ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
+        build, parts = _built(shown, options, registry, printer)
+        del shown
+        if options.pages:
+            build = _sealed(build, parts, options.templates)
+        printing = None
+        if "pdf" in options.formats:
+            prepare_pdf(build, printer, options.templates)
+            printing = meanwhile.submit(printer.finish, notes)
         if "html" in options.formats:
             build = with_screen(build, parts)
             page = encoded(render_html(build.screen, options.templates))
@@ -172,18 +175,22 @@ def write_reports(
 
 
 def _built(
-    studies: Sequence[StudyResults], options: ReportOptions, registry: Registry | None
+    studies: Sequence[StudyResults], options: ReportOptions, registry: Registry | None, printer: PdfPrinter
 ) -> tuple[ReportBuild, list[StudyBuild]]:
-    """Return the report that is ready to be written, and its studies."""
+    """Return the report that is ready to be written, and its studies; what prints it is begun when charts are drawn."""
     for_print = "pdf" in options.formats
     installed = None if options.formats == {"json"} else registry or Registry.installed()
     cache = ChartCache.of_user() if options.cache and installed else None
     with ChartWorker(cache) if installed else nullcontext() as charts:
+        if charts and for_print:
+            charts.begin_child()
         sets = [
             FigureSet(results=results, registry=installed, kept=options.kept, for_print=for_print, chart_worker=charts)
             for results in studies
         ]
         parts = [build_study(figures, against=options.against) for figures in sets]
+        if for_print:
+            printer.begin()
         exports, name = options.exports, options.name
         if len(parts) == 1:
             return single_build(parts[0], exports, name), parts
@@ -229,11 +236,8 @@ def _capsule_block(capsule: bytes) -> DownloadBlock:
     )
 
 
-def print_pdf(build: ReportBuild, templates: Path | None = None, notes: list[str] | None = None) -> bytes:
-    """Return the report as PDF with the results, the tables' and figures' data and the study attached.
-
-    `notes` gets a line where characters are printed as codes because no font has them.
-    """
+def prepare_pdf(build: ReportBuild, printer: PdfPrinter, templates: Path | None = None) -> None:
+    """Let the report be printed with the results, the tables' and figures' data and the study attached."""
     described = {".json": "all numbers of the report", ".csv": "data of a table or figure", ".toml": "the study",
                  ".bib": "the references",
                  ".zip": "what `benchkit verify` checks the report against"}  # fmt: skip
@@ -243,9 +247,7 @@ def print_pdf(build: ReportBuild, templates: Path | None = None, notes: list[str
         if Path(name).suffix in described
     ]
     pictures = {**build.pictures, **font_files()}
-    return render_pdf(
-        render_print(build.report, templates), pictures, attachments, limits=Limits(dated=build.dated), notes=notes
-    )
+    printer.prepare(render_print(build.report, templates), pictures, attachments, dated=build.dated)
 
 
 def _clear_stale(folder: Path, kept: Files) -> None:

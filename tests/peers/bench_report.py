@@ -128,7 +128,8 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         from benchkit.report.figures.chart_worker import ChartWorker
         from benchkit.report.figures.figure_set import FigureSet
         from benchkit.report.files.html import render_html
-        from benchkit.report.write import print_pdf
+        from benchkit.report.files.pdf import PdfPrinter
+        from benchkit.report.write import prepare_pdf
 
     with stage("read ledger"):
         results = read_results(workspace)
@@ -150,8 +151,9 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
             draft = with_screen(single_build(part, {"tables", "json"}), [part])
     with stage("HTML"):
         (out / "report.html").write_text(render_html(draft.screen), encoding="utf-8")
-    with stage("PDF"):
-        (out / "report.pdf").write_bytes(print_pdf(draft))
+    with stage("PDF"), PdfPrinter() as printer:
+        prepare_pdf(draft, printer)
+        (out / "report.pdf").write_bytes(printer.finish())
     return {"seconds": seconds}
 
 

@@ -88,6 +88,11 @@ def _pixels(svg: str) -> str:
     )
 
 
+def is_pixels(svg: str) -> bool:
+    """Return whether `spec_to_svg` gave the picture as pixels."""
+    return re.match(r"<svg[^>]*><image ", svg) is not None
+
+
 def _printable(node: Any) -> Any:
     if isinstance(node, str):
         return printable(node)

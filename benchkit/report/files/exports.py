@@ -28,20 +28,26 @@ OURS = re.compile(r"(tables|figures)/\d{2,}-[A-Za-z0-9.-]+\.(csv|md|tex|svg|pdf|
 
 
 def export_files(
-    report: ReportContext, sources: Files, content: Mapping[str, Any], exports: Collection[str], problems: list[str]
+    report: ReportContext,
+    sources: Files,
+    content: Mapping[str, Any],
+    exports: Collection[str],
+    problems: list[str],
+    pictures: Mapping[str, bytes],
 ) -> Files:
     """Return the files asked for by their path in the report's folder; a figure that fails adds to `problems`.
 
     `exports` are any of `tables` (CSV, Markdown, LaTeX, data), `figures` (as files) and `json`; `capsule` tells that a
     capsule, which holds the digests of all these, will stand beside them. `sources` are the study files, which are
-    always there, and `content` is what the report says, for JSON.
+    always there, `content` is what the report says, for JSON, and `pictures` are the charts that have been drawn for
+    print, by `fig:` address.
     """
     files = dict(sources)
     sealed = (CAPSULE,) if "capsule" in exports else ()
     if "tables" in exports:
         files |= {name: encoded(text) for name, text in table_files(report).items()}
     if "figures" in exports:
-        files |= _pictures(report, problems)
+        files |= _pictures(report, problems, pictures)
     if "json" in exports:
         files["results.schema.json"] = (resources.files("benchkit_templates") / "results.schema.json").read_bytes()
         files["results.json"] = encoded(to_json({**content, "files": [*files, *sealed]}))
@@ -71,11 +77,11 @@ def table_files(report: ReportContext) -> dict[str, str]:
     return files
 
 
-def _pictures(report: ReportContext, problems: list[str]) -> Files:
+def _pictures(report: ReportContext, problems: list[str], drawn: Mapping[str, bytes]) -> Files:
     files: Files = {}
     for figure in report.figures:
         try:
-            made = figure_files(figure)
+            made = figure_files(figure, drawn.get(figure.print_source))
         except ReportError as error:
             problems.append(f"figure {figure.plugin} as a file: {' '.join([error.what, *error.problems])}")
             continue

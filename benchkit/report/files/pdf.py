@@ -9,25 +9,22 @@ import tempfile
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.wording import count, quoted
-from benchkit.child import run_python
+from benchkit.child import PythonChild
 from benchkit.errors import ReportError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long the child may take in seconds, and how much address space in MiB (resident memory stays far below).
-
-    `dated` is the date of the attachments in seconds since 1970: the results', not that of printing.
-    """
+    """How long the child may take in seconds, and how much address space in MiB (resident memory stays far below)."""
 
     seconds: float = 600.0
     memory_mib: int = 6144
-    dated: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,25 +44,43 @@ class PangoMissing(ReportError):
     """The system lacks the libraries that lay out text for the PDF."""
 
 
-def render_pdf(
-    html: str,
-    pictures: Mapping[str, bytes],
-    attachments: Sequence[Attached] = (),
-    *,
-    limits: Limits = Limits(),
-    notes: list[str] | None = None,
-) -> bytes:
-    """Return the PDF of the printed HTML; the same input gives the same bytes.
+class PdfPrinter:
+    """The child process that prints one report. Use it as a context manager: the process is killed with it.
 
-    Characters that no font of this system has are printed as codes, [U+1F600]; a picture without an alternative text is
-    described by its caption. `notes` gets a line that names them.
-
-    `pictures` maps every `fig:` address that the HTML names to its content; any other address is refused. Raises
-    `PangoMissing` when a system library is missing, and `ReportError` when something was refused or dropped, when the
-    child fails, or when it goes over its limits.
+    With `begin`, the child imports what it needs while the report is yet being made. `prepare` writes all its files:
+    beside a thread that computes, each would wait for that.
     """
-    with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
-        folder = Path(name)
+
+    def __init__(self, limits: Limits = Limits()) -> None:
+        """Begin nothing yet."""
+        self._limits = limits
+        self._stack = ExitStack()
+        self._begun: tuple[Path, PythonChild] | None = None
+        self._job = ""
+
+    def __enter__(self) -> PdfPrinter:
+        """Return the printer."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child, and remove its files."""
+        self._stack.close()
+
+    def begin(self) -> tuple[Path, PythonChild]:
+        """Return the child, begun now where it was not before, and the folder for its files."""
+        if self._begun is None:
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="benchkit-")))
+            # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
+            environment = {"TMPDIR": str(folder), **_library_path()}
+            child = PythonChild([*WORKER, str(self._limits.memory_mib)], environment=environment)
+            self._begun = folder, self._stack.enter_context(child)
+        return self._begun
+
+    def prepare(
+        self, html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached] = (), *, dated: float = 0.0
+    ) -> None:
+        """Write what the child prints, as `render_pdf` has it."""
+        folder, _ = self.begin()
         files = {
             "html": _put(folder / "report.html", html.encode(errors="backslashreplace")),
             "pdf": str(folder / "report.pdf"),
@@ -82,9 +97,12 @@ def render_pdf(
                 for number, attached in enumerate(attachments)
             ],
         }
-        job = folder / "job.json"
-        _put(job, json.dumps({**files, "memory_mib": limits.memory_mib, "dated": limits.dated}).encode())
-        missing, undescribed = _print(job, limits.seconds)
+        self._job = _put(folder / "job.json", json.dumps({**files, "dated": dated}).encode())
+
+    def finish(self, notes: list[str] | None = None) -> bytes:
+        """Let the child print what is prepared; return the PDF, as `render_pdf` does, or raise its errors."""
+        folder, child = self.begin()
+        missing, undescribed = _print(child, self._job, self._limits.seconds)
         if missing and notes is not None:
             notes.append(missing_words(missing))
         if undescribed and notes is not None:
@@ -92,19 +110,41 @@ def render_pdf(
         return (folder / "report.pdf").read_bytes()
 
 
+def render_pdf(
+    html: str,
+    pictures: Mapping[str, bytes],
+    attachments: Sequence[Attached] = (),
+    *,
+    limits: Limits = Limits(),
+    dated: float = 0.0,
+    notes: list[str] | None = None,
+) -> bytes:
+    """Return the PDF of the printed HTML; the same input gives the same bytes.
+
+    Characters that no font of this system has are printed as codes, [U+1F600]; a picture without an alternative text is
+    described by its caption. `notes` gets a line that names them. `dated` is the date of the attachments in seconds
+    since 1970: the results', not that of printing.
+
+    `pictures` maps every `fig:` address that the HTML names to its content; any other address is refused. Raises
+    `PangoMissing` when a system library is missing, and `ReportError` when something was refused or dropped, when the
+    child fails, or when it goes over its limits.
+    """
+    with PdfPrinter(limits) as printer:
+        printer.prepare(html, pictures, attachments, dated=dated)
+        return printer.finish(notes)
+
+
 def _put(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     return str(path)
 
 
-def _print(job: Path, seconds: float) -> tuple[str, list[str]]:
+def _print(child: PythonChild, job: str, seconds: float) -> tuple[str, list[str]]:
     """Let the child do its job; return the characters that no font has, and the words for pictures that had none.
 
     Raises `ReportError` for a PDF that is not whole.
     """
-    # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
-    environment = {"TMPDIR": str(job.parent), **_library_path()}
-    ended = run_python([*WORKER, str(job)], seconds, environment=environment)
+    ended = child.finish(seconds, text=f"{job}\n")
     hint = "the HTML report has everything too"
     if ended.late:
         raise ReportError(f"making the PDF took longer than {seconds:g} s and was ended", hint=hint)

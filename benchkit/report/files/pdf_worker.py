@@ -1,7 +1,8 @@
-"""The child process that turns HTML into PDF: run as `python -m benchkit.report.files.pdf_worker JOB`.
+"""The child process that turns HTML into PDF: run as `python -m benchkit.report.files.pdf_worker MEMORY_MIB`.
 
-It prints one JSON line. It is a process of its own so that its time and memory have limits, and so that nothing it is
-given can reach further than the job's own files.
+It reads the path of its job from standard input, once it has imported what it needs, and prints one JSON line. It is a
+process of its own so that its time and memory have limits, and so that nothing it is given can reach further than the
+job's own files.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from benchkit.report.files.page_filling import filled
 
 
 class PdfJob(TypedDict):
-    """What the child is told: paths of its input and output, its limits, and the date in seconds since 1970."""
+    """What the child is told: paths of its input and output, and the date in seconds since 1970."""
 
     html: str
     pdf: str
     resources: dict[str, str]
     attachments: list[dict[str, str]]
-    memory_mib: int
     dated: float
 
 
@@ -175,19 +175,22 @@ def _join(whole: Any, part: Any, objects: dict[bytes, Any]) -> None:
     part.free = "f"
 
 
-def main(path: str) -> int:
-    """Do the job in the file at `path`; exit code 3 when a system library is missing."""
-    job: PdfJob = json.loads(Path(path).read_text(encoding="utf-8"))
-    limit_memory(job["memory_mib"])
+def main(memory_mib: int) -> int:
+    """Do the job in the file that standard input names, if any; exit code 3 when a system library is missing."""
+    limit_memory(memory_mib)
     with answer_stream() as answers:
         try:
             import weasyprint  # noqa: F401
         except OSError as error:
             answers.write(json.dumps({"missing": str(error)}))
             return 3
+        path = sys.stdin.readline().strip()
+        if not path:
+            return 0
+        job: PdfJob = json.loads(Path(path).read_text(encoding="utf-8"))
         answers.write(json.dumps(write_pdf(job)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(int(sys.argv[1])))
