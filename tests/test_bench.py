@@ -77,6 +77,19 @@ def test_a_model_that_is_not_compiled_in_every_round_is_left_out(
     assert "left out: compiled model not used: why" in capsys.readouterr().out
 
 
+def test_a_sweep_has_the_images_of_all_trials_at_a_time() -> None:
+    import rounds
+    from workloads import WORKLOADS
+
+    outcome = SimpleNamespace(cost=SimpleNamespace(matrix_share=0.5))
+    history = [SimpleNamespace(images_per_second=rate) for rate in (256.0, 200.0, 300.0)]
+    trial = SimpleNamespace(outcome=outcome, history=history)
+    done: Any = SimpleNamespace(trials=[trial, trial], first_epoch=17.0, seconds=40.0)
+    found = rounds._measured(WORKLOADS[0], done, 2)
+    # 2,560 images at 256 a second are 10 s of the 17 until the first epoch was there.
+    assert (found.rate, found.jobs, found.first_step, found.seconds) == (500.0, 2, 7.0, 40.0)
+
+
 def test_goals_are_judged_by_medians() -> None:
     from bench_growth import Growth
     from bench_norms import NormRow
@@ -138,6 +151,69 @@ def test_a_goal_that_a_variant_alone_meets_says_so() -> None:
     )
     assert (alone.variant, both.variant) == ("benchkit-compiled", "")
     assert _by_variants([alone, both]) == "; 1 of them only by benchkit-compiled, which is not the default"
+
+
+def test_the_loops_score_what_benchkit_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    import contenders
+    from benchmark_images import SCORED
+    from workloads import workload_of
+
+    workload = workload_of("resnet14-b128", "cpu", quick=True)
+    given = SimpleNamespace(device="cpu", workers=0, epochs=2, best=False, compiled=False)
+    scored: list[int] = []
+
+    def score(model: object, batches: Any, device: object, *, fast: bool = False) -> None:
+        scored.append(sum(len(labels) for _, labels in batches))
+
+    monkeypatch.setattr(contenders, "_score", score)
+    for loop in (contenders.script, contenders.resident, contenders.timm_loader):
+        scored.clear()
+        assert [sum(steps) for steps in loop(workload, given)] == [workload.count] * 2  # type: ignore[arg-type]
+        # Validation images after each epoch, all of them at the end.
+        assert scored == [SCORED, SCORED, workload.count, SCORED, SCORED]
+
+
+def test_a_score_is_of_all_images_by_a_network_that_does_not_learn_from_them() -> None:
+    import torch
+    from contenders import _score
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 3), torch.nn.Dropout(0.9))
+    images, labels = torch.randn(7, 1, 1, 2), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    logits = images.flatten(1) @ model[1].weight.T + model[1].bias
+    loss, accuracy = _score(model, zip(images.split(3), labels.split(3), strict=True), torch.device("cpu"))
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert model.training and model[1].weight.grad is None
+
+
+def test_what_is_between_epochs_is_in_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    import contenders
+    import torch
+
+    now = [0.0]
+    monkeypatch.setattr(contenders.time, "perf_counter", lambda: now[0])
+
+    def epoch(seconds: float) -> Any:
+        now[0] += seconds
+        yield 50
+        yield 50
+
+    def epochs() -> Any:
+        for seconds in (10.0, 5.0):
+            yield epoch(seconds)
+            now[0] += 1000  # scoring
+
+    device = torch.device("cpu")
+    assert contenders.timed(epochs(), device, 0.0)["rates"] == [10.0, 20.0]
+    told = contenders.Epochs(device)
+    for seconds in (10.0, 5.0):
+        now[0] += seconds
+        told.validating()
+        now[0] += 1000
+        told.ended()
+    told.validating()  # once more, after the last epoch
+    told.ended()
+    assert told.rates(100, 2) == [10.0, 20.0]
 
 
 def test_another_benchmark_that_fails_ends_this_one() -> None:
@@ -248,6 +324,7 @@ def test_timms_train_script_is_read_by_its_log(tmp_path: Path, capfd: pytest.Cap
     began = time.time()
     with image_folder(workload) as folder:
         assert len(list(folder.glob("train/*/*.png"))) == workload.count
+        assert len(list(folder.glob("val/*/*.png"))) == 100
         line = command_line(script, workload, folder, 2, 0, "cpu")
         found = run(line, environment())
         assert found.rates == (500.0, 600.5) and began <= found.first_step <= time.time()

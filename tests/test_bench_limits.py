@@ -40,10 +40,16 @@ def with_limit(rates: dict[str, float], name: str = "resnet14-b128", **changes: 
     from workloads import workload_of
 
     workload = workload_of(name, "cpu", quick=False)
+    jobs = {contender: int(contender.partition("--jobs ")[2] or 1) for contender in rates}
     found = {
-        contender: [Measured(rate=rate, first_step=8.0, seconds=8.0 + 3 * workload.count / rate + 1.0)]
+        contender: [
+            Measured(
+                rate=rate, first_step=8.0, jobs=jobs[contender],
+                seconds=8.0 + jobs[contender] * 3 * workload.count / rate + 1.0,
+            )
+        ]
         for contender, rate in rates.items()
-    }
+    }  # fmt: skip
     return replace(compare(workload, 3, found), limit=limit(**changes))
 
 
@@ -56,6 +62,45 @@ def test_trials_an_hour_by_their_length() -> None:
     assert found.hourly(600)["benchkit"] == pytest.approx(3600 / 151.5)
     assert with_limit({"timm-best": 200.0}).hourly(10) == {}
     assert "200% of the limit" in found.text()
+
+
+def test_a_queue_is_trained_as_benchkit_does_by_default() -> None:
+    rates = {"script": 100.0, "timm-best": 200.0, "benchkit": 400.0, "benchkit --jobs 2": 500.0}
+    found = with_limit(rates)
+    # Two at a time: a sixteenth of 8 s of start, and for two trials 1 s beside their steps and 4 s of these.
+    assert found.hourly(10)["benchkit --jobs 2"] == pytest.approx(3600 / (0.5 + 5 / 2))
+    row = found.rows[-1]
+    assert row.hourly.middle == pytest.approx(3600 / ((9 + 2 * 3 * 2560 / 500) / 2)) and row.jobs == 2
+    assert {found.default(seconds) for seconds in (10, 60, 600)} == {"benchkit --jobs 2"}
+    assert with_limit({"script": 1.0, "benchkit": 2.0}).default(10) == "benchkit"
+    compiled = {"benchkit-compiled": 450.0, "benchkit-compiled --jobs 2": 700.0}
+    long = replace(with_limit({**rates, **compiled}), compiled=(600,))
+    assert (long.default(60), long.default(600)) == ("benchkit --jobs 2", "benchkit-compiled --jobs 2")
+    told = judged(long)["ResNet-14, batch 128", "trials"].found
+    # 10 min: 60,000 images; 301.5 s with timm's loader, 0.5 + (1 + 171.4) / 2 compiled.
+    assert "3.48 times timm-best's at 10 min (by default: benchkit --jobs 2 and benchkit-compiled --jobs 2)" in told
+    speed = judged(long)["ResNet-14, batch 128", "2.5"]
+    assert (
+        speed.variant == "" and "benchkit-compiled --jobs 2, which is not the default; by default 5.00" in speed.found
+    )
+
+
+def test_steps_of_a_long_queue_are_compiled_where_the_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rounds
+    from workloads import workload_of
+
+    from benchkit.sweep.messages import Seat
+
+    seat = Seat(kind="cpu", precision="bf16", bf16=True, instructions="avx512-bf16")
+    monkeypatch.setattr(rounds, "seat_of", lambda device: seat)
+    eight, mlp = (workload_of(name, "cpu", quick=False) for name in ("resnet14-b8", "mlp-b128"))
+    # By the table 16 trials of 1,200 steps save 88 s of 345 and take 99 to compile, of 18,000 steps fifteen times that.
+    assert [rounds.compiled_by_default(eight, images) for images in (9_600, 144_000, rounds.LONG)] == [
+        False,
+        True,
+        True,
+    ]
+    assert not rounds.compiled_by_default(mlp, rounds.LONG)
 
 
 def judged(*compared: Any) -> dict[tuple[str, str], Any]:
@@ -149,13 +194,14 @@ def test_a_loop_of_its_own_is_told_from_one_end_of_an_epoch_to_the_next(monkeypa
     import contenders
     import torch
 
-    clock = iter((10.0, 14.0, 16.0))
+    clock = iter((10.0, 14.0, 24.0, 26.0, 30.0))
     monkeypatch.setattr(contenders.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(contenders.time, "time", lambda: next(clock, 99.0))
     told = contenders.Epochs(torch.device("cpu"))
-    told.ended()
-    told.ended()
-    assert told.rates(100) == [25.0, 50.0]
+    for _ in range(2):
+        told.validating()
+        told.ended()
+    assert told.rates(100, 2) == [25.0, 50.0]
     told.stepped()
     monkeypatch.setattr(contenders.time, "time", lambda: 100.0)
     told.stepped()

@@ -14,6 +14,9 @@ from benchkit import Split, Splits, card
 from benchkit.data.manifest import open_splits, read_manifest
 from benchkit.preparation import data_root
 
+SCORED = 100
+"""Images to validate and to test on."""
+
 SETS = {3: "cifar10", 1: "mnist"}
 """The real data set by the number of channels."""
 
@@ -42,7 +45,7 @@ def images_of(count: int, side: int, channels: int, split: str = "train") -> Spl
 @card(title="Pictures", summary="CIFAR-10's or MNIST's first images, or random ones where these are not prepared.")
 def pictures(root: Path, *, count: int = 1280, side: int = 32, channels: int = 3) -> Splits:
     """Return `count` images to train on, and a hundred others to validate and to test."""
-    few = images_of(100, side, channels, "test")
+    few = images_of(SCORED, side, channels, "test")
     return Splits(
         train=images_of(count, side, channels),
         val=few,

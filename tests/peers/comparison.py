@@ -13,11 +13,15 @@ SCRIPT = "script"
 QUEUE = 16
 """Trials of a queue, for which a process starts, and compiles, once."""
 
+LENGTHS = {10: "10 s", 60: "1 min", 600: "10 min"}
+"""The trials for which trials an hour are told, by the seconds that the script's steps take of them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """One process: images per second of an epoch once warm, seconds to the first step, and seconds in all.
 
+    A sweep that trains several `jobs` at a time, each as long as a process's one trial, has all their images a second.
     `matrix_share` is the share that training used of the device's rate in products of large matrices, 0 where unknown.
     """
 
@@ -25,6 +29,7 @@ class Measured:
     first_step: float
     seconds: float
     matrix_share: float = 0.0
+    jobs: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +50,9 @@ class Row:
     """One contender over all rounds: images/s, trials an hour, and how often the script's in the same round each is.
 
     An hour of trials is one of a long queue: what a process needs up to its first step counts once for all `trials`
-    of the workload, for loops as for benchkit. `beside` are the seconds of a trial beyond its first step and its images
-    at that rate: first epochs, evaluation, files, the end of the process.
+    of the workload, for loops as for benchkit, whose `jobs` are trained at a time, at `rate` together. `beside` are the
+    seconds of a trial beyond its first step and its images at that rate: first epochs, evaluation, files, the end of
+    the process.
     """
 
     contender: str
@@ -58,10 +64,12 @@ class Row:
     first_step: float
     matrix_share: float = 0.0
     beside: float = 0.0
+    jobs: int = 1
 
     def hourly_of(self, images: float) -> float:
-        """Return how many trials of so many images it trains an hour, one after another in a queue of `QUEUE`."""
-        return 3600 / (self.first_step / QUEUE + self.beside + images / self.rate.middle)
+        """Return how many trials of so many images it trains an hour in a queue of `QUEUE`, as many at a time."""
+        trial = self.beside + self.jobs * images / self.rate.middle
+        return 3600 / (self.first_step / QUEUE + trial / self.jobs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,8 @@ class Comparison:
     """A workload's rows, in the order in which they were measured; `name`, `trials` and `images` are the workload's.
 
     Each process trained `epochs` of so many images, the first of which warms up; benchkit's trials had `longer` times
-    as many. `limit` is what the machine could do at the most.
+    as many. `limit` is what the machine could do at the most. `compiled` are those of `LENGTHS` at which benchkit by
+    itself compiles the steps of a queue; `scored` says that the loops, too, score their images.
     """
 
     name: str
@@ -80,6 +89,19 @@ class Comparison:
     rows: tuple[Row, ...]
     longer: int = 1
     limit: Limit | None = None
+    compiled: tuple[int, ...] = ()
+    scored: bool = False
+
+    def default(self, seconds: float) -> str:
+        """Return by which contender benchkit trains a queue by default whose trials are so long, in the script's steps.
+
+        It fills the processor's cores with trials, one thread each, and compiles steps where that is worth it.
+        """
+        names = {row.contender: row.jobs for row in self.rows if row.contender.startswith("benchkit")}
+        ways = ["benchkit-compiled", "benchkit"] if seconds in self.compiled else ["benchkit"]
+        jobs = max(names.values(), default=1)
+        found = (name for way in ways for name in (f"{way} --jobs {jobs}", way) if name in names)
+        return next(found, "benchkit")
 
     def hourly(self, seconds: float) -> dict[str, float]:
         """Return, by contender, the trials an hour that are so long that the script's steps take `seconds` of each."""
@@ -95,7 +117,7 @@ class Comparison:
             ratio = f"x{row.ratio.text('.2f')}" if row.ratio else ""
             hourly = f"x{row.hourly_ratio.text('.2f')}" if row.hourly_ratio else ""
             lines.append(
-                f"  {row.contender:20} {row.rate.text(',.0f'):>26} img/s {ratio:20} first step {row.first_step:5.1f} s"
+                f"  {row.contender:26} {row.rate.text(',.0f'):>26} img/s {ratio:20} first step {row.first_step:5.1f} s"
                 f" {row.hourly.middle:8,.0f} trials/h {hourly}"
                 + (f" {row.rate.middle / self.limit.rate:4.0%} of the limit" if self.limit else "")
             )
@@ -105,7 +127,8 @@ class Comparison:
 def compare(workload: Workload, epochs: int, found: Mapping[str, Sequence[Measured]]) -> Comparison:
     """Return the comparison of contenders that were each measured once in every round.
 
-    A benchkit process trains all of the workload's trials, a loop one of them, or the first epochs of it.
+    A benchkit process trains all of the workload's trials, or as many as it trains at a time, a loop one of them, or
+    the first epochs of it.
     """
     return Comparison(
         name=workload.name,
@@ -124,7 +147,11 @@ def _row(name: str, found: Mapping[str, Sequence[Measured]], workload: Workload,
 
         def seconds(one: Measured) -> float:
             """Return those of one trial."""
-            return one.seconds / trials if whole else longer * (one.seconds - one.first_step) + one.first_step / trials
+            return (
+                one.seconds / max(trials, one.jobs)
+                if whole
+                else longer * (one.seconds - one.first_step) + one.first_step / trials
+            )
 
         return lambda one: 3600 / seconds(one)
 
@@ -139,12 +166,13 @@ def _row(name: str, found: Mapping[str, Sequence[Measured]], workload: Workload,
         first_step=statistics.median(one.first_step for one in own),
         beside=statistics.median(_beside(name, one, workload, epochs) for one in own) if workload.trials == 1 else 0.0,
         matrix_share=statistics.median(one.matrix_share for one in own),
+        jobs=own[0].jobs,
     )
 
 
 def _beside(name: str, one: Measured, workload: Workload, epochs: int) -> float:
     images = epochs * workload.count * (workload.longer if name.startswith("benchkit") else 1)
-    return max(0.0, one.seconds - one.first_step - images / one.rate)
+    return max(0.0, one.seconds - one.first_step - one.jobs * images / one.rate)
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -1,5 +1,8 @@
 """The loops that people write or take, each run in a process of its own: it prints its rates as JSON.
 
+Like benchkit's trials they are scored: on validation images after each epoch and on all images after the last one.
+Rates are those of training alone.
+
 python tests/peers/contenders.py CONTENDER WORKLOAD [--epochs 3] [--workers 2] [--threads 2] [--device cpu]
 """
 
@@ -10,65 +13,81 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
-from benchmark_images import images_of
+from benchmark_images import SCORED, images_of
 from PIL import Image
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from workloads import Workload, workload_of
 
+from benchkit import Split
 from benchkit.train.step import automatic_precision
+
+SPLITS = ("train", "val", "test")
+"""What is scored after the last epoch, as of a trial of benchkit's."""
 
 Steps = Iterator[int]
 """Yields the number of images after each step of training."""
 
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+"""Images (N, C, H, W) and labels (N,)."""
+
 
 class Epochs:
-    """What a framework's own loop tells of its training: when its first step and each of its epochs ended."""
+    """What a framework's own loop tells of its training: when its first step and each of its epochs ended.
+
+    An epoch is trained from the end of the one before, whose validation is part of that.
+    """
 
     def __init__(self, device: torch.device) -> None:
         """Begin, before the loop does."""
-        self.device, self.first, self.ends = device, 0.0, [time.perf_counter()]
+        self.device, self.first = device, 0.0
+        self.trained: list[float] = []
+        self.ends = [time.perf_counter()]
 
     def stepped(self) -> None:
         """Note that a step has ended."""
         self.first = self.first or time.time()
 
+    def validating(self) -> None:
+        """Note that an epoch is trained and its validation begins."""
+        self.trained.append(self._now())
+
     def ended(self) -> None:
-        """Note that an epoch has ended."""
+        """Note that an epoch and its validation have ended."""
+        self.ends.append(self._now())
+
+    def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.ends.append(time.perf_counter())
+        return time.perf_counter()
 
-    def rates(self, images: int) -> list[float]:
-        """Return the images/s of each epoch of so many images, from the end of the one before."""
-        return [images / (end - before) for before, end in pairwise(self.ends)]
+    def rates(self, images: int, epochs: int) -> list[float]:
+        """Return the images/s of so many epochs of so many images; what is scored after them does not count."""
+        return [images / (end - begin) for begin, end in zip(self.ends[:epochs], self.trained[:epochs], strict=True)]
 
 
 class PerImage(Dataset):  # type: ignore[type-arg]
-    """One image at a time through torchvision's transforms, as tutorials do it."""
+    """One image at a time through torchvision's transforms, as tutorials do it: augmented where they are trained on."""
 
-    def __init__(self, workload: Workload, *, to_tensor: bool = True) -> None:
+    def __init__(
+        self, workload: Workload, split: str = "train", *, augmented: bool = True, to_tensor: bool = True
+    ) -> None:
         from torchvision import transforms
 
-        split, side, channels = (
-            images_of(workload.count, workload.side, workload.channels),
-            workload.side,
-            workload.channels,
-        )
+        images, side, channels = split_of(workload, split), workload.side, workload.channels
         augment = [transforms.RandomCrop(side, padding=4), transforms.RandomHorizontalFlip()]
         normalize = [transforms.ToTensor(), transforms.Normalize((0.5,) * channels, (0.25,) * channels)]
         self.transform: Any = transforms.Compose(
-            [*(augment if workload.augmented else []), *(normalize if to_tensor else [])]
+            [*(augment if augmented and workload.augmented else []), *(normalize if to_tensor else [])]
         )
-        self.images = split.images[..., 0] if channels == 1 else split.images
-        self.labels = split.labels
+        self.images = images.images[..., 0] if channels == 1 else images.images
+        self.labels = images.labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,14 +96,25 @@ class PerImage(Dataset):  # type: ignore[type-arg]
         return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
+def split_of(workload: Workload, split: str) -> Split:
+    """Return the images of one of `SPLITS`, the same ones that benchkit's data set has."""
+    if split == "train":
+        return images_of(workload.count, workload.side, workload.channels)
+    return images_of(SCORED, workload.side, workload.channels, "test")
+
+
 def script(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
     """The loop of a tutorial: per-image transforms, worker processes, float32, a loss read at each step."""
     device = torch.device(given.device)
     model = workload.build().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     data = DataLoader(PerImage(workload), workload.batch_size, shuffle=True, num_workers=given.workers)
-    while True:
+    splits = {split: _scoring_loader(workload, split, given) for split in SPLITS}
+    for _ in range(given.epochs):
         yield _plain_epoch(model, optimizer, data, device)
+        _score(model, splits["val"], device)
+    for split in splits.values():
+        _score(model, split, device)
 
 
 def timm_loader(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
@@ -99,22 +129,35 @@ def timm_loader(workload: Workload, given: argparse.Namespace) -> Iterator[Steps
     model = _fast(workload.build().to(device), given) if given.best else workload.build().to(device)
     optimizer = create_optimizer_v2(model, opt="sgd", lr=0.01, momentum=0.9)
     shape = (workload.channels, workload.side, workload.side)
+    options: dict[str, Any] = {
+        "use_prefetcher": device.type == "cuda",
+        "num_workers": given.workers,
+        "mean": (0.5,) * workload.channels,
+        "std": (0.25,) * workload.channels,
+        "persistent_workers": given.best and given.workers > 0,
+        "device": device,
+    }
     data = create_loader(
         PerImage(workload, to_tensor=False),
         shape,
         workload.batch_size,
         is_training=True,
-        use_prefetcher=device.type == "cuda",
-        num_workers=given.workers,
-        mean=(0.5,) * workload.channels,
-        std=(0.25,) * workload.channels,
         no_aug=not workload.augmented,
         color_jitter=0.0,
-        persistent_workers=given.best and given.workers > 0,
-        device=device,
+        **options,
     )
-    while True:
+    splits = {
+        split: create_loader(
+            PerImage(workload, split, augmented=False, to_tensor=False), shape, workload.batch_size, crop_pct=1.0,
+            **options,
+        )
+        for split in SPLITS
+    }  # fmt: skip
+    for _ in range(given.epochs):
         yield _plain_epoch(model, optimizer, data, device, fast=given.best)
+        _score(model, splits["val"], device, fast=given.best)
+    for split in splits.values():
+        _score(model, split, device, fast=given.best)
 
 
 def _fast(model: Any, given: argparse.Namespace) -> Any:
@@ -140,6 +183,25 @@ def _plain_epoch(
         yield len(labels)
 
 
+def _score(model: nn.Module, batches: Batches, device: torch.device, *, fast: bool = False) -> tuple[float, float]:
+    """Return the mean loss and the accuracy of a model on a split; it is in training mode again afterwards."""
+    bf16 = fast and automatic_precision(device) == "bf16"
+    loss, right, count = 0.0, 0, 0
+    model.eval()
+    with torch.no_grad():
+        for images, labels in batches:
+            images, labels = images.to(device), labels.to(device)
+            if fast:
+                images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = model(images)
+            loss += functional.cross_entropy(logits.float(), labels, reduction="sum").item()
+            right += int((logits.argmax(1) == labels).sum())
+            count += len(labels)
+    model.train()
+    return loss / count, right / count
+
+
 def lightning(workload: Workload, given: argparse.Namespace) -> Epochs:
     """Lightning's Trainer on the script's loader: one call of `fit`, whose epochs are told as one long step each.
 
@@ -159,6 +221,12 @@ def lightning(workload: Workload, given: argparse.Namespace) -> Epochs:
                 self.log("loss", loss)
             return loss
 
+        def validation_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> None:
+            images = batch[0].contiguous(memory_format=torch.channels_last) if given.best else batch[0]
+            logits = self.model(images)
+            self.log("val_loss", functional.cross_entropy(logits, batch[1]))
+            self.log("val_accuracy", (logits.argmax(1) == batch[1]).float().mean())
+
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
 
@@ -166,7 +234,10 @@ def lightning(workload: Workload, given: argparse.Namespace) -> Epochs:
         def on_train_batch_end(self, *arguments: Any) -> None:
             told.stepped()
 
-        def on_train_epoch_end(self, *arguments: Any) -> None:
+        def on_validation_start(self, *arguments: Any) -> None:
+            told.validating()
+
+        def on_validation_end(self, *arguments: Any) -> None:
             told.ended()
 
     told = Epochs(torch.device(given.device))
@@ -174,10 +245,13 @@ def lightning(workload: Workload, given: argparse.Namespace) -> Epochs:
     trainer = Trainer(
         precision="bf16-mixed" if bf16 else "32-true",
         max_epochs=given.epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, accelerator="gpu" if given.device.startswith("cuda") else "cpu", devices=1,
+        enable_model_summary=False, num_sanity_val_steps=0, devices=1,
+        accelerator="gpu" if given.device.startswith("cuda") else "cpu",
         callbacks=[Told()],
     )  # fmt: skip
-    trainer.fit(Module(), _loader(workload, given))
+    splits = {split: _scoring_loader(workload, split, given) for split in SPLITS}
+    trainer.fit(module := Module(), _loader(workload, given), splits["val"])
+    trainer.validate(module, list(splits.values()), verbose=False)
     return told
 
 
@@ -188,19 +262,27 @@ def _loader(workload: Workload, given: argparse.Namespace) -> Any:
     return DataLoader(images, workload.batch_size, shuffle=True, num_workers=given.workers, persistent_workers=stay)
 
 
+def _scoring_loader(workload: Workload, split: str, given: argparse.Namespace) -> Any:
+    """Return the script's loader of a split to score, at its best with workers that stay."""
+    stay = given.best and given.workers > 0
+    images = PerImage(workload, split, augmented=False)
+    return DataLoader(images, workload.batch_size, num_workers=given.workers, persistent_workers=stay)
+
+
 def fastai(workload: Workload, given: argparse.Namespace) -> Epochs:
     """Fastai's Learner on the script's loader: one call of `fit`, whose epochs are told as one long step each.
 
     At its best with `to_channelslast`, on a GPU in bf16 too (fastai has mixed precision there alone), and workers that
     stay.
     """
-    from fastai.basics import Callback, CancelValidException, DataLoaders, Learner, OptimWrapper
+    from fastai.basics import Callback, DataLoaders, Learner, OptimWrapper
     from fastai.callback.channelslast import ChannelsLast
     from fastai.callback.fp16 import AMPMode, MixedPrecision
+    from fastai.metrics import accuracy
 
     class Told(Callback):  # type: ignore[misc]
         def before_validate(self) -> None:
-            raise CancelValidException
+            told.validating()
 
         def after_batch(self) -> None:
             told.stepped()
@@ -210,13 +292,14 @@ def fastai(workload: Workload, given: argparse.Namespace) -> Epochs:
 
     device = torch.device(given.device)
     told = Epochs(device)
-    data = _loader(workload, given)
+    data, splits = _loader(workload, given), {split: _scoring_loader(workload, split, given) for split in SPLITS}
     mixed = given.best and automatic_precision(device) == "bf16" and device.type == "cuda"
     fast = [*([ChannelsLast()] if given.best else []), *([MixedPrecision(AMPMode.BF16)] if mixed else [])]
     learner = Learner(
-        DataLoaders(data, data, device=device),
+        DataLoaders(data, splits["val"], device=device),
         workload.build(),
         loss_func=functional.cross_entropy,
+        metrics=accuracy,
         opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=0.9),
         lr=0.01,
         cbs=[Told(), *fast],
@@ -224,21 +307,22 @@ def fastai(workload: Workload, given: argparse.Namespace) -> Epochs:
 
     with learner.no_bar(), learner.no_logging():
         learner.fit(given.epochs)
+        for split in splits.values():
+            learner.validate(dl=split)
     return told
 
 
 def resident(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
     """All images on the device, cropped and flipped as batches, bf16, channels-last, nothing read: after airbench."""
     device = torch.device(given.device)
-    split = images_of(workload.count, workload.side, workload.channels)
-    images = torch.from_numpy(split.images).to(device).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(split.labels).to(device)
+    splits = {split: _resident_split(workload, split, device) for split in SPLITS}
+    images, labels = splits["train"]
     model = workload.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
 
     def epoch() -> Steps:
         for index in torch.randperm(workload.count, device=device).split(workload.batch_size):
-            batch = images[index].float().div_(255).sub_(0.5).div_(0.25)
+            batch = _scaled(images[index])
             if workload.augmented:
                 batch = _crop_flip(batch)
             with torch.autocast(device.type, torch.bfloat16):
@@ -249,8 +333,26 @@ def resident(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
             optimizer.step()
             yield len(index)
 
-    while True:
+    def batches(split: str) -> Batches:
+        size = workload.batch_size
+        for some, their_labels in zip(*(part.split(size) for part in splits[split]), strict=True):
+            yield _scaled(some), their_labels
+
+    for _ in range(given.epochs):
         yield epoch()
+        _score(model, batches("val"), device, fast=True)
+    for split in SPLITS:
+        _score(model, batches(split), device, fast=True)
+
+
+def _resident_split(workload: Workload, split: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    found = split_of(workload, split)
+    images, labels = torch.from_numpy(found.images), torch.from_numpy(found.labels)
+    return images.to(device).permute(0, 3, 1, 2), labels.to(device)
+
+
+def _scaled(images: torch.Tensor) -> torch.Tensor:
+    return images.float().div_(255).sub_(0.5).div_(0.25)
 
 
 def _crop_flip(batch: torch.Tensor) -> torch.Tensor:
@@ -277,12 +379,15 @@ CONTENDERS: dict[str, Callable[[Workload, argparse.Namespace], Iterator[Steps] |
 }
 
 
-def timed(epochs: Iterator[Steps], count: int, device: torch.device, began: float) -> dict[str, Any]:
-    """Return seconds from the process's start to the end of the first step, and images/s of each epoch."""
+def timed(epochs: Iterator[Steps], device: torch.device, began: float) -> dict[str, Any]:
+    """Return seconds from the process's start to the end of the first step, and images/s of each epoch.
+
+    What the loop does between its epochs is left out of these.
+    """
     first, rates = 0.0, []
-    for _ in range(count):
+    for steps in epochs:
         start, images = time.perf_counter(), 0
-        for step in next(epochs):
+        for step in steps:
             images += step
             first = first or time.time() - began
         if device.type == "cuda":
@@ -309,9 +414,9 @@ def main() -> None:
     workload = workload_of(given.workload, given.device, quick=given.quick)
     epochs = CONTENDERS[given.contender](workload, given)
     if isinstance(epochs, Epochs):
-        told = {"first_step": epochs.first - given.began, "rates": epochs.rates(workload.count)}
+        told = {"first_step": epochs.first - given.began, "rates": epochs.rates(workload.count, given.epochs)}
     else:
-        told = timed(epochs, given.epochs, torch.device(given.device), given.began)
+        told = timed(epochs, torch.device(given.device), given.began)
     sys.stdout.write(json.dumps(told) + "\n")
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from answers import WORSE, Answer, Quantiles
-from comparison import QUEUE, Comparison, Spread
+from comparison import LENGTHS, QUEUE, Comparison, Spread
 from kept import keep
-from measurements import BOOKKEEPING, DEVICES, LENGTHS, Part, Verdict, verdicts
+from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
 from ratio_chart import RatioChart, fastest_words, ratio_data
 
 from benchkit import __version__
@@ -47,8 +47,9 @@ CONTENDERS = (
      "has it (fastai: on a GPU alone), worker processes that stay; NAME-compiled: with torch.compile as well"),
     ("fastai", "fastai's Learner on the script's loader"),
     ("timm-script", "timm's own train script as it is, in float32 on a folder of PNG files, with that crop and flip"),
-    ("benchkit", "the public command `benchkit sweep`, with history, evaluation, checkpoints and ledger; with --jobs "
-     "several trials at a time"),
+    ("benchkit", "the public command `benchkit sweep`, with history, checkpoints and ledger, one trial at a time with "
+     "all threads; with --jobs several at a time with a thread each, as many as cores being a processor's default, and "
+     "the images/s of all of them"),
     ("benchkit-compiled", "the same with train.compile = \"always\" in the study; its first step includes compiling, "
      "anew in each round"),
 )  # fmt: skip
@@ -112,8 +113,12 @@ def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequen
             *(answer_words(part.answers) for part in parts.values() if part.answers),
             f"Of {len(goals)} goals: {', '.join(f'{count[state]} {state}' for state in TONES)}{_by_variants(goals)}.",
             *(f"On {DEVICES[device]} {fastest_words(data)}" for device, data in ratios.items()),
-            *dict.fromkeys(f"{g.work} on {DEVICES[g.device]} misses a goal." for g in goals if g.state == "missed"),
-        )[:4],
+            *(
+                f"Goals are missed on {where} by {_missed(goals, device)}."
+                for device, where in DEVICES.items()
+                if _missed(goals, device)
+            ),
+        ),
         facts=tuple(
             Fact(
                 name=DEVICES[name].removeprefix("the "),
@@ -131,6 +136,12 @@ def _by_variants(goals: Sequence[Verdict]) -> str:
     if not variants:
         return ""
     return f"; {len(variants)} of them only by {listing(list(dict.fromkeys(variants)))}, which is not the default"
+
+
+def _missed(goals: Sequence[Verdict], device: str) -> str:
+    """Return the works that miss a goal on a device, in words."""
+    missed = [goal.work for goal in goals if goal.state == "missed" and goal.device == device]
+    return listing(list(dict.fromkeys(missed)))
 
 
 def _goals(goals: Sequence[Verdict]) -> ReportSection:
@@ -182,12 +193,19 @@ def _speeds(part: Part, one: Comparison) -> Block:
     longer = (
         f" benchkit's trials have {one.longer} times the loops' epochs, which count as often." if one.longer > 1 else ""
     )
+    scored = (
+        "Every trial is scored on validation images after each epoch and on all images at the end (timm's script on "
+        "validation images alone)"
+        if one.scored
+        else "benchkit's trials are scored on validation images after each epoch and on all images at the end, the "
+        "others are not"
+    )
     caption = (
         f"{one.title}: medians over n rounds of {one.epochs} epochs of {one.images:,} images in each process (the "
         "first epoch left out), brackets: least and greatest. Ratios are taken within rounds. First step: seconds from "
         "the start of the process to the end of its first step. Trials an hour: whole trainings, each process's start "
-        f"counted once for {one.trials} trial{'s' if one.trials > 1 else ''}. Matrix rate: the share that training "
-        f"used of the rate at which the device multiplies large matrices in the same precision.{longer}"
+        f"counted once for {one.trials} trial{'s' if one.trials > 1 else ''}. {scored}. Matrix rate: the share that "
+        f"training used of the rate at which the device multiplies large matrices in the same precision.{longer}"
         f"{f' Of the limit: {limit.text()}.' if limit else ''}"
     )
     return table_block(f"{part.device}-{one.name}", one.title, caption, Table(columns=columns, rows=tuple(rows)))
@@ -212,12 +230,21 @@ def _lengths(part: Part, one: Comparison) -> list[Block]:
         for row in one.rows
     )
     caption = (
-        f"{one.title}: trials an hour, one after another, of so many images that the script's steps take 10 s, 1 min "
-        "and 10 min of each. From the measured medians: images/s, the first step (its start, and compiling) once for "
-        f"{QUEUE} trials, and what a trial takes beside its steps."
+        f"{one.title}: trials an hour in a queue of {QUEUE}, of so many images that the script's steps take 10 s, "
+        "1 min and 10 min of each; one after another, with --jobs as many at a time. From the measured medians: "
+        "images/s, the first step (its start, and compiling) once for the queue, and what a trial takes beside its "
+        f"steps. What benchkit does by default: {_defaults(one)}."
     )
     named = f"{part.device}-{one.name}-lengths", f"{one.title}: trials an hour by their length"
     return [table_block(*named, caption, Table(columns=columns, rows=rows))]
+
+
+def _defaults(one: Comparison) -> str:
+    """Return which row is benchkit's default at each length, in words."""
+    ways: dict[str, list[str]] = {}
+    for seconds, name in LENGTHS.items():
+        ways.setdefault(one.default(seconds), []).append(name)
+    return listing([f"{way} at {listing(lengths)}" for way, lengths in ways.items()])
 
 
 def _spread(found: Spread | None, form: str) -> Cell:

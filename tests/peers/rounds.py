@@ -17,15 +17,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from comparison import Comparison, Measured, compare
+from comparison import LENGTHS, QUEUE, SCRIPT, Comparison, Measured, compare
 from limits import Limit, Needs, Rates
 from measurements import OWN, OwnCost
 from sweeping import Swept, swept
 from timm_script import command_line, image_folder, origin, run
 from workloads import Workload, workloads_on
 
+from benchkit.plan import make_plan
 from benchkit.results import WAS_COMPILED, Trial
 from benchkit.storage import decode
+from benchkit.study.studyfile import parse_study
+from benchkit.sweep.compiling import choice, planned_work
+from benchkit.sweep.work import seat_of
 from benchkit.train.compiler import cpp_compiler
 
 HERE = Path(__file__).parent
@@ -52,6 +56,9 @@ PHASE = re.compile(r"^(\w[\w ]*?) +([\d.]+) +[\d.]+%$", re.MULTILINE)
 
 GPU_JOBS = 4
 """Trials at once in a GPU's sweep, which is too short for benchkit to look for the best number by itself."""
+
+LONG = 1e9
+"""Images of a trial so long that its steps are compiled wherever benchkit ever does that by itself."""
 
 MINUTE = 60
 """Seconds of the trial by which benchkit's own cost is measured."""
@@ -141,25 +148,38 @@ def _steady(rates: Sequence[float]) -> float:
 
 def command(workload: Workload, setting: Setting, jobs: int, *more: str) -> Measured:
     """Run benchkit's public command in a new workspace."""
-    return _measured(workload, _swept(workload, setting, "--jobs", str(jobs), *more, jobs=jobs))
+    return _measured(workload, _swept(workload, setting, "--jobs", str(jobs), *more, jobs=jobs), jobs)
 
 
-def compiled_command(workload: Workload, setting: Setting) -> Measured | None:
+def compiled_command(workload: Workload, setting: Setting, jobs: int) -> Measured | None:
     """Run it on the study that has its steps compiled; None, and a line on why, where that was not possible."""
-    done = _swept(workload, setting, "--jobs", "1", compiled=True)
+    done = _swept(workload, setting, "--jobs", str(jobs), jobs=jobs, compiled=True)
     notes = [note for trial in done.trials if trial.outcome for note in trial.outcome.notes]
     if notes.count(WAS_COMPILED) == len(done.trials):
-        return _measured(workload, done)
+        return _measured(workload, done, jobs)
     print(f"{workload.name}: {COMPILED} left out: {'; '.join(notes)}", flush=True)
     return None
 
 
-def _measured(workload: Workload, done: Swept) -> Measured:
+def compiled_by_default(workload: Workload, images: float) -> bool:
+    """Return whether benchkit compiles the steps of a queue of trials of so many images, on this processor, by itself.
+
+    Such a trial is one of the jobs that fill the cores, with a thread of its own.
+    """
+    queue = replace(workload, trials=QUEUE)
+    study = parse_study(queue.study(max(1, round(images / workload.count)), threads=1), name="benchmark")
+    shape = (workload.side, workload.side, workload.channels)
+    facts = {"name": "pictures", "image_shape": shape, "counts": {"train": workload.count}}
+    return choice(planned_work(make_plan(study), facts), seat_of("cpu")).value == "always"
+
+
+def _measured(workload: Workload, done: Swept, jobs: int) -> Measured:
     trials = done.trials
     rates = [_steady([record.images_per_second for record in trial.history]) for trial in trials]
     shares = [trial.outcome.cost.matrix_share for trial in trials if trial.outcome and trial.outcome.cost]
     return Measured(
-        rate=statistics.median(rates),
+        rate=jobs * statistics.median(rates),
+        jobs=jobs,
         first_step=max(0.0, done.first_epoch - workload.count / trials[0].history[0].images_per_second),
         seconds=done.seconds,
         matrix_share=statistics.median(shares),
@@ -169,8 +189,12 @@ def _measured(workload: Workload, done: Swept) -> Measured:
 def _swept(
     workload: Workload, setting: Setting, *options: str, jobs: int = 1, shown: bool = False, compiled: bool = False
 ) -> Swept:
-    """Sweep a workload's study; so many `jobs` share a processor's threads, and one on a GPU launches with one."""
+    """Sweep a workload's study, of as many trials as it has `jobs` at the least.
+
+    These share a processor's threads, and one on a GPU launches with one.
+    """
     threads = max(1, setting.threads // jobs) if setting.device == "cpu" else 1
+    workload = replace(workload, trials=max(workload.trials, jobs))
     study = workload.study(workload.longer * setting.epochs, threads, compiled=compiled)
     return swept(study, ["--device", setting.device, *options], shown=shown)
 
@@ -186,7 +210,11 @@ def measure(workload: Workload, names: Sequence[str], setting: Setting) -> Compa
                     found.setdefault(row, []).append(measured)
     in_all = {row: measured for row, measured in found.items() if len(measured) == setting.rounds}
     limit = Limit(needs=decode(Needs, _limits(setting, workload.name)), before=before, after=_rates(setting))
-    return replace(compare(workload, setting.epochs, in_all), limit=limit)
+    compared = compare(workload, setting.epochs, in_all)
+    script = next((row.rate.middle for row in compared.rows if row.contender == SCRIPT), 0.0)
+    lengths = LENGTHS if setting.device == "cpu" and workload.trials == 1 and script else ()
+    compiled = tuple(seconds for seconds in lengths if compiled_by_default(workload, seconds * script))
+    return replace(compared, limit=limit, compiled=compiled, scored=True)
 
 
 def _rates(setting: Setting) -> Rates:
@@ -200,20 +228,28 @@ def _limits(setting: Setting, *workload: str) -> Any:
 
 
 def _turn(name: str, workload: Workload, folder: Path, setting: Setting) -> Iterator[tuple[str, Measured]]:
-    """Yield what a contender does in a round, by the name of its row: benchkit has two in a sweep, three on a GPU."""
+    """Yield what a contender does in a round, by the name of its row: benchkit has two, three in a GPU's sweep.
+
+    On a processor the second one is its default, as many trials at a time as there are cores; compiled steps have it
+    where benchkit ever takes them by itself.
+    """
+    on_cpu = setting.device == "cpu"
+    jobs = setting.threads if on_cpu else GPU_JOBS
     if name == TIMM_SCRIPT and setting.timm_script:
         yield name, logged(setting.timm_script, workload, folder, setting)
     elif name == COMPILED:
-        if workload.trials == 1 and (measured := compiled_command(workload, setting)):
+        if workload.trials == 1 and (measured := compiled_command(workload, setting, 1)):
             yield name, measured
+            at_once = on_cpu and jobs > 1 and compiled_by_default(workload, LONG)
+            if at_once and (measured := compiled_command(workload, setting, jobs)):
+                yield f"{name} --jobs {jobs}", measured
     elif name != "benchkit":
         yield name, loop(name, workload, setting)
     else:
         yield name, command(workload, setting, jobs=1)
-        if workload.trials > 1:
-            jobs = setting.threads if setting.device == "cpu" else GPU_JOBS
+        if jobs > 1 and (on_cpu or workload.trials > 1):
             yield f"benchkit --jobs {jobs}", command(workload, setting, jobs)
-            if setting.device != "cpu":
+            if not on_cpu:
                 more = ("--per-process", str(jobs))
                 yield f"benchkit --jobs {jobs} {' '.join(more)}", command(workload, setting, jobs, *more)
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark_images import images_of
+from benchmark_images import SCORED, images_of
 from PIL import Image
 from workloads import Workload
 
@@ -35,23 +35,33 @@ class Logged:
 
 @contextmanager
 def image_folder(workload: Workload) -> Iterator[Path]:
-    """Give a folder with the workload's images as PNG files, a folder for each class, until the block ends."""
+    """Give a folder with the workload's images as PNG files, a folder for each class, until the block ends.
+
+    They are those to train and to validate on, below `train` and `val`.
+    """
     with tempfile.TemporaryDirectory() as name:
-        split = images_of(workload.count, workload.side, workload.channels)
-        images = split.images[..., 0] if workload.channels == 1 else split.images
-        for index, (image, label) in enumerate(zip(images, split.labels, strict=True)):
-            place = Path(name, "train", str(int(label)), f"{index:06}.png")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(place, compress_level=1)
+        splits = {
+            "train": images_of(workload.count, workload.side, workload.channels),
+            "val": images_of(SCORED, workload.side, workload.channels, "test"),
+        }
+        for split, found in splits.items():
+            images = found.images[..., 0] if workload.channels == 1 else found.images
+            for index, (image, label) in enumerate(zip(images, found.labels, strict=True)):
+                place = Path(name, split, str(int(label)), f"{index:06}.png")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(place, compress_level=1)
         yield Path(name)
 
 
 def command_line(script: Path, workload: Workload, folder: Path, epochs: int, workers: int, device: str) -> list[str]:
-    """Return the command that trains a workload: timm's crop and flip, plain SGD, nothing evaluated, nothing kept."""
+    """Return the command that trains a workload: timm's crop and flip, plain SGD, validated after each epoch.
+
+    Its checkpoints are the script's own way; images to train on it does not score.
+    """
     channels, side = workload.channels, workload.side
     augment = ["--color-jitter", "0"] if workload.augmented else ["--no-aug"]
     return [
-        *(sys.executable, str(script), "--data-dir", str(folder), "--val-split", "", "--device", device),
+        *(sys.executable, str(script), "--data-dir", str(folder), "--val-split", "val", "--device", device),
         *(
             "--device-modules",
             "timm_model",
@@ -64,7 +74,8 @@ def command_line(script: Path, workload: Workload, folder: Path, epochs: int, wo
         *("--mean", *["0.5"] * channels, "--std", *["0.25"] * channels, *augment),
         *("--batch-size", str(workload.batch_size), "--epochs", str(epochs), "--workers", str(workers)),
         *("--opt", "sgd", "--lr", "0.01", "--momentum", "0.9", "--weight-decay", "0", "--smoothing", "0"),
-        *("--warmup-epochs", "0", "--log-interval", str(workload.count), "--output", str(folder / "output")),
+        *("--warmup-epochs", "0", "--crop-pct", "1"),
+        *("--log-interval", str(workload.count), "--output", str(folder / "output")),
         *([] if device.startswith("cuda") else ["--no-prefetcher"]),
     ]
 
