@@ -219,10 +219,15 @@ def test_wandbs_offline_files_hold_what_was_written_and_nothing_twice(tmp_path: 
     (tmp_path / f"wandb/offline-run-20200101_000000-{SHORT.id}").mkdir(parents=True)  # as after a kill half-way
     code = (
         "import pathlib, sys, test_trackers as t; from benchkit_trackers.wandb_runs import WandbRuns;"
-        "w = WandbRuns(pathlib.Path(sys.argv[1]) / 'wandb'); w.write(t.SHORT); w.write(t.SHORT); w.close()"
+        "w = WandbRuns(pathlib.Path(sys.argv[1]) / 'wandb'); w.write(t.SHORT); w.write(t.SHORT); w.close();"
+        "pathlib.Path(sys.argv[1], 'told').write_text(w.viewed_by)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=Path(__file__).parent, check=True, timeout=300)
     (file,) = tmp_path.rglob("*.wandb")
+    told = (tmp_path / "told").read_text()
+    assert told == f"wandb sync {tmp_path}/wandb/offline-run-*" and [*tmp_path.glob("wandb/offline-run-*")] == [
+        file.parent
+    ]
     records = list(wandb_records(file))
     (run,) = [one.run for one in records if one.WhichOneof("record_type") == "run"]
     settings = {one.key: json.loads(one.value_json) for one in run.config.update}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class WandbRuns:
                 "wandb: the address is no folder", hint="name a folder: wandb=FOLDER; `wandb sync` sends what is there"
             )
         self._folder = Path(address) if address else folder.parent  # W&B makes a folder `wandb` in it
+        self.viewed_by = f"wandb sync {shlex.quote(str(self._folder / 'wandb'))}/offline-run-*"
         os.environ.update(WANDB_SILENT="true", WANDB_MODE="offline", WANDB_ERROR_REPORTING="false")
         (self._wandb,) = need("wandb", "wandb")
 
