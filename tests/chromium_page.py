@@ -22,6 +22,10 @@ FLAGS = (
 )  # fmt: skip
 
 
+class PageLeft(AssertionError):
+    """What was asked of a page has no answer: the browser has left it for another one."""
+
+
 class Page:
     """One page of a fresh browser; as a context manager it ends the browser.
 
@@ -94,7 +98,9 @@ class Page:
         while True:
             answer = self._receive(60.0)
             if answer.get("id") == self._last:
-                assert "error" not in answer, f"{method}: {answer['error']}"
+                if "error" in answer:
+                    left = "navigated or closed" in answer["error"]["message"]
+                    raise (PageLeft if left else AssertionError)(f"{method}: {answer['error']}")
                 return dict(answer["result"])
 
     def another(self) -> Tab:
@@ -113,11 +119,17 @@ class Page:
         return found["result"].get("value")
 
     def wait_for(self, condition: str, seconds: float = 60.0) -> None:
-        """Wait until an expression is true."""
+        """Wait until an expression is true, on this page or on one that it leads to meanwhile."""
         end = time.monotonic() + seconds
-        while not self.run(f"Boolean({condition})"):
+        while not self._is_true(condition):
             assert time.monotonic() < end, f"still false after {seconds} s: {condition}"
             time.sleep(0.1)
+
+    def _is_true(self, condition: str) -> bool:
+        try:
+            return bool(self.run(f"Boolean({condition})"))
+        except PageLeft:
+            return False
 
     def press(self, key: str) -> None:
         """Press and release a key: Tab, Enter or Escape."""
