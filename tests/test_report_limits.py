@@ -58,7 +58,7 @@ def test_the_child_opens_its_job_and_python_and_nothing_else(tmp_path: Path) -> 
     (tmp_path / "job.json").write_text(json.dumps({**job, "attachments": [], "dated": 0.0}))
     command = [sys.executable, "-c", WATCHED]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    given = f"{tmp_path / 'job.json'}\n"
+    given = json.dumps(str(tmp_path / "job.json"))
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=True, env=environment)
     told, seen = (json.loads(line) for line in done.stdout.strip().splitlines())
     assert told == {"refused": [], "errors": [], "missing": "", "undescribed": []}

@@ -144,7 +144,7 @@ def _print(child: PythonChild, job: str, seconds: float) -> tuple[str, list[str]
 
     Raises `ReportError` for a PDF that is not whole.
     """
-    ended = child.finish(seconds, text=f"{job}\n")
+    ended = child.finish(seconds, text=json.dumps(job))
     hint = "the HTML report has everything too"
     if ended.late:
         raise ReportError(f"making the PDF took longer than {seconds:g} s and was ended", hint=hint)

@@ -1,8 +1,8 @@
 """The child process that turns HTML into PDF: run as `python -m benchkit.report.files.pdf_worker MEMORY_MIB`.
 
-It reads the path of its job from standard input, once it has imported what it needs, and prints one JSON line. It is a
-process of its own so that its time and memory have limits, and so that nothing it is given can reach further than the
-job's own files.
+It reads the path of its job, as JSON, from standard input, once it has imported what it needs, and prints a JSON line.
+It is a process of its own so that its time and memory have limits, and so that nothing it is given can reach further
+than the job's own files.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _join(whole: Any, part: Any, objects: dict[bytes, Any]) -> None:
 
 
 def main(memory_mib: int) -> int:
-    """Do the job in the file that standard input names, if any; exit code 3 when a system library is missing."""
+    """Do the job in the file that standard input names as JSON, if any; exit code 3 without a system library."""
     limit_memory(memory_mib)
     with answer_stream() as answers:
         try:
@@ -184,10 +184,9 @@ def main(memory_mib: int) -> int:
         except OSError as error:
             answers.write(json.dumps({"missing": str(error)}))
             return 3
-        path = sys.stdin.readline().strip()
-        if not path:
+        if not (told := sys.stdin.read()):
             return 0
-        job: PdfJob = json.loads(Path(path).read_text(encoding="utf-8"))
+        job: PdfJob = json.loads(Path(json.loads(told)).read_text(encoding="utf-8"))
         answers.write(json.dumps(write_pdf(job)))
     return 0
 
