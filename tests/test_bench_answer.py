@@ -113,6 +113,35 @@ def test_hours_are_those_of_what_was_trained() -> None:
     assert "20 repeats of each" not in found and found["3 repeats of each"].studies == 300
 
 
+def test_each_study_s_time_to_the_answer_is_a_sentence() -> None:
+    from answers import Answer, Quantiles
+    from pages import answer_words
+
+    def answer(question: str, way: str, rule: str, seconds: float, decided: float = 1.0) -> Answer:
+        hours = Quantiles(middle=seconds / 3600, low=0.0, high=1.0)
+        return Answer(
+            question=question, way=way, rule=rule, studies=2, repeats=9, hours=hours if decided else None, spent=hours,
+            decided=decided, wrong=0.0,
+        )  # fmt: skip
+
+    told = (
+        answer("digits", "eager", "10 repeats of each", 20.0, 0.9),
+        answer("digits", "eager", "20 repeats of each", 35.0),
+        answer("digits", "eager", "until decided", 15.25),
+        answer("digits", "compiled", "until decided", 84.0),
+        answer("cifar10", "eager", "3 repeats of each", 269.0, 0.86),
+        answer("cifar10", "eager", "until decided", 274.0),
+        answer("noise", "eager", "until decided", 9.0, 0.0),
+    )
+    assert answer_words(told) == (
+        "Repeats added until decided rank digits after 15.2 s (100% of studies decided, 0.0% wrongly); 20 repeats of "
+        "each take 35.0 s and decide 100%.",
+        "Repeats added until decided rank cifar10 after 4 min 34 s (100% of studies decided, 0.0% wrongly); 3 repeats "
+        "of each take 4 min 29 s and decide 86%.",
+    )
+    assert answer_words(told[-1:]) == ("No study was decided.",)
+
+
 def test_a_study_decided_for_a_worse_condition_is_counted() -> None:
     from answers import answers_of
 

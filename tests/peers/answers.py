@@ -52,15 +52,15 @@ class Answer:
     wrong: float
 
     def text(self) -> str:
-        """Return a line for a terminal, in minutes."""
+        """Return a line for a terminal, in seconds."""
         return (
             f"{self.question} {self.way:8} {self.rule:47} decided {self.decided:4.0%}, wrongly {self.wrong:5.2%}, "
-            f"after {_minutes(self.hours)} min; decided or given up after {_minutes(self.spent)} min"
+            f"after {_seconds(self.hours)} s; decided or given up after {_seconds(self.spent)} s"
         )
 
 
-def _minutes(hours: Quantiles | None) -> str:
-    return f"{60 * hours.middle:.1f} [{60 * hours.low:.1f}..{60 * hours.high:.1f}]" if hours else "-"
+def _seconds(hours: Quantiles | None) -> str:
+    return f"{3600 * hours.middle:.0f} [{3600 * hours.low:.0f}..{3600 * hours.high:.0f}]" if hours else "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

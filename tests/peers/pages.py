@@ -15,6 +15,7 @@ from ratio_chart import RatioChart, fastest_words, ratio_data
 
 from benchkit import __version__
 from benchkit.analysis.wording import listing
+from benchkit.duration import duration
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import (
     Banner,
@@ -110,7 +111,7 @@ def _front(parts: Mapping[str, Part], goals: Sequence[Verdict], sections: Sequen
         dated=max(part.dated for part in parts.values()),
         banners=(trial,) if quick else (),
         answer=(
-            *(answer_words(part.answers) for part in parts.values() if part.answers),
+            *(words for part in parts.values() if part.answers for words in answer_words(part.answers)),
             f"Of {len(goals)} goals: {', '.join(f'{count[state]} {state}' for state in TONES)}{_by_variants(goals)}.",
             *(f"On {DEVICES[device]} {fastest_words(data)}" for device, data in ratios.items()),
             *(
@@ -259,8 +260,8 @@ def _answers(device: str, part: Part) -> ReportSection:
         Column(key="question", heading="Study", align="left"),
         Column(key="way", heading="Steps", align="left"),
         Column(key="rule", heading="Decided by", align="left"),
-        Column(key="hours", heading="Until decided", unit="min", parts=("low", "high")),
-        Column(key="spent", heading="Until decided or given up", unit="min", parts=("low", "high")),
+        Column(key="hours", heading="Until decided", unit="s", parts=("low", "high")),
+        Column(key="spent", heading="Until decided or given up", unit="s", parts=("low", "high")),
         Column(key="decided", heading="Decided", unit="%"),
         Column(key="wrong", heading="For a worse one", unit="%"),
     )
@@ -269,8 +270,8 @@ def _answers(device: str, part: Part) -> ReportSection:
             label(one.question),
             label(one.way),
             label(one.rule),
-            _minutes(one.hours),
-            _minutes(one.spent),
+            _seconds(one.hours),
+            _seconds(one.spent),
             number_cell(f"{100 * one.decided:.0f}", 100 * one.decided),
             number_cell(f"{100 * one.wrong:.1f}", 100 * one.wrong),
         )
@@ -289,30 +290,35 @@ def _answers(device: str, part: Part) -> ReportSection:
     return section(f"answers-{device}", title, [table, *(Paragraph(text=f"{words}.") for words in part.pools)])
 
 
-def _minutes(hours: Quantiles | None) -> Cell:
+def _seconds(hours: Quantiles | None) -> Cell:
     if hours is None:
         return number_cell("", None)
-    middle, low, high = 60 * hours.middle, 60 * hours.low, 60 * hours.high
-    return Cell(text=f"{middle:.1f}", detail=f"[{low:.1f}, {high:.1f}]", value=middle, parts=(low, high))
+    middle, low, high = 3600 * hours.middle, 3600 * hours.low, 3600 * hours.high
+    return Cell(text=f"{middle:,.0f}", detail=f"[{low:,.0f}, {high:,.0f}]", value=middle, parts=(low, high))
 
 
-def answer_words(answers: Sequence[Answer]) -> str:
-    """Return one sentence: how long a study takes until decided, beside the fixed repeats that decide as often."""
-    until = next((one for one in answers if one.rule == "until decided" and one.hours), None)
-    if until is None:
-        return "No study was decided."
+def answer_words(answers: Sequence[Answer]) -> tuple[str, ...]:
+    """Return a sentence for each study, by the first way of its steps: how long it takes until decided, beside the
+    fixed repeats that decide as often.
+    """
+    first = {one.question: one.way for one in reversed(answers)}
+    found = [one for one in answers if one.rule == "until decided" and one.hours and first[one.question] == one.way]
+    return tuple(_answer_words(one, answers) for one in found) or ("No study was decided.",)
+
+
+def _answer_words(until: Answer, answers: Sequence[Answer]) -> str:
     others = [
         one for one in answers if (one.question, one.way) == (until.question, until.way) and "of each" in one.rule
     ]
     fixed = next((one for one in others if one.decided >= until.decided), others[-1] if others else None)
     assert until.hours is not None
     told = (
-        f"Repeats added until decided rank {until.question} in {60 * until.hours.middle:.1f} minutes "
+        f"Repeats added until decided rank {until.question} after {duration(3600 * until.hours.middle)} "
         f"({until.decided:.0%} of studies decided, {until.wrong:.1%} wrongly)"
     )
     if fixed is None:
         return f"{told}."
-    return f"{told}; {fixed.rule} take {60 * fixed.spent.middle:.1f} and decide {fixed.decided:.0%}."
+    return f"{told}; {fixed.rule} take {duration(3600 * fixed.spent.middle)} and decide {fixed.decided:.0%}."
 
 
 def _own(part: Part) -> list[Block]:
