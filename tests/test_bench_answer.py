@@ -127,14 +127,14 @@ def test_each_study_s_time_to_the_answer_is_a_sentence() -> None:
     told = (
         answer("digits", "eager", "10 repeats of each", 20.0, 0.9),
         answer("digits", "eager", "20 repeats of each", 35.0),
-        answer("digits", "eager", "until decided", 15.25),
+        answer("digits", "eager", "until decided", 15.4),
         answer("digits", "compiled", "until decided", 84.0),
         answer("cifar10", "eager", "3 repeats of each", 269.0, 0.86),
         answer("cifar10", "eager", "until decided", 274.0),
         answer("noise", "eager", "until decided", 9.0, 0.0),
     )
     assert answer_words(told) == (
-        "Repeats added until decided rank digits after 15.2 s (100% of studies decided, 0.0% wrongly); 20 repeats of "
+        "Repeats added until decided rank digits after 15.4 s (100% of studies decided, 0.0% wrongly); 20 repeats of "
         "each take 35.0 s and decide 100%.",
         "Repeats added until decided rank cifar10 after 4 min 34 s (100% of studies decided, 0.0% wrongly); 3 repeats "
         "of each take 4 min 29 s and decide 86%.",
