@@ -141,13 +141,14 @@ def write_reports(
     del studies  # what was read of a large study need not stay beside what is shown of it
     notes: list[str] = []
     page = b""
-    with PdfPrinter() as printer, ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
+    asked = PdfPrinter() if "pdf" in options.formats else nullcontext()
+    with asked as printer, ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
         build, parts = _built(shown, options, registry, printer)
         del shown
         if options.pages:
             build = _sealed(build, parts, options.templates)
         printing = None
-        if "pdf" in options.formats:
+        if printer:
             prepare_pdf(build, printer, options.templates)
             printing = meanwhile.submit(printer.finish, notes)
         if "html" in options.formats:
@@ -175,10 +176,10 @@ def write_reports(
 
 
 def _built(
-    studies: Sequence[StudyResults], options: ReportOptions, registry: Registry | None, printer: PdfPrinter
+    studies: Sequence[StudyResults], options: ReportOptions, registry: Registry | None, printer: PdfPrinter | None
 ) -> tuple[ReportBuild, list[StudyBuild]]:
     """Return the report that is ready to be written, and its studies; what prints it is begun when charts are drawn."""
-    for_print = "pdf" in options.formats
+    for_print = printer is not None
     installed = None if options.formats == {"json"} else registry or Registry.installed()
     cache = ChartCache.of_user() if options.cache and installed else None
     with ChartWorker(cache) if installed else nullcontext() as charts:
@@ -189,7 +190,7 @@ def _built(
             for results in studies
         ]
         parts = [build_study(figures, against=options.against) for figures in sets]
-        if for_print:
+        if printer:
             printer.begin()
         exports, name = options.exports, options.name
         if len(parts) == 1:
