@@ -42,12 +42,17 @@ def images_of(count: int, side: int, channels: int, split: str = "train") -> Spl
     return Split(images=images.repeat(times, 1).repeat(times, 2), labels=np.asarray(real.labels[:count]))
 
 
+def split_of(count: int, side: int, channels: int, split: str) -> Split:
+    """Return the images of a split that every contender has: `count` to train on, `SCORED` others for the rest."""
+    return images_of(count, side, channels) if split == "train" else images_of(SCORED, side, channels, "test")
+
+
 @card(title="Pictures", summary="CIFAR-10's or MNIST's first images, or random ones where these are not prepared.")
 def pictures(root: Path, *, count: int = 1280, side: int = 32, channels: int = 3) -> Splits:
     """Return `count` images to train on, and a hundred others to validate and to test."""
-    few = images_of(SCORED, side, channels, "test")
+    few = split_of(count, side, channels, "test")
     return Splits(
-        train=images_of(count, side, channels),
+        train=split_of(count, side, channels, "train"),
         val=few,
         test=few,
         class_names=tuple("abcdefghij"),

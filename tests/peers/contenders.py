@@ -18,14 +18,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from benchmark_images import SCORED, images_of
+from benchmark_images import split_of
 from PIL import Image
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from workloads import Workload, workload_of
 
-from benchkit import Split
 from benchkit.train.step import automatic_precision
 
 SPLITS = ("train", "val", "test")
@@ -80,7 +79,8 @@ class PerImage(Dataset):  # type: ignore[type-arg]
     ) -> None:
         from torchvision import transforms
 
-        images, side, channels = split_of(workload, split), workload.side, workload.channels
+        side, channels = workload.side, workload.channels
+        images = split_of(workload.count, side, channels, split)
         augment = [transforms.RandomCrop(side, padding=4), transforms.RandomHorizontalFlip()]
         normalize = [transforms.ToTensor(), transforms.Normalize((0.5,) * channels, (0.25,) * channels)]
         self.transform: Any = transforms.Compose(
@@ -96,11 +96,13 @@ class PerImage(Dataset):  # type: ignore[type-arg]
         return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
-def split_of(workload: Workload, split: str) -> Split:
-    """Return the images of one of `SPLITS`, the same ones that benchkit's data set has."""
-    if split == "train":
-        return images_of(workload.count, workload.side, workload.channels)
-    return images_of(SCORED, workload.side, workload.channels, "test")
+def scored_epochs(epochs: int, train: Callable[[], Steps], score: Callable[[str], object]) -> Iterator[Steps]:
+    """Yield the steps of each epoch; after it validation images are scored, after the last one all `SPLITS`."""
+    for _ in range(epochs):
+        yield train()
+        score("val")
+    for split in SPLITS:
+        score(split)
 
 
 def script(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
@@ -108,13 +110,12 @@ def script(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
     device = torch.device(given.device)
     model = workload.build().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    data = DataLoader(PerImage(workload), workload.batch_size, shuffle=True, num_workers=given.workers)
-    splits = {split: _scoring_loader(workload, split, given) for split in SPLITS}
-    for _ in range(given.epochs):
-        yield _plain_epoch(model, optimizer, data, device)
-        _score(model, splits["val"], device)
-    for split in splits.values():
-        _score(model, split, device)
+    data, splits = _loader(workload, given), _scored_loaders(workload, given)
+    return scored_epochs(
+        given.epochs,
+        lambda: _plain_epoch(model, optimizer, data, device),
+        lambda split: _score(model, splits[split], device),
+    )
 
 
 def timm_loader(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
@@ -153,11 +154,11 @@ def timm_loader(workload: Workload, given: argparse.Namespace) -> Iterator[Steps
         )
         for split in SPLITS
     }  # fmt: skip
-    for _ in range(given.epochs):
-        yield _plain_epoch(model, optimizer, data, device, fast=given.best)
-        _score(model, splits["val"], device, fast=given.best)
-    for split in splits.values():
-        _score(model, split, device, fast=given.best)
+    return scored_epochs(
+        given.epochs,
+        lambda: _plain_epoch(model, optimizer, data, device, fast=given.best),
+        lambda split: _score(model, splits[split], device, fast=given.best),
+    )
 
 
 def _fast(model: Any, given: argparse.Namespace) -> Any:
@@ -249,24 +250,23 @@ def lightning(workload: Workload, given: argparse.Namespace) -> Epochs:
         accelerator="gpu" if given.device.startswith("cuda") else "cpu",
         callbacks=[Told()],
     )  # fmt: skip
-    splits = {split: _scoring_loader(workload, split, given) for split in SPLITS}
+    splits = _scored_loaders(workload, given)
     trainer.fit(module := Module(), _loader(workload, given), splits["val"])
     trainer.validate(module, list(splits.values()), verbose=False)
     return told
 
 
-def _loader(workload: Workload, given: argparse.Namespace) -> Any:
-    """Return the script's loader, at its best with workers that stay."""
+def _loader(workload: Workload, given: argparse.Namespace, scored: str = "") -> Any:
+    """Return the script's loader of the images to train on, or of a split to score; workers stay at its best."""
+    images = PerImage(workload, scored or "train", augmented=not scored)
     stay = given.best and given.workers > 0
-    images = PerImage(workload)
-    return DataLoader(images, workload.batch_size, shuffle=True, num_workers=given.workers, persistent_workers=stay)
+    return DataLoader(
+        images, workload.batch_size, shuffle=not scored, num_workers=given.workers, persistent_workers=stay
+    )
 
 
-def _scoring_loader(workload: Workload, split: str, given: argparse.Namespace) -> Any:
-    """Return the script's loader of a split to score, at its best with workers that stay."""
-    stay = given.best and given.workers > 0
-    images = PerImage(workload, split, augmented=False)
-    return DataLoader(images, workload.batch_size, num_workers=given.workers, persistent_workers=stay)
+def _scored_loaders(workload: Workload, given: argparse.Namespace) -> dict[str, Any]:
+    return {split: _loader(workload, given, scored=split) for split in SPLITS}
 
 
 def fastai(workload: Workload, given: argparse.Namespace) -> Epochs:
@@ -292,7 +292,7 @@ def fastai(workload: Workload, given: argparse.Namespace) -> Epochs:
 
     device = torch.device(given.device)
     told = Epochs(device)
-    data, splits = _loader(workload, given), {split: _scoring_loader(workload, split, given) for split in SPLITS}
+    data, splits = _loader(workload, given), _scored_loaders(workload, given)
     mixed = given.best and automatic_precision(device) == "bf16" and device.type == "cuda"
     fast = [*([ChannelsLast()] if given.best else []), *([MixedPrecision(AMPMode.BF16)] if mixed else [])]
     learner = Learner(
@@ -338,15 +338,11 @@ def resident(workload: Workload, given: argparse.Namespace) -> Iterator[Steps]:
         for some, their_labels in zip(*(part.split(size) for part in splits[split]), strict=True):
             yield _scaled(some), their_labels
 
-    for _ in range(given.epochs):
-        yield epoch()
-        _score(model, batches("val"), device, fast=True)
-    for split in SPLITS:
-        _score(model, batches(split), device, fast=True)
+    return scored_epochs(given.epochs, epoch, lambda split: _score(model, batches(split), device, fast=True))
 
 
 def _resident_split(workload: Workload, split: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    found = split_of(workload, split)
+    found = split_of(workload.count, workload.side, workload.channels, split)
     images, labels = torch.from_numpy(found.images), torch.from_numpy(found.labels)
     return images.to(device).permute(0, 3, 1, 2), labels.to(device)
 

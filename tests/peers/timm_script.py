@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark_images import SCORED, images_of
+from benchmark_images import split_of
 from PIL import Image
 from workloads import Workload
 
@@ -40,11 +40,8 @@ def image_folder(workload: Workload) -> Iterator[Path]:
     They are those to train and to validate on, below `train` and `val`.
     """
     with tempfile.TemporaryDirectory() as name:
-        splits = {
-            "train": images_of(workload.count, workload.side, workload.channels),
-            "val": images_of(SCORED, workload.side, workload.channels, "test"),
-        }
-        for split, found in splits.items():
+        for split in ("train", "val"):
+            found = split_of(workload.count, workload.side, workload.channels, split)
             images = found.images[..., 0] if workload.channels == 1 else found.images
             for index, (image, label) in enumerate(zip(images, found.labels, strict=True)):
                 place = Path(name, split, str(int(label)), f"{index:06}.png")
