@@ -16,6 +16,7 @@ from benchkit.report import write
 from benchkit.report.figures import chart_worker as chart_worker_module
 from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
 from benchkit.report.figures.drawing import content_key, spec_to_svg
+from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.pdf import PdfPrinter
 from benchkit.report.write import write_report
 
@@ -23,35 +24,40 @@ SPEC: dict[str, Any] = {"mark": "point", "data": {"values": [{"x": 1}]}, "encodi
 HUGE = {**SPEC, "data": {"sequence": {"start": 0, "stop": 30_000_000, "as": "x"}}}
 
 
+def drawn(worker: ChartWorker, spec: dict[str, Any] = SPEC) -> bytes:
+    """Return a chart as SVG, as the worker draws it."""
+    return worker.begin(json.dumps(spec)).result()
+
+
 def test_the_child_draws_what_this_process_would() -> None:
     with ChartWorker() as chart_worker:
-        assert chart_worker.svg(SPEC).decode() == spec_to_svg(SPEC)
+        assert drawn(chart_worker).decode() == spec_to_svg(SPEC)
         with pytest.raises(ReportError, match="cannot be drawn"):
-            chart_worker.svg({"mark": "point", "data": {"values": []}, "transform": [{"filter": "1 +"}]})
-        assert chart_worker.svg(SPEC).startswith(b"<svg")
+            drawn(chart_worker, {"mark": "point", "data": {"values": []}, "transform": [{"filter": "1 +"}]})
+        assert drawn(chart_worker).startswith(b"<svg")
         assert chart_worker.drawn == 3
 
 
 def test_a_chart_that_takes_too_long_costs_only_itself() -> None:
     with ChartWorker(seconds=0.05) as chart_worker:
         with pytest.raises(ReportError, match=r"longer than 0\.05 s"):
-            chart_worker.svg(SPEC)
+            drawn(chart_worker)
         chart_worker._child.seconds = 60
-        assert chart_worker.svg(SPEC).startswith(b"<svg")
+        assert drawn(chart_worker).startswith(b"<svg")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux limits the memory that is filled")
 def test_a_chart_that_fills_memory_costs_only_itself() -> None:
     with ChartWorker(memory_mib=700) as chart_worker:
         with pytest.raises(ReportError, match="could not be drawn"):
-            chart_worker.svg(HUGE)
-        assert chart_worker.svg(SPEC).startswith(b"<svg")
+            drawn(chart_worker, HUGE)
+        assert drawn(chart_worker).startswith(b"<svg")
 
 
 def test_a_figure_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    draw = ChartWorker._drawn
-    monkeypatch.setattr(ChartWorker, "_drawn", lambda self, spec: asked.append(spec) or draw(self, spec))
+    draw = ChartWorker._asked
+    monkeypatch.setattr(ChartWorker, "_asked", lambda self, spec: asked.append(spec) or draw(self, spec))
     monkeypatch.setattr(chart_worker_module.ChartCache, "of_user", lambda: ChartCache(tmp_path / "pictures"))
     monkeypatch.setattr(PdfPrinter, "finish", lambda *_: b"")
     results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
@@ -87,6 +93,7 @@ def test_children_are_begun_before_they_are_needed(tmp_path: Path, monkeypatch: 
     noted(ChartWorker, "begin_child", "what draws begins")
     noted(write, "build_study", "figures are made")
     noted(PdfPrinter, "begin", "what prints begins")
+    noted(FigureSet, "_finished", "pictures are awaited")
     noted(write, "single_build", "files are made")
     noted(write, "prepare_pdf", "what it prints is ready")
     noted(write, "with_screen", "the page is made")
@@ -94,12 +101,20 @@ def test_children_are_begun_before_they_are_needed(tmp_path: Path, monkeypatch: 
     results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
     write_report(results, tmp_path, "html", "pdf", "figures")
     assert list(dict.fromkeys(told)) == [
-        "what draws begins", "figures are made", "what prints begins", "files are made", "what it prints is ready",
-        "the page is made",
+        "what draws begins", "figures are made", "what prints begins", "pictures are awaited", "files are made",
+        "what it prints is ready", "the page is made",
     ]  # fmt: skip
     told.clear()
     write_report(results, tmp_path, "json")
     assert told == ["figures are made", "files are made"]
+    told.clear()
+    write_report(results, tmp_path, "html")
+    assert list(dict.fromkeys(told)) == ["figures are made", "files are made", "the page is made"]
+    told.clear()
+    write_report(results, tmp_path, "figures")
+    assert list(dict.fromkeys(told)) == [
+        "what draws begins", "figures are made", "pictures are awaited", "files are made"
+    ]  # fmt: skip
 
 
 def test_the_key_changes_with_spec_and_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,10 +127,10 @@ def test_the_key_changes_with_spec_and_renderer(monkeypatch: pytest.MonkeyPatch)
 def test_a_damaged_picture_is_drawn_anew(tmp_path: Path) -> None:
     cache = ChartCache(tmp_path)
     with ChartWorker(cache) as chart_worker:
-        whole = chart_worker.svg(SPEC)
+        whole = drawn(chart_worker)
         (file,) = tmp_path.iterdir()
         file.write_bytes(file.read_bytes()[:-9])
-        assert chart_worker.svg(SPEC) == whole
+        assert drawn(chart_worker) == whole
         assert chart_worker.drawn == 2
         assert cache.get(content_key(json.dumps(SPEC))) == whole
 

@@ -217,11 +217,11 @@ def test_the_width_of_a_single_view_can_be_set() -> None:
     assert ElementTree.fromstring(svg).attrib["width"] == "500"
 
 
-def test_png_has_the_printed_size_at_the_resolution_asked_for() -> None:
+def test_png_has_the_printed_size_at_200_pixels_an_inch() -> None:
     spec = chart_spec(chart().properties(width=282, height=182, autosize={"type": "fit", "contains": "padding"}))
     svg_width = float(ElementTree.fromstring(spec_to_svg(spec)).attrib["width"])
-    picture = Image.open(io.BytesIO(spec_to_png(spec, ppi=192)))
-    assert picture.width == pytest.approx(2 * svg_width, abs=2)
+    picture = Image.open(io.BytesIO(spec_to_png(spec)))
+    assert picture.width == pytest.approx(200 / 96 * svg_width, abs=2)
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 

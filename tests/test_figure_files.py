@@ -16,8 +16,16 @@ from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import FigureBlock, PictureRow
-from benchkit.report.figures.drawing import chart_spec, is_pixels, spec_to_png, spec_to_svg
-from benchkit.report.figures.figure_files import PIXELS_PER_INCH, figure_files, grid_svg
+from benchkit.report.figures.drawing import (
+    PIXELS_PER_INCH,
+    chart_files,
+    chart_spec,
+    is_pixels,
+    spec_to_png,
+    spec_to_svg,
+    svg_files,
+)
+from benchkit.report.figures.figure_files import grid_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -49,7 +57,7 @@ GRID = block(
 
 
 def test_a_chart_becomes_three_files() -> None:
-    files = figure_files(block(CHART))
+    files = chart_files(CHART, spec_to_svg(json.loads(CHART)))
     assert list(files) == [".svg", ".pdf", ".png"]
     assert ElementTree.fromstring(files[".svg"]).tag == f"{SVG}svg"
     assert b"currentColor" not in files[".svg"]
@@ -59,13 +67,13 @@ def test_a_chart_becomes_three_files() -> None:
 
 def test_a_chart_that_is_drawn_already_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     marks = altair.Chart(altair.Data(values=[{"x": 1, "y": 2}, {"x": 3, "y": 5}])).mark_bar(color="#1E78B4")
-    chart = block(json.dumps(chart_spec(marks.encode(x="x:Q", y="y:Q"))))
-    picture = figure_files(chart)[".svg"]
-    by_vega = Image.open(io.BytesIO(spec_to_png(json.loads(chart.spec), PIXELS_PER_INCH))).convert("RGB")
+    spec = chart_spec(marks.encode(x="x:Q", y="y:Q"))
+    picture = spec_to_svg(spec)
+    by_vega = Image.open(io.BytesIO(spec_to_png(spec))).convert("RGB")
     for name in ("vegalite_to_svg", "vegalite_to_png", "vegalite_to_pdf"):
         monkeypatch.setattr(vl_convert, name, None)
-    files = figure_files(chart, picture)
-    assert files[".svg"] == picture
+    files = chart_files(json.dumps(spec), picture)
+    assert files[".svg"].decode() == picture
     drawn = Image.open(io.BytesIO(files[".png"])).convert("RGB")
     # What takes the page's colour is ink, #1f2328, as in the SVG; Vega alone makes it black.
     assert drawn.size == by_vega.size and np.abs(np.asarray(drawn, int) - np.asarray(by_vega, int)).max() <= 0x28
@@ -76,15 +84,15 @@ def test_a_chart_that_is_drawn_already_is_not_drawn_again(monkeypatch: pytest.Mo
 
 def test_a_chart_with_shaped_letters_keeps_them_in_its_files() -> None:
     labels = altair.Data(values=[{"x": 1, "y": "\u0645\u0631\u062d\u0628\u0627"}])
-    chart = block(json.dumps(chart_spec(altair.Chart(labels).mark_point().encode(x="x:Q", y="y:N"))))
-    picture = spec_to_svg(json.loads(chart.spec)).encode()
-    assert is_pixels(picture.decode()) and not is_pixels(figure_files(block(CHART))[".svg"].decode())
-    printed = pypdf.PdfReader(io.BytesIO(figure_files(chart, picture)[".pdf"])).pages[0]
+    spec = chart_spec(altair.Chart(labels).mark_point().encode(x="x:Q", y="y:N"))
+    picture = spec_to_svg(spec)
+    assert is_pixels(picture) and not is_pixels(spec_to_svg(json.loads(CHART)))
+    printed = pypdf.PdfReader(io.BytesIO(chart_files(json.dumps(spec), picture)[".pdf"])).pages[0]
     assert len(printed.images) == 0 and "0.0" in printed.extract_text()  # text, not pixels
 
 
 def test_an_image_grid_becomes_three_files() -> None:
-    files = figure_files(GRID)
+    files = svg_files(grid_svg(GRID))
     root = ElementTree.fromstring(files[".svg"])
     assert [image.attrib["href"][:15] for image in root.iter(f"{SVG}image")] == [
         "data:image/png;", "data:image/jpeg", "data:image/png;",
@@ -101,7 +109,7 @@ def test_an_image_grid_becomes_three_files() -> None:
 
 
 def test_the_same_figure_gives_the_same_bytes() -> None:
-    first, second = figure_files(GRID), figure_files(GRID)
+    first, second = svg_files(grid_svg(GRID)), svg_files(grid_svg(GRID))
     assert first[".svg"] == second[".svg"]
     assert first[".png"] == second[".png"]
 

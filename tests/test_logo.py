@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import vl_convert
 from PIL import Image
 
 from benchkit.errors import StudyError
@@ -93,13 +94,15 @@ def test_pixels_are_written_anew_and_smaller(kind: str, mode: str, tmp_path: Pat
     assert Image.open(io.BytesIO(found.content)).size == (KEPT_PIXELS[0], 45)
 
 
+GRADIENT = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10"><linearGradient id="g"><stop offset="0" '
+    'stop-color="#ff0000"/><stop offset="1" stop-color="#0000ff"/></linearGradient>'
+    '<rect width="20" height="10" fill="url(#g)"/></svg>'
+)
+
+
 def test_a_drawing_with_gradients_is_pixels_in_print(tmp_path: Path) -> None:
-    drawing = (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10"><linearGradient id="g"><stop offset="0" '
-        'stop-color="#ff0000"/><stop offset="1" stop-color="#0000ff"/></linearGradient>'
-        '<rect width="20" height="10" fill="url(#g)"/></svg>'
-    )
-    (tmp_path / "a.svg").write_text(drawing)
+    (tmp_path / "a.svg").write_text(GRADIENT)
     study = parse_study(STUDY.replace("LOGO", "a.svg"), name="s", path=tmp_path / "s.toml")
     logo = logo_of(study, [])
     assert logo is not None and logo.source.startswith("data:image/svg+xml;base64,")
@@ -145,3 +148,14 @@ def test_a_study_says_what_is_wrong_with_its_front_matter(tmp_path: Path) -> Non
     assert "report.logo: got '../x.png'" in found
     assert "report.keywords: got 'a', expected a list" in found
     assert "report.abstrakt: unknown key (did you mean 'abstract'?)" in found
+
+
+def test_a_logo_that_cannot_be_drawn_is_told_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_: str) -> bytes:
+        raise RuntimeError("unexpected end of stream\n\nStack backtrace:\n   0: <unknown>")
+
+    monkeypatch.setattr(vl_convert, "svg_to_png", failing)
+    (tmp_path / "a.svg").write_text(GRADIENT)
+    problems: list[str] = []
+    assert logo_of(parse_study(STUDY.replace("LOGO", "a.svg"), name="s", path=tmp_path / "s.toml"), problems) is None
+    assert problems == ["report.logo: the logo cannot be drawn: unexpected end of stream; the report is without it"]

@@ -208,7 +208,7 @@ def test_a_report_is_made_anew_from_its_own_file(tmp_path: Path, capsys: pytest.
 
 def test_the_figures_of_a_page_are_read_back(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn", "gn"), repeats=2, epochs=2)
-    figures = FigureSet(results=results, registry=Registry.installed(), for_print=False)
+    figures = FigureSet(results=results, registry=Registry.installed())
     drawn = replace(chart_of(figures, "confusion-matrix"), number=0, title="")
     grid = replace(
         drawn, name="maps", plugin="maps", spec="", columns=("image", "early <layer>"), caption="a & b",
@@ -225,7 +225,7 @@ def test_the_figures_of_a_page_are_read_back(tmp_path: Path) -> None:
 
 def test_what_was_observed_of_models_is_shown_as_the_earlier_page_has_it(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn", "gn"), repeats=2, epochs=2)
-    kept = replace(chart_of(FigureSet(results=results, registry=Registry.installed(), for_print=False),
+    kept = replace(chart_of(FigureSet(results=results, registry=Registry.installed()),
                             "confusion-matrix"), plugin="feature-quantiles", caption="as it was")  # fmt: skip
     figures = FigureSet(results=results, registry=Registry.installed(), kept={"feature-quantiles": kept})
     assert chart_of(figures, "feature-quantiles").caption == "as it was"

@@ -164,7 +164,7 @@ def test_what_there_is_no_data_for_takes_no_room(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn",), repeats=1, epochs=1)
     figures = (("grad-cam", {}),)  # nothing was inspected
     asked = replace(results, study=replace(results.study, report=replace(results.study.report, figures=figures)))
-    report = compose(asked, summarize(asked), FigureSet(results=asked, registry=Registry.installed(), for_print=False))
+    report = compose(asked, summarize(asked), FigureSet(results=asked, registry=Registry.installed()))
     absent = [(part.name, block.title) for part in report.sections for block in part.blocks
               if isinstance(block, AbsentBlock)]  # fmt: skip
     assert [name for name, _ in absent] == ["figures"]  # what the study asks for is told to be missing

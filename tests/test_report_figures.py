@@ -19,8 +19,10 @@ from synthetic_results import complete
 from benchkit.errors import PluginError, ReportError
 from benchkit.protocols import ImageGrid, NothingToDraw, card
 from benchkit.registry.entries import Entry
-from benchkit.report.context.blocks import AbsentBlock, FigureBlock, Section
+from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, Section
 from benchkit.report.figures import figure_set as figure_set_module
+from benchkit.report.figures.chart_worker import ChartWorker
+from benchkit.report.figures.drawing import spec_to_svg
 from benchkit.report.figures.figure_set import FigureSet, data_tables
 from benchkit.results import StudyResults
 
@@ -186,7 +188,8 @@ def test_figures_are_made_while_pictures_are_drawn_and_one_that_fails_is_absent(
     assert all(isinstance(block, FigureBlock) for block in blocks) and not figures.pictures
     later.begun[0].set_result(b"<svg/>")
     later.begun[1].set_exception(ReportError("a figure took longer than 9 s to draw"))
-    first, second = figures.finished(Section(number=1, name="a", title="A", blocks=tuple(blocks))).blocks
+    (done,) = figures.finished([section_of(*blocks)])
+    first, second = done.blocks
     assert first == blocks[0] and figures.pictures == {"fig:two.svg": b"<svg/>"}
     assert isinstance(second, AbsentBlock) and second.broken and "longer than 9 s" in second.reason
     assert figures.problems == ["figure two: a figure took longer than 9 s to draw"]
@@ -195,19 +198,55 @@ def test_figures_are_made_while_pictures_are_drawn_and_one_that_fails_is_absent(
 def test_our_own_charts_are_the_same_unchecked(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
     checked, unchecked = (
-        FigureSet(results=results, registry=FewPlugins({"two": TwoPoints}, whose), for_print=False).block("two")  # type: ignore[arg-type]
+        FigureSet(results=results, registry=FewPlugins({"two": TwoPoints}, whose)).block("two")  # type: ignore[arg-type]
         for whose in ("few", "benchkit")
     )
     assert checked == unchecked and isinstance(checked, FigureBlock)
 
 
+def section_of(*blocks: Block) -> Section:
+    return Section(number=1, name="a", title="A", blocks=blocks)
+
+
 def test_a_chart_becomes_a_spec_and_a_picture_for_print(figure_set: FigureSet) -> None:
-    block = figure_set.block("two-points")
-    assert isinstance(block, FigureBlock)
-    assert json.loads(block.spec)["description"] == "A point at 1 and 2."
-    assert block.title == "Two points"
-    assert figure_set.pictures[block.print_source].startswith(b"<svg")
+    with ChartWorker() as figure_set.chart_worker:
+        block = figure_set.block("two-points")
+        assert isinstance(block, FigureBlock)
+        assert json.loads(block.spec)["description"] == "A point at 1 and 2."
+        assert block.title == "Two points"
+        assert figure_set.finished([section_of(block)]) == [section_of(block)]
+    assert figure_set.pictures.keys() == {block.print_source} == {"fig:two-points.svg"}
+    assert figure_set.pictures[block.print_source].decode() == spec_to_svg(json.loads(block.spec))
     assert figure_set.problems == []
+
+
+def test_figures_become_files_where_they_are_asked_for(figure_set: FigureSet) -> None:
+    figure_set.files = True
+    with ChartWorker() as figure_set.chart_worker:
+        blocks = [figure_set.block(name) for name in ("two-points", "pictures", *3 * ("two-points",))]
+        figure_set.finished([section_of(*blocks)])
+    names = ("two-points", "pictures", "two-points-2", "two-points-3", "two-points-4")
+    suffixes = (".svg", ".pdf", ".png")
+    assert figure_set.pictures.keys() == {f"fig:{name}{suffix}" for name in names for suffix in suffixes}
+    one, two = (spec_to_svg(json.loads(blocks[place].spec)).encode() for place in (0, 4))
+    assert one == two  # the first file is made here, the last one by the child
+    for suffix, start in ((".svg", b"<svg"), (".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        first, last = (figure_set.pictures[f"fig:{name}{suffix}"] for name in ("two-points", "two-points-4"))
+        assert first.startswith(start) and (first == last or suffix == ".pdf")
+
+
+def test_a_figure_that_cannot_become_a_file_is_told_and_stays(
+    figure_set: FigureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChartWorker, "files", lambda _, charts: [ReportError("too large", problems=["a"])])
+    monkeypatch.setattr(figure_set_module, "grid_svg", lambda block: "<svg/")
+    figure_set.files = True
+    with ChartWorker() as figure_set.chart_worker:
+        part = section_of(figure_set.block("pictures"), figure_set.block("two-points"))
+        assert figure_set.finished([part]) == [part]
+    grid, chart = figure_set.problems
+    assert grid == "figure pictures as a file: a figure cannot be drawn unexpected end of stream"
+    assert chart == "figure two-points as a file: too large a" and figure_set.pictures.keys() == {"fig:two-points.svg"}
 
 
 def test_the_same_plugin_twice_gets_two_names(figure_set: FigureSet) -> None:
@@ -217,10 +256,10 @@ def test_the_same_plugin_twice_gets_two_names(figure_set: FigureSet) -> None:
     assert (first.name, second.name) == ("two-points", "two-points-2")
 
 
-def test_without_print_no_picture_is_made(figure_set: FigureSet) -> None:
-    figure_set.for_print = False
-    figure_set.block("two-points")
-    assert figure_set.pictures == {}
+def test_without_a_worker_no_picture_is_made(figure_set: FigureSet) -> None:
+    block = figure_set.block("two-points")
+    assert isinstance(block, FigureBlock) and not block.print_source
+    assert figure_set.finished([section_of(block)]) == [section_of(block)] and figure_set.pictures == {}
 
 
 def test_nothing_to_draw_is_said_and_is_no_problem(figure_set: FigureSet) -> None:

@@ -27,6 +27,7 @@ from benchkit.registry import Registry
 from benchkit.report.build import ReportBuild, build_study, single_build, with_screen
 from benchkit.report.context.blocks import Paragraph, Section
 from benchkit.report.context.glossary import UsedPlugin, glossary_terms, literature, reference_terms
+from benchkit.report.figures.chart_worker import ChartWorker
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
@@ -84,7 +85,9 @@ def made(folder: Path, labels: Sequence[str], text: str, *, figure_files: bool =
     names = tuple(f"{labels[n % len(labels)]} {n}" for n in range(10))
     results = replace(results, study=study, data=data, class_names=names, left_out=(text,), command=text)
     exports = {"tables", "figures", "json"} if figure_files else {"tables", "json"}
-    part = build_study(FigureSet(results=results, registry=Registry.installed()))
+    with ChartWorker() as worker:
+        figures = FigureSet(results=results, registry=Registry.installed(), files=figure_files, chart_worker=worker)
+        part = build_study(figures)
     build = with_screen(single_build(part, exports), [part])
     assert build.problems == ()
     return build
@@ -139,8 +142,9 @@ def test_links_of_cards_are_web_addresses_or_none() -> None:
 
 
 def test_labels_are_only_text_in_charts(hostile: ReportBuild, harmless: ReportBuild) -> None:
-    assert len(hostile.pictures) >= 5
-    for address, picture in hostile.pictures.items():
+    charts = {address: content for address, content in hostile.pictures.items() if address in harmless.pictures}
+    assert len(charts) >= 5
+    for address, picture in charts.items():
         root, plain = ElementTree.fromstring(picture), ElementTree.fromstring(harmless.pictures[address])
         names = [one.tag.rpartition("}")[2] for one in root.iter()]
         assert not CODE_TAGS & set(names)

@@ -283,7 +283,7 @@ def test_one_repeat_says_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["search", "published", "one"])
 def test_findings_lead_to_a_figure_or_table_that_is_there(kind: str, tmp_path: Path) -> None:
     given = FACTORIES[kind](tmp_path)
-    context = compose(given, summarize(given), FigureSet(results=given, registry=Registry.installed(), for_print=False))
+    context = compose(given, summarize(given), FigureSet(results=given, registry=Registry.installed()))
     anchors = {f"figure-{one.name}" for one in context.figures} | {f"table-{one.name}" for one in context.tables}
     blocks = [block for block in context.blocks() if isinstance(block, FindingBlock)]
     for block in blocks:

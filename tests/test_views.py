@@ -30,7 +30,7 @@ from benchkit.results import EpochRecord, StudyResults, Trial
 
 def made(results: StudyResults) -> ReportContext:
     summary = summarize(results)
-    figure_set = FigureSet(results=results, registry=Registry.installed(), for_print=False)
+    figure_set = FigureSet(results=results, registry=Registry.installed())
     report = with_choices(compose(results, summary, figure_set), results, summary, figure_set)
     assert figure_set.problems == []
     return report

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,10 +132,11 @@ def _written(
     groups: list[list[StudyResults]], out: Path, options: ReportOptions, registry: Registry | None
 ) -> Iterator[Written]:
     """Yield what became of the report of each group of studies, which leaves `groups` before it is made."""
+    from benchkit.child import spared_collector
     from benchkit.report.write import write_reports
 
     while groups:
-        with _spared_collector():
+        with spared_collector():
             written = write_reports(groups.pop(0), out, options, registry=registry)
         yield written
 
@@ -175,19 +174,6 @@ def _tell_broken(results: Sequence[StudyResults]) -> int:
         name = trial_name(trial.condition.label, trial.phase, trial.index)
         print_note(f"{name}: {trial.state}: {trial.reason}")
     return int(bool(broken))
-
-
-@contextmanager
-def _spared_collector() -> Iterator[None]:
-    """Look for garbage less often: what was read of a large study is a million objects that stay to the end."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def _formats(text: str) -> frozenset[str]:

@@ -67,7 +67,7 @@ class StudyBuild:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportBuild:
-    """What will be written: the content, files beside it by relative path, pictures for print by `fig:` address.
+    """What will be written: the content, files beside it by relative path, figures' pictures by `fig:` address.
 
     `screen` is the content with what a reader of the HTML page can choose, or the same as `report` (`with_screen`).
     `dated` is when the last trial finished, in seconds since 1970; `problems` and `tracebacks` tell of broken figures.
@@ -107,14 +107,14 @@ def build_study(figure_set: FigureSet, *, against: Path | None = None) -> StudyB
 def single_build(part: StudyBuild, exports: frozenset[str], stem: str = "") -> ReportBuild:
     """Return the report of one study; `stem` names its files, by default the study's name."""
     content = study_content(part.report, part.summary, part.results, part.changes)
-    drawn, problems = part.figure_set.pictures, part.figure_set.problems
+    drawn = part.figure_set.pictures
     return ReportBuild(
         stem=file_stem(stem or part.results.study.name),
         report=part.report,
         screen=part.report,
-        files=export_files(part.report, study_files(part), content, exports, problems, drawn),
+        files=export_files(part.report, study_files(part), content, exports, drawn),
         pictures=drawn,
-        problems=tuple(problems),
+        problems=tuple(part.figure_set.problems),
         tracebacks=tuple(part.figure_set.tracebacks),
         dated=last_finished(part.results),
     )
@@ -150,13 +150,7 @@ LONGEST_NAME = 120
 """Characters of the file name that the studies' names make together; a longer one names the first and a number."""
 
 
-def multi_build(
-    parts: Sequence[StudyBuild],
-    exports: Collection[str],
-    name: str = "",
-    *,
-    for_print: bool = True,
-) -> ReportBuild:
+def multi_build(parts: Sequence[StudyBuild], exports: Collection[str], name: str = "") -> ReportBuild:
     """Return the common report of two studies or more; `name` names its files, by default A+B."""
     metric, rankings = common_rankings(parts)
     agreement = agree(
@@ -165,17 +159,21 @@ def multi_build(
         find_namesakes([part.results for part in parts]),
     )
     findings = agreement_findings(agreement)
-    together, charts = together_section(parts, agreement, findings, drawn=parts[0].figure_set.registry is not None)
+    first = parts[0].figure_set
+    common = FigureSet(
+        results=first.results, registry=first.registry, files=first.files, chart_worker=first.chart_worker
+    )
+    together = together_section(parts, agreement, findings, common)
     records = [record_of(part.results) for part in parts]
     sections = [together, *differences_section(records)]
     names = chapter_names([file_stem(part.results.study.name) for part in parts])
     front = _front(parts, agreement, findings, sections)
     whole = with_chapters(front, list(zip(names, (part.report for part in parts), strict=True)))
-    draw = parts[0].figure_set.svg
-    pictures = {address: draw(spec) for address, spec in charts.items() if for_print}
+    pictures = dict(common.pictures)
     for chapter, part in zip(names, parts, strict=True):
         pictures |= chapter_pictures(chapter, part.figure_set.pictures)
-    problems = [f"{part.results.study.name}: {line}" for part in parts for line in part.figure_set.problems]
+    problems = [*common.problems]
+    problems += [f"{part.results.study.name}: {line}" for part in parts for line in part.figure_set.problems]
     sources = {
         f"{chapter}/{file}": content
         for chapter, part in zip(names, parts, strict=True)
@@ -186,10 +184,10 @@ def multi_build(
         stem=file_stem(name) if name else common_stem([part.results.study.name for part in parts]),
         report=whole,
         screen=whole,
-        files=export_files(whole, sources, content, exports, problems, pictures),
+        files=export_files(whole, sources, content, exports, pictures),
         pictures=pictures,
         problems=tuple(problems),
-        tracebacks=tuple(trace for part in parts for trace in part.figure_set.tracebacks),
+        tracebacks=tuple(trace for one in (common, *(part.figure_set for part in parts)) for trace in one.tracebacks),
         dated=max(last_finished(part.results) for part in parts),
     )
 

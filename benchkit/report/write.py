@@ -179,23 +179,33 @@ def _built(
     studies: Sequence[StudyResults], options: ReportOptions, registry: Registry | None, printer: PdfPrinter | None
 ) -> tuple[ReportBuild, list[StudyBuild]]:
     """Return the report that is ready to be written, and its studies; what prints it is begun when charts are drawn."""
-    for_print = printer is not None
     installed = None if options.formats == {"json"} else registry or Registry.installed()
-    cache = ChartCache.of_user() if options.cache and installed else None
-    with ChartWorker(cache) if installed else nullcontext() as charts:
-        if charts and for_print:
+    files = "figures" in options.formats
+    cache = ChartCache.of_user() if options.cache else None
+    with ChartWorker(cache) if printer or files else nullcontext() as charts:
+        if charts:
             charts.begin_child()
+
+        def meanwhile() -> None:
+            give_back_memory()  # the child that draws needs its most for the last charts
+            if printer:
+                printer.begin()
+
         sets = [
-            FigureSet(results=results, registry=installed, kept=options.kept, for_print=for_print, chart_worker=charts)
+            FigureSet(
+                results=results,
+                registry=installed,
+                kept=options.kept,
+                files=files,
+                chart_worker=charts,
+                meanwhile=meanwhile,
+            )
             for results in studies
         ]
         parts = [build_study(figures, against=options.against) for figures in sets]
-        if printer:
-            printer.begin()
-        exports, name = options.exports, options.name
         if len(parts) == 1:
-            return single_build(parts[0], exports, name), parts
-        return multi_build(parts, exports, name, for_print=for_print), parts
+            return single_build(parts[0], options.exports, options.name), parts
+        return multi_build(parts, options.exports, options.name), parts
 
 
 def _sealed(build: ReportBuild, parts: Sequence[StudyBuild], templates: Path | None) -> ReportBuild:
@@ -247,7 +257,8 @@ def prepare_pdf(build: ReportBuild, printer: PdfPrinter, templates: Path | None 
         for name, content in build.files.items()
         if Path(name).suffix in described
     ]
-    pictures = {**build.pictures, **font_files()}
+    printed = {address: build.pictures[address] for figure in build.report.figures if (address := figure.print_source)}
+    pictures = {**printed, **font_files()}
     printer.prepare(render_print(build.report, templates), pictures, attachments, dated=build.dated)
 
 

@@ -114,7 +114,7 @@ def running_section(results: StudyResults, registry: Registry) -> Section | None
         return section("running", "Under way", [Paragraph(text="No trial under way has ended an epoch yet.")])
     shown = [_alone(trial) for trial in running[:MOST_CURVES]]
     alone = replace(results, conditions=tuple(one.condition for one in shown), trials=tuple(shown), earlier=())
-    block = FigureSet(results=alone, registry=registry, for_print=False, tables=False).block("learning-curves")
+    block = FigureSet(results=alone, registry=registry, tables=False).block("learning-curves")
     more = len(running) - len(shown)
     if isinstance(block, AbsentBlock):
         diverged = f"{block.reason}: none of their epochs has finite losses" if not block.broken else block.reason

@@ -227,7 +227,7 @@ def report_part(results: StudyResults, registry: Registry) -> ReportContext:
 
     The sections are yet to be numbered.
     """
-    summary, figures = summarize(results), FigureSet(results=results, registry=registry, for_print=False, tables=False)
+    summary, figures = summarize(results), FigureSet(results=results, registry=registry, tables=False)
     inputs = SectionInputs(results=results, summary=summary, figure_set=figures)
     made = (
         findings_section(inputs),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondition
 from benchkit.analysis.changes import Change, Changes, change_findings, pairing_words
@@ -32,7 +30,7 @@ from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section,
 from benchkit.report.context.compose import finding_block
 from benchkit.report.context.sections import INTERVALS, names_used, section, table_block
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
-from benchkit.report.figures.figure_set import figure_block
+from benchkit.report.figures.figure_set import FigureSet, figure_block
 from benchkit.report.tables.result_tables import named_metric
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
 
@@ -194,9 +192,9 @@ TERMS = (
 
 
 def together_section(
-    parts: Sequence[StudyBuild], agreement: Agreement, findings: Sequence[Finding], *, drawn: bool = True
-) -> tuple[Section, dict[str, dict[str, Any]]]:
-    """Return the comparison of all studies, and the specs of its charts by their address for print."""
+    parts: Sequence[StudyBuild], agreement: Agreement, findings: Sequence[Finding], figure_set: FigureSet
+) -> Section:
+    """Return the comparison of all studies."""
     studies = [
         (
             part.results.study.name,
@@ -219,18 +217,17 @@ def together_section(
         ),
     ]
     if not agreement.shared:
-        return section("together", "The studies together", blocks), {}
+        return section("together", "The studies together", blocks)
     groups = study_groups(len(agreement.studies))
     blocks += [_shared_block(agreement, group, part_number, len(groups)) for part_number, group in enumerate(groups, 1)]
     terms = TermsBlock(title="Glossary of this comparison", terms=TERMS)
-    if not drawn:
-        return section("together", "The studies together", [*blocks, terms]), {}
+    if figure_set.registry is None:
+        return section("together", "The studies together", [*blocks, terms])
     planned = dict.fromkeys(condition.label for part in parts for condition in part.results.conditions)
     data = agreement_data(agreement, list(planned))
     figure = figure_block("agreement", "agreement", "Shared conditions in every study", AgreementChart(), data)
-    figure = replace(figure, print_source="fig:agreement.svg")
-    blocks += [figure, terms]
-    return section("together", "The studies together", blocks), {figure.print_source: json.loads(figure.spec)}
+    blocks += [figure_set.with_picture(figure), terms]
+    return figure_set.finished([section("together", "The studies together", blocks)])[0]
 
 
 def _shared_block(agreement: Agreement, group: Sequence[int], part_number: int, groups: int) -> Block:

@@ -32,7 +32,6 @@ from benchkit.analysis.summary import (
 from benchkit.analysis.trials import STATES, coverage_words
 from benchkit.analysis.wording import Finding, count, listing, setting
 from benchkit.capsule.archive import rounded
-from benchkit.child import give_back_memory
 from benchkit.duration import duration
 from benchkit.errors import BenchkitError, ReportError, StudyError, nearest
 from benchkit.plan import typed_settings
@@ -233,9 +232,7 @@ def compose(
     inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
     facts = key_facts(results, summary)
     made = [part for part in _sections(inputs, changes) if part is not None]
-    if figure_set.chart_worker:
-        give_back_memory()  # the child that draws needs its most for the charts that are left
-    found = [with_data(figure_set.finished(part)) for part in made]
+    found = [with_data(part) for part in figure_set.finished(made)]
     parts = with_author_text(inputs, [part for part in found if part.blocks])
     parts.append(provenance_sections.coverage_section(inputs))
     if figure_set.registry:
@@ -393,14 +390,12 @@ def _printable(picture: Picture) -> Picture:
         return picture
     import vl_convert
 
-    from benchkit.report.figures.drawing import register_fonts
+    from benchkit.report.figures.drawing import converted
 
-    register_fonts()
     try:
-        content: bytes = vl_convert.svg_to_png(picture.content.decode())
-    except ValueError as error:
-        raise StudyError(f"the logo cannot be drawn: {error}") from error
-    return Picture(content=content, media_type="image/png")
+        return Picture(content=converted(vl_convert.svg_to_png, picture.content.decode()), media_type="image/png")
+    except ReportError as error:
+        raise StudyError(f"the logo cannot be drawn: {' '.join(error.problems)}") from error
 
 
 def _address(picture: Picture) -> str:

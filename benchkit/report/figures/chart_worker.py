@@ -8,12 +8,13 @@ its input ends.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from benchkit.child import ChildLost, LineChild, answer_lines, limit_memory
 from benchkit.errors import ReportError
-from benchkit.report.figures.drawing import content_key, spec_to_svg
+from benchkit.report.figures.drawing import Files, chart_files, content_key, spec_to_svg
 from benchkit.storage import cache_folder, write_atomically
 
 SECONDS = 120.0
@@ -61,13 +62,24 @@ class ChartWorker:
         if self._cache is not None and self.drawn:
             self._cache.trim()
 
-    def svg(self, spec: Mapping[str, Any]) -> bytes:
-        """Return the spec as SVG for print; raise `ReportError` when it cannot be drawn within the limits."""
-        return self.begin(json.dumps(spec)).result()
-
     def begin(self, spec: str) -> Future[bytes]:
-        """Return what will be the spec, JSON, as SVG, or the error of `svg`; one is drawn at a time, in this order."""
+        """Return what will be the spec, JSON, as SVG, or `ReportError` when it cannot be drawn within the limits.
+
+        One is drawn at a time, in this order.
+        """
         return self._asking.submit(self._svg, spec)  # as text: read, a large one takes many times its memory
+
+    def files(self, charts: Sequence[tuple[str, bytes]]) -> Iterator[Files | ReportError]:
+        """Yield the files of charts, each a spec and its SVG, or why there are none.
+
+        This process takes them from the first on while the child takes them from the last on, until they meet.
+        """
+        asked = [self._asking.submit(self._asked, {"spec": spec, "svg": svg.decode()}) for spec, svg in charts[::-1]]
+        for (spec, svg), future in zip(charts, asked[::-1], strict=True):
+            try:
+                yield chart_files(spec, svg.decode()) if future.cancel() else future.result()
+            except ReportError as error:
+                yield error
 
     def _svg(self, spec: str) -> bytes:
         key = content_key(spec)
@@ -75,32 +87,35 @@ class ChartWorker:
         if known is not None:
             return known
         self.drawn += 1
-        content = self._drawn(spec)
+        content = self._asked({"spec": spec})[".svg"]
         if self._cache is not None:
             self._cache.put(key, content)
         return content
 
-    def _drawn(self, spec: str) -> bytes:
+    def _asked(self, request: Mapping[str, str]) -> Files:
         try:
-            answer = self._child.ask(spec)
+            answer = self._child.ask(request)
         except ChildLost as lost:
             if lost.late:
                 what = f"a figure took longer than {self._child.seconds:g} s to draw and was given up"
                 raise ReportError(what) from lost
             problems = [f"drawing it {lost.reason}, perhaps out of memory"]
             raise ReportError("a figure could not be drawn", problems=problems) from lost
-        if "svg" not in answer:
+        if "files" not in answer:
             raise ReportError(answer["what"], problems=answer["problems"])
-        svg: str = answer["svg"]
-        return svg.encode()
+        return {suffix: base64.b64decode(content) for suffix, content in answer["files"].items()}
 
 
-def answer(spec: str) -> dict[str, Any]:
-    """Return what the child answers to a spec, JSON: its SVG, or why there is none."""
+def answer(request: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the child answers to a spec, JSON: its SVG, or its files where it comes with that, or why not."""
     try:
-        return {"svg": spec_to_svg(json.loads(spec))}
+        if "svg" in request:
+            files = chart_files(**request)
+        else:
+            files = {".svg": spec_to_svg(json.loads(request["spec"])).encode()}
     except ReportError as error:
         return {"what": error.what, "problems": list(error.problems)}
+    return {"files": {suffix: base64.b64encode(content).decode() for suffix, content in files.items()}}
 
 
 MOST_BYTES = 256 * 2**20

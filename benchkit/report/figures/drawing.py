@@ -20,6 +20,9 @@ from benchkit.errors import ReportError
 from benchkit.report.figures.style import INK, vega_config
 from benchkit.report.page_text import needs_shaping, printable
 
+Files = dict[str, bytes]
+"""A figure's files by their suffix: `.svg`, and where it is to stand beside the report, `.pdf` and `.png`."""
+
 Spec = dict[str, Any]
 
 VEGA_LITE_VERSION = "6.4"
@@ -27,6 +30,9 @@ VEGA_LITE_VERSION = "6.4"
 
 LONG_SERIES = 200
 """From this many rows on, a spec stores its data as columns."""
+
+PIXELS_PER_INCH = 200
+"""The resolution of PNG files at the figures' printed size, in which 96 CSS pixels are an inch."""
 
 PIXELS = 3
 """Pixels of a CSS pixel where a chart is printed as pixels: 288 to the inch."""
@@ -66,8 +72,7 @@ def spec_to_svg(spec: Mapping[str, Any], *, width_px: int | None = None) -> str:
 
     `width_px` is the whole width in CSS pixels of a single view; composed views keep the width they were made with.
     """
-    register_fonts()
-    svg: str = _converted(vl_convert.vegalite_to_svg, _static(spec, width_px))
+    svg: str = _drawn(vl_convert.vegalite_to_svg, _static(spec, width_px))
     return print_svg(_pixels(svg) if needs_shaping(svg) else svg)
 
 
@@ -79,7 +84,7 @@ def _pixels(svg: str) -> str:
     size = re.search(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
     if size is None:
         return svg
-    picture: bytes = vl_convert.svg_to_png(svg.replace("currentColor", INK), scale=PIXELS)
+    picture: bytes = converted(vl_convert.svg_to_png, svg.replace("currentColor", INK), scale=PIXELS)
     address = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     width, height = size.groups()
     return (
@@ -101,18 +106,37 @@ def _printable(node: Any) -> Any:
     return {printable(key): _printable(part) for key, part in node.items()} if isinstance(node, dict) else node
 
 
-def spec_to_png(spec: Mapping[str, Any], ppi: float = 200) -> bytes:
-    """Return the spec as PNG on white, at `ppi` pixels per inch of its printed size (96 CSS pixels are an inch)."""
-    register_fonts()
+def chart_files(spec: str, svg: str) -> Files:
+    """Return what `svg_files` makes of a chart's SVG for print; of one that is pixels Vega draws `.pdf` and `.png` anew
+    from the spec, JSON, so that the PDF keeps text.
+    """
+    if is_pixels(svg):
+        return {".svg": svg.encode(), ".pdf": spec_to_pdf(json.loads(spec)), ".png": spec_to_png(json.loads(spec))}
+    return svg_files(svg)
+
+
+def svg_files(svg: str) -> Files:
+    """Return a picture as `.svg`, as a one-page `.pdf` and as `.png` on white.
+
+    The same picture gives the same bytes of SVG and PNG; vl-convert writes the parts of a PDF in any order. Raises
+    `ReportError` when it cannot be drawn.
+    """
+    white = svg.replace(">", '><rect width="100%" height="100%" fill="white"/>', 1)
+    # Without its own resolution, a CSS pixel would become a point.
+    pixels = converted(vl_convert.svg_to_png, white, scale=72 / 96, ppi=PIXELS_PER_INCH)
+    return {".svg": svg.encode(), ".pdf": converted(vl_convert.svg_to_pdf, svg), ".png": pixels}
+
+
+def spec_to_png(spec: Mapping[str, Any]) -> bytes:
+    """Return the spec as PNG on white."""
     static = _static(spec) | {"background": "white"}
-    picture: bytes = _converted(vl_convert.vegalite_to_png, static, scale=72 / 96, ppi=ppi)
+    picture: bytes = _drawn(vl_convert.vegalite_to_png, static, scale=72 / 96, ppi=PIXELS_PER_INCH)
     return picture
 
 
 def spec_to_pdf(spec: Mapping[str, Any]) -> bytes:
     """Return the spec as a one-page PDF with its fonts embedded; a CSS pixel becomes a point, so scale it to fit."""
-    register_fonts()
-    document: bytes = _converted(vl_convert.vegalite_to_pdf, _static(spec))
+    document: bytes = _drawn(vl_convert.vegalite_to_pdf, _static(spec))
     return document
 
 
@@ -138,11 +162,18 @@ def register_fonts() -> None:
         vl_convert.register_font_directory(str(folder))
 
 
-def _converted(convert: Any, spec: Spec, **options: Any) -> Any:
+def converted(convert: Any, picture: str | Spec, **options: Any) -> Any:
+    """Return what a function of vl-convert makes of a picture; raise `ReportError` where it fails."""
+    register_fonts()
     try:
-        return convert(spec, vl_version=VEGA_LITE_VERSION, allowed_base_urls=[], **options)
-    except ValueError as error:
-        raise ReportError("a figure cannot be drawn", problems=str(error).strip().splitlines()[:2]) from error
+        return convert(picture, **options)
+    except (ValueError, RuntimeError) as error:  # the one for charts, the other, with its stack, for pictures
+        problems = str(error).partition("\n\n")[0].strip().splitlines()[:2]
+        raise ReportError("a figure cannot be drawn", problems=problems) from error
+
+
+def _drawn(convert: Any, spec: Spec, **options: Any) -> Any:
+    return converted(convert, spec, vl_version=VEGA_LITE_VERSION, allowed_base_urls=[], **options)
 
 
 def _static(spec: Mapping[str, Any], width_px: int | None = None) -> Spec:

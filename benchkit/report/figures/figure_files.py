@@ -1,4 +1,4 @@
-"""Figures as files of their own, SVG, PDF and PNG, and figures as an earlier page has them."""
+"""Image grids as files of their own, SVG, PDF and PNG, and figures as an earlier page has them."""
 
 from __future__ import annotations
 
@@ -11,48 +11,15 @@ from dataclasses import dataclass, field
 from html import escape
 from html.parser import HTMLParser
 
-import vl_convert
 from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import FigureBlock, PictureRow
-from benchkit.report.figures.drawing import (
-    is_pixels,
-    refuse_addresses,
-    register_fonts,
-    spec_to_pdf,
-    spec_to_png,
-    spec_to_svg,
-)
+from benchkit.report.figures.drawing import refuse_addresses
 from benchkit.report.figures.style import FIGURE_WIDTH, FONT_FAMILY, INK
 from benchkit.report.page_text import unpacked
 
-PIXELS_PER_INCH = 200
-"""The resolution of PNG files at the figures' printed size, in which 96 CSS pixels are an inch."""
-
 _CAPTIONS, _GAP, _LINE_HEIGHT, _MOST_WIDE = 110, 6, 14, 160
-
-
-def figure_files(figure: FigureBlock, picture: bytes | None = None) -> dict[str, bytes]:
-    """Return a figure as files by their suffix: `.svg`, `.pdf` and `.png`.
-
-    `picture` is a chart's SVG for print, where it has been drawn already: Vega, which takes most of the time, need not
-    run again. The same figure gives the same bytes of SVG and PNG; vl-convert writes the parts of a PDF in any order.
-    Raises `ReportError` when one cannot be drawn.
-    """
-    spec = json.loads(figure.spec) if figure.spec else None
-    svg = grid_svg(figure) if spec is None else picture.decode() if picture else spec_to_svg(spec)
-    if spec is not None and is_pixels(svg):
-        return {".svg": svg.encode(), ".pdf": spec_to_pdf(spec), ".png": spec_to_png(spec, PIXELS_PER_INCH)}
-    register_fonts()
-    try:
-        document: bytes = vl_convert.svg_to_pdf(svg)
-        white = svg.replace(">", '><rect width="100%" height="100%" fill="white"/>', 1)
-        # Without its own resolution, a CSS pixel would become a point.
-        pixels: bytes = vl_convert.svg_to_png(white, scale=72 / 96, ppi=PIXELS_PER_INCH)
-    except ValueError as error:
-        raise ReportError(f"the figure {figure.name} cannot be drawn", problems=[str(error)]) from error
-    return {".svg": svg.encode(), ".pdf": document, ".png": pixels}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

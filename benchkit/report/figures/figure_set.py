@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -21,12 +21,14 @@ from altair.utils import schemapi
 from altair.utils.schemapi import SchemaBase, Undefined, UndefinedType, debug_mode
 
 from benchkit.analysis.wording import metric_words
-from benchkit.errors import BenchkitError
+from benchkit.child import give_back_memory
+from benchkit.errors import BenchkitError, ReportError
 from benchkit.protocols import ImageGrid, NothingToDraw, card_of
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, PictureRow, Section
 from benchkit.report.figures.chart_worker import ChartWorker
-from benchkit.report.figures.drawing import chart_spec, spec_to_svg
+from benchkit.report.figures.drawing import Files, chart_spec, svg_files
+from benchkit.report.figures.figure_files import grid_svg
 from benchkit.report.tables.table import plain
 from benchkit.results import SPLITS, StudyResults
 
@@ -58,18 +60,20 @@ class FigureSet:
 
     Without a `registry` no plugin is loaded, and every figure is absent: so for JSON alone, and where a report is only
     checked. `kept` are figures of an earlier report by their plugin, shown where a plugin draws what it observed of
-    models. `pictures` maps the address that a block names (`fig:NAME.svg`) to the SVG; it stays empty unless
-    `for_print`. Without `tables`, blocks lack the data that they show as CSV. The `chart_worker` draws pictures while
-    the next figures are made (`finished` waits for them), or this process where there is none. `problems` are lines for
-    the user: a broken figure does not cost the report, but it is told.
+    models. The `chart_worker` draws charts for print while the next figures are made (`finished` waits for them, after
+    a call of `meanwhile`); without one, none is drawn. `pictures` maps the addresses of what was drawn, such as
+    `fig:NAME.svg`, which a block names, to the content; with `files`, each figure is there as SVG, PDF and PNG. Without
+    `tables`, blocks lack the data that they show as CSV. `problems` are lines for the user: a broken figure does not
+    cost the report, but it is told.
     """
 
     results: StudyResults
     registry: Registry | None
     kept: Mapping[str, FigureBlock] = field(default_factory=dict)
-    for_print: bool = True
     tables: bool = True
+    files: bool = False
     chart_worker: ChartWorker | None = None
+    meanwhile: Callable[[], object] = give_back_memory  # a child that draws needs its most for the last charts
     pictures: dict[str, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
@@ -83,7 +87,7 @@ class FigureSet:
             made = self.registry.load("figures", plugin)
             title = card_of(made).title
             if plugin in self.kept and not options and (hasattr(made, "observe") or hasattr(made, "inspect")):
-                return self._with_picture(replace(self.kept[plugin], name=self._name(plugin), title=title))
+                return self.with_picture(replace(self.kept[plugin], name=self._name(plugin), title=title))
             return self._drawn(plugin, title, made(**(options or {})))  # type: ignore[operator]
         except NothingToDraw as reason:
             return AbsentBlock(title=title, reason=str(reason), broken=False)
@@ -127,24 +131,44 @@ class FigureSet:
         data = figure.data(self.results)
         name = self._name(plugin)
         make = figure_block if self.tables else drawn_block
-        return self._with_picture(make(name, plugin, title, figure, data, validate=self._foreign(plugin)))
+        return self.with_picture(make(name, plugin, title, figure, data, validate=self._foreign(plugin)))
 
-    def _with_picture(self, block: FigureBlock) -> FigureBlock:
-        if not self.for_print or not block.spec:
+    def with_picture(self, block: FigureBlock) -> FigureBlock:
+        """Return a figure with the address at which its picture will be, which is being drawn."""
+        if self.chart_worker is None:
             return block
-        address = f"fig:{block.name}.svg"
-        if self.chart_worker:
-            self._begun[address] = self.chart_worker.begin(block.spec)
-        else:
-            self.pictures[address] = self.svg(json.loads(block.spec))
-        return replace(block, print_source=address)
+        if block.spec:
+            self._begun[block.name] = self.chart_worker.begin(block.spec)
+            return replace(block, print_source=picture_address(block.name))
+        if self.files:
+            try:
+                made: Files | ReportError = svg_files(grid_svg(block))
+            except ReportError as error:
+                made = error
+            self._keep_files(block, made)
+        return block
 
-    def finished(self, part: Section) -> Section:
-        """Return a section once its figures' pictures are drawn; a figure whose picture failed is absent from it."""
-        return replace(part, blocks=tuple(map(self._finished, part.blocks)))
+    def _keep_files(self, block: FigureBlock, made: Files | ReportError) -> None:
+        if isinstance(made, ReportError):
+            self.problems.append(f"figure {block.plugin} as a file: {' '.join([made.what, *made.problems])}")
+        else:
+            self.pictures |= addressed(block.name, made)
+
+    def finished(self, parts: Sequence[Section]) -> list[Section]:
+        """Return sections once their figures' pictures are drawn; a figure whose picture failed is absent from them."""
+        if self.chart_worker is None:
+            return list(parts)
+        self.meanwhile()
+        made = [replace(part, blocks=tuple(map(self._finished, part.blocks))) for part in parts]
+        if self.files:
+            charts = [block for part in made for block in part.blocks if isinstance(block, FigureBlock) and block.spec]
+            drawn = [(block.spec, self.pictures[block.print_source]) for block in charts]
+            for block, files in zip(charts, self.chart_worker.files(drawn), strict=True):
+                self._keep_files(block, files)
+        return made
 
     def _finished(self, block: Block) -> Block:
-        begun = self._begun.pop(block.print_source, None) if isinstance(block, FigureBlock) else None
+        begun = self._begun.pop(block.name, None) if isinstance(block, FigureBlock) else None
         if begun is None or not isinstance(block, FigureBlock):
             return block
         try:
@@ -158,10 +182,6 @@ class FigureSet:
         assert self.registry is not None
         return self.registry.resolve("figures", plugin)[0].distribution != "benchkit"
 
-    def svg(self, spec: Mapping[str, Any]) -> bytes:
-        """Return a chart as SVG for print, from the chart_worker's child process where there is one."""
-        return self.chart_worker.svg(spec) if self.chart_worker else spec_to_svg(spec).encode()
-
     def _name(self, plugin: str) -> str:
         """Return a file name and anchor for the figure, unique in the report."""
         stem = re.sub(r"[^a-z0-9]+", "-", plugin.lower()).strip("-") or "figure"
@@ -174,6 +194,16 @@ class FigureSet:
 
     _taken: set[str] = field(default_factory=set)
     _begun: dict[str, Future[bytes]] = field(default_factory=dict)
+
+
+def picture_address(name: str, suffix: str = ".svg") -> str:
+    """Return the address of a figure's picture in a report that is being made."""
+    return f"fig:{name}{suffix}"
+
+
+def addressed(name: str, files: Files) -> dict[str, bytes]:
+    """Return a figure's files by their addresses."""
+    return {picture_address(name, suffix): content for suffix, content in files.items()}
 
 
 def _where(error: BaseException, plugin: object) -> str:

@@ -12,9 +12,8 @@ from typing import Any
 from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary
 from benchkit.capsule.archive import CAPSULE
-from benchkit.errors import ReportError
 from benchkit.report.context.blocks import FigureBlock, ReportContext, Section, TableBlock
-from benchkit.report.figures.figure_files import figure_files
+from benchkit.report.figures.figure_set import picture_address
 from benchkit.report.tables.latex import PACKAGES, latex, to_latex
 from benchkit.report.tables.table import markdown, to_markdown
 from benchkit.results import StudyResults
@@ -32,22 +31,25 @@ def export_files(
     sources: Files,
     content: Mapping[str, Any],
     exports: Collection[str],
-    problems: list[str],
     pictures: Mapping[str, bytes],
 ) -> Files:
-    """Return the files asked for by their path in the report's folder; a figure that fails adds to `problems`.
+    """Return the files asked for by their path in the report's folder.
 
     `exports` are any of `tables` (CSV, Markdown, LaTeX, data), `figures` (as files) and `json`; `capsule` tells that a
     capsule, which holds the digests of all these, will stand beside them. `sources` are the study files, which are
-    always there, `content` is what the report says, for JSON, and `pictures` are the charts that have been drawn for
-    print, by `fig:` address.
+    always there, `content` is what the report says, for JSON, and `pictures` are the figures' files by their address.
     """
     files = dict(sources)
     sealed = (CAPSULE,) if "capsule" in exports else ()
     if "tables" in exports:
         files |= {name: encoded(text) for name, text in table_files(report).items()}
     if "figures" in exports:
-        files |= _pictures(report, problems, pictures)
+        files |= {
+            f"{stem_of(figure)}{suffix}": pictures[address]
+            for figure in report.figures
+            for suffix in (".svg", ".pdf", ".png")
+            if (address := picture_address(figure.name, suffix)) in pictures
+        }
     if "json" in exports:
         files["results.schema.json"] = (resources.files("benchkit_templates") / "results.schema.json").read_bytes()
         files["results.json"] = encoded(to_json({**content, "files": [*files, *sealed]}))
@@ -74,18 +76,6 @@ def table_files(report: ReportContext) -> dict[str, str]:
     for figure in report.figures:
         for name, csv in figure.data:
             files[f"{stem_of(figure)}-{file_stem(name)}.csv"] = csv
-    return files
-
-
-def _pictures(report: ReportContext, problems: list[str], drawn: Mapping[str, bytes]) -> Files:
-    files: Files = {}
-    for figure in report.figures:
-        try:
-            made = figure_files(figure, drawn.get(figure.print_source))
-        except ReportError as error:
-            problems.append(f"figure {figure.plugin} as a file: {' '.join([error.what, *error.problems])}")
-            continue
-        files |= {f"{stem_of(figure)}{suffix}": content for suffix, content in made.items()}
     return files
 
 
