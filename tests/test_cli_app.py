@@ -214,11 +214,3 @@ def test_facts_without_a_value_are_left_out(capsys: pytest.CaptureFixture[str]) 
 def test_an_error_without_problems_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_error(BenchkitError("it is wrong"))
     assert capsys.readouterr().err == "error: it is wrong\n"
-
-
-def test_the_process_looks_for_no_garbage_before_it_ends() -> None:
-    script = (
-        "import atexit, gc\nfrom benchkit.cli import main\n"
-        "atexit.register(lambda: print(gc.get_freeze_count() > 0))\nmain(['--version'])"
-    )
-    assert run_child(script).stdout.splitlines()[-1] == "True"

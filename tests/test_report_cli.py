@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,3 +272,13 @@ def chart_of(figures: FigureSet, plugin: str) -> FigureBlock:
     block = figures.block(plugin)
     assert isinstance(block, FigureBlock)
     return block
+
+
+@pytest.mark.parametrize(("torch", "frozen"), [("", True), ("import torch\n", False)])
+def test_a_report_ends_without_a_last_look_for_garbage_unless_pytorch_is_there(torch: str, frozen: bool) -> None:
+    script = (
+        f"{torch}import atexit, gc\nfrom benchkit.cli import main\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0))\nmain(['report', '--workspace', 'none'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == str(frozen)

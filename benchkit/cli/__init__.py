@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
 import signal
 from collections.abc import Sequence
@@ -21,7 +19,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The kernel keeps every signal without a handler from the first process of a container. Imports take seconds.
         for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
             signal.signal(getattr(signal, name), _end)
-    atexit.register(gc.freeze)  # a last look for garbage before the process ends takes half a second of a report's
     from benchkit.cli.app import main as run
 
     return run(arguments)

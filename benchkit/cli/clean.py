@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace, study_name
+from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, study_name
 from benchkit.storage import mebibytes
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def clean(
     ] = [],  # noqa: B006
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
+    plugin: MetricFiles = None,
     keep_best: Annotated[
         int, typer.Option("--keep-best", min=0, help="Trials of each condition whose weights stay, the best on val.")
     ] = 1,

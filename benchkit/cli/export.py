@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace, study_name
+from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, study_name
 from benchkit.errors import BenchkitError
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name.", autocompletion=complete_study)]
@@ -24,6 +24,7 @@ def export(
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
+    plugin: MetricFiles = None,
     follow: Annotated[
         bool, typer.Option("--follow", hidden=True, help="Until standard input ends, for a sweep.")
     ] = False,
@@ -63,6 +64,7 @@ def query(
     question: Annotated[str, typer.Argument(metavar="SQL", help="Over the tables trials, conditions, epochs.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
+    plugin: MetricFiles = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask the results of STUDY a question in SQL (DuckDB's), in memory: benchkit query quickstart

@@ -36,9 +36,27 @@ DeviceMemory = Annotated[
 PluginFiles = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
 ]
+MetricFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Add the metrics of a local Python file, which a study may ask for.",
+        callback=lambda files: know_metrics(files),
+    ),
+]
 AllowShadow = Annotated[
     bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
 ]
+
+
+def know_metrics(files: list[Path] | None) -> list[Path]:
+    """Let this process know the metrics of plugin files, and return the files."""
+    if files:
+        from benchkit.registry import Registry
+
+        Registry.installed(files, allow_shadow=True)
+    return files or []
 
 
 def study_name(text: str) -> str:

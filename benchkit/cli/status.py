@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace, study_name
+from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, study_name
 
 
 def status(
@@ -17,6 +17,7 @@ def status(
     ] = "",
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
+    plugin: MetricFiles = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the state of every condition of STUDY, failures with their reason, the time left, and what is

@@ -387,7 +387,7 @@ def told_by(request: Request, page: bool, track: Sequence[str], notify: Sequence
     if addresses := trackers_beside(workspace, track):
         from benchkit.trackers.following import TrackersBeside
 
-        trackers = TrackersBeside(addresses, workspace, request.storage, study, print_note)
+        trackers = TrackersBeside(addresses, workspace, request.storage, study, print_note, request.plugins)
     notices = None
     if notify:
         from benchkit.trackers.notices import Notices

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, Storage, Workspace, study_name
+from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, study_name
 
 if TYPE_CHECKING:
     from benchkit.sweep.orchestration import Request
@@ -40,6 +40,7 @@ def watch(
     allow_host: AllowHost = [],  # noqa: B006
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
+    plugin: MetricFiles = None,
     inherited: Inherited = -1,
 ) -> None:
     """Serve a live page of STUDIES: progress, ranking, curves, search, failures. It reads and changes nothing.
@@ -99,6 +100,6 @@ def watching_beside(request: Request, *, quiet: bool) -> Iterator[View]:
     with (
         listening_page(request.workspace, "127.0.0.1", None) as sock,
         watching(quiet=quiet) as view,
-        PageAlong(view, sock, request.workspace, request.storage, request.study.name) as along,
+        PageAlong(view, sock, request.workspace, request.storage, request.study.name, request.plugins) as along,
     ):
         yield along

@@ -136,6 +136,7 @@ class TrackersBeside:
         storage: str,
         study: str,
         note: Callable[[str], object],
+        plugins: Sequence[Path] = (),
     ) -> None:
         """Start nothing yet. Raises `BenchkitError` for a tracker that there is not or that takes no running trials."""
         for one in addresses:
@@ -146,6 +147,7 @@ class TrackersBeside:
                 )
         self._addresses, self._study, self._note = addresses, study, note
         self._workspace, self._storage = workspace, storage
+        self._plugins = [f"--plugin={file}" for file in plugins]
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> TrackersBeside:
@@ -154,7 +156,7 @@ class TrackersBeside:
             command = [sys.executable, "-m", "benchkit", "export", self._study, "--to", one.option, "--follow"]
             self._processes.append(
                 subprocess.Popen(
-                    [*command, "--workspace", str(self._workspace)],
+                    [*command, "--workspace", str(self._workspace), *self._plugins],
                     env={**os.environ, "BENCHKIT_STORAGE": self._storage},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

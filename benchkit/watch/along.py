@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -30,10 +30,13 @@ class PageAlong:
     The socket listens already: who opens the page before waits a little.
     """
 
-    def __init__(self, view: View, sock: socket.socket, workspace: Path, storage: str, study: str) -> None:
+    def __init__(
+        self, view: View, sock: socket.socket, workspace: Path, storage: str, study: str, plugins: Sequence[Path] = ()
+    ) -> None:
         self._view, self._socket = view, sock
         self._command = [sys.executable, "-m", "benchkit", "watch", study, "--workspace", str(workspace)]
         self._command += ["--socket", str(sock.fileno())]
+        self._command += [f"--plugin={file}" for file in plugins]
         self._environment = {**os.environ, "BENCHKIT_STORAGE": storage}
         self._process: subprocess.Popen[bytes] | None = None
 

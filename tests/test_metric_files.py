@@ -1,0 +1,83 @@
+"""A study whose metric is in a local file: every command that reads it takes the file, and says so without."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_readme import OWN_METRIC, blocks
+
+STUDY = """
+title = "A metric of one's own"
+[data]
+name = "digits"
+train_size = 60
+val_size = 30
+test_size = 30
+[model]
+name = "mlp"
+hidden = [8]
+norm = "none"
+[train]
+epochs = 1
+batch_size = 30
+optimizer = { name = "sgd", lr = 0.1 }
+[repeats]
+n = 2
+[report]
+metrics = ["top-two"]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("metric")
+    (folder / "top_two.py").write_text(blocks("python", OWN_METRIC)[0], encoding="utf-8")
+    (folder / "mine.toml").write_text(STUDY, encoding="utf-8")
+    track = ("--track", "tensorboard")
+    swept = run(folder, "sweep", "mine.toml", "--plugin", "top_two.py", "--jobs", "1", *track)
+    assert swept.returncode == 0 and "tracker" not in swept.stderr, swept.stderr
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    return subprocess.run(
+        [sys.executable, "-m", "benchkit", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status", "mine"),
+        ("query", "mine", "select count(*) as n from trials"),
+        ("export", "mine", "--to", "csv"),
+        ("clean", "mine", "--dry-run"),
+        ("report", "mine", "--format", "json"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_reads_the_study_takes_the_file(folder: Path, command: tuple[str, ...]) -> None:
+    told = run(folder, *command)
+    assert told.returncode == 2
+    assert "metrics that are not installed here: top_two" in told.stderr and "--plugin" in told.stderr
+    given = run(folder, *command, "--plugin", "top_two.py")
+    assert given.returncode == 0, given.stderr
+
+
+def test_a_tracker_beside_a_sweep_knows_the_file(folder: Path) -> None:
+    assert len(list((folder / "benchkit-runs" / "tensorboard").rglob("events*"))) >= 2
+
+
+def test_a_report_is_not_called_false_where_its_metric_is_not_known(folder: Path) -> None:
+    assert run(folder, "report", "mine", "--format", "html", "--plugin", "top_two.py").returncode == 0
+    page = str(Path("reports") / "mine.html")
+    without, given = run(folder, "verify", page), run(folder, "verify", page, "--plugin", "top_two.py")
+    assert (without.returncode, given.returncode) == (0, 0), without.stdout
+    assert "the metrics top_two are not installed" in without.stdout and "NOT HOLD" not in without.stdout
+    assert "when they are summarised anew" in given.stdout and "when they are summarised anew" not in without.stdout
