@@ -143,7 +143,15 @@ def test_learning_curves_use_t_intervals_from_four_repeats() -> None:
     point = data.curves[0].points[0]
     assert point.mean[1] == 1.5
     assert point.high[1] - 1.5 == pytest.approx(2.054260, rel=1e-5)
-    assert 1.5 - point.low[1] == pytest.approx(2.054260, rel=1e-5)
+    assert point.low[1] == 0  # no cross-entropy is below
+
+
+def test_a_band_of_a_loss_with_negative_values_is_not_cut() -> None:
+    one = condition("bn")
+    trials = [trial(one, i, history=[record(1, (float(i) - 1, 0.5, 1.0, 0.5))]) for i in range(4)]
+    point = LearningCurves().data(results([one], trials)).curves[0].points[0]
+    # Values -1 to 2: as above, around 0.5.
+    assert 0.5 - point.low[0] == pytest.approx(2.054260, rel=1e-5)
 
 
 def test_learning_curves_leave_out_non_finite_epochs() -> None:

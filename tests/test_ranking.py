@@ -131,3 +131,34 @@ def test_brackets_and_bars_say_what_looks_make_of_them(tmp_path: Path) -> None:
         assert isinstance(table, TableBlock)
         assert f"Brackets: {words[0]} of the mean" in table.caption
         assert (wide in table.caption) is bool(words[1])
+
+
+def test_what_left_at_an_earlier_look_is_said_so_and_compared_by_common_repeats(tmp_path: Path) -> None:
+    scores = {"bn": (0.90, 0.91, 0.93, 0.94), "gn": (0.80, 0.81), "ln": (0.90, 0.91, 0.92, 0.94)}
+    base = complete(tmp_path, tuple(scores), repeats=4)
+    kept = tuple(t for t in base.trials if t.index < len(scores[t.condition.label]))
+    plan = Decision(name=PLAN, value="2: 0.0499, 4: 0.00001", why="", version="")
+    results = replace(rescored(replace(base, trials=kept), scores), decisions=(plan,))
+    ranking = rank(results, "test.accuracy")
+    assert ranking.alpha == 0.00001 and [row.label for row in ranking.left_before] == ["gn"]
+    told = summarize(results)
+    # Of the two repeats that both have 0.90 - 0.80 and 0.91 - 0.81; the means of all are 0.92 and 0.805.
+    assert "\u201cgn\u201d is clearly worse, by 10.00 points." in told.answer[0] + told.answer[1] + told.answer[2]
+    earlier = ", or so at an earlier look, at its level (\u201cgn\u201d)."
+    assert told.basis.endswith(f"p by Holm's correction below 1e-5 (\u201cln\u201d p = 0.85){earlier}")
+    inputs = SectionInputs(results=results, summary=told, figure_set=FigureSet(results=results, registry=None))
+    table = results_section(inputs).blocks[0]
+    assert isinstance(table, TableBlock) and f"clearly worse below 1e-5{earlier}" in table.caption
+
+
+def test_an_interval_that_holds_0_beside_a_clear_verdict_is_explained(tmp_path: Path) -> None:
+    # Differences of 0.01, 0.05, 0.09, 0.13: 0.07 ± 3.18 * 0.026 holds 0; of 0.10, 0.11, 0.11, 0.12 it does not.
+    for behind, explained in (((0.89, 0.87, 0.85, 0.83), True), ((0.80, 0.81, 0.83, 0.84), False)):
+        scores = {"bn": (0.90, 0.92, 0.94, 0.96), "gn": behind}
+        results = rescored(complete(tmp_path / str(explained), tuple(scores), repeats=4), scores)
+        summary = summarize(results)
+        assert "gn" in [row.label for row in summary.ranking.worse]
+        inputs = SectionInputs(results=results, summary=summary, figure_set=FigureSet(results=results, registry=None))
+        table = results_section(inputs).blocks[0]
+        assert isinstance(table, TableBlock)
+        assert ("may hold 0 where the test decides" in table.caption) is explained

@@ -16,6 +16,7 @@ from figure_checks import assert_plain, validate_spec
 from synthetic_results import HOSTILE, complete, empty
 
 from benchkit.analysis.agreement import agree
+from benchkit.analysis.interim import PLAN
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import results_of
@@ -24,7 +25,7 @@ from benchkit.report.context.agreement_sections import shared_table, study_group
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.write import ReportOptions, write_reports
-from benchkit.results import StudyResults
+from benchkit.results import Decision, StudyResults
 from benchkit.verify import open_report
 from benchkit.verify.consistency import digest_checks
 from benchkit.verify.recomputed import recomputed_checks
@@ -213,3 +214,18 @@ def test_the_figure_is_plain_data_and_fits_the_page(tmp_path: Path) -> None:
         ranks = {row.condition: row.rank for row in data.ranks}
         assert sum(ranks.values()) == pytest.approx(6)  # 1 + 2 + 3, however they fall
     assert shared_table(agreement, range(2)).columns[1].key == "mean_rank"
+
+
+def test_intervals_of_studies_with_looks_are_said_to_be_wider(tmp_path: Path) -> None:
+    first, second, _ = three(tmp_path)
+    plan = Decision(name=PLAN, value="3: 0.025, 6: 0.025", why="", version="")
+    wide = ", of norms-birds25 so wide that those of all planned looks hold together with 95 %."
+    looked = replace(second, decisions=(plan,))
+    options = ReportOptions(formats=frozenset({"json", "tables"}))
+    for name, given in (("fixed", second), ("looked", looked)):
+        written = write_reports([first, given], tmp_path / name, options)
+        content = json.loads((written.paths[-1] / "results.json").read_text())
+        captions = [table["caption"] for table in content["tables"] if table["name"] in ("studies", "shared")]
+        captions += [figure["caption"] for figure in content["figures"] if figure["name"] == "agreement"]
+        assert len(captions) == 3
+        assert [wide[:-1] in caption for caption in captions] == [name == "looked"] * 3

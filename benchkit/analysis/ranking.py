@@ -126,6 +126,11 @@ class Ranking:
         return tuple(row for row in self.rows if row.verdict == "worse")
 
     @property
+    def left_before(self) -> tuple[RankedCondition, ...]:
+        """Return the worse conditions that left at an earlier look: all that is known now need not decide on them."""
+        return tuple(row for row in self.worse if row.candidate and not (row.candidate.p or 0.0) < self.alpha)
+
+    @property
     def decided(self) -> bool:
         """Return whether no other condition than that of the best mean may be the best."""
         return len(self.rows) > 1 and not self.rivals
@@ -254,7 +259,7 @@ def _leader_words(ranking: Ranking, best: RankedCondition) -> str:
 def _rival_words(ranking: Ranking) -> str:
     """Return who may be as good as the leader, with gaps, and how many runs leave that open."""
     rivals, metric = ranking.rivals, ranking.metric
-    gaps = [bare(metric, abs(_behind(ranking, row))) for row in rivals]
+    gaps = [bare(metric, _behind(ranking, row)) for row in rivals]
     shown = [*gaps[:5], f"{len(gaps) - 5} more"] if len(gaps) > 6 else gaps
     worse = f"{_unit(metric, max(_behind(ranking, row) for row in rivals))} {_lower(metric)}"
     each = {row.estimate.n for row in (*ranking.rows[:1], *rivals)}
@@ -266,7 +271,7 @@ def _rival_words(ranking: Ranking) -> str:
 def _worse_words(ranking: Ranking) -> str:
     """Return who is clearly worse, with the range of the gaps to the leader."""
     worse, metric = ranking.worse, ranking.metric
-    gaps = sorted(abs(_behind(ranking, row)) for row in worse)
+    gaps = sorted(_behind(ranking, row) for row in worse)
     by = amount(metric, gaps[0])
     if bare(metric, gaps[0]) != bare(metric, gaps[-1]):
         by = f"{bare(metric, gaps[0])} to {amount(metric, gaps[-1])}"
@@ -275,8 +280,13 @@ def _worse_words(ranking: Ranking) -> str:
 
 
 def _behind(ranking: Ranking, row: RankedCondition) -> float:
-    """Return how far a condition's mean is from the best one, 0 or more."""
-    return abs(ranking.rows[0].estimate.mean - row.estimate.mean)
+    """Return how far a condition is behind the best one: by the repeats that both have, as the table has it.
+
+    By the means of all their repeats where those say another direction, or none are in common.
+    """
+    paired = row.pair.comparison.difference.mean if row.pair else 0.0
+    behind = -paired if lower_is_better(ranking.metric) else paired
+    return behind if behind > 0 else abs(ranking.rows[0].estimate.mean - row.estimate.mean)
 
 
 def _unit(metric: str, gap: float) -> str:
@@ -295,14 +305,21 @@ def basis(ranking: Ranking, coverage: Sequence[Coverage]) -> str:
     tested = [row for row in ranking.rows if row.candidate is not None and row.candidate.p is not None]
     if len(tested) < 2:
         return interval
-    rivals, worse = [row for row in tested[1:] if row.verdict == "may be best"], ranking.worse
+    rivals, before = [row for row in tested[1:] if row.verdict == "may be best"], ranking.left_before
     nearest = min(rivals, key=_p, default=None)
-    last = max(worse, key=_p, default=None)
+    last = max((row for row in ranking.worse if row not in before), key=_p, default=None)
     parts = [f"{quoted(row.label)} p {p_words(_p(row))}" for row in (nearest, last) if row is not None]
     return (
         f"{interval} Clearly worse: beaten in a one-sided Welch t test with variances shrunk to a common one, p "
-        f"by Holm's correction below {number(ranking.alpha)}{f' ({listing(parts)})' if parts else ''}."
+        f"by Holm's correction below {number(ranking.alpha)}{f' ({listing(parts)})' if parts else ''}"
+        f"{earlier_words(ranking)}."
     )
+
+
+def earlier_words(ranking: Ranking) -> str:
+    """Return which conditions were clearly worse at an earlier look, after the level of this one has been named."""
+    before = [row.label for row in ranking.left_before]
+    return f", or so at an earlier look, at its level ({names(before)})" if before else ""
 
 
 def _p(row: RankedCondition) -> float:

@@ -214,12 +214,20 @@ def which(search: SearchSummary) -> str:
 def winner_bias_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
     """Say how far the score of each search's best trial was from what fresh repeats of its settings give."""
     known = [one for one in searches if one.confirmation and one.confirmation.chosen and _off(one) is not None]
-    alike = _grouped(known, lambda search: (_off(search) or 0.0) > 0)
+    alike = _grouped(known, lambda search: ((_off(search) or 0.0) > 0, _promised(search)))
     return [_biased(group[0]) if len(group) == 1 else _biased_alike(group) for group in alike]
 
 
 def _off(search: SearchSummary) -> float | None:
     return search.confirmation.optimism if search.confirmation else None
+
+
+def _promised(search: SearchSummary) -> str:
+    """Return the verb: where the interval of the fresh repeats holds the promise, chance alone may be what is off."""
+    chosen, best = search.confirmation.chosen if search.confirmation else None, search.best_value
+    if chosen is None or chosen.low is None or chosen.high is None or best is None:
+        return "promised"
+    return "may have promised" if chosen.low <= best <= chosen.high else "promised"
 
 
 def _biased(search: SearchSummary) -> Finding:
@@ -230,8 +238,8 @@ def _biased(search: SearchSummary) -> Finding:
     return Finding(
         rule="winner-bias",
         tone="note",
-        sentence=f"{the_search(search)} promised {amount(search.goal, off)} too {'much' if off > 0 else 'little'}: its "
-        f"best trial has a {_best(search)}, and "
+        sentence=f"{the_search(search)} {_promised(search)} {amount(search.goal, off)} too "
+        f"{'much' if off > 0 else 'little'}: its best trial has a {_best(search)}, and "
         f"{count(chosen.n, 'fresh repeat')} of its settings {gives} {measured(search.goal, chosen.mean)}.",
         evidence=f"The best of {count(search.states.get('done', 0), 'done trial')} was chosen for its score, so that "
         f"part of it is luck. {_interval(search, confirmation)}",
@@ -252,8 +260,8 @@ def _biased_alike(group: Sequence[SearchSummary]) -> Finding:
     return Finding(
         rule="winner-bias",
         tone="note",
-        sentence=f"{the_searches(group)} promised too {much}: the {metric_words(group[0].goal)} of their best trials "
-        f"is off from that of fresh repeats of the same settings by {by}.",
+        sentence=f"{the_searches(group)} {_promised(group[0])} too {much}: the {metric_words(group[0].goal)} of their "
+        f"best trials is off from that of fresh repeats of the same settings by {by}.",
         evidence=f"Each best trial was chosen for its score, so that part of it is luck. {_each(group, _promise)}",
         about=tuple(search.label for search in group),
     )

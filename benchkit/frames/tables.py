@@ -109,6 +109,7 @@ CONDITIONS = (
     FrameColumn(name="mean", kind="number", meaning="mean over done repeats"),
     FrameColumn(name="low", kind="number", meaning="lower end of its interval, as the report has it"),
     FrameColumn(name="high", kind="number", meaning="upper end of its interval, as the report has it"),
+    FrameColumn(name="confidence", kind="number", meaning="of the interval: 0.95, or more where looks are planned"),
     FrameColumn(name="std", kind="number", meaning="sample standard deviation"),
     FrameColumn(name="settings", kind="texts", meaning="the condition's settings, by dotted path"),
 )
@@ -183,6 +184,7 @@ def condition_rows(results: StudyResults) -> Iterator[Row]:
             "mean": found.mean if found else None,
             "low": found.low if found else None,
             "high": found.high if found else None,
+            "confidence": found.confidence if found else None,
             "std": found.std if found else None,
             "settings": _settings(condition),
         }

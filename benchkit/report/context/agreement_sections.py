@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondition
 from benchkit.analysis.changes import Change, Changes, change_findings, pairing_words
+from benchkit.analysis.estimates import CONFIDENCE
+from benchkit.analysis.interim import confidence_of
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.summary import Record
 from benchkit.analysis.wording import (
@@ -29,7 +31,7 @@ from benchkit.analysis.wording import (
 from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section, Term, TermsBlock
 from benchkit.report.context.compose import finding_block
 from benchkit.report.context.sections import INTERVALS, names_used, section, table_block
-from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
+from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data, looks_words
 from benchkit.report.figures.figure_set import FigureSet, figure_block
 from benchkit.report.tables.result_tables import named_metric
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
@@ -203,6 +205,8 @@ def together_section(
         )
         for part in parts
     ]
+    looked = [part.results.study.name for part in parts if confidence_of(part.results) > CONFIDENCE]
+    brackets = f"{INTERVALS.removesuffix('.')}{looks_words(looked)}."
     blocks: list[Block] = [
         Paragraph(
             text="Conditions are matched by their labels, and compared by the means of each study on its own data. A "
@@ -212,14 +216,17 @@ def together_section(
         table_block(
             "studies",
             "The studies and their answers",
-            f"Each study's best condition by its own main metric, and whether others may be as good. {INTERVALS}",
+            f"Each study's best condition by its own main metric, and whether others may be as good. {brackets}",
             answers_table(studies),
         ),
     ]
     if not agreement.shared:
         return section("together", "The studies together", blocks)
     groups = study_groups(len(agreement.studies))
-    blocks += [_shared_block(agreement, group, part_number, len(groups)) for part_number, group in enumerate(groups, 1)]
+    blocks += [
+        _shared_block(agreement, group, part_number, len(groups), brackets)
+        for part_number, group in enumerate(groups, 1)
+    ]
     terms = TermsBlock(title="Glossary of this comparison", terms=TERMS)
     if figure_set.registry is None:
         return section("together", "The studies together", [*blocks, terms])
@@ -230,13 +237,13 @@ def together_section(
     return figure_set.finished([section("together", "The studies together", blocks)])[0]
 
 
-def _shared_block(agreement: Agreement, group: Sequence[int], part_number: int, groups: int) -> Block:
+def _shared_block(agreement: Agreement, group: Sequence[int], part_number: int, groups: int, brackets: str) -> Block:
     metric = metric_words(agreement.metric)
     which = f", part {part_number} of {groups}" if groups > 1 else ""
     ranked = "Ranks are within each study, among the conditions that all studies have; 1 is the best mean."
     caption = (
         f"Mean {metric} of the conditions that two studies or more have{which}, best mean rank first. {ranked} Mean "
-        f"rank: over all studies. {INTERVALS} Bold: best mean of the study among the ranked, which is no test."
+        f"rank: over all studies. {brackets} Bold: best mean of the study among the ranked, which is no test."
     )
     name = "shared" if groups == 1 else f"shared-{part_number}"
     return table_block(name, f"Shared conditions by study{which}", caption, shared_table(agreement, group))

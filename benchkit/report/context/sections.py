@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchkit.analysis.degenerate import constant_words
 from benchkit.analysis.estimates import CONFIDENCE
 from benchkit.analysis.interim import confidence_of
-from benchkit.analysis.ranking import mean_intervals_words
+from benchkit.analysis.ranking import Ranking, earlier_words, mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.training import comparable_times
 from benchkit.analysis.wording import count, listing, metric_words, number, quoted, setting
@@ -128,6 +128,17 @@ def table_block(
     )
 
 
+def _spread_words(ranking: Ranking) -> str:
+    """Return why a condition is clearly worse though its interval holds 0, where one is."""
+    ends = [row.pair.comparison.difference for row in ranking.worse if row.pair]
+    if not any(one.low is not None and one.high is not None and one.low <= 0 <= one.high for one in ends):
+        return ""
+    return (
+        " An interval rests on its own few differences and may hold 0 where the test decides, which learns the spread "
+        "of repeats from all conditions."
+    )
+
+
 def results_section(inputs: SectionInputs) -> Section:
     """Return the ranking, the forest plot, every metric of every split, all pairs, and marginal effects."""
     evidence = inputs.summary.numbers
@@ -141,7 +152,8 @@ def results_section(inputs: SectionInputs) -> Section:
             f"Conditions by mean {metric}, best first. {intervals} From the best: the difference, paired by repeat. "
             "P(best better): P(A > B), the share of pairs of runs in which the best does better. "
             "p (worse): of a one-sided Welch t test against the strongest rival, variances shrunk to a common one, "
-            f"by Holm's correction; clearly worse below {number(evidence.ranking.alpha)}."
+            f"by Holm's correction; clearly worse below {number(evidence.ranking.alpha)}"
+            f"{earlier_words(evidence.ranking)}.{_spread_words(evidence.ranking)}"
             f"{constant_words(evidence.balance, evidence.metric)}",
             ranking_table(evidence),
         ),
@@ -154,7 +166,10 @@ def results_section(inputs: SectionInputs) -> Section:
             table_block(
                 "uncertainty",
                 "Test accuracy over other seeds and other images",
-                "Where the mean would lie (95 %) with other seeds, the same models on other images, and with both.",
+                "Where the mean would lie (95 %) with other seeds, the same models on other images, and with both: t "
+                "intervals by the variances of repeats and images as crossed random effects, with Satterthwaite's "
+                "degrees of freedom. Few repeats tell so little of the spread of seeds that their own interval may be "
+                "wider than that of both, of which the many images tell as well.",
                 uncertainty_table(evidence),
             )
         )

@@ -12,6 +12,7 @@ from typing import Any
 import altair as alt
 
 from benchkit.analysis.agreement import Agreement
+from benchkit.analysis.estimates import CONFIDENCE
 from benchkit.analysis.wording import count, listing, metric_unit, metric_words, number
 from benchkit.metrics import metric_of
 from benchkit.report.figures.style import FIGURE_WIDTH
@@ -22,7 +23,7 @@ MOST_COLUMNS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelRow:
-    """A condition in one study: mean, ends of the 95 % t interval (at the mean when n = 1), n, and rank if ranked."""
+    """A condition in one study: mean, ends of the t interval (at the mean when n = 1), n, and rank if ranked."""
 
     condition: str
     mean: float
@@ -54,7 +55,8 @@ class MeanRank:
 class AgreementData:
     """Panels of shared conditions in one order, best mean rank first; `ranks` are empty without a test.
 
-    `planned` are the labels of all conditions, by whose places these have their colours.
+    `planned` are the labels of all conditions, by whose places these have their colours. `looks` are the studies whose
+    intervals are wide enough for those of all their planned looks together.
     """
 
     metric: str
@@ -62,6 +64,7 @@ class AgreementData:
     conditions: tuple[str, ...]
     panels: tuple[StudyPanel, ...]
     ranks: tuple[MeanRank, ...]
+    looks: tuple[str, ...] = ()
 
 
 def agreement_data(agreement: Agreement, planned: Sequence[str]) -> AgreementData:
@@ -76,7 +79,30 @@ def agreement_data(agreement: Agreement, planned: Sequence[str]) -> AgreementDat
         if agreement.test is not None and row.mean_rank is not None
     )
     labels = tuple(row.label for row in agreement.shared)
-    return AgreementData(metric=agreement.metric, planned=tuple(planned), conditions=labels, panels=panels, ranks=ranks)
+    return AgreementData(
+        metric=agreement.metric,
+        planned=tuple(planned),
+        conditions=labels,
+        panels=panels,
+        ranks=ranks,
+        looks=studies_with_looks(agreement),
+    )
+
+
+def studies_with_looks(agreement: Agreement) -> tuple[str, ...]:
+    """Return the studies whose intervals are those of planned looks, wider than 95 % ones."""
+    return tuple(
+        study
+        for index, study in enumerate(agreement.studies)
+        if any(
+            one and one.estimate.confidence > CONFIDENCE for one in (row.standings[index] for row in agreement.shared)
+        )
+    )
+
+
+def looks_words(studies: Sequence[str]) -> str:
+    """Return of which studies an interval is wider than one of 95 %, after that has been named."""
+    return f", of {listing(studies)} so wide that those of all planned looks hold together with 95 %" if studies else ""
 
 
 def _rows(agreement: Agreement, index: int) -> Sequence[PanelRow]:
@@ -118,7 +144,7 @@ class AgreementChart:
         words = (
             f"{metric[0].upper()}{metric[1:]} of the shared conditions in each study, "
             f"{'best mean rank first' if ranked else 'in planned order'}. Points: mean of {n} repeats; bars: 95 % t "
-            "interval. The panels have scales of their own."
+            f"interval{looks_words(data.looks)}. The panels have scales of their own."
         )
         if not data.ranks:
             return words

@@ -54,10 +54,11 @@ class SearchHistory:
         ]
         if "pruned" in states:
             parts.append("A pruned trial stands at its last value.")
-        if any(point.objective is None for searched in data.conditions for point in searched.points):
-            parts.append("Trials without a value stand at the worse edge.")
-        if any_beyond(data, data.conditions):
-            parts.append("So do those beyond the axis.")
+        without = any(point.objective is None for searched in data.conditions for point in searched.points)
+        beyond = any_beyond(data, data.conditions)
+        at_edge = ["without a value"] * without + ["beyond the axis"] * beyond
+        if at_edge:
+            parts.append(f"Trials {' or '.join(at_edge)} stand at the worse edge.")
         parts.append("Scores of a search are optimistic: the best of many trials is partly luck.")
         return " ".join(parts)
 

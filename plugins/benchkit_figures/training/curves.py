@@ -79,19 +79,21 @@ def band_words(kind: str) -> str:
     return "least to greatest repeat" if kind == "range" else "95 % t interval of the mean over repeats"
 
 
-def averaged(trials: Iterable[Trial], reading: Reading, band: str = "range") -> tuple[SeriesPoint, ...]:
-    """Return mean and band of a reading at every epoch at which a trial has a finite one."""
+def averaged(
+    trials: Iterable[Trial], reading: Reading, band: str = "range", metric: str = ""
+) -> tuple[SeriesPoint, ...]:
+    """Return mean and band of a reading, which may be a `metric`, at every epoch at which a trial has a finite one."""
     at: dict[int, list[float]] = {}
     for trial in trials:
         for record in trial.history:
             value = reading(record)
             if value is not None and math.isfinite(value):
                 at.setdefault(record.epoch, []).append(float(value))
-    return tuple(_point(epoch, at[epoch], band) for epoch in sorted(at))
+    return tuple(_point(epoch, at[epoch], band, metric) for epoch in sorted(at))
 
 
-def _point(epoch: int, values: Sequence[float], band: str) -> SeriesPoint:
-    interval = t_interval(values)
+def _point(epoch: int, values: Sequence[float], band: str, metric: str) -> SeriesPoint:
+    interval = t_interval(values, metric)
     ends = (min(values), max(values)) if band == "range" else (interval.low, interval.high)
     return SeriesPoint(epoch=epoch, running=len(values), mean=interval.mean, low=ends[0], high=ends[1])
 

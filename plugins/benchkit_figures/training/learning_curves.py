@@ -185,7 +185,12 @@ def _points(repeats: Sequence[RepeatCurve], band: str) -> tuple[CurvePoint, ...]
 
 
 def _point(epoch: int, rows: Sequence[tuple[float, float, float, float]], band: str) -> CurvePoint:
-    intervals = [t_interval(column) for column in zip(*rows, strict=True)]
+    columns = list(zip(*rows, strict=True))
+    intervals = [
+        # A loss of other terms than cross-entropy may be below 0.
+        t_interval(column, name.replace("_", ".") if min(column) >= 0 else "")
+        for column, name in zip(columns, SERIES, strict=True)
+    ]
     mean = tuple(interval.mean for interval in intervals)
     if band == "range":
         low, high = tuple(map(min, zip(*rows, strict=True))), tuple(map(max, zip(*rows, strict=True)))

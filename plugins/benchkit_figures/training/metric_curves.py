@@ -73,7 +73,7 @@ class MetricCurves:
         band = band_kind(max((len(repeats) for repeats in trials.values()), default=0))
 
         def curve_of(condition: Condition) -> ConditionCurve | None:
-            points = averaged(trials[condition.key], lambda record: record.score(metric), band)
+            points = averaged(trials[condition.key], lambda record: record.score(metric), band, metric)
             n = max((point.running for point in points), default=0)
             return ConditionCurve(condition=condition.label, n=n, points=points) if points else None
 
