@@ -163,7 +163,10 @@ class LineChild:
 
     def ask(self, request: Any) -> Any:
         """Return the answer; raise `ChildLost` when there is none."""
-        self.begin()
+        try:
+            self.begin()
+        except OSError as error:
+            raise ChildLost(f"could not be started: {error}", "", late=False) from error
         process = self._process
         assert process is not None
         assert process.stdin is not None and process.stdout is not None
@@ -189,14 +192,20 @@ class LineChild:
         raise ChildLost(reason, detail, late=late.is_set())
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._errors = tempfile.TemporaryFile()
-        return subprocess.Popen(
-            [sys.executable, "-P", *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": import_path()},
-        )
+        errors = tempfile.TemporaryFile()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "PYTHONPATH": import_path()},
+            )
+        except OSError:
+            errors.close()
+            raise
+        self._errors = errors
+        return process
 
     def _end(self, patience: float) -> tuple[int, str]:
         """Wait so many seconds for the process to end, kill it, and return its exit code and the end of its words."""

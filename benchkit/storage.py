@@ -190,8 +190,11 @@ def write_atomically(path: Path, content: bytes) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             beside.write_bytes(content)
         beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say for which file
+        with contextlib.suppress(OSError):  # a file system that cannot be written: the first error says so
+            beside.unlink(missing_ok=True)
         raise
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from synthetic_results import complete
 
+from benchkit.child import LineChild
 from benchkit.errors import ReportError
 from benchkit.report import write
 from benchkit.report.figures import chart_worker as chart_worker_module
@@ -44,6 +49,39 @@ def test_a_chart_that_takes_too_long_costs_only_itself() -> None:
             drawn(chart_worker)
         chart_worker._child.seconds = 60
         assert drawn(chart_worker).startswith(b"<svg")
+
+
+def test_who_ends_a_report_does_not_wait_for_the_chart_that_is_drawn() -> None:
+    chart_worker = ChartWorker()
+    with pytest.raises(KeyboardInterrupt), chart_worker:
+        chart_worker._child = LineChild(["-c", "import time; time.sleep(600)"], 600)
+        future = chart_worker.begin("{}")
+        while chart_worker._child._process is None:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    with pytest.raises(ReportError, match="could not be drawn"):
+        future.result()
+
+
+def test_a_child_that_cannot_be_started_costs_charts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with ChartWorker() as chart_worker:
+        chart_worker.begin_child()
+        with pytest.raises(ReportError, match="could not be drawn") as told:
+            drawn(chart_worker)
+    assert "could not be started: [Errno 28] No space left on device" in told.value.problems[0]
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="Windows has no alarm")
+def test_a_child_without_a_parent_ends_by_itself() -> None:
+    script = (
+        "import time\nfrom benchkit.report.figures import chart_worker\n"
+        "chart_worker.answer = lambda request: time.sleep(600)\nchart_worker.answer_in_time({}, 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == -signal.SIGALRM
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux limits the memory that is filled")

@@ -129,6 +129,19 @@ def run_child(
     )
 
 
+def test_what_the_system_refuses_is_one_line(
+    fake_command: Callable[[Callable[..., None]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fake() -> None:
+        raise PermissionError(13, "Permission denied", "a/b")
+
+    fake_command(fake)
+    assert main(["fake"]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == "error: a/b: Permission denied"
+    assert main(["--debug", "fake"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["plugins", "--help"], ["plugins", "list"], ["plugins", "list", "--json"], ["plugins", "list", "x"]],

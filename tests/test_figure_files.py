@@ -117,3 +117,11 @@ def test_the_same_figure_gives_the_same_bytes() -> None:
 def test_a_picture_that_is_none_is_told() -> None:
     with pytest.raises(ReportError, match="cannot be read"):
         grid_svg(block(pictures=(PictureRow(caption="x", sources=("data:image/png;base64,AAAA",)),)))
+
+
+def test_a_picture_of_too_many_pixels_is_refused() -> None:
+    # At 200 pixels an inch of 96 CSS pixels, 60 million pixels are 13.8 million CSS pixels.
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}">'
+    with pytest.raises(ReportError, match=r"of 640 x 30,000 CSS pixels is too large for a PNG \(at most 13.8 million"):
+        svg_files(head.format(640, 30000) + "</svg>")
+    assert svg_files(head.format(640, 100) + '<rect width="9" height="9"/></svg>')[".png"].startswith(b"\x89PNG")

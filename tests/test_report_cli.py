@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -282,3 +284,63 @@ def test_a_report_ends_without_a_last_look_for_garbage_unless_pytorch_is_there(t
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.splitlines()[-1] == str(frozen)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_made(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(write_module, "_built", None)
+    (tmp_path / "file").touch()
+    assert main(["report", "--out", str(tmp_path / "file" / "in"), "-w", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'file'} is a file, expected a folder" in capsys.readouterr().err
+    monkeypatch.setattr(write_module.os, "access", lambda *_: False)
+    with pytest.raises(ReportError, match=f"nothing can be written into {tmp_path}"):
+        write_module.check_folder(tmp_path / "new" / "out")
+
+
+def test_a_full_disk_is_one_error_that_names_the_file(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["report", "--format", "json", "--out", str(tmp_path / "out"), "-w", str(tmp_path)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"error: {tmp_path / 'out'}") and told[0].endswith(": No space left on device")
+
+
+def test_a_pdf_that_has_no_room_among_temporary_files_costs_itself_alone(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(PdfPrinter, "_prepare", refuse)
+    assert main(["report", "--format", "html,pdf", "--out", str(tmp_path / "out"), "-w", str(tmp_path)]) == 2
+    assert (tmp_path / "out" / "synthetic-norms.html").is_file()
+    told = capsys.readouterr().err
+    assert "the PDF could not be made" in told and "No space left on device" in told and "TMPDIR" in told
+
+
+def test_a_report_that_is_told_to_stop_ends_as_by_ctrl_c(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(write_module, "_built", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["report", "--format", "json", "--out", str(tmp_path / "out"), "-w", str(tmp_path)]) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
+def test_damaged_predictions_cost_no_report(tmp_path: Path, content: bytes) -> None:
+    results = complete(tmp_path / "trials", ("bn", "gn"), repeats=2, epochs=2)
+    damaged = results.trials[0]
+    (damaged.folder / "predictions.safetensors").write_bytes(content)
+    written = write_report(results, tmp_path / "out", "html", registry=Registry.installed())
+    capsule = read_capsule(open_report(written.paths[0]).capsule)
+    without = [trial.predictions == "" for trial in capsule.trials[0]]
+    assert without == [trial is damaged for trial in results.trials]

@@ -14,6 +14,7 @@ from typing import Any
 
 import altair
 import pytest
+from PIL import Image
 from synthetic_results import complete
 
 from benchkit.errors import PluginError, ReportError
@@ -98,6 +99,36 @@ class NoPictures(TwoPoints):
         return ImageGrid(columns=("a",), rows=(("row", (b"<svg onload=alert(1)>",)),))
 
 
+def jpeg(mode: str) -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, (8, 8)).save(out, "JPEG")
+    return out.getvalue()
+
+
+class Shows(TwoPoints):
+    """Shows one picture, of the bytes that it is given."""
+
+    picture = b""
+
+    def draw(self, data: Curves) -> Any:
+        return ImageGrid(columns=("a",), rows=(("row", (self.picture,)),))
+
+
+class NoCaption(TwoPoints):
+    def caption(self, data: Curves) -> Any:
+        return None
+
+
+class NoAltText(TwoPoints):
+    def alt_text(self, data: Curves) -> Any:
+        return 3
+
+
+class Leaves(TwoPoints):
+    def data(self, results: StudyResults) -> Curves:
+        raise SystemExit(5)
+
+
 @dataclass
 class FewPlugins:
     """Stands for a registry with these figures."""
@@ -119,7 +150,12 @@ class FewPlugins:
 
 @pytest.fixture
 def figure_set(tmp_path: Path) -> FigureSet:
-    plugins = {"two-points": TwoPoints, "nothing": Nothing, "broken": Broken, "pictures": Pictures, "none": NoPictures}
+    plugins = {
+        "two-points": TwoPoints, "nothing": Nothing, "broken": Broken, "pictures": Pictures, "none": NoPictures,
+        "no-caption": NoCaption, "no-alt-text": NoAltText, "leaves": Leaves,
+        **{name: type(name, (Shows,), {"picture": jpeg(mode)}) for name, mode in (("cmyk", "CMYK"), ("grey", "L"))},
+        "cut": type("Cut", (Shows,), {"picture": jpeg("RGB")[:-30]}),
+    }  # fmt: skip
     results = complete(tmp_path, ("bn",), repeats=1, epochs=2)
     return FigureSet(results=results, registry=FewPlugins(dict(plugins)))  # type: ignore[arg-type]
 
@@ -275,6 +311,11 @@ def test_nothing_to_draw_is_said_and_is_no_problem(figure_set: FigureSet) -> Non
         ("unknown", {}, "there is no figure 'unknown'"),
         ("two-points", {"colour": "red"}, "colour"),
         ("none", {}, "neither PNG nor JPEG"),
+        ("no-caption", {}, "its caption returned NoneType, expected text"),
+        ("no-alt-text", {}, "its alt_text returned int, expected text"),
+        ("leaves", {}, "SystemExit: 5"),
+        ("cmyk", {}, "a CMYK picture, expected grey or RGB"),
+        ("cut", {}, "a picture that cannot be read: "),
     ],
 )
 def test_a_figure_that_fails_is_told_and_costs_no_report(
@@ -295,6 +336,17 @@ def test_figures_that_show_themselves_take_no_room_without_data_and_stand_where_
     report = replace(figure_set.results.study.report, figures=(("two-points", {}),))
     asked = replace(figure_set.results, study=replace(figure_set.results.study, report=report))
     assert replace(figure_set, results=asked).with_data("two-points", "nothing") == []
+
+
+def test_a_grey_picture_is_shown(figure_set: FigureSet) -> None:
+    assert isinstance(figure_set.block("grey"), FigureBlock)
+
+
+def test_a_figure_that_has_nothing_to_draw_now_is_as_the_earlier_page_has_it(figure_set: FigureSet) -> None:
+    earlier = figure_set.block("two-points")
+    assert isinstance(earlier, FigureBlock)
+    again = replace(figure_set, kept={"nothing": earlier, "two-points": earlier}).block("nothing")
+    assert isinstance(again, FigureBlock) and again.spec == earlier.spec and again.name == "nothing"
 
 
 def test_an_image_grid_carries_its_pictures(figure_set: FigureSet) -> None:

@@ -68,11 +68,12 @@ def answers(trial: Trial, labels: np.ndarray | None) -> tuple[np.ndarray, np.nda
 
     The labels stored beside the logits win over the study's: they are those of the images that this trial read.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         stored = load_file(trial.folder / "predictions.safetensors")
-    except FileNotFoundError:
+    except (FileNotFoundError, SafetensorError):  # damaged: the report tells of it as changed
         return None
     logits, truth = stored.get("test"), stored.get("test_labels", labels)
     if logits is None or truth is None or len(logits) != len(truth):

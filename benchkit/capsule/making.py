@@ -212,14 +212,18 @@ def _trial(results: StudyResults, trial: Trial, environment: int | None) -> Caps
 
 
 def _predictions(results: StudyResults, trial: Trial) -> dict[str, Any]:
-    """Return which test images the model got right, and the digest of its stored logits; nothing without them."""
+    """Return which test images the model got right, and the digest of its stored logits; nothing without them.
+
+    A damaged file, which the report tells of as changed, is as none.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
         content = (trial.folder / "predictions.safetensors").read_bytes()
-    except OSError:
+        stored = load(content)
+    except (OSError, SafetensorError):
         return {}
-    stored = load(content)
     logits, truth = stored.get("test"), stored.get("test_labels", results.labels.get("test"))
     described: dict[str, Any] = {"predictions": sha256(content)}
     if logits is None or truth is None or len(logits) != len(truth):
@@ -229,5 +233,5 @@ def _predictions(results: StudyResults, trial: Trial) -> dict[str, Any]:
     described |= {"right": base64.b64encode(right.tobytes()).decode(), "images": len(truth), "labels": labels}
     try:
         return {**described, **json.loads((trial.folder / ANSWERS).read_text(encoding="utf-8"))}
-    except OSError:
+    except (OSError, ValueError):
         return described

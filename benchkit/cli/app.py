@@ -207,8 +207,20 @@ class CommandGroup(TyperGroup):
             # The reader (such as `head`) has gone; without this, closing stdout would complain once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
+        except OSError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exception(error)
+            print_error(refused(error))
+            raise typer.Exit(BenchkitError.exit_code) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(getattr(error, "exit_code", 130)) from error
+
+
+def refused(error: OSError) -> BenchkitError:
+    """Return what the system refused, such as to write to a full disk, as an error of one line."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    where = f"{' -> '.join(names)}: " if names else ""
+    return BenchkitError(f"{where}{error.strerror or error}", hint="benchkit --debug ... shows where this came from")
 
 
 def load_command(name: str) -> Any:

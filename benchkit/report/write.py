@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -137,6 +138,7 @@ def write_reports(
     """
     if options.templates is not None:
         check_templates(options.templates)
+    check_folder(out)
     shown = [rounded(private_results(results)) for results in studies]
     del studies  # what was read of a large study need not stay beside what is shown of it
     notes: list[str] = []
@@ -148,9 +150,13 @@ def write_reports(
         if options.pages:
             build = _sealed(build, parts, options.templates)
         printing = None
+        error: ReportError | None = None
         if printer:
-            prepare_pdf(build, printer, options.templates)
-            printing = meanwhile.submit(printer.finish, notes)
+            try:
+                prepare_pdf(build, printer, options.templates)
+                printing = meanwhile.submit(printer.finish, notes)
+            except ReportError as failure:
+                error = failure
         if "html" in options.formats:
             build = with_screen(build, parts)
             page = encoded(render_html(build.screen, options.templates))
@@ -160,7 +166,6 @@ def write_reports(
             give_back_memory()  # the child needs its most at the end
     out.mkdir(parents=True, exist_ok=True)
     paths = [_put(out / f"{build.stem}.html", page)] if page else []
-    error: ReportError | None = None
     if printing is not None:
         try:
             paths.append(_put(out / f"{build.stem}.pdf", printing.result()))
@@ -173,6 +178,15 @@ def write_reports(
     return Written(
         paths=(*paths, folder), problems=build.problems, tracebacks=build.tracebacks, error=error, notes=tuple(notes)
     )
+
+
+def check_folder(out: Path) -> None:
+    """Raise `ReportError` where it is plain beforehand that no report can be written into a folder."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ReportError(f"{out}: {there} is a file, expected a folder", hint="--out names another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ReportError(f"{out}: nothing can be written into {there}", hint="--out names another folder")
 
 
 def _built(
@@ -189,7 +203,8 @@ def _built(
         def meanwhile() -> None:
             give_back_memory()  # the child that draws needs its most for the last charts
             if printer:
-                printer.begin()
+                with suppress(ReportError):  # told when it is to print
+                    printer.begin()
 
         sets = [
             FigureSet(

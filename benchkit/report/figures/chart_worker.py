@@ -12,11 +12,14 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,8 @@ class ChartWorker:
         """Start nothing yet; without a cache everything is drawn."""
         self.drawn = 0
         self._cache = cache
-        self._child = LineChild(["-m", "benchkit.report.figures.chart_worker", str(memory_mib)], seconds)
+        limits = (str(memory_mib), str(math.ceil(seconds)))
+        self._child = LineChild(["-m", "benchkit.report.figures.chart_worker", *limits], seconds)
         self._asking = ThreadPoolExecutor(max_workers=1)
 
     def __enter__(self) -> ChartWorker:
@@ -53,12 +57,14 @@ class ChartWorker:
 
     def begin_child(self) -> None:
         """Begin the child now, so that it has imported what it needs when the first chart is made."""
-        self._child.begin()
+        with contextlib.suppress(OSError):  # the first chart tells of it
+            self._child.begin()
 
     def __exit__(self, *_: object) -> None:
         """End the child, and keep the cache within its size."""
-        self._asking.shutdown(cancel_futures=True)
-        self._child.__exit__()
+        self._asking.shutdown(wait=False, cancel_futures=True)
+        self._child.__exit__()  # a chart that is being drawn may take for long: what asks for it waits no longer
+        self._asking.shutdown()
         if self._cache is not None and self.drawn:
             self._cache.trim()
 
@@ -104,6 +110,17 @@ class ChartWorker:
         if "files" not in answer:
             raise ReportError(answer["what"], problems=answer["problems"])
         return {suffix: base64.b64decode(content) for suffix, content in answer["files"].items()}
+
+
+def answer_in_time(request: Mapping[str, str], seconds: int) -> dict[str, Any]:
+    """Return what `answer` does; the process ends after so many seconds, also where nobody is left to end it."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
+        try:
+            return answer(request)
+        finally:
+            signal.alarm(0)
+    return answer(request)
 
 
 def answer(request: Mapping[str, str]) -> dict[str, Any]:
@@ -185,4 +202,4 @@ FIRST = {"mark": "point", "data": {"values": [{"x": 1}]}, "encoding": {"x": {"fi
 if __name__ == "__main__":
     limit_memory(int(sys.argv[1]), filled=True)
     spec_to_svg(FIRST)
-    answer_lines(answer)
+    answer_lines(partial(answer_in_time, seconds=int(sys.argv[2]) + 5))

@@ -34,6 +34,9 @@ LONG_SERIES = 200
 PIXELS_PER_INCH = 200
 """The resolution of PNG files at the figures' printed size, in which 96 CSS pixels are an inch."""
 
+MOST_PIXELS = 60_000_000
+"""So many pixels a figure's PNG has at the most: 240 MB while it is made."""
+
 PIXELS = 3
 """Pixels of a CSS pixel where a chart is printed as pixels: 288 to the inch."""
 
@@ -57,7 +60,7 @@ def chart_spec(chart: Any, *, description: str = "", validate: bool = True) -> S
     spec["background"] = None
     spec["config"] = _merged(vega_config(), _own_config(spec.get("config", {})))
     if description:
-        spec["description"] = description
+        spec["description"] = printable(description)
     _separate_pointer(spec)
     refuse_addresses(spec)
     datasets = spec.get("datasets", {})
@@ -81,9 +84,10 @@ def _pixels(svg: str) -> str:
 
     That mirrors Hebrew, and takes Arabic, Indic and combined letters apart.
     """
-    size = re.search(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
+    size = _SIZE.search(svg)
     if size is None:
         return svg
+    _check_size(svg, PIXELS)
     picture: bytes = converted(vl_convert.svg_to_png, svg.replace("currentColor", INK), scale=PIXELS)
     address = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     width, height = size.groups()
@@ -119,12 +123,23 @@ def svg_files(svg: str) -> Files:
     """Return a picture as `.svg`, as a one-page `.pdf` and as `.png` on white.
 
     The same picture gives the same bytes of SVG and PNG; vl-convert writes the parts of a PDF in any order. Raises
-    `ReportError` when it cannot be drawn.
+    `ReportError` when it cannot be drawn, or is so large that its pixels would fill the memory.
     """
+    _check_size(svg, PIXELS_PER_INCH / 96)
     white = svg.replace(">", '><rect width="100%" height="100%" fill="white"/>', 1)
     # Without its own resolution, a CSS pixel would become a point.
     pixels = converted(vl_convert.svg_to_png, white, scale=72 / 96, ppi=PIXELS_PER_INCH)
     return {".svg": svg.encode(), ".pdf": converted(vl_convert.svg_to_pdf, svg), ".png": pixels}
+
+
+def _check_size(svg: str, pixels: float) -> None:
+    """Raise `ReportError` for a picture that has too many pixels, of which its CSS pixels have so many a side."""
+    if (size := _SIZE.search(svg)) is None:
+        return
+    width, height = (float(side) for side in size.groups())
+    if width * height * pixels**2 > MOST_PIXELS:
+        most = f"at most {MOST_PIXELS / pixels**2 / 1e6:.1f} million in all"
+        raise ReportError(f"a figure of {width:,.0f} x {height:,.0f} CSS pixels is too large for a PNG ({most})")
 
 
 def spec_to_png(spec: Mapping[str, Any]) -> bytes:
@@ -287,6 +302,7 @@ def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
+_SIZE = re.compile(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"')
 _STRIPS = 48
 _GRADIENT = re.compile(r'<linearGradient id="([^"]+)"([^>]*)>(.*?)</linearGradient>', re.DOTALL)
 _STOP = re.compile(r'<stop offset="([^"]+)" stop-color="([^"]+)"')

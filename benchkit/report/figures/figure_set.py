@@ -19,6 +19,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from altair.utils import schemapi
 from altair.utils.schemapi import SchemaBase, Undefined, UndefinedType, debug_mode
+from PIL import Image, UnidentifiedImageError
 
 from benchkit.analysis.wording import metric_words
 from benchkit.child import give_back_memory
@@ -90,10 +91,12 @@ class FigureSet:
                 return self.with_picture(replace(self.kept[plugin], name=self._name(plugin), title=title))
             return self._drawn(plugin, title, made(**(options or {})))  # type: ignore[operator]
         except NothingToDraw as reason:
+            if plugin in self.kept and not options:
+                return self.with_picture(replace(self.kept[plugin], name=self._name(plugin), title=title))
             return AbsentBlock(title=title, reason=str(reason), broken=False)
         except BenchkitError as error:
             return self._broken(title, plugin, str(error))
-        except Exception as error:  # noqa: BLE001 - a third party's figure must not cost the report; it is told
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's must not cost the report; it is told
             return self._broken(title, plugin, f"{type(error).__name__}: {error}{_where(error, made)}")
 
     def with_data(self, *plugins: str) -> list[FigureBlock | AbsentBlock]:
@@ -118,7 +121,7 @@ class FigureSet:
             return figure_block(plugin, plugin, card_of(made).title, figure, data, validate=self._foreign(plugin))
         except NothingToDraw:
             return None
-        except Exception as error:  # noqa: BLE001 - as in `block`
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `block`
             self._broken(plugin, plugin, f"{type(error).__name__}: {error}{_where(error, made)}")
             return None
 
@@ -229,7 +232,7 @@ def drawn_block(name: str, plugin: str, title: str, figure: Any, data: Any, *, v
     """
     with debug_mode(validate):
         picture = figure.draw(data)
-    alt_text = figure.alt_text(data)
+    alt_text, caption = _text("alt_text", figure.alt_text(data)), _text("caption", figure.caption(data))
     grid = picture if isinstance(picture, ImageGrid) else None
     spec = {} if grid else chart_spec(picture, description=alt_text, validate=validate)
     return FigureBlock(
@@ -237,7 +240,7 @@ def drawn_block(name: str, plugin: str, title: str, figure: Any, data: Any, *, v
         name=name,
         plugin=plugin,
         title=title,
-        caption=figure.caption(data),
+        caption=caption,
         alt_text=alt_text,
         spec=json.dumps(spec, separators=(",", ":"), allow_nan=False) if spec else "",
         print_source="",
@@ -246,6 +249,12 @@ def drawn_block(name: str, plugin: str, title: str, figure: Any, data: Any, *, v
         data=(),
         shows=_shows(data),
     )
+
+
+def _text(of: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise BenchkitError(f"its {of} returned {type(value).__name__}, expected text")
+    return value
 
 
 def _shows(data: Any) -> str:
@@ -261,12 +270,18 @@ def _pictures(grid: ImageGrid) -> tuple[PictureRow, ...]:
 
 
 def _address(image: bytes) -> str:
-    """Return a picture as a data address; raise `BenchkitError` unless it is PNG or JPEG."""
-    kinds: Sequence[tuple[bytes, str]] = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"))
-    for start, kind in kinds:
-        if image.startswith(start):
-            return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
-    raise BenchkitError("an image grid holds bytes that are neither PNG nor JPEG")
+    """Return a picture as a data address; raise `BenchkitError` unless it is a whole PNG or JPEG, grey or RGB."""
+    try:
+        with Image.open(io.BytesIO(image), formats=("PNG", "JPEG")) as picture:
+            picture.load()
+            kind, mode = str(picture.format).lower(), picture.mode
+    except UnidentifiedImageError as error:
+        raise BenchkitError("an image grid holds bytes that are neither PNG nor JPEG") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BenchkitError(f"an image grid holds a picture that cannot be read: {error}") from error
+    if mode == "CMYK":
+        raise BenchkitError("an image grid holds a CMYK picture, expected grey or RGB: programs differ in its colours")
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 Row = dict[str, Any]

@@ -8,8 +8,8 @@ import platform
 import tempfile
 import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,13 @@ class PdfPrinter:
         self._stack.close()
 
     def begin(self) -> tuple[Path, PythonChild]:
-        """Return the child, begun now where it was not before, and the folder for its files."""
+        """Return the child, begun now where it was not before, and the folder for its files.
+
+        Raises `ReportError` where no folder can be made.
+        """
         if self._begun is None:
-            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="benchkit-")))
+            with _writing():
+                folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="benchkit-")))
             # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
             environment = {"TMPDIR": str(folder), **_library_path()}
             child = PythonChild([*WORKER, str(self._limits.memory_mib)], environment=environment)
@@ -79,7 +83,11 @@ class PdfPrinter:
     def prepare(
         self, html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached] = (), *, dated: float = 0.0
     ) -> None:
-        """Write what the child prints, as `render_pdf` has it."""
+        """Write what the child prints, as `render_pdf` has it; raise `ReportError` where that cannot be written."""
+        with _writing():
+            self._prepare(html, pictures, attachments, dated)
+
+    def _prepare(self, html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached], dated: float) -> None:
         folder, _ = self.begin()
         files = {
             "html": _put(folder / "report.html", html.encode(errors="backslashreplace")),
@@ -134,6 +142,19 @@ def render_pdf(
         return printer.finish(notes)
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what the system refuses among temporary files into an error that costs the PDF alone."""
+    try:
+        yield
+    except OSError as error:
+        raise ReportError(
+            "the PDF could not be made",
+            problems=[f"among temporary files: {error}"],
+            hint="the HTML report has everything too; TMPDIR names the folder of temporary files",
+        ) from error
+
+
 def _put(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     return str(path)
@@ -157,10 +178,14 @@ def _print(child: PythonChild, job: str, seconds: float) -> tuple[str, list[str]
         raise ReportError(what, problems=problems, hint=hint)
     answer: dict[str, Any] = json.loads(ended.out)
     problems = [f"refused to fetch {url}" for url in answer["refused"]] + answer["errors"]
+    problems = [text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..." for text in problems]
     if problems:
         raise ReportError("the PDF would lack something", problems=problems)
     return answer["missing"], answer["undescribed"]
 
+
+MOST_LETTERS = 300
+"""So many letters of a problem are told: a picture's address may be the picture."""
 
 MOST_NAMED = 8
 """So many characters without a font are named; the rest is counted."""
