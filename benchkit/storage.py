@@ -198,6 +198,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+DEFAULT_WORKSPACE = "benchkit-runs"
+"""The workspace of commands that are given none."""
+
 _FORMAT = 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_a_fresh_study_waits_and_has_no_pace(tmp_path: Path) -> None:
         ("0.1", {"waiting": 2}, None, ""), ("0.3", {"waiting": 2}, None, ""),
     ]  # fmt: skip
     assert status.seconds_left is None
-    assert status.sentence == "tiny: 4 waiting; go on with: benchkit sweep tiny"
+    assert status.sentence == f"tiny: 4 waiting; go on with: benchkit sweep tiny --workspace {tmp_path}"
 
 
 def test_states_scores_failures_and_the_time_left(tmp_path: Path) -> None:
@@ -76,3 +77,25 @@ def test_a_finished_study_says_so_and_is_plain_json(tmp_path: Path) -> None:
     assert plain["rows"][0] == {
         "condition": "0.1", "kind": "grid", "states": {"done": 2}, "score": METRICS.accuracy, "scored": 2,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            "benchkit sweep quickstart --smoke -w elsewhere --set train.epochs=60 --only model.norm=bn --jobs 2",
+            "benchkit sweep quickstart --smoke --set train.epochs=60 --jobs 2 --workspace {}",
+        ),
+        (
+            "benchkit sweep a.toml --workspace=elsewhere --storage URL",
+            "benchkit sweep a.toml --storage URL --workspace {}",
+        ),
+        ("benchkit sweep 'unclosed", "benchkit sweep tiny --workspace {}"),
+    ],
+)
+def test_the_command_that_goes_on_is_the_sweeps_own_in_this_workspace(tmp_path: Path, given: str, told: str) -> None:
+    queued(tmp_path)
+    results = replace(read_results(tmp_path), command=given)
+    assert status_of(results).sentence.endswith(f"go on with: {told.format(tmp_path)}")
+    usual = replace(results, workspace="benchkit-runs")
+    assert status_of(usual).sentence.endswith(f"go on with: {told.removesuffix(' --workspace {}')}")

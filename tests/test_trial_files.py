@@ -117,7 +117,8 @@ def test_what_happened_to_a_trials_files_is_named_and_it_counts_no_more(
     status = status_of(results)
     assert status.failures == (f"0.1 repeat 0: {state}: {broken.reason}",)
     retry = state.partition(" ")[0]
-    assert status.sentence == f"tiny: 3 done, 1 {state}; train again with: benchkit sweep tiny --retry {retry}"
+    again = f"benchkit sweep tiny --workspace {workspace} --retry {retry}"
+    assert status.sentence == f"tiny: 3 done, 1 {state}; train again with: {again}"
 
 
 def test_all_folders_deleted_is_no_finished_study(workspace: Path) -> None:

@@ -17,6 +17,7 @@ from benchkit.analysis.wording import Finding, count, listing, names, number
 from benchkit.duration import duration
 from benchkit.plan import Plan
 from benchkit.results import FINISHED, StudyResults
+from benchkit.storage import DEFAULT_WORKSPACE
 
 UNTIL = "--until-decided"
 """The option that adds repeats."""
@@ -255,6 +256,14 @@ def _left_words(before: Look | None, look: Look) -> str:
 
 def until_decided_command(results: StudyResults) -> str:
     """Return the command that adds repeats until decided: as the sweep was started, without a time or a choice."""
+    return sweep_command(results, UNTIL)
+
+
+def sweep_command(results: StudyResults, *more: str, workspace: str | None = None) -> str:
+    """Return the command that goes on with a study: as the sweep was started, without a time or a choice, and `more`.
+
+    A `workspace` takes the place of the one that was given then: that of `benchkit sweep` where it is its own.
+    """
     try:
         given = shlex.split(results.command)
     except ValueError:  # a ledger's text that is no command line
@@ -262,7 +271,10 @@ def until_decided_command(results: StudyResults) -> str:
     if given[:2] != ["benchkit", "sweep"]:
         given = ["benchkit", "sweep", str(results.study.path or results.study.name)]
     kept = without_options(given, ("--only", "--retry", "--hours", "--stop-by"), (UNTIL, "--json"))
-    return shlex.join([*kept, UNTIL])
+    if workspace is not None:
+        kept = without_options(kept, ("-w", "--workspace"), ())
+        kept += ["--workspace", workspace] if workspace not in ("", DEFAULT_WORKSPACE) else []
+    return shlex.join([*kept, *more])
 
 
 def without_options(words: Sequence[str], valued: Sequence[str], switches: Sequence[str]) -> list[str]:

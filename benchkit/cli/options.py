@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from benchkit import storage
 from benchkit.errors import TrainingError, nearest
 
-DEFAULT_WORKSPACE = Path("benchkit-runs")
+DEFAULT_WORKSPACE = Path(storage.DEFAULT_WORKSPACE)
 Workspace = Annotated[
     Path,
     typer.Option(

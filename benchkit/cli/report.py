@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.completion import complete_study
-from benchkit.cli.options import AllowShadow, PluginFiles, Storage, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, AllowShadow, PluginFiles, Storage, Workspace
 from benchkit.errors import ReportError, nearest
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def report(
         Path | None,
         typer.Option(metavar="OLD", help="Say what changed since OLD: a workspace, or a report's HTML or JSON."),
     ] = None,
-    workspace: Workspace = Path("benchkit-runs"),
+    workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
     plugin: PluginFiles = None,
     allow_shadow: AllowShadow = False,

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchkit.analysis.estimates import best_repeats_metric
+from benchkit.analysis.sequential import sweep_command
 from benchkit.errors import LedgerError
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.readback import results_of
@@ -157,5 +158,5 @@ def removed_words(results: StudyResults) -> str:
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     return (
         f"removed by benchkit clean on {span}: {len(found)} files ({', '.join(names)}); the same come back by training "
-        f"in another workspace: benchkit sweep {results.study.name} --workspace OTHER"
+        f"in another workspace: {sweep_command(results, workspace='OTHER')}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from benchkit.analysis.sequential import (
     plan_for,
     standing,
     standing_words,
-    until_decided_command,
+    sweep_command,
 )
 from benchkit.duration import duration
 from benchkit.plan import Condition, Plan
@@ -127,7 +126,7 @@ def _interim(results: StudyResults, state: Standing | None) -> InterimStatus | N
             return None
     words = standing_words(state)
     if not planned and state.next:
-        words += f"; to go on until it is decided: {until_decided_command(results)}"
+        words += f"; to go on until it is decided: {sweep_command(results, UNTIL, workspace=results.workspace)}"
     return InterimStatus(
         planned=planned,
         taken=len(state.taken),
@@ -184,15 +183,15 @@ def _sentence(results: StudyResults, rows: tuple[ConditionStatus, ...], left: fl
     states: Counter[str] = sum((Counter(row.states) for row in rows), Counter())
     told = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     open_ = sum(states[state] for state in ("running", "stale", "waiting", "missing"))
-    path = shlex.quote(str(results.study.path or results.study.name))
-    if planned_looks(results.decisions) and not results.study.most:
-        path += f" {UNTIL}"
+    until = [UNTIL] if planned_looks(results.decisions) and not results.study.most else []
     if not open_:
-        retry = [word for state, word in BROKEN.items() if states[state]]
-        again = f"; train again with: benchkit sweep {path} --retry {' --retry '.join(retry)}" if retry else ""
+        retry = [word for state, words in BROKEN.items() if states[state] for word in ("--retry", words)]
+        command = sweep_command(results, *until, *retry, workspace=results.workspace)
+        again = f"; train again with: {command}" if retry else ""
         if states["files elsewhere"]:
             again += "; bring the files that are elsewhere with: benchkit merge WORKSPACE"
         return f"{results.study.name}: {'' if again else 'finished; '}{told}{again}"
     rest = f"; about {duration(left, whole=True)} left" if left else ""
-    go_on = "" if states["running"] else f"; go on with: benchkit sweep {path}"
+    command = sweep_command(results, *until, workspace=results.workspace)
+    go_on = "" if states["running"] else f"; go on with: {command}"
     return f"{results.study.name}: {told}{rest}{go_on}"
