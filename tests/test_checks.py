@@ -67,6 +67,13 @@ def test_all_unknown_plugins_and_options_are_told_at_once(registry: Registry) ->
     assert "report.figures.no-such-figure: there is no figure 'no-such-figure'" in told
 
 
+def test_keys_beside_a_plugins_options_are_named_and_near(registry: Registry) -> None:
+    told = problems(registry, '[factors]\n"model.nrom" = ["bn", "gn"]\n"data.valsize" = [10, 20]\n')
+    assert "model.nrom is not an option (did you mean 'norm'?); options: " in told
+    assert "; other keys: name, norm, weights" in told
+    assert "data.valsize is not an option (did you mean 'val_size'?)" in told and "folds" not in told
+
+
 def test_levels_are_held_to_the_cards_range(registry: Registry) -> None:
     told = problems(registry, TAME, '[factors]\n"regularizers.tame.rate" = [0.1, 0.95]\n')
     assert told == "regularizers.tame.rate = 0.95 is out of range; expected float in 0..0.9"

@@ -243,8 +243,11 @@ def test_validation_images_choose_the_repeat_and_a_label_the_condition(swept: Ca
     with pytest.raises(ReportError, match=r"no condition of the label or key '0\.5'") as caught:
         choose(results, "0.5")
     assert caught.value.hint == "its conditions: 0.001; 0.05"
+    assert choice.why.endswith("of its 2 repeats the one whose val.loss is best")
+    (choice.trial.folder / "weights.safetensors").unlink()
+    assert choose(results, "0.05").why.endswith("; the one of its 2 repeats with weights here")
     for trial in results.trials:
-        (trial.folder / "weights.safetensors").unlink()
+        (trial.folder / "weights.safetensors").unlink(missing_ok=True)
     with pytest.raises(ReportError, match="has its weights here"):
         choose(results)
 

@@ -97,6 +97,18 @@ metric = "test.acuracy"
         ('[search]\ntrials = 0\nspace."train.epochs" = [1, 2]\n', "search.trials: got 0, expected 1 to 100,000"),
         ('[search]\ntrials = 1\nsampler = "tpa"\nspace."train.epochs" = [1, 2]\n', "did you mean 'tpe'?"),
         ("[search]\ntrials = 1\n", "search.space: is missing"),
+        (
+            "[search]\ntrials = 1\nspace.train.optimizer.lr = { low = 0.1, high = 1.0 }\n",
+            'expected a range or a list of choices; a path of several names stands in quotes: "train.optimizer.lr"',
+        ),
+        (
+            "[search]\ntrials = 1\nspace.train = { low = 0.1 }\n",
+            "search.space.train: got low 0.1 and high None, expected two numbers, low below high",
+        ),
+        (
+            '[factors]\nmodel.norm = ["bn", "gn"]\n',
+            'expected a list of levels; a path of several names stands in quotes: "model.norm"',
+        ),
         ('[search]\ntrials = 1\ngoal = []\nspace."train.epochs" = [1, 2]\n', "search.goal: is empty"),
         (
             '[search]\ntrials = 1\ngoal = ["val.loss", "val.loss"]\nspace."train.epochs" = [1, 2]\n',

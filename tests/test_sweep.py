@@ -392,3 +392,13 @@ def test_workers_fill_the_cores_but_are_no_more_than_trials(tmp_path: Path, monk
     assert worker_count(request, plan, replace(gpus, used=gpus.used[:1])) == 1
     assert worker_count(request, plan, gpus) == 4, "eight GPUs, four trials"
     assert Registry.installed().names("norms")
+
+
+def test_a_data_set_that_is_too_small_is_told_once_before_any_trial(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study = study_of(FACTOR, overrides=("data.val_size=1500",))
+    with pytest.raises(DataError, match="fewer images than the study asks for") as told:
+        sweep_here(monkeypatch, tmp_path, study)
+    assert "data.val_size = 1500: there are 1397 images to draw from" in told.value.problems
+    assert not (tmp_path / "trials").exists()

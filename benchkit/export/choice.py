@@ -50,7 +50,10 @@ def choose(results: StudyResults, label: str = "") -> ChosenTrial:
             hint="train it to its end with benchkit sweep, or fetch another machine's files with benchkit merge",
         )
     trial = max(scored, key=lambda pair: (sign * pair[0], -pair[1].index))[1]
-    of = f" of its {len(scored)} repeats the one whose {goal} is best" if len(scored) > 1 else " its only repeat"
+    here_of = f"the {len(scored)} of its {mean.n} repeats with weights here" if len(scored) < mean.n else ""
+    of = f" of {here_of or f'its {mean.n} repeats'} the one whose {goal} is best"
+    if len(scored) == 1:
+        of = f" the one of its {mean.n} repeats with weights here" if mean.n > 1 else " its only repeat"
     return ChosenTrial(
         condition=condition,
         trial=trial,

@@ -206,12 +206,19 @@ def options_of(plugin: Callable[..., Any], kind: str) -> tuple[Option, ...]:
     return tuple(_option(parameter, hints.get(parameter.name), facts, text) for parameter in parameters)
 
 
-def check_options(options: Sequence[Option], given: Mapping[str, Any], where: str) -> list[str]:
-    """Return one line for every problem with the given options, each starting with `where` (a dotted path)."""
+def check_options(
+    options: Sequence[Option], given: Mapping[str, Any], where: str, beside: Sequence[str] = ()
+) -> list[str]:
+    """Return one line for every problem with the given options, each starting with `where` (a dotted path).
+
+    `beside` are the keys that stand there beside a plugin's options.
+    """
     known = {option.name: option for option in options if option.name != ANY_OPTION}
     takes_any = len(known) < len(options)
+    others = f"; other keys: {', '.join(beside)}" if beside else ""
     problems = [
-        f"{where}.{name} is not an option{nearest(name, known)}; options: {', '.join(known) or 'none'}"
+        f"{where}.{name} is not an option{nearest(name, (*known, *beside))}; "
+        f"options: {', '.join(known) or 'none'}{others}"
         for name in given
         if name not in known and not takes_any
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from benchkit.study import SearchRange
 from benchkit.study.factors import extremes
 from benchkit.study.logo import read_logo
 from benchkit.study.origin import compare_settings
-from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, PluginRef, Settings
+from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, DataSettings, ModelSettings, PluginRef, Settings
 from benchkit.study.tree import Problems, changed, quoted, value_at
 
 NAMING = ("data", "model", "regularizers", "train.loss")
@@ -230,13 +230,20 @@ def _at_extremes(condition: Condition, spanned: SearchRange, usual: Set[str], se
                 yield replace(use, searched=spanned)
 
 
+BESIDE: Mapping[str, tuple[str, ...]] = {
+    "data": ("name", *(part.name for part in fields(DataSettings) if part.name not in ("dataset", "folds"))),
+    "model": ("name", *(part.name for part in fields(ModelSettings) if part.name != "model")),
+}
+"""The keys of tables that stand there beside the options of the plugin that the table names."""
+
+
 def _problems(use: Use, description: Description, variant: str | None) -> Iterator[str]:
     if description.status == "broken":
         yield f"{_prefix(use)}{use.where}: plugin {use.ref.name!r} is broken: {description.reason}"
         return
     given = {**use.ref.options, **({"variant": variant} if variant else {})}
     options = _of_use(use, description.options)
-    for line in check_options(options, given, use.where):
+    for line in check_options(options, given, use.where, BESIDE.get(use.where, ())):
         yield _prefix(use) + line
     spanned = use.searched
     if (

@@ -10,7 +10,7 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from benchkit.errors import StudyError, nearest
@@ -27,7 +27,9 @@ def read_factors(table: Any, settings: Tree, seed: int, problems: Problems) -> t
     factors = []
     for path, values in table.items():
         if not isinstance(values, list) or not values:
-            problems.add(f"factors.{path}", f"got {quoted(values)}, expected a list of levels")
+            problems.add(
+                f"factors.{path}", f"got {quoted(values)}, expected a list of levels{_in_quotes(path, values)}"
+            )
             continue
         levels = read_levels(path, values, problems)
         _note_twins(path, levels, problems)
@@ -36,6 +38,18 @@ def read_factors(table: Any, settings: Tree, seed: int, problems: Problems) -> t
         factors.append(Factor(path=path, levels=levels))
     _note_overlaps(factors, problems)
     return tuple(factors)
+
+
+def _in_quotes(path: str, value: Any, ends: Set[str] = frozenset()) -> str:
+    """Return what cures a dotted path without quotes, of which TOML makes tables; empty where `value` is none.
+
+    Tables with a key of `ends` are what a path leads to.
+    """
+    keys = [path]
+    while isinstance(value, Mapping) and len(value) == 1 and not value.keys() & ends:
+        ((key, value),) = value.items()
+        keys.append(key)
+    return f'; a path of several names stands in quotes: "{".".join(keys)}"' if len(keys) > 1 else ""
 
 
 def read_levels(path: str, values: list[Any], problems: Problems) -> tuple[Level, ...]:
@@ -429,6 +443,9 @@ def _range(path: str, value: Any, where: str, problems: Problems) -> SearchRange
         return SearchRange(path=path, choices=tuple(value))
     if not isinstance(value, Mapping):
         problems.add(where, f"got {quoted(value)}, expected {{ low = ..., high = ... }} or a list of choices")
+        return None
+    if unquoted := _in_quotes(path, value, {"low", "high"}):
+        problems.add(where, f"got {quoted(value)}, expected a range or a list of choices{unquoted}")
         return None
     low: Any = value.get("low")
     high: Any = value.get("high")

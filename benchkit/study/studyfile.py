@@ -39,7 +39,8 @@ def find_study(text: str, registry: Registry, *, overrides: Sequence[str] = (), 
         try:
             path = registry.study_file(text)
         except PluginError as error:
-            raise StudyError(f"{text}: there is no study of that name", hint=error.hint or known) from error
+            near = nearest(text, registry.names("studies"))
+            raise StudyError(f"{text}: there is no study of that name{near}", hint=error.hint or known) from error
     return read_study(path, overrides=overrides, smoke=smoke)
 
 

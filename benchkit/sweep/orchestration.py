@@ -37,6 +37,7 @@ from benchkit.sweep.progress import View
 from benchkit.sweep.seat_lines import SeatLines, tell_of
 from benchkit.sweep.starts import Memory
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
+from benchkit.train.selection import select
 from benchkit.train.weights_file import weights_digest, weights_file
 
 SHARED_WORDS = (
@@ -314,8 +315,17 @@ def threads_of(plan: Plan) -> int:
 
 
 def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
-    """Prepare every data set that a plan needs; return the facts of the first, and of all under `sets`."""
-    sets = [facts_of(ref, load_data(registry, ref, root, plan.study.path)) for ref in data_sets(plan)]
+    """Prepare every data set that a plan needs; return the facts of the first, and of all under `sets`.
+
+    Raises `DataError` where one has fewer images than a condition asks for, before each of its trials does.
+    """
+    asked = {repr(c.settings["data"]): plan.settings_of(c).data for c in plan.conditions}
+    sets = []
+    for ref in data_sets(plan):
+        splits = load_data(registry, ref, root, plan.study.path)
+        for settings in (settings for settings in asked.values() if settings.dataset == ref):
+            select(splits, settings, plan.study.seed)
+        sets.append(facts_of(ref, splits))
     return {**sets[0], "sets": sets}
 
 
