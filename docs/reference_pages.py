@@ -15,6 +15,7 @@ from benchkit.cli.app import COMMANDS, load_command
 from benchkit.registry import Registry
 from benchkit.registry.description import describe_all
 from benchkit.registry.kinds import KIND_TABLE
+from benchkit.registry.options import REQUIRED, Option
 from benchkit.study.schema import study_schema
 
 
@@ -102,10 +103,15 @@ def plugins() -> str:
         for found in describe_all(built_in):
             reference = f" Reference: {found.reference}" if found.reference else ""
             parts.append(f"### {found.entry.name}\n\n{found.title}. {found.summary}{reference}\n")
-            rows = ((f"`{one.name}`", one.expected, f"`{one.default!r}`", one.help) for one in found.options)
+            rows = ((f"`{one.name}`", one.expected, default_of(one), one.help) for one in found.options)
             if found.options:
                 parts.append(table(("option", "value", "default", "meaning"), rows))
     return "\n".join(parts)
+
+
+def default_of(option: Option) -> str:
+    """Return an option's default as the page shows it."""
+    return "required" if option.default is REQUIRED else f"`{option.default!r}`"
 
 
 def commands() -> str:

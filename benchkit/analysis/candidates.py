@@ -132,8 +132,9 @@ def crossed_interval(right: np.ndarray, confidence: float = CONFIDENCE) -> Cross
     """Return the mean of `right`, bool (repeats, images), with intervals over seeds, over images, and over both.
 
     Repeats and images are crossed random effects (Searle, Casella and McCulloch, Variance Components, 1992): with the
-    mean squares of repeats, images and the rest, the mean's variance over both is (MS_r + MS_i - MS_e) / (R N), with
-    Satterthwaite's degrees of freedom (1946); over seeds alone it is MS_r / (R N), over images alone MS_i / (R N).
+    mean squares of repeats, images and the rest, the mean's variance over both is (MS_r + MS_i - MS_e) / (R N), or that
+    of one of them alone where that is more, with Satterthwaite's degrees of freedom (1946); over seeds alone it is
+    MS_r / (R N), over images alone MS_i / (R N).
     Intervals are cut at 0 and 1. None with fewer than two repeats or images.
     """
     import numpy as np

@@ -47,7 +47,7 @@ class RankTest:
 def mid_ranks(values: Sequence[float], *, lower_is_better: bool = False) -> tuple[float, ...]:
     """Return the rank of each value, 1 for the best; equal values share the mean of their ranks.
 
-    Values that differ in the twelfth decimal only count as equal: that is the rounding of a mean.
+    Values that are the same in twelve decimals count as equal: what differs beyond is the rounding of a mean.
     """
     from scipy.stats import rankdata
 

@@ -18,7 +18,7 @@ GPU = (
 
 COMPILING = (
     "small networks usually train in less time on a processor with --set train.compile=always, most of all in small "
-    "batches; it needs a C++ compiler, up to half a minute for each new network, and rounds differently"
+    "batches; it needs a C++ compiler, half a minute to a minute for each new network, and rounds differently"
 )
 """What a study for a processor may not know of."""
 

@@ -17,7 +17,7 @@ def box(share: Tensor, centre: Tensor, height: int, width: int) -> Tensor:
 
     The box is centred on `centre` (2,), fractions in [0, 1) of height and width, and would take 1 - share of the area
     (a scalar in [0, 1]) if it were not clipped at the borders. As in the paper its sides are sqrt(1 - share) of the
-    image's, rounded down.
+    image's, rounded down to an even number of pixels, half of them on each side of the centre.
     """
     side = (1 - share).sqrt()
     return _within(side, centre[0], height)[:, None] & _within(side, centre[1], width)

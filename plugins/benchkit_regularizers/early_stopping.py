@@ -13,7 +13,7 @@ from benchkit_regularizers.bounds import Bound, require
 
 
 def epochs_since_best(values: Sequence[float], min_delta: float) -> int:
-    """Return how many values follow the last one that fell by more than `min_delta` below all before it.
+    """Return how many values follow the last best one: one lower by more than `min_delta` than the best one before it.
 
     A value that is not finite is never an improvement.
     """

@@ -1,4 +1,4 @@
-"""Tables: one model of columns and cells, from which HTML, CSV, Markdown and (in `latex_table`) LaTeX are made."""
+"""Tables: one model of columns and cells, from which HTML, CSV, Markdown and (in `latex.py`) LaTeX are made."""
 
 from __future__ import annotations
 
