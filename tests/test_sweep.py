@@ -22,6 +22,7 @@ from benchkit.errors import BenchkitError, DataError, LedgerError, StudyError
 from benchkit.ledger import read_results
 from benchkit.ledger.trials import TrialFolder
 from benchkit.registry import Registry
+from benchkit.study import Study
 from benchkit.sweep.devices import CPU, Device, Devices
 from benchkit.sweep.messages import EpochEnded, TrialEnded, TrialStarted
 from benchkit.sweep.orchestration import Request, worker_count
@@ -350,13 +351,6 @@ def test_a_sweep_that_cannot_be_trained_as_asked_leaves_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_data_that_do_not_suffice_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = study_of(repeats=1, overrides=("data.train_size=99999",))
-    assert sweep_here(monkeypatch, tmp_path, study) == {"failed": 1}
-    assert "data.train_size = 99999" in read_results(tmp_path).trials[0].reason
-    assert issubclass(DataError, Exception)
-
-
 def test_a_trial_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurt: Path) -> None:
     sweep_here(monkeypatch, tmp_path, study_of(hurting("not"), repeats=1), plugins=(hurt,))
     (trial,) = read_results(tmp_path).trials
@@ -394,10 +388,14 @@ def test_workers_fill_the_cores_but_are_no_more_than_trials(tmp_path: Path, monk
     assert Registry.installed().names("norms")
 
 
+@pytest.mark.parametrize(
+    "study",
+    [study_of(FACTOR, overrides=("data.val_size=1500",)), study_of('[factors]\n"data.val_size" = [20, 1500]\n')],
+    ids=["all", "one level"],
+)
 def test_a_data_set_that_is_too_small_is_told_once_before_any_trial(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, study: Study
 ) -> None:
-    study = study_of(FACTOR, overrides=("data.val_size=1500",))
     with pytest.raises(DataError, match="fewer images than the study asks for") as told:
         sweep_here(monkeypatch, tmp_path, study)
     assert "data.val_size = 1500: there are 1397 images to draw from" in told.value.problems

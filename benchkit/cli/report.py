@@ -142,6 +142,7 @@ def _from_report(file: Path, folder: Path) -> tuple[list[StudyResults], Mapping[
     """
     from benchkit.capsule import read_capsule
     from benchkit.capsule.reading import results_of
+    from benchkit.cli.app import print_note
     from benchkit.report.figures.figure_files import kept_figures
     from benchkit.verify.opening import open_report
 
@@ -149,6 +150,10 @@ def _from_report(file: Path, folder: Path) -> tuple[list[StudyResults], Mapping[
     capsule = read_capsule(opened.capsule)
     found = [results_of(capsule, place, folder / str(place)) for place in range(len(capsule.studies))]
     kept = kept_figures(file.read_text(encoding="utf-8")) if opened.kind == "html" else {}
+    if opened.kind == "pdf":
+        print_note(
+            f"{file}: what figures showed of models and their predictions is in no capsule; the HTML page keeps it"
+        )
     return [_shown(study, Path(study.study.name)) for study in found], kept
 
 
