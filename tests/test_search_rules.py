@@ -25,7 +25,7 @@ from benchkit.report.context.blocks import FindingBlock
 from benchkit.report.context.compose import SHOWN_IN, compose
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import Outcome, StudyResults, Trial
-from benchkit.study import Factor, Goal, Level, Search
+from benchkit.study import Factor, Goal, Level, Search, SearchRange
 
 
 def said(given: StudyResults, rule: str) -> list[Finding]:
@@ -205,6 +205,22 @@ def test_the_answer_to_a_search_study_says_what_the_search_gave() -> None:
     answer = summarize(confirmed()).answer
     assert len(answer) == 4
     assert "promised 0.1200 nats too much" in answer[2]
+
+
+def test_the_answer_names_what_a_search_chose_among_names() -> None:
+    given = confirmed(levels=False)
+    chosen = {"model.norm": "gn", SPACE[0].path: 0.02, "model.n": 2}
+    assert given.study.search is not None
+    space = (
+        *SPACE[:1],
+        SearchRange(path="model.norm", choices=("bn", "gn")),
+        SearchRange(path="model.n", choices=(1, 2)),
+    )
+    study = replace(given.study, search=replace(given.study.search, space=space))
+    conditions = tuple(replace(one, chosen=chosen) if one.label == "searched" else one for one in given.conditions)
+    found = summarize(replace(given, study=study, conditions=conditions)).answer[0]
+    assert found.startswith("\u201csearched\u201d (model.norm = gn) ")
+    assert "(" not in summarize(given).answer[0]
 
 
 def test_unequal_budgets_are_told() -> None:

@@ -39,6 +39,7 @@ from benchkit.analysis.wording import (
     number,
     p_words,
     quoted,
+    setting,
     span,
 )
 from benchkit.duration import duration
@@ -85,7 +86,8 @@ class Pair:
 class RankedCondition:
     """A condition's place: its estimate, its verdict, and what that rests on (`candidate`, None where not tested).
 
-    `pair` compares it with the best one by repeat; None for the best itself.
+    `pair` compares it with the best one by repeat; None for the best itself. `chosen` are in words the settings that a
+    search chose for it among named ones, such as a norm.
     """
 
     rank: int
@@ -95,6 +97,7 @@ class RankedCondition:
     verdict: Verdict
     pair: Pair | None
     candidate: Candidate | None = None
+    chosen: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +153,7 @@ def rank(results: StudyResults, metric: str) -> Ranking:
     pairs = _pairs(keys, values, lower=lower_is_better(metric), resampled=results.resampled)
     labels = {condition.key: condition.label for condition in compared(results)}
     ranked = [(key, labels[key], estimates[key]) for key in keys]
-    rows = _rows(ranked, found, pairs)
+    rows = _rows(ranked, found, pairs, {one.key: _chosen(results, one) for one in compared(results)})
     without = tuple(condition.label for condition in compared(results) if condition.key not in estimates)
     return Ranking(metric=metric, rows=rows, pairs=tuple(pairs.values()), without=without, alpha=found.alpha)
 
@@ -161,8 +164,18 @@ VERDICTS: Mapping[str, Verdict] = {
 """By the standing among candidates, the verdict on a condition that has not the best mean."""
 
 
+def _chosen(results: StudyResults, condition: Condition) -> str:
+    """Return what a search chose for a condition among named settings; a rate or a strength answers no question."""
+    space = results.study.search.space if results.study.search else ()
+    named = [one.path for one in space if any(isinstance(choice, str) for choice in one.choices)]
+    return listing([f"{path} = {setting(condition.chosen[path])}" for path in named if path in condition.chosen])
+
+
 def _rows(
-    ranked: Sequence[tuple[str, str, Estimate]], found: CandidateSet, pairs: Mapping[tuple[str, str], Pair]
+    ranked: Sequence[tuple[str, str, Estimate]],
+    found: CandidateSet,
+    pairs: Mapping[tuple[str, str], Pair],
+    chosen: Mapping[str, str],
 ) -> tuple[RankedCondition, ...]:
     """Return the rows of conditions given as key, label and estimate, best first."""
     by_key = {one.key: one for one in found.conditions}
@@ -182,6 +195,7 @@ def _rows(
             verdict=verdict(key),
             pair=pairs.get((first, key)),
             candidate=by_key.get(key),
+            chosen=chosen[key],
         )
         for position, (key, label, estimate) in enumerate(ranked, 1)
     )
@@ -253,6 +267,7 @@ def _leader_words(ranking: Ranking, best: RankedCondition) -> str:
             f"{label} reaches a {metric_words(ranking.metric)} of {value}; it is the only condition with results, so "
             "there is nothing to compare it with."
         )
+    label += f" ({best.chosen})" if best.chosen else ""
     return f"{label} {'is best' if ranking.decided else 'leads'} with a {metric_words(ranking.metric)} of {value}."
 
 
