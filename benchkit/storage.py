@@ -191,7 +191,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             beside.write_bytes(content)
         beside.replace(path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)  # a full disk does not say for which file
         with contextlib.suppress(OSError):  # a file system that cannot be written: the first error says so
             beside.unlink(missing_ok=True)
