@@ -294,8 +294,14 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_made(
     (tmp_path / "file").touch()
     assert main(["report", "--out", str(tmp_path / "file" / "in"), "-w", str(tmp_path)]) == 2
     assert f"{tmp_path / 'file'} is a file, expected a folder" in capsys.readouterr().err
-    monkeypatch.setattr(write_module.os, "access", lambda *_: False)
-    with pytest.raises(ReportError, match=f"nothing can be written into {tmp_path}"):
+    write_module.check_folder(tmp_path / "new" / "out")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "trials"] == ["file"]
+
+    def refuse(dir: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(write_module.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(ReportError, match=f"nothing can be written into {tmp_path}: Read-only file system"):
         write_module.check_folder(tmp_path / "new" / "out")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -185,8 +185,12 @@ def check_folder(out: Path) -> None:
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise ReportError(f"{out}: {there} is a file, expected a folder", hint="--out names another one")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ReportError(f"{out}: nothing can be written into {there}", hint="--out names another folder")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        what = f"{out}: nothing can be written into {there}: {error.strerror}"
+        raise ReportError(what, hint="--out names another folder") from error
 
 
 def _built(
