@@ -90,6 +90,7 @@ def test_all_numbers_stay_and_status_says_what_went(workspace: Path, capsys: pyt
     said = capsys.readouterr()
     assert status_of(after).sentence in said.out
     assert "12 files (log.txt, weights.safetensors)" in said.err and "removed by benchkit clean on 20" in said.err
+    assert "in another workspace: benchkit sweep " in said.err and said.err.rstrip().endswith("--workspace OTHER")
     assert main(["clean", "--workspace", str(workspace), "--yes"]) == 0
     assert "nothing can go" in capsys.readouterr().out
 
