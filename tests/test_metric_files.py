@@ -9,27 +9,9 @@ from pathlib import Path
 
 import pytest
 from test_readme import OWN_METRIC, blocks
+from tiny_study import BASE
 
-STUDY = """
-title = "A metric of one's own"
-[data]
-name = "digits"
-train_size = 60
-val_size = 30
-test_size = 30
-[model]
-name = "mlp"
-hidden = [8]
-norm = "none"
-[train]
-epochs = 1
-batch_size = 30
-optimizer = { name = "sgd", lr = 0.1 }
-[repeats]
-n = 2
-[report]
-metrics = ["top-two"]
-"""
+STUDY = BASE.format(epochs=1) + '[repeats]\nn = 2\n[report]\nmetrics = ["top-two"]\n'
 
 
 @pytest.fixture(scope="module")

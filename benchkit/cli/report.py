@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import atexit
 import gc
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +16,7 @@ import typer
 from benchkit.cli.completion import complete_study
 from benchkit.cli.options import DEFAULT_WORKSPACE, AllowShadow, PluginFiles, Storage, Workspace
 from benchkit.errors import ReportError, nearest
+from benchkit.sweep.stopping import stoppable
 
 if TYPE_CHECKING:
     from benchkit.registry import Registry
@@ -83,7 +81,7 @@ def report(
     options = ReportOptions(formats=_formats(format), templates=templates, name=name, against=against, cache=cache)
     registry = Registry.installed(plugin, allow_shadow=allow_shadow) if plugin else None
     debug = bool((ctx.find_root().params or {}).get("debug"))
-    with _told_to_stop(), TemporaryDirectory(prefix="benchkit-") as scratch:
+    with stoppable(), TemporaryDirectory(prefix="benchkit-") as scratch:
         results, kept = _given(studies or [""], workspace, storage, Path(scratch))
         groups = _groups(results, name) if separate else [results]
         code = _tell_broken(results)
@@ -91,24 +89,6 @@ def report(
         written = _written(groups, out, replace(options, kept=kept), registry)
         code = max(code, *(_tell(one, debug=debug) for one in written))
     raise typer.Exit(code)
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[None]:
-    """End by SIGTERM as by Ctrl-C, with what was begun; a thread cannot be told so."""
-    from benchkit.sweep.stopping import Stopped
-
-    def stop(number: int, frame: object) -> None:
-        raise Stopped(signal.Signals(number).name)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _end_quickly() -> None:

@@ -15,12 +15,13 @@ from benchkit.frames.tables import rows_of
 from benchkit.ledger import Ledger, read_results
 from benchkit.registry import Registry
 from benchkit.results import StudyResults
+from benchkit.storage import DEFAULT_WORKSPACE
 from benchkit.study.settings import PluginRef
 
 Frame = Literal["pandas", "polars", "arrow"]
 
 
-def open_workspace(workspace: str | Path = "benchkit-runs", storage: str | None = None) -> Workspace:
+def open_workspace(workspace: str | Path = DEFAULT_WORKSPACE, storage: str | None = None) -> Workspace:
     """Return a workspace to read; raise `LedgerError` where there is no ledger.
 
     `storage` is the address of a ledger in a database, as `--storage` takes it.

@@ -172,8 +172,7 @@ def multi_build(parts: Sequence[StudyBuild], exports: Collection[str], name: str
     pictures = dict(common.pictures)
     for chapter, part in zip(names, parts, strict=True):
         pictures |= chapter_pictures(chapter, part.figure_set.pictures)
-    problems = [*common.problems]
-    problems += [f"{part.results.study.name}: {line}" for part in parts for line in part.figure_set.problems]
+    own = [f"{part.results.study.name}: {line}" for part in parts for line in part.figure_set.problems]
     sources = {
         f"{chapter}/{file}": content
         for chapter, part in zip(names, parts, strict=True)
@@ -186,7 +185,7 @@ def multi_build(parts: Sequence[StudyBuild], exports: Collection[str], name: str
         screen=whole,
         files=export_files(whole, sources, content, exports, pictures),
         pictures=pictures,
-        problems=tuple(problems),
+        problems=(*common.problems, *own),
         tracebacks=tuple(trace for one in (common, *(part.figure_set for part in parts)) for trace in one.tracebacks),
         dated=max(last_finished(part.results) for part in parts),
     )

@@ -207,7 +207,7 @@ def _built(
         def meanwhile() -> None:
             give_back_memory()  # the child that draws needs its most for the last charts
             if printer:
-                with suppress(ReportError):  # told when it is to print
+                with suppress(OSError):  # told when it is to print
                     printer.begin()
 
         sets = [

@@ -37,7 +37,7 @@ from benchkit.sweep.progress import View
 from benchkit.sweep.seat_lines import SeatLines, tell_of
 from benchkit.sweep.starts import Memory
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
-from benchkit.train.selection import select
+from benchkit.train.selection import check_selection
 from benchkit.train.weights_file import weights_digest, weights_file
 
 SHARED_WORDS = (
@@ -319,12 +319,13 @@ def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
 
     Raises `DataError` where one has fewer images than a condition asks for, before each of its trials does.
     """
-    asked = {repr(c.settings["data"]): plan.settings_of(c).data for c in plan.conditions}
+    distinct = {repr(condition.settings["data"]): condition for condition in plan.conditions}
+    asked = [plan.settings_of(condition).data for condition in distinct.values()]
     sets = []
     for ref in data_sets(plan):
         splits = load_data(registry, ref, root, plan.study.path)
-        for settings in (settings for settings in asked.values() if settings.dataset == ref):
-            select(splits, settings, plan.study.seed)
+        for settings in (settings for settings in asked if settings.dataset == ref):
+            check_selection(splits, settings, plan.study.seed)
         sets.append(facts_of(ref, splits))
     return {**sets[0], "sets": sets}
 

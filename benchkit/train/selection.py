@@ -52,11 +52,8 @@ def select(splits: Splits, settings: DataSettings, seed: int, repeat: int = 0) -
     _check(splits)
     if settings.folds:
         return _of_fold(splits, settings, seed, repeat)
+    val_source, val_size = _val_of(splits, settings)
     everything = np.arange(len(splits.train.labels))
-    val_source = splits.train if splits.val is None else splits.val
-    val_size = settings.val_size or (len(everything) // 10 if splits.val is None else 0)
-    train_pool = len(everything) - (val_size if splits.val is None else 0)
-    _check_sizes(settings, len(val_source.labels), train_pool, len(splits.test.labels))
     val = draw(val_source.labels, val_size, derive_seed(seed, "split", "val"))
     pool = np.setdiff1d(everything, val, assume_unique=True) if splits.val is None else everything
     train = pool[draw(splits.train.labels[pool], settings.train_size, derive_seed(seed, "split", "train"))]
@@ -66,6 +63,24 @@ def select(splits: Splits, settings: DataSettings, seed: int, repeat: int = 0) -
         val=Selected(split=val_source, rows=val),
         test=Selected(split=splits.test, rows=test),
     )
+
+
+def check_selection(splits: Splits, settings: DataSettings, seed: int) -> None:
+    """Raise `DataError` where `select` would; without folds, whose sizes only a draw tells, nothing is drawn for it."""
+    if settings.folds:
+        select(splits, settings, seed)
+        return
+    _check(splits)
+    _val_of(splits, settings)
+
+
+def _val_of(splits: Splits, settings: DataSettings) -> tuple[Split, int]:
+    """Return the split that val is drawn from and how many images it takes; raise `DataError` for too few anywhere."""
+    source = splits.train if splits.val is None else splits.val
+    train = len(splits.train.labels)
+    size = settings.val_size or (train // 10 if splits.val is None else 0)
+    _check_sizes(settings, len(source.labels), train - (size if splits.val is None else 0), len(splits.test.labels))
+    return source, size
 
 
 def _of_fold(splits: Splits, settings: DataSettings, seed: int, repeat: int) -> Selection:

@@ -231,7 +231,7 @@ def together_section(
     if figure_set.registry is None:
         return section("together", "The studies together", [*blocks, terms])
     planned = dict.fromkeys(condition.label for part in parts for condition in part.results.conditions)
-    data = agreement_data(agreement, list(planned))
+    data = agreement_data(agreement, list(planned), looked)
     figure = figure_block("agreement", "agreement", "Shared conditions in every study", AgreementChart(), data)
     blocks += [figure_set.with_picture(figure), terms]
     return figure_set.finished([section("together", "The studies together", blocks)])[0]

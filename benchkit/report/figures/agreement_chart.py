@@ -12,7 +12,6 @@ from typing import Any
 import altair as alt
 
 from benchkit.analysis.agreement import Agreement
-from benchkit.analysis.estimates import CONFIDENCE
 from benchkit.analysis.wording import count, listing, metric_unit, metric_words, number
 from benchkit.metrics import metric_of
 from benchkit.report.figures.style import FIGURE_WIDTH
@@ -67,8 +66,11 @@ class AgreementData:
     looks: tuple[str, ...] = ()
 
 
-def agreement_data(agreement: Agreement, planned: Sequence[str]) -> AgreementData:
-    """Return the plain numbers that the figure shows; `planned` are all studies' labels in report order."""
+def agreement_data(agreement: Agreement, planned: Sequence[str], looks: Sequence[str] = ()) -> AgreementData:
+    """Return the plain numbers that the figure shows; `planned` are all studies' labels in report order.
+
+    `looks` are the studies whose intervals are wide enough for those of all their planned looks together.
+    """
     panels = tuple(
         StudyPanel(study=study, rows=tuple(_rows(agreement, index))) for index, study in enumerate(agreement.studies)
     )
@@ -85,18 +87,7 @@ def agreement_data(agreement: Agreement, planned: Sequence[str]) -> AgreementDat
         conditions=labels,
         panels=panels,
         ranks=ranks,
-        looks=studies_with_looks(agreement),
-    )
-
-
-def studies_with_looks(agreement: Agreement) -> tuple[str, ...]:
-    """Return the studies whose intervals are those of planned looks, wider than 95 % ones."""
-    return tuple(
-        study
-        for index, study in enumerate(agreement.studies)
-        if any(
-            one and one.estimate.confidence > CONFIDENCE for one in (row.standings[index] for row in agreement.shared)
-        )
+        looks=tuple(looks),
     )
 
 

@@ -88,16 +88,19 @@ class FigureSet:
             made = self.registry.load("figures", plugin)
             title = card_of(made).title
             if plugin in self.kept and not options and (hasattr(made, "observe") or hasattr(made, "inspect")):
-                return self.with_picture(replace(self.kept[plugin], name=self._name(plugin), title=title))
+                return self._earlier(plugin, title)
             return self._drawn(plugin, title, made(**(options or {})))  # type: ignore[operator]
         except NothingToDraw as reason:
             if plugin in self.kept and not options:
-                return self.with_picture(replace(self.kept[plugin], name=self._name(plugin), title=title))
+                return self._earlier(plugin, title)
             return AbsentBlock(title=title, reason=str(reason), broken=False)
         except BenchkitError as error:
             return self._broken(title, plugin, str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's must not cost the report; it is told
             return self._broken(title, plugin, f"{type(error).__name__}: {error}{_where(error, made)}")
+
+    def _earlier(self, plugin: str, title: str) -> FigureBlock:
+        return self.with_picture(replace(self.kept[plugin], name=self._name(plugin), title=title))
 
     def with_data(self, *plugins: str) -> list[FigureBlock | AbsentBlock]:
         """Return the figures of installed plugins that have something to draw; broken ones are told.

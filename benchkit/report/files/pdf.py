@@ -8,8 +8,8 @@ import platform
 import tempfile
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,10 @@ class PdfPrinter:
     def begin(self) -> tuple[Path, PythonChild]:
         """Return the child, begun now where it was not before, and the folder for its files.
 
-        Raises `ReportError` where no folder can be made.
+        Raises `OSError` where no folder can be made.
         """
         if self._begun is None:
-            with _writing():
-                folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="benchkit-")))
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="benchkit-")))
             # WeasyPrint unpacks fonts into a temporary folder, which a child that is killed would leave behind.
             environment = {"TMPDIR": str(folder), **_library_path()}
             child = PythonChild([*WORKER, str(self._limits.memory_mib)], environment=environment)
@@ -84,8 +83,14 @@ class PdfPrinter:
         self, html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached] = (), *, dated: float = 0.0
     ) -> None:
         """Write what the child prints, as `render_pdf` has it; raise `ReportError` where that cannot be written."""
-        with _writing():
+        try:
             self._prepare(html, pictures, attachments, dated)
+        except OSError as error:
+            raise ReportError(
+                "the PDF could not be made",
+                problems=[f"among temporary files: {error}"],
+                hint="the HTML report has everything too; TMPDIR names the folder of temporary files",
+            ) from error
 
     def _prepare(self, html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached], dated: float) -> None:
         folder, _ = self.begin()
@@ -140,19 +145,6 @@ def render_pdf(
     with PdfPrinter(limits) as printer:
         printer.prepare(html, pictures, attachments, dated=dated)
         return printer.finish(notes)
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    """Turn what the system refuses among temporary files into an error that costs the PDF alone."""
-    try:
-        yield
-    except OSError as error:
-        raise ReportError(
-            "the PDF could not be made",
-            problems=[f"among temporary files: {error}"],
-            hint="the HTML report has everything too; TMPDIR names the folder of temporary files",
-        ) from error
 
 
 def _put(path: Path, content: bytes) -> str:
