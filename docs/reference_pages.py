@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import benchkit
 from benchkit.cli import main
 from benchkit.cli.app import COMMANDS, load_command
+from benchkit.frames.workspace import StudyFrames, Workspace
 from benchkit.registry import Registry
 from benchkit.registry.description import describe_all
 from benchkit.registry.kinds import KIND_TABLE
@@ -128,12 +130,30 @@ def commands() -> str:
 
 def python() -> str:
     """Return the page of the public names with their signatures and docstrings."""
-    parts = ["# Python\n\nWhat `benchkit.__all__` lists; `from benchkit import ...`.\n"]
-    for name in sorted(benchkit.__all__):
-        thing = getattr(benchkit, name)
-        try:
-            signature = str(inspect.signature(thing)) if callable(thing) else ""
-        except (TypeError, ValueError):
-            signature = ""
-        parts.append(f"## {name}\n\n```text\n{name}{signature}\n\n{inspect.getdoc(thing) or ''}\n```\n")
+    parts = [
+        "# Python\n\nFor notebooks: `benchkit.open` and what it returns. For plugins: what `benchkit.__all__` lists; "
+        "`from benchkit import ...`.\n"
+    ]
+    notebooks = {"open": benchkit.open, "Workspace": Workspace, "StudyFrames": StudyFrames}
+    for name, thing in {**notebooks, **{name: getattr(benchkit, name) for name in sorted(benchkit.__all__)}}.items():
+        inside = vars(thing).items() if inspect.isclass(thing) else ()
+        own = [
+            described(key, value)
+            for key, value in inside
+            if key == "__call__" or (not key.startswith("_") and inspect.getdoc(value))
+        ]
+        texts = "\n```\n\n```text\n".join([described(name, thing), *own])
+        parts.append(f"## {name}\n\n```text\n{texts}\n```\n")
     return "\n".join(parts)
+
+
+def described(name: str, thing: Any) -> str:
+    """Return a name with its signature and docstring, a constant with its value."""
+    if isinstance(thing, int):
+        return f"{name} = {thing}"
+    signature = ""
+    if callable(thing) and not getattr(thing, "_is_protocol", False):
+        with contextlib.suppress(TypeError, ValueError):
+            signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(thing)))
+    about = getattr(thing, "__doc__", None) if name == "__call__" else inspect.getdoc(thing)
+    return f"{name}{signature}\n\n{about or ''}".strip()

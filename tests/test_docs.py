@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -29,3 +30,17 @@ def test_a_reference_that_leads_nowhere_ends_the_build(tmp_path: Path) -> None:
     loading = re.compile(r'<(?:script|link|img|iframe)\b[^>]*"(https?:[^"]+)')
     asked = {url for one in pages for url in loading.findall(one.read_text(encoding="utf-8"))}
     assert len(pages) > 15 and asked == set()
+
+
+def test_the_python_page_shows_what_a_notebook_and_a_plugin_author_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    page = importlib.import_module("reference_pages").python()
+
+    for shown in (
+        "open(workspace: str | Path = 'benchkit-runs', storage: str | None = None) -> Workspace",
+        "trials(self, frame: Frame = 'pandas') -> Any\n\nReturn a row for each trial",
+        "augment(self, batch: Batch, generator: torch.Generator) -> Batch\n\nReturn the batch to train on",
+        "__call__(self, num_channels: int, /, **options: Any) -> nn.Module\n\nReturn the module",
+        "API_VERSION = 1\n```",
+    ):
+        assert shown in page
