@@ -13,7 +13,7 @@ from typing import Any
 import benchkit
 from benchkit.cli import main
 from benchkit.cli.app import COMMANDS, load_command
-from benchkit.frames.workspace import StudyFrames, Workspace
+from benchkit.frames.workspace import StudyFrames, Workspace, open_workspace
 from benchkit.registry import Registry
 from benchkit.registry.description import describe_all
 from benchkit.registry.kinds import KIND_TABLE
@@ -134,7 +134,7 @@ def python() -> str:
         "# Python\n\nFor notebooks: `benchkit.open` and what it returns. For plugins: what `benchkit.__all__` lists; "
         "`from benchkit import ...`.\n"
     ]
-    notebooks = {"open": benchkit.open, "Workspace": Workspace, "StudyFrames": StudyFrames}
+    notebooks = {"open": open_workspace, "Workspace": Workspace, "StudyFrames": StudyFrames}
     for name, thing in {**notebooks, **{name: getattr(benchkit, name) for name in sorted(benchkit.__all__)}}.items():
         inside = vars(thing).items() if inspect.isclass(thing) else ()
         own = [
