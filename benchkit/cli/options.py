@@ -1,8 +1,12 @@
-"""The options that several commands have: workspace, storage, the device's memory, plugins in local files."""
+"""What several commands take: studies, workspace, storage, the device's memory, plugins in local files.
+
+What the shell completes is read from metadata alone.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +14,42 @@ import typer
 
 from benchkit import storage
 from benchkit.errors import TrainingError, nearest
+from benchkit.registry import Registry
+from benchkit.registry.kinds import KINDS, kind_word
 
+
+def complete_plugin(incomplete: str) -> list[tuple[str, str]]:
+    """Return the plugin names that start with `incomplete`, each with its kind and origin."""
+    return _matches(incomplete, [kind for kind in KINDS if kind != "studies"])
+
+
+def complete_study(incomplete: str) -> list[tuple[str, str]]:
+    """Return the names of installed studies that start with `incomplete`, each with its origin."""
+    return _matches(incomplete, ["studies"])
+
+
+def complete_kind(incomplete: str) -> list[str]:
+    """Return the plugin kinds that start with `incomplete`."""
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def _matches(incomplete: str, kinds: Sequence[str]) -> list[tuple[str, str]]:
+    return [
+        (entry.name, f"{kind_word(entry.kind)}, {entry.origin}")
+        for entry in Registry.installed().entries()
+        if entry.kind in kinds and entry.name.startswith(incomplete) and not entry.problem
+    ]
+
+
+StudyFile = Annotated[
+    str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)
+]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name.", autocompletion=complete_study)]
+LatestStudy = Annotated[
+    str, typer.Argument(help="A study's name; without one, the latest.", autocompletion=complete_study)
+]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_WORKSPACE = Path(storage.DEFAULT_WORKSPACE)
 Workspace = Annotated[
     Path,
@@ -35,10 +74,10 @@ DeviceMemory = Annotated[
     ),
 ]
 PluginFiles = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
+    list[Path], typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
 ]
 MetricFiles = Annotated[
-    list[Path] | None,
+    list[Path],
     typer.Option(
         "--plugin",
         metavar="FILE",
@@ -54,8 +93,6 @@ AllowShadow = Annotated[
 def know_metrics(files: list[Path] | None) -> list[Path]:
     """Let this process know the metrics of plugin files, and return the files."""
     if files:
-        from benchkit.registry import Registry
-
         Registry.installed(files, allow_shadow=True)
     return files or []
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.options import AllowShadow, PluginFiles
+from benchkit.cli.app import cell, print_json, print_note, print_table, print_text
+from benchkit.cli.options import AllowShadow, AsJson, PluginFiles
+from benchkit.duration import duration
 from benchkit.errors import StudyError
+from benchkit.registry import Registry
 
 if TYPE_CHECKING:
     from benchkit.capsule import Capsule
-    from benchkit.registry import Registry
     from benchkit.verify import ReportCheck, Verification
     from benchkit.verify.retraining import Scratch
 
@@ -34,9 +36,9 @@ def verify(
         Path | None,
         typer.Option("--workspace", "-w", help="An empty folder to keep what --retrain trains.", file_okay=False),
     ] = None,
-    plugin: PluginFiles = None,
+    plugin: PluginFiles = [],
     allow_shadow: AllowShadow = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check REPORT against the capsule inside it, and against this machine; --retrain N trains N trials again.
 
@@ -51,11 +53,10 @@ def verify(
     """
     from benchkit.capsule import read_capsule
     from benchkit.preparation import data_root
-    from benchkit.registry import Registry
     from benchkit.verify import Verification, open_report
     from benchkit.verify import verify as verify_report
 
-    registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
+    registry = Registry.installed(plugin, allow_shadow=allow_shadow)
     opened = open_report(report)
     capsule = read_capsule(opened.capsule)
     verification = verify_report(opened, capsule, registry, data_root())
@@ -67,7 +68,7 @@ def verify(
                 workspace=folder,
                 data_root=data_root(),
                 device=device,
-                plugins=tuple(plugin or ()),
+                plugins=tuple(plugin),
                 allow_shadow=allow_shadow,
             )
             verification = Verification(
@@ -91,8 +92,6 @@ def _folder(given: Path | None) -> Iterator[Path]:
 def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
     from benchkit.capsule.reading import results_of
-    from benchkit.cli.app import print_note
-    from benchkit.duration import duration
     from benchkit.verify.reproduction import compare_retrained
     from benchkit.verify.retraining import paths_of, retrain, sample_trials, seconds_of
 
@@ -115,7 +114,6 @@ def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: in
 
 
 def _tell(report: Path, capsule: Capsule, verification: Verification, *, strict: bool, as_json: bool) -> None:
-    from benchkit.cli.app import cell, clean, print_json, print_table, print_text
     from benchkit.verify.check import WORDS
 
     names = ", ".join(study.name for study in capsule.head.studies)
@@ -126,8 +124,7 @@ def _tell(report: Path, capsule: Capsule, verification: Verification, *, strict:
         )
         return
     rows = [
-        (check.name, cell(WORDS[check.state], STYLES[check.state]), cell(clean(check.words)))
-        for check in verification.checks
+        (check.name, cell(WORDS[check.state], STYLES[check.state]), cell(check.words)) for check in verification.checks
     ]
     print_table(("check", "result", "what"), rows)
     print_text(f"{report}: {'does NOT hold' if failed else 'all that was checked holds'} ({names})", "bold")
