@@ -286,6 +286,27 @@ class Regularizer(Protocol):
         ...
 
 
+ALONE: Mapping[str, str] = {
+    "around_step": "takes each step in two passes",
+    "batch_sampling": "chooses the images of an epoch",
+    "averaged": "averages the weights",
+}
+"""Methods that at most one regularizer of a condition may have, and what it does."""
+
+
+def clashes_of(methods: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a line for each thing that several of a condition's regularizers would do and only one can.
+
+    `methods` are those of `ALONE` that a regularizer has, by its id.
+    """
+    lines = []
+    for method, words in ALONE.items():
+        names = [name for name, there in methods.items() if method in there]
+        if len(names) > 1:
+            lines.append(f"{' and '.join(names)}: each {words}; expected at most one of them in a condition")
+    return lines
+
+
 class Loss(Protocol):
     """A frozen dataclass whose fields are its options; an instance gives the loss that the optimizer lowers.
 

@@ -57,7 +57,7 @@ def list_plugins(
 ) -> None:
     """List plugins with origin and status, without importing them (unless --check)."""
     registry = Registry.installed(plugin)
-    entries = registry.entries(kind or None)
+    entries = registry.entries(parse_kind(kind) if kind else None)
     descriptions = describe_all(entries) if check else glance(entries)
     claims = Counter((entry.kind, entry.name) for entry in entries)
     claimed = [entry for entry in entries if claims[entry.kind, entry.name] > 1]

@@ -26,7 +26,7 @@ from benchkit.registry.entries import (
     installed_entries,
     same_distribution,
 )
-from benchkit.registry.kinds import KINDS, kind_word, parse_kind
+from benchkit.registry.kinds import KINDS, kind_word
 from benchkit.registry.options import bind_options, options_of
 from benchkit.study.settings import PluginRef
 
@@ -72,8 +72,7 @@ class Registry:
 
     def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
         """Return the plugins of one kind, or all, by kind, name and distribution; broken ones are among them."""
-        wanted = None if kind is None else parse_kind(kind)
-        return tuple(entry for entry in self.plugins if wanted in (None, entry.kind))
+        return tuple(entry for entry in self.plugins if kind in (None, entry.kind))
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the names of a kind in alphabetical order, each once."""
@@ -91,7 +90,7 @@ class Registry:
         """Return the plugin that `name` or `distribution:name` means; raise `PluginError` when none or several do."""
         claims = self.claims(kind, name)
         if not claims:
-            raise self._unknown(parse_kind(kind), name)
+            raise self._unknown(kind, name)
         if len(claims) > 1:
             raise _collision(claims)
         return claims[0]
@@ -110,7 +109,7 @@ class Registry:
             head = f"{head}:{name}"
         if rest and self.claims(kind, head):
             return self.find(kind, head), rest
-        raise self._unknown(parse_kind(kind), text)
+        raise self._unknown(kind, text)
 
     def search(self, name: str, kinds: Sequence[str]) -> list[tuple[Entry, str | None]]:
         """Return every plugin of some kinds that a name can mean; of `family:variant`, the families with the variant.
