@@ -61,7 +61,7 @@ from benchkit.data.repeated import repeated_images
 from benchkit.errors import DataError
 from benchkit.locks import Lock
 from benchkit.protocols import Splits
-from benchkit.storage import home_folder
+from benchkit.storage import chosen_folder
 
 __all__ = [
     "DECODING",
@@ -123,11 +123,7 @@ def data_root() -> Path:
 
     `BENCHKIT_DATA`, else `$XDG_CACHE_HOME/benchkit`, else `~/.cache/benchkit`. The folder need not exist.
     """
-    chosen = os.environ.get("BENCHKIT_DATA")
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else home_folder() / ".cache") / "benchkit"
+    return chosen_folder("BENCHKIT_DATA")
 
 
 EARLIER = (
