@@ -8,6 +8,7 @@ import pytest
 import tiny_study
 from tiny_study import FACTOR, SEARCH, study_of
 
+from benchkit import plan
 from benchkit.errors import StudyError
 from benchkit.study import Goal, Search, SearchRange
 from benchkit.study.factors import label_of
@@ -262,7 +263,9 @@ def test_a_search_has_one_sampler_or_compares_several() -> None:
 
     several = search_of('["random", "tpe"]')
     assert (several.sampler, several.samplers) == ("random", ("random", "tpe"))
-    assert several.by("tpe") == search_of('"tpe"') == search_of('["tpe"]')
+    study = study_of(SEARCH.replace('"tpe"', '["random", "tpe"]'))
+    alone = [plan.search_of(study, one) for one in plan.make_plan(study).conditions if one.kind == "search"]
+    assert alone == [search_of('"random"'), search_of('"tpe"')] and search_of('"tpe"') == search_of('["tpe"]')
     assert search_of('"tpe"', 'search.sampler=["random", "tpe"]') == several
     assert search_of('["random", "tpe"]', "search.sampler=tpe") == search_of('"tpe"')
 

@@ -158,8 +158,6 @@ def setting_of(tree: Mapping[str, Any], path: str) -> Any:
 
 def read_origin(table: Any, levels: Mapping[str, Mapping[str, None]], problems: Problems) -> Origin | None:
     """Return the source of a study, noting every problem with it; `levels` are the labels of each factor."""
-    if table is None:
-        return None
     if not isinstance(table, Mapping):
         problems.add("source", f"got {quoted(table)}, expected a table")
         return None
