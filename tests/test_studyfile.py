@@ -315,6 +315,8 @@ def test_set_has_the_last_word_in_the_smoke_form_but_not_on_its_data() -> None:
     study = study_of(smoke=True, overrides=("train.epochs=2", "repeats.n=2", "data.train_size=900"))
     assert (study.settings["train"]["epochs"], study.repeats) == (2, 2)
     assert study.settings["data"]["train_size"] == 80
+    other = study_of(smoke=True, overrides=('data={name="mnist", normalize="none"}',))
+    assert (other.settings["data"]["name"], other.settings["data"]["normalize"]) == ("digits", "none")
 
 
 def test_a_wrong_smoke_section_is_told_with_and_without_smoke() -> None:

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.app import print_json, print_note, print_table, print_text
-from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, MetricFiles, Storage, StudyName, Workspace, study_name
+from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, MetricFiles, Storage, StudyName, Workspace
 from benchkit.errors import BenchkitError
+from benchkit.study.study import study_name
 
 
 def export(

@@ -17,9 +17,9 @@ from benchkit.cli.options import (
     PluginFiles,
     Storage,
     Workspace,
-    study_name,
 )
 from benchkit.registry import Registry
+from benchkit.study.study import study_name
 
 
 def model(

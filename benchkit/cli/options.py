@@ -97,11 +97,6 @@ def know_metrics(files: list[Path] | None) -> list[Path]:
     return files or []
 
 
-def study_name(text: str) -> str:
-    """Return the name of a study that is given by it or by its file, which has the same name."""
-    return text.removesuffix(".toml").rpartition("/")[2]
-
-
 UNITS = ("B", *(f"{prefix}B" for prefix in "kMGT"), *(f"{prefix}iB" for prefix in "KMGT"))
 """The units that are known: decimal ones (1 MB is 1,000,000 bytes) and binary ones (1 MiB is 1,048,576)."""
 

@@ -21,10 +21,10 @@ from benchkit.cli.options import (
     Storage,
     Workspace,
     complete_study,
-    study_name,
 )
 from benchkit.errors import ReportError, nearest
 from benchkit.registry import Registry
+from benchkit.study.study import study_name
 from benchkit.sweep.stopping import stoppable
 
 if TYPE_CHECKING:

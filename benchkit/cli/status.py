@@ -7,8 +7,9 @@ from dataclasses import replace
 import typer
 
 from benchkit.cli.app import print_json, print_note, print_table, print_text
-from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, LatestStudy, MetricFiles, Storage, Workspace, study_name
+from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, LatestStudy, MetricFiles, Storage, Workspace
 from benchkit.storage import encode
+from benchkit.study.study import study_name
 
 
 def status(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.app import console, print_note
-from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, complete_study, study_name
+from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, complete_study
+from benchkit.study.study import study_name
 
 if TYPE_CHECKING:
     from benchkit.sweep.orchestration import Request

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.app import print_note, print_table, print_text
-from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, complete_study, study_name
+from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, complete_study
 from benchkit.errors import LedgerError
 from benchkit.storage import mebibytes
+from benchkit.study.study import study_name
 
 if TYPE_CHECKING:
     from benchkit.ledger.cleaning import Removable

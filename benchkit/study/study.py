@@ -137,11 +137,21 @@ class ReportSettings:
     carbon: Annotated[float, Meta(ge=0, le=5000)] | None = None
 
 
+def study_name(text: str) -> str:
+    """Return the name of a study that is given by it or by its file, which has the same name."""
+    return text.removesuffix(".toml").rpartition("/")[2]
+
+
 UNTIL_DECIDED = 20
 """The most repeats of a condition where they are added until the best is known and no other number is named."""
 
 PROTOCOL = ("data", "model", "train", "regularizers", "factors")
 """The sections of a study file that make its protocol, which a published table was matched to."""
+
+
+def section_of(change: str) -> str:
+    """Return the section that a change by --set is made in: `data` of `data.train_size=80` and of `data={...}`."""
+    return change.partition("=")[0].strip().partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,4 +206,4 @@ class Study:
     @property
     def changed_protocol(self) -> tuple[str, ...]:
         """Return the changes (`data.train_size=5000`) by which --set made this a variant with another protocol."""
-        return tuple(change for change in self.overrides if change.partition(".")[0] in PROTOCOL)
+        return tuple(change for change in self.overrides if section_of(change) in PROTOCOL)

@@ -18,7 +18,7 @@ from benchkit.registry import Registry
 from benchkit.study.factors import apply_overrides, read_factors, read_search, smoke_form
 from benchkit.study.logo import logo_path
 from benchkit.study.origin import note_levels, read_author_text, read_origin
-from benchkit.study.study import UNTIL_DECIDED, Published, PublishedRow, ReportSettings, Study
+from benchkit.study.study import UNTIL_DECIDED, Published, PublishedRow, ReportSettings, Study, section_of
 from benchkit.study.tree import (
     DEEPEST,
     MOST_BYTES,
@@ -115,7 +115,7 @@ def _refuse(shown: str, problems: Problems) -> None:
 
 def _smoke_table(table: Mapping[str, Any], overrides: Sequence[str], problems: Problems) -> dict[str, Any]:
     """Return the tiny version of a study; `--set` has the last word, but not on its data, which are digits."""
-    ours = [override for override in overrides if override.strip().startswith("data.")]
+    ours = [override for override in overrides if section_of(override) == "data"]
     changed = apply_overrides(table, ours, problems)
     try:
         small = smoke_form(changed)
