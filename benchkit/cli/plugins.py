@@ -242,9 +242,9 @@ class Checked:
 
     entry: Entry
     result: str
-    reason: str
-    verdicts: tuple[Verdict, ...]
     seconds: float
+    reason: str = ""
+    verdicts: tuple[Verdict, ...] = ()
     unvaried: tuple[Option, ...] = ()
 
 
@@ -259,30 +259,23 @@ def _checked(entry: Entry, options: Mapping[str, Any], *, lenient: bool, **terms
     from benchkit.testing.subject import missing_options, unvaried_options
 
     start = time.perf_counter()
+
+    def checked(result: str, **more: Any) -> Checked:
+        return Checked(entry=entry, result=result, seconds=time.perf_counter() - start, **more)
+
     with contextlib.redirect_stdout(sys.stderr):
         try:
             known = options_of(load_plugin(entry), entry.kind)
             lacking = missing_options(known, options)
         except BenchkitError as error:
-            return _without(entry, "broken", (*error.problems, error.what)[0], start)
+            return checked("broken", reason=(*error.problems, error.what)[0])
         if lacking and lenient:
             needed = ", ".join(f"{option.name} ({option.expected})" for option in lacking)
-            return _without(entry, "skipped", f"it needs options: {needed}", start)
+            return checked("skipped", reason=f"it needs options: {needed}")
         verdicts = run_checks(entry.kind, entry, options=options, **terms)
     remember(entry, verdicts)
-    failed = any(verdict.state in BAD for verdict in verdicts)
-    return Checked(
-        entry=entry,
-        result="failed" if failed else "passed",
-        reason="",
-        verdicts=verdicts,
-        seconds=time.perf_counter() - start,
-        unvaried=tuple(unvaried_options(known, options)),
-    )
-
-
-def _without(entry: Entry, result: str, reason: str, start: float) -> Checked:
-    return Checked(entry=entry, result=result, reason=reason, verdicts=(), seconds=time.perf_counter() - start)
+    result = "failed" if any(verdict.state in BAD for verdict in verdicts) else "passed"
+    return checked(result, verdicts=verdicts, unvaried=tuple(unvaried_options(known, options)))
 
 
 def _pairs(given: Sequence[str], flag: str, example: str) -> dict[str, str]:

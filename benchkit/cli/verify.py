@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,9 +63,9 @@ def verify(
     if retrain:
         from benchkit.verify.retraining import Scratch
 
-        with _folder(workspace) as folder:
+        with nullcontext(workspace) if workspace else TemporaryDirectory(prefix="benchkit-verify-") as folder:
             scratch = Scratch(
-                workspace=folder,
+                workspace=Path(folder),
                 data_root=data_root(),
                 device=device,
                 plugins=tuple(plugin),
@@ -77,16 +77,6 @@ def verify(
     _tell(report, capsule, verification, strict=strict, as_json=as_json)
     if verification.failed(strict=strict):
         raise typer.Exit(1)
-
-
-@contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    """Yield the folder that is given, or one that goes away again."""
-    if given is not None:
-        yield given
-        return
-    with tempfile.TemporaryDirectory(prefix="benchkit-verify-") as name:
-        yield Path(name)
 
 
 def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
@@ -107,7 +97,7 @@ def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: in
     for path in paths_of(capsule, sampled):
         print_note(f"the report's settings name this path, which is read here: {path}")
     again = retrain(capsule, sampled, registry, scratch)
-    with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
+    with TemporaryDirectory(prefix="benchkit-") as name:
         studies = [results_of(capsule, index, Path(name) / str(index)) for index in range(len(capsule.studies))]
         for sample, trial in zip(sampled, again, strict=True):
             yield compare_retrained(sample, trial, studies[sample.study])

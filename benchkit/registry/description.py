@@ -139,11 +139,6 @@ def _default(values: Mapping[str, Any]) -> Any:
         return values["default"]  # an author may write a default that is outside the annotation, such as None
 
 
-def describe(entry: Entry) -> Description:
-    """Return one plugin's description, from the cache or by importing it (see `describe_all`)."""
-    return describe_all([entry])[0]
-
-
 def describe_all(entries: Sequence[Entry]) -> tuple[Description, ...]:
     """Return the descriptions of plugins in the given order, each ok or broken; one broken plugin stops no other.
 

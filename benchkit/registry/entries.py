@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import (
@@ -315,21 +315,15 @@ def installed_entries() -> tuple[Entry, ...]:
         if normalized(name) not in seen:
             seen.add(normalized(name))
             entries.extend(_entries(text, name, version))
-    hidden = disabled_names(os.environ)
-    return tuple(entry for entry in entries if not _is_disabled(entry, hidden))
+    hidden = {name.strip().lower() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")} - {""}
+    return tuple(entry for entry in entries if hidden.isdisjoint(_disabled_by(entry)))
 
 
-def disabled_names(environment: Mapping[str, str]) -> frozenset[str]:
-    """Return the plugin and distribution names that the environment disables; `all` stands for every third party."""
-    names = environment.get(DISABLE_VARIABLE, "").split(",")
-    return frozenset(name.strip().lower() for name in names if name.strip())
-
-
-def _is_disabled(entry: Entry, hidden: frozenset[str]) -> bool:
-    third_party = normalized(entry.distribution) != BUILT_IN
-    return (third_party and "all" in hidden) or not hidden.isdisjoint(
-        {entry.name, normalized(entry.distribution), entry.qualified.lower()}
-    )
+def _disabled_by(entry: Entry) -> set[str]:
+    """Return the words of `DISABLE_VARIABLE` that hide a plugin."""
+    distribution = normalized(entry.distribution)
+    everyone = set() if distribution == BUILT_IN else {"all"}
+    return {entry.name, distribution, entry.qualified.lower()} | everyone
 
 
 def _read(distribution: metadata.Distribution, file: str) -> str:

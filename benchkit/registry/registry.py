@@ -50,11 +50,13 @@ class Registry:
         plugin (which its `origin` then says).
         """
         announced = list(installed_entries())
-        taken = _by_name(announced)
+        taken: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for entry in announced:
+            taken[entry.kind, entry.name].append(entry)
         local: list[Entry] = []
         problems: list[str] = []
         for entry in (entry for path in extra for entry in file_entries(path)):
-            shadowed = taken.get((entry.kind, entry.name), [])
+            shadowed = taken[entry.kind, entry.name]
             if shadowed and (not allow_shadow or any(other.file for other in shadowed)):
                 origins = " and ".join(other.origin for other in shadowed)
                 problems.append(f"{entry.file} has the {kind_word(entry.kind)} {entry.name!r}, which {origins} has too")
@@ -182,13 +184,6 @@ def _collision(claims: Sequence[Entry]) -> PluginError:
         problems=[f"{claim.origin} ({claim.value})" for claim in claims],
         hint="write " + " or ".join(sorted({repr(claim.qualified) for claim in claims})) + ", or uninstall one",
     )
-
-
-def _by_name(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
-    grouped: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        grouped[entry.kind, entry.name].append(entry)
-    return dict(grouped)
 
 
 def _order(entry: Entry) -> tuple[int, str, str]:
