@@ -17,6 +17,8 @@ from benchkit.errors import TrainingError, nearest
 from benchkit.registry import Registry
 from benchkit.registry.kinds import KINDS, kind_word
 
+DEFAULT_WORKSPACE = Path(storage.DEFAULT_WORKSPACE)
+
 
 def complete_plugin(incomplete: str) -> list[tuple[str, str]]:
     """Return the plugin names that start with `incomplete`, each with its kind and origin."""
@@ -41,6 +43,13 @@ def _matches(incomplete: str, kinds: Sequence[str]) -> list[tuple[str, str]]:
     ]
 
 
+def know_metrics(files: list[Path] | None) -> list[Path]:
+    """Let this process know the metrics of plugin files, and return the files."""
+    if files:
+        Registry.installed(files, allow_shadow=True)
+    return files or []
+
+
 StudyFile = Annotated[
     str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)
 ]
@@ -50,7 +59,6 @@ LatestStudy = Annotated[
 ]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DEFAULT_WORKSPACE = Path(storage.DEFAULT_WORKSPACE)
 Workspace = Annotated[
     Path,
     typer.Option(
@@ -82,19 +90,12 @@ MetricFiles = Annotated[
         "--plugin",
         metavar="FILE",
         help="Add the metrics of a local Python file, which a study may ask for.",
-        callback=lambda files: know_metrics(files),
+        callback=know_metrics,
     ),
 ]
 AllowShadow = Annotated[
     bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
 ]
-
-
-def know_metrics(files: list[Path] | None) -> list[Path]:
-    """Let this process know the metrics of plugin files, and return the files."""
-    if files:
-        Registry.installed(files, allow_shadow=True)
-    return files or []
 
 
 UNITS = ("B", *(f"{prefix}B" for prefix in "kMGT"), *(f"{prefix}iB" for prefix in "KMGT"))
