@@ -74,7 +74,8 @@ class PythonChild:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *arguments],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=given,
+                text=True, errors="replace",
             )  # fmt: skip
         except OSError as error:
             self._failure = str(error)

@@ -105,6 +105,8 @@ def test_input_environment_and_failures_of_one_run() -> None:
     assert run_python(["-c", script], 60, text=" given", environment={"WORD": "words"}).out == "words given\n"
     failed = run_python(["-c", "raise ValueError('no luck')"], 60)
     assert (failed.problem, failed.code, failed.late) == ("ValueError: no luck", 1, False)
+    odd = run_python(["-c", "import os; os.write(2, b'caf\\xe9 is missing'); os._exit(4)"], 60)
+    assert (odd.problem, odd.code) == ("caf\N{REPLACEMENT CHARACTER} is missing", 4)
     late = run_python(["-c", "import time; print('begun', flush=True); time.sleep(600)"], 1.0)
     assert (late.out, late.problem, late.late) == ("begun\n", "no answer within 1 s", True)
 
