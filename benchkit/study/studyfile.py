@@ -211,14 +211,13 @@ def _folds(table: Mapping[str, Any], problems: Problems) -> int:
 
 def _repeats(table: Mapping[str, Any], problems: Problems) -> tuple[int, int]:
     """Return n of [repeats], and most where repeats are added until it is decided which condition is best, else 0."""
-    written = table.get("repeats", {})
-    if isinstance(written, Mapping) and "splits" in written:
-        written = {key: value for key, value in written.items() if key != "splits"} or {"n": 3}
-        table = {**table, "repeats": written}
-    if not isinstance(written, Mapping) or not set(written) & {"most", "until"}:
+    written = table.get("repeats", {"n": 3})
+    if not isinstance(written, Mapping):
         return _count(table, "repeats", 3, 1, problems), 0
-    fixed = {key: value for key, value in written.items() if key not in ("most", "until")}
-    n = _count({"repeats": fixed} if fixed else {}, "repeats", 3, 1, problems)
+    fixed = {key: value for key, value in written.items() if key not in ("most", "until", "splits")}
+    n = _count({"repeats": fixed} if fixed or not written else {}, "repeats", 3, 1, problems)
+    if not set(written) & {"most", "until"}:
+        return n, 0
     if (until := written.get("until")) != "decided":
         said = f"got {quoted(until)}" if "until" in written else "is missing beside most"
         problems.add("repeats.until", f'{said}, expected "decided"')
