@@ -52,9 +52,9 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     target = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    return (
-        target if target.is_terminal else Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=9999)
-    )
+    if not target.is_terminal:
+        target.width = 9999
+    return target
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

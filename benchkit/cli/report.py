@@ -24,6 +24,7 @@ from benchkit.cli.options import (
 )
 from benchkit.errors import ReportError, nearest
 from benchkit.registry import Registry
+from benchkit.report import FORMATS
 from benchkit.study.study import study_name
 from benchkit.sweep.stopping import stoppable
 
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from benchkit.report.context.blocks import FigureBlock
     from benchkit.report.write import ReportOptions, Written
     from benchkit.results import StudyResults
-
-
-FORMATS = ("html", "pdf", "tables", "figures", "json")
-"""What a report can be asked for; `all` is every one of them."""
 
 
 def report(
