@@ -98,8 +98,12 @@ AllowShadow = Annotated[
 ]
 
 
-UNITS = ("B", *(f"{prefix}B" for prefix in "kMGT"), *(f"{prefix}iB" for prefix in "KMGT"))
-"""The units that are known: decimal ones (1 MB is 1,000,000 bytes) and binary ones (1 MiB is 1,048,576)."""
+UNITS = {
+    "B": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGT", 1)},
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)},
+}
+"""The bytes of each unit: decimal ones (1 MB is 1,000,000 bytes) and binary ones (1 MiB is 1,048,576)."""
 
 NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]*)")
 
@@ -112,9 +116,9 @@ def parse_size(option: str, text: str) -> int:
     written = NUMBER.fullmatch(text.strip())
     if written:
         number, unit = written.groups()
-        known = {name.lower(): name for name in UNITS}
+        known = {name.lower(): count for name, count in UNITS.items()}
         if unit.lower() in known:
-            return int(float(number) * _factor(known[unit.lower()]))
+            return int(float(number) * known[unit.lower()])
         if not unit and float(number) == 0:
             return 0
     close = nearest(written[2], UNITS) if written else ""
@@ -122,9 +126,3 @@ def parse_size(option: str, text: str) -> int:
         f"{option} {text}: expected a number with a unit, or 0{close}",
         hint=f"for example 500MB or 2GiB; the units are {', '.join(UNITS)}",
     )
-
-
-def _factor(unit: str) -> int:
-    base = 1024 if "i" in unit else 1000
-    power: int = base ** " KMGT".index(unit[0].upper()) if len(unit) > 1 else 1
-    return power

@@ -106,15 +106,16 @@ def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: in
 def _tell(report: Path, capsule: Capsule, verification: Verification, *, strict: bool, as_json: bool) -> None:
     from benchkit.verify.check import WORDS
 
-    names = ", ".join(study.name for study in capsule.head.studies)
+    studies = [study.name for study in capsule.head.studies]
     failed = verification.failed(strict=strict)
     if as_json:
-        print_json(
-            {"report": str(report), "studies": names.split(", "), "holds": not failed, "checks": verification.plain()}
-        )
+        checks = verification.plain()
+        print_json({"report": str(report), "studies": studies, "holds": not failed, "checks": checks})
         return
     rows = [
         (check.name, cell(WORDS[check.state], STYLES[check.state]), cell(check.words)) for check in verification.checks
     ]
     print_table(("check", "result", "what"), rows)
-    print_text(f"{report}: {'does NOT hold' if failed else 'all that was checked holds'} ({names})", "bold")
+    print_text(
+        f"{report}: {'does NOT hold' if failed else 'all that was checked holds'} ({', '.join(studies)})", "bold"
+    )
