@@ -74,7 +74,8 @@ class PythonChild:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *arguments],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=given,
+                text=True, errors="replace",
             )  # fmt: skip
         except OSError as error:
             self._failure = str(error)
@@ -118,7 +119,8 @@ class PythonChild:
 def exit_words(code: int) -> str:
     """Return how a process ended, as the end of a sentence: `ended the process by signal SIGKILL`."""
     if code < 0:
-        return f"ended the process by signal {signal.Signals(-code).name}"
+        names = {known.value: known.name for known in signal.Signals}  # of real-time signals two have a name
+        return f"ended the process by signal {names.get(-code, -code)}"
     return f"ended the process with exit status {code}"
 
 
@@ -185,7 +187,10 @@ class LineChild:
             answer = process.stdout.readline()
         finally:
             timer.cancel()
+            timer.join()
         if answer.endswith(b"\n"):
+            if late.is_set():  # it was killed as it answered: the next request gets another process
+                self._end(patience=0.0)
             return json.loads(answer)
         code, detail = self._end(patience=10.0)
         reason = f"did not finish within {self.seconds:g} s" if late.is_set() else exit_words(code)

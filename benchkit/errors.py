@@ -71,8 +71,13 @@ class ReportError(BenchkitError):
 
 def listed(names: Sequence[str], most: int = 40) -> str:
     """Return names parted by commas; beyond `most` the rest is counted, since nobody reads thousands."""
-    shown = list(names[:most])
-    return ", ".join([*shown, f"and {len(names) - most:,} more"] if len(names) > most else shown)
+    return ", ".join(first_of(names, most))
+
+
+def first_of(lines: Sequence[str], limit: int = 20) -> list[str]:
+    """Return the first `limit` lines, and one with the number of the others."""
+    more = len(lines) - limit
+    return [*lines[:limit], *([f"and {more:,} more"] if more > 0 else [])]
 
 
 def shortened(text: str, most: int = 200) -> str:

@@ -124,7 +124,7 @@ def disk_of(folder: Path) -> str:
     found, kind, resolved = "", "", folder.resolve()
     for line in lines:
         before, _, after = line.partition(" - ")
-        mounted = before.split()[4].encode().decode("unicode_escape")
+        mounted = before.split()[4].encode("latin-1", "backslashreplace").decode("unicode_escape")
         if len(mounted) >= len(found) and resolved.is_relative_to(mounted):
             found, kind = mounted, after.split()[0]
     return kind

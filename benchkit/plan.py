@@ -97,16 +97,21 @@ class Plan:
 
     def count(self, condition: Condition) -> int:
         """Return the total number of trials of a condition."""
-        search = self.search_of(condition)
+        search = search_of(self.study, condition)
         if search:
             return min(search.trials, grid_size(search)) if search.sampler == "grid" else search.trials
         fixed = self.study.confirm if condition.kind == "confirm-best" else self.study.repeats
         return self.more.get(condition.key, fixed)
 
-    def search_of(self, condition: Condition) -> Search | None:
-        """Return the search that a condition is the frame of, by its own sampler alone; None for other conditions."""
-        search = self.study.search
-        return search.by(condition.sampler) if search and condition.kind == "search" else None
+
+def search_of(study: Study, condition: Condition) -> Search | None:
+    """Return the search that a condition is the frame of, by its own sampler alone; None for other conditions."""
+    return _by_one(study.search, condition.sampler) if study.search and condition.kind == "search" else None
+
+
+def _by_one(search: Search, sampler: str) -> Search:
+    """Return the search by one sampler alone, as a study has it that names no other; by its only one for ""."""
+    return dataclasses.replace(search, sampler=sampler or search.sampler, samplers=())
 
 
 def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) -> Plan:
@@ -222,7 +227,7 @@ def _ending(path: str, paths: Iterable[str]) -> str:
 def _frame(search: Search, condition: Condition, sampler: str) -> Condition:
     """Return the search within a grid condition, by one of several samplers or by the only one (`sampler` "")."""
     # Left out are the total of trials and the other samplers: more of either goes on with the same search.
-    key = digest({"settings": condition.key, "search": dataclasses.replace(search.by(sampler), trials=0)})
+    key = digest({"settings": condition.key, "search": dataclasses.replace(_by_one(search, sampler), trials=0)})
     label = f"{condition.label}, search{_by(sampler)}"
     return dataclasses.replace(condition, key=key, label=label, kind="search", parent=condition.key, sampler=sampler)
 

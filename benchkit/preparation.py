@@ -19,7 +19,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -59,9 +59,10 @@ from benchkit.data.manifest import (
 )
 from benchkit.data.repeated import repeated_images
 from benchkit.errors import DataError
+from benchkit.errors import first_of as listed
 from benchkit.locks import Lock
 from benchkit.protocols import Splits
-from benchkit.storage import home_folder
+from benchkit.storage import chosen_folder
 
 __all__ = [
     "DECODING",
@@ -123,11 +124,7 @@ def data_root() -> Path:
 
     `BENCHKIT_DATA`, else `$XDG_CACHE_HOME/benchkit`, else `~/.cache/benchkit`. The folder need not exist.
     """
-    chosen = os.environ.get("BENCHKIT_DATA")
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else home_folder() / ".cache") / "benchkit"
+    return chosen_folder("BENCHKIT_DATA")
 
 
 EARLIER = (
@@ -236,12 +233,6 @@ def verify(folder: Path) -> Manifest:
             hint="prepare or import it again with --replace",
         )
     return manifest
-
-
-def listed(problems: Sequence[str], limit: int = 20) -> list[str]:
-    """Return the first `limit` problems, and a line with the number of the others."""
-    rest = len(problems) - limit
-    return [*problems[:limit], *([f"and {rest:,} more"] if rest > 0 else [])]
 
 
 @contextmanager

@@ -34,10 +34,14 @@ class Range:
     log: bool = False
 
 
+Plugin = TypeVar("Plugin", bound=Callable[..., Any])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """What a plugin says of itself; the report's glossary and bibliography are made from it.
 
+    As a decorator, `@card(title=..., summary=...)`, it is given to a class or function.
     `reference` is the citation in words (authors, title, venue, year), `ranges` maps option names to their valid range,
     `choices` maps option names to their allowed values, `api` is the plugin interface it was written for. `ignores`
     maps dotted settings that have no effect beside this plugin, such as `model.norm`, to the options at which that
@@ -58,43 +62,14 @@ class Card:
     rate: float = 0.0
     variant_rates: Mapping[str, float] = field(default_factory=dict)
 
-
-Plugin = TypeVar("Plugin", bound=Callable[..., Any])
-
-
-def card(
-    *,
-    title: str,
-    summary: str,
-    reference: str = "",
-    url: str = "",
-    ranges: Mapping[str, Range] | None = None,
-    choices: Mapping[str, Sequence[str]] | None = None,
-    api: int = API_VERSION,
-    ignores: Mapping[str, Mapping[str, Any]] | None = None,
-    rates: Range | None = None,
-    rate: float = 0.0,
-    variant_rates: Mapping[str, float] | None = None,
-) -> Callable[[Plugin], Plugin]:
-    """Return a decorator that gives a plugin (class or function) its `Card`."""
-
-    def attach(plugin: Plugin) -> Plugin:
-        plugin.__benchkit_card__ = Card(  # type: ignore[attr-defined]
-            title=title,
-            summary=summary,
-            reference=reference,
-            url=url,
-            ranges=ranges or {},
-            choices=choices or {},
-            api=api,
-            ignores=ignores or {},
-            rates=rates,
-            rate=rate,
-            variant_rates=variant_rates or {},
-        )
+    def __call__(self, plugin: Plugin) -> Plugin:
+        """Give a plugin this card."""
+        plugin.__benchkit_card__ = self  # type: ignore[attr-defined]
         return plugin
 
-    return attach
+
+card = Card
+"""The name of cards as decorators."""
 
 
 def card_of(plugin: object) -> Card:
@@ -284,6 +259,27 @@ class Regularizer(Protocol):
     def stop(self, history: Sequence[EpochRecord]) -> bool:
         """Return whether training ends after the last epoch in `history`. A function of `history` alone."""
         ...
+
+
+ALONE: Mapping[str, str] = {
+    "around_step": "takes each step in two passes",
+    "batch_sampling": "chooses the images of an epoch",
+    "averaged": "averages the weights",
+}
+"""Methods that at most one regularizer of a condition may have, and what it does."""
+
+
+def clashes_of(methods: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a line for each thing that several of a condition's regularizers would do and only one can.
+
+    `methods` are those of `ALONE` that a regularizer has, by its id.
+    """
+    lines = []
+    for method, words in ALONE.items():
+        names = [name for name, there in methods.items() if method in there]
+        if len(names) > 1:
+            lines.append(f"{' and '.join(names)}: each {words}; expected at most one of them in a condition")
+    return lines
 
 
 class Loss(Protocol):

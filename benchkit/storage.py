@@ -233,8 +233,12 @@ def home_folder() -> Path:
 
 def cache_folder() -> Path:
     """Return where caches are kept: `BENCHKIT_CACHE`, else `$XDG_CACHE_HOME/benchkit`, else `~/.cache/benchkit`."""
-    chosen = os.environ.get("BENCHKIT_CACHE")
-    if chosen:
+    return chosen_folder("BENCHKIT_CACHE")
+
+
+def chosen_folder(variable: str) -> Path:
+    """Return the folder that an environment variable names, else benchkit's among the user's caches."""
+    if chosen := os.environ.get(variable):
         return Path(chosen).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else home_folder() / ".cache") / "benchkit"

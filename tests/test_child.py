@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from benchkit.child import ChildLost, LineChild, PythonChild, import_path, run_python
+from benchkit.child import ChildLost, LineChild, PythonChild, exit_words, import_path, run_python
 
 ANSWERING = """
 import os, sys, time
@@ -61,6 +62,29 @@ def test_a_child_that_hangs_is_killed() -> None:
         assert lost.value.late
 
 
+def test_a_child_that_is_killed_as_it_answers_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tardy(threading.Timer):
+        """A timer that goes off once there is nothing left to wait for."""
+
+        def cancel(self) -> None:
+            super().cancel()
+            self.function()
+
+    with LineChild(["-c", ANSWERING], 60) as child:
+        monkeypatch.setattr(threading, "Timer", Tardy)
+        (first, one) = child.ask(1)
+        monkeypatch.undo()
+        (second, two) = child.ask(2)
+        assert (one, two) == (1, 2) and first != second
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(3, "with exit status 3"), (-9, "by signal SIGKILL"), (-40, "by signal 40")], ids=str
+)
+def test_every_end_of_a_process_has_words(code: int, words: str) -> None:
+    assert exit_words(code) == f"ended the process {words}"
+
+
 def test_no_process_is_left_behind() -> None:
     with LineChild(["-c", ANSWERING], 60) as child:
         (number, _) = child.ask(1)
@@ -81,6 +105,8 @@ def test_input_environment_and_failures_of_one_run() -> None:
     assert run_python(["-c", script], 60, text=" given", environment={"WORD": "words"}).out == "words given\n"
     failed = run_python(["-c", "raise ValueError('no luck')"], 60)
     assert (failed.problem, failed.code, failed.late) == ("ValueError: no luck", 1, False)
+    odd = run_python(["-c", "import os; os.write(2, b'caf\\xe9 is missing'); os._exit(4)"], 60)
+    assert (odd.problem, odd.code) == ("caf\N{REPLACEMENT CHARACTER} is missing", 4)
     late = run_python(["-c", "import time; print('begun', flush=True); time.sleep(600)"], 1.0)
     assert (late.out, late.problem, late.late) == ("begun\n", "no answer within 1 s", True)
 

@@ -11,7 +11,7 @@ import pytest
 from throwaway_distributions import NORM, write_distribution
 
 from benchkit.cli import main
-from benchkit.cli.completion import complete_kind, complete_plugin, complete_study
+from benchkit.cli.options import complete_kind, complete_plugin, complete_study
 from benchkit.registry import Registry
 from benchkit.registry.description import describe_all
 from benchkit.registry.kinds import KINDS

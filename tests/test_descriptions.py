@@ -15,7 +15,6 @@ from benchkit.registry import Registry
 from benchkit.registry.description import (
     CACHE,
     Description,
-    describe,
     describe_all,
     describe_in_child,
     from_json,
@@ -50,7 +49,7 @@ def test_a_plugin_is_described_in_a_child_and_then_from_the_cache(site: Path) ->
     write_distribution(site, "alpha", {"norms": {"frn": "told_once:Norm"}}, modules={"told_once.py": source})
     (entry,) = entries("frn")
     for _ in range(2):
-        description = describe(entry)
+        description = describe_all([entry])[0]
         assert (description.status, description.title, description.summary) == (
             "ok",
             "Fixed response",
@@ -80,9 +79,9 @@ def test_a_changed_source_is_described_again(site: Path) -> None:
     (site / "changing" / "__init__.py").write_text("")
     (site / "changing" / "inner.py").write_text(NORM)
     (entry,) = entries("frn")
-    assert describe(entry).title == "Fixed response"
+    assert describe_all([entry])[0].title == "Fixed response"
     (site / "changing" / "inner.py").write_text(NORM.replace("Fixed response", "Another title"))
-    assert describe(entry).title == "Another title"
+    assert describe_all([entry])[0].title == "Another title"
 
 
 def test_broken_plugins_stop_no_other(site: Path) -> None:
@@ -122,10 +121,10 @@ def test_a_broken_plugin_is_tried_again_when_asked_for(site: Path) -> None:
     modules = {"needs_more.py": "import extra_dependency\n" + NORM}
     write_distribution(site, "alpha", {"norms": {"frn": "needs_more:Norm"}}, modules=modules)
     (entry,) = entries("frn")
-    assert describe(entry).status == "broken"
+    assert describe_all([entry])[0].status == "broken"
     assert [description.status for description in glance([entry])] == ["broken"]
     (site / "extra_dependency.py").write_text("")
-    assert describe(entry).status == "ok"
+    assert describe_all([entry])[0].status == "ok"
     assert [description.status for description in glance([entry])] == ["ok"]
 
 
@@ -187,7 +186,7 @@ def test_with_torch_imported_the_plugin_is_imported_here(
     monkeypatch.setitem(sys.modules, "torch", sys)
     source = NORM + "print('noise')\n"
     write_distribution(site, "alpha", {"norms": {"frn": "told_here:Norm"}}, modules={"told_here.py": source})
-    assert describe(entries("frn")[0]).status == "ok"
+    assert describe_all([entries("frn")[0]])[0].status == "ok"
     assert "told_here" in sys.modules
     assert capsys.readouterr().out == ""
 
@@ -197,7 +196,7 @@ def test_a_local_file_is_described_like_any_plugin(site: Path, tmp_path: Path) -
     path.write_text(NORM + 'PLUGINS = {"benchkit.norms": {"mine": Norm}}\n')
     entry = Registry.installed([path]).find("norms", "mine")
     assert [description.status for description in glance([entry])] == ["unchecked"]
-    assert describe(entry).title == "Fixed response"
+    assert describe_all([entry])[0].title == "Fixed response"
 
 
 ENTRY = Entry(kind="norms", name="frn", value="a:A", distribution="alpha", version="1.0")

@@ -92,6 +92,8 @@ def test_disks_that_machines_share_are_known_by_name(tmp_path: Path, monkeypatch
         "22 1 0:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
         f"23 22 0:2 / {tmp_path}/home rw - nfs4 server:/home rw\n"
         f"24 22 0:3 / {tmp_path}/with\\040space rw - lustre server:/x rw\n"
+        f"25 22 0:4 / {tmp_path}/données-漢字 rw - nfs server:/d rw\n",
+        encoding="utf-8",
     )
     monkeypatch.setattr(locks, "MOUNTS", mounts)
     assert (disk_of(tmp_path), disk_of(tmp_path / "home" / "runs")) == ("ext4", "nfs4")
@@ -100,6 +102,7 @@ def test_disks_that_machines_share_are_known_by_name(tmp_path: Path, monkeypatch
         "nfs4",
         "lustre",
     )
+    assert shared_disk(tmp_path / "données-漢字" / "x") == "nfs"
     monkeypatch.setattr(locks, "MOUNTS", tmp_path / "none")
     assert disk_of(tmp_path) == ""
 

@@ -97,7 +97,7 @@ class Instance:
     ("plugin", "kind", "expected"),
     [
         (norm_function, "norms", [("groups", "int", 32), ("eps", "float", 1e-5)]),
-        (NormClass, "norm", [("affine", "bool", True), (ANY_OPTION, "any", None)]),
+        (NormClass, "norms", [("affine", "bool", True), (ANY_OPTION, "any", None)]),
         (dataset, "datasets", [("source", "path | None", None), ("size", "int", 32)]),
         (model, "models", [("variant", "str", REQUIRED)]),
         (Instance(), "norms", [("depth", "int", 2)]),

@@ -14,7 +14,8 @@ from tiny_study import FACTOR, InlinePool, Listener, all_facts, environment, stu
 
 import benchkit.sweep.orchestration
 from benchkit.cli import main
-from benchkit.cli.profiling import Profiled, Profiling
+from benchkit.cli.live import Overheard
+from benchkit.cli.profiling import Profiled
 from benchkit.ledger import read_results
 from benchkit.sweep.messages import TrialProfiled, WorkerReady, dump, event_of
 from benchkit.train import profile
@@ -83,7 +84,7 @@ def test_profiling_a_sweep_changes_no_result(monkeypatch: pytest.MonkeyPatch, tm
     view, profiled = Listener(), Profiled()
     study = study_of(FACTOR)
     sweep_here(monkeypatch, tmp_path / "plain", study)
-    sweep_here(monkeypatch, tmp_path / "profiled", study, view=Profiling(view, profiled), profile=True)
+    sweep_here(monkeypatch, tmp_path / "profiled", study, view=Overheard(view, profiled.hear), profile=True)
     plain, other = read_results(tmp_path / "plain"), read_results(tmp_path / "profiled")
     assert all_facts(plain) == all_facts(other) and len(plain.trials) == 4
     assert profiled.trials == 4 and len(profiled.traces) == 2
@@ -93,7 +94,7 @@ def test_profiling_a_sweep_changes_no_result(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_each_start_of_a_worker_is_told_once() -> None:
     profiled = Profiled()
-    view = Profiling(Listener(), profiled)
+    view = Overheard(Listener(), profiled.hear)
     for worker, torch_takes in ((0, 2.0), (1, 3.0), (0, 2.0), (0, 4.0)):  # ready again for another job; started again
         ready = WorkerReady(device="cpu", imports={"import of torch": torch_takes, "import of the rest": 0.5})
         assert event_of(dump(ready)) == ready

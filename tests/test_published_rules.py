@@ -197,6 +197,8 @@ def test_a_variant_with_changed_settings_is_not_compared() -> None:
     study = replace(given.study, overrides=changes)
     assert study.changed_protocol == ("data.train_size=500",)
     assert replace(study, overrides=changes[1:]).changed_protocol == ()
+    whole = (" data.train_size=500", 'model={ name = "mlp" }', "train={epochs=2}", "report.carbon=400")
+    assert replace(study, overrides=whole).changed_protocol == whole[:3]
     (row,) = beside([("test.accuracy", 0.75, 10000)], [0.60, 0.61, 0.62], overrides=changes)
     assert row.verdict == "other protocol" and row.difference == pytest.approx(-0.14)
 

@@ -42,7 +42,7 @@ LAYERS = (
 )
 """The toolkit from its ground up; CONTRIBUTING draws it."""
 UNLAYERED = {"__init__", "__main__", "__pycache__", "py.typed", "studies"}
-MANY_PARAMETERS = {"build_run", "card"}
+MANY_PARAMETERS = {"build_run"}
 FORBIDDEN_NAMES = {"base", "common", "core", "handler", "helpers", "manager", "misc", "util", "utils"}
 MUTABLE = (
     "Best Ended FigureSet Member Merged Plateau Profiled Progress Randomness RayCluster Run RunningTrial WorkerContext "

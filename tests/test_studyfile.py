@@ -8,6 +8,7 @@ import pytest
 import tiny_study
 from tiny_study import FACTOR, SEARCH, study_of
 
+from benchkit import plan
 from benchkit.errors import StudyError
 from benchkit.study import Goal, Search, SearchRange
 from benchkit.study.factors import label_of
@@ -262,7 +263,9 @@ def test_a_search_has_one_sampler_or_compares_several() -> None:
 
     several = search_of('["random", "tpe"]')
     assert (several.sampler, several.samplers) == ("random", ("random", "tpe"))
-    assert several.by("tpe") == search_of('"tpe"') == search_of('["tpe"]')
+    study = study_of(SEARCH.replace('"tpe"', '["random", "tpe"]'))
+    alone = [plan.search_of(study, one) for one in plan.make_plan(study).conditions if one.kind == "search"]
+    assert alone == [search_of('"random"'), search_of('"tpe"')] and search_of('"tpe"') == search_of('["tpe"]')
     assert search_of('"tpe"', 'search.sampler=["random", "tpe"]') == several
     assert search_of('["random", "tpe"]', "search.sampler=tpe") == search_of('"tpe"')
 
@@ -312,6 +315,8 @@ def test_set_has_the_last_word_in_the_smoke_form_but_not_on_its_data() -> None:
     study = study_of(smoke=True, overrides=("train.epochs=2", "repeats.n=2", "data.train_size=900"))
     assert (study.settings["train"]["epochs"], study.repeats) == (2, 2)
     assert study.settings["data"]["train_size"] == 80
+    other = study_of(smoke=True, overrides=('data={name="mnist", normalize="none"}',))
+    assert (other.settings["data"]["name"], other.settings["data"]["normalize"]) == ("digits", "none")
 
 
 def test_a_wrong_smoke_section_is_told_with_and_without_smoke() -> None:

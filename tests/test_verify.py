@@ -270,6 +270,15 @@ def test_escapes_in_names_do_not_reach_the_terminal(html: Path, capsys: pytest.C
     assert "?[31mred" in told.out
 
 
+def test_a_name_with_a_comma_is_that_of_one_study(html: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def named(head: dict[str, Any]) -> None:
+        head["studies"][0]["name"] = "a, b"
+
+    put_into(html, edited(capsule_in(html), {"capsule.json": named}))
+    main(["verify", str(html), "--json"])
+    assert json.loads(capsys.readouterr().out)["studies"] == ["a, b"]
+
+
 def test_a_search_holds_too(tmp_path: Path, verify: Any) -> None:
     code, checks = verify(report(with_search(tmp_path / "trials"), tmp_path))
     assert code == 0 and failed(checks) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import math
 import os
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from benchkit.errors import BenchkitError
 
 
 def clean(text: object) -> str:
@@ -55,9 +52,9 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     target = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    return (
-        target if target.is_terminal else Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=9999)
-    )
+    if not target.is_terminal:
+        target.width = 9999
+    return target
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -159,9 +156,9 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "report": "benchkit.cli.report:report",
         "verify": "benchkit.cli.verify:verify",
         "model": "benchkit.cli.model:model",
-        "predict": "benchkit.cli.predict:predict",
-        "merge": "benchkit.cli.merge:merge",
-        "clean": "benchkit.cli.clean:clean",
+        "predict": "benchkit.cli.model:predict",
+        "merge": "benchkit.cli.workspace:merge",
+        "clean": "benchkit.cli.workspace:clean",
         "publish": "benchkit.cli.publish:publish",
         "export": "benchkit.cli.export:export",
         "query": "benchkit.cli.export:query",
@@ -169,7 +166,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "studies": "benchkit.cli.studies:app",
         "data": "benchkit.cli.data:app",
         "plugins": "benchkit.cli.plugins:app",
-        "ledger": "benchkit.cli.ledger:app",
+        "ledger": "benchkit.cli.workspace:ledger_app",
         "doctor": "benchkit.cli.doctor:doctor",
     }
 )
@@ -181,13 +178,12 @@ class CommandGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the command names in the order of `COMMANDS`."""
-        return [name for name, target in COMMANDS.items() if importlib.util.find_spec(target.partition(":")[0])]
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of that name, importing its module, or None when there is none."""
-        names = self.list_commands(ctx)
         # An unknown name needs all commands: typer suggests the nearest from those that are there.
-        for name in [cmd_name] if cmd_name in names else names:
+        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:
             if name not in self.commands:
                 self.commands[name] = load_command(name)
         return self.commands.get(cmd_name)

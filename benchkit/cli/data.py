@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchkit.cli.app import cell, console, line, print_facts, print_json, print_note, print_table
-from benchkit.cli.options import PluginFiles
+from benchkit.cli.options import AsJson, PluginFiles
 from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry
 from benchkit.storage import mebibytes
+from benchkit.study.factors import parse_value
 
 if TYPE_CHECKING:
     from benchkit.data.manifest import Manifest
@@ -33,18 +34,18 @@ NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", autocompletion=complete_dataset, help="A data set, for example cifar10.")
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Give the data set an option; repeatable.")
+    list[str], typer.Option("--set", metavar="OPTION=VALUE", help="Give the data set an option; repeatable.")
 ]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Prepare again, even if it is prepared already.")]
 
 
 @app.command("list")
-def list_data(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_data(as_json: AsJson = False) -> None:
     """List the data sets of all plugins, and which of them are prepared."""
     from benchkit.preparation import data_root, prepared_folders
 
     rows = _rows(Registry.installed().names("datasets"), prepared_folders(data_root()))
-    if json:
+    if as_json:
         print_json({"root": str(data_root()), "datasets": rows})
         return
     print_table(
@@ -55,10 +56,10 @@ def list_data(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 @app.command("prepare")
 def prepare_data(
-    name: NameArgument, settings: SetOption = None, replace: ReplaceOption = False, plugin: PluginFiles = None
+    name: NameArgument, settings: SetOption = [], replace: ReplaceOption = False, plugin: PluginFiles = []
 ) -> None:
     """Prepare a data set; download it first where it has to be."""
-    _prepare(name, _given(settings), replace=replace, plugins=plugin or ())
+    _prepare(name, _given(settings), replace=replace, plugins=plugin)
 
 
 @app.command("import")
@@ -73,24 +74,22 @@ def import_data(
         Path | None,
         typer.Option("--split", metavar="FILE", help="Put files where this list says: columns path, split, group."),
     ] = None,
-    settings: SetOption = None,
+    settings: SetOption = [],
     replace: ReplaceOption = False,
-    plugin: PluginFiles = None,
+    plugin: PluginFiles = [],
 ) -> None:
     """Prepare a data set from files that you have: torchvision's layout, or class folders of images.
 
     Your own images are the data set image-folder: benchkit data import image-folder PATH --set size=64
     """
-    given = {**_given(settings), "source": str(path.expanduser().resolve())}
+    given: dict[str, Any] = {**_given(settings), "source": str(path.expanduser().resolve())}
     if split is not None:
         given["split"] = str(split.expanduser().resolve())
-    flags = {"partial": partial, "skip_broken": skip_broken}
-    _prepare(
-        name,
-        {**given, **{flag: True for flag, wanted in flags.items() if wanted}},
-        replace=replace,
-        plugins=plugin or (),
-    )
+    if partial:
+        given["partial"] = True
+    if skip_broken:
+        given["skip_broken"] = True
+    _prepare(name, given, replace=replace, plugins=plugin)
 
 
 @app.command("verify")
@@ -144,11 +143,9 @@ def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Seq
         _print_manifest(manifest)
 
 
-def _given(settings: Sequence[str] | None) -> dict[str, Any]:
-    from benchkit.study.factors import parse_value
-
+def _given(settings: Sequence[str]) -> dict[str, Any]:
     given = {}
-    for setting in settings or ():
+    for setting in settings:
         option, equals, text = setting.partition("=")
         if not equals or not option:
             raise PluginError(f"--set {setting}: expected OPTION=VALUE, for example size=64")

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from benchkit.cli.options import DEFAULT_WORKSPACE, Workspace
+from benchkit.cli.app import print_json, print_text
+from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, Workspace
+from benchkit.storage import encode
 
 STYLES = {"good": "green", "note": "yellow", "bad": "bold red"}
 
@@ -14,13 +16,11 @@ STYLES = {"good": "green", "note": "yellow", "bad": "bold red"}
 def doctor(
     device: Annotated[str, typer.Option(help="The device to examine: auto, cpu, mps, cuda or cuda:N.")] = "auto",
     workspace: Workspace = DEFAULT_WORKSPACE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Examine device, precision, speed, PDF printing, disk, allocator and plugins. Exit with 1 if something is bad."""
-    from benchkit.cli.app import cell, console, print_json, print_text
     from benchkit.doctor import examine
     from benchkit.preparation import data_root
-    from benchkit.storage import encode
 
     findings = []
     for finding in examine(workspace, data_root(), device):
@@ -28,10 +28,10 @@ def doctor(
         if not as_json:
             print_text(f"{finding.state:5} {finding.name}: {finding.value}", STYLES[finding.state])
             if finding.advice:
-                console().print(cell(f"      {finding.advice}", "dim"))
+                print_text(f"      {finding.advice}", "dim")
     bad = sum(finding.state == "bad" for finding in findings)
     if as_json:
-        print_json({"healthy": not bad, "findings": [encode(finding) for finding in findings]})
+        print_json({"healthy": not bad, "findings": encode(findings)})
     else:
         print_text(f"{bad} of {len(findings)} findings are bad" if bad else "benchkit can work here")
     if bad:

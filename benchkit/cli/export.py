@@ -9,22 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, study_name
+from benchkit.cli.app import print_json, print_note, print_table, print_text
+from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, MetricFiles, Storage, StudyName, Workspace
 from benchkit.errors import BenchkitError
-
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name.", autocompletion=complete_study)]
+from benchkit.study.study import study_name
 
 
 def export(
-    study: Name,
+    study: StudyName,
     to: Annotated[str, typer.Option("--to", metavar="KIND", help="parquet, csv, or TRACKER[=ADDRESS|env:VARIABLE].")],
     out: Annotated[
         Path | None, typer.Option("--out", show_default=False, help="The folder for files of tables: ./tables.")
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
-    plugin: MetricFiles = None,
+    plugin: MetricFiles = [],
     follow: Annotated[
         bool, typer.Option("--follow", hidden=True, help="Until standard input ends, for a sweep.")
     ] = False,
@@ -35,8 +34,6 @@ def export(
     did not end as done. A tracker gets what it lacks; a second time adds nothing. Its address, if it holds a secret, is
     named by an environment variable: --to mlflow=env:VARIABLE.
     """
-    from benchkit.cli.app import print_json, print_note, print_text
-
     study = study_name(study)
     if to in ("parquet", "csv"):
         from benchkit.frames.arrow import write_tables
@@ -60,17 +57,16 @@ def export(
 
 
 def query(
-    study: Name,
+    study: StudyName,
     question: Annotated[str, typer.Argument(metavar="SQL", help="Over the tables trials, conditions, epochs.")],
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
-    plugin: MetricFiles = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plugin: MetricFiles = [],
+    as_json: AsJson = False,
 ) -> None:
     """Ask the results of STUDY a question in SQL (DuckDB's), in memory: benchkit query quickstart
     "select condition, avg(test_accuracy) from trials group by condition".
     """
-    from benchkit.cli.app import print_json, print_note, print_table
     from benchkit.frames.arrow import query as ask
     from benchkit.ledger import read_results
 

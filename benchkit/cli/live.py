@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,7 @@ def watching(*, quiet: bool = False) -> Iterator[View]:
 class Lines:
     """One line for each trial's start and end, and for its epochs at most every few seconds."""
 
-    def __init__(self, write) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, write: Callable[[str], None]) -> None:
         """Write lines with `write`."""
         self._write = write
         self._progress = Progress()
@@ -81,10 +81,8 @@ class Lines:
         """Say what happened, if it is worth a line."""
         running = self._progress.running.get(worker)
         self._progress.event(worker, event)
-        if told := _concurrency(event):
+        if told := _told(event):
             self._write(told)
-        elif isinstance(event, AnalysisEnded | SeatSetAside):
-            self._write(event.words)
         elif isinstance(event, TrialStarted) and event.epoch:
             self._write(f"{_name(event)}: goes on after epoch {event.epoch}")
         elif isinstance(event, EpochEnded) and running and time.monotonic() - self._last.get(worker, 0) > EVERY:
@@ -117,7 +115,7 @@ class Panel:
     def event(self, worker: int, event: Event) -> None:
         """Show an event; trials that ended badly stay on screen above the panel."""
         self._progress.event(worker, event)
-        if told := event.words if isinstance(event, AnalysisEnded | SeatSetAside) else _concurrency(event):
+        if told := _told(event):
             self._live.console.print(cell(line(told), "dim"))
             return
         if isinstance(event, SeatsElsewhere):
@@ -154,15 +152,8 @@ class Panel:
         )
         rows = Table(box=None, pad_edge=False, header_style="dim")
         several = len(set(progress.devices.values())) > 1
-        for column in (
-            "running",
-            "epoch",
-            "train loss",
-            "val loss",
-            "val acc.",
-            "images/s",
-            *(["on"] if several else []),
-        ):
+        columns = ("running", "epoch", "train loss", "val loss", "val acc.", "images/s", *(["on"] if several else []))
+        for column in columns:
             rows.add_column(column, justify="left" if column in ("running", "on") else "right")
         for worker, running in sorted(progress.running.items()):
             on = (line(progress.devices.get(worker, "")),) if several else ()
@@ -174,8 +165,10 @@ class Panel:
         return Group(head, rows, *(cell(line(f"other sweep: {words}"), "dim") for words in self._elsewhere), best)
 
 
-def _concurrency(event: Event) -> str:
-    """Return what is told of the devices, and of how many trials one is given at once; nothing for other events."""
+def _told(event: Event) -> str:
+    """Return what is told of looks, seats and devices, and of how many trials one trains at once; nothing of others."""
+    if isinstance(event, AnalysisEnded | SeatSetAside):
+        return event.words
     if isinstance(event, DevicesChosen):
         return devices_text(event.devices)
     if isinstance(event, ConcurrencyTried):
@@ -226,21 +219,21 @@ def _ending(trial: TrialEnded) -> str:
     return f"{scores} in {duration(trial.seconds, whole=True)}"
 
 
-class EpochCount:
-    """A view that hands everything on to another, and counts the epochs that ended."""
+class Overheard:
+    """A view that hands everything on to another, and tells each event to one who listens."""
 
-    def __init__(self, view: View) -> None:
-        """Hand on to `view`."""
+    def __init__(self, view: View, hear: Callable[[int, Event], None]) -> None:
+        """Hand on to `view`; `hear` gets each event and the number of its worker."""
         self._view = view
-        self.epochs = 0
+        self._hear = hear
 
     def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
         """Pass it on."""
         self._view.stage(title, states, total)
 
     def event(self, worker: int, event: Event) -> None:
-        """Count an epoch, and pass it on."""
-        self.epochs += isinstance(event, EpochEnded)
+        """Have it heard, and pass it on."""
+        self._hear(worker, event)
         self._view.event(worker, event)
 
     def tick(self) -> None:

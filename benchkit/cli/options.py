@@ -1,8 +1,12 @@
-"""The options that several commands have: workspace, storage, the device's memory, plugins in local files."""
+"""What several commands take: studies, workspace, storage, the device's memory, plugins in local files.
+
+What the shell completes is read from metadata alone.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +14,51 @@ import typer
 
 from benchkit import storage
 from benchkit.errors import TrainingError, nearest
+from benchkit.registry import Registry
+from benchkit.registry.kinds import KINDS, kind_word
 
 DEFAULT_WORKSPACE = Path(storage.DEFAULT_WORKSPACE)
+
+
+def complete_plugin(incomplete: str) -> list[tuple[str, str]]:
+    """Return the plugin names that start with `incomplete`, each with its kind and origin."""
+    return _matches(incomplete, [kind for kind in KINDS if kind != "studies"])
+
+
+def complete_study(incomplete: str) -> list[tuple[str, str]]:
+    """Return the names of installed studies that start with `incomplete`, each with its origin."""
+    return _matches(incomplete, ["studies"])
+
+
+def complete_kind(incomplete: str) -> list[str]:
+    """Return the plugin kinds that start with `incomplete`."""
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def _matches(incomplete: str, kinds: Sequence[str]) -> list[tuple[str, str]]:
+    return [
+        (entry.name, f"{kind_word(entry.kind)}, {entry.origin}")
+        for entry in Registry.installed().entries()
+        if entry.kind in kinds and entry.name.startswith(incomplete) and not entry.problem
+    ]
+
+
+def know_metrics(files: list[Path] | None) -> list[Path]:
+    """Let this process know the metrics of plugin files, and return the files."""
+    if files:
+        Registry.installed(files, allow_shadow=True)
+    return files or []
+
+
+StudyFile = Annotated[
+    str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)
+]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name.", autocompletion=complete_study)]
+LatestStudy = Annotated[
+    str, typer.Argument(help="A study's name; without one, the latest.", autocompletion=complete_study)
+]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workspace = Annotated[
     Path,
     typer.Option(
@@ -35,15 +82,15 @@ DeviceMemory = Annotated[
     ),
 ]
 PluginFiles = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
+    list[Path], typer.Option("--plugin", metavar="FILE", help="Add the plugins of a local Python file.")
 ]
 MetricFiles = Annotated[
-    list[Path] | None,
+    list[Path],
     typer.Option(
         "--plugin",
         metavar="FILE",
         help="Add the metrics of a local Python file, which a study may ask for.",
-        callback=lambda files: know_metrics(files),
+        callback=know_metrics,
     ),
 ]
 AllowShadow = Annotated[
@@ -51,22 +98,12 @@ AllowShadow = Annotated[
 ]
 
 
-def know_metrics(files: list[Path] | None) -> list[Path]:
-    """Let this process know the metrics of plugin files, and return the files."""
-    if files:
-        from benchkit.registry import Registry
-
-        Registry.installed(files, allow_shadow=True)
-    return files or []
-
-
-def study_name(text: str) -> str:
-    """Return the name of a study that is given by it or by its file, which has the same name."""
-    return text.removesuffix(".toml").rpartition("/")[2]
-
-
-UNITS = ("B", *(f"{prefix}B" for prefix in "kMGT"), *(f"{prefix}iB" for prefix in "KMGT"))
-"""The units that are known: decimal ones (1 MB is 1,000,000 bytes) and binary ones (1 MiB is 1,048,576)."""
+UNITS = {
+    "B": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGT", 1)},
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)},
+}
+"""The bytes of each unit: decimal ones (1 MB is 1,000,000 bytes) and binary ones (1 MiB is 1,048,576)."""
 
 NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]*)")
 
@@ -79,9 +116,9 @@ def parse_size(option: str, text: str) -> int:
     written = NUMBER.fullmatch(text.strip())
     if written:
         number, unit = written.groups()
-        known = {name.lower(): name for name in UNITS}
+        known = {name.lower(): count for name, count in UNITS.items()}
         if unit.lower() in known:
-            return int(float(number) * _factor(known[unit.lower()]))
+            return int(float(number) * known[unit.lower()])
         if not unit and float(number) == 0:
             return 0
     close = nearest(written[2], UNITS) if written else ""
@@ -89,9 +126,3 @@ def parse_size(option: str, text: str) -> int:
         f"{option} {text}: expected a number with a unit, or 0{close}",
         hint=f"for example 500MB or 2GiB; the units are {', '.join(UNITS)}",
     )
-
-
-def _factor(unit: str) -> int:
-    base = 1024 if "i" in unit else 1000
-    power: int = base ** " KMGT".index(unit[0].upper()) if len(unit) > 1 else 1
-    return power

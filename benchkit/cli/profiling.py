@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchkit.analysis.wording import count
 from benchkit.cli.app import print_note, print_table
 from benchkit.sweep.messages import Event, TrialProfiled, WorkerReady
-from benchkit.sweep.progress import View
 
 SHOWN = 3
 """Traces that are named."""
@@ -25,18 +23,17 @@ class Profiled:
     seconds: Counter[str] = field(default_factory=Counter)
     traces: list[str] = field(default_factory=list)
 
-    def add(self, event: TrialProfiled) -> None:
-        """Take in one trial."""
-        self.trials += 1
-        self.seconds.update(event.seconds)
-        self.traces += [event.trace] if event.trace else []
-
-    def begin(self, worker: int, event: WorkerReady) -> None:
-        """Take in the start of a worker, which may tell that it is ready for several jobs."""
-        start = (worker, *event.imports.values())
-        if event.imports and start not in self.starts:
-            self.starts.add(start)
-            self.seconds.update(event.imports)
+    def hear(self, worker: int, event: Event) -> None:
+        """Take in a trial, or the start of a worker, which may tell that it is ready for several jobs."""
+        if isinstance(event, TrialProfiled):
+            self.trials += 1
+            self.seconds.update(event.seconds)
+            self.traces += [event.trace] if event.trace else []
+        elif isinstance(event, WorkerReady) and event.imports:
+            start = (worker, *event.imports.values())
+            if start not in self.starts:
+                self.starts.add(start)
+                self.seconds.update(event.imports)
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -46,31 +43,6 @@ class Profiled:
             "seconds": dict(self.seconds),
             "traces": self.traces,
         }
-
-
-class Profiling:
-    """A view that hands everything on to another, and keeps the profiles."""
-
-    def __init__(self, view: View, profiled: Profiled) -> None:
-        """Hand on to `view`, keep in `profiled`."""
-        self._view = view
-        self._profiled = profiled
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Show that a stage begins."""
-        self._view.stage(title, states, total)
-
-    def event(self, worker: int, event: Event) -> None:
-        """Show an event, and keep a profile."""
-        if isinstance(event, TrialProfiled):
-            self._profiled.add(event)
-        elif isinstance(event, WorkerReady):
-            self._profiled.begin(worker, event)
-        self._view.event(worker, event)
-
-    def tick(self) -> None:
-        """Refresh what changes with time."""
-        self._view.tick()
 
 
 def print_profile(profiled: Profiled) -> None:

@@ -7,25 +7,26 @@ from typing import Annotated
 
 import typer
 
+from benchkit.cli.app import print_note, print_text
+from benchkit.errors import ReportError
+from benchkit.registry import Registry
+from benchkit.storage import mebibytes
+
 
 def publish(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder: new, empty, or published before.")],
     reports: Annotated[
-        list[Path] | None, typer.Argument(metavar="[REPORT.html...]", help="Reports; those in ./reports without.")
-    ] = None,
+        list[Path], typer.Argument(metavar="[REPORT.html...]", help="Reports; those in ./reports without.")
+    ] = [],
     title: Annotated[str, typer.Option("--title", help="What the site is called.")] = "Reports",
 ) -> None:
     """Write a site of reports into DIR, for any web host or to be opened from disk: an index to search, a page for
     each report and plugin, and a table across studies of the same data and protocol. Earlier versions stay.
     """
     from benchkit.analysis.wording import count
-    from benchkit.cli.app import print_note, print_text
-    from benchkit.errors import ReportError
     from benchkit.publish import publish as write
     from benchkit.publish import read_report
     from benchkit.publish.site import LARGE
-    from benchkit.registry import Registry
-    from benchkit.storage import mebibytes
 
     files = reports or sorted(Path("reports").glob("*.html"))
     if not files:

@@ -13,28 +13,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, AllowShadow, PluginFiles, Storage, Workspace
+from benchkit.cli.app import print_error, print_note, print_text
+from benchkit.cli.options import (
+    DEFAULT_WORKSPACE,
+    AllowShadow,
+    PluginFiles,
+    Storage,
+    Workspace,
+    complete_study,
+)
 from benchkit.errors import ReportError, nearest
+from benchkit.registry import Registry
+from benchkit.report import FORMATS
+from benchkit.study.study import study_name
 from benchkit.sweep.stopping import stoppable
 
 if TYPE_CHECKING:
-    from benchkit.registry import Registry
     from benchkit.report.context.blocks import FigureBlock
     from benchkit.report.write import ReportOptions, Written
     from benchkit.results import StudyResults
 
 
-FORMATS = ("html", "pdf", "tables", "figures", "json")
-"""What a report can be asked for; `all` is every one of them."""
-
-
 def report(
     ctx: typer.Context,
     studies: Annotated[
-        list[str] | None,
+        list[str],
         typer.Argument(help="Names of studies, or files of reports to make anew.", autocompletion=complete_study),
-    ] = None,
+    ] = [],
     format: Annotated[
         str,
         typer.Option(
@@ -63,7 +68,7 @@ def report(
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
-    plugin: PluginFiles = None,
+    plugin: PluginFiles = [],
     allow_shadow: AllowShadow = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Use charts that an earlier report drew.")] = True,
 ) -> None:
@@ -74,7 +79,6 @@ def report(
     Exit code 1: the report is there, but a figure failed, or files of trials were lost or changed. Exit code 2: a file
     could not be made, such as the PDF without Pango; the others are there.
     """
-    from benchkit.registry import Registry
     from benchkit.report.write import ReportOptions
 
     atexit.register(_end_quickly)
@@ -122,7 +126,6 @@ def _from_report(file: Path, folder: Path) -> tuple[list[StudyResults], Mapping[
     """
     from benchkit.capsule import read_capsule
     from benchkit.capsule.reading import results_of
-    from benchkit.cli.app import print_note
     from benchkit.report.figures.figure_files import kept_figures
     from benchkit.verify.opening import open_report
 
@@ -161,13 +164,12 @@ def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyRe
     """Return the results of studies by their names or files, each once; a file says how they are shown."""
     from benchkit.ledger import read_results
 
-    named = {given.removesuffix(".toml").rpartition("/")[2] or None: Path(given) for given in studies}
+    named = {study_name(given) or None: Path(given) for given in studies}
     return [_shown(read_results(workspace, name, storage or None), path) for name, path in named.items()]
 
 
 def _shown(results: StudyResults, given: Path) -> StudyResults:
     """Return results as the study file shows them now, if there is one; a note tells where it describes others."""
-    from benchkit.cli.app import print_note
     from benchkit.report.write import file_now, presented
 
     file = file_now(results, given)
@@ -181,7 +183,6 @@ def _shown(results: StudyResults, given: Path) -> StudyResults:
 
 def _tell_broken(results: Sequence[StudyResults]) -> int:
     """Print which trials' files were lost or changed; return the exit code for that."""
-    from benchkit.cli.app import print_note
     from benchkit.results import WITHOUT_FILES
     from benchkit.sweep.progress import trial_name
 
@@ -206,8 +207,6 @@ def _formats(text: str) -> frozenset[str]:
 
 def _tell(written: Written, *, debug: bool) -> int:
     """Print the paths of a report's files and what went wrong, and return the exit code that follows from it."""
-    from benchkit.cli.app import print_error, print_note, print_text
-
     for path in written.paths:
         print_text(path)
     for problem in (*written.problems, *written.notes):

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
 
 import typer
 
-from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, study_name
+from benchkit.cli.app import print_json, print_note, print_table, print_text
+from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, LatestStudy, MetricFiles, Storage, Workspace
+from benchkit.storage import encode
+from benchkit.study.study import study_name
 
 
 def status(
-    study: Annotated[
-        str, typer.Argument(help="A study's name; without one, the latest.", autocompletion=complete_study)
-    ] = "",
+    study: LatestStudy = "",
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
-    plugin: MetricFiles = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plugin: MetricFiles = [],
+    as_json: AsJson = False,
 ) -> None:
     """Show the state of every condition of STUDY, failures with their reason, the time left, and what is
     still undecided.
 
     Exit code 1: files of trials were lost or changed.
     """
-    from benchkit.cli.app import print_json, print_note, print_table, print_text
     from benchkit.ledger import read_results
     from benchkit.ledger.cleaning import removed_words
-    from benchkit.storage import encode
     from benchkit.sweep.seat_lines import recorded_epochs, seats_of
     from benchkit.sweep.status import status_of
 

@@ -10,26 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.completion import complete_study
-from benchkit.cli.options import AllowShadow, PluginFiles
+from benchkit.cli.app import clean, print_json, print_note, print_table, print_text
+from benchkit.cli.options import AllowShadow, AsJson, Overrides, PluginFiles, StudyFile
+from benchkit.errors import BenchkitError, StudyError
+from benchkit.registry import Registry
+from benchkit.storage import write_atomically
+from benchkit.study.studyfile import find_study
 
 if TYPE_CHECKING:
     from benchkit.plan import Condition, Plan
-    from benchkit.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show, check and write studies.")
-Name = Annotated[str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")]
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_(as_json: AsJson = False) -> None:
     """List the installed studies with their questions."""
-    from benchkit.cli.app import print_json, print_table
-    from benchkit.errors import BenchkitError
-    from benchkit.registry import Registry
-    from benchkit.study.studyfile import find_study
-
     registry = Registry.installed()
     rows = []
     for entry in registry.entries("studies"):
@@ -51,12 +47,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
 
 
 @app.command()
-def show(name: Name) -> None:
+def show(name: StudyFile) -> None:
     """Print a study's file."""
-    from benchkit.cli.app import clean
-    from benchkit.registry import Registry
-    from benchkit.study.studyfile import find_study
-
     source = find_study(name, Registry.installed()).source.rstrip()
     # A file that is written elsewhere stays as it is; a terminal obeys some of the characters that TOML allows.
     typer.echo(clean(source) if sys.stdout.isatty() else source)
@@ -64,31 +56,28 @@ def show(name: Name) -> None:
 
 @app.command()
 def check(
-    name: Name,
-    set_: Set = [],  # noqa: B006
+    name: StudyFile,
+    set_: Overrides = [],
     run: Annotated[
         bool, typer.Option("--run", help="Also build each different network and run it on two images.")
     ] = False,
-    plugin: PluginFiles = None,
+    plugin: PluginFiles = [],
     allow_shadow: AllowShadow = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a study file, its plugins and their options, and list its conditions."""
-    from benchkit.cli.app import print_json, print_note, print_table, print_text
     from benchkit.data.manifest import check_data
     from benchkit.plan import make_plan
-    from benchkit.registry import Registry
     from benchkit.study.checks import check_plan, data_sets
-    from benchkit.study.studyfile import find_study
 
-    registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
+    registry = Registry.installed(plugin, allow_shadow=allow_shadow)
     study = find_study(name, registry, overrides=set_)
     plan = make_plan(study)
     warnings = check_plan(plan, registry)
     for warning in warnings:
         print_note(f"warning: {warning}")
     check_data(registry, data_sets(plan), study.path)
-    for warning in _run_networks(plan, registry, plugin or (), allow_shadow) if run else ():
+    for warning in _run_networks(plan, registry, plugin, allow_shadow) if run else ():
         print_note(f"warning: {warning}")
         warnings = (*warnings, warning)
     if as_json:
@@ -132,9 +121,6 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON schema of a study file, by which editors complete and check one."""
-    from benchkit.cli.app import print_json, print_text
-    from benchkit.registry import Registry
-    from benchkit.storage import write_atomically
     from benchkit.study.schema import study_schema
 
     found = study_schema(Registry.installed())
@@ -156,9 +142,6 @@ def new(
     ] = None,
 ) -> None:
     """Write a small complete study to start from; of photographs, after at most three questions."""
-    from benchkit.cli.app import print_text
-    from benchkit.errors import StudyError
-    from benchkit.registry import Registry
     from benchkit.study.schema import write_schema
 
     if path.suffix != ".toml":
@@ -182,7 +165,6 @@ def _example(title: str) -> str:
 
 
 def _of_photographs(title: str, folder: Path) -> str:
-    from benchkit.cli.app import print_text
     from benchkit.data.photo_study import COMPARISONS, LEAST, look, study_text
 
     photos = look(folder)
@@ -199,8 +181,6 @@ def _of_photographs(title: str, folder: Path) -> str:
 
 def _asked(question: str, usual: str, choices: Sequence[str] = (), number: tuple[int, int] | None = None) -> str:
     """Return an answer, asked for again until it is one; where nobody can answer, the usual one, which is told."""
-    from benchkit.cli.app import print_note
-
     allowed = ", ".join(choices) or (f"{number[0]} to {number[1]}" if number else "")
     if not sys.stdin.isatty():
         print_note(f"{question}: {usual} ({allowed})")

@@ -16,24 +16,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchkit.cli.completion import complete_study
+from benchkit.cli.app import print_json, print_note, print_text
 from benchkit.cli.options import (
     DEFAULT_WORKSPACE,
     AllowShadow,
     DeviceMemory,
+    Overrides,
     PluginFiles,
     Storage,
+    StudyFile,
     Workspace,
     parse_size,
 )
 from benchkit.duration import duration
 from benchkit.errors import StudyError
+from benchkit.registry import Registry
+from benchkit.study.factors import parse_only
+from benchkit.study.studyfile import MOST_REPEATS, find_study
 
 if TYPE_CHECKING:
     from benchkit.cli.profiling import Profiled
-    from benchkit.registry import Registry
     from benchkit.results import State
-    from benchkit.study import Study
+    from benchkit.sweep.messages import Event
     from benchkit.sweep.orchestration import Request
     from benchkit.trackers.notices import Notices
 
@@ -50,8 +54,9 @@ RETRIED: dict[str, State] = {
 UNFINISHED = ("running", "stale", "waiting", "missing")
 """The states of trials that a later sweep trains to their end."""
 
-Asked = Annotated[str, typer.Argument(help="A built-in study's name or a TOML file.", autocompletion=complete_study)]
-Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")]
+FAILED = ("failed", "diverged", "missing files", "changed files")
+"""The states of trials by which a sweep has failed."""
+
 Only = Annotated[list[str], typer.Option(metavar="FACTOR=LEVEL", help="Train only these levels of a factor.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="The tiny version of the study, on digits.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and for how long.")]
@@ -61,7 +66,7 @@ Profile = Annotated[
 WatchPage = Annotated[
     bool, typer.Option("--watch", help="Serve a live page of the sweep while it lasts, as benchkit watch does.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+OutcomeAsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 Retry = Annotated[
     list[str],
     typer.Option(
@@ -132,20 +137,34 @@ ShipCode = Annotated[
 SameHardware = Annotated[
     bool, typer.Option("--same-hardware", help="Leave out nodes of a cluster with another device or driver.")
 ]
+Track = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME[=ADDRESS]",
+        help="Tell a tracker of each trial while it is trained: mlflow, tensorboard; a secret address is env:VARIABLE.",
+    ),
+]
+Notify = Annotated[
+    list[str],
+    typer.Option(
+        metavar="env:VARIABLE",
+        help="Send a message to an address of apprise: done, failed, undecided after the last look, disk nearly full.",
+    ),
+]
 
 
 def sweep(
-    study: Asked,
-    set_: Settings = [],  # noqa: B006
-    only: Only = [],  # noqa: B006
+    study: StudyFile,
+    set_: Overrides = [],
+    only: Only = [],
     smoke: Smoke = False,
     dry_run: DryRun = False,
     jobs: Jobs = 0,
     per_process: PerProcess = 1,
     device: Devices = "auto",
     device_memory: DeviceMemory = "",
-    retry: Retry = [],  # noqa: B006
-    plugin: PluginFiles = None,
+    retry: Retry = [],
+    plugin: PluginFiles = [],
     allow_shadow: AllowShadow = False,
     profile: Profile = False,
     until_decided: UntilDecided = False,
@@ -161,23 +180,21 @@ def sweep(
     lease: Lease = 60.0,
     patience: Patient = 600.0,
     watch: WatchPage = False,
-    track: Track = [],  # noqa: B006
-    notify: Notify = [],  # noqa: B006
-    as_json: AsJson = False,
+    track: Track = [],
+    notify: Notify = [],
+    as_json: OutcomeAsJson = False,
 ) -> None:
     """Train what STUDY lacks: every condition, every repeat, the search, the confirmation. Run it again to go on."""
-    from benchkit.registry import Registry
-
-    registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
+    registry = Registry.installed(plugin, allow_shadow=allow_shadow)
     request = _request(
-        study=_study(study, registry, set_, smoke),
+        study=find_study(study, registry, overrides=set_, smoke=smoke),
         workspace=workspace,
         storage=storage,
-        only=_levels(only),
+        only=parse_only(only),
         jobs=jobs,
         device=device,
         retry=_states(retry),
-        plugins=tuple(path.resolve() for path in plugin or ()),
+        plugins=tuple(path.resolve() for path in plugin),
         allow_shadow=allow_shadow,
         profile=profile,
         device_memory=parse_size("--device-memory", device_memory) if device_memory else None,
@@ -198,19 +215,7 @@ def _request(**given: Any) -> Request:
     from benchkit.preparation import data_root
     from benchkit.sweep.orchestration import Request
 
-    return Request(data_root=data_root(), command=_spoken(), **given)
-
-
-def _study(named: str, registry: Registry, overrides: Sequence[str], smoke: bool) -> Study:
-    from benchkit.study.studyfile import find_study
-
-    return find_study(named, registry, overrides=overrides, smoke=smoke)
-
-
-def _levels(only: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    from benchkit.study.factors import parse_only
-
-    return parse_only(only)
+    return Request(data_root=data_root(), command=shlex.join(["benchkit", *sys.argv[1:]]), **given)
 
 
 def _do(request: Request, registry: Registry, dry_run: bool, as_json: bool, requeue: bool, told: Told) -> None:
@@ -248,8 +253,6 @@ def _states(words: Sequence[str]) -> tuple[State, ...]:
 
 def _check_most(request: Request) -> None:
     """Raise `StudyError` for a greatest number of repeats that is below the study's own, or of no effect."""
-    from benchkit.study.studyfile import MOST_REPEATS
-
     most, least = request.most, request.study.repeats
     if request.adding and request.study.splits == "folds":
         raise StudyError(
@@ -264,10 +267,10 @@ def _check_most(request: Request) -> None:
 
 def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, told: Told) -> None:
     """Sweep under a live view, and conclude; Ctrl-C ends it with a word on how to go on."""
-    from benchkit.cli.app import print_note
-    from benchkit.cli.live import EpochCount, watching
-    from benchkit.cli.profiling import Profiled, Profiling
+    from benchkit.cli.live import Overheard, watching
+    from benchkit.cli.profiling import Profiled
     from benchkit.cli.watch import watching_beside
+    from benchkit.sweep.messages import EpochEnded
     from benchkit.sweep.orchestration import sweep as run_sweep
     from benchkit.sweep.stopping import Stopped, deaf_shell, refuse_in_vain, stoppable
 
@@ -277,11 +280,17 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, t
             f"process 1 is {shell}, which keeps signals from this sweep: start it with `exec benchkit sweep ...`"
         )
     profiled = Profiled()
+    epochs = 0
+
+    def hear(worker: int, event: Event) -> None:
+        nonlocal epochs
+        epochs += isinstance(event, EpochEnded)
+        profiled.hear(worker, event)
+
     try:
         live = watching_beside(request, quiet=as_json) if told.page else watching(quiet=as_json)
         with stoppable(), told.trackers, live as view:
-            counted = EpochCount(view)
-            states = run_sweep(request, registry, Profiling(counted, profiled) if request.profile else counted)
+            states = run_sweep(request, registry, Overheard(view, hear))
     except KeyboardInterrupt as stopped:
         by = f" by {stopped.name}" if isinstance(stopped, Stopped) else ""
         print_note(f"stopped{by}; nothing is lost, the same command goes on: {request.command}")
@@ -292,16 +301,15 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, t
     if told.notices and not any(states[state] for state in UNFINISHED):
         told.notices.tell(*outcome_of(request, states))
     if request.seconds < math.inf and any(states[state] for state in UNFINISHED):
-        if requeue and not counted.epochs:
+        if requeue and not epochs:
             refuse_in_vain(request.seconds)
         raise typer.Exit(_unfinished_code(requeue))
-    if any(states[state] for state in ("failed", "diverged", "missing files", "changed files")):
+    if any(states[state] for state in FAILED):
         raise typer.Exit(1)
 
 
 def _unfinished_code(requeue: bool) -> int:
     """Return the exit code of a sweep that goes on later: 0 where Slurm has taken its job back, so that it does."""
-    from benchkit.cli.app import print_note
     from benchkit.sweep.stopping import CODE, undisturbed
     from benchkit.sweep.stopping import requeue as give_back
 
@@ -315,57 +323,35 @@ def _unfinished_code(requeue: bool) -> int:
 
 def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_json: bool) -> None:
     """Tell how a sweep ended and what to do next."""
-    from benchkit.cli.app import print_json, print_note, print_text
     from benchkit.cli.profiling import print_profile
 
     name = request.study.name
-    options = [] if request.workspace == DEFAULT_WORKSPACE else ["--workspace", str(request.workspace)]
-    named = shlex.join([name, *options])
-    stopped = any(states[state] for state in UNFINISHED)
     if as_json:
         more: dict[str, object] = {"profile": profiled.plain()} if request.profile else {}
         more |= {"interim": interim_of(request)} if request.adding else {}
         print_json({"study": name, "states": dict(states), **more})
-    else:
-        if request.profile:
-            print_profile(profiled)
-        counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-        print_text(f"{name}: {counts or 'nothing to train'}")
-        if stopped and request.seconds < math.inf:
-            hours = duration(request.seconds, whole=True)
-            print_note(f"stopped after {hours}, as asked; the same command goes on: {request.command}")
-        print_note(f"next: benchkit report {named}")
-    if states["files elsewhere"] and not as_json:
-        print_note(
-            f"{states['files elsewhere']} trials ended on other machines: benchkit merge brings their files here"
-        )
+        return
+    if request.profile:
+        print_profile(profiled)
+    print_text(f"{name}: {_counts(states) or 'nothing to train'}")
+    if request.seconds < math.inf and any(states[state] for state in UNFINISHED):
+        hours = duration(request.seconds, whole=True)
+        print_note(f"stopped after {hours}, as asked; the same command goes on: {request.command}")
+    options = [] if request.workspace == DEFAULT_WORKSPACE else ["--workspace", str(request.workspace)]
+    named = shlex.join([name, *options])
+    print_note(f"next: benchkit report {named}")
+    if elsewhere := states["files elsewhere"]:
+        print_note(f"{elsewhere} trials ended on other machines: benchkit merge brings their files here")
     broken = [state for state in ("missing files", "changed files") if states[state]]
-    if broken and not as_json:
+    if broken:
         words = [word for word, state in RETRIED.items() if state in broken]
         print_note(f"to train those with {' or '.join(broken)} again, add --retry {' --retry '.join(words)}")
-    if (states["failed"] or states["diverged"] or broken) and not as_json:
+    if any(states[state] for state in FAILED):
         print_note(f"reasons: benchkit status {named}")
 
 
-def _spoken() -> str:
-    """Return the command as the user gave it."""
-    return shlex.join(["benchkit", *sys.argv[1:]])
-
-
-Track = Annotated[
-    list[str],
-    typer.Option(
-        metavar="NAME[=ADDRESS]",
-        help="Tell a tracker of each trial while it is trained: mlflow, tensorboard; a secret address is env:VARIABLE.",
-    ),
-]
-Notify = Annotated[
-    list[str],
-    typer.Option(
-        metavar="env:VARIABLE",
-        help="Send a message to an address of apprise: done, failed, undecided after the last look, disk nearly full.",
-    ),
-]
+def _counts(states: Counter[str]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in states.items() if count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,7 +365,6 @@ class Told:
 
 def told_by(request: Request, page: bool, track: Sequence[str], notify: Sequence[str]) -> Told:
     """Return who is told of a sweep; raise `BenchkitError` for addresses that cannot be used."""
-    from benchkit.cli.app import print_note
     from benchkit.trackers.address import notifier_of, trackers_beside
 
     workspace, study = request.workspace, request.study.name
@@ -398,8 +383,8 @@ def told_by(request: Request, page: bool, track: Sequence[str], notify: Sequence
 
 def outcome_of(request: Request, states: Counter[str]) -> tuple[str, str]:
     """Return what a sweep that has trained everything came to, and how many trials ended how."""
-    counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-    if any(states[state] for state in ("failed", "diverged", "missing files", "changed files")):
+    counts = _counts(states)
+    if any(states[state] for state in FAILED):
         return "failed", counts
     interim = interim_of(request) if request.adding else None
     undecided = interim is not None and not interim["decided"] and interim["next"] is None

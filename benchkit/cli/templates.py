@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from benchkit.cli.app import print_text
+from benchkit.errors import ReportError, nearest
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -17,7 +20,6 @@ app = typer.Typer(
 @app.command("list")
 def list_() -> None:
     """List what can be copied: the report's templates, and by one name the job scripts for a kind of cluster."""
-    from benchkit.cli.app import print_text
     from benchkit.report.files.html import template_names
 
     for name in (*template_names(), *_machines()):
@@ -38,8 +40,6 @@ def copy(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write into.")],
 ) -> None:
     """Copy a template of reports, or the job scripts for a kind of cluster, into DIR, to be changed there."""
-    from benchkit.cli.app import print_text
-    from benchkit.errors import ReportError, nearest
     from benchkit.report.files.html import template_names, text_of
 
     machines = _machines()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.options import AllowShadow, PluginFiles
+from benchkit.cli.app import cell, print_json, print_note, print_table, print_text
+from benchkit.cli.options import AllowShadow, AsJson, PluginFiles
+from benchkit.duration import duration
 from benchkit.errors import StudyError
+from benchkit.registry import Registry
 
 if TYPE_CHECKING:
     from benchkit.capsule import Capsule
-    from benchkit.registry import Registry
     from benchkit.verify import ReportCheck, Verification
     from benchkit.verify.retraining import Scratch
 
@@ -34,9 +36,9 @@ def verify(
         Path | None,
         typer.Option("--workspace", "-w", help="An empty folder to keep what --retrain trains.", file_okay=False),
     ] = None,
-    plugin: PluginFiles = None,
+    plugin: PluginFiles = [],
     allow_shadow: AllowShadow = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check REPORT against the capsule inside it, and against this machine; --retrain N trains N trials again.
 
@@ -51,23 +53,22 @@ def verify(
     """
     from benchkit.capsule import read_capsule
     from benchkit.preparation import data_root
-    from benchkit.registry import Registry
     from benchkit.verify import Verification, open_report
     from benchkit.verify import verify as verify_report
 
-    registry = Registry.installed(plugin or (), allow_shadow=allow_shadow)
+    registry = Registry.installed(plugin, allow_shadow=allow_shadow)
     opened = open_report(report)
     capsule = read_capsule(opened.capsule)
     verification = verify_report(opened, capsule, registry, data_root())
     if retrain:
         from benchkit.verify.retraining import Scratch
 
-        with _folder(workspace) as folder:
+        with nullcontext(workspace) if workspace else TemporaryDirectory(prefix="benchkit-verify-") as folder:
             scratch = Scratch(
-                workspace=folder,
+                workspace=Path(folder),
                 data_root=data_root(),
                 device=device,
-                plugins=tuple(plugin or ()),
+                plugins=tuple(plugin),
                 allow_shadow=allow_shadow,
             )
             verification = Verification(
@@ -78,21 +79,9 @@ def verify(
         raise typer.Exit(1)
 
 
-@contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    """Yield the folder that is given, or one that goes away again."""
-    if given is not None:
-        yield given
-        return
-    with tempfile.TemporaryDirectory(prefix="benchkit-verify-") as name:
-        yield Path(name)
-
-
 def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
     from benchkit.capsule.reading import results_of
-    from benchkit.cli.app import print_note
-    from benchkit.duration import duration
     from benchkit.verify.reproduction import compare_retrained
     from benchkit.verify.retraining import paths_of, retrain, sample_trials, seconds_of
 
@@ -108,26 +97,25 @@ def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: in
     for path in paths_of(capsule, sampled):
         print_note(f"the report's settings name this path, which is read here: {path}")
     again = retrain(capsule, sampled, registry, scratch)
-    with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
+    with TemporaryDirectory(prefix="benchkit-") as name:
         studies = [results_of(capsule, index, Path(name) / str(index)) for index in range(len(capsule.studies))]
         for sample, trial in zip(sampled, again, strict=True):
             yield compare_retrained(sample, trial, studies[sample.study])
 
 
 def _tell(report: Path, capsule: Capsule, verification: Verification, *, strict: bool, as_json: bool) -> None:
-    from benchkit.cli.app import cell, clean, print_json, print_table, print_text
     from benchkit.verify.check import WORDS
 
-    names = ", ".join(study.name for study in capsule.head.studies)
+    studies = [study.name for study in capsule.head.studies]
     failed = verification.failed(strict=strict)
     if as_json:
-        print_json(
-            {"report": str(report), "studies": names.split(", "), "holds": not failed, "checks": verification.plain()}
-        )
+        checks = verification.plain()
+        print_json({"report": str(report), "studies": studies, "holds": not failed, "checks": checks})
         return
     rows = [
-        (check.name, cell(WORDS[check.state], STYLES[check.state]), cell(clean(check.words)))
-        for check in verification.checks
+        (check.name, cell(WORDS[check.state], STYLES[check.state]), cell(check.words)) for check in verification.checks
     ]
     print_table(("check", "result", "what"), rows)
-    print_text(f"{report}: {'does NOT hold' if failed else 'all that was checked holds'} ({names})", "bold")
+    print_text(
+        f"{report}: {'does NOT hold' if failed else 'all that was checked holds'} ({', '.join(studies)})", "bold"
+    )

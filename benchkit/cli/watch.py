@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.completion import complete_study
-from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, study_name
+from benchkit.cli.app import console, print_note
+from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, complete_study
+from benchkit.study.study import study_name
 
 if TYPE_CHECKING:
     from benchkit.sweep.orchestration import Request
@@ -34,13 +35,13 @@ Inherited = Annotated[
 
 
 def watch(
-    studies: Names = [],  # noqa: B006
+    studies: Names = [],
     host: HostName = "127.0.0.1",
     port: Port = None,
-    allow_host: AllowHost = [],  # noqa: B006
+    allow_host: AllowHost = [],
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
-    plugin: MetricFiles = None,
+    plugin: MetricFiles = [],
     inherited: Inherited = -1,
 ) -> None:
     """Serve a live page of STUDIES: progress, ranking, curves, search, failures. It reads and changes nothing.
@@ -48,7 +49,6 @@ def watch(
     The page opens by the address that is printed, with a token; where the output is no terminal, a file that you alone
     can read has the address. Ctrl-C ends it.
     """
-    from benchkit.cli.app import print_note
     from benchkit.watch.access import access_to
     from benchkit.watch.along import end_with
     from benchkit.watch.server import serve
@@ -74,7 +74,6 @@ def watch(
 @contextmanager
 def listening_page(workspace: Path, host: str, port: int | None) -> Iterator[socket.socket]:
     """Yield the socket of a workspace's page, and tell its address: on a terminal, else in a file of the user's own."""
-    from benchkit.cli.app import console, print_note
     from benchkit.watch.access import access_to
     from benchkit.watch.address import address_of, file_of, listening_socket, write_address
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchkit.data.decoding import IMAGE_SUFFIXES
-from benchkit.errors import DataError, nearest
+from benchkit.errors import DataError, first_of, nearest
 
 _SPLIT_FOLDERS = {
     "train": "train",
@@ -98,8 +98,7 @@ def find_class_folders(source: Path, *, lenient: bool = False) -> ClassFolders:
             hint=_EXPECTED,
         )
     if layout.problems and not lenient:
-        shown = [*layout.problems[:20], *([f"and {len(layout.problems) - 20:,} more"] * (len(layout.problems) > 20))]
-        raise DataError(f"the class folders in {layout.folder} do not fit together", problems=shown)
+        raise DataError(f"the class folders in {layout.folder} do not fit together", problems=first_of(layout.problems))
     return layout
 
 

@@ -20,7 +20,7 @@ from benchkit.ledger.tables import Patience, patient, storage_errors
 from benchkit.ledger.trials import TrialFolder, is_alive, occupied, write_list
 from benchkit.locks import Lock
 from benchkit.metrics import metric_names, metric_of
-from benchkit.plan import PHASES, Condition, Phase, Plan
+from benchkit.plan import PHASES, Condition, Phase, Plan, search_of
 from benchkit.results import EpochRecord, Outcome
 from benchkit.storage import encode, write_atomically
 
@@ -96,7 +96,7 @@ class Claim:
 
         All are chosen before the first is recorded: a kill in between would make the rest depend on what is recorded.
         """
-        search = self.plan.search_of(self.condition)
+        search = search_of(self.plan.study, self.condition)
         if search is None or self._frozen is None or isinstance(self.trial, FrozenTrial):
             return {}
         self.trial.study.get_trials(deepcopy=False)  # Optuna's cache must have met the trial to record its settings

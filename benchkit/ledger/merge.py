@@ -22,7 +22,7 @@ from benchkit.ledger.rebuild import frozen_trial
 from benchkit.ledger.tables import set_times, storage_errors, study_attributes
 from benchkit.ledger.trials import LIST, TrialFolder, is_alive, numbers_of, trial_files
 from benchkit.locks import held
-from benchkit.plan import Condition, Plan
+from benchkit.plan import Condition, Plan, search_of
 from benchkit.results import WITHOUT_FILES
 from benchkit.storage import decode, write_atomically
 from benchkit.study import Study
@@ -161,7 +161,7 @@ def _take_trial(ledger: Ledger, theirs: Ledger, trial: tuple[Study, Condition, F
         shutil.rmtree(folder.path, ignore_errors=True)
     _copy(source.path, folder.path, kept["sha256"])
     _bring(source.path.parent, folder.path.parent, CONDITION_FILE)
-    search = study.search.by(condition.sampler) if study.search and condition.kind == "search" else None
+    search = search_of(study, condition)
     _fill(ledger, place, frozen_trial(folder, search))
     merged.taken[study.name] += 1
 

@@ -24,7 +24,7 @@ from benchkit.ledger.leases import Sweep, lease_of
 from benchkit.ledger.samplers import stored_params
 from benchkit.ledger.tables import NewTrial
 from benchkit.locks import Lock, known_id
-from benchkit.plan import Condition, Plan, make_plan
+from benchkit.plan import Condition, Plan, make_plan, search_of
 from benchkit.results import PREDICTIONS, WEIGHTS, EpochRecord, Outcome, State, inspected_name
 from benchkit.storage import decode, decode_lines, encode, file_digest, write_atomically
 from benchkit.study import Study
@@ -319,7 +319,7 @@ def new_trial(name: str, index: int, attempt: int, given: Mapping[str, Any]) -> 
 
 def given_of(plan: Plan, condition: Condition, index: int) -> dict[str, Any]:
     """Return what a trial is queued with: a grid search's point, or the study's own settings as a search's first."""
-    search = plan.search_of(condition)
+    search = search_of(plan.study, condition)
     if search is None:
         return {}
     if search.sampler == "grid":

@@ -19,7 +19,7 @@ import jinja2
 from benchkit.errors import ReportError
 from benchkit.publish.reports import PublishedReport, comparable
 from benchkit.registry import Registry
-from benchkit.registry.description import Description, describe
+from benchkit.registry.description import Description, describe_all
 from benchkit.registry.kinds import KIND_TABLE
 from benchkit.storage import encode, mebibytes, write_atomically
 from benchkit.testing.record import recall
@@ -217,7 +217,7 @@ def _several(uses: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _card(kind: str, name: str, registry: Registry) -> dict[str, Any]:
     """Return the card of a plugin and what the kit said of it here, nothing where it is not installed here."""
     entry = next((one for one in registry.entries(kind) if one.name == name), None)
-    found: Description | None = describe(entry) if entry else None
+    found: Description | None = describe_all([entry])[0] if entry else None
     result = recall(entry) if entry else None
     return {
         "title": found.title if found else name,

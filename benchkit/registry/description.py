@@ -24,12 +24,11 @@ import msgspec
 from benchkit import __version__
 from benchkit.child import ChildLost, LineChild, answer_lines
 from benchkit.errors import PluginError
-from benchkit.protocols import API_VERSION, Range, card_of
+from benchkit.protocols import ALONE, API_VERSION, Range, card_of
 from benchkit.registry.entries import Entry, source_problems, source_stamps
-from benchkit.registry.kinds import ALONE
 from benchkit.registry.options import REQUIRED, MismatchError, Opaque, Option, convert, is_plain, options_of
 from benchkit.registry.registry import broken, load_plugin, study_path
-from benchkit.storage import CachedRecords
+from benchkit.storage import CachedRecords, decode, encode
 
 CACHE = CachedRecords("descriptions", most=2000)
 
@@ -73,6 +72,9 @@ class Description:
 def to_json(description: Description) -> dict[str, Any]:
     """Return a description as JSON values; `from_json` undoes it. Keys are only ever added."""
     entry = description.entry
+    plain = encode(description)
+    del plain["entry"]
+    plain["options"] = [_option_to_json(option) for option in description.options]
     return {
         "kind": entry.kind,
         "name": entry.name,
@@ -80,19 +82,7 @@ def to_json(description: Description) -> dict[str, Any]:
         "version": entry.version,
         "target": entry.value,
         "origin": entry.origin,
-        "status": description.status,
-        "reason": description.reason,
-        "detail": description.detail,
-        "title": description.title,
-        "summary": description.summary,
-        "reference": description.reference,
-        "url": description.url,
-        "api": description.api,
-        "options": [_option_to_json(option) for option in description.options],
-        "ignores": {path: dict(options) for path, options in description.ignores.items()},
-        "alone": list(description.alone),
-        "rates": description.rates,
-        "variant_rates": dict(description.variant_rates),
+        **plain,
     }
 
 
@@ -101,20 +91,8 @@ def from_json(entry: Entry, values: Mapping[str, Any]) -> Description:
 
     Raises KeyError, TypeError or ValueError for anything else.
     """
-    if values["status"] not in ("ok", "broken", "unchecked"):
-        raise ValueError(values["status"])
-    texts = {name: str(values[name]) for name in ("reason", "detail", "title", "summary", "reference", "url")}
-    return Description(
-        entry=entry,
-        status=values["status"],
-        api=int(values["api"]),
-        options=tuple(_option_from_json(option) for option in values["options"]),
-        ignores=dict(values["ignores"]),
-        alone=tuple(map(str, values["alone"])),
-        rates=str(values.get("rates", "")),
-        variant_rates=dict(values.get("variant_rates", {})),
-        **texts,
-    )
+    options = [{**option, "default": _default(option)} for option in values["options"]]
+    return msgspec.convert({**values, "entry": entry, "options": options}, Description)
 
 
 def read_cache(stamps: Mapping[Entry, str]) -> dict[Entry, Description]:
@@ -134,25 +112,13 @@ def write_cache(descriptions: Sequence[Description], stamps: Mapping[Entry, str]
     CACHE.write({description.entry.key: to_json(description) for description in descriptions}, keyed)
 
 
-def entry_to_json(entry: Entry) -> dict[str, str]:
-    """Return what another process needs to import an entry."""
-    names = ("kind", "name", "value", "distribution", "version", "shadows", "problem")
-    return {name: getattr(entry, name) for name in names} | {"file": str(entry.file or "")}
-
-
-def entry_from_json(values: Mapping[str, str]) -> Entry:
-    """Return the entry that `entry_to_json` wrote."""
-    file = Path(values["file"]) if values["file"] else None
-    return Entry(**{name: value for name, value in values.items() if name != "file"}, file=file)
-
-
 def _option_to_json(option: Option) -> dict[str, Any]:
     required, plain = option.default is REQUIRED, is_plain(option.default)
     return {
         "name": option.name,
         "type": option.type,
         "required": required,
-        "default": _plain_json(option.default) if plain and not required else None,
+        "default": encode(option.default) if plain and not required else None,
         "default_text": "" if plain or required else repr(option.default),
         "low": option.low,
         "high": option.high,
@@ -160,10 +126,6 @@ def _option_to_json(option: Option) -> dict[str, Any]:
         "choices": list(option.choices),
         "help": option.help,
     }
-
-
-def _option_from_json(values: Mapping[str, Any]) -> Option:
-    return msgspec.convert({**values, "default": _default(values)}, Option)
 
 
 def _default(values: Mapping[str, Any]) -> Any:
@@ -177,17 +139,6 @@ def _default(values: Mapping[str, Any]) -> Any:
         return values["default"]  # an author may write a default that is outside the annotation, such as None
 
 
-def _plain_json(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain_json(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def describe(entry: Entry) -> Description:
-    """Return one plugin's description, from the cache or by importing it (see `describe_all`)."""
-    return describe_all([entry])[0]
-
-
 def describe_all(entries: Sequence[Entry]) -> tuple[Description, ...]:
     """Return the descriptions of plugins in the given order, each ok or broken; one broken plugin stops no other.
 
@@ -199,7 +150,7 @@ def describe_all(entries: Sequence[Entry]) -> tuple[Description, ...]:
     described |= _without_import([entry for entry in entries if entry.problem or entry.kind == "studies"])
     missing = [entry for entry in dict.fromkeys(entries) if entry not in described]
     if missing:
-        new = _describe_new(missing)
+        new = [describe_here(entry) for entry in missing] if "torch" in sys.modules else describe_in_child(missing)
         write_cache(new, stamps)
         described |= {description.entry: description for description in new}
     return tuple(described[entry] for entry in entries)
@@ -241,20 +192,14 @@ def describe_here(entry: Entry) -> Description:
             },
             alone=tuple(one for one in ALONE if entry.kind == "regularizers" and callable(getattr(plugin, one, None))),
         )
-        json.dumps(to_json(description))  # raises for a card that holds more than text and numbers
+        # Raises for a card that holds other things than the interface says, or more than text and numbers.
+        from_json(entry, json.loads(json.dumps(to_json(description))))
         return description
     except PluginError as error:
-        reason = (*error.problems, error.what)[0]
-        return Description(entry=entry, status="broken", reason=reason, detail=_traceback(error.__cause__))
+        reason, cause = (*error.problems, error.what)[0], error.__cause__
     except Exception as error:  # noqa: BLE001 - a card may hold anything; whatever it raises is this plugin's fault
-        reason = f"{type(error).__name__}: {error}"
-        return Description(entry=entry, status="broken", reason=reason, detail=_traceback(error))
-
-
-def _describe_new(entries: Sequence[Entry]) -> list[Description]:
-    if "torch" in sys.modules:
-        return [describe_here(entry) for entry in entries]
-    return describe_in_child(entries)
+        reason, cause = f"{type(error).__name__}: {error}", error
+    return Description(entry=entry, status="broken", reason=reason, detail=_traceback(cause))
 
 
 def _without_import(entries: Sequence[Entry]) -> dict[Entry, Description]:
@@ -307,16 +252,16 @@ def describe_in_child(entries: Sequence[Entry], *, timeout: float = TIMEOUT) -> 
     another child goes on with the next.
     """
     with LineChild(["-m", "benchkit.registry.description"], timeout) as child:
-        return [_described(child, entry) for entry in entries]
+        return [_answer(child, entry) for entry in entries]
 
 
-def _described(child: LineChild, entry: Entry) -> Description:
+def _answer(child: LineChild, entry: Entry) -> Description:
     try:
-        return from_json(entry, child.ask(entry_to_json(entry)))
+        return from_json(entry, child.ask(encode(entry)))
     except ChildLost as lost:
         reason = f"it {lost.reason}" if lost.late else f"importing it {lost.reason}"
         return Description(entry=entry, status="broken", reason=reason, detail=lost.detail)
 
 
 if __name__ == "__main__":
-    answer_lines(lambda values: to_json(describe_here(entry_from_json(values))))
+    answer_lines(lambda values: to_json(describe_here(decode(Entry, values))))

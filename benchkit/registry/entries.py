@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import (
@@ -51,19 +51,17 @@ def source_problems(entries: Sequence[Entry]) -> dict[Entry, str]:
 
     A module that many entries name is looked for and read once.
     """
-    modules: dict[tuple[Path | None, str], frozenset[str] | str] = {}
-    for entry in entries:
-        if (entry.file, entry.module) not in modules:
-            modules[entry.file, entry.module] = _names_or_problem(entry)
-    return {entry: _attribute_problem(entry, modules[entry.file, entry.module]) for entry in entries}
+    bound = functools.cache(_names_or_problem)
+    return {entry: _attribute_problem(entry, bound(entry.module, entry.file)) for entry in entries}
 
 
-def _names_or_problem(entry: Entry) -> frozenset[str] | str:
-    """Return the names that an entry's module binds (`*` for any), or why it cannot be imported."""
-    if entry.file is None and (missing := missing_module(entry.module)):
+def _names_or_problem(module: str, file: Path | None) -> frozenset[str] | str:
+    """Return the names that a module, or a local file, binds (`*` for any), or why it cannot be imported."""
+    if file is None and (missing := missing_module(module)):
         return f"there is no module {missing!r}"
-    path = _source_file(entry)
-    if path is None:
+    spec = None if file else find_module(module)
+    path = file or (Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None)
+    if path is None:  # it is compiled, or has no file
         return frozenset({"*"})
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
@@ -86,18 +84,8 @@ def _attribute_problem(entry: Entry, names: frozenset[str] | str) -> str:
 
 def source_stamps(entries: Sequence[Entry]) -> dict[Entry, str]:
     """Return a text for each entry that changes when any Python file of its package does (count, size, newest)."""
-    stamps: dict[str, str] = {}
-    result: dict[Entry, str] = {}
-    roots = {module: _package_root(module) for module in {entry.module for entry in entries if not entry.file}}
-    for entry in entries:
-        root = "" if entry.file else roots[entry.module]
-        if root and root not in stamps:
-            try:
-                stamps[root] = _stamp(Path(root))
-            except OSError as error:
-                stamps[root] = f"unreadable: {error}"
-        result[entry] = entry.version if entry.file else stamps.get(root, "absent")
-    return result
+    root, stamp = functools.cache(_package_root), functools.cache(_stamp)
+    return {entry: entry.version if entry.file else stamp(root(entry.module)) for entry in entries}
 
 
 def source_hash(entry: Entry) -> str:
@@ -171,14 +159,6 @@ def _child(name: str, folders: Sequence[str]) -> ModuleSpec | None:
     return namespace
 
 
-def _source_file(entry: Entry) -> Path | None:
-    """Return the Python file of an entry's module, or None when it is compiled or has none."""
-    if entry.file is not None:
-        return entry.file
-    spec = find_module(entry.module)
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
-
-
 def _package_root(module: str) -> str:
     """Return the folder (or file) of the outermost ordinary package of a module; namespace packages are shared."""
     specs = [spec for spec in _step(module) if spec is not None and spec.origin is not None]
@@ -188,12 +168,15 @@ def _package_root(module: str) -> str:
     return folders[0] if folders else str(specs[0].origin)
 
 
-def _stamp(root: Path) -> str:
-    count, size, newest = 0, 0, 0
-    for path in [str(root)] if root.is_file() else _python_files(str(root)):
-        facts = os.stat(path)
-        count, size, newest = count + 1, size + facts.st_size, max(newest, facts.st_mtime_ns)
-    return f"{count}/{size}/{newest}"
+def _stamp(root: str) -> str:
+    if not root:
+        return "absent"
+    try:
+        facts = [os.stat(path) for path in ([root] if os.path.isfile(root) else _python_files(root))]
+    except OSError as error:
+        return f"unreadable: {error}"
+    newest = max((one.st_mtime_ns for one in facts), default=0)
+    return f"{len(facts)}/{sum(one.st_size for one in facts)}/{newest}"
 
 
 def _python_files(folder: str) -> Iterator[str]:
@@ -315,21 +298,15 @@ def installed_entries() -> tuple[Entry, ...]:
         if normalized(name) not in seen:
             seen.add(normalized(name))
             entries.extend(_entries(text, name, version))
-    hidden = disabled_names(os.environ)
-    return tuple(entry for entry in entries if not _is_disabled(entry, hidden))
+    hidden = {name.strip().lower() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")} - {""}
+    return tuple(entry for entry in entries if hidden.isdisjoint(_disabled_by(entry)))
 
 
-def disabled_names(environment: Mapping[str, str]) -> frozenset[str]:
-    """Return the plugin and distribution names that the environment disables; `all` stands for every third party."""
-    names = environment.get(DISABLE_VARIABLE, "").split(",")
-    return frozenset(name.strip().lower() for name in names if name.strip())
-
-
-def _is_disabled(entry: Entry, hidden: frozenset[str]) -> bool:
-    third_party = normalized(entry.distribution) != BUILT_IN
-    return (third_party and "all" in hidden) or not hidden.isdisjoint(
-        {entry.name, normalized(entry.distribution), entry.qualified.lower()}
-    )
+def _disabled_by(entry: Entry) -> set[str]:
+    """Return the words of `DISABLE_VARIABLE` that hide a plugin."""
+    distribution = normalized(entry.distribution)
+    everyone = set() if distribution == BUILT_IN else {"all"}
+    return {entry.name, distribution, entry.qualified.lower()} | everyone
 
 
 def _read(distribution: metadata.Distribution, file: str) -> str:

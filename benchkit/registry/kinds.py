@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchkit.errors import PluginError, nearest
@@ -70,28 +70,8 @@ KIND_TABLE: Mapping[str, Kind] = {
     "studies": Kind(word="study", use="`benchkit sweep NAME`"),
 }
 
-ALONE: Mapping[str, str] = {
-    "around_step": "takes each step in two passes",
-    "batch_sampling": "chooses the images of an epoch",
-    "averaged": "averages the weights",
-}
-"""Methods that at most one regularizer of a condition may have, and what it does."""
-
 KINDS: tuple[str, ...] = tuple(KIND_TABLE)
 """The plugin kinds, in the order of every listing. The entry-point group of a kind is `benchkit.` and its name."""
-
-
-def clashes_of(methods: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a line for each thing that several of a condition's regularizers would do and only one can.
-
-    `methods` are those of `ALONE` that a regularizer has, by its id.
-    """
-    lines = []
-    for method, words in ALONE.items():
-        names = [name for name, there in methods.items() if method in there]
-        if len(names) > 1:
-            lines.append(f"{' and '.join(names)}: each {words}; expected at most one of them in a condition")
-    return lines
 
 
 def kind_word(kind: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from benchkit.errors import PluginError, nearest
 from benchkit.protocols import Card, card_of
-from benchkit.registry.kinds import KIND_TABLE, parse_kind
+from benchkit.registry.kinds import KIND_TABLE
 
 _SCALARS: dict[Any, str] = {
     int: "int",
@@ -186,7 +186,7 @@ def options_of(plugin: Callable[..., Any], kind: str) -> tuple[Option, ...]:
     class count, image shape and norm. Raises `PluginError` when an option cannot be given by name, or the card
     describes options that do not exist.
     """
-    known = KIND_TABLE[parse_kind(kind)]
+    known = KIND_TABLE[kind]
     facts = card_of(plugin)
     parameters = [
         parameter

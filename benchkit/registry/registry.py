@@ -26,7 +26,7 @@ from benchkit.registry.entries import (
     installed_entries,
     same_distribution,
 )
-from benchkit.registry.kinds import KINDS, kind_word, parse_kind
+from benchkit.registry.kinds import KINDS, kind_word
 from benchkit.registry.options import bind_options, options_of
 from benchkit.study.settings import PluginRef
 
@@ -50,11 +50,13 @@ class Registry:
         plugin (which its `origin` then says).
         """
         announced = list(installed_entries())
-        taken = _by_name(announced)
+        taken: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for entry in announced:
+            taken[entry.kind, entry.name].append(entry)
         local: list[Entry] = []
         problems: list[str] = []
         for entry in (entry for path in extra for entry in file_entries(path)):
-            shadowed = taken.get((entry.kind, entry.name), [])
+            shadowed = taken[entry.kind, entry.name]
             if shadowed and (not allow_shadow or any(other.file for other in shadowed)):
                 origins = " and ".join(other.origin for other in shadowed)
                 problems.append(f"{entry.file} has the {kind_word(entry.kind)} {entry.name!r}, which {origins} has too")
@@ -72,8 +74,7 @@ class Registry:
 
     def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
         """Return the plugins of one kind, or all, by kind, name and distribution; broken ones are among them."""
-        wanted = None if kind is None else parse_kind(kind)
-        return tuple(entry for entry in self.plugins if wanted in (None, entry.kind))
+        return tuple(entry for entry in self.plugins if kind in (None, entry.kind))
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the names of a kind in alphabetical order, each once."""
@@ -91,7 +92,7 @@ class Registry:
         """Return the plugin that `name` or `distribution:name` means; raise `PluginError` when none or several do."""
         claims = self.claims(kind, name)
         if not claims:
-            raise self._unknown(parse_kind(kind), name)
+            raise self._unknown(kind, name)
         if len(claims) > 1:
             raise _collision(claims)
         return claims[0]
@@ -110,7 +111,7 @@ class Registry:
             head = f"{head}:{name}"
         if rest and self.claims(kind, head):
             return self.find(kind, head), rest
-        raise self._unknown(parse_kind(kind), text)
+        raise self._unknown(kind, text)
 
     def search(self, name: str, kinds: Sequence[str]) -> list[tuple[Entry, str | None]]:
         """Return every plugin of some kinds that a name can mean; of `family:variant`, the families with the variant.
@@ -183,13 +184,6 @@ def _collision(claims: Sequence[Entry]) -> PluginError:
         problems=[f"{claim.origin} ({claim.value})" for claim in claims],
         hint="write " + " or ".join(sorted({repr(claim.qualified) for claim in claims})) + ", or uninstall one",
     )
-
-
-def _by_name(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
-    grouped: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        grouped[entry.kind, entry.name].append(entry)
-    return dict(grouped)
 
 
 def _order(entry: Entry) -> tuple[int, str, str]:

@@ -44,18 +44,14 @@ class Written:
     notes: tuple[str, ...] = ()
 
 
-FORMATS = ("html", "pdf", "tables", "figures", "json")
-"""What a report can be asked for."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
     """How a report is asked for: its formats, its name (default: the study's), and an earlier state to compare with.
 
-    `formats` are of `FORMATS`; HTML and PDF always come with tables and JSON, whose numbers they show. JSON alone has
-    all tables and numbers, and no figure is loaded for it. Files of the folder `templates` take the place of the
-    shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is off. `kept`
-    are the figures of the report that this one is made from, by their plugin.
+    `formats` are of `benchkit.report.FORMATS`; HTML and PDF always come with tables and JSON, whose numbers they show.
+    JSON alone has all tables and numbers, and no figure is loaded for it. Files of the folder `templates` take the
+    place of the shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is
+    off. `kept` are the figures of the report that this one is made from, by their plugin.
     """
 
     formats: frozenset[str] = frozenset({"html", "pdf"})
@@ -122,8 +118,8 @@ def write_report(
 ) -> Written:
     """Write the report of a study under `out` as NAME.html and NAME.pdf, with tables and JSON beside them in NAME/.
 
-    `formats` are of `FORMATS`, HTML and PDF without any. Each file appears whole or not at all. Without the PDF's
-    system libraries the rest is written and `error` says so.
+    `formats` are of `benchkit.report.FORMATS`, HTML and PDF without any. Each file appears whole or not at all. Without
+    the PDF's system libraries the rest is written and `error` says so.
     """
     options = ReportOptions(formats=frozenset(formats or ("html", "pdf")), cache=cache)
     return write_reports([results], out, options, registry=registry)

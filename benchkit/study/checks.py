@@ -9,10 +9,11 @@ from typing import Any
 
 from benchkit.errors import PluginError, StudyError, nearest
 from benchkit.plan import Condition, Plan, typed_settings
+from benchkit.protocols import clashes_of
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
 from benchkit.registry.entries import Entry
-from benchkit.registry.kinds import clashes_of, kind_word
+from benchkit.registry.kinds import kind_word
 from benchkit.registry.options import Option, check_options
 from benchkit.study import SearchRange
 from benchkit.study.factors import extremes

@@ -158,8 +158,6 @@ def setting_of(tree: Mapping[str, Any], path: str) -> Any:
 
 def read_origin(table: Any, levels: Mapping[str, Mapping[str, None]], problems: Problems) -> Origin | None:
     """Return the source of a study, noting every problem with it; `levels` are the labels of each factor."""
-    if table is None:
-        return None
     if not isinstance(table, Mapping):
         problems.add("source", f"got {quoted(table)}, expected a table")
         return None
@@ -261,34 +259,29 @@ _APPLYING: Mapping[str, tuple[str, ...]] = {
 """The settings that an optimizer or a schedule of that name uses beside its rate."""
 
 
+def _below(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{path}.{name}": value for name, value in values.items()}
+
+
 def plain_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings of one condition that bear on results, defaults included, by dotted path."""
     data, model, train = settings.data, settings.model, settings.train
-    plain: dict[str, Any] = {"data.name": data.dataset.name}
-    plain |= {f"data.{name}": value for name, value in data.dataset.options.items()}
-    plain |= {f"data.{f.name}": getattr(data, f.name) for f in fields(data) if f.name != "dataset"}
-    plain["model.name"] = model.model.name
-    plain |= {f"model.{name}": value for name, value in model.model.options.items()}
-    plain["model.norm"] = model.norm.name
-    plain |= {f"model.norm.{name}": value for name, value in model.norm.options.items()}
+    own = {f"data.{f.name}": getattr(data, f.name) for f in fields(data) if f.name != "dataset"}
+    plain: dict[str, Any] = {"data.name": data.dataset.name, **_below("data", data.dataset.options), **own}
+    plain |= {"model.name": model.model.name, **_below("model", model.model.options)}
+    plain |= {"model.norm": model.norm.name, **_below("model.norm", model.norm.options)}
     plain |= {"model.weights": model.weights} if model.weights else {}
-    plain |= {
-        f"train.{f.name}": getattr(train, f.name)
-        for f in fields(train)
-        if f.name not in ("optimizer", "schedule", "loss")
-    }
-    plain["train.loss"] = train.loss.name
-    plain |= {f"train.loss.{name}": value for name, value in train.loss.options.items()}
+    parts = ("optimizer", "schedule", "loss")
+    plain |= {f"train.{f.name}": getattr(train, f.name) for f in fields(train) if f.name not in parts}
+    plain |= {"train.loss": train.loss.name, **_below("train.loss", train.loss.options)}
     for part in ("optimizer", "schedule"):
-        value = getattr(train, part)
-        plain[f"train.{part}.name"] = value.name
+        value, path = getattr(train, part), f"train.{part}"
         used = (*_APPLYING.get(value.name, ()), *(("lr",) if part == "optimizer" else ()))
-        plain |= {f"train.{part}.{name}": getattr(value, name) for name in used}
-        plain |= {f"train.{part}.{name}": option for name, option in value.options.items()}
+        plain[f"{path}.name"] = value.name
+        plain |= _below(path, {name: getattr(value, name) for name in used}) | _below(path, value.options)
     for regularizer in settings.regularizers:
-        plain[f"regularizers.{regularizer.id}"] = True
-        options = regularizer.plugin.options.items()
-        plain |= {f"regularizers.{regularizer.id}.{name}": value for name, value in options}
+        path = f"regularizers.{regularizer.id}"
+        plain |= {path: True, **_below(path, regularizer.plugin.options)}
     if train.select != "best":
         del plain["train.select_by"]
     return {path: value for path, value in plain.items() if path not in (*ENGINE, "data.source")}

@@ -30,7 +30,7 @@ from benchkit.study.settings import (
     TrainSettings,
 )
 from benchkit.study.study import Published, PublishedRow, ReportSettings, Search, SearchRange
-from benchkit.study.studyfile import MOST_REPEATS
+from benchkit.study.studyfile import MOST_REPEATS, SPLITS
 
 Schema = dict[str, Any]
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -55,6 +55,7 @@ settings, or several to compare.
 
 def study_schema(registry: Registry) -> Schema:
     """Return the schema of a study file; names of the plugins in `registry` are proposed, others allowed."""
+    repeats = {"n": _count(1), "most": _count(1), "until": {"enum": ["decided"]}, "splits": {"enum": list(SPLITS)}}
     tables = {
         "data": _table(DataSettings, {"name": _names(registry, "datasets")}, leave=("dataset",), options=True),
         "model": _table(
@@ -67,7 +68,7 @@ def study_schema(registry: Registry) -> Schema:
         "regularizers": {"type": "array", "items": _plugin(registry, "regularizers")},
         "factors": {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}},
         "search": _search(),
-        "repeats": _counts(least=1),
+        "repeats": _object(_described(SOURCE, repeats)),
         "confirm": _object(_described(SOURCE, {"n": _count(0)}), required=("n",)),
         "source": _source(),
         "published": {"type": "array", "items": _table(Published, {"rows": _list(_table(PublishedRow))})},
@@ -162,20 +163,6 @@ def _plugin(registry: Registry, kind: str) -> Schema:
 
 def _count(least: int) -> Schema:
     return {"type": "integer", "minimum": least, "maximum": MOST_REPEATS}
-
-
-def _counts(least: int) -> Schema:
-    return _object(
-        _described(
-            SOURCE,
-            {
-                "n": _count(least),
-                "most": _count(least),
-                "until": {"enum": ["decided"]},
-                "splits": {"enum": ["fixed", "folds"]},
-            },
-        )
-    )
 
 
 def _train(registry: Registry) -> Schema:

@@ -2,100 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta
 
-from benchkit.errors import PluginError, StudyError, nearest
-from benchkit.metrics import Metric, asked_metrics, score_metrics, unknown_metrics
-from benchkit.study.logo import logo_path
-from benchkit.study.origin import Origin, note_levels, read_author_text
+from benchkit.errors import PluginError
+from benchkit.metrics import Metric, asked_metrics, unknown_metrics
+from benchkit.study.origin import Origin
 from benchkit.study.settings import Finite
-from benchkit.study.tree import Problems, each_table, quoted, typed
-
-MOST_LETTERS = 3000
-"""The longest abstract: it shares the first page with the answer."""
-
-
-def read_published(listed: Any, factors: Sequence[Factor], problems: Problems) -> tuple[Published, ...]:
-    """Return the published tables of a study, noting every problem with them in `problems`."""
-    levels = labels_of(factors)
-    tables = []
-    for where, table in each_table(listed, "published", problems):
-        rows = []
-        for place, written in each_table(table.get("rows", []), f"{where}.rows", problems):
-            row = typed(PublishedRow, written, place, problems)
-            if row is not None:
-                _note_metric(row.metric, f"{place}.metric", problems)
-                note_levels(row.when, f"{place}.when", levels, problems)
-                rows.append(row)
-        rest = {key: value for key, value in table.items() if key != "rows"}
-        published = typed(Published, rest, where, problems, also=("rows",), rows=tuple(rows))
-        tables += [published] if published else []
-    return tuple(tables)
-
-
-def labels_of(factors: Sequence[Factor]) -> dict[str, dict[str, None]]:
-    """Return the labels of each factor's levels by its path."""
-    return {factor.path: dict.fromkeys(level.label for level in factor.levels) for factor in factors}
-
-
-def _note_metric(metric: str, where: str, problems: Problems) -> None:
-    known = score_metrics()
-    if metric not in known:
-        problems.add(where, f"got {quoted(metric)}{nearest(metric, known)}, expected one of {', '.join(known)}")
-
-
-def read_report(table: Any, problems: Problems, folder: Path | None = None) -> ReportSettings:
-    """Return what a study asks of its report, noting every problem in `problems`; `folder` is the study file's."""
-    if not isinstance(table, Mapping):
-        problems.add("report", f"got {quoted(table)}, expected a table")
-        return ReportSettings()
-    figures = _figures(table.get("figures", []), problems)
-    read = ("figures", "logo", "text")
-    rest = {key: value for key, value in table.items() if key not in read}
-    logo = _logo(table.get("logo"), problems, folder)
-    text = read_author_text(table.get("text", {}), problems, folder)
-    settings = typed(ReportSettings, rest, "report", problems, also=read, figures=figures, logo=logo, text=text)
-    if settings is None:
-        return ReportSettings()
-    _note_metric(settings.metric, "report.metric", problems)
-    for key, items in (("authors", settings.authors), ("keywords", settings.keywords)):
-        if not all(item.strip() for item in items):
-            problems.add(f"report.{key}", f"got {list(items)!r}, expected no empty text")
-    if len(settings.abstract) > MOST_LETTERS:
-        problems.add("report.abstract", f"has {len(settings.abstract):,} letters, expected at most {MOST_LETTERS:,}")
-    return settings
-
-
-def _logo(written: Any, problems: Problems, folder: Path | None) -> Path | None:
-    if written is None:
-        return None
-    try:
-        return logo_path(written, folder)
-    except StudyError as error:
-        problems.add("report.logo", error.what)
-        return None
-
-
-def _figures(listed: Any, problems: Problems) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    if not isinstance(listed, list):
-        problems.add("report.figures", f"got {quoted(listed)}, expected a list of figures")
-        return ()
-    figures = []
-    for item in listed:
-        options = dict(item) if isinstance(item, Mapping) else {"name": item}
-        name = options.pop("name", None)
-        if isinstance(name, str):
-            figures.append((name, options))
-        else:
-            what = "expected a figure's name or a table with name and options"
-            problems.add("report.figures", f"got {quoted(item)}, {what}")
-    return tuple(figures)
-
 
 T = TypeVar("T")
 
@@ -168,10 +85,6 @@ class Search:
     pruner: Literal["median", "hyperband", "none"] = "median"
     samplers: tuple[str, ...] = ()
 
-    def by(self, sampler: str) -> Search:
-        """Return the search by one sampler alone, as a study has it that names no other; by `sampler` for ""."""
-        return replace(self, sampler=sampler or self.sampler, samplers=())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRow:
@@ -224,11 +137,21 @@ class ReportSettings:
     carbon: Annotated[float, Meta(ge=0, le=5000)] | None = None
 
 
+def study_name(text: str) -> str:
+    """Return the name of a study that is given by it or by its file, which has the same name."""
+    return text.removesuffix(".toml").rpartition("/")[2]
+
+
 UNTIL_DECIDED = 20
 """The most repeats of a condition where they are added until the best is known and no other number is named."""
 
 PROTOCOL = ("data", "model", "train", "regularizers", "factors")
 """The sections of a study file that make its protocol, which a published table was matched to."""
+
+
+def section_of(change: str) -> str:
+    """Return the section that a change by --set is made in: `data` of `data.train_size=80` and of `data={...}`."""
+    return change.partition("=")[0].strip().partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,4 +206,4 @@ class Study:
     @property
     def changed_protocol(self) -> tuple[str, ...]:
         """Return the changes (`data.train_size=5000`) by which --set made this a variant with another protocol."""
-        return tuple(change for change in self.overrides if change.partition(".")[0] in PROTOCOL)
+        return tuple(change for change in self.overrides if section_of(change) in PROTOCOL)

@@ -1,7 +1,6 @@
 """From a study file's text to a `Study`: strict, every problem reported at once. The only module that reads TOML files.
 
-The sections have modules of their own: `factors`, `search`, `report`; `resolve` reads data, model, train and
-regularizers.
+`factors` reads what is varied, factors and search, `tree` the settings, `origin` the source and the author's text.
 """
 
 from __future__ import annotations
@@ -14,11 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import PluginError, StudyError, nearest, shortened
+from benchkit.metrics import score_metrics
 from benchkit.registry import Registry
 from benchkit.study.factors import apply_overrides, read_factors, read_search, smoke_form
-from benchkit.study.origin import read_origin
-from benchkit.study.study import UNTIL_DECIDED, Study, labels_of, read_published, read_report
-from benchkit.study.tree import DEEPEST, MOST_BYTES, SECTIONS, Problems, fits, note_extremes, quoted, resolve
+from benchkit.study.logo import logo_path
+from benchkit.study.origin import note_levels, read_author_text, read_origin
+from benchkit.study.study import UNTIL_DECIDED, Published, PublishedRow, ReportSettings, Study, section_of
+from benchkit.study.tree import (
+    DEEPEST,
+    MOST_BYTES,
+    SECTIONS,
+    Problems,
+    each_table,
+    fits,
+    note_extremes,
+    quoted,
+    resolve,
+    typed,
+)
 
 KEYS = (
     "title", "question", "description", "seed", *SECTIONS, "factors", "search", "repeats", "confirm", "source",
@@ -103,7 +115,7 @@ def _refuse(shown: str, problems: Problems) -> None:
 
 def _smoke_table(table: Mapping[str, Any], overrides: Sequence[str], problems: Problems) -> dict[str, Any]:
     """Return the tiny version of a study; `--set` has the last word, but not on its data, which are digits."""
-    ours = [override for override in overrides if override.strip().startswith("data.")]
+    ours = [override for override in overrides if section_of(override) == "data"]
     changed = apply_overrides(table, ours, problems)
     try:
         small = smoke_form(changed)
@@ -146,6 +158,7 @@ def _study(table: Mapping[str, Any], name: str, problems: Problems, folder: Path
     resolve(settings, seed=seed, problems=problems)
     factors = read_factors(table.get("factors", {}), settings, seed, problems)
     search = read_search(table.get("search"), settings, seed, problems)
+    levels = {factor.path: dict.fromkeys(level.label for level in factor.levels) for factor in factors}
     repeats, most = _repeats(table, problems)
     return Study(
         name=name,
@@ -160,9 +173,9 @@ def _study(table: Mapping[str, Any], name: str, problems: Problems, folder: Path
         most=most,
         splits="folds" if folds else "fixed",
         confirm=_count(table, "confirm", repeats if search else 0, 0, problems),
-        origin=read_origin(table.get("source"), labels_of(factors), problems),
-        published=read_published(table.get("published", []), factors, problems),
-        report=read_report(table.get("report", {}), problems, folder),
+        origin=read_origin(table["source"], levels, problems) if "source" in table else None,
+        published=_published(table.get("published", []), levels, problems),
+        report=_report(table.get("report", {}), problems, folder),
     )
 
 
@@ -198,14 +211,13 @@ def _folds(table: Mapping[str, Any], problems: Problems) -> int:
 
 def _repeats(table: Mapping[str, Any], problems: Problems) -> tuple[int, int]:
     """Return n of [repeats], and most where repeats are added until it is decided which condition is best, else 0."""
-    written = table.get("repeats", {})
-    if isinstance(written, Mapping) and "splits" in written:
-        written = {key: value for key, value in written.items() if key != "splits"} or {"n": 3}
-        table = {**table, "repeats": written}
-    if not isinstance(written, Mapping) or not set(written) & {"most", "until"}:
+    written = table.get("repeats", {"n": 3})
+    if not isinstance(written, Mapping):
         return _count(table, "repeats", 3, 1, problems), 0
-    fixed = {key: value for key, value in written.items() if key not in ("most", "until")}
-    n = _count({"repeats": fixed} if fixed else {}, "repeats", 3, 1, problems)
+    fixed = {key: value for key, value in written.items() if key not in ("most", "until", "splits")}
+    n = _count({"repeats": fixed} if fixed or not written else {}, "repeats", 3, 1, problems)
+    if not set(written) & {"most", "until"}:
+        return n, 0
     if (until := written.get("until")) != "decided":
         said = f"got {quoted(until)}" if "until" in written else "is missing beside most"
         problems.add("repeats.until", f'{said}, expected "decided"')
@@ -224,3 +236,76 @@ def _count(table: Mapping[str, Any], key: str, default: int, least: int, problem
         return n
     problems.add(key, f"got {quoted(written)}, expected a table with n, a whole number from {least} to {MOST_REPEATS}")
     return default
+
+
+def _published(listed: Any, levels: Mapping[str, Mapping[str, None]], problems: Problems) -> tuple[Published, ...]:
+    """Return the published tables of a study; `levels` are the labels of each factor."""
+    tables = []
+    for where, table in each_table(listed, "published", problems):
+        rows = []
+        for place, written in each_table(table.get("rows", []), f"{where}.rows", problems):
+            row = typed(PublishedRow, written, place, problems)
+            if row is not None:
+                _note_metric(row.metric, f"{place}.metric", problems)
+                note_levels(row.when, f"{place}.when", levels, problems)
+                rows.append(row)
+        rest = {key: value for key, value in table.items() if key != "rows"}
+        published = typed(Published, rest, where, problems, also=("rows",), rows=tuple(rows))
+        tables += [published] if published else []
+    return tuple(tables)
+
+
+def _note_metric(metric: str, where: str, problems: Problems) -> None:
+    known = score_metrics()
+    if metric not in known:
+        problems.add(where, f"got {quoted(metric)}{nearest(metric, known)}, expected one of {', '.join(known)}")
+
+
+MOST_LETTERS = 3000
+"""The longest abstract: it shares the first page with the answer."""
+
+
+def _report(table: Any, problems: Problems, folder: Path | None) -> ReportSettings:
+    """Return what a study asks of its report; `folder` is the study file's."""
+    if not isinstance(table, Mapping):
+        problems.add("report", f"got {quoted(table)}, expected a table")
+        return ReportSettings()
+    figures = _figures(table.get("figures", []), problems)
+    read = ("figures", "logo", "text")
+    rest = {key: value for key, value in table.items() if key not in read}
+    logo = _logo(table["logo"], problems, folder) if "logo" in table else None
+    text = read_author_text(table["text"], problems, folder) if "text" in table else {}
+    settings = typed(ReportSettings, rest, "report", problems, also=read, figures=figures, logo=logo, text=text)
+    if settings is None:
+        return ReportSettings()
+    _note_metric(settings.metric, "report.metric", problems)
+    for key, items in (("authors", settings.authors), ("keywords", settings.keywords)):
+        if not all(item.strip() for item in items):
+            problems.add(f"report.{key}", f"got {list(items)!r}, expected no empty text")
+    if len(settings.abstract) > MOST_LETTERS:
+        problems.add("report.abstract", f"has {len(settings.abstract):,} letters, expected at most {MOST_LETTERS:,}")
+    return settings
+
+
+def _logo(written: Any, problems: Problems, folder: Path | None) -> Path | None:
+    try:
+        return logo_path(written, folder)
+    except StudyError as error:
+        problems.add("report.logo", error.what)
+        return None
+
+
+def _figures(listed: Any, problems: Problems) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    if not isinstance(listed, list):
+        problems.add("report.figures", f"got {quoted(listed)}, expected a list of figures")
+        return ()
+    figures = []
+    for item in listed:
+        options = dict(item) if isinstance(item, Mapping) else {"name": item}
+        name = options.pop("name", None)
+        if isinstance(name, str):
+            figures.append((name, options))
+        else:
+            what = "expected a figure's name or a table with name and options"
+            problems.add("report.figures", f"got {quoted(item)}, {what}")
+    return tuple(figures)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin,
 
 import msgspec
 
-from benchkit.errors import BenchkitError, StudyError, nearest
+from benchkit.errors import BenchkitError, StudyError, first_of, nearest
 from benchkit.metrics import selection_problem
 from benchkit.storage import WORDS
 from benchkit.study.settings import (
@@ -58,9 +58,7 @@ class Problems:
     @property
     def first_lines(self) -> list[str]:
         """Return the lines that an error tells: at most `MOST_LINES`, and how many more there are."""
-        lines = self.lines
-        more = len(lines) - MOST_LINES
-        return [*lines[:MOST_LINES], f"and {more:,} more"] if more > 0 else lines
+        return first_of(self.lines, MOST_LINES)
 
     def add(self, where: str, what: str) -> None:
         """Note one problem at a key path."""

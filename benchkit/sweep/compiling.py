@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchkit.plan import Condition, Plan
+from benchkit.plan import Condition, Plan, search_of
 from benchkit.storage import decode
 from benchkit.study.settings import Settings
 from benchkit.sweep.messages import Seat
@@ -138,7 +138,7 @@ def _work(plan: Plan, condition: Condition, data: Mapping[str, Any]) -> Conditio
 
 def has_own_codes(plan: Plan, condition: Condition) -> bool:
     """Return whether a search gives each trial of a condition settings that its step is made of."""
-    search = plan.search_of(condition)
+    search = search_of(plan.study, condition)
     return search is not None and any(not spanned.path.startswith(FREE) for spanned in search.space)
 
 

@@ -21,9 +21,10 @@ from typing import Any
 from benchkit.child import run_python
 from benchkit.preparation import fingerprint_of
 from benchkit.protocols import Splits
-from benchkit.registry.description import entry_from_json, entry_to_json
+from benchkit.registry.entries import Entry
 from benchkit.registry.options import bind_options, options_of
 from benchkit.registry.registry import load_plugin
+from benchkit.storage import decode, encode
 from benchkit.testing.check import CheckFailure, NotApplicable
 from benchkit.testing.subject import Subject
 
@@ -70,7 +71,7 @@ def _ask(subject: Subject) -> Prepared:
     if subject.entry is None:
         raise NotApplicable("another process cannot import this object: give the plugin by name, or at module level")
     request = {
-        "entry": entry_to_json(subject.entry),
+        "entry": encode(subject.entry),
         "options": subject.given,
         "folder": str(subject.scratch("elsewhere")),
     }
@@ -183,7 +184,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     random.seed(os.getpid())
-    plugin = load_plugin(entry_from_json(request["entry"]))
+    plugin = load_plugin(decode(Entry, request["entry"]))
     options = bind_options(options_of(plugin, "datasets"), request["options"])
     with no_network():
         outcome = prepared(lambda root: plugin(root, **options), Path(request["folder"]))

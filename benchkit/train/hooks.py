@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from benchkit.errors import TrainingError
-from benchkit.protocols import Batch
-from benchkit.registry.kinds import ALONE, clashes_of
+from benchkit.protocols import ALONE, Batch, clashes_of
 from benchkit.results import EpochRecord
 
 Named = Sequence[tuple[str, Any]]
