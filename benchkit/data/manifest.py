@@ -143,12 +143,12 @@ def balance_warning(facts: Mapping[str, Any]) -> str:
 
 def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
     """Return the facts of a prepared data set as plain values; counts are those of the whole splits."""
-    named = {"train": splits.train, "val": splits.val, "test": splits.test}
+    named = splits.named
     return {
         "name": ref.name,
         "options": {key: str(value) for key, value in ref.options.items()},
-        "counts": {name: len(split.labels) for name, split in named.items() if split is not None},
-        "class_counts": {name: class_counts(split, splits) for name, split in named.items() if split is not None},
+        "counts": {name: len(split.labels) for name, split in named.items()},
+        "class_counts": {name: class_counts(split, splits) for name, split in named.items()},
         "image_shape": list(splits.train.images.shape[1:]),
         "class_names": list(splits.class_names),
         "licence": splits.licence,
@@ -290,10 +290,7 @@ def fingerprint_of(splits: Splits) -> str:
     shape of its images, its images and its labels (little-endian int64), in the order in which they are served.
     """
     digest = hashlib.sha256(json.dumps(list(splits.class_names), ensure_ascii=False).encode())
-    for name in SPLIT_NAMES:
-        split: Split | None = getattr(splits, name)
-        if split is None:
-            continue
+    for name, split in splits.named.items():
         digest.update(f"\n{name} {'x'.join(str(n) for n in split.images.shape)}\n".encode())
         for part in parts(split.images):
             digest.update(part.tobytes())

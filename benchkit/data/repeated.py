@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def repeated_images(splits: Splits) -> Repeated:
     first: dict[bytes, tuple[str, int]] = {}
     pairs: list[tuple[str, int, str, int]] = []
     count = 0
-    for name, split in _each(splits):
+    for name, split in splits.named.items():
         images = (image for part in parts(split.images) for image in np.asarray(part))
         for row, image in enumerate(images):
             digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
@@ -46,24 +45,17 @@ def repeated_facts(repeated: Repeated, splits: Splits) -> dict[str, Any]:
     """
     if not repeated.count:
         return {}
-    named = dict(_each(splits))
     return {
         "repeated": repeated.count,
-        "repeated_pairs": [_pair(named, splits.class_names, *pair) for pair in repeated.pairs],
+        "repeated_pairs": [_pair(splits, *pair) for pair in repeated.pairs],
     }
 
 
-def _each(splits: Splits) -> Iterator[tuple[str, Split]]:
-    named = {"train": splits.train, "val": splits.val, "test": splits.test}
-    yield from ((name, split) for name, split in named.items() if split is not None)
-
-
-def _pair(
-    named: Mapping[str, Split], classes: tuple[str, ...], first: str, row: int, second: str, other: int
-) -> dict[str, Any]:
+def _pair(splits: Splits, first: str, row: int, second: str, other: int) -> dict[str, Any]:
+    named = splits.named
     return {
         "splits": [first, second],
-        "classes": [classes[named[split].labels[at]] for split, at in ((first, row), (second, other))],
+        "classes": [splits.class_names[named[split].labels[at]] for split, at in ((first, row), (second, other))],
         "picture": _picture(named[second], other),
     }
 
