@@ -43,7 +43,7 @@ from benchkit.data.decoding import (
     treatment_notes,
 )
 from benchkit.data.draft import About, Draft
-from benchkit.data.importing import ClassFolders, find_class_folders, listing_digest
+from benchkit.data.importing import SPLIT_SYNONYMS, ClassFolders, find_class_folders, listing_digest
 from benchkit.data.manifest import (
     FILE_NAME,
     Manifest,
@@ -66,6 +66,7 @@ from benchkit.storage import home_folder
 __all__ = [
     "DECODING",
     "IMAGE_SUFFIXES",
+    "SPLIT_SYNONYMS",
     "About",
     "Box",
     "BoxOf",
@@ -318,21 +319,20 @@ def _fill(draft: Draft, name: str, build: Build, options: Mapping[str, Any], ori
     with _mode("prepare"):
         about = build(draft)
     shutil.rmtree(draft.scratch)
-    splits = draft.checked(about)
-    served = draft.served(about, splits)
     manifest = Manifest(
         name=name,
         options=dict(options),
         origin=origin,
-        splits=splits,
+        splits=draft.checked(about),
         class_names=tuple(about.class_names),
         licence=about.licence,
         citation=about.citation,
         notes=tuple(about.notes),
-        fingerprint=fingerprint_of(served),
+        fingerprint="",
         made_with=_versions(),
-        repeated=repeated_images(served),
     )
+    written = open_splits(draft.folder, manifest)
+    manifest = replace(manifest, fingerprint=fingerprint_of(written), repeated=repeated_images(written))
     for file in sorted(draft.folder.iterdir()):
         _sync(file)
     write_manifest(manifest, draft.folder / FILE_NAME)

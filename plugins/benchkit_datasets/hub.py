@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchkit import DataError, Splits, card, first_line
-from benchkit.preparation import DECODING, Fit
-from benchkit_datasets.image_files import FITS, RANGES, SPLITS, Found, ImageFile, ImageReading, by_class
+from benchkit.preparation import DECODING, SPLIT_SYNONYMS, Fit
+from benchkit_datasets.image_files import FITS, RANGES, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import Splitting
-
-SPLIT_NAMES = {**{name: name for name in SPLITS}, "training": "train", "valid": "val", "validation": "val"}
-"""Names of splits on the hub, and ours."""
 
 INSTALL = "pip install 'benchkit[hf]'"
 
@@ -84,13 +81,13 @@ def _found(name: str, config: str, revision: str, columns: tuple[str, str], scra
         raise DataError(f"hf:{name} needs the package datasets, which is not installed", hint=INSTALL)
     folder = _downloaded(name, revision)
     tables = _tables(name, folder, config, scratch / "cache")
-    unknown = [split for split in tables if split not in SPLIT_NAMES]
+    unknown = [split for split in tables if split not in SPLIT_SYNONYMS]
     if unknown:
         raise DataError(f"hf:{name} has splits of other names: {', '.join(unknown)}", hint="expected train, test, val")
     files: list[ImageFile] = []
     for split, table in tables.items():
         image, label = _columns(name, table, columns)
-        files += _files(name, table, (image, label), SPLIT_NAMES[split], scratch)
+        files += _files(name, table, (image, label), SPLIT_SYNONYMS[split], scratch)
     notes = [f"Data set {name} of the Hugging Face hub at revision {folder.name}."]
     if licence := _licence(folder):
         notes.append(f"Licence, as its card states it: {licence}.")
