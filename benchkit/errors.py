@@ -69,10 +69,15 @@ class ReportError(BenchkitError):
     """A report cannot be made."""
 
 
+def capped(lines: Sequence[str], most: int = 20) -> list[str]:
+    """Return the first `most` lines, and one with the number of the others: nobody reads thousands."""
+    rest = len(lines) - most
+    return [*lines[:most], *([f"and {rest:,} more"] if rest > 0 else [])]
+
+
 def listed(names: Sequence[str], most: int = 40) -> str:
-    """Return names parted by commas; beyond `most` the rest is counted, since nobody reads thousands."""
-    shown = list(names[:most])
-    return ", ".join([*shown, f"and {len(names) - most:,} more"] if len(names) > most else shown)
+    """Return names parted by commas; those beyond `most` are counted."""
+    return ", ".join(capped(names, most))
 
 
 def shortened(text: str, most: int = 200) -> str:

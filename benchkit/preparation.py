@@ -19,7 +19,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -59,6 +59,7 @@ from benchkit.data.manifest import (
 )
 from benchkit.data.repeated import repeated_images
 from benchkit.errors import DataError
+from benchkit.errors import capped as listed
 from benchkit.locks import Lock
 from benchkit.protocols import Splits
 from benchkit.storage import home_folder
@@ -237,12 +238,6 @@ def verify(folder: Path) -> Manifest:
             hint="prepare or import it again with --replace",
         )
     return manifest
-
-
-def listed(problems: Sequence[str], limit: int = 20) -> list[str]:
-    """Return the first `limit` problems, and a line with the number of the others."""
-    rest = len(problems) - limit
-    return [*problems[:limit], *([f"and {rest:,} more"] if rest > 0 else [])]
 
 
 @contextmanager

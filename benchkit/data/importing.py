@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchkit.data.decoding import IMAGE_SUFFIXES
-from benchkit.errors import DataError, nearest
+from benchkit.errors import DataError, capped, nearest
 
 SPLIT_SYNONYMS = {
     "train": "train",
@@ -99,8 +99,7 @@ def find_class_folders(source: Path, *, lenient: bool = False) -> ClassFolders:
             hint=_EXPECTED,
         )
     if layout.problems and not lenient:
-        shown = [*layout.problems[:20], *([f"and {len(layout.problems) - 20:,} more"] * (len(layout.problems) > 20))]
-        raise DataError(f"the class folders in {layout.folder} do not fit together", problems=shown)
+        raise DataError(f"the class folders in {layout.folder} do not fit together", problems=capped(layout.problems))
     return layout
 
 
