@@ -57,11 +57,11 @@ from benchkit.data.manifest import (
     report_progress,
     write_manifest,
 )
-from benchkit.data.repeated import repeated_images
+from benchkit.data.mapped import parts
 from benchkit.errors import DataError
 from benchkit.errors import capped as listed
 from benchkit.locks import Lock
-from benchkit.protocols import Splits
+from benchkit.protocols import Repeated, Splits
 from benchkit.storage import home_folder
 
 __all__ = [
@@ -334,6 +334,29 @@ def _fill(draft: Draft, name: str, build: Build, options: Mapping[str, Any], ori
     _sync(draft.folder / FILE_NAME)
     _sync(draft.folder)
     return manifest
+
+
+MOST_PAIRS = 12
+"""Pairs of repeated images that are kept, to be shown; the others are counted."""
+
+
+def repeated_images(splits: Splits) -> Repeated:
+    """Return the images of val and test that an earlier split has, too; of train, val, test, all bytes are read once.
+
+    An image is counted once, with the first one that is equal to it.
+    """
+    first: dict[bytes, tuple[str, int]] = {}
+    pairs: list[tuple[str, int, str, int]] = []
+    count = 0
+    for name, split in splits.named.items():
+        images = (image for part in parts(split.images) for image in np.asarray(part))
+        for row, image in enumerate(images):
+            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            where, other = first.setdefault(digest, (name, row))
+            if where != name:
+                count += 1
+                pairs += [(where, other, name, row)] * (len(pairs) < MOST_PAIRS)
+    return Repeated(count=count, pairs=tuple(pairs))
 
 
 def _sync(path: Path) -> None:

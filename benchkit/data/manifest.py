@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +18,6 @@ from typing import Any, cast
 import numpy as np
 
 from benchkit.data.mapped import LARGE, parts
-from benchkit.data.repeated import repeated_facts
 from benchkit.errors import DataError
 from benchkit.metrics import unbalanced
 from benchkit.protocols import Repeated, Split, Splits
@@ -155,8 +156,44 @@ def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
         "citation": splits.citation,
         "notes": list(splits.notes),
         "fingerprint": splits.fingerprint,
-        **(repeated_facts(splits.repeated, splits) if splits.repeated else {}),
+        **_repeated(splits),
     }
+
+
+SIDE = 64
+"""Pixels of the longer side of a repeated image's picture, at the most."""
+
+
+def _repeated(splits: Splits) -> dict[str, Any]:
+    """Return what a ledger keeps of images that several splits have, nothing where there are none.
+
+    Of a pair: the splits and classes of both, and the picture, JPEG in base64.
+    """
+    found = splits.repeated
+    if found is None or not found.count:
+        return {}
+    return {"repeated": found.count, "repeated_pairs": [_pair(splits, *pair) for pair in found.pairs]}
+
+
+def _pair(splits: Splits, first: str, row: int, second: str, other: int) -> dict[str, Any]:
+    named = splits.named
+    return {
+        "splits": [first, second],
+        "classes": [splits.class_names[named[split].labels[at]] for split, at in ((first, row), (second, other))],
+        "picture": _picture(named[second], other),
+    }
+
+
+def _picture(split: Split, row: int) -> str:
+    from PIL import Image
+
+    pixels = split.images[row]
+    colours = np.repeat(pixels[:, :, :1], 3, axis=2) if pixels.shape[2] != 3 else pixels
+    image = Image.fromarray(np.ascontiguousarray(colours))
+    image.thumbnail((SIDE, SIDE))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 FORMAT = 1

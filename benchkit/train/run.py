@@ -137,7 +137,7 @@ class Run:
             "scaler": scaler.state_dict() if scaler else {},
             "randomness": self.randomness.state(),
             "history": [asdict(record) for record in self.history],
-            "best": asdict(self.best),
+            "best": {"epoch": self.best.epoch, "score": self.best.score, "weights": self.best.weights},
             "precision": self.precision.name,
             "start_weights": self.start_weights,
             "regularizers": self.hooks.state(),

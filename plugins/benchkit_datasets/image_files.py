@@ -92,6 +92,8 @@ def write_files(
         files, broken, emptied = _readable(files, reading.rules)
         faults["classes"] += emptied
     files, few = _without_small(files, reading.least_per_class)
+    if few and len({file.label for file in files}) < 2:
+        faults["classes"].append(f"fewer than two classes have {reading.least_per_class} images (data.least_per_class)")
     division = divide(files)
     faults["small"], faults["torn"] = list(division.problems), list(division.torn)
     names = tuple(sorted({*found.classes, *(file.label for file in found.files)} - few.keys()))
