@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from benchkit.errors import TrainingError
 from benchkit.metrics import Metric, metric_of
-from benchkit.protocols import NormFactory, Splits
+from benchkit.protocols import Course, NormFactory, Splits
 from benchkit.results import EpochRecord, Normalization
 from benchkit.study.settings import USUAL_LOSS, PluginRef, Settings
 from benchkit.train import batches, hooks, optimizers, randomness, schedules, step
@@ -74,7 +74,7 @@ class Run:
     model: nn.Module
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
-    schedule: schedules.Course
+    schedule: Course
     precision: step.Precision
     loss: LossFunction
     train: batches.Loader

@@ -150,8 +150,9 @@ def _lines(path: Path) -> list[_Line]:
 
 def _origin(path: Path) -> str:
     """Return a digest over the list and the sizes and times of its images, whatever else is wrong with it."""
+    lines = _lines(path)
     digest = hashlib.sha256(path.read_bytes())
-    for line in _lines(path):
+    for line in lines:
         try:
             status = line.file(path.parent).stat()
         except (OSError, ValueError):
