@@ -7,10 +7,10 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from benchkit import DataError, Splits, card, first_line
-from benchkit.preparation import DECODING, SPLIT_SYNONYMS, Fit
+from benchkit.preparation import DECODING, SPLIT_SYNONYMS
 from benchkit_datasets.image_files import FITS, RANGES, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import Splitting
@@ -61,7 +61,7 @@ def hub(
     reading = ImageReading(
         size=size,
         channels=channels,
-        fit=cast(Fit, fit),
+        fit=fit,
         rules=DECODING,
         skip_broken=skip_broken,
         allow_duplicates=allow_duplicates,
@@ -84,6 +84,11 @@ def _found(name: str, config: str, revision: str, columns: tuple[str, str], scra
     unknown = [split for split in tables if split not in SPLIT_SYNONYMS]
     if unknown:
         raise DataError(f"hf:{name} has splits of other names: {', '.join(unknown)}", hint="expected train, test, val")
+    ours = [SPLIT_SYNONYMS[split] for split in tables]
+    if twice := [split for split in tables if ours.count(SPLIT_SYNONYMS[split]) > 1]:
+        raise DataError(
+            f"hf:{name} has several splits of one kind: {', '.join(twice)}", hint="choose another data.config"
+        )
     files: list[ImageFile] = []
     for split, table in tables.items():
         image, label = _columns(name, table, columns)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class ImageReading:
 
     size: int
     channels: int
-    fit: Fit
+    fit: str
     rules: int
     skip_broken: bool
     allow_duplicates: bool
@@ -139,7 +140,7 @@ def _decoded(
             images,
             what=f"decoding {split}",
             resize=reading.size > 0,
-            fit=reading.fit,
+            fit=cast(Fit, reading.fit),
             rules=reading.rules,
         )
     groups = {name: number for number, name in enumerate(sorted({f.group for each in splits.values() for f in each}))}

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import cast
 
 from benchkit import DataError, Splits, card
-from benchkit.preparation import DECODING, SPLIT_SYNONYMS, Fit, listed
+from benchkit.preparation import DECODING, SPLIT_SYNONYMS, listed
 from benchkit_datasets.image_files import FITS, RANGES, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import COLUMNS, LAYOUT, Splitting, read_table
@@ -60,7 +59,7 @@ def image_list(
     reading = ImageReading(
         size=size,
         channels=channels,
-        fit=cast(Fit, fit),
+        fit=fit,
         rules=DECODING,
         skip_broken=skip_broken,
         allow_duplicates=allow_duplicates,
