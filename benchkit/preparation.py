@@ -43,7 +43,7 @@ from benchkit.data.decoding import (
     treatment_notes,
 )
 from benchkit.data.draft import About, Draft
-from benchkit.data.importing import ClassFolders, find_class_folders, listing_digest
+from benchkit.data.importing import SPLIT_SYNONYMS, ClassFolders, find_class_folders, listing_digest
 from benchkit.data.manifest import (
     FILE_NAME,
     Manifest,
@@ -57,16 +57,17 @@ from benchkit.data.manifest import (
     report_progress,
     write_manifest,
 )
-from benchkit.data.repeated import repeated_images
+from benchkit.data.mapped import parts
 from benchkit.errors import DataError
 from benchkit.errors import first_of as listed
 from benchkit.locks import Lock
-from benchkit.protocols import Splits
+from benchkit.protocols import Repeated, Splits
 from benchkit.storage import chosen_folder
 
 __all__ = [
     "DECODING",
     "IMAGE_SUFFIXES",
+    "SPLIT_SYNONYMS",
     "About",
     "Box",
     "BoxOf",
@@ -309,27 +310,49 @@ def _fill(draft: Draft, name: str, build: Build, options: Mapping[str, Any], ori
     with _mode("prepare"):
         about = build(draft)
     shutil.rmtree(draft.scratch)
-    splits = draft.checked(about)
-    served = draft.served(about, splits)
     manifest = Manifest(
         name=name,
         options=dict(options),
         origin=origin,
-        splits=splits,
+        splits=draft.checked(about),
         class_names=tuple(about.class_names),
         licence=about.licence,
         citation=about.citation,
         notes=tuple(about.notes),
-        fingerprint=fingerprint_of(served),
+        fingerprint="",
         made_with=_versions(),
-        repeated=repeated_images(served),
     )
+    written = open_splits(draft.folder, manifest)
+    manifest = replace(manifest, fingerprint=fingerprint_of(written), repeated=repeated_images(written))
     for file in sorted(draft.folder.iterdir()):
         _sync(file)
     write_manifest(manifest, draft.folder / FILE_NAME)
     _sync(draft.folder / FILE_NAME)
     _sync(draft.folder)
     return manifest
+
+
+MOST_PAIRS = 12
+"""Pairs of repeated images that are kept, to be shown; the others are counted."""
+
+
+def repeated_images(splits: Splits) -> Repeated:
+    """Return the images of val and test that an earlier split has, too; of train, val, test, all bytes are read once.
+
+    An image is counted once, with the first one that is equal to it.
+    """
+    first: dict[bytes, tuple[str, int]] = {}
+    pairs: list[tuple[str, int, str, int]] = []
+    count = 0
+    for name, split in splits.named.items():
+        images = (image for part in parts(split.images) for image in np.asarray(part))
+        for row, image in enumerate(images):
+            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            where, other = first.setdefault(digest, (name, row))
+            if where != name:
+                count += 1
+                pairs += [(where, other, name, row)] * (len(pairs) < MOST_PAIRS)
+    return Repeated(count=count, pairs=tuple(pairs))
 
 
 def _sync(path: Path) -> None:

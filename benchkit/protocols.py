@@ -122,6 +122,12 @@ class Splits:
     notes: tuple[str, ...] = ()
     repeated: Repeated | None = None
 
+    @property
+    def named(self) -> dict[str, Split]:
+        """Return the splits that there are by their names, in the order train, val, test."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:

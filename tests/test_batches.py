@@ -143,6 +143,21 @@ def test_without_one_val_is_a_tenth_of_train_and_apart_from_it() -> None:
     assert sorted([*chosen.val.rows, *chosen.train.rows]) == list(range(80))
 
 
+def test_of_fewer_than_ten_images_one_is_val_and_the_others_are_train() -> None:
+    found = select(make_splits(train=8, val=None), settings(), 0)
+    assert (len(found.train.rows), len(found.val.rows), len(found.test.rows)) == (7, 1, 32)
+    with pytest.raises(DataError, match=r"fewer images") as error:
+        select(make_splits(train=1, val=None), settings(), 0)
+    assert error.value.problems == ("data.train_size = 0: there are 0 images to draw from",)
+
+
+def test_of_a_few_images_in_folds_some_are_left_to_train() -> None:
+    """Each of the 4 classes has 2 of the 8 images, one in each of the 2 folds; of the 4 others one is val."""
+    few = make_splits(train=4, val=None, test=4)
+    found = select(few, settings(folds=2), 0)
+    assert (len(found.train.rows), len(found.val.rows), len(found.test.rows)) == (3, 1, 4)
+
+
 def test_sizes_are_drawn_the_same_for_one_seed() -> None:
     first, second, other = (
         select(make_splits(val=None), settings(train_size=20, val_size=12, test_size=8), seed=seed)

@@ -14,7 +14,7 @@ from sklearn import metrics
 from torch.nn import functional
 
 from benchkit import TrainingError
-from benchkit.metrics import calibration_error
+from benchkit.metrics import Predictions, calibration_error
 from benchkit.predictions import mid_ranks
 from benchkit.train.cost import forward_flops
 from benchkit.train.evaluate import evaluation_batch, finish, logits_of, loss_and_accuracy, split_metrics
@@ -31,7 +31,7 @@ def random_scores(n: int = 400, classes: int = 5) -> tuple[np.ndarray, np.ndarra
 
 def test_metrics_equal_scikit_learn_s() -> None:
     logits, labels = random_scores()
-    found = split_metrics(logits, labels)
+    found = split_metrics(Predictions(logits, labels))
     called = logits.argmax(1)
     wide = logits.astype(np.float64)
     probabilities = np.exp(wide) / np.exp(wide).sum(1, keepdims=True)
@@ -53,7 +53,7 @@ def test_counted_metrics_are_those_of_scikit_learn_to_the_bit(seed: int) -> None
     labels = generator.integers(0, max(1, classes - 3), n)
     logits = generator.normal(size=(n, classes)).astype(np.float32)
     logits[np.arange(n), labels] += generator.uniform(0, 3)
-    found, called, known = split_metrics(logits, labels), logits.argmax(1), np.arange(classes)
+    found, called, known = split_metrics(Predictions(logits, labels)), logits.argmax(1), np.arange(classes)
     assert found.accuracy == metrics.accuracy_score(labels, called)
     assert found.micro_f1 == metrics.f1_score(labels, called, average="micro")
     assert found.macro_f1 == metrics.f1_score(labels, called, average="macro", zero_division=0.0)
@@ -66,16 +66,16 @@ def test_counted_metrics_are_those_of_scikit_learn_to_the_bit(seed: int) -> None
 def test_top_5_accuracy_equals_scikit_learn_s(classes: int) -> None:
     logits, labels = random_scores(300, classes)
     expected = metrics.top_k_accuracy_score(labels, logits, k=5, labels=np.arange(classes))
-    assert split_metrics(logits, labels).value("top5_accuracy") == pytest.approx(expected, rel=1e-12)
+    assert split_metrics(Predictions(logits, labels)).value("top5_accuracy") == pytest.approx(expected, rel=1e-12)
 
 
 def test_of_equal_logits_the_first_five_are_the_top_5() -> None:
     flat = np.zeros((7, 7), dtype=np.float32)
-    assert split_metrics(flat, np.arange(7)).value("top5_accuracy") == pytest.approx(5 / 7)
+    assert split_metrics(Predictions(flat, np.arange(7))).value("top5_accuracy") == pytest.approx(5 / 7)
 
 
 def test_five_classes_have_no_top_5_accuracy() -> None:
-    found = split_metrics(*random_scores(classes=5))
+    found = split_metrics(Predictions(*random_scores(classes=5)))
     assert found.value("top5_accuracy") is None and "top5_accuracy" not in found.more
 
 
@@ -88,7 +88,7 @@ def test_auroc_equals_scikit_learn_s(classes: int) -> None:
         expected = metrics.roc_auc_score(labels, shares[:, 1])
     else:
         expected = metrics.roc_auc_score(labels, shares, multi_class="ovr", average="macro")
-    assert split_metrics(logits, labels).value("auroc") == pytest.approx(expected, rel=1e-12)
+    assert split_metrics(Predictions(logits, labels)).value("auroc") == pytest.approx(expected, rel=1e-12)
 
 
 def test_auroc_leaves_out_classes_without_images_and_is_not_stated_of_many_classes() -> None:
@@ -96,9 +96,9 @@ def test_auroc_leaves_out_classes_without_images_and_is_not_stated_of_many_class
     kept = labels != 2
     shares = torch.from_numpy(logits[kept]).double().softmax(1).numpy()
     expected = np.mean([metrics.roc_auc_score(labels[kept] == label, shares[:, label]) for label in (0, 1, 3)])
-    assert split_metrics(logits[kept], labels[kept]).value("auroc") == pytest.approx(expected, rel=1e-12)
-    assert split_metrics(logits, np.zeros_like(labels)).value("auroc") is None
-    assert split_metrics(*random_scores(classes=11)).value("auroc") is None
+    assert split_metrics(Predictions(logits[kept], labels[kept])).value("auroc") == pytest.approx(expected, rel=1e-12)
+    assert split_metrics(Predictions(logits, np.zeros_like(labels))).value("auroc") is None
+    assert split_metrics(Predictions(*random_scores(classes=11))).value("auroc") is None
 
 
 def test_ranks_are_scipy_s_to_the_bit() -> None:
@@ -123,7 +123,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_a_class_without_images_has_no_accuracy() -> None:
-    found = split_metrics(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]))
+    found = split_metrics(Predictions(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1])))
     assert found.class_accuracy[:2] == (1.0, 1.0) and math.isnan(found.class_accuracy[2])
     assert found.confusion[2] == (0, 0, 0) and found.macro_f1 == 1.0
 
@@ -162,7 +162,7 @@ def test_the_best_epoch_s_weights_are_scored() -> None:
     assert finished.metrics["val"].accuracy == pytest.approx(best.val_accuracy)
     assert {name: scores.n for name, scores in finished.metrics.items()} == {"train": 80, "val": 24, "test": 32}
     assert finished.logits["test"].shape == (32, 4) and finished.logits["test"].dtype == np.float32
-    again = split_metrics(finished.logits["test"], finished.labels["test"])
+    again = split_metrics(Predictions(finished.logits["test"], finished.labels["test"]))
     assert again == finished.metrics["test"]
 
 

@@ -144,6 +144,23 @@ def test_columns_and_classes_that_are_unclear_are_named(tmp_path: Path) -> None:
     assert clear["names"] == ["0", "1"]
 
 
+@pytest.mark.parametrize(
+    ("splits", "told"),
+    [
+        (("train", "extra", "rest"), "has splits of other names: extra, rest"),
+        (("train", "validation", "test", "val"), "has several splits of one kind: validation, val"),
+    ],
+)
+def test_splits_that_cannot_be_told_are_refused(
+    splits: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("benchkit_datasets.hub._downloaded", lambda name, revision: tmp_path)
+    monkeypatch.setattr("benchkit_datasets.hub._tables", lambda *given: dict.fromkeys(splits))
+    with pytest.raises(DataError, match=f"hf:me/pets {told}"):
+        hub(tmp_path / "root", variant="me/pets")
+
+
 def test_without_the_package_it_says_how_to_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="hf:me/pets needs the package datasets") as caught:

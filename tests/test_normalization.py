@@ -56,7 +56,7 @@ def test_each_model_of_a_study_gets_its_own_from_one_workers_images() -> None:
     splits = make_splits(side=32)
     settings = make_settings({"normalize": "model"})
     images = images_for(settings, splits, CPU)
-    weight = images.placed.train.take(torch.arange(4))
+    weight = images.train.take(torch.arange(4))
     for variant, (mean, std) in {"test_vit": ((0.5,) * 3, (0.5,) * 3), "lcnet_035": IMAGENET}.items():
         run = run_of(settings, splits, of_timm(variant), images)
         assert run.normalization == Normalization(source="model", mean=mean, std=std)

@@ -67,6 +67,7 @@ def test_no_more_than_some_images_are_in_memory(tmp_path: Path, monkeypatch: pyt
         ({"train_images": np.zeros((24, 28, 28, 28), np.uint8)}, r"three-dimensional volumes \(28, 28, 28\)"),
         ({"train_images": np.zeros((24, 9, 8, 7, 1), np.uint8)}, "three-dimensional volumes"),
         ({"train_images": np.zeros((24, 3, 8, 9), np.uint8)}, r"channels come last here: save np\.moveaxis"),
+        ({"train_images": np.uint8(7)}, r"train_images: uint8 \(\), expected uint8 \(N, H, W\)"),
         ({"train_images": np.zeros((24, 8, 9, 5), np.uint8)}, r"expected uint8 \(N, H, W\)"),
         ({"train_images": np.zeros((24, 8, 9), np.float32)}, "train_images: float32"),
         ({"train_images": np.asfortranarray(np.zeros((24, 8, 9), np.uint8))}, "Fortran's order"),

@@ -7,9 +7,8 @@ import torch
 from engine_runs import learnt, make_run
 from torch import nn
 
-from benchkit.train.evaluate import finish
+from benchkit.train.evaluate import finish, inspect, spread
 from benchkit.train.fit import fit
-from benchkit.train.observation import inspect, spread
 
 
 class Watching:

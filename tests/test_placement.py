@@ -35,7 +35,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def noted(settings: Settings, splits: Splits, device: torch.device, limit: int | None, repeat: int) -> Images:
         images = images_for(settings, splits, device, limit, repeat)
-        placed.append(len(images.placed.train))
+        placed.append(len(images.train))
         return images
 
     monkeypatch.setattr(training, "images_for", noted)
@@ -111,5 +111,5 @@ def test_runs_on_kept_images_learn_the_same(normalize: bool) -> None:
             )
             for one in (images, None)
         )
-        assert kept.train.images is images.placed.train and own.train.images is not images.placed.train
+        assert kept.train.images is images.train and own.train.images is not images.train
         assert [learnt(record) for record in fit(kept)] == [learnt(record) for record in fit(own)]

@@ -123,6 +123,17 @@ def test_classes_too_small_are_named_in_one_error_that_says_what_to_do(tmp_path:
     assert any(f"{len(splits.test.labels)} test" in note for note in splits.notes)
 
 
+@pytest.mark.parametrize("least", [13, 41])
+def test_an_error_says_that_too_few_classes_are_left(least: int, tmp_path: Path) -> None:
+    source = paint_classes(tmp_path / "set", {"a": 40, "b": 12})
+    with pytest.raises(DataError, match="classes that do not fit: 1\n") as caught:
+        image_folder(tmp_path / "root", source=source, least_per_class=least)
+    assert caught.value.problems == (
+        f"fewer than two classes have {least} images (data.least_per_class)",
+        "images found: a 40, b 12",
+    )
+
+
 def test_the_list_beside_a_prepared_set_is_kept_and_may_be_edited(tmp_path: Path) -> None:
     source = paint_classes(tmp_path / "set", {"a": 12, "b": 12})
     root = tmp_path / "root"

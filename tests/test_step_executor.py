@@ -102,6 +102,13 @@ def test_choosing_leaves_the_run_as_it_was() -> None:
     assert isinstance(after["optimizer"]["param_groups"][0]["lr"], float)
 
 
+def test_steps_are_tried_at_rates_that_the_schedule_has() -> None:
+    """Training is one step long, and beyond it this schedule has no rate: three steps are tried all the same."""
+    schedule = {"name": "one-cycle", "warmup": 1.0}
+    runs = [run_of(batch_size=80, epochs=1, schedule=schedule, compile=way) for way in ("always", "never")]
+    assert trained(runs[0], StandIn()) == trained(runs[1])
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 @pytest.mark.parametrize("graphs", [(True, False), (False, True), (True, True)], ids=str)
 def test_a_checkpoint_goes_on_either_way(name: str, graphs: tuple[bool, bool], tmp_path: Path) -> None:

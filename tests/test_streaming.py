@@ -249,9 +249,9 @@ def test_large_batches_make_a_short_ring(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_train_has_the_room_first(limit: int | None, streamed: str, told: str) -> None:
     selection = select(make_splits(), DataSettings(dataset=PluginRef(name="made-up")), 0)
-    placed = place_all(selection, CPU, limit)
-    assert " ".join(name for name in ("train", "val", "test") if getattr(placed, name).streamed) == streamed
-    assert len(placed.notes) == bool(streamed) and all(note.startswith(told) for note in placed.notes)
+    placed, notes = place_all(selection, CPU, limit)
+    assert " ".join(name for name, images in placed.items() if images.streamed) == streamed
+    assert len(notes) == bool(streamed) and all(note.startswith(told) for note in notes)
 
 
 def test_sizes_are_shown_with_a_prefix() -> None:
@@ -330,7 +330,7 @@ def test_on_cuda_an_epoch_left_early_leaves_memory_and_threads_as_they_were(tmp_
 @CUDA
 def test_on_cuda_a_run_with_streamed_images_learns() -> None:
     selection = select(make_splits(), DataSettings(dataset=PluginRef(name="made-up")), 0)
-    assert place_all(selection, torch.device("cuda:0")).notes == ()
+    assert place_all(selection, torch.device("cuda:0"))[1] == ()
     free = placement.half_of_free(torch.device("cuda:0"))
     assert free is not None and free > 0
     run = make_run(make_settings(epochs=12), device="cuda", device_memory=0)

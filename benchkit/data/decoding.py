@@ -106,33 +106,31 @@ def decode_images(
         raise ValueError(f"images have 1 or 3 channels, not {out.shape[-1]}")
     held = max(1, READ // max(1, out[:1].nbytes))  # images in memory at a time, for each thread
 
-    def decode_chunk(start: int) -> Decoded:
-        digests, problems, treated = [], [], Counter[str]()
-        for index in range(start, min(start + _CHUNK, len(files))):
-            if index % held == 0:
-                let_go(out[start:index])
-            try:
-                with _opened(files[index]) as image:
-                    deep = ";16" in str(getattr(image, "tile", "")) or image.mode in DEEP_MODES  # gone once it is read
-                    shown, done = (seen if rules > 1 else _converted)(image, out.shape[3])
-                    fitted = _fitted(shown, index, out.shape[1:3], fit if resize else None)
-                    out[index] = np.asarray(fitted, dtype=np.uint8).reshape(out.shape[1:])
-                    treated.update([*done, *losses(image, deep=deep)])
-            except _UNREADABLE as error:
-                problems.append(_problem(files[index], error))
-                digests.append(b"")
-            else:
-                digests.append(hashlib.sha256(out[index]).digest())
-        let_go(out[start : start + _CHUNK])
-        return Decoded(digests=digests, problems=problems, treated=treated)
+    def decode(index: int) -> tuple[bytes, str, list[str]]:
+        try:
+            with _opened(files[index]) as image:
+                deep = ";16" in str(getattr(image, "tile", "")) or image.mode in DEEP_MODES  # gone once it is read
+                shown, done = (seen if rules > 1 else _converted)(image, out.shape[3])
+                fitted = _fitted(shown, index, out.shape[1:3], fit if resize else None)
+                out[index] = np.asarray(fitted, dtype=np.uint8).reshape(out.shape[1:])
+                done += losses(image, deep=deep)
+            return hashlib.sha256(out[index]).digest(), "", done
+        except _UNREADABLE as error:
+            return b"", _problem(files[index], error), []
+        finally:
+            if (index + 1) % held == 0:
+                let_go(out[index + 1 - held : index + 1])
 
     digests: list[bytes] = []
     problems: list[str] = []
     treated = Counter[str]()
-    for part in _in_threads(decode_chunk, len(files), what):
-        digests.extend(part.digests)
-        problems.extend(part.problems)
-        treated.update(part.treated)
+    for digest, problem, done in _in_threads(decode, len(files), what):
+        digests.append(digest)
+        problems += [problem] * bool(problem)
+        treated.update(done)
+        if len(digests) % _CHUNK == 0:  # what a thread let go of, another one may have been at
+            let_go(out[len(digests) - _CHUNK : len(digests)])
+    let_go(out)
     return Decoded(digests=digests, problems=problems, treated=dict(treated))
 
 
@@ -143,24 +141,15 @@ def image_sizes(files: Sequence[Path], *, what: str, rules: int = 1) -> tuple[li
     """
     from benchkit.data.appearance import seen_size
 
-    def read_chunk(start: int) -> tuple[list[tuple[int, int] | None], list[str]]:
-        sizes: list[tuple[int, int] | None] = []
-        problems = []
-        for file in files[start : start + _CHUNK]:
-            try:
-                with _opened(file) as image:
-                    sizes.append(seen_size(image) if rules > 1 else (image.height, image.width))
-            except _UNREADABLE as error:
-                sizes.append(None)
-                problems.append(_problem(file, error))
-        return sizes, problems
+    def read(index: int) -> tuple[tuple[int, int] | None, str]:
+        try:
+            with _opened(files[index]) as image:
+                return seen_size(image) if rules > 1 else (image.height, image.width), ""
+        except _UNREADABLE as error:
+            return None, _problem(files[index], error)
 
-    sizes: list[tuple[int, int] | None] = []
-    problems: list[str] = []
-    for part, bad in _in_threads(read_chunk, len(files), what):
-        sizes.extend(part)
-        problems.extend(bad)
-    return sizes, problems
+    found = list(_in_threads(read, len(files), what))
+    return [size for size, _ in found], [problem for _, problem in found if problem]
 
 
 def treatment_notes(decoded: Sequence[Decoded]) -> list[str]:
@@ -178,6 +167,11 @@ def pixel_digests(images: np.ndarray) -> list[bytes]:
 
 
 def _in_threads(work: Callable[[int], Part], total: int, what: str) -> Iterator[Part]:
+    """Yield what `work` makes of each number below `total`, in order; a thread does some of them at a time."""
+
+    def chunk(start: int) -> list[Part]:
+        return [work(index) for index in range(start, min(start + _CHUNK, total))]
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool = ThreadPoolExecutor(min(32, cores))
     starts = range(0, total, _CHUNK)
@@ -186,8 +180,8 @@ def _in_threads(work: Callable[[int], Part], total: int, what: str) -> Iterator[
         # Pillow's warnings name no file; what they warn of either raises later or does not change pixels.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
-            for start, part in zip(starts, pool.map(work, starts), strict=True):
-                yield part
+            for start, part in zip(starts, pool.map(chunk, starts), strict=True):
+                yield from part
                 report_progress(min(start + _CHUNK, total), total, what)
         finally:
             pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all files

@@ -11,7 +11,6 @@ from numpy.lib.format import open_memmap
 
 from benchkit.data.manifest import SPLIT_NAMES, SplitManifest, group_file, image_file, label_file
 from benchkit.errors import DataError
-from benchkit.protocols import Split, Splits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,26 +101,6 @@ class Draft:
         if problems:
             raise DataError("the data set is not complete", problems=problems)
         return splits
-
-    def served(self, about: About, splits: dict[str, SplitManifest]) -> Splits:
-        """Return the arrays as written, to be fingerprinted."""
-        arrays = {
-            name: Split(
-                images=np.load(image_file(self.folder, name), mmap_mode="r"),
-                labels=np.load(label_file(self.folder, name)),
-            )
-            for name in splits
-        }
-        return Splits(
-            train=arrays["train"],
-            test=arrays["test"],
-            val=arrays.get("val"),
-            class_names=tuple(about.class_names),
-            licence=about.licence,
-            citation=about.citation,
-            fingerprint="",
-            notes=tuple(about.notes),
-        )
 
     def _split(self, split: str, labels: np.ndarray, classes: int) -> SplitManifest:
         images = np.load(image_file(self.folder, split), mmap_mode="r")

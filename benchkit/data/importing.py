@@ -12,7 +12,7 @@ from pathlib import Path
 from benchkit.data.decoding import IMAGE_SUFFIXES
 from benchkit.errors import DataError, first_of, nearest
 
-_SPLIT_FOLDERS = {
+SPLIT_SYNONYMS = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -21,6 +21,7 @@ _SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
+"""What others call a split, in lower case, and what it is called here."""
 MOST_COMPARED = 200
 """Up to this many classes a missing one is compared with the others by spelling."""
 _EXPECTED = (
@@ -123,7 +124,7 @@ def listing_digest(source: Path) -> str:
 def _split_folders(folder: Path) -> dict[str, Path]:
     splits: dict[str, Path] = {}
     for name, path in _folders(folder).items():
-        split = _SPLIT_FOLDERS.get(name.lower())
+        split = SPLIT_SYNONYMS.get(name.lower())
         if split is None or not _holds_classes(path):  # a class may be called train
             continue
         if split in splits:
@@ -194,7 +195,7 @@ def _unwrapped(folder: Path) -> Path:
         if len(inner) != 1:
             return folder
         (only,) = inner.values()
-        if only.name.lower() in _SPLIT_FOLDERS or not _holds_classes(only):
+        if only.name.lower() in SPLIT_SYNONYMS or not _holds_classes(only):
             return folder
         folder = only
 

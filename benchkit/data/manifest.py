@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +18,6 @@ from typing import Any, cast
 import numpy as np
 
 from benchkit.data.mapped import LARGE, parts
-from benchkit.data.repeated import repeated_facts
 from benchkit.errors import DataError
 from benchkit.metrics import unbalanced
 from benchkit.protocols import Repeated, Split, Splits
@@ -143,20 +144,56 @@ def balance_warning(facts: Mapping[str, Any]) -> str:
 
 def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
     """Return the facts of a prepared data set as plain values; counts are those of the whole splits."""
-    named = {"train": splits.train, "val": splits.val, "test": splits.test}
+    named = splits.named
     return {
         "name": ref.name,
         "options": {key: str(value) for key, value in ref.options.items()},
-        "counts": {name: len(split.labels) for name, split in named.items() if split is not None},
-        "class_counts": {name: class_counts(split, splits) for name, split in named.items() if split is not None},
+        "counts": {name: len(split.labels) for name, split in named.items()},
+        "class_counts": {name: class_counts(split, splits) for name, split in named.items()},
         "image_shape": list(splits.train.images.shape[1:]),
         "class_names": list(splits.class_names),
         "licence": splits.licence,
         "citation": splits.citation,
         "notes": list(splits.notes),
         "fingerprint": splits.fingerprint,
-        **(repeated_facts(splits.repeated, splits) if splits.repeated else {}),
+        **_repeated(splits),
     }
+
+
+SIDE = 64
+"""Pixels of the longer side of a repeated image's picture, at the most."""
+
+
+def _repeated(splits: Splits) -> dict[str, Any]:
+    """Return what a ledger keeps of images that several splits have, nothing where there are none.
+
+    Of a pair: the splits and classes of both, and the picture, JPEG in base64.
+    """
+    found = splits.repeated
+    if found is None or not found.count:
+        return {}
+    return {"repeated": found.count, "repeated_pairs": [_pair(splits, *pair) for pair in found.pairs]}
+
+
+def _pair(splits: Splits, first: str, row: int, second: str, other: int) -> dict[str, Any]:
+    named = splits.named
+    return {
+        "splits": [first, second],
+        "classes": [splits.class_names[named[split].labels[at]] for split, at in ((first, row), (second, other))],
+        "picture": _picture(named[second], other),
+    }
+
+
+def _picture(split: Split, row: int) -> str:
+    from PIL import Image
+
+    pixels = split.images[row]
+    colours = np.repeat(pixels[:, :, :1], 3, axis=2) if pixels.shape[2] != 3 else pixels
+    image = Image.fromarray(np.ascontiguousarray(colours))
+    image.thumbnail((SIDE, SIDE))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 FORMAT = 1
@@ -290,10 +327,7 @@ def fingerprint_of(splits: Splits) -> str:
     shape of its images, its images and its labels (little-endian int64), in the order in which they are served.
     """
     digest = hashlib.sha256(json.dumps(list(splits.class_names), ensure_ascii=False).encode())
-    for name in SPLIT_NAMES:
-        split: Split | None = getattr(splits, name)
-        if split is None:
-            continue
+    for name, split in splits.named.items():
         digest.update(f"\n{name} {'x'.join(str(n) for n in split.images.shape)}\n".encode())
         for part in parts(split.images):
             digest.update(part.tobytes())

@@ -21,10 +21,9 @@ from benchkit.sweep.messages import Job, NetworksChecked
 from benchkit.sweep.training import bind_plugins, lacking, where_raised
 from benchkit.train.batches import InputTransform
 from benchkit.train.hooks import has, sampling_of, started
-from benchkit.train.losses import loss_function
 from benchkit.train.optimizers import merged_options, optimizer
 from benchkit.train.randomness import seeded
-from benchkit.train.run import Plugins, build_model, start_weights, unrecorded
+from benchkit.train.run import Plugins, build_model, loss_function, start_weights, unrecorded
 from benchkit.train.selection import select
 
 MOST_NETWORKS = 200

@@ -52,9 +52,8 @@ from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.training_decisions import obeying
 from benchkit.train.checkpoint import checkpoint_of, restore_checkpoint
 from benchkit.train.device import ProcessorUse, device_use, is_usable, now
-from benchkit.train.evaluate import Finished, finish
+from benchkit.train.evaluate import Finished, finish, inspect
 from benchkit.train.fit import Pause, fit, fit_in_turns
-from benchkit.train.observation import inspect
 from benchkit.train.placement import Images, images_for
 from benchkit.train.profile import Stopwatch, watch
 from benchkit.train.run import Plugins, Run, build_run

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from benchkit.metrics import Predictions
 from benchkit.plan import Condition, ConditionKind
 from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics, State, StudyResults, Trial
 from benchkit.study import Factor, Goal, Level, ReportSettings, Search, SearchRange, Study
@@ -208,4 +209,4 @@ def _logits(accuracy: float, index: int) -> np.ndarray:
 def _metrics(logits: np.ndarray) -> SplitMetrics:
     from benchkit.train.evaluate import split_metrics
 
-    return split_metrics(logits, _LABELS)
+    return split_metrics(Predictions(logits, _LABELS))

@@ -1,4 +1,7 @@
-"""What a model scores on a split, and the end of a run: the selected weights are put back and scored, test once."""
+"""What a model scores on a split, and what figures take from it; neither changes training.
+
+At the end of a run the selected weights are put back and scored, the test images once.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,11 @@ from benchkit.train.batches import ImageSet
 from benchkit.train.cost import cost
 from benchkit.train.hooks import put
 from benchkit.train.run import Run
+
+OBSERVED = 64
+"""Validation images that are shown to `observe`, at most."""
+INSPECTED = 256
+"""Test images that are shown to `inspect`, at most."""
 
 
 @torch.inference_mode()
@@ -51,14 +59,13 @@ def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float
     return mean_loss, share
 
 
-def split_metrics(logits: np.ndarray, labels: np.ndarray, asked: Sequence[Metric] = ()) -> SplitMetrics:
-    """Return the metrics of logits float32 (N, K) against labels int64 (N,), with those that a study asks for."""
-    scored = Predictions(logits, labels)
+def split_metrics(scored: Predictions, asked: Sequence[Metric] = ()) -> SplitMetrics:
+    """Return the metrics that every trial has of a split, with those that a study asks for."""
     values = {metric.name: metric.computed(scored) for metric in (*SCORES, *asked) if metric.computed}
     known = {name: value for name, value in values.items() if value is not None}
     fields = {field.name for field in dataclasses.fields(SplitMetrics)}
     return SplitMetrics(
-        n=len(labels),
+        n=len(scored.labels),
         class_accuracy=scored.class_accuracy,
         confusion=tuple(tuple(row) for row in scored.confusion.tolist()),
         more={name: value for name, value in known.items() if name not in fields},
@@ -86,6 +93,46 @@ def metric_notes(asked: Sequence[Metric], split: str, scored: Predictions, found
         part = f"is a mean over the classes that occur, {occurring} of {scored.classes}"
         notes += [f"{split}.{one.name} {part}" for one in asked if one.over_classes and one.name in found]
     return notes
+
+
+def spread(images: ImageSet, count: int) -> torch.Tensor:
+    """Return up to `count` evenly spaced positions int64 (N,): a split in the order of its classes shows them all."""
+    return torch.linspace(0, len(images) - 1, min(count, len(images)), device=images.device).round().to(torch.int64)
+
+
+def observe(run: Run) -> dict[str, float]:
+    """Return what the study's figures note of the model after an epoch, by `figure.quantity`; {} without any."""
+    watching = [(name, figure) for name, figure in run.figures if hasattr(figure, "observe")]
+    if not watching:
+        return {}
+    run.model.eval()
+    observed = {}
+    with torch.no_grad():
+        images = run.input_transform(run.val.take(spread(run.val, OBSERVED)))
+        for name, figure in watching:
+            for quantity, value in figure.observe(run.model, images).items():
+                observed[f"{name}.{quantity}"] = float(value)
+    return observed
+
+
+def inspect(run: Run) -> dict[str, dict[str, np.ndarray]]:
+    """Return what the study's figures take from the finished model, by figure; originals and labels come with each."""
+    inspected: dict[str, dict[str, np.ndarray]] = {}
+    for name, figure in run.figures:
+        if not hasattr(figure, "inspect"):
+            continue
+        run.model.eval()
+        index = spread(run.test, INSPECTED)
+        originals, labels = run.test.take(index), run.test.labels[index]
+        arrays = figure.inspect(run.model, run.input_transform(originals), labels)
+        run.model.zero_grad(set_to_none=True)
+        if arrays:
+            inspected[name] = {
+                **{key: np.ascontiguousarray(value) for key, value in arrays.items()},
+                "images": np.ascontiguousarray(originals.permute(0, 2, 3, 1).cpu().numpy()),
+                "labels": np.ascontiguousarray(labels.cpu().numpy()),
+            }
+    return inspected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +174,10 @@ def finish(run: Run, *, test: bool = True) -> Finished:
         images["test"] = run.test
     logits = {split: logits_of(run, images[split]).cpu().numpy() for split in images}
     labels = {split: images[split].labels.cpu().numpy() for split in images}
-    metrics = {split: split_metrics(logits[split], labels[split], run.metrics) for split in images}
+    scored = {split: Predictions(logits[split], labels[split]) for split in images}
+    metrics = {split: split_metrics(scored[split], run.metrics) for split in images}
     for split in images:
-        run.notes += metric_notes(run.metrics, split, Predictions(logits[split], labels[split]), metrics[split].more)
+        run.notes += metric_notes(run.metrics, split, scored[split], metrics[split].more)
     return Finished(
         metrics=metrics,
         logits={split: logits[split] for split in images if split != "train"},

@@ -12,8 +12,7 @@ from benchkit.errors import DivergedError
 from benchkit.results import EpochRecord
 from benchkit.storage import node_name
 from benchkit.train.device import forget_peak, hardware_name, joules, now, peak_memory
-from benchkit.train.evaluate import epoch_scores, logits_of, loss_and_accuracy
-from benchkit.train.observation import observe
+from benchkit.train.evaluate import epoch_scores, logits_of, loss_and_accuracy, observe
 from benchkit.train.run import Run
 from benchkit.train.steps.backends import StepBackend
 from benchkit.train.steps.executor import StepExecutor, executor_for, note_other_steps

@@ -7,43 +7,36 @@ from dataclasses import dataclass
 import torch
 
 from benchkit.protocols import Splits
-from benchkit.study.settings import DataSettings, Settings
+from benchkit.study.settings import Settings
 from benchkit.train.batches import ImageSet, Statistics, channel_statistics, image_set
 from benchkit.train.selection import Selected, Selection, select
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """The images of the splits, and notes on those that are not on the device."""
-
-    train: ImageSet
-    val: ImageSet
-    test: ImageSet
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
     """What a run has of a data set: its images, placed, and the training images' statistics if it normalises any.
 
-    It belongs to these `splits`, settings, seed, device and limit, and may serve any number of runs that have them.
+    `notes` tell which are not on the device. It belongs to these `splits` and what they were `made_for`, and may serve
+    any number of runs of the same.
     """
 
-    placed: Placed
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    notes: tuple[str, ...]
     statistics: Statistics | None
     splits: Splits
-    data: DataSettings
-    seed: int
-    device: torch.device
-    limit: int | None
-    repeat: int = 0
+    made_for: tuple[object, ...]
 
     def serve(
         self, settings: Settings, splits: Splits, device: torch.device, limit: int | None, repeat: int = 0
     ) -> bool:
         """Return whether a run of these settings would make the same of these splits."""
-        asked = (settings.data, settings.seed, device, limit, repeat if settings.data.folds else 0)
-        return splits is self.splits and asked == (self.data, self.seed, self.device, self.limit, self.repeat)
+        return splits is self.splits and _made_for(settings, device, limit, repeat) == self.made_for
+
+
+def _made_for(settings: Settings, device: torch.device, limit: int | None, repeat: int) -> tuple[object, ...]:
+    return settings.data, settings.seed, device, limit, repeat if settings.data.folds else 0
 
 
 def images_for(
@@ -55,24 +48,23 @@ def images_for(
 
     Raise `DataError` when the data do not fit together or do not suffice.
     """
-    placed = place_all(select(splits, settings.data, settings.seed, repeat), device, limit)
+    placed, notes = place_all(select(splits, settings.data, settings.seed, repeat), device, limit)
     return Images(
-        placed=placed,
-        statistics=None if settings.data.normalize in (False, "none") else channel_statistics(placed.train),
+        **placed,
+        notes=notes,
+        statistics=None if settings.data.normalize in (False, "none") else channel_statistics(placed["train"]),
         splits=splits,
-        data=settings.data,
-        seed=settings.seed,
-        device=device,
-        limit=limit,
-        repeat=repeat if settings.data.folds else 0,
+        made_for=_made_for(settings, device, limit, repeat),
     )
 
 
-def place_all(selection: Selection, device: torch.device, limit: int | None = None) -> Placed:
-    """Return a run's images for use on `device`, where they take `limit` bytes at the most; train comes first.
+def place_all(
+    selection: Selection, device: torch.device, limit: int | None = None
+) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
+    """Return a run's images by split for use on `device`, and notes on those that are not there.
 
-    Without a limit that is half of CUDA's free memory; on the CPU images then stay where they are. Batches under way
-    are not counted. The limit changes no image and no order.
+    They take `limit` bytes there at the most, train first; without a limit half of CUDA's free memory, and on the CPU
+    they stay where they are. Batches under way are not counted. The limit changes no image and no order.
     """
     budget = half_of_free(device) if limit is None else limit
     placed: dict[str, ImageSet] = {}
@@ -84,7 +76,7 @@ def place_all(selection: Selection, device: torch.device, limit: int | None = No
             streamed[name] = selected.nbytes
         elif budget is not None:
             budget -= selected.nbytes
-    return Placed(train=placed["train"], val=placed["val"], test=placed["test"], notes=_notes(streamed, device, limit))
+    return placed, _notes(streamed, device, limit)
 
 
 def half_of_free(device: torch.device) -> int | None:

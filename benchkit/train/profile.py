@@ -47,6 +47,8 @@ split after each epoch; ledger: history, pruner and events; scoring: all splits 
 OF_STEPS = PHASES[PHASES.index("data") : PHASES.index("evaluation")]
 """The phases that every step goes through."""
 
+Augment = Callable[[Batch, torch.Generator], Batch]
+
 FIRST_TRACED, TRACED = 3, 5
 """Steps before the traced ones, which warm up, and steps that are traced."""
 
@@ -127,7 +129,7 @@ def watch(run: Run, stopwatch: Stopwatch) -> None:
     run.notes.append("profiled: its speed does not compare with that of other trials")
     run.eager = "the trial is profiled"
     run.train = _LoaderWatched(**_values(run.train), stopwatch=stopwatch)
-    augments = tuple(_watched(augment, "augmentation", stopwatch) for augment in run.hooks.augments)
+    augments = tuple(_watched(augment, stopwatch) for augment in run.hooks.augments)
     run.hooks = replace(run.hooks, augments=augments)
     run.input_transform = _InputTransformWatched(**_values(run.input_transform), run=run, stopwatch=stopwatch)
     run.precision = _PrecisionWatched(**_values(run.precision), stopwatch=stopwatch)
@@ -139,11 +141,9 @@ def _values(part: Any) -> dict[str, Any]:
     return {field.name: getattr(part, field.name) for field in fields(part)}
 
 
-def _watched(
-    augment: Callable[[Batch, torch.Generator], Batch], phase: str, stopwatch: Stopwatch
-) -> Callable[[Batch, torch.Generator], Batch]:
+def _watched(augment: Augment, stopwatch: Stopwatch) -> Augment:
     def timed(batch: Batch, generator: torch.Generator) -> Batch:
-        stopwatch.enter(phase)
+        stopwatch.enter("augmentation")
         return augment(batch, generator)
 
     return timed

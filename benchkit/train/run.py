@@ -10,19 +10,21 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from benchkit.errors import TrainingError
 from benchkit.metrics import Metric, metric_of
-from benchkit.protocols import NormFactory, Splits
+from benchkit.protocols import Course, NormFactory, Splits
 from benchkit.results import EpochRecord, Normalization
-from benchkit.study.settings import Settings
-from benchkit.train import batches, hooks, losses, optimizers, randomness, schedules, step
+from benchkit.study.settings import USUAL_LOSS, PluginRef, Settings
+from benchkit.train import batches, hooks, optimizers, randomness, schedules, step
 from benchkit.train.normalization import normalization, statistics_of
 from benchkit.train.placement import Images, images_for
 from benchkit.train.weights import load_weights
 from benchkit.train.weights_file import weights_digest, weights_file
 
-"""What the best epoch can be selected by, and the sign that makes more of it better."""
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits float32 (N, K) and targets float32 (N, K), whose rows sum to 1, to a scalar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +74,9 @@ class Run:
     model: nn.Module
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
-    schedule: schedules.Course
+    schedule: Course
     precision: step.Precision
-    loss: losses.LossFunction
+    loss: LossFunction
     train: batches.Loader
     val: batches.ImageSet
     test: batches.ImageSet
@@ -135,7 +137,7 @@ class Run:
             "scaler": scaler.state_dict() if scaler else {},
             "randomness": self.randomness.state(),
             "history": [asdict(record) for record in self.history],
-            "best": asdict(self.best),
+            "best": {"epoch": self.best.epoch, "score": self.best.score, "weights": self.best.weights},
             "precision": self.precision.name,
             "start_weights": self.start_weights,
             "regularizers": self.hooks.state(),
@@ -196,7 +198,7 @@ def build_run(
     torch.set_num_threads(settings.train.threads)
     target = torch.device(device)
     kept = images_for(settings, splits, target, device_memory) if images is None else images
-    placed, notes = kept.placed, list(kept.placed.notes)
+    notes = list(kept.notes)
     notes += ["trained on Apple's GPU in float32, each step eagerly"] if target.type == "mps" else []
     with randomness.seeded(seeds["init"], target):
         model = build_model(settings, plugins, splits, notes)
@@ -204,8 +206,8 @@ def build_run(
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(target, memory_format=memory_format)  # type: ignore[call-overload]
     normalized, told = normalization(settings.data, kept.statistics, model, _input_shape(settings, splits))
-    notes.extend((*told, *losses.notes(settings.train.loss)))
-    loader = _loader(settings, placed.train, plugins, splits.class_names, notes)
+    notes.extend((*told, *_loss_notes(settings.train.loss)))
+    loader = _loader(settings, kept.train, plugins, splits.class_names, notes)
     with randomness.seeded(seeds["init"], target):
         bound = hooks.started(plugins.regularizers, model, len(loader), settings.train.epochs)
     training = _training(settings, model, plugins, len(loader), target)
@@ -217,13 +219,13 @@ def build_run(
         class_names=splits.class_names,
         model=model,
         train=loader,
-        val=placed.val,
-        test=placed.test,
+        val=kept.val,
+        test=kept.test,
         input_transform=batches.input_transform(
-            placed.train, statistics_of(normalized), size=settings.data.image_size, memory_format=memory_format
+            kept.train, statistics_of(normalized), size=settings.data.image_size, memory_format=memory_format
         ),
         randomness=randomness.randomness(seeds, target),
-        loss=losses.loss_function(plugins.loss, placed.train.labels, splits.class_names),
+        loss=loss_function(plugins.loss, kept.train.labels, splits.class_names),
         figures=plugins.figures,
         metrics=plugins.metrics,
         readings=plugins.readings,
@@ -283,6 +285,30 @@ def _training(
         "precision": step.precision(train.precision, device),
         "constraints": tuple(layer.constrain for layer in model.modules() if callable(getattr(layer, "constrain", 0))),
     }
+
+
+def loss_function(plugin: Any, labels: torch.Tensor, class_names: Sequence[str]) -> LossFunction:
+    """Return the loss to train with on images with `labels` int64 (n,): `plugin`, fitted where it can be, or the usual.
+
+    The usual one (None) is mean cross-entropy. Raise `TrainingError` where a class that the plugin needs has no image.
+    """
+    if plugin is None:
+        return functional.cross_entropy
+    loss: LossFunction = plugin
+    if hasattr(plugin, "prepare"):
+        loss = plugin.prepare(torch.bincount(labels, minlength=len(class_names)))
+    return loss
+
+
+def _loss_notes(settings: PluginRef) -> list[str]:
+    """Return what a report says of a loss that is not the usual one."""
+    if settings == USUAL_LOSS:
+        return []
+    given = ", ".join(f"{name} = {value}" for name, value in settings.options.items())
+    return [
+        f"trained by the loss {settings.name}{f' ({given})' if given else ''}: the training loss of an epoch is this "
+        "one, every other loss is mean cross-entropy on the images as they are"
+    ]
 
 
 def build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: list[str]) -> nn.Module:

@@ -7,16 +7,12 @@ epochs so far follows from the history, which a resumed run shows it again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from benchkit.errors import PluginError
-from benchkit.protocols import Range, card
+from benchkit.protocols import Course, Range, card
 from benchkit.study.settings import ScheduleSettings
-
-Course = Callable[[int], float]
-"""The learning rate of a step; steps count from 0 over the whole of training."""
 
 INITIAL = 1 / 25
 """Share of the largest learning rate at which one-cycle starts."""

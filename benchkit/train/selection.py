@@ -1,4 +1,7 @@
-"""Which images of a data set a study uses as train, val and test: draws that keep every class's share."""
+"""Which images of a data set a study uses as train, val and test: draws that keep every class's share, and folds.
+
+Of folds, into which the images of all splits together are divided, each is the test images of one repeat.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchkit.data.folds import fold_rows, pooled, val_rows
 from benchkit.errors import DataError
 from benchkit.protocols import Split, Splits
 from benchkit.study.seeds import derive_seed
@@ -78,16 +80,21 @@ def _val_of(splits: Splits, settings: DataSettings) -> tuple[Split, int]:
     """Return the split that val is drawn from and how many images it takes; raise `DataError` for too few anywhere."""
     source = splits.train if splits.val is None else splits.val
     train = len(splits.train.labels)
-    size = settings.val_size or (train // 10 if splits.val is None else 0)
+    size = settings.val_size or (_tenth(train) if splits.val is None else 0)
     _check_sizes(settings, len(source.labels), train - (size if splits.val is None else 0), len(splits.test.labels))
     return source, size
+
+
+def _tenth(count: int) -> int:
+    """Return a tenth of so many images, rounded down, but one at least: a size of 0 would be all of them."""
+    return max(1, count // 10)
 
 
 def _of_fold(splits: Splits, settings: DataSettings, seed: int, repeat: int) -> Selection:
     """Return the images of a repeat whose test images are its fold of all images; val is drawn from the others."""
     pool = pooled(splits)
     fold, others = fold_rows(pool, settings.folds, repeat, seed)
-    val_size = settings.val_size or len(others) // 10
+    val_size = settings.val_size or _tenth(len(others))
     _check_sizes(settings, len(others), len(others) - val_size, len(fold))
     labels = pool.labels
     if pool.groups is None:
@@ -125,8 +132,7 @@ def draw(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _check(splits: Splits) -> None:
-    named = {"train": splits.train, "val": splits.val, "test": splits.test}
-    problems = [line for name, split in named.items() if split for line in _misfits(name, split, splits)]
+    problems = [line for name, split in splits.named.items() for line in _misfits(name, split, splits)]
     if problems:
         raise DataError("the data set does not keep its contract", problems=problems)
 
@@ -156,3 +162,83 @@ def _check_sizes(settings: DataSettings, val: int, train: int, test: int) -> Non
     ]
     if problems:
         raise DataError("the data set has fewer images than the study asks for", problems=problems)
+
+
+def pooled(splits: Splits) -> Split:
+    """Return the images of train, val and test in this order as one split, with their groups where they have any.
+
+    An image without a group is one of its own.
+    """
+    each = list(splits.named.values())
+    groups: np.ndarray | None = None
+    if any(split.groups is not None for split in each):
+        known = [np.full(len(s.labels), -1, np.int64) if s.groups is None else s.groups for s in each]
+        groups = np.concatenate(known)
+        alone = groups < 0
+        groups[alone] = np.arange(int(alone.sum())) + groups.max(initial=-1) + 1
+    return Split(
+        images=np.concatenate([split.images for split in each]),
+        labels=np.concatenate([split.labels for split in each]),
+        groups=groups,
+    )
+
+
+def folds_of(labels: np.ndarray, groups: np.ndarray | None, n: int, seed: int) -> np.ndarray:
+    """Return the fold, int64 (N,) in 0..n-1, of each image: stratified by class, each group whole in one fold.
+
+    Without groups the folds' counts of a class, and of all images, differ by one at most. Groups go to folds largest
+    first, each to the one in which its classes are then least beyond their share.
+
+    Raises:
+        DataError: a class has fewer images, or groups, than there are folds.
+    """
+    generator = np.random.default_rng(seed)
+    classes = np.unique(labels)
+    units = np.arange(len(labels)) if groups is None else groups
+    few = [int(label) for label in classes if len(np.unique(units[labels == label])) < n]
+    if few:
+        raise DataError(
+            f"{n} folds need {n} images of each class{'' if groups is None else ', in as many groups'}",
+            problems=[f"class {label}: {int((labels == label).sum())} images" for label in few],
+            hint="set fewer repeats.n, or repeats.splits = 'fixed'",
+        )
+    order = generator.permutation(len(labels))
+    if groups is None:
+        fold, start = np.empty(len(labels), np.int64), 0
+        for label in classes:
+            own = order[labels[order] == label]
+            fold[own] = (np.arange(len(own)) + start) % n
+            start += len(own)
+        return fold
+    return _of_groups(labels, groups, n, generator)
+
+
+def _of_groups(labels: np.ndarray, groups: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
+    names, place = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), int(labels.max()) + 1))
+    np.add.at(counts, (place, labels), 1)
+    share = counts / np.maximum(counts.sum(0), 1)
+    filled, chosen = np.zeros((n, counts.shape[1])), np.empty(len(names), np.int64)
+    lottery = generator.permutation(len(names))
+    for unit in lottery[np.argsort(-counts[lottery].sum(1), kind="stable")]:
+        beyond = ((filled + share[unit]) ** 2 - filled**2).sum(1)
+        chosen[unit] = int(np.argmin(beyond))
+        filled[chosen[unit]] += share[unit]
+    of: np.ndarray = chosen[place]
+    return of
+
+
+def fold_rows(pool: Split, n: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the test images of a fold, and of all others, ascending; the same folds for each of `n`."""
+    of = folds_of(pool.labels, pool.groups, n, derive_seed(seed, "split", "folds"))
+    return np.flatnonzero(of == fold), np.flatnonzero(of != fold)
+
+
+def val_rows(pool: Split, rows: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Return about `size` of the `rows` as validation images, groups whole: a stratified part of them."""
+    assert pool.groups is not None
+    parts = max(2, round(len(rows) / size))
+    generator = np.random.default_rng(seed)
+    of = _of_groups(pool.labels[rows], pool.groups[rows], parts, generator)
+    chosen: np.ndarray = rows[of == 0]
+    return chosen

@@ -8,19 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from benchkit import DataError, Range, Splits, card
-from benchkit.preparation import (
-    IMAGE_SUFFIXES,
-    About,
-    Draft,
-    decode_images,
-    listed,
-    prepare,
-    treatment_notes,
-    unpacked,
-)
+from benchkit.preparation import IMAGE_SUFFIXES, About, Draft, listed, prepare, treatment_notes, unpacked
+from benchkit_datasets.published import PARTIAL, decode_splits
 
 COUNTS = {"train": 3000, "test": 3033}
 CLASSES = 200
@@ -142,7 +132,7 @@ def _checked(images: Path, named: Lists, *, partial: bool) -> tuple[Lists, list[
     short += [f"{classes} classes, expected {CLASSES}"] if classes != CLASSES else []
     missing = [f"{images / name} is not there" for listing in named.values() for name in listing if name not in there]
     if twice or ((missing or short) and not partial):
-        hint = "" if twice else "to import a part of the set on purpose, use --partial (it will be noted in reports)"
+        hint = "" if twice else PARTIAL
         raise DataError(
             "this is not Caltech-UCSD Birds 200 (2010)", problems=listed(twice + short + missing), hint=hint
         )
@@ -163,15 +153,10 @@ def _notes(kept: Lists, surplus: Sequence[str]) -> list[str]:
 
 def _write(draft: Draft, images: Path, kept: Lists, classes: Sequence[str], size: int) -> list[str]:
     """Decode all images into the draft and return notes; raise `DataError` naming those that cannot be read."""
-    decoded = []
-    for split, listing in kept.items():
-        labels = np.array([classes.index(_class_of(name)) for name in listing], dtype=np.int64)
-        out = draft.allocate(split, labels, (size, size, 3))
-        files = [images / name for name in listing]
-        decoded.append(decode_images(files, out, what=f"decoding birds200 {split}", resize=True, fit="crop"))
-    problems = [problem for part in decoded for problem in part.problems]
-    if problems:
-        raise DataError(
-            f"{len(problems):,} images cannot be used", problems=listed(problems), hint="unpack images.tgz again"
-        )
-    return treatment_notes(decoded)
+    files = {
+        split: ([images / name for name in listing], [classes.index(_class_of(name)) for name in listing])
+        for split, listing in kept.items()
+    }
+    hint = "unpack images.tgz again"
+    decoded = decode_splits(draft, files, size, what="decoding birds200", fit="crop", hint=hint)
+    return treatment_notes(list(decoded.values()))

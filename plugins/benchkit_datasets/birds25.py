@@ -7,22 +7,19 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
-
 from benchkit import DataError, Range, Splits, card
 from benchkit.preparation import (
+    SPLIT_SYNONYMS,
     About,
     ClassFolders,
-    Decoded,
     Draft,
-    decode_images,
     find_class_folders,
     listed,
     prepare,
     treatment_notes,
     unpacked,
 )
-from benchkit_datasets.published import shared_images
+from benchkit_datasets.published import PARTIAL, Files, decode_splits, shared_images
 
 SPECIES = (
     "Asian Green Bee Eater", "Brown Headed Barbet", "Cattle Egret", "Common Kingfisher", "Common Myna",
@@ -34,9 +31,6 @@ SPECIES = (
 CITATION = "Basandrai, A. 25 Indian bird species with 22.6k images. Kaggle data set; photographs collected from eBird."
 LICENCE = "The photographs belong to their photographers; see the data set's page on Kaggle."
 PAGE = "Kaggle, 'arjunbasandrai/25-indian-bird-species-with-226k-images'"
-
-Files = Mapping[str, tuple[list[Path], list[int]]]
-"""By split: image files, and the label of each."""
 
 
 @card(
@@ -113,9 +107,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
 
 
 def _split_of(name: str) -> str:
-    plain = re.sub(r"[^a-z]|set$|data$", "", name.lower())
-    known = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-    return {**known, "test": "test", "testing": "test"}.get(plain, "")
+    return SPLIT_SYNONYMS.get(re.sub(r"[^a-z]|set$|data$", "", name.lower()), "")
 
 
 def _files(layouts: Mapping[str, ClassFolders], *, partial: bool) -> tuple[Files, list[str]]:
@@ -140,7 +132,7 @@ def _files(layouts: Mapping[str, ClassFolders], *, partial: bool) -> tuple[Files
         pairs = sorted((label, file) for name, label in labels.items() for file in classes[name])
         files[split] = ([file for _, file in pairs], [label for label, _ in pairs])
     if problems or (missing and not partial):
-        hint = "" if problems else "to import a part of the set on purpose, use --partial (it will be noted in reports)"
+        hint = "" if problems else PARTIAL
         raise DataError("these are not the 25 bird species", problems=listed(problems + missing), hint=hint)
     parts = [f"This is only a part of the set: {len(missing):,} folders of species are missing."] if missing else []
     return files, parts
@@ -148,17 +140,8 @@ def _files(layouts: Mapping[str, ClassFolders], *, partial: bool) -> tuple[Files
 
 def _write(draft: Draft, files: Files, size: int) -> list[str]:
     """Decode all images into the draft and return notes; raise `DataError` naming those that cannot be read."""
-    decoded: dict[str, Decoded] = {}
-    for split, (paths, labels) in files.items():
-        images = draft.allocate(split, np.array(labels), (size, size, 3))
-        decoded[split] = decode_images(paths, images, what=f"decoding birds25 {split}", resize=True)
-    problems = [problem for part in decoded.values() for problem in part.problems]
-    if problems:
-        raise DataError(
-            f"{len(problems):,} images cannot be used",
-            problems=listed(problems),
-            hint="fetch them again, or remove them from their folders",
-        )
+    hint = "fetch them again, or remove them from their folders"
+    decoded = decode_splits(draft, files, size, what="decoding birds25", hint=hint)
     notes = treatment_notes(list(decoded.values()))
     shared = shared_images(decoded["train"].digests, decoded["test"].digests)
     if shared:

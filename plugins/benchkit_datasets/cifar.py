@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import pickletools
@@ -105,23 +106,11 @@ def tiny_cifar10(root: Path, *, source: Path | None = None, partial: bool = Fals
     return prepare(root, "tiny-cifar10", build, origin=prepared.fingerprint if prepared else "")
 
 
-def _read_cifar10(folder: Path) -> Arrays | None:
-    return _read(folder, trains="data_batch_[1-5]", test="test_batch", label_key="labels")
-
-
-def _read_cifar100(folder: Path) -> Arrays | None:
-    return _read(folder, trains="train", test="test", label_key="fine_labels")
-
-
 def _read(folder: Path, *, trains: str, test: str, label_key: str) -> Arrays | None:
-    for pattern in (".", "*", "*/*"):
-        for inner in sorted(folder.glob(pattern)) if pattern != "." else [folder]:
-            batches = sorted(file for file in inner.glob(trains) if file.is_file())
-            if batches and (inner / test).is_file():
-                return {
-                    "train": _read_batches(batches, label_key),
-                    "test": _read_batches([inner / test], label_key),
-                }
+    for inner in (folder, *sorted(folder.glob("*")), *sorted(folder.glob("*/*"))):
+        batches = sorted(file for file in inner.glob(trains) if file.is_file())
+        if batches and (inner / test).is_file():
+            return {"train": _read_batches(batches, label_key), "test": _read_batches([inner / test], label_key)}
     return None
 
 
@@ -207,16 +196,11 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _download_cifar10(folder: Path) -> Path:
-    from torchvision.datasets import CIFAR10
+def _download(folder: Path, *, name: str) -> Path:
+    from torchvision.datasets import CIFAR10, CIFAR100
 
-    return fetch([CIFAR10.url], folder, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5, name="cifar10")
-
-
-def _download_cifar100(folder: Path) -> Path:
-    from torchvision.datasets import CIFAR100
-
-    return fetch([CIFAR100.url], folder, filename=CIFAR100.filename, md5=CIFAR100.tgz_md5, name="cifar100")
+    known = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    return fetch([known.url], folder, filename=known.filename, md5=known.tgz_md5, name=name)
 
 
 _CIFAR10 = PublishedSet(
@@ -231,8 +215,8 @@ _CIFAR10 = PublishedSet(
     },
     licence=LICENCE,
     citation=CITATION,
-    read=_read_cifar10,
-    download=_download_cifar10,
+    read=functools.partial(_read, trains="data_batch_[1-5]", test="test_batch", label_key="labels"),
+    download=functools.partial(_download, name="cifar10"),
 )
 _CIFAR100 = PublishedSet(
     name="cifar100",
@@ -246,6 +230,6 @@ _CIFAR100 = PublishedSet(
     },
     licence=LICENCE,
     citation=CITATION,
-    read=_read_cifar100,
-    download=_download_cifar100,
+    read=functools.partial(_read, trains="train", test="test", label_key="fine_labels"),
+    download=functools.partial(_download, name="cifar100"),
 )

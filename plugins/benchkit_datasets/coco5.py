@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchkit import DataError, Range, Splits, card
-from benchkit.preparation import About, Box, Draft, decode_images, listed, prepare, treatment_notes, unpacked
+from benchkit.preparation import About, Box, Draft, listed, prepare, treatment_notes, unpacked
 from benchkit_datasets.coco_annotations import DominanceRule, Dominant, dominant_objects
+from benchkit_datasets.published import decode_splits
 
 CLASSES = ("boat", "cake", "couch", "dog", "motorcycle")
 CITATION = (
@@ -132,33 +134,28 @@ def cut(box: tuple[float, float, float, float], height: int, width: int, context
 
 
 def _write(draft: Draft, folder: Path, options: _Options, *, partial: bool) -> list[str]:
-    rule = DominanceRule(min_share=options.min_share, min_side=options.min_side)
-    splits, notes = _chosen(folder, options, rule, partial=partial)
-    decoded = []
-    for split, objects in splits.items():
-        images = folder / ("val2017" if split == "test" else "train2017")
-        out = draft.allocate(split, [item.label for item in objects], (options.size, options.size, 3))
-
-        def box_of(index: int, height: int, width: int, objects: Sequence[Dominant] = objects) -> Box:
-            left, top, wide, high = objects[index].box
-            if min(left, top) < 0 or left + wide > width + 1 or top + high > height + 1:
-                raise ValueError(
-                    f"{height}x{width} pixels (height x width), but its box {objects[index].box} leaves it"
-                )
-            return cut(objects[index].box, height, width, options.context)
-
-        files = [images / item.file_name for item in objects]
-        decoded.append(decode_images(files, out, what=f"cutting coco5 {split}", resize=True, fit=box_of))
-    problems = [problem for part in decoded for problem in part.problems]
-    if problems:
-        raise DataError(f"{len(problems):,} images cannot be used", problems=listed(problems))
-    return [*notes, *treatment_notes(decoded)]
+    splits, notes = _chosen(folder, options, partial=partial)
+    folders = {split: folder / ("val2017" if split == "test" else "train2017") for split in splits}
+    files = {
+        split: ([folders[split] / item.file_name for item in objects], [item.label for item in objects])
+        for split, objects in splits.items()
+    }
+    boxes = {split: functools.partial(_box_of, objects, options.context) for split, objects in splits.items()}
+    decoded = decode_splits(draft, files, options.size, what="cutting coco5", fit=boxes)
+    return [*notes, *treatment_notes(list(decoded.values()))]
 
 
-def _chosen(
-    folder: Path, options: _Options, rule: DominanceRule, *, partial: bool
-) -> tuple[dict[str, list[Dominant]], list[str]]:
+def _box_of(objects: Sequence[Dominant], context: float, index: int, height: int, width: int) -> Box:
+    """Return what is cut out of an image; raise `ValueError` where its object's box leaves it."""
+    left, top, wide, high = box = objects[index].box
+    if min(left, top) < 0 or left + wide > width + 1 or top + high > height + 1:
+        raise ValueError(f"{height}x{width} pixels (height x width), but its box {box} leaves it")
+    return cut(box, height, width, context)
+
+
+def _chosen(folder: Path, options: _Options, *, partial: bool) -> tuple[dict[str, list[Dominant]], list[str]]:
     """Return the objects of each split, and notes on what is missing."""
+    rule = DominanceRule(min_share=options.min_share, min_side=options.min_side)
     problems: list[str] = []
     surplus: list[str] = []
     objects = {}

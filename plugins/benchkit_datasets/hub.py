@@ -7,16 +7,13 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from benchkit import DataError, Splits, card, first_line
-from benchkit.preparation import DECODING, Fit
-from benchkit_datasets.image_files import FITS, RANGES, SPLITS, Found, ImageFile, ImageReading, by_class
+from benchkit.preparation import DECODING, SPLIT_SYNONYMS
+from benchkit_datasets.image_files import FITS, RANGES, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import Splitting
-
-SPLIT_NAMES = {**{name: name for name in SPLITS}, "training": "train", "valid": "val", "validation": "val"}
-"""Names of splits on the hub, and ours."""
 
 INSTALL = "pip install 'benchkit[hf]'"
 
@@ -64,7 +61,7 @@ def hub(
     reading = ImageReading(
         size=size,
         channels=channels,
-        fit=cast(Fit, fit),
+        fit=fit,
         rules=DECODING,
         skip_broken=skip_broken,
         allow_duplicates=allow_duplicates,
@@ -84,13 +81,18 @@ def _found(name: str, config: str, revision: str, columns: tuple[str, str], scra
         raise DataError(f"hf:{name} needs the package datasets, which is not installed", hint=INSTALL)
     folder = _downloaded(name, revision)
     tables = _tables(name, folder, config, scratch / "cache")
-    unknown = [split for split in tables if split not in SPLIT_NAMES]
+    unknown = [split for split in tables if split not in SPLIT_SYNONYMS]
     if unknown:
         raise DataError(f"hf:{name} has splits of other names: {', '.join(unknown)}", hint="expected train, test, val")
+    ours = [SPLIT_SYNONYMS[split] for split in tables]
+    if twice := [split for split in tables if ours.count(SPLIT_SYNONYMS[split]) > 1]:
+        raise DataError(
+            f"hf:{name} has several splits of one kind: {', '.join(twice)}", hint="choose another data.config"
+        )
     files: list[ImageFile] = []
     for split, table in tables.items():
         image, label = _columns(name, table, columns)
-        files += _files(name, table, (image, label), SPLIT_NAMES[split], scratch)
+        files += _files(name, table, (image, label), SPLIT_SYNONYMS[split], scratch)
     notes = [f"Data set {name} of the Hugging Face hub at revision {folder.name}."]
     if licence := _licence(folder):
         notes.append(f"Licence, as its card states it: {licence}.")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class ImageReading:
 
     size: int
     channels: int
-    fit: Fit
+    fit: str
     rules: int
     skip_broken: bool
     allow_duplicates: bool
@@ -92,6 +93,8 @@ def write_files(
         files, broken, emptied = _readable(files, reading.rules)
         faults["classes"] += emptied
     files, few = _without_small(files, reading.least_per_class)
+    if few and len({file.label for file in files}) < 2:
+        faults["classes"].append(f"fewer than two classes have {reading.least_per_class} images (data.least_per_class)")
     division = divide(files)
     faults["small"], faults["torn"] = list(division.problems), list(division.torn)
     names = tuple(sorted({*found.classes, *(file.label for file in found.files)} - few.keys()))
@@ -137,7 +140,7 @@ def _decoded(
             images,
             what=f"decoding {split}",
             resize=reading.size > 0,
-            fit=reading.fit,
+            fit=cast(Fit, reading.fit),
             rules=reading.rules,
         )
     groups = {name: number for number, name in enumerate(sorted({f.group for each in splits.values() for f in each}))}

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from benchkit import DataError, Range, Splits, card
-from benchkit.preparation import DECODING, ClassFolders, Fit, find_class_folders, listing_digest, unpacked
+from benchkit.preparation import DECODING, ClassFolders, find_class_folders, listing_digest, unpacked
 from benchkit_datasets.image_files import FITS, RANGES, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import Splitting, alike, plain_name
@@ -71,7 +70,7 @@ def image_folder(
     reading = ImageReading(
         size=size,
         channels=channels,
-        fit=cast(Fit, fit),
+        fit=fit,
         rules=rules or DECODING,
         skip_broken=skip_broken,
         allow_duplicates=allow_duplicates,

@@ -9,21 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import cast
 
 from benchkit import DataError, Splits, card
-from benchkit.preparation import DECODING, Fit, listed
-from benchkit_datasets.image_files import FITS, RANGES, SPLITS, Found, ImageFile, ImageReading, by_class
+from benchkit.preparation import DECODING, SPLIT_SYNONYMS, listed
+from benchkit_datasets.image_files import FITS, RANGES, Found, ImageFile, ImageReading, by_class
 from benchkit_datasets.own_images import Source, serve
 from benchkit_datasets.splitting import COLUMNS, LAYOUT, Splitting, read_table
-
-_SPLITS = {
-    **{name: name for name in SPLITS},
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
-    "testing": "test",
-}
 
 
 @card(
@@ -68,7 +59,7 @@ def image_list(
     reading = ImageReading(
         size=size,
         channels=channels,
-        fit=cast(Fit, fit),
+        fit=fit,
         rules=DECODING,
         skip_broken=skip_broken,
         allow_duplicates=allow_duplicates,
@@ -115,7 +106,7 @@ def _listed(path: Path, scratch: Path) -> Iterator[Found]:
         where, before = f"line {line.number}", first.setdefault(line.name, line)
         problems += [f"{where}: no {name}" for name in ("path", "label") if not line.fields[name]]
         split = line.fields["split"].lower()
-        if split not in ("", *_SPLITS) or (not split and splits != {""}):
+        if split not in ("", *SPLIT_SYNONYMS) or (not split and splits != {""}):
             problems.append(f"{where}: split {split!r}, expected train, val or test, as each line has one")
         if before is not line:
             differing = [name for name in COLUMNS[1:] if line.fields[name] != before.fields[name]]
@@ -131,7 +122,9 @@ def _listed(path: Path, scratch: Path) -> Iterator[Found]:
             problems.append(f"{where}: {file} is not there")
         label = unicodedata.normalize("NFC", line.fields["label"])
         group = line.fields["group"]
-        files.append(ImageFile(path=file, name=line.name, label=label, split=_SPLITS.get(split, ""), group=group))
+        files.append(
+            ImageFile(path=file, name=line.name, label=label, split=SPLIT_SYNONYMS.get(split, ""), group=group)
+        )
     if problems or not files:
         raise DataError(
             f"{path}: {len(problems):,} problems in {len(lines):,} lines" if files else f"{path} lists no images",
@@ -156,8 +149,9 @@ def _lines(path: Path) -> list[_Line]:
 
 def _origin(path: Path) -> str:
     """Return a digest over the list and the sizes and times of its images, whatever else is wrong with it."""
+    lines = _lines(path)
     digest = hashlib.sha256(path.read_bytes())
-    for line in _lines(path):
+    for line in lines:
         try:
             status = line.file(path.parent).stat()
         except (OSError, ValueError):

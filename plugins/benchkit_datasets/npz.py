@@ -17,6 +17,7 @@ from numpy.lib import format as npy
 
 from benchkit import DataError, Splits, card
 from benchkit.preparation import About, Draft, listed, listing_digest, pixel_digests, prepare, report_progress
+from benchkit_datasets.published import shared_images
 
 _AT_ONCE = 8 << 20
 """Bytes of images that are in memory at once, at the most (at the least one image)."""
@@ -132,7 +133,7 @@ def _checked(
             problems += [f"{member.name}: {why}"] if why else []
             if not why:
                 labels[split] = np.concatenate(list(member.blocks(1 << 20))).reshape(-1).astype(np.int64)
-        if split in images and split in labels and len(labels[split]) != images[split].shape[0]:
+        if split in images and split in labels and images[split].shape[:1] not in ((), labels[split].shape):
             problems.append(f"{split}: {images[split].shape[0]:,} images but {len(labels[split]):,} labels")
     if "train" in labels:
         problems += _foreign(labels, class_names)
@@ -202,6 +203,5 @@ def _absent(labels: dict[str, np.ndarray], names: Sequence[str]) -> Iterator[str
 
 def _shared(digests: dict[str, list[bytes]]) -> Iterator[str]:
     for one, other in combinations(digests, 2):
-        known = set(digests[one])
-        if shared := sum(digest in known for digest in digests[other]):
+        if shared := shared_images(digests[one], digests[other]):
             yield f"Images of {other} that are also in {one}, pixel for pixel: {shared:,}."

@@ -15,7 +15,10 @@ import numpy as np
 from benchkit import DataError, Splits
 from benchkit.preparation import (
     About,
+    BoxOf,
+    Decoded,
     Draft,
+    Fit,
     decode_images,
     find_class_folders,
     listed,
@@ -27,6 +30,12 @@ from benchkit.preparation import (
 
 Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By split: images uint8 (N, H, W, C) and labels int64 (N,)."""
+
+Files = Mapping[str, tuple[Sequence[Path], Sequence[int]]]
+"""By split: image files, and the label of each."""
+
+PARTIAL = "to import a part of the set on purpose, use --partial (it will be noted in reports)"
+"""The hint where a set is not whole."""
 
 TIMEOUT = 60.0
 """Seconds without a byte after which a server counts as out of reach."""
@@ -133,6 +142,23 @@ def _from_class_folders(published: PublishedSet, folder: Path) -> Arrays:
     return arrays
 
 
+def decode_splits(
+    draft: Draft, files: Files, size: int, *, what: str, fit: Fit | Mapping[str, BoxOf] = "squash", hint: str = ""
+) -> dict[str, Decoded]:
+    """Decode files into the draft as images (size, size, 3), fitted in one way or by each split's boxes.
+
+    `what` is shown while it lasts. Raise `DataError`, with the `hint`, naming those that cannot be read.
+    """
+    decoded = {}
+    for split, (paths, labels) in files.items():
+        images = draft.allocate(split, np.array(labels, dtype=np.int64), (size, size, 3))
+        fitted = fit if isinstance(fit, str) else fit[split]
+        decoded[split] = decode_images(paths, images, what=f"{what} {split}", resize=True, fit=fitted)
+    if problems := [problem for part in decoded.values() for problem in part.problems]:
+        raise DataError(f"{len(problems):,} images cannot be used", problems=listed(problems), hint=hint)
+    return decoded
+
+
 def _check(published: PublishedSet, arrays: Arrays, *, partial: bool) -> None:
     problems, missing = [], []
     for split, expected in published.class_counts.items():
@@ -153,9 +179,7 @@ def _check(published: PublishedSet, arrays: Arrays, *, partial: bool) -> None:
         raise DataError(
             f"this is not {published.title}: found {totals}, expected {wanted}",
             problems=listed(problems + missing),
-            hint=""
-            if problems
-            else "to import a part of the set on purpose, use --partial (it will be noted in reports)",
+            hint="" if problems else PARTIAL,
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from benchkit import card
-from benchkit.metrics import Metric, Predictions, declared
+from benchkit.metrics import Predictions, declared
+from benchkit_metrics.by_class import mean_share
 
 
 @card(
@@ -16,12 +17,7 @@ from benchkit.metrics import Metric, Predictions, declared
     "Distribution, ICPR 2010",
     url="https://doi.org/10.1109/ICPR.2010.764",
 )
-@declared(
-    Metric(
-        name="balanced_accuracy", words="balanced accuracy", unit="%", factor=100.0, decimals=2, high=1.0, goal=True,
-        every_epoch=True, over_classes=True,
-    )
-)  # fmt: skip
+@declared(mean_share("balanced_accuracy", "balanced accuracy"))
 def balanced_accuracy(scored: Predictions) -> float | None:
     """Return the mean recall over the classes that images are of, a share; chance is one over their number."""
     return float(np.nanmean(scored.class_accuracy))

@@ -21,10 +21,11 @@ def by_class(scored: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return right / np.maximum(called, 1), right / np.maximum(own, 1), 2 * right / np.maximum(own + called, 1)
 
 
-def _declared(name: str, words: str) -> Metric:
+def mean_share(name: str, words: str, *, undefined: str = "") -> Metric:
+    """Return the declaration of a metric that is a share, averaged over the classes that occur."""
     return Metric(
         name=name, words=words, unit="%", factor=100.0, decimals=2, high=1.0, goal=True, every_epoch=True,
-        over_classes=True,
+        undefined=undefined, over_classes=True,
     )  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def _declared(name: str, words: str) -> Metric:
     summary="The share of the images called a class that are of it, averaged over the classes that occur.",
     reference=BOOK,
 )
-@declared(_declared("class_precision", "precision by class"))
+@declared(mean_share("class_precision", "precision by class"))
 def class_precision(scored: Predictions) -> float | None:
     """Return the mean precision over the classes that images are of, a share; never called counts as 0."""
     return float(np.nanmean(by_class(scored)[0]))
@@ -45,7 +46,7 @@ def class_precision(scored: Predictions) -> float | None:
     "accuracy.",
     reference=BOOK,
 )
-@declared(_declared("class_recall", "recall by class"))
+@declared(mean_share("class_recall", "recall by class"))
 def class_recall(scored: Predictions) -> float | None:
     """Return the mean recall over the classes that images are of, a share."""
     return float(np.nanmean(by_class(scored)[1]))
@@ -56,7 +57,7 @@ def class_recall(scored: Predictions) -> float | None:
     summary="The harmonic mean of a class's precision and recall, averaged over the classes that occur.",
     reference=BOOK,
 )
-@declared(_declared("class_f1", "F1 by class"))
+@declared(mean_share("class_f1", "F1 by class"))
 def class_f1(scored: Predictions) -> float | None:
     """Return the mean F1 over the classes that images are of, a share; macro F1 counts classes only called, too."""
     return float(np.nanmean(by_class(scored)[2]))

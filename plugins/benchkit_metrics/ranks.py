@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from benchkit import card
-from benchkit.metrics import Metric, Predictions, declared
+from benchkit.metrics import Predictions, declared
+from benchkit_metrics.by_class import mean_share
 
 OfOneClass = Callable[[np.ndarray, np.ndarray], float]
 """Which images are of a class (N,), and how surely each is called so (N,), to a number."""
@@ -52,12 +53,7 @@ def mean_over_classes(scored: Predictions, of_one: OfOneClass) -> float | None:
     "Characteristic (ROC) Curve, Radiology 143, 1982",
     url="https://doi.org/10.1148/radiology.143.1.7063747",
 )
-@declared(
-    Metric(
-        name="macro_auroc", words="macro AUROC", unit="%", factor=100.0, decimals=2, high=1.0, goal=True,
-        every_epoch=True, undefined=NO_CLASS, over_classes=True,
-    )
-)  # fmt: skip
+@declared(mean_share("macro_auroc", "macro AUROC", undefined=NO_CLASS))
 def macro_auroc(scored: Predictions) -> float | None:
     """Return the area under the ROC curve, class against others, averaged over the classes that occur, a share."""
     from sklearn.metrics import roc_auc_score
@@ -72,12 +68,7 @@ def macro_auroc(scored: Predictions) -> float | None:
     reference="J. Davis and M. Goadrich, The Relationship Between Precision-Recall and ROC Curves, ICML 2006",
     url="https://doi.org/10.1145/1143844.1143874",
 )
-@declared(
-    Metric(
-        name="average_precision", words="average precision", unit="%", factor=100.0, decimals=2, high=1.0, goal=True,
-        every_epoch=True, undefined=NO_CLASS, over_classes=True,
-    )
-)  # fmt: skip
+@declared(mean_share("average_precision", "average precision", undefined=NO_CLASS))
 def average_precision(scored: Predictions) -> float | None:
     """Return sum (recall step x precision), class against others, averaged over the classes that occur, a share.
 

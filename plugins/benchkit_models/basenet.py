@@ -82,7 +82,7 @@ def basenet(
             problems.append(f"{name} = {value!r}: expected one of {', '.join(known)}")
     if hidden < 1:
         problems.append(f"hidden = {hidden}: expected at least 1")
-    require("basenet", init, problems)
+    require("basenet", problems, init=init)
     scale = residual_scale if residual else None
     layers = _sub_blocks(blocks, pool_after, norm, norm_position, doubled, scale)
     stem = nn.Sequential(*_convolution(image_shape[0], STEM, norm, norm_position))

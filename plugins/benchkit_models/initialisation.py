@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from benchkit import PluginError
@@ -21,21 +23,19 @@ def initialise(model: nn.Module, init: str) -> None:
     """
     if init == "default":
         return
-    if init == "kaiming-uniform-conv":
-        for convolution in (layer for layer in model.modules() if isinstance(layer, nn.Conv2d)):
-            nn.init.kaiming_uniform_(convolution.weight, nonlinearity="relu")
-        return
+    convolutions_alone = init == "kaiming-uniform-conv"
     for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            if init == "kaiming-uniform":
-                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-            else:
-                nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        if not isinstance(layer, nn.Conv2d if convolutions_alone else nn.Conv2d | nn.Linear):
+            continue
+        if init == "xavier":
+            nn.init.xavier_uniform_(layer.weight)
+        else:
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None and not convolutions_alone:
+            nn.init.zeros_(layer.bias)
 
 
-def require(model: str, init: str, problems: list[str]) -> None:
+def require(model: str, problems: Sequence[str], *, init: str = "default") -> None:
     """Raise `PluginError` with the problems of a model's options, an unknown `init` among them, if there are any."""
     if init not in INITIALISATIONS:
         problems = [*problems, f"init = {init!r}: expected one of {', '.join(INITIALISATIONS)}"]

@@ -8,7 +8,8 @@ from math import prod
 import torch
 from torch import nn
 
-from benchkit import NormFactory, PluginError, card
+from benchkit import NormFactory, card
+from benchkit_models.initialisation import require
 
 
 @card(
@@ -33,8 +34,7 @@ def mlp(
     of a one-pixel image, (N, C, 1, 1), where norms that average over pixels alone have nothing to average.
     """
     problems = [f"hidden = {list(hidden)}: expected sizes of at least 1"] if any(size < 1 for size in hidden) else []
-    if problems:
-        raise PluginError("the model 'mlp' cannot be built", problems=problems)
+    require("mlp", problems)
     return MLP(num_classes, prod(image_shape), tuple(hidden), norm if normalize else None)
 
 

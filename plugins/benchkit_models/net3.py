@@ -41,7 +41,7 @@ def net3(
     ]
     if min(height, across) < 4:
         problems.append(f"images are {height}x{across}: expected at least 4x4")
-    require("net3", init, problems)
+    require("net3", problems, init=init)
     model = Net3(num_classes, image_shape, layers=layers, width=width)
     initialise(model, init)
     return model

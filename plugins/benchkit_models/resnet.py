@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchkit import NormFactory, PluginError, Range, card
+from benchkit import NormFactory, Range, card
+from benchkit_models.initialisation import require
 
 
 @card(
@@ -39,8 +40,7 @@ def resnet(
     problems = [f"{name} = {value}: expected at least 1" for name, value in (("n", n), ("width", width)) if value < 1]
     if shortcut not in ("A", "B"):
         problems.append(f"shortcut = {shortcut!r}: expected 'A' or 'B'")
-    if problems:
-        raise PluginError("the model 'resnet' cannot be built", problems=problems)
+    require("resnet", problems)
     return ResNet(num_classes, image_shape[0], norm, n=n, width=width, project=shortcut == "B")
 
 

@@ -48,7 +48,7 @@ def skipnet(
         problems.append(f"images are {height}x{width}: expected at least 8x8")
     if layout not in LAYOUTS:
         problems.append(f"layout = {layout!r}: expected one of {', '.join(LAYOUTS)}")
-    require("skipnet", init, problems)
+    require("skipnet", problems, init=init)
     plan = _as_published if layout == "source" else _with_three_samplers
     model = SkipNet(num_classes, image_shape, plan(image_shape, norm, depth // 8, skip_connections))
     initialise(model, init)

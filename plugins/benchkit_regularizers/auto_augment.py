@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchkit import Batch, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE, require
 from benchkit_regularizers.image_operations import number, strengths, transform
 
 POLICY = """
@@ -61,11 +61,7 @@ class AutoAugment:
     fill: float = 0.5
 
     def __post_init__(self) -> None:
-        require(
-            "auto-augment",
-            Bound(option="probability", value=self.probability, high=1.0),
-            Bound(option="fill", value=self.fill, high=1.0),
-        )
+        require("auto-augment", self, probability=SHARE, fill=SHARE)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with images changed and targets as they are; at probability 0 the batch itself."""

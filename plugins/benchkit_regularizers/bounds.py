@@ -10,31 +10,25 @@ from benchkit import PluginError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """An option's value and what it may be: from `low` to `high`, inclusive where it is not said to be open."""
+    """What a number may be: from `low` to `high`, inclusive where it is not said to be open."""
 
-    option: str
-    value: object
     low: float = 0.0
     high: float = math.inf
     whole: bool = False
     open_low: bool = False
     open_high: bool = False
 
-    @property
-    def problem(self) -> str:
-        """Return what is wrong with the value and what is expected, or an empty string."""
+    def holds(self, value: object) -> bool:
+        """Return whether a value is a finite number within the bound."""
         kinds = (int,) if self.whole else (int, float)
-        number = isinstance(self.value, kinds) and not isinstance(self.value, bool)
-        if number and self._holds(float(self.value)):  # type: ignore[arg-type]
-            return ""
-        return f"{self.option} = {self.value!r}: expected {self._expected()}"
-
-    def _holds(self, value: float) -> bool:
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return False
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
         return above and below and math.isfinite(value)
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
+        """Return what is expected, in words."""
         kind = "a whole number" if self.whole else "a number"
         low = f"{'above' if self.open_low else 'from'} {self.low:g}"
         if self.high == math.inf:
@@ -42,8 +36,17 @@ class Bound:
         return f"{kind} {low} {'to below' if self.open_high else 'to'} {self.high:g}"
 
 
-def require(plugin: str, *bounds: Bound, problems: tuple[str, ...] = ()) -> None:
-    """Raise `PluginError` naming every option out of its bounds, and the further `problems`, if there are any."""
-    outside = [bound.problem for bound in bounds if bound.problem]
+AT_LEAST_0 = Bound()
+SHARE = Bound(high=1.0)
+SHARE_ABOVE_0 = Bound(high=1.0, open_low=True)
+SHARE_BELOW_1 = Bound(high=1.0, open_high=True)
+
+
+def require(plugin: str, options: object, *, problems: tuple[str, ...] = (), **bounds: Bound) -> None:
+    """Raise `PluginError` naming each of the `options` that is out of its bound, and the further `problems`, if any."""
+    values = {name: getattr(options, name) for name in bounds}
+    outside = [
+        f"{name} = {values[name]!r}: expected {one}" for name, one in bounds.items() if not one.holds(values[name])
+    ]
     if outside or problems:
         raise PluginError(f"the regularizer {plugin!r} was given wrong options", problems=[*outside, *problems])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchkit import Range, TrainingError, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE, require
 
 
 def quotas(counts: Tensor, size: int, strength: float, generator: torch.Generator) -> Tensor:
@@ -46,7 +46,7 @@ class BalancedSampling:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        require("class-balance", Bound(option="strength", value=self.strength, high=1.0))
+        require("class-balance", self, strength=SHARE)
 
     def batch_sampling(self, labels: Tensor, classes: int, size: int, generator: torch.Generator) -> Tensor:
         """Return the images of an epoch; raise `TrainingError` for a class without a training image."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchkit import Batch, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE, Bound, require
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, padding: int) -> Tensor:
@@ -73,11 +73,7 @@ class CropFlip:
     flip: float = 0.5
 
     def __post_init__(self) -> None:
-        require(
-            "crop-flip",
-            Bound(option="padding", value=self.padding, whole=True),
-            Bound(option="flip", value=self.flip, high=1.0),
-        )
+        require("crop-flip", self, padding=Bound(whole=True), flip=SHARE)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with images cropped and flipped; with padding 0 and flip 0 the batch itself."""

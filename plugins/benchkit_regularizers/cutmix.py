@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchkit import Batch, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import AT_LEAST_0, require
 from benchkit_regularizers.pairing import beta_share, partners, take
 
 
@@ -59,7 +59,7 @@ class CutMix:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        require("cutmix", Bound(option="alpha", value=self.alpha))
+        require("cutmix", self, alpha=AT_LEAST_0)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with boxes exchanged; at alpha 0, where l is 1, the batch itself."""

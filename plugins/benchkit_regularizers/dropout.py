@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchkit import PluginError, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE_BELOW_1, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class Dropout:
         wrong = isinstance(self.after, str) or not all(isinstance(name, str) and name for name in self.after)
         require(
             "dropout",
-            Bound(option="rate", value=self.rate, high=1.0, open_high=True),
+            self,
+            rate=SHARE_BELOW_1,
             problems=(f"after = {self.after!r}: expected a list of module names",) if wrong else (),
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchkit import Range, card
 from benchkit.metrics import metric_of, selection_problem, val_metrics
 from benchkit.results import EpochRecord
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import AT_LEAST_0, Bound, require
 
 
 def epochs_since_best(values: Sequence[float], min_delta: float) -> int:
@@ -48,8 +48,9 @@ class EarlyStopping:
         told = "" if self.metric == "train.loss" else selection_problem(self.metric)
         require(
             "early-stopping",
-            Bound(option="patience", value=self.patience, low=1, whole=True),
-            Bound(option="min_delta", value=self.min_delta),
+            self,
+            patience=Bound(low=1, whole=True),
+            min_delta=AT_LEAST_0,
             problems=(f"metric = {self.metric!r}: {told.partition(', ')[2]}; or train.loss",) if told else (),
         )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchkit import Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE_BELOW_1, require
 
 MUCH = 0.05
 """The share of the first weights in the last average from which on it says little of what was trained."""
@@ -64,7 +64,7 @@ class Ema:
     warm_up: bool = True
 
     def __post_init__(self) -> None:
-        require("ema", Bound(option="decay", value=self.decay, high=1.0, open_high=True))
+        require("ema", self, decay=SHARE_BELOW_1)
 
     def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> Average:
         """Return the average of no step yet."""

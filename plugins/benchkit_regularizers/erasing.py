@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchkit import Batch, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE, SHARE_ABOVE_0, require
 from benchkit_regularizers.rectangles import Rectangles, covered, random_rectangles
 
 FILLS = ("random", "mean", "zero")
@@ -48,10 +48,11 @@ class Erasing:
             problems.append(f"min_area = {self.min_area}: expected at most max_area = {self.max_area}")
         require(
             "erasing",
-            Bound(option="probability", value=self.probability, high=1.0),
-            Bound(option="min_area", value=self.min_area, high=1.0, open_low=True),
-            Bound(option="max_area", value=self.max_area, high=1.0, open_low=True),
-            Bound(option="aspect", value=self.aspect, high=1.0, open_low=True),
+            self,
+            probability=SHARE,
+            min_area=SHARE_ABOVE_0,
+            max_area=SHARE_ABOVE_0,
+            aspect=SHARE_ABOVE_0,
             problems=tuple(problems),
         )
 

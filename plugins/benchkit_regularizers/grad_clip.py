@@ -35,10 +35,10 @@ class GradClip:
     max_value: float | None = None
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in ("max_norm", "max_value") if getattr(self, name) is not None}
+        given = [name for name in ("max_norm", "max_value") if getattr(self, name) is not None]
         twice = f"max_norm = {self.max_norm!r} and max_value = {self.max_value!r}: expected one of them"
-        bounds = [Bound(option=name, value=value, open_low=True) for name, value in given.items()]
-        require("grad-clip", *bounds, problems=(twice,) if len(given) == 2 else ())
+        bounds = {name: Bound(open_low=True) for name in given}
+        require("grad-clip", self, **bounds, problems=(twice,) if len(given) == 2 else ())
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> None:
         """Change the gradients in place; parameters without a gradient do not count."""

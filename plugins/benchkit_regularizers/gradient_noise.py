@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchkit import Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import AT_LEAST_0, require
 
 
 class CountedSteps(nn.Module):
@@ -44,11 +44,7 @@ class GradientNoise:
     fading: float = 0.55
 
     def __post_init__(self) -> None:
-        require(
-            "gradient-noise",
-            Bound(option="strength", value=self.strength),
-            Bound(option="fading", value=self.fading),
-        )
+        require("gradient-noise", self, strength=AT_LEAST_0, fading=AT_LEAST_0)
 
     def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> CountedSteps:
         """Return the count of steps."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchkit import Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import AT_LEAST_0, require
 
 
 def absolute_sum(model: nn.Module) -> Tensor:
@@ -37,7 +37,7 @@ class L1:
     strength: float = 1e-5
 
     def __post_init__(self) -> None:
-        require("l1", Bound(option="strength", value=self.strength))
+        require("l1", self, strength=AT_LEAST_0)
 
     def penalty(self, model: nn.Module) -> Tensor:
         """Return the penalty, a float32 scalar; at strength 0 a constant zero."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchkit import Batch, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE, require
 
 
 def smooth(targets: Tensor, smoothing: float) -> Tensor:
@@ -31,7 +31,7 @@ class LabelSmoothing:
     smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        require("label-smoothing", Bound(option="smoothing", value=self.smoothing, high=1.0))
+        require("label-smoothing", self, smoothing=SHARE)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with smoothed targets; it draws no random number. At smoothing 0 the batch itself."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchkit import Batch, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import AT_LEAST_0, require
 from benchkit_regularizers.pairing import beta_share, partners, take
 
 
@@ -40,7 +40,7 @@ class Mixup:
     alpha: float = 0.2
 
     def __post_init__(self) -> None:
-        require("mixup", Bound(option="alpha", value=self.alpha))
+        require("mixup", self, alpha=AT_LEAST_0)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the mixed batch; at alpha 0, where l is 1, the batch itself."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from benchkit import Batch, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE, Bound, require
 from benchkit_regularizers.image_operations import number, strengths, transform
 
 STRONGEST = 30.0
@@ -40,12 +40,7 @@ class RandAugment:
     fill: float = 0.5
 
     def __post_init__(self) -> None:
-        require(
-            "rand-augment",
-            Bound(option="operations", value=self.operations, whole=True),
-            Bound(option="magnitude", value=self.magnitude, high=STRONGEST),
-            Bound(option="fill", value=self.fill, high=1.0),
-        )
+        require("rand-augment", self, operations=Bound(whole=True), magnitude=Bound(high=STRONGEST), fill=SHARE)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with images changed and targets as they are; with no operations the batch itself."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchkit import Batch, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE_ABOVE_0, require
 from benchkit_regularizers.rectangles import random_rectangles
 
 
@@ -53,11 +53,7 @@ class ResizedCrop:
     aspect: float = 0.75
 
     def __post_init__(self) -> None:
-        require(
-            "resized-crop",
-            Bound(option="min_area", value=self.min_area, high=1.0, open_low=True),
-            Bound(option="aspect", value=self.aspect, high=1.0, open_low=True),
-        )
+        require("resized-crop", self, min_area=SHARE_ABOVE_0, aspect=SHARE_ABOVE_0)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with images cropped and targets as they are; at min_area 1 the batch itself."""

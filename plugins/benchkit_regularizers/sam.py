@@ -10,7 +10,7 @@ from torch import nn
 
 from benchkit import Range, card
 from benchkit.gradients import gradient_norm
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import AT_LEAST_0, require
 
 TINY = 1e-12
 """What is added to the gradient's norm, so that one of 0 moves nothing."""
@@ -36,7 +36,7 @@ class Sam:
     rho: float = 0.05
 
     def __post_init__(self) -> None:
-        require("sam", Bound(option="rho", value=self.rho))
+        require("sam", self, rho=AT_LEAST_0)
 
     def around_step(self, parameters: Sequence[nn.Parameter], again: Callable[[], None]) -> None:
         """Climb, and take the gradients there."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchkit import PluginError, Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import SHARE_BELOW_1, require
 
 RULES = ("linear", "uniform")
 
@@ -73,7 +73,8 @@ class StochasticDepth:
     def __post_init__(self) -> None:
         require(
             "stochastic-depth",
-            Bound(option="rate", value=self.rate, high=1.0, open_high=True),
+            self,
+            rate=SHARE_BELOW_1,
             problems=() if self.rule in RULES else (f"rule = {self.rule!r}: expected one of {', '.join(RULES)}",),
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit import Range, card
-from benchkit_regularizers.bounds import Bound, require
+from benchkit_regularizers.bounds import AT_LEAST_0, require
 
 
 @card(
@@ -23,7 +23,7 @@ class WeightDecay:
     strength: float = 5e-4
 
     def __post_init__(self) -> None:
-        require("weight-decay", Bound(option="strength", value=self.strength))
+        require("weight-decay", self, strength=AT_LEAST_0)
 
     def optimizer_options(self) -> dict[str, Any]:
         """Return the optimizer's keyword argument."""

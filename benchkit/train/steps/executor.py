@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -45,6 +48,7 @@ Compiled code rounds elsewhere, no worse: of a ResNet-14's first gradients at ba
 
 logger = logging.getLogger(__name__)
 
+Made = TypeVar("Made")
 StepExecutor = EagerSteps | CudaGraphSteps
 """Takes the steps of a run: one by number, or an epoch of them; each returns its summary as `train_step` does."""
 
@@ -107,11 +111,12 @@ def _chosen(validation: StepValidation, eager: EagerSteps) -> StepExecutor:
         best, seconds = _captured(validation, eager, seconds)
     if not worth_compiling(run, validation.backend, whole_batches_left(run) * seconds):
         return best
-    compiled, records = _compiled(validation), isinstance(best, CudaGraphSteps)
+    compiled, records = _or_noted(run, partial(compiled_step, validation)), isinstance(best, CudaGraphSteps)
     if compiled is None:
         return best
     best = eager  # lets go of the graph: the next one takes over its streams' memory and the random generators
-    if (steps := _compiled_steps(validation, compiled, seconds, records=records)) is not None:
+    steps = _or_noted(run, partial(_compiled_steps, validation, compiled, seconds, records=records))
+    if steps is not None:
         return steps
     return _captured(validation, eager, math.inf)[0] if records else eager
 
@@ -130,33 +135,26 @@ def _captured(validation: StepValidation, eager: EagerSteps, seconds: float) -> 
     return captured, replayed
 
 
-def _compiled(validation: StepValidation) -> tuple[Learn, float] | None:
-    """Return the compiled step and the seconds that it took to compile, or None with a note on why."""
+def _or_noted(run: Run, make: Callable[[], Made]) -> Made | None:
+    """Return what `make` makes of the compiled step, or None with a note on why it is not used."""
     try:
-        return compiled_step(validation)
+        return make()
     except Refused as refusal:
-        _note(validation.run, f"compiled model not used: {refusal}", refusal.detail)
+        _note(run, f"compiled model not used: {refusal}", refusal.detail)
     except torch.OutOfMemoryError:
-        _note(validation.run, "compiled model not used: the device's memory is too small for it")
+        _note(run, "compiled model not used: the device's memory is too small for it")
     return None
 
 
 def _compiled_steps(
     validation: StepValidation, compiled: tuple[Learn, float], seconds: float, *, records: bool
-) -> StepExecutor | None:
-    """Return compiled steps, recorded if asked, when they are faster or wished for; else None."""
+) -> StepExecutor:
+    """Return compiled steps, recorded if asked; raise `Refused` when they are neither faster nor wished for."""
     run, (learning, compiling) = validation.run, compiled
-    try:
-        steps: StepExecutor = cuda_graph_steps(validation, learning) if records else EagerSteps(run, learning)
-        share = validation.seconds(steps.take) / seconds
-        if share > FASTER and run.settings.train.compile != "always":
-            raise Refused("compiled steps are not faster", f"they take {share:.2f} times as long")
-    except Refused as refusal:
-        _note(run, f"compiled model not used: {refusal}", refusal.detail)
-        return None
-    except torch.OutOfMemoryError:
-        _note(run, "compiled model not used: the device's memory is too small for it")
-        return None
+    steps: StepExecutor = cuda_graph_steps(validation, learning) if records else EagerSteps(run, learning)
+    share = validation.seconds(steps.take) / seconds
+    if share > FASTER and run.settings.train.compile != "always":
+        raise Refused("compiled steps are not faster", f"they take {share:.2f} times as long")
     _note(run, WAS_COMPILED, f"in {compiling:.0f} s; a step takes {share:.2f} times as long as before")
     return steps
 

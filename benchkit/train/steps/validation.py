@@ -73,10 +73,13 @@ class StepValidation:
         self.run = run
         self.backend = backend
         self.snapshot = Snapshot(run)
-        self._first = len(run.history) * len(run.train)
         size, stored = run.train.batch_size, len(run.train.images)
         places = torch.arange(STEPS * size, device=run.device) % stored
-        self._batch_indices = [run.train.batch_index(index) for index in torch.split(places, size)]
+        first, last = len(run.history) * len(run.train), run.settings.train.epochs * len(run.train) - 1
+        # Beyond the last step of training a schedule need not have a rate.
+        self._steps = [
+            (run.train.batch_index(index), min(first + at, last)) for at, index in enumerate(torch.split(places, size))
+        ]
         self._parameters, self._buffers = _flat(run.parameters), _buffers(run.model)
 
     @property
@@ -93,7 +96,7 @@ class StepValidation:
     def batch(self) -> Batch:
         """Return the first step's batch, from the start."""
         self.snapshot.put_back()
-        return augmented(self.run, self.run.train.batch(self._batch_indices[0]))
+        return augmented(self.run, self.run.train.batch(self._steps[0][0]))
 
     def play(self, take: Take, within: AbstractContextManager[Any] | None = None) -> Trace:
         """Take the steps from the start, in the context `within` if there is one, and return what they leave."""
@@ -101,10 +104,10 @@ class StepValidation:
         summaries, before = [], self._movable()
         moved, buffers = before, self._buffers
         with within or nullcontext():
-            for at, batch_index in enumerate(self._batch_indices):
-                summaries.append(take(batch_index, self._first + at))
+            for batch_index, number in self._steps:
+                summaries.append(take(batch_index, number))
                 self.snapshot.look()
-                if at == 0:
+                if len(summaries) == 1:
                     moved = self._movable()
                     buffers = _buffers(self.run.model)
         images, losses, _, norms = torch.stack(summaries).unbind(1)
@@ -121,8 +124,8 @@ class StepValidation:
     def walk(self, take: Take) -> None:
         """Take the steps from the start and look at nothing but at what plugins keep in Python."""
         self.snapshot.put_back()
-        for at, batch_index in enumerate(self._batch_indices):
-            take(batch_index, self._first + at)
+        for batch_index, number in self._steps:
+            take(batch_index, number)
             self.snapshot.look()
 
     def seconds(self, take: Take) -> float:
@@ -130,12 +133,12 @@ class StepValidation:
         looks = []
         for _ in range(LOOKS):
             self.snapshot.put_back()
-            looks.append(self.backend.seconds(lambda: self._steps(take)))
-        return min(looks) / len(self._batch_indices)
+            looks.append(self.backend.seconds(lambda: self._take_all(take)))
+        return min(looks) / len(self._steps)
 
-    def _steps(self, take: Take) -> None:
-        for at, batch_index in enumerate(self._batch_indices):
-            take(batch_index, self._first + at)
+    def _take_all(self, take: Take) -> None:
+        for batch_index, number in self._steps:
+            take(batch_index, number)
 
     def difference(self, expected: Trace, actual: Trace) -> float:
         """Return the largest relative difference after all steps: of what has changed since the start, by its norm."""
