@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from benchkit.analysis.comparisons import varies
 from benchkit.analysis.degenerate import one_class_conditions
 from benchkit.analysis.estimates import CONFIDENCE, compared, done_repeats, estimate, t_quantile, values_by_repeat
-from benchkit.analysis.interim import LEAVES_AT
 from benchkit.analysis.wording import lower_is_better
+from benchkit.plan import LEAVES_AT
 from benchkit.results import StudyResults, Trial
 
 if TYPE_CHECKING:

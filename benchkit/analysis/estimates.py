@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
 
-from benchkit.analysis.interim import confidence_of, planned_looks
 from benchkit.analysis.wording import (
     Finding,
     amount,
@@ -19,7 +18,7 @@ from benchkit.analysis.wording import (
     quoted,
 )
 from benchkit.metrics import SCORES, UNDEFINED, metric_of, score_metrics
-from benchkit.plan import Condition, Plan
+from benchkit.plan import TOTAL_ALPHA, Condition, Plan, planned_looks
 from benchkit.results import StudyResults, Trial
 
 CONFIDENCE = 0.95
@@ -214,6 +213,15 @@ def estimate_of(results: StudyResults, condition: Condition, metric: str) -> Est
         )
     mean: Estimate | None = results.derived[known]
     return mean
+
+
+def confidence_of(results: StudyResults) -> float:
+    """Return the confidence of each interval of a study's means, by which those of all looks hold together with 0.95.
+
+    Without planned looks 0.95; else 1 - the least alpha of a look, which is enough for any of them.
+    """
+    plan = planned_looks(results.decisions)
+    return 1 - min((look.alpha for look in plan), default=TOTAL_ALPHA)
 
 
 def planned_trials(results: StudyResults, condition: Condition) -> int:

@@ -23,7 +23,6 @@ from benchkit.analysis.comparisons import (
 )
 from benchkit.analysis.degenerate import ClassBalance
 from benchkit.analysis.estimates import CONFIDENCE, Estimate, compared, estimate_of, values_by_repeat
-from benchkit.analysis.interim import planned_looks
 from benchkit.analysis.sequential import candidates_of, plan_for, standing, standing_words, until_decided_command
 from benchkit.analysis.trials import Coverage, TestReads, coverage_words
 from benchkit.analysis.wording import (
@@ -44,6 +43,7 @@ from benchkit.analysis.wording import (
 )
 from benchkit.duration import duration
 from benchkit.metrics import metric_names
+from benchkit.plan import planned_looks
 from benchkit.results import StudyResults
 from benchkit.study.study import UNTIL_DECIDED
 

@@ -12,10 +12,9 @@ from statistics import fmean
 
 from benchkit.analysis.candidates import CandidateSet, candidates
 from benchkit.analysis.estimates import compared
-from benchkit.analysis.interim import LEAVES_AT, InterimAnalysis, plan_of_looks, planned_looks
 from benchkit.analysis.wording import Finding, count, listing, names, number
 from benchkit.duration import duration
-from benchkit.plan import Plan
+from benchkit.plan import LEAVES_AT, InterimAnalysis, Plan, plan_of_looks, planned_looks
 from benchkit.results import FINISHED, StudyResults
 from benchkit.storage import DEFAULT_WORKSPACE
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit.analysis.estimates import compared
-from benchkit.analysis.interim import InterimAnalysis, planned_looks
 from benchkit.analysis.sequential import (
     UNTIL,
     Standing,
@@ -18,7 +17,7 @@ from benchkit.analysis.sequential import (
     sweep_command,
 )
 from benchkit.duration import duration
-from benchkit.plan import Condition, Plan
+from benchkit.plan import Condition, InterimAnalysis, Plan, planned_looks
 from benchkit.results import FINISHED, WITHOUT_FILES, StudyResults, Trial
 from benchkit.storage import encode
 from benchkit.study.study import UNTIL_DECIDED
