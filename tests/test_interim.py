@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_results import complete, rescored
 
-from benchkit.analysis.sequential import looks_taken, missing_repeats, next_look
+from benchkit.analysis.candidates import looks_taken, missing_repeats, next_look
 from benchkit.plan import (
     TOTAL_ALPHA,
     plan_from,

@@ -18,8 +18,8 @@ from tiny_study import METRICS, SEARCH, InlinePool, Listener, run_here, study_of
 
 import benchkit.sweep.estimate
 import benchkit.sweep.orchestration
+from benchkit.analysis.candidates import looks_of, repeats_words, standing
 from benchkit.analysis.estimates import planned_trials
-from benchkit.analysis.sequential import looks_of, repeats_words, standing
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.reading import results_of as capsule_results
 from benchkit.capsule.study_file import commands_of, study_text

@@ -3,7 +3,7 @@
 The names below may be used by figure plugins.
 """
 
-from benchkit.analysis.candidates import Candidate, CandidateSet
+from benchkit.analysis.candidates import Candidate, CandidateSet, candidates_of, looks_of
 from benchkit.analysis.comparisons import (
     ALPHA,
     POWER,
@@ -30,7 +30,6 @@ from benchkit.analysis.estimates import (
     values_by_repeat,
     wilson,
 )
-from benchkit.analysis.sequential import candidates_of, looks_of
 from benchkit.analysis.training import OverfittingOnset as Onset
 from benchkit.analysis.training import overfitting_onset as onset
 from benchkit.analysis.wording import metric_unit, metric_words

@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.analysis.sequential import standing
+from benchkit.analysis.candidates import standing
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.leases import LEASE, Sweep
 from benchkit.ledger.ledger import Ledger, decisions_of, optuna_name

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchkit.analysis.estimates import compared
-from benchkit.analysis.sequential import (
+from benchkit.analysis.candidates import (
     UNTIL,
     Standing,
     plan_for,
@@ -16,6 +15,7 @@ from benchkit.analysis.sequential import (
     standing_words,
     sweep_command,
 )
+from benchkit.analysis.estimates import compared
 from benchkit.duration import duration
 from benchkit.plan import Condition, InterimAnalysis, Plan, planned_looks
 from benchkit.results import FINISHED, WITHOUT_FILES, StudyResults, Trial

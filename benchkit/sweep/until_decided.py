@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from benchkit.analysis.sequential import Standing, plan_for, standing, standing_words
+from benchkit.analysis.candidates import Standing, plan_for, standing, standing_words
 from benchkit.analysis.wording import count, listing
 from benchkit.ledger import Ledger
 from benchkit.ledger.ledger import decide, decisions_of
