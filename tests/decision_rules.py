@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from benchkit.analysis.candidates import LEAVES_AT, beaten_p, kept, shrunk_variances
-from benchkit.analysis.interim import InterimAnalysis, plan_of_looks
+from benchkit.plan import InterimAnalysis, plan_of_looks
 
 SEED_EFFECT = 0.1
 """The standard deviation of what a random seed does to all conditions alike."""

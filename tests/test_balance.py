@@ -12,7 +12,7 @@ from sklearn.dummy import DummyClassifier
 from test_degenerate import OTHER, SOUND, study
 
 from benchkit import Split, Splits
-from benchkit.analysis.degenerate import class_balance, constant_words
+from benchkit.analysis.estimates import class_balance, constant_words
 from benchkit.analysis.summary import summarize
 from benchkit.cli import main
 from benchkit.data.manifest import balance_warning, facts_of

@@ -19,9 +19,8 @@ from optuna.trial import TrialState
 from synthetic_results import complete
 from tiny_study import environment
 
-from benchkit.analysis.candidates import image_variance
-from benchkit.analysis.interim import LEAVES_AT, InterimAnalysis, plan_of_looks
-from benchkit.analysis.sequential import looks_taken, missing_repeats
+from benchkit.analysis.candidates import image_variance, looks_taken, missing_repeats
+from benchkit.plan import LEAVES_AT, InterimAnalysis, plan_of_looks
 
 if TYPE_CHECKING:
     from answer_pools import Pool

@@ -18,13 +18,13 @@ from benchkit.analysis.candidates import (
     LEAVES_AT,
     beaten_p,
     candidates,
-    crossed_interval,
     image_variance,
     kept,
-    right_answers,
     shrunk_variances,
     trigamma_inverse,
 )
+from benchkit.analysis.estimates import crossed_interval
+from benchkit.analysis.trained_models import right_answers
 from benchkit.results import StudyResults
 
 SCORES = {"bn": [0.90, 0.91, 0.93], "gn": [0.89, 0.90, 0.91], "ln": [0.70, 0.72, 0.71], "none": [0.6, 0.65, 0.61]}

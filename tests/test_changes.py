@@ -16,7 +16,7 @@ from synthetic_results import complete
 
 from benchkit.analysis import holm
 from benchkit.analysis.changes import change_findings, compare_records
-from benchkit.analysis.comparisons import welch_detectable, welch_t
+from benchkit.analysis.comparisons import welch_detectable, welch_error, welch_t
 from benchkit.analysis.estimates import estimate
 from benchkit.analysis.summary import Property, Reading, Record, RecordedCondition, record_from, record_text
 from benchkit.report.context.compose import record_of
@@ -53,9 +53,11 @@ def test_welch_is_scipys(first: list[float], second: list[float]) -> None:
     found, known = welch_t(estimate(first), estimate(second)), stats.ttest_ind(first, second, equal_var=False)
     interval = known.confidence_interval(0.95)
     assert found.p == pytest.approx(known.pvalue)
-    assert found.degrees == pytest.approx(known.df)
+    error, degrees = welch_error(estimate(first), estimate(second)) or (0.0, 0.0)
+    assert (error, degrees) == pytest.approx(
+        ((interval.high - interval.low) / 2 / stats.t.ppf(0.975, known.df), known.df)
+    )
     assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
-    assert found.difference == pytest.approx(sum(first) / len(first) - sum(second) / len(second))
 
 
 def test_welch_needs_spread_and_two_repeats() -> None:

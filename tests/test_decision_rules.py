@@ -24,7 +24,7 @@ from decision_rules import (
 from scipy import stats
 
 from benchkit.analysis import holm
-from benchkit.analysis.interim import InterimAnalysis, plan_of_looks
+from benchkit.plan import InterimAnalysis, plan_of_looks
 
 SPREADS = tuple(
     (Scenario(name=name, means=(0.0,) * len(spreads), spreads=spreads, floor=0.0), 500)

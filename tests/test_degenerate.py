@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import confusion_matrix
 
-from benchkit.analysis.degenerate import identical_conditions, one_class_conditions, only_class
 from benchkit.analysis.ranking import rank
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.trained_models import identical_conditions, one_class_conditions, only_class
 from benchkit.results import Outcome, StudyResults
 
 LABELS = np.array([0] * 13 + [1] * 4 + [2] * 3)

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 from synthetic_results import complete
 
-from benchkit.analysis.candidates import answers, right_answers, uncertainties
 from benchkit.analysis.ranking import rank
+from benchkit.analysis.trained_models import answers, right_answers, uncertainties
 
 LOGITS = np.asarray([[2.0, 1.0], [0.0, 3.0], [1.0, 0.5]], dtype=np.float32)
 TRUTH = np.asarray([0, 1, 1])

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_results import complete, rescored
 
-from benchkit.analysis.interim import (
+from benchkit.analysis.candidates import looks_taken, missing_repeats, next_look
+from benchkit.plan import (
     TOTAL_ALPHA,
     plan_from,
     plan_of_looks,
     plan_text,
 )
-from benchkit.analysis.sequential import looks_taken, missing_repeats, next_look
 from benchkit.results import StudyResults
 
 CLOSE = {"bn": [0.90, 0.91, 0.93, 0.92, 0.91], "gn": [0.90, 0.90, 0.92, 0.91, 0.92]}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchkit.analysis.rank_tests import critical_difference, friedman, iman_davenport, mean_ranks, mid_ranks
+from benchkit.analysis.agreement import critical_difference, friedman, iman_davenport, mean_ranks, mid_ranks
 
 
 def test_ranks_start_with_the_best_and_equal_values_share_theirs() -> None:

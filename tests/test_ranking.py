@@ -13,10 +13,10 @@ from scipy import stats
 from synthetic_results import complete, rescored
 
 from benchkit.analysis import prediction_interval
-from benchkit.analysis.interim import PLAN
 from benchkit.analysis.ranking import Ranking, rank
 from benchkit.analysis.summary import summarize
 from benchkit.duration import duration
+from benchkit.plan import INTERIM_ANALYSES
 from benchkit.report.context.blocks import TableBlock
 from benchkit.report.context.sections import SectionInputs, results_section
 from benchkit.report.figures.figure_set import FigureSet
@@ -82,7 +82,7 @@ def test_an_undecided_answer_names_gaps_runs_and_the_command_that_decides(tmp_pa
 
 def test_a_study_whose_looks_are_planned_says_how_far_they_are(tmp_path: Path) -> None:
     base = rescored(complete(tmp_path, tuple(CLOSE), repeats=4), CLOSE)
-    plan = Decision(name=PLAN, value="4: 0.025, 6: 0.025", why="", version="")
+    plan = Decision(name=INTERIM_ANALYSES, value="4: 0.025, 6: 0.025", why="", version="")
     ranking, planned = rank(base, "test.accuracy"), replace(base, decisions=(plan,))
     assert ranking.alpha == 0.025
     told = summarize(planned)
@@ -117,7 +117,7 @@ def test_the_leader_by_one_metric_that_is_clearly_behind_in_another_is_said_so(t
 
 def test_brackets_and_bars_say_what_looks_make_of_them(tmp_path: Path) -> None:
     base = rescored(complete(tmp_path, tuple(CLOSE), repeats=4), CLOSE)
-    plan = Decision(name=PLAN, value="4: 0.025, 6: 0.025", why="", version="")
+    plan = Decision(name=INTERIM_ANALYSES, value="4: 0.025, 6: 0.025", why="", version="")
     forest, planned = ResultsForest(), replace(base, decisions=(plan,))
     wide = "so wide that those of all planned looks hold together with 95 %."
     for results, words in ((base, ("95 % t interval", "")), (planned, ("t interval", wide))):
@@ -137,7 +137,7 @@ def test_what_left_at_an_earlier_look_is_said_so_and_compared_by_common_repeats(
     scores = {"bn": (0.90, 0.91, 0.93, 0.94), "gn": (0.80, 0.81), "ln": (0.90, 0.91, 0.92, 0.94)}
     base = complete(tmp_path, tuple(scores), repeats=4)
     kept = tuple(t for t in base.trials if t.index < len(scores[t.condition.label]))
-    plan = Decision(name=PLAN, value="2: 0.0499, 4: 0.00001", why="", version="")
+    plan = Decision(name=INTERIM_ANALYSES, value="2: 0.0499, 4: 0.00001", why="", version="")
     results = replace(rescored(replace(base, trials=kept), scores), decisions=(plan,))
     ranking = rank(results, "test.accuracy")
     assert ranking.alpha == 0.00001 and [row.label for row in ranking.left_before] == ["gn"]

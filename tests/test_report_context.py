@@ -12,7 +12,7 @@ import pytest
 from jinja2 import nodes
 from synthetic_results import complete
 
-from benchkit.analysis.sequential import until_decided_command
+from benchkit.analysis.candidates import until_decided_command
 from benchkit.analysis.summary import summarize
 from benchkit.registry import Registry
 from benchkit.report.context import blocks

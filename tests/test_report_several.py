@@ -16,10 +16,10 @@ from figure_checks import assert_plain, validate_spec
 from synthetic_results import HOSTILE, complete, empty
 
 from benchkit.analysis.agreement import agree
-from benchkit.analysis.interim import PLAN
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import results_of
+from benchkit.plan import INTERIM_ANALYSES
 from benchkit.report.build import chapter_names, common_stem
 from benchkit.report.context.agreement_sections import shared_table, study_groups
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
@@ -218,7 +218,7 @@ def test_the_figure_is_plain_data_and_fits_the_page(tmp_path: Path) -> None:
 
 def test_intervals_of_studies_with_looks_are_said_to_be_wider(tmp_path: Path) -> None:
     first, second, _ = three(tmp_path)
-    plan = Decision(name=PLAN, value="3: 0.025, 6: 0.025", why="", version="")
+    plan = Decision(name=INTERIM_ANALYSES, value="3: 0.025, 6: 0.025", why="", version="")
     wide = ", of norms-birds25 so wide that those of all planned looks hold together with 95 %."
     looked = replace(second, decisions=(plan,))
     options = ReportOptions(formats=frozenset({"json", "tables"}))

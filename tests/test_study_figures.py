@@ -20,8 +20,8 @@ from scipy import stats
 
 from benchkit import NothingToDraw, PluginError
 from benchkit.analysis import estimate_of
-from benchkit.analysis.interim import plan_of_looks, plan_text
-from benchkit.analysis.sequential import look_findings, looks_of, until_decided_command
+from benchkit.analysis.candidates import look_findings, looks_of, until_decided_command
+from benchkit.plan import plan_of_looks, plan_text
 from benchkit.results import Decision, Outcome, StudyResults
 from benchkit.study import Factor, Level
 

@@ -29,7 +29,7 @@ from tiny_study import (
     write,
 )
 
-from benchkit.analysis.sequential import looks_of
+from benchkit.analysis.candidates import looks_of
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
 from benchkit.study.studyfile import read_study

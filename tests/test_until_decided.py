@@ -18,15 +18,14 @@ from tiny_study import METRICS, SEARCH, InlinePool, Listener, run_here, study_of
 
 import benchkit.sweep.estimate
 import benchkit.sweep.orchestration
+from benchkit.analysis.candidates import looks_of, repeats_words, standing
 from benchkit.analysis.estimates import planned_trials
-from benchkit.analysis.interim import PLAN, plan_of_looks, plan_text, planned_looks
-from benchkit.analysis.sequential import looks_of, repeats_words, standing
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.reading import results_of as capsule_results
 from benchkit.capsule.study_file import commands_of, study_text
 from benchkit.errors import LedgerError, StudyError
 from benchkit.ledger import read_results
-from benchkit.plan import make_plan
+from benchkit.plan import INTERIM_ANALYSES, make_plan, plan_of_looks, plan_text, planned_looks
 from benchkit.registry import Registry
 from benchkit.results import Cost, Decision, Outcome
 from benchkit.storage import encode
@@ -345,7 +344,7 @@ def test_commands_tell_where_it_stands(
     assert run_here(monkeypatch, tmp_path, "status", "--json") == 0
     status = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
     assert status["interim"]["next"] is None and not status["interim"]["decided"]
-    assert PLAN in {decision.name for decision in read_results(tmp_path / "benchkit-runs").decisions}
+    assert INTERIM_ANALYSES in {decision.name for decision in read_results(tmp_path / "benchkit-runs").decisions}
 
 
 def test_a_report_and_its_capsule_come_to_the_same_looks(tmp_path: Path, scripted: type[ScriptedPool]) -> None:
@@ -363,7 +362,7 @@ def test_a_report_and_its_capsule_come_to_the_same_looks(tmp_path: Path, scripte
     assert capsule.head.studies[0].commands[:2] == (
         "benchkit sweep tiny.toml", "benchkit sweep tiny.toml --until-decided --most 7"
     )  # fmt: skip
-    new = Decision(name=PLAN, value=plan_text(plan_of_looks(3, 7)), why="", version="")
+    new = Decision(name=INTERIM_ANALYSES, value=plan_text(plan_of_looks(3, 7)), why="", version="")
     assert commands_of(replace(results, decisions=(new,)), "tiny.toml")[0].endswith("--until-decided --most 7")
 
     def spend_more(head: Any) -> None:

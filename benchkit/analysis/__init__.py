@@ -3,7 +3,7 @@
 The names below may be used by figure plugins.
 """
 
-from benchkit.analysis.candidates import Candidate, CandidateSet
+from benchkit.analysis.candidates import Candidate, CandidateSet, candidates_of, looks_of
 from benchkit.analysis.comparisons import (
     ALPHA,
     POWER,
@@ -19,6 +19,7 @@ from benchkit.analysis.estimates import (
     Estimate,
     Proportion,
     compared,
+    confidence_of,
     done_repeats,
     estimate,
     estimate_metric,
@@ -29,8 +30,6 @@ from benchkit.analysis.estimates import (
     values_by_repeat,
     wilson,
 )
-from benchkit.analysis.interim import confidence_of
-from benchkit.analysis.sequential import candidates_of, looks_of
 from benchkit.analysis.training import OverfittingOnset as Onset
 from benchkit.analysis.training import overfitting_onset as onset
 from benchkit.analysis.wording import metric_unit, metric_words

@@ -139,16 +139,16 @@ def compare_records(old: Record, new: Record) -> Changes:
 def _change(
     label: str, metric: str, then: tuple[Record, Mapping[int, float]], now: tuple[Record, Mapping[int, float]]
 ) -> Change:
-    (_, old), (record, new) = then, now
-    before, after = (
-        estimate_metric(metric, list(values.values()), resampled=of.resampled) for of, values in (then, now)
-    )
+    (old_record, old), (record, new) = then, now
+    before = estimate_metric(metric, list(old.values()), resampled=old_record.resampled)
+    after = estimate_metric(metric, list(new.values()), resampled=record.resampled)
     common = sorted(old.keys() & new.keys())
     row = Change(
         label=label, metric=metric, old=before, new=after, method="none", pairs=0, difference=after.mean - before.mean,
         low=None, high=None, p=None, verdict="identical" if dict(old) == dict(new) else "untested",
     )  # fmt: skip
-    if _paired(then[0], record) and len(common) > 1:
+    # The same repeat shares random numbers, and the images that test it, where seed and folds are the same.
+    if (old_record.seed, old_record.folds) == (record.seed, record.folds) and len(common) > 1:
         comparison = paired_t([new[i] for i in common], [old[i] for i in common], record.resampled)
         gap = comparison.difference
         return replace(
@@ -161,34 +161,21 @@ def _change(
     return row
 
 
-def _paired(old: Record, new: Record) -> bool:
-    """Return whether a repeat of then and the same one of now share random numbers and the images that test them."""
-    return (old.seed, old.folds) == (new.seed, new.folds)
-
-
 def _judged(rows: Sequence[Change]) -> tuple[Change, ...]:
     """Return the rows of one family with Holm's correction, verdicts and what could have been detected."""
-    tested = [row_index for row_index, row in enumerate(rows) if row.p is not None]
-    adjusted = dict(zip(tested, holm([rows[row_index].p or 0.0 for row_index in tested]), strict=True))
-    alpha = ALPHA / max(1, len(tested))
-    return tuple(
-        _verdict(replace(row, p_adjusted=adjusted.get(row_index), detectable=_detectable(row, alpha)))
-        for row_index, row in enumerate(rows)
-    )
+    tested = [row.p for row in rows if row.p is not None]
+    alpha, adjusted = ALPHA / max(1, len(tested)), iter(holm(tested))
+    return tuple(row if row.p is None else _tested(row, next(adjusted), alpha) for row in rows)
 
 
-def _verdict(row: Change) -> Change:
-    if row.p_adjusted is None:
-        return row
-    if not row.told_apart:
-        return replace(row, verdict="not told apart")
-    better = row.difference < 0 if lower_is_better(row.metric) else row.difference > 0
-    return replace(row, verdict="better" if better else "worse")
+def _tested(row: Change, p_adjusted: float, alpha: float) -> Change:
+    verdict: ChangeVerdict = "not told apart"
+    if p_adjusted < ALPHA:
+        verdict = "better" if (row.difference < 0) == lower_is_better(row.metric) else "worse"
+    return replace(row, p_adjusted=p_adjusted, detectable=_detectable(row, alpha), verdict=verdict)
 
 
 def _detectable(row: Change, alpha: float) -> float | None:
-    if row.p is None:
-        return None
     if row.method == "welch":
         return welch_detectable(row.new, row.old, alpha)
     return minimum_detectable_difference(row.spread or 0.0, row.pairs, alpha, resampled=row.new.resampled)
@@ -212,9 +199,13 @@ INCOMPARABLE = ("fingerprint", "smoke")
 
 def change_findings(changes: Changes) -> tuple[Finding, ...]:
     """Return the sentences about what has changed: the main metric, other scores and costs, conditions, cautions."""
-    findings = [_main(changes), *_others("scores", "other score", changes.scores)]
-    findings += [*_others("costs", "cost", changes.costs), *_conditions(changes), *_cautions(changes)]
-    return tuple(findings)
+    return (
+        _main(changes),
+        *_others(changes.scores, rule="changed-scores", noun="other score"),
+        *_others(changes.costs, rule="changed-costs", noun="cost"),
+        *_conditions(changes),
+        *_cautions(changes),
+    )
 
 
 def pairing_words(changes: Changes) -> str:
@@ -286,19 +277,18 @@ def _moved_words(rows: Sequence[Change]) -> str:
 
 
 def _signed(row: Change) -> str:
-    text = difference(row.metric, row.difference)
-    if row.metric == "cost.seconds" or text in ("0", MINUS):
+    if row.metric == "cost.seconds":
         share = 100 * row.difference / row.old.mean if row.old.mean else 0.0
         return f"{share:+.0f} %".replace("-", MINUS)
-    return f"{text} {difference_unit(row.metric)}".rstrip()
+    return f"{difference(row.metric, row.difference)} {difference_unit(row.metric)}".rstrip()
 
 
-def _others(rule: str, noun: str, rows: Sequence[Change]) -> Iterable[Finding]:
+def _others(rows: Sequence[Change], *, rule: str, noun: str) -> Iterable[Finding]:
     """Say what changed beyond chance in one of the further families, or that nothing did."""
     if not rows:
         return []
     moved = [row for row in rows if row.told_apart]
-    compared = count(len(rows), f"{noun}")
+    compared = count(len(rows), noun)
     if not moved:
         tested = sum(row.p is not None for row in rows)
         outcome = f"none has changed beyond chance; {tested} could be tested"
@@ -306,20 +296,17 @@ def _others(rule: str, noun: str, rows: Sequence[Change]) -> Iterable[Finding]:
             outcome = "all are exactly what they were"
         elif not tested:
             outcome = "none can be tested: that needs two repeats or more whose values vary"
-        return [_note(f"changed-{rule}", f"Of {compared} compared, {outcome}.")]
+        return [Finding(rule=rule, sentence=f"Of {compared} compared, {outcome}.")]
     shown = [f"{metric_words(row.metric)} of {quoted(row.label)} ({_signed(row)})" for row in moved]
     have = "has" if len(moved) == 1 else "have"
     sentence = f"Of {compared} compared, {len(moved)} {have} changed beyond chance: {listing(shown, most=5)}."
-    return [_note(f"changed-{rule}", sentence, about=_labels(moved))]
+    return [Finding(rule=rule, sentence=sentence, about=_labels(moved))]
 
 
 def _conditions(changes: Changes) -> Iterable[Finding]:
-    parts = []
-    if changes.gone:
-        parts.append(f"gone: {names(changes.gone, most=12)}")
-    if changes.added:
-        parts.append(f"new: {names(changes.added, most=12)}")
-    return [_note("changed-conditions", f"Conditions {'; '.join(parts)}.")] if parts else []
+    found = (("gone", changes.gone), ("new", changes.added))
+    parts = [f"{what}: {names(labels, most=12)}" for what, labels in found if labels]
+    return [Finding(rule="changed-conditions", sentence=f"Conditions {'; '.join(parts)}.")] if parts else []
 
 
 def _cautions(changes: Changes) -> Iterable[Finding]:
@@ -339,10 +326,6 @@ def _cautions(changes: Changes) -> Iterable[Finding]:
             evidence=" ".join(f"{item.name}: {item.old} then, {item.new} now." for item in changed),
         )
     ]
-
-
-def _note(rule: str, sentence: str, about: tuple[str, ...] = ()) -> Finding:
-    return Finding(rule=rule, tone="note", sentence=sentence, evidence="", about=about)
 
 
 def _labels(rows: Sequence[Change]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from benchkit.analysis.estimates import CONFIDENCE, Estimate, estimate, mean_share, t_quantile
+from benchkit.analysis.estimates import CONFIDENCE, Estimate, estimate, standard_error, t_quantile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,9 +66,8 @@ def paired_t(first: Sequence[float], second: Sequence[float], resampled: float =
     """Return the paired comparison of two sequences of the same length, one value for each repeat.
 
     t = mean(d) / (s(d) / √n) with n - 1 degrees of freedom, d = first - second (Student 1908); effect size
-    d_z = mean(d) / s(d) (Cohen 1988). With `resampled` √(1/n + resampled) takes the place of 1/√n: the corrected
-    resampled t test (Nadeau and Bengio 2003, see `estimates.mean_share`). Raises `ValueError` when the lengths
-    differ or are zero.
+    d_z = mean(d) / s(d) (Cohen 1988). With `resampled` it is the corrected resampled t test (Nadeau and Bengio 2003,
+    see `estimates.standard_error`). Raises `ValueError` when the lengths differ or are zero.
     """
     if len(first) != len(second):
         raise ValueError(f"pairs need equal lengths, got {len(first)} and {len(second)}")
@@ -78,10 +77,7 @@ def paired_t(first: Sequence[float], second: Sequence[float], resampled: float =
     assert difference.std is not None
     from scipy.special import stdtr
 
-    error = (
-        difference.std * mean_share(difference.n, resampled) if resampled else difference.std / math.sqrt(difference.n)
-    )
-    statistic = difference.mean / error
+    statistic = difference.mean / standard_error(difference.std, difference.n, resampled)
     p = 2 * float(stdtr(difference.n - 1, -abs(statistic)))
     return PairedComparison(difference=difference, p=p, effect_size=difference.mean / difference.std)
 
@@ -130,13 +126,20 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
     Sorted ascending, the i-th of m is multiplied by m - i + 1, made monotone and capped at 1. The family is one table.
     """
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [1.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return tuple(adjusted)
+    import numpy as np
+
+    return tuple(stepped_down(np.asarray(p_values, dtype=float)).tolist())
+
+
+def stepped_down(p: np.ndarray) -> np.ndarray:
+    """Return Holm's adjusted p values of each family, float (..., m): see `holm`."""
+    import numpy as np
+
+    order = p.argsort(-1)
+    steps = np.maximum.accumulate(np.take_along_axis(p, order, -1) * np.arange(p.shape[-1], 0, -1), -1)
+    adjusted = np.empty(p.shape)
+    np.put_along_axis(adjusted, order, np.minimum(1.0, steps), -1)
+    return adjusted
 
 
 def minimum_detectable_difference(
@@ -204,19 +207,14 @@ def _spreads(degrees: float) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpairedComparison:
-    """Mean of the first group minus mean of the second, `first` and `second` of them.
+    """Mean of the first group minus mean of the second: the bounds of its Welch's t interval, and the two-sided p.
 
-    `low` and `high` bound the difference (Welch's t interval), `degrees` are Welch and Satterthwaite's degrees of
-    freedom, `p` is that of the two-sided test. All are None when a group has one repeat or neither varies.
+    All are None when a group has one repeat or neither varies.
     """
 
-    difference: float
-    low: float | None
-    high: float | None
-    degrees: float | None
-    p: float | None
-    first: int
-    second: int
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
 
 
 def welch_t(left: Estimate, right: Estimate, confidence: float = CONFIDENCE) -> UnpairedComparison:
@@ -225,28 +223,18 @@ def welch_t(left: Estimate, right: Estimate, confidence: float = CONFIDENCE) -> 
     t = (mean1 - mean2) / √(v1 + v2), with (v1 + v2)² / (v1²/(n1 - 1) + v2²/(n2 - 1)) degrees of freedom and v = s²/n
     (Welch 1947), or s² (1/n + `resampled`) of a group whose repeats are folds.
     """
-    difference = left.mean - right.mean
-    scale = standard_error(left, right)
+    scale = welch_error(left, right)
     if scale is None:
-        return UnpairedComparison(
-            difference=difference, low=None, high=None, degrees=None, p=None, first=left.n, second=right.n
-        )
+        return UnpairedComparison()
     from scipy.stats import t
 
-    error, degrees = scale
+    (error, degrees), difference = scale, left.mean - right.mean
     half = t_quantile(1 - (1 - confidence) / 2, degrees) * error
-    return UnpairedComparison(
-        difference=difference,
-        low=difference - half,
-        high=difference + half,
-        degrees=degrees,
-        p=2 * float(t.sf(abs(difference) / error, degrees)),
-        first=left.n,
-        second=right.n,
-    )
+    p = 2 * float(t.sf(abs(difference) / error, degrees))
+    return UnpairedComparison(low=difference - half, high=difference + half, p=p)
 
 
-def standard_error(left: Estimate, right: Estimate) -> tuple[float, float] | None:
+def welch_error(left: Estimate, right: Estimate) -> tuple[float, float] | None:
     """Return the standard error of the difference of two means and its degrees of freedom, or None without spread."""
     if left.std is None or right.std is None or not (varies(left) or varies(right)):
         return None
@@ -261,7 +249,7 @@ def welch_detectable(left: Estimate, right: Estimate, alpha: float = ALPHA, powe
     It takes the observed spreads as if they were true, as a noncentral t with Welch's degrees of freedom. None
     without spread or with one repeat in a group.
     """
-    scale = standard_error(left, right)
+    scale = welch_error(left, right)
     if scale is None:
         return None
     error, degrees = scale

@@ -1,4 +1,7 @@
-"""What trials scored: which attempts count, means over repeats, shares of images, each with its interval."""
+"""What trials scored: which attempts count, means over repeats, shares of images, each with its interval.
+
+And what a model would score that names one class always.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-from benchkit.analysis.interim import confidence_of, planned_looks
 from benchkit.analysis.wording import (
     Finding,
     amount,
@@ -18,9 +21,12 @@ from benchkit.analysis.wording import (
     metric_words,
     quoted,
 )
-from benchkit.metrics import SCORES, UNDEFINED, metric_of, score_metrics
-from benchkit.plan import Condition, Plan
-from benchkit.results import StudyResults, Trial
+from benchkit.metrics import SCORES, UNBALANCED, UNDEFINED, metric_of, score_metrics
+from benchkit.plan import TOTAL_ALPHA, Condition, Plan, planned_looks
+from benchkit.results import SPLITS, StudyResults, Trial
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CONFIDENCE = 0.95
 """The confidence of every interval that a report shows."""
@@ -49,8 +55,7 @@ class Estimate:
         """Return t · s · √(1/n + resampled), half the interval's width unless a bound cuts it, or None without one."""
         if self.std is None:
             return None
-        half = t_quantile(1 - (1 - self.confidence) / 2, self.n - 1) * self.std
-        return half * mean_share(self.n, self.resampled) if self.resampled else half / math.sqrt(self.n)
+        return standard_error(_two_sided(self.confidence, self.n) * self.std, self.n, self.resampled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,20 +70,37 @@ class Proportion:
     confidence: float = CONFIDENCE
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossedInterval:
+    """A mean accuracy over `repeats` models on `images` images, with intervals for what else could have been drawn.
+
+    `seeds`: other random seeds, the same images. `images_only`: other images, the same models. `both`: other seeds and
+    other images. Each is (low, high) in 0..1.
+    """
+
+    mean: float
+    repeats: int
+    images: int
+    seeds: tuple[float, float]
+    images_only: tuple[float, float]
+    both: tuple[float, float]
+    confidence: float = CONFIDENCE
+
+
 Bounds = tuple[float, float]
 """The least and the greatest value that a quantity can have."""
 
 UNBOUNDED: Bounds = (-math.inf, math.inf)
 
 
-def mean_share(n: int, resampled: float = 0.0) -> float:
-    """Return the standard error of a mean of `n` values over their standard deviation: √(1/n + resampled).
+def standard_error(std: float, n: int, resampled: float = 0.0) -> float:
+    """Return the standard error of a mean of `n` values with the standard deviation `std`: std / √n.
 
     `resampled` is n2/n1, test images over training images, of repeats that are trained on each other's images: their
-    scores are not independent, and 1/n alone would be too small (Nadeau and Bengio, Inference for the Generalization
-    Error, Machine Learning 52, 2003: the corrected resampled t test).
+    scores are not independent, and std √(1/n + resampled) takes its place (Nadeau and Bengio, Inference for the
+    Generalization Error, Machine Learning 52, 2003: the corrected resampled t test).
     """
-    return math.sqrt(1 / n + resampled)
+    return std * math.sqrt(1 / n + resampled) if resampled else std / math.sqrt(n)
 
 
 def estimate(
@@ -88,8 +110,8 @@ def estimate(
 
     mean ± t(1 - (1 - confidence) / 2, n - 1) · s / √n (Student 1908). With as few as three repeats it keeps its
     coverage, which a bootstrap over repeats does not. The interval is cut at `bounds` (an accuracy's at 0 and 1): no
-    mean can lie beyond, so its coverage stays. `resampled` puts √(1/n + resampled) in the place of 1/√n (see
-    `mean_share`). Raises `ValueError` for no values or for non-finite ones.
+    mean can lie beyond, so its coverage stays. `resampled` is that of `standard_error`. Raises `ValueError` for no
+    values or for non-finite ones.
     """
     numbers = tuple(float(value) for value in values)
     if not numbers or not all(math.isfinite(value) for value in numbers):
@@ -99,8 +121,7 @@ def estimate(
     if n == 1:
         return Estimate(mean=mean, low=None, high=None, std=None, n=1, values=numbers, confidence=confidence)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (n - 1))
-    half = t_quantile(1 - (1 - confidence) / 2, n - 1) * std
-    half = half * mean_share(n, resampled) if resampled else half / math.sqrt(n)
+    half = standard_error(_two_sided(confidence, n) * std, n, resampled)
     return Estimate(
         mean=mean,
         low=max(mean - half, bounds[0]),
@@ -118,6 +139,11 @@ def t_quantile(probability: float, degrees: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, probability))
+
+
+def _two_sided(confidence: float, n: int) -> float:
+    """Return by how many standard errors of a mean of `n` values its interval reaches to either side."""
+    return t_quantile(1 - (1 - confidence) / 2, n - 1)
 
 
 @cache
@@ -156,9 +182,46 @@ def prediction_interval(repeats: Estimate, *, bounds: Bounds = UNBOUNDED) -> tup
     """
     if repeats.std is None:
         return None
-    quantile = t_quantile(1 - (1 - CONFIDENCE) / 2, repeats.n - 1)
-    half = quantile * repeats.std * math.sqrt(1 + 1 / repeats.n + repeats.resampled)
+    half = _two_sided(CONFIDENCE, repeats.n) * repeats.std * math.sqrt(1 + 1 / repeats.n + repeats.resampled)
     return max(repeats.mean - half, bounds[0]), min(repeats.mean + half, bounds[1])
+
+
+def crossed_interval(right: np.ndarray, confidence: float = CONFIDENCE) -> CrossedInterval | None:
+    """Return the mean of `right`, bool (repeats, images), with intervals over seeds, over images, and over both.
+
+    Repeats and images are crossed random effects (Searle, Casella and McCulloch, Variance Components, 1992): with the
+    mean squares of repeats, images and the rest, the mean's variance over both is (MS_r + MS_i - MS_e) / (R N), or that
+    of one of them alone where that is more, with Satterthwaite's degrees of freedom (1946); over seeds alone it is
+    MS_r / (R N), over images alone MS_i / (R N).
+    Intervals are cut at 0 and 1. None with fewer than two repeats or images.
+    """
+    import numpy as np
+
+    repeats, images = right.shape
+    if repeats < 2 or images < 2:
+        return None
+    mean, by_repeat, by_image = float(right.mean()), right.mean(axis=1), right.mean(axis=0)
+    rows, columns = repeats - 1, images - 1
+    of_repeats = images * float(((by_repeat - mean) ** 2).sum()) / rows
+    of_images = repeats * float(((by_image - mean) ** 2).sum()) / columns
+    rest = right - by_repeat[:, None] - by_image[None] + mean
+    of_rest = float(np.square(rest).sum()) / (rows * columns)
+    together = max(of_repeats + of_images - of_rest, of_repeats, of_images)
+    spread = of_repeats**2 / rows + of_images**2 / columns + of_rest**2 / (rows * columns)
+
+    def interval(square: float, degrees: float) -> tuple[float, float]:
+        half = t_quantile(1 - (1 - confidence) / 2, degrees) * math.sqrt(square / (repeats * images)) if square else 0.0
+        return max(0.0, mean - half), min(1.0, mean + half)
+
+    return CrossedInterval(
+        mean=mean,
+        repeats=repeats,
+        images=images,
+        seeds=interval(of_repeats, rows),
+        images_only=interval(of_images, columns),
+        both=interval(together, together**2 / spread if spread else 1.0),
+        confidence=confidence,
+    )
 
 
 def value_of(trial: Trial, metric: str) -> float | None:
@@ -188,7 +251,7 @@ def best_repeats_metric(results: StudyResults, condition: Condition) -> str:
 
 def values_by_repeat(results: StudyResults, condition: Condition, metric: str) -> dict[int, float]:
     """Return the metric of each done repeat that has it, by repeat index."""
-    values = {index: value_of(trial, metric) for index, trial in done_repeats(results, condition).items()}
+    values = {index: trial.value(metric) for index, trial in done_repeats(results, condition).items()}
     return {index: value for index, value in values.items() if value is not None}
 
 
@@ -206,14 +269,20 @@ def estimate_of(results: StudyResults, condition: Condition, metric: str) -> Est
     """
     known = ("estimate", condition.key, metric)
     if known not in results.derived:
-        values = values_by_repeat(results, condition, metric)
-        results.derived[known] = (
-            estimate_metric(metric, list(values.values()), confidence_of(results), results.resampled)
-            if values
-            else None
-        )
-    mean: Estimate | None = results.derived[known]
-    return mean
+        values = list(values_by_repeat(results, condition, metric).values())
+        mean = estimate_metric(metric, values, confidence_of(results), results.resampled) if values else None
+        results.derived[known] = mean
+    found: Estimate | None = results.derived[known]
+    return found
+
+
+def confidence_of(results: StudyResults) -> float:
+    """Return the confidence of each interval of a study's means, by which those of all looks hold together with 0.95.
+
+    Without planned looks 0.95; else 1 - the least alpha of a look, which is enough for any of them.
+    """
+    plan = planned_looks(results.decisions)
+    return 1 - min((look.alpha for look in plan), default=TOTAL_ALPHA)
 
 
 def planned_trials(results: StudyResults, condition: Condition) -> int:
@@ -257,11 +326,13 @@ class Scores:
 
 def condition_scores(results: StudyResults, condition: Condition) -> Scores:
     """Return the estimate of every score that the condition's done repeats have."""
-    metrics = {
-        metric: known for metric in score_metrics() if (known := estimate_of(results, condition, metric)) is not None
-    }
-    undefined = _undefined(results, condition)
-    return Scores(key=condition.key, label=condition.label, metrics=metrics, undefined=undefined)
+    found = {metric: estimate_of(results, condition, metric) for metric in score_metrics()}
+    return Scores(
+        key=condition.key,
+        label=condition.label,
+        metrics={metric: mean for metric, mean in found.items() if mean is not None},
+        undefined=_undefined(results, condition),
+    )
 
 
 def _undefined(results: StudyResults, condition: Condition) -> dict[str, str]:
@@ -340,18 +411,16 @@ def sensitivities(results: StudyResults, factor: str, metric: str) -> tuple[Sens
         if condition.kind == "grid" and factor in condition.levels and values:
             others = ", ".join(label for path, label in condition.levels.items() if path != factor)
             groups[others].append((fmean(values.values()), condition.levels[factor]))
-    return tuple(
-        Sensitivity(
-            factor=factor,
-            others=others,
-            low=min(means)[0],
-            high=max(means)[0],
-            lowest_level=min(means)[1],
-            highest_level=max(means)[1],
-        )
-        for others, means in groups.items()
-        if len(means) > 1
-    )
+    rows = []
+    for others, means in groups.items():
+        if len(means) > 1:
+            (low, lowest), (high, highest) = min(means), max(means)
+            rows.append(
+                Sensitivity(
+                    factor=factor, others=others, low=low, high=high, lowest_level=lowest, highest_level=highest
+                )
+            )
+    return tuple(rows)
 
 
 def sensitivity_findings(sensitivities: Sequence[Sensitivity], metric: str) -> list[Finding]:
@@ -367,7 +436,6 @@ def sensitivity_findings(sensitivities: Sequence[Sensitivity], metric: str) -> l
     return [
         Finding(
             rule="batch-size-sensitivity",
-            tone="note",
             sentence=f"{sentence}.",
             evidence=f"Range of mean {metric_words(metric)} over the levels of {most.factor}; "
             f"{quoted(most.others) if most.others else 'it'} is lowest at {most.lowest_level} "
@@ -375,3 +443,94 @@ def sensitivity_findings(sensitivities: Sequence[Sensitivity], metric: str) -> l
             about=tuple(dict.fromkeys(row.others for row in (most, least) if row.others)),
         )
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConstantAnswer:
+    """The accuracy on a split of naming always the class that is most frequent in train.
+
+    `label` is that class, "" where all have the same number of images.
+    """
+
+    split: str
+    label: str
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassBalance:
+    """The smallest and the largest class of train with their images, and what naming one class always would score.
+
+    Where nothing tells the classes of train, they are those of the first of `constant`.
+    """
+
+    least: tuple[str, int]
+    most: tuple[str, int]
+    split: str
+    constant: tuple[ConstantAnswer, ...]
+
+    @property
+    def unbalanced(self) -> bool:
+        """Return whether the largest class has three times the images of the smallest, or more."""
+        return self.most[1] >= UNBALANCED * self.least[1]
+
+
+def class_balance(results: StudyResults) -> ClassBalance | None:
+    """Return how even the classes of a study's data are; None without a scored trial, and of several data sets."""
+    facts = results.data
+    if len({one.get("fingerprint") for one in facts.get("sets", ())}) > 1:
+        return None
+    scored: dict[str, list[int]] = {}
+    for trial in done_trials(results):
+        for split, metrics in trial.outcome.metrics.items() if trial.outcome else ():
+            scored.setdefault(split, [sum(row) for row in metrics.confusion])
+        if "test" in scored:
+            break
+    trained = list(facts.get("class_counts", {}).get("train", ()))
+    of, counts = next(
+        ((split, each) for split, each in (("train", trained), *((s, scored.get(s)) for s in SPLITS[::-1])) if each),
+        ("", []),
+    )
+    if not scored or any(len(each) != len(counts) for each in scored.values()):
+        return None
+    named = results.class_names if len(results.class_names) == len(counts) else tuple(map(str, range(len(counts))))
+    low, high = min(counts), max(counts)
+    largest = counts.index(high)
+    constant = tuple(
+        ConstantAnswer(
+            split=split,
+            label="" if low == high and len(set(scored[split])) == 1 else named[largest],
+            accuracy=scored[split][largest] / sum(scored[split]),
+        )
+        for split in SPLITS[::-1]
+        if sum(scored.get(split, ()))
+    )
+    return ClassBalance(least=(named[counts.index(low)], low), most=(named[largest], high), split=of, constant=constant)
+
+
+def constant_words(balance: ClassBalance | None, metric: str) -> str:
+    """Return the sentence on naming one class always, after a space; nothing where it is not known, or of a loss."""
+    for row in balance.constant if balance else ():
+        if metric == f"{row.split}.accuracy":
+            which = f"the most frequent class, {quoted(row.label)}," if row.label else "one class"
+            return f" Naming {which} always would score {measured(metric, row.accuracy)}."
+    return ""
+
+
+def balance_findings(balance: ClassBalance | None) -> Sequence[Finding]:
+    """Say that classes are unbalanced, and what naming the largest always would score."""
+    if balance is None or not balance.unbalanced:
+        return ()
+    (least, few), (most, many) = balance.least, balance.most
+    scores = balance.constant[0]
+    return (
+        Finding(
+            rule="unbalanced-classes",
+            tone="warning",
+            sentence=f"Classes are unbalanced: {quoted(most)} has {many:,} {balance.split} images, {quoted(least)} has "
+            f"{few:,}; naming {quoted(scores.label or most)} always would score "
+            f"{measured(f'{scores.split}.accuracy', scores.accuracy)} on {scores.split}.",
+            evidence="Accuracy weighs classes by their images. Macro F1 weighs them all alike.",
+            about=(),
+        ),
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Literal
 
 from benchkit.analysis.wording import Finding, count, listing, measured, metric_words, number, quoted
@@ -76,38 +77,46 @@ class ClassCount:
 
 def inconsistencies(results: StudyResults) -> tuple[Inconsistency, ...]:
     """Return every published number that cannot be what it claims to be, in the study's order."""
-    classes = len(results.class_names)
-    listed: list[Inconsistency] = []
-    for table, source in enumerate(results.study.published):
-        for row, published in enumerate(source.rows):
-            at, accuracy = (table, row), _beside(source, published, "accuracy")
-            if published.metric.endswith(".loss") and accuracy is not None:
-                listed += _low_loss(
-                    _doubt("loss-bound", at, source, published), accuracy.value, _batch_size(results, published)
-                )
-                listed += _doubled(_doubt("softmax-twice", at, source, published), accuracy.value, classes)
-            if (
-                published.metric.endswith(".micro_f1")
-                and accuracy is not None
-                and not same_share(published.value, accuracy.value)
-            ):
-                listed.append(_micro(_doubt("micro-f1", at, source, published), source, published, accuracy))
-            elif _no_fraction(published):
-                listed.append(_doubt("no-fraction", at, source, published))
-    return tuple(listed)
+    return tuple(
+        doubt
+        for table, source in enumerate(results.study.published)
+        for row, published in enumerate(source.rows)
+        for doubt in _doubts(results, source, published, (table, row))
+    )
 
 
-def _doubt(kind: Kind, at: tuple[int, int], source: Published, row: PublishedRow) -> Inconsistency:
-    return Inconsistency(
-        kind=kind,
+def _doubts(
+    results: StudyResults, source: Published, row: PublishedRow, at: tuple[int, int]
+) -> Iterator[Inconsistency]:
+    doubt = partial(
+        Inconsistency,
         table=at[0],
         row=at[1],
         source=source.source,
         label=condition_words(row),
         metric=row.metric,
         value=row.value,
-        n=row.n,
     )
+    beside, name = _beside(source, row, "accuracy"), row.metric.rpartition(".")[2]
+    if beside is not None and name == "loss":
+        accuracy, classes = beside.value, len(results.class_names)
+        least = least_loss(accuracy)
+        if row.value < least - 10.0 ** -digits_of(row.value):
+            batch_size = _batch_size(results, row)
+            times = row.value * batch_size if batch_size else None
+            fits = times if times is not None and times >= least else None
+            yield doubt(kind="loss-bound", beside=accuracy, bound=least, times=fits, batch_size=batch_size, n=row.n)
+        if classes > 1 and 0 < accuracy < 1:
+            doubled = doubled_softmax_loss(accuracy, classes)
+            high = TOO_HIGH * calibrated_loss(accuracy, classes)
+            if abs(row.value - doubled) <= MOST_OFF and row.value > high:
+                yield doubt(kind="softmax-twice", beside=accuracy, bound=doubled, n=classes)
+    if beside is not None and name == "micro_f1" and not same_share(row.value, beside.value):
+        macro = _beside(source, row, "macro_f1")
+        exchanged = macro is not None and same_share(macro.value, beside.value)
+        yield doubt(kind="micro-f1", beside=beside.value, exchanged=exchanged, n=row.n)
+    elif _no_fraction(row):
+        yield doubt(kind="no-fraction", n=row.n)
 
 
 def condition_words(row: PublishedRow) -> str:
@@ -125,22 +134,6 @@ def _batch_size(results: StudyResults, row: PublishedRow) -> int | None:
     own = results.study.settings.get("train", {}).get("batch_size")
     stated = row.when.get("train.batch_size", own)
     return int(stated) if str(stated).isdigit() else None
-
-
-def _low_loss(doubt: Inconsistency, accuracy: float, batch_size: int | None) -> Iterator[Inconsistency]:
-    least = least_loss(accuracy)
-    if doubt.value < least - 10.0 ** -digits_of(doubt.value):
-        times = doubt.value * batch_size if batch_size else None
-        fits = times if times is not None and times >= least else None
-        yield replace(doubt, beside=accuracy, bound=least, times=fits, batch_size=batch_size)
-
-
-def _doubled(doubt: Inconsistency, accuracy: float, classes: int) -> Iterator[Inconsistency]:
-    if classes > 1 and 0 < accuracy < 1:
-        doubled = doubled_softmax_loss(accuracy, classes)
-        high = TOO_HIGH * calibrated_loss(accuracy, classes)
-        if abs(doubt.value - doubled) <= MOST_OFF and doubt.value > high:
-            yield replace(doubt, beside=accuracy, bound=doubled, n=classes)
 
 
 def least_loss(accuracy: float) -> float:
@@ -166,12 +159,6 @@ def calibrated_loss(accuracy: float, classes: int) -> float:
     """
     wrong = 1 - accuracy
     return -accuracy * math.log(accuracy) - wrong * math.log(wrong / (classes - 1))
-
-
-def _micro(doubt: Inconsistency, source: Published, row: PublishedRow, accuracy: PublishedRow) -> Inconsistency:
-    macro = _beside(source, row, "macro_f1")
-    exchanged = macro is not None and same_share(macro.value, accuracy.value)
-    return replace(doubt, beside=accuracy.value, exchanged=exchanged)
 
 
 def same_share(first: float, second: float) -> bool:
@@ -257,18 +244,17 @@ def loss_bound_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
                 sentence=f"{source}: {count(len(rows), 'loss', 'losses')} cannot be a mean over images at the accuracy "
                 f"beside {'it' if len(rows) == 1 else 'them'}{why}.",
                 evidence="A wrongly named image costs at least ln 2 nats, so the mean is at least (1 - accuracy) ln 2: "
-                f"{listing([_bounded(row) for row in rows])}.{again}",
+                f"{listing([f'{_beside_words(row, 4)}, bound {number(row.bound)}' for row in rows])}.{again}",
                 about=tuple(dict.fromkeys(row.label for row in rows)),
             )
         )
     return findings
 
 
-def _bounded(row: Inconsistency) -> str:
-    return (
-        f"{quoted(row.label)}, {metric_words(row.metric)} {number(row.value)} at "
-        f"{measured('accuracy', row.beside or 0.0)}, bound {number(row.bound)}"
-    )
+def _beside_words(row: Inconsistency, digits: int) -> str:
+    """Return a loss with the accuracy beside it, in words."""
+    loss = f"{quoted(row.label)}, {metric_words(row.metric)} {number(row.value, digits)}"
+    return f"{loss} at {measured('accuracy', row.beside or 0.0)}"
 
 
 def _times(row: Inconsistency) -> str:
@@ -277,26 +263,23 @@ def _times(row: Inconsistency) -> str:
 
 def doubled_softmax_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
     """Say which published losses are those of a cross-entropy with a softmax before it."""
-    return [_softmax_twice(source, rows) for source, rows in _by_source(doubts, "softmax-twice")]
-
-
-def _softmax_twice(source: str, rows: Sequence[Inconsistency]) -> Finding:
-    classes = rows[0].n or 0
-    floor = number(doubled_softmax_loss(1.0, classes), 5)
-    parts = [
-        f"{quoted(row.label)}, {metric_words(row.metric)} {number(row.value, 5)} at "
-        f"{measured('accuracy', row.beside or 0.0)}, expected {number(row.bound, 5)}"
-        for row in rows
-    ]
-    return Finding(
-        rule="softmax-twice",
-        tone="warning",
-        sentence=f"{source}: its losses look as if a softmax stood before the cross-entropy, which then cannot "
-        f"fall below {floor} nats; they do not compare with ours.",
-        evidence=f"With {classes} classes such a loss is at least ln(e + {classes - 1}) - 1 = {floor}, "
-        f"and ln(e + {classes - 1}) - accuracy where the model is sure: {listing(parts)}.",
-        about=tuple(dict.fromkeys(row.label for row in rows)),
-    )
+    findings = []
+    for source, rows in _by_source(doubts, "softmax-twice"):
+        classes = rows[0].n or 0
+        floor = number(doubled_softmax_loss(1.0, classes), 5)
+        parts = [f"{_beside_words(row, 5)}, expected {number(row.bound, 5)}" for row in rows]
+        findings.append(
+            Finding(
+                rule="softmax-twice",
+                tone="warning",
+                sentence=f"{source}: its losses look as if a softmax stood before the cross-entropy, which then cannot "
+                f"fall below {floor} nats; they do not compare with ours.",
+                evidence=f"With {classes} classes such a loss is at least ln(e + {classes - 1}) - 1 = {floor}, "
+                f"and ln(e + {classes - 1}) - accuracy where the model is sure: {listing(parts)}.",
+                about=tuple(dict.fromkeys(row.label for row in rows)),
+            )
+        )
+    return findings
 
 
 def _by_source(doubts: Sequence[Inconsistency], kind: Kind) -> list[tuple[str, list[Inconsistency]]]:
@@ -327,9 +310,5 @@ def digits_of(value: float) -> int:
 def is_fraction(value: float, n: int) -> bool:
     """Return whether a printed value is some k/n, rounded to its digits or cut off after them."""
     unit = 10.0 ** -digits_of(value)
-    return any(-0.5000001 * unit <= k / n - value < 0.9999999 * unit for k in _candidates(value, n))
-
-
-def _candidates(value: float, n: int) -> tuple[int, int, int]:
-    middle = round(value * n)
-    return middle - 1, middle, middle + 1
+    nearest = round(value * n)
+    return any(-0.5000001 * unit <= k / n - value < 0.9999999 * unit for k in (nearest - 1, nearest, nearest + 1))

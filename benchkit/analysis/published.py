@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -127,15 +127,17 @@ def compare_published(results: StudyResults, doubts: Sequence[Inconsistency]) ->
         for row_index, row in enumerate(source.rows):
             matching = [c for c in compared(results) if all(c.levels.get(k) == v for k, v in row.when.items())]
             pairs = [(c.label, estimate_of(results, c, row.metric), departing[c.key]) for c in matching]
-            for label, ours, departs in pairs or [(_when(row), None, ())]:
-                images = _images(results, row.metric)
-                comparison = replace(_comparison(source, row, label, ours, images), departs=departs or changed)
-                if comparison.departs and ours:
-                    comparison = replace(comparison, verdict="other protocol")
-                doubt = why.get((table, row_index), "")
-                comparisons.append(
-                    replace(comparison, doubt=doubt, verdict="in doubt") if doubt and ours else comparison
-                )
+            when = ", ".join(f"{path} = {value}" for path, value in row.when.items())
+            images = _images(results, row.metric)
+            for label, ours, departs in pairs or [(when, None, ())]:
+                comparison = _comparison(source, row, label, ours, images)
+                departs, doubt = departs or changed, why.get((table, row_index), "") if ours else ""
+                verdict = comparison.verdict
+                if ours and departs:
+                    verdict = "other protocol"
+                if doubt:
+                    verdict = "in doubt"
+                comparisons.append(replace(comparison, departs=departs, doubt=doubt, verdict=verdict))
     return tuple(comparisons)
 
 
@@ -146,17 +148,13 @@ def _images(results: StudyResults, metric: str) -> int:
     return max((metrics[split].n for metrics in scored if split in metrics), default=0)  # type: ignore[index]
 
 
-def _when(row: PublishedRow) -> str:
-    return ", ".join(f"{path} = {value}" for path, value in row.when.items())
-
-
 def _comparison(
     source: Published, row: PublishedRow, label: str, ours: Estimate | None, images: int
 ) -> PublishedComparison:
     interval = prediction_interval(ours, bounds=metric_of(row.metric).bounds) if ours else None
     low, high = interval or (None, None)
-    share = metric_of(row.metric).of_images and row.n and 0 <= row.value <= 1
-    sampling = wilson(round(row.value * row.n), row.n) if share and row.n else None
+    is_share = metric_of(row.metric).of_images and 0 <= row.value <= 1
+    sampling = wilson(round(row.value * row.n), row.n) if is_share and row.n else None
     return PublishedComparison(
         source=source.source,
         label=label,
@@ -166,24 +164,24 @@ def _comparison(
         ours=ours,
         low=low,
         high=high,
-        verdict=_verdict(row.value, ours, (low, high), sampling if row.n and row.n < images else None),
+        verdict=_verdict(row.value, ours, interval, sampling if row.n and row.n < images else None),
         printed=row.printed,
         note="; ".join(part for part in (row.derived and f"not printed: {row.derived}", row.note) if part),
     )
 
 
 def _verdict(
-    published: float, ours: Estimate | None, expected: tuple[float | None, float | None], few: Proportion | None
+    published: float, ours: Estimate | None, expected: tuple[float, float] | None, few: Proportion | None
 ) -> PublishedVerdict:
     """Return the verdict; `few` is the sampling interval of a published share that rests on fewer images than ours.
 
     On as many images as ours the two are taken for the same images, whose sampling error both share.
     """
-    low, high = expected
     if ours is None:
         return "no counterpart"
-    if low is None or high is None:
+    if expected is None:
         return "one repeat"
+    low, high = expected
     if low <= published <= high:
         return "consistent"
     if few is not None and few.low <= high and few.high >= low:
@@ -197,36 +195,30 @@ def implied_numbers(study_published: Sequence[Published], doubts: Sequence[Incon
     A stated n of more than `MOST_IMAGES` is believed; F1 averaged over classes is no fraction of images. Rows of which
     another rule `doubts` that they are what they claim to be do not count.
     """
-    implied_by_source: list[ImpliedN] = []
+    found: list[ImpliedN] = []
     doubted = {(doubt.table, doubt.row) for doubt in doubts if doubt.kind != "no-fraction"}
     for table, source in enumerate(study_published):
-        for metric in dict.fromkeys(row.metric for row in source.rows):
-            if metric_of(metric).of_images:
-                rows = [
-                    row
-                    for at, row in enumerate(source.rows)
-                    if row.metric == metric and (row.n or 0) <= MOST_IMAGES and (table, at) not in doubted
-                ]
-                values = [row.value for row in rows if 0 < row.value < 1]
-                implied = implied_n(values)
-                if implied is not None:
-                    n, chance = implied
-                    implied_by_source.append(_implied(source.source, metric, (n, chance), rows))
-    return tuple(implied_by_source)
-
-
-def _implied(source: str, metric: str, implied: tuple[int, float], rows: Sequence[PublishedRow]) -> ImpliedN:
-    n, chance = implied
-    values = tuple(row.value for row in rows if 0 < row.value < 1)
-    return ImpliedN(
-        source=source,
-        metric=metric,
-        n=n,
-        values=values,
-        fractions=tuple(f"{round(value * n)}/{n}" for value in values),
-        chance=chance,
-        stated=rows[0].n,
-    )
+        for metric in dict.fromkeys(row.metric for row in source.rows if metric_of(row.metric).of_images):
+            rows = [
+                row
+                for at, row in enumerate(source.rows)
+                if row.metric == metric and (row.n or 0) <= MOST_IMAGES and (table, at) not in doubted
+            ]
+            values = tuple(row.value for row in rows if 0 < row.value < 1)
+            if implied := implied_n(values):
+                n, chance = implied
+                found.append(
+                    ImpliedN(
+                        source=source.source,
+                        metric=metric,
+                        n=n,
+                        values=values,
+                        fractions=tuple(f"{round(value * n)}/{n}" for value in values),
+                        chance=chance,
+                        stated=rows[0].n,
+                    )
+                )
+    return tuple(found)
 
 
 def agreement_findings(rows_of_all: Sequence[PublishedComparison]) -> list[Finding]:
@@ -238,10 +230,22 @@ def agreement_findings(rows_of_all: Sequence[PublishedComparison]) -> list[Findi
     return findings
 
 
+UNJUDGED: tuple[tuple[PublishedVerdict, str, str], ...] = (
+    (
+        "one repeat",
+        "stands beside a single repeat of ours, too few to judge",
+        "stand beside a single repeat of ours, too few to judge",
+    ),
+    ("few images", "rests on too few images to judge", "rest on too few images to judge"),
+    ("other protocol", "stands beside other settings of ours", "stand beside other settings of ours"),
+    ("in doubt", "cannot be what it claims to be", "cannot be what they claim to be"),
+)
+"""What is said of one number, and of several, that cannot be held against ours."""
+
+
 def _no_counterpart(source: str) -> Finding:
     return Finding(
         rule="published",
-        tone="note",
         sentence=f"No number of {source} has a counterpart among our results yet.",
         evidence="None of its conditions has a done repeat here.",
     )
@@ -250,41 +254,24 @@ def _no_counterpart(source: str) -> Finding:
 def _beside(source: str, rows: Sequence[PublishedComparison]) -> Finding:
     off = [row for row in rows if row.verdict in ("ours higher", "ours lower")]
     verdicts = Counter(row.verdict for row in rows)
-    single, few, doubted = verdicts["one repeat"], verdicts["few images"], verdicts["in doubt"]
-    total = count(len(rows), "published number")
+    total, about = count(len(rows), "published number"), tuple(dict.fromkeys(row.label for row in rows))
+    worst = f"Largest difference: {_worst_words(max(rows, key=lambda row: abs(row.difference or 0.0)))}"
     if verdicts["other protocol"] == len(rows):
-        return _other_protocol(source, rows, total)
+        departed = listing(sorted({departure for row in rows for departure in row.departs}), most=4)
+        return Finding(
+            rule="published",
+            sentence=f"{source}: none of {total} can be judged by ours, which were trained by another protocol.",
+            evidence=f"{departed}. {worst}",
+            about=about,
+        )
     sentence = f"{source}: {verdicts['consistent']} of {total} lie where one more repeat of ours could fall"
     if off:
         sentence += f"; {listing([_off_words(row) for row in off], most=4)}"
-    if single:
-        stand = "stands" if single == 1 else "stand"
-        sentence += f"; {count(single, 'number')} {stand} beside a single repeat of ours, too few to judge"
-    if few:
-        sentence += f"; {count(few, 'number')} {'rests' if few == 1 else 'rest'} on too few images to judge"
-    if others := verdicts["other protocol"]:
-        sentence += f"; {count(others, 'number')} {'stands' if others == 1 else 'stand'} beside other settings of ours"
-    if doubted:
-        sentence += f"; {count(doubted, 'number')} cannot be what {'it claims' if doubted == 1 else 'they claim'} to be"
-    worst = max(rows, key=lambda row: abs(row.difference or 0.0))
+    for verdict, one, several in UNJUDGED:
+        if n := verdicts[verdict]:
+            sentence += f"; {count(n, 'number')} {one if n == 1 else several}"
     return Finding(
-        rule="published",
-        tone="warning" if off else "note",
-        sentence=f"{sentence}.",
-        evidence=f"Largest difference: {_worst_words(worst)}",
-        about=tuple(dict.fromkeys(row.label for row in rows)),
-    )
-
-
-def _other_protocol(source: str, rows: Sequence[PublishedComparison], total: str) -> Finding:
-    worst = max(rows, key=lambda row: abs(row.difference or 0.0))
-    return Finding(
-        rule="published",
-        tone="note",
-        sentence=f"{source}: none of {total} can be judged by ours, which were trained by another protocol.",
-        evidence=f"{listing(sorted({departure for row in rows for departure in row.departs}), most=4)}. Largest "
-        f"difference: {_worst_words(worst)}",
-        about=tuple(dict.fromkeys(row.label for row in rows)),
+        rule="published", tone="warning" if off else "note", sentence=f"{sentence}.", evidence=worst, about=about
     )
 
 
@@ -312,10 +299,9 @@ def implied_findings(implied: Sequence[ImpliedN]) -> list[Finding]:
             tone="warning",
             sentence=f"{row.source}: its values of {metric_words(row.metric)} look like fractions of only "
             f"{row.n} images.",
-            evidence=f"{_fractions(row)}{_stated(row)}; random "
-            f"numbers with these digits would fit so small an n in {100 * row.chance:.2g} % of cases at most. "
-            f"One image "
-            f"more or less moves such a share by {amount('accuracy', 1 / row.n)}.",
+            evidence=f"{_fractions(row)}{_stated(row)}; random numbers with these digits would fit so small an n in "
+            f"{100 * row.chance:.2g} % of cases at most. One image more or less moves such a share by "
+            f"{amount('accuracy', 1 / row.n)}.",
         )
         for row in implied
     ]
@@ -336,7 +322,6 @@ def tie_findings(ties: Sequence[PublishedTie]) -> list[Finding]:
     return [
         Finding(
             rule="published-ties",
-            tone="note",
             sentence=f"{row.source}: {row.n:,} images do not tell {names(row.tied)} from the best "
             f"{metric_words(row.metric)}, that of {quoted(row.best)}.",
             evidence=f"Shares of {row.n:,} images each differ by chance by up to {amount('accuracy', row.margin)} "
@@ -369,24 +354,22 @@ def published_ties(published: Sequence[Published]) -> tuple[PublishedTie, ...]:
     for source in published:
         for metric in dict.fromkeys(row.metric for row in source.rows if row.metric.endswith(".accuracy")):
             rows = [row for row in source.rows if row.metric == metric and row.n and 0 <= row.value <= 1]
-            if len(rows) > 1 and len({row.n for row in rows}) == 1:
-                ties += _tie(source.source, metric, rows)
+            if len({row.n for row in rows}) == 1:
+                best = max(rows, key=lambda row: row.value)
+                bounds = [(row, sampling_margin(best, row)) for row in rows if row is not best]
+                tied = [(row, bound) for row, bound in bounds if best.value - row.value <= bound]
+                if tied:
+                    ties.append(
+                        PublishedTie(
+                            source=source.source,
+                            metric=metric,
+                            n=best.n or 0,
+                            best=condition_words(best),
+                            tied=tuple(condition_words(row) for row, _ in tied),
+                            margin=max(bound for _, bound in tied),
+                        )
+                    )
     return tuple(ties)
-
-
-def _tie(source: str, metric: str, rows: Sequence[PublishedRow]) -> Iterator[PublishedTie]:
-    best = max(rows, key=lambda row: row.value)
-    bounds = [(row, sampling_margin(best, row)) for row in rows if row is not best]
-    tied = [(row, bound) for row, bound in bounds if best.value - row.value <= bound]
-    if tied:
-        yield PublishedTie(
-            source=source,
-            metric=metric,
-            n=best.n or 0,
-            best=condition_words(best),
-            tied=tuple(condition_words(row) for row, _ in tied),
-            margin=max(bound for _, bound in tied),
-        )
 
 
 def sampling_margin(first: PublishedRow, second: PublishedRow) -> float:

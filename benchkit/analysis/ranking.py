@@ -12,7 +12,15 @@ from itertools import combinations
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-from benchkit.analysis.candidates import Candidate, CandidateSet, candidates
+from benchkit.analysis.candidates import (
+    Candidate,
+    candidates,
+    candidates_of,
+    plan_for,
+    standing,
+    standing_words,
+    until_decided_command,
+)
 from benchkit.analysis.comparisons import (
     ALPHA,
     PairedComparison,
@@ -21,10 +29,7 @@ from benchkit.analysis.comparisons import (
     paired_t,
     superiority,
 )
-from benchkit.analysis.degenerate import ClassBalance
-from benchkit.analysis.estimates import CONFIDENCE, Estimate, compared, estimate_of, values_by_repeat
-from benchkit.analysis.interim import planned_looks
-from benchkit.analysis.sequential import candidates_of, plan_for, standing, standing_words, until_decided_command
+from benchkit.analysis.estimates import CONFIDENCE, ClassBalance, Estimate, compared, estimate_of, values_by_repeat
 from benchkit.analysis.trials import Coverage, TestReads, coverage_words
 from benchkit.analysis.wording import (
     Finding,
@@ -44,6 +49,7 @@ from benchkit.analysis.wording import (
 )
 from benchkit.duration import duration
 from benchkit.metrics import metric_names
+from benchkit.plan import planned_looks
 from benchkit.results import StudyResults
 from benchkit.study.study import UNTIL_DECIDED
 
@@ -146,16 +152,35 @@ def rank(results: StudyResults, metric: str) -> Ranking:
     both have, and Holm's correction spans all pairs, because the data choose which of them are looked at.
     """
     found = candidates_of(results, metric)
-    values = {condition.key: values_by_repeat(results, condition, metric) for condition in compared(results)}
-    means = {condition.key: estimate_of(results, condition, metric) for condition in compared(results)}
-    estimates = {key: mean for key, mean in means.items() if mean is not None}
-    keys = sorted(estimates, key=lambda key: (1 if lower_is_better(metric) else -1) * estimates[key].mean)
-    pairs = _pairs(keys, values, lower=lower_is_better(metric), resampled=results.resampled)
-    labels = {condition.key: condition.label for condition in compared(results)}
-    ranked = [(key, labels[key], estimates[key]) for key in keys]
-    rows = _rows(ranked, found, pairs, {one.key: _chosen(results, one) for one in compared(results)})
-    without = tuple(condition.label for condition in compared(results) if condition.key not in estimates)
-    return Ranking(metric=metric, rows=rows, pairs=tuple(pairs.values()), without=without, alpha=found.alpha)
+    conditions = compared(results)
+    means = [(condition, estimate_of(results, condition, metric)) for condition in conditions]
+    ranked = [(condition, mean) for condition, mean in means if mean is not None]
+    ranked.sort(key=lambda row: (1 if lower_is_better(metric) else -1) * row[1].mean)
+    values = {condition.key: values_by_repeat(results, condition, metric) for condition, _ in ranked}
+    pairs = _pairs(values, lower=lower_is_better(metric), resampled=results.resampled)
+    by_key = {one.key: one for one in found.conditions}
+    rows = []
+    for position, (condition, mean) in enumerate(ranked, 1):
+        candidate = by_key.get(condition.key)
+        rows.append(
+            RankedCondition(
+                rank=position,
+                key=condition.key,
+                label=condition.label,
+                estimate=mean,
+                verdict="best" if position == 1 else VERDICTS[candidate.standing if candidate else "untested"],
+                pair=pairs.get((ranked[0][0].key, condition.key)),
+                candidate=candidate,
+                chosen=_chosen(results, condition),
+            )
+        )
+    return Ranking(
+        metric=metric,
+        rows=tuple(rows),
+        pairs=tuple(pairs.values()),
+        without=tuple(condition.label for condition, mean in means if mean is None),
+        alpha=found.alpha,
+    )
 
 
 VERDICTS: Mapping[str, Verdict] = {
@@ -171,42 +196,10 @@ def _chosen(results: StudyResults, condition: Condition) -> str:
     return listing([f"{path} = {setting(condition.chosen[path])}" for path in named if path in condition.chosen])
 
 
-def _rows(
-    ranked: Sequence[tuple[str, str, Estimate]],
-    found: CandidateSet,
-    pairs: Mapping[tuple[str, str], Pair],
-    chosen: Mapping[str, str],
-) -> tuple[RankedCondition, ...]:
-    """Return the rows of conditions given as key, label and estimate, best first."""
-    by_key = {one.key: one for one in found.conditions}
-    first = ranked[0][0] if ranked else ""
-
-    def verdict(key: str) -> Verdict:
-        if key == first:
-            return "best"
-        return VERDICTS[by_key[key].standing] if key in by_key else "untested"
-
-    return tuple(
-        RankedCondition(
-            rank=position,
-            key=key,
-            label=label,
-            estimate=estimate,
-            verdict=verdict(key),
-            pair=pairs.get((first, key)),
-            candidate=by_key.get(key),
-            chosen=chosen[key],
-        )
-        for position, (key, label, estimate) in enumerate(ranked, 1)
-    )
-
-
-def _pairs(
-    keys: Sequence[str], values: Mapping[str, Mapping[int, float]], *, lower: bool, resampled: float
-) -> dict[tuple[str, str], Pair]:
-    """Return the comparison of every two conditions that share a repeat, corrected as one family."""
+def _pairs(values: Mapping[str, Mapping[int, float]], *, lower: bool, resampled: float) -> dict[tuple[str, str], Pair]:
+    """Return the comparison of every two conditions, best first, that share a repeat, corrected as one family."""
     comparisons: dict[tuple[str, str], PairedComparison] = {}
-    for first, second in combinations(keys, 2):
+    for first, second in combinations(values, 2):
         shared = sorted(values[first].keys() & values[second].keys())
         if shared:
             comparisons[first, second] = paired_t(
@@ -228,14 +221,6 @@ def _pairs(
         )
         for (first, second), comparison in comparisons.items()
     }
-
-
-def condition_named(results: StudyResults, key: str) -> Condition:
-    """Return the condition with this key; raise `KeyError` when the study has none."""
-    for condition in results.conditions:
-        if condition.key == key:
-            return condition
-    raise KeyError(key)
 
 
 def winner_finding(ranking: Ranking, coverage: Sequence[Coverage]) -> Finding:

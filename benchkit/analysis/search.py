@@ -1,23 +1,34 @@
-"""What a search did: how much it spent, what it found, and what fresh repeats say of that."""
+"""What a search did: how much it spent, what it found, and what fresh repeats say of that, in numbers and sentences."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from benchkit.analysis.comparisons import PairedComparison, paired_t
+from benchkit.analysis.comparisons import ALPHA, PairedComparison, paired_t
 from benchkit.analysis.estimates import (
     Estimate,
     estimate_of,
     planned_trials,
     searched_conditions,
-    value_of,
     values_by_repeat,
 )
-from benchkit.results import StudyResults, Trial
+from benchkit.analysis.wording import (
+    Finding,
+    amount,
+    count,
+    listing,
+    measured,
+    metric_words,
+    p_words,
+    quoted,
+    setting,
+    span,
+)
+from benchkit.results import FINISHED, StudyResults, Trial
 from benchkit.study.tree import value_at
 
 if TYPE_CHECKING:
@@ -87,7 +98,7 @@ class SearchSummary:
     @property
     def pruned_share(self) -> float | None:
         """Return the pruned share of the finished trials, None before any has finished."""
-        finished = sum(self.states.get(state, 0) for state in ("done", "pruned", "diverged", "failed"))
+        finished = sum(self.states.get(state, 0) for state in FINISHED)
         return self.states.get("pruned", 0) / finished if finished else None
 
 
@@ -103,9 +114,10 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
     trials = results.searched(condition)
     goal = goals[0]
     best = best_trial(trials, goal)
-    score = value_of(best, goal.metric) if best else None
+    score = best.value(goal.metric) if best else None
     within = condition.storage_label.removesuffix(", search") if condition.levels else "the study"
-    confirm = _confirming(results, condition, dict(best.params) if best else {})
+    chosen = dict(best.params) if best else {}
+    confirm = _confirming(results, condition, chosen)
     return SearchSummary(
         key=condition.key,
         label=f"{within}, by {condition.sampler}" if condition.sampler else within,
@@ -118,9 +130,10 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
         seconds=sum(record.seconds for trial in trials for record in trial.history),
         best_place=trials.index(best) + 1 if best else None,
         best_value=score,
-        best_params=dict(best.params) if best else {},
+        best_params=chosen,
         front=front(trials, goals) if len(goals) > 1 else (),
-        chose_default=best is not None and _is_default(condition, best),
+        chose_default=best is not None
+        and all(value_at(condition.settings, path) == value for path, value in chosen.items()),
         confirmation=_confirmation(results, condition, confirm, goal, score),
         condition=within,
         sampler=condition.sampler,
@@ -133,7 +146,7 @@ def _bests(trials: Sequence[Trial], goal: Goal) -> Iterator[tuple[int, float]]:
     spent, best = 0, math.inf
     for trial in trials:
         spent += len(trial.history)
-        value = value_of(trial, goal.metric) if trial.state == "done" else None
+        value = trial.value(goal.metric) if trial.state == "done" else None
         if value is not None and goal.sign * value < best:
             best = goal.sign * value
             yield spent, value
@@ -145,16 +158,8 @@ def _confirming(results: StudyResults, condition: Condition, params: Mapping[str
     own = next((confirm for confirm in confirms if confirm.parent == condition.key), None)
     if own is not None or not condition.sampler:
         return own
-    same = (
-        confirm
-        for confirm in confirms
-        if dict(confirm.levels) == dict(condition.levels) and dict(confirm.chosen) == dict(params)
-    )
+    same = (one for one in confirms if dict(one.levels) == dict(condition.levels) and dict(one.chosen) == params)
     return next(same, None)
-
-
-def _is_default(condition: Condition, trial: Trial) -> bool:
-    return all(value_at(condition.settings, path) == value for path, value in trial.params.items())
 
 
 def best_trial(trials: Sequence[Trial], goal: Goal) -> Trial | None:
@@ -166,10 +171,10 @@ def front(trials: Sequence[Trial], goals: Sequence[Goal]) -> tuple[int, ...]:
     """Return the places, from 1, of the done trials that no other equals or beats in every goal (Pareto front)."""
     points: list[tuple[int, tuple[float, ...]]] = []
     for number, trial in enumerate(trials, 1):
-        scores = [value_of(trial, goal.metric) for goal in goals] if trial.state == "done" else [None]
-        known = [score for score in scores if score is not None]
-        if len(known) == len(goals):
-            points.append((number, tuple(goal.sign * v for goal, v in zip(goals, known, strict=True))))
+        scores = [(goal.sign, trial.value(goal.metric)) for goal in goals] if trial.state == "done" else []
+        point = tuple(sign * score for sign, score in scores if score is not None)
+        if len(point) == len(goals):
+            points.append((number, point))
     return tuple(number for number, point in points if not any(_beats(other, point) for _, other in points))
 
 
@@ -198,3 +203,344 @@ def _gain(results: StudyResults, best: Condition, default: Condition, metric: st
     first, second = values_by_repeat(results, best, metric), values_by_repeat(results, default, metric)
     shared = sorted(first.keys() & second.keys())
     return paired_t([first[i] for i in shared], [second[i] for i in shared]) if shared else None
+
+
+UNEQUAL = 1.25
+"""From this ratio between the most and the fewest epochs of two searches on, their budgets count as unequal."""
+
+Conclusion = Literal["unfinished", "own", "unconfirmed", "alone", "better", "worse"]
+
+
+def search_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
+    """Say what the searches found and promised, which sampler was ahead, and whether their budgets were equal."""
+    rules = (gain_findings, winner_bias_findings, sampler_findings, budget_findings)
+    return [finding for rule in rules for finding in rule(searches)]
+
+
+def gain_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
+    """Say what each search found, what it spent, and what fresh repeats say of it; alike conclusions together."""
+    alike = _grouped(searches, _conclusion)
+    return [_searched(group[0]) if len(group) == 1 else _searched_alike(group) for group in alike]
+
+
+def _grouped(searches: Iterable[SearchSummary], key: Callable[[SearchSummary], object]) -> list[list[SearchSummary]]:
+    groups: dict[object, list[SearchSummary]] = {}
+    for search in searches:
+        groups.setdefault(key(search), []).append(search)
+    return list(groups.values())
+
+
+def _conclusion(search: SearchSummary) -> Conclusion:
+    confirmation = search.confirmation
+    if search.best_value is None:
+        return "unfinished"
+    if confirmation is None or confirmation.chosen is None:
+        return "own" if search.chose_default and confirmation and confirmation.default else "unconfirmed"
+    if confirmation.gain is None:
+        return "alone"
+    gain = confirmation.gain.difference.mean
+    return "better" if (gain < 0 if search.direction == "minimize" else gain > 0) else "worse"
+
+
+def _searched(search: SearchSummary) -> Finding:
+    confirmation = search.confirmation
+    if search.best_value is None:
+        sentence, evidence = f"{the_search(search)} has no finished trial yet", _spent(search)
+    else:
+        sentence = f"{the_search(search)} found a {_best_words(search)}"
+        evidence = f"Trial {search.best_place}: {_chosen(search)}. {_spent(search)}"
+        if confirmation is None or confirmation.chosen is None:
+            sentence += f"; {_unconfirmed(search)}"
+        else:
+            fresh = f"{count(confirmation.chosen.n, 'fresh repeat')} of these settings {_give(confirmation.chosen)}"
+            mean = measured(search.goal, confirmation.chosen.mean)
+            sentence += f", and {fresh} {mean} on average{_gain_words(search)}"
+    return Finding(rule="search", sentence=f"{sentence}.", evidence=f"{evidence}.", about=(search.label,))
+
+
+def _give(repeats: Estimate) -> str:
+    return "gives" if repeats.n == 1 else "give"
+
+
+def _best_words(search: SearchSummary) -> str:
+    return f"{metric_words(search.goal)} of {measured(search.goal, search.best_value or 0.0)}"
+
+
+def _chosen(search: SearchSummary) -> str:
+    same = f" (as the search by {search.same_as})" if search.same_as else ""
+    return f"{listing([f'{path} = {setting(value)}' for path, value in search.best_params.items()])}{same}"
+
+
+def _spent(search: SearchSummary) -> str:
+    """Return what a search has spent, without its epochs where nothing is finished yet."""
+    spent = f"{search.started} of {search.planned} trials started"
+    if search.best_value is None:
+        return spent
+    pruned = "" if search.pruned_share is None else f", {100 * search.pruned_share:.0f} % of finished trials pruned"
+    return f"{spent}, {search.epochs:,} epochs in all{pruned}"
+
+
+def _unconfirmed(search: SearchSummary) -> str:
+    own = search.confirmation.default if search.confirmation else None
+    if search.chose_default and own is not None:
+        repeats = f"{count(own.n, 'repeat')} of them {_give(own)}"
+        return f"that trial has the study's own settings, and {repeats} {measured(search.goal, own.mean)} on average"
+    return "a search's best score is too good on average, and no fresh repeats confirm it yet"
+
+
+def _gain_words(search: SearchSummary) -> str:
+    confirmation = search.confirmation
+    if confirmation is None or confirmation.gain is None:
+        return ""
+    gain = confirmation.gain.difference
+    by, p = amount(search.goal, gain.mean), confirmation.gain.p
+    than = f"{_conclusion(search)} than the study's own settings"
+    if p is None:
+        return f", {by} {than} (too few pairs for a test)"
+    if p >= ALPHA:
+        return f"; whether that is {than}, by {by} here, is open (paired t test, p {p_words(p)})"
+    return f", {by} {than} (paired t test, p {p_words(p)})"
+
+
+def _searched_alike(group: Sequence[SearchSummary]) -> Finding:
+    """Return one finding about several searches that came to the same conclusion."""
+    first = group[0]
+    evidence = _each(group, _spent if first.best_value is None else _found)
+    if _conclusion(first) in ("better", "worse"):
+        evidence += " The p values are of paired t tests, not corrected for their number."
+    return Finding(
+        rule="search",
+        sentence=_sentence_alike(group),
+        evidence=evidence,
+        about=tuple(search.label for search in group),
+    )
+
+
+def _found(search: SearchSummary) -> str:
+    return f"trial {search.best_place} with {_chosen(search)}, {_spent(search)}"
+
+
+def _each(group: Sequence[SearchSummary], what: Callable[[SearchSummary], str], most: int = 6) -> str:
+    """Return what there is to say of each of several searches; beyond `most` the rest is counted, as in sentences."""
+    shown = [f"{which(search)}: {what(search)}" for search in group[: most if len(group) <= most else most - 1]]
+    more = [f"{len(group) - len(shown)} more in the tables"] if len(group) > most else []
+    return f"{'; '.join([*shown, *more])}."
+
+
+def _sentence_alike(group: Sequence[SearchSummary]) -> str:
+    searches, metric, conclusion = the_searches(group), metric_words(group[0].goal), _conclusion(group[0])
+    if conclusion == "unfinished":
+        return f"{searches} have no finished trial yet."
+    lower = f"{searches[0].lower()}{searches[1:]}"
+    if conclusion == "own":
+        own = listing(list(dict.fromkeys(_own(search) for search in group)))
+        return (
+            f"In {lower} the best trial is the one with the study's own settings, whose repeats give a {metric} of "
+            f"{own} on average."
+        )
+    if conclusion == "unconfirmed":
+        best = listing([_mean(search, search.best_value or 0.0) for search in group])
+        return (
+            f"{searches} found a {metric} of {best}; a search's best score is too good on average, and no fresh "
+            "repeats confirm these yet."
+        )
+    if conclusion == "alone":
+        fresh = [
+            _mean(search, known.chosen.mean) for search in group if (known := search.confirmation) and known.chosen
+        ]
+        return f"Fresh repeats of what {lower} chose give a {metric} of {listing(fresh)} on average."
+    return (
+        f"On fresh repeats, what {lower} chose has on average a {conclusion} {metric} than the study's own settings: "
+        f"by {listing([_gain_alike(search) for search in group])}."
+    )
+
+
+def _own(search: SearchSummary) -> str:
+    assert search.confirmation is not None and search.confirmation.default is not None
+    mean = measured(search.goal, search.confirmation.default.mean)
+    return mean if search.whole else f"{mean} ({quoted(search.condition)})"
+
+
+def _mean(search: SearchSummary, value: float) -> str:
+    return f"{measured(search.goal, value)} ({which(search)})"
+
+
+def _gain_alike(search: SearchSummary) -> str:
+    assert search.confirmation is not None and search.confirmation.gain is not None
+    gain = search.confirmation.gain
+    p = "too few pairs for a test" if gain.p is None else f"p {p_words(gain.p)}"
+    return f"{amount(search.goal, gain.difference.mean)} ({which(search)}, {p})"
+
+
+def the_search(search: SearchSummary) -> str:
+    """Return the search as a sentence begins with it, with its condition and sampler where there are several."""
+    by = f" by {search.sampler}" if search.sampler else ""
+    return f"The search{by}" if search.whole else f"The search of {quoted(search.condition)}{by}"
+
+
+def the_searches(searches: Sequence[SearchSummary]) -> str:
+    """Return several searches as a sentence begins with them."""
+    whole = all(search.whole for search in searches)
+    return f"The searches {'by' if whole else 'of'} {listing([which(search) for search in searches])}"
+
+
+def which(search: SearchSummary) -> str:
+    """Return which of several searches it is, in a sentence that speaks of searches: its condition, sampler or both."""
+    if search.whole and search.sampler:
+        return search.sampler
+    return f"{quoted(search.condition)}{f' by {search.sampler}' if search.sampler else ''}"
+
+
+def winner_bias_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
+    """Say how far the score of each search's best trial was from what fresh repeats of its settings give."""
+    known = [one for one in searches if one.confirmation and one.confirmation.chosen and _off(one) is not None]
+    alike = _grouped(known, lambda search: ((_off(search) or 0.0) > 0, _promised(search)))
+    return [_biased(group[0]) if len(group) == 1 else _biased_alike(group) for group in alike]
+
+
+def _off(search: SearchSummary) -> float | None:
+    return search.confirmation.optimism if search.confirmation else None
+
+
+def _promised(search: SearchSummary) -> str:
+    """Return the verb: where the interval of the fresh repeats holds the promise, chance alone may be what is off."""
+    chosen, best = search.confirmation.chosen if search.confirmation else None, search.best_value
+    if chosen is None or chosen.low is None or chosen.high is None or best is None:
+        return "promised"
+    return "may have promised" if chosen.low <= best <= chosen.high else "promised"
+
+
+def _biased(search: SearchSummary) -> Finding:
+    confirmation, off = search.confirmation, _off(search)
+    assert confirmation is not None and confirmation.chosen is not None and off is not None
+    chosen = confirmation.chosen
+    return Finding(
+        rule="winner-bias",
+        sentence=f"{the_search(search)} {_promised(search)} {amount(search.goal, off)} too "
+        f"{'much' if off > 0 else 'little'}: its best trial has a {_best_words(search)}, and "
+        f"{count(chosen.n, 'fresh repeat')} of its settings {_give(chosen)} {measured(search.goal, chosen.mean)}.",
+        evidence=f"The best of {count(search.states.get('done', 0), 'done trial')} was chosen for its score, so that "
+        f"part of it is luck. {_interval(search, chosen)}",
+        about=(search.label,),
+    )
+
+
+def _interval(search: SearchSummary, chosen: Estimate) -> str:
+    if chosen.low is None or chosen.high is None:
+        return "One fresh repeat has no interval."
+    return f"95 % t interval of the fresh repeats: {span(search.goal, chosen.low, chosen.high)}."
+
+
+def _biased_alike(group: Sequence[SearchSummary]) -> Finding:
+    much = "much" if (_off(group[0]) or 0.0) > 0 else "little"
+    by = listing([f"{amount(search.goal, _off(search) or 0.0)} ({which(search)})" for search in group])
+    return Finding(
+        rule="winner-bias",
+        sentence=f"{the_searches(group)} {_promised(group[0])} too {much}: the {metric_words(group[0].goal)} of their "
+        f"best trials is off from that of fresh repeats of the same settings by {by}.",
+        evidence=f"Each best trial was chosen for its score, so that part of it is luck. {_each(group, _promise)}",
+        about=tuple(search.label for search in group),
+    )
+
+
+def _promise(search: SearchSummary) -> str:
+    assert search.confirmation is not None and search.confirmation.chosen is not None
+    chosen, best = search.confirmation.chosen, measured(search.goal, search.best_value or 0.0)
+    done = count(search.states.get("done", 0), "done trial")
+    return f"{best} as the best of {done}, {measured(search.goal, chosen.mean)} over {count(chosen.n, 'fresh repeat')}"
+
+
+def budget_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
+    """Say when searches that stand side by side have trained unequally long."""
+    rows = sorted(searches, key=lambda search: search.epochs)
+    if len(rows) < 2 or rows[-1].epochs < UNEQUAL * rows[0].epochs:
+        return []
+    least, most = rows[0], rows[-1]
+    return [
+        Finding(
+            rule="unequal-budgets",
+            sentence=f"The searches had unequal budgets: {which(most)} trained {most.epochs:,} epochs, "
+            f"{which(least)} {least.epochs:,}.",
+            evidence=f"Trials started: {most.started} and {least.started}; pruned: {most.states.get('pruned', 0)} and "
+            f"{least.states.get('pruned', 0)}. They compare at the epochs that both had.",
+            about=(most.label, least.label),
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerComparison:
+    """The searches of one condition by several samplers: the best score of each within `epochs`, that all had spent.
+
+    `leaders` are the samplers with the best of all, several where they are level, none where nothing was found yet.
+    """
+
+    searches: tuple[SearchSummary, ...]
+    epochs: int
+    bests: tuple[tuple[str, float | None], ...]
+    leaders: tuple[str, ...]
+
+
+def sampler_comparisons(searches: Sequence[SearchSummary]) -> tuple[SamplerComparison, ...]:
+    """Return the comparison of every condition that several samplers searched and in which one found anything."""
+    groups: dict[str, list[SearchSummary]] = {}
+    for search in searches:
+        if search.sampler:
+            groups.setdefault(search.condition, []).append(search)
+    comparisons = (_compared(group) for group in groups.values() if len(group) > 1)
+    return tuple(compared for compared in comparisons if compared.leaders)
+
+
+def _compared(group: Sequence[SearchSummary]) -> SamplerComparison:
+    epochs = min(search.epochs for search in group)
+    bests = tuple((search.sampler, search.best_within(epochs)) for search in group)
+    known = [score for _, score in bests if score is not None]
+    best = (min if group[0].direction == "minimize" else max)(known, default=None)
+    leaders = tuple(sampler for sampler, score in bests if best is not None and score == best)
+    return SamplerComparison(searches=tuple(group), epochs=epochs, bests=bests, leaders=leaders)
+
+
+def sampler_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
+    """Say which sampler was ahead at equal budgets, and that one search by each cannot rank them."""
+    comparisons = sampler_comparisons(searches)
+    if not comparisons:
+        return []
+    ahead = _alone(comparisons[0]) if len(comparisons) == 1 else _by_condition(comparisons)
+    each = "" if comparisons[0].searches[0].whole else " of a condition"
+    return [
+        Finding(
+            rule="samplers",
+            sentence=f"{ahead}; one search{each} by each sampler does not rank samplers.",
+            evidence=f"{'; '.join(_scores(compared) for compared in comparisons[:6])}. Each sampler searched once: "
+            "with another study seed the order may turn.",
+            about=tuple(search.label for compared in comparisons for search in compared.searches),
+        )
+    ]
+
+
+def _alone(compared: SamplerComparison) -> str:
+    first = compared.searches[0]
+    within = f"Within {compared.epochs:,} epochs each{'' if first.whole else f' for {quoted(first.condition)}'}"
+    if len(compared.leaders) > 1:
+        return f"{within}, {listing(compared.leaders)} found the same best {metric_words(first.goal)}"
+    others = [sampler for sampler, _ in compared.bests if sampler not in compared.leaders]
+    return f"{within}, {compared.leaders[0]} found a better {metric_words(first.goal)} than {listing(others)}"
+
+
+def _by_condition(comparisons: Sequence[SamplerComparison]) -> str:
+    ahead: dict[str, list[str]] = {}
+    for compared in comparisons:
+        leader = compared.leaders[0] if len(compared.leaders) == 1 else "no single sampler"
+        ahead.setdefault(leader, []).append(quoted(compared.searches[0].condition))
+    parts = [f"{leader} for {listing(labels)}" for leader, labels in ahead.items()]
+    metric = metric_words(comparisons[0].searches[0].goal)
+    return f"Within the epochs that all searches of a condition had, the best {metric} was found by {'; '.join(parts)}"
+
+
+def _scores(compared: SamplerComparison) -> str:
+    first = compared.searches[0]
+    scores = [
+        f"{sampler} {'none' if score is None else measured(first.goal, score)}" for sampler, score in compared.bests
+    ]
+    where = "Best" if first.whole else f"{quoted(first.condition)}: best"
+    return f"{where} {metric_words(first.goal)} within {compared.epochs:,} epochs: {', '.join(scores)}"

@@ -270,7 +270,6 @@ def claim_findings(claims: Sequence[ClaimVerdict]) -> list[Finding]:
     return [
         Finding(
             rule="claims",
-            tone="note",
             sentence=f"{count(len(wrong), 'claim')} of the source "
             f"{'does' if len(wrong) == 1 else 'do'} not hold {where}: "
             f"{listing([claim.claim for claim in wrong], most=3)}.",

@@ -11,24 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchkit.analysis.candidates import Uncertainty, uncertainties
-from benchkit.analysis.degenerate import (
-    ClassBalance,
-    IdenticalConditions,
-    OneClass,
-    balance_findings,
-    class_balance,
-    identical_conditions,
-    identical_findings,
-    one_class_conditions,
-    one_class_findings,
-    repeated_findings,
-    repeated_in,
-)
+from benchkit.analysis.candidates import StudyLooks, look_findings, looks_of
 from benchkit.analysis.estimates import (
+    ClassBalance,
     LevelEffect,
     Scores,
     Sensitivity,
+    balance_findings,
+    class_balance,
     compared,
     condition_scores,
     done_trials,
@@ -66,27 +56,32 @@ from benchkit.analysis.ranking import (
     basis,
     behind_elsewhere,
     behind_elsewhere_findings,
-    condition_named,
     rank,
     short_answer,
     unstable_findings,
     winner_finding,
 )
-from benchkit.analysis.search import SearchSummary, search_summaries
-from benchkit.analysis.search_findings import search_findings
-from benchkit.analysis.sequential import StudyLooks, look_findings, looks_of
+from benchkit.analysis.search import SearchSummary, search_findings, search_summaries
 from benchkit.analysis.source import ClaimVerdict, ProtocolSetting, claim_findings, claim_verdicts, protocol
 from benchkit.analysis.trained_models import (
     ClassReport,
     DeadFilters,
+    IdenticalConditions,
     ModelAccuracy,
     ModelPair,
+    OneClass,
+    Uncertainty,
     class_report,
     dead_filter_findings,
     dead_filters,
+    identical_conditions,
+    identical_findings,
     model_accuracies,
     model_pairs,
+    one_class_conditions,
+    one_class_findings,
     test_image_findings,
+    uncertainties,
     weak_class_findings,
 )
 from benchkit.analysis.training import (
@@ -114,6 +109,7 @@ from benchkit.analysis.trials import (
     TestReads,
     coverage,
     divergence_findings,
+    elsewhere_findings,
     failed_trials,
     failure_findings,
     file_findings,
@@ -121,6 +117,8 @@ from benchkit.analysis.trials import (
     micro_f1_findings,
     missing_findings,
     note_findings,
+    repeated_findings,
+    repeated_in,
     smoke_findings,
     test_read_findings,
     test_reads,
@@ -254,6 +252,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *repeated_findings(numbers.repeated),
         *failure_findings(numbers.troubles),
         *file_findings(numbers.troubles),
+        *elsewhere_findings(numbers.troubles),
         *divergence_findings(numbers.troubles),
         *test_image_findings(numbers.ranking, numbers.models, numbers.model_pairs),
         *(search_findings(numbers.searches) if numbers.searches else ()),
@@ -289,7 +288,7 @@ def gather(results: StudyResults) -> StudyStatistics:
     """Return every number that a report states of a study."""
     study, metric = results.study, results.study.report.metric
     ranking = rank(results, metric)
-    best = condition_named(results, ranking.best.key) if ranking.best else None
+    best = next((one for one in compared(results) if ranking.best and one.key == ranking.best.key), None)
     balance = class_balance(results)
     doubts = inconsistencies(results) if study.published else ()
     return StudyStatistics(

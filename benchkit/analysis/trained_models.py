@@ -1,4 +1,7 @@
-"""What trained models do on images: accuracies, pairs on the same images, hard classes, dead filters."""
+"""What trained models do on images: accuracies, pairs on the same images, hard classes, dead filters.
+
+Some say little: models of one answer, and conditions that are one model.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,83 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from benchkit.analysis.candidates import answers
-from benchkit.analysis.comparisons import ImageComparison, holm, mcnemar
-from benchkit.analysis.estimates import Proportion, compared, done_repeats, wilson
-from benchkit.analysis.ranking import Ranking, condition_named
+from benchkit.analysis.comparisons import ALPHA, ImageComparison, holm, mcnemar
+from benchkit.analysis.estimates import CrossedInterval, Proportion, compared, crossed_interval, done_repeats, wilson
 from benchkit.analysis.wording import (
     Finding,
     count,
     listing,
     measured,
+    names,
     quoted,
     span,
 )
-from benchkit.results import SplitName, StudyResults, Trial
+from benchkit.results import PREDICTIONS, SplitMetrics, SplitName, StudyResults, Trial
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from benchkit.analysis.ranking import Ranking
     from benchkit.plan import Condition
+
+
+def answers(trial: Trial, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the classes int64 (n,) that a trial's stored logits name on test, and the true ones, or None without them.
+
+    The labels stored beside the logits win over the study's: they are those of the images that this trial read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        stored = load_file(trial.folder / PREDICTIONS)
+    except (FileNotFoundError, SafetensorError):  # damaged: the report tells of it as changed
+        return None
+    logits, truth = stored.get("test"), stored.get("test_labels", labels)
+    if logits is None or truth is None or len(logits) != len(truth):
+        return None
+    return logits.argmax(axis=1), truth
+
+
+def right_answers(results: StudyResults, condition: Condition) -> dict[int, np.ndarray]:
+    """Return bool (n,) for each done repeat, by its index: which test images it named rightly.
+
+    Empty where a repeat has no stored predictions or the repeats did not read the same images.
+    """
+    import numpy as np
+
+    known = ("right answers", condition.key)
+    if known not in results.derived:
+        given = {i: answers(t, results.labels.get("test")) for i, t in done_repeats(results, condition).items()}
+        stored = {index: pair for index, pair in given.items() if pair is not None}
+        truths = [truth for _, truth in stored.values()]
+        same = all(np.array_equal(one, truths[0]) for one in truths)
+        complete = same and len(stored) == len(given)
+        results.derived[known] = {i: called == truth for i, (called, truth) in stored.items()} if complete else {}
+    found: dict[int, np.ndarray] = results.derived[known]
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertainty:
+    """A condition's test accuracy with its intervals over seeds, over images, and over both."""
+
+    key: str
+    label: str
+    interval: CrossedInterval
+
+
+def uncertainties(results: StudyResults) -> tuple[Uncertainty, ...]:
+    """Return the intervals of every condition whose repeats have stored predictions of the same test images."""
+    import numpy as np
+
+    rows = []
+    for condition in compared(results):
+        right = list(right_answers(results, condition).values())
+        interval = crossed_interval(np.stack(right)) if right else None
+        if interval is not None:
+            rows.append(Uncertainty(key=condition.key, label=condition.label, interval=interval))
+    return tuple(rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +116,16 @@ def model_accuracies(results: StudyResults) -> tuple[ModelAccuracy, ...]:
     for condition in compared(results):
         for index, trial in sorted(done_repeats(results, condition).items()):
             metrics = trial.outcome.metrics.get("test") if trial.outcome else None
-            if trial.outcome is None or metrics is None or metrics.n == 0:
-                continue
-            rows.append(
-                ModelAccuracy(
-                    key=condition.key,
-                    label=condition.label,
-                    repeat=index,
-                    selected_epoch=trial.outcome.selected_epoch,
-                    accuracy=wilson(round(metrics.accuracy * metrics.n), metrics.n),
+            if trial.outcome and metrics and metrics.n:
+                rows.append(
+                    ModelAccuracy(
+                        key=condition.key,
+                        label=condition.label,
+                        repeat=index,
+                        selected_epoch=trial.outcome.selected_epoch,
+                        accuracy=wilson(round(metrics.accuracy * metrics.n), metrics.n),
+                    )
                 )
-            )
     return tuple(rows)
 
 
@@ -76,18 +137,15 @@ def model_pairs(results: StudyResults, ranking: Ranking) -> tuple[ModelPair, ...
     """
     if ranking.best is None:
         return ()
-    labels = results.labels.get("test")
-    best = done_repeats(results, condition_named(results, ranking.best.key))
+    labels, conditions = results.labels.get("test"), {condition.key: condition for condition in results.conditions}
+    best, *others = [(row, done_repeats(results, conditions[row.key])) for row in ranking.rows]
     pairs: list[ModelPair] = []
-    for row in ranking.rows[1:]:
-        pair = _first_pair(best, done_repeats(results, condition_named(results, row.key)), labels)
+    for row, trials in others:
+        pair = _first_pair(best[1], trials, labels)
         if pair is not None:
-            first, index = ranking.best.label, pair[0]
-            pairs.append(ModelPair(first=first, second=row.label, repeat=index, comparison=pair[1], p_adjusted=1.0))
-    return _corrected(pairs)
-
-
-def _corrected(pairs: Sequence[ModelPair]) -> tuple[ModelPair, ...]:
+            repeat, comparison = pair
+            first = best[0].label
+            pairs.append(ModelPair(first=first, second=row.label, repeat=repeat, comparison=comparison, p_adjusted=1.0))
     adjusted = holm([pair.comparison.p for pair in pairs])
     return tuple(replace(pair, p_adjusted=p) for pair, p in zip(pairs, adjusted, strict=True))
 
@@ -95,15 +153,13 @@ def _corrected(pairs: Sequence[ModelPair]) -> tuple[ModelPair, ...]:
 def _first_pair(
     first: Mapping[int, Trial], second: Mapping[int, Trial], labels: np.ndarray | None
 ) -> tuple[int, ImageComparison] | None:
+    import numpy as np
+
     for index in sorted(first.keys() & second.keys()):
         one, other = answers(first[index], labels), answers(second[index], labels)
-        if one is not None and other is not None and _same(one[1], other[1]):
+        if one is not None and other is not None and np.array_equal(one[1], other[1]):
             return index, mcnemar(one[0] == one[1], other[0] == other[1])
     return None
-
-
-def _same(first: np.ndarray, second: np.ndarray) -> bool:
-    return first.shape == second.shape and bool((first == second).all())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +235,146 @@ def _report(
     )
 
 
+Marks = dict[int, object]
+"""What a condition's done repeats gave, by repeat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneClass:
+    """A condition whose models call every image of a split one class: `repeats` of its `of` done repeats.
+
+    `called` are the classes that they name, `accuracy` is the mean of these repeats.
+    """
+
+    key: str
+    label: str
+    split: str
+    called: tuple[str, ...]
+    accuracy: float
+    repeats: int
+    of: int
+
+    @property
+    def always(self) -> bool:
+        """Return whether no repeat tells classes apart."""
+        return self.repeats == self.of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdenticalConditions:
+    """Conditions with the same number of parameters and, in all repeats that they share, exactly the same scores.
+
+    `factors` are those in whose levels they differ, `repeats` how many repeats they share.
+    """
+
+    labels: tuple[str, ...]
+    factors: tuple[str, ...]
+    repeats: int
+
+
+def one_class_conditions(results: StudyResults) -> tuple[OneClass, ...]:
+    """Return the conditions of which a done repeat answers one class for ever, on test images, else on val images."""
+    rows = (_one_class(results, condition) for condition in compared(results))
+    return tuple(row for row in rows if row is not None)
+
+
+def _one_class(results: StudyResults, condition: Condition) -> OneClass | None:
+    trials = done_repeats(results, condition).values()
+    split = "test" if any(trial.outcome and "test" in trial.outcome.metrics for trial in trials) else "val"
+    scored = [trial.outcome.metrics[split] for trial in trials if trial.outcome and split in trial.outcome.metrics]  # type: ignore[index]
+    answers = [(metrics, only) for metrics in scored if (only := only_class(metrics)) is not None]
+    if not answers:
+        return None
+    class_names = results.class_names or tuple(map(str, range(len(answers[0][0].confusion))))
+    return OneClass(
+        key=condition.key,
+        label=condition.label,
+        split=split,
+        called=tuple(dict.fromkeys(class_names[only] for _, only in answers)),
+        accuracy=sum(metrics.accuracy for metrics, _ in answers) / len(answers),
+        repeats=len(answers),
+        of=len(scored),
+    )
+
+
+def only_class(metrics: SplitMetrics) -> int | None:
+    """Return the class that a model calls all images of a split, None where it calls several, or all are of one."""
+    called = [sum(column) for column in zip(*metrics.confusion, strict=True)]
+    present = sum(any(row) for row in metrics.confusion)
+    named = [label for label, images in enumerate(called) if images]
+    return named[0] if len(named) == 1 and present > 1 else None
+
+
+def identical_conditions(results: StudyResults) -> tuple[IdenticalConditions, ...]:
+    """Return the groups of conditions that gave exactly the same scores in every repeat that they share."""
+    groups: list[list[tuple[Condition, Marks]]] = []
+    by_mark: dict[tuple[int, object], list[tuple[Condition, Marks]]] = {}
+    for condition in compared(results):
+        marks = {index: _mark(trial) for index, trial in done_repeats(results, condition).items() if trial.outcome}
+        alike = next((by_mark[item] for item in marks.items() if item in by_mark), None)
+        if alike is None or any(alike[0][1].get(index, mark) != mark for index, mark in marks.items()):
+            alike = []
+            groups.append(alike)
+        alike.append((condition, marks))
+        for item in marks.items():
+            by_mark.setdefault(item, alike)
+    return tuple(_identical(group) for group in groups if len(group) > 1)
+
+
+def _mark(trial: Trial) -> object:
+    """Return what two trainings of one model from the same random numbers have in common."""
+    assert trial.outcome is not None
+    cost, metrics = trial.outcome.cost, trial.outcome.metrics
+    scored = [(split, metrics[split]) for split in sorted(metrics)]
+    return cost.parameters if cost else None, tuple((s, m.loss, m.accuracy, m.confusion) for s, m in scored)
+
+
+def _identical(group: Sequence[tuple[Condition, Marks]]) -> IdenticalConditions:
+    conditions = [condition for condition, _ in group]
+    paths = dict.fromkeys(path for condition in conditions for path in condition.levels)
+    return IdenticalConditions(
+        labels=tuple(condition.label for condition in conditions),
+        factors=tuple(path for path in paths if len({condition.levels.get(path) for condition in conditions}) > 1),
+        repeats=min(len(group[0][1].keys() & marks.keys()) for _, marks in group[1:]),
+    )
+
+
+def one_class_findings(rows: Sequence[OneClass]) -> list[Finding]:
+    """Say which conditions name one class whatever the image is: their accuracy is that class's share."""
+    return [
+        Finding(
+            rule="one-class",
+            tone="warning",
+            sentence=f"{quoted(row.label)} has learnt nothing: its model calls every {row.split} image "
+            f"{listing([quoted(name) for name in row.called])} in {_which(row)}.",
+            evidence=f"Its accuracy, {measured('accuracy', row.accuracy)}, is the share of "
+            f"{'that class' if len(row.called) == 1 else 'those classes'} among the images.",
+            about=(row.label,),
+        )
+        for row in rows
+    ]
+
+
+def _which(row: OneClass) -> str:
+    return count(row.repeats, "repeat") if row.always else f"{row.repeats} of {count(row.of, 'repeat')}"
+
+
+def identical_findings(groups: Sequence[IdenticalConditions]) -> list[Finding]:
+    """Say which conditions are one and the same model, so that comparing them compares nothing."""
+    return [
+        Finding(
+            rule="identical-conditions",
+            tone="warning",
+            sentence=f"{names(group.labels)} gave exactly the same results"
+            f"{f': {listing(group.factors)} has no effect on them' if group.factors else ''}.",
+            evidence=f"Parameters, losses and every confusion are equal to the last digit in "
+            f"{count(group.repeats, 'repeat')} that they share: the same model was trained under several names.",
+            about=group.labels,
+        )
+        for group in groups
+    ]
+
+
 MARK = "zero."
 """A figure that inspects models leaves, for each layer, an array of this name and the layer's: bool (C,), by filter."""
 
@@ -211,11 +407,11 @@ class DeadFilters:
 
 def dead_filters(results: StudyResults) -> tuple[DeadFilters, ...]:
     """Return the dead filters of every condition that has a done repeat in which a figure of the study marked them."""
-    counted = (_of(results, condition) for condition in compared(results))
+    counted = (_dead_filters(results, condition) for condition in compared(results))
     return tuple(dead for dead in counted if dead is not None)
 
 
-def _of(results: StudyResults, condition: Condition) -> DeadFilters | None:
+def _dead_filters(results: StudyResults, condition: Condition) -> DeadFilters | None:
     for _, trial in sorted(done_repeats(results, condition).items()):
         for figure, _options in results.study.report.figures:
             arrays = _arrays(trial, figure)
@@ -258,7 +454,7 @@ def test_image_findings(
     if model is None:
         return []
     share = model.accuracy
-    apart = [pair for pair in model_pairs if pair.p_adjusted < 0.05]
+    apart = [pair for pair in model_pairs if pair.p_adjusted < ALPHA]
     pairs = (
         f" Exact McNemar tests on the same images tell its model of one repeat from {len(apart)} of "
         f"{count(len(model_pairs), 'other model')} (Holm); that is about these trained models, not the "
@@ -269,7 +465,6 @@ def test_image_findings(
     return [
         Finding(
             rule="test-images",
-            tone="note",
             sentence=f"{share.n:,} test images pin the accuracy of one trained {quoted(model.label)} model down to "
             f"{span('test.accuracy', share.low, share.high)}, whatever the random seeds do.",
             evidence=f"Repeat {model.repeat}: {share.successes:,} of {share.n:,} right, 95 % Wilson interval over test "
@@ -289,7 +484,6 @@ def weak_class_findings(report: ClassReport | None) -> list[Finding]:
     return [
         Finding(
             rule="weak-classes",
-            tone="note",
             sentence=f"{quoted(report.label)} finds {quoted(name)} hardest, {measured('accuracy', recall)} of "
             f"its images right; "
             f"its most frequent confusion is {quoted(worst.true)} taken for {quoted(worst.called)}.",
@@ -323,7 +517,6 @@ def dead_filter_findings(filters: Sequence[DeadFilters]) -> list[Finding]:
         *silent,
         Finding(
             rule="dead-filters",
-            tone="note",
             sentence=f"{quoted(most.label)} has the most dead filters, {most.dead:,} of {most.filters:,}{other}.",
             evidence=f"Zero at every pixel of {seen} after the nonlinearity, repeat {most.repeat} (n = 1); "
             f"the greatest share in {most.layer}, {most.layer_dead:,} of {most.layer_filters:,}. "

@@ -79,7 +79,6 @@ def device_findings(rows: Sequence[TrainedOn]) -> list[Finding]:
     return [
         Finding(
             rule="devices",
-            tone="note",
             sentence=f"Trials were trained on {len(devices)} kinds of device, so no speeds are compared: "
             f"{listing(devices)}.",
             evidence=f"{'; '.join(parts)}.",
@@ -191,7 +190,6 @@ def speed_findings(costs: Sequence[ConditionCost]) -> list[Finding]:
     return [
         Finding(
             rule="speed",
-            tone="note",
             sentence=sentence,
             evidence=f"{metric_words('cost.images_per_second').capitalize()}, mean over repeats on {devices.pop()}: "
             f"{_speed(rows[0].label, fast)}, {_speed(rows[-1].label, slow)}.",
@@ -302,18 +300,18 @@ def overfitting_onset(results: StudyResults, condition: Condition) -> Overfittin
 
 
 def time_to_accuracy(results: StudyResults) -> TimeToAccuracy | None:
-    """Return how fast conditions reach nine tenths of the best mean of final validation accuracies, in whole percent.
+    """Return how fast conditions reach nine tenths of the best mean of their repeats' best validation accuracies.
 
+    The accuracy is in whole percent, rounded down.
     None when no repeat has a history, or when every repeat is there after its first epoch: that tells nothing.
     """
-    histories = {c.key: [t.history for t in done_repeats(results, c).values() if t.history] for c in compared(results)}
-    tops = [
-        fmean(max(r.val_accuracy for r in history) for history in repeats) for repeats in histories.values() if repeats
-    ]
-    if not tops:
+    trained = [(c, [t.history for t in done_repeats(results, c).values() if t.history]) for c in compared(results)]
+    trained = [(condition, histories) for condition, histories in trained if histories]
+    if not trained:
         return None
+    tops = (fmean(max(r.val_accuracy for r in history) for history in histories) for _, histories in trained)
     accuracy = int(90 * max(tops)) / 100
-    conditions = [_reached(c, histories[c.key], accuracy) for c in compared(results) if histories[c.key]]
+    conditions = [_reached(condition, histories, accuracy) for condition, histories in trained]
     if all(reached.epochs == 1 and reached.repeats == reached.of for reached in conditions):
         return None
     conditions.sort(key=lambda condition: (condition.of - condition.repeats, condition.seconds or 0.0))
@@ -364,7 +362,6 @@ def overfitting_findings(onsets: Sequence[OverfittingOnset]) -> list[Finding]:
     return [
         Finding(
             rule="over-fitting",
-            tone="note",
             sentence=f"{names([onset.label for onset in ordered])} over-{'fits' if len(ordered) == 1 else 'fit'}: "
             f"validation loss rises after epoch {first.epoch:g}{earliest}.",
             evidence=f"Least validation loss: {listing(parts, most=8)}.",
@@ -384,21 +381,19 @@ def fastest_findings(race: TimeToAccuracy | None, costs: Sequence[ConditionCost]
     goal = f"a validation accuracy of {measured('val.accuracy', race.accuracy)}"
     if comparable_times(costs):
         return [_quickest(goal, complete[0], race.arrivals)] if complete else []
-    ahead = sorted(complete, key=lambda row: row.epochs or 0.0)
-    others = [row.epochs for row in race.arrivals if row.epochs is not None and row is not ahead[0]] if ahead else []
-    if not ahead or min(others, default=float("inf")) - (ahead[0].epochs or 0.0) < 1:
+    first = min(complete, key=lambda row: row.epochs or 0.0, default=None)
+    others = [row.epochs for row in race.arrivals if row.epochs is not None and row is not first]
+    if first is None or min(others, default=float("inf")) - (first.epochs or 0.0) < 1:
         return []
-    return [_fewest_epochs(goal, ahead[0], race.arrivals)]
+    return [_fewest_epochs(goal, first, race.arrivals)]
 
 
 def _quickest(goal: str, first: ReachedAccuracy, arrivals: Sequence[ReachedAccuracy]) -> Finding:
-    assert first.seconds is not None and first.epochs is not None
+    seconds, epochs = duration(first.seconds or 0.0), _epochs(first.epochs)
     parts = [_arrival(row, duration(row.seconds or 0.0)) for row in arrivals if row is not first]
     return Finding(
         rule="fastest",
-        tone="note",
-        sentence=f"{quoted(first.label)} is the fastest to {goal}: {duration(first.seconds)} of training, "
-        f"{_epochs(first.epochs)}.",
+        sentence=f"{quoted(first.label)} is the fastest to {goal}: {seconds} of training, {epochs}.",
         evidence=f"Means over repeats that reach it; the others: {listing(parts, most=8)}. Times compare only on one "
         "device.",
         about=(first.label,),
@@ -406,11 +401,9 @@ def _quickest(goal: str, first: ReachedAccuracy, arrivals: Sequence[ReachedAccur
 
 
 def _fewest_epochs(goal: str, first: ReachedAccuracy, arrivals: Sequence[ReachedAccuracy]) -> Finding:
-    assert first.epochs is not None
-    parts = [_arrival(row, _epochs(row.epochs or 0.0)) for row in arrivals if row is not first]
+    parts = [_arrival(row, _epochs(row.epochs)) for row in arrivals if row is not first]
     return Finding(
         rule="fastest",
-        tone="note",
         sentence=f"{quoted(first.label)} needs the fewest epochs to {goal}: {number(first.epochs, 3)}.",
         evidence=f"Means over repeats that reach it; the others: {listing(parts, most=8)}. Times are not compared: it "
         "is not known that the device was as fast for one condition as for another.",
@@ -424,7 +417,7 @@ def _arrival(reached: ReachedAccuracy, words: str) -> str:
     return f"{quoted(reached.label)} {words}{'' if reached.repeats == reached.of else ' (not every repeat)'}"
 
 
-def _epochs(mean: float) -> str:
+def _epochs(mean: float | None) -> str:
     """Return a mean number of epochs: 1 epoch, 4.33 epochs."""
     return f"{number(mean, 3)} {'epoch' if mean == 1 else 'epochs'}"
 
@@ -439,7 +432,6 @@ def gap_findings(gaps: Sequence[Gap]) -> list[Finding]:
     return [
         Finding(
             rule="train-val-gap",
-            tone="note",
             sentence=f"{quoted(widest.label)} has the widest gap between train and validation accuracy, "
             f"{amount('val.accuracy', widest.difference.mean)}{other}.",
             evidence=f"Train minus validation, scored by the same weights without augmentation, mean over "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from benchkit.analysis.estimates import Scores, compared, done_trials, planned_trials, repeats_of, searched_conditions
+from benchkit.analysis.estimates import Scores, compared, done_trials, planned_trials, searched_conditions
 from benchkit.analysis.wording import (
     Finding,
     count,
@@ -15,7 +16,10 @@ from benchkit.analysis.wording import (
     names,
     quoted,
 )
-from benchkit.results import State, StudyResults, Trial
+from benchkit.results import FINISHED, SPLITS, State, StudyResults, Trial
+
+if TYPE_CHECKING:
+    from benchkit.plan import Condition
 
 STATES: tuple[State, ...] = (
     "done", "pruned", "diverged", "failed", "missing files", "changed files", "files elsewhere",
@@ -43,7 +47,7 @@ class Coverage:
     @property
     def settled(self) -> int:
         """Return how many trials have a result that counts: a repeat must be done, a search may also prune or fail."""
-        return self.done if self.stage != "search" else sum(self.states.get(state, 0) for state in STATES[:4])
+        return self.done if self.stage != "search" else _finished(self.states)
 
     @property
     def complete(self) -> bool:
@@ -74,20 +78,28 @@ class FailedTrial:
 
 def coverage(results: StudyResults) -> tuple[Coverage, ...]:
     """Return the coverage of every condition, searches first as they ran first."""
-    rows: list[Coverage] = []
-    for condition in searched_conditions(results):
-        counts = Counter[str](trial.state for trial in results.searched(condition))
-        rows.append(_row(condition.key, condition.label, "search", planned_trials(results, condition), counts))
-    for condition in compared(results):
-        counts = Counter[str](trial.state for trial in repeats_of(results, condition).values())
-        stage = "grid" if condition.kind == "grid" else "confirm"
-        rows.append(_row(condition.key, condition.label, stage, planned_trials(results, condition), counts))
-    return tuple(rows)
+    searches = [_coverage(results, one, "search", results.searched(one)) for one in searched_conditions(results)]
+    repeats = [
+        _coverage(results, one, "grid" if one.kind == "grid" else "confirm", results.repeats(one).values())
+        for one in compared(results)
+    ]
+    return (*searches, *repeats)
 
 
-def _row(key: str, label: str, stage: str, planned: int, states: Mapping[str, int]) -> Coverage:
-    missing = max(0, planned - sum(states.values()))
-    return Coverage(key=key, label=label, stage=stage, planned=planned, states=dict(states), missing=missing)
+def _coverage(results: StudyResults, condition: Condition, stage: str, trials: Collection[Trial]) -> Coverage:
+    planned = planned_trials(results, condition)
+    return Coverage(
+        key=condition.key,
+        label=condition.label,
+        stage=stage,
+        planned=planned,
+        states=dict(Counter(trial.state for trial in trials)),
+        missing=max(0, planned - len(trials)),
+    )
+
+
+def _finished(states: Mapping[str, int]) -> int:
+    return sum(states.get(state, 0) for state in FINISHED)
 
 
 def failed_trials(results: StudyResults) -> tuple[FailedTrial, ...]:
@@ -96,41 +108,36 @@ def failed_trials(results: StudyResults) -> tuple[FailedTrial, ...]:
     Earlier attempts are among them, whatever came of the later ones.
     """
     counting = {
-        (condition.key, index): trial
+        (condition.key, index): trial.attempt
         for condition in compared(results)
-        for index, trial in repeats_of(results, condition).items()
+        for index, trial in results.repeats(condition).items()
     }
-    earlier = {(trial.condition.key, trial.number) for trial in results.earlier}
-    bad = [trial for trial in (*results.trials, *results.earlier) if trial.state in BAD]
+    trials = [*((trial, False) for trial in results.trials), *((trial, True) for trial in results.earlier)]
     return tuple(
-        _failed_trial(
-            trial,
-            counting.get((trial.condition.key, trial.index)),
-            earlier=(trial.condition.key, trial.number) in earlier,
+        FailedTrial(
+            label=trial.condition.label,
+            stage=trial.phase,
+            index=trial.index,
+            attempt=trial.attempt,
+            state=trial.state,
+            epochs=len(trial.history),
+            seconds=sum(record.seconds for record in trial.history),
+            reason=trial.reason,
+            retried=earlier
+            or (
+                trial.phase != "search"
+                and counting.get((trial.condition.key, trial.index), trial.attempt) != trial.attempt
+            ),
         )
-        for trial in sorted(bad, key=lambda trial: (trial.started, trial.number))
-    )
-
-
-def _failed_trial(trial: Trial, counting: Trial | None, *, earlier: bool) -> FailedTrial:
-    overtaken = trial.phase != "search" and counting is not None and counting.attempt != trial.attempt
-    return FailedTrial(
-        label=trial.condition.label,
-        stage=trial.phase,
-        index=trial.index,
-        attempt=trial.attempt,
-        state=trial.state,
-        epochs=len(trial.history),
-        seconds=sum(record.seconds for record in trial.history),
-        reason=trial.reason,
-        retried=earlier or overtaken,
+        for trial, earlier in sorted(trials, key=lambda each: (each[0].started, each[0].number))
+        if trial.state in BAD
     )
 
 
 def coverage_words(rows: Sequence[Coverage]) -> str:
     """Return how many planned trials have a result: `6 of 12 planned trials have a result`, or one `that counts`."""
     planned, settled = sum(row.planned for row in rows), sum(row.settled for row in rows)
-    counts = " that counts" if sum(row.states.get(state, 0) for row in rows for state in STATES[:4]) > settled else ""
+    counts = " that counts" if sum(_finished(row.states) for row in rows) > settled else ""
     return f"{settled} of {count(planned, 'planned trial')} {'has' if settled == 1 else 'have'} a result{counts}"
 
 
@@ -142,9 +149,8 @@ def smoke_findings(smoke: bool) -> list[Finding]:
         Finding(
             rule="smoke",
             tone="warning",
-            sentence="This is a smoke run: a tiny version of the study on other data, made to try the machinery "
-            "out. Its "
-            "numbers answer nothing.",
+            sentence="This is a smoke run: a tiny version of the study on other data, made to try the machinery out. "
+            "Its numbers answer nothing.",
             evidence="The study was run with --smoke.",
         )
     ]
@@ -197,7 +203,7 @@ def file_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
     """Say whose files were lost or changed after the trial had ended, with the files."""
     broken = [trial for trial in failures if trial.state in ("missing files", "changed files")]
     if not broken:
-        return _elsewhere_findings(failures)
+        return []
     parts = [f"{trial.words}: {trial.reason}" for trial in broken]
     retried = sum(trial.retried for trial in broken)
     again = f"; {retried} of them ran again or are waiting to" if retried else ""
@@ -209,12 +215,11 @@ def file_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
             f"is in no number{again}.",
             evidence=f"{listing(parts, most=5)}.",
             about=tuple(dict.fromkeys(trial.label for trial in broken)),
-        ),
-        *_elsewhere_findings(failures),
+        )
     ]
 
 
-def _elsewhere_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
+def elsewhere_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
     """Say which trials have ended on a machine whose files are not here: the study is not finished without them."""
     elsewhere = [trial for trial in failures if trial.state == "files elsewhere"]
     if not elsewhere:
@@ -253,7 +258,6 @@ def left_out_findings(left_out: Sequence[str]) -> list[Finding]:
     return [
         Finding(
             rule="left-out",
-            tone="note",
             sentence="Trials of another version of this study are in the ledger; they are in no number of this report.",
             evidence=" ".join(left_out),
         )
@@ -264,7 +268,7 @@ def micro_f1_findings(listed: Sequence[Scores]) -> list[Finding]:
     """Say when a micro F1 of ours differs from the accuracy, which would be a fault."""
     findings = []
     for scores in listed:
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             ours, beside = scores.metrics.get(f"{split}.micro_f1"), scores.metrics.get(f"{split}.accuracy")
             if ours and beside and abs(ours.mean - beside.mean) > 1e-6:
                 findings.append(
@@ -272,9 +276,9 @@ def micro_f1_findings(listed: Sequence[Scores]) -> list[Finding]:
                         rule="micro-f1",
                         tone="warning",
                         sentence=f"{quoted(scores.label)}: the {split} micro F1 differs from the {split} accuracy, "
-                        f"which cannot be.",
-                        evidence=f"{measured('micro_f1', ours.mean)} against "
-                        f"{measured('accuracy', beside.mean)}: a fault.",
+                        "which cannot be.",
+                        evidence=f"{measured('micro_f1', ours.mean)} against {measured('accuracy', beside.mean)}: "
+                        "a fault.",
                         about=(scores.label,),
                     )
                 )
@@ -283,7 +287,7 @@ def micro_f1_findings(listed: Sequence[Scores]) -> list[Finding]:
 
 def note_findings(notes: Sequence[str]) -> list[Finding]:
     """Pass on what trials noted about themselves: fallbacks and oddities."""
-    return [Finding(rule="trial-note", tone="note", sentence=note, evidence="Noted by trials.") for note in notes]
+    return [Finding(rule="trial-note", sentence=note, evidence="Noted by trials.") for note in notes]
 
 
 def divergence_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
@@ -323,3 +327,24 @@ def trial_notes(results: StudyResults) -> tuple[str, ...]:
     """Return what trials noted, each once, with how many noted it."""
     counts = Counter(note for trial in results.trials if trial.outcome for note in trial.outcome.notes)
     return tuple(f"{note} ({count(n, 'trial')})" for note, n in counts.items())
+
+
+def repeated_in(results: StudyResults) -> dict[str, int]:
+    """Return by data set how many images of val and test an earlier split has, too, where its preparation found any."""
+    sets = results.data.get("sets") or (results.data,)
+    return {str(one.get("name", "")): int(one["repeated"]) for one in sets if one.get("repeated")}
+
+
+def repeated_findings(repeated: Mapping[str, int]) -> Sequence[Finding]:
+    """Say of each data set how many images several of its splits have."""
+    return [
+        Finding(
+            rule="repeated-images",
+            tone="warning",
+            sentence=f"{number:,} val or test {'image' if number == 1 else 'images'} of {quoted(name)} "
+            f"{'is' if number == 1 else 'are'} also in an earlier split, pixel for pixel.",
+            evidence="A model may know such an image by heart: its score there is none on new images.",
+            about=(),
+        )
+        for name, number in repeated.items()
+    ]

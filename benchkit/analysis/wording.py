@@ -181,7 +181,7 @@ class Finding:
     """A sentence and what it rests on. `rule` names the rule, `about` the conditions it speaks of."""
 
     rule: str
-    tone: Tone
+    tone: Tone = "note"
     sentence: str
-    evidence: str
+    evidence: str = ""
     about: tuple[str, ...] = ()

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from benchkit.analysis.interim import planned_looks
 from benchkit.capsule.archive import (
     FORMAT,
     READ,
@@ -29,7 +28,7 @@ from benchkit.capsule.archive import (
     unpack,
 )
 from benchkit.errors import StudyError
-from benchkit.plan import PHASES, Condition, typed_settings
+from benchkit.plan import PHASES, Condition, planned_looks, typed_settings
 from benchkit.results import EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study

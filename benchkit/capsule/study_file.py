@@ -9,9 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchkit.analysis.interim import LEAVES_AT, planned_looks
 from benchkit.errors import StudyError
-from benchkit.plan import make_plan
+from benchkit.plan import LEAVES_AT, make_plan, planned_looks
 from benchkit.results import StudyResults
 from benchkit.storage import encode, to_toml
 from benchkit.study import Factor, Origin, Published, Search, SearchRange, Study

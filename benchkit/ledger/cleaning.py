@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchkit.analysis.candidates import sweep_command
 from benchkit.analysis.estimates import best_repeats_metric
-from benchkit.analysis.sequential import sweep_command
 from benchkit.errors import LedgerError
 from benchkit.ledger.ledger import Ledger
 from benchkit.ledger.readback import results_of

@@ -15,8 +15,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.analysis.interim import planned_looks
-from benchkit.analysis.sequential import standing
+from benchkit.analysis.candidates import standing
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.leases import LEASE, Sweep
 from benchkit.ledger.ledger import Ledger, decisions_of, optuna_name
@@ -24,7 +23,7 @@ from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.tables import Patience, is_on_server, open_read_only, storage_errors
 from benchkit.ledger.trials import TrialFolder, effective
 from benchkit.metrics import UNDEFINED, Metric, Predictions, unbalanced
-from benchkit.plan import Condition, Plan, confirm_condition, fingerprint
+from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
 from benchkit.results import SPLITS, WITHOUT_FILES, SplitMetrics, SplitName, StudyResults, Trial
 from benchkit.storage import decode
 from benchkit.study import Search, Study

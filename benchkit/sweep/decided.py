@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from benchkit.analysis.interim import PLAN, planned_looks
 from benchkit.ledger import Ledger
 from benchkit.ledger.ledger import decide, decisions_of, refuse_otherwise
-from benchkit.plan import Plan
+from benchkit.plan import INTERIM_ANALYSES, Plan, planned_looks
 from benchkit.study import Study
 from benchkit.study.settings import TrainSettings
 from benchkit.sweep.compiling import ConditionWork, choice
@@ -37,9 +36,11 @@ def refuse_other_decisions(ledger: Ledger, request: Request) -> None:
     plan = planned_looks(decisions_of(ledger, study.name).values())
     for most, option in ((request.most, "--most"), (study.most, "repeats.most =")):
         if plan and most not in (0, plan[-1].n):
-            refuse_otherwise(ledger, study.name, PLAN, f"at most {most} repeats", f"{option} {most}")
+            refuse_otherwise(ledger, study.name, INTERIM_ANALYSES, f"at most {most} repeats", f"{option} {most}")
     if plan and study.repeats > plan[0].n:
-        refuse_otherwise(ledger, study.name, PLAN, f"{study.repeats} repeats first", f"repeats.n = {study.repeats}")
+        refuse_otherwise(
+            ledger, study.name, INTERIM_ANALYSES, f"{study.repeats} repeats first", f"repeats.n = {study.repeats}"
+        )
 
 
 def asked_once(study: Study) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchkit.analysis.sequential import Standing
+from benchkit.analysis.candidates import Standing
 from benchkit.data.manifest import balance_warning
 from benchkit.errors import DataError
 from benchkit.ledger import Ledger

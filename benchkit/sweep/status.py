@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchkit.analysis.estimates import compared
-from benchkit.analysis.interim import InterimAnalysis, planned_looks
-from benchkit.analysis.sequential import (
+from benchkit.analysis.candidates import (
     UNTIL,
     Standing,
     plan_for,
@@ -17,8 +15,9 @@ from benchkit.analysis.sequential import (
     standing_words,
     sweep_command,
 )
+from benchkit.analysis.estimates import compared
 from benchkit.duration import duration
-from benchkit.plan import Condition, Plan
+from benchkit.plan import Condition, InterimAnalysis, Plan, planned_looks
 from benchkit.results import FINISHED, WITHOUT_FILES, StudyResults, Trial
 from benchkit.storage import encode
 from benchkit.study.study import UNTIL_DECIDED

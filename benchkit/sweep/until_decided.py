@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from benchkit.analysis.interim import PLAN, plan_text, planned_looks
-from benchkit.analysis.sequential import Standing, plan_for, standing, standing_words
+from benchkit.analysis.candidates import Standing, plan_for, standing, standing_words
 from benchkit.analysis.wording import count, listing
 from benchkit.ledger import Ledger
 from benchkit.ledger.ledger import decide, decisions_of
 from benchkit.ledger.readback import results_of
-from benchkit.plan import Plan
+from benchkit.plan import INTERIM_ANALYSES, Plan, plan_text, planned_looks
 from benchkit.results import WITHOUT_FILES, StudyResults
 from benchkit.study import Study
 from benchkit.study.study import UNTIL_DECIDED
@@ -31,7 +30,9 @@ def begin_analyses(ledger: Ledger, study: Study, most: int, say: Callable[[str],
     plan = planned_looks(results.decisions)
     if not plan:
         text = plan_text(plan_for(results, most or study.most or UNTIL_DECIDED))
-        plan = planned_looks([decide(ledger, study.name, PLAN, text, "repeats until the best condition is known")])
+        plan = planned_looks(
+            [decide(ledger, study.name, INTERIM_ANALYSES, text, "repeats until the best condition is known")]
+        )
     state = standing(results, plan)
     if state.taken and state.next:
         say(standing_words(state))

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchkit.analysis.interim import planned_looks
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.wording import count
 from benchkit.errors import BenchkitError, LedgerError, nearest
 from benchkit.ledger.readback import LedgerReader, results_of, uncollected
+from benchkit.plan import planned_looks
 from benchkit.registry import Registry
 from benchkit.report.context import sections
 from benchkit.report.context.blocks import Paragraph, ReportContext, Section

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchkit.analysis.candidates import answers
+from benchkit.analysis.trained_models import answers
 from benchkit.ledger import read_results
 from benchkit.results import WAS_COMPILED, StudyResults, Trial
 from benchkit.storage import decode, encode, write_atomically

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from answer_pools import QUESTIONS, Pool, start
 
-from benchkit.analysis.interim import LEAVES_AT, InterimAnalysis, plan_of_looks
+from benchkit.plan import LEAVES_AT, InterimAnalysis, plan_of_looks
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from decision_rules import Looked, looked_at

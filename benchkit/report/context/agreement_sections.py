@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchkit.analysis.agreement import Agreement, ConditionInStudy, SharedCondition
 from benchkit.analysis.changes import Change, Changes, change_findings, pairing_words
-from benchkit.analysis.estimates import CONFIDENCE
-from benchkit.analysis.interim import confidence_of
+from benchkit.analysis.estimates import CONFIDENCE, confidence_of
 from benchkit.analysis.ranking import Ranking
 from benchkit.analysis.summary import Record
 from benchkit.analysis.wording import (

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchkit import __version__
+from benchkit.analysis.candidates import repeats_words
 from benchkit.analysis.changes import Changes, compare_records
 from benchkit.analysis.estimates import searched_conditions
-from benchkit.analysis.sequential import repeats_words
 from benchkit.analysis.summary import (
     Property,
     Record,

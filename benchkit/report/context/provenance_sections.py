@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
+from benchkit.analysis.candidates import repeats_words, without_options
 from benchkit.analysis.published import PublishedVerdict
-from benchkit.analysis.sequential import repeats_words, without_options
 from benchkit.analysis.source import ProtocolSetting
 from benchkit.analysis.wording import count, setting
 from benchkit.errors import BenchkitError

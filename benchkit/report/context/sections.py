@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchkit.analysis.degenerate import constant_words
-from benchkit.analysis.estimates import CONFIDENCE
-from benchkit.analysis.interim import confidence_of
+from benchkit.analysis.estimates import CONFIDENCE, confidence_of, constant_words
 from benchkit.analysis.ranking import Ranking, earlier_words, mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.training import comparable_times

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from benchkit.analysis.candidates import Uncertainty
 from benchkit.analysis.estimates import Estimate, LevelEffect, Scores
 from benchkit.analysis.published import PublishedComparison, PublishedVerdict
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
 from benchkit.analysis.summary import StudyStatistics
+from benchkit.analysis.trained_models import Uncertainty
 from benchkit.analysis.wording import (
     NONE,
     bare,
