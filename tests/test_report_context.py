@@ -169,7 +169,7 @@ def test_what_there_is_no_data_for_takes_no_room(tmp_path: Path) -> None:
               if isinstance(block, AbsentBlock)]  # fmt: skip
     assert [name for name, _ in absent] == ["figures"]  # what the study asks for is told to be missing
     bare = replace(results, trials=tuple(replace(trial, history=()) for trial in results.trials))
-    names = [part.name for part in compose(bare, summarize(bare), FigureSet(results=bare, registry=None)).sections]
+    names = [part.name for part in compose(bare, summarize(bare)).sections]
     assert "training" not in names and "results" in names
 
 

@@ -20,10 +20,9 @@ from benchkit.analysis.interim import PLAN
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import results_of
-from benchkit.report.build import chapter_names, common_stem
-from benchkit.report.context.agreement_sections import shared_table, study_groups
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
+from benchkit.report.several import chapter_names, common_stem, shared_table, study_groups
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import Decision, StudyResults
 from benchkit.verify import open_report

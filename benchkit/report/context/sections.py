@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchkit.analysis.degenerate import constant_words
 from benchkit.analysis.estimates import CONFIDENCE
@@ -13,7 +14,7 @@ from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.training import comparable_times
 from benchkit.analysis.wording import count, listing, metric_words, number, quoted, setting
 from benchkit.duration import duration
-from benchkit.report.context.blocks import Block, Paragraph, Section, TableBlock
+from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, Paragraph, Section, TableBlock
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.tables.result_tables import (
     effects_table,
@@ -65,7 +66,15 @@ class SectionInputs:
 
     results: StudyResults
     summary: Summary
-    figure_set: FigureSet
+    figure_set: FigureSet | None
+
+    def figure(self, plugin: str, options: Mapping[str, Any] | None = None) -> list[FigureBlock | AbsentBlock]:
+        """Return the figure of a plugin, or why it is absent; nothing where no figures are made."""
+        return [self.figure_set.block(plugin, options)] if self.figure_set else []
+
+    def figures_with_data(self, *plugins: str) -> list[FigureBlock | AbsentBlock]:
+        """Return those of installed figures that have something to draw; nothing where no figures are made."""
+        return self.figure_set.with_data(*plugins) if self.figure_set else []
 
 
 def names_used(results: StudyResults, table: str) -> list[str]:
@@ -157,8 +166,8 @@ def results_section(inputs: SectionInputs) -> Section:
             f"{constant_words(evidence.balance, evidence.metric)}",
             ranking_table(evidence),
         ),
-        inputs.figure_set.block("results-forest"),
-        *inputs.figure_set.with_data("looks", "ladder", *["grid-heatmap"] * (len(inputs.results.study.factors) > 1)),
+        *inputs.figure("results-forest"),
+        *inputs.figures_with_data("looks", "ladder", *["grid-heatmap"] * (len(inputs.results.study.factors) > 1)),
     ]
     blocks += _metric_tables(evidence, select, intervals)
     if evidence.uncertainty:
@@ -251,10 +260,8 @@ def _selection(split: str, select: str) -> str:
 
 def training_section(inputs: SectionInputs) -> Section:
     """Return the learning curves, and the learning rate where it changes."""
-    figures = inputs.figure_set
-    return section(
-        "training", "Training", [figures.block("learning-curves"), *figures.with_data("metric-curves", "learning-rate")]
-    )
+    beside = inputs.figures_with_data("metric-curves", "learning-rate")
+    return section("training", "Training", [*inputs.figure("learning-curves"), *beside])
 
 
 def search_section(inputs: SectionInputs) -> Section | None:
@@ -292,7 +299,8 @@ def search_section(inputs: SectionInputs) -> Section | None:
             confirmation_table(searches),
         ),
     ]
-    return section("search", "Search", [*blocks, *(inputs.figure_set.block(name) for name in SEARCH_FIGURES)])
+    figures = [block for name in SEARCH_FIGURES for block in inputs.figure(name)]
+    return section("search", "Search", [*blocks, *figures])
 
 
 def images_section(inputs: SectionInputs) -> Section:
@@ -330,9 +338,8 @@ def images_section(inputs: SectionInputs) -> Section:
         blocks.append(
             Paragraph(text="Models are not compared image by image: that needs the stored predictions of both.")
         )
-    figures = inputs.figure_set
-    blocks += figures.with_data("data-sheet", "repeated-images")
-    blocks += [figures.block("confusion-matrix"), *figures.with_data("class-scores", "reliability")]
+    blocks += inputs.figures_with_data("data-sheet", "repeated-images")
+    blocks += [*inputs.figure("confusion-matrix"), *inputs.figures_with_data("class-scores", "reliability")]
     report = evidence.classes
     if report is not None and report.confusions:
         blocks.append(
@@ -375,7 +382,7 @@ def cost_section(inputs: SectionInputs) -> Section:
         efficiency = efficiency_table(costs)
         if efficiency:
             blocks.append(table_block("efficiency", "Time to best and use of the device", EFFICIENCY, efficiency))
-    return section("cost", "Speed and cost", [*blocks, inputs.figure_set.block("speed-cost")])
+    return section("cost", "Speed and cost", [*blocks, *inputs.figure("speed-cost")])
 
 
 def _energy(results: StudyResults) -> str:
@@ -395,6 +402,5 @@ def extra_section(inputs: SectionInputs) -> Section | None:
     """Return the figures that the study asks for beside the standard ones, or None when it asks for none."""
     asked = inputs.results.study.report.figures
     wanted = [(name, options) for name, options in asked if options or name not in STANDARD_FIGURES]
-    if not wanted:
-        return None
-    return section("figures", "Further figures", [inputs.figure_set.block(name, options) for name, options in wanted])
+    blocks = [block for name, options in wanted for block in inputs.figure(name, options)]
+    return section("figures", "Further figures", blocks) if wanted else None
