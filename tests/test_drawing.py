@@ -29,17 +29,22 @@ from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.figures.drawing import (
+    DASHES,
+    FIGURE_WIDTH,
+    INK,
+    PALETTE,
+    SEQUENTIAL,
+    SHAPES,
     VEGA_LITE_VERSION,
     chart_spec,
+    condition_scale,
     content_key,
     print_svg,
     spec_to_pdf,
     spec_to_png,
     spec_to_svg,
 )
-from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SEQUENTIAL, SHAPES, condition_scale
-from benchkit.report.files.bundle import BUNDLE_LICENCE, vega_bundle
-from benchkit.report.files.html import text_of
+from benchkit.report.files.html import BUNDLE_LICENCE, text_of, vega_bundle
 
 
 def chart(rows: int = 3, **encodings: Any) -> Any:

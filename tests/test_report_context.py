@@ -23,12 +23,12 @@ from benchkit.report.context.sections import names_used
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files import html
 from benchkit.report.files.html import embedded, environment
-from benchkit.report.tables import column_widths, table
+from benchkit.report.tables import table
 from benchkit.results import Trial
 
 CLASSES = [
     found
-    for module in (column_widths, blocks, table)
+    for module in (blocks, table)
     for found in vars(module).values()
     if dataclasses.is_dataclass(found) and isinstance(found, type) and found.__module__ == module.__name__
 ]

@@ -30,8 +30,7 @@ from benchkit.report.files.exports import encoded, table_files, to_json
 from benchkit.report.files.html import font_files, render_print
 from benchkit.report.files.pdf import Limits, render_pdf
 from benchkit.report.page_text import PIECE, printable, private_results, shown
-from benchkit.report.tables.column_widths import table_layout
-from benchkit.report.tables.table import Column, Table, label
+from benchkit.report.tables.table import Column, Table, label, table_layout
 from benchkit.report.write import write_report
 from benchkit.verify.opening import open_report
 from benchkit.verify.recomputed import recomputed_checks

@@ -21,7 +21,7 @@ from benchkit.capsule.study_file import study_text
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.report.tables.result_tables import published_table
+from benchkit.report.context.source_section import published_table
 from benchkit.report.write import presented
 from benchkit.results import Outcome, StudyResults
 from benchkit.study import Origin, Published, PublishedRow, SourceClaim

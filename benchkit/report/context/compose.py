@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from benchkit import __version__
 from benchkit.analysis.estimates import searched_conditions
@@ -46,13 +47,16 @@ from benchkit.report.context.blocks import (
     TableBlock,
 )
 from benchkit.report.context.glossary import UsedPlugin, cited, literature, used_plugins
-from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts, source_section
+from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts
 from benchkit.report.context.sections import SectionInputs, models_used, names_used, section
-from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.context.source_section import source_section
 from benchkit.results import StudyResults
 from benchkit.storage import encode
 from benchkit.study import Study
 from benchkit.study.logo import Picture, read_logo
+
+if TYPE_CHECKING:
+    from benchkit.report.figures.figure_set import FigureSet
 
 
 def record_of(results: StudyResults) -> Record:
@@ -175,7 +179,9 @@ def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Sectio
     yield sections.images_section(inputs)
     yield sections.cost_section(inputs)
     yield sections.extra_section(inputs)
-    yield source_section(inputs)
+    study = inputs.results.study
+    if study.origin is not None or study.published:
+        yield source_section(inputs)
 
 
 def with_data(part: Section) -> Section:

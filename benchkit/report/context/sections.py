@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.degenerate import constant_words
 from benchkit.analysis.estimates import CONFIDENCE
@@ -15,27 +15,27 @@ from benchkit.analysis.training import comparable_times
 from benchkit.analysis.wording import count, listing, metric_words, number, quoted, setting
 from benchkit.duration import duration
 from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, Paragraph, Section, TableBlock
-from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.tables.result_tables import (
+    confirmation_table,
+    confusions_table,
+    cost_table,
     effects_table,
+    efficiency_table,
+    model_pairs_table,
+    models_table,
     pairs_matrix,
     pairs_table,
     ranking_table,
+    search_budget_table,
+    search_space_table,
     split_table,
     uncertainty_table,
 )
 from benchkit.report.tables.table import Table, to_csv
-from benchkit.report.tables.trial_tables import (
-    confirmation_table,
-    confusions_table,
-    cost_table,
-    efficiency_table,
-    model_pairs_table,
-    models_table,
-    search_budget_table,
-    search_space_table,
-)
 from benchkit.results import SPLITS, StudyResults
+
+if TYPE_CHECKING:
+    from benchkit.report.figures.figure_set import FigureSet
 
 MOST_ROWS = 500
 """A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""

@@ -34,8 +34,8 @@ from benchkit.report.context.blocks import (
     TableBlock,
 )
 from benchkit.report.context.sections import INTERVALS
+from benchkit.report.figures.drawing import condition_scale, vega_config
 from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.figures.style import condition_scale, vega_config
 from benchkit.report.files.exports import StudyBuild
 from benchkit.report.page_text import private_text
 from benchkit.report.tables.result_tables import effects_table, ranking_table, says_little

@@ -15,8 +15,7 @@ from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import FigureBlock, PictureRow
-from benchkit.report.figures.drawing import refuse_addresses
-from benchkit.report.figures.style import FIGURE_WIDTH, FONT_FAMILY, INK
+from benchkit.report.figures.drawing import FIGURE_WIDTH, FONT_FAMILY, INK, refuse_addresses
 from benchkit.report.page_text import unpacked
 
 _CAPTIONS, _GAP, _LINE_HEIGHT, _MOST_WIDE = 110, 6, 14, 160
