@@ -121,6 +121,16 @@ def test_the_pdf_is_printed_while_the_page_is_made(tmp_path: Path, monkeypatch: 
     assert [path.suffix for path in written.paths if path.is_file()] == [".html", ".pdf"] and not written.problems
 
 
+def test_a_report_that_is_stopped_waits_for_no_pdf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, waited, close = threading.Event(), list[bool](), PdfPrinter.__exit__
+    monkeypatch.setattr(PdfPrinter, "__exit__", lambda self, *about: (close(self, *about), ended.set())[0])
+    monkeypatch.setattr(PdfPrinter, "finish", lambda *_: waited.append(ended.wait(30)) or b"%PDF")
+    monkeypatch.setattr(write, "screen_report", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        write_report(complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2), tmp_path, "html", "pdf")
+    assert waited == [True] and not list(tmp_path.glob("*.*"))
+
+
 def test_children_are_begun_before_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
 

@@ -217,11 +217,6 @@ def test_hover_layers_are_in_html_and_not_in_print() -> None:
     assert spec_to_svg(spec) == spec_to_svg(chart_spec(alt.layer(chart().mark_line())))
 
 
-def test_the_width_of_a_single_view_can_be_set() -> None:
-    svg = spec_to_svg(chart_spec(chart()), width_px=500)
-    assert ElementTree.fromstring(svg).attrib["width"] == "500"
-
-
 def test_png_has_the_printed_size_at_200_pixels_an_inch() -> None:
     spec = chart_spec(chart().properties(width=282, height=182, autosize={"type": "fit", "contains": "padding"}))
     svg_width = float(ElementTree.fromstring(spec_to_svg(spec)).attrib["width"])

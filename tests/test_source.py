@@ -317,3 +317,10 @@ def test_a_published_number_is_shown_as_printed_and_says_where_n_is_not_stated()
     assert cells["train.accuracy"].detail == "printed 0.916, n not stated"
     # Wilson's interval of 7,910 of 10,000 at 95 %: 78.29 to 79.89 %
     assert cells["test.accuracy"].detail == "printed 0.791, [78.29, 79.89], n = 10,000"
+
+
+def test_a_prediction_interval_that_ends_at_zero_is_shown() -> None:
+    study = read_study(STUDIES / "baseline-cifar10.toml")
+    rows = summarize(StudyResults(study=study, conditions=make_plan(study).conditions, trials=())).numbers.published
+    (cells,) = published_table([replace(rows[0], low=-0.02, high=0.0)]).rows
+    assert cells[-1].detail.startswith("one more of ours: ") and cells[-1].parts == (-0.02, 0.0)

@@ -16,6 +16,7 @@ import typer
 from benchkit.cli.completion import complete_study
 from benchkit.cli.options import DEFAULT_WORKSPACE, AllowShadow, PluginFiles, Storage, Workspace
 from benchkit.errors import ReportError, nearest
+from benchkit.report import FORMATS
 from benchkit.sweep.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from benchkit.report.context.blocks import FigureBlock
     from benchkit.report.write import ReportOptions, Written
     from benchkit.results import StudyResults
-
-
-FORMATS = ("html", "pdf", "tables", "figures", "json")
-"""What a report can be asked for; `all` is every one of them."""
 
 
 def report(

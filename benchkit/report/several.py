@@ -251,15 +251,13 @@ def _renamed_block(block: Block, chapter: str, study: str) -> Block:
         return replace(block, links=tuple(_renamed_link(link, chapter) for link in block.links))
     if isinstance(block, TermsBlock):
         return replace(block, terms=tuple(_renamed_term(term, chapter) for term in block.terms))
-    if isinstance(block, TableBlock):
-        cited = tuple(_renamed_link(link, chapter) for link in block.cited)
-        return replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})", cited=cited)
-    if isinstance(block, FigureBlock):
-        address = _address(chapter, block.print_source) if block.print_source else ""
-        cited = tuple(_renamed_link(link, chapter) for link in block.cited)
-        named = replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})")
-        return replace(named, print_source=address, cited=cited)
-    return block
+    if not isinstance(block, TableBlock | FigureBlock):
+        return block
+    cited = tuple(_renamed_link(link, chapter) for link in block.cited)
+    named = replace(block, name=f"{chapter}--{block.name}", title=f"{block.title} ({study})", cited=cited)
+    if isinstance(named, FigureBlock) and named.print_source:
+        return replace(named, print_source=_address(chapter, named.print_source))
+    return named
 
 
 def _renamed_term(term: Term, chapter: str) -> Term:

@@ -60,18 +60,14 @@ class Written:
     notes: tuple[str, ...] = ()
 
 
-FORMATS = ("html", "pdf", "tables", "figures", "json")
-"""What a report can be asked for."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
     """How a report is asked for: its formats, its name (default: the study's), and an earlier state to compare with.
 
-    `formats` are of `FORMATS`; HTML and PDF always come with tables and JSON, whose numbers they show. JSON alone has
-    all tables and numbers, and no figure is loaded for it. Files of the folder `templates` take the place of the
-    shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is off. `kept`
-    are the figures of the report that this one is made from, by their plugin.
+    `formats` are of `benchkit.report.FORMATS`; HTML and PDF always come with tables and JSON, whose numbers they show.
+    JSON alone has all tables and numbers, and no figure is loaded for it. Files of the folder `templates` take the
+    place of the shipped templates. Charts that an earlier report drew come from the user's cache, unless `cache` is
+    off. `kept` are the figures of the report that this one is made from, by their plugin.
     """
 
     formats: frozenset[str] = frozenset({"html", "pdf"})
@@ -138,8 +134,8 @@ def write_report(
 ) -> Written:
     """Write the report of a study under `out` as NAME.html and NAME.pdf, with tables and JSON beside them in NAME/.
 
-    `formats` are of `FORMATS`, HTML and PDF without any. Each file appears whole or not at all. Without the PDF's
-    system libraries the rest is written and `error` says so.
+    `formats` are of `benchkit.report.FORMATS`, HTML and PDF without any. Each file appears whole or not at all.
+    Without the PDF's system libraries the rest is written and `error` says so.
     """
     options = ReportOptions(formats=frozenset(formats or ("html", "pdf")), cache=cache)
     return write_reports([results], out, options, registry=registry)
@@ -158,15 +154,16 @@ def write_reports(
     shown = [rounded(private_results(results)) for results in studies]
     del studies  # what was read of a large study need not stay beside what is shown of it
     notes: list[str] = []
-    page = b""
+    page = document = b""
+    error: ReportError | None = None
     asked = PdfPrinter() if "pdf" in options.formats else nullcontext()
-    with asked as printer, ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
+    # What ends early ends the child first, for which the thread would wait.
+    with ThreadPoolExecutor(max_workers=1) as meanwhile, asked as printer:
         build, parts, common = _built(shown, options, registry, printer)
         del shown
         if options.pages:
             build = _sealed(build, parts, options.templates)
         printing = None
-        error: ReportError | None = None
         if printer:
             try:
                 prepare_pdf(build, printer, options.templates)
@@ -179,13 +176,13 @@ def write_reports(
         del parts, common
         if printing:
             give_back_memory()  # the child needs its most at the end
+            try:
+                document = printing.result()
+            except ReportError as failure:
+                error = failure
     out.mkdir(parents=True, exist_ok=True)
-    paths = [_put(out / f"{build.stem}.html", page)] if page else []
-    if printing is not None:
-        try:
-            paths.append(_put(out / f"{build.stem}.pdf", printing.result()))
-        except ReportError as failure:
-            error = failure
+    pages = ((".html", page), (".pdf", document))
+    paths = [_put(out / f"{build.stem}{suffix}", content) for suffix, content in pages if content]
     folder = out / build.stem
     for name, content in build.files.items():
         _put(folder / name, content)

@@ -187,14 +187,21 @@ def results_section(inputs: SectionInputs) -> Section:
             table_block(
                 "effects",
                 "Marginal means of the factors",
-                f"Mean {metric} of every level over all conditions that have it, using the repeats that all of them "
-                f"finished. {INTERVALS}",
+                effects_caption(evidence.metric),
                 effects_table(evidence.effects, evidence.metric),
             )
         )
     if any(pair.p_adjusted is not None for pair in evidence.ranking.pairs):
         blocks += _pair_tables(evidence)
     return section("results", "Results", blocks)
+
+
+def effects_caption(metric: str) -> str:
+    """Return the caption of the marginal means of a metric."""
+    return (
+        f"Mean {metric_words(metric)} of every level over all conditions that have it, using the repeats that all of "
+        f"them finished. {INTERVALS}"
+    )
 
 
 def _metric_tables(evidence: StudyStatistics, select: str, intervals: str) -> list[TableBlock]:

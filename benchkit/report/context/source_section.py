@@ -11,7 +11,7 @@ from benchkit.metrics import metric_of
 from benchkit.report.context.blocks import Block, HeadingBlock, Paragraph, Section
 from benchkit.report.context.sections import SectionInputs, section, table_block
 from benchkit.report.tables.result_tables import named_metric
-from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
+from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, number_cell
 
 KINDS = {
     "kept": "Kept as stated",
@@ -105,60 +105,35 @@ def _published(inputs: SectionInputs) -> list[Block]:
 
 def protocol_table(rows: Sequence[ProtocolSetting]) -> Table:
     """Return settings as the source has them beside ours, each with the words or the reason behind it."""
-    columns = (
-        Column(key="setting", heading="Setting", align="left"),
-        Column(key="kind", heading="Kind", align="left"),
-        Column(key="stated", heading="The source", align="left", parts=("words", "place")),
-        Column(key="ours", heading="Ours", align="left"),
-        Column(key="why", heading="Why", align="left"),
-    )
-    return Table(
-        columns=columns,
-        rows=tuple(
-            (
-                label(row.path),
-                label(row.kind),
-                Cell(
-                    text=row.stated,
-                    detail=_quotation(row.words, row.place),
-                    value=row.stated,
-                    parts=(row.words, row.place),
-                ),
-                label(row.ours),
-                label(row.why),
-            )
-            for row in rows
-        ),
-    )
+    table = TableOf(rows)
+    table.text("setting", "Setting", lambda row: row.path)
+    table.text("kind", "Kind", lambda row: row.kind)
+    stated = Column(key="stated", heading="The source", align="left", parts=("words", "place"))
+    table.add(stated, lambda row: _quoted(row.stated, row.words, row.place))
+    table.text("ours", "Ours", lambda row: row.ours)
+    table.text("why", "Why", lambda row: row.why)
+    return table.made()
 
 
 def claims_table(rows: Sequence[ClaimVerdict]) -> Table:
     """Return the claims with their verdicts by the source's own numbers and by ours."""
-    columns = (
-        Column(key="claim", heading="Claim", align="left", parts=("words", "place")),
-        Column(key="printed", heading="By what it prints", align="left", parts=("why",)),
-        Column(key="ours", heading="By our results", align="left", parts=("why",)),
-    )
-    return Table(
-        columns=columns,
-        rows=tuple(
-            (
-                Cell(
-                    text=row.claim,
-                    detail=_quotation(row.words, row.place),
-                    value=row.claim,
-                    parts=(row.words, row.place),
-                ),
-                Cell(text=row.printed, detail=row.printed_why, value=row.printed, parts=(row.printed_why,)),
-                Cell(text=row.ours, detail=row.ours_why, value=row.ours, parts=(row.ours_why,)),
-            )
-            for row in rows
-        ),
-    )
+    table = TableOf(rows)
+    claim = Column(key="claim", heading="Claim", align="left", parts=("words", "place"))
+    table.add(claim, lambda row: _quoted(row.claim, row.words, row.place))
+    printed = Column(key="printed", heading="By what it prints", align="left", parts=("why",))
+    table.add(printed, lambda row: _reasoned(row.printed, row.printed_why))
+    ours = Column(key="ours", heading="By our results", align="left", parts=("why",))
+    table.add(ours, lambda row: _reasoned(row.ours, row.ours_why))
+    return table.made()
 
 
-def _quotation(words: str, place: str) -> str:
-    return ", ".join(part for part in (f"\u201c{words}\u201d" if words else "", place) if part)
+def _quoted(text: str, words: str, place: str) -> Cell:
+    detail = ", ".join(part for part in (f"\u201c{words}\u201d" if words else "", place) if part)
+    return Cell(text=text, detail=detail, value=text, parts=(words, place))
+
+
+def _reasoned(text: str, why: str) -> Cell:
+    return Cell(text=text, detail=why, value=text, parts=(why,))
 
 
 def published_table(rows: Sequence[PublishedComparison]) -> Table:
@@ -211,5 +186,9 @@ def _verdict(row: PublishedComparison) -> str:
 
 def _expected(row: PublishedComparison) -> str:
     """Return where one more repeat of ours would fall, and the row's own note."""
-    within = f"one more of ours: {span(row.metric, row.low, row.high)}" if row.low is not None and row.high else ""
+    within = (
+        f"one more of ours: {span(row.metric, row.low, row.high)}"
+        if row.low is not None and row.high is not None
+        else ""
+    )
     return "; ".join(part for part in (within, row.note) if part)

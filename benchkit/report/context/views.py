@@ -33,7 +33,7 @@ from benchkit.report.context.blocks import (
     Section,
     TableBlock,
 )
-from benchkit.report.context.sections import INTERVALS
+from benchkit.report.context.sections import INTERVALS, effects_caption
 from benchkit.report.figures.drawing import condition_scale, vega_config
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import StudyBuild
@@ -188,11 +188,7 @@ def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]], resampl
 
 
 def _effects_view(results: StudyResults, metric: str) -> Views:
-    return _table_view(
-        effects_table(level_effects(results, metric), metric),
-        f"Mean {metric_words(metric)} of every level over all conditions that have it, using the repeats that all of "
-        f"them finished. {INTERVALS}",
-    )
+    return _table_view(effects_table(level_effects(results, metric), metric), effects_caption(metric))
 
 
 def _table_view(table: Table, caption: str) -> Views:

@@ -153,12 +153,9 @@ def vega_config() -> dict[str, Any]:
     }
 
 
-def spec_to_svg(spec: Mapping[str, Any], *, width_px: int | None = None) -> str:
-    """Return the spec as SVG for print: the same spec gives the same bytes, there are no gradients and nothing outside.
-
-    `width_px` is the whole width in CSS pixels of a single view; composed views keep the width they were made with.
-    """
-    svg: str = _drawn(vl_convert.vegalite_to_svg, _static(spec, width_px))
+def spec_to_svg(spec: Mapping[str, Any]) -> str:
+    """Return the spec as SVG for print: equal bytes for equal specs, without gradients and anything outside."""
+    svg: str = _drawn(vl_convert.vegalite_to_svg, _static(spec))
     return print_svg(_pixels(svg) if needs_shaping(svg) else svg)
 
 
@@ -274,7 +271,7 @@ def _drawn(convert: Any, spec: Spec, **options: Any) -> Any:
     return converted(convert, spec, vl_version=VEGA_LITE_VERSION, allowed_base_urls=[], **options)
 
 
-def _static(spec: Mapping[str, Any], width_px: int | None = None) -> Spec:
+def _static(spec: Mapping[str, Any]) -> Spec:
     """Return a copy of the spec for a still picture: without what only pointers and screen readers meet in HTML."""
     static: Spec = json.loads(json.dumps(spec))
     gone = _drop_hover(static)
@@ -284,8 +281,6 @@ def _static(spec: Mapping[str, Any], width_px: int | None = None) -> Spec:
         if views and not param["views"]:
             static["params"].remove(param)
     static["config"] = {**static.get("config", {}), "aria": False}
-    if width_px is not None and ("mark" in static or "layer" in static):
-        static |= {"width": width_px, "autosize": {"type": "fit-x", "contains": "padding"}}
     return static
 
 

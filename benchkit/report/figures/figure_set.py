@@ -169,11 +169,10 @@ class FigureSet:
         return made
 
     def _finished(self, block: Block) -> Block:
-        begun = self._begun.pop(block.name, None) if isinstance(block, FigureBlock) else None
-        if begun is None or not isinstance(block, FigureBlock):
+        if not isinstance(block, FigureBlock) or block.name not in self._begun:
             return block
         try:
-            self.pictures[block.print_source] = begun.result()
+            self.pictures[block.print_source] = self._begun.pop(block.name).result()
         except BenchkitError as error:
             return self._broken(block.title, block.plugin, str(error))
         return block

@@ -150,14 +150,14 @@ def _problems_of(path: Path, own: Path) -> Iterator[str]:
         yield f"{path.name}: holds {end}> or <!--, which would end its element early"
 
 
-def render(name: str, own: Path | None, **values: Any) -> str:
-    """Return the template of that name with its values.
+def _rendered(report: ReportContext, page: Page, own: Path | None) -> str:
+    """Return the page of a report.
 
     Raises `ReportError` with file and line when a template of the folder `own` fails; the fault of a shipped one is
     ours and stays an exception.
     """
     try:
-        return environment(own).get_template(name).render(**values)
+        return environment(own).get_template("report.html.j2").render(report=report, page=page)
     except Exception as error:
         where = _place(error, own)
         if where is None:
@@ -271,13 +271,13 @@ def render_html(report: ReportContext, own: Path | None = None) -> str:
         scripts=scripts,
         templates=templates_digest(own),
     )
-    return render("report.html.j2", own, report=report, page=page)
+    return _rendered(report, page, own)
 
 
 def render_print(report: ReportContext, own: Path | None = None) -> str:
     """Return the report as the HTML that the PDF is made from; pictures and fonts are `fig:` addresses."""
     page = Page(medium="print", policy="", style=Markup(_print_style(own)), scripts=(), templates=templates_digest(own))
-    return render("report.html.j2", own, report=report, page=page)
+    return _rendered(report, page, own)
 
 
 def font_files() -> dict[str, bytes]:

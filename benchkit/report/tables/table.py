@@ -154,9 +154,9 @@ def label(text: str, mark: str = "", *, strong: bool = False) -> Cell:
     return Cell(text=text, value=text, mark=mark, strong=strong)
 
 
-def number_cell(text: str, value: float | None, *, strong: bool = False, detail: str = "") -> Cell:
+def number_cell(text: str, value: float | None, *, strong: bool = False) -> Cell:
     """Return a cell with a number behind its text; without a number it shows a dash."""
-    return Cell(text=NONE if value is None else text, value=value, strong=strong, detail=detail)
+    return Cell(text=NONE if value is None else text, value=value, strong=strong)
 
 
 def estimate_cell(metric: str, estimate: Estimate | None, *, strong: bool = False, reason: str = "") -> Cell:
