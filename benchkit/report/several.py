@@ -301,14 +301,6 @@ def together_section(
     parts: Sequence[StudyBuild], agreement: Agreement, findings: Sequence[Finding], figure_set: FigureSet | None
 ) -> Section:
     """Return the comparison of all studies."""
-    studies = [
-        (
-            part.results.study.name,
-            listing(names_used(part.results, "data")),
-            part.summary.ranking,
-        )
-        for part in parts
-    ]
     looked = [part.results.study.name for part in parts if confidence_of(part.results) > CONFIDENCE]
     brackets = f"{INTERVALS.removesuffix('.')}{looks_words(looked)}."
     blocks: list[Block] = [
@@ -321,7 +313,7 @@ def together_section(
             "studies",
             "The studies and their answers",
             f"Each study's best condition by its own main metric, and whether others may be as good. {brackets}",
-            answers_table(studies),
+            answers_table(parts),
         ),
     ]
     if not agreement.shared:
@@ -387,16 +379,16 @@ def study_groups(count: int) -> list[range]:
     return [range(start, min(start + size, count)) for start in range(0, count, size)] if size else []
 
 
-def answers_table(studies: Sequence[tuple[str, str, Ranking]]) -> Table:
-    """Return for each study (name, data, ranking by its own metric) its best condition and how sure that is."""
-    table = TableOf(studies)
-    table.text("study", "Study", lambda study: study[0])
-    table.text("data", "Data", lambda study: study[1])
-    table.number("conditions", "Conditions", lambda study: len(study[2].rows))
-    table.text("best", "Best mean", lambda study: study[2].best.label if study[2].best else NONE)
-    table.add(Column(key="mean", heading="Mean", parts=ESTIMATE_PARTS), lambda study: _best_mean(study[2]))
-    table.text("metric", "Metric", lambda study: named_metric(study[2].metric))
-    table.text("verdict", "Against the others", lambda study: _against_the_others(study[2]))
+def answers_table(parts: Sequence[StudyBuild]) -> Table:
+    """Return for each study its best condition by its own metric and how sure that is."""
+    table = TableOf(parts)
+    table.text("study", "Study", lambda part: part.results.study.name)
+    table.text("data", "Data", lambda part: listing(names_used(part.results, "data")))
+    table.number("conditions", "Conditions", lambda part: len(part.summary.ranking.rows))
+    table.text("best", "Best mean", lambda part: part.summary.ranking.best.label if part.summary.ranking.best else NONE)
+    table.add(Column(key="mean", heading="Mean", parts=ESTIMATE_PARTS), lambda part: _best_mean(part.summary.ranking))
+    table.text("metric", "Metric", lambda part: named_metric(part.summary.ranking.metric))
+    table.text("verdict", "Against the others", lambda part: _against_the_others(part.summary.ranking))
     return table.made()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from string import ascii_lowercase
 
 from benchkit.errors import BenchkitError
 from benchkit.metrics import metric_of
@@ -457,21 +458,19 @@ def bibtex(works: Sequence[Work]) -> str:
 
 def _key(work: Work, keys: set[str]) -> str:
     plain = re.sub(r"[^a-z0-9]", "", f"{work.family.casefold()}{work.year}") or "work"
-    key = next(name for name in (plain + "abcdefghijklmnopqrstuvwxyz"[n] if n >= 0 else plain for n in range(-1, 26))
-               if name not in keys)  # fmt: skip
+    key = next(name for name in (plain, *(plain + letter for letter in ascii_lowercase)) if name not in keys)
     keys.add(key)
     return key
 
 
 def _entry(work: Work, key: str) -> str:
     fields = {
-        "author": " and ".join(work.authors),
+        "author": _tex(" and ".join(work.authors)),
         "title": f"{{{_tex(work.title)}}}",
         "year": work.year,
         "url": re.sub(r"[{}\\\s]", "", work.url),
         "note": _tex(work.text),
     }
-    fields["author"] = _tex(fields["author"])
     lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items() if value)
     return f"@misc{{{key},\n{lines}}}\n"
 

@@ -124,9 +124,14 @@ def troubles_table(rows: Sequence[FailedTrial]) -> Table:
     return table.made()
 
 
+def numbered_trials(trials: Iterable[Trial]) -> list[tuple[int, Trial]]:
+    """Return trials in the order in which they were started, with the number from 1 that a report gives each."""
+    return list(enumerate(sorted(trials, key=lambda trial: (trial.started or math.inf, trial.number)), 1))
+
+
 def trials_table(trials: Sequence[Trial], metric: str) -> Table:
     """Return every trial of the study, in the order in which they were started."""
-    table = TableOf(enumerate(sorted(trials, key=lambda trial: (trial.started or math.inf, trial.number)), 1))
+    table = TableOf(numbered_trials(trials))
     table.number("order", "No.", lambda item: item[0])
     table.text("condition", "Condition", lambda item: item[1].condition.label)
     table.text("stage", "Stage", lambda item: item[1].phase)
@@ -204,13 +209,10 @@ def commands(results: StudyResults) -> str:
         words = without_options(shlex.split(sweep), VALUED, SWITCHES)
     except ValueError:
         words = []
-    where = [
-        part
-        for word, value in zip_longest(words, words[1:], fillvalue="")
-        for option in [word.partition("=")[0]]
-        if option in PLACED
-        for part in ([word] if "=" in word or option == "--allow-shadow" else [word, value])
-    ]
+    where: list[str] = []
+    for word, value in zip_longest(words, words[1:], fillvalue=""):
+        if word.partition("=")[0] in PLACED:
+            where += [word] if "=" in word or word == "--allow-shadow" else [word, value]
     return f"{shlex.join(words) if words else sweep}\n{shlex.join(['benchkit', 'report', results.study.name, *where])}"
 
 
@@ -282,12 +284,7 @@ def images_used(results: StudyResults) -> tuple[Fact, ...]:
 
 def _counts_named(facts: Iterable[Fact]) -> tuple[Fact, ...]:
     """Return the facts with counts said to be those of the whole set: a study may use fewer images."""
-    return tuple(
-        replace(fact, name=fact.name.replace("counts ", "images in the whole set, ", 1))
-        if "counts " in fact.name
-        else fact
-        for fact in facts
-    )
+    return tuple(replace(one, name=one.name.replace("counts ", "images in the whole set, ", 1)) for one in facts)
 
 
 def data_facts(table: Mapping[str, Any]) -> tuple[Fact, ...]:

@@ -33,6 +33,7 @@ from benchkit.report.context.blocks import (
     Section,
     TableBlock,
 )
+from benchkit.report.context.provenance_sections import numbered_trials
 from benchkit.report.context.sections import INTERVALS, effects_caption
 from benchkit.report.figures.drawing import condition_scale, vega_config
 from benchkit.report.figures.figure_set import FigureSet
@@ -243,14 +244,12 @@ def trial_details(results: StudyResults) -> list[dict[str, Any]]:
 
     Trials are numbered as in the table of every trial. Values are plain JSON without NaN.
     """
-    ordered = sorted(results.trials, key=lambda trial: (trial.started or math.inf, trial.number))
-    numbers = {id(trial): number for number, trial in enumerate(ordered, 1)}
-    with_logs, nodes = len(ordered) <= MOST_LOGS, several_nodes(ordered)
+    with_logs, nodes = len(results.trials) <= MOST_LOGS, several_nodes(results.trials)
     details: dict[str, list[dict[str, Any]]] = {condition.key: [] for condition in results.conditions}
-    for trial in ordered:
+    for number, trial in numbered_trials(results.trials):
         if trial.condition.key in details:
             logged = with_logs or trial.state != "done"
-            details[trial.condition.key].append(_trial(trial, numbers[id(trial)], results, logged=logged, nodes=nodes))
+            details[trial.condition.key].append(_trial(trial, number, results, logged=logged, nodes=nodes))
     return [{"settings": _settings(condition), "trials": details[condition.key]} for condition in results.conditions]
 
 

@@ -80,13 +80,28 @@ class FigureSet:
 
     def block(self, plugin: str, options: Mapping[str, Any] | None = None) -> FigureBlock | AbsentBlock:
         """Return the figure of a plugin, or why it is absent: nothing to draw, or the plugin failed."""
+        return self._made(plugin, options or {}, self._drawn)
+
+    def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
+        """Return a figure with other options for the page alone, or None where there is nothing to draw."""
+
+        def drawn(name: str, title: str, figure: Any) -> FigureBlock:
+            return figure_block(name, name, title, figure, figure.data(self.results), validate=self._foreign(name))
+
+        block = self._made(plugin, options, drawn)
+        return block if isinstance(block, FigureBlock) else None
+
+    def _made(
+        self, plugin: str, options: Mapping[str, Any], drawn: Callable[[str, str, Any], FigureBlock]
+    ) -> FigureBlock | AbsentBlock:
+        """Return what is `drawn` of a plugin by its name and title with these options, or why it is absent."""
         title, made = plugin, None
         try:
             made = self.registry.load("figures", plugin)
             title = card_of(made).title
             if plugin in self.kept and not options and (hasattr(made, "observe") or hasattr(made, "inspect")):
                 return self._earlier(plugin, title)
-            return self._drawn(plugin, title, made(**(options or {})))  # type: ignore[operator]
+            return drawn(plugin, title, made(**options))  # type: ignore[operator]
         except NothingToDraw as reason:
             if plugin in self.kept and not options:
                 return self._earlier(plugin, title)
@@ -108,20 +123,6 @@ class FigureSet:
         there = self.registry.names("figures")
         blocks = [self.block(plugin) for plugin in plugins if plugin in there and plugin not in asked]
         return [block for block in blocks if isinstance(block, FigureBlock) or block.broken]
-
-    def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
-        """Return a figure with other options for the page alone, or None where there is nothing to draw."""
-        made: Any = None
-        try:
-            made = self.registry.load("figures", plugin)
-            figure = made(**options)
-            data = figure.data(self.results)
-            return figure_block(plugin, plugin, card_of(made).title, figure, data, validate=self._foreign(plugin))
-        except NothingToDraw:
-            return None
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `block`
-            self._broken(plugin, plugin, f"{type(error).__name__}: {error}{_where(error, made)}")
-            return None
 
     def _broken(self, title: str, plugin: str, reason: str) -> AbsentBlock:
         self.problems.append(f"figure {plugin}: {reason}")
