@@ -16,7 +16,6 @@ from benchkit.capsule.study_file import study_text
 from benchkit.errors import StudyError
 from benchkit.report.context.blocks import MarkdownBlock, Paragraph, ReportContext
 from benchkit.report.context.compose import compose
-from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
 from benchkit.report.page_text import rendered
 from benchkit.results import StudyResults
@@ -136,7 +135,7 @@ def reported(results: StudyResults, **changed: object) -> ReportContext:
     """Return what a report says without its figures, with other settings of the report."""
     study = replace(results.study, report=replace(results.study.report, **changed))  # type: ignore[arg-type]
     results = replace(results, study=study)
-    return compose(results, summarize(results), FigureSet(results=results, registry=None))
+    return compose(results, summarize(results))
 
 
 def test_the_text_stands_at_its_places(tmp_path: Path) -> None:

@@ -109,16 +109,26 @@ def test_a_figure_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_pdf_is_printed_while_the_page_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, made = threading.Event(), write.with_screen
+    begun, made = threading.Event(), write.screen_report
 
-    def with_screen(*arguments: Any) -> Any:
+    def screen_report(*arguments: Any) -> Any:
         assert begun.wait(60)
         return made(*arguments)
 
-    monkeypatch.setattr(write, "with_screen", with_screen)
+    monkeypatch.setattr(write, "screen_report", screen_report)
     monkeypatch.setattr(PdfPrinter, "finish", lambda *_: begun.set() or b"%PDF")
     written = write_report(complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2), tmp_path, "html", "pdf")
     assert [path.suffix for path in written.paths if path.is_file()] == [".html", ".pdf"] and not written.problems
+
+
+def test_a_report_that_is_stopped_waits_for_no_pdf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, waited, close = threading.Event(), list[bool](), PdfPrinter.__exit__
+    monkeypatch.setattr(PdfPrinter, "__exit__", lambda self, *about: (close(self, *about), ended.set())[0])
+    monkeypatch.setattr(PdfPrinter, "finish", lambda *_: waited.append(ended.wait(30)) or b"%PDF")
+    monkeypatch.setattr(write, "screen_report", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        write_report(complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2), tmp_path, "html", "pdf")
+    assert waited == [True] and not list(tmp_path.glob("*.*"))
 
 
 def test_children_are_begun_before_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +144,7 @@ def test_children_are_begun_before_they_are_needed(tmp_path: Path, monkeypatch: 
     noted(FigureSet, "_finished", "pictures are awaited")
     noted(write, "single_build", "files are made")
     noted(write, "prepare_pdf", "what it prints is ready")
-    noted(write, "with_screen", "the page is made")
+    noted(write, "screen_report", "the page is made")
     monkeypatch.setattr(PdfPrinter, "finish", lambda *_: b"%PDF")
     results = complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2)
     write_report(results, tmp_path, "html", "pdf", "figures")

@@ -13,8 +13,7 @@ from benchkit.report.context.compose import numbered
 from benchkit.report.context.sections import section, table_block
 from benchkit.report.files.html import font_files, render_print, template_folder
 from benchkit.report.files.pdf import render_pdf
-from benchkit.report.tables.column_widths import LONG, PAGE_MM, SIZES, table_layout
-from benchkit.report.tables.table import Cell, Column, Table, label, number_cell
+from benchkit.report.tables.table import LONG, PAGE_MM, SIZES, Cell, Column, Table, label, number_cell, table_layout
 
 WORDS = ("variant 16, searched", "confirm", "diverged", "lr = 0.003314, batch_size = 186")
 

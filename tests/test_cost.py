@@ -16,7 +16,7 @@ from figure_results import cost as cost_of
 from synthetic_results import complete
 
 from benchkit.analysis.training import condition_costs
-from benchkit.report.tables.trial_tables import efficiency_table
+from benchkit.report.tables.result_tables import efficiency_table
 from benchkit.results import Cost, EpochRecord, StudyResults
 from benchkit.storage import decode, encode
 from benchkit.train import cost as cost_module

@@ -29,17 +29,22 @@ from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.figures.drawing import (
+    DASHES,
+    FIGURE_WIDTH,
+    INK,
+    PALETTE,
+    SEQUENTIAL,
+    SHAPES,
     VEGA_LITE_VERSION,
     chart_spec,
+    condition_scale,
     content_key,
     print_svg,
     spec_to_pdf,
     spec_to_png,
     spec_to_svg,
 )
-from benchkit.report.figures.style import DASHES, FIGURE_WIDTH, INK, PALETTE, SEQUENTIAL, SHAPES, condition_scale
-from benchkit.report.files.bundle import BUNDLE_LICENCE, vega_bundle
-from benchkit.report.files.html import text_of
+from benchkit.report.files.html import BUNDLE_LICENCE, text_of, vega_bundle
 
 
 def chart(rows: int = 3, **encodings: Any) -> Any:
@@ -210,11 +215,6 @@ def test_hover_layers_are_in_html_and_not_in_print() -> None:
     assert "hover_points" in json.dumps(spec["layer"])
     assert spec["params"][0]["views"] == ["hover_points"]
     assert spec_to_svg(spec) == spec_to_svg(chart_spec(alt.layer(chart().mark_line())))
-
-
-def test_the_width_of_a_single_view_can_be_set() -> None:
-    svg = spec_to_svg(chart_spec(chart()), width_px=500)
-    assert ElementTree.fromstring(svg).attrib["width"] == "500"
 
 
 def test_png_has_the_printed_size_at_200_pixels_an_inch() -> None:

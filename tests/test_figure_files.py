@@ -114,6 +114,13 @@ def test_the_same_figure_gives_the_same_bytes() -> None:
     assert first[".png"] == second[".png"]
 
 
+def test_a_caption_with_half_a_character_becomes_files_without_it() -> None:
+    """A file's name that is no text holds lone surrogates, which no file in UTF-8 can."""
+    files = svg_files(grid_svg(block(pictures=(PictureRow(caption="a\udc80b", sources=(picture(9),)),))))
+    texts = [text.text for text in ElementTree.fromstring(files[".svg"]).iter(f"{SVG}text")]
+    assert texts[-1] == "ab"
+
+
 def test_a_picture_that_is_none_is_told() -> None:
     with pytest.raises(ReportError, match="cannot be read"):
         grid_svg(block(pictures=(PictureRow(caption="x", sources=("data:image/png;base64,AAAA",)),)))

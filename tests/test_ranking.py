@@ -19,7 +19,6 @@ from benchkit.duration import duration
 from benchkit.plan import INTERIM_ANALYSES
 from benchkit.report.context.blocks import TableBlock
 from benchkit.report.context.sections import SectionInputs, results_section
-from benchkit.report.figures.figure_set import FigureSet
 from benchkit.results import Decision
 
 # Raw p values: bn against gn 0.035, bn against ln 0.041, gn against ln 0.82. Holm: 0.106, 0.106 and 0.82.
@@ -124,9 +123,7 @@ def test_brackets_and_bars_say_what_looks_make_of_them(tmp_path: Path) -> None:
         caption = forest.caption(forest.data(results))
         assert f"bars: {words[0]};" in caption
         assert (wide in caption) is bool(words[1])
-        inputs = SectionInputs(
-            results=results, summary=summarize(results), figure_set=FigureSet(results=results, registry=None)
-        )
+        inputs = SectionInputs(results=results, summary=summarize(results), figure_set=None)
         table = results_section(inputs).blocks[0]
         assert isinstance(table, TableBlock)
         assert f"Brackets: {words[0]} of the mean" in table.caption
@@ -146,7 +143,7 @@ def test_what_left_at_an_earlier_look_is_said_so_and_compared_by_common_repeats(
     assert "\u201cgn\u201d is clearly worse, by 10.00 points." in told.answer[0] + told.answer[1] + told.answer[2]
     earlier = ", or so at an earlier look, at its level (\u201cgn\u201d)."
     assert told.basis.endswith(f"p by Holm's correction below 1e-5 (\u201cln\u201d p = 0.85){earlier}")
-    inputs = SectionInputs(results=results, summary=told, figure_set=FigureSet(results=results, registry=None))
+    inputs = SectionInputs(results=results, summary=told, figure_set=None)
     table = results_section(inputs).blocks[0]
     assert isinstance(table, TableBlock) and f"clearly worse below 1e-5{earlier}" in table.caption
 
@@ -158,7 +155,7 @@ def test_an_interval_that_holds_0_beside_a_clear_verdict_is_explained(tmp_path: 
         results = rescored(complete(tmp_path / str(explained), tuple(scores), repeats=4), scores)
         summary = summarize(results)
         assert "gn" in [row.label for row in summary.ranking.worse]
-        inputs = SectionInputs(results=results, summary=summary, figure_set=FigureSet(results=results, registry=None))
+        inputs = SectionInputs(results=results, summary=summary, figure_set=None)
         table = results_section(inputs).blocks[0]
         assert isinstance(table, TableBlock)
         assert ("may hold 0 where the test decides" in table.caption) is explained

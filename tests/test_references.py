@@ -7,8 +7,17 @@ import re
 import pytest
 
 from benchkit.report.context.blocks import FigureBlock, Paragraph, Section, TableBlock
-from benchkit.report.context.glossary import UsedPlugin, cited, glossary_terms, literature, reference_terms
-from benchkit.report.context.references import bibtex, listed, numbers_of, work_of
+from benchkit.report.context.glossary import (
+    UsedPlugin,
+    bibtex,
+    cited,
+    glossary_terms,
+    listed,
+    literature,
+    numbers_of,
+    reference_terms,
+    work_of,
+)
 from benchkit.report.context.sections import table_block
 from benchkit.report.tables.table import Column, Table, label
 

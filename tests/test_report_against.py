@@ -13,8 +13,8 @@ from synthetic_results import HOSTILE, complete, rescored
 
 import benchkit.ledger
 from benchkit.errors import ReportError
-from benchkit.report.context.agreement_sections import MOST_LINES, file_difference
-from benchkit.report.context.compose import read_record, record_of
+from benchkit.report.context.against import MOST_LINES, file_difference, read_record
+from benchkit.report.context.compose import record_of
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import StudyResults
 

@@ -219,7 +219,7 @@ def test_the_figures_of_a_page_are_read_back(tmp_path: Path) -> None:
         pictures=(PictureRow(caption="bn: cat", sources=(PIXEL, PIXEL)), PictureRow(caption="gn", sources=(PIXEL,))),
     )  # fmt: skip
     part = Section(number=1, name="s", title="S", blocks=(drawn, grid))
-    report = replace(compose(results, summarize(results), FigureSet(results=results, registry=None)), sections=(part,))
+    report = replace(compose(results, summarize(results)), sections=(part,))
     found = kept_figures(render_html(report))
     assert found.keys() == {"confusion-matrix", "maps"}
     assert json.loads(found["confusion-matrix"].spec) == json.loads(drawn.spec)

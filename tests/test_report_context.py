@@ -23,12 +23,12 @@ from benchkit.report.context.sections import names_used
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files import html
 from benchkit.report.files.html import embedded, environment
-from benchkit.report.tables import column_widths, table
+from benchkit.report.tables import table
 from benchkit.results import Trial
 
 CLASSES = [
     found
-    for module in (column_widths, blocks, table)
+    for module in (blocks, table)
     for found in vars(module).values()
     if dataclasses.is_dataclass(found) and isinstance(found, type) and found.__module__ == module.__name__
 ]
@@ -169,7 +169,7 @@ def test_what_there_is_no_data_for_takes_no_room(tmp_path: Path) -> None:
               if isinstance(block, AbsentBlock)]  # fmt: skip
     assert [name for name, _ in absent] == ["figures"]  # what the study asks for is told to be missing
     bare = replace(results, trials=tuple(replace(trial, history=()) for trial in results.trials))
-    names = [part.name for part in compose(bare, summarize(bare), FigureSet(results=bare, registry=None)).sections]
+    names = [part.name for part in compose(bare, summarize(bare)).sections]
     assert "training" not in names and "results" in names
 
 

@@ -12,7 +12,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,17 +24,17 @@ from synthetic_results import complete
 
 from benchkit.capsule.archive import CAPSULE
 from benchkit.registry import Registry
-from benchkit.report.build import ReportBuild, build_study, single_build, with_screen
-from benchkit.report.context.blocks import Paragraph, Section
+from benchkit.report.context.blocks import Paragraph, ReportContext, Section
 from benchkit.report.context.glossary import UsedPlugin, glossary_terms, literature, reference_terms
 from benchkit.report.figures.chart_worker import ChartWorker
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.files.exports import ReportBuild
 from benchkit.report.files.html import render_html, render_print
 from benchkit.report.files.pdf import PdfPrinter
 from benchkit.report.tables.latex import to_latex
 from benchkit.report.tables.table import Column, Table, label, to_csv
-from benchkit.report.write import prepare_pdf
+from benchkit.report.write import build_study, prepare_pdf, screen_report, single_build
 
 HOSTILE = (
     '"><script>alert(1)</script><img src=x onerror=alert(1)>',
@@ -77,7 +77,14 @@ MARKDOWN_TAGS = {
 CODE_TAGS = {"script", "style", "iframe", "object", "embed", "foreignObject", "image", "a", "link", "base", "meta"}
 
 
-def made(folder: Path, labels: Sequence[str], text: str, *, figure_files: bool = False) -> ReportBuild:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made(ReportBuild):
+    """A report that is ready to be written, with the content of its page."""
+
+    screen: ReportContext
+
+
+def made(folder: Path, labels: Sequence[str], text: str, *, figure_files: bool = False) -> Made:
     """Return the report of a study whose words are all `text`, and whose conditions and classes have these labels."""
     results = complete(folder, labels, repeats=2, epochs=3, extra=EXTRA.format(text=text))
     study = replace(results.study, title=text, question=text, description=text, source=text)
@@ -87,19 +94,20 @@ def made(folder: Path, labels: Sequence[str], text: str, *, figure_files: bool =
     exports = {"tables", "figures", "json"} if figure_files else {"tables", "json"}
     with ChartWorker() as worker:
         figures = FigureSet(results=results, registry=Registry.installed(), files=figure_files, chart_worker=worker)
-        part = build_study(figures)
-    build = with_screen(single_build(part, exports), [part])
-    assert build.problems == ()
-    return build
+        part = build_study(results, figures)
+    build = single_build(part, exports)
+    screen = screen_report(build, [part])
+    assert figures.problems == []
+    return Made(**{one.name: getattr(build, one.name) for one in fields(build)}, screen=screen)
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> ReportBuild:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made(tmp_path_factory.mktemp("hostile"), HOSTILE, " ".join(HOSTILE[:2]), figure_files=True)
 
 
 @pytest.fixture(scope="module")
-def harmless(tmp_path_factory: pytest.TempPathFactory) -> ReportBuild:
+def harmless(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made(tmp_path_factory.mktemp("harmless"), HARMLESS, "plain words")
 
 
@@ -118,9 +126,7 @@ class Structure(HTMLParser):
 
 
 @pytest.mark.parametrize("medium", ["screen", "print"])
-def test_hostile_text_leaves_a_page_its_elements_and_attributes(
-    hostile: ReportBuild, harmless: ReportBuild, medium: str
-) -> None:
+def test_hostile_text_leaves_a_page_its_elements_and_attributes(hostile: Made, harmless: Made, medium: str) -> None:
     pages = [render_html(one.screen) if medium == "screen" else render_print(one.report) for one in (hostile, harmless)]
     found, expected = map(Structure, pages)
     assert len(expected.elements) > 500
@@ -141,7 +147,7 @@ def test_links_of_cards_are_web_addresses_or_none() -> None:
         assert shown <= {"", "https://example.org/a"}
 
 
-def test_labels_are_only_text_in_charts(hostile: ReportBuild, harmless: ReportBuild) -> None:
+def test_labels_are_only_text_in_charts(hostile: Made, harmless: Made) -> None:
     charts = {address: content for address, content in hostile.pictures.items() if address in harmless.pictures}
     assert len(charts) >= 5
     for address, picture in charts.items():
@@ -173,7 +179,7 @@ def test_a_label_that_looks_like_an_attribute_stays_as_it_is() -> None:
     assert [one.text for one in picture.iter() if one.text] == [text]
 
 
-def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: ReportBuild) -> None:
+def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: Made) -> None:
     with PdfPrinter() as printer:
         prepare_pdf(hostile, printer)
         content = printer.finish()
@@ -194,7 +200,7 @@ def test_the_pdf_has_our_attachments_and_no_link_outside(hostile: ReportBuild) -
     assert not {"/JavaScript", "/OpenAction", "/AA"} & set(reader.trailer["/Root"])
 
 
-def test_no_csv_cell_starts_a_formula(hostile: ReportBuild) -> None:
+def test_no_csv_cell_starts_a_formula(hostile: Made) -> None:
     number = re.compile(r"-?[\d.]+(e[-+]\d+)?|-?inf|nan")
     checked = 0
     for name, content in hostile.files.items():
@@ -213,7 +219,7 @@ def test_text_that_starts_like_a_formula_is_disarmed(text: str) -> None:
     assert cell == "'" + text
 
 
-def test_markdown_stays_a_table(hostile: ReportBuild) -> None:
+def test_markdown_stays_a_table(hostile: Made) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable("table").render
     tables = [content.decode() for name, content in hostile.files.items() if name.endswith(".md")]
     assert tables
@@ -223,7 +229,7 @@ def test_markdown_stays_a_table(hostile: ReportBuild) -> None:
         assert {address for _, address in page.addresses} <= set(hostile.files) | {CAPSULE}
 
 
-def test_markdown_and_latex_hold_every_row(hostile: ReportBuild, harmless: ReportBuild) -> None:
+def test_markdown_and_latex_hold_every_row(hostile: Made, harmless: Made) -> None:
     for name, content in hostile.files.items():
         end = {".md": b" |\n", ".tex": b"\\\\\n"}.get(Path(name).suffix)
         if end:

@@ -20,10 +20,10 @@ from benchkit.analysis.summary import summarize
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import results_of
 from benchkit.plan import INTERIM_ANALYSES
-from benchkit.report.build import chapter_names, common_stem
-from benchkit.report.context.agreement_sections import shared_table, study_groups
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
+from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.several import chapter_names, common_stem, shared_table, study_groups
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import Decision, StudyResults
 from benchkit.verify import open_report
@@ -229,3 +229,11 @@ def test_intervals_of_studies_with_looks_are_said_to_be_wider(tmp_path: Path) ->
         captions += [figure["caption"] for figure in content["figures"] if figure["name"] == "agreement"]
         assert len(captions) == 3
         assert [wide[:-1] in caption for caption in captions] == [name == "looked"] * 3
+
+
+def test_a_view_that_fails_is_told_with_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FigureSet, "view", lambda self, plugin, _: self.problems.append(f"figure {plugin}: no view"))
+    studies = three(tmp_path / "trials")[::2]
+    written = write_reports(studies, tmp_path / "out", ReportOptions(formats=frozenset({"html"})))
+    told = {line.removesuffix(": figure results-forest: no view") for line in written.problems if "forest" in line}
+    assert told == {results.study.name for results in studies}

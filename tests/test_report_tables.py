@@ -30,6 +30,7 @@ from benchkit.analysis.wording import (
 )
 from benchkit.duration import duration
 from benchkit.metrics import score_metrics
+from benchkit.registry import Registry
 from benchkit.report.context.blocks import Paragraph, Section, TableBlock
 from benchkit.report.context.compose import compose
 from benchkit.report.context.views import with_choices
@@ -38,6 +39,7 @@ from benchkit.report.files.html import render_html, render_print
 from benchkit.report.tables.result_tables import pairs_matrix, pairs_table, split_table
 from benchkit.report.tables.table import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
 from benchkit.report.tables.table import to_markdown as markdown
+from benchkit.report.write import build_study
 from benchkit.results import StudyResults, Trial
 
 TABLE = Table(
@@ -208,7 +210,7 @@ def test_micro_f1_is_shown_only_where_it_is_not_the_accuracy(tmp_path: Path, dif
 
 def test_what_is_not_read_is_a_line_in_print_and_folded_on_the_page(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn", "gn", "ln"), repeats=2, epochs=1)
-    report = compose(results, summarize(results), FigureSet(results=results, registry=None))
+    report = compose(results, summarize(results))
     folded = {block.name for block in report.tables if block.folded}
     assert folded == {
         "metrics-val",
@@ -236,7 +238,7 @@ def test_what_a_table_asks_for_is_looked_at_once_whatever_its_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, looked, room = complete(tmp_path, repeats=2, epochs=1), Counter[int](), Table.room.fget  # type: ignore[attr-defined]
-    report = compose(results, summarize(results), FigureSet(results=results, registry=None))
+    report = compose(results, summarize(results))
     monkeypatch.setattr(Table, "room", property(lambda table: (looked.update([id(table)]), room(table))[1]))
     render_html(report)
     assert len(looked) == len(report.tables) and set(looked.values()) == {1}
@@ -245,15 +247,15 @@ def test_what_a_table_asks_for_is_looked_at_once_whatever_its_length(
 def test_the_words_of_metrics_come_in_the_order_of_metrics(tmp_path: Path) -> None:
     """As a set they would stand in another order each time, and the page would have other bytes."""
     results = complete(tmp_path, repeats=2, epochs=1)
-    summary, figures = summarize(results), FigureSet(results=results, registry=None)
-    choices = with_choices(compose(results, summary, figures), results, summary, figures).choices
+    figures = FigureSet(results=results, registry=Registry.installed())
+    choices = with_choices(build_study(results, figures)).choices
     assert choices is not None
     words = json.loads(choices.data)["words"]
     assert len(words) > 8 and list(words) == [metric for metric in score_metrics() if metric in words]
 
 
 def source_of(results: StudyResults) -> Section:
-    report = compose(results, summarize(results), FigureSet(results=results, registry=None))
+    report = compose(results, summarize(results))
     return next(part for part in report.sections if part.name == "published")
 
 

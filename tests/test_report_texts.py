@@ -26,13 +26,11 @@ from benchkit.report.context.blocks import CodeBlock, Fact, FactsBlock, Paragrap
 from benchkit.report.context.compose import compose, settings_in_words
 from benchkit.report.context.sections import models_used, table_block
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
-from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import encoded, table_files, to_json
 from benchkit.report.files.html import font_files, render_print
 from benchkit.report.files.pdf import Limits, render_pdf
 from benchkit.report.page_text import PIECE, printable, private_results, shown
-from benchkit.report.tables.column_widths import table_layout
-from benchkit.report.tables.table import Column, Table, label
+from benchkit.report.tables.table import Column, Table, label, table_layout
 from benchkit.report.write import write_report
 from benchkit.verify.opening import open_report
 from benchkit.verify.recomputed import recomputed_checks
@@ -208,10 +206,7 @@ def test_the_first_page_names_what_was_trained(tmp_path: Path) -> None:
         replace(one, settings={**one.settings, "model": {"name": next(models)}}) for one in results.conditions
     )
     given = replace(results, study=replace(results.study, settings=base), conditions=conditions)
-    facts = {
-        fact.name: fact.value
-        for fact in compose(given, summarize(results), FigureSet(results=given, registry=None)).facts
-    }
+    facts = {fact.name: fact.value for fact in compose(given, summarize(results)).facts}
     assert facts["Model"] == "timm:first and timm:second"
     assert facts["Data"] == "digits"
 

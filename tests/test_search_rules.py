@@ -358,7 +358,6 @@ def test_speeds_on_two_devices_are_not_compared() -> None:
 
 def test_the_facts_tell_searches_from_the_conditions_that_are_compared(tmp_path: Path) -> None:
     results = with_search(tmp_path)
-    figures = FigureSet(results=results, registry=None)
-    facts = {fact.name: fact.value for fact in compose(results, summarize(results), figures).facts}
+    facts = {fact.name: fact.value for fact in compose(results, summarize(results)).facts}
     searched = sum(condition.kind == "search" for condition in results.conditions)
     assert facts["Conditions"] == f"{len(results.conditions) - searched} and {searched} search"

@@ -21,7 +21,7 @@ from benchkit.capsule.study_file import study_text
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.report.tables.result_tables import published_table
+from benchkit.report.context.source_section import published_table
 from benchkit.report.write import presented
 from benchkit.results import Outcome, StudyResults
 from benchkit.study import Origin, Published, PublishedRow, SourceClaim
@@ -317,3 +317,10 @@ def test_a_published_number_is_shown_as_printed_and_says_where_n_is_not_stated()
     assert cells["train.accuracy"].detail == "printed 0.916, n not stated"
     # Wilson's interval of 7,910 of 10,000 at 95 %: 78.29 to 79.89 %
     assert cells["test.accuracy"].detail == "printed 0.791, [78.29, 79.89], n = 10,000"
+
+
+def test_a_prediction_interval_that_ends_at_zero_is_shown() -> None:
+    study = read_study(STUDIES / "baseline-cifar10.toml")
+    rows = summarize(StudyResults(study=study, conditions=make_plan(study).conditions, trials=())).numbers.published
+    (cells,) = published_table([replace(rows[0], low=-0.02, high=0.0)]).rows
+    assert cells[-1].detail.startswith("one more of ours: ") and cells[-1].parts == (-0.02, 0.0)

@@ -306,6 +306,11 @@ def test_planning_modules_load_no_framework() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_report_as_json_loads_nothing_that_draws() -> None:
+    done = loads_nothing_heavy("import benchkit.report.write")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_engine_of_a_sweep_loads_no_tensors() -> None:
     """Its process lives for days beside the workers, who have torch each for themselves."""
     done = loads_nothing_heavy(

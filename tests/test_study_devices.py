@@ -22,8 +22,9 @@ from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.reading import results_of
 from benchkit.protocols import NothingToDraw
 from benchkit.report.context.compose import record_of
+from benchkit.report.context.provenance_sections import trials_table
+from benchkit.report.tables.result_tables import cost_table, efficiency_table
 from benchkit.report.tables.table import Table
-from benchkit.report.tables.trial_tables import cost_table, efficiency_table, trials_table
 from benchkit.results import DeviceRange, StudyResults, Trial
 
 QUICK, SLOW = "NVIDIA H200", "NVIDIA L4"

@@ -16,22 +16,20 @@ import pytest
 from scipy import stats
 from synthetic_results import complete, empty, with_search
 
-from benchkit.analysis.summary import summarize
 from benchkit.registry import Registry
 from benchkit.report import page_text
 from benchkit.report.context.blocks import MOST_DATA, ReportContext
-from benchkit.report.context.compose import compose
 from benchkit.report.context.views import with_choices
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html
 from benchkit.report.page_text import PACK_FROM, packed, unpacked
+from benchkit.report.write import build_study
 from benchkit.results import EpochRecord, StudyResults, Trial
 
 
 def made(results: StudyResults) -> ReportContext:
-    summary = summarize(results)
     figure_set = FigureSet(results=results, registry=Registry.installed())
-    report = with_choices(compose(results, summary, figure_set), results, summary, figure_set)
+    report = with_choices(build_study(results, figure_set))
     assert figure_set.problems == []
     return report
 

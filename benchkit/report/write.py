@@ -5,29 +5,45 @@ from __future__ import annotations
 import base64
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import benchkit
+from benchkit.analysis.changes import change_findings
+from benchkit.analysis.summary import summarize
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.archive import CAPSULE, rounded
 from benchkit.child import give_back_memory
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
-from benchkit.report.build import ReportBuild, StudyBuild, build_study, multi_build, single_build, with_screen
-from benchkit.report.context.blocks import DownloadBlock, FigureBlock, ReportContext
-from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
-from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.files.exports import OURS, Files, encoded
+from benchkit.report.context.against import changes_section, changes_since, read_record, then_words
+from benchkit.report.context.blocks import DownloadBlock, Fact, FigureBlock, ReportContext
+from benchkit.report.context.compose import compose, last_finished, record_of
+from benchkit.report.files.exports import (
+    OURS,
+    Files,
+    ReportBuild,
+    StudyBuild,
+    encoded,
+    export_files,
+    file_stem,
+    study_content,
+    study_files,
+)
 from benchkit.report.files.html import check_templates, font_files, render_html, render_print
 from benchkit.report.files.pdf import Attached, PdfPrinter
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults
 from benchkit.storage import encode, mebibytes, write_atomically
 from benchkit.study.studyfile import read_study
+
+if TYPE_CHECKING:
+    from benchkit.report.figures.figure_set import FigureSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +134,8 @@ def write_report(
 ) -> Written:
     """Write the report of a study under `out` as NAME.html and NAME.pdf, with tables and JSON beside them in NAME/.
 
-    `formats` are of `benchkit.report.FORMATS`, HTML and PDF without any. Each file appears whole or not at all. Without
-    the PDF's system libraries the rest is written and `error` says so.
+    `formats` are of `benchkit.report.FORMATS`, HTML and PDF without any. Each file appears whole or not at all.
+    Without the PDF's system libraries the rest is written and `error` says so.
     """
     options = ReportOptions(formats=frozenset(formats or ("html", "pdf")), cache=cache)
     return write_reports([results], out, options, registry=registry)
@@ -138,15 +154,16 @@ def write_reports(
     shown = [rounded(private_results(results)) for results in studies]
     del studies  # what was read of a large study need not stay beside what is shown of it
     notes: list[str] = []
-    page = b""
+    page = document = b""
+    error: ReportError | None = None
     asked = PdfPrinter() if "pdf" in options.formats else nullcontext()
-    with asked as printer, ThreadPoolExecutor(max_workers=1) as meanwhile:  # a child process lays out the PDF
-        build, parts = _built(shown, options, registry, printer)
+    # What ends early ends the child first, for which the thread would wait.
+    with ThreadPoolExecutor(max_workers=1) as meanwhile, asked as printer:
+        build, parts, common = _built(shown, options, registry, printer)
         del shown
         if options.pages:
             build = _sealed(build, parts, options.templates)
         printing = None
-        error: ReportError | None = None
         if printer:
             try:
                 prepare_pdf(build, printer, options.templates)
@@ -154,26 +171,23 @@ def write_reports(
             except ReportError as failure:
                 error = failure
         if "html" in options.formats:
-            build = with_screen(build, parts)
-            page = encoded(render_html(build.screen, options.templates))
-            build = replace(build, screen=build.report)
-        del parts
+            page = encoded(render_html(screen_report(build, parts), options.templates))
+        problems, tracebacks = _told(parts, common)
+        del parts, common
         if printing:
             give_back_memory()  # the child needs its most at the end
+            try:
+                document = printing.result()
+            except ReportError as failure:
+                error = failure
     out.mkdir(parents=True, exist_ok=True)
-    paths = [_put(out / f"{build.stem}.html", page)] if page else []
-    if printing is not None:
-        try:
-            paths.append(_put(out / f"{build.stem}.pdf", printing.result()))
-        except ReportError as failure:
-            error = failure
+    pages = ((".html", page), (".pdf", document))
+    paths = [_put(out / f"{build.stem}{suffix}", content) for suffix, content in pages if content]
     folder = out / build.stem
     for name, content in build.files.items():
         _put(folder / name, content)
     _clear_stale(folder, build.files)
-    return Written(
-        paths=(*paths, folder), problems=build.problems, tracebacks=build.tracebacks, error=error, notes=tuple(notes)
-    )
+    return Written(paths=(*paths, folder), problems=problems, tracebacks=tracebacks, error=error, notes=tuple(notes))
 
 
 def check_folder(out: Path) -> None:
@@ -191,10 +205,18 @@ def check_folder(out: Path) -> None:
 
 def _built(
     studies: Sequence[StudyResults], options: ReportOptions, registry: Registry | None, printer: PdfPrinter | None
-) -> tuple[ReportBuild, list[StudyBuild]]:
-    """Return the report that is ready to be written, and its studies; what prints it is begun when charts are drawn."""
-    installed = None if options.formats == {"json"} else registry or Registry.installed()
-    files = "figures" in options.formats
+) -> tuple[ReportBuild, list[StudyBuild], FigureSet | None]:
+    """Return the report that is ready to be written, its studies, and the figures of what several have in common.
+
+    What prints it is begun when charts are drawn. JSON alone needs no figures, nor what draws them.
+    """
+    if options.formats == {"json"}:
+        parts = [build_study(results, None, options.against) for results in studies]
+        return _joined(parts, None, options), parts, None
+    from benchkit.report.figures.chart_worker import ChartCache, ChartWorker
+    from benchkit.report.figures.figure_set import FigureSet
+
+    installed, files = registry or Registry.installed(), "figures" in options.formats
     cache = ChartCache.of_user() if options.cache else None
     with ChartWorker(cache) if printer or files else nullcontext() as charts:
         if charts:
@@ -206,21 +228,73 @@ def _built(
                 with suppress(OSError):  # told when it is to print
                     printer.begin()
 
-        sets = [
-            FigureSet(
-                results=results,
-                registry=installed,
-                kept=options.kept,
-                files=files,
-                chart_worker=charts,
-                meanwhile=meanwhile,
-            )
+        figures = partial(FigureSet, registry=installed, files=files, chart_worker=charts)
+        parts = [
+            build_study(results, figures(results=results, kept=options.kept, meanwhile=meanwhile), options.against)
             for results in studies
         ]
-        parts = [build_study(figures, against=options.against) for figures in sets]
-        if len(parts) == 1:
-            return single_build(parts[0], options.exports, options.name), parts
-        return multi_build(parts, options.exports, options.name), parts
+        common = figures(results=studies[0]) if len(studies) > 1 else None
+        return _joined(parts, common, options), parts, common
+
+
+def build_study(results: StudyResults, figure_set: FigureSet | None, against: Path | None = None) -> StudyBuild:
+    """Return the whole content of a study, with the figures of its set; with `against`, held against its earlier state.
+
+    Raises `ReportError` or `LedgerError` when `against` cannot be read or has nothing to compare.
+    """
+    summary = summarize(results)
+    changes = section = None
+    if against is not None:
+        old, new = read_record(against, results.study.name), record_of(results)
+        changes = changes_since(old, new, against)
+        section = changes_section(changes, old.source, new.source)
+        main, *others = change_findings(changes)
+        grave = [finding for finding in others if finding.tone == "warning"]
+        summary = replace(summary, findings=(*summary.findings, main, *grave))
+    report = compose(results, summary, figure_set, section)
+    if changes is not None:
+        report = replace(report, facts=(*report.facts, Fact(name="Compared with", value=then_words(changes))))
+    return StudyBuild(results=results, summary=summary, figure_set=figure_set, report=report, changes=changes)
+
+
+def _joined(parts: Sequence[StudyBuild], common: FigureSet | None, options: ReportOptions) -> ReportBuild:
+    if len(parts) == 1:
+        return single_build(parts[0], options.exports, options.name)
+    from benchkit.report.several import multi_build
+
+    return multi_build(parts, common, options.exports, options.name)
+
+
+def single_build(part: StudyBuild, exports: Collection[str], stem: str = "") -> ReportBuild:
+    """Return the report of one study; `stem` names its files, by default the study's name."""
+    drawn = part.figure_set.pictures if part.figure_set else {}
+    return ReportBuild(
+        stem=file_stem(stem or part.results.study.name),
+        report=part.report,
+        files=export_files(part.report, study_files(part), study_content(part), exports, drawn),
+        pictures=drawn,
+        dated=last_finished(part.results),
+    )
+
+
+def screen_report(build: ReportBuild, parts: Sequence[StudyBuild]) -> ReportContext:
+    """Return the content of a report of some studies for its HTML page, with what a reader can choose there."""
+    from benchkit.report.context.views import with_choices
+
+    if not build.report.chapters:
+        return with_choices(replace(parts[0], report=build.report))
+    from benchkit.report.several import with_chapters
+
+    chapters = [(of.name, with_choices(part)) for of, part in zip(build.report.chapters, parts, strict=True)]
+    return with_chapters(replace(build.report, chapters=()), chapters)
+
+
+def _told(parts: Sequence[StudyBuild], common: FigureSet | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the lines that tell of broken figures, each with its study where there are several, and the tracebacks."""
+    sets = [(f"{part.results.study.name}: " if common else "", part.figure_set) for part in parts]
+    made = [(study, one) for study, one in (("", common), *sets) if one]
+    problems = tuple(f"{study}{line}" for study, one in made for line in one.problems)
+    return problems, tuple(trace for _, one in made for trace in one.tracebacks)
 
 
 def _sealed(build: ReportBuild, parts: Sequence[StudyBuild], templates: Path | None) -> ReportBuild:

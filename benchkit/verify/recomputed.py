@@ -18,7 +18,6 @@ from benchkit.capsule.reading import Capsule
 from benchkit.metrics import score_metrics, unknown_metrics
 from benchkit.report.context.blocks import CONDITION_COLUMNS, FindingBlock, Paragraph, ReportContext, TableBlock
 from benchkit.report.context.compose import compose
-from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import block_stem
 from benchkit.report.files.html import wording_digest
 from benchkit.results import StudyResults
@@ -47,8 +46,7 @@ def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[St
             yield ReportCheck(name=f"numbers{name}", state="unchecked", told=told)
             continue
         try:
-            figure_set = FigureSet(results=results, registry=None)
-            anew = Anew(place, name, compose(results, summarize(results), figure_set))
+            anew = Anew(place, name, compose(results, summarize(results)))
         except Exception as error:  # noqa: BLE001 - numbers of strangers; that no summary comes of them is the result
             told = f"the capsule's trials cannot be summarised: {type(error).__name__}: {error}"
             yield ReportCheck(name=f"numbers{name}", state="fails", told=told)

@@ -13,8 +13,7 @@ from markupsafe import Markup
 
 from benchkit import __version__
 from benchkit.report.context.blocks import FigureBlock, Page, ReportContext, Section, TableBlock
-from benchkit.report.files.bundle import vega_bundle, vega_bundle_key
-from benchkit.report.files.html import environment, screen_style, template_folder, text_of
+from benchkit.report.files.html import environment, screen_style, template_folder, text_of, vega_bundle, vega_bundle_key
 
 SCRIPTS = ("elements", "embedded", "theme", "contents", "specs", "fit", "tables", "live")
 """The parts of the page's own script in their order; all but the last are the report's."""

@@ -123,13 +123,13 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         from benchkit.analysis.summary import summarize
         from benchkit.ledger import read_results
         from benchkit.registry import Registry
-        from benchkit.report.build import StudyBuild, single_build, with_screen
         from benchkit.report.context.compose import compose
         from benchkit.report.figures.chart_worker import ChartWorker
         from benchkit.report.figures.figure_set import FigureSet
+        from benchkit.report.files.exports import StudyBuild
         from benchkit.report.files.html import render_html
         from benchkit.report.files.pdf import PdfPrinter
-        from benchkit.report.write import prepare_pdf
+        from benchkit.report.write import prepare_pdf, screen_report, single_build
 
     with stage("read ledger"):
         results = read_results(workspace)
@@ -148,9 +148,10 @@ def staged(workspace: Path, out: Path) -> dict[str, Any]:
         seconds["compose"] -= seconds["figures"]
         with stage("choices, tables, JSON"):
             part = StudyBuild(results=results, summary=summary, figure_set=figure_set, report=report, changes=None)
-            draft = with_screen(single_build(part, {"tables", "json"}), [part])
+            draft = single_build(part, {"tables", "json"})
+            screen = screen_report(draft, [part])
     with stage("HTML"):
-        (out / "report.html").write_text(render_html(draft.screen), encoding="utf-8")
+        (out / "report.html").write_text(render_html(screen), encoding="utf-8")
     with stage("PDF"), PdfPrinter() as printer:
         prepare_pdf(draft, printer)
         (out / "report.pdf").write_bytes(printer.finish())

@@ -10,7 +10,7 @@ from comparison import SCRIPT
 from measurements import Part, is_default
 from workloads import WORKLOADS
 
-from benchkit.report.figures.style import FIGURE_WIDTH
+from benchkit.report.figures.drawing import FIGURE_WIDTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

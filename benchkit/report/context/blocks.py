@@ -173,6 +173,11 @@ class FigureBlock:
         return ", ".join(name for name, csv in self.data if len(csv) > MOST_DATA)
 
 
+def picture_address(name: str, suffix: str = ".svg") -> str:
+    """Return the address of a figure's picture in a report that is being made."""
+    return f"fig:{name}{suffix}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbsentBlock:
     """A figure that is not there, and why."""

@@ -1,4 +1,4 @@
-"""From results to the context of a report: sections in order, numbered, under a title and an answer; and its record.
+"""From results to the context of a report: its record, its sections in order, numbered, under a title and an answer.
 
 With them the author's texts, and the findings with links to the figures and tables that show them.
 """
@@ -6,34 +6,29 @@ With them the author's texts, and the findings with links to the figures and tab
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchkit import __version__
 from benchkit.analysis.candidates import repeats_words
-from benchkit.analysis.changes import Changes, compare_records
 from benchkit.analysis.estimates import searched_conditions
 from benchkit.analysis.summary import (
     Property,
     Record,
     Summary,
     dotted_settings,
-    record_from,
     record_text,
     recorded_conditions,
     setting_text,
 )
 from benchkit.analysis.trials import STATES, coverage_words
 from benchkit.analysis.wording import Finding, count, listing, setting
-from benchkit.capsule.archive import rounded
 from benchkit.duration import duration
-from benchkit.errors import BenchkitError, ReportError, StudyError, nearest
+from benchkit.errors import BenchkitError, ReportError, StudyError
 from benchkit.plan import typed_settings
 from benchkit.report.context import provenance_sections, sections
 from benchkit.report.context.blocks import (
@@ -52,14 +47,16 @@ from benchkit.report.context.blocks import (
     TableBlock,
 )
 from benchkit.report.context.glossary import UsedPlugin, cited, literature, used_plugins
-from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts, source_section
+from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts
 from benchkit.report.context.sections import SectionInputs, models_used, names_used, section
-from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.page_text import private_results
+from benchkit.report.context.source_section import source_section
 from benchkit.results import StudyResults
 from benchkit.storage import encode
 from benchkit.study import Study
 from benchkit.study.logo import Picture, read_logo
+
+if TYPE_CHECKING:
+    from benchkit.report.figures.figure_set import FigureSet
 
 
 def record_of(results: StudyResults) -> Record:
@@ -133,109 +130,21 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
     return dotted_settings(tree)
 
 
-_EMBEDDED = re.compile(r'<script type="application/json" class="record">(.*?)</script>', re.DOTALL)
-HINT = "give a workspace folder, a report's results.json, or the HTML of a report"
-
-
-def changes_since(old: Record, new: Record, against: Path) -> Changes:
-    """Return what has changed; raise `ReportError` when no condition has a score both then and now."""
-    changes = compare_records(old, new)
-    if changes.main or changes.scores:
-        return changes
-    then = [condition.label for condition in old.conditions if condition.readings]
-    now = [condition.label for condition in new.conditions if condition.readings]
-    raise ReportError(
-        f"--against {against}: nothing to compare: no condition of {new.study} has a score both then and now",
-        problems=[f"then: {', '.join(then) or 'no condition with a score'}",
-                  f"now: {', '.join(now) or 'no condition with a score'}"],
-        hint="conditions are matched by their labels",
-    )  # fmt: skip
-
-
-def read_record(against: Path, study: str) -> Record:
-    """Return the record of a study in an earlier workspace or report.
-
-    Of several studies it is the one of the same name; a single one is taken whatever its name, so that a renamed study
-    can be compared. Raises `ReportError` when there is none, and `LedgerError` when a ledger cannot be read.
-    """
-    if not against.exists():
-        raise ReportError(f"--against {against}: there is no such file or folder", hint=HINT)
-    if against.is_dir():
-        if (against / "ledger.db").is_file():
-            return _from_workspace(against, study)
-        if not (against / "results.json").is_file():
-            raise ReportError(f"--against {against}: the folder holds neither a ledger nor a results.json", hint=HINT)
-        against = against / "results.json"
-    return _chosen(_records(against), study, against)
-
-
-def _from_workspace(workspace: Path, study: str) -> Record:
-    from benchkit.ledger import Ledger, read_results
-
-    known = Ledger(workspace).studies()
-    name = _name(known, study, workspace)
-    results = read_results(workspace, name, None)
-    return record_of(rounded(private_results(results)))
-
-
-def _chosen(records: Sequence[Record], study: str, file: Path) -> Record:
-    name = _name([record.study for record in records], study, file)
-    return next(record for record in records if record.study == name)
-
-
-def _name(known: Sequence[str], study: str, against: Path) -> str:
-    if study in known:
-        return study
-    if len(known) == 1:
-        return known[0]
-    raise ReportError(
-        f"--against {against}: it holds no study {study!r}{nearest(study, known)}",
-        hint=f"it holds: {', '.join(known)}" if known else HINT,
-    )
-
-
-def _records(file: Path) -> list[Record]:
-    """Return the records in a report's file; raise `ReportError` when it has none or they cannot be read."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"--against {file}: it cannot be read as text: {error}", hint=HINT) from error
-    try:
-        records = [record_from(part) for part in _parts(text)]
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"--against {file}: {error}", hint=HINT) from error
-    if not records:
-        raise ReportError(
-            f"--against {file}: it carries no record of a study; reports of older versions do not",
-            hint=f"make it again with this benchkit, or {HINT}",
-        )
-    return records
-
-
-def _parts(text: str) -> list[Any]:
-    """Return the parsed records in the text of an HTML report or of a results.json."""
-    if not text.lstrip().startswith("{"):
-        return [json.loads(part) for part in _EMBEDDED.findall(text)]
-    content = json.loads(text)
-    held = [content, *content.get("studies", ())] if isinstance(content.get("studies", []), list) else [content]
-    return [part["record"] for part in held if isinstance(part, dict) and "record" in part]
-
-
 def compose(
-    results: StudyResults, summary: Summary, figure_set: FigureSet, changes: Section | None = None
+    results: StudyResults, summary: Summary, figure_set: FigureSet | None = None, changes: Section | None = None
 ) -> ReportContext:
     """Return everything that the report of these results says; it works on empty and unfinished studies too.
 
-    `changes` is the section about an earlier state of the study, where there is one to compare with. Where the figures
-    have no registry, what explains and links to them is left out, too: how to reproduce, glossary and references.
+    `changes` is the section about an earlier state of the study, where there is one to compare with. Without figures,
+    what is on pages alone is left out, too: links, how to reproduce, glossary and references.
     """
     inputs = SectionInputs(results=results, summary=summary, figure_set=figure_set)
     facts = key_facts(results, summary)
     made = [part for part in _sections(inputs, changes) if part is not None]
-    found = [with_data(part) for part in figure_set.finished(made)]
+    found = [with_data(part) for part in (figure_set.finished(made) if figure_set else made)]
     parts = with_author_text(inputs, [part for part in found if part.blocks])
     parts.append(provenance_sections.coverage_section(inputs))
-    if figure_set.registry:
+    if figure_set:
         plugins = used_plugins(results, figure_set.registry)
         parts = _explained([*parts, provenance_sections.reproduce_section(inputs, plugins)], plugins, facts)
     shown = numbered(parts)
@@ -252,10 +161,10 @@ def compose(
         answer=summary.answer,
         basis=summary.basis,
         facts=facts,
-        sections=linked(shown) if figure_set.registry else shown,
+        sections=linked(shown) if figure_set else shown,
         abstract=paragraphs(study.report.abstract),
         keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
-        logo=logo_of(study, figure_set.problems) if figure_set.registry else None,
+        logo=logo_of(study, figure_set.problems) if figure_set else None,
         record=record_text(record_of(results)),
     )
 
@@ -270,7 +179,9 @@ def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Sectio
     yield sections.images_section(inputs)
     yield sections.cost_section(inputs)
     yield sections.extra_section(inputs)
-    yield source_section(inputs)
+    study = inputs.results.study
+    if study.origin is not None or study.published:
+        yield source_section(inputs)
 
 
 def with_data(part: Section) -> Section:

@@ -1,18 +1,22 @@
-"""The sections of a report that say where it comes from: its trials, its source, how to reproduce it, glossary."""
+"""The sections of a report that say where it comes from: its trials, how to reproduce it, its glossary."""
 
 from __future__ import annotations
 
 import base64
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 from benchkit.analysis.candidates import repeats_words, without_options
-from benchkit.analysis.published import PublishedVerdict
-from benchkit.analysis.source import ProtocolSetting
-from benchkit.analysis.wording import count, setting
+from benchkit.analysis.estimates import value_of
+from benchkit.analysis.training import device_names, several_nodes, where_trained
+from benchkit.analysis.trials import STATES, Coverage, FailedTrial
+from benchkit.analysis.wording import bare, count, metric_unit, metric_words, setting
+from benchkit.duration import duration
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import (
@@ -21,24 +25,16 @@ from benchkit.report.context.blocks import (
     DownloadBlock,
     Fact,
     FactsBlock,
-    HeadingBlock,
     Paragraph,
     Section,
     TableBlock,
     TermsBlock,
 )
-from benchkit.report.context.glossary import Literature, UsedPlugin, glossary_terms, reference_terms
-from benchkit.report.context.references import bibtex
+from benchkit.report.context.glossary import Literature, UsedPlugin, bibtex, glossary_terms, reference_terms
 from benchkit.report.context.sections import SectionInputs, section, table_block
-from benchkit.report.tables.result_tables import published_table
-from benchkit.report.tables.trial_tables import (
-    claims_table,
-    coverage_table,
-    protocol_table,
-    trials_table,
-    troubles_table,
-)
-from benchkit.results import SPLITS, StudyResults
+from benchkit.report.tables.result_tables import in_state
+from benchkit.report.tables.table import Column, Table, TableOf, label
+from benchkit.results import SPLITS, StudyResults, Trial
 from benchkit.storage import encode, to_toml
 
 PLACED = ("-w", "--workspace", "--plugin", "--allow-shadow")
@@ -99,6 +95,66 @@ def _reads(reads: int, trials: int, repeated: int) -> str:
     return f"{words}; none read them more than once, and nothing was chosen by them."
 
 
+def coverage_table(rows: Sequence[Coverage]) -> Table:
+    """Return planned trials and what became of them, states that never occur left out."""
+    table = TableOf(rows)
+    table.text("condition", "Condition", lambda row: row.label)
+    table.text("stage", "Stage", lambda row: row.stage)
+    table.number("planned", "Planned", lambda row: row.planned)
+    for state in STATES:
+        if state == "done" or any(row.states.get(state) for row in rows):
+            table.number(state, state.capitalize(), in_state(state))
+    table.number("missing", "Not started", lambda row: row.missing)
+    table.text("complete", "Complete", lambda row: "yes" if row.complete else "no")
+    return table.made()
+
+
+def troubles_table(rows: Sequence[FailedTrial]) -> Table:
+    """Return the trials that diverged, failed or lost their worker, with the reason."""
+    table = TableOf(rows)
+    table.text("condition", "Condition", lambda row: row.label)
+    table.text("stage", "Stage", lambda row: row.stage)
+    table.number("repeat", "Repeat or slot", lambda row: row.index)
+    table.number("attempt", "Attempt", lambda row: row.attempt)
+    state = Column(key="state", heading="State", align="left")
+    table.add(state, lambda row: label(row.state, "retried" if row.retried else ""))
+    table.number("epochs", "Epochs", lambda row: row.epochs)
+    table.number("seconds", "Training time", lambda row: row.seconds if row.epochs else None, duration)
+    table.text("reason", "Reason", lambda row: row.reason or "its worker is gone")
+    return table.made()
+
+
+def numbered_trials(trials: Iterable[Trial]) -> list[tuple[int, Trial]]:
+    """Return trials in the order in which they were started, with the number from 1 that a report gives each."""
+    return list(enumerate(sorted(trials, key=lambda trial: (trial.started or math.inf, trial.number)), 1))
+
+
+def trials_table(trials: Sequence[Trial], metric: str) -> Table:
+    """Return every trial of the study, in the order in which they were started."""
+    table = TableOf(numbered_trials(trials))
+    table.number("order", "No.", lambda item: item[0])
+    table.text("condition", "Condition", lambda item: item[1].condition.label)
+    table.text("stage", "Stage", lambda item: item[1].phase)
+    table.number("repeat", "Repeat or slot", lambda item: item[1].index)
+    table.text("state", "State", lambda item: item[1].state)
+    table.number("epochs", "Epochs", lambda item: len(item[1].history))
+    loss, score = partial(bare, "val.loss"), partial(bare, metric)
+    table.number("val_loss", "val loss", lambda item: value_of(item[1], "val.loss"), loss, unit="nats")
+    name = metric.replace(".", "_")
+    table.number(name, metric_words(metric), lambda i: value_of(i[1], metric), score, unit=metric_unit(metric))
+    table.number("seconds", "Training time", lambda item: sum(record.seconds for record in item[1].history), duration)
+    nodes = several_nodes(trials)
+    if nodes or len({device for trial in trials for device in device_names(trial)}) > 1:
+        table.text("where", "Trained on", lambda item: where_trained(item[1], nodes=nodes))
+    if any(trial.params for trial in trials):
+        table.text("params", "Chosen settings", lambda item: _params(item[1]))
+    return table.made()
+
+
+def _params(trial: Trial) -> str:
+    return ", ".join(f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in trial.params.items())
+
+
 def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) -> Section:
     """Return the command, the study as written and as resolved, versions, plugins, device, data and seeds."""
     results = inputs.results
@@ -153,13 +209,10 @@ def commands(results: StudyResults) -> str:
         words = without_options(shlex.split(sweep), VALUED, SWITCHES)
     except ValueError:
         words = []
-    where = [
-        part
-        for word, value in zip_longest(words, words[1:], fillvalue="")
-        for option in [word.partition("=")[0]]
-        if option in PLACED
-        for part in ([word] if "=" in word or option == "--allow-shadow" else [word, value])
-    ]
+    where: list[str] = []
+    for word, value in zip_longest(words, words[1:], fillvalue=""):
+        if word.partition("=")[0] in PLACED:
+            where += [word] if "=" in word or word == "--allow-shadow" else [word, value]
     return f"{shlex.join(words) if words else sweep}\n{shlex.join(['benchkit', 'report', results.study.name, *where])}"
 
 
@@ -231,12 +284,7 @@ def images_used(results: StudyResults) -> tuple[Fact, ...]:
 
 def _counts_named(facts: Iterable[Fact]) -> tuple[Fact, ...]:
     """Return the facts with counts said to be those of the whole set: a study may use fewer images."""
-    return tuple(
-        replace(fact, name=fact.name.replace("counts ", "images in the whole set, ", 1))
-        if "counts " in fact.name
-        else fact
-        for fact in facts
-    )
+    return tuple(replace(one, name=one.name.replace("counts ", "images in the whole set, ", 1)) for one in facts)
 
 
 def data_facts(table: Mapping[str, Any]) -> tuple[Fact, ...]:
@@ -275,95 +323,3 @@ def terms_section(known: Literature) -> Section | None:
         blocks.append(_file("BibTeX", "The references for LaTeX.", "references.bib", bibtex(known.works)))
         blocks.append(TermsBlock(title="References", terms=reference_terms(known)))
     return section("terms", "Glossary and references", blocks) if blocks else None
-
-
-KINDS = {
-    "kept": "Kept as stated",
-    "departed": "Departed from",
-    "set for this run": "Set otherwise for this run alone",
-    "inferred": "Inferred, since the source does not say",
-    "ours": "Ours, since nothing is stated",
-}
-"""The kinds of settings in the order of the report, and the words for them."""
-IN_FULL = ("departed", "set for this run")
-
-INCOMPARABLE: Mapping[PublishedVerdict, str] = {
-    "other protocol": "ours were trained by another protocol",
-    "in doubt": "they are in doubt themselves",
-    "no counterpart": "there is no result of ours yet",
-}
-"""The verdicts on a published number that stands beside none of ours, and why it does."""
-
-
-def source_section(inputs: SectionInputs) -> Section | None:
-    """Return the section, or None when the study neither repeats a source nor quotes published numbers."""
-    study, numbers = inputs.results.study, inputs.summary.numbers
-    if study.origin is None and not study.published:
-        return None
-    blocks: list[Block] = []
-    if study.origin is not None:
-        cited = (f"This study repeats {study.origin.citation}.", study.origin.url, study.origin.note)
-        blocks.append(Paragraph(text=" ".join(part for part in cited if part)))
-        blocks += _protocol(numbers.protocol)
-    blocks += _published(inputs)
-    if numbers.claims:
-        blocks.append(
-            table_block(
-                "claims",
-                "What the source claims",
-                "Claims of the source, held against the numbers that it prints itself, where n is stated within the "
-                "noise of so many images, and against ours: the paired t test over repeats at the level 0.05, and for "
-                "a rising loss the over-fitting of the learning curves.",
-                claims_table(numbers.claims),
-            )
-        )
-    numbered = any(source.rows for source in study.published)
-    titles = {(True, True): "The source and its numbers", (False, True): "Published numbers"}
-    return section("published", titles.get((study.origin is not None, numbered), "The source"), blocks)
-
-
-def _protocol(rows: Sequence[ProtocolSetting]) -> list[Block]:
-    """Return one line for each kind of setting, and the departures in full; the table's CSV has all of them."""
-    blocks: list[Block] = [HeadingBlock(text="Settings: the source and ours")]
-    for kind, words in KINDS.items():
-        of_kind = [row for row in rows if row.kind == kind]
-        if of_kind:
-            listed = ", ".join(f"{row.path} = {row.ours}" for row in of_kind)
-            blocks.append(Paragraph(text=f"{words} ({count(len(of_kind), 'setting')}): {listed}."))
-    shown = [row for row in rows if row.kind in IN_FULL]
-    blocks.append(
-        table_block(
-            "protocol",
-            "Settings that differ from the source's" if shown else "No setting differs from the source's",
-            "Settings that bear on results where ours are not the source's, and why. The CSV has every setting, with "
-            "the source's own words and their place. Settings of the engine (threads, compilation, memory layout) are "
-            "left out.",
-            protocol_table(shown),
-            full=protocol_table(rows),
-        )
-    )
-    return blocks
-
-
-def _published(inputs: SectionInputs) -> list[Block]:
-    blocks: list[Block] = []
-    for place, source in enumerate(inputs.results.study.published, 1):
-        blocks.append(Paragraph(text=" ".join(part for part in (f"{source.source}.", source.url, source.note) if part)))
-        rows = [row for row in inputs.summary.numbers.published if row.source == source.source]
-        alone = all(row.verdict in INCOMPARABLE for row in rows)
-        if rows and alone:
-            why = " and ".join(dict.fromkeys(INCOMPARABLE[row.verdict] for row in rows))
-            blocks.append(Paragraph(text=f"None of its {count(len(rows), 'number')} can be compared with ours: {why}."))
-        if rows:
-            blocks.append(
-                table_block(
-                    f"published-{place}",
-                    f"{source.source} beside ours",
-                    f"{source.source} beside our numbers. A published number is taken as one run, so it is held "
-                    "against the 95 % prediction interval for one more repeat of ours. Brackets: for published shares "
-                    "the Wilson interval over their n images, where n is stated; for ours the t interval over repeats.",
-                    published_table(rows),
-                    folded=alone,
-                )
-            )
-    return blocks

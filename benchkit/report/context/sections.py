@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.estimates import CONFIDENCE, confidence_of, constant_words
 from benchkit.analysis.ranking import Ranking, earlier_words, mean_intervals_words
@@ -11,28 +12,28 @@ from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.training import comparable_times
 from benchkit.analysis.wording import count, listing, metric_words, number, quoted, setting
 from benchkit.duration import duration
-from benchkit.report.context.blocks import Block, Paragraph, Section, TableBlock
-from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, Paragraph, Section, TableBlock
 from benchkit.report.tables.result_tables import (
+    confirmation_table,
+    confusions_table,
+    cost_table,
     effects_table,
+    efficiency_table,
+    model_pairs_table,
+    models_table,
     pairs_matrix,
     pairs_table,
     ranking_table,
+    search_budget_table,
+    search_space_table,
     split_table,
     uncertainty_table,
 )
 from benchkit.report.tables.table import Table, to_csv
-from benchkit.report.tables.trial_tables import (
-    confirmation_table,
-    confusions_table,
-    cost_table,
-    efficiency_table,
-    model_pairs_table,
-    models_table,
-    search_budget_table,
-    search_space_table,
-)
 from benchkit.results import SPLITS, StudyResults
+
+if TYPE_CHECKING:
+    from benchkit.report.figures.figure_set import FigureSet
 
 MOST_ROWS = 500
 """A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""
@@ -63,7 +64,15 @@ class SectionInputs:
 
     results: StudyResults
     summary: Summary
-    figure_set: FigureSet
+    figure_set: FigureSet | None
+
+    def figure(self, plugin: str, options: Mapping[str, Any] | None = None) -> list[FigureBlock | AbsentBlock]:
+        """Return the figure of a plugin, or why it is absent; nothing where no figures are made."""
+        return [self.figure_set.block(plugin, options)] if self.figure_set else []
+
+    def figures_with_data(self, *plugins: str) -> list[FigureBlock | AbsentBlock]:
+        """Return those of installed figures that have something to draw; nothing where no figures are made."""
+        return self.figure_set.with_data(*plugins) if self.figure_set else []
 
 
 def names_used(results: StudyResults, table: str) -> list[str]:
@@ -155,8 +164,8 @@ def results_section(inputs: SectionInputs) -> Section:
             f"{constant_words(evidence.balance, evidence.metric)}",
             ranking_table(evidence),
         ),
-        inputs.figure_set.block("results-forest"),
-        *inputs.figure_set.with_data("looks", "ladder", *["grid-heatmap"] * (len(inputs.results.study.factors) > 1)),
+        *inputs.figure("results-forest"),
+        *inputs.figures_with_data("looks", "ladder", *["grid-heatmap"] * (len(inputs.results.study.factors) > 1)),
     ]
     blocks += _metric_tables(evidence, select, intervals)
     if evidence.uncertainty:
@@ -176,14 +185,21 @@ def results_section(inputs: SectionInputs) -> Section:
             table_block(
                 "effects",
                 "Marginal means of the factors",
-                f"Mean {metric} of every level over all conditions that have it, using the repeats that all of them "
-                f"finished. {INTERVALS}",
+                effects_caption(evidence.metric),
                 effects_table(evidence.effects, evidence.metric),
             )
         )
     if any(pair.p_adjusted is not None for pair in evidence.ranking.pairs):
         blocks += _pair_tables(evidence)
     return section("results", "Results", blocks)
+
+
+def effects_caption(metric: str) -> str:
+    """Return the caption of the marginal means of a metric."""
+    return (
+        f"Mean {metric_words(metric)} of every level over all conditions that have it, using the repeats that all of "
+        f"them finished. {INTERVALS}"
+    )
 
 
 def _metric_tables(evidence: StudyStatistics, select: str, intervals: str) -> list[TableBlock]:
@@ -249,10 +265,8 @@ def _selection(split: str, select: str) -> str:
 
 def training_section(inputs: SectionInputs) -> Section:
     """Return the learning curves, and the learning rate where it changes."""
-    figures = inputs.figure_set
-    return section(
-        "training", "Training", [figures.block("learning-curves"), *figures.with_data("metric-curves", "learning-rate")]
-    )
+    beside = inputs.figures_with_data("metric-curves", "learning-rate")
+    return section("training", "Training", [*inputs.figure("learning-curves"), *beside])
 
 
 def search_section(inputs: SectionInputs) -> Section | None:
@@ -290,7 +304,8 @@ def search_section(inputs: SectionInputs) -> Section | None:
             confirmation_table(searches),
         ),
     ]
-    return section("search", "Search", [*blocks, *(inputs.figure_set.block(name) for name in SEARCH_FIGURES)])
+    figures = [block for name in SEARCH_FIGURES for block in inputs.figure(name)]
+    return section("search", "Search", [*blocks, *figures])
 
 
 def images_section(inputs: SectionInputs) -> Section:
@@ -328,9 +343,8 @@ def images_section(inputs: SectionInputs) -> Section:
         blocks.append(
             Paragraph(text="Models are not compared image by image: that needs the stored predictions of both.")
         )
-    figures = inputs.figure_set
-    blocks += figures.with_data("data-sheet", "repeated-images")
-    blocks += [figures.block("confusion-matrix"), *figures.with_data("class-scores", "reliability")]
+    blocks += inputs.figures_with_data("data-sheet", "repeated-images")
+    blocks += [*inputs.figure("confusion-matrix"), *inputs.figures_with_data("class-scores", "reliability")]
     report = evidence.classes
     if report is not None and report.confusions:
         blocks.append(
@@ -373,7 +387,7 @@ def cost_section(inputs: SectionInputs) -> Section:
         efficiency = efficiency_table(costs)
         if efficiency:
             blocks.append(table_block("efficiency", "Time to best and use of the device", EFFICIENCY, efficiency))
-    return section("cost", "Speed and cost", [*blocks, inputs.figure_set.block("speed-cost")])
+    return section("cost", "Speed and cost", [*blocks, *inputs.figure("speed-cost")])
 
 
 def _energy(results: StudyResults) -> str:
@@ -393,6 +407,5 @@ def extra_section(inputs: SectionInputs) -> Section | None:
     """Return the figures that the study asks for beside the standard ones, or None when it asks for none."""
     asked = inputs.results.study.report.figures
     wanted = [(name, options) for name, options in asked if options or name not in STANDARD_FIGURES]
-    if not wanted:
-        return None
-    return section("figures", "Further figures", [inputs.figure_set.block(name, options) for name, options in wanted])
+    blocks = [block for name, options in wanted for block in inputs.figure(name, options)]
+    return section("figures", "Further figures", blocks) if wanted else None

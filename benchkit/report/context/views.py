@@ -15,7 +15,7 @@ from typing import Any
 from benchkit.analysis.comparisons import paired_t
 from benchkit.analysis.estimates import Estimate, Scores, compared, level_effects, values_by_repeat
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
-from benchkit.analysis.summary import StudyStatistics, Summary
+from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.training import several_nodes, where_trained
 from benchkit.analysis.wording import bare, lower_is_better, measured, metric_unit, metric_words, setting
 from benchkit.duration import duration
@@ -33,9 +33,11 @@ from benchkit.report.context.blocks import (
     Section,
     TableBlock,
 )
-from benchkit.report.context.sections import INTERVALS
+from benchkit.report.context.provenance_sections import numbered_trials
+from benchkit.report.context.sections import INTERVALS, effects_caption
+from benchkit.report.figures.drawing import condition_scale, vega_config
 from benchkit.report.figures.figure_set import FigureSet
-from benchkit.report.figures.style import condition_scale, vega_config
+from benchkit.report.files.exports import StudyBuild
 from benchkit.report.page_text import private_text
 from benchkit.report.tables.result_tables import effects_table, ranking_table, says_little
 from benchkit.report.tables.table import Table, to_csv
@@ -57,11 +59,10 @@ ID_DIGITS = 8
 Views = Mapping[str, Any]
 
 
-def with_choices(
-    report: ReportContext, results: StudyResults, summary: Summary, figure_set: FigureSet
-) -> ReportContext:
-    """Return the report with everything that its page lets a reader choose; the rest of it stays as it is."""
-    numbers = summary.numbers
+def with_choices(part: StudyBuild) -> ReportContext:
+    """Return a study's report with everything that its page lets a reader choose; the rest of it stays as it is."""
+    results, numbers, figure_set = part.results, part.summary.numbers, part.figure_set
+    assert figure_set is not None, "a page has figures"
     places = {condition.label: index for index, condition in enumerate(results.conditions)}
     by_key = {condition.key: index for index, condition in enumerate(results.conditions)}
     searches = {search.label: by_key[search.key] for search in numbers.searches if search.key in by_key}
@@ -83,9 +84,9 @@ def with_choices(
 
     sections = tuple(
         replace(section, blocks=tuple(followed(section, block) for block in section.blocks))
-        for section in report.sections
+        for section in part.report.sections
     )
-    return replace(report, sections=sections, choices=_choices(results, numbers))
+    return replace(part.report, sections=sections, choices=_choices(results, numbers))
 
 
 def _still(block: FigureBlock, figure_set: FigureSet) -> str:
@@ -188,11 +189,7 @@ def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]], resampl
 
 
 def _effects_view(results: StudyResults, metric: str) -> Views:
-    return _table_view(
-        effects_table(level_effects(results, metric), metric),
-        f"Mean {metric_words(metric)} of every level over all conditions that have it, using the repeats that all of "
-        f"them finished. {INTERVALS}",
-    )
+    return _table_view(effects_table(level_effects(results, metric), metric), effects_caption(metric))
 
 
 def _table_view(table: Table, caption: str) -> Views:
@@ -247,14 +244,12 @@ def trial_details(results: StudyResults) -> list[dict[str, Any]]:
 
     Trials are numbered as in the table of every trial. Values are plain JSON without NaN.
     """
-    ordered = sorted(results.trials, key=lambda trial: (trial.started or math.inf, trial.number))
-    numbers = {id(trial): number for number, trial in enumerate(ordered, 1)}
-    with_logs, nodes = len(ordered) <= MOST_LOGS, several_nodes(ordered)
+    with_logs, nodes = len(results.trials) <= MOST_LOGS, several_nodes(results.trials)
     details: dict[str, list[dict[str, Any]]] = {condition.key: [] for condition in results.conditions}
-    for trial in ordered:
+    for number, trial in numbered_trials(results.trials):
         if trial.condition.key in details:
             logged = with_logs or trial.state != "done"
-            details[trial.condition.key].append(_trial(trial, numbers[id(trial)], results, logged=logged, nodes=nodes))
+            details[trial.condition.key].append(_trial(trial, number, results, logged=logged, nodes=nodes))
     return [{"settings": _settings(condition), "trials": details[condition.key]} for condition in results.conditions]
 
 

@@ -14,7 +14,7 @@ import altair as alt
 from benchkit.analysis.agreement import Agreement
 from benchkit.analysis.wording import count, listing, metric_unit, metric_words, number
 from benchkit.metrics import metric_of
-from benchkit.report.figures.style import FIGURE_WIDTH
+from benchkit.report.figures.drawing import FIGURE_WIDTH
 
 MOST_COLUMNS = 4
 """Panels in a row; further ones start another row."""

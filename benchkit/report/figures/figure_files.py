@@ -15,35 +15,27 @@ from PIL import Image
 
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import FigureBlock, PictureRow
-from benchkit.report.figures.drawing import refuse_addresses
-from benchkit.report.figures.style import FIGURE_WIDTH, FONT_FAMILY, INK
-from benchkit.report.page_text import unpacked
+from benchkit.report.figures.drawing import FIGURE_WIDTH, FONT_FAMILY, INK, refuse_addresses
+from benchkit.report.page_text import printable, unpacked
 
 _CAPTIONS, _GAP, _LINE_HEIGHT, _MOST_WIDE = 110, 6, 14, 160
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tile:
-    """One picture of a grid: its address, its place and its size in CSS pixels."""
-
-    source: str
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 def grid_svg(figure: FigureBlock) -> str:
     """Return an image grid as SVG: pictures embedded, captions and headings as text, nothing from outside."""
     most = max((len(row.sources) for row in figure.pictures), default=1)
     width = min(_MOST_WIDE, (FIGURE_WIDTH - _CAPTIONS) / max(1, most) - _GAP)
-    top = _heads_height(figure, width)
+    top: float = _GAP + _LINE_HEIGHT * max((len(_wrapped(head, width)) for head in figure.columns), default=0)
     parts = list(_texts_of_heads(figure, width))
     for row in figure.pictures:
-        tiles = list(_tiles(row, width, top))
-        height = max([tile.height for tile in tiles] + [_LINE_HEIGHT * len(_wrapped(row.caption, _CAPTIONS))])
-        parts += _text(_wrapped(row.caption, _CAPTIONS), 0, top + height / 2)
-        parts += [_image(tile) for tile in tiles]
+        lines, heights = _wrapped(row.caption, _CAPTIONS), [_height(source, width) for source in row.sources]
+        height = max([*heights, _LINE_HEIGHT * len(lines)])
+        parts += _text(lines, 0, top + height / 2)
+        parts += [
+            f'<image href="{escape(source)}" x="{_CAPTIONS + index * (width + _GAP):.1f}" y="{top:.1f}" '
+            f'width="{width:.1f}" height="{high:.1f}"/>'
+            for index, (source, high) in enumerate(zip(row.sources, heights, strict=True))
+        ]
         top += height + _GAP
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{FIGURE_WIDTH}" height="{top:.0f}" '
@@ -52,32 +44,13 @@ def grid_svg(figure: FigureBlock) -> str:
     )
 
 
-def _tiles(row: PictureRow, width: float, top: float) -> Iterator[_Tile]:
-    for index, source in enumerate(row.sources):
-        wide, high = _size(source)
-        yield _Tile(
-            source=source, x=_CAPTIONS + index * (width + _GAP), y=top, width=width, height=width * high / max(1, wide)
-        )
-
-
-def _size(source: str) -> tuple[int, int]:
-    """Return the pixels of a picture in a `data:` address, or raise `ReportError` when it cannot be read."""
+def _height(source: str, width: float) -> float:
+    """Return how high a picture in a `data:` address is at a width; raise `ReportError` when it cannot be read."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])), formats=("PNG", "JPEG")) as picture:
-            return picture.size
+            return width * picture.height / max(1, picture.width)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ReportError("an image grid holds a picture that cannot be read", problems=[str(error)]) from error
-
-
-def _image(tile: _Tile) -> str:
-    return (
-        f'<image href="{escape(tile.source)}" x="{tile.x:.1f}" y="{tile.y:.1f}" width="{tile.width:.1f}" '
-        f'height="{tile.height:.1f}"/>'
-    )
-
-
-def _heads_height(figure: FigureBlock, width: float) -> float:
-    return _GAP + _LINE_HEIGHT * max((len(_wrapped(head, width)) for head in figure.columns), default=0)
 
 
 def _texts_of_heads(figure: FigureBlock, width: float) -> Iterator[str]:
@@ -99,7 +72,7 @@ def _text(lines: list[str], x: float, middle: float, *, weight: int = 400) -> It
 
 def _xml(text: str) -> str:
     """Return text without the characters that XML cannot hold."""
-    return "".join(letter for letter in text if letter in "\t\n" or (letter >= " " and letter not in "\ufffe\uffff"))
+    return "".join(letter for letter in text if printable(letter) == letter)
 
 
 PICTURES = ("data:image/png;base64,", "data:image/jpeg;base64,")
@@ -181,7 +154,11 @@ def _block(name: str, drawn: _Drawn) -> FigureBlock:
     spec = unpacked(drawn.text("spec")) if drawn.text("spec") else {}
     refuse_addresses(spec)
     data = unpacked(drawn.text("payload")) if drawn.text("payload") else []
-    rows = [(caption, tuple(filter(_is_picture, sources))) for caption, sources in drawn.rows if sources]
+    rows = [
+        PictureRow(caption=caption, sources=tuple(source for source in sources if source.startswith(PICTURES)))
+        for caption, sources in drawn.rows
+        if sources
+    ]
     return FigureBlock(
         number=0,
         name=name,
@@ -192,10 +169,6 @@ def _block(name: str, drawn: _Drawn) -> FigureBlock:
         spec=json.dumps(spec, separators=(",", ":"), allow_nan=False) if spec else "",
         print_source="",
         columns=tuple(drawn.columns),
-        pictures=tuple(PictureRow(caption=caption, sources=sources) for caption, sources in rows),
+        pictures=tuple(rows),
         data=tuple((str(label), str(csv)) for label, csv in data),
     )
-
-
-def _is_picture(address: str) -> bool:
-    return address.startswith(PICTURES)

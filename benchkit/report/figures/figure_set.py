@@ -26,7 +26,7 @@ from benchkit.child import give_back_memory
 from benchkit.errors import BenchkitError, ReportError
 from benchkit.protocols import ImageGrid, NothingToDraw, card_of
 from benchkit.registry import Registry
-from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, PictureRow, Section
+from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, PictureRow, Section, picture_address
 from benchkit.report.figures.chart_worker import ChartWorker
 from benchkit.report.figures.drawing import Files, chart_spec, svg_files
 from benchkit.report.figures.figure_files import grid_svg
@@ -59,17 +59,16 @@ schemapi._deep_copy = _copied  # type: ignore[assignment]
 class FigureSet:
     """The figures of one report: makes blocks, keeps the pictures for print and the problems of broken plugins.
 
-    Without a `registry` no plugin is loaded, and every figure is absent: so for JSON alone, and where a report is only
-    checked. `kept` are figures of an earlier report by their plugin, shown where a plugin draws what it observed of
-    models. The `chart_worker` draws charts for print while the next figures are made (`finished` waits for them, after
-    a call of `meanwhile`); without one, none is drawn. `pictures` maps the addresses of what was drawn, such as
-    `fig:NAME.svg`, which a block names, to the content; with `files`, each figure is there as SVG, PDF and PNG. Without
-    `tables`, blocks lack the data that they show as CSV. `problems` are lines for the user: a broken figure does not
-    cost the report, but it is told.
+    `kept` are figures of an earlier report by their plugin, shown where a plugin draws what it observed of models. The
+    `chart_worker` draws charts for print while the next figures are made (`finished` waits for them, after a call of
+    `meanwhile`); without one, none is drawn. `pictures` maps the addresses of what was drawn, such as `fig:NAME.svg`,
+    which a block names, to the content; with `files`, each figure is there as SVG, PDF and PNG. Without `tables`,
+    blocks lack the data that they show as CSV. `problems` are lines for the user: a broken figure does not cost the
+    report, but it is told.
     """
 
     results: StudyResults
-    registry: Registry | None
+    registry: Registry
     kept: Mapping[str, FigureBlock] = field(default_factory=dict)
     tables: bool = True
     files: bool = False
@@ -81,15 +80,28 @@ class FigureSet:
 
     def block(self, plugin: str, options: Mapping[str, Any] | None = None) -> FigureBlock | AbsentBlock:
         """Return the figure of a plugin, or why it is absent: nothing to draw, or the plugin failed."""
-        if self.registry is None:
-            return AbsentBlock(title=plugin, reason="not asked for", broken=False)
+        return self._made(plugin, options or {}, self._drawn)
+
+    def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
+        """Return a figure with other options for the page alone, or None where there is nothing to draw."""
+
+        def drawn(name: str, title: str, figure: Any) -> FigureBlock:
+            return figure_block(name, name, title, figure, figure.data(self.results), validate=self._foreign(name))
+
+        block = self._made(plugin, options, drawn)
+        return block if isinstance(block, FigureBlock) else None
+
+    def _made(
+        self, plugin: str, options: Mapping[str, Any], drawn: Callable[[str, str, Any], FigureBlock]
+    ) -> FigureBlock | AbsentBlock:
+        """Return what is `drawn` of a plugin by its name and title with these options, or why it is absent."""
         title, made = plugin, None
         try:
             made = self.registry.load("figures", plugin)
             title = card_of(made).title
             if plugin in self.kept and not options and (hasattr(made, "observe") or hasattr(made, "inspect")):
                 return self._earlier(plugin, title)
-            return self._drawn(plugin, title, made(**(options or {})))  # type: ignore[operator]
+            return drawn(plugin, title, made(**options))  # type: ignore[operator]
         except NothingToDraw as reason:
             if plugin in self.kept and not options:
                 return self._earlier(plugin, title)
@@ -108,25 +120,9 @@ class FigureSet:
         Those that the study asks for itself stand where it has them.
         """
         asked = {name for name, _ in self.results.study.report.figures}
-        there = self.registry.names("figures") if self.registry else ()
+        there = self.registry.names("figures")
         blocks = [self.block(plugin) for plugin in plugins if plugin in there and plugin not in asked]
         return [block for block in blocks if isinstance(block, FigureBlock) or block.broken]
-
-    def view(self, plugin: str, options: Mapping[str, Any]) -> FigureBlock | None:
-        """Return a figure with other options for the page alone, or None where there is nothing to draw."""
-        if self.registry is None:
-            return None
-        made: Any = None
-        try:
-            made = self.registry.load("figures", plugin)
-            figure = made(**options)
-            data = figure.data(self.results)
-            return figure_block(plugin, plugin, card_of(made).title, figure, data, validate=self._foreign(plugin))
-        except NothingToDraw:
-            return None
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `block`
-            self._broken(plugin, plugin, f"{type(error).__name__}: {error}{_where(error, made)}")
-            return None
 
     def _broken(self, title: str, plugin: str, reason: str) -> AbsentBlock:
         self.problems.append(f"figure {plugin}: {reason}")
@@ -158,7 +154,7 @@ class FigureSet:
         if isinstance(made, ReportError):
             self.problems.append(f"figure {block.plugin} as a file: {' '.join([made.what, *made.problems])}")
         else:
-            self.pictures |= addressed(block.name, made)
+            self.pictures |= {picture_address(block.name, suffix): content for suffix, content in made.items()}
 
     def finished(self, parts: Sequence[Section]) -> list[Section]:
         """Return sections once their figures' pictures are drawn; a figure whose picture failed is absent from them."""
@@ -174,18 +170,16 @@ class FigureSet:
         return made
 
     def _finished(self, block: Block) -> Block:
-        begun = self._begun.pop(block.name, None) if isinstance(block, FigureBlock) else None
-        if begun is None or not isinstance(block, FigureBlock):
+        if not isinstance(block, FigureBlock) or block.name not in self._begun:
             return block
         try:
-            self.pictures[block.print_source] = begun.result()
+            self.pictures[block.print_source] = self._begun.pop(block.name).result()
         except BenchkitError as error:
             return self._broken(block.title, block.plugin, str(error))
         return block
 
     def _foreign(self, plugin: str) -> bool:
         """Return whether a figure is another's: ours are held to Vega-Lite's schema by our tests, once for all."""
-        assert self.registry is not None
         return self.registry.resolve("figures", plugin)[0].distribution != "benchkit"
 
     def _name(self, plugin: str) -> str:
@@ -200,16 +194,6 @@ class FigureSet:
 
     _taken: set[str] = field(default_factory=set)
     _begun: dict[str, Future[bytes]] = field(default_factory=dict)
-
-
-def picture_address(name: str, suffix: str = ".svg") -> str:
-    """Return the address of a figure's picture in a report that is being made."""
-    return f"fig:{name}{suffix}"
-
-
-def addressed(name: str, files: Files) -> dict[str, bytes]:
-    """Return a figure's files by their addresses."""
-    return {picture_address(name, suffix): content for suffix, content in files.items()}
 
 
 def _where(error: BaseException, plugin: object) -> str:

@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary
 from benchkit.capsule.archive import CAPSULE
-from benchkit.report.context.blocks import FigureBlock, ReportContext, Section, TableBlock
-from benchkit.report.figures.figure_set import picture_address
+from benchkit.report.context.blocks import (
+    DownloadBlock,
+    FigureBlock,
+    ReportContext,
+    Section,
+    TableBlock,
+    picture_address,
+)
+from benchkit.report.context.provenance_sections import resolved
 from benchkit.report.tables.latex import PACKAGES, latex, to_latex
 from benchkit.report.tables.table import markdown, to_markdown
 from benchkit.results import StudyResults
 from benchkit.storage import encode
 
+if TYPE_CHECKING:
+    from benchkit.report.figures.figure_set import FigureSet
+
 Files = dict[str, bytes]
 """Content by path, relative to the report's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyBuild:
+    """One study on its way into a report: results, summary, figures, content, and what has changed, if asked.
+
+    For JSON alone it has no figures.
+    """
+
+    results: StudyResults
+    summary: Summary
+    figure_set: FigureSet | None
+    report: ReportContext
+    changes: Changes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportBuild:
+    """What will be written: the content, files beside it by relative path, figures' pictures by `fig:` address.
+
+    `dated` is when the last trial finished, in seconds since 1970.
+    """
+
+    stem: str
+    report: ReportContext
+    files: Files
+    pictures: Mapping[str, bytes]
+    dated: float
+
 
 OURS = re.compile(r"(tables|figures)/\d{2,}-[A-Za-z0-9.-]+\.(csv|md|tex|svg|pdf|png)")
 """The numbered files of a report: those of an earlier one are removed when they are made anew."""
@@ -55,6 +96,13 @@ def export_files(
         files["results.json"] = encoded(to_json({**content, "files": [*files, *sealed]}))
     files["index.md"] = encoded(index(report, (*files, *sealed)))
     return files
+
+
+def study_files(part: StudyBuild) -> Files:
+    """Return the files that a study's report offers: the study as written, its settings, and its references."""
+    offered = {b.file: base64.b64decode(b.content) for b in part.report.blocks() if isinstance(b, DownloadBlock)}
+    source, settings = (text.encode() for text in (part.results.study.source, resolved(part.results)))
+    return {"study.toml": source, "settings.toml": settings, **offered}
 
 
 def encoded(text: str) -> bytes:
@@ -183,10 +231,9 @@ def to_json(content: Mapping[str, Any]) -> str:
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
-def study_content(
-    report: ReportContext, summary: Summary, results: StudyResults, changes: Changes | None = None
-) -> dict[str, Any]:
+def study_content(part: StudyBuild) -> dict[str, Any]:
     """Return what a study's report says, for JSON: `record` is what a later report compares itself with."""
+    report, summary, results, changes = part.report, part.summary, part.results, part.changes
     study = results.study
     content = {
         "schema": SCHEMA,

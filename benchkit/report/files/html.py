@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs no network, and as the HTML that is printed."""
+"""The report as one HTML file that needs no network, with the script that draws its charts, and as what is printed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import jinja2
+import vl_convert
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
 from benchkit.errors import ReportError, nearest
 from benchkit.report.context.blocks import Page, ReportContext
-from benchkit.report.files.bundle import vega_bundle
+from benchkit.report.figures.chart_worker import ChartCache
+from benchkit.report.figures.drawing import VEGA_LITE_VERSION
 from benchkit.report.page_text import packed, printable, rendered, shown
-from benchkit.report.tables.column_widths import table_layout
+from benchkit.report.tables.table import table_layout
 
 SUFFIXES = (".j2", ".css", ".js")
 """What of the shipped folder is a template, a style sheet or a script."""
@@ -147,14 +150,14 @@ def _problems_of(path: Path, own: Path) -> Iterator[str]:
         yield f"{path.name}: holds {end}> or <!--, which would end its element early"
 
 
-def render(name: str, own: Path | None, **values: Any) -> str:
-    """Return the template of that name with its values.
+def _rendered(report: ReportContext, page: Page, own: Path | None) -> str:
+    """Return the page of a report.
 
     Raises `ReportError` with file and line when a template of the folder `own` fails; the fault of a shipped one is
     ours and stays an exception.
     """
     try:
-        return environment(own).get_template(name).render(**values)
+        return environment(own).get_template("report.html.j2").render(report=report, page=page)
     except Exception as error:
         where = _place(error, own)
         if where is None:
@@ -268,13 +271,13 @@ def render_html(report: ReportContext, own: Path | None = None) -> str:
         scripts=scripts,
         templates=templates_digest(own),
     )
-    return render("report.html.j2", own, report=report, page=page)
+    return _rendered(report, page, own)
 
 
 def render_print(report: ReportContext, own: Path | None = None) -> str:
     """Return the report as the HTML that the PDF is made from; pictures and fonts are `fig:` addresses."""
     page = Page(medium="print", policy="", style=Markup(_print_style(own)), scripts=(), templates=templates_digest(own))
-    return render("report.html.j2", own, report=report, page=page)
+    return _rendered(report, page, own)
 
 
 def font_files() -> dict[str, bytes]:
@@ -318,3 +321,87 @@ def _face(family: str, weight: int, style: str, source: str) -> str:
         f'@font-face {{ font-family: "{family}"; font-weight: {weights}; font-style: {style}; src: url("{source}"); '
         "font-display: swap; }"
     )
+
+
+_SNIPPET = """
+const single = (spec) => "mark" in spec || "layer" in spec;
+globalThis.drawFigure = async (element, spec, options = {}) => {
+  const wide = single(spec) && typeof spec.width === "number" && spec.width !== spec.height;
+  const fitted = wide ? { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" } } : spec;
+  const dark = globalThis.matchMedia?.("(prefers-color-scheme: dark)").matches;
+  const result = await vegaEmbed(element, fitted, {
+    mode: "vega-lite",
+    renderer: "svg",
+    ast: true,
+    actions: { export: true, source: false, compiled: false, editor: false },
+    tooltip: { theme: dark ? "dark" : "light" },
+    ...options,
+  });
+  const svg = element.querySelector("svg.marks");
+  if (svg) Object.assign(svg.style, { maxWidth: "100%", height: "auto" });
+  for (const group of element.querySelectorAll("[role^=graphics]:not([aria-label])")) // layers without a point to name
+    for (const name of ["role", "aria-roledescription"]) group.removeAttribute(name);
+  return result;
+};
+"""
+
+_BSD = """\
+Redistribution and use in source and binary forms, with or without modification, are permitted provided that the
+following conditions are met: 1. Redistributions of source code must retain the above copyright notice, this
+list of conditions and the following disclaimer. 2. Redistributions in binary form must reproduce the above
+copyright notice, this list of conditions and the following disclaimer in the documentation and/or other
+materials provided with the distribution. 3. Neither the name of the copyright holder nor the names of its
+contributors may be used to endorse or promote products derived from this software without specific prior
+written permission. THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND ANY EXPRESS
+OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR
+A PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE FOR ANY
+DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT LIMITED TO,
+PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT (INCLUDING NEGLIGENCE OR
+OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH
+DAMAGE."""
+
+_ISC = """\
+Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby
+granted, provided that the above copyright notice and this permission notice appear in all copies. THE SOFTWARE
+IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL WARRANTIES WITH REGARD TO THIS SOFTWARE INCLUDING ALL IMPLIED
+WARRANTIES OF MERCHANTABILITY AND FITNESS. IN NO EVENT SHALL THE AUTHOR BE LIABLE FOR ANY SPECIAL, DIRECT,
+INDIRECT, OR CONSEQUENTIAL DAMAGES OR ANY DAMAGES WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS,
+WHETHER IN AN ACTION OF CONTRACT, NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF OR IN CONNECTION WITH THE
+USE OR PERFORMANCE OF THIS SOFTWARE."""
+
+BUNDLE_LICENCE = f"""Vega, Vega-Lite, Vega-Embed, Vega-Tooltip, Vega-Themes and the Vega interpreter (BSD-3-Clause):
+Copyright (c) 2015, University of Washington Interactive Data Lab. Copyright (c) 2013, Trifacta Inc.
+All rights reserved.
+{_BSD}
+
+D3 modules (ISC): Copyright 2010-2023 Mike Bostock.
+{_ISC}
+
+Small dependencies of these under permissive licences (ISC, MIT, Unlicense): delaunator, topojson-client, semver,
+fast-json-patch, json-stringify-pretty-compact, lodash.debounce, robust-predicates."""
+"""Whose work the bundle holds, and under which licences; it stands at the head of the bundle."""
+
+
+@cache
+def vega_bundle() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as the text of one `<script type="module">` (about 0.9 MB).
+
+    It defines `drawFigure(element, spec, options) -> Promise`, which draws a spec of `chart_spec` into an element as
+    SVG: as wide as the element where the figure is a single view and not square, else at most that wide. Expressions
+    are interpreted, never compiled, so that a content security policy without `unsafe-eval` suffices. To bundle takes
+    two seconds: what came of it stays in the user's cache.
+    """
+    cache, key = ChartCache.of_user(), f"bundle-{vega_bundle_key()}"
+    if (kept := cache.get(key)) is not None:
+        return kept.decode()
+    code: str = vl_convert.javascript_bundle(_SNIPPET, vl_version=VEGA_LITE_VERSION)
+    bundle = f"/*!\n{BUNDLE_LICENCE}\n*/\n{code}"
+    cache.put(key, bundle.encode())
+    return bundle
+
+
+def vega_bundle_key() -> str:
+    """Return 64 hex digits that change with all that the bundle is made of, which takes no time, as the bundle does."""
+    made_of = (_SNIPPET, BUNDLE_LICENCE, VEGA_LITE_VERSION, version("vl-convert-python"))
+    return hashlib.sha256("\0".join(made_of).encode()).hexdigest()

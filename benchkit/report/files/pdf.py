@@ -84,33 +84,31 @@ class PdfPrinter:
     ) -> None:
         """Write what the child prints, as `render_pdf` has it; raise `ReportError` where that cannot be written."""
         try:
-            self._prepare(html, pictures, attachments, dated)
+            folder, _ = self.begin()
+            job = {
+                "html": _put(folder / "report.html", html.encode(errors="backslashreplace")),
+                "pdf": str(folder / "report.pdf"),
+                "resources": {
+                    address: _put(folder / f"picture-{number}{Path(address).suffix}", content)
+                    for number, (address, content) in enumerate(pictures.items())
+                },
+                "attachments": [
+                    {
+                        "name": attached.name,
+                        "description": attached.description,
+                        "path": _put(folder / f"file-{number}", attached.content),
+                    }
+                    for number, attached in enumerate(attachments)
+                ],
+                "dated": dated,
+            }
+            self._job = _put(folder / "job.json", json.dumps(job).encode())
         except OSError as error:
             raise ReportError(
                 "the PDF could not be made",
                 problems=[f"among temporary files: {error}"],
                 hint="the HTML report has everything too; TMPDIR names the folder of temporary files",
             ) from error
-
-    def _prepare(self, html: str, pictures: Mapping[str, bytes], attachments: Sequence[Attached], dated: float) -> None:
-        folder, _ = self.begin()
-        files = {
-            "html": _put(folder / "report.html", html.encode(errors="backslashreplace")),
-            "pdf": str(folder / "report.pdf"),
-            "resources": {
-                address: _put(folder / f"picture-{number}{Path(address).suffix}", content)
-                for number, (address, content) in enumerate(pictures.items())
-            },
-            "attachments": [
-                {
-                    "name": attached.name,
-                    "description": attached.description,
-                    "path": _put(folder / f"file-{number}", attached.content),
-                }
-                for number, attached in enumerate(attachments)
-            ],
-        }
-        self._job = _put(folder / "job.json", json.dumps({**files, "dated": dated}).encode())
 
     def finish(self, notes: list[str] | None = None) -> bytes:
         """Let the child print what is prepared; return the PDF, as `render_pdf` does, or raise its errors."""

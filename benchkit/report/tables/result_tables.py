@@ -1,33 +1,49 @@
-"""The tables of results: ranking, every split and metric, all pairs, marginal effects, published numbers."""
+"""The tables of results: ranking, metrics, pairs, effects, trained models, confusions, costs and searches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 
-from benchkit.analysis.estimates import Estimate, LevelEffect, Scores
-from benchkit.analysis.published import PublishedComparison, PublishedVerdict
+from benchkit.analysis.comparisons import ImageComparison, PairedComparison
+from benchkit.analysis.estimates import Estimate, LevelEffect, Proportion, Scores
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
+from benchkit.analysis.search import SearchSummary
 from benchkit.analysis.summary import StudyStatistics
-from benchkit.analysis.trained_models import Uncertainty
+from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair, Uncertainty
+from benchkit.analysis.training import ConditionCost
+from benchkit.analysis.trials import Coverage
 from benchkit.analysis.wording import (
     NONE,
     bare,
     bracket,
     difference,
     difference_unit,
-    listing,
+    engineering,
     lower_is_better,
     metric_unit,
     metric_words,
     number,
     p_value,
     p_words,
-    span,
+    setting,
     within_range,
 )
-from benchkit.metrics import metric_names, metric_of
-from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
+from benchkit.duration import duration
+from benchkit.metrics import metric_names
+from benchkit.report.tables.table import (
+    ESTIMATE_PARTS,
+    Cell,
+    Column,
+    Scalar,
+    Table,
+    TableOf,
+    estimate_cell,
+    label,
+    number_cell,
+)
+from benchkit.study import Search, SearchRange
 
 VERDICTS: dict[Verdict, str] = {
     "best": "best mean",
@@ -284,61 +300,202 @@ def effects_table(effects: tuple[LevelEffect, ...], metric: str) -> Table:
     return table.made()
 
 
-def published_table(rows: Sequence[PublishedComparison]) -> Table:
-    """Return one source's numbers beside ours, with the interval for one more repeat of ours and the verdict."""
-    table = TableOf(rows)
-    table.text("condition", "Condition", lambda row: row.label)
-    table.text("metric", "Metric", lambda row: named_metric(row.metric))
-    table.add(Column(key="published", heading="Published", parts=("low", "high", "n")), _published)
-    ours = Column(key="ours", heading="Ours", parts=ESTIMATE_PARTS)
-    table.add(ours, lambda row: estimate_cell(row.metric, row.ours))
-    gap = Column(key="difference", heading="Ours minus published")
-    table.add(gap, lambda row: number_cell(difference(row.metric, row.difference), row.difference))
-    verdict = Column(key="verdict", heading="Verdict", align="left", parts=("prediction_low", "prediction_high"))
-    table.add(
-        verdict,
-        lambda row: Cell(text=_verdict(row), detail=_expected(row), value=row.verdict, parts=(row.low, row.high)),
-    )
-    return table.made()
-
-
 def named_metric(metric: str) -> str:
     """Return a metric in words, with its unit."""
     unit = metric_unit(metric)
     return f"{metric_words(metric)}{f' ({unit})' if unit else ''}"
 
 
-def _published(row: PublishedComparison) -> Cell:
-    text, sampling = bare(row.metric, row.published), row.sampling
-    printed = f"printed {row.printed}" if row.printed else ""
-    if sampling is None:
-        unknown = "n not stated" if metric_of(row.metric).of_images else ""
-        detail = ", ".join(part for part in (printed, unknown) if part)
-        return Cell(text=text, detail=detail, value=row.published, parts=(None, None, None))
-    interval = f"{bracket(row.metric, sampling.low, sampling.high)}, n = {sampling.n:,}"
-    detail = ", ".join(part for part in (printed, interval) if part)
-    return Cell(text=text, detail=detail, value=row.published, parts=(sampling.low, sampling.high, sampling.n))
+def models_table(models: Sequence[ModelAccuracy]) -> Table:
+    """Return each trained model's test accuracy with its Wilson interval."""
+    table = TableOf(models)
+    table.text("condition", "Condition", lambda model: model.label)
+    table.number("repeat", "Repeat", lambda model: model.repeat)
+    table.number("epoch", "Epoch scored", lambda model: model.selected_epoch)
+    table.add(Column(key="right", heading="Right", unit="of n", parts=("n",)), lambda model: _right(model.accuracy))
+    parts = ("wilson_low", "wilson_high")
+    table.add(Column(key="accuracy", heading="test accuracy", unit="%", parts=parts), lambda m: _share(m.accuracy))
+    return table.made()
 
 
-def _verdict(row: PublishedComparison) -> str:
-    few = ""
-    if row.sampling is not None:
-        open_ = span(row.metric, row.sampling.low, row.sampling.high)
-        few = f"cannot be judged: its {row.sampling.n:,} images leave {open_} open"
-    words: dict[PublishedVerdict, str] = {
-        "consistent": "consistent with ours",
-        "ours higher": "not consistent: ours is higher",
-        "ours lower": "not consistent: ours is lower",
-        "few images": few,
-        "in doubt": f"cannot be compared: {row.doubt}",
-        "other protocol": f"cannot be compared: {listing(row.departs, most=3)}",
-        "one repeat": "cannot be judged: one repeat of ours has no spread",
-        "no counterpart": "cannot be compared: no result of ours yet",
-    }
-    return words[row.verdict]
+def _right(share: Proportion) -> Cell:
+    return Cell(text=f"{share.successes:,} of {share.n:,}", value=share.successes, parts=(share.n,))
 
 
-def _expected(row: PublishedComparison) -> str:
-    """Return where one more repeat of ours would fall, and the row's own note."""
-    within = f"one more of ours: {span(row.metric, row.low, row.high)}" if row.low is not None and row.high else ""
-    return "; ".join(part for part in (within, row.note) if part)
+def _share(share: Proportion) -> Cell:
+    detail = bracket("accuracy", share.low, share.high)
+    return Cell(text=bare("accuracy", share.share), detail=detail, value=share.share, parts=(share.low, share.high))
+
+
+def model_pairs_table(pairs: Sequence[ModelPair]) -> Table:
+    """Return the best condition's model against the others on the same test images."""
+    table = TableOf(pairs)
+    table.text("first", "Model of", lambda pair: pair.first)
+    table.text("second", "Against", lambda pair: pair.second)
+    table.number("repeat", "Repeat", lambda pair: pair.repeat)
+    table.number("only_first", "Only first right", lambda pair: pair.comparison.only_first, _grouped)
+    table.number("only_second", "Only second right", lambda pair: pair.comparison.only_second, _grouped)
+    column = Column(key="difference", heading="Difference", unit="points", parts=("low", "high", "n"))
+    table.add(column, lambda pair: _image_difference(pair.comparison))
+    table.number("p_holm", "p (Holm)", lambda pair: pair.p_adjusted, p_value)
+    return table.made()
+
+
+def _image_difference(comparison: ImageComparison) -> Cell:
+    return Cell(
+        text=difference("accuracy", comparison.difference),
+        detail=bracket("accuracy", comparison.low, comparison.high),
+        value=comparison.difference,
+        parts=(comparison.low, comparison.high, comparison.n),
+    )
+
+
+def _grouped(count: int) -> str:
+    return f"{count:,}"
+
+
+def confusions_table(report: ClassReport) -> Table:
+    """Return the most frequent confusions of the best condition."""
+    table = TableOf(confusion for confusion in report.confusions if confusion.of)
+    table.text("true", "True class", lambda confusion: confusion.true)
+    table.text("called", "Taken for", lambda confusion: confusion.called)
+    table.number("count", "Times", lambda confusion: confusion.count, _grouped)
+    table.number("of", "Images of the class", lambda confusion: confusion.of, _grouped)
+    table.number("share", "Share", lambda found: found.count / found.of, partial(bare, "accuracy"), unit="%")
+    return table.made()
+
+
+def cost_table(costs: Sequence[ConditionCost]) -> Table:
+    """Return parameters, FLOPs, time, speed and memory of every condition, and what else of its cost is known."""
+    table = TableOf(costs)
+    table.text("condition", "Condition", lambda cost: cost.label)
+    if len({cost.devices for cost in costs}) > 1:
+        table.text("device", "Device", lambda cost: ", then ".join(cost.devices))
+    table.number("repeats", "Repeats", lambda cost: cost.seconds.n)
+    table.number("parameters", "Parameters", lambda cost: cost.parameters, engineering)
+    table.number("flops", "FLOPs", lambda cost: cost.flops, engineering, unit="per image")
+    table.number("epochs", "Epochs", lambda cost: cost.epochs, lambda mean: number(mean, 3), unit="mean")
+    table.estimate("seconds", "Training time", "cost.seconds", lambda cost: cost.seconds, unit="s")
+    speed = "cost.images_per_second"
+    table.estimate("images_per_second", "Speed", speed, lambda cost: cost.images_per_second, unit="images/s")
+    table.estimate("peak_memory", "Peak memory", "cost.peak_memory", lambda cost: cost.peak_memory, unit="MiB")
+    return table.made()
+
+
+def efficiency_table(costs: Sequence[ConditionCost]) -> Table | None:
+    """Return time to the best epoch, share of the matrix rate and energy, or None when no trial knows any of them."""
+    table = TableOf(costs)
+    table.text("condition", "Condition", lambda cost: cost.label)
+    if len({cost.devices for cost in costs}) > 1:
+        table.text("device", "Device", lambda cost: ", then ".join(cost.devices))
+    known = [name for name in EFFICIENCIES if any(getattr(cost, name) is not None for cost in costs)]
+    for name in known:
+        heading, unit = EFFICIENCIES[name]
+        table.estimate(name, heading, f"cost.{name}", attrgetter(name), unit=unit)
+    return table.made() if known else None
+
+
+EFFICIENCIES = {
+    "best_seconds": ("Time to best epoch", "s"),
+    "matrix_share": ("Of the matrix rate", "%"),
+    "energy": ("Energy", "J"),
+}
+"""What is known of the cost of some trials alone: heading and unit."""
+
+
+def in_state(state: str) -> Callable[[Coverage | SearchSummary], int]:
+    """Return what counts the trials of a condition or search that are in a state."""
+    return lambda row: row.states.get(state, 0)
+
+
+def search_budget_table(searches: Sequence[SearchSummary]) -> Table:
+    """Return what every search was given and spent, so that unequal budgets show."""
+    table = TableOf(searches)
+    table.text("condition", "Search of", lambda search: search.label)
+    table.number("planned", "Trials planned", lambda search: search.planned)
+    table.number("started", "Started", lambda search: search.started)
+    for state in ("done", "pruned", "diverged", "failed"):
+        table.number(state, state.capitalize(), in_state(state))
+    share = partial(bare, "accuracy")
+    table.number("pruned_share", "Pruned", lambda search: search.pruned_share, share, unit="% of finished")
+    table.number("epochs", "Epochs", lambda search: search.epochs, lambda count: f"{count:,}")
+    table.number("seconds", "Training time", lambda search: search.seconds, duration)
+    return table.made()
+
+
+MOST_BESIDE = 4
+"""From more searches than these on, the best settings stand below each other: a page is not wide enough."""
+
+
+def search_space_table(search: Search, searches: Sequence[SearchSummary]) -> Table:
+    """Return the searched settings, their ranges, and what each search's best trial chose."""
+    if len(searches) > MOST_BESIDE:
+        return _long_space_table(search, searches)
+    table = TableOf(search.space)
+    table.text("setting", "Setting", lambda space: space.path)
+    table.text("range", "Range", _allowed)
+    for at, summary in enumerate(searches, 1):
+        table.add(Column(key=f"best_{at}", heading=f"Best for {summary.label}"), partial(_chosen, summary=summary))
+    return table.made()
+
+
+def _long_space_table(search: Search, searches: Sequence[SearchSummary]) -> Table:
+    table = TableOf((summary, space) for summary in searches for space in search.space)
+    table.text("condition", "Search of", lambda pair: pair[0].label)
+    table.text("setting", "Setting", lambda pair: pair[1].path)
+    table.text("range", "Range", lambda pair: _allowed(pair[1]))
+    table.add(Column(key="best", heading="Best"), lambda pair: _chosen(pair[1], pair[0]))
+    return table.made()
+
+
+def _allowed(space: SearchRange) -> str:
+    if space.choices:
+        return ", ".join(setting(choice) for choice in space.choices)
+    return f"{setting(space.low)} to {setting(space.high)}{', log scale' if space.log else ''}"
+
+
+def _chosen(space: SearchRange, summary: SearchSummary) -> Cell:
+    value = summary.best_params.get(space.path)
+    return Cell(text=NONE if value is None else setting(value), value=_scalar(value))
+
+
+def confirmation_table(searches: Sequence[SearchSummary]) -> Table:
+    """Return the searched score beside the fresh repeats of the chosen and of the study's own settings."""
+    goal = searches[0].goal
+    unit, gap = metric_unit(goal), difference_unit(goal)
+    table = TableOf((search, search.confirmation) for search in searches)
+    table.add(
+        Column(key="condition", heading="Search of", align="left"),
+        lambda item: label(item[0].label, "own settings won" if item[0].chose_default else _shared(item[0])),
+    )
+    table.number("trial", "Best trial", lambda item: item[0].best_place)
+    words, signed = partial(bare, goal), partial(difference, goal)
+    table.number("searched", f"Searched {metric_words(goal)}", lambda item: item[0].best_value, words, unit=unit)
+    table.estimate("confirmed", "Fresh repeats", goal, lambda item: item[1].chosen if item[1] else None, unit=unit)
+    table.number("optimism", "Promised too much", lambda item: item[1].optimism if item[1] else None, signed, unit=gap)
+    own = "Study's own settings"
+    table.estimate("default", own, goal, lambda item: item[1].default if item[1] else None, unit=unit)
+    gain = Column(key="gain", heading="Chosen minus own", unit=gap, parts=("low", "high", "pairs"))
+    table.add(gain, lambda item: _gain(goal, item[1].gain if item[1] else None))
+    table.number("p", "p", lambda item: item[1].gain.p if item[1] and item[1].gain else None, p_value)
+    return table.made()
+
+
+def _gain(goal: str, gain: PairedComparison | None) -> Cell:
+    if gain is None:
+        return Cell(text=NONE, parts=(None, None, None))
+    gap = gain.difference
+    return Cell(
+        text=difference(goal, gap.mean),
+        detail=bracket(goal, gap.low, gap.high),
+        value=gap.mean,
+        parts=(gap.low, gap.high, gap.n),
+    )
+
+
+def _shared(search: SearchSummary) -> str:
+    return f"same settings as by {search.same_as}" if search.same_as else ""
+
+
+def _scalar(value: object) -> Scalar:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
