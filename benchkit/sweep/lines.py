@@ -17,11 +17,7 @@ from typing import Protocol
 from benchkit.child import exit_words
 from benchkit.sweep import worker
 from benchkit.sweep.devices import Device
-from benchkit.sweep.messages import dump, frames
-from benchkit.sweep.output import PrintSplitter
-
-CHUNK = 2**16
-"""Bytes of what is printed that are passed on at once, at the most."""
+from benchkit.sweep.messages import CHUNK, PrintSplitter, dump, frames
 
 LAST_WORDS = 1.0
 """Seconds in which what a process printed must come to its end: its own children may hold the pipe open for longer."""

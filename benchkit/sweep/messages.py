@@ -2,13 +2,19 @@
 
 Whatever is told of a trial names it by `trial`, its id in the ledger, and by `lease`, the number under which it was
 handed out: what comes under an older one counts no more. A frame is one line of JSON; where that has the key `bytes`,
-so many raw bytes follow it, which are the event's field `content`. Imports no torch.
+so many raw bytes follow it, which are the event's field `content`.
+
+What a worker prints goes through its process's standard error, so that what a crash leaves unread there still comes to
+light; marks among it say whose what follows is. Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -414,11 +420,71 @@ def parted(whole: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(line), payload
 
 
+class FrameSplitter:
+    """Takes a stream in pieces and gives back whole frames."""
+
+    def __init__(self) -> None:
+        """Begin a stream."""
+        self._kept = bytearray()
+        self._needed = 0
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Return the frames that are complete with this piece."""
+        self._kept += piece
+        whole = []
+        while self._needed or b"\n" in self._kept:
+            if not self._needed:
+                line = bytes(self._kept[: self._kept.find(b"\n") + 1])
+                self._needed = len(line) + (json.loads(line).get("bytes", 0) if b'"bytes"' in line else 0)
+            if len(self._kept) < self._needed:
+                break
+            whole.append(bytes(self._kept[: self._needed]))
+            del self._kept[: self._needed]
+            self._needed = 0
+        return whole
+
+
+CHUNK = 2**16
+"""Bytes of a stream that are read at once, at the most."""
+
+
 def frames(stream: IO[bytes]) -> Iterator[bytes]:
     """Yield the frames of a stream to its end; one that was cut off there, as by a kill, is left out."""
-    while (line := stream.readline()).endswith(b"\n"):
-        length = json.loads(line).get("bytes", 0) if b'"bytes"' in line else 0
-        payload = stream.read(length)
-        if len(payload) < length:
-            return
-        yield line + payload
+    splitter = FrameSplitter()
+    while piece := stream.read1(CHUNK):  # type: ignore[attr-defined]  # buffered ones have it
+        yield from splitter.feed(piece)
+
+
+MARK = re.compile(rb"\0benchkit trial (\d+) (\d+)\n")
+LONGEST = 64
+"""More bytes than a mark has."""
+
+
+def mark(trial: int, lease: int) -> None:
+    """Mark what is printed from now on, output of C libraries included, as a trial's; as none's where it is 0."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(2, b"\0benchkit trial %d %d\n" % (trial, lease))
+
+
+class PrintSplitter:
+    """Takes what was printed in pieces and parts it by trial; outside of any, trial and lease are 0."""
+
+    def __init__(self) -> None:
+        """Begin outside of any trial."""
+        self._trial = self._lease = 0
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> list[Printed]:
+        """Return what is known to be a trial's, or none's, with this piece; an empty one brings what is left."""
+        whole, found = self._rest + piece, []
+        while mark := MARK.search(whole):
+            found.append(self._part(whole[: mark.start()]))
+            self._trial, self._lease, whole = int(mark[1]), int(mark[2]), whole[mark.end() :]
+        start = whole.rfind(b"\0", max(0, len(whole) - LONGEST)) if piece else -1
+        ready = whole if start < 0 or b"\n" in whole[start:] else whole[:start]  # a mark may be coming
+        self._rest = whole[len(ready) :]
+        return [part for part in (*found, self._part(ready)) if part.content]
+
+    def _part(self, content: bytes) -> Printed:
+        return Printed(trial=self._trial, lease=self._lease, content=content)

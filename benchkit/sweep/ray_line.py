@@ -7,7 +7,6 @@ after a place in the stream, so that a call that failed is repeated and nothing 
 from __future__ import annotations
 
 import functools
-import json
 import queue
 import signal
 import threading
@@ -25,8 +24,7 @@ from benchkit.child import exit_words
 from benchkit.storage import NODE
 from benchkit.sweep import node_side, worker
 from benchkit.sweep.lines import End
-from benchkit.sweep.messages import dump
-from benchkit.sweep.output import PrintSplitter
+from benchkit.sweep.messages import FrameSplitter, PrintSplitter, dump
 
 cloudpickle.register_pickle_by_value(node_side)
 
@@ -92,30 +90,6 @@ class RaySeat:
     def close(self) -> None:
         """End the actor at once."""
         ray.kill(self._actor, no_restart=True)
-
-
-class FrameSplitter:
-    """Takes a stream in pieces and gives back whole frames."""
-
-    def __init__(self) -> None:
-        """Begin a stream."""
-        self._kept = bytearray()
-        self._needed = 0
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the frames that are complete with this piece."""
-        self._kept += data
-        whole = []
-        while self._needed or b"\n" in self._kept:
-            if not self._needed:
-                line = bytes(self._kept[: self._kept.find(b"\n") + 1])
-                self._needed = len(line) + (json.loads(line).get("bytes", 0) if b'"bytes"' in line else 0)
-            if len(self._kept) < self._needed:
-                break
-            whole.append(bytes(self._kept[: self._needed]))
-            del self._kept[: self._needed]
-            self._needed = 0
-        return whole
 
 
 class Pump:

@@ -12,8 +12,17 @@ from collections.abc import Callable
 
 import torch
 
-from benchkit.sweep.messages import CheckpointTaken, EpochEnded, Event, Job, Order, Train, TrialAnswer, TrialGivenBack
-from benchkit.sweep.output import mark
+from benchkit.sweep.messages import (
+    CheckpointTaken,
+    EpochEnded,
+    Event,
+    Job,
+    Order,
+    Train,
+    TrialAnswer,
+    TrialGivenBack,
+    mark,
+)
 from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.training import Telling
 from benchkit.sweep.work import WorkerTasks
