@@ -181,11 +181,15 @@ def test_several_runs_are_timed_in_one_process_before_another_one_starts(tmp_pat
 
 def test_runs_in_turns_are_timed_together(tmp_path: Path) -> None:
     from benchkit.sweep.timed_run import TimedRun
+    from benchkit.sweep.training import WorkerContext
 
-    timed, job = TimedRun(), replace(job_of(tmp_path), per_process=4)
+    job = replace(job_of(tmp_path), per_process=4)
+    timed, context = TimedRun(), WorkerContext(job=job, device="cpu", registry=Registry.installed())
     for at_once in (1, 3):
-        assert timed.answer(replace(job, at_once=at_once), "cpu") == RunReady(images=60, peak_bytes=0, free_bytes=0)
-        answer = timed.answer(replace(job, at_once=at_once, seconds=1e-3), "cpu")
+        context.job = replace(job, at_once=at_once)
+        assert timed.answer(context) == RunReady(images=60, peak_bytes=0, free_bytes=0)
+        context.job = replace(job, at_once=at_once, seconds=1e-3)
+        answer = timed.answer(context)
         assert isinstance(answer, RunTimed) and answer.images_per_second > 0
     epochs = [len(lane.run.history) for lane in timed._lanes]
     assert len(epochs) == 3 and min(epochs) >= 2, "each is trained while all are timed"
@@ -305,9 +309,10 @@ def test_a_trial_on_a_shared_gpu_says_so() -> None:
 @pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no CUDA device")
 def test_on_cuda_a_trial_s_memory_is_told(tmp_path: Path) -> None:
     from benchkit.sweep.timed_run import CONTEXT_BYTES, TimedRun
+    from benchkit.sweep.training import WorkerContext
 
-    timed_run, job = TimedRun(), job_of(tmp_path)
-    ready = timed_run.answer(job, "cuda:0")
+    context = WorkerContext(job=job_of(tmp_path), device="cuda:0", registry=Registry.installed())
+    ready = TimedRun().answer(context)
     assert isinstance(ready, RunReady) and ready.images == 60
     assert CONTEXT_BYTES < ready.peak_bytes < ready.free_bytes
 

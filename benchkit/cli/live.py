@@ -24,7 +24,7 @@ from benchkit.sweep.messages import (
     TrialEnded,
     TrialStarted,
 )
-from benchkit.sweep.progress import Progress, RunningTrial, View, trial_name
+from benchkit.sweep.progress import Progress, RunningTrial, View, ViewBeside, trial_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -62,7 +62,7 @@ def watching(*, quiet: bool = False) -> Iterator[View]:
             yield Lines(write=write)
 
 
-class Lines:
+class Lines(View):
     """One line for each trial's start and end, and for its epochs at most every few seconds."""
 
     def __init__(self, write) -> None:  # type: ignore[no-untyped-def]
@@ -95,11 +95,8 @@ class Lines:
             rest = f", {duration(left, whole=True)} left" if left is not None else ""
             self._write(f"[{self._progress.finished}/{self._progress.total}{rest}] {_name(event)}: {_ending(event)}")
 
-    def tick(self) -> None:
-        """Do nothing: lines do not move."""
 
-
-class Panel:
+class Panel(View):
     """A panel that is drawn over itself: progress with time left, running trials, the best so far."""
 
     def __init__(self, live: Live) -> None:
@@ -226,23 +223,12 @@ def _ending(trial: TrialEnded) -> str:
     return f"{scores} in {duration(trial.seconds, whole=True)}"
 
 
-class EpochCount:
+class EpochCount(ViewBeside):
     """A view that hands everything on to another, and counts the epochs that ended."""
 
-    def __init__(self, view: View) -> None:
-        """Hand on to `view`."""
-        self._view = view
-        self.epochs = 0
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Pass it on."""
-        self._view.stage(title, states, total)
+    epochs = 0
 
     def event(self, worker: int, event: Event) -> None:
         """Count an epoch, and pass it on."""
         self.epochs += isinstance(event, EpochEnded)
-        self._view.event(worker, event)
-
-    def tick(self) -> None:
-        """Pass it on."""
-        self._view.tick()
+        super().event(worker, event)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchkit.analysis.wording import count
 from benchkit.cli.app import print_note, print_table
 from benchkit.sweep.messages import Event, TrialProfiled, WorkerReady
-from benchkit.sweep.progress import View
+from benchkit.sweep.progress import View, ViewBeside
 
 SHOWN = 3
 """Traces that are named."""
@@ -48,17 +47,13 @@ class Profiled:
         }
 
 
-class Profiling:
+class Profiling(ViewBeside):
     """A view that hands everything on to another, and keeps the profiles."""
 
     def __init__(self, view: View, profiled: Profiled) -> None:
         """Hand on to `view`, keep in `profiled`."""
-        self._view = view
+        super().__init__(view)
         self._profiled = profiled
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Show that a stage begins."""
-        self._view.stage(title, states, total)
 
     def event(self, worker: int, event: Event) -> None:
         """Show an event, and keep a profile."""
@@ -66,11 +61,7 @@ class Profiling:
             self._profiled.add(event)
         elif isinstance(event, WorkerReady):
             self._profiled.begin(worker, event)
-        self._view.event(worker, event)
-
-    def tick(self) -> None:
-        """Refresh what changes with time."""
-        self._view.tick()
+        super().event(worker, event)
 
 
 def print_profile(profiled: Profiled) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 GAIN = 1.1
 """From this ratio of total rates on, more trials at once are worth it."""
@@ -53,8 +53,8 @@ def next_level(concurrency: Concurrency, most: int, epochs: float = math.inf) ->
     """
     if not concurrency.levels:
         return 1
-    last = concurrency.levels[-1]
-    if last.rate <= 0 or not _rises(concurrency.levels):
+    *before, last = concurrency.levels
+    if last.rate <= 0 or (before and last.rate < GAIN * before[-1].rate):
         return None
     if concurrency.images * epochs / concurrency.levels[0].rate < WORTH:
         return None
@@ -62,17 +62,13 @@ def next_level(concurrency: Concurrency, most: int, epochs: float = math.inf) ->
     return following if following > last.at_once else None
 
 
-def _rises(levels: Sequence[ConcurrencyLevel]) -> bool:
-    return len(levels) < 2 or levels[-1].rate >= GAIN * levels[-2].rate
-
-
 def best_count(concurrency: Concurrency, most: int) -> int:
     """Return the last number of trials at once that was a tenth faster than the one before it, 1 to `most`."""
     best = 1
-    for place in range(1, len(concurrency.levels)):
-        if not _rises(concurrency.levels[: place + 1]):
+    for before, level in pairwise(concurrency.levels):
+        if level.rate < GAIN * before.rate:
             break
-        best = concurrency.levels[place].at_once
+        best = level.at_once
     return max(1, min(best, most))
 
 

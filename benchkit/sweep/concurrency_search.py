@@ -19,7 +19,7 @@ from benchkit.plan import Plan
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, next_level
 from benchkit.sweep.devices import Device, mps_runs
-from benchkit.sweep.lines import Opener, local_line
+from benchkit.sweep.lines import LocalLine, Opener
 from benchkit.sweep.messages import (
     ConcurrencyChosen,
     ConcurrencyTried,
@@ -99,7 +99,7 @@ def _key(job: Job, plan: Plan, device: Device, cores: int) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def trials_at_once(task: ConcurrencySearch, workspace: Path, view: View, opener: Opener = local_line) -> int:
+def trials_at_once(task: ConcurrencySearch, workspace: Path, view: View, opener: Opener = LocalLine) -> int:
     """Return how many trials to train at once, and tell the view why; 1 where nothing can be measured.
 
     What is measured, by workers that the opener starts, is kept in the workspace.

@@ -1,8 +1,7 @@
 """What a sweep and its workers tell each other, a frame each: jobs and orders one way, events the other.
 
-Whatever is told of a trial names it by `trial`, its id in the ledger, and by `lease`, the number under which it was
-handed out: what comes under an older one counts no more. A frame is one line of JSON; where that has the key `bytes`,
-so many raw bytes follow it, which are the event's field `content`.
+A frame is one line of JSON; where that has the key `bytes`, so many raw bytes follow it, which are the field `content`
+of the message.
 
 What a worker prints goes through its process's standard error, so that what a crash leaves unread there still comes to
 light; marks among it say whose what follows is. Imports no torch.
@@ -75,81 +74,83 @@ class TrialStarted(TrialTaken):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialBegan:
+class OfTrial:
+    """What is told of a trial: `trial` is its id in the ledger, `lease` the number under which it was handed out.
+
+    What comes under an older lease counts no more. Both are 0 where it is no trial's.
+    """
+
+    trial: int = 0
+    lease: int = 0
+
+    @property
+    def whose(self) -> tuple[int, int]:
+        """Return what tells a trial that was handed out from all others."""
+        return self.trial, self.lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialBegan(OfTrial):
     """A trial begins to train, of so many `epochs`, behind those in `history`, which its checkpoint had."""
 
-    trial: int
-    lease: int
     epochs: int
     history: tuple[EpochRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EpochEnded:
+class EpochEnded(OfTrial):
     """An epoch of the worker's trial ended.
 
     Its process had `processor` cores in use, and a GPU worked the share `device_use` of the time, None if unknown.
     """
 
     record: EpochRecord
-    trial: int = 0
-    lease: int = 0
     processor: float = 0.0
     device_use: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointTaken:
+class CheckpointTaken(OfTrial):
     """The state of a trial after an epoch; the worker goes on once it is told that this has been written."""
 
-    trial: int
-    lease: int
     epoch: int
     content: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileFinished:
+class FileFinished(OfTrial):
     """A file that a trial leaves in its folder, under this name."""
 
-    trial: int
-    lease: int
     name: str
     content: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Printed:
-    """What a worker printed: during a trial, or (`trial` 0) outside of any."""
+class Printed(OfTrial):
+    """What a worker printed: during a trial, or outside of any."""
 
-    trial: int = 0
-    lease: int = 0
     content: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialFinished:
+class TrialFinished(OfTrial):
     """A trial came to its end, and all its files have been told of.
 
     `memory` says which it failed for want of, the node's or its device's, if it did; the device's too where that
     refuses all further work: under NVIDIA MPS, one trial's fault ends those beside it.
     """
 
-    trial: int
-    lease: int
     outcome: Outcome
     memory: Literal["", "node", "device"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialGivenBack:
+class TrialGivenBack(OfTrial):
     """A worker lets go of a trial, which can be gone on with.
 
     `why` says what of its machine hinders it, and `scope` how much of that; `late`, that no epoch would end in time.
     """
 
-    trial: int
-    lease: int
     why: str = ""
     scope: Literal["pinned memory", "device", "node"] = "node"
     late: bool = False
@@ -169,13 +170,11 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialProfiled:
+class TrialProfiled(OfTrial):
     """Where the time of the worker's trial went: `seconds` by phase, and its `trace` file ("" without one)."""
 
     seconds: dict[str, float]
     trace: str = ""
-    trial: int = 0
-    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,12 +294,15 @@ class SeatsElsewhere:
     words: tuple[str, ...]
 
 
-OfTrial = TrialBegan | EpochEnded | CheckpointTaken | FileFinished | TrialProfiled | TrialFinished | TrialGivenBack
-"""What a worker tells of a trial that it was given."""
-
 Event = (
-    OfTrial
+    TrialBegan
+    | EpochEnded
+    | CheckpointTaken
+    | FileFinished
     | Printed
+    | TrialProfiled
+    | TrialFinished
+    | TrialGivenBack
     | Probed
     | NetworksChecked
     | RunReady
@@ -320,6 +322,11 @@ Event = (
     | WorkerEnds
     | WorkerLost
 )
+
+
+def is_asked(event: OfTrial | Event, *, asks: bool) -> bool:
+    """Return whether a worker waits for an answer to what it tells of a trial, which `asks` after each epoch or not."""
+    return isinstance(event, CheckpointTaken) or (isinstance(event, EpochEnded) and asks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,15 +359,13 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Train:
+class Train(OfTrial):
     """Train one trial: its settings, its place in the study, and what is decided of the study's training, by name.
 
     `content` is its checkpoint, empty for one from the start. `asks` has the worker wait after each epoch for whether
     to go on. None is begun that would, by those before it, not end within `seconds`. `compiles`: do no more than that.
     """
 
-    trial: int
-    lease: int
     settings: dict[str, Any]
     phase: Phase
     index: int
@@ -372,11 +377,9 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialAnswer:
+class TrialAnswer(OfTrial):
     """What a worker waits for: go on with the trial, end it as pruned, or drop it, since it is another's by now."""
 
-    trial: int
-    lease: int
     word: Literal["go on", "prune", "drop"]
 
 

@@ -126,10 +126,11 @@ class Pump:
             try:
                 what = self._calls.get(timeout=TICK)
             except queue.Empty:
-                what = _nothing
-            if what is None:
-                return
-            what()
+                pass
+            else:
+                if what is None:
+                    return
+                what()
             now = time.monotonic()
             if now - looked >= TICK:
                 # Where this process itself stood still, nobody was silent.
@@ -138,10 +139,6 @@ class Pump:
                 for line in list(self._lines):
                     line.look(now, late)
                 self._lines = {line for line in self._lines if line.ended is None}
-
-
-def _nothing() -> None:
-    pass
 
 
 class RayLine:
@@ -162,7 +159,7 @@ class RayLine:
         self._pump = pump
         self._hear = hear
         self._over = over
-        self._end: End | None = None
+        self.ended: End | None = None
         self._lock = threading.Lock()
         self._frames = FrameSplitter()
         self._prints = PrintSplitter()
@@ -175,11 +172,6 @@ class RayLine:
         pump.watch(self)
         environment = {**place.environment, NODE: place.name}
         self._ask("open", self._opened, worker.COMMAND[-1], environment, place.gpus > 0)
-
-    @property
-    def ended(self) -> End | None:
-        """Return how it ended, None while it has not."""
-        return self._end
 
     def send(self, whole: bytes) -> None:
         """Pass a frame on."""
@@ -216,7 +208,7 @@ class RayLine:
 
     def _ask(self, method: str, answered: Callable[[Any], None], *given: Any) -> None:
         """Call a method of the seat, and pass what it returns on to the pump's thread."""
-        if self._end is not None:
+        if self.ended is not None:
             return
 
         def arrived(future: Any) -> None:
@@ -228,7 +220,7 @@ class RayLine:
             self._fail(error, method, answered, given)
 
     def _arrived(self, future: Any, method: str, answered: Callable[[Any], None], given: tuple[Any, ...]) -> None:
-        if self._end is not None:
+        if self.ended is not None:
             return
         try:
             answer = future.result()
@@ -291,8 +283,8 @@ class RayLine:
         self._send()
 
     def _finish(self, end: End) -> None:
-        if self._end is None:
-            self._end = end
+        if self.ended is None:
+            self.ended = end
             self._seat.close()
             self._over(end)
 
