@@ -20,16 +20,25 @@ from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.sweep import concurrency_search
-from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, concurrency_text, next_level
-from benchkit.sweep.concurrency_search import TimedWorkers, explore, read_kept, trials_at_once
+from benchkit.sweep.concurrency_search import (
+    Concurrency,
+    ConcurrencyLevel,
+    TimedWorkers,
+    best_count,
+    concurrency_text,
+    explore,
+    next_level,
+    read_kept,
+    trials_at_once,
+)
 from benchkit.sweep.devices import CPU, Device, Devices
 from benchkit.sweep.messages import (
-    ConcurrencyChosen,
     ConcurrencyTried,
     Event,
     Job,
     RunReady,
     RunTimed,
+    Said,
     WorkerLost,
     WorkerReady,
 )
@@ -95,16 +104,14 @@ def test_the_choice_in_words() -> None:
     lines = Lines(told.append)
     lines.event(0, ConcurrencyTried(at_once=1))
     lines.event(0, ConcurrencyTried(at_once=2))
-    lines.event(0, ConcurrencyChosen(at_once=4, concurrency=known, before=True))
-    assert told == ["timing 1 trial at once", "timing 2 trials at once", f"{expected} (an earlier sweep's probe)"]
+    lines.event(0, Said(words=expected))
+    assert told == ["timing 1 trial at once", "timing 2 trials at once", expected]
 
 
 def test_the_panel_keeps_the_choice_above_itself() -> None:
     out = Console(file=StringIO(), width=120)
     with Live(console=out, auto_refresh=False) as live:
-        Panel(live).event(
-            0, ConcurrencyChosen(at_once=2, concurrency=concurrency(900, 1700, device="cuda:[red]0"), before=False)
-        )
+        Panel(live).event(0, Said(words=concurrency_text(concurrency(900, 1700, device="cuda:[red]0"), 2)))
     shown = out.file.getvalue()  # type: ignore[attr-defined]
     assert "2 trials at once on cuda:[red]0: probed 1: 900, 2: 1,700 images/s\n" in shown
 
@@ -240,8 +247,8 @@ def test_what_is_timed_has_the_largest_batches_and_no_more_workers_than_trials(t
 def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole sweep as on a GPU, on the CPU: its probes in two processes, its trials in this one."""
     monkeypatch.setattr(concurrency_search, "WINDOW", 0.1)
-    monkeypatch.setattr("benchkit.sweep.concurrency.WORTH", 0.0)
-    monkeypatch.setattr("benchkit.sweep.concurrency.GAIN", 0.0)
+    monkeypatch.setattr(concurrency_search, "WORTH", 0.0)
+    monkeypatch.setattr(concurrency_search, "GAIN", 0.0)
     monkeypatch.setattr(benchkit.sweep.orchestration, "available_cores", lambda: 2)
     monkeypatch.setattr(benchkit.sweep.orchestration, "devices_of", lambda request: Devices(used=(SLOT,)))
     sizes: list[int] = []
@@ -255,20 +262,19 @@ def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monke
     study, view = study_of(FACTOR), Listener()
     request = Request(study=study, workspace=tmp_path, data_root=DATA, device="cpu")
     assert +sweep(request, Registry.installed(), view) == {"done": 4}
-    (chosen,) = [event for event in view.events if isinstance(event, ConcurrencyChosen)]
-    assert [level.at_once for level in chosen.concurrency.levels] == [1, 2] and not chosen.before
-    assert all(level.rate > 0 for level in chosen.concurrency.levels) and chosen.concurrency.images == 60
-    assert sizes == [chosen.at_once] == [2] and chosen.concurrency.device == "cpu"
-    assert list(read_kept(tmp_path).values()) == [chosen.concurrency]
+    (found,) = read_kept(tmp_path).values()
+    assert [level.at_once for level in found.levels] == [1, 2]
+    assert all(level.rate > 0 for level in found.levels) and found.images == 60
+    assert sizes == [2] and found.device == "cpu"
+    words = concurrency_text(found, 2)
+    assert words.startswith("2 trials at once on cpu: probed 1: ") and Said(words=words) in view.events
     monkeypatch.setattr(concurrency_search, "Pool", None)  # nothing is timed again
     again, plan = Listener(), make_plan(study)
     task = concurrency_search.concurrency_search(
         request.job("concurrency", plan.conditions), plan, SLOT, missing=4, cores=2
     )
     assert trials_at_once(task, tmp_path, again) == 2
-    assert [(event.at_once, event.before) for event in again.events if isinstance(event, ConcurrencyChosen)] == [
-        (2, True)
-    ]
+    assert again.events == [Said(words=f"{words} (an earlier sweep's probe)")]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 3}', '{"a": {"levels": [7]}}', "\0"])

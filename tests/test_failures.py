@@ -31,8 +31,8 @@ from benchkit.sweep.machine_faults import fault_of
 from benchkit.sweep.messages import (
     Event,
     Job,
+    Said,
     Seat,
-    SeatSetAside,
     Train,
     TrialGivenBack,
     WorkerFailed,
@@ -65,7 +65,9 @@ def rate_of(order: Train) -> float:
 
 
 def asides(view: Listener) -> list[str]:
-    return [event.words for event in view.events if isinstance(event, SeatSetAside)]
+    """Return what was said of seats."""
+    told = [event.words for event in view.events if isinstance(event, Said)]
+    return [words for words in told if words.startswith(("set aside: ", "no seat is left"))]
 
 
 @pytest.mark.parametrize("how", ["gives back", "cannot start"])

@@ -164,9 +164,9 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import stand_in_worker
-from benchkit.sweep import concurrency, concurrency_search, node_check, worker
+from benchkit.sweep import concurrency_search, node_check, worker
 worker.COMMAND, node_check.CODE = stand_in_worker.COMMAND, stand_in_worker.CHECK
-concurrency_search.WINDOW, concurrency.WORTH, concurrency.GAIN = 0.1, 0.0, 0.0
+concurrency_search.WINDOW, concurrency_search.WORTH, concurrency_search.GAIN = 0.1, 0.0, 0.0
 sys.argv = {arguments!r}
 from benchkit.cli import main
 sys.exit(main())

@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING
 from benchkit.cli.app import cell, console, line
 from benchkit.data.manifest import listening, progress_lines
 from benchkit.duration import duration
-from benchkit.sweep.concurrency import concurrency_text
-from benchkit.sweep.devices import devices_text
 from benchkit.sweep.messages import (
-    AnalysisEnded,
-    ConcurrencyChosen,
     ConcurrencyTried,
-    DevicesChosen,
     EpochEnded,
     Event,
+    Said,
     SeatsElsewhere,
-    SeatSetAside,
     TrialEnded,
     TrialStarted,
 )
@@ -81,10 +76,8 @@ class Lines(View):
         """Say what happened, if it is worth a line."""
         running = self._progress.running.get(worker)
         self._progress.event(worker, event)
-        if told := _concurrency(event):
+        if told := _told(event):
             self._write(told)
-        elif isinstance(event, AnalysisEnded | SeatSetAside):
-            self._write(event.words)
         elif isinstance(event, TrialStarted) and event.epoch:
             self._write(f"{_name(event)}: goes on after epoch {event.epoch}")
         elif isinstance(event, EpochEnded) and running and time.monotonic() - self._last.get(worker, 0) > EVERY:
@@ -114,7 +107,7 @@ class Panel(View):
     def event(self, worker: int, event: Event) -> None:
         """Show an event; trials that ended badly stay on screen above the panel."""
         self._progress.event(worker, event)
-        if told := event.words if isinstance(event, AnalysisEnded | SeatSetAside) else _concurrency(event):
+        if told := _told(event):
             self._live.console.print(cell(line(told), "dim"))
             return
         if isinstance(event, SeatsElsewhere):
@@ -171,17 +164,11 @@ class Panel(View):
         return Group(head, rows, *(cell(line(f"other sweep: {words}"), "dim") for words in self._elsewhere), best)
 
 
-def _concurrency(event: Event) -> str:
-    """Return what is told of the devices, and of how many trials one is given at once; nothing for other events."""
-    if isinstance(event, DevicesChosen):
-        return devices_text(event.devices)
+def _told(event: Event) -> str:
+    """Return what an event tells in words, nothing where it tells of a trial."""
     if isinstance(event, ConcurrencyTried):
         return f"timing {event.at_once} trial{'s' if event.at_once > 1 else ''} at once"
-    if isinstance(event, ConcurrencyChosen):
-        return concurrency_text(event.concurrency, event.at_once) + (
-            " (an earlier sweep's probe)" if event.before else ""
-        )
-    return ""
+    return event.words if isinstance(event, Said) else ""
 
 
 def _name(trial: TrialStarted | TrialEnded) -> str:

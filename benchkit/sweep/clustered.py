@@ -14,11 +14,10 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.ledger import decide, decisions_of
 from benchkit.plan import Plan
 from benchkit.registry import Registry
-from benchkit.sweep.concurrency import concurrency_text
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.decided import asked_once
 from benchkit.sweep.devices import Device
-from benchkit.sweep.messages import ConcurrencyChosen, Event
+from benchkit.sweep.messages import Event, Said
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.progress import View
 from benchkit.sweep.shipping import cargo_of, needs_of
@@ -65,8 +64,8 @@ class Noting(View):
 
     def event(self, worker: int, event: Event) -> None:
         """Note what was found."""
-        if isinstance(event, ConcurrencyChosen):
-            self._note(concurrency_text(event.concurrency, event.at_once))
+        if isinstance(event, Said):
+            self._note(event.words)
 
 
 def _measured(cluster: RayCluster, request: Request, plan: Plan, missing: int, device: Device, cores: int) -> int:

@@ -17,7 +17,7 @@ from benchkit.ledger.claims import Queue
 from benchkit.plan import Plan
 from benchkit.results import Outcome
 from benchkit.sweep.compile_jobs import CompileJobs
-from benchkit.sweep.decided import Rules, decide_training
+from benchkit.sweep.decided import Rules, decide_training, unfit
 from benchkit.sweep.held_trial import HeldTrial
 from benchkit.sweep.messages import (
     EpochEnded,
@@ -25,7 +25,7 @@ from benchkit.sweep.messages import (
     Job,
     OfTrial,
     Printed,
-    SeatSetAside,
+    Said,
     TrialAnswer,
     TrialFinished,
     TrialGivenBack,
@@ -64,7 +64,7 @@ class Coordinator:
         self._ledger = ledger
         self._pool = pool
         self._view = view
-        self._seats = Seats(pool, job, lambda words: view.event(0, SeatSetAside(words=words)))
+        self._seats = Seats(pool, job, lambda words: view.event(0, Said(words=words)))
         self._preferred = PreferredSeats(self._seats, self._rules.patience, more_come=pool.changes)
         self._queue: Queue | None = None
         self._look_at = 0.0
@@ -232,7 +232,8 @@ class Coordinator:
                 self._ledger, self._job.study, event.seat, asked, works=rules.works, unrecorded=rules.unrecorded
             )
         self._seats.is_ready(number, event)
-        if problem := self._rules.unfit(event.seat, self._codes.decided, self._job.study):
+        problem = unfit(event.seat, self._codes.decided, self._job.study)
+        if problem and not self._rules.any_seat:
             self._seats.set_aside(number, problem, "device")
 
     def _hear_of_trial(self, number: int, event: OfTrial) -> None:

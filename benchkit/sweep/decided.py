@@ -124,14 +124,14 @@ class Rules:
     """What a coordinator goes by.
 
     A disk that does not answer is asked again for `patience` seconds, and for so long a trial waits for a seat of the
-    model that it was begun on. `unfit` says in words what keeps a seat from training a study as that was decided,
-    nothing when nothing does. `memory` tells under which limit of memory so many trials run together with the sweep,
-    where that is not this machine's. What is `auto` is decided by all `works` that the study plans, and by whether its
-    steps are recorded: `unrecorded` says in words why those of some network are not, in fp16 on a GPU.
+    model that it was begun on. With `any_seat`, seats train that cannot do so as it was decided for the study. `memory`
+    tells under which limit of memory so many trials run together with the sweep, where that is not this machine's. What
+    is `auto` is decided by all `works` that the study plans, and by whether its steps are recorded: `unrecorded` says
+    in words why those of some network are not, in fp16 on a GPU.
     """
 
     patience: float = PATIENCE
     works: Sequence[ConditionWork] = ()
     unrecorded: str = ""
-    unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
+    any_seat: bool = False
     memory: Callable[[int], Memory] | None = None

@@ -23,8 +23,6 @@ from benchkit.plan import Condition, Phase
 from benchkit.results import EpochRecord, Outcome
 from benchkit.storage import decode, encode
 from benchkit.study import Study
-from benchkit.sweep.concurrency import Concurrency
-from benchkit.sweep.devices import Devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,31 +256,8 @@ class ConcurrencyTried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DevicesChosen:
-    """The GPUs that a sweep trains on, and those that it leaves to others."""
-
-    devices: Devices
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConcurrencyChosen:
-    """The sweep trains so many trials at once, because of what it measured, now or `before`."""
-
-    at_once: int
-    concurrency: Concurrency
-    before: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatSetAside:
-    """A seat is used no more: which one, and why, in `words`."""
-
-    words: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnalysisEnded:
-    """What the interim analyses of a sweep that adds repeats until decided have found so far, in words."""
+class Said:
+    """What the sweep chose or came to, or what people should know beside, in words."""
 
     words: str
 
@@ -307,11 +282,8 @@ Event = (
     | NetworksChecked
     | RunReady
     | RunTimed
-    | DevicesChosen
     | ConcurrencyTried
-    | ConcurrencyChosen
-    | AnalysisEnded
-    | SeatSetAside
+    | Said
     | SeatsElsewhere
     | WorkerReady
     | TrialTaken

@@ -30,8 +30,8 @@ from benchkit.sweep.compiling import planned_work
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.coordinator import Coordinator
 from benchkit.sweep.decided import Rules, decide_as_trained, decided_device, refuse_other_decisions
-from benchkit.sweep.devices import Device, Devices, available_cores, devices_here
-from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
+from benchkit.sweep.devices import Device, Devices, available_cores, devices_here, devices_text
+from benchkit.sweep.messages import Job, NetworksChecked, Said, WorkerFailed
 from benchkit.sweep.pool import Pool, answers, cannot_go_on
 from benchkit.sweep.progress import View
 from benchkit.sweep.seat_lines import SeatLines, tell_of
@@ -122,7 +122,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     end = time.monotonic() + request.seconds
 
     def say(words: str) -> None:
-        view.event(0, AnalysisEnded(words=words))
+        view.event(0, Said(words=words))
 
     request = replace(request, device=decided_device(ledger, request))
     with ExitStack() as opened:
@@ -208,7 +208,7 @@ def devices_told(request: Request, view: View) -> Devices:
     """Return the devices of this machine that a sweep trains on, told where there is anything to choose."""
     devices = devices_of(request)
     if devices.left_out or len(devices.used) > 1:
-        view.event(0, DevicesChosen(devices=devices))
+        view.event(0, Said(words=devices_text(devices)))
     return devices
 
 

@@ -185,21 +185,13 @@ class Seats:
         """Return how many seats have not been set aside."""
         return self._pool.size - len(self.aside)
 
-    def hopeless(self, patience: float) -> bool:
-        """Return whether no seat is left, and none came for so many seconds since one was gone."""
-        return not self.left and time.monotonic() - self._gone > patience
-
     def refuse_none(self, patience: float, workspace: Path) -> None:
-        """Raise `BenchkitError` where `hopeless`."""
-        if self.hopeless(patience):
-            one, *more = self.problems
-            problems = self.problems if more else ()
-            raise cannot_go_on("no seat is left to train on" if more else one, workspace, problems)
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """Return why seats were set aside, each reason once."""
-        return tuple(dict.fromkeys(self.aside.values()))
+        """Raise `BenchkitError` where no seat is left, and none came for so many seconds since one was gone."""
+        if not self.left and time.monotonic() - self._gone > patience:
+            reasons = tuple(dict.fromkeys(self.aside.values()))
+            if len(reasons) == 1:
+                raise cannot_go_on(reasons[0], workspace)
+            raise cannot_go_on("no seat is left to train on", workspace, reasons)
 
 
 def model_of(device: str) -> str:
