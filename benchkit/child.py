@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 MOST_DETAIL = 6000
 """So many bytes of the end of what a child printed are kept."""
@@ -231,7 +231,7 @@ class LineChild:
             return code, errors.read()[-MOST_DETAIL:].decode(errors="replace")
 
 
-def answer_stream() -> IO[str]:
+def answer_stream() -> TextIO:
     """In the child: return what writes to standard output; whatever else prints from now on goes to standard error.
 
     Libraries do print: WeasyPrint, for one, where a system library is missing.

@@ -15,9 +15,7 @@ from benchkit.plan import make_plan
 from benchkit.results import Cost, EpochRecord, Outcome
 from benchkit.storage import decode, decode_lines, encode
 from benchkit.study import SearchRange, Study
-from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel
 from benchkit.sweep.messages import (
-    ConcurrencyChosen,
     ConcurrencyTried,
     EpochEnded,
     Event,
@@ -25,6 +23,7 @@ from benchkit.sweep.messages import (
     Probed,
     RunReady,
     RunTimed,
+    Said,
     TrialEnded,
     TrialStarted,
     TrialTaken,
@@ -153,11 +152,7 @@ def test_numbers_that_json_lacks_are_read_and_whole_numbers_stay_whole() -> None
         RunReady(images=45000, peak_bytes=2**40, free_bytes=2**41),
         RunTimed(images_per_second=0.1),
         ConcurrencyTried(at_once=4),
-        ConcurrencyChosen(
-            at_once=1,
-            concurrency=Concurrency(device="cuda:0", levels=(ConcurrencyLevel(at_once=1, rate=0.1),)),
-            before=True,
-        ),
+        Said(words="4 trials at once\n"),
     ],
     ids=lambda event: type(event).__name__,
 )

@@ -20,16 +20,25 @@ from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.sweep import concurrency_search
-from benchkit.sweep.concurrency import Concurrency, ConcurrencyLevel, best_count, concurrency_text, next_level
-from benchkit.sweep.concurrency_search import TimedWorkers, explore, read_kept, trials_at_once
+from benchkit.sweep.concurrency_search import (
+    Concurrency,
+    ConcurrencyLevel,
+    TimedWorkers,
+    best_count,
+    concurrency_text,
+    explore,
+    next_level,
+    read_kept,
+    trials_at_once,
+)
 from benchkit.sweep.devices import CPU, Device, Devices
 from benchkit.sweep.messages import (
-    ConcurrencyChosen,
     ConcurrencyTried,
     Event,
     Job,
     RunReady,
     RunTimed,
+    Said,
     WorkerLost,
     WorkerReady,
 )
@@ -95,16 +104,14 @@ def test_the_choice_in_words() -> None:
     lines = Lines(told.append)
     lines.event(0, ConcurrencyTried(at_once=1))
     lines.event(0, ConcurrencyTried(at_once=2))
-    lines.event(0, ConcurrencyChosen(at_once=4, concurrency=known, before=True))
-    assert told == ["timing 1 trial at once", "timing 2 trials at once", f"{expected} (an earlier sweep's probe)"]
+    lines.event(0, Said(words=expected))
+    assert told == ["timing 1 trial at once", "timing 2 trials at once", expected]
 
 
 def test_the_panel_keeps_the_choice_above_itself() -> None:
     out = Console(file=StringIO(), width=120)
     with Live(console=out, auto_refresh=False) as live:
-        Panel(live).event(
-            0, ConcurrencyChosen(at_once=2, concurrency=concurrency(900, 1700, device="cuda:[red]0"), before=False)
-        )
+        Panel(live).event(0, Said(words=concurrency_text(concurrency(900, 1700, device="cuda:[red]0"), 2)))
     shown = out.file.getvalue()  # type: ignore[attr-defined]
     assert "2 trials at once on cuda:[red]0: probed 1: 900, 2: 1,700 images/s\n" in shown
 
@@ -181,11 +188,15 @@ def test_several_runs_are_timed_in_one_process_before_another_one_starts(tmp_pat
 
 def test_runs_in_turns_are_timed_together(tmp_path: Path) -> None:
     from benchkit.sweep.timed_run import TimedRun
+    from benchkit.sweep.training import WorkerContext
 
-    timed, job = TimedRun(), replace(job_of(tmp_path), per_process=4)
+    job = replace(job_of(tmp_path), per_process=4)
+    timed, context = TimedRun(), WorkerContext(job=job, device="cpu", registry=Registry.installed())
     for at_once in (1, 3):
-        assert timed.answer(replace(job, at_once=at_once), "cpu") == RunReady(images=60, peak_bytes=0, free_bytes=0)
-        answer = timed.answer(replace(job, at_once=at_once, seconds=1e-3), "cpu")
+        context.job = replace(job, at_once=at_once)
+        assert timed.answer(context) == RunReady(images=60, peak_bytes=0, free_bytes=0)
+        context.job = replace(job, at_once=at_once, seconds=1e-3)
+        answer = timed.answer(context)
         assert isinstance(answer, RunTimed) and answer.images_per_second > 0
     epochs = [len(lane.run.history) for lane in timed._lanes]
     assert len(epochs) == 3 and min(epochs) >= 2, "each is trained while all are timed"
@@ -236,8 +247,8 @@ def test_what_is_timed_has_the_largest_batches_and_no_more_workers_than_trials(t
 def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole sweep as on a GPU, on the CPU: its probes in two processes, its trials in this one."""
     monkeypatch.setattr(concurrency_search, "WINDOW", 0.1)
-    monkeypatch.setattr("benchkit.sweep.concurrency.WORTH", 0.0)
-    monkeypatch.setattr("benchkit.sweep.concurrency.GAIN", 0.0)
+    monkeypatch.setattr(concurrency_search, "WORTH", 0.0)
+    monkeypatch.setattr(concurrency_search, "GAIN", 0.0)
     monkeypatch.setattr(benchkit.sweep.orchestration, "available_cores", lambda: 2)
     monkeypatch.setattr(benchkit.sweep.orchestration, "devices_of", lambda request: Devices(used=(SLOT,)))
     sizes: list[int] = []
@@ -251,20 +262,19 @@ def test_real_workers_are_timed_once_and_the_sweep_goes_on(tmp_path: Path, monke
     study, view = study_of(FACTOR), Listener()
     request = Request(study=study, workspace=tmp_path, data_root=DATA, device="cpu")
     assert +sweep(request, Registry.installed(), view) == {"done": 4}
-    (chosen,) = [event for event in view.events if isinstance(event, ConcurrencyChosen)]
-    assert [level.at_once for level in chosen.concurrency.levels] == [1, 2] and not chosen.before
-    assert all(level.rate > 0 for level in chosen.concurrency.levels) and chosen.concurrency.images == 60
-    assert sizes == [chosen.at_once] == [2] and chosen.concurrency.device == "cpu"
-    assert list(read_kept(tmp_path).values()) == [chosen.concurrency]
+    (found,) = read_kept(tmp_path).values()
+    assert [level.at_once for level in found.levels] == [1, 2]
+    assert all(level.rate > 0 for level in found.levels) and found.images == 60
+    assert sizes == [2] and found.device == "cpu"
+    words = concurrency_text(found, 2)
+    assert words.startswith("2 trials at once on cpu: probed 1: ") and Said(words=words) in view.events
     monkeypatch.setattr(concurrency_search, "Pool", None)  # nothing is timed again
     again, plan = Listener(), make_plan(study)
     task = concurrency_search.concurrency_search(
         request.job("concurrency", plan.conditions), plan, SLOT, missing=4, cores=2
     )
     assert trials_at_once(task, tmp_path, again) == 2
-    assert [(event.at_once, event.before) for event in again.events if isinstance(event, ConcurrencyChosen)] == [
-        (2, True)
-    ]
+    assert again.events == [Said(words=f"{words} (an earlier sweep's probe)")]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 3}', '{"a": {"levels": [7]}}', "\0"])
@@ -305,9 +315,10 @@ def test_a_trial_on_a_shared_gpu_says_so() -> None:
 @pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no CUDA device")
 def test_on_cuda_a_trial_s_memory_is_told(tmp_path: Path) -> None:
     from benchkit.sweep.timed_run import CONTEXT_BYTES, TimedRun
+    from benchkit.sweep.training import WorkerContext
 
-    timed_run, job = TimedRun(), job_of(tmp_path)
-    ready = timed_run.answer(job, "cuda:0")
+    context = WorkerContext(job=job_of(tmp_path), device="cuda:0", registry=Registry.installed())
+    ready = TimedRun().answer(context)
     assert isinstance(ready, RunReady) and ready.images == 60
     assert CONTEXT_BYTES < ready.peak_bytes < ready.free_bytes
 

@@ -28,6 +28,7 @@ from benchkit.sweep.messages import (
     Event,
     FileFinished,
     Job,
+    PrintSplitter,
     Seat,
     Train,
     TrialAnswer,
@@ -37,7 +38,6 @@ from benchkit.sweep.messages import (
     TrialGivenBack,
     WorkerReady,
 )
-from benchkit.sweep.output import PrintSplitter
 
 
 class Meddling(InlinePool):

@@ -33,14 +33,14 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def probe(
         request: Request,
+        plan: Plan,
         devices: Devices,
-        threads: int,
-        conditions: tuple[Sequence[Condition], Sequence[Condition]],
+        left: Sequence[Condition],
+        timed: Sequence[Condition],
         say: Callable[[str], None],
     ) -> tuple[dict[str, Probed], str]:
-        chosen = conditions[1]
-        labels.extend(condition.label for condition in chosen)
-        found = {c.key: Probed(key=c.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100) for c in chosen}
+        labels.extend(condition.label for condition in timed)
+        found = {c.key: Probed(key=c.key, seconds=2.0, checkpoint_bytes=1000, kept_bytes=100) for c in timed}
         return found, "cpu"
 
     monkeypatch.setattr(benchkit.sweep.estimate, "_probe", probe)

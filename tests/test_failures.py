@@ -31,8 +31,8 @@ from benchkit.sweep.machine_faults import fault_of
 from benchkit.sweep.messages import (
     Event,
     Job,
+    Said,
     Seat,
-    SeatSetAside,
     Train,
     TrialGivenBack,
     WorkerFailed,
@@ -41,7 +41,7 @@ from benchkit.sweep.messages import (
 )
 from benchkit.sweep.orchestration import Request, sweep
 from benchkit.sweep.seats import Seats
-from benchkit.sweep.starts import Memory, Starts, memory_here
+from benchkit.sweep.starts import Memory, Starts, memory_before, memory_here
 from benchkit.train.streaming import Slot
 
 CPU = Seat(node="here", kind="cpu", device="a processor")
@@ -65,7 +65,9 @@ def rate_of(order: Train) -> float:
 
 
 def asides(view: Listener) -> list[str]:
-    return [event.words for event in view.events if isinstance(event, SeatSetAside)]
+    """Return what was said of seats."""
+    told = [event.words for event in view.events if isinstance(event, Said)]
+    return [words for words in told if words.startswith(("set aside: ", "no seat is left"))]
 
 
 @pytest.mark.parametrize("how", ["gives back", "cannot start"])
@@ -365,6 +367,15 @@ def test_the_least_limit_of_memory_is_read_with_its_kills(tmp_path: Path) -> Non
     (tmp_path / "groups" / "memory" / "job" / "memory.oom_control").write_text("under_oom 0\noom_kill 5\n")
     older = memory_here(1, tmp_path / "groups", tmp_path / "own")
     assert (older.limit, older.kills) == (700, 5)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"limit": "none"}', "\0"])
+def test_a_damaged_record_of_the_last_sweeps_memory_counts_as_absent(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "memory.json").write_text(content)
+    now = Memory(limit=2**30, group="a", kills=4)
+    assert memory_before(tmp_path, now) == Memory()
+    assert memory_before(tmp_path, Memory()) == now
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from benchkit.sweep import worker
 from benchkit.sweep.devices import CPU
-from benchkit.sweep.lines import End, Line, local_line
+from benchkit.sweep.lines import End, Line, LocalLine
 from benchkit.sweep.messages import Printed, event_of, frame, frames, parted
 
 WAIT = 60.0
@@ -45,7 +45,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], tuple[Li
     def start(script: str) -> tuple[Line, queue.Queue[bytes | End]]:
         monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", script))
         heard: queue.Queue[bytes | End] = queue.Queue()
-        lines.append(local_line(CPU, dict(os.environ), heard.put, heard.put))
+        lines.append(LocalLine(CPU, dict(os.environ), heard.put, heard.put))
         return lines[-1], heard
 
     yield start

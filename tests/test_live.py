@@ -11,7 +11,7 @@ from rich.live import Live
 from benchkit.cli import live as live_view
 from benchkit.cli.live import Lines, Panel
 from benchkit.data.manifest import report_progress
-from benchkit.sweep.messages import AnalysisEnded, SeatsElsewhere, TrialEnded, TrialTaken, dump, event_of
+from benchkit.sweep.messages import Said, SeatsElsewhere, TrialEnded, TrialTaken, dump, event_of
 
 
 class Clock:
@@ -76,13 +76,13 @@ def test_the_progress_of_preparing_data_is_drawn_seldom(clock: Clock, monkeypatc
 
 def test_what_looks_found_is_told_in_lines_and_above_the_panel() -> None:
     lines: list[str] = []
-    Lines(write=lines.append).event(0, AnalysisEnded(words="look 1 of 5"))
+    Lines(write=lines.append).event(0, Said(words="look 1 of 5"))
     assert lines == ["look 1 of 5"]
     out = terminal()
     with Live(console=out, auto_refresh=False) as live:
-        Panel(live).event(0, AnalysisEnded(words="look 1 of 5"))
+        Panel(live).event(0, Said(words="look 1 of 5"))
     assert "look 1 of 5" in shown(out)
-    assert event_of(dump(AnalysisEnded(words="x"))) == AnalysisEnded(words="x")
+    assert event_of(dump(Said(words="x"))) == Said(words="x")
 
 
 def test_the_panel_shows_what_other_sweeps_are_at_as_long_as_they_are(clock: Clock) -> None:

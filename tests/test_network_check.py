@@ -16,10 +16,12 @@ import benchkit.sweep.training
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
+from benchkit.registry import Registry
 from benchkit.results import FINISHED
 from benchkit.study import Study
 from benchkit.sweep.messages import Job
 from benchkit.sweep.network_check import check_networks
+from benchkit.sweep.training import WorkerContext
 
 PLUGIN = """
 import torch
@@ -246,5 +248,5 @@ def test_what_keeps_steps_in_fp16_from_being_recorded_is_found(
     factor = '[factors]\n"train.optimizer.lr" = [0.1, 0.3]\n'
     study = tiny_study.study_of(tables, factor, overrides=overrides)
     job = Job(task="check", study=study, conditions=make_plan(study).conditions, data_root=tiny_study.DATA)
-    found = check_networks(job, "cpu")
+    found = check_networks(WorkerContext(job=job, device="cpu", registry=Registry.installed()))
     assert found.problems == () and found.unrecorded.startswith(reason) and bool(reason) == bool(found.unrecorded)

@@ -12,7 +12,7 @@ from scripted_seats import ScriptedSeats, finished, scripted_sweep
 from tiny_study import RECORD, study_of
 
 from benchkit.sweep.messages import CheckpointTaken, EpochEnded, Event, Seat, Train, TrialBegan, WorkerLost
-from benchkit.sweep.preferred_seats import model_of
+from benchkit.sweep.seats import model_of
 
 NODES = [Seat(node="one", kind="cuda", device="A100"), Seat(node="two", kind="cuda", device="H100")]
 LOST = WorkerLost(code=-9, machine=True, words="one is gone")

@@ -119,6 +119,18 @@ def test_every_seat_asks_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(1.0, 0.3333)] * 3 + [(2.0, 0.0)] * 2
 
 
+def test_a_node_is_there_as_it_was_while_the_head_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked in the thread that looks after all lines, which an error would end."""
+    import benchkit.sweep.ray_nodes as rooms
+
+    def away() -> None:
+        raise rooms.RayError("the head does not answer")
+
+    monkeypatch.setattr(rooms.ray, "nodes", away)
+    cluster = cluster_of(member("one", "A100", 1), replace(member("two", "A100", 1), alive=False))
+    assert [cluster.is_alive(name) for name in ("one", "two", "three")] == [True, False, False]
+
+
 def test_a_limit_of_memory_counts_where_trials_run_under_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     import benchkit.sweep.ray_nodes as rooms
     from benchkit.sweep.starts import Memory
@@ -152,9 +164,9 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import stand_in_worker
-from benchkit.sweep import concurrency, concurrency_search, node_check, worker
+from benchkit.sweep import concurrency_search, node_check, worker
 worker.COMMAND, node_check.CODE = stand_in_worker.COMMAND, stand_in_worker.CHECK
-concurrency_search.WINDOW, concurrency.WORTH, concurrency.GAIN = 0.1, 0.0, 0.0
+concurrency_search.WINDOW, concurrency_search.WORTH, concurrency_search.GAIN = 0.1, 0.0, 0.0
 sys.argv = {arguments!r}
 from benchkit.cli import main
 sys.exit(main())

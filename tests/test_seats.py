@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tiny_study import FACTOR, study_of
 
+from benchkit.errors import BenchkitError
 from benchkit.sweep import seats as seats_module
 from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import Job, Seat, WorkerReady
@@ -99,12 +100,14 @@ def test_no_worker_is_started_on_a_node_that_is_gone(monkeypatch: pytest.MonkeyP
     world.nodes.clear()
     world.seats.lost(0, "a is gone", idle=True)
     assert world.told == ["start a"] and world.said == ["no seat is left; waiting for another one to come"]
-    assert not world.seats.hopeless(60)
+    world.seats.refuse_none(60, tmp_path)
     world.later(61)
-    assert world.seats.hopeless(60)
+    with pytest.raises(BenchkitError, match="a is gone"):
+        world.seats.refuse_none(60, tmp_path)
     world.nodes.append("b")
     world.later(LOOK_EVERY)
-    assert world.told == ["start a", "start b"] and not world.seats.hopeless(60)
+    world.seats.refuse_none(60, tmp_path)
+    assert world.told == ["start a", "start b"]
 
 
 def test_seats_that_were_all_set_aside_are_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -112,7 +115,8 @@ def test_seats_that_were_all_set_aside_are_not_waited_for(monkeypatch: pytest.Mo
     world.seats.start_all()
     for _ in range(IDLE_PATIENCE):
         world.seats.lost(0, "ended", idle=True)
-    assert world.seats.hopeless(60) and world.seats.problems
+    with pytest.raises(BenchkitError, match="workers end before they train anything, the last ended"):
+        world.seats.refuse_none(60, tmp_path)
     assert seats_module.SURPLUS <= 30
 
 

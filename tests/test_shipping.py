@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_study import DATA, study_of, text_of
@@ -90,16 +92,33 @@ def test_each_thing_is_sent_once_and_where_it_is_lacking(tmp_path: Path) -> None
 
 @pytest.mark.ray
 def test_a_file_travels_in_parts_that_any_object_store_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchkit.sweep.ray_nodes import _parts
+    import benchkit.sweep.ray_nodes as rooms
 
+    places: list[tuple[str, int, int]] = []
+
+    class Here(node_side.Node):
+        """A node whose calls are made here."""
+
+        def write(self, folder: str, name: str, place: int, data: bytes) -> None:
+            places.append((name, place, len(data)))
+            super().write(folder, name, place, data)
+
+    node = Here()
+    actor = SimpleNamespace(
+        **{name: SimpleNamespace(remote=getattr(node, name)) for name in ("begin", "write", "finish")}
+    )
+    monkeypatch.setattr(rooms, "_result", lambda reference, closed: reference)
     monkeypatch.setattr(node_side, "CHUNK", 1000)
-    path = tmp_path / "images.npy"
-    path.write_bytes(bytes(range(256)) * 17)
-    parts = list(_parts(path))
-    assert [place for place, _ in parts] == [0, 1000, 2000, 3000, 4000]
-    assert b"".join(part for _, part in parts) == path.read_bytes()
-    path.write_bytes(b"")
-    assert list(_parts(path)) == [(0, b"")]
+    path, empty, images = tmp_path / "images.npy", tmp_path / "empty", bytes(range(256)) * 17
+    path.write_bytes(images)
+    empty.write_bytes(b"")
+    rooms._send(
+        actor, threading.Event(), {"images.npy": path, "empty": empty, "a/b.py": images[:5]}, str(tmp_path / "to")
+    )
+    assert [place for name, place, _ in places if name == "images.npy"] == [0, 1000, 2000, 3000, 4000]
+    assert [length for _, _, length in places] == [1000, 1000, 1000, 1000, 352, 0, 5]
+    there = {name: (tmp_path / "to" / name).read_bytes() for name in ("images.npy", "empty", "a/b.py")}
+    assert there == {"images.npy": images, "empty": b"", "a/b.py": images[:5]}
 
 
 MODEL = """

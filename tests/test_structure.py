@@ -45,13 +45,13 @@ UNLAYERED = {"__init__", "__main__", "__pycache__", "py.typed", "studies"}
 MANY_PARAMETERS = {"build_run"}
 FORBIDDEN_NAMES = {"base", "common", "core", "handler", "helpers", "manager", "misc", "util", "utils"}
 MUTABLE = (
-    "Best Ended FigureSet Member Merged Plateau Profiled Progress Randomness RayCluster Run RunningTrial WorkerContext "
+    "Best FigureSet Member Merged Plateau Profiled Progress Randomness RayCluster Run RunningTrial WorkerContext "
     "_Scope _Together _Sheet _Unpacking"
 ).split()
 """Dataclasses that change while they are used."""
 
 POSITIONAL = (
-    "Anew CachedRecords ChartCache Check Draft DropBranch DropInput DropOutput Ended Opaque Predictions Profiled "
+    "Anew CachedRecords ChartCache Check Draft DropBranch DropInput DropOutput Opaque Predictions Profiled "
     "Registry TrialFolder Use _Scope"
 ).split()
 """Dataclasses of so few fields that they are given by their order."""

@@ -31,7 +31,7 @@ from benchkit.results import Cost, Decision, Outcome
 from benchkit.storage import encode
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
-from benchkit.sweep.messages import AnalysisEnded, Job, Train, TrialFinished, WorkerIdle
+from benchkit.sweep.messages import Job, Said, Train, TrialFinished, WorkerIdle
 from benchkit.sweep.orchestration import Request, sweep
 from benchkit.sweep.status import status_of
 
@@ -88,7 +88,7 @@ def run(workspace: Path, study: Study, **asked: Any) -> tuple[Counter[str], list
     view = Listener()
     request = Request(study=study, workspace=workspace, data_root=Path(), **{"jobs": 1, **asked})
     states = sweep(request, Registry.installed(), view)
-    return +states, [event.words for event in view.events if isinstance(event, AnalysisEnded)]
+    return +states, [event.words for event in view.events if isinstance(event, Said)]
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchkit.sweep import worker
+from benchkit.sweep import lines
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ def test_threads_wait_awake_where_each_has_a_core(
     monkeypatch: pytest.MonkeyPatch, threads: int, at_once: int, policy: str | None
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr(worker, "available_cores", lambda: 4)
-    found = worker.environment(threads, at_once)
+    monkeypatch.setattr(lines, "available_cores", lambda: 4)
+    found = lines.environment(threads, at_once)
     assert found.get("OMP_WAIT_POLICY") == policy
     assert found["OMP_NUM_THREADS"] == str(threads)
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    monkeypatch.setattr(worker, "available_cores", lambda: 4)
-    assert worker.environment(4, 1)["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setattr(lines, "available_cores", lambda: 4)
+    assert lines.environment(4, 1)["OMP_WAIT_POLICY"] == "passive"

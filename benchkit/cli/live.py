@@ -10,21 +10,16 @@ from typing import TYPE_CHECKING
 from benchkit.cli.app import cell, console, line
 from benchkit.data.manifest import listening, progress_lines
 from benchkit.duration import duration
-from benchkit.sweep.concurrency import concurrency_text
-from benchkit.sweep.devices import devices_text
 from benchkit.sweep.messages import (
-    AnalysisEnded,
-    ConcurrencyChosen,
     ConcurrencyTried,
-    DevicesChosen,
     EpochEnded,
     Event,
+    Said,
     SeatsElsewhere,
-    SeatSetAside,
     TrialEnded,
     TrialStarted,
 )
-from benchkit.sweep.progress import Progress, RunningTrial, View, trial_name
+from benchkit.sweep.progress import Progress, RunningTrial, View, ViewBeside, trial_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -62,7 +57,7 @@ def watching(*, quiet: bool = False) -> Iterator[View]:
             yield Lines(write=write)
 
 
-class Lines:
+class Lines(View):
     """One line for each trial's start and end, and for its epochs at most every few seconds."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -93,11 +88,8 @@ class Lines:
             rest = f", {duration(left, whole=True)} left" if left is not None else ""
             self._write(f"[{self._progress.finished}/{self._progress.total}{rest}] {_name(event)}: {_ending(event)}")
 
-    def tick(self) -> None:
-        """Do nothing: lines do not move."""
 
-
-class Panel:
+class Panel(View):
     """A panel that is drawn over itself: progress with time left, running trials, the best so far."""
 
     def __init__(self, live: Live) -> None:
@@ -166,18 +158,10 @@ class Panel:
 
 
 def _told(event: Event) -> str:
-    """Return what is told of looks, seats and devices, and of how many trials one trains at once; nothing of others."""
-    if isinstance(event, AnalysisEnded | SeatSetAside):
-        return event.words
-    if isinstance(event, DevicesChosen):
-        return devices_text(event.devices)
+    """Return what an event tells in words, nothing where it tells of a trial."""
     if isinstance(event, ConcurrencyTried):
         return f"timing {event.at_once} trial{'s' if event.at_once > 1 else ''} at once"
-    if isinstance(event, ConcurrencyChosen):
-        return concurrency_text(event.concurrency, event.at_once) + (
-            " (an earlier sweep's probe)" if event.before else ""
-        )
-    return ""
+    return event.words if isinstance(event, Said) else ""
 
 
 def _name(trial: TrialStarted | TrialEnded) -> str:
@@ -219,23 +203,15 @@ def _ending(trial: TrialEnded) -> str:
     return f"{scores} in {duration(trial.seconds, whole=True)}"
 
 
-class Overheard:
+class Overheard(ViewBeside):
     """A view that hands everything on to another, and tells each event to one who listens."""
 
     def __init__(self, view: View, hear: Callable[[int, Event], None]) -> None:
         """Hand on to `view`; `hear` gets each event and the number of its worker."""
-        self._view = view
+        super().__init__(view)
         self._hear = hear
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Pass it on."""
-        self._view.stage(title, states, total)
 
     def event(self, worker: int, event: Event) -> None:
         """Have it heard, and pass it on."""
         self._hear(worker, event)
-        self._view.event(worker, event)
-
-    def tick(self) -> None:
-        """Pass it on."""
-        self._view.tick()
+        super().event(worker, event)

@@ -21,7 +21,7 @@ class Diagnosis:
     """
 
     name: str
-    state: State
+    state: State = "good"
     value: str
     advice: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def findings_of(answer: Answer, *, driver: bool) -> list[Diagnosis]:
     if "torch" not in values:
         advice = "install PyTorch anew; see its installation page for this system"
         return [Diagnosis(name="PyTorch", state="bad", value=f"cannot be used: {answer.problem}", advice=advice)]
-    findings = [Diagnosis(name="PyTorch", state="good", value=_version(values))]
+    findings = [Diagnosis(name="PyTorch", value=_version(values))]
     if "device" not in values:
         advice = "name a --device that is there, or mend its driver"
         return [*findings, Diagnosis(name="device", state="bad", value=f"none: {answer.problem}", advice=advice)]
@@ -48,16 +49,16 @@ def _device(values: Mapping[str, Any], driver: bool) -> Diagnosis:
         advice = "install a PyTorch that is built for the driver's CUDA, or give --device cpu to do without"
         return Diagnosis(name="device", state="bad", value=f"{name}; a GPU's driver is loaded, unused", advice=advice)
     if not values["memory"]:
-        return Diagnosis(name="device", state="good", value=name)
+        return Diagnosis(name="device", value=name)
     free = values.get("free", 0)
     memory = f"{values['memory'] / 2**30:.0f} GiB memory, {free / 2**30:.1f} GiB of it free"
     numbers = {"memory": float(values["memory"]), "free": float(free)}
-    return Diagnosis(name="device", state="good", value=f"{name}, {memory}", numbers=numbers)
+    return Diagnosis(name="device", value=f"{name}, {memory}", numbers=numbers)
 
 
 def _precision(values: Mapping[str, Any]) -> Diagnosis:
     if values["bf16"]:
-        return Diagnosis(name="precision", state="good", value="auto computes in bf16, which the device has")
+        return Diagnosis(name="precision", value="auto computes in bf16, which the device has")
     advice = "nothing to do; newer processors and GPUs train up to twice as fast in bf16"
     if values.get("fp16"):
         value = (
@@ -72,19 +73,17 @@ def _precision(values: Mapping[str, Any]) -> Diagnosis:
 
 def _rates(answer: Answer) -> list[Diagnosis]:
     values, findings = answer.values, []
-    if "copy_rate" in values:
-        value = f"{scaled(values['copy_rate'], 'B/s')} read and written"
-        numbers = {"copy": values["copy_rate"]}
-        findings.append(Diagnosis(name="copy bandwidth", state="good", value=value, numbers=numbers))
+    if rate := values.get("copy_rate"):
+        value = f"{scaled(rate, 'B/s')} read and written"
+        findings.append(Diagnosis(name="copy bandwidth", value=value, numbers={"copy": rate}))
     numbers = {name: values[f"{name}_rate"] for name in ("float32", "bf16") if f"{name}_rate" in values}
     shown = ", ".join(f"{name} {scaled(rate, 'FLOP/s')}" for name, rate in numbers.items())
     if len(numbers) == 2:
         on = f" on {values['threads']} threads" if values["device"] == "cpu" else ""
-        slow = values["bf16"] and numbers["bf16"] < FASTER * numbers["float32"]
-        state, advice = (
-            ("note", "compare train.precision = float32; the machine may be busy now") if slow else ("good", "")
-        )
-        return [*findings, Diagnosis(name="matrix rate", state=state, value=shown + on, advice=advice, numbers=numbers)]  # type: ignore[arg-type]
+        told = Diagnosis(name="matrix rate", value=shown + on, numbers=numbers)
+        if values["bf16"] and numbers["bf16"] < FASTER * numbers["float32"]:
+            told = replace(told, state="note", advice="compare train.precision = float32; the machine may be busy now")
+        return [*findings, told]
     value = f"{shown + '; ' if shown else ''}the measurement broke off: {answer.problem}"
     advice = "the device cannot be trusted to train: look at its driver and its memory"
     return [*findings, Diagnosis(name="matrix rate", state="bad", value=value, advice=advice, numbers=numbers)]
@@ -92,7 +91,7 @@ def _rates(answer: Answer) -> list[Diagnosis]:
 
 def _compiler(values: Mapping[str, Any]) -> Diagnosis:
     if values["compiler"]:
-        return Diagnosis(name="compile support", state="good", value=f"{values['compiler']} found for torch.compile")
+        return Diagnosis(name="compile support", value=f"{values['compiler']} found for torch.compile")
     advice = (
         f"install {values['lacking']}: long trials on a GPU, those with train.compile = always on a processor, and "
         "plugins that compile themselves are faster with it"
@@ -103,13 +102,13 @@ def _compiler(values: Mapping[str, Any]) -> Diagnosis:
 
 def _sharing() -> Diagnosis:
     if mps_runs():
-        return Diagnosis(name="trials at once", state="good", value="processes share the GPU by MPS, at the same time")
+        return Diagnosis(name="trials at once", value="processes share the GPU by MPS, at the same time")
     advice = "start `nvidia-cuda-mps-control -d` before a sweep of small networks: the sweep finds out what it gains"
     return Diagnosis(name="trials at once", state="note", value="processes use the GPU by turns", advice=advice)
 
 
 def _energy(values: Mapping[str, Any]) -> Diagnosis:
     if values["energy"]:
-        return Diagnosis(name="energy", state="good", value="the device tells it; trials record it")
+        return Diagnosis(name="energy", value="the device tells it; trials record it")
     advice = "install nvidia-ml-py to have trials record joules"
     return Diagnosis(name="energy", state="note", value="not told", advice=advice)

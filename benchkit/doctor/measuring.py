@@ -21,7 +21,7 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
 
     yield {"torch": torch.__version__, "cuda": torch.version.cuda or ""}
 
-    from benchkit.train.device import has_bf16, has_fp16, resolve_device
+    from benchkit.train.device import has_bf16, has_fp16, joules, resolve_device
 
     device = torch.device(resolve_device(asked))
     compiler, lacking = compiler_found(device.type)
@@ -31,7 +31,7 @@ def measurements(asked: str) -> Iterator[dict[str, Any]]:
         "lacking": lacking,
         "bf16": has_bf16(device),
         "fp16": has_fp16(device),
-        "energy": energy_told(device),
+        "energy": joules(device) > 0,
         **memory(device),
     }
 
@@ -52,13 +52,6 @@ def memory(device: Any) -> dict[str, int]:
 
     free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else (0, 0)
     return {"memory": total, "free": free}
-
-
-def energy_told(device: Any) -> bool:
-    """Return whether the device tells its energy."""
-    from benchkit.train.device import joules
-
-    return joules(device) > 0
 
 
 def main() -> None:

@@ -7,13 +7,15 @@ import platform
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from benchkit.doctor.diagnosis import Diagnosis, ask, scaled
 from benchkit.registry import Registry
-from benchkit.sweep.devices import available_cores, preloaded_allocator
+from benchkit.sweep.devices import available_cores
+from benchkit.sweep.lines import preloaded_allocator
 from benchkit.train.processor import processor
 
 GIBIBYTE = 2**30
@@ -42,19 +44,19 @@ def machine_finding() -> Diagnosis:
         f"{available_cores()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB memory free"
     )
     numbers = {"cores": float(available_cores()), "memory": float(memory.total), "free": float(memory.available)}
+    told = Diagnosis(name="machine", value=value, numbers=numbers)
     if memory.available < LITTLE_MEMORY:
-        advice = "end other programs, or train one trial at a time with --jobs 1"
-        return Diagnosis(name="machine", state="note", value=value, advice=advice, numbers=numbers)
-    return Diagnosis(name="machine", state="good", value=value, numbers=numbers)
+        told = replace(told, state="note", advice="end other programs, or train one trial at a time with --jobs 1")
+    return told
 
 
 def allocator_finding() -> Diagnosis:
     """Return which memory allocator worker processes use."""
     library = preloaded_allocator()
     if library:
-        return Diagnosis(name="allocator", state="good", value=f"{library.name}: workers use it")
+        return Diagnosis(name="allocator", value=f"{library.name}: workers use it")
     if platform.system() != "Linux":
-        return Diagnosis(name="allocator", state="good", value="the system's own")
+        return Diagnosis(name="allocator", value="the system's own")
     advice = "install tcmalloc for more speed on a CPU; on Debian: apt install libtcmalloc-minimal4"
     value = "the C library's, told to keep freed memory"
     return Diagnosis(name="allocator", state="note", value=value, advice=advice)
@@ -64,7 +66,7 @@ def printing_finding() -> Diagnosis:
     """Return whether reports can be printed to PDF: WeasyPrint with its Pango libraries, and the figures' renderer."""
     answer = ask(["-c", PRINTING], 60.0)
     if not answer.problem and answer.values.get("pages"):
-        return Diagnosis(name="PDF", state="good", value=f"WeasyPrint {answer.values['weasyprint']} and Pango work")
+        return Diagnosis(name="PDF", value=f"WeasyPrint {answer.values['weasyprint']} and Pango work")
     hints = {
         "Darwin": "brew install pango",
         "Linux": "install Pango; on Debian: apt install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0",
@@ -94,7 +96,7 @@ def plugins_findings() -> list[Diagnosis]:
         advice = "studies must write these as distribution:name"
         value = f"claimed more than once: {', '.join(claimed)}"
         findings.append(Diagnosis(name="plugin names", state="note", value=value, advice=advice))
-    return [Diagnosis(name="plugins", state="good", value=f"{len(descriptions) - len(broken)} work"), *findings]
+    return [Diagnosis(name="plugins", value=f"{len(descriptions) - len(broken)} work"), *findings]
 
 
 def place_finding(name: str, folder: Path, option: str) -> Diagnosis:
@@ -110,22 +112,15 @@ def place_finding(name: str, folder: Path, option: str) -> Diagnosis:
         advice = f"choose a folder that can be written with {option}"
         return Diagnosis(name=name, state="bad", value=f"{folder}: {error.strerror or error}", advice=advice)
     value = f"{folder}: {scaled(free, 'B')} free, writes {scaled(rate, 'B/s')}, one safe write {sync * 1000:.2g} ms"
-    numbers = {"free": float(free), "write": rate, "sync": sync}
+    told = Diagnosis(name=name, value=value, numbers={"free": float(free), "write": rate, "sync": sync})
     if free < SCARCE:
-        return Diagnosis(
-            name=name,
-            state="bad",
-            value=value,
-            advice=f"make room, or choose another disk with {option}",
-            numbers=numbers,
-        )
+        return replace(told, state="bad", advice=f"make room, or choose another disk with {option}")
     if free < TIGHT:
         advice = "enough for small studies; `benchkit sweep STUDY --dry-run` tells what one needs"
-        return Diagnosis(name=name, state="note", value=value, advice=advice, numbers=numbers)
+        return replace(told, state="note", advice=advice)
     if sync > SLOW_SYNC:
-        advice = f"the ledger writes often: choose a local disk with {option}"
-        return Diagnosis(name=name, state="note", value=value, advice=advice, numbers=numbers)
-    return Diagnosis(name=name, state="good", value=value, numbers=numbers)
+        return replace(told, state="note", advice=f"the ledger writes often: choose a local disk with {option}")
+    return told
 
 
 def _write_speed(folder: Path) -> tuple[float, float]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ from benchkit.ledger import Ledger
 from benchkit.ledger.ledger import decide, decisions_of
 from benchkit.plan import Plan
 from benchkit.registry import Registry
-from benchkit.sweep.concurrency import concurrency_text
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.decided import asked_once
 from benchkit.sweep.devices import Device
-from benchkit.sweep.messages import ConcurrencyChosen, Event
+from benchkit.sweep.messages import Event, Said
+from benchkit.sweep.pool import Pool
+from benchkit.sweep.progress import View
 from benchkit.sweep.shipping import cargo_of, needs_of
+from benchkit.sweep.starts import Memory
 
 if TYPE_CHECKING:
     from benchkit.sweep.orchestration import Request
@@ -53,22 +55,17 @@ def check_cluster(request: Request) -> None:
         ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noting:
+class Noting(View):
     """A view that tells in words what was measured."""
 
-    note: Callable[[str], None]
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Do nothing."""
+    def __init__(self, note: Callable[[str], None]) -> None:
+        """Tell `note`."""
+        self._note = note
 
     def event(self, worker: int, event: Event) -> None:
         """Note what was found."""
-        if isinstance(event, ConcurrencyChosen):
-            self.note(concurrency_text(event.concurrency, event.at_once))
-
-    def tick(self) -> None:
-        """Do nothing."""
+        if isinstance(event, Said):
+            self._note(event.words)
 
 
 def _measured(cluster: RayCluster, request: Request, plan: Plan, missing: int, device: Device, cores: int) -> int:
@@ -76,31 +73,32 @@ def _measured(cluster: RayCluster, request: Request, plan: Plan, missing: int, d
     job = request.job("concurrency", plan.conditions)
     search = concurrency_search(job, plan, device, missing=missing, cores=cores)
     search = replace(search, device=replace(device, at_once=max(1, search.most)))
-    return trials_at_once(search, request.workspace, Noting(note=cluster.note), cluster.open_line)
+    return trials_at_once(search, request.workspace, Noting(cluster.note), cluster.open_line)
 
 
 @contextmanager
-def on_cluster(
+def pool_of_cluster(
     request: Request,
     registry: Registry,
     ledger: Ledger,
     plan: Plan,
     data: Mapping[str, Any],
     say: Callable[[str], None],
-) -> Iterator[RayCluster]:
-    """Join the cluster that is asked for and look at its nodes; yield it once one of them can train the study.
+) -> Iterator[tuple[Pool, Callable[[int], Memory]]]:
+    """Join the cluster that is asked for and look at its nodes; yield its workers once a node can train the study.
 
-    `data` are the facts of the plan's data sets. Raises `TrainingError` where there is none, or no such node.
+    With them comes what tells of their limit of memory. `data` are the facts of the plan's data sets. Raises
+    `TrainingError` where there is no such cluster, or no such node.
     """
     from benchkit.sweep.ray_cluster import joined
     from benchkit.sweep.ray_nodes import RayCluster, gpus_of_cluster, kind_of
 
     needs = needs_of(plan, registry, request.plugins, [one["fingerprint"] for one in data["sets"]])
+    needs = replace(needs, allow_shadow=request.allow_shadow)
     known = decisions_of(ledger, plan.study.name).get("precision")
     asked = asked_once(plan.study).get("precision", "float32")
     with joined(request.cluster) as found:
         needs = replace(needs, kind=kind_of(request.device), precision=known.value if known else asked)
-        needs = replace(needs, allow_shadow=request.allow_shadow)
         gpus = gpus_of_cluster() if needs.kind == "cuda" else 0
         cluster = RayCluster(
             cluster=found,
@@ -117,6 +115,14 @@ def on_cluster(
             if needs.precision == "auto":
                 value = cluster.settle_precision()
                 decide(ledger, plan.study.name, "precision", value, "train.precision = auto on the cluster's nodes")
-            yield cluster
+
+            def offered() -> Sequence[Device]:
+                for words in cluster.news():
+                    say(words)
+                return cluster.seats()
+
+            logs = request.workspace / "logs"
+            with Pool(cluster.seats(), needs.threads, logs, cluster.open_line, offered) as pool:
+                yield pool, cluster.memory
         finally:
             cluster.close()

@@ -10,7 +10,6 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
@@ -18,7 +17,7 @@ from benchkit.ledger.claims import Queue
 from benchkit.plan import Plan
 from benchkit.results import Outcome
 from benchkit.sweep.compile_jobs import CompileJobs
-from benchkit.sweep.decided import Rules, decide_training
+from benchkit.sweep.decided import Rules, decide_training, unfit
 from benchkit.sweep.held_trial import HeldTrial
 from benchkit.sweep.messages import (
     EpochEnded,
@@ -26,7 +25,7 @@ from benchkit.sweep.messages import (
     Job,
     OfTrial,
     Printed,
-    SeatSetAside,
+    Said,
     TrialAnswer,
     TrialFinished,
     TrialGivenBack,
@@ -36,9 +35,8 @@ from benchkit.sweep.messages import (
     WorkerReady,
 )
 from benchkit.sweep.pool import HEAR_EVERY, Pool
-from benchkit.sweep.preferred_seats import PreferredSeats
 from benchkit.sweep.progress import View
-from benchkit.sweep.seats import Seats
+from benchkit.sweep.seats import PreferredSeats, Seats
 from benchkit.sweep.starts import Starts, memory_before, memory_here
 from benchkit.sweep.stopping import GRACE
 
@@ -66,7 +64,7 @@ class Coordinator:
         self._ledger = ledger
         self._pool = pool
         self._view = view
-        self._seats = Seats(pool, job, lambda words: view.event(0, SeatSetAside(words=words)))
+        self._seats = Seats(pool, job, lambda words: view.event(0, Said(words=words)))
         self._preferred = PreferredSeats(self._seats, self._rules.patience, more_come=pool.changes)
         self._queue: Queue | None = None
         self._look_at = 0.0
@@ -103,13 +101,13 @@ class Coordinator:
                     self._seats.refuse_none(self._rules.patience, self._ledger.workspace)
                     time.sleep(min(LOOK_EVERY, max(0.0, end - time.monotonic())))
                     self._look_at = 0.0
-                self._hear_for_a_while(end)
+                self._hear_for_a_while()
                 self._view.tick()
             return not self._ledger.is_unfinished(plan)
         finally:
             self._let_go()
 
-    def _hear_for_a_while(self, end: float) -> None:
+    def _hear_for_a_while(self) -> None:
         """Hand out trials and hear of them until nothing is told for a while."""
         self._drop_lost()
         self._hand_out()
@@ -120,7 +118,7 @@ class Coordinator:
                 self._hand_out()
                 self._record_ends(TURN)
                 handed = time.monotonic()
-            if time.monotonic() >= end or not (self._held or self._seats.starting):
+            if time.monotonic() >= self._end or not (self._held or self._seats.starting):
                 break
         self._record_ends()
 
@@ -203,10 +201,10 @@ class Coordinator:
         self._pool.send(number, order)
 
     def _hear(self, number: int, event: Event) -> None:
-        if isinstance(event, get_args(OfTrial)):
-            self._hear_of_trial(number, event)
-        elif isinstance(event, Printed):
+        if isinstance(event, Printed):
             self._print(event)
+        elif isinstance(event, OfTrial):
+            self._hear_of_trial(number, event)
         elif isinstance(event, WorkerReady):
             self._on_worker_ready(number, event)
         elif isinstance(event, WorkerEnds):
@@ -217,7 +215,7 @@ class Coordinator:
             self._view.event(number, event)
             held = self._held.get(self._at.pop(number, (0, 0)))
             if held is not None and number in self._seats.aside:
-                self._give_back(held, held.starts.excused(held.lease))
+                self._give_back(held)
             elif held is not None:
                 self._on_death(held, event)
             self._seats.lost(number, event.words, idle=held is None and not event.shared)
@@ -229,16 +227,18 @@ class Coordinator:
         self._view.event(number, event)
         self._codes.free[event.seat.node] = event.seat.free
         if not self._codes.decided:
-            option = f"--device {self._job.device}"
-            self._codes.decided = decide_training(self._ledger, self._job.study, event.seat, option, self._rules.facts)
+            asked, rules = f"--device {self._job.device}", self._rules
+            self._codes.decided = decide_training(
+                self._ledger, self._job.study, event.seat, asked, works=rules.works, unrecorded=rules.unrecorded
+            )
         self._seats.is_ready(number, event)
-        if problem := self._rules.unfit(event.seat, self._codes.decided, self._job.study):
+        problem = unfit(event.seat, self._codes.decided, self._job.study)
+        if problem and not self._rules.any_seat:
             self._seats.set_aside(number, problem, "device")
 
     def _hear_of_trial(self, number: int, event: OfTrial) -> None:
         """Take in what is told of a trial under the lease that it was handed out with; drop whatever is not."""
-        name = event.trial, event.lease
-        held = self._held.get(name)
+        held = self._held.get(event.whose)
         if held is not None and held.given and not held.claim.holds():
             self._drop(held)
             held = None
@@ -257,7 +257,7 @@ class Coordinator:
             if event.late:
                 self._put_off(held)
             elif not held.compiles or event.why or time.monotonic() >= self._end:
-                self._give_back(held, held.starts.excused(held.lease))
+                self._give_back(held)
             if event.scope == "pinned memory":
                 self._seats.job = replace(self._seats.job, pageable=True)
             elif event.why:
@@ -276,17 +276,17 @@ class Coordinator:
                 self._view.event(number, shown)
             if answer is not None:
                 self._pool.send(number, answer)
-        if isinstance(event, TrialFinished | TrialGivenBack) and self._at.get(number) == name:
+        if isinstance(event, TrialFinished | TrialGivenBack) and self._at.get(number) == event.whose:
             del self._at[number]
             self._seats.release(number)
             if held is not None and held.given and held.name in self._held:  # its code is there, or cannot be had
                 self._compiled(held, there=True)
                 if number in self._seats.free:
                     return self._give(held)
-                self._give_back(held, held.starts.excused(held.lease))
+                self._give_back(held)
 
     def _print(self, event: Printed) -> None:
-        if (log := self._logs.get((event.trial, event.lease))) is not None:
+        if (log := self._logs.get(event.whose)) is not None:
             with log.open("ab") as file:
                 file.write(event.content)
 
@@ -328,7 +328,7 @@ class Coordinator:
         if ended is not None:
             self._view.event(held.number, ended)
 
-    def _give_back(self, held: HeldTrial, starts: Starts) -> None:
+    def _give_back(self, held: HeldTrial, starts: Starts | None = None) -> None:
         """Let go of a trial as it is: it is the next one that is handed out."""
         held.give_back(starts)
         self._forget(held)
@@ -373,7 +373,7 @@ class Coordinator:
                 self._stop_workers()
         finally:
             for held in (*self._held.values(), *self._late):
-                held.give_back(held.starts.excused(held.lease))
+                held.give_back()
             self._held.clear()
             self._late.clear()
             self._ended.clear()
@@ -392,10 +392,10 @@ class Coordinator:
             for number, event in self._pool.events(HEAR_EVERY):
                 if isinstance(event, WorkerLost):
                     self._at.pop(number, None)
-                elif isinstance(event, get_args(OfTrial)):
-                    self._hear_of_trial(number, event)
-                    self._record_ends()
                 elif isinstance(event, Printed):
                     self._print(event)
+                elif isinstance(event, OfTrial):
+                    self._hear_of_trial(number, event)
+                    self._record_ends()
                 if not self._at or time.monotonic() >= end:
                     break

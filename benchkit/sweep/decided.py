@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from benchkit.ledger import Ledger
 from benchkit.ledger.ledger import decide, decisions_of, refuse_otherwise
+from benchkit.ledger.tables import PATIENCE
 from benchkit.plan import INTERIM_ANALYSES, Plan, planned_looks
 from benchkit.study import Study
 from benchkit.study.settings import TrainSettings
 from benchkit.sweep.compiling import ConditionWork, choice
-from benchkit.sweep.held_trial import PATIENCE
 from benchkit.sweep.messages import Seat
 from benchkit.sweep.starts import Memory
 from benchkit.sweep.training_decisions import AS_TIMED, TRAINING
@@ -100,28 +100,16 @@ def unfit(seat: Seat, decided: Mapping[str, str], study: Study) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyFacts:
-    """What `auto` is decided by beside the seat: all `works` that the study plans, and whether its steps are recorded.
-
-    `unrecorded` says in words why those of some network are not, in fp16 on a GPU.
-    """
-
-    works: Sequence[ConditionWork] = ()
-    unrecorded: str = ""
-
-
 def decide_training(
-    ledger: Ledger, study: Study, seat: Seat, option: str, facts: StudyFacts | None = None
+    ledger: Ledger, study: Study, seat: Seat, option: str, *, works: Sequence[ConditionWork] = (), unrecorded: str = ""
 ) -> dict[str, str]:
     """Return what is decided of a study's training: now, by the first seat that is ready, where it was not before.
 
-    `option` is how the device was asked for.
+    `option` is how the device was asked for. By `works` and `unrecorded` is decided what is `auto`, as `Rules` says.
     """
-    facts = facts or StudyFacts()
     asked = {DEVICE_KIND: seat.kind, **asked_once(study)}
-    best, halved = _precision(seat, facts.unrecorded)
-    compiling = choice(facts.works, replace(seat, precision=best))
+    best, halved = _precision(seat, unrecorded)
+    compiling = choice(works, replace(seat, precision=best))
     automatic = {"precision": best, "compiling": compiling.value}
     told = {"precision": halved, "compiling": f": {compiling.why}"}
     for name, value in asked.items():
@@ -137,12 +125,14 @@ class Rules:
     """What a coordinator goes by.
 
     A disk that does not answer is asked again for `patience` seconds, and for so long a trial waits for a seat of the
-    model that it was begun on. `unfit` says in words what keeps a seat from training a study as that was decided,
-    nothing when nothing does. `memory` tells under which limit of memory so many trials run together with the sweep,
-    where that is not this machine's. By `facts` what is `auto` is decided.
+    model that it was begun on. With `any_seat`, seats train that cannot do so as it was decided for the study. `memory`
+    tells under which limit of memory so many trials run together with the sweep, where that is not this machine's. What
+    is `auto` is decided by all `works` that the study plans, and by whether its steps are recorded: `unrecorded` says
+    in words why those of some network are not, in fp16 on a GPU.
     """
 
     patience: float = PATIENCE
-    facts: StudyFacts | None = None
-    unfit: Callable[[Seat, Mapping[str, str], Study], str] = unfit
+    works: Sequence[ConditionWork] = ()
+    unrecorded: str = ""
+    any_seat: bool = False
     memory: Callable[[int], Memory] | None = None

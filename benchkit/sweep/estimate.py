@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,14 +119,11 @@ def _further(request: Request, rows: Sequence[ConditionEstimate], state: Standin
 def _progress(ledger: Ledger, plan: Plan, state: Standing | None) -> tuple[Plan, Mapping[str, int]]:
     """Return the plan with what confirms its finished searches, and the number of finished trials by condition."""
     known = {condition.key for condition in ledger.conditions(plan.study)}
-    confirms = confirm_conditions(ledger, _part(plan, known), finished=True)
+    begun = replace(plan, conditions=tuple(one for one in plan.conditions if one.key in known))
+    confirms = confirm_conditions(ledger, begun, finished=True)
     plan = replace(plan, conditions=(*plan.conditions, *confirms), more=state.asked if state else {})
     attempts = ledger.attempts(plan.study)
     return plan, {one.key: attempts.ended(one, plan.count(one)) for one in plan.conditions}
-
-
-def _part(plan: Plan, keys: Collection[str]) -> Plan:
-    return replace(plan, conditions=tuple(one for one in plan.conditions if one.key in keys))
 
 
 def _row(plan: Plan, condition: Condition, finished: int) -> ConditionEstimate:
@@ -181,7 +178,7 @@ def _probes(
         timed = (grid or left)[:MOST_PROBES]
         named = f"{timed[0].display_label}{f' and {len(timed) - 1} more' if len(timed) > 1 else ''}"
         say(f"trying the networks, then timing a few steps of {named}, for {MOST_SECONDS:.0f} seconds at the most")
-        probes, device = _probe(request, devices, threads_of(plan), (left, timed), say)
+        probes, device = _probe(request, plan, devices, left, timed, say)
     except DataError as error:
         return {}, request.device, str(error)
     return probes, device, ""
@@ -189,19 +186,19 @@ def _probes(
 
 def _probe(
     request: Request,
+    plan: Plan,
     devices: Devices,
-    threads: int,
-    conditions: tuple[Sequence[Condition], Sequence[Condition]],
+    left: Sequence[Condition],
+    timed: Sequence[Condition],
     say: Callable[[str], None],
 ) -> tuple[dict[str, Probed], str]:
-    """Try the networks of what is left in a worker, and time short runs there of some of `conditions`, the second.
+    """Try the networks of what is left in a worker, and time short runs there of some conditions.
 
     Return the probes by key, and the device.
     """
-    left, timed = conditions
     found: dict[str, Probed] = {}
     device = request.device
-    with TemporaryDirectory() as logs, Pool(devices.seats(1), threads, Path(logs)) as pool:
+    with TemporaryDirectory() as logs, Pool(devices.seats(1), threads_of(plan), Path(logs)) as pool:
         for words in refuse_broken_networks(pool, request, left).warnings:
             say(f"warning: {words}")
         for event in answers(pool, request.job("probe", timed), MOST_SECONDS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,14 +27,12 @@ from benchkit.sweep.messages import (
     TrialProfiled,
     TrialStarted,
     TrialTaken,
+    is_asked,
 )
 from benchkit.sweep.starts import KEY, Memory, Starts, starts_of
 
-PATIENCE = 600.0
-"""Seconds for which a disk that does not answer is asked again."""
-
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 10.0
-"""Seconds between two such tries."""
+"""Seconds between two tries of a disk that does not answer."""
 
 T = TypeVar("T")
 
@@ -42,7 +40,7 @@ T = TypeVar("T")
 class HeldTrial:
     """A trial in the hands of the worker `number`, and our claim on it, which `finish` and `release` give up."""
 
-    def __init__(self, claim: Claim, number: int, patience: float = PATIENCE) -> None:
+    def __init__(self, claim: Claim, number: int, patience: float) -> None:
         """Take over the claim; a disk that does not answer is asked again for `patience` seconds."""
         self._patience = patience
         self._history: list[EpochRecord] = []
@@ -112,7 +110,7 @@ class HeldTrial:
 
         Raises `LedgerError` when it cannot be written.
         """
-        self.waited_for = isinstance(event, CheckpointTaken) or (isinstance(event, EpochEnded) and self.claim.asks)
+        self.waited_for = is_asked(event, asks=self.claim.asks)
         if isinstance(event, TrialBegan):
             self._history = list(event.history)
         elif isinstance(event, EpochEnded):
@@ -130,7 +128,7 @@ class HeldTrial:
         folder = self.claim.folder
         if isinstance(event, TrialBegan):
             folder.write_history(event.history)
-            return self._started(event)
+            return TrialStarted(**asdict(self.taken), epochs=event.epochs, epoch=len(event.history))
         if isinstance(event, EpochEnded):
             folder.append_epoch(event.record)
             return event
@@ -153,32 +151,26 @@ class HeldTrial:
         return self._written(event)
 
     def _done(self, do: Callable[[], T], again: Callable[[], T] | None = None) -> T:
-        """Return what is done on disk, or done `again` where a disk did not answer; raise `LedgerError` at last."""
+        """Return what is done on disk, or done `again` where a disk did not answer.
+
+        Raises `LedgerError` at last, and for a full or broken disk: the trial is left as it is, to be gone on with.
+        """
         end, pause = time.monotonic() + self._patience, SHORTEST_PAUSE
         while True:
             try:
                 return do()
             except OSError as error:
                 if error.errno not in AWAY or time.monotonic() + pause >= end:
-                    raise unwritable(error) from error
+                    raise LedgerError(
+                        f"a trial's files cannot be written: {error}",
+                        hint="make room; the same command then goes on where it stopped",
+                    ) from error
             time.sleep(pause)
             pause, do = min(2 * pause, LONGEST_PAUSE), again or do
 
-    def _started(self, event: TrialBegan) -> TrialStarted:
-        taken = self.taken
-        return TrialStarted(
-            condition=taken.condition,
-            phase=taken.phase,
-            index=taken.index,
-            key=taken.key,
-            number=taken.number,
-            epochs=event.epochs,
-            epoch=len(event.history),
-        )
-
-    def give_back(self, starts: Starts) -> None:
-        """Let go of the trial as it is, with this record of its starts."""
-        self._note(starts)
+    def give_back(self, starts: Starts | None = None) -> None:
+        """Let go of the trial as it is, with this record of its starts; None where its end is not its own doing."""
+        self._note(starts or self.starts.excused(self.lease))
         self.claim.release()
 
     def _note(self, starts: Starts) -> None:
@@ -210,11 +202,3 @@ class HeldTrial:
             seconds=time.perf_counter() - self._began,
             scores=scores_of(outcome),
         )
-
-
-def unwritable(error: OSError) -> LedgerError:
-    """Return the error of a full or broken disk: the trial is then left as it is, to be gone on with."""
-    return LedgerError(
-        f"a trial's files cannot be written: {error}",
-        hint="make room; the same command then goes on where it stopped",
-    )

@@ -1,14 +1,19 @@
 """What a sweep and its workers tell each other, a frame each: jobs and orders one way, events the other.
 
-Whatever is told of a trial names it by `trial`, its id in the ledger, and by `lease`, the number under which it was
-handed out: what comes under an older one counts no more. A frame is one line of JSON; where that has the key `bytes`,
-so many raw bytes follow it, which are the event's field `content`. Imports no torch.
+A frame is one line of JSON; where that has the key `bytes`, so many raw bytes follow it, which are the field `content`
+of the message.
+
+What a worker prints goes through its process's standard error, so that what a crash leaves unread there still comes to
+light; marks among it say whose what follows is. Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +23,6 @@ from benchkit.plan import Condition, Phase
 from benchkit.results import EpochRecord, Outcome
 from benchkit.storage import decode, encode
 from benchkit.study import Study
-from benchkit.sweep.concurrency import Concurrency
-from benchkit.sweep.devices import Devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,81 +72,83 @@ class TrialStarted(TrialTaken):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialBegan:
+class OfTrial:
+    """What is told of a trial: `trial` is its id in the ledger, `lease` the number under which it was handed out.
+
+    What comes under an older lease counts no more. Both are 0 where it is no trial's.
+    """
+
+    trial: int = 0
+    lease: int = 0
+
+    @property
+    def whose(self) -> tuple[int, int]:
+        """Return what tells a trial that was handed out from all others."""
+        return self.trial, self.lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialBegan(OfTrial):
     """A trial begins to train, of so many `epochs`, behind those in `history`, which its checkpoint had."""
 
-    trial: int
-    lease: int
     epochs: int
     history: tuple[EpochRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EpochEnded:
+class EpochEnded(OfTrial):
     """An epoch of the worker's trial ended.
 
     Its process had `processor` cores in use, and a GPU worked the share `device_use` of the time, None if unknown.
     """
 
     record: EpochRecord
-    trial: int = 0
-    lease: int = 0
     processor: float = 0.0
     device_use: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointTaken:
+class CheckpointTaken(OfTrial):
     """The state of a trial after an epoch; the worker goes on once it is told that this has been written."""
 
-    trial: int
-    lease: int
     epoch: int
     content: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileFinished:
+class FileFinished(OfTrial):
     """A file that a trial leaves in its folder, under this name."""
 
-    trial: int
-    lease: int
     name: str
     content: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Printed:
-    """What a worker printed: during a trial, or (`trial` 0) outside of any."""
+class Printed(OfTrial):
+    """What a worker printed: during a trial, or outside of any."""
 
-    trial: int = 0
-    lease: int = 0
     content: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialFinished:
+class TrialFinished(OfTrial):
     """A trial came to its end, and all its files have been told of.
 
     `memory` says which it failed for want of, the node's or its device's, if it did; the device's too where that
     refuses all further work: under NVIDIA MPS, one trial's fault ends those beside it.
     """
 
-    trial: int
-    lease: int
     outcome: Outcome
     memory: Literal["", "node", "device"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialGivenBack:
+class TrialGivenBack(OfTrial):
     """A worker lets go of a trial, which can be gone on with.
 
     `why` says what of its machine hinders it, and `scope` how much of that; `late`, that no epoch would end in time.
     """
 
-    trial: int
-    lease: int
     why: str = ""
     scope: Literal["pinned memory", "device", "node"] = "node"
     late: bool = False
@@ -163,13 +168,11 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialProfiled:
+class TrialProfiled(OfTrial):
     """Where the time of the worker's trial went: `seconds` by phase, and its `trace` file ("" without one)."""
 
     seconds: dict[str, float]
     trace: str = ""
-    trial: int = 0
-    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,31 +256,8 @@ class ConcurrencyTried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DevicesChosen:
-    """The GPUs that a sweep trains on, and those that it leaves to others."""
-
-    devices: Devices
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConcurrencyChosen:
-    """The sweep trains so many trials at once, because of what it measured, now or `before`."""
-
-    at_once: int
-    concurrency: Concurrency
-    before: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatSetAside:
-    """A seat is used no more: which one, and why, in `words`."""
-
-    words: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnalysisEnded:
-    """What the interim analyses of a sweep that adds repeats until decided have found so far, in words."""
+class Said:
+    """What the sweep chose or came to, or what people should know beside, in words."""
 
     words: str
 
@@ -289,21 +269,21 @@ class SeatsElsewhere:
     words: tuple[str, ...]
 
 
-OfTrial = TrialBegan | EpochEnded | CheckpointTaken | FileFinished | TrialProfiled | TrialFinished | TrialGivenBack
-"""What a worker tells of a trial that it was given."""
-
 Event = (
-    OfTrial
+    TrialBegan
+    | EpochEnded
+    | CheckpointTaken
+    | FileFinished
     | Printed
+    | TrialProfiled
+    | TrialFinished
+    | TrialGivenBack
     | Probed
     | NetworksChecked
     | RunReady
     | RunTimed
-    | DevicesChosen
     | ConcurrencyTried
-    | ConcurrencyChosen
-    | AnalysisEnded
-    | SeatSetAside
+    | Said
     | SeatsElsewhere
     | WorkerReady
     | TrialTaken
@@ -314,6 +294,11 @@ Event = (
     | WorkerEnds
     | WorkerLost
 )
+
+
+def is_asked(event: OfTrial | Event, *, asks: bool) -> bool:
+    """Return whether a worker waits for an answer to what it tells of a trial, which `asks` after each epoch or not."""
+    return isinstance(event, CheckpointTaken) or (isinstance(event, EpochEnded) and asks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,15 +331,13 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Train:
+class Train(OfTrial):
     """Train one trial: its settings, its place in the study, and what is decided of the study's training, by name.
 
     `content` is its checkpoint, empty for one from the start. `asks` has the worker wait after each epoch for whether
     to go on. None is begun that would, by those before it, not end within `seconds`. `compiles`: do no more than that.
     """
 
-    trial: int
-    lease: int
     settings: dict[str, Any]
     phase: Phase
     index: int
@@ -366,11 +349,9 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialAnswer:
+class TrialAnswer(OfTrial):
     """What a worker waits for: go on with the trial, end it as pruned, or drop it, since it is another's by now."""
 
-    trial: int
-    lease: int
     word: Literal["go on", "prune", "drop"]
 
 
@@ -414,11 +395,71 @@ def parted(whole: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(line), payload
 
 
+class FrameSplitter:
+    """Takes a stream in pieces and gives back whole frames."""
+
+    def __init__(self) -> None:
+        """Begin a stream."""
+        self._kept = bytearray()
+        self._needed = 0
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Return the frames that are complete with this piece."""
+        self._kept += piece
+        whole = []
+        while self._needed or b"\n" in self._kept:
+            if not self._needed:
+                line = bytes(self._kept[: self._kept.find(b"\n") + 1])
+                self._needed = len(line) + (json.loads(line).get("bytes", 0) if b'"bytes"' in line else 0)
+            if len(self._kept) < self._needed:
+                break
+            whole.append(bytes(self._kept[: self._needed]))
+            del self._kept[: self._needed]
+            self._needed = 0
+        return whole
+
+
+CHUNK = 2**16
+"""Bytes of a stream that are read at once, at the most."""
+
+
 def frames(stream: IO[bytes]) -> Iterator[bytes]:
     """Yield the frames of a stream to its end; one that was cut off there, as by a kill, is left out."""
-    while (line := stream.readline()).endswith(b"\n"):
-        length = json.loads(line).get("bytes", 0) if b'"bytes"' in line else 0
-        payload = stream.read(length)
-        if len(payload) < length:
-            return
-        yield line + payload
+    splitter = FrameSplitter()
+    while piece := stream.read1(CHUNK):  # type: ignore[attr-defined]  # buffered ones have it
+        yield from splitter.feed(piece)
+
+
+MARK = re.compile(rb"\0benchkit trial (\d+) (\d+)\n")
+LONGEST = 64
+"""More bytes than a mark has."""
+
+
+def mark(trial: int, lease: int) -> None:
+    """Mark what is printed from now on, output of C libraries included, as a trial's; as none's where it is 0."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(2, b"\0benchkit trial %d %d\n" % (trial, lease))
+
+
+class PrintSplitter:
+    """Takes what was printed in pieces and parts it by trial; outside of any, trial and lease are 0."""
+
+    def __init__(self) -> None:
+        """Begin outside of any trial."""
+        self._trial = self._lease = 0
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> list[Printed]:
+        """Return what is known to be a trial's, or none's, with this piece; an empty one brings what is left."""
+        whole, found = self._rest + piece, []
+        while mark := MARK.search(whole):
+            found.append(self._part(whole[: mark.start()]))
+            self._trial, self._lease, whole = int(mark[1]), int(mark[2]), whole[mark.end() :]
+        start = whole.rfind(b"\0", max(0, len(whole) - LONGEST)) if piece else -1
+        ready = whole if start < 0 or b"\n" in whole[start:] else whole[:start]  # a mark may be coming
+        self._rest = whole[len(ready) :]
+        return [part for part in (*found, self._part(ready)) if part.content]
+
+    def _part(self, content: bytes) -> Printed:
+        return Printed(trial=self._trial, lease=self._lease, content=content)

@@ -10,15 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchkit.data.manifest import load_data
 from benchkit.errors import BenchkitError, TrainingError, first_line
 from benchkit.plan import Condition, typed_settings
 from benchkit.protocols import Splits
-from benchkit.registry import Registry
 from benchkit.study.checks import foreign_table
 from benchkit.study.settings import Settings
-from benchkit.sweep.messages import Job, NetworksChecked
-from benchkit.sweep.training import bind_plugins, lacking, where_raised
+from benchkit.sweep.messages import NetworksChecked
+from benchkit.sweep.training import WorkerContext, bind_plugins, lacking, where_raised
 from benchkit.train.batches import InputTransform
 from benchkit.train.hooks import has, sampling_of, started
 from benchkit.train.optimizers import merged_options, optimizer
@@ -42,29 +40,22 @@ NAMED = 3
 """Conditions that an error names; the others are counted."""
 
 
-def check_networks(job: Job, device: str) -> NetworksChecked:
+def check_networks(context: WorkerContext) -> NetworksChecked:
     """Return what keeps the networks of a job's conditions from being trained: one problem for each that fails.
 
     Conditions that differ in nothing that a network is made of share one. What is left when `MOST_NETWORKS` or
     `MOST_SECONDS` are used up is not built. A network that takes too much memory is no problem yet: trials tell.
     """
-    registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
     networks: dict[str, list[Condition]] = defaultdict(list)
-    for condition in job.conditions:
+    for condition in context.job.conditions:
         networks[_made_of(condition)].append(condition)
     began, problems, count, weights = time.monotonic(), [], 0, dict[str, str]()
     warnings: list[str] = []
     eager: list[str] = []
-    loaded: dict[str, Splits] = {}
     for alike in list(networks.values())[:MOST_NETWORKS]:
         if time.monotonic() - began > MOST_SECONDS:
             break
-        settings = typed_settings(alike[0].settings, job.study.seed)
-        ref = settings.data.dataset
-        if repr(ref) not in loaded:
-            loaded = {repr(ref): load_data(registry, ref, job.data_root, job.study.path)}
-        splits = loaded[repr(ref)]
-        problem, started = network_problem(settings, splits, registry, torch.device(device), warnings, eager)
+        problem, started = network_problem(context, alike[0], warnings, eager)
         if problem:
             problems.append(f"{_shown(alike)}: {problem}")
         weights |= {condition.key: started for condition in alike if started}
@@ -92,21 +83,18 @@ def _shown(conditions: Sequence[Condition]) -> str:
 
 
 def network_problem(
-    settings: Settings,
-    splits: Splits,
-    registry: Registry,
-    device: torch.device,
-    warnings: list[str],
-    eager: list[str],
+    context: WorkerContext, condition: Condition, warnings: list[str], eager: list[str]
 ) -> tuple[str, str]:
-    """Return what is wrong with a network in one line, empty when nothing is, and the sha256 of its start weights.
+    """Return what is wrong with a condition's network in one line ("" for nothing), and its start weights' sha256.
 
     The line names the image size that cures it; the digest is empty where the network starts from no file. Add to
     `warnings` what its regularizers say of the training, and to `eager` what keeps steps in fp16 from being recorded.
     """
+    settings, device = typed_settings(condition.settings, context.job.study.seed), torch.device(context.device)
+    splits = context.splits(settings.data.dataset)
     model, doing, started = None, "be built", ""
     try:
-        plugins = bind_plugins(registry, settings)
+        plugins = bind_plugins(context.registry, settings)
         with seeded(settings.seed, device):
             model = build_model(settings, plugins, splits, [])
         started = start_weights(settings, model)

@@ -7,24 +7,24 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from benchkit.child import answer_stream
 from benchkit.data.manifest import load_data
-from benchkit.errors import BenchkitError, DataError
+from benchkit.errors import BenchkitError, DataError, first_line
 from benchkit.preparation import data_root
 from benchkit.registry import Registry
 from benchkit.registry.entries import source_hash, sources_digest
 from benchkit.storage import SENT, cache_folder, decode, encode, file_digest
 from benchkit.study.settings import PluginRef
+from benchkit.sweep.lines import environment
 from benchkit.sweep.provenance import versions
 from benchkit.sweep.starts import memory_here
-from benchkit.sweep.worker import environment
 from benchkit.train.processor import processor
 from benchkit.train.weights_file import weights_file
 
@@ -100,8 +100,7 @@ class NodeFacts:
 
 def main() -> None:
     """Answer on standard output; whatever else is printed goes to standard error."""
-    out: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    out = answer_stream()
     needs = decode(Needs, json.load(sys.stdin))
     if needs.code:
         sys.path.insert(0, needs.code)
@@ -165,7 +164,7 @@ def _data_problem(registry: Registry, wanted: DataSet, study_path: Path | None) 
     except BenchkitError as error:
         return error.what
     except Exception as error:  # noqa: BLE001 - plugins raise whatever they like
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return "" if found == wanted.fingerprint else f"other data: fingerprint {found[:12]}, not {wanted.fingerprint[:12]}"
 
 
@@ -186,7 +185,7 @@ def _device(needs: Needs) -> dict[str, Any]:
         wanted = needs.precision if needs.precision != "auto" else "bf16" if precise else "float32"
         _tiny_step(device, wanted)
     except Exception as error:  # noqa: BLE001 - drivers and broken installations raise whatever they like
-        return {"step": f"one step on {needs.kind} fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+        return {"step": f"one step on {needs.kind} fails: {type(error).__name__}: {first_line(error)}"}
     return told
 
 

@@ -6,8 +6,8 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,17 +25,16 @@ from benchkit.registry import Registry
 from benchkit.results import Outcome, State
 from benchkit.study import Study
 from benchkit.study.checks import check_plan, data_sets
-from benchkit.sweep.clustered import check_cluster, on_cluster
+from benchkit.sweep.clustered import check_cluster, pool_of_cluster
 from benchkit.sweep.compiling import planned_work
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.coordinator import Coordinator
-from benchkit.sweep.decided import Rules, StudyFacts, decide_as_trained, decided_device, refuse_other_decisions
-from benchkit.sweep.devices import Device, Devices, available_cores, devices_here
-from benchkit.sweep.messages import AnalysisEnded, DevicesChosen, Job, NetworksChecked, WorkerFailed
-from benchkit.sweep.pool import Pool, answers, worker_failure
+from benchkit.sweep.decided import Rules, decide_as_trained, decided_device, refuse_other_decisions
+from benchkit.sweep.devices import Device, Devices, available_cores, devices_here, devices_text
+from benchkit.sweep.messages import Job, NetworksChecked, Said, WorkerFailed
+from benchkit.sweep.pool import Pool, answers, cannot_go_on
 from benchkit.sweep.progress import View
 from benchkit.sweep.seat_lines import SeatLines, tell_of
-from benchkit.sweep.starts import Memory
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
 from benchkit.train.selection import check_selection
 from benchkit.train.weights_file import weights_digest, weights_file
@@ -123,7 +122,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     end = time.monotonic() + request.seconds
 
     def say(words: str) -> None:
-        view.event(0, AnalysisEnded(words=words))
+        view.event(0, Said(words=words))
 
     request = replace(request, device=decided_device(ledger, request))
     with ExitStack() as opened:
@@ -156,8 +155,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         )
         job = replace(request.job("train"), at_once=pool.size, per_process=request.per_process)
         works = planned_work(make_plan(request.study) if request.only else replace(plan, more={}), data)
-        facts = StudyFacts(works=works, unrecorded=checked.unrecorded)
-        rules = Rules(patience=request.patience, memory=memory, facts=facts)
+        rules = Rules(patience=request.patience, memory=memory, works=works, unrecorded=checked.unrecorded)
         coordinator = Coordinator(job, ledger, pool, lines, rules)
 
         def train(part: Plan, title: str) -> bool:
@@ -210,7 +208,7 @@ def devices_told(request: Request, view: View) -> Devices:
     """Return the devices of this machine that a sweep trains on, told where there is anything to choose."""
     devices = devices_of(request)
     if devices.left_out or len(devices.used) > 1:
-        view.event(0, DevicesChosen(devices=devices))
+        view.event(0, Said(words=devices_text(devices)))
     return devices
 
 
@@ -229,28 +227,6 @@ def pool_here(request: Request, ledger: Ledger, plan: Plan, devices: Devices, vi
     return Pool(seats, threads_of(plan), request.workspace / "logs", per_process=request.per_process)
 
 
-@contextmanager
-def pool_of_cluster(
-    request: Request,
-    registry: Registry,
-    ledger: Ledger,
-    plan: Plan,
-    data: Mapping[str, Any],
-    say: Callable[[str], None],
-) -> Iterator[tuple[Pool, Callable[[int], Memory]]]:
-    """Yield the workers that train a plan on a cluster, and what tells of its limit of memory."""
-    with on_cluster(request, registry, ledger, plan, data, say) as cluster:
-
-        def offered() -> Sequence[Device]:
-            for words in cluster.news():
-                say(words)
-            return cluster.seats()
-
-        logs = request.workspace / "logs"
-        with Pool(cluster.seats(), threads_of(plan), logs, cluster.open_line, offered) as pool:
-            yield pool, cluster.memory
-
-
 def _train_planned(
     ledger: Ledger, plan: Plan, retry: Sequence[State], train: Callable[[Plan, str], bool]
 ) -> tuple[Plan, bool]:
@@ -267,20 +243,15 @@ def _train_planned(
 
 def _unfinished(ledger: Ledger, plan: Plan) -> list[Condition]:
     """Return the conditions that have trials to be trained."""
-    attempts, unfinished = ledger.attempts(plan.study), []
-    for condition in plan.conditions:
-        count = plan.count(condition)
-        trials = [trial for index, trial in attempts.counted(condition).items() if index < count]
-        if sum(trial.state.is_finished() for trial in trials) < count:
-            unfinished.append(condition)
-    return unfinished
+    attempts = ledger.attempts(plan.study)
+    return [one for one in plan.conditions if attempts.ended(one, plan.count(one)) < plan.count(one)]
 
 
 def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Condition]) -> NetworksChecked:
     """Let a worker build each different network of the conditions and run it on two images; return what it found.
 
-    Raise `TrainingError` with all that fail, each once for all conditions that share it, and `BenchkitError` when the
-    no worker can go on. One that dies of it is no verdict: its trials tell.
+    Raise `TrainingError` with all that fail, each once for all conditions that share it, and `BenchkitError` when no
+    worker can go on. One that dies of it is no verdict: its trials tell.
     """
     for number in range(pool.size) if conditions else ():
         told = tuple(answers(pool, request.job("check", conditions), number=number))
@@ -288,7 +259,7 @@ def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Co
         if failed is None:
             break
         if number == pool.size - 1:
-            raise worker_failure(failed, request.workspace)
+            raise cannot_go_on(f"a worker cannot go on: {failed.message}", request.workspace)
     else:
         told = ()
     nothing = NetworksChecked(problems=(), checked=0, networks=0, unrecorded="they could not be tried")

@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import get_args
 
 from benchkit.errors import BenchkitError
-from benchkit.sweep import worker as worker_process
 from benchkit.sweep.devices import Device
-from benchkit.sweep.lines import LAST_WORDS, End, Line, Opener, local_line
+from benchkit.sweep.lines import LAST_WORDS, End, Line, LocalLine, Opener, environment
 from benchkit.sweep.messages import (
     Event,
     Job,
@@ -74,8 +72,8 @@ class SharedProcess:
     def begin(self, number: int, order: Train) -> None:
         """Note that a seat is handed a trial."""
         if self._trials:
-            self._beside |= {*self._trials, (order.trial, order.lease)}
-        self._trials[order.trial, order.lease] = number
+            self._beside |= {*self._trials, order.whose}
+        self._trials[order.whose] = number
 
     def told(self, event: Event) -> Iterator[tuple[int, Event]]:
         """Yield the seats that an event is told of, each with it."""
@@ -86,12 +84,11 @@ class SharedProcess:
                 yield number, replace(event, shared=shared)
         elif isinstance(event, WorkerFailed | WorkerEnds):
             yield from ((number, event) for number in self.seats)
-        elif isinstance(event, (*get_args(OfTrial), Printed)):
-            name = event.trial, event.lease  # type: ignore[union-attr]
-            yield self._trials.get(name, self.seats[0]), event
+        elif isinstance(event, OfTrial):
+            yield self._trials.get(event.whose, self.seats[0]), event
             if isinstance(event, TrialFinished | TrialGivenBack):
-                self._trials.pop(name, None)
-                self._beside.discard(name)
+                self._trials.pop(event.whose, None)
+                self._beside.discard(event.whose)
         else:
             yield self._answered(event), event
 
@@ -121,7 +118,7 @@ class Pool:
         seats: Sequence[Device],
         threads: int,
         logs: Path,
-        opener: Opener = local_line,
+        opener: Opener = LocalLine,
         offered: Offered | None = None,
         per_process: int = 1,
     ) -> None:
@@ -155,9 +152,9 @@ class Pool:
 
         seat, count = self._seats[number], len(set(map(self._group, range(self.size))))
         if count not in self._environments:  # it looks at disks and processors
-            self._environments[count] = worker_process.environment(self._threads, count)
-        environment = {**self._environments[count], **seat.environment}
-        process.line = self._opener(seat, environment, functools.partial(self._hear, process), end)
+            self._environments[count] = environment(self._threads, count)
+        own = {**self._environments[count], **seat.environment}
+        process.line = self._opener(seat, own, functools.partial(self._hear, process), end)
         self._processes |= dict.fromkeys(process.seats, process)
         self._over[process.line] = over
 
@@ -287,11 +284,6 @@ def answers(pool: Pool, job: Job, seconds: float = math.inf, number: int = 0) ->
             yield event
             if isinstance(event, WorkerIdle | WorkerFailed | WorkerLost):
                 return
-
-
-def worker_failure(event: WorkerFailed, workspace: Path) -> BenchkitError:
-    """Return the error of a sweep whose worker cannot go on."""
-    return cannot_go_on(f"a worker cannot go on: {event.message}", workspace)
 
 
 def cannot_go_on(what: str, workspace: Path, problems: Sequence[str] = ()) -> BenchkitError:

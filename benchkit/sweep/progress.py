@@ -5,26 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from benchkit.results import FINISHED, EpochRecord
 from benchkit.sweep.messages import EpochEnded, Event, TrialEnded, TrialStarted, WorkerIdle, WorkerLost, WorkerReady
 
 
-class View(Protocol):
-    """Whoever watches a sweep."""
+class View:
+    """Whoever watches a sweep; this one shows nothing."""
 
     def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
         """Show that a stage begins, of `total` trials, some of them in a state already."""
-        ...
 
     def event(self, worker: int, event: Event) -> None:
         """Show an event of a worker."""
-        ...
 
     def tick(self) -> None:
         """Refresh what changes with time."""
-        ...
+
+
+class ViewBeside(View):
+    """A view that hands everything on to another one, and makes something of it itself."""
+
+    def __init__(self, view: View) -> None:
+        """Hand on to `view`."""
+        self._view = view
+
+    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
+        """Pass it on."""
+        self._view.stage(title, states, total)
+
+    def event(self, worker: int, event: Event) -> None:
+        """Pass it on."""
+        self._view.event(worker, event)
+
+    def tick(self) -> None:
+        """Pass it on."""
+        self._view.tick()
 
 
 @dataclass(slots=True, kw_only=True)

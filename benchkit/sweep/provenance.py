@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
+import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from benchkit.study.settings import Settings
 from benchkit.testing.record import recall
 from benchkit.train.processor import processor
 
-DISTRIBUTIONS = ("benchkit", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
+DISTRIBUTIONS = ("benchkit", "numpy", "optuna", "scikit-learn", "timm", "torch", "torchvision")
+"""Those that shape results."""
 
 
-def environment_of(device: str, distributions: Iterable[str] = ()) -> dict[str, Any]:
+def environment_of(device: str) -> dict[str, Any]:
     """Return versions of Python and of all distributions, and the names of processor, device, driver and git commit.
 
     `versions` holds the distributions that shape results, `distributions` every one that is installed.
@@ -32,7 +33,7 @@ def environment_of(device: str, distributions: Iterable[str] = ()) -> dict[str, 
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "device": device_name(device),
-        "versions": versions(tuple(sorted({*DISTRIBUTIONS, *distributions}))),
+        "versions": versions(DISTRIBUTIONS),
         "release": platform.release(),
         **({"driver": driver()} if device.startswith("cuda") else {}),
         "git": git_state(),
@@ -149,8 +150,6 @@ def device_name(device: str) -> str:
         return str(torch.cuda.get_device_name(device))
     if device == "mps":
         return f"Apple GPU of {processor()}"
-    import os
-
     return f"{processor()}, {os.cpu_count()} cores"
 
 

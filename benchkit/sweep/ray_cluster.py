@@ -23,7 +23,7 @@ import psutil
 import ray
 from ray.exceptions import RayError
 
-from benchkit.errors import TrainingError
+from benchkit.errors import TrainingError, first_line
 from benchkit.sweep.devices import available_cores
 from benchkit.sweep.stopping import orders
 
@@ -137,7 +137,7 @@ def joined(asked: str) -> Iterator[Cluster]:
                 context = ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise TrainingError(
-                f"--cluster {asked}: Ray cannot connect: {str(error).partition(chr(10))[0]}",
+                f"--cluster {asked}: Ray cannot connect: {first_line(error)}",
                 hint="all machines of a cluster need the same Ray and the same Python, to the last digit",
             ) from error
         try:

@@ -7,7 +7,6 @@ after a place in the stream, so that a call that failed is repeated and nothing 
 from __future__ import annotations
 
 import functools
-import json
 import queue
 import signal
 import threading
@@ -25,8 +24,7 @@ from benchkit.child import exit_words
 from benchkit.storage import NODE
 from benchkit.sweep import node_side, worker
 from benchkit.sweep.lines import End
-from benchkit.sweep.messages import dump
-from benchkit.sweep.output import PrintSplitter
+from benchkit.sweep.messages import FrameSplitter, PrintSplitter, dump
 
 cloudpickle.register_pickle_by_value(node_side)
 
@@ -94,30 +92,6 @@ class RaySeat:
         ray.kill(self._actor, no_restart=True)
 
 
-class FrameSplitter:
-    """Takes a stream in pieces and gives back whole frames."""
-
-    def __init__(self) -> None:
-        """Begin a stream."""
-        self._kept = bytearray()
-        self._needed = 0
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the frames that are complete with this piece."""
-        self._kept += data
-        whole = []
-        while self._needed or b"\n" in self._kept:
-            if not self._needed:
-                line = bytes(self._kept[: self._kept.find(b"\n") + 1])
-                self._needed = len(line) + (json.loads(line).get("bytes", 0) if b'"bytes"' in line else 0)
-            if len(self._kept) < self._needed:
-                break
-            whole.append(bytes(self._kept[: self._needed]))
-            del self._kept[: self._needed]
-            self._needed = 0
-        return whole
-
-
 class Pump:
     """One thread for all lines of a sweep: it hears answers, puts the next questions and notes who is silent."""
 
@@ -152,10 +126,11 @@ class Pump:
             try:
                 what = self._calls.get(timeout=TICK)
             except queue.Empty:
-                what = _nothing
-            if what is None:
-                return
-            what()
+                pass
+            else:
+                if what is None:
+                    return
+                what()
             now = time.monotonic()
             if now - looked >= TICK:
                 # Where this process itself stood still, nobody was silent.
@@ -164,10 +139,6 @@ class Pump:
                 for line in list(self._lines):
                     line.look(now, late)
                 self._lines = {line for line in self._lines if line.ended is None}
-
-
-def _nothing() -> None:
-    pass
 
 
 class RayLine:
@@ -188,7 +159,7 @@ class RayLine:
         self._pump = pump
         self._hear = hear
         self._over = over
-        self._end: End | None = None
+        self.ended: End | None = None
         self._lock = threading.Lock()
         self._frames = FrameSplitter()
         self._prints = PrintSplitter()
@@ -201,11 +172,6 @@ class RayLine:
         pump.watch(self)
         environment = {**place.environment, NODE: place.name}
         self._ask("open", self._opened, worker.COMMAND[-1], environment, place.gpus > 0)
-
-    @property
-    def ended(self) -> End | None:
-        """Return how it ended, None while it has not."""
-        return self._end
 
     def send(self, whole: bytes) -> None:
         """Pass a frame on."""
@@ -242,7 +208,7 @@ class RayLine:
 
     def _ask(self, method: str, answered: Callable[[Any], None], *given: Any) -> None:
         """Call a method of the seat, and pass what it returns on to the pump's thread."""
-        if self._end is not None:
+        if self.ended is not None:
             return
 
         def arrived(future: Any) -> None:
@@ -254,7 +220,7 @@ class RayLine:
             self._fail(error, method, answered, given)
 
     def _arrived(self, future: Any, method: str, answered: Callable[[Any], None], given: tuple[Any, ...]) -> None:
-        if self._end is not None:
+        if self.ended is not None:
             return
         try:
             answer = future.result()
@@ -317,8 +283,8 @@ class RayLine:
         self._send()
 
     def _finish(self, end: End) -> None:
-        if self._end is None:
-            self._end = end
+        if self.ended is None:
+            self.ended = end
             self._seat.close()
             self._over(end)
 

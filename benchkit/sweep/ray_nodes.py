@@ -6,18 +6,23 @@ come while the sweep runs are looked at as well, and their seats are added.
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from benchkit.analysis.wording import count
 from benchkit.errors import TrainingError
+from benchkit.ledger.leases import LEASE
 from benchkit.storage import decode, encode
 from benchkit.sweep import node_check, node_side
 from benchkit.sweep.devices import Device
@@ -31,16 +36,13 @@ from benchkit.sweep.starts import Memory, memory_here
 LOOK_EVERY = 2.0
 """Seconds between looks at the nodes of the cluster."""
 
-SILENCE = 60.0
-"""Seconds without a word after which a seat is lost."""
-
 SLOW = 10.0
 """Seconds for which the sweep waits for nodes that are still looked at, once others are ready; and until it says so."""
 
 
 def kind_of(asked: str) -> str:
     """Return the kind of device that `--device` means on this cluster: `auto` is cuda where a node has a GPU."""
-    return ("cuda" if ray.cluster_resources().get("GPU", 0) else "cpu") if asked == "auto" else asked
+    return ("cuda" if gpus_of_cluster() else "cpu") if asked == "auto" else asked
 
 
 def gpus_of_cluster() -> int:
@@ -69,12 +71,6 @@ class Member:
         """Return the model of its GPUs, as CUDA names it once that is known."""
         return (self.answer.device if self.answer else "") or self.card
 
-    def seats(self, kind: str, threads: int, at_once: int) -> int:
-        """Return how many trials it has room for, where a GPU takes so many at once and each trial a CPU."""
-        if kind == "cuda":
-            return min(int(self.gpus) * at_once, max(int(self.gpus), int(self.cpus)))
-        return int(self.cpus // max(1, threads))
-
 
 @dataclass(slots=True, kw_only=True)
 class RayCluster:
@@ -82,7 +78,7 @@ class RayCluster:
 
     `at_most` is the number of seats that are used at the most, 0 for all. A GPU takes `at_once` trials, where that is 0
     as many as `measure` says: it is asked once for each model, in a thread, with a GPU of a node and the node's CPUs
-    for each of its GPUs, while no trial is there.
+    for each of its GPUs, while no trial is there. After `silence` seconds without a word a seat is lost.
     """
 
     cluster: Cluster
@@ -90,7 +86,7 @@ class RayCluster:
     cargo: Cargo
     at_most: int = 0
     same_hardware: bool = False
-    silence: float = SILENCE
+    silence: float = LEASE
     at_once: int = 1
     measure: Callable[[Device, int], int] | None = None
     members: dict[str, Member] = field(default_factory=dict)
@@ -108,7 +104,7 @@ class RayCluster:
         self._pump = Pump(self.is_alive, self.note)
         self._refresh()
         yours = f"of {self.cluster.owner}"
-        say(f"on the Ray cluster at {self.cluster.address} ({yours}), {_count(len(self.members), 'node')}")
+        say(f"on the Ray cluster at {self.cluster.address} ({yours}), {count(len(self.members), 'node')}")
         self._looking = threading.Thread(target=self._look, daemon=True)
         self._looking.start()
         began = time.monotonic()
@@ -170,7 +166,11 @@ class RayCluster:
         return here if shares else Memory(at_once=at_once)
 
     def _seats(self, member: Member) -> int:
-        return member.seats(self.needs.kind, self.needs.threads, self._at_once(member))
+        """Return how many trials a node has room for, each of which takes a CPU beside its share of a GPU."""
+        if self.needs.kind == "cuda":
+            gpus = int(member.gpus)
+            return min(gpus * self._at_once(member), max(gpus, int(member.cpus)))
+        return int(member.cpus // max(1, self.needs.threads))
 
     def _at_once(self, member: Member) -> int:
         return self.at_once or self._measured.get(member.model, 1)
@@ -187,8 +187,9 @@ class RayCluster:
             self._words.append(words)
 
     def is_alive(self, node: str) -> bool:
-        """Return whether a node is part of the cluster now."""
-        self._refresh()
+        """Return whether a node is part of the cluster now, or was when its head was heard of last."""
+        with suppress(RayError):
+            self._refresh()
         return node in self.members and self.members[node].alive
 
     def open_line(
@@ -223,7 +224,7 @@ class RayCluster:
         return [one for one in self.members.values() if self._seats(one)]
 
     def _none(self) -> TrainingError:
-        room = "a GPU" if self.needs.kind == "cuda" else _count(self.needs.threads, "CPU")
+        room = "a GPU" if self.needs.kind == "cuda" else count(self.needs.threads, "CPU")
         problems = [
             f"{one.name}: {'; '.join(one.faults or ['still looked at'])}"
             if self._seats(one)
@@ -244,10 +245,8 @@ class RayCluster:
                 seen.add(member.node)
                 threading.Thread(target=self._examine, args=(member,), daemon=True).start()
             self._closed.wait(LOOK_EVERY)
-            try:
+            with suppress(RayError):  # the head is away: seats that are not heard of are lost by themselves
                 self._refresh()
-            except RayError:
-                continue  # the head is away: seats that are not heard of are lost by themselves
 
     def _refresh(self) -> None:
         nodes = ray.nodes()
@@ -267,7 +266,8 @@ class RayCluster:
 
     def _examine(self, member: Member) -> None:
         try:
-            examined, faults = examine(member.node, self._needs_of(member), self.cargo, self._closed)
+            needs = replace(self.needs, at_once=self._seats(member))
+            examined, faults = examine(member.node, needs, self.cargo, self._closed)
         except OSError as error:  # what an actor raises, Ray puts into one of its own of the same kind
             examined, faults = None, [f"it cannot be given what it lacks: {getattr(error, 'cause', error)}"]
         except RayError as error:
@@ -294,17 +294,10 @@ class RayCluster:
             cores = max(1, int(member.cpus / max(1.0, member.gpus)))
             self._measured[member.model] = self.measure(replace(self._seat(member, 0), at_once=1), cores)
 
-    def _needs_of(self, member: Member) -> Needs:
-        return replace(self.needs, at_once=self._seats(member))
-
 
 def share_of(at_once: int) -> float:
     """Return the share of a GPU that each of so many trials takes; Ray counts in ten-thousandths, and all must fit."""
     return 1.0 if at_once == 1 else (10_000 // at_once) / 10_000
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def examine(node: str, needs: Needs, cargo: Cargo, closed: threading.Event) -> tuple[NodeFacts | None, list[str]]:
@@ -318,7 +311,7 @@ def examine(node: str, needs: Needs, cargo: Cargo, closed: threading.Event) -> t
             if found is None:
                 return None, [failure]
             before = len(given)
-            needs = cargo.send(_Sender(actor=actor, closed=closed), needs, found, given)
+            needs = cargo.send(partial(_send, actor, closed), needs, found, given)
             if len(given) == before:
                 return found, differences(needs, own, found)
     finally:
@@ -344,31 +337,14 @@ def _result(reference: Any, closed: threading.Event) -> Any:
                 raise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sender:
-    """Sends files to a node, a part at a time."""
-
-    actor: Any
-    closed: threading.Event
-
-    def __call__(self, files: Mapping[str, Path | bytes], folder: str) -> None:
-        """Send files, by their names in a folder of the node, which appears when it is complete."""
-        size = sum(len(one) if isinstance(one, bytes) else one.stat().st_size for one in files.values())
-        fresh = _result(self.actor.begin.remote(folder, size), self.closed)
-        for name, source in files.items():
-            for place, part in _parts(source):
-                _result(self.actor.write.remote(fresh, name, place, part), self.closed)
-        _result(self.actor.finish.remote(fresh, folder), self.closed)
-
-
-def _parts(source: Path | bytes) -> Iterator[tuple[int, bytes]]:
-    if isinstance(source, bytes):
-        yield 0, source
-        return
-    with source.open("rb") as stream:
-        place = 0
-        while (part := stream.read(node_side.CHUNK)) or place == 0:
-            yield place, part
-            if not part:
-                return
-            place += len(part)
+def _send(actor: Any, closed: threading.Event, files: Mapping[str, Path | bytes], folder: str) -> None:
+    """Send files to a node, a part at a time, by their names in a folder there, which appears when it is complete."""
+    size = sum(len(one) if isinstance(one, bytes) else one.stat().st_size for one in files.values())
+    fresh = _result(actor.begin.remote(folder, size), closed)
+    for name, source in files.items():
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+            place, part = 0, stream.read(node_side.CHUNK)
+            while part or place == 0:  # an empty file has one part as well
+                _result(actor.write.remote(fresh, name, place, part), closed)
+                place, part = place + max(1, len(part)), stream.read(node_side.CHUNK)
+    _result(actor.finish.remote(fresh, folder), closed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
-from benchkit.sweep.progress import View, trial_name
+from benchkit.sweep.progress import View, ViewBeside, trial_name
 
 EVERY = 5.0
 """Seconds between two writings."""
@@ -83,7 +83,7 @@ Tell = Callable[[list[Any]], list[Any]]
 """Puts a sweep's lines, JSON values, in the place of those before; returns the lists of the study's other sweeps."""
 
 
-class SeatLines:
+class SeatLines(ViewBeside):
     """A view of a sweep that notes what its seats are at, and passes everything on to another view."""
 
     def __init__(
@@ -93,7 +93,7 @@ class SeatLines:
 
         `log_of` tells a trial's log by the key of its condition and its number.
         """
-        self._view = view
+        super().__init__(view)
         self._tell = tell
         self._file = logs / f"seats-{secrets.token_hex(8)}.jsonl"
         self._study = study
@@ -103,20 +103,16 @@ class SeatLines:
         self._written = float("-inf")
         self._elsewhere: tuple[str, ...] = ()
 
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Pass it on."""
-        self._view.stage(title, states, total)
-
     def event(self, worker: int, event: Event) -> None:
         """Note what a seat is at."""
         self._note(worker, event)
         self._write()
-        self._view.event(worker, event)
+        super().event(worker, event)
 
     def tick(self) -> None:
         """Write when it is time to."""
         self._write()
-        self._view.tick()
+        super().tick()
 
     def close(self) -> None:
         """Take the lines away: the sweep ends."""

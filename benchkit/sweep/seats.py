@@ -1,4 +1,7 @@
-"""The seats of a sweep: which are free, which get ready, and which were set aside, and why. Imports no torch."""
+"""The seats of a sweep: which are free, get ready or were set aside, and which of them trials wait for.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Literal
 
 from benchkit.errors import BenchkitError
 from benchkit.sweep.compile_jobs import Place
+from benchkit.sweep.held_trial import HeldTrial
 from benchkit.sweep.messages import Job, WorkerReady
 from benchkit.sweep.pool import Pool, cannot_go_on
 
@@ -181,23 +185,64 @@ class Seats:
         """Return how many seats have not been set aside."""
         return self._pool.size - len(self.aside)
 
-    def hopeless(self, patience: float) -> bool:
-        """Return whether no seat is left, and none came for so many seconds since one was gone."""
-        return not self.left and time.monotonic() - self._gone > patience
-
     def refuse_none(self, patience: float, workspace: Path) -> None:
-        """Raise `BenchkitError` where `hopeless`."""
-        if self.hopeless(patience):
-            one, *more = self.problems
-            problems = self.problems if more else ()
-            raise cannot_go_on("no seat is left to train on" if more else one, workspace, problems)
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """Return why seats were set aside, each reason once."""
-        return tuple(dict.fromkeys(self.aside.values()))
+        """Raise `BenchkitError` where no seat is left, and none came for so many seconds since one was gone."""
+        if not self.left and time.monotonic() - self._gone > patience:
+            reasons = tuple(dict.fromkeys(self.aside.values()))
+            if len(reasons) == 1:
+                raise cannot_go_on(reasons[0], workspace)
+            raise cannot_go_on("no seat is left to train on", workspace, reasons)
 
 
 def model_of(device: str) -> str:
     """Return the model of a device by its name, without the number of cores or threads."""
     return COUNT.sub("", device)
+
+
+class PreferredSeats:
+    """Trials that were begun on another model of device than the free seat has: they wait for one like theirs.
+
+    The last digits of what they go on to compute, and their speed, are then those of one device. Each waits for
+    `patience` seconds at most. Where `more_come`, seats like theirs may join.
+    """
+
+    def __init__(self, seats: Seats, patience: float, *, more_come: bool) -> None:
+        """Have none wait yet."""
+        self._seats = seats
+        self._patience = patience
+        self._more_come = more_come
+        self._waiting: dict[HeldTrial, float] = {}
+
+    @property
+    def some_wait(self) -> bool:
+        """Return whether any trial waits."""
+        return bool(self._waiting)
+
+    def fits(self, held: HeldTrial, number: int) -> bool:
+        """Return whether a trial is to go on at a seat; one that is to wait is noted."""
+        if not held.model or self._alike(held, number) or not self._may_come(held):
+            return True
+        self._waiting[held] = time.monotonic() + self._patience
+        return False
+
+    def take(self, number: int) -> HeldTrial | None:
+        """Return a trial that waited for a seat like this one, or for long enough, or for one that does not come."""
+        for held, until in self._waiting.items():
+            if self._alike(held, number) or time.monotonic() >= until or not self._may_come(held):
+                del self._waiting[held]
+                held.number = number
+                return held
+        return None
+
+    def clear(self) -> None:
+        """Let no trial wait any more."""
+        self._waiting.clear()
+
+    def _alike(self, held: HeldTrial, number: int) -> bool:
+        return model_of(self._seats.ready[number].seat.device) == model_of(held.model)
+
+    def _may_come(self, held: HeldTrial) -> bool:
+        """Return whether a seat like that of a trial is in use, or may get ready."""
+        if self._more_come or self._seats.starting:
+            return True
+        return any(self._alike(held, one) for one in self._seats.ready if one not in self._seats.aside)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from benchkit.data.manifest import located
 from benchkit.plan import Plan
@@ -21,13 +21,8 @@ from benchkit.study.settings import PluginRef
 from benchkit.sweep.node_check import DataSet, Needs, NodeFacts, unlike
 from benchkit.train.weights_file import weights_file
 
-
-class Send(Protocol):
-    """Sends files to a node."""
-
-    def __call__(self, files: Mapping[str, Path | bytes], folder: str) -> None:
-        """Send files, by their names in a folder of the node."""
-        ...
+Send = Callable[[Mapping[str, Path | bytes], str], None]
+"""Sends files to a node, by their names in a folder there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from benchkit.errors import BenchkitError
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.sweep.devices import CGROUPS, OWN_GROUPS, control_groups
 
@@ -145,7 +146,7 @@ def memory_before(workspace: Path, now: Memory) -> Memory:
     path = workspace / KEPT
     try:
         before = decode(Memory, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, BenchkitError):
         before = Memory()
     write_atomically(path, json.dumps(encode(now)).encode())
     return before

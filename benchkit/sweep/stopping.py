@@ -211,17 +211,16 @@ def _but_the_last(left: float) -> float:
 def _told(program: str, *arguments: str) -> str:
     """Return what one of Slurm's programs prints, nothing where it is absent or fails."""
     try:
-        done = subprocess.run(
-            [program, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=SLURM_PATIENCE,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        done = _run(program, *arguments)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=SLURM_PATIENCE, check=False, stdin=subprocess.DEVNULL
+    )
 
 
 def refuse_no_requeue(environment: Mapping[str, str] = os.environ) -> None:
@@ -261,9 +260,7 @@ def requeue(environment: Mapping[str, str] = os.environ) -> str:
     if _is_cancelled(facts):
         return f"job {job} was cancelled"
     try:
-        done = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=SLURM_PATIENCE, check=False
-        )
+        done = _run("scontrol", "requeue", job)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"scontrol requeue {job}: {error}"
     words = " ".join((done.stdout + done.stderr).split())

@@ -14,13 +14,11 @@ from typing import Any
 
 import torch
 
-from benchkit.data.manifest import load_data
 from benchkit.plan import Condition, typed_settings
-from benchkit.registry import Registry
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import Settings
-from benchkit.sweep.messages import Job, Probed, RunReady, RunTimed
-from benchkit.sweep.training import bind_plugins
+from benchkit.sweep.messages import Probed, RunReady, RunTimed
+from benchkit.sweep.training import WorkerContext, bind_plugins
 from benchkit.train.batches import ImageSet
 from benchkit.train.checkpoint import save_checkpoint
 from benchkit.train.cost import reachable_rate
@@ -51,15 +49,15 @@ PROBE_STEPS = 8
 """Batches of training in a probe's timed epoch."""
 
 
-def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Probed:
+def probe(context: WorkerContext, condition: Condition) -> Probed:
     """Return the seconds of one epoch of a condition and the bytes of a trial, from two short epochs of it.
 
     The first epoch warms up, the second is timed; its time is scaled by the number of images.
     """
-    settings = typed_settings(condition.settings, job.study.seed)
-    splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
-    plugins = bind_plugins(registry, settings)
-    options: dict[str, Any] = {"device": device, "device_memory": job.device_memory}
+    settings = typed_settings(condition.settings, context.job.study.seed)
+    splits = context.splits(settings.data.dataset)
+    plugins = bind_plugins(context.registry, settings)
+    options: dict[str, Any] = {"device": context.device, "device_memory": context.job.device_memory}
     options["seeds"] = trial_seeds(settings.seed, "probe", 0)
     whole = build_run(settings, splits, plugins, **options)
     small = of_epochs(shortened(settings, whole, PROBE_STEPS), 2)
@@ -83,11 +81,11 @@ def probe(job: Job, condition: Condition, registry: Registry, device: str) -> Pr
     )
 
 
-def probe_all(job: Job, device: str) -> list[Probed]:
+def probe_all(context: WorkerContext) -> list[Probed]:
     """Return the probes of a job's conditions."""
-    registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
+    job = context.job
     torch.set_num_threads(max(typed_settings(c.settings, job.study.seed).train.threads for c in job.conditions))
-    return [probe(job, condition, registry, device) for condition in job.conditions]
+    return [probe(context, condition) for condition in job.conditions]
 
 
 STEPS = 96
@@ -130,26 +128,25 @@ class TimedRun:
         self._ready: RunReady | None = None
         self._lanes: list[TimedLane] = []
 
-    def answer(self, job: Job, device: str) -> RunReady | RunTimed:
+    def answer(self, context: WorkerContext) -> RunReady | RunTimed:
         """Do what the job says for its first condition, with `at_once` runs."""
+        job = context.job
         if job.seconds:
             return RunTimed(images_per_second=self._train(job.seconds, self._lanes[: job.at_once]))
         while len(self._lanes) < job.at_once:
-            stream = own_stream(torch.device(device)) if job.per_process > 1 else None
-            surroundings = Surroundings(stream) if job.per_process > 1 else None
-            self._make_ready(job, torch.device(device), surroundings)
+            self._make_ready(context)
         assert self._ready is not None
         return self._ready
 
-    def _make_ready(self, job: Job, device: torch.device, surroundings: Surroundings | None) -> None:
+    def _make_ready(self, context: WorkerContext) -> None:
         """Build a short run that is trained, and for the first the whole trial's, whose images stay on the device."""
+        device, memory = torch.device(context.device), context.job.device_memory
+        surroundings = Surroundings(own_stream(device)) if context.job.per_process > 1 else None
         free = _free(device)
-        settings = typed_settings(job.conditions[0].settings, job.study.seed)
-        registry = Registry.installed(job.plugins, allow_shadow=job.allow_shadow)
-        splits = load_data(registry, settings.data.dataset, job.data_root, job.study.path)
-        plugins = bind_plugins(registry, settings)
-        options = {"seeds": trial_seeds(settings.seed, "concurrency", 0), "device": str(device)}
-        memory = job.device_memory
+        settings = typed_settings(context.job.conditions[0].settings, context.job.study.seed)
+        splits = context.splits(settings.data.dataset)
+        plugins = bind_plugins(context.registry, settings)
+        options = {"seeds": trial_seeds(settings.seed, "concurrency", 0), "device": context.device}
         if self._whole is None:
             self._whole = build_run(settings, splits, plugins, device_memory=memory, **options)  # type: ignore[arg-type]
         whole = self._whole

@@ -11,8 +11,8 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -124,8 +124,10 @@ def train_trial(context: WorkerContext, order: Train) -> Telling:
     named = {"trial": order.trial, "lease": order.lease}
     with TemporaryDirectory() if context.job.profile else nullcontext("") as scratch:
         stopwatch = stopwatch_of(context, order, Path(scratch, "trace.json.gz"))
-        with failures_as_outcomes() as ended:
-            ended.outcome = yield from trained(context, order, stopwatch)
+        try:
+            ended = Ended(outcome=(yield from trained(context, order, stopwatch)))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like
+            ended = failure_of(error)
         if isinstance(stopwatch, Stopwatch):
             seconds, trace = stopwatch.stop(), stopwatch.trace
             if trace is not None and trace.exists():
@@ -152,9 +154,9 @@ def train_trial(context: WorkerContext, order: Train) -> Telling:
         os._exit(1)  # what a usual end would tidy up, it could not
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """Where a trial's outcome is put, by its training or by what went wrong with it; or what is wrong with its machine.
+    """A trial's outcome, None where somebody else goes on with it; or what is wrong with its machine.
 
     `memory` is that which did not suffice, if any.
     """
@@ -164,27 +166,23 @@ class Ended:
     fault: Fault | None = None
 
 
-@contextmanager
-def failures_as_outcomes() -> Iterator[Ended]:
-    """Turn whatever a trial raises into its outcome, unless its machine is to blame; the traceback goes to its log."""
-    ended = Ended()
-    try:
-        yield ended
-    except DivergedError as error:
-        ended.outcome = Outcome(state="diverged", reason=str(error))
-    except SystemExit as error:
-        ended.outcome = _failed(f"a plugin called sys.exit({error.code!r}){where_raised(error)}")
-    except Exception as error:  # noqa: BLE001 - plugins raise whatever they like
-        if (fault := fault_of(error)) is not None:
-            traceback.print_exc()
-            ended.fault = fault
-        elif memory := lacking(error):
-            ended.memory = memory
-            ended.outcome = _failed(f"out of memory: {first_line(error)}; try a smaller train.batch_size or --jobs")
-        elif isinstance(error, BenchkitError):
-            ended.outcome = _failed(str(error))
-        else:
-            ended.outcome = _failed(f"{type(error).__name__}: {error}{where_raised(error)}")
+def failure_of(error: Exception | SystemExit) -> Ended:
+    """Return what an error makes of its trial, unless its machine is to blame; the traceback goes to its log."""
+    if isinstance(error, DivergedError):
+        return Ended(outcome=Outcome(state="diverged", reason=str(error)))
+    traceback.print_exc()
+    if (fault := fault_of(error)) is not None:
+        return Ended(fault=fault)
+    memory = lacking(error)
+    if isinstance(error, SystemExit):
+        reason = f"a plugin called sys.exit({error.code!r}){where_raised(error)}"
+    elif memory:
+        reason = f"out of memory: {first_line(error)}; try a smaller train.batch_size or --jobs"
+    elif isinstance(error, BenchkitError):
+        reason = str(error)
+    else:
+        reason = f"{type(error).__name__}: {error}{where_raised(error)}"
+    return Ended(outcome=Outcome(state="failed", reason=reason), memory=memory)
 
 
 def lacking(error: BaseException) -> Literal["", "node", "device"]:
@@ -193,11 +191,6 @@ def lacking(error: BaseException) -> Literal["", "node", "device"]:
         return "device"
     lacks = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and ALLOCATION in str(error))
     return "node" if lacks else ""
-
-
-def _failed(reason: str) -> Outcome:
-    traceback.print_exc()
-    return Outcome(state="failed", reason=reason)
 
 
 def where_raised(error: BaseException) -> str:

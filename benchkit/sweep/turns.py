@@ -12,19 +12,22 @@ from collections.abc import Callable
 
 import torch
 
-from benchkit.sweep.messages import CheckpointTaken, EpochEnded, Event, Job, Order, Train, TrialAnswer, TrialGivenBack
-from benchkit.sweep.output import mark
+from benchkit.sweep.messages import (
+    Event,
+    Job,
+    Order,
+    Train,
+    TrialAnswer,
+    TrialGivenBack,
+    is_asked,
+    mark,
+)
 from benchkit.sweep.stopping import WorkerStop
 from benchkit.sweep.training import Telling
 from benchkit.sweep.work import WorkerTasks
 from benchkit.train import surroundings
 from benchkit.train.fit import Pause
 from benchkit.train.surroundings import Surroundings
-
-
-def is_asked(event: Event, order: Train) -> bool:
-    """Return whether a trial waits for an answer to what it tells."""
-    return isinstance(event, CheckpointTaken) or (isinstance(event, EpochEnded) and order.asks)
 
 
 class Lane:
@@ -61,7 +64,7 @@ class Turns:
         """Begin a trial, hand over an answer, or do a job to its end."""
         if isinstance(order, TrialAnswer):
             for lane in list(self._lanes):
-                if (lane.order.trial, lane.order.lease) != (order.trial, order.lease):
+                if lane.order.whose != order.whose:
                     continue
                 if order.word == "drop":
                     self._drop(lane)
@@ -107,7 +110,7 @@ class Turns:
                     return self._end(lane)
                 if not isinstance(event, Pause):
                     self._send(event)
-                    lane.waits = is_asked(event, lane.order) and lane.answer is None
+                    lane.waits = is_asked(event, asks=lane.order.asks) and lane.answer is None
                 elif event is Pause.WAIT or time.monotonic() >= end:
                     return
 
@@ -130,4 +133,4 @@ class Turns:
         """Mark what is printed from now on as a trial's, or as none's."""
         if order is not self._printing:
             self._printing = order
-            mark(order.trial if order else 0, order.lease if order else 0)
+            mark(*(order.whose if order else (0, 0)))

@@ -45,7 +45,7 @@ class WorkerTasks:
             yield from train_trial(self._context, order)
             return
         device = resolve_device(order.device)
-        if order.task == "train" and (self._context is None or self._context.job != order):
+        if self._context is None or self._context.job != order:
             streaming.PINNED = not order.pageable
             registry = Registry.installed(order.plugins, allow_shadow=order.allow_shadow)
             self._context = WorkerContext(job=order, device=device, registry=registry, stop=self._stop)
@@ -53,11 +53,11 @@ class WorkerTasks:
         if order.task == "train":
             return
         if order.task == "probe":
-            yield from probe_all(order, device)
+            yield from probe_all(self._context)
         elif order.task == "check":
-            yield check_networks(order, device)
+            yield check_networks(self._context)
         else:
-            yield self._timed_run.answer(order, device)
+            yield self._timed_run.answer(self._context)
         yield WorkerIdle()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -24,9 +24,10 @@ from benchkit.study.tree import changed
 from benchkit.sweep.coordinator import Coordinator
 from benchkit.sweep.decided import Rules
 from benchkit.sweep.devices import devices_here
-from benchkit.sweep.messages import Event, Job, Seat
+from benchkit.sweep.messages import Job
 from benchkit.sweep.orchestration import prepare, threads_of
 from benchkit.sweep.pool import Pool
+from benchkit.sweep.progress import View
 from benchkit.sweep.training_decisions import TRAINING
 
 
@@ -186,7 +187,7 @@ def _retrain_study(
         ledger.enqueue_again(study, sample.condition, sample.trial.index, sample.trial.params)
     if trained:
         with Pool(devices_here(scratch.device).seats(1), threads_of(plan), scratch.workspace / "logs") as pool:
-            Coordinator(_job(study, scratch), ledger, pool, SilentView(), Rules(unfit=_fit)).train(plan, "")
+            Coordinator(_job(study, scratch), ledger, pool, View(), Rules(any_seat=True)).train(plan, "")
     return ledger.trials(plan)
 
 
@@ -211,21 +212,3 @@ def _job(study: Study, scratch: Scratch) -> Job:
         plugins=tuple(path.resolve() for path in scratch.plugins),
         allow_shadow=scratch.allow_shadow,
     )
-
-
-def _fit(seat: Seat, decided: Mapping[str, str], study: Study) -> str:
-    """Let any machine train a trial again, however slowly."""
-    return ""
-
-
-class SilentView:
-    """A view that shows nothing."""
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Show nothing."""
-
-    def event(self, worker: int, event: Event) -> None:
-        """Show nothing."""
-
-    def tick(self) -> None:
-        """Show nothing."""

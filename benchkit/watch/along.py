@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from benchkit.sweep.messages import Event
-from benchkit.sweep.progress import View
+from benchkit.sweep.progress import View, ViewBeside
 from benchkit.watch.watched import Watch
 
 STOPPED, ENDING = 5.0, 25.0
@@ -24,7 +23,7 @@ LAST_LOOK, DELIVERY = 20.0, 0.5
 """Of these, the most for a last look, where somebody watches, and those in which browsers get what came of it."""
 
 
-class PageAlong:
+class PageAlong(ViewBeside):
     """A view of a sweep that starts the page's process when there is something to see, and passes everything on.
 
     The socket listens already: who opens the page before waits a little.
@@ -33,7 +32,8 @@ class PageAlong:
     def __init__(
         self, view: View, sock: socket.socket, workspace: Path, storage: str, study: str, plugins: Sequence[Path] = ()
     ) -> None:
-        self._view, self._socket = view, sock
+        super().__init__(view)
+        self._socket = sock
         self._command = [sys.executable, "-m", "benchkit", "watch", study, "--workspace", str(workspace)]
         self._command += ["--socket", str(sock.fileno())]
         self._command += [f"--plugin={file}" for file in plugins]
@@ -52,15 +52,7 @@ class PageAlong:
                 pass_fds=[self._socket.fileno()],
                 start_new_session=True,
             )
-        self._view.stage(title, states, total)
-
-    def event(self, worker: int, event: Event) -> None:
-        """Pass it on."""
-        self._view.event(worker, event)
-
-    def tick(self) -> None:
-        """Pass it on."""
-        self._view.tick()
+        super().stage(title, states, total)
 
     def __enter__(self) -> PageAlong:
         """Begin."""

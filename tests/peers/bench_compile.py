@@ -44,8 +44,8 @@ from benchkit.study.settings import (
     TrainSettings,
 )
 from benchkit.sweep.compiling import TABLE, Row, rows_of
+from benchkit.sweep.lines import environment
 from benchkit.sweep.training import bind_plugins
-from benchkit.sweep.worker import environment
 from benchkit.train.device import instructions
 from benchkit.train.processor import processor
 from benchkit.train.run import Run, build_run
