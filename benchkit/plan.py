@@ -105,8 +105,12 @@ class Plan:
 
     def search_of(self, condition: Condition) -> Search | None:
         """Return the search that a condition is the frame of, by its own sampler alone; None for other conditions."""
-        search = self.study.search
-        return search.by(condition.sampler) if search and condition.kind == "search" else None
+        return search_of(self.study, condition)
+
+
+def search_of(study: Study, condition: Condition) -> Search | None:
+    """Return the search that a condition of a study is the frame of, as `Plan.search_of` does."""
+    return study.search.by(condition.sampler) if study.search and condition.kind == "search" else None
 
 
 def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) -> Plan:

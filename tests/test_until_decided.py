@@ -22,8 +22,8 @@ from benchkit.analysis.estimates import planned_trials
 from benchkit.analysis.interim import PLAN, plan_of_looks, plan_text, planned_looks
 from benchkit.analysis.sequential import looks_of, repeats_words, standing
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
+from benchkit.capsule.making import commands_of, study_text
 from benchkit.capsule.reading import results_of as capsule_results
-from benchkit.capsule.study_file import commands_of, study_text
 from benchkit.errors import LedgerError, StudyError
 from benchkit.ledger import read_results
 from benchkit.plan import make_plan

@@ -19,7 +19,7 @@ from benchkit.ledger.claims import STATES, summary_of
 from benchkit.ledger.ledger import CONDITION_FILE, DECISIONS_FILE, STUDY_FILE, Ledger
 from benchkit.ledger.samplers import distribution
 from benchkit.ledger.trials import LIST, TrialFolder, home_of
-from benchkit.plan import Condition
+from benchkit.plan import Condition, search_of
 from benchkit.results import Outcome
 from benchkit.storage import decode
 from benchkit.study import Search, Study
@@ -76,7 +76,7 @@ def _add_study(ledger: Ledger, study: Study, folder: Path, left: list[str]) -> i
         except (OSError, ValueError, BenchkitError) as error:
             left.append(f"{inner}: {first_line(error)}")
             continue
-        search = study.search.by(condition.sampler) if study.search and condition.kind == "search" else None
+        search = search_of(study, condition)
         handle, filled = ledger.open(study, condition), 0
         for path in sorted(path for path in inner.iterdir() if path.name.isdecimal()):
             try:
