@@ -54,6 +54,21 @@ def run_python(
         return child.finish(seconds, text=text)
 
 
+def begin_benchkit(arguments: Sequence[str], storage: str, **streams: Any) -> subprocess.Popen[bytes]:
+    """Begin `benchkit ARGUMENTS` beside this process, which imports what this process imports.
+
+    It has a session of its own, as Ctrl-C is this process's to hear, and an input by whose end it knows of this one's.
+    `storage` is the ledger's address, as `BENCHKIT_STORAGE` has it; `streams` are other options of `Popen`.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "benchkit", *arguments],
+        env={**os.environ, "PYTHONPATH": import_path(), "BENCHKIT_STORAGE": storage},
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        **streams,
+    )
+
+
 PATIENCE = 5.0
 """So many seconds a child that was told nothing has to end by itself."""
 

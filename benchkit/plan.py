@@ -107,9 +107,13 @@ class Plan:
         fixed = self.study.confirm if condition.kind == "confirm-best" else self.study.repeats
         return self.more.get(condition.key, fixed)
 
+    def search_of(self, condition: Condition) -> Search | None:
+        """Return the search that a condition is the frame of, by its own sampler alone; None for other conditions."""
+        return search_of(self.study, condition)
+
 
 def search_of(study: Study, condition: Condition) -> Search | None:
-    """Return the search that a condition is the frame of, by its own sampler alone; None for other conditions."""
+    """Return the search that a condition of a study is the frame of, as `Plan.search_of` does."""
     return _by_one(study.search, condition.sampler) if study.search and condition.kind == "search" else None
 
 

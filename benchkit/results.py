@@ -188,6 +188,14 @@ class Outcome:
     environment: Mapping[str, Any] = field(default_factory=dict)
     normalization: Normalization | None = None
 
+    def value(self, metric: str) -> float | None:
+        """Return what it scored or cost, `test.accuracy` or `cost.seconds`, or None where it has no such number."""
+        scope, _, name = metric.partition(".")
+        if scope == "cost":
+            return float(getattr(self.cost, name)) if self.cost else None
+        scored = self.metrics.get(scope)  # type: ignore[call-overload]
+        return scored.value(name) if scored else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRange:
@@ -252,13 +260,7 @@ class Trial:
 
     def value(self, metric: str) -> float | None:
         """Return what it scored or cost, `test.accuracy` or `cost.seconds`, or None where it has no such number."""
-        scope, _, name = metric.partition(".")
-        if self.outcome is None:
-            return None
-        if scope == "cost":
-            return float(getattr(self.outcome.cost, name)) if self.outcome.cost else None
-        scored = self.outcome.metrics.get(scope)  # type: ignore[call-overload]
-        return scored.value(name) if scored else None
+        return self.outcome.value(metric) if self.outcome else None
 
     def score(self, metric: str) -> float:
         """Return `split.metric`, for example `test.accuracy`, of a done trial; raise `KeyError` when it has none."""

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from benchkit.watch.access import Access, access_to
-from benchkit.watch.address import listening_socket
+from benchkit.watch.access import Access, access_to, listening_socket
 from benchkit.watch.server import Server, Times, make_server
 from benchkit.watch.watched import Watch
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic_results import complete
 
 from benchkit.analysis.summary import summarize
-from benchkit.capsule.study_file import study_text
+from benchkit.capsule.making import study_text
 from benchkit.errors import StudyError
 from benchkit.report.context.blocks import MarkdownBlock, Paragraph, ReportContext
 from benchkit.report.context.compose import compose

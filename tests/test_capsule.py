@@ -18,8 +18,8 @@ import benchkit.capsule.archive
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.archive import rounded
+from benchkit.capsule.making import study_text
 from benchkit.capsule.reading import results_of
-from benchkit.capsule.study_file import study_text
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.results import StudyResults

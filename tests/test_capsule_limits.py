@@ -15,11 +15,14 @@ from capsule_edits import edited, members, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_results import complete
+from tiny_study import study_of
 
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.reading import results_of
 from benchkit.errors import BenchkitError
+from benchkit.plan import make_plan
+from benchkit.results import StudyResults
 from benchkit.verify.consistency import consistency_checks
 from benchkit.verify.recomputed import same_csv
 
@@ -65,6 +68,17 @@ def ends_in_words(content: bytes) -> None:
         except BenchkitError as error:
             assert str(error).strip()
             assert len(error.what) < 1000
+
+
+def test_part_of_a_study_that_is_too_large_as_a_whole_is_verified() -> None:
+    """As `--only` trains it: 201 levels with 1,000 repeats are 201,000 trials, and 200,000 are the most."""
+    study = study_of(f'[factors]\n"train.optimizer.lr" = {[place / 1000 for place in range(1, 202)]}\n', repeats=1000)
+    plan = make_plan(study, only={"train.optimizer.lr": ["0.001", "0.002"]})
+    results = StudyResults(study=study, conditions=plan.conditions, trials=())
+    checks = list(consistency_checks(read_capsule(make_capsule([results], Shown()))))
+    assert {check.name for check in checks if check.state == "holds"} == {"settings", "study files", "seeds"}
+    (unchecked,) = (check for check in checks if check.state == "unchecked")
+    assert unchecked.name == "study files" and "201,000 trials" in unchecked.told
 
 
 @settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchkit.child import ChildLost, LineChild, PythonChild, exit_words, import_path, run_python
+from benchkit import __version__
+from benchkit.child import ChildLost, LineChild, PythonChild, begin_benchkit, exit_words, import_path, run_python
 
 ANSWERING = """
 import os, sys, time
@@ -182,3 +184,13 @@ print(full - before, resident() - before)
 def test_what_was_freed_is_given_back() -> None:
     full, left = (int(word) for word in run_python(["-c", FREED], 60).out.split())
     assert full > 90_000 and left < full / 3  # KiB: 98 MiB in small pieces, tied in cycles, under one that stays
+
+
+def test_a_command_beside_another_imports_nothing_from_the_folder_where_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('not the json of the standard library')\n")
+    monkeypatch.chdir(tmp_path)
+    process = begin_benchkit(["--version"], "", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, b"") and __version__.encode() in out

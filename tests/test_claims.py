@@ -12,8 +12,10 @@ import pytest
 from optuna.trial import TrialState
 from tiny_study import FACTOR, METRICS, RECORD, SEARCH, finish_all, optunas_storage, queue_of, study_of, text_of
 
+from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
-from benchkit.ledger.claims import Claim, Queue, score_of
+from benchkit.ledger.claims import Claim, Queue
+from benchkit.ledger.leases import Holder
 from benchkit.ledger.trials import TrialFolder
 from benchkit.results import Cost, Outcome
 
@@ -51,6 +53,19 @@ def test_trials_are_taken_in_the_plans_order_each_once(tmp_path: Path) -> None:
     assert [named(claim) for claim in claims] == [("0.1", 0), ("0.3", 0), ("0.1", 1), ("0.3", 1)]
     assert queue.next() is None and other.next() is None
     assert ledger.states(plan)["running"] == 4
+
+
+def test_a_trial_that_could_not_be_handed_out_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, plan, queue = queue_of(tmp_path, study_of(repeats=1))
+
+    def away(*given: object) -> None:
+        raise LedgerError("the database is away")
+
+    monkeypatch.setattr(Holder, "take", away)
+    with pytest.raises(LedgerError) as caught:
+        queue.next()
+    monkeypatch.undo()
+    assert Queue(ledger, plan).next() is not None and caught.value  # while the error knows its frames
 
 
 def test_trials_that_are_not_wanted_yet_keep_their_places(tmp_path: Path) -> None:
@@ -266,7 +281,7 @@ def test_several_goals_are_recorded_in_their_order(tmp_path: Path) -> None:
 def test_scores_are_found_by_goal() -> None:
     cost = Cost(parameters=7, flops=1, seconds=2.5, images_per_second=1, peak_memory=1, device="", precision="")
     outcome = Outcome(state="done", metrics={"val": METRICS}, cost=cost)
-    assert (score_of(outcome, "val.loss"), score_of(outcome, "cost.seconds")) == (METRICS.loss, 2.5)
+    assert (outcome.value("val.loss"), outcome.value("cost.seconds")) == (METRICS.loss, 2.5)
 
 
 def test_an_outcome_on_disk_outlives_its_checkpoint(tmp_path: Path) -> None:

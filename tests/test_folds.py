@@ -17,7 +17,7 @@ from benchkit.analysis.comparisons import minimum_detectable_difference, paired_
 from benchkit.analysis.estimates import estimate
 from benchkit.analysis.ranking import basis, rank
 from benchkit.analysis.summary import summarize
-from benchkit.capsule.study_file import study_text
+from benchkit.capsule.making import study_text
 from benchkit.cli import main
 from benchkit.errors import DataError, StudyError
 from benchkit.ledger import read_results

@@ -227,7 +227,14 @@ def test_a_read_only_workspace_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["nonsense", "no-such-dialect://x/y", "sqlite:////no/such/folder/x.db", "postgresql+nodriver://me:secret@h/d"],
+    [
+        "nonsense",
+        "no-such-dialect://x/y",
+        "sqlite:////no/such/folder/x.db",
+        "postgresql+nodriver://me:secret@h/d",
+        "postgresql+nodriver://me:a/secret@h/d",
+        "postgresql+nodriver://h/d?user=me&password=secret&sslmode=require",
+    ],
 )
 def test_a_storage_that_cannot_be_opened_is_told_without_its_password(tmp_path: Path, url: str) -> None:
     with pytest.raises(LedgerError, match="the ledger cannot be opened") as caught:

@@ -17,8 +17,8 @@ from tiny_study import METRICS, SEARCH, Listener, facts_of, finish_all, study_of
 from benchkit.analysis.search import search_summaries
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
+from benchkit.capsule.making import study_text
 from benchkit.capsule.reading import results_of
-from benchkit.capsule.study_file import study_text
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Plan, make_plan

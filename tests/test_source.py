@@ -16,8 +16,8 @@ import benchkit
 from benchkit.analysis.source import claim_verdicts, protocol
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import read_capsule
+from benchkit.capsule.making import study_text
 from benchkit.capsule.reading import results_of
-from benchkit.capsule.study_file import study_text
 from benchkit.errors import StudyError
 from benchkit.plan import make_plan
 from benchkit.registry import Registry

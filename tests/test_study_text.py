@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from synthetic_results import study_of
 
-from benchkit.capsule.study_file import study_text
+from benchkit.capsule.making import study_text
 from benchkit.metrics import score_metrics
 from benchkit.study import Published, PublishedRow, ReportSettings, Study
 from benchkit.study.studyfile import parse_study, read_study

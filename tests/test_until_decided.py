@@ -21,8 +21,8 @@ import benchkit.sweep.orchestration
 from benchkit.analysis.candidates import looks_of, repeats_words, standing
 from benchkit.analysis.estimates import planned_trials
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
+from benchkit.capsule.making import commands_of, study_text
 from benchkit.capsule.reading import results_of as capsule_results
-from benchkit.capsule.study_file import commands_of, study_text
 from benchkit.errors import LedgerError, StudyError
 from benchkit.ledger import read_results
 from benchkit.plan import INTERIM_ANALYSES, make_plan, plan_of_looks, plan_text, planned_looks

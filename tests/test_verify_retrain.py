@@ -24,8 +24,7 @@ from benchkit.ledger import read_results
 from benchkit.registry import Registry
 from benchkit.report.write import write_report
 from benchkit.results import WAS_COMPILED, Decision, StudyResults, Trial
-from benchkit.verify.reproduction import compare_retrained
-from benchkit.verify.retraining import Scratch, retrain, sample_trials
+from benchkit.verify.retraining import Scratch, compare_retrained, retrain, sample_trials
 
 ALL = 8
 """Trials of the tiny study: two conditions twice, three of a search, and what the search found once more."""

@@ -13,10 +13,12 @@ from live_pages import LivePage, live_page
 from tiny_study import FACTOR, command, environment, finish_all, queue_of, study_of
 
 from benchkit.errors import BenchkitError
+from benchkit.ledger import read_results
+from benchkit.results import Outcome
 from benchkit.storage import cache_folder
 from benchkit.watch.access import access_to, host_name, token_of
+from benchkit.watch.live_sections import LogBlock, failures_section, log_text
 from benchkit.watch.rendering import assets
-from benchkit.watch.server import log_text
 
 ROUTES = [
     "/",
@@ -73,7 +75,9 @@ def test_the_first_visit_puts_the_token_into_a_cookie_and_out_of_the_address(pag
     assert (status, headers["Location"]) == (303, "./?study=a+b")
     assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Path" not in cookie
     assert page.access.token not in headers["Location"]
-    assert page.ask("/?study=tiny", {"Cookie": cookie.partition(";")[0]})[0] == 200
+    own = cookie.partition(";")[0]
+    for cookies in (own, f'other={{"a": 1}}; {own}', f"a[b]=c d; {own}; e"):  # all ports of a machine share them
+        assert page.ask("/?study=tiny", {"Cookie": cookies})[0] == 200
 
 
 def test_every_answer_has_the_policy_and_no_address_is_absolute(page: LivePage) -> None:
@@ -119,6 +123,25 @@ def test_a_log_is_plain_text_and_never_one_outside_the_workspace(page: LivePage,
     (folder / "log.txt").unlink()
     (tmp_path / "folder").symlink_to(tmp_path)
     assert log_text(tmp_path / "folder", page.watch.workspace) is None
+
+
+def test_the_end_of_a_failed_trials_log_is_none_of_another_folders(tmp_path: Path) -> None:
+    _, _, queue = queue_of(tmp_path / "runs", study_of(FACTOR))
+    claim = queue.next()
+    assert claim is not None and claim.finish(Outcome(state="failed", reason="x"))
+
+    def shown() -> list[str]:
+        section = failures_section(read_results(tmp_path / "runs"))
+        assert section is not None
+        return [block.text for block in section.blocks if isinstance(block, LogBlock)]
+
+    claim.folder.log.write_text("its last words\n")
+    assert shown() == ["its last words"]
+    secret = tmp_path / "secret.txt"
+    secret.write_text("another's\n")
+    claim.folder.log.unlink()
+    claim.folder.log.symlink_to(secret)
+    assert shown() == []
 
 
 def test_names_in_host_headers() -> None:

@@ -33,6 +33,14 @@ READ = "val."
 """How the names of these metrics start, among all that is noted of an epoch."""
 
 
+OF_TRIAL = ("phase", "index", "attempt", "number", "state", "params", "started", "finished")
+OF_OUTCOME = (
+    "reason", "selected_epoch", "metrics", "cost", "data_fingerprint", "start_weights", "test_reads", "notes",
+    "normalization",
+)  # fmt: skip
+"""What a capsule's trial holds as it is in the trial, and in its outcome."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapsuleTrial:
     """One trial: what it was, with which seeds, where it ran (`environment`, a place in its study's list), what came.

@@ -1,12 +1,14 @@
-"""From results and what a report shows of them to the capsule's bytes."""
+"""From results and what a report shows of them to the capsule's bytes: trials, study file, commands, digests."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from benchkit import __version__
 from benchkit.analysis.training import several_nodes
 from benchkit.capsule.archive import (
     FORMAT,
+    OF_OUTCOME,
+    OF_TRIAL,
     SCHEMA,
     CapsuleStudy,
     CapsuleTrial,
@@ -27,13 +31,15 @@ from benchkit.capsule.archive import (
     to_text,
 )
 from benchkit.capsule.reading import ANSWERS
-from benchkit.capsule.study_file import commands_of, study_text
+from benchkit.errors import StudyError
+from benchkit.plan import LEAVES_AT, make_plan, planned_looks
 from benchkit.report.context.blocks import ReportContext, TableBlock
 from benchkit.report.files.html import templates_digest, wording_digest
 from benchkit.report.page_text import printable
 from benchkit.report.tables.table import Table
-from benchkit.results import StudyResults, Trial
-from benchkit.storage import encode
+from benchkit.results import PREDICTIONS, StudyResults, Trial
+from benchkit.storage import encode, to_toml
+from benchkit.study import Factor, Origin, Published, Search, SearchRange, Study
 from benchkit.study.seeds import trial_seeds
 
 README = """\
@@ -158,56 +164,31 @@ def _described(results: StudyResults, folder: str, environments: Sequence[Mappin
 
 def _trials(results: StudyResults) -> tuple[list[CapsuleTrial], list[Mapping[str, Any]]]:
     """Return the trials, and the distinct environments that they name by place."""
-    places: dict[str, int] = {}
-    environments: list[Mapping[str, Any]] = []
+    known = dict[str, tuple[int, Mapping[str, Any]]]()
     trials = []
     nodes = several_nodes(results.trials)
-    for trial in (*results.trials, *results.earlier):
-        environment = encode(trial.outcome.environment) if trial.outcome else {}
-        index = None
-        if environment:
-            key = to_text(environment)
-            index = places.setdefault(key, len(places))
-            if index == len(environments):
-                environments.append(environment)
-        devices = trial.devices if nodes else tuple(replace(one, node="") for one in trial.devices)
-        trials.append(replace(_trial(results, trial, index), devices=devices))
-    for number in range(len(results.trials), len(trials)):
-        trials[number] = replace(trials[number], earlier=True)
-    return trials, environments
+    for group, earlier in ((results.trials, False), (results.earlier, True)):
+        for trial in group:
+            environment = encode(trial.outcome.environment) if trial.outcome else {}
+            place = known.setdefault(to_text(environment), (len(known), environment))[0] if environment else None
+            devices = trial.devices if nodes else tuple(replace(one, node="") for one in trial.devices)
+            made = _trial(results, trial)
+            trials.append(replace(made, environment=place, devices=devices, earlier=earlier))
+    return trials, [environment for _, environment in known.values()]
 
 
-def _trial(results: StudyResults, trial: Trial, environment: int | None) -> CapsuleTrial:
+def _trial(results: StudyResults, trial: Trial) -> CapsuleTrial:
     outcome = trial.outcome
-    known = {
-        "reason": outcome.reason,
-        "selected_epoch": outcome.selected_epoch,
-        "metrics": outcome.metrics,
-        "cost": outcome.cost,
-        "data_fingerprint": outcome.data_fingerprint,
-        "start_weights": outcome.start_weights,
-        "test_reads": outcome.test_reads,
-        "notes": outcome.notes,
-        "normalization": outcome.normalization,
-    } if outcome else {}  # fmt: skip
     return CapsuleTrial(
         condition=trial.condition.key,
-        phase=trial.phase,
-        index=trial.index,
-        attempt=trial.attempt,
-        number=trial.number,
-        state=trial.state,
-        params=trial.params,
         seeds=trial_seeds(results.study.seed, trial.phase, trial.index),
-        environment=environment,
         scored=outcome is not None,
         epochs=len(trial.history),
         seconds=sum(record.seconds for record in trial.history),
         history=series_of(trial.history),
-        started=trial.started,
-        finished=trial.finished,
+        **{name: getattr(trial, name) for name in OF_TRIAL},
+        **({name: getattr(outcome, name) for name in OF_OUTCOME} if outcome else {}),
         **_predictions(results, trial),
-        **known,  # type: ignore[arg-type]
     )
 
 
@@ -220,7 +201,7 @@ def _predictions(results: StudyResults, trial: Trial) -> dict[str, Any]:
     from safetensors.numpy import load
 
     try:
-        content = (trial.folder / "predictions.safetensors").read_bytes()
+        content = (trial.folder / PREDICTIONS).read_bytes()
         stored = load(content)
     except (OSError, SafetensorError):
         return {}
@@ -235,3 +216,142 @@ def _predictions(results: StudyResults, trial: Trial) -> dict[str, Any]:
         return {**described, **json.loads((trial.folder / ANSWERS).read_text(encoding="utf-8"))}
     except (OSError, ValueError):
         return described
+
+
+def study_text(study: Study) -> str:
+    """Return the study as TOML; reading it gives the same conditions, with the same keys, without any `--set`."""
+    table: dict[str, Any] = {
+        "title": study.title,
+        "question": study.question,
+        "description": study.description,
+        "seed": study.seed,
+        **encode(study.settings),
+    }
+    if study.factors:
+        table["factors"] = {factor.path: _levels(factor) for factor in study.factors}
+    if study.search:
+        table["search"] = _search(study.search)
+    table["repeats"] = {"n": study.repeats, **({"most": study.most, "until": "decided"} if study.most else {})}
+    if study.splits != "fixed":
+        table["repeats"]["splits"] = study.splits
+    if study.search or study.confirm:
+        table["confirm"] = {"n": study.confirm}
+    if study.origin:
+        table["source"] = _source(study.origin)
+    if study.published:
+        table["published"] = [_published(one) for one in study.published]
+    report = study.report
+    table["report"] = {
+        **{key: value for key, value in encode(replace(report, logo=None)).items() if key not in SELDOM or value},
+        "figures": [{"name": name, **encode(options)} if options else name for name, options in report.figures],
+        "logo": _relative(report.logo, study.path),
+    }
+    # The order of factors, of what a level fixes and of a search's space is part of what they mean.
+    return to_toml(table, ordered=("factors", "search.space"))
+
+
+SELDOM = ("text", "metrics")
+"""What a report is seldom asked for, and is not written down empty."""
+
+
+def _relative(logo: Path | None, file: Path | None) -> str | None:
+    """Return a logo's path as the study file has it; a capsule holds no other path of the machine."""
+    if logo is None or not logo.is_absolute():
+        return None if logo is None else logo.as_posix()
+    folder = file.resolve().parent if file else logo.parent
+    return (logo.relative_to(folder) if logo.is_relative_to(folder) else Path(logo.name)).as_posix()
+
+
+def _levels(factor: Factor) -> list[Mapping[str, Any]]:
+    return [
+        {"label": level.label, "value": encode(level.settings[factor.path])}
+        if set(level.settings) == {factor.path}
+        else {"label": level.label, "set": encode(level.settings)}
+        for level in factor.levels
+    ]
+
+
+def _search(search: Search) -> Mapping[str, Any]:
+    return {
+        "trials": search.trials,
+        "goal": [goal.metric for goal in search.goals],
+        "sampler": list(search.samplers) or search.sampler,
+        "pruner": search.pruner,
+        "space": {one.path: _range(one) for one in search.space},
+    }
+
+
+def _range(one: SearchRange) -> Any:
+    if one.choices:
+        return encode(one.choices)
+    found: dict[str, Any] = {"low": one.low, "high": one.high}
+    if one.log:
+        found["log"] = True
+    return found if one.step is None else {**found, "step": one.step}
+
+
+def _published(one: Published) -> Mapping[str, Any]:
+    rows = [{key: value for key, value in encode(row).items() if value is not None} for row in one.rows]
+    stated = {} if one.classes is None else {"classes": one.classes}
+    return {"source": one.source, "url": one.url, "note": one.note, **stated, "rows": rows}
+
+
+def _source(origin: Origin) -> Mapping[str, Any]:
+    """Return the [source] table; what is empty is left out, and reading it gives the same `Origin`."""
+    table = _given(origin, leave_out=("states", "claims"))
+    table["states"] = {
+        stated.path: {"value": encode(stated.values), **_given(stated, leave_out=("path", "values"))}
+        for stated in origin.states
+    }
+    table["claims"] = [
+        {("from" if key == "start" else key): value for key, value in _given(claim).items()} for claim in origin.claims
+    ]
+    return table
+
+
+def _given(record: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    plain = encode(record)
+    return {key: value for key, value in plain.items() if key not in leave_out and value not in ("", None, [], {})}
+
+
+def commands_of(results: StudyResults, file: str) -> tuple[str, ...]:
+    """Return the commands that train the same conditions as the results', from the study file `file`, and report them.
+
+    Overrides are part of that file, so that no `--set` is needed; where only some conditions were trained, `--only`
+    picks them, in as few commands as it takes.
+    """
+    plugins = [part for name in _plugin_files(results) for part in ("--plugin", name)]
+    sweeps = [["benchkit", "sweep", file, *only, *plugins] for only in _choices(results)]
+    if (looks := planned_looks(results.decisions)) and not results.study.most:
+        until = [*sweeps[-1], "--until-decided", "--most", str(looks[-1].n)]
+        # Where the fixed repeats were a look already, they are trained by a sweep of their own.
+        sweeps = [*(sweeps if looks[0].alpha == LEAVES_AT else sweeps[:-1]), until]
+    name = file.removesuffix(".toml")
+    return (*(shlex.join(words) for words in sweeps), shlex.join(["benchkit", "report", name]))
+
+
+def _plugin_files(results: StudyResults) -> tuple[str, ...]:
+    tables = [trial.outcome.environment.get("sources", {}) for trial in results.trials if trial.outcome]
+    files = {str(one.get("file", "")) for table in tables for one in table.values()}
+    return tuple(sorted(files - {""}))
+
+
+def _choices(results: StudyResults) -> list[list[str]]:
+    """Return the `--only` arguments of each command: none when all of the study's conditions were trained."""
+    trained = [condition for condition in results.conditions if condition.kind == "grid"]
+    try:
+        planned = {condition.key for condition in make_plan(results.study).conditions if condition.kind == "grid"}
+    except StudyError:
+        planned = set()
+    paths = [factor.path for factor in results.study.factors]
+    if not paths or {condition.key for condition in trained} == planned:
+        return [[]]
+    levels = {path: list(dict.fromkeys(c.levels[path] for c in trained if path in c.levels)) for path in paths}
+    block = set(product(*levels.values()))
+    if block == {tuple(c.levels.get(path, "") for path in paths) for c in trained}:
+        return [_only(levels)]
+    return [_only({path: [c.levels[path]] for path in paths if path in c.levels}) for c in trained]
+
+
+def _only(levels: dict[str, Sequence[str]] | dict[str, list[str]]) -> list[str]:
+    return [part for path, labels in levels.items() for part in ("--only", f"{path}={','.join(labels)}")]

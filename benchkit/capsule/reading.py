@@ -8,14 +8,18 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from benchkit.capsule.archive import (
     FORMAT,
+    OF_OUTCOME,
+    OF_TRIAL,
     READ,
     SCHEMA,
     SERIES,
@@ -29,11 +33,11 @@ from benchkit.capsule.archive import (
 )
 from benchkit.errors import StudyError
 from benchkit.plan import PHASES, Condition, planned_looks, typed_settings
-from benchkit.results import EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
+from benchkit.results import PREDICTIONS, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 
-__all__ = ["Capsule", "CapsuleError", "read_capsule", "results_of"]
+__all__ = ["Capsule", "CapsuleError", "read_capsule", "restored", "results_of", "sources_of"]
 
 MOST_TRIALS = 100_000
 MOST_CONDITIONS = 500
@@ -189,34 +193,22 @@ def results_of(capsule: Capsule, index: int, folder: Path) -> StudyResults:
     )
 
 
+@contextmanager
+def restored(capsule: Capsule) -> Iterator[tuple[StudyResults, ...]]:
+    """Yield the results of all studies of a capsule (`results_of`), from a folder that goes away again."""
+    with TemporaryDirectory(prefix="benchkit-") as name:
+        yield tuple(results_of(capsule, at, Path(name) / str(at)) for at in range(len(capsule.studies)))
+
+
 def _result(described: CapsuleStudy, condition: Condition, trial: CapsuleTrial, folder: Path) -> Trial:
     environment = {} if trial.environment is None else described.environments[trial.environment]
-    outcome = Outcome(
-        state=trial.state,
-        reason=trial.reason,
-        selected_epoch=trial.selected_epoch,
-        metrics=trial.metrics,  # type: ignore[arg-type]
-        cost=trial.cost,
-        data_fingerprint=trial.data_fingerprint,
-        start_weights=trial.start_weights,
-        test_reads=trial.test_reads,
-        notes=trial.notes,
-        normalization=trial.normalization,
-        environment=environment,
-    )
+    told = {name: getattr(trial, name) for name in OF_OUTCOME}
     return Trial(
         condition=condition,
-        phase=trial.phase,
-        index=trial.index,
-        attempt=trial.attempt,
-        number=trial.number,
-        state=trial.state,
-        params=trial.params,
         history=tuple(_history(trial)),
-        outcome=outcome if trial.scored else None,
+        outcome=Outcome(state=trial.state, environment=environment, **told) if trial.scored else None,
         folder=folder,
-        started=trial.started,
-        finished=trial.finished,
+        **{name: getattr(trial, name) for name in OF_TRIAL},
     )
 
 
@@ -235,6 +227,16 @@ def _history(trial: CapsuleTrial) -> Iterator[EpochRecord]:
                 observed={name: value for name in read if not math.isnan(value := trial.history[name][epoch])},
                 **values,
             )
+
+
+def sources_of(environment: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return what an environment names of its plugins' sources, by where they are used; other things are left out."""
+    named = environment.get("sources")
+    return {
+        str(where): {str(key): str(value) for key, value in source.items()}
+        for where, source in (named.items() if isinstance(named, Mapping) else ())
+        if isinstance(source, Mapping)
+    }
 
 
 def _write_answers(trial: CapsuleTrial, folder: Path, label: int, labels: int) -> None:
@@ -257,6 +259,6 @@ def _write_answers(trial: CapsuleTrial, folder: Path, label: int, labels: int) -
     logits[np.arange(trial.images), np.where(right, label, labels)] = 1
     folder.mkdir(parents=True)
     truth = np.full(trial.images, label, dtype=np.int64)
-    save_file({"test": logits, "test_labels": truth}, folder / "predictions.safetensors")
+    save_file({"test": logits, "test_labels": truth}, folder / PREDICTIONS)
     digests = {"predictions": trial.predictions, "labels": trial.labels}
     (folder / ANSWERS).write_text(json.dumps(digests), encoding="utf-8")

@@ -81,9 +81,8 @@ def verify(
 
 def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
-    from benchkit.capsule.reading import results_of
-    from benchkit.verify.reproduction import compare_retrained
-    from benchkit.verify.retraining import paths_of, retrain, sample_trials, seconds_of
+    from benchkit.capsule.reading import restored
+    from benchkit.verify.retraining import compare_retrained, paths_of, retrain, sample_trials, seconds_of
 
     sampled = sample_trials(capsule, count, seed)
     if not sampled:
@@ -97,8 +96,7 @@ def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: in
     for path in paths_of(capsule, sampled):
         print_note(f"the report's settings name this path, which is read here: {path}")
     again = retrain(capsule, sampled, registry, scratch)
-    with TemporaryDirectory(prefix="benchkit-") as name:
-        studies = [results_of(capsule, index, Path(name) / str(index)) for index in range(len(capsule.studies))]
+    with restored(capsule) as studies:
         for sample, trial in zip(sampled, again, strict=True):
             yield compare_retrained(sample, trial, studies[sample.study])
 

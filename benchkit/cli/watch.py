@@ -74,8 +74,7 @@ def watch(
 @contextmanager
 def listening_page(workspace: Path, host: str, port: int | None) -> Iterator[socket.socket]:
     """Yield the socket of a workspace's page, and tell its address: on a terminal, else in a file of the user's own."""
-    from benchkit.watch.access import access_to
-    from benchkit.watch.address import address_of, file_of, listening_socket, write_address
+    from benchkit.watch.access import access_to, address_of, file_of, listening_socket, write_address
 
     with listening_socket(host, port) as sock:
         address = address_of(sock, host, access_to(workspace, host, ()).token)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from benchkit.analysis.estimates import Estimate, best_repeats_metric, done_repeats, estimate_of
 from benchkit.analysis.ranking import rank
 from benchkit.errors import ReportError, nearest
+from benchkit.ledger.cleaning import val_score
 from benchkit.ledger.trials import TrialFolder
-from benchkit.metrics import metric_of
 from benchkit.plan import Condition, typed_settings
 from benchkit.results import StudyResults, Trial
 from benchkit.study.settings import Settings
@@ -40,16 +39,15 @@ def choose(results: StudyResults, label: str = "") -> ChosenTrial:
     condition, chosen = _condition(results, label, metric)
     settings = typed_settings(condition.settings, results.study.seed)
     goal = best_repeats_metric(results, condition)
-    sign = -1.0 if metric_of(goal).lower_is_better else 1.0
     here = [t for t in done_repeats(results, condition).values() if TrialFolder(t.folder).weights.is_file()]
-    scored = [(value, t) for t in here if (value := t.value(goal)) is not None and not math.isnan(value)]
+    scored = [(score, trial) for trial in here if (score := val_score(results, trial)) is not None]
     mean = estimate_of(results, condition, metric)
     if not scored or mean is None:
         raise ReportError(
             f"{results.study.name}: no finished trial of {condition.label!r} has its weights here",
             hint="train it to its end with benchkit sweep, or fetch another machine's files with benchkit merge",
         )
-    trial = max(scored, key=lambda pair: (sign * pair[0], -pair[1].index))[1]
+    trial = min(scored, key=lambda pair: (pair[0], pair[1].index))[1]
     here_of = f"the {len(scored)} of its {mean.n} repeats with weights here" if len(scored) < mean.n else ""
     of = f" of {here_of or f'its {mean.n} repeats'} the one whose {goal} is best"
     if len(scored) == 1:

@@ -82,8 +82,8 @@ def input_of(exported: Exported) -> InputTransform:
     """Return how images, uint8 (N, C, H, W), become the model's input."""
     memory_format = torch.channels_last if exported.channels_last else torch.contiguous_format
     scale = shift = None
-    if exported.normalization is not None:
-        mean, std = (torch.tensor(one, dtype=torch.float64) for one in _numbers(exported))
+    if (known := exported.normalization) is not None:
+        mean, std = (torch.tensor(one, dtype=torch.float64) for one in (known.mean, known.std))
         factor = 1 / torch.where(std > 0, std, 1.0)
         side = exported.image.input_shape
         scale, shift = (
@@ -91,8 +91,3 @@ def input_of(exported: Exported) -> InputTransform:
             for one in (factor, -mean * factor)
         )
     return InputTransform(scale=scale, shift=shift, size=exported.image.side, memory_format=memory_format)
-
-
-def _numbers(exported: Exported) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    assert exported.normalization is not None
-    return exported.normalization.mean, exported.normalization.std

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import torch
 from safetensors.torch import load_file
+from scipy.special import softmax
 
 from benchkit import __version__
 from benchkit.data.manifest import load_data
@@ -19,7 +22,6 @@ from benchkit.errors import BenchkitError, DataError, PluginError
 from benchkit.export.choice import ChosenTrial
 from benchkit.export.described import DESCRIPTION, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
 from benchkit.export.source import ModelSource, source_of
-from benchkit.export.wrong_images import wrong_images
 from benchkit.ledger.trials import TrialFolder
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
@@ -30,6 +32,7 @@ from benchkit.storage import encode
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.train.evaluate import images_at_once
 from benchkit.train.placement import images_for
+from benchkit.train.selection import select
 
 CARD, SCRIPT, WRONG = "README.md", "predict.py", "misclassified.csv"
 
@@ -68,7 +71,7 @@ def export(results: StudyResults, choice: ChosenTrial, registry: Registry, root:
     notes = list(missing)
     (out / WRONG).unlink(missing_ok=True)
     if splits is not None:
-        notes += wrong_images(choice, exported, splits, _folder(choice.settings, results, registry, root), out / WRONG)
+        notes += _wrong_images(choice, exported, splits, _folder(choice.settings, results, registry, root), out / WRONG)
     (out / CARD).write_text(_rendered("README.md.j2", exported, source), encoding="utf-8")
     files = [out / name for name in (WEIGHTS, DESCRIPTION, SCRIPT, CARD, WRONG) if (out / name).is_file()]
     return Export(exported=exported, files=tuple(files), notes=tuple(notes))
@@ -182,6 +185,50 @@ def _folder(settings: Settings, results: StudyResults, registry: Registry, root:
         return prepared_in(registry, settings.data.dataset, root, results.study.path)
     except BenchkitError:
         return None
+
+
+def _wrong_images(
+    choice: ChosenTrial, exported: Exported, splits: Splits, folder: Path | None, file: Path
+) -> list[str]:
+    """Write the misclassified test images, surest first, and return a line where their paths are not known.
+
+    `image` counts the images of the prepared test split from 0, `path` is the file's name where the data set that was
+    prepared in `folder` is one of own images. Nothing is written where the data are others than the trial's.
+    """
+    trial = choice.trial
+    if trial.outcome is not None and trial.outcome.data_fingerprint not in ("", splits.fingerprint):
+        return ["no list of misclassified images: the data here are others than those of the trial"]
+    logits, labels = trial.predictions("test").astype(np.float64), trial.labels("test")
+    rows = select(splits, choice.settings.data, choice.settings.seed, trial.index).test.rows
+    chances = softmax(logits, axis=1)
+    said = logits.argmax(1)
+    wrong = np.flatnonzero(said != labels)
+    names = [] if choice.settings.data.folds else _names(folder, len(splits.test.labels))
+    with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("image", "path", "class", "predicted", "probability", "probability_of_class"))
+        for place in wrong[np.argsort(-chances[wrong, said[wrong]], kind="stable")]:
+            true, called = labels[place], said[place]
+            writer.writerow(
+                (
+                    rows[place],
+                    names[rows[place]] if names else "",
+                    exported.class_names[true],
+                    exported.class_names[called],
+                    f"{chances[place, called]:.6f}",
+                    f"{chances[place, true]:.6f}",
+                )
+            )
+    return [] if names else ["the data set does not tell which files its images came from: the list has their numbers"]
+
+
+def _names(folder: Path | None, count: int) -> list[str]:
+    """Return the names of a prepared set's test files in the order of its images, none where it has none."""
+    try:
+        names = json.loads((folder / "test-files.json").read_text(encoding="utf-8")) if folder else []
+    except (OSError, ValueError):
+        return []
+    return [str(name) for name in names] if isinstance(names, list) and len(names) == count else []
 
 
 def _rendered(name: str, exported: Exported, source: ModelSource) -> str:

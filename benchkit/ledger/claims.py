@@ -13,10 +13,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.ledger.leases import Holder, Lease, Sweep, lease_of
+from benchkit.ledger.leases import Holder, Lease, Sweep, holding
 from benchkit.ledger.ledger import CONDITION_FILE, Ledger
-from benchkit.ledger.samplers import Chosen, chosen_params, make_sampler, sample, suggest
-from benchkit.ledger.tables import Patience, patient, storage_errors
+from benchkit.ledger.samplers import chosen_params, make_sampler, record, sample
+from benchkit.ledger.tables import Patience, patient
 from benchkit.ledger.trials import TrialFolder, is_alive, occupied, write_list
 from benchkit.locks import Lock
 from benchkit.metrics import metric_names, metric_of
@@ -56,7 +56,9 @@ class Claim:
         self.phase: Phase = PHASES[condition.kind]
         self.lease = held.lease.number
         self._held = held
-        self._frozen = _frozen(trial) if isinstance(trial, optuna.Trial) and self.phase == "search" else None
+        self._frozen: FrozenTrial | None = None
+        if isinstance(trial, optuna.Trial) and self.phase == "search":
+            self._frozen = trial.storage.get_trial(trial._trial_id)  # it alone: reading a long queue takes its time
         self._reported = dict(self._frozen.intermediate_values) if self._frozen else {}
         self.params = self._suggest()
         self._describe()
@@ -106,14 +108,14 @@ class Claim:
             self.trial.study._thread_local.cached_all_trials = None  # what has ended since counts
             chosen = sample(sampler, search, self.trial.study, self._frozen, self.trial.user_attrs.get("given", {}))
             self.trial.set_user_attr("chosen", chosen)
-        self.trial.study.sampler = Chosen(chosen)
-        return chosen_params(search, {one.path: suggest(self.trial, one) for one in search.space})
+        record(self.trial.storage, self._frozen, search, chosen)
+        return chosen_params(search, chosen)
 
     @property
     def asks(self) -> bool:
         """Return whether a pruner is asked after each epoch."""
-        search = self.plan.study.search
-        return self.phase == "search" and search is not None and len(search.goals) == 1
+        search = self.plan.search_of(self.condition)
+        return search is not None and len(search.goals) == 1
 
     @property
     def patience(self) -> Patience:
@@ -123,8 +125,8 @@ class Claim:
     @patient
     def should_prune(self, record: EpochRecord) -> bool:
         """Tell the ledger of an epoch; return whether the study's pruner gives up this trial of a search."""
-        search = self.plan.study.search
-        if not self.asks or search is None:
+        search = self.plan.search_of(self.condition)
+        if search is None or not self.asks:
             return False
         value = record.score(search.goals[0].metric)
         if math.isnan(value):
@@ -177,9 +179,9 @@ class Claim:
     def _values(self, outcome: Outcome) -> list[float] | None:
         if outcome.state != "done":
             return None
-        search = self.plan.study.search
-        goals = [goal.metric for goal in search.goals] if search and self.phase == "search" else ["val.loss"]
-        return [_goal_of(outcome, goal) for goal in goals]
+        search = self.plan.search_of(self.condition)
+        goals = [goal.metric for goal in search.goals] if search else ["val.loss"]
+        return [_counted(outcome, goal) for goal in goals]
 
     def release(self) -> None:
         """Let go of the trial as it is; an unfinished one is then stale, and the next worker goes on with it."""
@@ -191,23 +193,10 @@ class Claim:
             self._held.lock.release()
 
 
-def _goal_of(outcome: Outcome, metric: str) -> float:
+def _counted(outcome: Outcome, goal: str) -> float:
     """Return what a search counts a done trial with: where its goal is undefined, worse than any value."""
-    try:
-        return score_of(outcome, metric)
-    except KeyError:
-        return math.inf if metric_of(metric).lower_is_better else -math.inf
-
-
-def score_of(outcome: Outcome, metric: str) -> float:
-    """Return `val.loss`, `cost.seconds` and the like of a done trial."""
-    group, _, name = metric.partition(".")
-    if group == "cost":
-        return float(getattr(outcome.cost, name))
-    value = outcome.metrics[group].value(name)  # type: ignore[index]
-    if value is None:
-        raise KeyError(metric)
-    return value
+    worst = math.inf if metric_of(goal).lower_is_better else -math.inf
+    return worst if (value := outcome.value(goal)) is None else value
 
 
 def scores_of(outcome: Outcome) -> dict[str, float]:
@@ -295,35 +284,22 @@ class Queue:
         """
         folder = self._ledger.folder(self._plan.study, condition, trial.number)
         lock = folder.own() if self._ledger.place else None
-        before = self._holder_of(trial)
+        before = holding(trial, self._sweeps)
         if lock is None and self._ledger.place and (before is None or before.here):
             return None
-        held = self._handed_out(trial, before, folder, lock)
-        if held is None:
-            if lock is not None:
+        held = None
+        try:
+            held = self._handed_out(trial, before, folder, lock)
+        finally:
+            if held is None and lock is not None:
                 lock.release()
-            return None
-        with storage_errors():
-            return self._ledger.patience(lambda: self._claim(condition, trial, folder, held))
-
-    def _claim(self, condition: Condition, trial: FrozenTrial, folder: TrialFolder, held: Held) -> Claim:
-        if PHASES[condition.kind] != "search" and held.lease.number == 1:
-            return Claim(self._plan, condition, trial, folder, held)  # all that counts of it was read with the queue
-        # Optuna has no public way back to a running trial: its constructor is documented, a frozen trial's id is not.
-        running = optuna.Trial(self._ledger.open(self._plan.study, condition), trial._trial_id)
-        return Claim(self._plan, condition, running, folder, held)
-
-    def _holder_of(self, trial: FrozenTrial) -> Sweep | None:
-        lease = lease_of(trial)
-        return self._sweeps.get(lease.owner) if lease else None
+        return _claim(self._ledger, self._plan, condition, trial, folder, held) if held else None
 
     def _handed_out(
         self, trial: FrozenTrial, before: Sweep | None, folder: TrialFolder, lock: Lock | None
     ) -> Held | None:
         if trial.state is TrialState.WAITING and (results := folder.results()):
             # Under the folder's lock no other worker can be about to start it: it waits still, or has been trained.
-            if lock is not None:
-                lock.release()
             if self._ledger.is_waiting(trial):
                 raise occupied(folder.path, results)
             return None
@@ -332,6 +308,12 @@ class Queue:
         return Held(holder=holder, lease=lease, lock=lock) if lease else None
 
 
-def _frozen(trial: optuna.Trial) -> FrozenTrial:
-    """Return what is recorded of a trial; of it alone, because reading a long queue takes its time."""
-    return trial.storage.get_trial(trial._trial_id)
+@patient
+def _claim(
+    ledger: Ledger, plan: Plan, condition: Condition, trial: FrozenTrial, folder: TrialFolder, held: Held
+) -> Claim:
+    """Return the hold on a trial that was handed out to us."""
+    if PHASES[condition.kind] != "search" and held.lease.number == 1:
+        return Claim(plan, condition, trial, folder, held)  # all that counts of it was read with the queue
+    # Optuna has no public way back to a running trial: its constructor is documented, a frozen trial's id is not.
+    return Claim(plan, condition, optuna.Trial(ledger.open(plan.study, condition), trial._trial_id), folder, held)

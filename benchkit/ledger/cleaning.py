@@ -112,7 +112,7 @@ def _best(results: StudyResults, keep_best: int) -> set[tuple[str, int]]:
     """Return condition key and number of the trials whose weights stay."""
     by_condition = defaultdict(list)
     for trial in (*results.trials, *results.earlier):
-        if (score := _score(results, trial)) is not None:
+        if (score := val_score(results, trial)) is not None:
             by_condition[trial.condition.key].append((score, trial.number))
     kept = set()
     for key, scored in by_condition.items():
@@ -121,8 +121,8 @@ def _best(results: StudyResults, keep_best: int) -> set[tuple[str, int]]:
     return kept
 
 
-def _score(results: StudyResults, trial: Trial) -> float | None:
-    """Return a done trial's validation score, of which less is better, or None without one that is a number."""
+def val_score(results: StudyResults, trial: Trial) -> float | None:
+    """Return by what a done trial is the best of its condition on validation, less is better; None without a number."""
     if trial.state != "done":
         return None
     metric = best_repeats_metric(results, trial.condition)

@@ -28,6 +28,7 @@ from sqlalchemy import Connection, insert, select, update
 from benchkit.errors import first_line
 from benchkit.ledger.tables import (
     DAMAGE,
+    STUDIES,
     STUDY_ATTRIBUTES,
     TRIAL_ATTRIBUTES,
     TRIALS,
@@ -86,6 +87,12 @@ class Sweep:
     here: bool
 
 
+def holding(trial: FrozenTrial, sweeps: Mapping[str, Sweep]) -> Sweep | None:
+    """Return the record of the sweep that holds a trial, None where none of these does."""
+    lease = lease_of(trial)
+    return sweeps.get(lease.owner) if lease else None
+
+
 def now_of(connection: Connection) -> float:
     """Return the seconds since 1970 by the database's clock; SQLite has that of the machine."""
     if connection.dialect.name == "sqlite":
@@ -96,9 +103,10 @@ def now_of(connection: Connection) -> float:
 
 def sweeps_of(storage: RDBStorage, study: str, place: str) -> dict[str, Sweep]:
     """Return the records of the sweeps of a study, by id; `place` is that of who asks."""
-    study_id = study_ids(storage, study).get(study, -1)
-    query = select(STUDY_ATTRIBUTES.c.key, STUDY_ATTRIBUTES.c.value_json).where(
-        STUDY_ATTRIBUTES.c.study_id == study_id, STUDY_ATTRIBUTES.c.key.startswith(PREFIX)
+    query = (
+        select(STUDY_ATTRIBUTES.c.key, STUDY_ATTRIBUTES.c.value_json)
+        .join(STUDIES, STUDY_ATTRIBUTES.c.study_id == STUDIES.c.study_id)
+        .where(STUDIES.c.study_name == study, STUDY_ATTRIBUTES.c.key.startswith(PREFIX))
     )
     with storage.engine.connect() as connection:
         rows = connection.execute(query).all()

@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit import __version__
@@ -35,11 +36,11 @@ from benchkit.ledger.tables import (
     add_studies,
     add_trials,
     alone,
+    attributes_of,
     is_on_server,
     open_file,
     open_storage,
     patient,
-    storage_errors,
     study_attributes,
     study_ids,
     trials_of,
@@ -47,7 +48,6 @@ from benchkit.ledger.tables import (
 from benchkit.ledger.trials import (
     Attempts,
     TrialFolder,
-    effective,
     given_of,
     new_trial,
     numbers_of,
@@ -57,13 +57,10 @@ from benchkit.ledger.trials import (
     whole_of,
 )
 from benchkit.locks import disk_of, held, place_of
-from benchkit.plan import PHASES, Condition, Plan, typed_settings
+from benchkit.plan import PHASES, Condition, Plan, search_of, typed_settings
 from benchkit.results import Decision, Outcome, State, Trial
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
-
-UNFINISHED: tuple[State, ...] = ("waiting", "stale", "running")
-"""The states of trials that were queued and have not ended."""
 
 LONGEST_LABEL = 120
 """Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""
@@ -92,17 +89,22 @@ class Ledger:
         self._holders: dict[str, Holder] = {}
         self._handles: dict[str, optuna.Study] = {}
         self._folders: dict[str, str] = {}
+        self.place, self.storage = self._opened(storage, patience)
+
+    def _opened(self, storage: str | None, patience: float) -> tuple[str, RDBStorage]:
+        """Return the place whose locks we see, "" for none, and the storage."""
+        workspace = self.workspace
         try:
             workspace.mkdir(parents=True, exist_ok=True)
-            self.place = place_of(workspace, workspace / "place.lock")
-            if not self.place and not self.on_server:
+            place = place_of(workspace, workspace / "place.lock")
+            if not place and not self.on_server:
                 raise LedgerError(
                     f"{workspace}: locks on its disk ({disk_of(workspace)}) keep nobody out, and a ledger in SQLite "
                     f"needs them",
                     hint="name a --workspace on another disk, or a ledger by --storage postgresql://USER@HOST/NAME",
                 )
             with held(workspace / "open.lock"):
-                self.storage = open_storage(storage, patience) if storage else open_file(workspace / "ledger.db")
+                return place, open_storage(storage, patience) if storage else open_file(workspace / "ledger.db")
         except OSError as error:
             raise LedgerError(
                 f"{workspace}: the workspace cannot be written: {error}", hint="name another with --workspace"
@@ -120,28 +122,25 @@ class Ledger:
 
         `whole` are all conditions of the study, where the plan leaves some out and they are known already.
         """
-        whole = whole_of(plan.study) if whole is None else whole
+        study = plan.study
+        whole = whole_of(study) if whole is None else whole
         with self.alone():
-            self._register(plan, data, command, whole)
+            keys = planned(plan, whole, attributes_of(self.storage, study.name))
+            # A search that this sweep leaves out may have been that of the only sampler, and be one of several's now.
+            names, known = study_ids(self.storage, f"{study.name}/"), set(keys)
+            kept = [one for one in whole if one.key in known and optuna_name(study, one) in names]
+            self._make(study, (*plan.conditions, *kept))
+            told = {"conditions": keys, "data": dict(data), "command": command, "updated": time.time()}
+            self.register_as(study, {"study": encode(study), **told})
 
-    def _register(self, plan: Plan, data: Mapping[str, Any], command: str, whole: Sequence[Condition]) -> None:
-        entry = optuna.create_study(study_name=plan.study.name, storage=self.storage, load_if_exists=True)
-        keys = planned(plan, whole, entry.user_attrs)
-        now = {
-            "study": encode(plan.study),
-            "conditions": keys,
-            "data": dict(data),
-            "command": command,
-            "updated": time.time(),
-            "folder": self._study_folder(plan.study).name,
-        }
-        # A search that this sweep leaves out may have been that of the only sampler, and be that of one of several now.
-        names, known = study_ids(self.storage, f"{plan.study.name}/"), set(keys)
-        kept = [one for one in whole if one.key in known and optuna_name(plan.study, one) in names]
-        self._make(plan.study, (*plan.conditions, *kept))
+    @patient
+    def register_as(self, study: Study, entry: Mapping[str, Any]) -> None:
+        """Write a study down, as another ledger may hold it, and where its trials' files are here."""
+        own = optuna.create_study(study_name=study.name, storage=self.storage, load_if_exists=True)
+        now = {**entry, "folder": self._study_folder(study).name}
         for key, value in now.items():
-            entry.set_user_attr(key, value)
-        write_atomically(self._study_folder(plan.study) / STUDY_FILE, json.dumps(now).encode())
+            own.set_user_attr(key, value)
+        write_atomically(self._study_folder(study) / STUDY_FILE, json.dumps(now).encode())
 
     def _make(self, study: Study, conditions: Iterable[Condition]) -> None:
         """Make the Optuna studies of conditions that have none, and say which sampler a search is by now."""
@@ -165,7 +164,7 @@ class Ledger:
         return self._handles[name]
 
     def _create(self, study: Study, condition: Condition) -> optuna.Study:
-        search = study.search if condition.kind == "search" else None
+        search = search_of(study, condition)
         pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
         if search:
             pruner = make_pruner(search, typed_settings(condition.settings, study.seed).train.epochs)
@@ -195,9 +194,11 @@ class Ledger:
                     before = known.get(index)
                     if before is None:
                         queued.append(new_trial(name, index, 0, given_of(plan, condition, index)))
-                    elif before.state.is_finished() and (retry and self._ended(plan, condition, before) in retry):
-                        given = self._given_again(plan, condition, before)
-                        queued.append(new_trial(name, index, int(before.user_attrs["attempt"]) + 1, given))
+                    elif retry and before.state.is_finished():
+                        folder = self.folder(plan.study, condition, before.number)
+                        if numbers_of(before, folder)[0] in retry:  # its files are read to the last byte
+                            given = self._given_again(plan, condition, before)
+                            queued.append(new_trial(name, index, int(before.user_attrs["attempt"]) + 1, given))
             self._refuse_occupied(plan, attempts, Counter(trial.study for trial in queued))
             add_trials(self.storage, queued)
         return len(queued)
@@ -216,10 +217,6 @@ class Ledger:
                     if results := folder.results():
                         raise occupied(folder.path, results)
 
-    def _ended(self, plan: Plan, condition: Condition, trial: FrozenTrial) -> State:
-        """Return how a finished trial stands, its files read to the last byte."""
-        return numbers_of(trial, self.folder(plan.study, condition, trial.number))[0]
-
     def _given_again(self, plan: Plan, condition: Condition, before: FrozenTrial) -> dict[str, Any]:
         """Return what a new attempt is queued with: a done one's settings again, whose numbers were lost; else anew."""
         if before.state is TrialState.COMPLETE:
@@ -227,20 +224,14 @@ class Ledger:
         return given_of(plan, condition, int(before.user_attrs["index"]))
 
     @patient
-    def register_as(self, study: Study, entry: Mapping[str, Any]) -> None:
-        """Write a study down as another ledger holds it."""
-        own = optuna.create_study(study_name=study.name, storage=self.storage, load_if_exists=True)
-        now = {**entry, "folder": self._study_folder(study).name}
-        for key, value in now.items():
-            own.set_user_attr(key, value)
-        write_atomically(self._study_folder(study) / STUDY_FILE, json.dumps(now).encode())
-
-    @patient
-    def queue_attempt(self, study: Study, condition: Condition, index: int, attempt: int) -> FrozenTrial:
-        """Queue one attempt at a trial, and return it."""
-        name = optuna_name(study, condition)
+    def queue_attempt(
+        self, study: Study, condition: Condition, index: int, attempt: int, params: Mapping[str, Any]
+    ) -> FrozenTrial:
+        """Queue one attempt at a trial and return it; in a search with the `params` that were chosen elsewhere."""
+        search = search_of(study, condition)
+        given = stored_params(search, params) if search else {}
         self._make(study, (condition,))
-        add_trials(self.storage, [new_trial(name, index, attempt, {})])
+        add_trials(self.storage, [new_trial(optuna_name(study, condition), index, attempt, given)])
         return self.attempts_at(study, condition)[-1]
 
     @patient
@@ -252,13 +243,6 @@ class Ledger:
         """Return the attempts at one condition's trials, as `attempts` reads those at all of them."""
         name = optuna_name(study, condition)
         return trials_of(self.storage, name).get(name, [])
-
-    @patient
-    def enqueue_again(self, study: Study, condition: Condition, index: int, params: Mapping[str, Any]) -> None:
-        """Queue one trial alone, in a search with the settings that were chosen for it elsewhere (`params`)."""
-        given = stored_params(study.search, params) if study.search and condition.kind == "search" else {}
-        self._make(study, (condition,))
-        add_trials(self.storage, [new_trial(optuna_name(study, condition), index, 0, given)])
 
     def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
         """Return the folder of an Optuna trial of a condition."""
@@ -275,18 +259,15 @@ class Ledger:
             self._folders[study.name] = readable
             if readable != study.name:
                 own = f"{readable}~{hashlib.sha256(study.name.encode()).hexdigest()[:12]}"
-                began = study_attributes(self.storage, study.name, "study").get(study.name)
-                kept = study_attributes(self.storage, study.name, "folder").get(study.name)
-                self._folders[study.name] = kept or (readable if began else own)
+                known = attributes_of(self.storage, study.name)
+                self._folders[study.name] = known.get("folder") or (readable if "study" in known else own)
         return self.workspace / "trials" / self._folders[study.name]
 
     @patient
     def studies(self) -> tuple[str, ...]:
         """Return the names of the benchkit studies in this ledger, the latest first."""
-        names = [name for name in optuna.get_all_study_names(self.storage) if "/" not in name]
-        attrs = {name: optuna.load_study(study_name=name, storage=self.storage).user_attrs for name in names}
-        found = [name for name in names if "study" in attrs[name] and "updated" in attrs[name]]
-        return tuple(sorted(found, key=lambda name: -float(attrs[name]["updated"])))
+        known, updated = (study_attributes(self.storage, "", key) for key in ("study", "updated"))
+        return tuple(sorted((name for name in known if name in updated), key=lambda name: -float(updated[name])))
 
     @patient
     def conditions(self, study: Study) -> list[Condition]:
@@ -295,17 +276,20 @@ class Ledger:
         return [decode(Condition, value, name, error=LedgerError) for name, value in found.items()]
 
     @patient
-    def attempts(self, study: Study) -> Attempts:
-        """Return all attempts at a study's trials as they stand now."""
-        found = trials_of(self.storage, f"{study.name}/")
-        return Attempts(lambda condition: found.get(optuna_name(study, condition), []), self.sweeps(study))
+    def attempts(self, study: Study, *, scored: bool = False) -> Attempts:
+        """Return all attempts at a study's trials as they stand now; if asked, `scored`: with values and settings."""
+        found = trials_of(self.storage, f"{study.name}/", scored=scored)
+        sweeps = self.sweeps(study, [trial for trials in found.values() for trial in trials])
+        return Attempts(lambda condition: found.get(optuna_name(study, condition), []), sweeps)
 
     @patient
-    def sweeps(self, study: Study) -> dict[str, Sweep]:
-        """Return the records of a study's sweeps, by their ids.
+    def sweeps(self, study: Study, trials: Sequence[FrozenTrial]) -> Mapping[str, Sweep]:
+        """Return the records of a study's sweeps, by their ids, where any of some trials runs; else none.
 
         After a database was away, each sweep has some time to renew its record before another takes it for gone.
         """
+        if not any(trial.state is TrialState.RUNNING for trial in trials):
+            return {}
         found, ours = sweeps_of(self.storage, study.name, self.place), self._holders.get(study.name)
         if ours is None or ours.judges:
             return found
@@ -315,8 +299,8 @@ class Ledger:
     def shown(self, study: str, prefix: str) -> list[Any]:
         """Return what the sweeps of a study that are under way show under this name (`Holder.show`)."""
         lives = [key for key, sweep in sweeps_of(self.storage, study, self.place).items() if sweep.lives]
-        found = (study_attributes(self.storage, study, prefix + key) for key in lives)
-        return [one[study] for one in found if study in one]
+        found = attributes_of(self.storage, study)
+        return [found[prefix + key] for key in lives if prefix + key in found]
 
     @patient
     def holder(self, study: Study) -> Holder:
@@ -330,25 +314,17 @@ class Ledger:
         return self.trials_and_earlier(plan)[0]
 
     @patient
-    def recorded(self, study: Study, conditions: Iterable[Condition]) -> dict[str, list[FrozenTrial]]:
-        """Return all that is recorded of the attempts at conditions' trials, by the keys of those that are there."""
-        found = trials_of(self.storage, f"{study.name}/", scored=True)
-        return {one.key: found.get(optuna_name(study, one), []) for one in conditions}
-
-    @patient
     def trials_and_earlier(
-        self, plan: Plan, recorded: Mapping[str, list[FrozenTrial]] = MappingProxyType({})
+        self, plan: Plan, attempts: Attempts | None = None
     ) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
-        """Return the trials that count, and the finished attempts that do not; `recorded` is not read again."""
-        if unread := [condition for condition in plan.conditions if condition.key not in recorded]:
-            recorded = {**recorded, **self.recorded(plan.study, unread)}
-        counted, earlier, sweeps = list[Trial](), list[Trial](), self.sweeps(plan.study)
+        """Return the trials that count, and the finished attempts that do not; `attempts` (scored) as read before."""
+        attempts = attempts or self.attempts(plan.study, scored=True)
+        counted, earlier = list[Trial](), list[Trial]()
         for condition in plan.conditions:
-            attempts = recorded.get(condition.key, [])
-            counting = effective(attempts)
+            counting = attempts.counted(condition)
             numbers = {trial.number for trial in counting.values()}
-            before = [t for t in attempts if "index" in t.user_attrs and t.number not in numbers]
-            read = partial(self.read_trial, plan.study, condition, sweeps=sweeps)
+            before = [t for t in attempts.of(condition) if "index" in t.user_attrs and t.number not in numbers]
+            read = partial(self.read_trial, plan.study, condition, sweeps=attempts.sweeps)
             counted += map(read, counting.values())
             earlier += [read(trial) for trial in before if trial.state.is_finished()]
         return tuple(counted), tuple(earlier)
@@ -412,13 +388,17 @@ class Ledger:
 
     def missing(self, plan: Plan) -> int:
         """Return how many trials of a plan have not ended."""
-        states = self.states(plan, files=False)
-        return sum(states[state] for state in (*UNFINISHED, "missing"))
+        attempts = self.attempts(plan.study)
+        return sum(plan.count(one) - attempts.ended(one, plan.count(one)) for one in plan.conditions)
 
     def is_unfinished(self, plan: Plan) -> bool:
         """Return whether any trial that was queued has not ended."""
-        states = self.states(plan, files=False)
-        return any(states[state] for state in UNFINISHED)
+        attempts = self.attempts(plan.study)
+        return any(
+            index < plan.count(condition) and not trial.state.is_finished()
+            for condition in plan.conditions
+            for index, trial in attempts.counted(condition).items()
+        )
 
 
 def optuna_name(study: Study, condition: Condition) -> str:
@@ -427,7 +407,7 @@ def optuna_name(study: Study, condition: Condition) -> str:
 
 
 def _directions(study: Study, condition: Condition) -> list[Literal["minimize", "maximize"]]:
-    search = study.search if condition.kind == "search" else None
+    search = search_of(study, condition)
     return [goal.direction for goal in search.goals] if search else ["minimize"]
 
 
@@ -438,33 +418,20 @@ DECIDED = "decided "
 """What the names of the records in the ledger begin with."""
 
 
-@storage_errors()
+@patient
 def decisions_of(ledger: Ledger, study: str) -> dict[str, Decision]:
     """Return what is decided of a study, by name; nothing of a study that is not registered."""
-    return ledger.patience(lambda: _decisions(ledger, study))
-
-
-def _decisions(ledger: Ledger, study: str) -> dict[str, Decision]:
-    if study not in optuna.get_all_study_names(ledger.storage):
-        return {}
-    return _decided(optuna.load_study(study_name=study, storage=ledger.storage).user_attrs)
-
-
-def _decided(attributes: Mapping[str, object]) -> dict[str, Decision]:
+    attributes = attributes_of(ledger.storage, study)
     records = ((key, attributes[key]) for key in sorted(attributes) if key.startswith(DECIDED))
     return {key.removeprefix(DECIDED): decode(Decision, value, key, error=LedgerError) for key, value in records}
 
 
-@storage_errors()
+@patient
 def decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decision:
     """Return what is decided: the ledger's record where it has one, else this value, recorded from now on.
 
     The study must be registered.
     """
-    return ledger.patience(lambda: _decide(ledger, study, name, value, why))
-
-
-def _decide(ledger: Ledger, study: str, name: str, value: str, why: str) -> Decision:
     with ledger.alone():
         known = decisions_of(ledger, study).get(name)
         if known is None:

@@ -19,7 +19,7 @@ from benchkit.data.building import building_folder, put, remove_leftovers
 from benchkit.errors import LedgerError
 from benchkit.ledger.ledger import CONDITION_FILE, STUDY_FILE, Ledger, decide, decisions_of
 from benchkit.ledger.rebuild import frozen_trial
-from benchkit.ledger.tables import set_times, storage_errors, study_attributes
+from benchkit.ledger.tables import attributes_of, set_times, storage_errors
 from benchkit.ledger.trials import LIST, TrialFolder, is_alive, numbers_of, trial_files
 from benchkit.locks import held
 from benchkit.plan import Condition, Plan, search_of
@@ -74,9 +74,9 @@ def merge(ledger: Ledger, others: Sequence[Path]) -> Merged:
 
 
 def _entry(ledger: Ledger, name: str) -> dict[str, Any]:
-    keys = ("study", "conditions", "data", "command", "updated", "folder")
-    found = {key: study_attributes(ledger.storage, name, key).get(name) for key in keys}
-    return {key: value for key, value in found.items() if value is not None}
+    """Return what a ledger holds of a study itself, nothing where it does not know it."""
+    found = attributes_of(ledger.storage, name)
+    return {key: found[key] for key in ("study", "conditions", "data", "command", "updated", "folder") if key in found}
 
 
 def _refuse_another_study(ledger: Ledger, theirs: Ledger, name: str) -> None:
@@ -88,11 +88,11 @@ def _refuse_another_study(ledger: Ledger, theirs: Ledger, name: str) -> None:
     data = [sorted(one["fingerprint"] for one in entry["data"].get("sets", ())) for entry in (ours, other)]
     differing += ["data"] if data[0] != data[1] and all(data) else []
     used = [_versions(one, name) for one in (ledger, theirs)]
-    decided = decisions_of(ledger, name), decisions_of(theirs, name)
+    here, there = decisions_of(ledger, name), decisions_of(theirs, name)
     differing += [
-        f"the {known} that was decided, {decided[0][known].value} and {decided[1][known].value}"
-        for known in decided[0].keys() & decided[1].keys()
-        if decided[0][known].value != decided[1][known].value
+        f"the {known} that was decided, {here[known].value} and {there[known].value}"
+        for known in here
+        if known in there and here[known].value != there[known].value
     ]
     differing += [
         f"{package} {used[0][package]} and {used[1][package]}"
@@ -144,25 +144,24 @@ def _take_trial(ledger: Ledger, theirs: Ledger, trial: tuple[Study, Condition, F
     if kept is None or outcome is None or state in WITHOUT_FILES:
         merged.broken.append(f"{which}: {outcome.reason if outcome else state}")
         return
-    sweeps = ledger.attempts(study).sweeps
     here = [one for one in ledger.attempts_at(study, condition) if one.user_attrs.get("index") == index]
     ended = (one for one in here if one.state.is_finished())  # else a merge was killed while it filled it
     if any(one.user_attrs.get("files", {}).get("sha256") == kept["sha256"] for one in ended):
         merged.there += 1
         return
     rivals = [one for one in here if int(one.user_attrs["attempt"]) >= attempt]
+    sweeps = ledger.sweeps(study, rivals)
     for rival in rivals:
         if rival.state.is_finished() or is_alive(rival, ledger.folder(study, condition, rival.number), sweeps):
             merged.conflicts.append(f"{which}: trained in {theirs.workspace} and here; the one that was here stays")
             return
-    place = rivals[0] if rivals else ledger.queue_attempt(study, condition, index, attempt)
+    place = rivals[0] if rivals else ledger.queue_attempt(study, condition, index, attempt, {})
     folder = ledger.folder(study, condition, place.number)
     if rivals and place.state is TrialState.RUNNING:
         shutil.rmtree(folder.path, ignore_errors=True)
     _copy(source.path, folder.path, kept["sha256"])
     _bring(source.path.parent, folder.path.parent, CONDITION_FILE)
-    search = search_of(study, condition)
-    _fill(ledger, place, frozen_trial(folder, search))
+    _fill(ledger, place, frozen_trial(folder, search_of(study, condition)))
     merged.taken[study.name] += 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.analysis.candidates import standing
@@ -20,8 +21,8 @@ from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.leases import LEASE, Sweep
 from benchkit.ledger.ledger import Ledger, decisions_of, optuna_name
 from benchkit.ledger.samplers import chosen_params
-from benchkit.ledger.tables import Patience, is_on_server, open_read_only, storage_errors
-from benchkit.ledger.trials import TrialFolder, effective
+from benchkit.ledger.tables import attributes_of, open_read_only, storage_errors
+from benchkit.ledger.trials import Attempts, TrialFolder
 from benchkit.metrics import UNDEFINED, Metric, Predictions, unbalanced
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
 from benchkit.results import SPLITS, WITHOUT_FILES, SplitMetrics, SplitName, StudyResults, Trial
@@ -36,12 +37,16 @@ def read_results(
 
     `upcoming` is told in `results_of`.
     """
-    if storage is None and not (workspace / "ledger.db").exists():
+    _check_there(workspace, storage)
+    return results_of(Ledger(workspace, storage), study, upcoming=upcoming)
+
+
+def _check_there(workspace: Path, storage: str | None) -> None:
+    if not storage and not (workspace / "ledger.db").is_file():
         raise LedgerError(
             f"{workspace}: there is no ledger here",
             hint="name its folder with --workspace, or run benchkit sweep first",
         )
-    return results_of(Ledger(workspace, storage), study, upcoming=upcoming)
 
 
 @contextmanager
@@ -64,19 +69,13 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
     Where repeats are added until it is decided, those of the last complete interim analysis, or, with `upcoming`, those
     that the next one needs, too.
     """
-    known = ledger.studies()
-    if not known or (name is not None and name not in known):
-        what = f"no study {name!r}{nearest(name or '', known)}" if name else "no studies yet"
-        raise LedgerError(
-            f"{ledger.workspace}: the ledger holds {what}",
-            hint=f"known: {', '.join(known)}" if known else "train one first: benchkit sweep quickstart",
-        )
-    attrs = optuna.load_study(study_name=name or known[0], storage=ledger.storage).user_attrs
+    known = known_studies(ledger, (name,) if name else ())
+    attrs = attributes_of(ledger.storage, name or known[0])
     study = decode(Study, attrs["study"])
     found = {condition.key: condition for condition in ledger.conditions(study)}
     plan = Plan(study=study, conditions=tuple(found[key] for key in attrs["conditions"] if key in found))
-    recorded = ledger.recorded(study, plan.conditions)
-    confirms = tuple(one for one in confirm_conditions(ledger, plan, recorded=recorded) if one.key in found)
+    attempts = ledger.attempts(study, scored=True)
+    confirms = tuple(one for one in confirm_conditions(ledger, plan, attempts=attempts) if one.key in found)
     decisions = tuple(decisions_of(ledger, study.name).values())
     looks = planned_looks(decisions)
     whole = replace(plan, conditions=(*plan.conditions, *confirms))
@@ -91,7 +90,7 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
 
     counted, earlier = (
         tuple(scored(trial) for trial in trials if trial.index < whole.count(trial.condition))
-        for trials in ledger.trials_and_earlier(whole, recorded)
+        for trials in ledger.trials_and_earlier(whole, attempts)
     )
     results = StudyResults(
         study=study,
@@ -112,7 +111,20 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
             for group in (results.trials, results.earlier)
         )
         results = replace(results, trials=trials, earlier=earlier)
-    return replace(results, left_out=tuple(_left_out(ledger, whole, found)))
+    return replace(results, left_out=tuple(_left_out(attempts, whole, found)))
+
+
+def known_studies(ledger: Ledger, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the studies of a ledger, the latest first; raise `LedgerError` where it lacks one of these or has none."""
+    known = ledger.studies()
+    absent = next((name for name in names if name not in known), "")
+    if absent or not known:
+        what = f"no study {absent!r}{nearest(absent, known)}" if absent else "no studies yet"
+        raise LedgerError(
+            f"{ledger.workspace}: the ledger holds {what}",
+            hint=f"known: {', '.join(known)}" if known else "train one first: benchkit sweep quickstart",
+        )
+    return known
 
 
 class StoredLabels(Mapping[SplitName, np.ndarray]):
@@ -151,26 +163,25 @@ class StoredLabels(Mapping[SplitName, np.ndarray]):
 
 
 def confirm_conditions(
-    ledger: Ledger, plan: Plan, *, finished: bool = False, recorded: Mapping[str, list[FrozenTrial]] | None = None
+    ledger: Ledger, plan: Plan, *, finished: bool = False, attempts: Attempts | None = None
 ) -> tuple[Condition, ...]:
     """Return the conditions that train the best trial of each search again, of `finished` searches alone if asked.
 
-    What was `recorded` of the plan's conditions before is not read again.
-
-    With several goals the first decides. A search whose best is a condition of the grid has none, and one whose best is
-    that of another sampler's, neither: the repeats are there already.
+    `attempts` are the study's, scored, where they were read before. With several goals the first decides. A search
+    whose best is a condition of the grid has none, and one whose best is that of another sampler's, neither: the
+    repeats are there already.
     """
     search = plan.study.search
     if search is None or plan.study.confirm < 1:
         return ()
     grid = {condition.key for condition in plan.conditions if condition.kind == "grid"}
-    if recorded is None:
-        recorded = ledger.recorded(plan.study, (one for one in plan.conditions if one.kind == "search"))
+    attempts = attempts or ledger.attempts(plan.study, scored=True)
     confirms: dict[tuple[str, str], Condition] = {}
     for condition in plan.conditions:
-        if condition.kind != "search" or (finished and not _is_finished(ledger, plan, condition)):
+        count = plan.count(condition)
+        if condition.kind != "search" or (finished and attempts.ended(condition, count) < count):
             continue
-        best = _best(recorded.get(condition.key, []), search)
+        best = _best(attempts.counted(condition).values(), search)
         if best is None:
             continue
         confirm = confirm_condition(plan.study, condition, chosen_params(search, best.params))
@@ -180,23 +191,16 @@ def confirm_conditions(
     return tuple(confirms.values())
 
 
-def _best(attempts: Sequence[FrozenTrial], search: Search) -> FrozenTrial | None:
+def _best(trials: Iterable[FrozenTrial], search: Search) -> FrozenTrial | None:
     """Return the done trial with the best value of the first goal, the earliest of equals."""
-    trials = effective(attempts).values()
     done = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values]
     done.sort(key=lambda trial: trial.number)
     return search.goals[0].best((trial.values[0], trial) for trial in done)
 
 
-def _is_finished(ledger: Ledger, plan: Plan, condition: Condition) -> bool:
-    ended = ledger.attempts(plan.study).ended(condition, plan.count(condition))
-    return ended == plan.count(condition)
-
-
-def _left_out(ledger: Ledger, plan: Plan, found: dict[str, Condition]) -> Iterator[str]:
+def _left_out(attempts: Attempts, plan: Plan, found: dict[str, Condition]) -> Iterator[str]:
     """Yield a line for every condition in the ledger that the study no longer has, if anything was trained of it."""
     kept = {condition.key for condition in plan.conditions}
-    attempts = ledger.attempts(plan.study)
     for condition in (one for key, one in found.items() if key not in kept):
         finished = len(attempts.finished(condition))
         if not finished:
@@ -280,20 +284,12 @@ class LedgerReader(Ledger):
 
     def __init__(self, workspace: Path, storage: str | None = None) -> None:
         """Look at the ledger of `workspace`, or at the `storage` of this URL; raise `LedgerError` where none is."""
-        self.workspace = workspace
-        self.on_server = is_on_server(storage)
-        self.place = ""
-        self.lease = LEASE
-        self.patience = Patience(0.0)
-        self._holders, self._handles, self._folders = {}, {}, {}
+        super().__init__(workspace, storage)
         self._read: dict[tuple[Path, str], Trial] = {}
-        file = workspace / "ledger.db"
-        if not storage and not file.is_file():
-            raise LedgerError(
-                f"{workspace}: there is no ledger here",
-                hint="name its folder with --workspace, or run benchkit sweep first",
-            )
-        self.storage = open_read_only(storage, file)
+
+    def _opened(self, storage: str | None, patience: float) -> tuple[str, RDBStorage]:
+        _check_there(self.workspace, storage)
+        return "", open_read_only(storage, self.workspace / "ledger.db")
 
     def folder(self, study: Study, condition: Condition, number: int) -> TrialFolder:
         """Return the folder of an Optuna trial of a condition, whose lock is never taken."""

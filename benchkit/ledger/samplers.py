@@ -8,12 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
 from benchkit.study import Search, SearchRange
@@ -78,14 +73,12 @@ def sample(
     return chosen
 
 
-def suggest(trial: optuna.Trial, one: SearchRange) -> Any:
-    """Return what the trial's sampler chooses from a range of the study, in Optuna's values, or chose before."""
-    if one.choices:
-        return trial.suggest_categorical(one.path, tuple(stored(one, choice) for choice in one.choices))
-    assert one.low is not None and one.high is not None
-    if one.integer:
-        return trial.suggest_int(one.path, int(one.low), int(one.high), step=int(one.step or 1), log=one.log)
-    return trial.suggest_float(one.path, one.low, one.high, step=one.step, log=one.log)
+def record(storage: optuna.storages.BaseStorage, trial: FrozenTrial, search: Search, chosen: Mapping[str, Any]) -> None:
+    """Write down what was chosen for a trial, but for what is recorded of it already."""
+    for one in search.space:
+        if one.path not in trial.params:
+            known = distribution(one)
+            storage.set_trial_param(trial._trial_id, one.path, known.to_internal_repr(chosen[one.path]), known)
 
 
 def distribution(one: SearchRange) -> BaseDistribution:
@@ -120,30 +113,3 @@ def chosen_params(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings by path for what Optuna stored."""
     choices = {(one.path, repr(stored(one, value))): value for one in search.space for value in one.choices}
     return {path: choices.get((path, repr(value)), value) for path, value in params.items()}
-
-
-class Chosen(optuna.samplers.BaseSampler):
-    """The sampler of choices that were made before, so that they are recorded in the trial."""
-
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        """Answer with these values by path."""
-        self._params = params
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return no space: every path is answered by itself."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Return the value that was chosen for a path."""
-        return self._params[param_name]
-
-
-__all__ = ["Chosen", "chosen_params", "make_pruner", "make_sampler", "sample", "stored_params", "suggest"]

@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 import optuna
 import sqlalchemy
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models  # the tables have no public home
 from optuna.study import StudyDirection
@@ -147,7 +147,7 @@ def open_read_only(url: str | None, file: Path) -> RDBStorage:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+    return re.sub(r"(://[^/@:]*:)[^@]*(?=@)|([?&]password=)[^&]*", r"\1\2***", url)
 
 
 def _with_driver(url: str, shown: str) -> str:
@@ -262,13 +262,16 @@ class Asks(Protocol):
 A = TypeVar("A", bound=Asks)
 
 
-def patient(method: Callable[Concatenate[A, P], T]) -> Callable[Concatenate[A, P], T]:
-    """Let a method be called again while the storage fails, and raise `LedgerError` when patience is at an end."""
+def patient(function: Callable[Concatenate[A, P], T]) -> Callable[Concatenate[A, P], T]:
+    """Call a function or method again while the storage of its first argument fails, as long as that has patience.
 
-    @wraps(method)
-    def asked(self: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    Raises `LedgerError` when patience is at an end.
+    """
+
+    @wraps(function)
+    def asked(who: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with storage_errors():
-            return self.patience(lambda: method(self, *args, **kwargs))
+            return who.patience(lambda: function(who, *args, **kwargs))
 
     return asked
 
@@ -321,6 +324,17 @@ def study_ids(storage: RDBStorage, prefix: str) -> dict[str, int]:
         return _ids(connection, prefix)
 
 
+def attributes_of(storage: RDBStorage, study: str) -> dict[str, Any]:
+    """Return all user attributes of an Optuna study, none of one that is not there."""
+    query = (
+        select(STUDY_ATTRIBUTES.c.key, STUDY_ATTRIBUTES.c.value_json)
+        .join(STUDIES, STUDY_ATTRIBUTES.c.study_id == STUDIES.c.study_id)
+        .where(STUDIES.c.study_name == study)
+    )
+    with storage.engine.connect() as connection:
+        return {key: json.loads(text) for key, text in connection.execute(query)}
+
+
 def study_attributes(storage: RDBStorage, prefix: str, key: str) -> dict[str, Any]:
     """Return a user attribute of the Optuna studies whose name begins with `prefix`, by name, in order of creation."""
     query = (
@@ -345,8 +359,8 @@ def trials_of(storage: RDBStorage, prefix: str, *, scored: bool = False) -> dict
         .where(_named(prefix))
         .order_by(TRIALS.c.trial_id)
     )
-    values, params = defaultdict[int, list[float]](list), defaultdict[int, _Params](_Params)
-    attributes = defaultdict[int, dict[str, Any]](dict)
+    values = defaultdict[int, list[float]](list)
+    attributes, params, drawn_from = (defaultdict[int, dict[str, Any]](dict) for _ in range(3))
     with storage.engine.connect() as connection:
         rows = connection.execute(trials).all()
         beside = _beside(prefix, TRIAL_ATTRIBUTES, "key", "value_json").where(TRIAL_ATTRIBUTES.c.key.in_(READ))
@@ -360,7 +374,8 @@ def trials_of(storage: RDBStorage, prefix: str, *, scored: bool = False) -> dict
             for trial_id, key, value, text in connection.execute(
                 _beside(prefix, PARAMS, "param_name", "param_value", "distribution_json").order_by(PARAMS.c.param_id)
             ):
-                params[trial_id].add(key, value, text)
+                known = _distribution(text)
+                drawn_from[trial_id][key], params[trial_id][key] = known, known.to_external_repr(value)
     found: dict[str, list[FrozenTrial]] = defaultdict(list)
     for name, trial_id, number, state, started, finished in rows:
         if not name.startswith(prefix):
@@ -373,8 +388,8 @@ def trials_of(storage: RDBStorage, prefix: str, *, scored: bool = False) -> dict
             values=values.get(trial_id),
             datetime_start=_local(started),
             datetime_complete=_local(finished),
-            params=params[trial_id].values,
-            distributions=params[trial_id].distributions,
+            params=params[trial_id],
+            distributions=drawn_from[trial_id],
             user_attrs=attributes[trial_id],
             system_attrs={},
             intermediate_values={},
@@ -409,22 +424,7 @@ def _beside(prefix: str, table: sqlalchemy.Table, *columns: str) -> sqlalchemy.S
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Params:
-    """A trial's parameters and what they were drawn from, by name."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
-
-    def add(self, name: str, stored: float, text: str) -> None:
-        """Note a parameter as it is stored, and the text of its distribution."""
-        self.distributions[name] = _distribution(text)
-        self.values[name] = self.distributions[name].to_external_repr(stored)
-
-
-@lru_cache(maxsize=1024)
-def _distribution(text: str) -> BaseDistribution:
-    return json_to_distribution(text)
+_distribution = lru_cache(maxsize=1024)(json_to_distribution)
 
 
 def _local(stored: datetime.datetime | None) -> datetime.datetime | None:

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from safetensors import SafetensorError, safe_open
 
 from benchkit.errors import BenchkitError, LedgerError, StudyError, first_line
-from benchkit.ledger.leases import Sweep, lease_of
+from benchkit.ledger.leases import Sweep, holding
 from benchkit.ledger.samplers import stored_params
 from benchkit.ledger.tables import NewTrial
 from benchkit.locks import Lock, known_id
@@ -59,7 +59,8 @@ def write_list(folder: Path) -> dict[str, str]:
 
     Raises `OSError` when a file cannot be read or the list cannot be written.
     """
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and _is_listed(path.name))
+    listed = (path for path in folder.iterdir() if path.name not in UNLISTED and not path.name.endswith(".part"))
+    paths = sorted(path for path in listed if path.is_file())
     entries = [{"name": path.name, "size": path.stat().st_size, "sha256": file_digest(path)} for path in paths]
     content = json.dumps(entries).encode()
     write_atomically(folder / LIST, content)
@@ -115,10 +116,6 @@ def lost_or_changed(files: Sequence[TrialFile]) -> tuple[State, str] | None:
 def notes_of(files: Sequence[TrialFile]) -> tuple[str, ...]:
     """Return a note for each file that was lost without taking a trial's numbers along."""
     return tuple(f"{file.name} is lost" for file in files if file.state == "lost")
-
-
-def _is_listed(name: str) -> bool:
-    return name not in UNLISTED and not name.endswith(".part")
 
 
 def _state(folder: Path, file: TrialFile, removed: frozenset[str], *, contents: bool) -> FileState:
@@ -402,15 +399,14 @@ def numbers_of(
     Every file of a finished trial is held against its digest; the reason is then that of the outcome.
     """
     kept = trial.user_attrs.get("files")
-    files = trial_files(folder.path, kept) if trial.state.is_finished() else ()
+    finished = trial.state.is_finished()
+    files = trial_files(folder.path, kept) if finished else ()
     state, broken = state_of(trial, folder, sweeps, files=False), lost_or_changed(files)
-    try:
-        if broken is None and not trial.state.is_finished():
-            return state, folder.read_history(), None
-        if broken is None:
-            return state, folder.read_history(), _noted(folder, files, kept)
-    except LedgerError as error:
-        broken = ("changed files" if trial.state.is_finished() else state), error.what
+    if broken is None:
+        try:
+            return state, folder.read_history(), _noted(folder, files, kept) if finished else None
+        except LedgerError as error:
+            broken = ("changed files" if finished else state), error.what
     return broken[0], (), Outcome(state=broken[0], reason=broken[1])
 
 
@@ -427,6 +423,5 @@ def _noted(folder: TrialFolder, files: Sequence[TrialFile], kept: object) -> Out
 
 def is_alive(trial: FrozenTrial, folder: TrialFolder, sweeps: Mapping[str, Sweep]) -> bool:
     """Return whether the owner of a running trial lives: by its lock here, by its sweep's record on another machine."""
-    lease = lease_of(trial)
-    holder = sweeps.get(lease.owner) if lease else None
+    holder = holding(trial, sweeps)
     return folder.owned() if holder is None or holder.here else holder.lives

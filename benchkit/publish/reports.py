@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchkit.analysis.estimates import Estimate
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.wording import bare, bracket, lower_is_better, metric_unit
 from benchkit.capsule import read_capsule
-from benchkit.capsule.reading import results_of
+from benchkit.capsule.reading import restored
 from benchkit.errors import ReportError
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition
@@ -97,8 +96,7 @@ def read_report(path: Path) -> PublishedReport:
         found = _TITLE.search(path.read_text(encoding="utf-8"))
         title = html.unescape(found[1]).strip() if found else path.stem
         return PublishedReport(name=path.stem, digest=digest, title=title, date="", files=files)
-    with TemporaryDirectory(prefix="benchkit-") as scratch:
-        results = [results_of(capsule, at, Path(scratch) / str(at)) for at in range(len(capsule.studies))]
+    with restored(capsule) as results:
         studies = tuple(_study(one) for one in results)
         ended = max(last_finished(one) for one in results)
     date = datetime.fromtimestamp(ended, UTC).date().isoformat() if ended else ""

@@ -9,16 +9,15 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 
+from benchkit.child import begin_benchkit
 from benchkit.errors import BenchkitError, first_line
 from benchkit.ledger import read_results
 from benchkit.ledger.readback import LedgerReader, results_of
@@ -151,19 +150,11 @@ class TrackersBeside:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> TrackersBeside:
-        """Start the processes, each in a session of its own: Ctrl-C is the sweep's to hear."""
+        """Start the processes."""
         for one in self._addresses:
-            command = [sys.executable, "-m", "benchkit", "export", self._study, "--to", one.option, "--follow"]
-            self._processes.append(
-                subprocess.Popen(
-                    [*command, "--workspace", str(self._workspace), *self._plugins],
-                    env={**os.environ, "BENCHKIT_STORAGE": self._storage},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            )
+            command = ["export", self._study, "--to", one.option, "--follow", "--workspace", str(self._workspace)]
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            self._processes.append(begin_benchkit([*command, *self._plugins], self._storage, **streams))
         return self
 
     def __exit__(

@@ -118,7 +118,11 @@ def _planned(pairs: list[tuple[CapsuleStudy, Study]]) -> Iterator[ReportCheck]:
             reason = f"{described.name} has more combinations of levels than are looked at"
             yield ReportCheck(name="study files", state="unchecked", told=reason)
             continue
-        planned = {condition.key for condition in make_plan(study).conditions}
+        try:
+            planned = {condition.key for condition in make_plan(study).conditions}
+        except StudyError as error:  # a sweep with --only trains some of a study that is no plan as a whole
+            yield ReportCheck(name="study files", state="unchecked", told=error.what)
+            continue
         levels = {factor.path: {level.label for level in factor.levels} for factor in study.factors}
         for one in described.conditions:
             # Levels that the study lacks were asked for with --only.

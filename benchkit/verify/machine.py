@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.capsule.archive import CapsuleStudy
-from benchkit.capsule.reading import Capsule
+from benchkit.capsule.reading import Capsule, sources_of
 from benchkit.data.manifest import Manifest
 from benchkit.errors import PluginError
 from benchkit.preparation import prepared_folders
@@ -64,11 +64,7 @@ def _versions(environments: list[Mapping[str, Any]]) -> ReportCheck:
 
 def plugin_differences(environment: Mapping[str, Any], registry: Registry) -> list[str]:
     """Return a line for each plugin whose source here is not that of a trial's environment."""
-    sources = environment.get("sources")
-    lines = []
-    for where, source in sources.items() if isinstance(sources, Mapping) else ():
-        if isinstance(source, Mapping):
-            lines.append(_plugin_line(str(where), {str(key): str(value) for key, value in source.items()}, registry))
+    lines = (_plugin_line(where, source, registry) for where, source in sources_of(environment).items())
     return [line for line in lines if line]
 
 

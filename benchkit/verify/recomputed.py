@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 
 from benchkit import __version__
 from benchkit.analysis.summary import summarize
@@ -59,19 +59,23 @@ def _numbers(report: ReportFile, capsule: Capsule, anew: Anew) -> Iterator[Repor
     """Check every table: whole where the code that made it is this one, else the numbers of the columns in common."""
     blocks = {block.name: block for block in anew.context.tables}
     mine = [table for table in capsule.head.shown.tables if table.study == anew.place]
-    if not _worded_here(capsule):
-        yield from _common_numbers(report, capsule, anew, {table: blocks.get(table.name) for table in mine})
-        return
-    known = [table for table in mine if table.name in blocks]
-    problems = [line for table in known for line in _table_problems(report, capsule, table, blocks[table.name])]
-    shown = {table.name for table in mine}
-    problems += [f"table {name} follows from the trials and is not shown" for name in blocks if name not in shown]
-    good = f"{len(known)} tables are those that the capsule's trials give when they are summarised anew"
+    if _worded_here(capsule):
+        known = [table for table in mine if table.name in blocks]
+        problems = [line for table in known for line in _table_problems(report, capsule, table, blocks[table.name])]
+        shown = {table.name for table in mine}
+        problems += [f"table {name} follows from the trials and is not shown" for name in blocks if name not in shown]
+        others = [table.anchor for table in mine if table.name not in blocks]
+        good = f"{len(known)} tables are those that the capsule's trials give when they are summarised anew"
+        further = "this benchkit does not make these tables"
+    else:
+        problems, others = _common_problems(report, capsule, {table: blocks.get(table.name) for table in mine})
+        held = len(mine) - len(others)
+        good = f"what {held} tables have in common with those of this benchkit is what the capsule's trials give"
+        further = "this benchkit makes these tables otherwise, or not at all"
     bad = "tables are not those that the capsule's trials give" + _version(capsule)
     yield check_of(f"numbers{anew.name}", good, bad, problems)
-    others = [table.anchor for table in mine if table.name not in blocks]
     if others:
-        told = f"this benchkit does not make these tables: {', '.join(others)}"
+        told = f"{further}: {', '.join(others)}"
         yield ReportCheck(name=f"further tables{anew.name}", state="unchecked", told=told)
 
 
@@ -80,9 +84,10 @@ def _worded_here(capsule: Capsule) -> bool:
     return capsule.head.shown.wording == wording_digest()
 
 
-def _common_numbers(
-    report: ReportFile, capsule: Capsule, anew: Anew, tables: Mapping[ShownTable, TableBlock | None]
-) -> Iterator[ReportCheck]:
+def _common_problems(
+    report: ReportFile, capsule: Capsule, tables: Mapping[ShownTable, TableBlock | None]
+) -> tuple[list[str], list[str]]:
+    """Return what differs in the columns in common, and the anchors of the tables that have none."""
     problems: list[str] = []
     others: list[str] = []
     for table, block in tables.items():
@@ -94,13 +99,7 @@ def _common_numbers(
             others.append(table.anchor)
         else:
             problems += [f"{where}: other numbers in its column {name}" for name in differing]
-    held = len(tables) - len(others)
-    good = f"what {held} tables have in common with those of this benchkit is what the capsule's trials give"
-    bad = f"tables are not those that the capsule's trials give{_version(capsule)}"
-    yield check_of(f"numbers{anew.name}", good, bad, problems)
-    if others:
-        told = f"this benchkit makes these tables otherwise, or not at all: {', '.join(others)}"
-        yield ReportCheck(name=f"further tables{anew.name}", state="unchecked", told=told)
+    return problems, others
 
 
 def differing_columns(found: str, wanted: str) -> list[str] | None:
@@ -204,11 +203,9 @@ def same_csv(found: str, wanted: str) -> bool:
     if found == wanted:
         return True
     rows, others = _rows(found), _rows(wanted)
-    return [len(row) for row in rows or [[]]] == [len(row) for row in others or [[], []]] and all(
-        _same(one, other)
-        for row, there in zip(rows or (), others or (), strict=True)
-        for one, other in zip(row, there, strict=True)
-    )
+    if rows is None or others is None or [len(row) for row in rows] != [len(row) for row in others]:
+        return False
+    return all(map(_same, chain.from_iterable(rows), chain.from_iterable(others)))
 
 
 def _same(one: str, other: str) -> bool:

@@ -1,22 +1,26 @@
-"""Training some trials of a report again, from the study in its capsule: which ones, and where."""
+"""Training some trials of a report again, from the study in its capsule: which, where, and what that then says."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchkit.capsule.archive import CapsuleTrial
-from benchkit.capsule.reading import Capsule, CapsuleError
+from benchkit.analysis.estimates import estimate_metric, prediction_interval, value_of, values_by_repeat
+from benchkit.analysis.wording import bare, count, metric_unit, metric_words
+from benchkit.capsule.archive import CapsuleTrial, to_text
+from benchkit.capsule.making import sha256
+from benchkit.capsule.reading import Capsule, CapsuleError, sources_of
 from benchkit.errors import LedgerError, PluginError
 from benchkit.ledger import Ledger
 from benchkit.ledger.ledger import decide
+from benchkit.metrics import metric_of
 from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.registry import Registry
-from benchkit.results import Decision, Trial
+from benchkit.results import PREDICTIONS, WAS_COMPILED, Decision, SplitMetrics, StudyResults, Trial
 from benchkit.study import Study
 from benchkit.study.checks import check_plan
 from benchkit.study.seeds import derive_seed
@@ -29,6 +33,7 @@ from benchkit.sweep.orchestration import prepare, threads_of
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.progress import View
 from benchkit.sweep.training_decisions import TRAINING
+from benchkit.verify.check import ReportCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +96,6 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-HEAR_EVERY = 0.25
-"""Seconds without an event after which the worker is looked at again."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scratch:
     """Where and with what trials are trained again."""
@@ -153,11 +154,10 @@ def refuse_local_plugins(capsule: Capsule, sampled: Sequence[SampledTrial], regi
 
 def _local_plugins(capsule: Capsule, sample: SampledTrial) -> list[tuple[str, str, str]]:
     number = sample.trial.environment
-    sources = {} if number is None else capsule.head.studies[sample.study].environments[number].get("sources", {})
-    tables = [source for source in sources.values() if isinstance(source, dict)] if isinstance(sources, dict) else []
+    environment = {} if number is None else capsule.head.studies[sample.study].environments[number]
     return [
-        (str(source.get("kind")), str(source.get("name")), str(source["file"]))
-        for source in tables
+        (source.get("kind", ""), source.get("name", ""), source["file"])
+        for source in sources_of(environment).values()
         if source.get("file")
     ]
 
@@ -169,7 +169,7 @@ def _retrain_study(
     scratch: Scratch,
     decided: Sequence[Decision],
 ) -> tuple[Trial, ...]:
-    study = bare(study)
+    study = _lean(study)
     conditions = tuple({sample.condition.key: sample.condition for sample in sampled}.values())
     counts = {one.key: max(s.trial.index for s in sampled if s.condition is one) + 1 for one in conditions}
     plan = Plan(study=study, conditions=conditions, more=counts)
@@ -184,14 +184,14 @@ def _retrain_study(
             decide(ledger, study.name, one.name, one.value, one.why)
     for sample in trained:
         _refuse_unknown_settings(study, sample)
-        ledger.enqueue_again(study, sample.condition, sample.trial.index, sample.trial.params)
+        ledger.queue_attempt(study, sample.condition, sample.trial.index, 0, sample.trial.params)
     if trained:
         with Pool(devices_here(scratch.device).seats(1), threads_of(plan), scratch.workspace / "logs") as pool:
             Coordinator(_job(study, scratch), ledger, pool, View(), Rules(any_seat=True)).train(plan, "")
     return ledger.trials(plan)
 
 
-def bare(study: Study) -> Study:
+def _lean(study: Study) -> Study:
     """Return a study without what does not change a trial's numbers: figures that observe it, pruning, other levels."""
     search = replace(study.search, pruner="none") if study.search else None
     return replace(study, search=search, factors=(), published=(), report=replace(study.report, figures=()))
@@ -212,3 +212,118 @@ def _job(study: Study, scratch: Scratch) -> Job:
         plugins=tuple(path.resolve() for path in scratch.plugins),
         allow_shadow=scratch.allow_shadow,
     )
+
+
+SAME = ("python", "system", "processor", "device", "versions")
+"""Parts of two environments that must be equal for two trainings on a CPU to be bit-identical."""
+
+
+def compare_retrained(sample: SampledTrial, again: Trial | None, results: StudyResults) -> ReportCheck:
+    """Return what a trial trained again says; `results` are those that the capsule stands for.
+
+    Identical metrics on every split hold. Others fail where the processor, versions, plugins and data are the same (on
+    a CPU training is bit-identical, but for compiled models, whose bits hang on the C++ compiler, too); elsewhere the
+    new value of the main metric is held against the 95 % prediction interval for one more repeat of the condition. With
+    fewer than two repeats only identity can be judged.
+    """
+    name = f"retrained {sample.name}"
+    if again is None:
+        words = "not trained: the data set here has another fingerprint than the one it was trained on"
+        return ReportCheck(name=name, state="unchecked", told=words)
+    if again.state != "done" or again.outcome is None:
+        return ReportCheck(name=name, state="fails", told=f"it ended as {again.state} here: {again.reason}")
+    was, now = sample.trial.start_weights, again.outcome.start_weights
+    if was and was != now:
+        words = f"not comparable: it started from weights with the sha256 {was[:12]}, here from {now[:12] or 'none'}"
+        return ReportCheck(name=name, state="unchecked", told=words)
+    if identical(sample.trial, again):
+        return ReportCheck(name=name, state="holds", told=_identical_words(sample, again))
+    values = _values_words(sample, again, results)
+    compiled = WAS_COMPILED in (*sample.trial.notes, *again.outcome.notes)
+    if not compiled and equal_grounds(_environment(results, sample), again.outcome.environment):
+        words = f"{values}; same processor and versions, where training is bit-identical"
+        return ReportCheck(name=name, state="fails", told=words)
+    return _against_repeats(name, values, sample, again, results)
+
+
+def identical(trial: CapsuleTrial, again: Trial) -> bool:
+    """Return whether every recorded metric of every split is the same to the last bit.
+
+    Metrics of which one of the two knows nothing, because its version did not measure them, do not count.
+    """
+    was, now = dict(trial.metrics), dict(again.outcome.metrics if again.outcome else {})
+    if was.keys() != now.keys():
+        return False
+    pairs = [(was[split], now[split]) for split in now]
+    return all(to_text(_common(before, after)) == to_text(_common(after, before)) for before, after in pairs)
+
+
+def _common(scored: SplitMetrics, other: SplitMetrics) -> SplitMetrics:
+    """Return metrics without those that the other lacks."""
+    return replace(scored, more={name: value for name, value in sorted(scored.more.items()) if name in other.more})
+
+
+def equal_grounds(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether two environments are those of bit-identical trainings: same processor (no card), same code."""
+    on_processor = str(was.get("device", "")).startswith(str(was.get("processor", "?")))
+    same = all(name in was and was[name] == now.get(name) for name in SAME)
+    return on_processor and same and _digests(was) == _digests(now)
+
+
+def _digests(environment: Mapping[str, Any]) -> dict[str, str | None]:
+    return {where: source.get("source") for where, source in sources_of(environment).items()}
+
+
+def _environment(results: StudyResults, sample: SampledTrial) -> Mapping[str, Any]:
+    for trial in results.trials:
+        if trial.number == sample.trial.number and trial.condition.key == sample.condition.key and trial.outcome:
+            return trial.outcome.environment
+    return {}
+
+
+def _identical_words(sample: SampledTrial, again: Trial) -> str:
+    splits = ", ".join(sample.trial.metrics)
+    path = again.folder / PREDICTIONS
+    if sample.trial.predictions and path.exists() and sha256(path.read_bytes()) == sample.trial.predictions:
+        return f"identical: every metric on {splits}, and every logit, to the last bit"
+    return f"identical: every metric on {splits} to the last bit"
+
+
+def _metric(sample: SampledTrial, results: StudyResults) -> str:
+    """Return the metric by which a trial is held against others: the main one, or the search's goal."""
+    search = results.study.search
+    if sample.trial.phase != "search" or search is None:
+        return results.study.report.metric
+    goal = search.goals[0].metric
+    return goal if goal.startswith("val.") else "val.loss"
+
+
+def _shown(metric: str, value: float | None) -> str:
+    unit = metric_unit(metric)
+    return f"{bare(metric, value)}{f' {unit}' if unit else ''}"
+
+
+def _values_words(sample: SampledTrial, again: Trial, results: StudyResults) -> str:
+    metric = _metric(sample, results)
+    split, _, name = metric.partition(".")
+    scored = sample.trial.metrics.get(split)
+    was = scored.value(name) if scored else None
+    now = value_of(again, metric)
+    return f"{metric_words(metric)} {_shown(metric, now)}, the report has {_shown(metric, was)}: not identical"
+
+
+def _against_repeats(name: str, values: str, sample: SampledTrial, again: Trial, results: StudyResults) -> ReportCheck:
+    metric, now = _metric(sample, results), value_of(again, _metric(sample, results))
+    repeats = list(values_by_repeat(results, sample.condition, metric).values())
+    mean = estimate_metric(metric, repeats) if repeats else None
+    interval = prediction_interval(mean, bounds=metric_of(metric).bounds) if mean else None
+    if interval is None or now is None:
+        words = f"{values}; with {count(len(repeats), 'repeat')} of its condition only identity could be judged"
+        return ReportCheck(name=name, state="unchecked", told=words)
+    low, high = interval
+    inside = low <= now <= high
+    words = (
+        f"{values}, and {'inside' if inside else 'outside'} the 95 % prediction interval of its condition's repeats, "
+        f"{_shown(metric, low)} to {_shown(metric, high)} (n = {len(repeats)})"
+    )
+    return ReportCheck(name=name, state="holds" if inside else "fails", told=words)

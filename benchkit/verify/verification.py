@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from benchkit import __version__
-from benchkit.capsule.reading import Capsule, results_of
+from benchkit.capsule.reading import Capsule, restored
 from benchkit.registry import Registry
-from benchkit.results import StudyResults
 from benchkit.verify.check import ReportCheck, Verification
 from benchkit.verify.consistency import consistency_checks, digest_checks
 from benchkit.verify.machine import machine_checks
@@ -22,23 +19,17 @@ def verify(report: ReportFile, capsule: Capsule, registry: Registry, data_root: 
 
     Raises `ReportError` for a capsule whose values cannot be used.
     """
-    with tempfile.TemporaryDirectory(prefix="benchkit-") as name:
-        folder = Path(name)
-        studies = [results_of(capsule, index, folder / str(index)) for index in range(len(capsule.studies))]
-        return Verification(checks=tuple(_checks(report, capsule, studies, registry, data_root)))
-
-
-def _checks(
-    report: ReportFile, capsule: Capsule, studies: list[StudyResults], registry: Registry, data_root: Path
-) -> Iterator[ReportCheck]:
-    yield from digest_checks(report, capsule)
-    yield from recomputed_checks(report, capsule, studies)
-    yield from consistency_checks(capsule)
-    yield from machine_checks(capsule, registry, data_root)
-    made = capsule.head.generator
-    same = made == f"benchkit {__version__}"
-    yield ReportCheck(
-        name="benchkit",
-        state="holds" if same else "differs",
-        told=f"the report was made by {made}" + ("" if same else f", this is benchkit {__version__}"),
-    )
+    made, here = capsule.head.generator, f"benchkit {__version__}"
+    with restored(capsule) as studies:
+        checks = (
+            *digest_checks(report, capsule),
+            *recomputed_checks(report, capsule, studies),
+            *consistency_checks(capsule),
+            *machine_checks(capsule, registry, data_root),
+            ReportCheck(
+                name="benchkit",
+                state="holds" if made == here else "differs",
+                told=f"the report was made by {made}" + ("" if made == here else f", this is {here}"),
+            ),
+        )
+    return Verification(checks=checks)

@@ -6,13 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from benchkit.child import begin_benchkit
 from benchkit.sweep.progress import View, ViewBeside
 from benchkit.watch.watched import Watch
 
@@ -34,23 +34,16 @@ class PageAlong(ViewBeside):
     ) -> None:
         super().__init__(view)
         self._socket = sock
-        self._command = [sys.executable, "-m", "benchkit", "watch", study, "--workspace", str(workspace)]
-        self._command += ["--socket", str(sock.fileno())]
+        self._command = ["watch", study, "--workspace", str(workspace), "--socket", str(sock.fileno())]
         self._command += [f"--plugin={file}" for file in plugins]
-        self._environment = {**os.environ, "BENCHKIT_STORAGE": storage}
+        self._storage = storage
         self._process: subprocess.Popen[bytes] | None = None
 
     def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
         """Start the page, and pass it on."""
         if self._process is None:
-            # A session of its own: Ctrl-C is the sweep's to hear. Its input ends with the sweep, however that ends.
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[self._socket.fileno()],
-                start_new_session=True,
+            self._process = begin_benchkit(
+                self._command, self._storage, stdout=subprocess.DEVNULL, pass_fds=[self._socket.fileno()]
             )
         super().stage(title, states, total)
 

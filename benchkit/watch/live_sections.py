@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 
 from benchkit.analysis.trials import trial_notes
 from benchkit.analysis.wording import metric_words
+from benchkit.ledger.trials import TrialFolder
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import AbsentBlock, Block, Fact, FactsBlock, FindingBlock, Paragraph, Section
 from benchkit.report.context.sections import section, table_block
@@ -33,6 +35,9 @@ MOST_POINTS = 400
 
 LAST_LINES, LAST_BYTES = 20, 16_384
 """How much of a log's end is shown."""
+
+MOST_LOG = 1_000_000
+"""Bytes of a log's end that are sent where all of it is asked for."""
 
 FAILED = ("failed", "diverged", *WITHOUT_FILES)
 
@@ -64,7 +69,8 @@ def overview_section(status: StudyStatus, seats: Sequence[SeatLine]) -> Section:
     return section("overview", OVERVIEW, blocks)
 
 
-def _counts(status: StudyStatus) -> dict[str, int]:
+def counts_by_state(status: StudyStatus) -> dict[str, int]:
+    """Return how many trials of a study are in each state."""
     return {state: sum(row.states.get(state, 0) for row in status.rows) for state in status.states}
 
 
@@ -73,7 +79,7 @@ def states_table(status: StudyStatus) -> Table:
     table = TableOf[ConditionStatus](status.rows)
     table.text("condition", "Condition", lambda row: row.condition)
     table.text("kind", "Kind", lambda row: row.kind)
-    for state, count in _counts(status).items():
+    for state, count in counts_by_state(status).items():
         if count:
             table.number(state, state, lambda row, state=state: row.states.get(state, 0))  # type: ignore[misc]
     table.number("score", metric_words(status.metric), lambda row: row.score, lambda score: f"{score:.4f}")
@@ -83,25 +89,21 @@ def states_table(status: StudyStatus) -> Table:
 
 def seats_table(seats: Sequence[SeatLine]) -> Table:
     """Return a row for each seat, and columns of what at least one of them measured."""
-    table = TableOf[SeatLine](seats)
+    table, whole = TableOf[SeatLine](seats), "{:,.0f}".format
     table.text("node", "Node", lambda seat: seat.node)
     table.text("device", "Device", lambda seat: seat.device)
     table.text("trial", "Trial", lambda seat: seat.trial or "none")
     table.number("epoch", "Epoch", lambda seat: seat.epoch if seat.trial else None)
     table.number("epochs", "of", lambda seat: seat.epochs or None)
     if any(seat.images_per_second for seat in seats):
-        table.number("images_per_second", "Speed", lambda seat: seat.images_per_second or None, _whole, "images/s")
+        table.number("images_per_second", "Speed", lambda seat: seat.images_per_second or None, whole, "images/s")
     if any(seat.processor for seat in seats):
         table.number("processor", "Cores in use", lambda seat: seat.processor or None, "{:.1f}".format)
     if any(seat.device_use is not None for seat in seats):
         table.number("device_use", "Device in use", lambda seat: seat.device_use, "{:.0%}".format)
     if any(seat.joules for seat in seats):
-        table.number("joules", "Energy", lambda seat: seat.joules or None, _whole, "J an epoch")
+        table.number("joules", "Energy", lambda seat: seat.joules or None, whole, "J an epoch")
     return table.made()
-
-
-def _whole(number: float) -> str:
-    return f"{number:,.0f}"
 
 
 def running_section(results: StudyResults, registry: Registry) -> Section | None:
@@ -149,23 +151,25 @@ def failures_section(results: StudyResults) -> Section | None:
         blocks.append(
             FindingBlock(tone="warning", tone_word=trial.state, sentence=name, evidence=trial.reason, rule="trial")
         )
-        text = log_end(trial.folder / "log.txt")
-        if text:
+        lines = (log_text(trial.folder, Path(results.workspace), LAST_BYTES) or "").splitlines()
+        if text := "\n".join(lines[-LAST_LINES:]):
             blocks.append(LogBlock(title=f"Log of {name}", text=text, trial=trial_id(trial)))
     if (more := len(failed) - MOST_FAILURES) > 0:
         blocks.append(Paragraph(text=f"{more} earlier ones: benchkit status {results.study.name}."))
     return section("failures", "Failures", blocks)  # type: ignore[arg-type]
 
 
-def log_end(log: Path) -> str:
-    """Return the last lines of a log, nothing where there is none."""
+def log_text(folder: Path, workspace: Path, most: int = MOST_LOG) -> str | None:
+    """Return a trial's log, the last bytes of a long one; None where it is none of the workspace's own files."""
+    file = TrialFolder(folder).log
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - LAST_BYTES))
-            content = file.read(LAST_BYTES)
+        if not file.resolve(strict=True).is_relative_to(workspace.resolve()):
+            return None
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as content:
+            content.seek(max(0, content.seek(0, os.SEEK_END) - most))
+            return content.read(most).decode(errors="replace")
     except OSError:
-        return ""
-    return "\n".join(content.decode(errors="replace").splitlines()[-LAST_LINES:])
+        return None
 
 
 def notes_section(results: StudyResults) -> Section | None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -26,14 +24,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from benchkit.watch.access import HEADERS, Access
+from benchkit.watch.live_sections import log_text
 from benchkit.watch.rendering import assets, rendered_list, rendered_note, rendered_page
 from benchkit.watch.watched import LiveState, Watch
 
 FIRST = 10.0
 """Seconds that a page waits for the first look at its study."""
-
-MOST_LOG = 1_000_000
-"""Bytes of a log's end that are sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,44 +141,32 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = {name for name, _ in message["headers"]}
-                extra = ((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
-                message["headers"] = [*message["headers"], *(one for one in extra if one[0] not in own)]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        response = self._refusal(scope)
+        response = self._refusal(Request(scope))
         await (response or self._app)(scope, receive, with_headers)
 
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        hosts = [value for name, value in headers if name == "host"]
-        if refused := self._access.refusal(scope["method"], hosts[0] if len(hosts) == 1 else ""):
+    def _refusal(self, request: Request) -> Response | None:
+        hosts = request.headers.getlist("host")
+        if refused := self._access.refusal(request.method, hosts[0] if len(hosts) == 1 else ""):
             return PlainTextResponse(refused[1], refused[0])
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        if "token" in query:
-            return self._first_visit(query)
-        if self._access.knows(_cookie(headers, self._access.cookie)):
+        if token := request.query_params.get("token"):
+            return self._first_visit(token, request.query_params.get("study", ""))
+        if self._access.knows(request.cookies.get(self._access.cookie, "")):
             return None
         words = "Open it by the whole address that benchkit watch gave, with its token."
         return HTMLResponse(rendered_note("This page is not open to everyone", words), 403)
 
-    def _first_visit(self, query: Mapping[str, list[str]]) -> Response:
+    def _first_visit(self, token: str, study: str) -> Response:
         """Take the token from an address into a cookie; it is in no address any more then."""
-        if not self._access.knows(query["token"][0]):
+        if not self._access.knows(token):
             return HTMLResponse(rendered_note("This address is not valid any more", "Its token is another's."), 403)
-        response = RedirectResponse(_address(query.get("study", [""])[0]), 303)
+        response = RedirectResponse(_address(study), 303)
         response.set_cookie(self._access.cookie, self._access.token, httponly=True, samesite="lax", path=None)
         return response
-
-
-def _cookie(headers: list[tuple[str, str]], name: str) -> str:
-    for header, value in headers:
-        if header == "cookie":
-            with suppress(CookieError):
-                found = SimpleCookie(value).get(name)
-                if found is not None:
-                    return found.value
-    return ""
 
 
 def _address(study: str) -> str:
@@ -234,19 +218,6 @@ def make_app(viewers: Viewers, access: Access) -> ASGIApp:
 
 def _absent() -> Response:
     return PlainTextResponse("There is nothing at this address.", 404)
-
-
-def log_text(folder: Path, workspace: Path) -> str | None:
-    """Return a trial's log, the end of a long one; None where it is none of the workspace's own files."""
-    file = folder / "log.txt"
-    try:
-        if not file.resolve(strict=True).is_relative_to(workspace.resolve()):
-            return None
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as content:
-            content.seek(max(0, content.seek(0, 2) - MOST_LOG))
-            return content.read(MOST_LOG).decode(errors="replace")
-    except OSError:
-        return None
 
 
 class Dropping(H11Protocol):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.wording import count
-from benchkit.errors import BenchkitError, LedgerError, nearest
-from benchkit.ledger.readback import LedgerReader, results_of, uncollected
+from benchkit.errors import BenchkitError
+from benchkit.ledger.readback import LedgerReader, known_studies, results_of, uncollected
 from benchkit.plan import planned_looks
 from benchkit.registry import Registry
 from benchkit.report.context import sections
@@ -30,6 +30,7 @@ from benchkit.sweep.seat_lines import SHOWN, SeatLine, read_seats, recorded_epoc
 from benchkit.sweep.status import StudyStatus, status_of
 from benchkit.watch.live_sections import (
     OVERVIEW,
+    counts_by_state,
     failures_section,
     notes_section,
     overview_section,
@@ -217,7 +218,7 @@ class Watched:
 
 
 def _share(status: StudyStatus) -> str:
-    counts = {state: sum(row.states.get(state, 0) for row in status.rows) for state in status.states}
+    counts = counts_by_state(status)
     open_ = sum(counts[state] for state in ("running", "stale", "waiting", "missing"))
     return f"({sum(counts.values()) - open_}/{sum(counts.values())})"
 
@@ -262,24 +263,13 @@ class Watch:
         """Watch the studies of these names, or all; raise `LedgerError` where they are not there."""
         self.workspace = workspace
         self._reader = LedgerReader(workspace, storage or None)
-        self._names, self._every, self._left = tuple(names), every, left
-        self._registry = Registry.installed()
-        self._studies: dict[str, Watched] = {}
+        self._every, self._left = every, left
+        registry = Registry.installed()
+        known = known_studies(self._reader, names) if names else self._reader.studies()
+        wanted = [name for name in known if not names or name in names]
+        self._studies = {name: Watched(self._reader, name, registry) for name in wanted}
         self._wake, self._last, self._end = threading.Event(), threading.Event(), threading.Event()
         self.changed: Callable[[str], None] = lambda study: None
-        self._list()
-        for name in self._names:
-            if name not in self._studies:
-                known = self._reader.studies()
-                raise LedgerError(
-                    f"{workspace}: the ledger holds no study {name!r}{nearest(name, known)}",
-                    hint=f"known: {', '.join(known)}" if known else "train one first: benchkit sweep quickstart",
-                )
-
-    def _list(self) -> None:
-        for name in self._reader.studies():
-            if name not in self._studies and (not self._names or name in self._names):
-                self._studies[name] = Watched(self._reader, name, self._registry)
 
     @property
     def studies(self) -> tuple[str, ...]:
