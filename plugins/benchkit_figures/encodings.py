@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,10 +29,23 @@ class Quantity:
     factor: float
 
     @property
+    def capital(self) -> str:
+        """Return the name as it begins a sentence."""
+        return f"{self.name[0].upper()}{self.name[1:]}"
+
+    @property
     def title(self) -> str:
         """Return the axis title, such as `Test accuracy (%)`, or `Test Brier score`, which has no unit."""
-        name = f"{self.name[0].upper()}{self.name[1:]}"
-        return f"{name} ({self.unit})" if self.unit else name
+        return f"{self.capital} ({self.unit})" if self.unit else self.capital
+
+    @property
+    def lower(self) -> bool:
+        """Return whether less of it is better."""
+        return metric_of(self.metric).lower_is_better
+
+    def rank(self, value: float) -> float:
+        """Return by what values are sorted, best first."""
+        return value if self.lower else -value
 
     def shown(self, value: float) -> float:
         """Return a stored value in the unit, with six significant digits."""
@@ -90,11 +103,6 @@ def check_split(figure: str, split: str) -> None:
         raise PluginError(f"the figure {figure} was given wrong options", problems=[words])
 
 
-def lower_is_better(metric: str) -> bool:
-    """Return whether a smaller value of the metric is better."""
-    return metric_of(metric).lower_is_better
-
-
 def value_of(trial: Trial, metric: str) -> float | None:
     """Return a finished trial's finite value of `split.metric` or `cost.field`, or None when it has none."""
     value = trial.value(metric)
@@ -104,6 +112,12 @@ def value_of(trial: Trial, metric: str) -> float | None:
 def done_repeats(results: StudyResults, condition: Condition) -> tuple[Trial, ...]:
     """Return the done repeats of a condition by index, of each the attempt that counts."""
     return tuple(trial for trial in results.repeats(condition).values() if trial.state == "done")
+
+
+def values_of(results: StudyResults, condition: Condition, metric: str) -> dict[int, float]:
+    """Return the finite values of a metric of a condition's done repeats, by index."""
+    values = {trial.index: value_of(trial, metric) for trial in done_repeats(results, condition)}
+    return {index: value for index, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,14 +259,36 @@ def label_width(labels: Sequence[str]) -> int:
     return min(200, 14 + round(6.4 * max((len(label) for label in labels), default=0)))
 
 
+def heading(words: str | Sequence[str], **options: Any) -> alt.TitleParams:
+    """Return the title of a panel, in lines where there are several, with options such as `limit` in pixels."""
+    return alt.TitleParams(words, anchor="start", frame="group", **options)
+
+
+def tooltips(titles: Mapping[str, str]) -> list[alt.Tooltip]:
+    """Return the lines of a tooltip by their titles: fields with their type, such as `epoch:Q`."""
+    return [alt.Tooltip(field, title=title) for field, title in titles.items()]
+
+
+def numbers_beside(rows: Sequence[Mapping[str, Any]], order: Sequence[str], **size: Any) -> alt.Chart:
+    """Return the field `text` of each condition as a column beside a plot of the conditions in this order."""
+    hidden = alt.Y("condition:N", sort=list(order), axis=None)
+    numbers = alt.Chart(alt.InlineData(values=rows)).mark_text(align="left", fontSize=10.5)
+    chart: alt.Chart = numbers.encode(y=hidden, x=alt.XValue(0), text=alt.Text("text:N")).properties(**size)
+    return chart
+
+
+def choice_of(name: str, labels: Sequence[str], value: str, words: str = "Condition ") -> alt.Parameter | None:
+    """Return a selector of one of the labels for HTML, or None where there is one only."""
+    if len(labels) < 2:
+        return None
+    return alt.param(name=name, value=value, bind=alt.binding_select(options=list(labels), name=words))
+
+
 def panels_in_columns(panels: Sequence[Layers], labels: Sequence[str], columns: int, width: int, **data: Any) -> Any:
     """Return the only panel, or panels in columns under their labels, at most `width` wide each."""
     if len(panels) == 1:
         return panels[0].properties(**data) if data else panels[0]
-    titled = [
-        panel.properties(title=alt.TitleParams(label, anchor="start", frame="group", limit=width))
-        for panel, label in zip(panels, labels, strict=True)
-    ]
+    titled = [panel.properties(title=heading(label, limit=width)) for panel, label in zip(panels, labels, strict=True)]
     return alt.concat(*titled, columns=columns, spacing={"row": 12, "column": 16}, **data)
 
 

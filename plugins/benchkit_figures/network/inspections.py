@@ -10,7 +10,7 @@ import numpy as np
 from benchkit import NothingToDraw, PluginError
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
-from benchkit_figures.encodings import by_condition, done_repeats, lower_is_better, t_interval, value_of
+from benchkit_figures.encodings import by_condition, done_repeats, quantity, t_interval, values_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +84,7 @@ def chosen(
 
 def ranked(results: StudyResults, labels: Sequence[str]) -> list[str]:
     """Return condition labels, best mean of the study's metric first; those without one keep their order at the end."""
-    metric = results.study.report.metric
-    sign = 1 if lower_is_better(metric) else -1
-    means: dict[str, float] = {}
-    for condition in results.conditions:
-        values = [value for t in done_repeats(results, condition) if (value := value_of(t, metric)) is not None]
-        if values:
-            means[condition.label] = sign * t_interval(values).mean
-    return sorted(labels, key=lambda label: means.get(label, float("inf")))
+    unit = quantity(results.study.report.metric)
+    values = {condition.label: values_of(results, condition, unit.metric).values() for condition in results.conditions}
+    means = {label: t_interval(list(own)).mean for label, own in values.items() if own}
+    return sorted(labels, key=lambda label: unit.rank(means[label]) if label in means else float("inf"))

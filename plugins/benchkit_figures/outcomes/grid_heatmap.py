@@ -21,14 +21,14 @@ from benchkit_figures.encodings import (
     Steps,
     colour_steps,
     comparable_metric,
-    done_repeats,
+    heading,
     label_width,
     listed,
-    lower_is_better,
     quantity,
     repeats_words,
     t_interval,
-    value_of,
+    tooltips,
+    values_of,
 )
 
 MEAN = "mean"
@@ -120,8 +120,14 @@ class GridHeatmap:
         )
 
     def draw(self, data: GridData) -> Any:
-        """Return a heatmap in steps of colour for each combination of the other factors."""
-        return panels(data)
+        """Return a heatmap in steps of colour for each combination of the other factors, with one legend below."""
+        across, room = _columns(data)
+        steps, size = _steps(data), max(24, min(86, room // len(_with_mean(data, data.x_levels))))
+        values = alt.InlineData(values=[*_rows(data, steps), *_margin_rows(data)])
+        made = [_panel(data, index, across, steps, size) for index in range(len(data.panels))]
+        if len(made) == 1:
+            return made[0].properties(data=values)
+        return alt.concat(*made, columns=across, data=values, spacing={"row": 14, "column": 16})
 
     def caption(self, data: GridData) -> str:
         """Return what a cell is, over how many repeats, and which cells are empty."""
@@ -129,7 +135,7 @@ class GridHeatmap:
         n = repeats_words(cell.n for cell in done)
         which = "single repeat, so there is no interval" if n == "1 repeat" else f"mean of {n}"
         across = f"{short(data.x)} across" + (f", {short(data.y)} down" if data.y else "")
-        parts = [f"{unit.name[0].upper()}{unit.name[1:]} ({unit.unit}) of every combination of levels: {across}"]
+        parts = [f"{unit.capital} ({unit.unit}) of every combination of levels: {across}"]
         parts[0] += f", a panel for each {data.panel}." if data.panel else "."
         parts.append(f"Each cell: {which}; n is printed in the cell.")
         if n != "1 repeat":
@@ -143,11 +149,12 @@ class GridHeatmap:
 
     def alt_text(self, data: GridData) -> str:
         """Return one sentence with the best and the worst combination."""
-        unit, sign = quantity(data.metric), 1 if lower_is_better(data.metric) else -1
-        done = sorted((sign * cell.mean, cell.condition) for cell in data.cells if cell.mean is not None)
-        best, worst = done[0], done[-1]
-        first = f"The best mean {unit.name} of the grid is {unit.text(sign * best[0])}, at {best[1]}"
-        return f"{first}; the worst is {unit.text(sign * worst[0])}, at {worst[1]}." if len(done) > 1 else f"{first}."
+        unit = quantity(data.metric)
+        done = [(cell.mean, cell.condition) for cell in data.cells if cell.mean is not None]
+        done.sort(key=lambda pair: (unit.rank(pair[0]), pair[1]))
+        (best, at_best), (worst, at_worst) = done[0], done[-1]
+        first = f"The best mean {unit.name} of the grid is {unit.text(best)}, at {at_best}"
+        return f"{first}; the worst is {unit.text(worst)}, at {at_worst}." if len(done) > 1 else f"{first}."
 
     def _axes(self, grid: Sequence[Condition]) -> tuple[str, str, tuple[str, ...]]:
         """Return the factors across and down, and the others."""
@@ -165,7 +172,7 @@ class GridHeatmap:
 
 
 def _cell(results: StudyResults, condition: Condition, metric: str, x: str, y: str, rest: Sequence[str]) -> GridCell:
-    values = [value for t in done_repeats(results, condition) if (value := value_of(t, metric)) is not None]
+    values = list(values_of(results, condition, metric).values())
     interval = t_interval(values, metric, resampled=results.resampled) if values else None
     named = [(path, condition.levels[path]) for path in rest if path in condition.levels]
     return GridCell(
@@ -198,17 +205,6 @@ def _levels(names: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def panels(data: GridData) -> Any:
-    """Return one panel, or several in rows, with a legend of the steps below."""
-    across, room = _columns(data)
-    steps, size = _steps(data), _size(data, room)
-    values = alt.InlineData(values=[*_rows(data, steps), *_margin_rows(data)])
-    made = [_panel(data, index, across, steps, size) for index in range(len(data.panels))]
-    if len(made) == 1:
-        return made[0].properties(data=values)
-    return alt.concat(*made, columns=across, data=values, spacing={"row": 14, "column": 16})
-
-
 def _columns(data: GridData) -> tuple[int, int]:
     """Return how many panels stand in a row, and the room of each in pixels."""
     labels = label_width(data.y_levels) + 30
@@ -222,10 +218,6 @@ def _columns(data: GridData) -> tuple[int, int]:
 def short(path: str) -> str:
     """Return the last part of a factor's path in words, such as `batch size`."""
     return path.rpartition(".")[2].replace("_", " ")
-
-
-def _size(data: GridData, room: int) -> int:
-    return max(24, min(86, room // len(_with_mean(data, data.x_levels))))
 
 
 def _with_mean(data: GridData, levels: tuple[str, ...]) -> list[str]:
@@ -251,13 +243,15 @@ def _panel(data: GridData, index: int, across: int, steps: Steps, size: int) -> 
     base = base.encode(
         x=alt.X("x:O", sort=columns, scale=alt.Scale(domain=columns), axis=x_axis),
         y=alt.Y("y:O", sort=lines, scale=alt.Scale(domain=lines), axis=down),
-        tooltip=[
-            alt.Tooltip("condition:N", title="Condition"),
-            alt.Tooltip("mean:Q", title=unit.title),
-            alt.Tooltip("low:Q", title="Interval from"),
-            alt.Tooltip("high:Q", title="Interval to"),
-            alt.Tooltip("n:Q", title="Repeats"),
-        ],
+        tooltip=tooltips(
+            {
+                "condition:N": "Condition",
+                "mean:Q": unit.title,
+                "low:Q": "Interval from",
+                "high:Q": "Interval to",
+                "n:Q": "Repeats",
+            }
+        ),
     )
     ink = alt.condition("datum.dark", alt.value(LIGHT), alt.value(DARK))
     full = base.transform_filter("datum.n > 0")
@@ -274,13 +268,13 @@ def _panel(data: GridData, index: int, across: int, steps: Steps, size: int) -> 
         height=34 * len(lines),
         view=alt.ViewBackground(stroke=OTHERS, strokeOpacity=0.3),
     )
-    return chart.properties(title=alt.TitleParams(name, anchor="start", frame="group")) if name else chart
+    return chart.properties(title=heading(name)) if name else chart
 
 
 def _steps(data: GridData) -> Steps:
     unit = quantity(data.metric)
     values = [unit.shown(cell.mean) for cell in data.cells if cell.mean is not None]
-    return colour_steps(values, lower_is_better=lower_is_better(data.metric))
+    return colour_steps(values, lower_is_better=unit.lower)
 
 
 def _rows(data: GridData, steps: Steps) -> list[dict[str, Any]]:

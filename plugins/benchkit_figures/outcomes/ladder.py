@@ -17,14 +17,13 @@ from benchkit_figures.encodings import (
     OTHERS,
     WIDTH,
     comparable_metric,
-    done_repeats,
     label_width,
     listed,
-    lower_is_better,
+    numbers_beside,
     quantity,
     repeats_words,
     t_interval,
-    value_of,
+    values_of,
 )
 
 FEWEST = 3
@@ -77,13 +76,7 @@ class Ladder:
         if len(steps) < FEWEST:
             raise NothingToDraw("the levels of the study do not build on each other: there is no ladder")
         by_label = {condition.label: condition for condition in results.conditions if condition.kind == "grid"}
-        values = {
-            label: {
-                t.index: v for t in done_repeats(results, by_label[label]) if (v := value_of(t, metric)) is not None
-            }
-            for label in steps
-            if label in by_label
-        }
+        values = {label: values_of(results, by_label[label], metric) for label in steps if label in by_label}
         found = {label: one for label, one in values.items() if one}
         if len(found) < FEWEST:
             raise NothingToDraw(f"fewer than {FEWEST} steps of the ladder have finished with a value of {metric}")
@@ -124,10 +117,7 @@ class Ladder:
             ),
         ]  # fmt: skip
         plot = alt.layer(*layers).properties(width=WIDTH - label_width(order) - 170, height=step)
-        hidden = alt.Y("condition:N", sort=order, axis=None)
-        numbers = alt.Chart(alt.InlineData(values=rows)).mark_text(align="left", fontSize=10.5)
-        numbers = numbers.encode(y=hidden, x=alt.XValue(0), text=alt.Text("text:N")).properties(width=140, height=step)
-        return alt.hconcat(plot, numbers, spacing=8)
+        return alt.hconcat(plot, numbers_beside(rows, order, width=140, height=step), spacing=8)
 
     def caption(self, data: LadderData) -> str:
         """Return what points, bars and numbers are, and what is no step."""
@@ -135,7 +125,7 @@ class Ladder:
         n = repeats_words(rung.n for rung in data.rungs)
         kind = "percentage points" if unit.unit == "%" else unit.unit
         parts = [
-            f"{unit.name[0].upper()}{unit.name[1:]} of each step of the ladder, which keeps all changes of the steps "
+            f"{unit.capital} of each step of the ladder, which keeps all changes of the steps "
             f"above it. Points: mean of {n}; lines: 95 % t interval; bars: from the step above. At the right: the "
             f"change in {kind}, paired by repeat, with its 95 % t interval. Blue: better than the step above beyond "
             "its interval. Many steps were looked at: one in twenty intervals misses by chance."
@@ -148,9 +138,8 @@ class Ladder:
 
     def alt_text(self, data: LadderData) -> str:
         """Return one sentence with the step that brought most."""
-        unit, sign = quantity(data.metric), -1 if lower_is_better(data.metric) else 1
-        first, last = data.rungs[0], data.rungs[-1]
-        most = max(data.rungs[1:], key=lambda rung: sign * (rung.change or 0.0))
+        unit, first, last = quantity(data.metric), data.rungs[0], data.rungs[-1]
+        most = min(data.rungs[1:], key=lambda rung: unit.rank(rung.change or 0.0))
         return (
             f"From {first.condition} to {last.condition} the {unit.name} goes from {unit.text(first.mean)} to "
             f"{unit.text(last.mean)}; the step {most.condition} brought most ({_signed(data, most.change or 0.0)})."
@@ -193,7 +182,7 @@ def _rung(label: str, metric: str, values: Mapping[int, float], below: Mapping[i
 def _better(data: LadderData, rung: Rung) -> bool:
     if rung.change_low is None or rung.change_high is None:
         return False
-    return rung.change_high < 0 if lower_is_better(data.metric) else rung.change_low > 0
+    return rung.change_high < 0 if quantity(data.metric).lower else rung.change_low > 0
 
 
 def _words(data: LadderData, rung: Rung) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import altair as alt
 
 from benchkit import NothingToDraw, card
-from benchkit.analysis import estimate_metric, looks_of, values_by_repeat
+from benchkit.analysis import looks_of, values_by_repeat
 from benchkit.results import StudyResults
 from benchkit_figures.encodings import (
     MOST_COLOURS,
@@ -18,6 +18,8 @@ from benchkit_figures.encodings import (
     listed,
     planned_labels,
     quantity,
+    t_interval,
+    tooltips,
 )
 from benchkit_figures.outcomes.results_forest import SQUEEZED
 
@@ -73,16 +75,15 @@ class Looks:
                 of_look = [value for index, value in sorted(values[one.key].items()) if index < look.analysis.n]
                 if one.key not in open_ | stays or not of_look:
                     continue
-                found = estimate_metric(metric, of_look, look.analysis.confidence)
-                ends = [found.mean if end is None else end for end in (found.low, found.high)]
+                found = t_interval(of_look, metric, look.analysis.confidence)
                 points.append(
                     LookPoint(
                         look=look.analysis.number,
                         n=look.analysis.n,
                         condition=one.label,
                         mean=found.mean,
-                        low=ends[0],
-                        high=ends[1],
+                        low=found.low,
+                        high=found.high,
                         stays=one.key in stays,
                     )
                 )
@@ -106,7 +107,12 @@ class Looks:
         """Return points and intervals side by side at each look; open points leave there."""
         unit = quantity(data.metric)
         rows = [
-            {"condition": point.condition, "look": _name(point), "stays": point.stays, "n": point.n}
+            {
+                "condition": point.condition,
+                "look": f"look {point.look}: {point.n} repeats",
+                "stays": point.stays,
+                "n": point.n,
+            }
             | {name: unit.shown(getattr(point, name)) for name in ("mean", "low", "high")}
             for point in data.points
         ]
@@ -120,23 +126,23 @@ class Looks:
         )
         y = alt.Y("mean:Q", title=unit.title, scale=alt.Scale(zero=False, padding=8))
         filled = alt.condition("datum.stays", alt.value(1), alt.value(0))
-        tooltip = [alt.Tooltip("condition:N", title="Condition"), alt.Tooltip("look:N", title="Look")]
-        ends = (("mean", "Mean"), ("low", "Interval from"), ("high", "Interval to"))
-        tooltip += [alt.Tooltip(f"{name}:Q", title=title) for name, title in ends]
+        titles = {"condition:N": "Condition", "look:N": "Look"}
+        titles |= {"mean:Q": "Mean", "low:Q": "Interval from", "high:Q": "Interval to"}
         layers = [
             base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=unit.title), y2=alt.Y2("high:Q")),
             base.mark_point(size=56, filled=False, strokeWidth=1.6).encode(y=y),
-            base.mark_point(size=56, filled=True).encode(y=y, fillOpacity=filled, opacity=filled, tooltip=tooltip),
+            base.mark_point(size=56, filled=True).encode(
+                y=y, fillOpacity=filled, opacity=filled, tooltip=tooltips(titles)
+            ),
         ]
         return alt.layer(*layers).properties(width=WIDTH - 60, height=260)
 
     def caption(self, data: LooksData) -> str:
         """Return what points and bars are, and how far the looks came."""
-        name = quantity(data.metric).name
         end = "the last decided" if data.decided else "none decided"
         apart = f" Left, and far off the axis: {listed(data.apart)}." if data.apart else ""
         return (
-            f"{name[0].upper()}{name[1:]} at each look, of the conditions that might still be the best before it: "
+            f"{quantity(data.metric).capital} at each look, of the conditions that might still be the best before it: "
             f"{data.taken} of {data.planned} planned looks were taken, {end}. Points: means of all repeats so far, "
             "open ones of conditions that are clearly worse from there on and get no more repeats. Bars: t intervals, "
             f"so wide that those of all looks hold together with 95 %.{apart}"
@@ -152,7 +158,3 @@ class Looks:
 def _reach(points: Sequence[LookPoint]) -> float:
     """Return how much of the axis some points need."""
     return max(point.high for point in points) - min(point.low for point in points)
-
-
-def _name(point: LookPoint) -> str:
-    return f"look {point.look}: {point.n} repeats"

@@ -23,15 +23,15 @@ from benchkit_figures.encodings import (
     by_condition,
     colour,
     comparable_metric,
-    done_repeats,
     label_width,
-    lower_is_better,
     may_be_best,
+    numbers_beside,
     planned_labels,
     quantity,
     repeats_words,
     t_interval,
-    value_of,
+    tooltips,
+    values_of,
 )
 
 SQUEEZED = 0.4
@@ -98,7 +98,7 @@ class ResultsForest:
         rows, without = by_condition(results, lambda condition: _row(results, condition, metric, also))
         if not rows:
             raise NothingToDraw(f"no repeat has finished with a value of {metric}")
-        rows.sort(key=lambda row: row.mean if lower_is_better(metric) else -row.mean)
+        rows.sort(key=lambda row: quantity(metric).rank(row.mean))
         return ForestData(
             metric=metric,
             also=also,
@@ -110,13 +110,22 @@ class ResultsForest:
         )
 
     def draw(self, data: ForestData) -> Any:
-        """Return one line per condition: interval, mean, repeats, and the numbers beside it."""
-        return forest(data)
+        """Return a line for each condition: interval, mean, repeats, and the numbers beside it.
+
+        The leading ones stand on an axis of their own again where the common one squeezes them.
+        """
+        order, ends = [row.condition for row in data.rows], data.enlarged
+        room = WIDTH - label_width(order) - 150
+        step = alt.Step(26 if len(order) <= 10 else 20)
+        width = room if ends is None else int(0.42 * room) - 14
+        plots = [_plot(data, _reach(data.rows), labels=True).properties(width=width, height=step)]
+        if ends is not None:
+            plots.append(_plot(data, ends, labels=False).properties(width=int(0.58 * room), height=step))
+        return alt.hconcat(*plots, numbers_beside(_mean_rows(data), order, width=120, height=step), spacing=10)
 
     def caption(self, data: ForestData) -> str:
         """Return what point, bar, small points and diamond are, and over how many repeats."""
-        name = quantity(data.metric).name
-        parts = [f"{name[0].upper()}{name[1:]} by condition, best first."]
+        parts = [f"{quantity(data.metric).capital} by condition, best first."]
         if all(row.n == 1 for row in data.rows):
             parts.append("One repeat per condition, so there is no interval.")
         else:
@@ -160,9 +169,8 @@ class ResultsForest:
 
 
 def _row(results: StudyResults, condition: Condition, metric: str, also: str) -> ForestRow | None:
-    trials = done_repeats(results, condition)
-    values = [value for trial in trials if (value := value_of(trial, metric)) is not None]
-    seconds = [value for trial in trials if also and (value := value_of(trial, also)) is not None]
+    values = list(values_of(results, condition, metric).values())
+    seconds = values_of(results, condition, also).values() if also else ()
     if not values:
         return None
     interval = t_interval(values, metric, confidence_of(results), results.resampled)
@@ -179,25 +187,8 @@ def _row(results: StudyResults, condition: Condition, metric: str, also: str) ->
 
 def _reach(rows: Sequence[ForestRow]) -> tuple[float, float]:
     """Return the least and the greatest value of some rows: intervals, repeats and means of both metrics."""
-    values = [
-        value for row in rows for value in (row.low, row.high, row.also, *row.repeats) if value is not None
-    ]  # fmt: skip
+    values = [value for row in rows for value in (row.low, row.high, row.also, *row.repeats) if value is not None]
     return min(values), max(values)
-
-
-def forest(data: ForestData) -> Any:
-    """Return the lines on one axis, the leading ones again on an axis of their own where that squeezes them."""
-    order, ends = [row.condition for row in data.rows], data.enlarged
-    room = WIDTH - label_width(order) - 150
-    step = alt.Step(26 if len(order) <= 10 else 20)
-    width = room if ends is None else int(0.42 * room) - 14
-    plots = [_plot(data, _reach(data.rows), labels=True).properties(width=width, height=step)]
-    if ends is not None:
-        plots.append(_plot(data, ends, labels=False).properties(width=int(0.58 * room), height=step))
-    hidden = alt.Y("condition:N", sort=order, axis=None)
-    numbers = alt.Chart(alt.InlineData(values=_mean_rows(data))).mark_text(align="left", fontSize=10.5)
-    numbers = numbers.encode(y=hidden, x=alt.XValue(0), text=alt.Text("text:N")).properties(width=120, height=step)
-    return alt.hconcat(*plots, numbers, spacing=10)
 
 
 def _plot(data: ForestData, reach: tuple[float, float], *, labels: bool) -> Layers:
@@ -227,11 +218,12 @@ def _plot(data: ForestData, reach: tuple[float, float], *, labels: bool) -> Laye
     if data.also:
         hollow = means.mark_point(shape="diamond", size=40, filled=False, strokeWidth=1.2, yOffset=-6, clip=True)
         layers.insert(2, hollow.encode(x=alt.X("also:Q", title=title)))
-    for mark, side, place in (("triangle-left", f"datum.mean < {low}", low), ("triangle-right", f"datum.mean > {high}",
-                                                                             high)):  # fmt: skip
-        beyond = means.transform_filter(side).mark_point(shape=mark, size=36, filled=True, color=OTHERS)
-        layers.append(beyond.encode(x=alt.datum(place), color=alt.ColorValue(OTHERS)))
-    return alt.layer(*(layers if not labels else layers[:-2]))
+    if not labels:
+        for side, beyond, end in (("left", "<", low), ("right", ">", high)):
+            outside = means.transform_filter(f"datum.mean {beyond} {end}")
+            mark = outside.mark_point(shape=f"triangle-{side}", size=36, filled=True, color=OTHERS)
+            layers.append(mark.encode(x=alt.datum(end), color=alt.ColorValue(OTHERS)))
+    return alt.layer(*layers)
 
 
 def _ends(metric: str, reach: tuple[float, float]) -> tuple[float, float]:
@@ -267,8 +259,7 @@ def _repeat_rows(data: ForestData) -> list[dict[str, Any]]:
 
 
 def _tooltip(data: ForestData) -> list[alt.Tooltip]:
-    fields = [("condition:N", "Condition"), ("mean:Q", "Mean"), ("low:Q", "Interval from"), ("high:Q", "Interval to")]
+    titles = {"condition:N": "Condition", "mean:Q": "Mean", "low:Q": "Interval from", "high:Q": "Interval to"}
     if data.also:
-        name = quantity(data.also).name
-        fields.append(("also:Q", f"{name[0].upper()}{name[1:]}"))
-    return [alt.Tooltip(field, title=title) for field, title in [*fields, ("n:Q", "Repeats")]]
+        titles["also:Q"] = quantity(data.also).capital
+    return tooltips(titles | {"n:Q": "Repeats"})

@@ -23,13 +23,13 @@ from benchkit_figures.encodings import (
     comparable_metric,
     done_repeats,
     label_width,
-    lower_is_better,
     may_be_best,
     planned_labels,
     quantity,
     repeats_words,
     rounded,
     shape,
+    tooltips,
     value_of,
 )
 
@@ -102,7 +102,7 @@ class SpeedCost:
         return CostData(
             metric=metric,
             labels=planned_labels(results),
-            rows=_with_front(rows, lower_is_better(metric)),
+            rows=_with_front(rows, metric),
             leading=may_be_best(results, metric),
             devices=tuple(sorted(devices)),
             without=without,
@@ -126,7 +126,7 @@ class SpeedCost:
         """Return what is shown, over how many repeats and on which device."""
         unit = quantity(data.metric)
         parts = [
-            f"{unit.name[0].upper()}{unit.name[1:]} (mean over {repeats_words(row.n for row in data.rows)}) against "
+            f"{unit.capital} (mean over {repeats_words(row.n for row in data.rows)}) against "
             f"the training time of the fastest repeat, on {', '.join(data.devices)}. Whatever else the machine had to "
             "do is in these times, so small differences mean nothing; the slowest repeats are in the data of this "
             "figure."
@@ -144,8 +144,7 @@ class SpeedCost:
     def alt_text(self, data: CostData) -> str:
         """Return one sentence with the quickest and the best condition."""
         unit, quickest = quantity(data.metric), data.rows[0]
-        sign = 1 if lower_is_better(data.metric) else -1
-        best = min(data.rows, key=lambda row: sign * row.value)
+        best = min(data.rows, key=lambda row: unit.rank(row.value))
         first = f"{quickest.condition} trains quickest ({quickest.seconds:.4g} s, {unit.text(quickest.value)})"
         if best is quickest:
             return f"{first}{' and is also best' if len(data.rows) > 1 else ''}."
@@ -311,13 +310,13 @@ def _row(results: StudyResults, condition: Condition, metric: str) -> CostRow | 
     )
 
 
-def _with_front(rows: list[CostRow], lower: bool) -> tuple[CostRow, ...]:
-    sign = 1 if lower else -1
+def _with_front(rows: list[CostRow], metric: str) -> tuple[CostRow, ...]:
+    rank = quantity(metric).rank
 
     def beaten(row: CostRow) -> bool:
         return any(
             other.seconds <= row.seconds
-            and sign * other.value <= sign * row.value
+            and rank(other.value) <= rank(row.value)
             and (other.seconds, other.value) != (row.seconds, row.value)
             for other in rows
         )
@@ -337,6 +336,6 @@ def _rows(data: CostData) -> list[dict[str, Any]]:
 
 
 def _tooltip(title: str) -> list[alt.Tooltip]:
-    fields = [("condition:N", "Condition"), ("value:Q", title), ("seconds:Q", "Training time (s)")]
-    fields += [("images_per_second:Q", "Training images/s"), ("peak_memory:Q", "Peak memory (MiB)"), ("n:Q", "Repeats")]
-    return [alt.Tooltip(field, title=name) for field, name in fields]
+    titles = {"condition:N": "Condition", "value:Q": title, "seconds:Q": "Training time (s)"}
+    titles |= {"images_per_second:Q": "Training images/s", "peak_memory:Q": "Peak memory (MiB)", "n:Q": "Repeats"}
+    return tooltips(titles)
