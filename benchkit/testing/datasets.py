@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from benchkit.errors import DataError
 from benchkit.preparation import data_root, find_prepared, fingerprint_of, pixel_digests
-from benchkit.protocols import Split, Splits
+from benchkit.protocols import Splits
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_text, require, rule
 from benchkit.testing.preparing import Prepared, no_network, prepared_elsewhere
 from benchkit.testing.subject import Subject
@@ -41,7 +40,7 @@ def contract(subject: Subject) -> None:
     splits = _splits(subject)
     require(isinstance(splits, Splits), given="the data set", expected="benchkit.Splits", got=type(splits).__name__)
     shape = splits.train.images.shape[1:]
-    for name, split in _named(splits):
+    for name, split in splits.named.items():
         images, labels = split.images, split.labels
         right = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
         given = f"the images of {name}"
@@ -62,7 +61,7 @@ def labels(subject: Subject) -> None:
     names = splits.class_names
     distinct = len(set(names)) == len(names) >= 2 and all(isinstance(name, str) and name for name in names)
     require(distinct, given="class_names", expected="at least two different names", got=repr(names[:12]))
-    for name, split in _named(splits):
+    for name, split in splits.named.items():
         low, high = int(split.labels.min()), int(split.labels.max())
         expected = f"0..{len(names) - 1}, for {len(names)} class names"
         require(low >= 0 and high < len(names), given=f"the labels of {name}", expected=expected, got=f"{low}..{high}")
@@ -75,7 +74,7 @@ def labels(subject: Subject) -> None:
 def disjoint(subject: Subject) -> None:
     """No image is in two splits, pixel for pixel; the few that a published set shares are told in its notes."""
     splits = _splits(subject)
-    digests = {name: pixel_digests(split.images) for name, split in _named(splits)}
+    digests = {name: pixel_digests(split.images) for name, split in splits.named.items()}
     known = set(digests["train"])
     for name in ("val", "test"):
         shared = sum(digest in known for digest in digests.get(name, ()))
@@ -102,7 +101,7 @@ def fingerprint(subject: Subject) -> None:
 def order(subject: Subject) -> None:
     """Prepared anew, the images come in the same order, whatever state the global random generators are in."""
     first, second = _fresh(subject, "order-1", 1), _fresh(subject, "order-2", 2)
-    for (name, before), (_, after) in zip(_named(first), _named(second), strict=True):
+    for (name, before), (_, after) in zip(first.named.items(), second.named.items(), strict=True):
         same = before.labels.shape == after.labels.shape and np.array_equal(before.labels, after.labels)
         same = same and np.array_equal(before.images, after.images)
         places = "" if not same else "the same"
@@ -205,12 +204,6 @@ def _prepared(subject: Subject, name: str) -> Splits | NotApplicable:
         takes_source = any(option.name == "source" for option in subject.known_options)
         hint = "; give them as the option source" if takes_source and not subject.given.get("source") else ""
         return NotApplicable(f"the original files are not here{hint} ({error.what})")
-
-
-def _named(splits: Splits) -> Iterator[tuple[str, Split]]:
-    for name in ("train", "val", "test"):
-        if getattr(splits, name) is not None:
-            yield name, getattr(splits, name)
 
 
 def _array(value: object) -> str:
