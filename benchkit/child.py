@@ -1,7 +1,8 @@
 """Child processes: Python run apart, where what it does may crash, hang or fill the memory.
 
 `run_python` runs one to its end; `PythonChild` does so with one that is begun before there is anything to do.
-`LineChild` keeps one that answers lines of JSON with lines of JSON; the child's side of that is `answer_lines`.
+`LineChild` keeps one that answers lines of JSON with lines of JSON; the child's side of that is `answer_lines`. Last
+comes what a process, child or not, does about its memory.
 """
 
 from __future__ import annotations
@@ -41,6 +42,13 @@ class ChildResult:
 def import_path() -> str:
     """Return the `PYTHONPATH` with which a child finds what this process finds."""
     return os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+
+
+def _begun(arguments: Sequence[str], environment: Mapping[str, str], **given: Any) -> subprocess.Popen[Any]:
+    """Begin `python ARGUMENTS`, which imports what this process imports, with pipes for what it is told and says."""
+    command = [sys.executable, "-P", *arguments]
+    whole = {**os.environ, "PYTHONPATH": import_path(), **environment}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=whole, **given)
 
 
 def run_python(
@@ -83,15 +91,10 @@ class PythonChild:
 
     def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
         """Begin the process; where that fails, `finish` says so."""
-        given = {**os.environ, "PYTHONPATH": import_path(), **(environment or {})}
         self._process: subprocess.Popen[str] | None = None
         self._failure = ""
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", *arguments],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=given,
-                text=True, errors="replace",
-            )  # fmt: skip
+            self._process = _begun(arguments, environment or {}, stderr=subprocess.PIPE, text=True, errors="replace")
         except OSError as error:
             self._failure = str(error)
 
@@ -214,13 +217,7 @@ class LineChild:
     def _start(self) -> subprocess.Popen[bytes]:
         errors = tempfile.TemporaryFile()
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", *self._arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, "PYTHONPATH": import_path()},
-            )
+            process = _begun(self._arguments, {}, stderr=errors)
         except OSError:
             errors.close()
             raise

@@ -14,7 +14,7 @@ def test_nested_tables_come_back_equal() -> None:
         "on": True,
         "text": 'a "quoted" \\ line\nand another\x7f',
         "list": [1, 2.5, "three"],
-        "data": {"options": {}, "plugin": {"name": "digits"}, "odd key": 1},
+        "data": {"options": {}, "plugin": {"name": "digits"}, "odd key": 1, "odd\x7f": {"\x7f": [{"\x7f": 2}, 3]}},
         "regularizers": [{"id": "a", "plugin": {"name": "dropout", "options": {"rate": 0.1}}}, {"id": "b"}],
         "mixed": [[1, 2], [{"x": 1}]],
     }

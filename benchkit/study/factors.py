@@ -310,7 +310,7 @@ def _loosened(levels: Any) -> Any:
 def _shrink_search(result: dict[str, Any]) -> None:
     search = {**result["search"], "trials": 2}
     if isinstance(search.get("space"), Mapping):
-        search["space"] = {path: spanned for path, spanned in search["space"].items() if not _is_fixed(path, ())}
+        search["space"] = {path: spanned for path, spanned in search["space"].items() if not _fixed(path)}
         if not search["space"]:
             del result["search"]
             result.pop("confirm", None)

@@ -86,7 +86,6 @@ def study_schema(registry: Registry) -> Schema:
 def write_schema(registry: Registry) -> Path:
     """Write the schema of this version into the user's cache, where study files can name it; return its path."""
     path = cache_folder() / "schemas" / f"study-{__version__}.schema.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, msgspec.json.format(msgspec.json.encode(study_schema(registry)), indent=2) + b"\n")
     return path
 
