@@ -177,7 +177,7 @@ def results_section(inputs: SectionInputs) -> Section:
                 "effects",
                 "Marginal means of the factors",
                 f"Mean {metric} of every level over all conditions that have it, using the repeats that all of them "
-                f"finished. {INTERVALS}",
+                f"finished. {mean_intervals_words(CONFIDENCE, results.resampled)}",
                 effects_table(evidence.effects, evidence.metric),
             )
         )

@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.comparisons import paired_t
-from benchkit.analysis.estimates import Estimate, Scores, compared, level_effects, values_by_repeat
-from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
+from benchkit.analysis.estimates import (
+    CONFIDENCE,
+    Estimate,
+    Scores,
+    compared,
+    confidence_of,
+    level_effects,
+    values_by_repeat,
+)
+from benchkit.analysis.ranking import Pair, RankedCondition, Ranking, mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.training import several_nodes, where_trained
 from benchkit.analysis.wording import bare, lower_is_better, measured, metric_unit, metric_words, setting
@@ -33,7 +41,6 @@ from benchkit.report.context.blocks import (
     Section,
     TableBlock,
 )
-from benchkit.report.context.sections import INTERVALS
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.figures.style import condition_scale, vega_config
 from benchkit.report.page_text import private_text
@@ -155,8 +162,9 @@ def _ranking_view(results: StudyResults, numbers: StudyStatistics, metric: str) 
     return _table_view(
         ranking_table(seen),
         f"Conditions by mean {metric_words(metric)}, best first, with the difference from the best, paired by repeat. "
-        f"{INTERVALS} Nothing is tested here: the report tests only {metric_words(numbers.metric)}, the study's main "
-        "metric, because who tests every metric finds differences by chance.",
+        f"{mean_intervals_words(confidence_of(results), results.resampled)} Nothing is tested here: the report tests "
+        f"only {metric_words(numbers.metric)}, the study's main metric, because who tests every metric finds "
+        "differences by chance.",
     )
 
 
@@ -191,7 +199,7 @@ def _effects_view(results: StudyResults, metric: str) -> Views:
     return _table_view(
         effects_table(level_effects(results, metric), metric),
         f"Mean {metric_words(metric)} of every level over all conditions that have it, using the repeats that all of "
-        f"them finished. {INTERVALS}",
+        f"them finished. {mean_intervals_words(CONFIDENCE, results.resampled)}",
     )
 
 
