@@ -243,10 +243,14 @@ def metric_of(metric: str) -> Metric:
     return _plugin(name) if name in plugin_metrics() else Metric(name=name, words=name.replace("_", " "))
 
 
+def _names_of(named: Sequence[str]) -> Sequence[str]:
+    """Return the metrics' own names, each once, of names such as `val.brier`, `brier` or `cohen-kappa`."""
+    return list(dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named))
+
+
 def asked_metrics(named: Sequence[str]) -> tuple[Metric, ...]:
     """Return the plugins' metrics among names such as `val.brier`, `brier` or `cohen-kappa`, each once."""
-    names = dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named)
-    return tuple(metric_of(name) for name in names if name in plugin_metrics())
+    return tuple(metric_of(name) for name in _names_of(named) if name in plugin_metrics())
 
 
 def epoch_readings(named: Sequence[str]) -> tuple[Metric, ...]:
@@ -254,8 +258,8 @@ def epoch_readings(named: Sequence[str]) -> tuple[Metric, ...]:
 
     Those that are in every record are left out.
     """
-    names = dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named)
-    return tuple(metric_of(name) for name in names if name not in IN_EVERY_RECORD and is_read_each_epoch(f"val.{name}"))
+    read = (name for name in _names_of(named) if name not in IN_EVERY_RECORD and is_read_each_epoch(f"val.{name}"))
+    return tuple(metric_of(name) for name in read)
 
 
 def is_read_each_epoch(metric: str) -> bool:
@@ -280,8 +284,7 @@ def val_metrics() -> tuple[str, ...]:
 
 def unknown_metrics(named: Sequence[str]) -> tuple[str, ...]:
     """Return the names among `test.accuracy`, `brier` and the like that no metric has here, each once."""
-    names = dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named)
-    return tuple(name for name in names if name not in _BY_NAME and name not in plugin_metrics())
+    return tuple(name for name in _names_of(named) if name not in _BY_NAME and name not in plugin_metrics())
 
 
 def metric_names() -> tuple[str, ...]:
@@ -296,10 +299,11 @@ def score_metrics() -> tuple[str, ...]:
 
 def goal_metrics() -> tuple[str, ...]:
     """Return what a search may have as its goal: scores on the validation images, and costs; never test."""
-    named = [("val", metric.name) for metric in SCORES if metric.goal]
-    named += [("val", name) for name in plugin_metrics()]
-    named += [("cost", metric.name) for metric in COSTS if metric.goal]
-    return tuple(f"{scope}.{name}" for scope, name in named)
+    return (
+        *(f"val.{metric.name}" for metric in SCORES if metric.goal),
+        *(f"val.{name}" for name in plugin_metrics()),
+        *(f"cost.{metric.name}" for metric in COSTS if metric.goal),
+    )
 
 
 def epoch_metrics() -> tuple[str, ...]:

@@ -98,6 +98,14 @@ def test_one_repeat_that_differs_makes_them_different() -> None:
     assert identical_conditions(given) == ()
 
 
+def test_conditions_that_share_no_repeat_are_not_said_to_be_one_model() -> None:
+    given = study({"bn": SOUND, "gn": SOUND, "ln": SOUND}, {"bn": OTHER, "gn": OTHER, "ln": OTHER})
+    lacking = {("bn", 1), ("ln", 0)}  # bn and ln have one repeat each, and not the same one
+    trials = tuple(one for one in given.trials if (one.condition.label, one.index) not in lacking)
+    (group,) = identical_conditions(replace(given, trials=trials))
+    assert (group.labels, group.repeats) == (("bn", "gn"), 1)
+
+
 def test_other_parameters_make_them_different() -> None:
     given = study({"bn": SOUND, "gn": SOUND})
     more = [

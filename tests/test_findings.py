@@ -113,6 +113,13 @@ def test_the_race_counts_epochs_and_seconds_to_the_stated_accuracy(grid: StudyRe
     assert found.arrivals[0].seconds == 16.0
 
 
+def test_nine_tenths_of_a_round_accuracy_are_exact(grid: StudyResults) -> None:
+    history = tuple(replace(record(epoch, 1.0, 1.0), val_accuracy=best) for epoch, best in ((1, 0.1), (2, 0.7)))
+    trials = tuple(replace(trial, history=history) for trial in grid.trials)
+    found = time_to_accuracy(replace(grid, trials=trials))
+    assert found is not None and found.accuracy == 0.63  # 9/10 of 70 %
+
+
 def test_an_unstable_condition_is_told(grid: StudyResults) -> None:
     wild = {**APART, "none": [0.40, 0.60, 0.80]}
     (found,) = said(rescored(grid, wild), "unstable-seeds")

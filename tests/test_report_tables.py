@@ -150,6 +150,8 @@ def test_sort_values() -> None:
         (measured("cost.seconds", 3785), "1 h 03 min"),
         (difference("test.accuracy", 0.0132), "+1.32"),
         (difference("test.accuracy", -0.0132), "\N{MINUS SIGN}1.32"),
+        (difference("test.accuracy", -0.00001), "0.00"),  # it is no gain
+        (difference("test.accuracy", float("nan")), "\N{EN DASH}"),
         (p_value(0.0004), "< 0.001"),
         (p_value(0.03149), "0.031"),
         (p_value(0.5), "0.50"),

@@ -16,6 +16,7 @@ import pytest
 from scipy import stats
 from synthetic_results import complete, empty, with_search
 
+from benchkit.plan import INTERIM_ANALYSES
 from benchkit.registry import Registry
 from benchkit.report import page_text
 from benchkit.report.context.blocks import MOST_DATA, ReportContext
@@ -24,7 +25,8 @@ from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html
 from benchkit.report.page_text import PACK_FROM, packed, unpacked
 from benchkit.report.write import build_study
-from benchkit.results import EpochRecord, StudyResults, Trial
+from benchkit.results import Decision, EpochRecord, StudyResults, Trial
+from benchkit.study import Factor
 
 
 def made(results: StudyResults) -> ReportContext:
@@ -68,6 +70,17 @@ def test_the_ranking_by_another_metric_has_its_own_means_intervals_and_order(
     best = losses(results, rows[0]["condition"])
     gap = losses(results, rows[-1]["condition"]) - best
     assert float(rows[-1]["behind"]) == pytest.approx(gap.mean(), rel=1e-9)
+
+
+def test_captions_say_which_intervals_the_tables_have(results: StudyResults) -> None:
+    plan = Decision(name=INTERIM_ANALYSES, value="3: 0.025, 6: 0.025", why="", version="")
+    looked = views(made(replace(results, decisions=(plan,))), "ranking")["val.loss"]
+    assert "so wide that those of all planned looks hold together" in looked["caption"]
+    factors = (*results.study.factors, Factor(path="train.epochs", levels=()))
+    folds = made(replace(results, study=replace(results.study, factors=factors, splits="folds")))
+    (effects,) = [table for table in folds.tables if table.name == "effects"]
+    captions = [effects.caption, *(views(folds, name)["val.loss"]["caption"] for name in ("ranking", "effects"))]
+    assert all("corrected resampled t (Nadeau and Bengio 2003): s √(1/n + 0.5)" in caption for caption in captions)
 
 
 def test_other_metrics_are_not_tested_and_say_so(report: ReportContext) -> None:

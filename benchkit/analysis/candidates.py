@@ -17,14 +17,12 @@ from benchkit.analysis.estimates import compared, done_repeats, estimate, values
 from benchkit.analysis.trained_models import one_class_conditions, right_answers
 from benchkit.analysis.wording import Finding, count, listing, lower_is_better, names, number
 from benchkit.duration import duration
-from benchkit.plan import LEAVES_AT, InterimAnalysis, Plan, plan_of_looks, planned_looks
+from benchkit.plan import LEAVES_AT, Condition, InterimAnalysis, Plan, plan_of_looks, planned_looks
 from benchkit.results import FINISHED, StudyResults
 from benchkit.storage import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from benchkit.plan import Condition
 
 
 IMAGE_METRIC = "test.accuracy"

@@ -13,14 +13,7 @@ from functools import cache
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from benchkit.analysis.wording import (
-    Finding,
-    amount,
-    count,
-    measured,
-    metric_words,
-    quoted,
-)
+from benchkit.analysis.wording import Finding, amount, count, measured, metric_words, quoted
 from benchkit.metrics import SCORES, UNBALANCED, UNDEFINED, metric_of, score_metrics
 from benchkit.plan import TOTAL_ALPHA, Condition, Plan, planned_looks
 from benchkit.results import SPLITS, StudyResults, Trial

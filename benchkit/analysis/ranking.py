@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from benchkit.analysis.candidates import (
     Candidate,
@@ -49,13 +49,9 @@ from benchkit.analysis.wording import (
 )
 from benchkit.duration import duration
 from benchkit.metrics import metric_names
-from benchkit.plan import planned_looks
+from benchkit.plan import Condition, planned_looks
 from benchkit.results import StudyResults
 from benchkit.study.study import UNTIL_DECIDED
-
-if TYPE_CHECKING:
-    from benchkit.plan import Condition
-
 
 Verdict = Literal["best", "may be best", "worse", "untested", "one class"]
 """best: the best mean; may be best: no other is better beyond chance; worse: another one is; untested: one repeat; one

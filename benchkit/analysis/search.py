@@ -6,16 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from benchkit.analysis.comparisons import ALPHA, PairedComparison, paired_t
-from benchkit.analysis.estimates import (
-    Estimate,
-    estimate_of,
-    planned_trials,
-    searched_conditions,
-    values_by_repeat,
-)
+from benchkit.analysis.estimates import Estimate, estimate_of, planned_trials, searched_conditions, values_by_repeat
 from benchkit.analysis.wording import (
     Finding,
     amount,
@@ -28,12 +22,10 @@ from benchkit.analysis.wording import (
     setting,
     span,
 )
+from benchkit.plan import Condition
 from benchkit.results import FINISHED, StudyResults, Trial
+from benchkit.study import Goal
 from benchkit.study.tree import value_at
-
-if TYPE_CHECKING:
-    from benchkit.plan import Condition
-    from benchkit.study import Goal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,58 +11,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchkit.analysis.candidates import StudyLooks, look_findings, looks_of
+from benchkit.analysis import (
+    candidates,
+    estimates,
+    inconsistencies,
+    published,
+    ranking,
+    search,
+    source,
+    trained_models,
+    training,
+    trials,
+)
+from benchkit.analysis.candidates import StudyLooks
 from benchkit.analysis.estimates import (
     ClassBalance,
     LevelEffect,
     Scores,
     Sensitivity,
-    balance_findings,
-    class_balance,
     compared,
-    condition_scores,
     done_trials,
-    level_effects,
-    sensitivities,
-    sensitivity_findings,
     values_by_repeat,
 )
-from benchkit.analysis.inconsistencies import (
-    ClassCount,
-    Inconsistency,
-    class_count_findings,
-    class_counts,
-    inconsistencies,
-    inconsistency_findings,
-)
-from benchkit.analysis.published import (
-    ImpliedN,
-    PublishedComparison,
-    PublishedTie,
-    agreement_findings,
-    compare_published,
-    implied_findings,
-    implied_numbers,
-    published_ties,
-    tie_findings,
-)
-from benchkit.analysis.ranking import (
-    BalancedRanking,
-    BehindElsewhere,
-    Ranking,
-    balanced_findings,
-    balanced_ranking,
-    balanced_words,
-    basis,
-    behind_elsewhere,
-    behind_elsewhere_findings,
-    rank,
-    short_answer,
-    unstable_findings,
-    winner_finding,
-)
-from benchkit.analysis.search import SearchSummary, search_findings, search_summaries
-from benchkit.analysis.source import ClaimVerdict, ProtocolSetting, claim_findings, claim_verdicts, protocol
+from benchkit.analysis.inconsistencies import ClassCount, Inconsistency
+from benchkit.analysis.published import ImpliedN, PublishedComparison, PublishedTie
+from benchkit.analysis.ranking import BalancedRanking, BehindElsewhere, Ranking
+from benchkit.analysis.search import SearchSummary
+from benchkit.analysis.source import ClaimVerdict, ProtocolSetting
 from benchkit.analysis.trained_models import (
     ClassReport,
     DeadFilters,
@@ -71,59 +46,9 @@ from benchkit.analysis.trained_models import (
     ModelPair,
     OneClass,
     Uncertainty,
-    class_report,
-    dead_filter_findings,
-    dead_filters,
-    identical_conditions,
-    identical_findings,
-    model_accuracies,
-    model_pairs,
-    one_class_conditions,
-    one_class_findings,
-    test_image_findings,
-    uncertainties,
-    weak_class_findings,
 )
-from benchkit.analysis.training import (
-    ConditionCost,
-    Gap,
-    OverfittingOnset,
-    TimeToAccuracy,
-    TrainedOn,
-    condition_costs,
-    device_findings,
-    device_names,
-    fastest_findings,
-    gap_findings,
-    overfitting_findings,
-    overfitting_onset,
-    speed_findings,
-    time_to_accuracy,
-    train_val_gap,
-    trained_on,
-    training_seconds,
-)
-from benchkit.analysis.trials import (
-    Coverage,
-    FailedTrial,
-    TestReads,
-    coverage,
-    divergence_findings,
-    elsewhere_findings,
-    failed_trials,
-    failure_findings,
-    file_findings,
-    left_out_findings,
-    micro_f1_findings,
-    missing_findings,
-    note_findings,
-    repeated_findings,
-    repeated_in,
-    smoke_findings,
-    test_read_findings,
-    test_reads,
-    trial_notes,
-)
+from benchkit.analysis.training import ConditionCost, Gap, OverfittingOnset, TimeToAccuracy, TrainedOn
+from benchkit.analysis.trials import Coverage, FailedTrial, TestReads
 from benchkit.analysis.wording import Finding, setting
 from benchkit.errors import BenchkitError
 from benchkit.metrics import score_metrics
@@ -227,11 +152,11 @@ def summarize(results: StudyResults) -> Summary:
     return Summary(
         numbers=numbers,
         findings=findings,
-        answer=short_answer(
-            results, numbers.ranking, numbers.reads, findings, balanced_words(numbers.balanced, numbers.ranking)
+        answer=ranking.short_answer(
+            results, numbers.ranking, numbers.reads, findings, ranking.balanced_words(numbers.balanced, numbers.ranking)
         ),
-        basis=basis(numbers.ranking, numbers.coverage),
-        training_seconds=training_seconds(results),
+        basis=ranking.basis(numbers.ranking, numbers.coverage),
+        training_seconds=training.training_seconds(results),
         trials=len(results.trials),
         done=len(done_trials(results)),
     )
@@ -240,94 +165,96 @@ def summarize(results: StudyResults) -> Summary:
 def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
     """Return what can be said of a study's numbers, in the order in which a report states it."""
     return (
-        *smoke_findings(numbers.smoke),
-        winner_finding(numbers.ranking, numbers.coverage),
-        *behind_elsewhere_findings(numbers.elsewhere, numbers.metric),
-        *look_findings(numbers.looks),
-        *missing_findings(numbers.coverage),
-        *identical_findings(numbers.identical),
-        *one_class_findings(numbers.one_class),
-        *balance_findings(numbers.balance),
-        *balanced_findings(numbers.balanced, numbers.ranking),
-        *repeated_findings(numbers.repeated),
-        *failure_findings(numbers.troubles),
-        *file_findings(numbers.troubles),
-        *elsewhere_findings(numbers.troubles),
-        *divergence_findings(numbers.troubles),
-        *test_image_findings(numbers.ranking, numbers.models, numbers.model_pairs),
-        *(search_findings(numbers.searches) if numbers.searches else ()),
-        *sensitivity_findings(numbers.sensitivities, numbers.metric),
-        *unstable_findings(numbers.ranking),
-        *overfitting_findings(numbers.onsets),
-        *gap_findings(numbers.gaps),
-        *fastest_findings(numbers.race, numbers.costs),
-        *speed_findings(numbers.costs),
-        *device_findings(numbers.devices),
-        *weak_class_findings(numbers.classes),
-        *dead_filter_findings(numbers.filters),
+        *trials.smoke_findings(numbers.smoke),
+        ranking.winner_finding(numbers.ranking, numbers.coverage),
+        *ranking.behind_elsewhere_findings(numbers.elsewhere, numbers.metric),
+        *candidates.look_findings(numbers.looks),
+        *trials.missing_findings(numbers.coverage),
+        *trained_models.identical_findings(numbers.identical),
+        *trained_models.one_class_findings(numbers.one_class),
+        *estimates.balance_findings(numbers.balance),
+        *ranking.balanced_findings(numbers.balanced, numbers.ranking),
+        *trials.repeated_findings(numbers.repeated),
+        *trials.failure_findings(numbers.troubles),
+        *trials.file_findings(numbers.troubles),
+        *trials.elsewhere_findings(numbers.troubles),
+        *trials.divergence_findings(numbers.troubles),
+        *trained_models.test_image_findings(numbers.ranking, numbers.models, numbers.model_pairs),
+        *(search.search_findings(numbers.searches) if numbers.searches else ()),
+        *estimates.sensitivity_findings(numbers.sensitivities, numbers.metric),
+        *ranking.unstable_findings(numbers.ranking),
+        *training.overfitting_findings(numbers.onsets),
+        *training.gap_findings(numbers.gaps),
+        *training.fastest_findings(numbers.race, numbers.costs),
+        *training.speed_findings(numbers.costs),
+        *training.device_findings(numbers.devices),
+        *trained_models.weak_class_findings(numbers.classes),
+        *trained_models.dead_filter_findings(numbers.filters),
         *(_published_findings(numbers) if numbers.published or numbers.class_counts else ()),
-        *(claim_findings(numbers.claims) if numbers.claims else ()),
-        *micro_f1_findings(numbers.scores),
-        *test_read_findings(numbers.reads),
-        *left_out_findings(numbers.left_out),
-        *note_findings(numbers.notes),
+        *(source.claim_findings(numbers.claims) if numbers.claims else ()),
+        *trials.micro_f1_findings(numbers.scores),
+        *trials.test_read_findings(numbers.reads),
+        *trials.left_out_findings(numbers.left_out),
+        *trials.note_findings(numbers.notes),
     )
 
 
 def _published_findings(numbers: StudyStatistics) -> tuple[Finding, ...]:
     return (
-        *agreement_findings(numbers.published),
-        *implied_findings(numbers.implied),
-        *inconsistency_findings(numbers.doubts),
-        *class_count_findings(numbers.class_counts),
-        *tie_findings(numbers.ties),
+        *published.agreement_findings(numbers.published),
+        *published.implied_findings(numbers.implied),
+        *inconsistencies.inconsistency_findings(numbers.doubts),
+        *inconsistencies.class_count_findings(numbers.class_counts),
+        *published.tie_findings(numbers.ties),
     )
 
 
 def gather(results: StudyResults) -> StudyStatistics:
     """Return every number that a report states of a study."""
     study, metric = results.study, results.study.report.metric
-    ranking = rank(results, metric)
-    best = next((one for one in compared(results) if ranking.best and one.key == ranking.best.key), None)
-    balance = class_balance(results)
-    doubts = inconsistencies(results) if study.published else ()
+    ranked = ranking.rank(results, metric)
+    best = next((one for one in compared(results) if ranked.best and one.key == ranked.best.key), None)
+    balance = estimates.class_balance(results)
+    doubts = inconsistencies.inconsistencies(results) if study.published else ()
     return StudyStatistics(
         metric=metric,
         smoke=study.smoke,
-        ranking=ranking,
-        looks=looks_of(results),
-        scores=tuple(condition_scores(results, condition) for condition in compared(results)),
-        effects=level_effects(results, metric),
-        sensitivities=sensitivities(results, "train.batch_size", metric),
-        models=model_accuracies(results),
-        model_pairs=model_pairs(results, ranking),
-        searches=search_summaries(results) if study.search else (),
-        coverage=coverage(results),
-        troubles=failed_trials(results),
-        costs=condition_costs(results),
-        devices=trained_on(results),
-        onsets=tuple(onset for condition in compared(results) if (onset := overfitting_onset(results, condition))),
-        race=time_to_accuracy(results),
-        gaps=tuple(wide for condition in compared(results) if (wide := train_val_gap(results, condition))),
-        classes=class_report(results, best) if best else None,
-        filters=dead_filters(results),
-        published=compare_published(results, doubts) if study.published else (),
-        implied=implied_numbers(study.published, doubts) if study.published else (),
+        ranking=ranked,
+        looks=candidates.looks_of(results),
+        scores=tuple(estimates.condition_scores(results, condition) for condition in compared(results)),
+        effects=estimates.level_effects(results, metric),
+        sensitivities=estimates.sensitivities(results, "train.batch_size", metric),
+        models=trained_models.model_accuracies(results),
+        model_pairs=trained_models.model_pairs(results, ranked),
+        searches=search.search_summaries(results) if study.search else (),
+        coverage=trials.coverage(results),
+        troubles=trials.failed_trials(results),
+        costs=training.condition_costs(results),
+        devices=training.trained_on(results),
+        onsets=tuple(
+            onset for condition in compared(results) if (onset := training.overfitting_onset(results, condition))
+        ),
+        race=training.time_to_accuracy(results),
+        gaps=tuple(wide for condition in compared(results) if (wide := training.train_val_gap(results, condition))),
+        classes=trained_models.class_report(results, best) if best else None,
+        filters=trained_models.dead_filters(results),
+        published=published.compare_published(results, doubts) if study.published else (),
+        implied=published.implied_numbers(study.published, doubts) if study.published else (),
         doubts=doubts,
-        class_counts=class_counts(results) if study.published else (),
-        ties=published_ties(study.published) if study.published else (),
-        protocol=protocol(results) if study.origin else (),
-        claims=claim_verdicts(results) if study.origin else (),
-        reads=test_reads(results),
+        class_counts=inconsistencies.class_counts(results) if study.published else (),
+        ties=published.published_ties(study.published) if study.published else (),
+        protocol=source.protocol(results) if study.origin else (),
+        claims=source.claim_verdicts(results) if study.origin else (),
+        reads=trials.test_reads(results),
         left_out=results.left_out,
-        notes=trial_notes(results),
-        one_class=one_class_conditions(results),
-        identical=identical_conditions(results),
-        elsewhere=behind_elsewhere(results, ranking),
-        uncertainty=uncertainties(results),
+        notes=trials.trial_notes(results),
+        one_class=trained_models.one_class_conditions(results),
+        identical=trained_models.identical_conditions(results),
+        elsewhere=ranking.behind_elsewhere(results, ranked),
+        uncertainty=trained_models.uncertainties(results),
         balance=balance,
-        balanced=balanced_ranking(results, ranking, balance),
-        repeated=repeated_in(results),
+        balanced=ranking.balanced_ranking(results, ranked, balance),
+        repeated=trials.repeated_in(results),
     )
 
 
@@ -409,7 +336,7 @@ def recorded_conditions(results: StudyResults) -> tuple[RecordedCondition, ...]:
 
     Times on several models of devices do not compare and are left out.
     """
-    devices = {device for trial in results.trials for device in device_names(trial)}
+    devices = {device for trial in results.trials for device in training.device_names(trial)}
     kept = [metric for metric in recorded_metrics() if len(devices) < 2 or metric not in TIMES]
     return tuple(
         RecordedCondition(

@@ -11,22 +11,14 @@ from typing import TYPE_CHECKING
 
 from benchkit.analysis.comparisons import ALPHA, ImageComparison, holm, mcnemar
 from benchkit.analysis.estimates import CrossedInterval, Proportion, compared, crossed_interval, done_repeats, wilson
-from benchkit.analysis.wording import (
-    Finding,
-    count,
-    listing,
-    measured,
-    names,
-    quoted,
-    span,
-)
+from benchkit.analysis.wording import Finding, count, listing, measured, names, quoted, span
+from benchkit.plan import Condition
 from benchkit.results import PREDICTIONS, SplitMetrics, SplitName, StudyResults, Trial
 
 if TYPE_CHECKING:
     import numpy as np
 
     from benchkit.analysis.ranking import Ranking
-    from benchkit.plan import Condition
 
 
 def answers(trial: Trial, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
@@ -306,7 +298,7 @@ def only_class(metrics: SplitMetrics) -> int | None:
 
 
 def identical_conditions(results: StudyResults) -> tuple[IdenticalConditions, ...]:
-    """Return the groups of conditions that gave exactly the same scores in every repeat that they share."""
+    """Return the groups of conditions that gave the same scores as their first in every repeat that both have."""
     groups: list[list[tuple[Condition, Marks]]] = []
     by_mark: dict[tuple[int, object], list[tuple[Condition, Marks]]] = {}
     for condition in compared(results):
@@ -315,9 +307,9 @@ def identical_conditions(results: StudyResults) -> tuple[IdenticalConditions, ..
         if alike is None or any(alike[0][1].get(index, mark) != mark for index, mark in marks.items()):
             alike = []
             groups.append(alike)
+            for item in marks.items():
+                by_mark.setdefault(item, alike)
         alike.append((condition, marks))
-        for item in marks.items():
-            by_mark.setdefault(item, alike)
     return tuple(_identical(group) for group in groups if len(group) > 1)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import fmean, median_low
-from typing import TYPE_CHECKING
 
 from benchkit.analysis.estimates import Estimate, compared, done_repeats, estimate, estimate_metric
 from benchkit.analysis.wording import (
@@ -24,10 +23,8 @@ from benchkit.analysis.wording import (
     quoted,
 )
 from benchkit.duration import duration
+from benchkit.plan import Condition
 from benchkit.results import DeviceRange, EpochRecord, StudyResults, Trial
-
-if TYPE_CHECKING:
-    from benchkit.plan import Condition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,7 +307,7 @@ def time_to_accuracy(results: StudyResults) -> TimeToAccuracy | None:
     if not trained:
         return None
     tops = (fmean(max(r.val_accuracy for r in history) for history in histories) for _, histories in trained)
-    accuracy = int(90 * max(tops)) / 100
+    accuracy = int(round(90 * max(tops), 9)) / 100  # 90 * 0.7 is a little less than 63
     conditions = [_reached(condition, histories, accuracy) for condition, histories in trained]
     if all(reached.epochs == 1 and reached.repeats == reached.of for reached in conditions):
         return None

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from benchkit.analysis.estimates import Scores, compared, done_trials, planned_trials, searched_conditions
-from benchkit.analysis.wording import (
-    Finding,
-    count,
-    listing,
-    measured,
-    names,
-    quoted,
-)
+from benchkit.analysis.wording import Finding, count, listing, measured, names, quoted
+from benchkit.plan import Condition
 from benchkit.results import FINISHED, SPLITS, State, StudyResults, Trial
-
-if TYPE_CHECKING:
-    from benchkit.plan import Condition
 
 STATES: tuple[State, ...] = (
     "done", "pruned", "diverged", "failed", "missing files", "changed files", "files elsewhere",

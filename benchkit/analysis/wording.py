@@ -63,10 +63,8 @@ def span(metric: str, low: float, high: float) -> str:
 
 def difference(metric: str, value: float | None) -> str:
     """Return a signed difference without unit: +1.32 (points) or -0.0340."""
-    if value is None:
-        return NONE
     text = bare(metric, value)
-    return text if text.startswith(MINUS) or value == 0 else f"+{text}"
+    return f"+{text}" if value is not None and value > 0 else text
 
 
 def difference_unit(metric: str) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.comparisons import paired_t
-from benchkit.analysis.estimates import Estimate, Scores, compared, level_effects, values_by_repeat
-from benchkit.analysis.ranking import Pair, RankedCondition, Ranking
+from benchkit.analysis.estimates import Estimate, Scores, compared, confidence_of, level_effects, values_by_repeat
+from benchkit.analysis.ranking import Pair, RankedCondition, Ranking, mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.training import several_nodes, where_trained
 from benchkit.analysis.wording import bare, lower_is_better, measured, metric_unit, metric_words, setting
@@ -34,7 +34,7 @@ from benchkit.report.context.blocks import (
     TableBlock,
 )
 from benchkit.report.context.provenance_sections import numbered_trials
-from benchkit.report.context.sections import INTERVALS, effects_caption
+from benchkit.report.context.sections import effects_caption
 from benchkit.report.figures.drawing import condition_scale, vega_config
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import StudyBuild
@@ -156,8 +156,9 @@ def _ranking_view(results: StudyResults, numbers: StudyStatistics, metric: str) 
     return _table_view(
         ranking_table(seen),
         f"Conditions by mean {metric_words(metric)}, best first, with the difference from the best, paired by repeat. "
-        f"{INTERVALS} Nothing is tested here: the report tests only {metric_words(numbers.metric)}, the study's main "
-        "metric, because who tests every metric finds differences by chance.",
+        f"{mean_intervals_words(confidence_of(results), results.resampled)} Nothing is tested here: the report tests "
+        f"only {metric_words(numbers.metric)}, the study's main metric, because who tests every metric finds "
+        "differences by chance.",
     )
 
 
@@ -189,7 +190,9 @@ def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]], resampl
 
 
 def _effects_view(results: StudyResults, metric: str) -> Views:
-    return _table_view(effects_table(level_effects(results, metric), metric), effects_caption(metric))
+    return _table_view(
+        effects_table(level_effects(results, metric), metric), effects_caption(metric, resampled=results.resampled)
+    )
 
 
 def _table_view(table: Table, caption: str) -> Views:
