@@ -185,7 +185,7 @@ def results_section(inputs: SectionInputs) -> Section:
             table_block(
                 "effects",
                 "Marginal means of the factors",
-                effects_caption(evidence.metric, resampled=results.resampled),
+                effects_caption(evidence.metric, results.resampled),
                 effects_table(evidence.effects, evidence.metric),
             )
         )
@@ -194,7 +194,7 @@ def results_section(inputs: SectionInputs) -> Section:
     return section("results", "Results", blocks)
 
 
-def effects_caption(metric: str, *, resampled: bool) -> str:
+def effects_caption(metric: str, resampled: float) -> str:
     """Return the caption of the marginal means of a metric."""
     return (
         f"Mean {metric_words(metric)} of every level over all conditions that have it, using the repeats that all of "

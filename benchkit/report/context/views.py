@@ -191,7 +191,7 @@ def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]], resampl
 
 def _effects_view(results: StudyResults, metric: str) -> Views:
     return _table_view(
-        effects_table(level_effects(results, metric), metric), effects_caption(metric, resampled=results.resampled)
+        effects_table(level_effects(results, metric), metric), effects_caption(metric, results.resampled)
     )
 
 
