@@ -66,6 +66,15 @@ def test_classes_of_one_size_have_no_largest_one() -> None:
     assert constant_words(balance, "test.accuracy") == " Naming one class always would score 50.00 %."
 
 
+def test_without_confusions_nothing_is_known_of_the_classes() -> None:
+    given = study({"one": ((3, 1), (2, 2))})
+    (trial,) = given.trials
+    assert trial.outcome is not None
+    bare = {split: replace(scored, confusion=()) for split, scored in trial.outcome.metrics.items()}
+    trials = (replace(trial, outcome=replace(trial.outcome, metrics=bare)),)
+    assert class_balance(replace(given, trials=trials)) is None
+
+
 def test_labels_of_no_class_are_left_to_the_check_of_the_data() -> None:
     for labels in (np.array([-1, 0, 5]), np.array([0.5, 0.0]), np.array([], np.int64)):
         split = Split(images=np.zeros((len(labels), 2, 2, 1), np.uint8), labels=labels)

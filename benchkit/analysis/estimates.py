@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from benchkit.analysis.wording import Finding, amount, count, measured, metric_words, quoted
 from benchkit.metrics import SCORES, UNBALANCED, UNDEFINED, metric_of, score_metrics
 from benchkit.plan import TOTAL_ALPHA, Condition, Plan, planned_looks
-from benchkit.results import SPLITS, StudyResults, Trial
+from benchkit.results import SPLITS, SplitName, StudyResults, Trial
 
 if TYPE_CHECKING:
     import numpy as np
@@ -473,18 +473,18 @@ def class_balance(results: StudyResults) -> ClassBalance | None:
     facts = results.data
     if len({one.get("fingerprint") for one in facts.get("sets", ())}) > 1:
         return None
-    scored: dict[str, list[int]] = {}
+    scored: dict[SplitName, list[int]] = {}
     for trial in done_trials(results):
         for split, metrics in trial.outcome.metrics.items() if trial.outcome else ():
             scored.setdefault(split, [sum(row) for row in metrics.confusion])
         if "test" in scored:
             break
-    trained = list(facts.get("class_counts", {}).get("train", ()))
-    of, counts = next(
-        ((split, each) for split, each in (("train", trained), *((s, scored.get(s)) for s in SPLITS[::-1])) if each),
-        ("", []),
-    )
-    if not scored or any(len(each) != len(counts) for each in scored.values()):
+    of: SplitName = "train"
+    counts = list(facts.get("class_counts", {}).get("train", ()))
+    for split in SPLITS[::-1]:
+        if not counts:
+            of, counts = split, scored.get(split, [])
+    if not counts or not scored or any(len(each) != len(counts) for each in scored.values()):
         return None
     named = results.class_names if len(results.class_names) == len(counts) else tuple(map(str, range(len(counts))))
     low, high = min(counts), max(counts)

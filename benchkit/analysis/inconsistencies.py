@@ -235,7 +235,8 @@ def loss_bound_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
     findings = []
     for source, rows in _by_source(doubts, "loss-bound"):
         divided = [row for row in rows if row.times is not None]
-        again = f" Times the batch size they could be: {listing([_times(row) for row in divided])}." if divided else ""
+        products = [f"{number(row.value)} x {row.batch_size} = {number(row.times)}" for row in divided]
+        again = f" Times the batch size they could be: {listing(products)}." if divided else ""
         why = "; they look divided by the batch size once too often" if len(divided) == len(rows) else ""
         findings.append(
             Finding(
@@ -255,10 +256,6 @@ def _beside_words(row: Inconsistency, digits: int) -> str:
     """Return a loss with the accuracy beside it, in words."""
     loss = f"{quoted(row.label)}, {metric_words(row.metric)} {number(row.value, digits)}"
     return f"{loss} at {measured('accuracy', row.beside or 0.0)}"
-
-
-def _times(row: Inconsistency) -> str:
-    return f"{number(row.value)} x {row.batch_size} = {number(row.times)}"
 
 
 def doubled_softmax_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:

@@ -36,6 +36,7 @@ from benchkit.analysis.wording import (
     amount,
     bare,
     count,
+    difference_unit,
     listing,
     lower_is_better,
     measured,
@@ -256,12 +257,11 @@ def _rival_words(ranking: Ranking) -> str:
     """Return who may be as good as the leader, with gaps, and how many runs leave that open."""
     rivals, metric = ranking.rivals, ranking.metric
     gaps = [bare(metric, _behind(ranking, row)) for row in rivals]
-    shown = [*gaps[:5], f"{len(gaps) - 5} more"] if len(gaps) > 6 else gaps
-    worse = f"{_unit(metric, max(_behind(ranking, row) for row in rivals))} {_lower(metric)}"
+    worse = f"{difference_unit(metric)} {_lower(metric)}".strip()
     each = {row.estimate.n for row in (*ranking.rows[:1], *rivals)}
     runs = count(min(each), "run") if len(each) == 1 else f"{min(each)} to {max(each)} runs"
     cannot = "each cannot say" if max(each) > 1 else "each says nothing of the spread between random seeds"
-    return f"{names([row.label for row in rivals])} ({listing(shown)} {worse}) may be as good: {runs} {cannot}."
+    return f"{names([row.label for row in rivals])} ({listing(gaps)} {worse}) may be as good: {runs} {cannot}."
 
 
 def _worse_words(ranking: Ranking) -> str:
@@ -283,10 +283,6 @@ def _behind(ranking: Ranking, row: RankedCondition) -> float:
     paired = row.pair.comparison.difference.mean if row.pair else 0.0
     behind = -paired if lower_is_better(ranking.metric) else paired
     return behind if behind > 0 else abs(ranking.rows[0].estimate.mean - row.estimate.mean)
-
-
-def _unit(metric: str, gap: float) -> str:
-    return amount(metric, gap).removeprefix(bare(metric, gap)).strip()
 
 
 def _lower(metric: str) -> str:
@@ -570,7 +566,7 @@ def behind_elsewhere_findings(rows: Sequence[BehindElsewhere], metric: str) -> l
             sentence=f"{quoted(row.leader)} is first by {metric_words(metric)}, but clearly worse by "
             f"{metric_words(row.metric)}: {measured(row.metric, row.leader_mean)}, "
             f"{amount(row.metric, row.leader_mean - row.better_mean)} "
-            f"{'higher' if lower_is_better(row.metric) else 'lower'} than {quoted(row.better)}.",
+            f"{_lower(row.metric)} than {quoted(row.better)}.",
             evidence=f"{count(row.n, 'repeat')}; one-sided Welch t test with shrunk variances, p "
             f"{p_words(row.p)} by Holm's correction, against {number(row.alpha)}.",
             about=(row.leader, row.better),

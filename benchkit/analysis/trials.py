@@ -30,14 +30,9 @@ class Coverage:
     missing: int
 
     @property
-    def done(self) -> int:
-        """Return the number of done trials."""
-        return self.states.get("done", 0)
-
-    @property
     def settled(self) -> int:
         """Return how many trials have a result that counts: a repeat must be done, a search may also prune or fail."""
-        return self.done if self.stage != "search" else _finished(self.states)
+        return _finished(self.states) if self.stage == "search" else self.states.get("done", 0)
 
     @property
     def complete(self) -> bool:
@@ -169,62 +164,61 @@ def _states(states: Mapping[str, int], not_there: int) -> str:
     return "(" + ", ".join([*parts, *([f"{not_there} not started"] if not_there else [])]) + ")"
 
 
-def failure_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
-    """Say which trials failed or lost their worker, with the first reason."""
-    found = [trial for trial in failures if trial.state in ("failed", "stale")]
-    if not found:
-        return []
-    retried = sum(trial.retried for trial in found)
-    parts = [f"{trial.words}: {trial.reason or 'its worker is gone'}" for trial in found]
-    again = f"; {retried} of them ran again with success or are waiting to" if retried else ""
+def trouble_findings(troubles: Sequence[FailedTrial]) -> list[Finding]:
+    """Say which trials failed or lost their worker, whose files are lost, changed or elsewhere, and which diverged."""
+    failed, lost = _in(troubles, "failed", "stale"), _in(troubles, "missing files", "changed files")
+    elsewhere, diverged = _in(troubles, "files elsewhere"), _in(troubles, "diverged")
+    reasons = [f"{one.words}: {one.reason or 'its worker is gone'}" for one in failed]
+    endings = [f"{one.words}, after epoch {one.epochs}" for one in diverged]
     return [
-        Finding(
+        *_told(
+            failed,
             rule="failed-trials",
-            tone="warning",
-            sentence=f"{count(len(found), 'trial')} failed or lost {'its' if len(found) == 1 else 'their'} "
-            f"worker{again}.",
-            evidence=f"{listing(parts, most=5)}.",
-            about=tuple(dict.fromkeys(trial.label for trial in found)),
-        )
-    ]
-
-
-def file_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
-    """Say whose files were lost or changed after the trial had ended, with the files."""
-    broken = [trial for trial in failures if trial.state in ("missing files", "changed files")]
-    if not broken:
-        return []
-    parts = [f"{trial.words}: {trial.reason}" for trial in broken]
-    retried = sum(trial.retried for trial in broken)
-    again = f"; {retried} of them ran again or are waiting to" if retried else ""
-    return [
-        Finding(
+            sentence=f"{count(len(failed), 'trial')} failed or lost {'its' if len(failed) == 1 else 'their'} "
+            f"worker{_again(failed, 'ran again with success')}.",
+            evidence=f"{listing(reasons, most=5)}.",
+        ),
+        *_told(
+            lost,
             rule="lost-files",
-            tone="warning",
-            sentence=f"Files of {count(len(broken), 'trial')} were lost or changed after the training: what they said "
-            f"is in no number{again}.",
-            evidence=f"{listing(parts, most=5)}.",
-            about=tuple(dict.fromkeys(trial.label for trial in broken)),
-        )
-    ]
-
-
-def elsewhere_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
-    """Say which trials have ended on a machine whose files are not here: the study is not finished without them."""
-    elsewhere = [trial for trial in failures if trial.state == "files elsewhere"]
-    if not elsewhere:
-        return []
-    have = "has" if len(elsewhere) == 1 else "have"
-    return [
-        Finding(
+            sentence=f"Files of {count(len(lost), 'trial')} were lost or changed after the training: what they said is "
+            f"in no number{_again(lost, 'ran again')}.",
+            evidence=f"{listing([f'{one.words}: {one.reason}' for one in lost], most=5)}.",
+        ),
+        *_told(
+            elsewhere,
             rule="files-elsewhere",
-            tone="warning",
-            sentence=f"The study is not finished here: {count(len(elsewhere), 'trial')} {have} ended on another "
-            "machine, whose files are not here, and what they say is in no number.",
-            evidence=f"{listing([trial.words for trial in elsewhere], most=5)}. benchkit merge brings them.",
-            about=tuple(dict.fromkeys(trial.label for trial in elsewhere)),
-        )
+            sentence=f"The study is not finished here: {count(len(elsewhere), 'trial')} "
+            f"{'has' if len(elsewhere) == 1 else 'have'} ended on another machine, whose files are not here, and what "
+            "they say is in no number.",
+            evidence=f"{listing([one.words for one in elsewhere], most=5)}. benchkit merge brings them.",
+        ),
+        *_told(
+            diverged,
+            rule="divergence",
+            sentence=f"{count(len(diverged), 'trial')} diverged: {names(_labels(diverged))}.",
+            evidence=f"The loss became non-finite: {listing(endings)}. Their scores are in no mean.",
+        ),
     ]
+
+
+def _in(troubles: Sequence[FailedTrial], *states: State) -> list[FailedTrial]:
+    return [trial for trial in troubles if trial.state in states]
+
+
+def _labels(trials: Sequence[FailedTrial]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(trial.label for trial in trials))
+
+
+def _again(trials: Sequence[FailedTrial], ran: str) -> str:
+    retried = sum(trial.retried for trial in trials)
+    return f"; {retried} of them {ran} or are waiting to" if retried else ""
+
+
+def _told(trials: Sequence[FailedTrial], *, rule: str, sentence: str, evidence: str) -> list[Finding]:
+    """Return the caution about trials, or none where there are no such."""
+    about = _labels(trials)
+    return [Finding(rule=rule, tone="warning", sentence=sentence, evidence=evidence, about=about)] if trials else []
 
 
 def test_read_findings(reads: TestReads) -> list[Finding]:
@@ -278,24 +272,6 @@ def micro_f1_findings(listed: Sequence[Scores]) -> list[Finding]:
 def note_findings(notes: Sequence[str]) -> list[Finding]:
     """Pass on what trials noted about themselves: fallbacks and oddities."""
     return [Finding(rule="trial-note", sentence=note, evidence="Noted by trials.") for note in notes]
-
-
-def divergence_findings(failures: Sequence[FailedTrial]) -> list[Finding]:
-    """Say which trials ended in a non-finite loss."""
-    found = [trial for trial in failures if trial.state == "diverged"]
-    if not found:
-        return []
-    labels = list(dict.fromkeys(trial.label for trial in found))
-    parts = [f"{trial.words}, after epoch {trial.epochs}" for trial in found]
-    return [
-        Finding(
-            rule="divergence",
-            tone="warning",
-            sentence=f"{count(len(found), 'trial')} diverged: {names(labels)}.",
-            evidence=f"The loss became non-finite: {listing(parts)}. Their scores are in no mean.",
-            about=tuple(labels),
-        )
-    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
