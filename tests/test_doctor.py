@@ -18,7 +18,7 @@ from benchkit.doctor.engine import findings_of
 from benchkit.doctor.software import place_finding
 from benchkit.registry import Registry
 from benchkit.registry.entries import Entry
-from benchkit.sweep.lines import preloaded_allocator, preloading
+from benchkit.sweep.devices import preloaded_allocator, preloading
 
 CPU: dict[str, Any] = {
     "torch": "2.15.0", "cuda": "13.2", "compiler": "c++", "lacking": "", "device": "cpu", "bf16": True, "fp16": False,

@@ -13,8 +13,8 @@ import pytest
 
 from benchkit.sweep import worker
 from benchkit.sweep.devices import CPU
-from benchkit.sweep.lines import End, Line, LocalLine
-from benchkit.sweep.messages import Printed, event_of, frame, frames, parted
+from benchkit.sweep.messages import Printed, WorkerLost, event_of, frame, frames, parted
+from benchkit.sweep.pool import Line, LocalLine
 
 WAIT = 60.0
 
@@ -38,13 +38,15 @@ def test_a_frame_that_was_cut_off_is_left_out(cut: int) -> None:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], tuple[Line, queue.Queue[bytes | End]]]]:
+def opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[str], tuple[Line, queue.Queue[bytes | WorkerLost]]]]:
     """Return what opens a line to a process that runs a script, and puts all that it hears into a queue."""
     lines = []
 
-    def start(script: str) -> tuple[Line, queue.Queue[bytes | End]]:
+    def start(script: str) -> tuple[Line, queue.Queue[bytes | WorkerLost]]:
         monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", script))
-        heard: queue.Queue[bytes | End] = queue.Queue()
+        heard: queue.Queue[bytes | WorkerLost] = queue.Queue()
         lines.append(LocalLine(CPU, dict(os.environ), heard.put, heard.put))
         return lines[-1], heard
 
@@ -62,7 +64,7 @@ for line in sys.stdin.buffer:
 
 
 def test_a_line_passes_frames_both_ways_and_tells_once_how_it_ended(
-    opened: Callable[[str], tuple[Line, queue.Queue[bytes | End]]],
+    opened: Callable[[str], tuple[Line, queue.Queue[bytes | WorkerLost]]],
 ) -> None:
     line, heard = opened(ECHO)
     for number in range(3):
@@ -70,18 +72,18 @@ def test_a_line_passes_frames_both_ways_and_tells_once_how_it_ended(
         assert heard.get(timeout=WAIT) == frame({"number": number})
     assert line.ended is None
     line.stop()
-    end = End(code=-signal.SIGTERM, machine=False, words="ended the process by signal SIGTERM")
+    end = WorkerLost(code=-signal.SIGTERM, words="ended the process by signal SIGTERM")
     assert heard.get(timeout=WAIT) == end == line.ended
     line.send(frame({}))
     assert heard.empty()
 
 
 def test_what_a_process_prints_comes_whole_before_its_end(
-    opened: Callable[[str], tuple[Line, queue.Queue[bytes | End]]],
+    opened: Callable[[str], tuple[Line, queue.Queue[bytes | WorkerLost]]],
 ) -> None:
     _, heard = opened("import os, sys\nfor n in range(20000): print(n, file=sys.stderr)\nos._exit(3)\n")
     found: list[bytes] = []
-    while not isinstance(one := heard.get(timeout=WAIT), End):
+    while not isinstance(one := heard.get(timeout=WAIT), WorkerLost):
         found.append(one)
     events = [event_of(one) for one in found]
     printed = b"".join(event.content for event in events if isinstance(event, Printed))
@@ -90,10 +92,10 @@ def test_what_a_process_prints_comes_whole_before_its_end(
 
 
 def test_sending_to_a_process_that_stands_still_waits_for_nobody(
-    opened: Callable[[str], tuple[Line, queue.Queue[bytes | End]]],
+    opened: Callable[[str], tuple[Line, queue.Queue[bytes | WorkerLost]]],
 ) -> None:
     line, heard = opened("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n")
     line.send(frame({"job": 1}, bytes(2**22)))
     line.kill()
     end = heard.get(timeout=WAIT)
-    assert isinstance(end, End) and end.code == -signal.SIGKILL
+    assert isinstance(end, WorkerLost) and end.code == -signal.SIGKILL

@@ -16,8 +16,7 @@ import pytest
 from ray_nodes import RayNodes
 
 from benchkit.sweep import worker
-from benchkit.sweep.lines import End
-from benchkit.sweep.messages import frame, parted
+from benchkit.sweep.messages import WorkerLost, frame, parted
 
 if TYPE_CHECKING:
     from benchkit.sweep.ray_line import Place, RayLine
@@ -62,7 +61,7 @@ class Heard:
         from benchkit.sweep.ray_line import Pump, RayLine
 
         self.frames: queue.Queue[bytes] = queue.Queue()
-        self.ends: queue.Queue[End] = queue.Queue()
+        self.ends: queue.Queue[WorkerLost] = queue.Queue()
         self.said: list[str] = []
         self.pump = Pump(is_alive, self.said.append)
         self.line: RayLine = RayLine(place, self.pump, self.frames.put, self.ends.put)
@@ -99,7 +98,7 @@ def test_every_byte_comes_once_and_in_order(driver: RayNodes) -> None:
     assert [table["n"] for table, _ in told] == list(range(5))
     assert [payload for _, payload in told] == sent
     heard.line.send(frame({"event": "exit", "code": 3}))
-    assert heard.ends.get(timeout=180) == End(code=3, machine=False, words="ended the process with exit status 3")
+    assert heard.ends.get(timeout=180) == WorkerLost(code=3, words="ended the process with exit status 3")
     heard.pump.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 from tiny_study import DATA, FACTOR, Listener, study_of
 
 from benchkit.registry import Registry
-from benchkit.sweep import lines, worker
+from benchkit.sweep import devices, worker
 from benchkit.sweep.devices import CPU, Device
 from benchkit.sweep.messages import Job, WorkerIdle, WorkerReady
 from benchkit.sweep.orchestration import Request, sweep
@@ -20,16 +20,16 @@ from benchkit.sweep.pool import Pool, _seated
 def test_compiled_code_has_its_home_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    kept = lines.environment(1)
+    kept = devices.worker_environment(1)
     assert Path(kept["TORCHINDUCTOR_CACHE_DIR"]).parent == tmp_path / "compiled-models"
     assert kept["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
-    assert lines.environment(1)["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
+    assert devices.worker_environment(1)["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
 
 
 def test_the_compiler_has_no_more_processes_than_the_trial_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
-    assert [lines.environment(n)["TORCHINDUCTOR_COMPILE_THREADS"] for n in (1, 3)] == ["1", "3"]
+    assert [devices.worker_environment(n)["TORCHINDUCTOR_COMPILE_THREADS"] for n in (1, 3)] == ["1", "3"]
 
 
 def test_compiled_code_is_of_one_kind_of_processor_and_on_a_shared_disk_of_one_machine(
@@ -40,16 +40,16 @@ def test_compiled_code_is_of_one_kind_of_processor_and_on_a_shared_disk_of_one_m
     for number, flags in enumerate(("avx2", "avx2 avx512f", "avx2")):
         processors.append(tmp_path / str(number))
         processors[-1].write_text(f"model name: x\nflags: {flags}\ncpu MHz: {number}\n\nprocessor: 1\n")
-    first, other, same = (lines.compiled_models(processor) for processor in processors)
+    first, other, same = (devices.compiled_models(processor) for processor in processors)
     assert first == same != other
-    monkeypatch.setattr("benchkit.sweep.lines.version", lambda package: "another")
-    assert lines.compiled_models(processors[0]) != first
+    monkeypatch.setattr("benchkit.sweep.devices.version", lambda package: "another")
+    assert devices.compiled_models(processors[0]) != first
     monkeypatch.undo()
     monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("benchkit.sweep.lines.shared_disk", lambda folder: "nfs4")
-    shared = lines.compiled_models(processors[0])
+    monkeypatch.setattr("benchkit.sweep.devices.shared_disk", lambda folder: "nfs4")
+    shared = devices.compiled_models(processors[0])
     monkeypatch.setattr("socket.gethostname", lambda: "another")
-    assert len({first, shared, lines.compiled_models(processors[0])}) == 3
+    assert len({first, shared, devices.compiled_models(processors[0])}) == 3
 
 
 TELLING = """

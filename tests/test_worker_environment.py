@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchkit.sweep import lines
+from benchkit.sweep import devices
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ def test_threads_wait_awake_where_each_has_a_core(
     monkeypatch: pytest.MonkeyPatch, threads: int, at_once: int, policy: str | None
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr(lines, "available_cores", lambda: 4)
-    found = lines.environment(threads, at_once)
+    monkeypatch.setattr(devices, "available_cores", lambda: 4)
+    found = devices.worker_environment(threads, at_once)
     assert found.get("OMP_WAIT_POLICY") == policy
     assert found["OMP_NUM_THREADS"] == str(threads)
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    monkeypatch.setattr(lines, "available_cores", lambda: 4)
-    assert lines.environment(4, 1)["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setattr(devices, "available_cores", lambda: 4)
+    assert devices.worker_environment(4, 1)["OMP_WAIT_POLICY"] == "passive"

@@ -28,7 +28,7 @@ from tiny_study import text_of
 
 import benchkit
 from benchkit.cli import main as run_benchkit
-from benchkit.sweep.lines import LocalLine
+from benchkit.sweep.pool import LocalLine
 
 ROOT = Path(benchkit.__file__).parents[1]
 HOUSE = (str(ROOT / "benchkit") + "/", str(ROOT / "plugins") + "/")

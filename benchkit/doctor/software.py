@@ -14,8 +14,7 @@ import psutil
 
 from benchkit.doctor.diagnosis import Diagnosis, ask, scaled
 from benchkit.registry import Registry
-from benchkit.sweep.devices import available_cores
-from benchkit.sweep.lines import preloaded_allocator
+from benchkit.sweep.devices import available_cores, preloaded_allocator
 from benchkit.train.processor import processor
 
 GIBIBYTE = 2**30

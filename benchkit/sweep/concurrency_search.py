@@ -20,7 +20,6 @@ from benchkit.errors import BenchkitError
 from benchkit.plan import Plan
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.sweep.devices import Device, mps_runs
-from benchkit.sweep.lines import LocalLine, Opener
 from benchkit.sweep.messages import (
     ConcurrencyTried,
     Event,
@@ -32,7 +31,7 @@ from benchkit.sweep.messages import (
     WorkerLost,
     WorkerReady,
 )
-from benchkit.sweep.pool import HEAR_EVERY, Pool
+from benchkit.sweep.pool import HEAR_EVERY, LocalLine, Opener, Pool
 from benchkit.sweep.progress import View
 
 GAIN = 1.1

@@ -1,4 +1,4 @@
-"""The devices that a sweep trains on: every GPU that is free, or those that are named, and cores. Imports no torch.
+"""The devices that a sweep trains on, GPUs and cores, and what a worker on them is started with. Imports no torch.
 
 GPUs are numbered as `nvidia-smi` numbers them, which is by their place on the bus; CUDA would number them by speed. A
 worker sees one device alone, by its UUID, from before it starts: a process on the third GPU would otherwise take memory
@@ -7,18 +7,26 @@ of the first as well.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import io
 import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
+from benchkit.child import import_path
 from benchkit.errors import TrainingError, nearest
+from benchkit.locks import shared_disk
+from benchkit.storage import cache_folder
 
 DRIVERS = (Path("/dev"), "nvidia[0-9]*"), (Path("/usr/lib/wsl/lib"), "libcuda.so*")
 """Where Linux, and Linux within Windows, show that there is an NVIDIA GPU: folders and names."""
@@ -275,6 +283,80 @@ def _quota(groups: Path, own: Path) -> float:
         if quota != "max":
             least = min(least, float(quota) / float(period))
     return least
+
+
+KEEP_FREED = "dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
+"""What keeps jemalloc from giving every step's activations back to the system, which makes training slower than with
+the C library's allocator (tcmalloc keeps them by itself)."""
+
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "tcmalloc_minimal": {},
+    "tcmalloc": {},
+    "jemalloc": {"MALLOC_CONF": KEEP_FREED},
+}
+"""The libraries that would be preloaded, best first by their names to the dynamic loader, and their environment."""
+
+FOLDERS = tuple(
+    Path(folder)
+    for folder in (
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/lib",
+    )
+)
+
+
+def preloaded_allocator(folders: Sequence[Path] = FOLDERS) -> Path | None:
+    """Return the allocator's library for LD_PRELOAD, or None where there is none.
+
+    Only Linux is looked at; `BENCHKIT_MALLOC=system` keeps the C library's.
+    """
+    if sys.platform != "linux" or os.environ.get("BENCHKIT_MALLOC") == "system":
+        return None
+    found = (path for name in NAMES for folder in folders for path in sorted(folder.glob(f"lib{name}.so.*")))
+    return next(found, None)
+
+
+def preloading(library: Path | None) -> dict[str, str]:
+    """Return the environment variables that make a process use an allocator's library; none without one."""
+    if library is None:
+        return {}
+    own = next((settings for name, settings in NAMES.items() if library.name.startswith(f"lib{name}.so")), {})
+    return {"LD_PRELOAD": str(library), **own}
+
+
+def compiled_models(cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
+    """Return the folder of compiled models: one for each kind of processor and version of PyTorch.
+
+    On a disk that machines share each machine has its own: code for one processor may crash another, and the compilers'
+    caches keep machines apart by no lock.
+    """
+    folder = cache_folder() / "compiled-models"
+    facts = [platform.machine(), version("torch"), socket.gethostname() if shared_disk(folder.parent) else ""]
+    with contextlib.suppress(OSError):
+        first = cpuinfo.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines()
+        facts += [line for line in first if line.startswith(("model name", "flags", "CPU part", "Features"))]
+    return folder / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+def worker_environment(threads: int, at_once: int = 1) -> dict[str, str]:
+    """Return the environment of one of `at_once` workers: its threads, its allocator, a home for compiled code.
+
+    The C library would otherwise give every step's activations back to the system and fault them in again. Where each
+    thread has a core to itself, threads wait for their next piece of work awake: a small network's pieces are shorter
+    than it takes to wake one up. Compiled models are shared by trials of one shape and by later workers. What the user
+    has set stays.
+    """
+    kept = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824", "PYTHONUNBUFFERED": "1"}
+    kept |= {"TORCHINDUCTOR_CACHE_DIR": str(compiled_models()), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
+    kept |= {"TORCHINDUCTOR_COMPILE_THREADS": str(threads), "CUDA_MODULE_LOADING": "LAZY"}
+    kept |= preloading(preloaded_allocator())
+    if threads > 1 and threads * at_once <= available_cores():
+        kept["OMP_WAIT_POLICY"] = "active"
+    fixed = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return {**kept, **os.environ, **fixed, "PYTHONPATH": import_path()}
 
 
 def mps_runs() -> bool:

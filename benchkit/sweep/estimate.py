@@ -41,7 +41,7 @@ class ConditionEstimate:
     trials: int
     finished: int
     epochs: int
-    seconds: float | None
+    seconds: float | None = None
 
     @property
     def left(self) -> int:
@@ -89,7 +89,15 @@ def estimate(request: Request, registry: Registry, say: Callable[[str], None] = 
         plan, finished = _progress(ledger, plan, state)
     else:
         state, finished = None, {}
-    rows = tuple(_row(plan, condition, finished.get(condition.key, 0)) for condition in plan.conditions)
+    rows = tuple(
+        ConditionEstimate(
+            condition=condition,
+            trials=plan.count(condition),
+            finished=finished.get(condition.key, 0),
+            epochs=plan.settings_of(condition).train.epochs,
+        )
+        for condition in plan.conditions
+    )
     confirms = plan.study.confirm * sum(row.condition.kind == "search" and row.left > 0 for row in rows)
     devices = devices_of(request)
     probes, device, problem = _probes(request, plan, registry, devices, rows, say)
@@ -124,16 +132,6 @@ def _progress(ledger: Ledger, plan: Plan, state: Standing | None) -> tuple[Plan,
     plan = replace(plan, conditions=(*plan.conditions, *confirms), more=state.asked if state else {})
     attempts = ledger.attempts(plan.study)
     return plan, {one.key: attempts.ended(one, plan.count(one)) for one in plan.conditions}
-
-
-def _row(plan: Plan, condition: Condition, finished: int) -> ConditionEstimate:
-    return ConditionEstimate(
-        condition=condition,
-        trials=plan.count(condition),
-        finished=finished,
-        epochs=plan.settings_of(condition).train.epochs,
-        seconds=None,
-    )
 
 
 def _timed(row: ConditionEstimate, probes: Mapping[str, Probed]) -> ConditionEstimate:

@@ -196,8 +196,8 @@ class WorkerEnds:
 class WorkerLost:
     """The worker's process ended without saying so; `code` is its exit status, negative for a signal.
 
-    `machine` says that its node ended, or the way to it; `words` end a sentence that begins with what ended; `shared`:
-    trials of other seats were trained in it.
+    `machine` says that its node ended, or the way to it, and not the process by itself. `words` end a sentence: `ended
+    the process by signal SIGKILL`. `shared`: trials of other seats were trained in it.
     """
 
     code: int

@@ -22,7 +22,7 @@ from benchkit.registry import Registry
 from benchkit.registry.entries import source_hash, sources_digest
 from benchkit.storage import SENT, cache_folder, decode, encode, file_digest
 from benchkit.study.settings import PluginRef
-from benchkit.sweep.lines import environment
+from benchkit.sweep.devices import worker_environment
 from benchkit.sweep.provenance import versions
 from benchkit.sweep.starts import memory_here
 from benchkit.train.processor import processor
@@ -126,7 +126,7 @@ def answer(needs: Needs) -> NodeFacts:
         memory_group=memory_here(needs.at_once).group,
         cache=str(cache_folder()),
         files={path: _digest(needs.sent.get(path, path)) for path in needs.files},
-        environment={**environment(needs.threads, needs.at_once), SENT: json.dumps(dict(needs.sent))},
+        environment={**worker_environment(needs.threads, needs.at_once), SENT: json.dumps(dict(needs.sent))},
     )
     device = _device(needs)
     files = [Path(needs.sent.get(path, path)) for path in needs.plugins]

@@ -1,13 +1,17 @@
 """The workers of a sweep: started on their devices, given jobs, heard, and ended; one may serve several seats.
 
-Imports no torch.
+Each is a process at the end of a line: frames to it, frames from it, and how it ended. Whatever runs workers elsewhere
+brings an opener of lines of its own; nothing else of a sweep differs then. Imports no torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import os
 import queue
+import subprocess
 import threading
 import time
 from collections import deque
@@ -15,15 +19,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
+from benchkit.child import exit_words
 from benchkit.errors import BenchkitError
-from benchkit.sweep.devices import Device
-from benchkit.sweep.lines import LAST_WORDS, End, Line, LocalLine, Opener, environment
+from benchkit.sweep import worker
+from benchkit.sweep.devices import Device, worker_environment
 from benchkit.sweep.messages import (
+    CHUNK,
     Event,
     Job,
     OfTrial,
     Printed,
+    PrintSplitter,
     Train,
     TrialAnswer,
     TrialFinished,
@@ -35,8 +43,119 @@ from benchkit.sweep.messages import (
     WorkerReady,
     dump,
     event_of,
+    frames,
 )
 from benchkit.sweep.stopping import GRACE
+
+LAST_WORDS = 1.0
+"""Seconds in which what a process printed must come to its end: its own children may hold the pipe open for longer."""
+
+
+class Line(Protocol):
+    """A line to a worker process, which it starts. Every call returns at once, also where the worker stands still."""
+
+    @property
+    def ended(self) -> WorkerLost | None:
+        """Return how it ended, None while it has not."""
+        ...
+
+    def send(self, whole: bytes) -> None:
+        """Pass a frame on; it is lost where the line has ended."""
+        ...
+
+    def stop(self) -> None:
+        """Ask the worker to end, who saves the epoch under way first."""
+        ...
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        ...
+
+
+class Opener(Protocol):
+    """Whoever opens lines to workers of one kind."""
+
+    def __call__(
+        self,
+        device: Device,
+        environment: Mapping[str, str],
+        hear: Callable[[bytes], None],
+        over: Callable[[WorkerLost], None],
+    ) -> Line:
+        """Return a line to a new worker on a device; raise `BenchkitError` where none can be started.
+
+        `environment` is that of the process: threads, allocator and device are set before Python starts. From threads
+        of the line's own, `hear` gets whole frames, in order, and `over` is called once, after the last of them.
+        """
+        ...
+
+
+class LocalLine:
+    """A line to a worker process of this machine."""
+
+    def __init__(
+        self,
+        device: Device,
+        environment: Mapping[str, str],
+        hear: Callable[[bytes], None],
+        over: Callable[[WorkerLost], None],
+    ) -> None:
+        """Start the process; which device it sees, its environment says."""
+        self._hear = hear
+        self._over = over
+        self.ended: WorkerLost | None = None
+        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            worker.COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(environment),
+        )
+        printing = threading.Thread(target=self._pass_on_prints, daemon=True)
+        reading = threading.Thread(target=self._read, args=(printing,), daemon=True)
+        for thread in (printing, reading, threading.Thread(target=self._write, daemon=True)):
+            thread.start()
+
+    def send(self, whole: bytes) -> None:
+        """Pass a frame on."""
+        self._waiting.put(whole)
+
+    def stop(self) -> None:
+        """Ask the worker to end, who saves the epoch under way first."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        self._process.kill()
+
+    def _write(self) -> None:
+        """Write what is sent: a thread of its own, since a worker that stands still reads nothing."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError), self._process.stdin as stream:
+            while (whole := self._waiting.get()) is not None:
+                stream.write(whole)
+                stream.flush()
+
+    def _read(self, printing: threading.Thread) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for whole in frames(stream):
+                self._hear(whole)
+        code = self._process.wait()
+        self._waiting.put(None)
+        printing.join(LAST_WORDS)
+        self.ended = WorkerLost(code=code, words=exit_words(code))
+        self._over(self.ended)
+
+    def _pass_on_prints(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stream:
+            splitter, piece = PrintSplitter(), b"begin"
+            while piece:
+                piece = os.read(stream.fileno(), CHUNK)
+                for printed in splitter.feed(piece):
+                    self._hear(dump(printed))
 
 
 def groups(seats: Sequence[Device], per_process: int) -> Mapping[int, tuple[int, ...]]:
@@ -146,15 +265,15 @@ class Pool:
         over = threading.Event()
         process = SharedProcess(self._group(number))
 
-        def end(how: End) -> None:
-            self._events.put((process, WorkerLost(code=how.code, machine=how.machine, words=how.words)))
+        def end(how: WorkerLost) -> None:
+            self._events.put((process, how))
             over.set()
 
         seat, count = self._seats[number], len(set(map(self._group, range(self.size))))
         if count not in self._environments:  # it looks at disks and processors
-            self._environments[count] = environment(self._threads, count)
-        own = {**self._environments[count], **seat.environment}
-        process.line = self._opener(seat, own, functools.partial(self._hear, process), end)
+            self._environments[count] = worker_environment(self._threads, count)
+        environment = {**self._environments[count], **seat.environment}
+        process.line = self._opener(seat, environment, functools.partial(self._hear, process), end)
         self._processes |= dict.fromkeys(process.seats, process)
         self._over[process.line] = over
 
@@ -278,8 +397,8 @@ def answers(pool: Pool, job: Job, seconds: float = math.inf, number: int = 0) ->
     pool.give(number, job)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for worker, event in pool.events(0.5):
-            if worker != number:
+        for one, event in pool.events(0.5):
+            if one != number:
                 continue
             yield event
             if isinstance(event, WorkerIdle | WorkerFailed | WorkerLost):

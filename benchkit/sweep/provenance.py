@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +130,10 @@ def cublas(maps: Path = Path("/proc/self/maps")) -> str:
     return ".".join(str(part.value) for part in parts)
 
 
-@functools.cache
-def versions(distributions: tuple[str, ...]) -> dict[str, str]:
+def versions(distributions: Sequence[str]) -> dict[str, str]:
     """Return the installed version of each distribution that is installed."""
-    found = {}
-    for name in distributions:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = all_versions()
+    return {name: installed[normalized(name)] for name in distributions if normalized(name) in installed}
 
 
 @functools.cache

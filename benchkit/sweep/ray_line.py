@@ -23,8 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from benchkit.child import exit_words
 from benchkit.storage import NODE
 from benchkit.sweep import node_side, worker
-from benchkit.sweep.lines import End
-from benchkit.sweep.messages import FrameSplitter, PrintSplitter, dump
+from benchkit.sweep.messages import FrameSplitter, PrintSplitter, WorkerLost, dump
 
 cloudpickle.register_pickle_by_value(node_side)
 
@@ -149,7 +148,7 @@ class RayLine:
         place: Place,
         pump: Pump,
         hear: Callable[[bytes], None],
-        over: Callable[[End], None],
+        over: Callable[[WorkerLost], None],
         seat_of: Callable[[Place], RaySeat] = RaySeat,
     ) -> None:
         """Ask for a seat and have a worker started in it."""
@@ -159,7 +158,7 @@ class RayLine:
         self._pump = pump
         self._hear = hear
         self._over = over
-        self.ended: End | None = None
+        self.ended: WorkerLost | None = None
         self._lock = threading.Lock()
         self._frames = FrameSplitter()
         self._prints = PrintSplitter()
@@ -188,7 +187,7 @@ class RayLine:
 
     def kill(self) -> None:
         """End the worker at once, and the seat with it: nobody waits for what it had to say."""
-        self._pump.call(lambda: self._finish(End(code=KILLED, machine=False, words=exit_words(KILLED))))
+        self._pump.call(lambda: self._finish(WorkerLost(code=KILLED, words=exit_words(KILLED))))
 
     def look(self, now: float, late: bool) -> None:
         """Put failed questions again; end a line of which nothing was heard for long."""
@@ -241,12 +240,12 @@ class RayLine:
 
     def _seat_died(self, words: str) -> None:
         if MEMORY in words:
-            self._finish(End(code=KILLED, machine=False, words="ended the process for want of memory on its node"))
+            self._finish(WorkerLost(code=KILLED, words="ended the process for want of memory on its node"))
         else:
             self._lose("lost the seat of its worker" if self._pump.is_alive(self.place.node) else "is gone")
 
     def _lose(self, words: str) -> None:
-        self._finish(End(code=KILLED, machine=True, words=f"{self.place.name} {words}"))
+        self._finish(WorkerLost(code=KILLED, machine=True, words=f"{self.place.name} {words}"))
 
     def _opened(self, process: int) -> None:
         self._listen()
@@ -266,7 +265,7 @@ class RayLine:
         if code is None:
             self._listen()
         else:
-            self._finish(End(code=code, machine=False, words=exit_words(code)))
+            self._finish(WorkerLost(code=code, words=exit_words(code)))
 
     def _send(self) -> None:
         with self._lock:
@@ -282,7 +281,7 @@ class RayLine:
         self._sending = False
         self._send()
 
-    def _finish(self, end: End) -> None:
+    def _finish(self, end: WorkerLost) -> None:
         if self.ended is None:
             self.ended = end
             self._seat.close()

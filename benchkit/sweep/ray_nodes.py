@@ -26,8 +26,9 @@ from benchkit.ledger.leases import LEASE
 from benchkit.storage import decode, encode
 from benchkit.sweep import node_check, node_side
 from benchkit.sweep.devices import Device
-from benchkit.sweep.lines import End, Line
+from benchkit.sweep.messages import WorkerLost
 from benchkit.sweep.node_check import Needs, NodeFacts, differences, told
+from benchkit.sweep.pool import Line
 from benchkit.sweep.ray_cluster import Cluster
 from benchkit.sweep.ray_line import Place, Pump, RayLine, remote
 from benchkit.sweep.shipping import Cargo
@@ -197,7 +198,7 @@ class RayCluster:
         device: Device,
         environment: Mapping[str, str],
         hear: Callable[[bytes], None],
-        over: Callable[[End], None],
+        over: Callable[[WorkerLost], None],
     ) -> Line:
         """Return a line to a new worker on the node of a seat, with its share of a GPU."""
         member = self.members[device.place]

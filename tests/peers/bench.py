@@ -36,7 +36,7 @@ from workloads import workloads_on
 
 from benchkit.preparation import data_root
 from benchkit.storage import decode
-from benchkit.sweep.lines import preloaded_allocator
+from benchkit.sweep.devices import preloaded_allocator
 
 HERE = Path(__file__).parent
 PIECES = ("own-cost", "norms", "growth")

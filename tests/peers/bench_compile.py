@@ -44,7 +44,7 @@ from benchkit.study.settings import (
     TrainSettings,
 )
 from benchkit.sweep.compiling import TABLE, Row, rows_of
-from benchkit.sweep.lines import environment
+from benchkit.sweep.devices import worker_environment
 from benchkit.sweep.training import bind_plugins
 from benchkit.train.device import instructions
 from benchkit.train.processor import processor
@@ -190,7 +190,7 @@ def main() -> None:
     if AWARE not in os.environ:
         with tempfile.TemporaryDirectory() as folder:
             own = {AWARE: "1", "TORCHINDUCTOR_CACHE_DIR": folder}
-            kept = {**environment(given.threads), **own}
+            kept = {**worker_environment(given.threads), **own}
             sys.exit(subprocess.run([sys.executable, *sys.argv], env=kept, check=False).returncode)
     import torch._inductor.lowering  # in no row's seconds of compiling
 

@@ -21,7 +21,6 @@ from ray import cloudpickle
 from benchkit.results import Cost, EpochRecord, Outcome, SplitMetrics
 from benchkit.sweep import node_side
 from benchkit.sweep.devices import Device
-from benchkit.sweep.lines import End, Line
 from benchkit.sweep.messages import (
     CheckpointTaken,
     EpochEnded,
@@ -31,11 +30,13 @@ from benchkit.sweep.messages import (
     Train,
     TrialBegan,
     TrialFinished,
+    WorkerLost,
     WorkerReady,
     dump,
     frames,
     order_of,
 )
+from benchkit.sweep.pool import Line
 from benchkit.sweep.ray_line import Place, Pump, RayLine, RaySeat, remote
 
 RECORD = EpochRecord(
@@ -215,7 +216,7 @@ class Crowds:
         device: Device,
         environment: Mapping[str, str],
         hear: Callable[[bytes], None],
-        over: Callable[[End], None],
+        over: Callable[[WorkerLost], None],
     ) -> Line:
         """Return a line to a new simulated worker."""
 
