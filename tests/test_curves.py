@@ -99,7 +99,8 @@ def test_no_speed_is_named_where_repeats_vary_or_are_one() -> None:
     (found,) = speed_findings(LOADED)
     assert "No condition can be called faster: training speed varies between repeats" in found.sentence
     apart = (cost("a", (85.0, 100.0, 115.0)), cost("b", (1000.0, 1000.0, 1000.0)))  # disjoint intervals, 0.15 of 100
-    assert "No condition" in speed_findings(apart)[0].sentence
+    (found,) = speed_findings(apart)
+    assert "No condition" in found.sentence
     (found,) = speed_findings((STEADY[0], cost("b", (200.0,))))
     assert "with one repeat it is not known" in found.sentence
 
@@ -116,7 +117,7 @@ def test_the_narrowest_gap_is_the_one_nearest_to_none_and_keeps_its_sign() -> No
     )
     (found,) = gap_findings((gap("bin", 0.1683), gap("ln", -0.0041)))
     assert "the narrowest is \N{MINUS SIGN}0.41 points, “ln”" in found.sentence
-    assert gap_findings((gap("bin", 0.049), gap("ln", -0.2))) == []
+    assert list(gap_findings((gap("bin", 0.049), gap("ln", -0.2)))) == []
 
 
 RISING = history((1.0, 1.0), (0.8, 0.5), (0.6, 0.6))

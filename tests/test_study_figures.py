@@ -278,7 +278,7 @@ def test_a_report_says_which_looks_were_taken_and_who_left() -> None:
     assert finding.evidence.startswith("At look 1 “none” left as clearly worse. ")
     assert "0.025, 0.00625, 0.00625, 0.00625 and 0.00625, 0.05 in all" in finding.evidence
     fixed = replace(looked(**LOOKED), decisions=())
-    assert look_findings(looks_of(fixed)) == []
+    assert list(look_findings(looks_of(fixed))) == []
     with pytest.raises(NothingToDraw, match="no look was taken"):
         Looks().data(fixed)
 

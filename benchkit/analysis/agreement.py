@@ -6,7 +6,7 @@ By Friedman's test, Kendall's concordance and Nemenyi's critical difference of m
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Literal
@@ -134,6 +134,10 @@ class Agreement:
         return tuple(order[0] for order in self.orders if order)
 
 
+SameSettings = tuple[Mapping[str, str], list[str]]
+"""Settings as they are written, and the studies in which a label stands for them."""
+
+
 def find_namesakes(studies: Sequence[StudyResults]) -> tuple[Namesakes, ...]:
     """Return the labels that stand for different settings in several studies.
 
@@ -142,7 +146,7 @@ def find_namesakes(studies: Sequence[StudyResults]) -> tuple[Namesakes, ...]:
     """
     levels = [level for results in studies for factor in results.study.factors for level in factor.levels]
     varied = {path for level in levels for path in level.settings}
-    by_label: dict[str, dict[str, tuple[object, Mapping[str, str]]]] = {}
+    by_label: dict[str, dict[frozenset[tuple[str, str]], SameSettings]] = {}
     for results in studies:
         for condition in compared(results):
             written = _paths(condition.settings)
@@ -150,9 +154,9 @@ def find_namesakes(studies: Sequence[StudyResults]) -> tuple[Namesakes, ...]:
                 written = {path: text for path, text in written.items() if _within(path, varied)}
             # Without factors all settings tell conditions apart, defaults filled in.
             same = written if condition.levels else _paths(typed_settings(condition.settings, results.study.seed))
-            by_label.setdefault(condition.label, {})[results.study.name] = same, written
-    grouped = (_namesakes(label, settings) for label, settings in by_label.items())
-    return tuple(results for results in grouped if results is not None)
+            groups = by_label.setdefault(condition.label, {})
+            groups.setdefault(frozenset(same.items()), (written, []))[1].append(results.study.name)
+    return tuple(_namesakes(label, tuple(groups.values())) for label, groups in by_label.items() if len(groups) > 1)
 
 
 def _paths(settings: object) -> dict[str, str]:
@@ -165,21 +169,12 @@ def _within(path: str, varied: Collection[str]) -> bool:
     return any(path == factor or path.startswith(f"{factor}.") for factor in varied)
 
 
-def _namesakes(label: str, settings: Mapping[str, tuple[object, Mapping[str, str]]]) -> Namesakes | None:
-    groups: list[tuple[object, Mapping[str, str], list[str]]] = []
-    for study, (same, written) in settings.items():
-        group = next((group for group in groups if group[0] == same), None)
-        if group is None:
-            groups.append((same, written, [study]))
-        else:
-            group[2].append(study)
-    if len(groups) < 2:
-        return None
-    paths = dict.fromkeys(path for _, written, _ in groups for path in written)
-    values = {path: tuple(written.get(path, "not given") for _, written, _ in groups) for path in paths}
+def _namesakes(label: str, groups: Sequence[SameSettings]) -> Namesakes:
+    paths = dict.fromkeys(path for written, _ in groups for path in written)
+    values = {path: tuple(written.get(path, "not given") for written, _ in groups) for path in paths}
     return Namesakes(
         label=label,
-        groups=tuple(tuple(names) for _, _, names in groups),
+        groups=tuple(tuple(studies) for _, studies in groups),
         differences=tuple((path, texts) for path, texts in values.items() if len(set(texts)) > 1),
     )
 
@@ -367,13 +362,13 @@ def _contradictions(agreement: Agreement) -> Sequence[Finding]:
     ]
 
 
-def _alone(agreement: Agreement) -> Sequence[Finding]:
+def _alone(agreement: Agreement) -> Iterator[Finding]:
     """Say which conditions only one study has; they take no part in ranks."""
     parts = [f"{names(labels, most=12)} in {study}" for study, labels in agreement.alone if labels]
     if not parts:
-        return []
+        return
     sentence = f"Not shared, and so not ranked together: {'; '.join(parts)}."
-    return [Finding(rule="not-shared", sentence=sentence)]
+    yield Finding(rule="not-shared", sentence=sentence)
 
 
 def mid_ranks(values: Sequence[float], *, lower_is_better: bool = False) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ follows from the planned looks and the trials: whoever reads the same ledger or 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
@@ -488,24 +488,22 @@ def standing_words(state: Standing) -> str:
     return f"{at}: {names(labels)} may be the best; the next, at {state.next.n} repeats, {cost}"
 
 
-def look_findings(looks: StudyLooks) -> list[Finding]:
+def look_findings(looks: StudyLooks) -> Iterator[Finding]:
     """Say how many looks were taken at a study whose repeats are added until decided, and how they may err."""
     if not looks.planned:
-        return []
+        return
     taken, planned = len(looks.taken), len(looks.planned)
     at = f", at {listing([str(look.analysis.n) for look in looks.taken])} repeats" if taken else ""
     left = [_left_words(before, look) for before, look in zip((None, *looks.taken), looks.taken, strict=False)]
     alphas = [number(look.alpha, 3) for look in looks.planned]
     spent = f"{alphas[0]} each" if len(set(alphas)) == 1 else listing(alphas)
-    return [
-        Finding(
-            rule="looks",
-            sentence=f"{count(taken, 'look')} of {planned} planned {'was' if taken == 1 else 'were'} taken{at}; "
-            "after each one, only conditions that might still be the best got more repeats.",
-            evidence=f"{''.join(left)}The looks test at {spent}, 0.05 in all, so that looking again makes no winner; "
-            "the intervals of means are so wide that those of all looks hold together with 95 %.",
-        )
-    ]
+    yield Finding(
+        rule="looks",
+        sentence=f"{count(taken, 'look')} of {planned} planned {'was' if taken == 1 else 'were'} taken{at}; "
+        "after each one, only conditions that might still be the best got more repeats.",
+        evidence=f"{''.join(left)}The looks test at {spent}, 0.05 in all, so that looking again makes no winner; "
+        "the intervals of means are so wide that those of all looks hold together with 95 %.",
+    )
 
 
 def _left_words(before: Look | None, look: Look) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -283,10 +283,10 @@ def _signed(row: Change) -> str:
     return f"{difference(row.metric, row.difference)} {difference_unit(row.metric)}".rstrip()
 
 
-def _others(rows: Sequence[Change], *, rule: str, noun: str) -> Iterable[Finding]:
+def _others(rows: Sequence[Change], *, rule: str, noun: str) -> Iterator[Finding]:
     """Say what changed beyond chance in one of the further families, or that nothing did."""
     if not rows:
-        return []
+        return
     moved = [row for row in rows if row.told_apart]
     compared = count(len(rows), noun)
     if not moved:
@@ -296,11 +296,12 @@ def _others(rows: Sequence[Change], *, rule: str, noun: str) -> Iterable[Finding
             outcome = "all are exactly what they were"
         elif not tested:
             outcome = "none can be tested: that needs two repeats or more whose values vary"
-        return [Finding(rule=rule, sentence=f"Of {compared} compared, {outcome}.")]
+        yield Finding(rule=rule, sentence=f"Of {compared} compared, {outcome}.")
+        return
     shown = [f"{metric_words(row.metric)} of {quoted(row.label)} ({_signed(row)})" for row in moved]
     have = "has" if len(moved) == 1 else "have"
     sentence = f"Of {compared} compared, {len(moved)} {have} changed beyond chance: {listing(shown, most=5)}."
-    return [Finding(rule=rule, sentence=sentence, about=_labels(moved))]
+    yield Finding(rule=rule, sentence=sentence, about=_labels(moved))
 
 
 def _conditions(changes: Changes) -> Iterable[Finding]:
@@ -309,23 +310,21 @@ def _conditions(changes: Changes) -> Iterable[Finding]:
     return [Finding(rule="changed-conditions", sentence=f"Conditions {'; '.join(parts)}.")] if parts else []
 
 
-def _cautions(changes: Changes) -> Iterable[Finding]:
+def _cautions(changes: Changes) -> Iterator[Finding]:
     """Warn where other data or a smoke run stands behind one of the two."""
     changed = [
         item for item in changes.properties
         if item.name.rpartition(" ")[2] in INCOMPARABLE and item.old is not None and item.new is not None
     ]  # fmt: skip
     if not changed:
-        return []
+        return
     what = listing([item.name for item in changed])
-    return [
-        Finding(
-            rule="changed-basis",
-            tone="warning",
-            sentence=f"Then and now do not rest on the same data ({what} differ): their scores are of two experiments.",
-            evidence=" ".join(f"{item.name}: {item.old} then, {item.new} now." for item in changed),
-        )
-    ]
+    yield Finding(
+        rule="changed-basis",
+        tone="warning",
+        sentence=f"Then and now do not rest on the same data ({what} differ): their scores are of two experiments.",
+        evidence=" ".join(f"{item.name}: {item.old} then, {item.new} now." for item in changed),
+    )
 
 
 def _labels(rows: Sequence[Change]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
@@ -416,26 +416,24 @@ def sensitivities(results: StudyResults, factor: str, metric: str) -> tuple[Sens
     return tuple(rows)
 
 
-def sensitivity_findings(sensitivities: Sequence[Sensitivity], metric: str) -> list[Finding]:
+def sensitivity_findings(sensitivities: Sequence[Sensitivity], metric: str) -> Iterator[Finding]:
     """Say how far the batch size moves the mean: of the combination that suffers most and least, or of the only one."""
     rows = sorted(sensitivities, key=lambda row: row.range)
     if not rows:
-        return []
+        return
     least, most = rows[0], rows[-1]
     moved = quoted(most.others) if most.others else f"the {metric_words(metric)}"
     sentence = f"The batch size moves {moved}{' most,' if len(rows) > 1 else ''} by {amount(metric, most.range)}"
     if len(rows) > 1:
         sentence += f", and {quoted(least.others)} least, by {amount(metric, least.range)}"
-    return [
-        Finding(
-            rule="batch-size-sensitivity",
-            sentence=f"{sentence}.",
-            evidence=f"Range of mean {metric_words(metric)} over the levels of {most.factor}; "
-            f"{quoted(most.others) if most.others else 'it'} is lowest at {most.lowest_level} "
-            f"({measured(metric, most.low)}) and highest at {most.highest_level} ({measured(metric, most.high)}).",
-            about=tuple(dict.fromkeys(row.others for row in (most, least) if row.others)),
-        )
-    ]
+    yield Finding(
+        rule="batch-size-sensitivity",
+        sentence=f"{sentence}.",
+        evidence=f"Range of mean {metric_words(metric)} over the levels of {most.factor}; "
+        f"{quoted(most.others) if most.others else 'it'} is lowest at {most.lowest_level} "
+        f"({measured(metric, most.low)}) and highest at {most.highest_level} ({measured(metric, most.high)}).",
+        about=tuple(dict.fromkeys(row.others for row in (most, least) if row.others)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -510,20 +508,18 @@ def constant_words(balance: ClassBalance | None, metric: str) -> str:
     return ""
 
 
-def balance_findings(balance: ClassBalance | None) -> Sequence[Finding]:
+def balance_findings(balance: ClassBalance | None) -> Iterator[Finding]:
     """Say that classes are unbalanced, and what naming the largest always would score."""
     if balance is None or not balance.unbalanced:
-        return ()
+        return
     (least, few), (most, many) = balance.least, balance.most
     scores = balance.constant[0]
-    return (
-        Finding(
-            rule="unbalanced-classes",
-            tone="warning",
-            sentence=f"Classes are unbalanced: {quoted(most)} has {many:,} {balance.split} images, {quoted(least)} has "
-            f"{few:,}; naming {quoted(scores.label or most)} always would score "
-            f"{measured(f'{scores.split}.accuracy', scores.accuracy)} on {scores.split}.",
-            evidence="Accuracy weighs classes by their images. Macro F1 weighs them all alike.",
-            about=(),
-        ),
+    yield Finding(
+        rule="unbalanced-classes",
+        tone="warning",
+        sentence=f"Classes are unbalanced: {quoted(most)} has {many:,} {balance.split} images, {quoted(least)} has "
+        f"{few:,}; naming {quoted(scores.label or most)} always would score "
+        f"{measured(f'{scores.split}.accuracy', scores.accuracy)} on {scores.split}.",
+        evidence="Accuracy weighs classes by their images. Macro F1 weighs them all alike.",
+        about=(),
     )

@@ -6,7 +6,7 @@ The leader is seen by other metrics as well: balanced accuracy, loss, calibratio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import median
@@ -352,7 +352,7 @@ UNSTABLE = 3.0
 """How many times the median spread of the other conditions counts as unstable."""
 
 
-def unstable_findings(ranking: Ranking) -> list[Finding]:
+def unstable_findings(ranking: Ranking) -> Iterator[Finding]:
     """Say in one finding which conditions spread over repeats far more than the others do, the widest first.
 
     It is a caution where one of them may be the best.
@@ -365,7 +365,7 @@ def unstable_findings(ranking: Ranking) -> list[Finding]:
         if usual and repeats.std is not None and repeats.std > UNSTABLE * usual:
             found.append((repeats.std, usual, label, repeats))
     if not found:
-        return []
+        return
     found.sort(key=lambda one: (-one[0], one[2]))
     _, _, widest, repeats = found[0]
     reach = span(ranking.metric, min(repeats.values), max(repeats.values))
@@ -375,16 +375,14 @@ def unstable_findings(ranking: Ranking) -> list[Finding]:
         f"{quoted(label)} {amount(ranking.metric, std)} ({number(std / usual, 2)} times the median of the others)"
         for std, usual, label, _ in found
     ]
-    return [
-        Finding(
-            rule="unstable-seeds",
-            tone="warning" if any(row.label in labels for row in ranking.rows if row.verdict in OPEN) else "note",
-            sentence=f"{names(labels)} {'depends' if len(found) == 1 else 'depend'} on the random seed: {whose} reach "
-            f"from {reach}.",
-            evidence=f"Standard deviation over {count(repeats.n, 'repeat')}: {listing(parts, most=8)}.",
-            about=tuple(labels),
-        )
-    ]
+    yield Finding(
+        rule="unstable-seeds",
+        tone="warning" if any(row.label in labels for row in ranking.rows if row.verdict in OPEN) else "note",
+        sentence=f"{names(labels)} {'depends' if len(found) == 1 else 'depend'} on the random seed: {whose} reach "
+        f"from {reach}.",
+        evidence=f"Standard deviation over {count(repeats.n, 'repeat')}: {listing(parts, most=8)}.",
+        about=tuple(labels),
+    )
 
 
 def short_answer(
@@ -476,10 +474,10 @@ def balanced_words(balanced: BalancedRanking | None, ranking: Ranking) -> str:
     return f"Its balanced accuracy, which weighs all classes alike, is {measured(balanced.metric, leader.mean)}."
 
 
-def balanced_findings(balanced: BalancedRanking | None, ranking: Ranking) -> Sequence[Finding]:
+def balanced_findings(balanced: BalancedRanking | None, ranking: Ranking) -> Iterator[Finding]:
     """Say that weighing all classes alike orders the conditions otherwise, and who is first then."""
     if balanced is None or not balanced.differs:
-        return ()
+        return
     keys = {row.label: row.key for row in ranking.rows}
     first, usual = balanced.by_balanced[0], balanced.by_accuracy[0]
     means = {label: balanced.estimates[keys[label]] for label in (first, usual)}
@@ -491,15 +489,13 @@ def balanced_findings(balanced: BalancedRanking | None, ranking: Ranking) -> Seq
     else:
         order = listing([quoted(label) for label in balanced.by_balanced])
         words = f"By balanced accuracy the order is another one: {order}."
-    return (
-        Finding(
-            rule="balanced-order",
-            tone="warning" if first != usual else "note",
-            sentence=words,
-            evidence=f"Means over {count(means[first].n, 'repeat')}; which comes first is no test. Classes are "
-            "unbalanced: the accuracy weighs them by their images, the balanced accuracy all alike.",
-            about=(first, usual) if first != usual else (first,),
-        ),
+    yield Finding(
+        rule="balanced-order",
+        tone="warning" if first != usual else "note",
+        sentence=words,
+        evidence=f"Means over {count(means[first].n, 'repeat')}; which comes first is no test. Classes are "
+        "unbalanced: the accuracy weighs them by their images, the balanced accuracy all alike.",
+        about=(first, usual) if first != usual else (first,),
     )
 
 

@@ -442,22 +442,20 @@ def _promise(search: SearchSummary) -> str:
     return f"{best} as the best of {done}, {measured(search.goal, chosen.mean)} over {count(chosen.n, 'fresh repeat')}"
 
 
-def budget_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
+def budget_findings(searches: Sequence[SearchSummary]) -> Iterator[Finding]:
     """Say when searches that stand side by side have trained unequally long."""
     rows = sorted(searches, key=lambda search: search.epochs)
     if len(rows) < 2 or rows[-1].epochs < UNEQUAL * rows[0].epochs:
-        return []
+        return
     least, most = rows[0], rows[-1]
-    return [
-        Finding(
-            rule="unequal-budgets",
-            sentence=f"The searches had unequal budgets: {which(most)} trained {most.epochs:,} epochs, "
-            f"{which(least)} {least.epochs:,}.",
-            evidence=f"Trials started: {most.started} and {least.started}; pruned: {most.states.get('pruned', 0)} and "
-            f"{least.states.get('pruned', 0)}. They compare at the epochs that both had.",
-            about=(most.label, least.label),
-        )
-    ]
+    yield Finding(
+        rule="unequal-budgets",
+        sentence=f"The searches had unequal budgets: {which(most)} trained {most.epochs:,} epochs, "
+        f"{which(least)} {least.epochs:,}.",
+        evidence=f"Trials started: {most.started} and {least.started}; pruned: {most.states.get('pruned', 0)} and "
+        f"{least.states.get('pruned', 0)}. They compare at the epochs that both had.",
+        about=(most.label, least.label),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -492,22 +490,20 @@ def _compared(group: Sequence[SearchSummary]) -> SamplerComparison:
     return SamplerComparison(searches=tuple(group), epochs=epochs, bests=bests, leaders=leaders)
 
 
-def sampler_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
+def sampler_findings(searches: Sequence[SearchSummary]) -> Iterator[Finding]:
     """Say which sampler was ahead at equal budgets, and that one search by each cannot rank them."""
     comparisons = sampler_comparisons(searches)
     if not comparisons:
-        return []
+        return
     ahead = _alone(comparisons[0]) if len(comparisons) == 1 else _by_condition(comparisons)
     each = "" if comparisons[0].searches[0].whole else " of a condition"
-    return [
-        Finding(
-            rule="samplers",
-            sentence=f"{ahead}; one search{each} by each sampler does not rank samplers.",
-            evidence=f"{'; '.join(_scores(compared) for compared in comparisons[:6])}. Each sampler searched once: "
-            "with another study seed the order may turn.",
-            about=tuple(search.label for compared in comparisons for search in compared.searches),
-        )
-    ]
+    yield Finding(
+        rule="samplers",
+        sentence=f"{ahead}; one search{each} by each sampler does not rank samplers.",
+        evidence=f"{'; '.join(_scores(compared) for compared in comparisons[:6])}. Each sampler searched once: "
+        "with another study seed the order may turn.",
+        about=tuple(search.label for compared in comparisons for search in compared.searches),
+    )
 
 
 def _alone(compared: SamplerComparison) -> str:

@@ -5,7 +5,7 @@ Some say little: models of one answer, and conditions that are one model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -439,12 +439,12 @@ def _counted(condition: Condition, trial: Trial, figure: str, arrays: Mapping[st
 
 def test_image_findings(
     ranking: Ranking, models: Sequence[ModelAccuracy], model_pairs: Sequence[ModelPair]
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """Say how much of an accuracy the limited number of test images leaves open, for the best model as trained."""
     best = ranking.best
     model = next((m for m in models if best is not None and m.key == best.key), None)
     if model is None:
-        return []
+        return
     share = model.accuracy
     apart = [pair for pair in model_pairs if pair.p_adjusted < ALPHA]
     pairs = (
@@ -454,36 +454,32 @@ def test_image_findings(
         if model_pairs
         else ""
     )
-    return [
-        Finding(
-            rule="test-images",
-            sentence=f"{share.n:,} test images pin the accuracy of one trained {quoted(model.label)} model down to "
-            f"{span('test.accuracy', share.low, share.high)}, whatever the random seeds do.",
-            evidence=f"Repeat {model.repeat}: {share.successes:,} of {share.n:,} right, 95 % Wilson interval over test "
-            f"images.{pairs}",
-            about=(model.label,),
-        )
-    ]
+    yield Finding(
+        rule="test-images",
+        sentence=f"{share.n:,} test images pin the accuracy of one trained {quoted(model.label)} model down to "
+        f"{span('test.accuracy', share.low, share.high)}, whatever the random seeds do.",
+        evidence=f"Repeat {model.repeat}: {share.successes:,} of {share.n:,} right, 95 % Wilson interval over test "
+        f"images.{pairs}",
+        about=(model.label,),
+    )
 
 
-def weak_class_findings(report: ClassReport | None) -> list[Finding]:
+def weak_class_findings(report: ClassReport | None) -> Iterator[Finding]:
     """Say which class the best condition finds hardest, and its most frequent confusion."""
     if report is None or report.weakest is None or len(report.names) < 3 or not report.confusions:
-        return []
+        return
     name, recall = report.weakest
     worst = report.confusions[0]
     parts = [f"{quoted(c.true)} taken for {quoted(c.called)} {c.count} of {c.of} times" for c in report.confusions]
-    return [
-        Finding(
-            rule="weak-classes",
-            sentence=f"{quoted(report.label)} finds {quoted(name)} hardest, {measured('accuracy', recall)} of "
-            f"its images right; "
-            f"its most frequent confusion is {quoted(worst.true)} taken for {quoted(worst.called)}.",
-            evidence=f"{report.split.capitalize()} images, summed over {count(report.repeats, 'repeat')}: "
-            f"{listing(parts)}.",
-            about=(report.label,),
-        )
-    ]
+    yield Finding(
+        rule="weak-classes",
+        sentence=f"{quoted(report.label)} finds {quoted(name)} hardest, {measured('accuracy', recall)} of "
+        f"its images right; "
+        f"its most frequent confusion is {quoted(worst.true)} taken for {quoted(worst.called)}.",
+        evidence=f"{report.split.capitalize()} images, summed over {count(report.repeats, 'repeat')}: "
+        f"{listing(parts)}.",
+        about=(report.label,),
+    )
 
 
 def dead_filter_findings(filters: Sequence[DeadFilters]) -> list[Finding]:

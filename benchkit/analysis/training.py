@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import fmean, median_low
@@ -67,20 +67,18 @@ def _range_of_epochs(one: DeviceRange) -> str:
     return f"epoch {one.first}:" if one.first == one.last else f"epochs {one.first} to {one.last}:"
 
 
-def device_findings(rows: Sequence[TrainedOn]) -> list[Finding]:
+def device_findings(rows: Sequence[TrainedOn]) -> Iterator[Finding]:
     """Say that a study was trained by several models of devices, whose speeds are not compared."""
     devices = list(dict.fromkeys(device for row in rows for device in row.devices))
     if len(devices) < 2:
-        return []
+        return
     parts = [f"{count(row.trials, 'trial')} on {', then '.join(row.devices)}" for row in rows]
-    return [
-        Finding(
-            rule="devices",
-            sentence=f"Trials were trained on {len(devices)} kinds of device, so no speeds are compared: "
-            f"{listing(devices)}.",
-            evidence=f"{'; '.join(parts)}.",
-        )
-    ]
+    yield Finding(
+        rule="devices",
+        sentence=f"Trials were trained on {len(devices)} kinds of device, so no speeds are compared: "
+        f"{listing(devices)}.",
+        evidence=f"{'; '.join(parts)}.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,16 +164,16 @@ def comparable_times(costs: Sequence[ConditionCost]) -> bool:
     return len(devices) == 1 and all(s.std is not None and s.std <= STEADY * s.mean for s in speeds)
 
 
-def speed_findings(costs: Sequence[ConditionCost]) -> list[Finding]:
+def speed_findings(costs: Sequence[ConditionCost]) -> Iterator[Finding]:
     """Say how far training speed differs between conditions that ran on one device, or that it cannot be told."""
     rows = sorted(costs, key=lambda row: -row.images_per_second.mean)
     devices = {device for row in rows for device in row.devices}
     if len(rows) < 2 or len(devices) != 1 or rows[-1].images_per_second.mean <= 0:
-        return []
+        return
     fast, slow = rows[0].images_per_second, rows[-1].images_per_second
     ratio = fast.mean / slow.mean
     if ratio < 1.2:
-        return []
+        return
     sentence = f"{quoted(rows[0].label)} trains {number(ratio, 2)} times as fast as {quoted(rows[-1].label)}."
     if fast.low is None or slow.high is None:
         sentence = "No condition can be called faster: with one repeat it is not known how far training speed varies."
@@ -184,15 +182,13 @@ def speed_findings(costs: Sequence[ConditionCost]) -> list[Finding]:
             "No condition can be called faster: training speed varies between repeats as much as between conditions, "
             "as on a machine that does other work too."
         )
-    return [
-        Finding(
-            rule="speed",
-            sentence=sentence,
-            evidence=f"{metric_words('cost.images_per_second').capitalize()}, mean over repeats on {devices.pop()}: "
-            f"{_speed(rows[0].label, fast)}, {_speed(rows[-1].label, slow)}.",
-            about=(rows[0].label, rows[-1].label),
-        )
-    ]
+    yield Finding(
+        rule="speed",
+        sentence=sentence,
+        evidence=f"{metric_words('cost.images_per_second').capitalize()}, mean over repeats on {devices.pop()}: "
+        f"{_speed(rows[0].label, fast)}, {_speed(rows[-1].label, slow)}.",
+        about=(rows[0].label, rows[-1].label),
+    )
 
 
 def _speed(label: str, speed: Estimate) -> str:
@@ -344,11 +340,11 @@ WIDE_GAP = 0.05
 """From this difference between train and validation accuracy on, the gap is worth a sentence."""
 
 
-def overfitting_findings(onsets: Sequence[OverfittingOnset]) -> list[Finding]:
+def overfitting_findings(onsets: Sequence[OverfittingOnset]) -> Iterator[Finding]:
     """Say in which conditions validation loss rises while training loss falls, and from which epoch on."""
     ordered = sorted(onsets, key=lambda onset: -onset.rise)
     if not ordered:
-        return []
+        return
     parts = [
         f"{quoted(onset.label)} from epoch {onset.epoch:g} of {onset.epochs:g} (validation loss "
         f"+{100 * onset.rise:.0f} % by the last epoch, {onset.repeats} of {count(onset.of, 'repeat')})"
@@ -356,15 +352,13 @@ def overfitting_findings(onsets: Sequence[OverfittingOnset]) -> list[Finding]:
     ]
     first = min(ordered, key=lambda onset: onset.epoch / onset.epochs)
     earliest = "" if len(ordered) == 1 else f" in {quoted(first.label)}, the earliest"
-    return [
-        Finding(
-            rule="over-fitting",
-            sentence=f"{names([onset.label for onset in ordered])} over-{'fits' if len(ordered) == 1 else 'fit'}: "
-            f"validation loss rises after epoch {first.epoch:g}{earliest}.",
-            evidence=f"Least validation loss: {listing(parts, most=8)}.",
-            about=tuple(onset.label for onset in ordered),
-        )
-    ]
+    yield Finding(
+        rule="over-fitting",
+        sentence=f"{names([onset.label for onset in ordered])} over-{'fits' if len(ordered) == 1 else 'fit'}: "
+        f"validation loss rises after epoch {first.epoch:g}{earliest}.",
+        evidence=f"Least validation loss: {listing(parts, most=8)}.",
+        about=tuple(onset.label for onset in ordered),
+    )
 
 
 def fastest_findings(race: TimeToAccuracy | None, costs: Sequence[ConditionCost]) -> list[Finding]:
@@ -419,23 +413,21 @@ def _epochs(mean: float | None) -> str:
     return f"{number(mean, 3)} {'epoch' if mean == 1 else 'epochs'}"
 
 
-def gap_findings(gaps: Sequence[Gap]) -> list[Finding]:
+def gap_findings(gaps: Sequence[Gap]) -> Iterator[Finding]:
     """Say which condition loses most between train and validation images, and where the two differ least."""
     rows = sorted(gaps, key=lambda row: -row.difference.mean)
     if not rows or rows[0].difference.mean < WIDE_GAP:
-        return []
+        return
     widest, least = rows[0], min(rows, key=lambda row: abs(row.difference.mean))
     other = f"; the narrowest is {_signed_gap(least)}, {quoted(least.label)}" if len(rows) > 1 else ""
-    return [
-        Finding(
-            rule="train-val-gap",
-            sentence=f"{quoted(widest.label)} has the widest gap between train and validation accuracy, "
-            f"{amount('val.accuracy', widest.difference.mean)}{other}.",
-            evidence=f"Train minus validation, scored by the same weights without augmentation, mean over "
-            f"{count(widest.difference.n, 'repeat')}.",
-            about=tuple(dict.fromkeys((widest.label, least.label))),
-        )
-    ]
+    yield Finding(
+        rule="train-val-gap",
+        sentence=f"{quoted(widest.label)} has the widest gap between train and validation accuracy, "
+        f"{amount('val.accuracy', widest.difference.mean)}{other}.",
+        evidence=f"Train minus validation, scored by the same weights without augmentation, mean over "
+        f"{count(widest.difference.n, 'repeat')}.",
+        about=tuple(dict.fromkeys((widest.label, least.label))),
+    )
 
 
 def _signed_gap(gap: Gap) -> str:

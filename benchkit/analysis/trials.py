@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchkit.analysis.estimates import Scores, compared, done_trials, planned_trials, searched_conditions
@@ -126,37 +126,32 @@ def coverage_words(rows: Sequence[Coverage]) -> str:
     return f"{settled} of {count(planned, 'planned trial')} {'has' if settled == 1 else 'have'} a result{counts}"
 
 
-def smoke_findings(smoke: bool) -> list[Finding]:
+def smoke_findings(smoke: bool) -> Iterator[Finding]:
     """Say that a smoke run's numbers answer nothing."""
-    if not smoke:
-        return []
-    return [
-        Finding(
+    if smoke:
+        yield Finding(
             rule="smoke",
             tone="warning",
             sentence="This is a smoke run: a tiny version of the study on other data, made to try the machinery out. "
             "Its numbers answer nothing.",
             evidence="The study was run with --smoke.",
         )
-    ]
 
 
-def missing_findings(coverage: Sequence[Coverage]) -> list[Finding]:
+def missing_findings(coverage: Sequence[Coverage]) -> Iterator[Finding]:
     """Say what was planned and has no result."""
     rows = [row for row in coverage if not row.complete]
     if not rows:
-        return []
+        return
     parts = [f"{quoted(row.label)} {_states(row.states, row.missing)}" for row in rows]
-    return [
-        Finding(
-            rule="unfinished",
-            tone="warning",
-            sentence=f"The study is not complete: {coverage_words(coverage)}, and "
-            f"{names([row.label for row in rows])} {'lacks' if len(rows) == 1 else 'lack'} some.",
-            evidence=f"{listing(parts, most=10)}. Means are over the repeats that are done.",
-            about=tuple(row.label for row in rows),
-        )
-    ]
+    yield Finding(
+        rule="unfinished",
+        tone="warning",
+        sentence=f"The study is not complete: {coverage_words(coverage)}, and "
+        f"{names([row.label for row in rows])} {'lacks' if len(rows) == 1 else 'lack'} some.",
+        evidence=f"{listing(parts, most=10)}. Means are over the repeats that are done.",
+        about=tuple(row.label for row in rows),
+    )
 
 
 def _states(states: Mapping[str, int], not_there: int) -> str:
@@ -221,31 +216,25 @@ def _told(trials: Sequence[FailedTrial], *, rule: str, sentence: str, evidence: 
     return [Finding(rule=rule, tone="warning", sentence=sentence, evidence=evidence, about=about)] if trials else []
 
 
-def test_read_findings(reads: TestReads) -> list[Finding]:
+def test_read_findings(reads: TestReads) -> Iterator[Finding]:
     """Say when a trial read the test split more than once."""
-    if not reads.repeated:
-        return []
-    return [
-        Finding(
+    if reads.repeated:
+        yield Finding(
             rule="test-reads",
             tone="warning",
             sentence=f"{count(reads.repeated, 'trial')} read the test split more than once.",
             evidence=f"{reads.reads} reads by {count(reads.trials, 'done trial')}; one each was expected.",
         )
-    ]
 
 
-def left_out_findings(left_out: Sequence[str]) -> list[Finding]:
+def left_out_findings(left_out: Sequence[str]) -> Iterator[Finding]:
     """Say which trials of the ledger belong to another version of the study and are in no number."""
-    if not left_out:
-        return []
-    return [
-        Finding(
+    if left_out:
+        yield Finding(
             rule="left-out",
             sentence="Trials of another version of this study are in the ledger; they are in no number of this report.",
             evidence=" ".join(left_out),
         )
-    ]
 
 
 def micro_f1_findings(listed: Sequence[Scores]) -> list[Finding]:
