@@ -325,7 +325,7 @@ def test_a_pdf_that_has_no_room_among_temporary_files_costs_itself_alone(
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PdfPrinter, "_prepare", refuse)
+    monkeypatch.setattr("benchkit.report.files.pdf._put", refuse)
     assert main(["report", "--format", "html,pdf", "--out", str(tmp_path / "out"), "-w", str(tmp_path)]) == 2
     assert (tmp_path / "out" / "synthetic-norms.html").is_file()
     told = capsys.readouterr().err
