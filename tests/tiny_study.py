@@ -29,6 +29,7 @@ from benchkit.study.studyfile import parse_study
 from benchkit.sweep.devices import Device
 from benchkit.sweep.messages import Event, Job, Printed, Train, TrialAnswer, WorkerLost, dump, event_of, order_of
 from benchkit.sweep.orchestration import Request, sweep
+from benchkit.sweep.progress import View
 
 if TYPE_CHECKING:
     from benchkit.sweep.training import Telling
@@ -101,7 +102,7 @@ def finish_all(ledger: Ledger, plan: Plan, outcome: Callable[[Claim], Outcome | 
         claim.finish(outcome(claim) or done)
 
 
-class Listener:
+class Listener(View):
     """A view that keeps what it is shown."""
 
     def __init__(self) -> None:
@@ -113,9 +114,6 @@ class Listener:
 
     def event(self, worker: int, event: Event) -> None:
         self.events.append(event)
-
-    def tick(self) -> None:
-        return
 
 
 @contextmanager

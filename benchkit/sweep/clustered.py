@@ -17,7 +17,6 @@ from benchkit.registry import Registry
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.decided import asked_once
 from benchkit.sweep.devices import Device
-from benchkit.sweep.messages import Event, Said
 from benchkit.sweep.pool import Pool
 from benchkit.sweep.progress import View
 from benchkit.sweep.shipping import cargo_of, needs_of
@@ -62,10 +61,9 @@ class Noting(View):
         """Tell `note`."""
         self._note = note
 
-    def event(self, worker: int, event: Event) -> None:
+    def say(self, words: str) -> None:
         """Note what was found."""
-        if isinstance(event, Said):
-            self._note(event.words)
+        self._note(words)
 
 
 def _measured(cluster: RayCluster, request: Request, plan: Plan, missing: int, device: Device, cores: int) -> int:

@@ -26,7 +26,6 @@ from benchkit.sweep.messages import (
     Job,
     RunReady,
     RunTimed,
-    Said,
     WorkerFailed,
     WorkerLost,
     WorkerReady,
@@ -192,7 +191,7 @@ def trials_at_once(task: ConcurrencySearch, workspace: Path, view: View, opener:
     count = best_count(concurrency, task.most)
     if len(concurrency.levels) > 1:
         earlier = " (an earlier sweep's probe)" if concurrency == kept else ""
-        view.event(0, Said(words=f"{concurrency_text(concurrency, count)}{earlier}"))
+        view.say(f"{concurrency_text(concurrency, count)}{earlier}")
     return count
 
 

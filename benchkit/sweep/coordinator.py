@@ -25,7 +25,6 @@ from benchkit.sweep.messages import (
     Job,
     OfTrial,
     Printed,
-    Said,
     TrialAnswer,
     TrialFinished,
     TrialGivenBack,
@@ -64,7 +63,7 @@ class Coordinator:
         self._ledger = ledger
         self._pool = pool
         self._view = view
-        self._seats = Seats(pool, job, lambda words: view.event(0, Said(words=words)))
+        self._seats = Seats(pool, job, view.say)
         self._preferred = PreferredSeats(self._seats, self._rules.patience, more_come=pool.changes)
         self._queue: Queue | None = None
         self._look_at = 0.0

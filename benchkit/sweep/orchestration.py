@@ -31,7 +31,7 @@ from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.coordinator import Coordinator
 from benchkit.sweep.decided import Rules, decide_as_trained, decided_device, refuse_other_decisions
 from benchkit.sweep.devices import Device, Devices, available_cores, devices_here, devices_text
-from benchkit.sweep.messages import Job, NetworksChecked, Said, WorkerFailed
+from benchkit.sweep.messages import Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.pool import Pool, answers, cannot_go_on
 from benchkit.sweep.progress import View
 from benchkit.sweep.seat_lines import SeatLines, tell_of
@@ -120,10 +120,6 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     ledger = Ledger(request.workspace, request.storage or None, lease=request.lease, patience=request.patience)
     refuse_other_decisions(ledger, request)
     end = time.monotonic() + request.seconds
-
-    def say(words: str) -> None:
-        view.event(0, Said(words=words))
-
     request = replace(request, device=decided_device(ledger, request))
     with ExitStack() as opened:
         devices = None if request.cluster else devices_told(request, view)
@@ -131,10 +127,10 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         if devices and is_known_ahead(request, plan, devices) and (request.retry or ledger.missing(plan)):
             ahead = opened.enter_context(pool_here(request, ledger, plan, devices, view))
             ahead.start()
-        plan, data = _registered(request, registry, ledger, plan, say)
+        plan, data = _registered(request, registry, ledger, plan, view.say)
         pool, memory = ahead, None
         if devices is None:
-            pool, memory = opened.enter_context(pool_of_cluster(request, registry, ledger, plan, data, say))
+            pool, memory = opened.enter_context(pool_of_cluster(request, registry, ledger, plan, data, view.say))
         elif pool is None:
             pool = opened.enter_context(pool_here(request, ledger, plan, devices, view))
         if ahead is None and (request.retry or ledger.missing(plan)):
@@ -142,7 +138,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         ledger.enqueue(plan, request.retry)
         checked = refuse_broken_networks(pool, request, _unfinished(ledger, plan))
         for words in checked.warnings:
-            say(f"warning: {words}")
+            view.say(f"warning: {words}")
         refuse_other_weights(ledger, plan, checked.weights)
 
         known: dict[str, Condition] = {}
@@ -165,7 +161,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         with closing(lines):
             plan, whole = _train_planned(ledger, plan, request.retry, train)
             if request.adding and whole:
-                plan = train_until_decided(ledger, plan, say, train)
+                plan = train_until_decided(ledger, plan, view.say, train)
     return ledger.states(plan)
 
 
@@ -208,7 +204,7 @@ def devices_told(request: Request, view: View) -> Devices:
     """Return the devices of this machine that a sweep trains on, told where there is anything to choose."""
     devices = devices_of(request)
     if devices.left_out or len(devices.used) > 1:
-        view.event(0, Said(words=devices_text(devices)))
+        view.say(devices_text(devices))
     return devices
 
 

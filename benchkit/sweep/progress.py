@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from benchkit.results import FINISHED, EpochRecord
-from benchkit.sweep.messages import EpochEnded, Event, TrialEnded, TrialStarted, WorkerIdle, WorkerLost, WorkerReady
+from benchkit.sweep.messages import (
+    EpochEnded,
+    Event,
+    Said,
+    TrialEnded,
+    TrialStarted,
+    WorkerIdle,
+    WorkerLost,
+    WorkerReady,
+)
 
 
 class View:
@@ -21,6 +30,10 @@ class View:
 
     def tick(self) -> None:
         """Refresh what changes with time."""
+
+    def say(self, words: str) -> None:
+        """Show what people should know."""
+        self.event(0, Said(words=words))
 
 
 class ViewBeside(View):

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from benchkit.sweep.clustered import QUIET
 from benchkit.sweep.coordinator import Coordinator
 from benchkit.sweep.messages import Job
 from benchkit.sweep.pool import Pool
+from benchkit.sweep.progress import View
 from benchkit.sweep.seat_lines import SeatLines
 
 TRAINED = """
@@ -141,19 +142,6 @@ def driver(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-class Unseen:
-    """A view that shows nothing."""
-
-    def stage(self, title: str, states: Mapping[str, int], total: int) -> None:
-        """Do nothing."""
-
-    def event(self, worker: int, event: object) -> None:
-        """Do nothing."""
-
-    def tick(self) -> None:
-        """Do nothing."""
-
-
 def seats(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return how one coordinator serves simulated seats."""
     os.environ.update(QUIET)
@@ -176,7 +164,7 @@ def seats(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with joined(given.cluster):
         crowds = Crowds(given.seats, given.processes, life)
         threading.Thread(target=watch, daemon=True).start()
-        view = SeatLines(Unseen(), folder / "logs", "seats", lambda key, n: ledger.folder(study, known[key], n).log)
+        view = SeatLines(View(), folder / "logs", "seats", lambda key, n: ledger.folder(study, known[key], n).log)
         with Pool(crowds.seats, 1, folder / "logs", crowds.open_line) as pool:
             job = Job(task="train", study=study, data_root=folder, at_once=given.seats)
             began, computed = time.monotonic(), _computed()
