@@ -312,10 +312,10 @@ def _found(search: SearchSummary) -> str:
     return f"trial {search.best_place} with {_chosen(search)}, {_spent(search)}"
 
 
-def _each(group: Sequence[SearchSummary], what: Callable[[SearchSummary], str], most: int = 6) -> str:
-    """Return what there is to say of each of several searches; beyond `most` the rest is counted, as in sentences."""
-    shown = [f"{which(search)}: {what(search)}" for search in group[: most if len(group) <= most else most - 1]]
-    more = [f"{len(group) - len(shown)} more in the tables"] if len(group) > most else []
+def _each(group: Sequence[SearchSummary], what: Callable[[SearchSummary], str]) -> str:
+    """Return what there is to say of each of several searches; beyond six the rest is counted, as in sentences."""
+    shown = [f"{which(search)}: {what(search)}" for search in group[: 6 if len(group) <= 6 else 5]]
+    more = [f"{len(group) - len(shown)} more in the tables"] if len(group) > 6 else []
     return f"{'; '.join([*shown, *more])}."
 
 
