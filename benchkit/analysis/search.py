@@ -288,10 +288,14 @@ def _gain_words(search: SearchSummary) -> str:
     by, p = amount(search.goal, gain.mean), confirmation.gain.p
     than = f"{_conclusion(search)} than the study's own settings"
     if p is None:
-        return f", {by} {than} (too few pairs for a test)"
+        return f", {by} {than} ({_untested(confirmation.gain)})"
     if p >= ALPHA:
         return f"; whether that is {than}, by {by} here, is open (paired t test, p {p_words(p)})"
     return f", {by} {than} (paired t test, p {p_words(p)})"
+
+
+def _untested(gain: PairedComparison) -> str:
+    return "too few pairs for a test" if gain.n < 2 else "no test, as all pairs differ alike"
 
 
 def _searched_alike(group: Sequence[SearchSummary]) -> Finding:
@@ -360,7 +364,7 @@ def _mean(search: SearchSummary, value: float) -> str:
 def _gain_alike(search: SearchSummary) -> str:
     assert search.confirmation is not None and search.confirmation.gain is not None
     gain = search.confirmation.gain
-    p = "too few pairs for a test" if gain.p is None else f"p {p_words(gain.p)}"
+    p = _untested(gain) if gain.p is None else f"p {p_words(gain.p)}"
     return f"{amount(search.goal, gain.difference.mean)} ({which(search)}, {p})"
 
 
