@@ -61,6 +61,13 @@ def confirmed(levels: bool = True, name: str = "bn", fresh: Sequence[float] = (0
     return replace(base, study=replace(base.study, repeats=2, confirm=2))
 
 
+def test_pairs_that_differ_alike_are_not_called_too_few() -> None:
+    (alike,) = said(confirmed(fresh=(0.30, 0.32)), "search")  # the study's own settings have 0.40 and 0.42
+    assert "0.1000 nats better than the study's own settings (no test, as all pairs differ alike)" in alike.sentence
+    (single,) = said(confirmed(fresh=(0.30,)), "search")
+    assert "(too few pairs for a test)" in single.sentence
+
+
 def test_the_winners_bias_is_the_searched_score_against_fresh_repeats() -> None:
     (found,) = said(confirmed(), "winner-bias")
     # Mean of the fresh repeats 0.32, so the search promised 0.12 too much; t interval 0.32 ± 12.7062 * 0.02 = 0.0659

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from benchkit.analysis.estimates import CONFIDENCE, Estimate, estimate, standard_error, t_quantile
+from benchkit.analysis.estimates import CONFIDENCE, Estimate, estimate, standard_error, t_quantile, two_sided_t
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,7 +217,7 @@ class UnpairedComparison:
     p: float | None = None
 
 
-def welch_t(left: Estimate, right: Estimate, confidence: float = CONFIDENCE) -> UnpairedComparison:
+def welch_t(left: Estimate, right: Estimate) -> UnpairedComparison:
     """Return the comparison of two independent groups without assuming equal variances.
 
     t = (mean1 - mean2) / √(v1 + v2), with (v1 + v2)² / (v1²/(n1 - 1) + v2²/(n2 - 1)) degrees of freedom and v = s²/n
@@ -229,7 +229,7 @@ def welch_t(left: Estimate, right: Estimate, confidence: float = CONFIDENCE) -> 
     from scipy.stats import t
 
     (error, degrees), difference = scale, left.mean - right.mean
-    half = t_quantile(1 - (1 - confidence) / 2, degrees) * error
+    half = two_sided_t(CONFIDENCE, degrees) * error
     p = 2 * float(t.sf(abs(difference) / error, degrees))
     return UnpairedComparison(low=difference - half, high=difference + half, p=p)
 
@@ -243,8 +243,8 @@ def welch_error(left: Estimate, right: Estimate) -> tuple[float, float] | None:
     return math.sqrt(first + second), degrees
 
 
-def welch_detectable(left: Estimate, right: Estimate, alpha: float = ALPHA, power: float = POWER) -> float | None:
-    """Return the smallest true difference that Welch's test of two such groups finds with the given power.
+def welch_detectable(left: Estimate, right: Estimate, alpha: float = ALPHA) -> float | None:
+    """Return the smallest true difference that Welch's test of two such groups finds with 80 % power.
 
     It takes the observed spreads as if they were true, as a noncentral t with Welch's degrees of freedom. None
     without spread or with one repeat in a group.
@@ -253,4 +253,4 @@ def welch_detectable(left: Estimate, right: Estimate, alpha: float = ALPHA, powe
     if scale is None:
         return None
     error, degrees = scale
-    return detectable_noncentrality(degrees, alpha, power) * error
+    return detectable_noncentrality(degrees, alpha) * error

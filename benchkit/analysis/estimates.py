@@ -9,7 +9,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -48,7 +47,7 @@ class Estimate:
         """Return t · s · √(1/n + resampled), half the interval's width unless a bound cuts it, or None without one."""
         if self.std is None:
             return None
-        return standard_error(_two_sided(self.confidence, self.n) * self.std, self.n, self.resampled)
+        return standard_error(two_sided_t(self.confidence, self.n - 1) * self.std, self.n, self.resampled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +113,7 @@ def estimate(
     if n == 1:
         return Estimate(mean=mean, low=None, high=None, std=None, n=1, values=numbers, confidence=confidence)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (n - 1))
-    half = standard_error(_two_sided(confidence, n) * std, n, resampled)
+    half = standard_error(two_sided_t(confidence, n - 1) * std, n, resampled)
     return Estimate(
         mean=mean,
         low=max(mean - half, bounds[0]),
@@ -134,16 +133,9 @@ def t_quantile(probability: float, degrees: float) -> float:
     return float(stdtrit(degrees, probability))
 
 
-def _two_sided(confidence: float, n: int) -> float:
-    """Return by how many standard errors of a mean of `n` values its interval reaches to either side."""
-    return t_quantile(1 - (1 - confidence) / 2, n - 1)
-
-
-@cache
-def _normal_quantile(probability: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri(probability))
+def two_sided_t(confidence: float, degrees: float) -> float:
+    """Return by how many standard errors a t interval with `degrees` degrees of freedom reaches to either side."""
+    return t_quantile(1 - (1 - confidence) / 2, degrees)
 
 
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Proportion:
@@ -154,7 +146,9 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Proportion
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"a proportion needs 0 <= successes <= n and n > 0, got {successes} of {n}")
-    share, z = successes / n, _normal_quantile(0.5 + 0.5 * confidence)
+    from scipy.special import ndtri
+
+    share, z = successes / n, float(ndtri(0.5 + 0.5 * confidence))
     scale = 2 * (n + z**2)
     middle, half = (2 * n * share + z**2) / scale, z / scale * math.sqrt(4 * n * share * (1 - share) + z**2)
     return Proportion(
@@ -175,11 +169,11 @@ def prediction_interval(repeats: Estimate, *, bounds: Bounds = UNBOUNDED) -> tup
     """
     if repeats.std is None:
         return None
-    half = _two_sided(CONFIDENCE, repeats.n) * repeats.std * math.sqrt(1 + 1 / repeats.n + repeats.resampled)
+    half = two_sided_t(CONFIDENCE, repeats.n - 1) * repeats.std * math.sqrt(1 + 1 / repeats.n + repeats.resampled)
     return max(repeats.mean - half, bounds[0]), min(repeats.mean + half, bounds[1])
 
 
-def crossed_interval(right: np.ndarray, confidence: float = CONFIDENCE) -> CrossedInterval | None:
+def crossed_interval(right: np.ndarray) -> CrossedInterval | None:
     """Return the mean of `right`, bool (repeats, images), with intervals over seeds, over images, and over both.
 
     Repeats and images are crossed random effects (Searle, Casella and McCulloch, Variance Components, 1992): with the
@@ -203,7 +197,7 @@ def crossed_interval(right: np.ndarray, confidence: float = CONFIDENCE) -> Cross
     spread = of_repeats**2 / rows + of_images**2 / columns + of_rest**2 / (rows * columns)
 
     def interval(square: float, degrees: float) -> tuple[float, float]:
-        half = t_quantile(1 - (1 - confidence) / 2, degrees) * math.sqrt(square / (repeats * images)) if square else 0.0
+        half = two_sided_t(CONFIDENCE, degrees) * math.sqrt(square / (repeats * images)) if square else 0.0
         return max(0.0, mean - half), min(1.0, mean + half)
 
     return CrossedInterval(
@@ -213,7 +207,6 @@ def crossed_interval(right: np.ndarray, confidence: float = CONFIDENCE) -> Cross
         seeds=interval(of_repeats, rows),
         images_only=interval(of_images, columns),
         both=interval(together, together**2 / spread if spread else 1.0),
-        confidence=confidence,
     )
 
 

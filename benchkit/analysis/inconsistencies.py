@@ -64,16 +64,6 @@ class ClassCount:
     stated: int
     ours: int
 
-    @property
-    def chance_loss(self) -> float:
-        """Return the loss in nats of a model that knows nothing, with the data set's classes: ln K."""
-        return math.log(self.ours)
-
-    @property
-    def stated_loss(self) -> float:
-        """Return the same with the stated number of classes."""
-        return math.log(self.stated)
-
 
 def inconsistencies(results: StudyResults) -> tuple[Inconsistency, ...]:
     """Return every published number that cannot be what it claims to be, in the study's order."""
@@ -198,7 +188,7 @@ def micro_f1_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
             tone="warning",
             sentence=f"{row.source}: the {metric_words(row.metric)} of {quoted(row.label)}, "
             f"{measured('micro_f1', row.value)}, differs from its accuracy, {measured('accuracy', row.beside or 0.0)}. "
-            f"With one label an image the two are equal{_exchanged(row)}.",
+            f"With one label an image the two are equal{EXCHANGED if row.exchanged else ''}.",
             evidence="Micro F1 counts every wrong image once as false positive and once as false negative.",
             about=(row.label,),
         )
@@ -207,8 +197,7 @@ def micro_f1_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
     ]
 
 
-def _exchanged(row: Inconsistency) -> str:
-    return "; here macro F1 is the one that equals it, so the two columns look exchanged" if row.exchanged else ""
+EXCHANGED = "; here macro F1 is the one that equals it, so the two columns look exchanged"
 
 
 def no_fraction_findings(doubts: Sequence[Inconsistency]) -> list[Finding]:
@@ -291,8 +280,8 @@ def class_count_findings(counts: Sequence[ClassCount]) -> list[Finding]:
             rule="class-count",
             tone="warning",
             sentence=f"{row.source}: it speaks of {row.stated:,} classes, and the data set has {row.ours:,}.",
-            evidence=f"An untrained network's loss is near ln {row.ours:,} = {number(row.chance_loss)} with "
-            f"{row.ours:,} classes and near ln {row.stated:,} = {number(row.stated_loss)} with {row.stated:,}.",
+            evidence=f"An untrained network's loss is near ln {row.ours:,} = {number(math.log(row.ours))} with "
+            f"{row.ours:,} classes and near ln {row.stated:,} = {number(math.log(row.stated))} with {row.stated:,}.",
         )
         for row in counts
     ]

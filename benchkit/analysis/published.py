@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -221,13 +221,18 @@ def implied_numbers(study_published: Sequence[Published], doubts: Sequence[Incon
     return tuple(found)
 
 
-def agreement_findings(rows_of_all: Sequence[PublishedComparison]) -> list[Finding]:
+def agreement_findings(rows_of_all: Sequence[PublishedComparison]) -> Iterator[Finding]:
     """Say, source by source, which published numbers agree with ours."""
-    findings = []
     for source in dict.fromkeys(row.source for row in rows_of_all):
         rows = [row for row in rows_of_all if row.source == source and row.ours is not None]
-        findings.append(_beside(source, rows) if rows else _no_counterpart(source))
-    return findings
+        if rows:
+            yield _beside(source, rows)
+        else:
+            yield Finding(
+                rule="published",
+                sentence=f"No number of {source} has a counterpart among our results yet.",
+                evidence="None of its conditions has a done repeat here.",
+            )
 
 
 UNJUDGED: tuple[tuple[PublishedVerdict, str, str], ...] = (
@@ -241,14 +246,6 @@ UNJUDGED: tuple[tuple[PublishedVerdict, str, str], ...] = (
     ("in doubt", "cannot be what it claims to be", "cannot be what they claim to be"),
 )
 """What is said of one number, and of several, that cannot be held against ours."""
-
-
-def _no_counterpart(source: str) -> Finding:
-    return Finding(
-        rule="published",
-        sentence=f"No number of {source} has a counterpart among our results yet.",
-        evidence="None of its conditions has a done repeat here.",
-    )
 
 
 def _beside(source: str, rows: Sequence[PublishedComparison]) -> Finding:

@@ -288,10 +288,14 @@ def _gain_words(search: SearchSummary) -> str:
     by, p = amount(search.goal, gain.mean), confirmation.gain.p
     than = f"{_conclusion(search)} than the study's own settings"
     if p is None:
-        return f", {by} {than} (too few pairs for a test)"
+        return f", {by} {than} ({_untested(confirmation.gain)})"
     if p >= ALPHA:
         return f"; whether that is {than}, by {by} here, is open (paired t test, p {p_words(p)})"
     return f", {by} {than} (paired t test, p {p_words(p)})"
+
+
+def _untested(gain: PairedComparison) -> str:
+    return "too few pairs for a test" if gain.n < 2 else "no test, as all pairs differ alike"
 
 
 def _searched_alike(group: Sequence[SearchSummary]) -> Finding:
@@ -312,10 +316,10 @@ def _found(search: SearchSummary) -> str:
     return f"trial {search.best_place} with {_chosen(search)}, {_spent(search)}"
 
 
-def _each(group: Sequence[SearchSummary], what: Callable[[SearchSummary], str], most: int = 6) -> str:
-    """Return what there is to say of each of several searches; beyond `most` the rest is counted, as in sentences."""
-    shown = [f"{which(search)}: {what(search)}" for search in group[: most if len(group) <= most else most - 1]]
-    more = [f"{len(group) - len(shown)} more in the tables"] if len(group) > most else []
+def _each(group: Sequence[SearchSummary], what: Callable[[SearchSummary], str]) -> str:
+    """Return what there is to say of each of several searches; beyond six the rest is counted, as in sentences."""
+    shown = [f"{which(search)}: {what(search)}" for search in group[: 6 if len(group) <= 6 else 5]]
+    more = [f"{len(group) - len(shown)} more in the tables"] if len(group) > 6 else []
     return f"{'; '.join([*shown, *more])}."
 
 
@@ -360,7 +364,7 @@ def _mean(search: SearchSummary, value: float) -> str:
 def _gain_alike(search: SearchSummary) -> str:
     assert search.confirmation is not None and search.confirmation.gain is not None
     gain = search.confirmation.gain
-    p = "too few pairs for a test" if gain.p is None else f"p {p_words(gain.p)}"
+    p = _untested(gain) if gain.p is None else f"p {p_words(gain.p)}"
     return f"{amount(search.goal, gain.difference.mean)} ({which(search)}, {p})"
 
 

@@ -143,12 +143,10 @@ def _judged(results: StudyResults, claim: SourceClaim) -> tuple[Judged, Judged]:
 
 
 def _all(judged: Sequence[Judged]) -> Judged:
-    """Return the verdict of several comparisons that must all hold."""
-    for verdict in ("does not hold", "cannot be told", "holds"):
-        for found in judged:
-            if found[0] == verdict:
-                return found
-    return "cannot be told", "there is nothing to compare"
+    """Return the verdict of several comparisons that must all hold: the worst."""
+    worst_first = ("does not hold", "cannot be told", "holds")
+    nothing: Judged = ("cannot be told", "there is nothing to compare")
+    return min(judged, key=lambda found: worst_first.index(found[0]), default=nothing)
 
 
 def _printed_pair(results: StudyResults, metric: str, sides: tuple[Mapping[str, str], ...], *, equal: bool) -> Judged:
@@ -190,7 +188,9 @@ def _condition(results: StudyResults, when: Mapping[str, str]) -> Condition | No
     return next((c for c in grid if all(c.levels.get(path) == label for path, label in when.items())), None)
 
 
-def _differences(results: StudyResults, metric: str, sides: tuple[Mapping[str, str], ...]) -> list[list[float]] | None:
+def _shared_values(
+    results: StudyResults, metric: str, sides: tuple[Mapping[str, str], ...]
+) -> list[list[float]] | None:
     """Return the values of two conditions over the repeats that both have, or None with fewer than two."""
     conditions = [_condition(results, when) for when in sides]
     values = [values_by_repeat(results, condition, metric) if condition else {} for condition in conditions]
@@ -199,7 +199,7 @@ def _differences(results: StudyResults, metric: str, sides: tuple[Mapping[str, s
 
 
 def _our_pair(results: StudyResults, metric: str, sides: tuple[Mapping[str, str], ...], *, equal: bool) -> Judged:
-    values = _differences(results, metric, sides)
+    values = _shared_values(results, metric, sides)
     if values is None:
         return "cannot be told", "ours have fewer than two repeats of both"
     comparison = paired_t(values[0], values[1], results.resampled)
@@ -223,7 +223,7 @@ def _our_best(results: StudyResults, metric: str, when: Mapping[str, str]) -> Ju
     rivals = [c for c in compared(results) if c.kind == "grid" and (best is None or c.key != best.key)]
     tested = []
     for rival in rivals:
-        values = _differences(results, metric, (when, rival.levels))
+        values = _shared_values(results, metric, (when, rival.levels))
         comparison = paired_t(values[0], values[1], results.resampled) if values else None
         if comparison is None or comparison.p is None:
             return "cannot be told", f"{quoted(rival.label)} and it have fewer than two repeats, or do not vary"

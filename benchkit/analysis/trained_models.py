@@ -186,13 +186,13 @@ class ClassReport:
         return min(known, key=lambda pair: pair[1]) if known else None
 
 
-def class_report(results: StudyResults, condition: Condition, most: int = 5) -> ClassReport | None:
-    """Return recalls and the `most` frequent confusions of a condition on test (on val where test was not scored)."""
+def class_report(results: StudyResults, condition: Condition) -> ClassReport | None:
+    """Return recalls and the five worst confusions of a condition on test (on val where test was not scored)."""
     trials = done_repeats(results, condition).values()
     for split in ("test", "val"):
         matrices = [t.outcome.metrics[split].confusion for t in trials if t.outcome and split in t.outcome.metrics]
         if matrices and matrices[0]:
-            return _report(results, condition, split, matrices, most)
+            return _report(results, condition, split, matrices)
     return None
 
 
@@ -201,7 +201,6 @@ def _report(
     condition: Condition,
     split: SplitName,
     matrices: list[tuple[tuple[int, ...], ...]],
-    most: int,
 ) -> ClassReport:
     import numpy as np
 
@@ -210,7 +209,7 @@ def _report(
     rows = total.sum(axis=1)
     recalls = tuple(float(total[i, i] / rows[i]) if rows[i] else None for i in range(len(total)))
     off = total - np.diag(np.diag(total))
-    worst = np.argsort(off, axis=None, kind="stable")[::-1][:most]
+    worst = np.argsort(off, axis=None, kind="stable")[::-1][:5]
     confusions = tuple(
         ClassConfusion(true=names[i], called=names[j], count=int(off[i, j]), of=int(rows[i]))
         for i, j in (divmod(int(flat), len(total)) for flat in worst)

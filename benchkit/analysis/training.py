@@ -419,7 +419,8 @@ def gap_findings(gaps: Sequence[Gap]) -> Iterator[Finding]:
     if not rows or rows[0].difference.mean < WIDE_GAP:
         return
     widest, least = rows[0], min(rows, key=lambda row: abs(row.difference.mean))
-    other = f"; the narrowest is {_signed_gap(least)}, {quoted(least.label)}" if len(rows) > 1 else ""
+    narrowest = f"{bare('val.accuracy', least.difference.mean)} {difference_unit('val.accuracy')}"
+    other = f"; the narrowest is {narrowest}, {quoted(least.label)}" if len(rows) > 1 else ""
     yield Finding(
         rule="train-val-gap",
         sentence=f"{quoted(widest.label)} has the widest gap between train and validation accuracy, "
@@ -428,10 +429,6 @@ def gap_findings(gaps: Sequence[Gap]) -> Iterator[Finding]:
         f"{count(widest.difference.n, 'repeat')}.",
         about=tuple(dict.fromkeys((widest.label, least.label))),
     )
-
-
-def _signed_gap(gap: Gap) -> str:
-    return f"{bare('val.accuracy', gap.difference.mean)} {difference_unit('val.accuracy')}"
 
 
 def train_val_gap(results: StudyResults, condition: Condition) -> Gap | None:
