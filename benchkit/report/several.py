@@ -10,7 +10,6 @@ from typing import Any
 from benchkit import __version__
 from benchkit.analysis.agreement import (
     Agreement,
-    ConditionInStudy,
     SharedCondition,
     agree,
     agreement_findings,
@@ -407,35 +406,27 @@ def _against_the_others(ranking: Ranking) -> str:
 
 def shared_table(agreement: Agreement, places: Sequence[int]) -> Table:
     """Return condition by study for the studies at `places`: mean, interval, n and rank, and the mean rank over all."""
-    unit = metric_unit(agreement.metric)
-    columns = (
-        Column(key="condition", heading="Condition", align="left"),
-        Column(key="mean_rank", heading="Mean rank"),
-        *(
-            Column(
-                key=f"mean_{agreement.studies[column]}",
-                heading=agreement.studies[column],
-                unit=unit,
-                parts=(*ESTIMATE_PARTS, "rank"),
-            )
-            for column in places
-        ),
-    )
+    unit, parts = metric_unit(agreement.metric), (*ESTIMATE_PARTS, "rank")
     best = min((row.mean_rank for row in agreement.shared if row.mean_rank is not None), default=None)
-    return Table(columns=columns, rows=tuple(_shared(agreement, row, places, best) for row in agreement.shared))
+
+    def is_first(row: SharedCondition) -> bool:
+        return row.mean_rank is not None and row.mean_rank == best
+
+    table = TableOf(agreement.shared)
+    table.add(Column(key="condition", heading="Condition", align="left"), lambda r: label(r.label, strong=is_first(r)))
+    mean_rank = Column(key="mean_rank", heading="Mean rank")
+    table.add(mean_rank, lambda r: number_cell(number(r.mean_rank, 3), r.mean_rank, strong=is_first(r)))
+    for place in places:
+        study = agreement.studies[place]
+        table.add(
+            Column(key=f"mean_{study}", heading=study, unit=unit, parts=parts),
+            partial(_standing, agreement.metric, place),
+        )
+    return table.made()
 
 
-def _shared(agreement: Agreement, row: SharedCondition, places: Sequence[int], best: float | None) -> tuple[Cell, ...]:
-    rank, first = row.mean_rank, row.mean_rank is not None and row.mean_rank == best
-    return (
-        label(row.label, strong=first),
-        number_cell(number(rank, 3), rank, strong=first),
-        *(_standing(agreement.metric, row.standings[column]) for column in places),
-    )
-
-
-def _standing(metric: str, standing: ConditionInStudy | None) -> Cell:
-    if standing is None:
+def _standing(metric: str, place: int, row: SharedCondition) -> Cell:
+    if (standing := row.standings[place]) is None:
         return Cell(text=NONE, parts=(None, None, 0, None))
     estimate = standing.estimate
     parts = [bracket(metric, estimate.low, estimate.high), f"n {estimate.n}"]

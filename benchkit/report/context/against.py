@@ -28,7 +28,7 @@ from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section
 from benchkit.report.context.compose import finding_block, record_of
 from benchkit.report.context.sections import INTERVALS, section, table_block
 from benchkit.report.page_text import private_results
-from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, label, number_cell
+from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, number_cell
 
 _EMBEDDED = re.compile(r'<script type="application/json" class="record">(.*?)</script>', re.DOTALL)
 HINT = "give a workspace folder, a report's results.json, or the HTML of a report"
@@ -188,46 +188,49 @@ def changes_table(rows: Sequence[Change]) -> Table:
     """Return then, now, difference and test of every row; the metric has a column where there are several."""
     several = len({row.metric for row in rows}) > 1
     unit, gap = ("", "") if several else (metric_unit(rows[0].metric), difference_unit(rows[0].metric))
-    columns = (
-        Column(key="condition", heading="Condition", align="left"),
-        *([Column(key="metric", heading="Metric", align="left")] if several else []),
-        Column(key="then", heading="Then", unit=unit, parts=ESTIMATE_PARTS),
-        Column(key="now", heading="Now", unit=unit, parts=ESTIMATE_PARTS),
-        Column(key="difference", heading="Now minus then", unit=gap, parts=("low", "high")),
-        Column(key="p_holm", heading="p (Holm)", parts=("uncorrected",)),
-        Column(key="detectable", heading="Detectable", unit=gap),
-        Column(key="verdict", heading="Verdict", align="left", parts=("test", "pairs")),
+    table = TableOf(rows)
+    table.text("condition", "Condition", lambda row: row.label)
+    if several:
+        table.add(Column(key="metric", heading="Metric", align="left"), _metric)
+    then = Column(key="then", heading="Then", unit=unit, parts=ESTIMATE_PARTS)
+    table.add(then, lambda row: estimate_cell(row.metric, row.old))
+    now = Column(key="now", heading="Now", unit=unit, parts=ESTIMATE_PARTS)
+    table.add(now, lambda row: estimate_cell(row.metric, row.new))
+    table.add(Column(key="difference", heading="Now minus then", unit=gap, parts=("low", "high")), _difference)
+    table.add(Column(key="p_holm", heading="p (Holm)", parts=("uncorrected",)), _p)
+    detectable = Column(key="detectable", heading="Detectable", unit=gap)
+    table.add(detectable, lambda row: number_cell(within_range(row.metric, row.detectable), row.detectable))
+    table.add(Column(key="verdict", heading="Verdict", align="left", parts=("test", "pairs")), _verdict)
+    return table.made()
+
+
+def _metric(row: Change) -> Cell:
+    units = " / ".join(dict.fromkeys(unit for unit in (metric_unit(row.metric), difference_unit(row.metric)) if unit))
+    return Cell(text=metric_words(row.metric), detail=units, value=row.metric)
+
+
+def _difference(row: Change) -> Cell:
+    return Cell(
+        text=difference(row.metric, row.difference),
+        detail=bracket(row.metric, row.low, row.high),
+        value=row.difference,
+        parts=(row.low, row.high),
+        strong=row.told_apart,
     )
-    return Table(columns=columns, rows=tuple(_row(row, several=several) for row in rows))
 
 
-def _row(row: Change, *, several: bool) -> tuple[Cell, ...]:
-    metric = row.metric
-    units = " / ".join(dict.fromkeys(unit for unit in (metric_unit(metric), difference_unit(metric)) if unit))
+def _p(row: Change) -> Cell:
+    return Cell(text=p_value(row.p_adjusted), value=row.p_adjusted, parts=(row.p,), strong=row.told_apart)
+
+
+def _verdict(row: Change) -> Cell:
     tests = {
         "paired": f"paired, {row.pairs}",
         "welch": f"Welch, {row.old.n} and {row.new.n}",
         "none": f"no test, {row.old.n} and {row.new.n}",
     }
-    return (
-        label(row.label),
-        *([Cell(text=metric_words(metric), detail=units, value=metric)] if several else []),
-        estimate_cell(metric, row.old),
-        estimate_cell(metric, row.new),
-        Cell(
-            text=difference(metric, row.difference),
-            detail=bracket(metric, row.low, row.high),
-            value=row.difference,
-            parts=(row.low, row.high),
-            strong=row.told_apart,
-        ),
-        Cell(
-            text=p_value(row.p_adjusted), value=row.p_adjusted, parts=(row.p,), strong=row.told_apart,
-        ),
-        number_cell(within_range(metric, row.detectable), row.detectable),
-        Cell(text=row.verdict, detail=tests[row.method], value=row.verdict, parts=(row.method, row.pairs),
-             strong=row.told_apart),
-    )  # fmt: skip
+    parts = (row.method, row.pairs)
+    return Cell(text=row.verdict, detail=tests[row.method], value=row.verdict, parts=parts, strong=row.told_apart)
 
 
 def properties_table(changes: Changes) -> Table:
