@@ -137,7 +137,7 @@ def test_what_is_no_list_of_classes_is_refused(content: bytes, message: str, ima
     (images / "list.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         image_list(tmp_path / "root", source=images / "list.csv")
-    with pytest.raises(DataError, match="cannot be read.*directory"):
+    with pytest.raises(DataError, match=r"cannot be read.*directory"):
         image_list(tmp_path / "root", source=images)
     with pytest.raises(DataError, match=r"data\.source"):
         image_list(tmp_path / "root")
