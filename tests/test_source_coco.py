@@ -208,6 +208,11 @@ def test_coco5_names_what_is_wrong_with_annotations(coco: Coco, tmp_path: Path) 
         ({"images": [{"id": 1}]}, r"images\[0\]: expected a table with file_name, height, id, width"),
         ({"annotations": [{**whole["annotations"][0], "bbox": [1, 2]}]}, r"annotations\[0\]: bbox = \[1, 2\]"),
         ({"images": [{**whole["images"][0], "width": "a"}]}, r"images\[0\]: height = 240, width = 'a'"),
+        ({"images": [{**whole["images"][0], "id": [1]}]}, r"images\[0\]: id = \[1\], expected a number or text"),
+        (
+            {"annotations": [{**whole["annotations"][0], "image_id": {}}]},
+            r"image_id = \{\}, expected a number",
+        ),
         ({"categories": whole["categories"][:3]}, "no category 'cake'"),
         ({"images": whole["images"][1:]}, "annotation 1000 belongs to image 1, which is not listed"),
     ):

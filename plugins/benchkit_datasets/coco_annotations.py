@@ -123,6 +123,8 @@ def _problems(tables: Any) -> Iterator[str]:
         for at, row in enumerate(rows):
             if not isinstance(row, dict) or not keys <= row.keys():
                 yield f"{name}[{at}]: expected a table with {', '.join(sorted(keys))}"
+            elif wrong := [key for key in sorted(keys) if key.endswith("id") and not isinstance(row[key], int | str)]:
+                yield f"{name}[{at}]: {wrong[0]} = {row[wrong[0]]!r}, expected a number or text"
             elif name == "annotations" and not _are_numbers(row["bbox"], 4):
                 yield f"annotations[{at}]: bbox = {row['bbox']!r}, expected left, top, width, height"
             elif name == "images" and not _are_numbers([row["height"], row["width"]], 2):
