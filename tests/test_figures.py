@@ -19,9 +19,9 @@ from benchkit_figures.search.history import SearchHistory
 from benchkit_figures.search.importances import SearchImportances
 from benchkit_figures.search.parallel import SearchParallel
 from benchkit_figures.search.slices import SearchSlices
-from benchkit_figures.training.curves import axis_ends
-from benchkit_figures.training.learning_curves import LearningCurves
-from figure_checks import drawn
+from benchkit_figures.training.learning_curves import LearningCurves, axis_ends
+from benchkit_figures.training.loss_gap import LossGap
+from figure_checks import drawn, rows_of
 from figure_results import NORMS, condition, cost, learned, metrics, record, results, trial
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,6 +188,24 @@ def test_long_learning_curves_are_thinned_and_packed() -> None:
     figure = LearningCurves()
     spec = drawn(figure, learned(NORMS, 3, 250, early=True))
     assert len(json.dumps(spec)) < 200_000
+
+
+def test_thinned_lines_of_single_repeats_end_where_these_ended() -> None:
+    figure = LearningCurves()
+    spec = figure.draw(figure.data(learned(NORMS[:2], 2, 500))).to_dict(validate=False)
+    lines = [row for row in rows_of(spec) if row["kind"] == "repeat"]
+    # Every fourth of 500 epochs from the first on, and the last one.
+    assert len(lines) == 2 * 2 * (125 + 1)
+    assert {row["epoch"] for row in lines} == {*range(1, 500, 4), 500}
+
+
+def test_captions_part_labels_with_commas_by_semicolons() -> None:
+    labels = ("norm = gn, depth = 2", "norm = gn, depth = 3")
+    finished = learned(["bn"], 2, 3)
+    more = dataclasses.replace(finished, conditions=(*finished.conditions, *map(condition, labels)))
+    for figure in (LearningCurves(), ResultsForest(), SpeedCost(), LossGap()):
+        words = "Without a finished repeat: norm = gn, depth = 2; norm = gn, depth = 3."
+        assert words in figure.caption(figure.data(more)), type(figure).__name__
 
 
 def test_learning_curves_refuse_unknown_options() -> None:

@@ -102,18 +102,13 @@ def order(subject: Subject) -> None:
     """Prepared anew, the images come in the same order, whatever state the global random generators are in."""
     first, second = _fresh(subject, "order-1", 1), _fresh(subject, "order-2", 2)
     for (name, before), (_, after) in zip(first.named.items(), second.named.items(), strict=True):
-        same = before.labels.shape == after.labels.shape and np.array_equal(before.labels, after.labels)
-        same = same and np.array_equal(before.images, after.images)
-        places = "" if not same else "the same"
-        if not same and before.images.shape == after.images.shape:
-            differ = (before.images != after.images).reshape(len(before.images), -1).any(1) | (
-                before.labels != after.labels
-            )
-            places = f"other images or labels in {int(differ.sum()):,} of {len(differ):,} places"
+        same, got = False, "another number of images"
+        if before.images.shape == after.images.shape:
+            differ = (before.images != after.images).reshape(len(before.images), -1).any(1)
+            differ |= before.labels != after.labels
+            same, got = not differ.any(), f"other images or labels in {int(differ.sum()):,} of {len(differ):,} places"
         given = f"{name}, prepared twice with differently seeded generators"
-        require(
-            same, given=given, expected="the same images in the same order", got=places or "another number of images"
-        )
+        require(same, given=given, expected="the same images in the same order", got=got)
 
 
 @rule("processes", likely="the content depends on hash(), set order, time or the process: sort, and seed from options")
@@ -145,14 +140,16 @@ def killed(subject: Subject) -> None:
 @rule("smoke", likely="too few images of some class, or images that are not what the contract check expects")
 def smoke(subject: Subject) -> None:
     """A tiny study trains on it: a few images of each class, one epoch, finite losses."""
-    from benchkit.testing.specimens import linear_model, losses_after
+    from benchkit.testing.specimens import linear_model, losses, run_of, settings, trained
 
-    splits = _splits(subject)
-    size = 4 * len(splits.class_names)
-    given = f"{min(size, len(splits.train.labels) // 2)} training images for one epoch of a linear model"
+    splits, tiny = _splits(subject), settings(0, epochs=1)
+    size = min(4 * len(splits.class_names), len(splits.train.labels) // 2)
+    pool = len(splits.train.labels) if splits.val is None else len(splits.val.labels)
+    data = replace(tiny.data, train_size=size, val_size=max(1, min(size, pool // 4)), test_size=1)
+    given = f"{size} training images for one epoch of a linear model"
     with attempt(given):
-        losses = losses_after(splits, linear_model, train_size=min(size, len(splits.train.labels) // 2), epochs=1)
-    require(all(np.isfinite(losses)), given=given, expected="finite losses", got=str(losses))
+        found = list(losses(trained(run_of(replace(tiny, data=data), splits, model=linear_model)).history))
+    require(all(np.isfinite(found)), given=given, expected="finite losses", got=str(found))
 
 
 def _splits(subject: Subject) -> Splits:

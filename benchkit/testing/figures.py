@@ -23,7 +23,7 @@ from benchkit.results import StudyResults, Trial
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require, rule
 from benchkit.testing.results import IMAGES, scenarios
 from benchkit.testing.specimens import SmallNetwork
-from benchkit.testing.subject import Subject
+from benchkit.testing.subject import Subject, is_frozen
 
 SCENARIOS: Mapping[str, str] = {
     "three-conditions": "results with three conditions, three repeats each",
@@ -69,7 +69,7 @@ def computed(subject: Subject, scenario: str) -> Computed:
 
 def drawn(subject: Subject, scenario: str) -> Drawn:
     """Return what the figure made of a scenario; raise `NotApplicable` where there is nothing to draw."""
-    return subject.once(f"picture of {scenario}", lambda: draw(subject, computed(subject, scenario)))
+    return subject.once(f"picture of {scenario}", lambda: draw(computed(subject, scenario)))
 
 
 def all_drawn(subject: Subject) -> list[Drawn]:
@@ -97,7 +97,7 @@ def compute(subject: Subject, scenario: str, results: StudyResults) -> Computed:
     return Computed(scenario=scenario, results=results, figure=figure, data=data)
 
 
-def draw(subject: Subject, made: Computed) -> Drawn:
+def draw(made: Computed) -> Drawn:
     """Return picture, caption and alternative text; fail where they cannot be made or the picture is empty."""
     given, data = SCENARIOS[made.scenario], made.data
     with attempt(f"{given}: draw(data)"):
@@ -166,7 +166,7 @@ def _with_model_of(trial: Trial, figure: Any, subject: Subject) -> Trial:
         require(
             arrays, given="inspect(model, images, labels)", expected="a dict of arrays", got=type(inspected).__name__
         )
-        whole = {**{name: np.ascontiguousarray(array) for name, array in inspected.items()}}
+        whole = {name: np.ascontiguousarray(array) for name, array in inspected.items()}
         save_file(
             {**whole, "images": pictures, "labels": labels.numpy()},
             trial.folder / f"inspected-{subject.name}.safetensors",
@@ -218,8 +218,7 @@ def plain_data(subject: Subject) -> None:
 
 
 def _require_plain(data: Any, given: str) -> None:
-    frozen = dataclasses.is_dataclass(data) and getattr(data, "__dataclass_params__").frozen  # noqa: B009
-    require(frozen, given=given, expected="a frozen dataclass", got=type(data).__name__)
+    require(is_frozen(data), given=given, expected="a frozen dataclass", got=type(data).__name__)
     fault = _fault(data, "data")
     require(not fault, given=given, expected="plain, finite values", got=fault)
     with attempt(given, expected="data that can be written as tables"):
@@ -252,7 +251,7 @@ def caption(subject: Subject) -> None:
 def repeatable(subject: Subject) -> None:
     """Drawn a second time from the same results, data and picture are the same."""
     first = all_drawn(subject)[0]
-    second = draw(subject, compute(subject, first.scenario, first.results))
+    second = draw(compute(subject, first.scenario, first.results))
     given = f"{SCENARIOS[first.scenario]}, drawn twice"
     require(repr(second.data) == repr(first.data), given=given, expected="equal data", got="other data")
     pictures = [json.dumps(picture.spec, sort_keys=True) for picture in (first, second)]
@@ -266,13 +265,14 @@ def _fault(value: Any, where: str) -> str:
     if type(value) is float:
         return "" if math.isfinite(value) else f"{where} is {value}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return next((fault for name, part in parts.items() if (fault := _fault(part, f"{where}.{name}"))), "")
-    if isinstance(value, tuple | frozenset):
-        return next((fault for i, part in enumerate(value) if (fault := _fault(part, f"{where}[{i}]"))), "")
-    if isinstance(value, Mapping):
-        return next((fault for key, part in value.items() if (fault := _fault(part, f"{where}[{key!r}]"))), "")
-    return f"{where} is a {type(value).__module__}.{type(value).__qualname__}"
+        parts = {f".{field.name}": getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, tuple | frozenset):
+        parts = {f"[{index}]": part for index, part in enumerate(value)}
+    elif isinstance(value, Mapping):
+        parts = {f"[{key!r}]": part for key, part in value.items()}
+    else:
+        return f"{where} is a {type(value).__module__}.{type(value).__qualname__}"
+    return next((fault for name, part in parts.items() if (fault := _fault(part, f"{where}{name}"))), "")
 
 
 RULES = (

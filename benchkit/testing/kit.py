@@ -40,13 +40,11 @@ class Verdict:
 
 def rules_of(kind: str) -> tuple[CheckRule, ...]:
     """Return the rules of a kind of plugin in the order in which they are tried."""
-    names = ("cards", parse_kind(kind))
-    if names[1] == "studies":
+    kind = parse_kind(kind)
+    if kind == "studies":
         raise PluginError("a study is a file, which `benchkit studies check` checks")
-    rules: list[CheckRule] = []
-    for name in names:
-        rules += importlib.import_module(f"benchkit.testing.{name}").RULES
-    return tuple(rules)
+    modules = (importlib.import_module(f"benchkit.testing.{name}") for name in ("cards", kind))
+    return tuple(rule for module in modules for rule in module.RULES)
 
 
 def checks(
@@ -58,8 +56,8 @@ def checks(
     given to it throughout, and everything random derives from `seed`. Checks whose `rule.gpu` is true need CUDA.
     Raises `PluginError` for an unknown or broken plugin, and for options that it does not take or lacks.
     """
-    subject = subject_of(kind, plugin, options, seed=seed)
-    for rule in rules_of(kind):
+    rules, subject = rules_of(kind), subject_of(kind, plugin, options, seed=seed)
+    for rule in rules:
         yield rule.id, Check(rule, subject)
 
 

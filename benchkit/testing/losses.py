@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchkit.testing.check import attempt, require, rule
-from benchkit.testing.specimens import losses, run_with, settings, small_plugins, trained
+from benchkit.testing.specimens import losses, run_of, settings
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described
-from benchkit.testing.trained_rules import difference, instance_of, trained_rules
+from benchkit.testing.trained_rules import hold_to_seed, instance_of, require_frozen, trained_rules
 from benchkit.train.run import Run
 
 CLASSES = 4
@@ -23,8 +22,7 @@ CLASSES = 4
 )
 def scalar(subject: Subject) -> None:
     """It is a frozen dataclass that gives a finite float32 scalar for any batch, with hard and with soft targets."""
-    frozen = dataclasses.is_dataclass(subject.plugin) and subject.plugin.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    require(frozen, given="the plugin", expected="a frozen dataclass", got="not")
+    require_frozen(subject)
     for count in (1, 2, 7):
         for soft in (False, True):
             logits, targets = _batch(subject, count, soft)
@@ -85,10 +83,7 @@ def pure(subject: Subject) -> None:
 @rule("trains", likely="its gradient does not point to better logits, or the plugin draws from global generators")
 def trains(subject: Subject) -> None:
     """A small network learns by it, and two runs under one seed are equal bit for bit."""
-    first, second = (_trained(subject, instance_of(subject), 4) for _ in range(2))
-    apart = difference(second, first)
-    require(not apart, given="two runs under one seed", expected="equal weights and losses", got=apart)
-    history = list(losses(first.history))
+    history = list(losses(hold_to_seed(lambda: _run(subject, instance_of(subject), 4)).history))
     given = "training and validation loss of four epochs"
     require(history[-2] < history[0], given=given, expected="a training loss that falls", got=str(history[::2]))
 
@@ -122,11 +117,7 @@ def _batch(subject: Subject, count: int, soft: bool) -> tuple[Tensor, Tensor]:
 
 
 def _run(subject: Subject, made: Any, epochs: int) -> Run:
-    return run_with(small_plugins(loss=made), settings(subject.seed_for("run"), epochs=epochs))
-
-
-def _trained(subject: Subject, made: Any, epochs: int) -> Run:
-    return trained(_run(subject, made, epochs))
+    return run_of(settings(subject.seed_for("run"), epochs=epochs), loss=made)
 
 
 TRAINED = trained_rules(_run, forgets="it counts steps or keeps a cache in itself")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchkit.metrics import Metric, Predictions, metric_of
-from benchkit.testing.check import NotApplicable, attempt, require, rule
+from benchkit.metrics import Metric, Predictions
+from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require, rule
 from benchkit.testing.subject import Subject
 
 
@@ -107,8 +107,9 @@ def _finite(subject: Subject, given: str, scored: Predictions) -> None:
 
 def _metric(subject: Subject) -> Metric:
     found = getattr(subject.plugin, "__benchkit_metric__", None)
-    require(isinstance(found, Metric), given="the plugin", expected="@declared(Metric(...)) on it", got="none")
-    return found or metric_of("none")
+    if not isinstance(found, Metric):
+        raise CheckFailure(given="the plugin", expected="@declared(Metric(...)) on it", got="none")
+    return found
 
 
 def _value(subject: Subject, given: str, scored: Predictions) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import replace
 
 import torch
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from benchkit.errors import BenchkitError
 from benchkit.protocols import NormFactory, card_of
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_text, require, rule
-from benchkit.testing.specimens import images_and_labels, losses, run_of
+from benchkit.testing.specimens import images_and_labels, losses, run_of, settings, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
 from benchkit.testing.trained_rules import LIKELY, hold_to_recording
 from benchkit.train.evaluate import finish
-from benchkit.train.fit import fit
+from benchkit.train.run import Run
 
 Shape = tuple[int, int, int]
 
@@ -162,18 +163,9 @@ def evaluation(subject: Subject) -> None:
 @rule("trains", likely="forward changes something in place, or depends on more than its input")
 def trains(subject: Subject) -> None:
     """The engine trains it for an epoch, scores it, and counts its parameters and FLOPs."""
-    shape = _shape(subject)
-
-    def built(num_classes: int, image_shape: Shape, norm: NormFactory) -> nn.Module:
-        return _build(subject, num_classes, image_shape, norm, seed=None)
-
-    seed = subject.seed_for("trains")
-    run = run_of(seed, model=built, epochs=1, lr=1e-4, splits=images_and_labels(seed, shape))
-    given = f"one epoch on 40 images of shape {shape}"
+    run, given = _run(subject, "trains", 1e-4), f"one epoch on 40 images of shape {_shape(subject)}"
     with attempt(given):
-        for _ in fit(run):
-            pass
-        finished = finish(run)
+        finished = finish(trained(run))
     require_finite(torch.tensor(list(losses(run.history))), given=given, what="losses")
     cost = finished.cost
     got = f"{cost.parameters} parameters, {cost.flops} FLOPs"
@@ -183,13 +175,13 @@ def trains(subject: Subject) -> None:
 @rule("recorded", likely=LIKELY)
 def recorded(subject: Subject) -> None:
     """Recorded as a GPU records them, its training steps do what they do one by one."""
-    shape, seed = _shape(subject), subject.seed_for("recorded")
+    hold_to_recording(subject, lambda: _run(subject, "recorded", 2**-13))
 
-    def built(num_classes: int, image_shape: Shape, norm: NormFactory) -> nn.Module:
-        return _build(subject, num_classes, image_shape, norm, seed=None)
 
-    splits = images_and_labels(seed, shape)
-    hold_to_recording(subject, lambda: run_of(seed, model=built, epochs=1, lr=2**-13, splits=splits))
+def _run(subject: Subject, purpose: str, lr: float) -> Run:
+    """Return a run of one epoch with the model, on images of a shape that it accepts."""
+    seed, built = subject.seed_for(purpose), functools.partial(_build, subject, seed=None)
+    return run_of(settings(seed, lr=lr, epochs=1), images_and_labels(seed, _shape(subject)), model=built)
 
 
 def _shape(subject: Subject) -> Shape:

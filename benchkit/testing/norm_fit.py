@@ -13,7 +13,7 @@ from torch import nn
 
 from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.norm_numbers import move_parameters, trained
-from benchkit.testing.specimens import SmallNetwork, run_of
+from benchkit.testing.specimens import SmallNetwork, run_of, settings
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
 from benchkit.testing.trained_rules import LIKELY, hold_to_recording
@@ -81,16 +81,15 @@ def cuda_graph(subject: Subject) -> None:
 @rule("recorded", likely=LIKELY)
 def recorded(subject: Subject) -> None:
     """Recorded as a GPU records them, a network's steps with it do what they do one by one."""
-    seed = subject.seed_for("recorded")
-    norm = functools.partial(subject.plugin, **subject.options)
-    hold_to_recording(subject, lambda: run_of(seed, model=lambda count, shape, _: SmallNetwork(count, shape, norm)))
+    given, norm = settings(subject.seed_for("recorded")), functools.partial(subject.plugin, **subject.options)
+    hold_to_recording(subject, lambda: run_of(given, model=lambda count, shape, _: SmallNetwork(count, shape, norm)))
 
 
 @rule("timm", likely="timm calls norm_layer(channels, device=..., dtype=...): take both as keywords, with default None")
 def timm_model(subject: Subject) -> None:
     """It fits timm's `norm_layer`: a ResNet-18 is built with it, trains a step and evaluates."""
     with attempt("timm.create_model('resnet18', norm_layer=...)"):
-        model = _resnet18(subject)
+        model = _resnet18(functools.partial(subject.plugin, **subject.options), subject.seed_for("timm"))
     images = maps(subject, (2, 3, 64, 64), purpose="timm")
     given = f"images {described(images)} through timm's resnet18"
     with attempt(given):
@@ -107,11 +106,11 @@ def timm_model(subject: Subject) -> None:
 @rule("pretrained", likely="the norm's tensors are not told from other layers': keep them vectors of length C")
 def pretrained(subject: Subject) -> None:
     """Put into a ResNet-18 with given weights, it leaves every convolution and the classifier as they were."""
-    source = _create("resnet18", nn.BatchNorm2d, subject.seed_for("pretrained"))
+    source = _resnet18(nn.BatchNorm2d, subject.seed_for("pretrained"))
     move_parameters(source)
     path = subject.scratch("pretrained") / "resnet18.safetensors"
     save_file(source.state_dict(), path)
-    model = _resnet18(subject)
+    model = _resnet18(functools.partial(subject.plugin, **subject.options), subject.seed_for("timm"))
     with attempt("the weights of a ResNet-18 with batch norm"):
         load_weights(model, path)
     given = source.state_dict()
@@ -124,16 +123,11 @@ def pretrained(subject: Subject) -> None:
         )
 
 
-def _resnet18(subject: Subject) -> nn.Module:
-    factory = functools.partial(subject.plugin, **subject.options)
-    return _create("resnet18", factory, subject.seed_for("timm"))
-
-
-def _create(name: str, norm: Callable[..., Any], seed: int) -> nn.Module:
+def _resnet18(norm: Callable[..., Any], seed: int) -> nn.Module:
     import timm
 
     torch.manual_seed(seed)
-    model: nn.Module = timm.create_model(name, norm_layer=norm, num_classes=5)
+    model: nn.Module = timm.create_model("resnet18", norm_layer=norm, num_classes=5)
     return model
 
 

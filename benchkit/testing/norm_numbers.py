@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from benchkit.testing.check import attempt, error_text, require, rule
 from benchkit.testing.subject import Subject
-from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
+from benchkit.testing.tensors import MODES, described, maps, require_close, require_equal, require_finite
 
 
 def build(subject: Subject, channels: int, **more: Any) -> nn.Module:
@@ -45,9 +45,9 @@ def move_parameters(module: nn.Module) -> None:
 def gradients(subject: Subject) -> None:
     """Gradients of input and parameters equal finite differences in float64, in training and in evaluation."""
     x = maps(subject, (3, 4, 3, 2), std=2.0, purpose="gradients").double().requires_grad_()
-    for mode in (True, False):
+    for mode, words in MODES:
         module = trained(subject, 4).double().train(mode)
-        given = described(x, "in training" if mode else "in evaluation")
+        given = described(x, words)
         names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
         values = [dict(module.named_parameters())[name] for name in names]
 
@@ -72,9 +72,13 @@ def gradients(subject: Subject) -> None:
 @rule("large-offset", likely="the variance is E[x^2] - E[x]^2, which cancels; subtract the mean first")
 def large_offset(subject: Subject) -> None:
     """Values far from zero (mean 1000, standard deviation 1) lose no more digits than float32 must."""
-    module = trained(subject, 6)
+    module = trained(subject, 6).train()
     x = maps(subject, (4, 6, 6, 6), mean=1000.0, purpose="offset")
-    _against_wide(module.train(), x, 1e-2, described(x, "mean 1000, standard deviation 1, in training"))
+    given = described(x, "mean 1000, standard deviation 1, in training")
+    with attempt(given):
+        y = copy.deepcopy(module)(x)
+        reference = copy.deepcopy(module).double()(x.double())
+    require_close(y.double(), reference, 1e-2, given=given, expected="the float64 result")
 
 
 @rule("bf16", likely="statistics are computed in the input's dtype: convert to float32 first, and back at the end")
@@ -94,12 +98,11 @@ _FAR_MAPS = ((30.0, 1.0), (300.0, 3.0), (300.0, 300.0))
 
 
 def _low_precision(subject: Subject, dtype: torch.dtype) -> None:
-    for (mean, std), mode in itertools.product(_FAR_MAPS, (True, False)):
+    for (mean, std), (mode, words) in itertools.product(_FAR_MAPS, MODES):
         module = trained(subject, 6).train(mode)
         wide = maps(subject, (4, 6, 6, 6), mean=mean, std=std, purpose="precision")
         x = wide.to(dtype).requires_grad_()
-        where = f"mean {mean:g}, standard deviation {std:g}, {'in training' if mode else 'in evaluation'}"
-        given = described(x, f"{where}, under autocast")
+        given = described(x, f"mean {mean:g}, standard deviation {std:g}, {words}, under autocast")
         with attempt(given), torch.autocast("cpu", dtype):
             y = copy.deepcopy(module)(x)
             kept = copy.deepcopy(module)(wide).dtype
@@ -113,13 +116,6 @@ def _low_precision(subject: Subject, dtype: torch.dtype) -> None:
             (y.float() * maps(subject, tuple(y.shape), purpose="cotangent")).sum().backward()
         if x.grad is not None:
             require_finite(x.grad, given=given, what="gradients")
-
-
-def _against_wide(module: nn.Module, x: Tensor, tolerance: float, given: str) -> None:
-    with attempt(given):
-        y = copy.deepcopy(module)(x)
-        reference = copy.deepcopy(module).double()(x.double())
-    require_close(y.double(), reference, tolerance, given=given, expected="the float64 result")
 
 
 @rule("channels-last", likely="view or reshape assumes contiguous maps; use dim arguments, and empty_like for results")

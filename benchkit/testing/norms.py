@@ -15,7 +15,7 @@ from benchkit.testing import norm_fit, norm_numbers
 from benchkit.testing.check import attempt, error_text, require, rule
 from benchkit.testing.norm_numbers import build, trained
 from benchkit.testing.subject import Subject
-from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
+from benchkit.testing.tensors import MODES, described, maps, require_close, require_equal, require_finite
 
 BATCHES = 300
 """Batches after which averages at half the usual momentum of 0.1 have moved all but 2e-7 of their way."""
@@ -28,8 +28,8 @@ def shapes(subject: Subject) -> None:
     """Maps (N, C, H, W) keep shape, dtype and device, whatever the number of channels and pixels."""
     for shape in _SHAPES:
         module, x = build(subject, shape[1]), maps(subject, shape)
-        for mode in (True, False):
-            given = described(x, "in training" if mode else "in evaluation")
+        for mode, words in MODES:
+            given = described(x, words)
             with attempt(given):
                 y = module.train(mode)(x)
             require(isinstance(y, Tensor), given=given, expected="a tensor", got=type(y).__name__)
@@ -42,8 +42,8 @@ def shapes(subject: Subject) -> None:
 def batch_of_one(subject: Subject) -> None:
     """One image of several pixels is normalised to finite values, in training and in evaluation."""
     module, x = build(subject, 8), maps(subject, (1, 8, 5, 5))
-    for mode in (True, False):
-        given = described(x, "in training" if mode else "in evaluation")
+    for mode, words in MODES:
+        given = described(x, words)
         with attempt(given):
             y = module.train(mode)(x)
         require_finite(y, given=given)
@@ -53,9 +53,9 @@ def batch_of_one(subject: Subject) -> None:
 def one_pixel(subject: Subject) -> None:
     """Maps of one pixel give finite values and gradients, or an error (ValueError, BenchkitError) that says why not."""
     for shape in ((4, 8, 1, 1), (1, 8, 1, 1)):
-        for mode in (True, False):
+        for mode, words in MODES:
             module, x = build(subject, 8).train(mode), maps(subject, shape).requires_grad_()
-            given = described(x, "in training" if mode else "in evaluation")
+            given = described(x, words)
             try:
                 y = module(x)
             except (ValueError, BenchkitError) as error:

@@ -13,9 +13,9 @@ from torch import nn
 
 from benchkit.study.settings import OptimizerSettings
 from benchkit.testing.check import attempt, require, rule
-from benchkit.testing.specimens import SHAPE, SmallNetwork, losses, run_with, settings, small_plugins, trained
+from benchkit.testing.specimens import SHAPE, SmallNetwork, losses, run_of, settings, trained
 from benchkit.testing.subject import Subject
-from benchkit.testing.trained_rules import difference, trained_rules
+from benchkit.testing.trained_rules import difference, hold_to_seed, trained_rules
 from benchkit.train import optimizers
 from benchkit.train.run import Run
 from benchkit.train.step import set_rate, take_step
@@ -106,10 +106,7 @@ def rehearsed(subject: Subject) -> None:
 @rule("trains", likely="it draws random numbers from its own generator, or steps uphill")
 def trains(subject: Subject) -> None:
     """A small network learns by it, and two runs under one seed are equal bit for bit."""
-    first, second = (_trained(subject, _bound(subject), 6) for _ in range(2))
-    apart = difference(second, first)
-    require(not apart, given="two runs under one seed", expected="equal weights and losses", got=apart)
-    history = list(losses(first.history))
+    history = list(losses(hold_to_seed(lambda: _run(subject, _bound(subject), 6)).history))
     given = "training losses of six epochs at rate 0.001"
     require(min(history[2::2]) < history[0], given=given, expected="a loss below the first", got=str(history[::2]))
 
@@ -206,15 +203,11 @@ def _as_factory(subject: Subject) -> Subject:
 
     The weight decay is left out: regularizers vary it.
     """
-    return Subject(
-        kind=subject.kind,
-        name=subject.name,
+    return replace(
+        subject,
         plugin=lambda **options: functools.partial(subject.plugin, **options),
-        given=subject.given,
-        options=subject.options,
         known_options=tuple(option for option in subject.known_options if option.name != "weight_decay"),
-        seed=subject.seed,
-        entry=subject.entry,
+        memo={},
     )
 
 
@@ -222,11 +215,7 @@ def _run(subject: Subject, made: Maker, epochs: int, **train: Any) -> Run:
     given = settings(subject.seed_for("run"), epochs=epochs)
     optimizer = OptimizerSettings(name="plugin", lr=RATE)
     changed = replace(given, train=replace(given.train, optimizer=optimizer, **train))
-    return run_with(small_plugins(optimizer=made), changed)
-
-
-def _trained(subject: Subject, made: Maker, epochs: int) -> Run:
-    return trained(_run(subject, made, epochs))
+    return run_of(changed, optimizer=made)
 
 
 RESUME, SEARCH_RANGE, CHOICES, _ = trained_rules(

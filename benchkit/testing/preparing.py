@@ -12,11 +12,14 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import msgspec
 
 from benchkit.child import run_python
 from benchkit.preparation import fingerprint_of
@@ -82,13 +85,8 @@ def _ask(subject: Subject) -> Prepared:
         environment={"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"},
     )
     if not ended.problem:
-        return _from_json(json.loads(ended.out))
+        return msgspec.json.decode(ended.out, type=Prepared)
     raise CheckFailure(given="preparation in another process", expected="the data set", got=ended.problem)
-
-
-def _from_json(values: Mapping[str, Any]) -> Prepared:
-    """Return what `main` printed."""
-    return Prepared(**{**values, "killed": tuple(Killed(**kill) for kill in values["killed"])})
 
 
 class Writes:
@@ -164,18 +162,11 @@ def no_network() -> Iterator[None]:
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError("Network is unreachable (the conformance kit lets nothing through)")
 
-    names = ("create_connection", "getaddrinfo")
-    before = {name: getattr(socket, name) for name in names}
-    connect = socket.socket.connect
-    try:
-        for name in names:
-            setattr(socket, name, refuse)
-        socket.socket.connect = refuse  # type: ignore[method-assign]
+    with (
+        mock.patch.multiple(socket, create_connection=refuse, getaddrinfo=refuse),
+        mock.patch.object(socket.socket, "connect", refuse),
+    ):
         yield
-    finally:
-        for name, function in before.items():
-            setattr(socket, name, function)
-        socket.socket.connect = connect  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -188,7 +179,7 @@ def main() -> None:
     options = bind_options(options_of(plugin, "datasets"), request["options"])
     with no_network():
         outcome = prepared(lambda root: plugin(root, **options), Path(request["folder"]))
-    answers.write(json.dumps(asdict(outcome)) + "\n")
+    answers.write(msgspec.json.encode(outcome).decode() + "\n")
     answers.flush()
 
 

@@ -15,7 +15,7 @@ from benchkit import __version__
 from benchkit.registry.entries import Entry, source_stamps
 from benchkit.storage import CachedRecords
 from benchkit.testing.check import KIT_VERSION
-from benchkit.testing.kit import Verdict
+from benchkit.testing.kit import BAD, Verdict
 
 CACHE = CachedRecords("kit", most=500)
 
@@ -56,7 +56,7 @@ def remember(entry: Entry, verdicts: Sequence[Verdict]) -> None:
         kit=KIT_VERSION,
         passed=states.count("passed"),
         skipped=states.count("skipped"),
-        failed=tuple(verdict.check for verdict in verdicts if verdict.state in ("failed", "unexpected")),
+        failed=tuple(verdict.check for verdict in verdicts if verdict.state in BAD),
         known={verdict.check: verdict.note for verdict in verdicts if verdict.state == "expected"},
         when=time.time(),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import io
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -17,19 +16,12 @@ from benchkit.errors import BenchkitError, nearest
 from benchkit.protocols import Batch
 from benchkit.registry.options import Option
 from benchkit.testing.check import RAISED, CheckFailure, NotApplicable, attempt, require, rule
-from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, run_of, trained_run
+from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, run_of, settings, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import described, maps, require_equal, require_finite
-from benchkit.testing.trained_rules import (
-    LIKELY,
-    difference,
-    hold_to_choices,
-    hold_to_ranges,
-    hold_to_recording,
-    hold_to_resuming,
-    instance_of,
-)
+from benchkit.testing.trained_rules import difference, instance_of, require_frozen, trained_rules
 from benchkit.train.hooks import started
+from benchkit.train.run import Run
 
 STRENGTHS = ("strength", "rate", "alpha", "smoothing", "probability", "amount", "sigma", "std", "weight", "scale")
 """Names of options whose 0 must switch a regularizer off."""
@@ -110,8 +102,7 @@ HOOKS = (
 @rule("hooks", likely="a method's name is misspelt, or the class lacks @dataclass(frozen=True)")
 def hooks(subject: Subject) -> None:
     """It is a frozen dataclass with at least one of the hooks, and each returns what the loop expects."""
-    frozen = dataclasses.is_dataclass(subject.plugin) and subject.plugin.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    require(frozen, given="the plugin", expected="a frozen dataclass: changed state would be lost on resume", got="not")
+    require_frozen(subject, "a frozen dataclass: changed state would be lost on resume")
     there = [name for name in HOOKS if callable(getattr(subject.plugin, name, None))]
     own = [name for name, value in vars(subject.plugin).items() if callable(value) and not name.startswith("_")]
     close = [f"{name}{nearest(name, HOOKS)}" for name in own if nearest(name, HOOKS)]
@@ -121,7 +112,7 @@ def hooks(subject: Subject) -> None:
 
 
 def _results_fit(subject: Subject, made: Any, there: list[str]) -> None:
-    plain = run_of(subject.seed_for("hooks"))
+    plain = run_of(settings(subject.seed_for("hooks")))
     if "optimizer_options" in there:
         answer = made.optimizer_options()
         right = isinstance(answer, dict) and all(isinstance(name, str) for name in answer)
@@ -136,7 +127,7 @@ def _results_fit(subject: Subject, made: Any, there: list[str]) -> None:
     if "batch_sampling" in there:
         _sampling_fits(made)
     with attempt("a run with it"):
-        run = run_of(subject.seed_for("hooks"), [made])
+        run = _run_under(subject.seed_for("hooks"), made)
     for penalty in run.hooks.penalties:
         _is_scalar(penalty(run.model), "penalty(model)")
     for change in run.hooks.losses:
@@ -152,7 +143,7 @@ def _results_fit(subject: Subject, made: Any, there: list[str]) -> None:
     if run.hooks.averaged is not None:
         _average_fits(run.hooks.averaged(run.model), run.model.state_dict())
     for stop in run.hooks.stops:
-        history = tuple(trained_run(subject.seed_for("hooks")).history)
+        history = tuple(trained(run_of(settings(subject.seed_for("hooks")))).history)
         answer = [stop(history[:count]) for count in (1, 2, 1)]
         right = all(isinstance(decision, bool) for decision in answer) and answer[0] == answer[2]
         require(
@@ -205,8 +196,8 @@ def _is_scalar(answer: Any, given: str) -> None:
 def strength_zero(subject: Subject) -> None:
     """Some setting of its options (strength zero) trains bit for bit as without it, on the CPU."""
     seed = subject.seed_for("zero")
-    baseline = trained_run(seed)
-    require_neutral(subject, lambda made: difference(trained_run(seed, [made]), baseline))
+    baseline = trained(run_of(settings(seed)))
+    require_neutral(subject, lambda made: difference(trained(_run_under(seed, made)), baseline))
 
 
 @rule("evaluation", likely="it acts whether or not the module is in training: look at module.training")
@@ -235,7 +226,7 @@ def deterministic(subject: Subject) -> None:
         torch.manual_seed(state)
         np.random.seed(state)
         random.seed(state)
-        made.append(trained_run(seed, [instance_of(subject)]))
+        made.append(trained(_run_under(seed, instance_of(subject))))
     apart = difference(made[1], made[0])
     given = "two runs of two epochs under one seed, global generators seeded differently before"
     require(not apart, given=given, expected="equal weights and losses", got=apart)
@@ -248,15 +239,6 @@ def deterministic(subject: Subject) -> None:
         require(
             untouched, given="augment(batch, generator)", expected=expected, got="PyTorch's global generator was used"
         )
-
-
-@rule("resume", likely="it counts steps or keeps a cache in itself; such state must live in the model's buffers")
-def resume(subject: Subject) -> None:
-    """A run that is saved after two epochs and continued by a new instance ends as one that was not."""
-    seed = subject.seed_for("resume")
-    hold_to_resuming(
-        lambda: run_of(seed, [instance_of(subject)], epochs=4), subject.scratch("resume") / "checkpoint.pt"
-    )
 
 
 @rule("targets", likely="targets are mixed with weights that do not sum to 1, or images leave the range 0..1")
@@ -289,25 +271,6 @@ def _is_batch(batch: Any, shape: tuple[int, ...], given: str) -> None:
         )
     off = float((batch.targets.double().sum(1) - 1).abs().max())
     require(off < 1e-5, given=given, expected="targets whose rows sum to 1", got=f"a sum that is off by {off:.3g}")
-
-
-@rule("search-range", likely="the card's range allows values that the constructor refuses, or at which training breaks")
-def search_range(subject: Subject) -> None:
-    """The card gives a range for what a search would vary, and both ends of every range can be trained with."""
-    hold_to_ranges(subject, lambda made: trained_run(subject.seed_for("range"), [made], epochs=1))
-
-
-@rule("choices", likely="the code for this value is seldom run: the card or the annotation allows what it cannot do")
-def choices(subject: Subject) -> None:
-    """Every choice of an option, and both values of a bool, can be trained with."""
-    hold_to_choices(subject, lambda made: trained_run(subject.seed_for("choices"), [made], epochs=1))
-
-
-@rule("recorded", likely=LIKELY)
-def recorded(subject: Subject) -> None:
-    """Recorded as a GPU records them, steps with it do what they do one by one."""
-    seed = subject.seed_for("recorded")
-    hold_to_recording(subject, lambda: run_of(seed, [instance_of(subject)]))
 
 
 @rule(
@@ -343,4 +306,15 @@ def _gradients(model: nn.Module) -> None:
     model(torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(0))).square().sum().backward()
 
 
-RULES = (hooks, strength_zero, evaluation, deterministic, resume, targets, search_range, choices, recorded, cuda)
+def _run_under(seed: int, made: Any, epochs: int = 2) -> Run:
+    return run_of(settings(seed, epochs=epochs), regularizers=(("it", made),))
+
+
+def _run(subject: Subject, made: Any, epochs: int) -> Run:
+    return _run_under(subject.seed_for("run"), made, epochs)
+
+
+RESUME, *TRAINED = trained_rules(
+    _run, forgets="it counts steps or keeps a cache in itself; such state must live in the model's buffers"
+)
+RULES = (hooks, strength_zero, evaluation, deterministic, RESUME, targets, *TRAINED, cuda)

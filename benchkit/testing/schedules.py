@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchkit.results import EpochRecord
 from benchkit.testing.check import NotApplicable, attempt, require, rule
-from benchkit.testing.specimens import run_with, settings, small_plugins, trained, trained_run
+from benchkit.testing.specimens import run_of, settings, trained
 from benchkit.testing.subject import Subject
-from benchkit.testing.trained_rules import difference, instance_of, trained_rules
+from benchkit.testing.trained_rules import hold_to_seed, instance_of, require_frozen, trained_rules
 from benchkit.train.run import Run
 
 LENGTHS = ((1, 1), (1, 5), (9, 1), (9, 7), (50, 30))
@@ -21,8 +21,7 @@ LENGTHS = ((1, 1), (1, 5), (9, 1), (9, 7), (50, 30))
 @rule("rates", likely="a division by the number of warm-up steps, or by all steps but one")
 def rates(subject: Subject) -> None:
     """It is a frozen dataclass whose course gives a finite rate of at least 0 for every step, and one above 0."""
-    frozen = dataclasses.is_dataclass(subject.plugin) and subject.plugin.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    require(frozen, given="the plugin", expected="a frozen dataclass", got="not")
+    require_frozen(subject)
     for steps, epochs in LENGTHS:
         given = f"lr 0.1, {steps} steps an epoch, {epochs} epochs"
         with attempt(given):
@@ -85,9 +84,7 @@ def history(subject: Subject) -> None:
 @rule("trains", likely="rates are drawn at random")
 def trains(subject: Subject) -> None:
     """A small network trains by it, and two runs under one seed are equal bit for bit."""
-    first, second = (_trained(subject, instance_of(subject), 3) for _ in range(2))
-    apart = difference(second, first)
-    require(not apart, given="two runs under one seed", expected="equal weights and losses", got=apart)
+    hold_to_seed(lambda: _run(subject, instance_of(subject), 3))
 
 
 def _is_rate(rate: Any) -> bool:
@@ -103,20 +100,16 @@ def _first_apart(expected: Sequence[float], found: Sequence[float]) -> str:
 
 def _records() -> list[EpochRecord]:
     """Return epochs that get better, then worse."""
-    history = trained_run(0, epochs=2).history
+    history = trained(run_of(settings(0))).history
     losses = (1.0, 0.9, *[0.9 + 0.01 * epoch for epoch in range(12)])
     return [
-        dataclasses.replace(history[0], epoch=epoch, val_loss=loss, val_accuracy=1 - loss / 2)
+        replace(history[0], epoch=epoch, val_loss=loss, val_accuracy=1 - loss / 2)
         for epoch, loss in enumerate(losses, 1)
     ]
 
 
 def _run(subject: Subject, made: Any, epochs: int) -> Run:
-    return run_with(small_plugins(schedule=made), settings(subject.seed_for("run"), epochs=epochs))
-
-
-def _trained(subject: Subject, made: Any, epochs: int) -> Run:
-    return trained(_run(subject, made, epochs))
+    return run_of(settings(subject.seed_for("run"), epochs=epochs), schedule=made)
 
 
 TRAINED = trained_rules(_run, forgets="what it has observed is kept beside the history, or counted twice")

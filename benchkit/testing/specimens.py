@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,34 +95,15 @@ def settings(seed: int, *, lr: float = 0.05, epochs: int = 2) -> Settings:
 
 
 def run_of(
-    seed: int,
-    regularizers: Sequence[Any] = (),
-    *,
-    model: Callable[..., nn.Module] = SmallNetwork,
-    epochs: int = 2,
-    splits: Splits | None = None,
-    lr: float = 0.05,
+    given: Settings, splits: Splits | None = None, *, model: Callable[..., nn.Module] = SmallNetwork, **plugins: Any
 ) -> Run:
-    """Return a run of the engine on the CPU, ready for its first epoch."""
-    named = tuple((f"regularizer {position}", regularizer) for position, regularizer in enumerate(regularizers))
-    plugins = Plugins(model=model, norm=nn.BatchNorm2d, regularizers=named)
-    return run_with(plugins, settings(seed, lr=lr, epochs=epochs), splits)
+    """Return a run on the CPU, ready for its first epoch: batch norm and the plugins given, under the settings' seed.
 
-
-def run_with(plugins: Plugins, given: Settings, splits: Splits | None = None) -> Run:
-    """Return a run of the engine on the CPU with some plugins, under the seed of its settings, on the kit's images."""
+    It is on the kit's images unless others are given.
+    """
+    chosen = Plugins(model=model, norm=nn.BatchNorm2d, **plugins)
     data = splits or images_and_labels(given.seed)
-    return build_run(given, data, plugins, seeds=trial_seeds(given.seed, "grid", 0), device="cpu")
-
-
-def small_plugins(**given: Any) -> Plugins:
-    """Return the small network with batch norm, and what is given."""
-    return Plugins(model=SmallNetwork, norm=nn.BatchNorm2d, **given)
-
-
-def trained_run(seed: int, regularizers: Sequence[Any] = (), *, epochs: int = 2) -> Run:
-    """Return a run after its last epoch."""
-    return trained(run_of(seed, regularizers, epochs=epochs))
+    return build_run(given, data, chosen, seeds=trial_seeds(given.seed, "grid", 0), device="cpu")
 
 
 def trained(run: Run) -> Run:
@@ -131,16 +111,6 @@ def trained(run: Run) -> Run:
     for _ in fit(run):
         pass
     return run
-
-
-def losses_after(splits: Splits, model: Callable[..., nn.Module], *, train_size: int, epochs: int) -> list[float]:
-    """Return training and validation losses of every epoch of a small run on some of a data set's images."""
-    tiny = settings(0, epochs=epochs)
-    pool = len(splits.train.labels) if splits.val is None else len(splits.val.labels)
-    data = replace(tiny.data, train_size=train_size, val_size=max(1, min(train_size, pool // 4)), test_size=1)
-    plugins = Plugins(model=model, norm=nn.BatchNorm2d)
-    run = build_run(replace(tiny, data=data), splits, plugins, seeds=trial_seeds(0, "grid", 0), device="cpu")
-    return [loss for record in fit(run) for loss in (record.train_loss, record.val_loss)]
 
 
 def losses(history: Sequence[EpochRecord]) -> Iterator[float]:

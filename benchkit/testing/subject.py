@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,8 +69,6 @@ def subject_of(
     Raises `PluginError` for an unknown or broken plugin, and for options that it does not take or lacks.
     """
     kind = parse_kind(kind)
-    if kind == "studies":
-        raise PluginError("a study is a file, which `benchkit studies check` checks")
     given = dict(options or {})
     entry: Entry | None
     if isinstance(plugin, str):
@@ -96,6 +94,11 @@ def subject_of(
         seed=seed,
         entry=entry,
     )
+
+
+def is_frozen(value: object) -> bool:
+    """Return whether something is a frozen dataclass, or an instance of one."""
+    return is_dataclass(value) and bool(getattr(value, "__dataclass_params__").frozen)  # noqa: B009
 
 
 def missing_options(known: tuple[Option, ...], given: Mapping[str, Any]) -> list[Option]:

@@ -8,6 +8,9 @@ from torch import Tensor
 from benchkit.testing.check import require
 from benchkit.testing.subject import Subject
 
+MODES = ((True, "in training"), (False, "in evaluation"))
+"""A module's modes, and in words."""
+
 
 def maps(
     subject: Subject, shape: tuple[int, ...], *, mean: float = 0.0, std: float = 1.0, purpose: str = "maps"

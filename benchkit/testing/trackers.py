@@ -35,7 +35,7 @@ def writes(subject: Subject) -> None:
     """It takes a run with strange names and long values, and one that diverged, with NaN and infinite values."""
     broken = TrackedRow(step=120, time=1.7e9 + 120, values={"val_loss": math.nan, "train_loss": math.inf})
     for run in (RUN, replace(RUN, id="d" * 24, name="diverged", state="diverged", rows=(*RUN.rows, broken), scores={})):
-        _written(subject, "writes", run)
+        _written(subject, run)
     require(bool(_sizes(subject.scratch("writes"))), given="two runs and no address", expected="files in the folder of "
             "the workspace", got="none")  # fmt: skip
 
@@ -43,9 +43,9 @@ def writes(subject: Subject) -> None:
 @rule("again", likely="it does not look for what an earlier process wrote: find a run by its id, and its end by mark")
 def again(subject: Subject) -> None:
     """Another process that writes the same run again leaves all files as they were."""
-    _written(subject, "writes", RUN)
+    _written(subject, RUN)
     before = _sizes(subject.scratch("writes"))
-    _written(subject, "writes", RUN)
+    _written(subject, RUN)
     after = _sizes(subject.scratch("writes"))
     apart = sorted({path for path in before | after if before.get(path) != after.get(path)})
     require(not apart, given="the same run again", expected="the same files", got=", ".join(apart[:3]))
@@ -58,8 +58,8 @@ def grows(subject: Subject) -> None:
         raise NotApplicable("it takes runs that have ended")
     running = replace(RUN, id="e" * 24, name="goes on", state="running", finished=0.0, scores={})
     parts: list[Any] = [replace(running, rows=running.rows[:count]) for count in (0, 2, 3)]
-    _written(subject, "writes", *parts)
-    _written(subject, "writes", running, replace(RUN, id="e" * 24, name="goes on"))
+    _written(subject, *parts)
+    _written(subject, running, replace(RUN, id="e" * 24, name="goes on"))
 
 
 @rule("beside", likely="a path without the folder that it is given")
@@ -68,16 +68,16 @@ def beside(subject: Subject) -> None:
     folder, was = subject.scratch("current"), Path.cwd()
     os.chdir(folder)
     try:
-        _written(subject, "writes", RUN)
+        _written(subject, RUN)
     finally:
         os.chdir(was)
     found = sorted(_sizes(folder))
     require(not found, given="a current folder of its own", expected="no file in it", got=", ".join(found[:3]))
 
 
-def _written(subject: Subject, name: str, *runs: TrackedRun) -> None:
+def _written(subject: Subject, *runs: TrackedRun) -> None:
     with attempt(f"runs such as {runs[-1].name!r} of {len(runs[-1].rows)} rows"):
-        tracker = subject.plugin(subject.scratch(name) / subject.name, "", **subject.options)
+        tracker = subject.plugin(subject.scratch("writes") / subject.name, "", **subject.options)
         for run in runs:
             tracker.write(run)
         tracker.close()

@@ -16,7 +16,7 @@ from benchkit.errors import BenchkitError
 from benchkit.registry.options import Option, bind_options
 from benchkit.testing.check import CheckRule, NotApplicable, attempt, require, rule
 from benchkit.testing.specimens import losses, trained
-from benchkit.testing.subject import Subject
+from benchkit.testing.subject import Subject, is_frozen
 from benchkit.testing.tensors import require_finite
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.evaluate import logits_of
@@ -68,11 +68,17 @@ def _asks_otherwise(subject: Subject) -> str:
     return found.group().lstrip(".") if found else ""
 
 
+def hold_to_seed(make: Callable[[], Run]) -> Run:
+    """Train `make()` twice and require the same to the bit; return the first run."""
+    first, second = (trained(make()) for _ in range(2))
+    apart = difference(second, first)
+    require(not apart, given="two runs under one seed", expected="equal weights and losses", got=apart)
+    return first
+
+
 def hold_to_resuming(make: Callable[[], Run], path: Path) -> None:
     """Train `make()` of four epochs in one go, and saved to `path` after two and continued anew; require the same."""
-    whole, first, second = make(), make(), make()
-    for _ in fit(whole):
-        pass
+    whole, first, second = trained(make()), make(), make()
     for record in fit(first):
         if record.epoch == 2:
             save_checkpoint(path, first)
@@ -80,8 +86,7 @@ def hold_to_resuming(make: Callable[[], Run], path: Path) -> None:
     if path.exists():
         with attempt("a checkpoint after epoch 2, loaded into a new run"):
             load_checkpoint(path, second)
-    for _ in fit(second):
-        pass
+    trained(second)
     given = "four epochs, saved after two and continued by a new instance"
     got = difference(second, whole)
     require(not got, given=given, expected="the weights and losses of four epochs in one go", got=got)
@@ -108,6 +113,11 @@ def instance_of(subject: Subject) -> Any:
     """Return an instance of the plugin, with the options that were given to the kit."""
     with attempt(f"the options {dict(subject.given) or 'by default'}"):
         return subject.plugin(**subject.options)
+
+
+def require_frozen(subject: Subject, expected: str = "a frozen dataclass") -> None:
+    """Fail unless the plugin is a frozen dataclass."""
+    require(is_frozen(subject.plugin), given="the plugin", expected=expected, got="not")
 
 
 def hold_to_ranges(subject: Subject, train: Train) -> None:

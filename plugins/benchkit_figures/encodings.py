@@ -207,6 +207,11 @@ def listed(labels: Sequence[str], most: int = 6) -> str:
     return f"{mark.join(labels[: most - 1])} and {len(labels) - most + 1} more"
 
 
+def left_out(why: str, labels: Sequence[str]) -> list[str]:
+    """Return a sentence of a caption for labels that are not shown, none where there are no such."""
+    return [f"{why}: {listed(labels)}."] if labels else []
+
+
 def rounded(value: float) -> float:
     """Return a number with four significant digits, as many as a chart shows."""
     return float(f"{value:.4g}")

@@ -21,11 +21,12 @@ from benchkit_figures.encodings import (
     colour,
     colour_steps,
     label_width,
-    listed,
+    left_out,
     planned_labels,
     repeats_words,
     rounded,
     shape,
+    tooltips,
 )
 
 if TYPE_CHECKING:
@@ -126,8 +127,7 @@ class ClassAccuracy:
         parts.append(f"{bars}: 95 % Wilson intervals, the uncertainty over images of the class, not over random seeds.")
         if any(condition.n > 1 for condition in data.conditions):
             parts.append("Repeats share their images, so the intervals are on the narrow side.")
-        if data.without:
-            parts.append(f"Without a finished repeat: {listed(data.without)}.")
+        parts += left_out("Without a finished repeat", data.without)
         return " ".join(parts)
 
     def alt_text(self, data: ClassData) -> str:
@@ -137,19 +137,14 @@ class ClassAccuracy:
             ((share, condition) for condition in data.conditions for share in condition.classes),
             key=lambda pair: pair[0].accuracy,
         )
-        values = [
-            share.accuracy for condition in data.conditions for share in condition.classes if share.name == hardest
-        ]
-        span = f"{100 * min(values):.1f} %"
-        if len(values) > 1:
-            span += f" to {100 * max(values):.1f} % right by condition"
-        else:
-            return (
-                f"The hardest class of {condition.condition} is {hardest}, {span} right ({least.right} of {least.of})."
-            )
+        values = [100 * share.accuracy for one in data.conditions for share in one.classes if share.name == hardest]
+        if len(values) == 1:
+            words = f"{values[0]:.1f} % right ({least.right} of {least.of})"
+            return f"The hardest class of {condition.condition} is {hardest}, {words}."
         return (
-            f"The hardest class on average is {hardest} ({span}); the least accuracy of all is that of "
-            f"{condition.condition} on {least.name}, {100 * least.accuracy:.1f} %."
+            f"The hardest class on average is {hardest} ({min(values):.1f} % to {max(values):.1f} % right by "
+            f"condition); the least accuracy of all is that of {condition.condition} on {least.name}, "
+            f"{100 * least.accuracy:.1f} %."
         )
 
 
@@ -260,6 +255,5 @@ def _percent(share: float) -> float:
 
 
 def _tooltip() -> list[alt.Tooltip]:
-    names = {"condition:N": "Condition", "class:N": "Class", "accuracy:Q": "Accuracy (%)", "low:Q": "Interval from"}
-    names |= {"high:Q": "Interval to", "right:Q": "Right", "of:Q": "Of"}
-    return [alt.Tooltip(field, title=title) for field, title in names.items()]
+    titles = {"condition:N": "Condition", "class:N": "Class", "accuracy:Q": "Accuracy (%)", "low:Q": "Interval from"}
+    return tooltips(titles | {"high:Q": "Interval to", "right:Q": "Right", "of:Q": "Of"})

@@ -24,6 +24,7 @@ from benchkit_figures.encodings import (
     WIDTH,
     Layers,
     check_split,
+    choice_of,
     done_repeats,
     label_width,
     rounded,
@@ -231,9 +232,9 @@ def heatmaps(data: ConfusionData) -> Any:
     size = min(46, room // len(shown) // count)
     panels = []
     for index, label in enumerate(shown):
-        panel = _heatmap(data, size, first=index == 0)
-        name = ("confusion_left", "confusion_right")[index]
-        panels.append(_chosen(panel, name, label, [matrix.condition for matrix in kept]))
+        side = ("left", "right")[index]
+        choice = choice_of(f"confusion_{side}", [matrix.condition for matrix in kept], label, f"{side.capitalize()} ")
+        panels.append(_chosen(_heatmap(data, size, first=index == 0), label, choice))
     chart = panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=16)
     return chart.properties(data=values)
 
@@ -244,7 +245,7 @@ def pixels(data: ConfusionData) -> Any:
     labels = [matrix.condition for matrix in kept]
     pairs = [row for matrix in kept for row in _pair_rows(data, matrix)]
     longest = label_width([row["pair"] for row in pairs])
-    choice = _choice("confusion_condition", data.shown[0], labels)
+    choice = choice_of("confusion_condition", labels, data.shown[0])
     picture = _picture(data, kept, data.shown[0], choice)
     y = alt.Y("pair:N", sort=None, title=None, axis=alt.Axis(domain=False, ticks=False, labelLimit=200))
     x = alt.X("percent:Q", title="% of true class", axis=alt.Axis(tickCount=3))
@@ -264,21 +265,13 @@ def _kept(data: ConfusionData, shown: tuple[str, ...]) -> list[Confusion]:
     return [m for m in data.matrices if cells <= MOST_CELLS or m.condition in shown]
 
 
-def _choice(name: str, label: str, labels: list[str]) -> alt.Parameter | None:
-    if len(labels) < 2:
-        return None
-    words = {"confusion_left": "Left ", "confusion_right": "Right "}.get(name, "Condition ")
-    return alt.param(name=name, value=label, bind=alt.binding_select(options=labels, name=words))
-
-
 def _is_condition(label: str, choice: alt.Parameter | None) -> Any:
     if choice is None:
         return alt.FieldEqualPredicate(field="condition", equal=label)
     return f"datum.condition == {choice.name}"
 
 
-def _chosen(panel: Layers, name: str, label: str, labels: list[str]) -> Layers:
-    choice = _choice(name, label, labels)
+def _chosen(panel: Layers, label: str, choice: alt.Parameter | None) -> Layers:
     filtered = panel.transform_filter(_is_condition(label, choice))
     if choice is None:
         return filtered.properties(title=label)

@@ -10,10 +10,11 @@ import altair as alt
 import numpy as np
 
 from benchkit import ImageGrid, NothingToDraw, Range, card
+from benchkit.plan import Condition
 from benchkit.results import SPLITS, StudyResults
-from benchkit_figures.encodings import SPLIT_WORDS, WIDTH, label_width, listed
+from benchkit_figures.encodings import SPLIT_WORDS, WIDTH, label_width, left_out
 from benchkit_figures.network.inspections import inspected_images
-from benchkit_figures.network.thumbnails import enlarged, jpeg, rgb
+from benchkit_figures.network.thumbnails import enlarged, jpeg, picture_rows, rgb
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,7 @@ class DataSheet:
 
         Raise `NothingToDraw` where classes are of about one size and no samples are kept.
         """
-        found = {c.label: _counts(results, c.label) for c in results.conditions if c.kind != "search"}
+        found = {one.label: _counts(results, one) for one in results.conditions if one.kind != "search"}
         counted = {label: counts for label, counts in found.items() if counts}
         if not counted:
             raise NothingToDraw("no repeat has finished with counts of its images by class")
@@ -104,8 +105,7 @@ class DataSheet:
         """Return samples by class with the counts as words, or without samples bars of the counts."""
         most = max(len(row.pictures) for row in data.shown)
         if most:
-            blank = jpeg(np.full((8, 8, 3), 255, dtype=np.uint8))
-            rows = [(_words(row), (*row.pictures, *[blank] * (most - len(row.pictures)))) for row in data.shown]
+            rows = [row for shown in data.shown for row in picture_rows(_words(shown), shown.pictures, most)]
             return ImageGrid(columns=("",) * most, rows=tuple(rows))
         return _bars(data)
 
@@ -123,8 +123,7 @@ class DataSheet:
             parts.append(f"{len(data.shown)} of {data.classes} classes, evenly spaced.")
         if any(row.pictures for row in data.shown):
             parts.append("Pictures: test images, the first of those inspected.")
-        if data.differ:
-            parts.append(f"Other images have: {listed(data.differ)}.")
+        parts += left_out("Other images have", data.differ)
         return " ".join(parts)
 
     def alt_text(self, data: SheetData) -> str:
@@ -136,9 +135,8 @@ class DataSheet:
         )
 
 
-def _counts(results: StudyResults, label: str) -> dict[str, tuple[int, ...]]:
+def _counts(results: StudyResults, condition: Condition) -> dict[str, tuple[int, ...]]:
     """Return the images of each class by split of a condition's first finished repeat, nothing without one."""
-    condition = next(one for one in results.conditions if one.label == label)
     for trial in results.of(condition, "done"):
         scored = trial.outcome.metrics if trial.outcome else {}
         found: dict[str, tuple[int, ...]] = {

@@ -22,10 +22,12 @@ from benchkit_figures.encodings import (
     by_condition,
     check_split,
     done_repeats,
-    listed,
+    heading,
+    left_out,
     may_be_best,
     repeats_words,
     rounded,
+    tooltips,
 )
 
 MOST_PANELS = 4
@@ -110,8 +112,7 @@ class Reliability:
         ]
         if len(data.shown) < len(data.conditions):
             parts.append("Shown: conditions that may be the best. The others are in the data of this figure.")
-        if data.without:
-            parts.append(f"Without stored predictions: {listed(data.without)}.")
+        parts += left_out("Without stored predictions", data.without)
         return " ".join(parts)
 
     def alt_text(self, data: ReliabilityData) -> str:
@@ -193,15 +194,14 @@ def _panel(one: ConditionReliability, width: int, *, first: bool, several: bool)
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y)
     even = alt.Chart(alt.InlineData(values=[{"confidence": end, "accuracy": end} for end in (0, 100)])).encode(x=x, y=y)
     size = alt.Size("images:Q", scale=alt.Scale(domain=[0, images], range=[8, 8 + 900 / math.sqrt(2)]), legend=None)
-    tips = [alt.Tooltip("confidence:Q", title="Mean probability (%)"), alt.Tooltip("accuracy:Q", title="Right (%)")]
+    titles = {"confidence:Q": "Mean probability (%)", "accuracy:Q": "Right (%)", "images:Q": "Images"}
     layers = [
         even.mark_line(strokeDash=[3, 3], strokeWidth=1, color="#767676"),
         base.transform_filter("datum.joined").mark_line(color=LEADING, strokeWidth=1.5),
         base.mark_point(filled=True, color=LEADING, fillOpacity=0.8, clip=True).encode(
-            size=size, tooltip=[*tips, alt.Tooltip("images:Q", title="Images")]
+            size=size, tooltip=tooltips(titles)
         ),
     ]
     words = f"ECE {100 * one.calibration_error:.2f} %"
-    head = [one.condition, words] if several else [words]
-    title = alt.TitleParams(head, anchor="start", frame="group", limit=width)
+    title = heading([one.condition, words] if several else [words], limit=width)
     return alt.layer(*layers).properties(width=width, height=width, title=title)

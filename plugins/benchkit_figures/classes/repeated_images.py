@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
-import numpy as np
-
 from benchkit import ImageGrid, NothingToDraw, card
 from benchkit.results import StudyResults
 from benchkit_figures.encodings import SPLIT_WORDS
-from benchkit_figures.network.thumbnails import jpeg
+from benchkit_figures.network.thumbnails import picture_rows
 
 COLUMNS = 6
 
@@ -67,12 +65,7 @@ class RepeatedImages:
         groups: dict[str, list[bytes]] = {}
         for image in data.shown:
             groups.setdefault(_words(image), []).append(image.picture)
-        blank = jpeg(np.full((8, 8, 3), 255, dtype=np.uint8))
-        rows = [
-            (words, tuple([*pictures[at : at + COLUMNS], *[blank] * (COLUMNS - len(pictures[at : at + COLUMNS]))]))
-            for words, pictures in groups.items()
-            for at in range(0, len(pictures), COLUMNS)
-        ]
+        rows = [row for words, pictures in groups.items() for row in picture_rows(words, pictures, COLUMNS)]
         return ImageGrid(columns=("",) * COLUMNS, rows=tuple(rows))
 
     def caption(self, data: RepeatedData) -> str:

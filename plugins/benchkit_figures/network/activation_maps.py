@@ -9,7 +9,7 @@ import numpy as np
 
 from benchkit import ImageGrid, Range, card
 from benchkit.results import StudyResults
-from benchkit_figures.encodings import listed
+from benchkit_figures.encodings import left_out, listed
 from benchkit_figures.network.inspections import Inspection, chosen, inspections, ranked
 from benchkit_figures.network.thumbnails import enlarged, jpeg, mosaic, png, rgb
 
@@ -135,8 +135,7 @@ class ActivationMaps:
             f"Dead filters, zero for all {data.conditions[0].inspected} inspected test images: {listed(counts)}. "
             "They are counted by layer, of all conditions, in the data of this figure."
         )
-        if data.without:
-            parts.append(f"Without feature maps of repeat 0: {listed(data.without)}.")
+        parts += left_out("Without feature maps of repeat 0", data.without)
         return " ".join(parts)
 
     def alt_text(self, data: MapsData) -> str:

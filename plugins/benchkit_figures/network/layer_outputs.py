@@ -272,10 +272,9 @@ def layer_costs(model: nn.Module, image: torch.Tensor) -> tuple[LayerCost, ...]:
     counted, root = counter.get_flop_counts(), type(model).__name__
 
     def flops(name: str) -> int:
-        inside = counted.get(f"{root}.{name}" if name else root, {})
-        children = [key for key in counted if key.startswith(f"{root}.{name}." if name else f"{root}.")]
-        direct = [key for key in children if "." not in key.removeprefix(f"{root}.{name}." if name else f"{root}.")]
-        return int(sum(inside.values()) - sum(sum(counted[key].values()) for key in direct))
+        own = f"{root}.{name}" if name else root
+        direct = [key for key in counted if key.rpartition(".")[0] == own]
+        return int(sum(counted.get(own, {}).values()) - sum(sum(counted[key].values()) for key in direct))
 
     return tuple(
         LayerCost(

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchkit import PluginError, card
 from benchkit.results import StudyResults
-from benchkit_figures.encodings import COLOURS, WIDTH, label_width
+from benchkit_figures.encodings import COLOURS, WIDTH, heading, label_width
 from benchkit_figures.network.inspections import inspections
 
 if TYPE_CHECKING:
@@ -111,15 +111,15 @@ class Layers:
         shapes = base.mark_text(align="right", fontSize=10).encode(y=hidden, x=alt.XValue(76), text=alt.Text("shape:N"))
         room = (WIDTH - labels - 110 - 76 - 2 * 58 - 5 * 8 - 20) // 2
         columns = [
-            kinds.properties(width=110, height=step, title=_head("Kind")),
-            shapes.properties(width=76, height=step, title=_head("Output")),
+            kinds.properties(width=110, height=step, title=heading("Kind", fontSize=10)),
+            shapes.properties(width=76, height=step, title=heading("Output", fontSize=10)),
         ]
         for field, title in (("parameters", "Parameters"), ("flops", "MFLOPs")):
             numbers = base.mark_text(align="right", fontSize=10)
             numbers = numbers.encode(y=hidden, x=alt.XValue(58), text=alt.Text(f"{field}_text:N"))
             x = alt.X(f"{field}:Q", axis=None, scale=alt.Scale(zero=True, nice=False))
             bars = base.mark_bar(size=9, color=COLOURS[4]).encode(y=hidden, x=x)
-            columns.append(numbers.properties(width=58, height=step, title=_head(title)))
+            columns.append(numbers.properties(width=58, height=step, title=heading(title, fontSize=10)))
             columns.append(bars.properties(width=room, height=step))
         return alt.hconcat(*columns, spacing=8)
 
@@ -143,10 +143,6 @@ class Layers:
             f"The network of {data.condition} has {parameters:,} parameters and {flops / 1e6:,.3g} MFLOPs an image; "
             f"most of its parameters in one layer, {most.parameters:,}, are in {most.layer or 'the network itself'}."
         )
-
-
-def _head(text: str) -> alt.TitleParams:
-    return alt.TitleParams(text, anchor="start", frame="group", fontSize=10)
 
 
 def _layer(key: str, values: Sequence[int]) -> NetworkLayer:

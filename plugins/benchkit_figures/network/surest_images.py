@@ -11,7 +11,7 @@ import numpy as np
 from benchkit import ImageGrid, Range, card
 from benchkit.results import StudyResults
 from benchkit_figures.network.inspections import chosen, inspections, ranked
-from benchkit_figures.network.thumbnails import enlarged, jpeg, rgb, with_words
+from benchkit_figures.network.thumbnails import enlarged, jpeg, picture_rows, rgb, with_words
 
 if TYPE_CHECKING:
     import torch
@@ -90,13 +90,10 @@ class SurestImages:
 
     def draw(self, data: NamedData) -> ImageGrid:
         """Return rows of six images, with the true and the predicted class and its probability below each."""
-        blank = jpeg(np.full((8, 8, 3), 255, dtype=np.uint8))
         rows = []
         for right, words in ((False, "wrong"), (True, "right")):
             kind = [image.picture for image in data.images if image.right == right]
-            for start in range(0, len(kind), COLUMNS):
-                part = kind[start : start + COLUMNS]
-                rows.append((words, (*part, *[blank] * (COLUMNS - len(part)))))
+            rows += picture_rows(words, kind, COLUMNS)
         return ImageGrid(columns=("",) * COLUMNS, rows=tuple(rows))
 
     def caption(self, data: NamedData) -> str:

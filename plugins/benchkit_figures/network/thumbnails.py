@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -80,10 +81,10 @@ def with_words(image: np.ndarray, words: str) -> np.ndarray:
     return np.asarray(picture)
 
 
-def jpeg(image: np.ndarray, quality: int = 82) -> bytes:
+def jpeg(image: np.ndarray) -> bytes:
     """Return (H, W, 3) as JPEG."""
     out = io.BytesIO()
-    Image.fromarray(image).save(out, "JPEG", quality=quality, optimize=True, subsampling=0)
+    Image.fromarray(image).save(out, "JPEG", quality=82, optimize=True, subsampling=0)
     return out.getvalue()
 
 
@@ -92,3 +93,10 @@ def png(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).quantize(256).save(out, "PNG", optimize=True)
     return out.getvalue()
+
+
+def picture_rows(words: str, pictures: Sequence[bytes], columns: int) -> list[tuple[str, tuple[bytes, ...]]]:
+    """Return pictures in rows of an image grid under the same words; the last row is filled up with white."""
+    blank = jpeg(np.full((8, 8, 3), 255, dtype=np.uint8))
+    rows = [tuple(pictures[start : start + columns]) for start in range(0, len(pictures), columns)]
+    return [(words, (*row, *[blank] * (columns - len(row)))) for row in rows]

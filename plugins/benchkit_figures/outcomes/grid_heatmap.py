@@ -23,7 +23,7 @@ from benchkit_figures.encodings import (
     comparable_metric,
     heading,
     label_width,
-    listed,
+    left_out,
     quantity,
     repeats_words,
     t_interval,
@@ -143,8 +143,7 @@ class GridHeatmap:
         if data.margins:
             parts.append("At the right and below: means over the cells of a row or column that has them all.")
         missing = [cell.condition for cell in data.cells if cell.mean is None]
-        if missing:
-            parts.append(f"Empty, without a finished repeat: {listed(missing)}.")
+        parts += left_out("Empty, without a finished repeat", missing)
         return " ".join(parts)
 
     def alt_text(self, data: GridData) -> str:

@@ -18,7 +18,7 @@ from benchkit_figures.encodings import (
     WIDTH,
     comparable_metric,
     label_width,
-    listed,
+    left_out,
     numbers_beside,
     quantity,
     repeats_words,
@@ -130,10 +130,8 @@ class Ladder:
             f"change in {kind}, paired by repeat, with its 95 % t interval. Blue: better than the step above beyond "
             "its interval. Many steps were looked at: one in twenty intervals misses by chance."
         ]
-        if data.beside:
-            parts.append(f"No steps of the ladder: {listed(data.beside)}.")
-        if data.without:
-            parts.append(f"Without a finished repeat: {listed(data.without)}.")
+        parts += left_out("No steps of the ladder", data.beside)
+        parts += left_out("Without a finished repeat", data.without)
         return " ".join(parts)
 
     def alt_text(self, data: LadderData) -> str:

@@ -24,6 +24,7 @@ from benchkit_figures.encodings import (
     colour,
     comparable_metric,
     label_width,
+    left_out,
     may_be_best,
     numbers_beside,
     planned_labels,
@@ -140,8 +141,7 @@ class ResultsForest:
             parts.append(f"{'Bold' if len(data.labels) <= MOST_COLOURS else 'Bold and blue'}: may be the best.")
         if data.enlarged:
             parts.append("At the right, enlarged: those that may be the best; triangles stand for what lies beyond.")
-        if data.without:
-            parts.append(f"Without a finished repeat: {', '.join(data.without)}.")
+        parts += left_out("Without a finished repeat", data.without)
         return " ".join(parts)
 
     def alt_text(self, data: ForestData) -> str:

@@ -23,6 +23,7 @@ from benchkit_figures.encodings import (
     comparable_metric,
     done_repeats,
     label_width,
+    left_out,
     may_be_best,
     planned_labels,
     quantity,
@@ -137,8 +138,7 @@ class SpeedCost:
         parts.append(colours)
         if not data.memory_differs and (most := max(row.peak_memory for row in data.rows)):
             parts.append(f"Peak memory is about the same, {most:,.0f} MiB at most.")
-        if data.without:
-            parts.append(f"Without a finished repeat: {', '.join(data.without)}.")
+        parts += left_out("Without a finished repeat", data.without)
         return " ".join(parts)
 
     def alt_text(self, data: CostData) -> str:

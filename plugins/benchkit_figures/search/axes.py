@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from benchkit_figures.encodings import quantity
+from benchkit_figures.encodings import choice_of, quantity
 from benchkit_figures.search.trials import SearchData, SearchedCondition
 
 CELLS = 20
@@ -103,20 +103,13 @@ def clamped(data: SearchData, ends: tuple[float, float], objective: float | None
 
 def condition_choice(data: SearchData, name: str) -> alt.Parameter | None:
     """Return a selector of the searched condition for HTML, set to the best one; None when there is one only."""
-    return choice_of([searched.condition for searched in data.conditions], name, data.best_condition().condition)
-
-
-def choice_of(labels: Sequence[str], name: str, value: str, words: str = "Condition ") -> alt.Parameter | None:
-    """Return a selector of one of the labels for HTML, or None where there is one only."""
-    if len(labels) < 2:
-        return None
-    return alt.param(name=name, value=value, bind=alt.binding_select(options=list(labels), name=words))
+    return choice_of(name, [searched.condition for searched in data.conditions], data.best_condition().condition)
 
 
 def placed(search: SearchData, index: int, value: float | str) -> float:
     """Return where a setting's value stands from 0 to 1; a choice stands in the middle of its own cell."""
     choices = search.choices[index]
-    if choices and isinstance(value, str):
+    if isinstance(value, str):
         return (choices.index(value) + 0.5) / len(choices)
     return position(search, index, value)
 

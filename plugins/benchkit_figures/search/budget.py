@@ -10,7 +10,7 @@ import altair as alt
 
 from benchkit import card
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.encodings import LEADING, WIDTH, colour, dash, planned_labels, quantity, rounded
+from benchkit_figures.encodings import LEADING, WIDTH, Layers, colour, dash, planned_labels, quantity, rounded, tooltips
 from benchkit_figures.search.trials import RESULTS, SearchData, objective_of, search_data
 from benchkit_figures.training.curves import whole_ticks
 
@@ -198,7 +198,7 @@ def _rows(data: BudgetData, line: BudgetLine) -> list[dict[str, Any]]:
     ]
 
 
-def _panel(data: BudgetData, name: str, title: str, *, first: bool) -> alt.LayerChart | alt.FacetChart:
+def _panel(data: BudgetData, name: str, title: str, *, first: bool) -> Layers:
     unit = quantity(data.search.metric)
     drawn = tuple(line.condition for line in data.lines)
     last = max(getattr(line.steps[-1], name) for line in data.lines)
@@ -212,16 +212,12 @@ def _panel(data: BudgetData, name: str, title: str, *, first: bool) -> alt.Layer
         labels=first, ticks=first, tickCount=5, title=f"Best {unit.name} ({unit.unit})" if first else None
     )
     y = alt.Y("best:Q", scale=alt.Scale(domain=_ends(data), nice=False, zero=False), axis=y_axis)
-    tooltip = [
-        alt.Tooltip("condition:N", title="Search"),
-        *(alt.Tooltip(f"{key}:Q", title=words) for key, words in BUDGETS),
-        alt.Tooltip("best:Q", title=f"Best {unit.title}"),
-    ]
+    titles = {"condition:N": "Search", **{f"{key}:Q": words for key, words in BUDGETS}, "best:Q": f"Best {unit.title}"}
     alone = len(drawn) == 1  # one search is blue and solid, whichever place its condition has
     base = alt.Chart().encode(x=x, y=y, color=alt.value(LEADING) if alone else colour(data.labels, drawn, "stroke"))
     line = base.mark_line(interpolate="step-after")
     line = line if alone else line.encode(strokeDash=dash(data.labels, drawn))
-    return alt.layer(line, base.mark_point(size=10, filled=True, opacity=0.9).encode(tooltip=tooltip))
+    return alt.layer(line, base.mark_point(size=10, filled=True, opacity=0.9).encode(tooltip=tooltips(titles)))
 
 
 def _ends(data: BudgetData) -> list[float]:

@@ -13,8 +13,8 @@ import altair as alt
 
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import StudyResults
-from benchkit_figures.encodings import WIDTH, Layers, Steps, colour_steps, quantity, rounded
-from benchkit_figures.search.axes import CELLS, choice_of, placed, spots, ticks, usual
+from benchkit_figures.encodings import WIDTH, Layers, Steps, choice_of, colour_steps, quantity, rounded, tooltips
+from benchkit_figures.search.axes import CELLS, placed, spots, ticks, usual
 from benchkit_figures.search.importances import FEWEST, scored, shares_of
 from benchkit_figures.search.trials import SearchData, SearchedCondition, search_data
 
@@ -133,8 +133,15 @@ class SearchContours:
         )
 
     def draw(self, data: ContourData) -> alt.ConcatChart:
-        """Return the panels in a row, coloured cells below, trials above."""
-        return contour_panels(data)
+        """Return a panel for every pair of settings, three in a row, coloured cells below, trials above."""
+        steps, count = _steps(data), len(data.shown)
+        columns = min(COLUMNS, count)
+        width = min(300, (WIDTH - 78 * columns) // columns)
+        labels = list(dict.fromkeys(panel.condition for panel in data.panels))
+        choice = choice_of("contours_condition", labels, labels[0], "Search ")
+        panels = [_draw_panel(data, index, steps, width) for index in range(count)]
+        chart = alt.concat(*panels, columns=columns, spacing={"row": 14, "column": 14})
+        return chart if choice is None else chart.add_params(choice)
 
     def caption(self, data: ContourData) -> str:
         """Return what is coloured and what is not, which settings and trials are shown, and what that cannot tell."""
@@ -181,12 +188,12 @@ def _shares(search: SearchData, searched: SearchedCondition) -> tuple[float, ...
 
 
 def _axis(search: SearchData, index: int, shares: Sequence[float]) -> ContourAxis:
-    choices = search.choices[index]
-    marks = ticks(search, index)
-    if choices:
-        marks = tuple(((at + 0.5) / len(choices), choice) for at, choice in enumerate(choices))
+    choices = tuple((placed(search, index, choice), choice) for choice in search.choices[index])
     return ContourAxis(
-        name=search.names[index], log=search.log[index], share=shares[index] if shares else None, ticks=marks
+        name=search.names[index],
+        log=search.log[index],
+        share=shares[index] if shares else None,
+        ticks=choices or ticks(search, index),
     )
 
 
@@ -243,18 +250,6 @@ def _near(axis: ContourAxis, position: float) -> str:
     return f"{axis.name} near {text}"
 
 
-def contour_panels(data: ContourData) -> alt.ConcatChart:
-    """Return a panel for every pair of settings, three in a row, with one colour scale."""
-    steps = _steps(data)
-    columns = min(COLUMNS, len(data.shown))
-    width = min(300, (WIDTH - 78 * columns) // columns)
-    labels = list(dict.fromkeys(panel.condition for panel in data.panels))
-    choice = choice_of(labels, "contours_condition", labels[0], "Search ")
-    panels = [_draw_panel(data, index, steps, width) for index in range(len(data.shown))]
-    chart = alt.concat(*panels, columns=columns, spacing={"row": 14, "column": 14})
-    return chart if choice is None else chart.add_params(choice)
-
-
 def _steps(data: ContourData) -> Steps:
     """Return colour steps over the usual values; what is far worse than those is in the last one."""
     unit = quantity(data.metric)
@@ -279,12 +274,12 @@ def _draw_panel(data: ContourData, index: int, steps: Steps, width: int) -> Laye
             y=y,
             y2=alt.Y2("y2:Q"),
             color=steps.encoding(unit.title),
-            tooltip=[alt.Tooltip("value:Q", title=f"Mean {unit.title}"), alt.Tooltip("n:Q", title="Trials near")],
+            tooltip=tooltips({"value:Q": f"Mean {unit.title}", "n:Q": "Trials near"}),
         )
     )
     points = alt.Chart(alt.InlineData(values=[row for panel in same for row in _trial_rows(data, panel)]))
     marks = points.transform_filter(only).encode(x=x, y=y)
-    tooltip = [alt.Tooltip(f"{name}:{kind}", title=title) for name, kind, title in _tips(unit.title)]
+    tooltip = tooltips({"trial:Q": "Trial", "state:N": "State", "value:Q": unit.title})
     done = marks.transform_filter("datum.state == 'done'").mark_point(
         size=26, shape="circle", filled=True, color="#1f2328", stroke="#ffffff", strokeWidth=0.8
     )
@@ -294,10 +289,6 @@ def _draw_panel(data: ContourData, index: int, steps: Steps, width: int) -> Laye
     ring = marks.transform_filter("datum.best").mark_point(size=150, strokeWidth=2.4, color="#C34B00", shape="circle")
     layers = (cells, pruned.encode(tooltip=tooltip), done.encode(tooltip=tooltip), ring)
     return alt.layer(*layers).properties(width=width, height=width)
-
-
-def _tips(title: str) -> tuple[tuple[str, str, str], ...]:
-    return (("trial", "Q", "Trial"), ("state", "N", "State"), ("value", "Q", title))
 
 
 def _draw_axis(channel: type[alt.X] | type[alt.Y], axis: ContourAxis, length: int) -> Any:

@@ -9,7 +9,7 @@ import altair as alt
 
 from benchkit import card
 from benchkit.results import StudyResults
-from benchkit_figures.encodings import WIDTH, Layers, panels_in_columns, quantity
+from benchkit_figures.encodings import WIDTH, Layers, panels_in_columns, quantity, tooltips
 from benchkit_figures.search.axes import any_beyond, clamped, domain, objective_scale
 from benchkit_figures.search.trials import RESULTS, SearchData, SearchedCondition, search_data
 from benchkit_figures.training.curves import whole_ticks
@@ -89,9 +89,10 @@ class SearchHistory:
         legend = alt.Legend(title=None, orient="top", values=present, symbolSize=60)
         color = alt.Color("state:N", scale=alt.Scale(domain=list(RESULTS), range=list(COLOURS)), legend=legend)
         shape = alt.Shape("state:N", scale=alt.Scale(domain=list(RESULTS), range=list(SHAPES)), legend=legend)
+        titles = {"place:Q": "Trial", "state:N": "State", "value:Q": unit.title, "best:Q": "Best so far"}
         line = own.transform_filter("isValid(datum.best)").mark_line(interpolate="step-after", color="#5A3C00")
         points = own.mark_point(size=34, strokeWidth=1.5).encode(
-            x=x, y=y, color=color, shape=shape, tooltip=_tooltip(unit.title)
+            x=x, y=y, color=color, shape=shape, tooltip=tooltips(titles)
         )
         return alt.layer(line.encode(x=x, y=alt.Y("best:Q", scale=objective_scale(data), title=unit.title)), points)
 
@@ -113,12 +114,3 @@ def _rows(data: SearchData, searched: SearchedCondition) -> list[dict[str, Any]]
             }
         )
     return rows
-
-
-def _tooltip(title: str) -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("place:Q", title="Trial"),
-        alt.Tooltip("state:N", title="State"),
-        alt.Tooltip("value:Q", title=title),
-        alt.Tooltip("best:Q", title="Best so far"),
-    ]

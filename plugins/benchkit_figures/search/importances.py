@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,16 @@ import optuna
 
 from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults
-from benchkit_figures.encodings import WIDTH, Layers, label_width, panels_in_columns, quantity, rounded
+from benchkit_figures.encodings import (
+    WIDTH,
+    Layers,
+    label_width,
+    left_out,
+    panels_in_columns,
+    quantity,
+    rounded,
+    tooltips,
+)
 from benchkit_figures.search.trials import SearchData, SearchedCondition, SearchPoint, search_data
 
 RESAMPLES = 6
@@ -108,8 +116,7 @@ class SearchImportances:
         ]
         if data.resamples:
             parts.append(f"Lines: least to greatest share over {data.resamples} bootstrap resamples of the trials.")
-        if data.too_few:
-            parts.append(f"Too few completed trials: {', '.join(data.too_few)}.")
+        parts += left_out("Too few completed trials", data.too_few)
         return " ".join(parts)
 
     def alt_text(self, data: ImportancesData) -> str:
@@ -144,21 +151,17 @@ def _importances(
 def _panel(searched: ConditionImportances) -> Layers:
     order = [importance.name for importance in searched.importances]
     values = [
-        {"name": i.name, "share": _percent(i.share), "low": _percent(i.low), "high": _percent(i.high)}
-        for i in searched.importances
+        {"name": one.name} | {field: rounded(100 * getattr(one, field)) for field in ("share", "low", "high")}
+        for one in searched.importances
     ]
     title = "Share of variance (%)"
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False))
     x = alt.X("share:Q", title=title, scale=alt.Scale(domain=[0, 100]))
     base = alt.Chart(alt.InlineData(values=values)).encode(y=y)
-    tooltip = [alt.Tooltip("name:N", title="Setting"), alt.Tooltip("share:Q", title=title)]
+    tooltip = tooltips({"name:N": "Setting", "share:Q": title})
     bars = base.mark_bar(color="#1E78B4", size=13).encode(x=x, tooltip=tooltip)
     spread = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("low:Q", title=title), x2=alt.X2("high:Q"))
     return alt.layer(bars, spread)
-
-
-def _percent(share: float) -> float:
-    return rounded(100 * share)
 
 
 def scored(searched: SearchedCondition) -> list[SearchPoint]:
@@ -167,21 +170,14 @@ def scored(searched: SearchedCondition) -> list[SearchPoint]:
     return [point for point in done if "" not in point.values]
 
 
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing every study in memory, and restore its verbosity."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
 def shares_of(search: SearchData, points: Sequence[SearchPoint]) -> dict[str, float]:
     """Return the share of each path by Optuna's fANOVA over a study in memory, 0 for paths that never changed."""
-    with _quiet_optuna():
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # every study in memory would be announced
+    try:
         return _fanova(search, points)
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _fanova(search: SearchData, points: Sequence[SearchPoint]) -> dict[str, float]:

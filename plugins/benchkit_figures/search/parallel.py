@@ -122,12 +122,8 @@ class SearchParallel:
         best = searched.best(data.search.lower)
         if best is None:
             return "Parallel coordinates of the search; no trial was completed."
-        unit, names = quantity(data.search.metric), data.search.names
-        settings = ", ".join(
-            f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
-            for name, value in zip(names, best.values, strict=True)
-        )
-        return f"The best of the search's trials ({unit.text(best.objective or 0.0)}) has {settings}."
+        value = quantity(data.search.metric).text(best.objective or 0.0)
+        return f"The best of the search's trials ({value}) has {data.search.settings_words(best)}."
 
 
 def _lines_of(name: str) -> list[str]:

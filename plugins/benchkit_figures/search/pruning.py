@@ -13,8 +13,9 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.metrics import is_read_each_epoch
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.encodings import WIDTH, Layers, panels_in_columns, quantity
+from benchkit_figures.encodings import WIDTH, Layers, panels_in_columns, quantity, tooltips
 from benchkit_figures.search.axes import usual
+from benchkit_figures.search.trials import RESULTS
 from benchkit_figures.training.curves import whole_ticks
 
 MOST_PANELS = 9
@@ -155,15 +156,13 @@ def _panel_data(results: StudyResults, condition: Any, metric: str, lower: bool)
     ]
     last = max((trial.history[-1].epoch for trial in done if trial.history), default=0)
     reached: dict[int, list[float]] = {}
-    for trial in done:
-        for record in trial.history:
-            reached.setdefault(record.epoch, []).append(record.score(metric))
+    for record in (record for trial in done for record in trial.history):
+        if math.isfinite(value := record.score(metric)):
+            reached.setdefault(record.epoch, []).append(value)
     medians = [
-        MedianEpoch(epoch=epoch, value=median(values), n=len(values))
-        for epoch in range(1, last + 1)
-        if (values := [value for value in reached.get(epoch, ()) if math.isfinite(value)])
+        MedianEpoch(epoch=epoch, value=median(reached[epoch]), n=len(reached[epoch])) for epoch in sorted(reached)
     ]
-    finished = sum(trial.state in ("done", "pruned", "diverged", "failed") for trial in trials)
+    finished = sum(trial.state in RESULTS for trial in trials)
     return PruningPanel(
         condition=condition.label,
         finished=finished,
@@ -185,13 +184,9 @@ def _values(trial: Trial, metric: str) -> list[float]:
     return [value for value in values if math.isfinite(value)]
 
 
-def _at(trials: Sequence[Trial], metric: str, epoch: int) -> list[float]:
-    found = [record.score(metric) for trial in trials for record in trial.history if record.epoch == epoch]
-    return [value for value in found if math.isfinite(value)]
-
-
 def _median(trials: Sequence[Trial], metric: str, epoch: int) -> float | None:
-    values = _at(trials, metric, epoch)
+    found = [record.score(metric) for trial in trials for record in trial.history if record.epoch == epoch]
+    values = [value for value in found if math.isfinite(value)]
     return median(values) if values else None
 
 
@@ -214,12 +209,14 @@ def _chart(data: PruningData, panel: PruningPanel) -> Layers:
         }
         for one in panel.pruned
     ]
-    tips = [alt.Tooltip("trial:Q", title="Trial"), alt.Tooltip("epoch:Q", title="Pruned after epoch")]
-    tips += [alt.Tooltip("value:Q", title=f"Best {unit.title}"), alt.Tooltip("median:Q", title="Median by then")]
+    titles = {"trial:Q": "Trial", "epoch:Q": "Pruned after epoch"}
+    tips = tooltips(titles | {"value:Q": f"Best {unit.title}", "median:Q": "Median by then"})
     middle = alt.Chart(alt.InlineData(values=line)).mark_line(color="#1E78B4", point={"color": "#1E78B4", "size": 12})
     given_up = alt.Chart(alt.InlineData(values=ends))
     rules = given_up.transform_filter("isValid(datum.median)").mark_rule(color="#C34B00", strokeOpacity=0.45)
     marks = given_up.mark_point(shape="triangle-down", size=42, color="#C34B00", strokeWidth=1.5)
     return alt.layer(
-        rules.encode(x=x, y=y, y2=alt.Y2("median:Q")), middle.encode(x=x, y=y), marks.encode(x=x, y=y, tooltip=tips)
+        rules.encode(x=x, y=y, y2=alt.Y2("median:Q")),
+        middle.encode(x=x, y=y),
+        marks.encode(x=x, y=y, tooltip=tips),
     )

@@ -10,7 +10,7 @@ import altair as alt
 
 from benchkit import card
 from benchkit.results import StudyResults
-from benchkit_figures.encodings import WIDTH, Layers, quantity
+from benchkit_figures.encodings import WIDTH, Layers, quantity, tooltips
 from benchkit_figures.search.axes import any_beyond, clamped, condition_choice, domain, objective_scale
 from benchkit_figures.search.trials import SearchData, search_data
 
@@ -71,13 +71,9 @@ class SearchSlices:
         searched = data.best_condition()
         best, unit = searched.best(data.lower), quantity(data.metric)
         if best is None or best.objective is None:
-            return f"{unit.name[0].upper()}{unit.name[1:]} against each searched setting; no trial was completed."
-        settings = ", ".join(
-            f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
-            for name, value in zip(data.names, best.values, strict=True)
-        )
+            return f"{unit.capital} against each searched setting; no trial was completed."
         of = f" of {searched.condition}" if len(data.conditions) > 1 else ""
-        return f"The best {unit.name}{of}, {unit.text(best.objective)}, was found at {settings}."
+        return f"The best {unit.name}{of}, {unit.text(best.objective)}, was found at {data.settings_words(best)}."
 
     def _panel(self, data: SearchData, index: int, *, first: bool) -> Layers:
         unit = quantity(data.metric)
@@ -90,15 +86,9 @@ class SearchSlices:
             "state:N", scale=alt.Scale(domain=list(STATES), range=["circle", "triangle-down"]), legend=None
         )
         base = alt.Chart().encode(x=_x(data, index), y=y)
-        tooltip = [
-            alt.Tooltip("trial:Q", title="Trial"),
-            alt.Tooltip("state:N", title="State"),
-            alt.Tooltip("value:Q", title=unit.title),
-            alt.Tooltip(
-                f"p{index}", type="nominal" if data.choices[index] else "quantitative", title=data.names[index]
-            ),
-        ]
-        points = base.mark_point(size=28, strokeWidth=1.5).encode(color=color, shape=shape, tooltip=tooltip)
+        setting = f"p{index}:{'N' if data.choices[index] else 'Q'}"
+        titles = {"trial:Q": "Trial", "state:N": "State", "value:Q": unit.title, setting: data.names[index]}
+        points = base.mark_point(size=28, strokeWidth=1.5).encode(color=color, shape=shape, tooltip=tooltips(titles))
         ring = base.transform_filter("datum.best").mark_point(size=120, strokeWidth=2, color="#C34B00", shape="circle")
         return alt.layer(points, ring)
 

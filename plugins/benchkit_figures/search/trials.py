@@ -67,6 +67,13 @@ class SearchData:
         short = [path.partition(".")[2] or path for path in self.paths]
         return tuple(name if short.count(name) == 1 else path for name, path in zip(short, self.paths, strict=True))
 
+    def settings_words(self, point: SearchPoint) -> str:
+        """Return a trial's settings in words."""
+        return ", ".join(
+            f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
+            for name, value in zip(self.names, point.values, strict=True)
+        )
+
     def best_condition(self) -> SearchedCondition:
         """Return the condition with the best objective of any done trial, the first when none has one."""
         sign = 1 if self.lower else -1

@@ -10,18 +10,18 @@ import altair as alt
 from benchkit import NothingToDraw, Range, card
 from benchkit.results import EpochRecord, StudyResults
 from benchkit_figures.encodings import (
-    WIDTH,
     Layers,
     by_condition,
     colour,
     done_repeats,
-    listed,
+    left_out,
     panel_columns,
     planned_labels,
     repeats_words,
     rounded,
+    tooltips,
 )
-from benchkit_figures.training.curves import SeriesPoint, averaged, epoch_axis, thinned
+from benchkit_figures.training.curves import SmallPanel, averaged, epoch_axis, small_panels, thinned
 
 if TYPE_CHECKING:
     import torch
@@ -117,10 +117,8 @@ class FeatureQuantiles:
 
     def draw(self, data: QuantilesData) -> Any:
         """Return a panel for each condition on shared axes, with the inner band over the outer one."""
-        columns = panel_columns([curves.condition for curves in data.curves])
-        panels = [_panel(data, index, columns) for index in range(len(data.curves))]
-        values = alt.InlineData(values=_rows(data))
-        return alt.concat(*panels, columns=columns, data=values, spacing={"row": 10, "column": 10})
+        labels = [curves.condition for curves in data.curves]
+        return small_panels(labels, lambda panel: _panel(data, panel), _rows(data), columns=panel_columns(labels))
 
     def caption(self, data: QuantilesData) -> str:
         """Return what the bands are, of which image, over how many repeats."""
@@ -134,8 +132,7 @@ class FeatureQuantiles:
         ]
         if any(curves.settled for curves in data.curves):
             parts.append("Dashed: the epoch by which 95 % of the narrowing from the first epoch to the least is done.")
-        if data.without:
-            parts.append(f"Without an observed repeat: {listed(data.without)}.")
+        parts += left_out("Without an observed repeat", data.without)
         return " ".join(parts)
 
     def alt_text(self, data: QuantilesData) -> str:
@@ -161,7 +158,14 @@ def _curves(results: StudyResults, condition: Any) -> QuantileCurves | None:
     series = {name: averaged(trials, _reading(name)) for name in QUANTILES}
     if not all(series.values()):
         return None
-    points = tuple(_point(*row) for row in zip(*series.values(), strict=True))
+    points = tuple(
+        QuantilePoint(
+            epoch=row[0].epoch,
+            running=row[0].running,
+            **{name: point.mean for name, point in zip(QUANTILES, row, strict=True)},
+        )
+        for row in zip(*series.values(), strict=True)
+    )
     n = max(point.running for point in points)
     return QuantileCurves(condition=condition.label, n=n, settled=_settled(points), points=points)
 
@@ -179,42 +183,25 @@ def _reading(quantile: str) -> Any:
     return reading
 
 
-def _point(first: SeriesPoint, second: SeriesPoint, third: SeriesPoint, fourth: SeriesPoint) -> QuantilePoint:
-    return QuantilePoint(
-        epoch=first.epoch,
-        running=first.running,
-        q01=first.mean,
-        q20=second.mean,
-        q80=third.mean,
-        q99=fourth.mean,
-    )
-
-
-def _panel(data: QuantilesData, index: int, columns: int) -> Layers:
-    curves = data.curves[index]
-    left, bottom = index % columns == 0, index + columns >= len(data.curves)
-    y_axis = alt.Axis(labels=left, title="Feature value" if left else None, tickCount=4)
-    y_scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
-    base = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="condition", equal=curves.condition))
-    base = base.encode(x=epoch_axis(data.epochs, 6, labelled=bottom))
-    low, inner = alt.Y("q01:Q", axis=y_axis, scale=y_scale), alt.Y("q20:Q", axis=y_axis, scale=y_scale)
-    color, single = colour(data.labels), len(curves.points) == 1
-    outer_mark = base.mark_bar(size=18) if single else base.mark_area()
-    inner_mark = base.mark_bar(size=18) if single else base.mark_area()
+def _panel(data: QuantilesData, panel: SmallPanel) -> Layers:
+    curves = data.curves[panel.index]
+    scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
+    base = panel.own(alt.Chart()).encode(x=epoch_axis(data.epochs, 6, labelled=panel.bottom))
+    marked = base.mark_bar(size=18) if len(curves.points) == 1 else base.mark_area()
     layers = [
-        outer_mark.encode(
-            y=low, y2=alt.Y2("q99:Q"), color=color, fillOpacity=alt.FillOpacityValue(0.25), tooltip=_tooltip()
-        ),
-        inner_mark.encode(
-            y=inner, y2=alt.Y2("q80:Q"), color=color, fillOpacity=alt.FillOpacityValue(0.65), tooltip=_tooltip()
-        ),
+        marked.encode(
+            y=alt.Y(f"{low}:Q", axis=panel.y_axis("Feature value"), scale=scale),
+            y2=alt.Y2(f"{high}:Q"),
+            color=colour(data.labels),
+            fillOpacity=alt.FillOpacityValue(opacity),
+            tooltip=_tooltip(),
+        )
+        for low, high, opacity in (("q01", "q99", 0.25), ("q20", "q80", 0.65))
     ]
     if curves.settled:
         rule = base.transform_filter(f"datum.epoch == {curves.settled}")
         layers.append(rule.mark_rule(strokeDash=[3, 2], strokeWidth=1, strokeOpacity=0.8))
-    width = (WIDTH - 72 - 10 * (columns - 1)) // columns
-    heading = alt.TitleParams(curves.condition, limit=width, anchor="start", frame="group")
-    return alt.layer(*layers).properties(width=min(width, 300), height=100, title=heading)
+    return alt.layer(*layers).properties(width=min(panel.width, 300), height=100)
 
 
 def _domain(data: QuantilesData) -> list[float]:
@@ -239,5 +226,5 @@ def _rows(data: QuantilesData) -> list[dict[str, Any]]:
 
 def _tooltip() -> list[alt.Tooltip]:
     names = {"q01": "1 % quantile", "q20": "20 %", "q80": "80 %", "q99": "99 %"}
-    fields = [alt.Tooltip("condition:N", title="Condition"), alt.Tooltip("epoch:Q", title="Epoch")]
-    return fields + [alt.Tooltip(f"{name}:Q", title=title, format=".4g") for name, title in names.items()]
+    quantiles = [alt.Tooltip(f"{name}:Q", title=title, format=".4g") for name, title in names.items()]
+    return [*tooltips({"condition:N": "Condition", "epoch:Q": "Epoch"}), *quantiles]

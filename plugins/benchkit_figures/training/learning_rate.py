@@ -11,7 +11,17 @@ import altair as alt
 from benchkit import NothingToDraw, card
 from benchkit.plan import Condition
 from benchkit.results import StudyResults
-from benchkit_figures.encodings import DASHES, LEADING, WIDTH, Layers, by_condition, done_repeats, listed, rounded
+from benchkit_figures.encodings import (
+    DASHES,
+    LEADING,
+    WIDTH,
+    Layers,
+    by_condition,
+    done_repeats,
+    listed,
+    rounded,
+    tooltips,
+)
 from benchkit_figures.training.curves import MOST_EPOCHS, epoch_axis
 
 LOG_FROM = 20
@@ -90,8 +100,8 @@ class LearningRate:
                 color=alt.Color("course:N", scale=alt.Scale(domain=names), legend=legend),
                 strokeDash=alt.StrokeDash("course:N", scale=dashes, legend=legend),
             )
-        tips = [alt.Tooltip("epoch:Q", title="Epoch"), alt.Tooltip("rate:Q", title="Learning rate")]
-        return alt.layer(line.encode(tooltip=tips)).properties(width=WIDTH - 72, height=80 if len(names) == 1 else 110)
+        line = line.encode(tooltip=tooltips({"epoch:Q": "Epoch", "rate:Q": "Learning rate"}))
+        return alt.layer(line).properties(width=WIDTH - 72, height=80 if len(names) == 1 else 110)
 
     def caption(self, data: RateData) -> str:
         """Return whose rate it is, and of which step."""

@@ -14,7 +14,6 @@ from benchkit.plan import Condition
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit_figures.encodings import (
     LEADING,
-    OTHERS,
     WIDTH,
     Layers,
     by_condition,
@@ -22,6 +21,7 @@ from benchkit_figures.encodings import (
     dash,
     done_repeats,
     label_width,
+    left_out,
     listed,
     other_losses,
     panel_columns,
@@ -30,7 +30,18 @@ from benchkit_figures.encodings import (
     rounded,
     t_interval,
 )
-from benchkit_figures.training.curves import SeriesPoint, averaged, band_kind, band_words, epoch_axis, thinned
+from benchkit_figures.training.curves import (
+    SeriesPoint,
+    SmallPanel,
+    averaged,
+    band_kind,
+    band_words,
+    epoch_axis,
+    grey_lines,
+    series_rows,
+    small_panels,
+    thinned,
+)
 
 LONG = 110
 """Labels wider than this in pixels leave the curves too little room beside the points."""
@@ -93,8 +104,21 @@ class LossGap:
         return GapData(labels=planned_labels(results), band=band, gaps=tuple(gaps), without=without)
 
     def draw(self, data: GapData) -> Any:
-        """Return the curves, and beside or below them the gap at the selected epoch."""
-        return gap_panels(data, self.overlay)
+        """Return the curves, and beside or below them the gap at the selected epoch.
+
+        With more than `overlay` conditions, a small panel each stands above it.
+        """
+        labels = [gap.condition for gap in data.gaps]
+        names = label_width(labels)
+        # Rows below share the left edge of their plots, so what is above leaves the labels of the points their room.
+        room = WIDTH - max(58, names + 16)
+        if len(labels) > self.overlay:
+            columns = panel_columns(labels, 5, 3)
+            many = small_panels(labels, lambda panel: _own(data, panel), _rows(data, 6), columns=columns, room=room)
+            return alt.vconcat(many, _ends(data, room), spacing=20)
+        if names > LONG:
+            return alt.vconcat(_curves(data, room), _ends(data, room), spacing=20)
+        return alt.hconcat(_curves(data, WIDTH - 285 - names), _ends(data, 190), spacing=16)
 
     def caption(self, data: GapData) -> str:
         """Return what the gap is, over how many repeats, what bands and bars are, and what the training loss holds."""
@@ -109,9 +133,7 @@ class LossGap:
         parts.append("Training loss is as the optimizer saw it, with augmentation, dropout and penalties.")
         if any(gap.evaluated is not None for gap in data.gaps):
             parts.append("Open diamonds: the gap of the scored weights without these, both losses measured alike.")
-        if data.without:
-            parts.append(f"Without a finished repeat: {listed(data.without)}.")
-        return " ".join(parts)
+        return " ".join([*parts, *left_out("Without a finished repeat", data.without)])
 
     def alt_text(self, data: GapData) -> str:
         """Return one sentence with the smallest and the greatest gap at the selected epoch."""
@@ -165,22 +187,6 @@ def _evaluated(trial: Trial) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def gap_panels(data: GapData, overlay: int) -> Any:
-    """Return the curves beside the points; with more than `overlay` conditions, a small panel each above the points."""
-    names = label_width([gap.condition for gap in data.gaps])
-    if len(data.gaps) <= overlay and names > LONG:
-        room = WIDTH - max(58, names + 16)
-        return alt.vconcat(_curves(data, room), _ends(data, room), spacing=20)
-    if len(data.gaps) <= overlay:
-        return alt.hconcat(_curves(data, WIDTH - 285 - names), _ends(data, 190), spacing=16)
-    # The rows below share the left edge of their plots, so the panels leave the labels of the points their room.
-    room = WIDTH - max(58, names + 16)
-    columns = panel_columns([gap.condition for gap in data.gaps], 5, 3)
-    panels = [_own(data, index, columns, (room - 10 * (columns - 1)) // columns) for index in range(len(data.gaps))]
-    many = alt.concat(*panels, columns=columns, data=alt.InlineData(values=_rows(data, 6)), spacing=10)
-    return alt.vconcat(many, _ends(data, room), spacing=20)
-
-
 def _curves(data: GapData, width: int) -> Layers:
     drawn = [gap.condition for gap in data.gaps]
     scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
@@ -202,22 +208,12 @@ def _curves(data: GapData, width: int) -> Layers:
     return alt.layer(*layers).properties(width=width, height=max(200, 24 * len(drawn)))
 
 
-def _own(data: GapData, index: int, columns: int, width: int) -> Layers:
-    label = data.gaps[index].condition
-    left, bottom = index % columns == 0, index + columns >= len(data.gaps)
-    y_axis = alt.Axis(labels=left, title="Gap (nats)" if left else None, tickCount=4)
-    y = alt.Y("mean:Q", axis=y_axis, scale=alt.Scale(domain=_domain(data), nice=False, zero=False))
-    base = alt.Chart().encode(x=epoch_axis(data.epochs, 4, labelled=bottom), y=y)
-    own = base.transform_filter(alt.FieldEqualPredicate(field="condition", equal=label))
-    layers = [
-        _zero(data, y),
-        base.mark_line(clip=True, strokeWidth=0.5, color=OTHERS, strokeOpacity=0.3).encode(
-            detail=alt.Detail("condition:N")
-        ),
-        own.mark_line(clip=True, strokeWidth=2, color=LEADING, point=len(data.epochs) == 1),
-    ]
-    title = alt.TitleParams(label, limit=width, anchor="start", frame="group")
-    return alt.layer(*layers).properties(width=width, height=62, title=title)
+def _own(data: GapData, panel: SmallPanel) -> Layers:
+    scale = alt.Scale(domain=_domain(data), nice=False, zero=False)
+    y = alt.Y("mean:Q", axis=panel.y_axis("Gap (nats)"), scale=scale)
+    base = alt.Chart().encode(x=epoch_axis(data.epochs, 4, labelled=panel.bottom), y=y)
+    own = panel.own(base).mark_line(clip=True, strokeWidth=2, color=LEADING, point=len(data.epochs) == 1)
+    return alt.layer(_zero(data, y), grey_lines(base), own).properties(width=panel.width, height=62)
 
 
 def _ends(data: GapData, width: int) -> Layers:
@@ -271,14 +267,4 @@ def _domain(data: GapData) -> list[float]:
 
 
 def _rows(data: GapData, coarse: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "condition": gap.condition,
-            "epoch": point.epoch,
-            "mean": rounded(point.mean),
-            "low": rounded(point.low),
-            "high": rounded(point.high),
-        }
-        for gap in data.gaps
-        for point in thinned(gap.points, coarse)
-    ]
+    return [row for gap in data.gaps for row in series_rows(gap.condition, thinned(gap.points, coarse))]

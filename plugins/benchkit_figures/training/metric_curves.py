@@ -17,15 +17,21 @@ from benchkit_figures.encodings import (
     colour,
     dash,
     done_repeats,
-    listed,
+    left_out,
     planned_labels,
     quantity,
     repeats_words,
-    rounded,
 )
-from benchkit_figures.training.curves import SeriesPoint, averaged, band_kind, band_words, epoch_axis, thinned
-
-NAME = "metric-curves"
+from benchkit_figures.training.curves import (
+    SeriesPoint,
+    averaged,
+    band_kind,
+    band_words,
+    epoch_axis,
+    most_running,
+    series_rows,
+    thinned,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +80,8 @@ class MetricCurves:
 
         def curve_of(condition: Condition) -> ConditionCurve | None:
             points = averaged(trials[condition.key], lambda record: record.score(metric), band, metric)
-            n = max((point.running for point in points), default=0)
-            return ConditionCurve(condition=condition.label, n=n, points=points) if points else None
+            curve = ConditionCurve(condition=condition.label, n=most_running(points), points=points)
+            return curve if points else None
 
         curves, without = by_condition(results, curve_of)
         if not curves:
@@ -92,17 +98,7 @@ class MetricCurves:
     def draw(self, data: MetricData) -> Any:
         """Return one panel with a line and a band for each condition."""
         unit = quantity(data.metric)
-        rows = [
-            {
-                "condition": curve.condition,
-                "epoch": point.epoch,
-                "mean": rounded(unit.shown(point.mean)),
-                "low": rounded(unit.shown(point.low)),
-                "high": rounded(unit.shown(point.high)),
-            }
-            for curve in data.curves
-            for point in thinned(curve.points)
-        ]
+        rows = [row for curve in data.curves for row in series_rows(curve.condition, thinned(curve.points), unit.shown)]
         drawn = [curve.condition for curve in data.curves]
         epochs = {point.epoch for curve in data.curves for point in curve.points}
         y = alt.Y("mean:Q", title=unit.title, scale=alt.Scale(zero=False))
@@ -123,12 +119,10 @@ class MetricCurves:
     def caption(self, data: MetricData) -> str:
         """Return what is shown, over how many repeats, what the bands are, and which way is better."""
         n, several = repeats_words(curve.n for curve in data.curves), any(curve.n > 1 for curve in data.curves)
-        name = quantity(data.metric).name
-        parts = [f"{name[0].upper()}{name[1:]} by epoch; {'less' if data.lower else 'more'} is better."]
+        parts = [f"{quantity(data.metric).capital} by epoch; {'less' if data.lower else 'more'} is better."]
         bands = f"; bands: {band_words(data.band)}" if len(data.curves) <= MOST_BANDS else ""
         parts.append(f"Lines: mean over {n}{bands}." if several else "One repeat per condition.")
-        if data.without:
-            parts.append(f"Without a finished repeat: {listed(data.without)}.")
+        parts += left_out("Without a finished repeat", data.without)
         return " ".join(parts)
 
     def alt_text(self, data: MetricData) -> str:

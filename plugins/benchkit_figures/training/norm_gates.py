@@ -10,8 +10,19 @@ import altair as alt
 
 from benchkit import NothingToDraw, card
 from benchkit.results import StudyResults, Trial
-from benchkit_figures.encodings import COLOURS, WIDTH, Steps, done_repeats, label_width, listed, repeats_words
-from benchkit_figures.training.curves import SeriesPoint, averaged, thinned
+from benchkit_figures.encodings import (
+    COLOURS,
+    WIDTH,
+    Steps,
+    done_repeats,
+    heading,
+    label_width,
+    listed,
+    repeats_words,
+    rounded,
+    tooltips,
+)
+from benchkit_figures.training.curves import SeriesPoint, averaged, most_running, thinned
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +124,7 @@ def _curves(label: str, trials: Sequence[Trial]) -> list[GateCurve]:
                     condition=label,
                     layer=rest.removesuffix(".mean"),
                     place=int(place),
-                    n=max(point.running for point in points),
+                    n=most_running(points),
                     open_share=opened[-1].mean if opened else 0.0,
                     points=points,
                 )
@@ -128,7 +139,7 @@ def _panel(data: GateData, condition: str) -> alt.Chart:
         {
             "layer": curve.layer,
             "epoch": point.epoch,
-            "gate": float(f"{point.mean:.4g}"),
+            "gate": rounded(point.mean),
             "step": STEPS.name(point.mean),
         }
         for curve in curves
@@ -143,13 +154,9 @@ def _panel(data: GateData, condition: str) -> alt.Chart:
             x=alt.X("epoch:O", title="Epoch", axis=alt.Axis(values=ticks, labelAngle=0, ticks=False, domain=False)),
             y=alt.Y("layer:N", sort=layers, title="Layer", axis=alt.Axis(ticks=False, domain=False)),
             color=STEPS.encoding("Mean gate"),
-            tooltip=[
-                alt.Tooltip("layer:N", title="Layer"),
-                alt.Tooltip("epoch:O", title="Epoch"),
-                alt.Tooltip("gate:Q", title="Mean gate"),
-            ],
+            tooltip=tooltips({"layer:N": "Layer", "epoch:O": "Epoch", "gate:Q": "Mean gate"}),
         )
         .properties(width=WIDTH - label_width(layers) - 30, height=16 * len(layers))
     )
     several = len(data.conditions) > 1
-    return chart.properties(title=alt.TitleParams(condition, anchor="start", frame="group")) if several else chart
+    return chart.properties(title=heading(condition)) if several else chart

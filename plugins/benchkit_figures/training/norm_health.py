@@ -10,9 +10,21 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 
 from benchkit import NothingToDraw, Range, card
-from benchkit.results import EpochRecord, StudyResults, Trial
-from benchkit_figures.encodings import WIDTH, colour, dash, done_repeats, listed, planned_labels, repeats_words, rounded
-from benchkit_figures.training.curves import SeriesPoint, averaged, epoch_axis, thinned
+from benchkit.results import StudyResults, Trial
+from benchkit_figures.encodings import (
+    WIDTH,
+    colour,
+    dash,
+    done_repeats,
+    heading,
+    left_out,
+    listed,
+    planned_labels,
+    repeats_words,
+    rounded,
+    tooltips,
+)
+from benchkit_figures.training.curves import SeriesPoint, averaged, epoch_axis, most_running, thinned
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +91,6 @@ class NormHealth:
 
         A layer that is not finite is left out.
         """
-        import math
-
         from benchkit_figures.network.layer_outputs import moments
 
         observed = moments(model, images)
@@ -108,8 +118,20 @@ class NormHealth:
         )
 
     def draw(self, data: HealthData) -> Any:
-        """Return a column of panels for each layer, mean above variance, and the gradient norm below."""
-        return health_panels(data)
+        """Return a column of panels for each layer, mean above variance, and the gradient norm below.
+
+        Each row has one vertical axis, logarithmic for variances and gradient norms.
+        """
+        rows = []
+        for quantity in ("mean", "variance"):
+            curves = [curve for curve in data.curves if curve.quantity == quantity]
+            if curves:
+                panels = [_draw_panel(data, curves, quantity, panel) for panel in data.panels]
+                rows.append(alt.hconcat(*panels, spacing=12, bounds="flush"))
+        gradient = [curve for curve in data.curves if curve.quantity == "gradient norm"]
+        if gradient:
+            rows.append(alt.hconcat(_draw_panel(data, gradient, "gradient norm", "")))
+        return alt.vconcat(*rows, data=alt.InlineData(values=_rows(data)), spacing=12)
 
     def caption(self, data: HealthData) -> str:
         """Return what is shown of which layers, over how many repeats, and what is left out."""
@@ -129,8 +151,7 @@ class NormHealth:
         parts.append(f"Gradient norm: mean over the steps of an epoch, before clipping. Lines: mean over {n}.")
         if any(curve.n > 1 for curve in data.curves):
             parts.append("No interval is drawn; ranges over repeats are in the data of this figure.")
-        if data.without:
-            parts.append(f"Without a finished repeat: {listed(data.without)}.")
+        parts += left_out("Without a finished repeat", data.without)
         return " ".join(parts)
 
     def alt_text(self, data: HealthData) -> str:
@@ -158,21 +179,19 @@ def _curves(label: str, trials: Sequence[Trial]) -> list[HealthCurve]:
     )
     layers = sorted({key.split(".")[1] for key in keys})
     curves = [_curve(label, trials, key, layers) for key in keys]
-    gradient = averaged(trials, _gradient)
-    if gradient:
-        most = max(point.running for point in gradient)
-        curves.append(
-            HealthCurve(
-                condition=label,
-                quantity="gradient norm",
-                panel="",
-                layer="",
-                place=0,
-                places=0,
-                n=most,
-                points=gradient,
-            )
+    gradient = averaged(trials, lambda record: record.gradient_norm)
+    curves.append(
+        HealthCurve(
+            condition=label,
+            quantity="gradient norm",
+            panel="",
+            layer="",
+            place=0,
+            places=0,
+            n=most_running(gradient),
+            points=gradient,
         )
+    )
     return [curve for curve in curves if curve.points]
 
 
@@ -188,7 +207,7 @@ def _curve(label: str, trials: Sequence[Trial], key: str, layers: Sequence[str])
         layer=layer,
         place=int(rank),
         places=int(places),
-        n=max((point.running for point in points), default=0),
+        n=most_running(points),
         points=points,
     )
 
@@ -202,30 +221,12 @@ def _panel(rank: int, count: int) -> str:
     return "middle layer" if count == 3 else f"{round(100 * rank / (count - 1))} % of the depth"
 
 
-def _gradient(record: EpochRecord) -> float:
-    return record.gradient_norm
-
-
-def health_panels(data: HealthData) -> Any:
-    """Return the rows of panels; each row has one vertical axis, logarithmic for variances and gradient norms."""
-    rows = []
-    for quantity in ("mean", "variance"):
-        curves = [curve for curve in data.curves if curve.quantity == quantity]
-        if curves:
-            panels = [_draw_panel(data, curves, quantity, panel) for panel in data.panels]
-            rows.append(alt.hconcat(*panels, spacing=12, bounds="flush"))
-    gradient = [curve for curve in data.curves if curve.quantity == "gradient norm"]
-    if gradient:
-        rows.append(alt.hconcat(_draw_panel(data, gradient, "gradient norm", "")))
-    return alt.vconcat(*rows, data=alt.InlineData(values=_rows(data)), spacing=12)
-
-
 def _draw_panel(data: HealthData, curves: Sequence[HealthCurve], quantity: str, panel: str) -> alt.Chart:
     first = panel == data.panels[0] if data.panels and panel else True
     title = {"mean": "Mean", "variance": "Variance", "gradient norm": "Gradient norm"}[quantity]
     y_axis = alt.Axis(labels=first, title=title if first else None, tickCount=4, values=_ticks(curves, quantity))
     chart = alt.Chart().transform_filter(f"datum.quantity == '{quantity}' && datum.panel == '{panel}'")
-    tooltip = [alt.Tooltip("condition:N", title="Condition"), alt.Tooltip("epoch:Q", title="Epoch")]
+    tooltip = tooltips({"condition:N": "Condition", "epoch:Q": "Epoch"})
     tooltip.append(alt.Tooltip("value:Q", title=title, format=".4g"))
     lines = chart.mark_line(clip=True, strokeWidth=1.5, point=len(data.epochs) == 1).encode(
         x=epoch_axis(data.epochs, 6 if panel else 8, labelled=quantity != "mean"),
@@ -237,8 +238,7 @@ def _draw_panel(data: HealthData, curves: Sequence[HealthCurve], quantity: str, 
     count = max(1, len(data.panels))
     width = (WIDTH - 84 - 10 * (count - 1)) // count if panel else WIDTH - 84
     drawn: alt.Chart = lines.properties(width=width, height=HEIGHT)
-    heading = panel if quantity == "mean" else ""
-    return drawn.properties(title=alt.TitleParams(heading, anchor="start", frame="group")) if heading else drawn
+    return drawn.properties(title=heading(panel)) if quantity == "mean" else drawn
 
 
 def _is_log(curves: Sequence[HealthCurve], quantity: str) -> bool:
