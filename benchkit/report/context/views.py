@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchkit.analysis.comparisons import paired_t
+from benchkit.analysis.comparisons import paired_by_repeat
 from benchkit.analysis.estimates import (
     CONFIDENCE,
     Estimate,
@@ -187,10 +187,9 @@ def _ranked(rank: int, scores: Scores, estimate: Estimate, pair: Pair | None) ->
 
 
 def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]], resampled: float) -> Pair | None:
-    shared = sorted(values[best].keys() & values[key].keys())
-    if best == key or not shared:
+    comparison = None if best == key else paired_by_repeat(values[best], values[key], resampled)
+    if comparison is None:
         return None
-    comparison = paired_t([values[best][i] for i in shared], [values[key][i] for i in shared], resampled)
     untold = replace(comparison, p=None, effect_size=None)
     return Pair(first=best, second=key, comparison=untold, p_adjusted=None, detectable=None)
 
