@@ -10,7 +10,7 @@ from benchkit.analysis.comparisons import (
     ALPHA,
     holm,
     minimum_detectable_difference,
-    paired_t,
+    paired_by_repeat,
     welch_detectable,
     welch_t,
 )
@@ -142,17 +142,17 @@ def _change(
     (old_record, old), (record, new) = then, now
     before = estimate_metric(metric, list(old.values()), resampled=old_record.resampled)
     after = estimate_metric(metric, list(new.values()), resampled=record.resampled)
-    common = sorted(old.keys() & new.keys())
     row = Change(
         label=label, metric=metric, old=before, new=after, method="none", pairs=0, difference=after.mean - before.mean,
         low=None, high=None, p=None, verdict="identical" if dict(old) == dict(new) else "untested",
     )  # fmt: skip
     # The same repeat shares random numbers, and the images that test it, where seed and folds are the same.
-    if (old_record.seed, old_record.folds) == (record.seed, record.folds) and len(common) > 1:
-        comparison = paired_t([new[i] for i in common], [old[i] for i in common], record.resampled)
+    is_paired = (old_record.seed, old_record.folds) == (record.seed, record.folds)
+    comparison = paired_by_repeat(new, old, record.resampled) if is_paired else None
+    if comparison is not None and comparison.n > 1:
         gap = comparison.difference
         return replace(
-            row, method="paired", pairs=len(common), difference=gap.mean, low=gap.low, high=gap.high, p=comparison.p,
+            row, method="paired", pairs=gap.n, difference=gap.mean, low=gap.low, high=gap.high, p=comparison.p,
             spread=gap.std,
         )  # fmt: skip
     if before.n > 1 and after.n > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -80,6 +80,14 @@ def paired_t(first: Sequence[float], second: Sequence[float], resampled: float =
     statistic = difference.mean / standard_error(difference.std, difference.n, resampled)
     p = 2 * float(stdtr(difference.n - 1, -abs(statistic)))
     return PairedComparison(difference=difference, p=p, effect_size=difference.mean / difference.std)
+
+
+def paired_by_repeat(
+    first: Mapping[int, float], second: Mapping[int, float], resampled: float = 0.0
+) -> PairedComparison | None:
+    """Return the paired comparison of two conditions over the repeats that both have, or None without any."""
+    shared = sorted(first.keys() & second.keys())
+    return paired_t([first[i] for i in shared], [second[i] for i in shared], resampled) if shared else None
 
 
 def varies(values: Estimate) -> bool:

@@ -26,7 +26,7 @@ from benchkit.analysis.comparisons import (
     PairedComparison,
     holm,
     minimum_detectable_difference,
-    paired_t,
+    paired_by_repeat,
     superiority,
 )
 from benchkit.analysis.estimates import CONFIDENCE, ClassBalance, Estimate, compared, estimate_of, values_by_repeat
@@ -197,11 +197,9 @@ def _pairs(values: Mapping[str, Mapping[int, float]], *, lower: bool, resampled:
     """Return the comparison of every two conditions, best first, that share a repeat, corrected as one family."""
     comparisons: dict[tuple[str, str], PairedComparison] = {}
     for first, second in combinations(values, 2):
-        shared = sorted(values[first].keys() & values[second].keys())
-        if shared:
-            comparisons[first, second] = paired_t(
-                [values[first][i] for i in shared], [values[second][i] for i in shared], resampled
-            )
+        comparison = paired_by_repeat(values[first], values[second], resampled)
+        if comparison is not None:
+            comparisons[first, second] = comparison
     tested = [pair for pair, comparison in comparisons.items() if comparison.p is not None]
     adjusted = dict(zip(tested, holm([comparisons[pair].p or 0.0 for pair in tested]), strict=True))
     alpha = ALPHA / max(1, len(tested))

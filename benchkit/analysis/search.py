@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchkit.analysis.comparisons import ALPHA, PairedComparison, paired_t
+from benchkit.analysis.comparisons import ALPHA, PairedComparison, paired_by_repeat
 from benchkit.analysis.estimates import Estimate, estimate_of, planned_trials, searched_conditions, values_by_repeat
 from benchkit.analysis.wording import (
     Finding,
@@ -182,19 +182,14 @@ def _confirmation(
     if best is None and default is None:
         return None
     chosen = estimate_of(results, best, metric) if best else None
+    first, second = (values_by_repeat(results, one, metric) if one else {} for one in (best, default))
     return Confirmation(
         metric=metric,
         chosen=chosen,
         default=estimate_of(results, default, metric) if default else None,
-        gain=_gain(results, best, default, metric) if best and default else None,
+        gain=paired_by_repeat(first, second),
         optimism=goal.sign * (chosen.mean - score) if chosen and score is not None else None,
     )
-
-
-def _gain(results: StudyResults, best: Condition, default: Condition, metric: str) -> PairedComparison | None:
-    first, second = values_by_repeat(results, best, metric), values_by_repeat(results, default, metric)
-    shared = sorted(first.keys() & second.keys())
-    return paired_t([first[i] for i in shared], [second[i] for i in shared]) if shared else None
 
 
 UNEQUAL = 1.25

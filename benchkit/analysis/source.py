@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchkit.analysis.comparisons import ALPHA, PairedComparison, holm, paired_t
+from benchkit.analysis.comparisons import ALPHA, PairedComparison, holm, paired_by_repeat
 from benchkit.analysis.estimates import compared, done_repeats, values_by_repeat
 from benchkit.analysis.published import sampling_margin
 from benchkit.analysis.training import overfits
@@ -188,21 +188,18 @@ def _condition(results: StudyResults, when: Mapping[str, str]) -> Condition | No
     return next((c for c in grid if all(c.levels.get(path) == label for path, label in when.items())), None)
 
 
-def _shared_values(
-    results: StudyResults, metric: str, sides: tuple[Mapping[str, str], ...]
-) -> list[list[float]] | None:
-    """Return the values of two conditions over the repeats that both have, or None with fewer than two."""
+def _paired(results: StudyResults, metric: str, sides: tuple[Mapping[str, str], ...]) -> PairedComparison | None:
+    """Return the comparison of two conditions over the repeats that both have, or None with fewer than two."""
     conditions = [_condition(results, when) for when in sides]
-    values = [values_by_repeat(results, condition, metric) if condition else {} for condition in conditions]
-    shared = sorted(values[0].keys() & values[1].keys())
-    return [[each[repeat] for repeat in shared] for each in values] if len(shared) > 1 else None
+    first, second = (values_by_repeat(results, condition, metric) if condition else {} for condition in conditions)
+    comparison = paired_by_repeat(first, second, results.resampled)
+    return comparison if comparison is not None and comparison.n > 1 else None
 
 
 def _our_pair(results: StudyResults, metric: str, sides: tuple[Mapping[str, str], ...], *, equal: bool) -> Judged:
-    values = _shared_values(results, metric, sides)
-    if values is None:
+    comparison = _paired(results, metric, sides)
+    if comparison is None:
         return "cannot be told", "ours have fewer than two repeats of both"
-    comparison = paired_t(values[0], values[1], results.resampled)
     better, size = _size(metric, comparison)
     if comparison.p is None:
         return "cannot be told", f"the first is {size}, in each of {comparison.n} repeats"
@@ -223,8 +220,7 @@ def _our_best(results: StudyResults, metric: str, when: Mapping[str, str]) -> Ju
     rivals = [c for c in compared(results) if c.kind == "grid" and (best is None or c.key != best.key)]
     tested = []
     for rival in rivals:
-        values = _shared_values(results, metric, (when, rival.levels))
-        comparison = paired_t(values[0], values[1], results.resampled) if values else None
+        comparison = _paired(results, metric, (when, rival.levels))
         if comparison is None or comparison.p is None:
             return "cannot be told", f"{quoted(rival.label)} and it have fewer than two repeats, or do not vary"
         tested.append((rival, comparison, comparison.p))

@@ -12,8 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchkit.analysis.comparisons import paired_t
-from benchkit.analysis.estimates import Estimate, Scores, compared, confidence_of, level_effects, values_by_repeat
+from benchkit.analysis.comparisons import paired_by_repeat
+from benchkit.analysis.estimates import (
+    Estimate,
+    Scores,
+    compared,
+    confidence_of,
+    level_effects,
+    values_by_repeat,
+)
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking, mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.training import several_nodes, where_trained
@@ -181,10 +188,9 @@ def _ranked(rank: int, scores: Scores, estimate: Estimate, pair: Pair | None) ->
 
 
 def _gap(best: str, key: str, values: Mapping[str, Mapping[int, float]], resampled: float) -> Pair | None:
-    shared = sorted(values[best].keys() & values[key].keys())
-    if best == key or not shared:
+    comparison = None if best == key else paired_by_repeat(values[best], values[key], resampled)
+    if comparison is None:
         return None
-    comparison = paired_t([values[best][i] for i in shared], [values[key][i] for i in shared], resampled)
     untold = replace(comparison, p=None, effect_size=None)
     return Pair(first=best, second=key, comparison=untold, p_adjusted=None, detectable=None)
 
