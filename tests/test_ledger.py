@@ -285,7 +285,7 @@ def test_trials_beyond_the_asked_number_are_not_counted_as_ended() -> None:
         )
         for index in range(4)
     ]
-    attempts = Attempts(lambda condition: trials)
+    attempts = Attempts(lambda condition: trials, {})
     assert [attempts.ended(plan.conditions[0], count) for count in (0, 2, 3, 4)] == [0, 2, 3, 3]
 
 

@@ -30,7 +30,7 @@ from benchkit.capsule.archive import (
     series_of,
     to_text,
 )
-from benchkit.capsule.reading import ANSWERS
+from benchkit.capsule.reading import ANSWERS, sources_of
 from benchkit.errors import StudyError
 from benchkit.plan import LEAVES_AT, make_plan, planned_looks
 from benchkit.report.context.blocks import ReportContext, TableBlock
@@ -331,8 +331,8 @@ def commands_of(results: StudyResults, file: str) -> tuple[str, ...]:
 
 
 def _plugin_files(results: StudyResults) -> tuple[str, ...]:
-    tables = [trial.outcome.environment.get("sources", {}) for trial in results.trials if trial.outcome]
-    files = {str(one.get("file", "")) for table in tables for one in table.values()}
+    outcomes = [trial.outcome for trial in results.trials if trial.outcome]
+    files = {source.get("file", "") for one in outcomes for source in sources_of(one.environment).values()}
     return tuple(sorted(files - {""}))
 
 
@@ -353,5 +353,5 @@ def _choices(results: StudyResults) -> list[list[str]]:
     return [_only({path: [c.levels[path]] for path in paths if path in c.levels}) for c in trained]
 
 
-def _only(levels: dict[str, Sequence[str]] | dict[str, list[str]]) -> list[str]:
+def _only(levels: Mapping[str, Sequence[str]]) -> list[str]:
     return [part for path, labels in levels.items() for part in ("--only", f"{path}={','.join(labels)}")]

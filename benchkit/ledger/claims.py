@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchkit.ledger.leases import Holder, Lease, Sweep, holding
 from benchkit.ledger.ledger import CONDITION_FILE, Ledger
 from benchkit.ledger.samplers import chosen_params, make_sampler, record, sample
-from benchkit.ledger.tables import Patience, patient
+from benchkit.ledger.tables import patient
 from benchkit.ledger.trials import TrialFolder, is_alive, occupied, write_list
 from benchkit.locks import Lock
 from benchkit.metrics import metric_names, metric_of
@@ -118,8 +118,8 @@ class Claim:
         return search is not None and len(search.goals) == 1
 
     @property
-    def patience(self) -> Patience:
-        """Return how long the ledger is asked."""
+    def patience(self) -> float:
+        """Return for how many seconds the ledger is asked."""
         return self._held.holder.patience
 
     @patient

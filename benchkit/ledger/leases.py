@@ -33,7 +33,7 @@ from benchkit.ledger.tables import (
     TRIAL_ATTRIBUTES,
     TRIALS,
     VALUES,
-    Patience,
+    attribute_row,
     cause_of,
     patient,
     study_ids,
@@ -121,10 +121,10 @@ class Holder:
     """A sweep as holder of trials of one study: it renews its record in the ledger from a thread of its own."""
 
     def __init__(
-        self, storage: RDBStorage, study: str, place: str, seconds: float = LEASE, patience: Patience | None = None
+        self, storage: RDBStorage, study: str, place: str, seconds: float = LEASE, patience: float = 0.0
     ) -> None:
         """Write the record; `place` is the workspace and running system whose locks this sweep sees, "" for none."""
-        self.patience = patience or Patience()
+        self.patience = patience
         self.id = secrets.token_hex(8)
         self.place = place
         self.seconds = seconds
@@ -271,8 +271,7 @@ class Holder:
         if began:
             trial.datetime_start = datetime.datetime.fromtimestamp(now)  # as Optuna tells it
         if read is None:
-            attribute = {"trial_id": trial._trial_id, "key": KEY, "value_json": lease.text}
-            connection.execute(insert(TRIAL_ATTRIBUTES), [attribute])
+            connection.execute(insert(TRIAL_ATTRIBUTES), [attribute_row(trial._trial_id, KEY, asdict(lease))])
             return True
         return _replace(connection, trial._trial_id, read, lease)
 
@@ -379,7 +378,7 @@ def write_attributes(connection: Connection, trial_id: int, attributes: Mapping[
     """Set user attributes of a trial."""
     before = (TRIAL_ATTRIBUTES.c.trial_id == trial_id, TRIAL_ATTRIBUTES.c.key.in_(attributes))
     connection.execute(sqlalchemy.delete(TRIAL_ATTRIBUTES).where(*before))
-    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+    rows = [attribute_row(trial_id, key, value) for key, value in attributes.items()]
     connection.execute(insert(TRIAL_ATTRIBUTES), rows)
 
 

@@ -19,7 +19,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import optuna
@@ -32,7 +31,6 @@ from benchkit.ledger.leases import LEASE, Holder, Sweep, sweeps_of
 from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
 from benchkit.ledger.tables import (
     NewTrial,
-    Patience,
     add_studies,
     add_trials,
     alone,
@@ -85,7 +83,7 @@ class Ledger:
         self.workspace = workspace
         self.on_server = is_on_server(storage)
         self.lease = lease
-        self.patience = Patience(patience)
+        self.patience = patience
         self._holders: dict[str, Holder] = {}
         self._handles: dict[str, optuna.Study] = {}
         self._folders: dict[str, str] = {}
@@ -194,11 +192,8 @@ class Ledger:
                     before = known.get(index)
                     if before is None:
                         queued.append(new_trial(name, index, 0, given_of(plan, condition, index)))
-                    elif retry and before.state.is_finished():
-                        folder = self.folder(plan.study, condition, before.number)
-                        if numbers_of(before, folder)[0] in retry:  # its files are read to the last byte
-                            given = self._given_again(plan, condition, before)
-                            queued.append(new_trial(name, index, int(before.user_attrs["attempt"]) + 1, given))
+                    elif again := self._again(plan, condition, before, retry):
+                        queued.append(again)
             self._refuse_occupied(plan, attempts, Counter(trial.study for trial in queued))
             add_trials(self.storage, queued)
         return len(queued)
@@ -217,11 +212,21 @@ class Ledger:
                     if results := folder.results():
                         raise occupied(folder.path, results)
 
-    def _given_again(self, plan: Plan, condition: Condition, before: FrozenTrial) -> dict[str, Any]:
-        """Return what a new attempt is queued with: a done one's settings again, whose numbers were lost; else anew."""
+    def _again(self, plan: Plan, condition: Condition, before: FrozenTrial, retry: Sequence[State]) -> NewTrial | None:
+        """Return a new attempt at a trial that ended in a `retry` state, its files read to the last byte; else None.
+
+        A done one, whose numbers were lost, is queued with its settings again.
+        """
+        if not retry or not before.state.is_finished():
+            return None
+        state, _, _ = numbers_of(before, self.folder(plan.study, condition, before.number), {})
+        if state not in retry:
+            return None
+        index = int(before.user_attrs["index"])
+        given = given_of(plan, condition, index)
         if before.state is TrialState.COMPLETE:
-            return dict(self.storage.get_trial(before._trial_id).params)
-        return given_of(plan, condition, int(before.user_attrs["index"]))
+            given = dict(self.storage.get_trial(before._trial_id).params)
+        return new_trial(optuna_name(plan.study, condition), index, int(before.user_attrs["attempt"]) + 1, given)
 
     @patient
     def queue_attempt(
@@ -341,13 +346,7 @@ class Ledger:
                 if outcome:
                     yield outcome
 
-    def read_trial(
-        self,
-        study: Study,
-        condition: Condition,
-        frozen: FrozenTrial,
-        sweeps: Mapping[str, Sweep] = MappingProxyType({}),
-    ) -> Trial:
+    def read_trial(self, study: Study, condition: Condition, frozen: FrozenTrial, sweeps: Mapping[str, Sweep]) -> Trial:
         """Return a trial as it stands now, its history and outcome read from its folder.
 
         A finished trial whose files were lost or changed has that state and the reason, and no numbers.

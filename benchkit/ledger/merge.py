@@ -140,7 +140,7 @@ def _take_trial(ledger: Ledger, theirs: Ledger, trial: tuple[Study, Condition, F
     index, attempt = int(other.user_attrs["index"]), int(other.user_attrs["attempt"])
     which = f"{label}, {'trial' if condition.kind == 'search' else 'repeat'} {index}"
     kept = other.user_attrs.get("files")
-    state, _, outcome = numbers_of(other, source)
+    state, _, outcome = numbers_of(other, source, {})
     if kept is None or outcome is None or state in WITHOUT_FILES:
         merged.broken.append(f"{which}: {outcome.reason if outcome else state}")
         return

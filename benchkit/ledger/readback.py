@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import optuna
@@ -298,13 +297,7 @@ class LedgerReader(Ledger):
     def _create(self, study: Study, condition: Condition) -> optuna.Study:
         return optuna.load_study(study_name=optuna_name(study, condition), storage=self.storage)
 
-    def read_trial(
-        self,
-        study: Study,
-        condition: Condition,
-        frozen: FrozenTrial,
-        sweeps: Mapping[str, Sweep] = MappingProxyType({}),
-    ) -> Trial:
+    def read_trial(self, study: Study, condition: Condition, frozen: FrozenTrial, sweeps: Mapping[str, Sweep]) -> Trial:
         """Return a trial as it stands now; one that has ended as it was when it was first read."""
         key = self.folder(study, condition, frozen.number).path, condition.key
         if key in self._read:

@@ -198,35 +198,6 @@ def _is_passing(error: BaseException) -> bool:
     return gone or cause.connection_invalidated or PASSING.search(str(cause)) is not None
 
 
-class Patience:
-    """How long a storage that does not answer is asked again: `seconds`, 0 for one try."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self._seconds = seconds
-
-    def __call__(self, ask: Callable[[], T]) -> T:
-        """Return what `ask` does; it is called again, with growing pauses, while the storage fails for the time being.
-
-        What it changes, a second call must not change again: a cut connection leaves open whether it did.
-        """
-        end, pause, told = time.monotonic() + self._seconds, 0.05, False
-        while True:
-            try:
-                return ask()
-            except DAMAGE as error:
-                if not _is_passing(error) or time.monotonic() + pause >= end:
-                    raise
-                if not told:
-                    logger.warning(
-                        "the ledger does not answer and is asked again for up to %.0f s: %s",
-                        self._seconds,
-                        first_line(cause_of(error)),
-                    )
-                told = True
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-
 @contextmanager
 def alone(storage: RDBStorage, lock: Path) -> Iterator[None]:
     """Let one process at a time do what it reads and then writes: by a lock here, on PostgreSQL by one of the server.
@@ -251,11 +222,11 @@ def _tell(storage: RDBStorage, words: str) -> None:
 
 
 class Asks(Protocol):
-    """Whoever asks the storage, and how long."""
+    """Whoever asks the storage."""
 
     @property
-    def patience(self) -> Patience:
-        """Return how long."""
+    def patience(self) -> float:
+        """Return for how many seconds a storage that does not answer is asked again, 0 for one try."""
         ...
 
 
@@ -263,15 +234,28 @@ A = TypeVar("A", bound=Asks)
 
 
 def patient(function: Callable[Concatenate[A, P], T]) -> Callable[Concatenate[A, P], T]:
-    """Call a function or method again while the storage of its first argument fails, as long as that has patience.
+    """Call a function or method again while the storage of its first argument fails for the time being.
 
-    Raises `LedgerError` when patience is at an end.
+    The pauses grow; when patience is at an end, and for other failures, `LedgerError` is raised. What a call changes, a
+    second one must not change again: a cut connection leaves open whether it did.
     """
 
     @wraps(function)
     def asked(who: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        end, pause, told = time.monotonic() + who.patience, 0.05, False
         with storage_errors():
-            return who.patience(lambda: function(who, *args, **kwargs))
+            while True:
+                try:
+                    return function(who, *args, **kwargs)
+                except DAMAGE as error:
+                    if not _is_passing(error) or time.monotonic() + pause >= end:
+                        raise
+                    if not told:
+                        words = "the ledger does not answer and is asked again for up to %.0f s: %s"
+                        logger.warning(words, who.patience, first_line(cause_of(error)))
+                    told = True
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     return asked
 
@@ -475,9 +459,9 @@ def add_trials(storage: RDBStorage, trials: Sequence[NewTrial]) -> None:
         )
         trial_ids = {(study_id, number): trial_id for study_id, number, trial_id in connection.execute(query)}
         made = [(trial_ids[place], trial) for place, trial in zip(numbered, trials, strict=True)]
-        attributes = [_attribute(at, key, value) for at, trial in made for key, value in trial.attributes.items()]
+        attributes = [attribute_row(at, key, value) for at, trial in made for key, value in trial.attributes.items()]
         connection.execute(insert(TRIAL_ATTRIBUTES), attributes)
-        fixed = [_attribute(at, "fixed_params", dict(trial.given)) for at, trial in made]
+        fixed = [attribute_row(at, "fixed_params", dict(trial.given)) for at, trial in made]
         connection.execute(insert(SYSTEM_ATTRIBUTES), fixed)
 
 
@@ -510,7 +494,8 @@ def _numbered(
     return numbered
 
 
-def _attribute(trial_id: int, key: str, value: Any) -> dict[str, Any]:
+def attribute_row(trial_id: int, key: str, value: Any) -> dict[str, Any]:
+    """Return the row of a trial's attribute, a JSON value."""
     return {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
 
 

@@ -13,7 +13,6 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -350,9 +349,7 @@ def effective(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
 class Attempts:
     """All attempts at a study's trials, read at one time."""
 
-    def __init__(
-        self, read: Callable[[Condition], Sequence[FrozenTrial]], sweeps: Mapping[str, Sweep] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, read: Callable[[Condition], Sequence[FrozenTrial]], sweeps: Mapping[str, Sweep]) -> None:
         """Take the attempts at a condition's trials, in the order in which they were queued, from `read`."""
         self.of = read
         self.sweeps = sweeps
@@ -375,9 +372,7 @@ def finished_state(trial: FrozenTrial) -> State:
     return STATES.get(trial.state) or ("diverged" if trial.user_attrs.get("state") == "diverged" else "failed")
 
 
-def state_of(
-    trial: FrozenTrial, folder: TrialFolder, sweeps: Mapping[str, Sweep] = MappingProxyType({}), *, files: bool = True
-) -> State:
+def state_of(trial: FrozenTrial, folder: TrialFolder, sweeps: Mapping[str, Sweep], *, files: bool = True) -> State:
     """Return the state of a trial in benchkit's words; a running trial whose owner is gone is stale.
 
     `sweeps` are the records of the study's sweeps. With `files`, a finished trial that lacks files, or has some of
@@ -392,7 +387,7 @@ def state_of(
 
 
 def numbers_of(
-    trial: FrozenTrial, folder: TrialFolder, sweeps: Mapping[str, Sweep] = MappingProxyType({})
+    trial: FrozenTrial, folder: TrialFolder, sweeps: Mapping[str, Sweep]
 ) -> tuple[State, tuple[EpochRecord, ...], Outcome | None]:
     """Return a trial's state, its history and its outcome, none of the last two where its files do not stand any more.
 
