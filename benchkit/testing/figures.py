@@ -49,11 +49,9 @@ class Computed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """What a figure made of some results: data, Vega-Lite spec (None for a grid), caption and alternative text."""
+    """What a figure made of its data: Vega-Lite spec (None for a grid), caption and alternative text."""
 
-    scenario: str
-    results: StudyResults
-    data: Any
+    made: Computed
     spec: Mapping[str, Any] | None
     caption: Any
     alt_text: Any
@@ -112,14 +110,7 @@ def draw(made: Computed) -> Drawn:
             spec = chart_spec(picture, description=str(alternative))
             svg = spec_to_svg(spec)
         require("<path" in svg or "<text" in svg, given=given, expected="a picture with marks", got="an empty one")
-    return Drawn(
-        scenario=made.scenario,
-        results=made.results,
-        data=data,
-        spec=spec,
-        caption=words,
-        alt_text=alternative,
-    )
+    return Drawn(made=made, spec=spec, caption=words, alt_text=alternative)
 
 
 def _tried(subject: Subject, scenario: str) -> Computed | NotApplicable:
@@ -230,10 +221,10 @@ def _require_plain(data: Any, given: str) -> None:
 def alt_text(subject: Subject) -> None:
     """The alternative text is one sentence that states a result: it names a condition or a number."""
     for picture in all_drawn(subject):
-        given, text = f"alt_text(data) for {SCENARIOS[picture.scenario]}", picture.alt_text
+        given, text = f"alt_text(data) for {SCENARIOS[picture.made.scenario]}", picture.alt_text
         sentence = isinstance(text, str) and "\n" not in text and text.endswith((".", "!")) and 20 <= len(text) <= 600
         require(sentence, given=given, expected="one sentence of 20 to 600 letters", got=repr(text))
-        labels = [condition.label for condition in picture.results.conditions]
+        labels = [condition.label for condition in picture.made.results.conditions]
         states = re.search(r"\d", text) or any(label in text for label in labels)
         require(states, given=given, expected="a result: the name of a condition, or a number", got=repr(text))
 
@@ -242,7 +233,7 @@ def alt_text(subject: Subject) -> None:
 def caption(subject: Subject) -> None:
     """The caption is text that ends with a full stop."""
     for picture in all_drawn(subject):
-        given, text = f"caption(data) for {SCENARIOS[picture.scenario]}", picture.caption
+        given, text = f"caption(data) for {SCENARIOS[picture.made.scenario]}", picture.caption
         right = isinstance(text, str) and text.strip().endswith(".") and len(text) >= 20
         require(right, given=given, expected="at least a sentence, with a full stop", got=repr(text))
 
@@ -251,9 +242,9 @@ def caption(subject: Subject) -> None:
 def repeatable(subject: Subject) -> None:
     """Drawn a second time from the same results, data and picture are the same."""
     first = all_drawn(subject)[0]
-    second = draw(compute(subject, first.scenario, first.results))
-    given = f"{SCENARIOS[first.scenario]}, drawn twice"
-    require(repr(second.data) == repr(first.data), given=given, expected="equal data", got="other data")
+    second = draw(compute(subject, first.made.scenario, first.made.results))
+    given = f"{SCENARIOS[first.made.scenario]}, drawn twice"
+    require(repr(second.made.data) == repr(first.made.data), given=given, expected="equal data", got="other data")
     pictures = [json.dumps(picture.spec, sort_keys=True) for picture in (first, second)]
     require(pictures[0] == pictures[1], given=given, expected="an equal picture", got="another picture")
 

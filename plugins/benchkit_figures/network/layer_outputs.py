@@ -241,22 +241,12 @@ def _sample(maps: torch.Tensor) -> torch.Tensor:
     return (255 * some / torch.where(most > 0, most, 1.0)).round().to(torch.uint8)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerCost:
-    """A module that runs: its name and kind, its output's shape for one image, own parameters, FLOPs of one image."""
+def layer_costs(model: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
+    """Return `layer.PLACE.KIND.MODULE` int64: own parameters, FLOPs of the image, and the shape of its output.
 
-    layer: str
-    kind: str
-    shape: tuple[int, ...]
-    parameters: int
-    flops: int
-
-
-def layer_costs(model: nn.Module, image: torch.Tensor) -> tuple[LayerCost, ...]:
-    """Return the modules without submodules, and those with parameters of their own, in the order in which they end.
-
-    A module that runs twice counts once, with the FLOPs of both. FLOPs as `torch.utils.flop_counter` counts them:
-    matrix products and convolutions, a multiplication and its addition as two.
+    Of the modules without submodules, and those with parameters of their own, in the order in which they end. A module
+    that runs twice counts once, with the FLOPs of both. FLOPs as `torch.utils.flop_counter` counts them: matrix
+    products and convolutions, a multiplication and its addition as two.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -276,13 +266,10 @@ def layer_costs(model: nn.Module, image: torch.Tensor) -> tuple[LayerCost, ...]:
         direct = [key for key in counted if key.rpartition(".")[0] == own]
         return int(sum(counted.get(own, {}).values()) - sum(sum(counted[key].values()) for key in direct))
 
-    return tuple(
-        LayerCost(
-            layer=name,
-            kind=type(module).__name__,
-            shape=shape,
-            parameters=sum(parameter.numel() for parameter in module.parameters(recurse=False)),
-            flops=flops(name),
+    costs = {}
+    for place, (name, (module, shape)) in enumerate(seen.items()):
+        parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        costs[f"layer.{place:04d}.{type(module).__name__}.{name}"] = np.array(
+            [parameters, flops(name), *shape], np.int64
         )
-        for name, (module, shape) in seen.items()
-    )
+    return costs

@@ -68,10 +68,7 @@ class Layers:
         """Return `layer.PLACE.KIND.MODULE` int64 (parameters, FLOPs, output shape of one image...) of every layer."""
         from benchkit_figures.network.layer_outputs import layer_costs
 
-        return {
-            f"layer.{place:04d}.{one.kind}.{one.layer}": np.array([one.parameters, one.flops, *one.shape], np.int64)
-            for place, one in enumerate(layer_costs(model, images[:1]))
-        }
+        return layer_costs(model, images[:1])
 
     def data(self, results: StudyResults) -> LayersData:
         """Return the layers; raise `PluginError` for a condition that was not inspected."""

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import altair as alt
 
-from benchkit.results import EpochRecord, Trial
-from benchkit_figures.encodings import OTHERS, WIDTH, Layers, heading, rounded, t_interval
+from benchkit.results import EpochRecord, StudyResults, Trial
+from benchkit_figures.encodings import OTHERS, WIDTH, Layers, done_repeats, heading, rounded, t_interval
 
 FEW = 3
 """Up to this many repeats a band is their range, from one more on the 95 % t interval of the mean."""
@@ -59,8 +59,9 @@ class SeriesPoint:
     high: float
 
 
-def band_kind(most: int) -> str:
-    """Return range or interval, by the greatest number of repeats of any condition."""
+def band_kind(results: StudyResults) -> str:
+    """Return range or interval, by the greatest number of done repeats of any condition."""
+    most = max((len(done_repeats(results, condition)) for condition in results.conditions), default=0)
     return "range" if most <= FEW else "interval"
 
 

@@ -141,12 +141,11 @@ class LearningCurves:
 
     def data(self, results: StudyResults) -> CurvesData:
         """Return mean, band and repeats per condition and epoch; epochs with a non-finite value are left out."""
-        trials = {condition.key: done_repeats(results, condition) for condition in results.conditions}
-        most = max((len(repeats) for repeats in trials.values()), default=0)
-        band = self.band if self.band != "auto" else band_kind(most)
+        band = self.band if self.band != "auto" else band_kind(results)
 
         def curves_of(condition: Condition) -> ConditionCurves | None:
-            repeats = tuple(curve for trial in trials[condition.key] if (curve := _repeat(trial)).epochs)
+            found = map(_repeat, done_repeats(results, condition))
+            repeats = tuple(curve for curve in found if curve.epochs)
             if not repeats:
                 return None
             over = onset(results, condition)

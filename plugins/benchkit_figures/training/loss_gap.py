@@ -96,9 +96,8 @@ class LossGap:
         """Return the gap by epoch and at the selected epoch; epochs with a non-finite loss are left out."""
         if losses := other_losses(results):
             raise NothingToDraw(f"models were trained by {listed(losses)}: only the validation loss is cross-entropy")
-        trials = {condition.key: done_repeats(results, condition) for condition in results.conditions}
-        band = band_kind(max((len(repeats) for repeats in trials.values()), default=0))
-        gaps, without = by_condition(results, lambda condition: _gap(condition, trials[condition.key], band))
+        band = band_kind(results)
+        gaps, without = by_condition(results, lambda condition: _gap(results, condition, band))
         if not gaps:
             raise NothingToDraw("no repeat of any condition has finished with a recorded history")
         return GapData(labels=planned_labels(results), band=band, gaps=tuple(gaps), without=without)
@@ -147,7 +146,8 @@ class LossGap:
         )
 
 
-def _gap(condition: Condition, trials: tuple[Trial, ...], band: str) -> ConditionGap | None:
+def _gap(results: StudyResults, condition: Condition, band: str) -> ConditionGap | None:
+    trials = done_repeats(results, condition)
     points = averaged(trials, _of_epoch, band)
     selected = [value for trial in trials if (value := _selected(trial)) is not None]
     if not points or not selected:

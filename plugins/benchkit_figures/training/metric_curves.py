@@ -75,11 +75,10 @@ class MetricCurves:
         if not asked:
             raise NothingToDraw("the study asks for no metric that epochs are read by, beside loss and accuracy")
         metric = f"val.{asked[0].name}"
-        trials = {condition.key: done_repeats(results, condition) for condition in results.conditions}
-        band = band_kind(max((len(repeats) for repeats in trials.values()), default=0))
+        band = band_kind(results)
 
         def curve_of(condition: Condition) -> ConditionCurve | None:
-            points = averaged(trials[condition.key], lambda record: record.score(metric), band, metric)
+            points = averaged(done_repeats(results, condition), lambda record: record.score(metric), band, metric)
             curve = ConditionCurve(condition=condition.label, n=most_running(points), points=points)
             return curve if points else None
 
