@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from benchkit.sweep import devices
+from benchkit.sweep import devices, worker
 
 
 @pytest.mark.parametrize(
@@ -30,3 +33,12 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     monkeypatch.setattr(devices, "available_cores", lambda: 4)
     assert devices.worker_environment(4, 1)["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_a_worker_imports_nothing_from_the_folder_a_sweep_is_begun_in(tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('not the queue of the standard library')\n", encoding="utf-8")
+    environment, ended = devices.worker_environment(1), subprocess.DEVNULL
+    done = subprocess.run(
+        worker.COMMAND, cwd=tmp_path, env=environment, stdin=ended, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

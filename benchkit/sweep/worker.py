@@ -21,8 +21,9 @@ from benchkit.storage import SENT, sent_path
 from benchkit.sweep.messages import Event, Job, WorkerFailed, dump, frames, order_of
 from benchkit.sweep.stopping import WorkerStop
 
-# With -m, Python would warn in each worker's log that the package has imported the module before it is run.
-COMMAND: Sequence[str] = (sys.executable, "-c", "from benchkit.sweep.worker import main; main()")
+# With -m, Python would warn in each worker's log that the package has imported the module before it is run. Without -P
+# it would import a file of the folder that a sweep is begun in, where that has the name of a standard module.
+COMMAND: Sequence[str] = (sys.executable, "-P", "-c", "from benchkit.sweep.worker import main; main()")
 """The command that starts a worker; whoever puts another in its place has every sweep start workers of another kind."""
 
 
