@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from synthetic_results import complete
@@ -125,7 +126,7 @@ def test_a_report_that_is_stopped_waits_for_no_pdf(tmp_path: Path, monkeypatch: 
     ended, waited, close = threading.Event(), list[bool](), PdfPrinter.__exit__
     monkeypatch.setattr(PdfPrinter, "__exit__", lambda self, *about: (close(self, *about), ended.set())[0])
     monkeypatch.setattr(PdfPrinter, "finish", lambda *_: waited.append(ended.wait(30)) or b"%PDF")
-    monkeypatch.setattr(write, "screen_report", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(write, "screen_report", mock.Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_report(complete(tmp_path / "trials", ("bn",), repeats=1, epochs=2), tmp_path, "html", "pdf")
     assert waited == [True] and not list(tmp_path.glob("*.*"))

@@ -68,16 +68,15 @@ def test_trials_share_their_data_and_each_has_a_network_of_its_own(
 
         monkeypatch.setattr(place, noted)
 
-    count("tried", "benchkit.sweep.network_check.load_data")
-    count("trained", "benchkit.sweep.training.load_data")
+    count("opened", "benchkit.sweep.training.load_data")
     count("networks", "benchkit.sweep.network_check.build_model")
     count("networks", "benchkit.train.run.build_model")
     assert sweep_here(monkeypatch, tmp_path / "one", study_of(repeats=3)) == {"done": 3}
-    assert (calls, placed) == ({"tried": 1, "trained": 1, "networks": 1 + 3}, [placed[0]])
+    assert (calls, placed) == ({"opened": 2, "networks": 1 + 3}, [placed[0]])
     assert sweep_here(monkeypatch, tmp_path / "two", study_of('[factors]\n"model.norm" = ["bn", "none"]\n')) == {
         "done": 4
     }
-    assert (calls, len(placed)) == ({"tried": 2, "trained": 2, "networks": 1 + 3 + 2 + 4}, 2)
+    assert (calls, len(placed)) == ({"opened": 4, "networks": 1 + 3 + 2 + 4}, 2)
 
 
 def test_trials_with_other_images_get_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

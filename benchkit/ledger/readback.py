@@ -117,12 +117,13 @@ def known_studies(ledger: Ledger, names: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the studies of a ledger, the latest first; raise `LedgerError` where it lacks one of these or has none."""
     known = ledger.studies()
     absent = next((name for name in names if name not in known), "")
-    if absent or not known:
-        what = f"no study {absent!r}{nearest(absent, known)}" if absent else "no studies yet"
+    hint = f"known: {', '.join(known)}" if known else "train one first: benchkit sweep quickstart"
+    if absent:
         raise LedgerError(
-            f"{ledger.workspace}: the ledger holds {what}",
-            hint=f"known: {', '.join(known)}" if known else "train one first: benchkit sweep quickstart",
+            f"{ledger.workspace}: the ledger holds no study {absent!r}{nearest(absent, known)}", hint=hint
         )
+    if not known:
+        raise LedgerError(f"{ledger.workspace}: the ledger holds no studies yet", hint=hint)
     return known
 
 
