@@ -11,9 +11,14 @@ from synthetic_results import complete
 from tiny_study import Listener, run_here, study_of, sweep_here, write
 
 from benchkit.analysis.summary import summarize
+from benchkit.cli import main
+from benchkit.data.manifest import maker_warning
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
+from benchkit.registry import Registry
+from benchkit.registry.entries import source_hash
 from benchkit.results import StudyResults
+from benchkit.verify.machine import plugin_differences
 
 FILE = """
 from dataclasses import dataclass
@@ -209,11 +214,73 @@ def test_a_metric_that_is_measured_later_tells_its_source(
     sweep_here(monkeypatch, runs, study_of(METRIC, repeats=2), plugins=(file,))
     assert rules(read_results(runs)) == []
     edited(file)
-    from benchkit.registry import Registry
-
     Registry.installed((file,))
     (sentence,) = rules(read_results(runs))
     assert "measured with 2 sources of the metric" in sentence
+
+
+LINES = """
+import numpy as np
+from benchkit.preparation import About, prepare
+
+
+def lines(root):
+    def build(draft):
+        for split in ("train", "test"):
+            labels = np.arange(200) % 2
+            images = np.where(labels[:, None, None, None] == 1, 200 + 0 * np.indices((200, 8, 8, 1))[2], 30)
+            draft.write(split, images=images.astype(np.uint8), labels=labels)
+        return About(class_names=("dark", "light"), licence="CC0-1.0", citation="none")
+
+    return prepare(root, "lines", build)
+
+
+PLUGINS = {"benchkit.datasets": {"lines": lines}}
+"""
+
+
+def test_prepared_images_are_told_from_a_changed_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are served as they were prepared, so their source is the one that is recorded; a note says what to do."""
+    monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "data"))
+    file = tmp_path / "lines.py"
+    file.write_text(LINES)
+    told: list[str] = []
+    monkeypatch.setattr(Listener, "say", lambda self, words: told.append(words))
+
+    def swept(runs: str) -> tuple[str, str]:
+        study = study_of(repeats=1, overrides=('data.name="lines"',))
+        sweep_here(monkeypatch, tmp_path / runs, study, plugins=(file,), data_root=tmp_path / "data")
+        (trial,) = read_results(tmp_path / runs).trials
+        assert trial.outcome is not None
+        return trial.outcome.environment["sources"]["data"]["source"], trial.outcome.data_fingerprint
+
+    before = swept("before")
+    assert told == []
+    old = source_hash(Registry.installed((file,)).find("datasets", "lines"))
+    edited(file, "== 1, 200", "== 1, 100")
+    new = source_hash(Registry.installed((file,)).find("datasets", "lines"))
+    assert swept("after") == before and before[0] == old != new
+    assert [f"another source of the data set ({old}) than is here ({new})" in words for words in told] == [True]
+    record = {"sources": {"data": {"kind": "datasets", "name": "lines", "source": old, "file": "lines.py"}}}
+    assert len(plugin_differences(record, Registry.installed((file,)))) == 1
+    assert main(["data", "prepare", "lines", "--plugin", str(file)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "prepared already" in said and "`benchkit data prepare lines --replace --plugin lines.py`" in said
+    assert main(["data", "prepare", "lines", "--plugin", str(file), "--replace"]) == 0
+    told.clear()
+    source, fingerprint = swept("anew")
+    assert told == [] and source == new and fingerprint != before[1]
+
+
+def test_a_set_prepared_by_an_earlier_version_is_of_no_known_source(tmp_path: Path) -> None:
+    file = tmp_path / "lines.py"
+    file.write_text(LINES)
+    entry = Registry.installed((file,)).find("datasets", "lines")
+    own = Registry.installed().find("datasets", "digits")
+    assert maker_warning(entry, "") == maker_warning(own, "000000000000") == ""
 
 
 def sourced(results: StudyResults, *digests: str, distribution: str = "other") -> StudyResults:

@@ -345,7 +345,7 @@ def changed_plugins(results: StudyResults) -> tuple[ChangedPlugin, ...]:
         for outcome in (trial.outcome for trial in trials if trial.state in ("done", "pruned") and trial.outcome):
             for source in sources_of(outcome.environment).values():
                 if source.get("source") and source.get("kind") in KINDS:
-                    own = normalized(source.get("distribution", "")) == BUILT_IN
+                    own = not source.get("file") and normalized(source.get("distribution", "")) == BUILT_IN
                     origin = source.get("file") or f"{source.get('distribution')} {source.get('version')}"
                     plugin = source["kind"], source.get("name", ""), own
                     used.setdefault(plugin, []).append((label, source["source"], origin))

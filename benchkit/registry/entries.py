@@ -276,6 +276,11 @@ class Entry:
         return f"{self.file}, in place of {self.shadows}" if self.shadows else str(self.file)
 
     @property
+    def is_own(self) -> bool:
+        """Return whether it is a built-in plugin, which changes with benchkit's version."""
+        return self.file is None and normalized(self.distribution) == BUILT_IN
+
+    @property
     def shown_origin(self) -> str:
         """Return the origin as results tell it: of a local file the name alone, as its folder tells who trained."""
         return self.origin.replace(str(self.file), self.file.name) if self.file else self.origin

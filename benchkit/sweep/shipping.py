@@ -13,7 +13,7 @@ from benchkit.data.manifest import located
 from benchkit.plan import Plan
 from benchkit.preparation import find_prepared, prepared_folder
 from benchkit.registry import Registry
-from benchkit.registry.entries import BUILT_IN, Entry, normalized, source_files, source_hash
+from benchkit.registry.entries import Entry, normalized, source_files, source_hash
 from benchkit.registry.options import bind_options, options_of
 from benchkit.storage import file_digest
 from benchkit.study.checks import data_sets, metrics_of, uses_of_settings
@@ -147,7 +147,7 @@ def _code(entries: Any) -> dict[str, Path | bytes]:
     """Return the Python files of the packages of installed plugins, and what announces them; not benchkit's own."""
     found: dict[str, Path | bytes] = {}
     for entry in entries:
-        if entry.file is not None or normalized(entry.distribution) == BUILT_IN:
+        if entry.file is not None or entry.is_own:
             continue
         root, files = source_files(entry.module)
         found |= {path.relative_to(root).as_posix(): path for path in files}
