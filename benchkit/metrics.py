@@ -248,9 +248,14 @@ def _names_of(named: Sequence[str]) -> Sequence[str]:
     return list(dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named))
 
 
+def asked_names(named: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the plugins' metrics among names such as `val.brier`, `brier` or `cohen-kappa`, each once."""
+    return tuple(name for name in _names_of(named) if name in plugin_metrics())
+
+
 def asked_metrics(named: Sequence[str]) -> tuple[Metric, ...]:
     """Return the plugins' metrics among names such as `val.brier`, `brier` or `cohen-kappa`, each once."""
-    return tuple(metric_of(name) for name in _names_of(named) if name in plugin_metrics())
+    return tuple(map(metric_of, asked_names(named)))
 
 
 def epoch_readings(named: Sequence[str]) -> tuple[Metric, ...]:

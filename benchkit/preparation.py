@@ -51,6 +51,7 @@ from benchkit.data.manifest import (
     SplitManifest,
     fingerprint_of,
     listening,
+    maker,
     open_splits,
     progress_lines,
     read_manifest,
@@ -320,7 +321,7 @@ def _fill(draft: Draft, name: str, build: Build, options: Mapping[str, Any], ori
         citation=about.citation,
         notes=tuple(about.notes),
         fingerprint="",
-        made_with=_versions(),
+        made_with={**_versions(), **maker()},
     )
     written = open_splits(draft.folder, manifest)
     manifest = replace(manifest, fingerprint=fingerprint_of(written), repeated=repeated_images(written))

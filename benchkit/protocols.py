@@ -109,7 +109,8 @@ class Splits:
 
     `fingerprint` is a sha256 hex digest over images, labels and class names (see `benchkit.preparation`). `notes` are
     sentences that reports repeat, for example that the set is only a part of the published one. `repeated` are the
-    images that several splits have, as `benchkit.preparation` finds them; None where nobody looked.
+    images that several splits have, as `benchkit.preparation` finds them; None where nobody looked. `source` is the
+    digest of the plugin's source by which the set was prepared, empty where it is not prepared or that is not known.
     """
 
     train: Split
@@ -121,6 +122,7 @@ class Splits:
     fingerprint: str
     notes: tuple[str, ...] = ()
     repeated: Repeated | None = None
+    source: str = ""
 
     @property
     def named(self) -> dict[str, Split]:

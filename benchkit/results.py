@@ -33,6 +33,7 @@ __all__ = [
     "StudyResults",
     "Trial",
     "metric_names",
+    "sources_of",
 ]
 
 State = Literal[
@@ -195,6 +196,16 @@ class Outcome:
             return float(getattr(self.cost, name)) if self.cost else None
         scored = self.metrics.get(scope)  # type: ignore[call-overload]
         return scored.value(name) if scored else None
+
+
+def sources_of(environment: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return what an environment names of its plugins' sources, by where they are used; other things are left out."""
+    named = environment.get("sources")
+    return {
+        str(where): {str(key): str(value) for key, value in source.items()}
+        for where, source in (named.items() if isinstance(named, Mapping) else ())
+        if isinstance(source, Mapping)
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

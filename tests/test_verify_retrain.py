@@ -24,7 +24,7 @@ from benchkit.ledger import read_results
 from benchkit.registry import Registry
 from benchkit.report.write import write_report
 from benchkit.results import WAS_COMPILED, Decision, StudyResults, Trial
-from benchkit.verify.retraining import Scratch, compare_retrained, retrain, sample_trials
+from benchkit.verify.retraining import SAME, Scratch, compare_retrained, equal_grounds, retrain, sample_trials
 
 ALL = 8
 """Trials of the tiny study: two conditions twice, three of a search, and what the search found once more."""
@@ -99,6 +99,46 @@ def test_only_training_again_finds_what_was_falsified_throughout(
     again = [told for name, (state, told) in checks.items() if name.startswith("retrained") and state == "fails"]
     assert code == 1 and len(again) == 2
     assert all("not identical; same processor and versions, where training is bit-identical" in told for told in again)
+
+
+METRIC = """
+from benchkit.metrics import Metric, declared
+
+
+@declared(Metric(name="ones", words="share of ones", unit="%", factor=100.0, decimals=2, high=1.0))
+def ones(scored):
+    return float((scored.labels == 1).mean()) * 1.0
+
+
+PLUGINS = {"benchkit.metrics": {"ones": ones}}
+"""
+
+
+def test_a_changed_metric_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verify: Any) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(METRIC)
+    study = study_of('[report]\nmetrics = ["ones"]\n', epochs=1)
+    sweep_here(monkeypatch, tmp_path / "runs", study, plugins=(file,))
+    write_report(read_results(tmp_path / "runs"), tmp_path, "html", registry=Registry.installed((file,)))
+    page, given = tmp_path / "tiny.html", ("--plugin", str(file), "--retrain", "1")
+    code, checks, _ = verify(page, *given)
+    assert code == 0 and checks["plugins"] == ("holds", "the sources of all plugins are those that trained it")
+    file.write_text(METRIC.replace("* 1.0", "* 0.1"))
+    code, checks, _ = verify(page, *given)
+    (told,) = [told for name, (_, told) in checks.items() if name.startswith("retrained")]
+    assert code == 0 and checks["plugins"][0] == "differs"
+    assert told.startswith("train share of ones ") and "not identical" in told
+
+
+def test_what_earlier_versions_did_not_record_of_metrics_does_not_count() -> None:
+    now: dict[str, Any] = {
+        **dict.fromkeys(SAME, "same"),
+        "device": "same, 2 cores",
+        "sources": {"model": {"source": "aa"}},
+    }
+    more = {**now, "sources": {**now["sources"], "report.metrics.ones": {"source": "bb"}}}
+    assert equal_grounds(now, more) and equal_grounds(more, more)
+    assert not equal_grounds(more, now) and not equal_grounds({**now, "sources": {}}, now)
 
 
 def elsewhere(results: StudyResults) -> StudyResults:

@@ -48,7 +48,7 @@ from benchkit.analysis.trained_models import (
     Uncertainty,
 )
 from benchkit.analysis.training import ConditionCost, Gap, OverfittingOnset, TimeToAccuracy, TrainedOn
-from benchkit.analysis.trials import Coverage, FailedTrial, TestReads
+from benchkit.analysis.trials import ChangedPlugin, Coverage, FailedTrial, TestReads
 from benchkit.analysis.wording import Finding, setting
 from benchkit.errors import BenchkitError
 from benchkit.metrics import score_metrics
@@ -121,6 +121,7 @@ class StudyStatistics:
     balance: ClassBalance | None = None
     balanced: BalancedRanking | None = None
     repeated: Mapping[str, int] = field(default_factory=dict)
+    changed_plugins: tuple[ChangedPlugin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +176,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *estimates.balance_findings(numbers.balance),
         *ranking.balanced_findings(numbers.balanced, numbers.ranking),
         *trials.repeated_findings(numbers.repeated),
+        *trials.changed_plugin_findings(numbers.changed_plugins),
         *trials.trouble_findings(numbers.troubles),
         *trained_models.test_image_findings(numbers.ranking, numbers.models, numbers.model_pairs),
         *(search.search_findings(numbers.searches) if numbers.searches else ()),
@@ -252,6 +254,7 @@ def gather(results: StudyResults) -> StudyStatistics:
         balance=balance,
         balanced=ranking.balanced_ranking(results, ranked, balance),
         repeated=trials.repeated_in(results),
+        changed_plugins=trials.changed_plugins(results),
     )
 
 

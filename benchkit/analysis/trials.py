@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchkit.analysis.estimates import Scores, compared, done_trials, planned_trials, searched_conditions
+from benchkit.analysis.estimates import (
+    Scores,
+    compared,
+    done_repeats,
+    done_trials,
+    planned_trials,
+    searched_conditions,
+)
 from benchkit.analysis.wording import Finding, count, listing, measured, names, quoted
 from benchkit.plan import Condition
-from benchkit.results import FINISHED, SPLITS, State, StudyResults, Trial
+from benchkit.registry.entries import BUILT_IN, normalized
+from benchkit.registry.kinds import KINDS, kind_word
+from benchkit.results import FINISHED, SPLITS, State, StudyResults, Trial, sources_of
 
 STATES: tuple[State, ...] = (
     "done", "pruned", "diverged", "failed", "missing files", "changed files", "files elsewhere",
@@ -303,3 +312,85 @@ def repeated_findings(repeated: Mapping[str, int]) -> Sequence[Finding]:
         )
         for name, number in repeated.items()
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedPlugin:
+    """A plugin that had several sources when trials were trained, or measured, that are put together.
+
+    `own` says that it is benchkit's own, `together` that trials of one condition differ in it, else conditions do.
+    `sources` counts the trials by what is known of the source, `labels` are the conditions.
+    """
+
+    kind: str
+    name: str
+    own: bool
+    together: bool
+    sources: Mapping[str, int]
+    labels: tuple[str, ...]
+
+
+def changed_plugins(results: StudyResults) -> tuple[ChangedPlugin, ...]:
+    """Return each plugin whose source changed between trials of one condition, or of several but for benchkit's own.
+
+    The trials of a search are those of one condition. Of trials of earlier versions, which did not record the sources
+    of metrics, nothing is known.
+    """
+    groups: list[tuple[str, Iterable[Trial]]] = [
+        *((one.label, done_repeats(results, one).values()) for one in compared(results)),
+        *((one.label, results.searched(one)) for one in searched_conditions(results)),
+    ]
+    used: dict[tuple[str, str, bool], list[tuple[str, str, str]]] = {}
+    for label, trials in groups:
+        for outcome in (trial.outcome for trial in trials if trial.state in ("done", "pruned") and trial.outcome):
+            for source in sources_of(outcome.environment).values():
+                if source.get("source") and source.get("kind") in KINDS:
+                    own = not source.get("file") and normalized(source.get("distribution", "")) == BUILT_IN
+                    origin = source.get("file") or f"{source.get('distribution')} {source.get('version')}"
+                    plugin = source["kind"], source.get("name", ""), own
+                    used.setdefault(plugin, []).append((label, source["source"], origin))
+    return tuple(changed for plugin, uses in used.items() if (changed := _changed(plugin, uses)))
+
+
+def _changed(plugin: tuple[str, str, bool], uses: Sequence[tuple[str, str, str]]) -> ChangedPlugin | None:
+    kind, name, own = plugin
+    by_label: dict[str, set[str]] = defaultdict(set)
+    for label, digest, _ in uses:
+        by_label[label].add(digest)
+    mixed = tuple(label for label, digests in by_label.items() if len(digests) > 1)
+    if not mixed and (own or len(set.union(*by_label.values())) < 2):
+        return None
+    origins = {digest: origin for _, digest, origin in reversed(uses)}
+    counts = Counter(digest for label, digest, _ in uses if not mixed or label in mixed)
+    sources = {f"{digest} ({origins[digest]})": n for digest, n in counts.items()}
+    return ChangedPlugin(
+        kind=kind, name=name, own=own, together=bool(mixed), sources=sources, labels=mixed or tuple(by_label)
+    )
+
+
+def changed_plugin_findings(changed: Sequence[ChangedPlugin]) -> Iterator[Finding]:
+    """Say which plugins had several sources, those of benchkit's own in one sentence: they change with its version."""
+    for one in (one for one in changed if not one.own):
+        put = "Trials that are averaged" if one.together else "Conditions that are compared"
+        yield Finding(
+            rule="changed-plugins",
+            tone="warning",
+            sentence=f"{put} were {'measured' if one.kind == 'metrics' else 'trained'} with {len(one.sources)} sources "
+            f"of the {kind_word(one.kind)} {quoted(one.name)}: {names(one.labels)}.",
+            evidence=f"{_sources_words(one)}. Numbers of several sources may be those of several plugins.",
+            about=one.labels,
+        )
+    if own := [one for one in changed if one.own]:
+        named = listing([f"the {kind_word(one.kind)} {quoted(one.name)}" for one in own])
+        yield Finding(
+            rule="changed-plugins",
+            sentence=f"Trials that are averaged were made by several versions of benchkit, in which {named} may "
+            "differ.",
+            evidence=f"{_sources_words(own[0])}.",
+            about=tuple(dict.fromkeys(label for one in own for label in one.labels)),
+        )
+
+
+def _sources_words(one: ChangedPlugin) -> str:
+    parts = [f"{count(n, 'trial')} with source {source}" for source, n in one.sources.items()]
+    return f"{kind_word(one.kind).capitalize()} {quoted(one.name)}: {listing(parts)}"

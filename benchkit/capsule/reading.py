@@ -37,7 +37,7 @@ from benchkit.results import PREDICTIONS, EpochRecord, Outcome, SplitMetrics, St
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 
-__all__ = ["Capsule", "CapsuleError", "read_capsule", "restored", "results_of", "sources_of"]
+__all__ = ["Capsule", "CapsuleError", "read_capsule", "restored", "results_of"]
 
 MOST_TRIALS = 100_000
 MOST_CONDITIONS = 500
@@ -227,16 +227,6 @@ def _history(trial: CapsuleTrial) -> Iterator[EpochRecord]:
                 observed={name: value for name in read if not math.isnan(value := trial.history[name][epoch])},
                 **values,
             )
-
-
-def sources_of(environment: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return what an environment names of its plugins' sources, by where they are used; other things are left out."""
-    named = environment.get("sources")
-    return {
-        str(where): {str(key): str(value) for key, value in source.items()}
-        for where, source in (named.items() if isinstance(named, Mapping) else ())
-        if isinstance(source, Mapping)
-    }
 
 
 def _write_answers(trial: CapsuleTrial, folder: Path, label: int, labels: int) -> None:

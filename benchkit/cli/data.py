@@ -18,6 +18,7 @@ from benchkit.study.factors import parse_value
 
 if TYPE_CHECKING:
     from benchkit.data.manifest import Manifest
+    from benchkit.registry.entries import Entry
 
 MOST_CLASSES = 12
 """Up to this many classes each is listed with its number of images."""
@@ -97,7 +98,8 @@ def verify_data(name: NameArgument) -> None:
     """Read every byte of a prepared data set and compare its fingerprint; exit with 2 if it is damaged."""
     from benchkit.preparation import data_root, prepared_folders, verify
 
-    plain = Registry.installed().find("datasets", name).name
+    entry = Registry.installed().find("datasets", name)
+    plain = entry.name
     folders = [folder for folder in prepared_folders(data_root()) if _is_of(folder, plain)]
     if not folders:
         raise DataError(f"{plain} is not prepared in {data_root()}", hint=f"run `benchkit data prepare {plain}`")
@@ -109,11 +111,13 @@ def verify_data(name: NameArgument) -> None:
             problems += [error.what, *error.problems]
         else:
             print_facts({"whole": folder, "sha256": manifest.fingerprint})
+            _tell_maker(entry, manifest)
     if problems:
         raise DataError(f"{plain} is damaged", problems=problems, hint="prepare or import it again with --replace")
 
 
 def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Sequence[Path]) -> None:
+    from benchkit.data.manifest import made_by
     from benchkit.preparation import data_root, find_prepared, replacing
     from benchkit.registry.options import bind_options, options_of
 
@@ -130,17 +134,27 @@ def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Seq
         raise PluginError(f"{name} takes no files of yours", hint=f"run `benchkit data prepare {name}`")
     bound = bind_options(options, given)
     manifest = None if replace else find_prepared(plugin, data_root(), bound)
+    entry = registry.resolve("datasets", name)[0]
     if manifest is not None:
         unread = "source" in given and "source" not in manifest.options
         print_note(f"{name} is prepared already{'; PATH was not read' * unread}. Use --replace to prepare it again.")
+        _tell_maker(entry, manifest)
     else:
-        with _shown_progress(), replacing() if replace else nullcontext():
+        with _shown_progress(), made_by(entry), replacing() if replace else nullcontext():
             plugin(data_root(), **bound)
         manifest = find_prepared(plugin, data_root(), bound)
     if manifest is None:
         print_note(f"{name} does not keep prepared data; nothing is stored")
     else:
         _print_manifest(manifest)
+
+
+def _tell_maker(entry: Entry, manifest: Manifest) -> None:
+    """Say that a set was prepared by another source of its plugin than is here, where it was."""
+    from benchkit.data.manifest import maker_warning
+
+    if words := maker_warning(entry, manifest.made_with.get("source", "")):
+        print_note(words)
 
 
 def _given(settings: Sequence[str]) -> dict[str, Any]:

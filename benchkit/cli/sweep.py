@@ -119,6 +119,12 @@ Patient = Annotated[
         "--patience", min=0.0, metavar="SECONDS", help="How long a storage that does not answer is waited for."
     ),
 ]
+AllowChangedPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed-plugins", help="Add trials to those with another source of a plugin; the report tells it."
+    ),
+]
 Hours = Annotated[
     float, typer.Option(min=0.0, show_default=False, help="Stop after so many hours; the same command goes on.")
 ]
@@ -166,6 +172,7 @@ def sweep(
     retry: Retry = [],
     plugin: PluginFiles = [],
     allow_shadow: AllowShadow = False,
+    allow_changed_plugins: AllowChangedPlugins = False,
     profile: Profile = False,
     until_decided: UntilDecided = False,
     most: Most = 0,
@@ -196,6 +203,7 @@ def sweep(
         retry=_states(retry),
         plugins=tuple(path.resolve() for path in plugin),
         allow_shadow=allow_shadow,
+        allow_changed_plugins=allow_changed_plugins,
         profile=profile,
         device_memory=parse_size("--device-memory", device_memory) if device_memory else None,
         until_decided=until_decided,

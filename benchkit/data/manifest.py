@@ -22,6 +22,7 @@ from benchkit.errors import DataError
 from benchkit.metrics import unbalanced
 from benchkit.protocols import Repeated, Split, Splits
 from benchkit.registry import Registry
+from benchkit.registry.entries import Entry, source_hash
 from benchkit.registry.options import bind_options, options_of
 from benchkit.study.settings import PluginRef
 
@@ -65,12 +66,47 @@ def progress_lines(
     return listen
 
 
+_maker: ContextVar[str] = ContextVar("benchkit_maker", default="")
+
+
+@contextmanager
+def made_by(entry: Entry) -> Iterator[None]:
+    """Let whatever is prepared inside the block say by which source of a data set's plugin it was made."""
+    token = _maker.set(source_hash(entry))
+    try:
+        yield
+    finally:
+        _maker.reset(token)
+
+
+def maker() -> dict[str, str]:
+    """Return what a manifest keeps of the plugin that prepares a set: the digest of its source, where it is known."""
+    return {"source": _maker.get()} if _maker.get() else {}
+
+
+def maker_warning(entry: Entry, source: str) -> str:
+    """Return a sentence where a set was prepared by another source of its plugin than is here, else nothing.
+
+    benchkit's own data sets change with its version, and say themselves what that means for what is prepared.
+    """
+    now = source_hash(entry)
+    if entry.is_own or not source or not now or source == now:
+        return ""
+    again = f"benchkit data prepare {entry.name} --replace{f' --plugin {entry.file.name}' if entry.file else ''}"
+    return (
+        f"{entry.name}: its images were prepared by another source of the data set ({source}) than is here ({now}), "
+        f"and are used as they are; `{again}` makes them anew"
+    )
+
+
 def load_data(registry: Registry, ref: PluginRef, root: Path, study_file: Path | None = None) -> Splits:
     """Return a data set's splits, preparing it under `root` when that has not been done.
 
     Options that are relative paths are told from the folder of the study's file (see `located`).
     """
-    return cast(Splits, registry.bind("datasets", located(registry, ref, root, study_file)[0])(root))
+    whole, _ = located(registry, ref, root, study_file)
+    with made_by(registry.resolve("datasets", ref.name)[0]):
+        return cast(Splits, registry.bind("datasets", whole)(root))
 
 
 def located(
@@ -220,7 +256,8 @@ class Manifest:
     `options` are those that determine the content. `origin` names what it was made from, where that can change.
     `notes` are sentences that a report must repeat, for example that the set is only a part of the published one.
     `fingerprint` is sha256 over images, labels and class names of all splits (see `fingerprint_of`). `repeated` are the
-    images that several splits have; None in sets of earlier versions.
+    images that several splits have; None in sets of earlier versions. `made_with` are versions and, but for those sets,
+    the `source` of the plugin that prepared it.
     """
 
     name: str
@@ -317,6 +354,7 @@ def open_splits(folder: Path, manifest: Manifest) -> Splits:
         fingerprint=manifest.fingerprint,
         notes=manifest.notes,
         repeated=manifest.repeated,
+        source=manifest.made_with.get("source", ""),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -24,9 +25,12 @@ from benchkit.ledger.tables import attributes_of, open_read_only, storage_errors
 from benchkit.ledger.trials import Attempts, TrialFolder
 from benchkit.metrics import UNDEFINED, Metric, Predictions, unbalanced
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
+from benchkit.registry.entries import Entry, source_record
+from benchkit.registry.registry import metric_entry
 from benchkit.results import SPLITS, WITHOUT_FILES, SplitMetrics, SplitName, StudyResults, Trial
 from benchkit.storage import decode
 from benchkit.study import Search, Study
+from benchkit.study.checks import REPORTED
 
 
 def read_results(
@@ -81,10 +85,10 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
     if looks:
         whole = replace(whole, more={one.key: looks[-1].n for one in whole.conditions if one.kind != "search"})
     shown = {condition.key: replace(condition, label=condition.display_label) for condition in whole.conditions}
-    asked, uneven = study.asked_metrics, unbalanced(attrs["data"])
+    asked, uneven, entry_of = study.asked_metrics, unbalanced(attrs["data"]), cache(metric_entry)
 
     def scored(trial: Trial) -> Trial:
-        found = measured(replace(trial, condition=shown[trial.condition.key]), asked)
+        found = measured(replace(trial, condition=shown[trial.condition.key]), asked, entry_of)
         return balanced(found) if uneven else found
 
     counted, earlier = (
@@ -221,21 +225,40 @@ BALANCED = "balanced_accuracy"
 """The metric that stands beside the accuracy where classes are unbalanced."""
 
 
-def measured(trial: Trial, asked: Sequence[Metric]) -> Trial:
-    """Return a trial with every metric that its kept predictions give; without these it stays not measured."""
+def measured(trial: Trial, asked: Sequence[Metric], entry_of: Callable[[str], Entry | None] = metric_entry) -> Trial:
+    """Return a trial with every metric that its kept predictions give; without these it stays not measured.
+
+    The sources by which it is measured here are added to those that it was trained with; `entry_of` finds a metric's.
+    """
     scored = trial.outcome.metrics if trial.outcome and trial.state == "done" else {}
     lacking = [split for split, known in scored.items() if any(one.name not in known.more for one in asked)]
     if not lacking or trial.outcome is None:
         return trial
     found: dict[SplitName, SplitMetrics] = dict(scored)
-    notes = dict.fromkeys(trial.outcome.notes)
+    notes, here = dict.fromkeys(trial.outcome.notes), set[str]()
     for split in lacking:
         computed = _computed(trial, split, asked)
         more = {name: value for name, value in computed.items() if value is not None}
+        here |= more.keys() - scored[split].more.keys()
         found[split] = replace(scored[split], more={**more, **scored[split].more})
         undefined = [one for one in asked if one.name in computed and one.name not in found[split].more]
         notes |= dict.fromkeys(f"{split}.{one.name}{UNDEFINED}{one.undefined}" for one in undefined)
-    return replace(trial, outcome=replace(trial.outcome, metrics=found, notes=tuple(notes)))
+    environment = _measured_by(trial.outcome.environment, filter(None, map(entry_of, sorted(here))))
+    return replace(trial, outcome=replace(trial.outcome, metrics=found, notes=tuple(notes), environment=environment))
+
+
+def _measured_by(environment: Mapping[str, Any], entries: Iterable[Entry]) -> Mapping[str, Any]:
+    """Return a trial's environment with the sources of metrics that were measured after it had ended."""
+    sources, told = dict[str, Any](), dict[str, str]()
+    for entry in entries:
+        sources[f"{REPORTED}.{entry.name}"] = record = source_record(entry, entry.name)
+        told[f"{REPORTED}.{entry.name}"] = (
+            f"{entry.name} ({entry.shown_origin}, source {record['source']}, measured when the results were read)"
+        )
+    if not sources:
+        return environment
+    both = {"plugins": told, "sources": sources}
+    return {**environment, **{key: {**environment.get(key, {}), **more} for key, more in both.items()}}
 
 
 def _computed(trial: Trial, split: SplitName, asked: Sequence[Metric]) -> Mapping[str, float | None]:

@@ -96,6 +96,21 @@ def source_hash(entry: Entry) -> str:
     return _sources_digest(str(entry.file or "") or _package_root(entry.module))
 
 
+def source_record(entry: Entry, name: str) -> dict[str, str]:
+    """Return what a trial keeps of a plugin that it names so: kind, name, distribution, version and source hash.
+
+    `file` is the name of the local file that it comes from, empty for an installed one.
+    """
+    return {
+        "kind": entry.kind,
+        "name": name,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "source": source_hash(entry),
+        "file": entry.file.name if entry.file else "",
+    }
+
+
 def sources_digest(module: str) -> str:
     """Return 12 hex digits of a sha256 over the Python files of a module's package, empty without any."""
     return _sources_digest(_package_root(module))
@@ -259,6 +274,16 @@ class Entry:
         if self.file is None:
             return f"{self.distribution} {self.version}"
         return f"{self.file}, in place of {self.shadows}" if self.shadows else str(self.file)
+
+    @property
+    def is_own(self) -> bool:
+        """Return whether it is a built-in plugin, which changes with benchkit's version."""
+        return self.file is None and normalized(self.distribution) == BUILT_IN
+
+    @property
+    def shown_origin(self) -> str:
+        """Return the origin as results tell it: of a local file the name alone, as its folder tells who trained."""
+        return self.origin.replace(str(self.file), self.file.name) if self.file else self.origin
 
 
 def same_distribution(first: str, second: str) -> bool:

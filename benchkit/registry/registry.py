@@ -177,6 +177,15 @@ class FileMetric:
         return load_plugin(self.entry)
 
 
+def metric_entry(name: str) -> Entry | None:
+    """Return the plugin of a metric that is called so in results, such as `cohen_kappa`, None where none is known."""
+    claim = next(iter(metrics.plugin_metrics().get(name, ())), None)
+    if isinstance(claim, FileMetric):
+        return claim.entry
+    known = (entry for entry in installed_entries() if entry.kind == "metrics")
+    return next((entry for entry in known if entry.name.replace("-", "_") == name), None)
+
+
 def _collision(claims: Sequence[Entry]) -> PluginError:
     entry = claims[0]
     return PluginError(

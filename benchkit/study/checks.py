@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import PluginError, StudyError, nearest
+from benchkit.metrics import asked_names
 from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.protocols import clashes_of
 from benchkit.registry import Registry
@@ -15,7 +16,7 @@ from benchkit.registry.description import Description, describe_all
 from benchkit.registry.entries import Entry
 from benchkit.registry.kinds import kind_word
 from benchkit.registry.options import Option, check_options
-from benchkit.study import SearchRange
+from benchkit.study import SearchRange, Study
 from benchkit.study.factors import extremes
 from benchkit.study.logo import read_logo
 from benchkit.study.origin import compare_settings
@@ -201,6 +202,19 @@ def uses_of_settings(settings: Settings) -> Iterator[Use]:
             yield Use(kind, PluginRef(name=named.name, options=named.options), part)
     for regularizer in settings.regularizers:
         yield Use("regularizers", regularizer.plugin, f"regularizers.{regularizer.id}")
+
+
+REPORTED = "report.metrics"
+"""Where the metrics stand that the study asks for, and its training does not go by."""
+
+
+def metrics_of(study: Study, settings: Settings, more: Iterable[str] = ()) -> Iterator[Use]:
+    """Yield the metric plugins that a trial is measured by: those of its study and its training, and `more`."""
+    reported, training = asked_names(study.named_metrics), asked_names((settings.train.select_by,))
+    for name in dict.fromkeys((*reported, *training, *asked_names(tuple(more)))):
+        plugin = name.replace("_", "-")
+        where = REPORTED if name in reported and name not in training else "train.metrics"
+        yield Use("metrics", PluginRef(name=plugin), f"{where}.{plugin}")
 
 
 def searched_uses(plan: Plan) -> Iterator[Use]:

@@ -6,25 +6,29 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from benchkit.data.manifest import balance_warning, facts_of, load_data
+from benchkit.analysis.wording import count
+from benchkit.data.manifest import balance_warning, facts_of, load_data, maker_warning
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.ledger.tables import PATIENCE, is_on_server
 from benchkit.locks import shared_disk
+from benchkit.metrics import asked_names
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
-from benchkit.results import Outcome, State
+from benchkit.registry.entries import same_distribution, source_hash
+from benchkit.registry.kinds import KINDS, kind_word
+from benchkit.results import Outcome, State, sources_of
 from benchkit.study import Study
-from benchkit.study.checks import check_plan, data_sets
+from benchkit.study.checks import REPORTED, check_plan, data_sets
 from benchkit.sweep.clustered import check_cluster, pool_of_cluster
 from benchkit.sweep.compiling import planned_work
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
@@ -56,6 +60,7 @@ class Request:
     `cluster` names a Ray cluster that trains in the place of this machine: auto, HOST:PORT or local. Its nodes may be
     given the sources of plugins (`ship_code`), and have to have equal hardware (`same_hardware`).
     Up to `per_process` of the trials at once on a device are trained in turns in one process.
+    With `allow_changed_plugins` conditions are gone on with whose trials have other sources of their plugins.
     Its trials are held for `lease` seconds after its last sign of life; a storage that does not answer is waited for
     `patience` seconds.
     """
@@ -82,6 +87,7 @@ class Request:
     per_process: int = 1
     lease: float = LEASE
     patience: float = PATIENCE
+    allow_changed_plugins: bool = False
 
     @property
     def adding(self) -> bool:
@@ -175,14 +181,21 @@ def _registered(
     if shared := shared_disk(request.workspace):
         say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
     data = prepare(plan, registry, request.data_root)
-    for words in filter(None, map(balance_warning, data["sets"])):
+    makers = (
+        maker_warning(registry.resolve("datasets", one["name"])[0], one.get("source", "")) for one in data["sets"]
+    )
+    for words in filter(None, (*map(balance_warning, data["sets"]), *dict.fromkeys(makers))):
         say(f"warning: {words}")
     refuse_changed_data(ledger, plan, data)
     refuse_changed_weights(ledger, plan)
+    confirms = confirm_conditions(ledger, plan, finished=True)
+    hold_to_sources(replace(plan, conditions=(*plan.conditions, *confirms)), registry, data, ledger, request, say)
     ledger.register(plan, data, request.command, None if request.only else plan.conditions)
     decide_as_trained(ledger, plan)
     if request.adding:
-        plan = replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
+        before, plan = plan, replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
+        grown = tuple(one for one in plan.conditions if plan.count(one) > before.count(one))
+        hold_to_sources(replace(plan, conditions=grown), registry, data, ledger, request, say)
     return plan, data
 
 
@@ -293,7 +306,8 @@ def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
         splits = load_data(registry, ref, root, plan.study.path)
         for settings in (settings for settings in asked if settings.dataset == ref):
             check_selection(splits, settings, plan.study.seed)
-        sets.append(facts_of(ref, splits))
+        own = registry.resolve("datasets", ref.name)[0].is_own
+        sets.append({**facts_of(ref, splits), **({"source": splits.source} if splits.source and not own else {})})
     return {**sets[0], "sets": sets}
 
 
@@ -333,6 +347,64 @@ def refuse_other_weights(ledger: Ledger, plan: Plan, now: Mapping[str, str]) -> 
                 f"{model.get('weights') or model['name']}: sha256 {before[:12]}, now {now[key][:12]}",
                 hint="choose a new --workspace, or put the file back as it was",
             )
+
+
+def hold_to_sources(
+    plan: Plan,
+    registry: Registry,
+    data: Mapping[str, Any],
+    ledger: Ledger,
+    request: Request,
+    say: Callable[[str], None],
+) -> None:
+    """Raise `LedgerError` where conditions that lack trials have others of another source of a plugin.
+
+    Where the request allows that, it is said. benchkit's own plugins may change with its version. Of trials of earlier
+    versions, which did not record it, nothing is known.
+    """
+    conditions = {one.key: one for one in _unfinished(ledger, plan)}
+    trials = ledger.trials(plan) if request.retry else ()
+    conditions |= {one.condition.key: one.condition for one in trials if one.state in request.retry}
+    kept = (one.outcome for one in trials if one.condition.key in conditions and one.state not in request.retry)
+    plan = replace(plan, conditions=tuple(conditions.values()))
+    outcomes = filter(None, kept) if request.retry else ledger.outcomes(plan)
+    lines = changed_sources(plan, registry, data, outcomes)
+    if lines and not request.allow_changed_plugins:
+        raise LedgerError(
+            f"{ledger.workspace}: {plan.study.name} was trained with other sources of its plugins",
+            problems=lines,
+            hint="put the sources back as they were, choose a new --workspace, or let trials of several sources be put "
+            "together, which the report then tells: --allow-changed-plugins",
+        )
+    for line in lines:
+        say(f"warning: trials with several sources of a plugin are put together: {line}")
+
+
+def changed_sources(plan: Plan, registry: Registry, data: Mapping[str, Any], outcomes: Iterable[Outcome]) -> list[str]:
+    """Return a line for each plugin of a plan whose source is not that of some of its conditions' trials.
+
+    The source of a data set is the one by which it was prepared, where that is known.
+    """
+    asked = {f"{REPORTED}.{name.replace('_', '-')}" for name in asked_names(plan.study.named_metrics)}
+    counts = Counter(
+        tuple(source.get(key, "") for key in ("kind", "name", "source", "distribution", "file"))
+        for outcome in outcomes
+        if outcome.state in ("done", "pruned")
+        for where, source in sources_of(outcome.environment).items()
+        if source.get("kind") in KINDS and (where in asked or not where.startswith(REPORTED))
+    )
+    prepared = {("datasets", one["name"]): one["source"] for one in data["sets"] if one.get("source")}
+    lines = []
+    for (kind, name, source, distribution, file), trials in counts.items():
+        entry = registry.resolve(kind, name)[0]
+        now = prepared.get((kind, name)) or source_hash(entry)
+        own = entry.is_own and not file and same_distribution(entry.distribution, distribution)
+        if source and now and source != now and not own:
+            lines.append(
+                f"{kind_word(kind)} {name!r} of {file or distribution}: {count(trials, 'trial')} with source {source}, "
+                f"now {now} ({entry.file.name if entry.file else entry.origin})"
+            )
+    return lines
 
 
 def start_weights_of(outcome: Outcome) -> str:

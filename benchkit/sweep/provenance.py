@@ -9,14 +9,13 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchkit.registry import Registry
-from benchkit.registry.entries import normalized, source_hash
-from benchkit.study.checks import uses_of_settings
-from benchkit.study.settings import Settings
+from benchkit.registry.entries import normalized, source_hash, source_record
+from benchkit.study.checks import Use
 from benchkit.testing.record import recall
 from benchkit.train.processor import processor
 
@@ -43,52 +42,48 @@ def environment_of(device: str) -> dict[str, Any]:
 
 
 def trained_with(
-    settings: Settings, registry: Registry, device: str, known: dict[str, dict[str, object]]
+    uses: Sequence[Use], registry: Registry, device: str, known: dict[str, dict[str, object]], prepared_by: str = ""
 ) -> dict[str, object]:
-    """Return what a trial is trained with, as far as it may matter to whoever trains it again.
+    """Return what a trial that uses these plugins is trained with, as far as it may matter to who trains it again.
 
-    The sources of plugins are read for the first trial that uses them, as this process then has imported them, and
-    `known` keeps all for those to come.
+    `prepared_by` is the digest of the source by which the data set was prepared, where it is known. The sources of
+    plugins are read for the first trial that uses them, as this process then has imported them, and `known` keeps all
+    for those to come.
     """
-    used = repr([(use.where, use.kind, use.ref.name) for use in uses_of_settings(settings)])
+    used = repr([(use.where, use.kind, use.ref.name) for use in uses] + [prepared_by])
     if used not in known:
-        plugins, sources = plugins_of(settings, registry), sources_of(settings, registry)
+        sources = sources_of(uses, registry, prepared_by)
+        plugins = plugins_of(uses, registry, sources)
         known[used] = {**environment_of(device), "plugins": plugins, "sources": sources}
     return known[used]
 
 
-def plugins_of(settings: Settings, registry: Registry) -> dict[str, str]:
+def plugins_of(uses: Sequence[Use], registry: Registry, sources: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return name, origin, source hash and kit result of every plugin that a trial uses, by the setting that names it.
 
     The kit result is that of `benchkit plugins check` on the plugin as it is now, if there was one.
     """
     found = {}
-    for use in uses_of_settings(settings):
+    for use in uses:
         entry, _ = registry.resolve(use.kind, use.ref.name)
-        checked = recall(entry)
+        source = sources[use.where]["source"]
+        checked = recall(entry) if source == source_hash(entry) else None
         kit = checked.words if checked else "not checked by the kit"
-        # Of a local file the name alone: its folder would tell who trained it.
-        origin = entry.origin.replace(str(entry.file), entry.file.name) if entry.file else entry.origin
-        found[use.where] = f"{use.ref.name} ({origin}, source {source_hash(entry)}, {kit})"
+        found[use.where] = f"{use.ref.name} ({entry.shown_origin}, source {source}, {kit})"
     return found
 
 
-def sources_of(settings: Settings, registry: Registry) -> dict[str, dict[str, str]]:
-    """Return kind, name, distribution, version and source hash of every plugin of a trial, by the setting naming it.
+def sources_of(uses: Sequence[Use], registry: Registry, prepared_by: str) -> dict[str, dict[str, str]]:
+    """Return what a trial keeps of the source of each plugin (`source_record`), by the setting naming it.
 
-    `file` is the name of the local file that a plugin comes from, empty for an installed one.
+    The source of a data set that is not benchkit's own is the one by which it was prepared, where that is known.
     """
     found = {}
-    for use in uses_of_settings(settings):
+    for use in uses:
         entry, _ = registry.resolve(use.kind, use.ref.name)
-        found[use.where] = {
-            "kind": use.kind,
-            "name": use.ref.name,
-            "distribution": entry.distribution,
-            "version": entry.version,
-            "source": source_hash(entry),
-            "file": entry.file.name if entry.file else "",
-        }
+        found[use.where] = source_record(entry, use.ref.name)
+        if use.kind == "datasets" and prepared_by and not entry.is_own:
+            found[use.where]["source"] = prepared_by
     return found
 
 

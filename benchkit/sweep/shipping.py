@@ -13,10 +13,10 @@ from benchkit.data.manifest import located
 from benchkit.plan import Plan
 from benchkit.preparation import find_prepared, prepared_folder
 from benchkit.registry import Registry
-from benchkit.registry.entries import BUILT_IN, Entry, normalized, source_files, source_hash
+from benchkit.registry.entries import Entry, normalized, source_files, source_hash
 from benchkit.registry.options import bind_options, options_of
 from benchkit.storage import file_digest
-from benchkit.study.checks import data_sets, uses_of_settings
+from benchkit.study.checks import data_sets, metrics_of, uses_of_settings
 from benchkit.study.settings import PluginRef
 from benchkit.sweep.node_check import DataSet, Needs, NodeFacts, unlike
 from benchkit.train.weights_file import weights_file
@@ -75,7 +75,8 @@ def entries_of(plan: Plan, registry: Registry) -> dict[str, Entry]:
     """Return the plugins that the trials of a plan use, by kind/name."""
     found = {}
     for condition in plan.conditions:
-        for use in uses_of_settings(plan.settings_of(condition)):
+        settings = plan.settings_of(condition)
+        for use in (*uses_of_settings(settings), *metrics_of(plan.study, settings)):
             name = f"{use.kind}/{use.ref.name}"
             if name not in found:
                 found[name] = registry.resolve(use.kind, use.ref.name)[0]
@@ -146,7 +147,7 @@ def _code(entries: Any) -> dict[str, Path | bytes]:
     """Return the Python files of the packages of installed plugins, and what announces them; not benchkit's own."""
     found: dict[str, Path | bytes] = {}
     for entry in entries:
-        if entry.file is not None or normalized(entry.distribution) == BUILT_IN:
+        if entry.file is not None or entry.is_own:
             continue
         root, files = source_files(entry.module)
         found |= {path.relative_to(root).as_posix(): path for path in files}

@@ -29,7 +29,7 @@ from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.results import PREDICTIONS, WEIGHTS, Outcome, inspected_name
-from benchkit.study.checks import OWN_KINDS
+from benchkit.study.checks import OWN_KINDS, metrics_of, uses_of_settings
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, OptimizerSettings, PluginRef, ScheduleSettings, Settings
 from benchkit.sweep.machine_faults import Fault, fault_of
@@ -228,7 +228,7 @@ def trained(
         watch(run, stopwatch)
     named, history = {"trial": order.trial, "lease": order.lease}, tuple(run.history)
     yield TrialBegan(**named, epochs=settings.train.epochs, history=history)
-    environment = trained_with(settings, context.registry, context.device, context.known)
+    environment = _trained_with(context, run, splits.source)
     last_saved, saving, bookkeeping, use = time.perf_counter(), _saving(run), 0.0, ProcessorUse()
     end, longest = time.monotonic() + order.seconds, max((record.seconds for record in history), default=0.0)
     if history and time.monotonic() + longest > end:
@@ -273,6 +273,13 @@ def trained(
     stopwatch.enter("scoring")
     outcome = yield from _scored(order, run, splits.fingerprint, environment)
     return replace(outcome, cost=outcome.cost and replace(outcome.cost, bookkeeping=bookkeeping))
+
+
+def _trained_with(context: WorkerContext, run: Run, prepared_by: str) -> dict[str, object]:
+    """Return what a trial is trained with, the metrics that it is measured by among it, as `trained_with` does."""
+    measured = metrics_of(context.job.study, run.settings, (one.name for one in run.metrics))
+    uses = (*uses_of_settings(run.settings), *measured)
+    return trained_with(uses, context.registry, context.device, context.known, prepared_by)
 
 
 def compiled_alone(run: Run, order: Train) -> TrialGivenBack:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.capsule.archive import CapsuleStudy
-from benchkit.capsule.reading import Capsule, sources_of
+from benchkit.capsule.reading import Capsule
 from benchkit.data.manifest import Manifest
 from benchkit.errors import PluginError
 from benchkit.preparation import prepared_folders
 from benchkit.registry import Registry
 from benchkit.registry.entries import source_hash
 from benchkit.registry.kinds import KINDS
+from benchkit.results import sources_of
 from benchkit.verify.check import CheckState, ReportCheck
 
 

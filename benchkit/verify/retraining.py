@@ -13,14 +13,14 @@ from benchkit.analysis.estimates import estimate_metric, prediction_interval, va
 from benchkit.analysis.wording import bare, count, metric_unit, metric_words
 from benchkit.capsule.archive import CapsuleTrial, to_text
 from benchkit.capsule.making import sha256
-from benchkit.capsule.reading import Capsule, CapsuleError, sources_of
+from benchkit.capsule.reading import Capsule, CapsuleError
 from benchkit.errors import LedgerError, PluginError
 from benchkit.ledger import Ledger
 from benchkit.ledger.ledger import decide
-from benchkit.metrics import metric_of
+from benchkit.metrics import SCORES, metric_of
 from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.registry import Registry
-from benchkit.results import PREDICTIONS, WAS_COMPILED, Decision, SplitMetrics, StudyResults, Trial
+from benchkit.results import PREDICTIONS, WAS_COMPILED, Decision, SplitMetrics, StudyResults, Trial, sources_of
 from benchkit.study import Study
 from benchkit.study.checks import check_plan
 from benchkit.study.seeds import derive_seed
@@ -267,11 +267,9 @@ def equal_grounds(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Return whether two environments are those of bit-identical trainings: same processor (no card), same code."""
     on_processor = str(was.get("device", "")).startswith(str(was.get("processor", "?")))
     same = all(name in was and was[name] == now.get(name) for name in SAME)
-    return on_processor and same and _digests(was) == _digests(now)
-
-
-def _digests(environment: Mapping[str, Any]) -> dict[str, str | None]:
-    return {where: source.get("source") for where, source in sources_of(environment).items()}
+    before, here = sources_of(was), sources_of(now)  # of metrics earlier versions recorded none
+    plugins = all(here.get(where, {}).get("source") == one.get("source") for where, one in before.items())
+    return on_processor and same and bool(before) and plugins
 
 
 def _environment(results: StudyResults, sample: SampledTrial) -> Mapping[str, Any]:
@@ -309,7 +307,21 @@ def _values_words(sample: SampledTrial, again: Trial, results: StudyResults) -> 
     scored = sample.trial.metrics.get(split)
     was = scored.value(name) if scored else None
     now = value_of(again, metric)
+    if was == now and (others := _differing(sample.trial, again)):
+        metric, now, was = others[0]
     return f"{metric_words(metric)} {_shown(metric, now)}, the report has {_shown(metric, was)}: not identical"
+
+
+def _differing(trial: CapsuleTrial, again: Trial) -> list[tuple[str, float | None, float | None]]:
+    """Return the metrics of which both have other values, each with its value now and then."""
+    measured = dict(again.outcome.metrics if again.outcome else {})
+    pairs = [
+        (f"{split}.{name}", measured[split].value(name), scored.value(name))
+        for split, scored in trial.metrics.items()
+        if split in measured
+        for name in (*(one.name for one in SCORES), *sorted(scored.more.keys() & measured[split].more.keys()))
+    ]
+    return [pair for pair in pairs if to_text(pair[1]) != to_text(pair[2])]
 
 
 def _against_repeats(name: str, values: str, sample: SampledTrial, again: Trial, results: StudyResults) -> ReportCheck:

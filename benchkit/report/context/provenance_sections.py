@@ -195,7 +195,7 @@ def _file(title: str, text: str, file: str, content: str) -> DownloadBlock:
 
 
 VALUED = ("--retry", "--hours", "--stop-by", "--lease", "--patience")
-SWITCHES = ("--json", "--watch", "--profile", "--requeue")
+SWITCHES = ("--json", "--watch", "--profile", "--requeue", "--allow-changed-plugins")
 """Options of a sweep, with a value and without, that bear on no result of a study that is trained from its start."""
 
 
