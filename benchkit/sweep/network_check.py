@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from benchkit.errors import BenchkitError, TrainingError, first_line
+from benchkit.metrics import Predictions, asked_metrics, name_problem, value_of
 from benchkit.plan import Condition, typed_settings
 from benchkit.protocols import Splits
 from benchkit.study.checks import foreign_table
@@ -67,7 +69,41 @@ def check_networks(context: WorkerContext) -> NetworksChecked:
         warnings=tuple(dict.fromkeys(warnings)),
         weights=weights,
         unrecorded=next(iter(eager), ""),
+        unmeasured=metric_problems(context),
     )
+
+
+def metric_problems(context: WorkerContext) -> tuple[str, ...]:
+    """Return a line for each metric that the study asks for and no trial could be measured by.
+
+    Each is tried on logits of chance for the validation images, with their labels.
+    """
+    if not context.job.conditions:
+        return ()
+    trains = [condition.settings.get("train", {}) for condition in context.job.conditions]
+    names = (*context.job.study.named_metrics, *(str(train.get("select_by", "")) for train in trains))
+    settings = typed_settings(context.job.conditions[0].settings, context.job.study.seed)
+    found: list[str] = []
+    scored: Predictions | None = None
+    for name in dict.fromkeys(names):
+        try:
+            for metric in asked_metrics([name]):
+                scored = scored or _by_chance(context.splits(settings.data.dataset), settings)
+                found += filter(None, [name_problem(metric)])
+                value_of(metric, scored)
+        except BenchkitError as error:
+            found.append("; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ()))))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like
+            if not lacking(error):
+                told = f"{type(error).__name__}: {first_line(error)}{where_raised(error)}"
+                found.append(f"the metric {name!r} cannot be computed: {told}")
+    return tuple(dict.fromkeys(found))
+
+
+def _by_chance(splits: Splits, settings: Settings) -> Predictions:
+    labels = select(splits, settings.data, settings.seed).val.labels
+    noise = np.random.default_rng(settings.seed).normal(size=(len(labels), len(splits.class_names)))
+    return Predictions(noise.astype(np.float32), labels)
 
 
 def _made_of(condition: Condition) -> str:

@@ -263,8 +263,14 @@ def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Co
     if checked.problems:
         raise TrainingError(
             f"{request.study.name}: {len(checked.problems)} of {checked.checked} different networks cannot be trained",
-            problems=checked.problems,
+            problems=(*checked.problems, *checked.unmeasured),
             hint="nothing was trained; mend the study, or leave these conditions out with --only",
+        )
+    if checked.unmeasured:
+        raise TrainingError(
+            f"{request.study.name}: trials cannot be measured as the study asks",
+            problems=checked.unmeasured,
+            hint="nothing was trained; mend the metric, or leave it out of the study",
         )
     return checked
 
