@@ -211,7 +211,7 @@ def sweep_here(
 ) -> Counter[str]:
     """Sweep a study in this process; return how many of its trials ended in each state."""
     monkeypatch.setattr(benchkit.sweep.orchestration, "Pool", InlinePool)
-    asked = Request(study=study, workspace=workspace, data_root=DATA, **{"jobs": 1, **request})
+    asked = Request(study=study, workspace=workspace, **{"data_root": DATA, "jobs": 1, **request})
     return +sweep(asked, Registry.installed(asked.plugins), view or Listener())
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchkit.errors import BenchkitError, TrainingError, first_line
+from benchkit.errors import BenchkitError, TrainingError, first_line, where_raised
 from benchkit.metrics import Predictions, asked_metrics, name_problem, value_of
 from benchkit.plan import Condition, typed_settings
 from benchkit.protocols import Splits
 from benchkit.study.checks import foreign_table
 from benchkit.study.settings import Settings
 from benchkit.sweep.messages import NetworksChecked
-from benchkit.sweep.training import WorkerContext, bind_plugins, lacking, where_raised
+from benchkit.sweep.training import WorkerContext, bind_plugins, lacking
 from benchkit.train.batches import InputTransform
 from benchkit.train.hooks import has, sampling_of, started
 from benchkit.train.optimizers import merged_options, optimizer

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from benchkit.data.manifest import balance_warning, facts_of, load_data
+from benchkit.data.manifest import absence_warning, balance_warning, facts_of, load_data, naming
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
@@ -175,7 +175,7 @@ def _registered(
     if shared := shared_disk(request.workspace):
         say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
     data = prepare(plan, registry, request.data_root)
-    for words in filter(None, map(balance_warning, data["sets"])):
+    for words in filter(None, (tell(one) for one in data["sets"] for tell in (balance_warning, absence_warning))):
         say(f"warning: {words}")
     refuse_changed_data(ledger, plan, data)
     refuse_changed_weights(ledger, plan)
@@ -297,8 +297,9 @@ def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
     sets = []
     for ref in data_sets(plan):
         splits = load_data(registry, ref, root, plan.study.path)
-        for settings in (settings for settings in asked if settings.dataset == ref):
-            check_selection(splits, settings, plan.study.seed)
+        with naming(registry, ref):
+            for settings in (settings for settings in asked if settings.dataset == ref):
+                check_selection(splits, settings, plan.study.seed)
         sets.append(facts_of(ref, splits))
     return {**sets[0], "sets": sets}
 

@@ -23,7 +23,7 @@ import torch
 from safetensors.numpy import save
 
 from benchkit.data.manifest import load_data
-from benchkit.errors import BenchkitError, DivergedError, first_line
+from benchkit.errors import BenchkitError, DivergedError, first_line, where_raised
 from benchkit.metrics import asked_metrics, epoch_readings
 from benchkit.plan import typed_settings
 from benchkit.protocols import Splits
@@ -191,12 +191,6 @@ def lacking(error: BaseException) -> Literal["", "node", "device"]:
         return "device"
     lacks = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and ALLOCATION in str(error))
     return "node" if lacks else ""
-
-
-def where_raised(error: BaseException) -> str:
-    """Return the file and line that raised, without its folders."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 class Unwatched:
