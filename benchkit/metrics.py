@@ -273,7 +273,7 @@ def value_of(metric: Metric, scored: Predictions) -> float | None:
     import numpy as np
 
     found = metric.computed(Predictions(scored.logits.copy(), scored.labels.copy()))
-    value = _as_float(found)
+    value = as_float(found)
     slack = ROUNDING * max([1.0, *(abs(end) for end in metric.bounds if math.isfinite(end))])
     within = value is not None and math.isfinite(value) and metric.low - slack <= value <= metric.high + slack
     if found is None or within or (value is not None and not np.isfinite(scored.logits).all()):
@@ -285,7 +285,7 @@ def value_of(metric: Metric, scored: Predictions) -> float | None:
     )
 
 
-def _as_float(found: object) -> float | None:
+def as_float(found: object) -> float | None:
     """Return a real number, also one of NumPy's or an array's or tensor's without dimensions; None for all else."""
     single = found.item() if getattr(found, "ndim", None) == 0 and hasattr(found, "item") else found
     return float(single) if isinstance(single, Real) else None
