@@ -93,18 +93,18 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def where_raised(error: BaseException) -> str:
+def where_raised(error: BaseException, *, plugins_only: bool = False) -> str:
     """Return where an error arose, as ` (package/file.py:12, in Class.method)`, without the package's folders.
 
     That is the innermost line of a plugin or of what it calls, as far as it passed any, rather than a line of
-    benchkit's, PyTorch's or Python's own, which says nothing of whose error it is.
+    benchkit's, PyTorch's or Python's own, which says nothing of whose error it is: with `plugins_only` never.
     """
     passed = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    if not passed:
-        return ""
     own = [
         (frame, line) for frame, line in passed if frame.f_globals.get("__name__", "").partition(".")[0] not in _OTHERS
     ]
+    if not own and (plugins_only or not passed):
+        return ""
     frame, line = (own or passed)[-1]
     package = str(frame.f_globals.get("__package__") or "").replace(".", "/")
     file = "/".join(filter(None, (package, Path(frame.f_code.co_filename).name)))

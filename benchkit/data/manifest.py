@@ -98,7 +98,7 @@ def naming(registry: Registry, ref: PluginRef) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        told = f"{type(error).__name__}: {first_line(error)}{where_raised(error)}"
+        told = f"{type(error).__name__}: {first_line(error)}{where_raised(error, plugins_only=True)}"
         raise DataError(f"{ref.name}: {told}", hint=hint) from error
 
 

@@ -151,7 +151,7 @@ def check_course(course: Any, name: str, lr: float, steps_per_epoch: int, total:
         try:
             rate = course(step)
         except Exception as error:
-            told = f"{type(error).__name__}: {first_line(error)}{where_raised(error)}"
+            told = f"{type(error).__name__}: {first_line(error)}{where_raised(error, plugins_only=True)}"
             raise TrainingError(f"{where}: {told}", hint=hint) from error
         number = as_float(rate)
         if number is None or not -ROUNDING * abs(lr) <= number < math.inf:
