@@ -13,7 +13,10 @@ BenchkitError              anything a user can cause or mend; printed without tr
 from __future__ import annotations
 
 import difflib
+import sys
+import traceback
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 class BenchkitError(Exception):
@@ -88,6 +91,31 @@ def shortened(text: str, most: int = 200) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its kind where it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def where_raised(error: BaseException, *, plugins_only: bool = False) -> str:
+    """Return where an error arose, as ` (package/file.py:12, in Class.method)`, without the package's folders.
+
+    That is the innermost line of a plugin or of what it calls, as far as it passed any, rather than a line of
+    benchkit's, PyTorch's or Python's own, which says nothing of whose error it is: with `plugins_only` never.
+    """
+    passed = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [
+        (frame, line) for frame, line in passed if frame.f_globals.get("__name__", "").partition(".")[0] not in _OTHERS
+    ]
+    if not own and (plugins_only or not passed):
+        return ""
+    frame, line = (own or passed)[-1]
+    package = str(frame.f_globals.get("__package__") or "").replace(".", "/")
+    file = "/".join(filter(None, (package, Path(frame.f_code.co_filename).name)))
+    inside = (
+        "" if frame.f_code.co_name.startswith("<") else f", in {frame.f_code.co_qualname.rpartition('<locals>.')[2]}"
+    )
+    return f" ({file}:{line}{inside})"
+
+
+_OTHERS = frozenset(("benchkit", "torch", "numpy", *sys.stdlib_module_names)) - {"__main__"}
+"""Modules whose lines are not those of plugins."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

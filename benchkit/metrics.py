@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from benchkit.errors import PluginError, nearest
+from benchkit.errors import PluginError, nearest, shortened
 from benchkit.predictions import Predictions as Predictions
 from benchkit.predictions import accuracy, auroc, loss, macro_f1, micro_f1, top5_accuracy
 
@@ -222,11 +223,28 @@ def _plugin(name: str) -> Metric:
             hint="uninstall all but one",
         )
     try:
-        metric: Metric = claims[0].load().__benchkit_metric__
+        plugin = claims[0].load()
     except Exception as error:
         raise PluginError(f"the metric {name!r} ({claims[0].value}) is broken: {error}") from error
+    metric = getattr(plugin, "__benchkit_metric__", None)
+    if not isinstance(metric, Metric):
+        raise PluginError(
+            f"the metric {name!r} ({claims[0].value}) is broken: nothing declares its words, range and direction",
+            hint=f'put @declared(Metric(name="{name}", words="...")) of benchkit.metrics on it',
+        )
     return replace(metric, name=name)
 
+
+def name_problem(metric: Metric) -> str:
+    """Return that a plugin's metric is declared by another name than its entry point has, or nothing."""
+    declared_as = getattr(metric.computed, "__benchkit_metric__", metric).name
+    if declared_as == metric.name:
+        return ""
+    return f"the metric {metric.name!r} declares the name {declared_as!r}: expected {metric.name!r}, as its entry point"
+
+
+ROUNDING = 1e-6
+"""How far a plugin's value may lie beyond its range, relative to its ends: 1.0000001 is rounding, 1.5 is not."""
 
 UNDEFINED = " is undefined: "
 """Stands in a trial's note between a metric, such as `val.cohen_kappa`, and why its predictions have none."""
@@ -241,6 +259,36 @@ def metric_of(metric: str) -> Metric:
     if name in _BY_NAME:
         return _BY_NAME[name]
     return _plugin(name) if name in plugin_metrics() else Metric(name=name, words=name.replace("_", " "))
+
+
+def value_of(metric: Metric, scored: Predictions) -> float | None:
+    """Return what a metric says of predictions, or None where they have no such number.
+
+    A plugin gets arrays of its own, so that what it changes in place is no other metric's and in no file. Raise
+    `PluginError` where what it returns is neither None nor a number within its range: only of logits that are finite,
+    for those of diverged weights have no score.
+    """
+    if metric.computed is None or metric.name in _BY_NAME:
+        return metric.computed(scored) if metric.computed else None
+    import numpy as np
+
+    found = metric.computed(Predictions(scored.logits.copy(), scored.labels.copy()))
+    value = as_float(found)
+    slack = ROUNDING * max([1.0, *(abs(end) for end in metric.bounds if math.isfinite(end))])
+    within = value is not None and math.isfinite(value) and metric.low - slack <= value <= metric.high + slack
+    if found is None or within or (value is not None and not np.isfinite(scored.logits).all()):
+        return value
+    raise PluginError(
+        f"the metric {metric.name!r} returns {shortened(repr(found))} for {len(scored.labels)} images of "
+        f"{scored.classes} classes: expected a number in {metric.low:g}..{metric.high:g}, or None where undefined",
+        hint="mend it, or declare its range by low and high; `benchkit plugins check` tries it",
+    )
+
+
+def as_float(found: object) -> float | None:
+    """Return a real number, also one of NumPy's or an array's or tensor's without dimensions; None for all else."""
+    single = found.item() if getattr(found, "ndim", None) == 0 and hasattr(found, "item") else found
+    return float(single) if isinstance(single, Real) else None
 
 
 def _names_of(named: Sequence[str]) -> Sequence[str]:

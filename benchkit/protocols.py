@@ -7,9 +7,11 @@ nothing is inherited and nothing is registered in code: an entry point names the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from benchkit.errors import nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -267,6 +269,33 @@ class Regularizer(Protocol):
     def stop(self, history: Sequence[EpochRecord]) -> bool:
         """Return whether training ends after the last epoch in `history`. A function of `history` alone."""
         ...
+
+
+HOOKS = (
+    *("optimizer_options", "prepare", "start", "batch_sampling", "augment", "loss", "penalty", "around_step", "clip"),
+    *("after_step", "averaged", "stop"),
+)
+"""The methods of a regularizer that training calls, each at its moment."""
+
+
+def is_frozen(value: object) -> bool:
+    """Return whether something is a frozen dataclass, or an instance of one."""
+    return is_dataclass(value) and bool(getattr(value, "__dataclass_params__").frozen)  # noqa: B009
+
+
+def misfit(kind: str, plugin: object) -> str:
+    """Return why a plugin's instance of a kind trains otherwise than its author means, or an empty string.
+
+    Of kinds that are frozen dataclasses one that is none loses what it changes in itself where a trial goes on; a
+    regularizer without any of the methods that training calls does nothing.
+    """
+    if kind in ("regularizers", "losses", "schedules") and not is_frozen(plugin):
+        return "is no frozen dataclass, and what it changes in itself is lost where a trial goes on"
+    if kind == "regularizers" and not any(callable(getattr(plugin, name, None)) for name in HOOKS):
+        own = [name for name, value in vars(type(plugin)).items() if callable(value) and not name.startswith("_")]
+        close = [f"{name}{nearest(name, HOOKS)}" for name in own]
+        return f"has none of the methods that training calls, but {', '.join(close) or 'no method at all'}"
+    return ""
 
 
 ALONE: Mapping[str, str] = {

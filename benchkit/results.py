@@ -105,9 +105,9 @@ class SplitMetrics:
     more: Mapping[str, float] = field(default_factory=dict)
 
     def value(self, name: str) -> float | None:
-        """Return a metric by its name, such as `accuracy`, or None where it was not measured."""
+        """Return a metric by its name, such as `accuracy`, or None where it was not measured or is not finite."""
         found = self.more.get(name, getattr(self, name, None))
-        return float(found) if isinstance(found, int | float) else None
+        return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
 
 
 FORWARD_PASSES = 3

@@ -186,7 +186,7 @@ def test_splits_that_are_no_data_set(tmp_path: Path) -> None:
 
     with pytest.raises(DataError) as caught:
         prepare(tmp_path, "stripes", build)
-    assert "labels 0..2 for 2 classes" in str(caught.value)
+    assert "labels 0..2, expected 0..1 for 2 classes" in str(caught.value)
     assert "all different" in str(caught.value)
     assert "differ between splits: val (1, 3, 1), test (2, 3, 1)" in str(caught.value)
 

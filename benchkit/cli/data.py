@@ -15,6 +15,7 @@ from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry
 from benchkit.storage import mebibytes
 from benchkit.study.factors import parse_value
+from benchkit.study.settings import PluginRef
 
 if TYPE_CHECKING:
     from benchkit.data.manifest import Manifest
@@ -117,7 +118,7 @@ def verify_data(name: NameArgument) -> None:
 
 
 def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Sequence[Path]) -> None:
-    from benchkit.data.manifest import made_by
+    from benchkit.data.manifest import made_by, naming
     from benchkit.preparation import data_root, find_prepared, replacing
     from benchkit.registry.options import bind_options, options_of
 
@@ -140,7 +141,8 @@ def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Seq
         print_note(f"{name} is prepared already{'; PATH was not read' * unread}. Use --replace to prepare it again.")
         _tell_maker(entry, manifest)
     else:
-        with _shown_progress(), made_by(entry), replacing() if replace else nullcontext():
+        anew = replacing() if replace else nullcontext()
+        with _shown_progress(), made_by(entry), naming(registry, PluginRef(name=name)), anew:
             plugin(data_root(), **bound)
         manifest = find_prepared(plugin, data_root(), bound)
     if manifest is None:

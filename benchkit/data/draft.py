@@ -92,7 +92,7 @@ class Draft:
             labels = self.written[split]
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= len(names):
-                problems.append(f"{split}: labels {low}..{high} for {len(names)} classes")
+                problems.append(f"{split}: labels {low}..{high}, expected 0..{len(names) - 1} for {len(names)} classes")
                 continue
             splits[split] = self._split(split, labels, len(names))
         if len({split.shape for split in splits.values()}) > 1:

@@ -18,11 +18,11 @@ from typing import Any, cast
 import numpy as np
 
 from benchkit.data.mapped import LARGE, parts
-from benchkit.errors import DataError
+from benchkit.errors import BenchkitError, DataError, first_line, listed, where_raised
 from benchkit.metrics import unbalanced
 from benchkit.protocols import Repeated, Split, Splits
 from benchkit.registry import Registry
-from benchkit.registry.entries import Entry, source_hash
+from benchkit.registry.entries import BUILT_IN, Entry, source_hash
 from benchkit.registry.options import bind_options, options_of
 from benchkit.study.settings import PluginRef
 
@@ -104,9 +104,35 @@ def load_data(registry: Registry, ref: PluginRef, root: Path, study_file: Path |
 
     Options that are relative paths are told from the folder of the study's file (see `located`).
     """
-    whole, _ = located(registry, ref, root, study_file)
-    with made_by(registry.resolve("datasets", ref.name)[0]):
-        return cast(Splits, registry.bind("datasets", whole)(root))
+    plugin = registry.bind("datasets", located(registry, ref, root, study_file)[0])
+    with naming(registry, ref), made_by(registry.resolve("datasets", ref.name)[0]):
+        splits = plugin(root)
+        if not isinstance(splits, Splits):
+            raise DataError(f"it returned a {type(splits).__name__}, expected benchkit.Splits")
+    return splits
+
+
+@contextmanager
+def naming(registry: Registry, ref: PluginRef) -> Iterator[None]:
+    """Let what a data set raises in the block be a `DataError` that names it, and the plugin where it is a stranger's.
+
+    What the machine is to blame for passes as it is: memory, packages, and what the system refuses.
+    """
+    entry = registry.resolve("datasets", ref.name)[0]
+    origin = entry.file.name if entry.file else entry.origin
+    hint = f"`benchkit plugins check {ref.name}` tries the plugin of {origin}" if entry.distribution != BUILT_IN else ""
+    try:
+        yield
+    except DataError as error:
+        what = error.what if ref.name in error.what else f"{ref.name}: {error.what}"
+        raise type(error)(what, problems=error.problems, hint=error.hint or hint) from error
+    except (BenchkitError, MemoryError, ImportError):
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        told = f"{type(error).__name__}: {first_line(error)}{where_raised(error, plugins_only=True)}"
+        raise DataError(f"{ref.name}: {told}", hint=hint) from error
 
 
 def located(
@@ -176,6 +202,17 @@ def balance_warning(facts: Mapping[str, Any]) -> str:
         f"{facts['name']}: the classes of train are unbalanced, {most} has {counts[most]:,} images and {least} "
         f"{counts[least]:,}; naming {most} always is right for {counts[most] / sum(counts.values()):.0%} of them"
     )
+
+
+def absence_warning(facts: Mapping[str, Any]) -> str:
+    """Return a sentence where a split has no image of some class, else nothing."""
+    absent = [
+        f"{split} has no image of "
+        + listed([name for name, count in zip(facts["class_names"], counts, strict=True) if not count], 10)
+        for split, counts in facts.get("class_counts", {}).items()
+        if not all(counts)
+    ]
+    return f"{facts['name']}: {'; '.join(absent)}" if absent else ""
 
 
 def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from benchkit.ledger.ledger import Ledger, decisions_of, optuna_name
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.tables import attributes_of, open_read_only, storage_errors
 from benchkit.ledger.trials import Attempts, TrialFolder
-from benchkit.metrics import UNDEFINED, Metric, Predictions, unbalanced
+from benchkit.metrics import UNDEFINED, Metric, Predictions, unbalanced, value_of
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
 from benchkit.registry.entries import Entry, source_record
 from benchkit.registry.registry import metric_entry
@@ -268,7 +268,7 @@ def _computed(trial: Trial, split: SplitName, asked: Sequence[Metric]) -> Mappin
         kept = Predictions(trial.predictions(split), trial.labels(split))
     except (OSError, KeyError, SafetensorError):
         return {}  # a searched trial's, train's, those of another host; damaged files are named where they are verified
-    return {one.name: one.computed(kept) for one in asked if one.computed}
+    return {one.name: value_of(one, kept) for one in asked}
 
 
 def balanced(trial: Trial) -> Trial:

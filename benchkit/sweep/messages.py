@@ -221,6 +221,7 @@ class NetworksChecked:
     """Of the conditions' different `networks` so many were built and run; `problems` has a line for each that fails.
 
     `warnings` are sentences of what may not be meant; `weights` has the sha256 of start weights by condition key.
+    `unmeasured` are lines on metrics that no trial could be measured by.
     `unrecorded` says in words why some network's steps in fp16 are not recorded on a GPU, as far as that is known.
     """
 
@@ -230,6 +231,7 @@ class NetworksChecked:
     warnings: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     unrecorded: str = ""
+    unmeasured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

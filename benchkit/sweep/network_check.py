@@ -7,21 +7,23 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from benchkit.errors import BenchkitError, TrainingError, first_line
+from benchkit.errors import BenchkitError, TrainingError, first_line, where_raised
+from benchkit.metrics import Predictions, asked_metrics, name_problem, value_of
 from benchkit.plan import Condition, typed_settings
 from benchkit.protocols import Splits
-from benchkit.study.checks import foreign_table
+from benchkit.study.checks import OWN_KINDS, foreign_table
 from benchkit.study.settings import Settings
 from benchkit.sweep.messages import NetworksChecked
-from benchkit.sweep.training import WorkerContext, bind_plugins, lacking, where_raised
+from benchkit.sweep.rehearsal import rehearse, watched_norms
+from benchkit.sweep.training import WorkerContext, bind_plugins, lacking
 from benchkit.train.batches import InputTransform
-from benchkit.train.hooks import has, sampling_of, started
-from benchkit.train.optimizers import merged_options, optimizer
+from benchkit.train.hooks import Hooks, sampling_of, started
 from benchkit.train.randomness import seeded
-from benchkit.train.run import Plugins, build_model, loss_function, start_weights, unrecorded
+from benchkit.train.run import Plugins, build_model, loss_function, start_weights, training_parts, unrecorded
 from benchkit.train.selection import select
 
 MOST_NETWORKS = 200
@@ -67,14 +69,49 @@ def check_networks(context: WorkerContext) -> NetworksChecked:
         warnings=tuple(dict.fromkeys(warnings)),
         weights=weights,
         unrecorded=next(iter(eager), ""),
+        unmeasured=metric_problems(context),
     )
+
+
+def metric_problems(context: WorkerContext) -> tuple[str, ...]:
+    """Return a line for each metric that the study asks for and no trial could be measured by.
+
+    Each is tried on logits of chance for the validation images, with their labels.
+    """
+    if not context.job.conditions:
+        return ()
+    trains = [condition.settings.get("train", {}) for condition in context.job.conditions]
+    names = (*context.job.study.named_metrics, *(str(train.get("select_by", "")) for train in trains))
+    settings = typed_settings(context.job.conditions[0].settings, context.job.study.seed)
+    found: list[str] = []
+    scored: Predictions | None = None
+    for name in dict.fromkeys(names):
+        try:
+            for metric in asked_metrics([name]):
+                scored = scored or _by_chance(context.splits(settings.data.dataset), settings)
+                found += filter(None, [name_problem(metric)])
+                value_of(metric, scored)
+        except BenchkitError as error:
+            found.append("; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ()))))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like
+            if not lacking(error):
+                told = f"{type(error).__name__}: {first_line(error)}{where_raised(error)}"
+                found.append(f"the metric {name!r} cannot be computed: {told}")
+    return tuple(dict.fromkeys(found))
+
+
+def _by_chance(splits: Splits, settings: Settings) -> Predictions:
+    labels = select(splits, settings.data, settings.seed).val.labels
+    noise = np.random.default_rng(settings.seed).normal(size=(len(labels), len(splits.class_names)))
+    return Predictions(noise.astype(np.float32), labels)
 
 
 def _made_of(condition: Condition) -> str:
     """Return all settings that a network and its input are made of, as text."""
     data = {name: value for name, value in condition.settings["data"].items() if name not in UNSEEN}
-    loss = condition.settings.get("train", {}).get("loss"), foreign_table(condition.settings, "train.optimizer")
-    return repr((data, condition.settings["model"], condition.settings.get("regularizers"), loss))
+    loss = condition.settings.get("train", {}).get("loss")
+    strange = [foreign_table(condition.settings, path) for path in OWN_KINDS]
+    return repr((data, condition.settings["model"], condition.settings.get("regularizers"), loss, strange))
 
 
 def _shown(conditions: Sequence[Condition]) -> str:
@@ -99,23 +136,24 @@ def network_problem(
             model = build_model(settings, plugins, splits, [])
         started = start_weights(settings, model)
         doing = "run on the study's images"
-        run_on_two_images(model, splits, settings.data.image_size, device)
+        with watched_norms(model, settings.model.norm.name, plugins.norm):
+            run_on_two_images(model, splits, settings.data.image_size, device)
         doing = "be trained with its regularizers"
-        found, obstacle = try_hooks(model, plugins, settings, splits)
+        found, obstacle, bound, steps = try_hooks(model, plugins, settings, splits)
         warnings.extend(found)
         eager.extend(filter(None, [obstacle or unrecorded(settings, plugins, model)]))
         doing = "be trained by its loss"
         loss_on_two_images(plugins.loss, splits, device)
-        doing = "be trained by its optimizer"
-        if plugins.optimizer is not None:
-            extra = merged_options(settings.train.optimizer, plugins.regularizers)
-            optimizer(settings.train.optimizer, model.parameters(), extra, plugins.optimizer)
+        doing = "be trained"
+        if plugins.regularizers or plugins.optimizer is not None or plugins.schedule is not None:
+            parts = training_parts(settings, model, plugins, steps, device)
+            rehearse(settings, plugins, model, splits, {**parts, "device": device, "hooks": bound})
     except BenchkitError as error:
         return "; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ()))), started
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like
         if lacking(error):
             return "", started
-        cure = "" if model is None else _cure(model, splits, device)
+        cure = _cure(model, splits, device) if model is not None and "images" in doing else ""
         told = f"{type(error).__name__}: {first_line(error)}{where_raised(error)}{cure}"
         return f"it cannot {doing}: {told}", started
     return "", started
@@ -142,25 +180,29 @@ def run_on_two_images(model: nn.Module, splits: Splits, side: int, device: torch
                 )
 
 
-def try_hooks(model: nn.Module, plugins: Plugins, settings: Settings, splits: Splits) -> tuple[list[str], str]:
+def try_hooks(
+    model: nn.Module, plugins: Plugins, settings: Settings, splits: Splits
+) -> tuple[list[str], str, Hooks, int]:
     """Make the states of a network's regularizers and draw an epoch's images; return what the states warn of.
 
-    With that return what keeps steps with them from being recorded in fp16, in words, or nothing.
+    With that return what keeps steps with them from being recorded in fp16, in words, or nothing; the regularizers'
+    hooks; and the steps of an epoch. Without plugins that would be told of these are not known, and 1.
     Raise `TrainingError` where regularizers do not go together, or not with the precision, and what plugins raise.
     """
     named, train = plugins.regularizers, settings.train
+    if not named and plugins.optimizer is None and plugins.schedule is None:
+        return [], "", Hooks(), 1
     sampling = sampling_of(named)[1]
-    if sampling is None and not any(has(one, "start") or has(one, "around_step") for _, one in named):
-        return [], ""
     labels = torch.from_numpy(select(splits, settings.data, settings.seed).train.labels)
-    bound = started(named, model, -(-len(labels) // (train.batch_size * train.accumulate)), train.epochs)
+    steps = -(-len(labels) // (train.batch_size * train.accumulate))
+    bound = started(named, model, steps, train.epochs)
     bound.obstacle(train.precision)
     if sampling is not None:
         sampling(labels, len(splits.class_names), len(labels), torch.Generator().manual_seed(settings.seed))
     try:
-        return bound.warnings, bound.obstacle("fp16")
+        return bound.warnings, bound.obstacle("fp16"), bound, steps
     except TrainingError as error:
-        return bound.warnings, error.what
+        return bound.warnings, error.what, bound, steps
 
 
 def loss_on_two_images(plugin: Any, splits: Splits, device: torch.device) -> None:
@@ -171,6 +213,8 @@ def loss_on_two_images(plugin: Any, splits: Splits, device: torch.device) -> Non
     value = loss(torch.zeros_like(targets, requires_grad=True), targets)
     if not isinstance(value, torch.Tensor) or value.shape != () or not bool(torch.isfinite(value)):
         raise TrainingError(f"its loss returns {value!r}: return a finite scalar tensor")
+    if not value.requires_grad:
+        raise TrainingError("its loss returns a tensor without a gradient: compute it from the logits, not detached")
 
 
 def _cure(model: nn.Module, splits: Splits, device: torch.device) -> str:

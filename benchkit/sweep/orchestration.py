@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from benchkit.analysis.wording import count
-from benchkit.data.manifest import balance_warning, facts_of, load_data, maker_warning
+from benchkit.data.manifest import absence_warning, balance_warning, facts_of, load_data, maker_warning, naming
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
@@ -181,10 +181,11 @@ def _registered(
     if shared := shared_disk(request.workspace):
         say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
     data = prepare(plan, registry, request.data_root)
+    told = (tell(one) for one in data["sets"] for tell in (balance_warning, absence_warning))
     makers = (
         maker_warning(registry.resolve("datasets", one["name"])[0], one.get("source", "")) for one in data["sets"]
     )
-    for words in filter(None, (*map(balance_warning, data["sets"]), *dict.fromkeys(makers))):
+    for words in filter(None, (*told, *dict.fromkeys(makers))):
         say(f"warning: {words}")
     refuse_changed_data(ledger, plan, data)
     refuse_changed_weights(ledger, plan)
@@ -276,8 +277,14 @@ def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Co
     if checked.problems:
         raise TrainingError(
             f"{request.study.name}: {len(checked.problems)} of {checked.checked} different networks cannot be trained",
-            problems=checked.problems,
+            problems=(*checked.problems, *checked.unmeasured),
             hint="nothing was trained; mend the study, or leave these conditions out with --only",
+        )
+    if checked.unmeasured:
+        raise TrainingError(
+            f"{request.study.name}: trials cannot be measured as the study asks",
+            problems=checked.unmeasured,
+            hint="nothing was trained; mend the metric, or leave it out of the study",
         )
     return checked
 
@@ -304,8 +311,9 @@ def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
     sets = []
     for ref in data_sets(plan):
         splits = load_data(registry, ref, root, plan.study.path)
-        for settings in (settings for settings in asked if settings.dataset == ref):
-            check_selection(splits, settings, plan.study.seed)
+        with naming(registry, ref):
+            for settings in (settings for settings in asked if settings.dataset == ref):
+                check_selection(splits, settings, plan.study.seed)
         own = registry.resolve("datasets", ref.name)[0].is_own
         sets.append({**facts_of(ref, splits), **({"source": splits.source} if splits.source and not own else {})})
     return {**sets[0], "sets": sets}

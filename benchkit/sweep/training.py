@@ -23,11 +23,12 @@ import torch
 from safetensors.numpy import save
 
 from benchkit.data.manifest import load_data
-from benchkit.errors import BenchkitError, DivergedError, first_line
+from benchkit.errors import BenchkitError, DivergedError, PluginError, first_line, where_raised
 from benchkit.metrics import asked_metrics, epoch_readings
 from benchkit.plan import typed_settings
-from benchkit.protocols import Splits
+from benchkit.protocols import Splits, misfit
 from benchkit.registry import Registry
+from benchkit.registry.kinds import kind_word
 from benchkit.results import PREDICTIONS, WEIGHTS, Outcome, inspected_name
 from benchkit.study.checks import OWN_KINDS, metrics_of, uses_of_settings
 from benchkit.study.seeds import trial_seeds
@@ -193,12 +194,6 @@ def lacking(error: BaseException) -> Literal["", "node", "device"]:
     return "node" if lacks else ""
 
 
-def where_raised(error: BaseException) -> str:
-    """Return the file and line that raised, without its folders."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-
-
 class Unwatched:
     """Stands in for the stopwatch of a trial that is not profiled."""
 
@@ -339,12 +334,26 @@ def bind_plugins(registry: Registry, settings: Settings, figures: Sequence[Plugi
     return Plugins(
         norm=registry.bind("norms", settings.model.norm),
         model=registry.bind("models", settings.model.model),
-        loss=None if settings.train.loss == USUAL_LOSS else registry.bind("losses", settings.train.loss)(),
+        loss=None if settings.train.loss == USUAL_LOSS else _made(registry, "losses", settings.train.loss),
         optimizer=_bound_unless_own(registry, "train.optimizer", settings.train.optimizer),
-        schedule=schedule and schedule(),
-        regularizers=tuple((one.id, registry.bind("regularizers", one.plugin)()) for one in settings.regularizers),
+        schedule=schedule and _held("schedules", settings.train.schedule.name, schedule()),
+        regularizers=tuple((one.id, _made(registry, "regularizers", one.plugin)) for one in settings.regularizers),
         figures=tuple((one.name, registry.bind("figures", one)()) for one in figures),
     )
+
+
+def _made(registry: Registry, kind: str, ref: PluginRef) -> Any:
+    return _held(kind, ref.name, registry.bind(kind, ref)())
+
+
+def _held(kind: str, name: str, made: Any) -> Any:
+    """Return a plugin's instance; raise `PluginError` where training could not do with it what its author means."""
+    if problem := misfit(kind, made):
+        raise PluginError(
+            f"the {kind_word(kind)} {name!r} {problem}",
+            hint=f"mend the plugin; `benchkit plugins check {name}` tries it",
+        )
+    return made
 
 
 def _bound_unless_own(

@@ -16,14 +16,14 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from benchkit.protocols import ImageGrid, NothingToDraw
+from benchkit.protocols import ImageGrid, NothingToDraw, is_frozen
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.figures.figure_set import data_tables
 from benchkit.results import StudyResults, Trial
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require, rule
 from benchkit.testing.results import IMAGES, scenarios
 from benchkit.testing.specimens import SmallNetwork
-from benchkit.testing.subject import Subject, is_frozen
+from benchkit.testing.subject import Subject
 
 SCENARIOS: Mapping[str, str] = {
     "three-conditions": "results with three conditions, three repeats each",

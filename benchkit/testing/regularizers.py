@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchkit.errors import BenchkitError, nearest
-from benchkit.protocols import Batch
+from benchkit.protocols import HOOKS, Batch
 from benchkit.registry.options import Option
 from benchkit.testing.check import RAISED, CheckFailure, NotApplicable, attempt, require, rule
 from benchkit.testing.specimens import CLASSES, SHAPE, SmallNetwork, run_of, settings, trained
@@ -91,12 +91,6 @@ def _values(option: Option) -> list[float]:
 
 def _number(option: Option, value: float) -> int | float:
     return int(value) if option.type == "int" else float(value)
-
-
-HOOKS = (
-    *("optimizer_options", "prepare", "start", "batch_sampling", "augment", "loss", "penalty", "around_step", "clip"),
-    *("after_step", "averaged", "stop"),
-)
 
 
 @rule("hooks", likely="a method's name is misspelt, or the class lacks @dataclass(frozen=True)")

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,11 +94,6 @@ def subject_of(
         seed=seed,
         entry=entry,
     )
-
-
-def is_frozen(value: object) -> bool:
-    """Return whether something is a frozen dataclass, or an instance of one."""
-    return is_dataclass(value) and bool(getattr(value, "__dataclass_params__").frozen)  # noqa: B009
 
 
 def missing_options(known: tuple[Option, ...], given: Mapping[str, Any]) -> list[Option]:

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from benchkit.errors import BenchkitError
+from benchkit.protocols import is_frozen
 from benchkit.registry.options import Option, bind_options
 from benchkit.testing.check import CheckRule, NotApplicable, attempt, require, rule
 from benchkit.testing.specimens import losses, trained
-from benchkit.testing.subject import Subject, is_frozen
+from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import require_finite
 from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.evaluate import logits_of

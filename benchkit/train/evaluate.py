@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from benchkit.errors import TrainingError
-from benchkit.metrics import SCORES, UNDEFINED, Metric, Predictions
+from benchkit.metrics import SCORES, UNDEFINED, Metric, Predictions, value_of
 from benchkit.results import Cost, SplitMetrics, SplitName
 from benchkit.train.batches import ImageSet
 from benchkit.train.cost import cost
@@ -61,7 +61,7 @@ def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float
 
 def split_metrics(scored: Predictions, asked: Sequence[Metric] = ()) -> SplitMetrics:
     """Return the metrics that every trial has of a split, with those that a study asks for."""
-    values = {metric.name: metric.computed(scored) for metric in (*SCORES, *asked) if metric.computed}
+    values = {metric.name: value_of(metric, scored) for metric in (*SCORES, *asked)}
     known = {name: value for name, value in values.items() if value is not None}
     fields = {field.name for field in dataclasses.fields(SplitMetrics)}
     return SplitMetrics(
@@ -81,7 +81,7 @@ def epoch_scores(run: Run, logits: torch.Tensor) -> dict[str, float]:
     if not run.readings:
         return {}
     scored = Predictions(logits.cpu().numpy(), run.val.labels.cpu().numpy())
-    values = {f"val.{metric.name}": metric.computed(scored) for metric in run.readings if metric.computed}
+    values = {f"val.{metric.name}": value_of(metric, scored) for metric in run.readings}
     return {name: value for name, value in values.items() if value is not None}
 
 

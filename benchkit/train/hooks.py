@@ -114,6 +114,12 @@ def started(named: Named, model: nn.Module, steps_per_epoch: int, epochs: int) -
     if problems := clashes(named):
         raise TrainingError("two regularizers do what one alone can", problems=problems)
     states = {name: one.start(model, steps_per_epoch, epochs) for name, one in named if has(one, "start")}
+    for name, state in states.items():
+        if not has(state, "state_dict") or not has(state, "load_state_dict"):
+            raise TrainingError(
+                f"the regularizer {name!r}, start: returned a {type(state).__name__}, expected a torch.nn.Module or "
+                "what has state_dict and load_state_dict"
+            )
 
     def bound(method: str) -> tuple[Callable[..., Any], ...]:
         return tuple(_bound(one, method, name, states) for name, one in named if has(one, method))

@@ -105,7 +105,8 @@ def _made_by(
     plugin: Maker, settings: OptimizerSettings, groups: list[dict[str, Any]], extra: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
     """Return a plugin's optimizer, with no option but those that the study and its regularizers give."""
-    given = [id(parameter) for group in groups for parameter in group["params"]]
+    # Told now: an optimizer may keep the very groups, with what it adds to them.
+    given = {id(p): (group["rate_factor"], "weight_decay" in group) for group in groups for p in group["params"]}
     try:
         made = plugin(groups, settings.lr, **extra)
     except (TypeError, ValueError, NotImplementedError, ImportError, AssertionError) as error:
@@ -113,6 +114,11 @@ def _made_by(
             f"the optimizer {settings.name!r} cannot be made: {error}",
             problems=[f"options: {dict(settings.options)} and {dict(extra)}"],
         ) from error
+    if not hasattr(made, "param_groups"):
+        raise TrainingError(
+            f"the optimizer {settings.name!r} is made as a {type(made).__name__}, expected a torch.optim.Optimizer",
+            hint=f"let the plugin return one; `benchkit plugins check {settings.name}` tries it",
+        )
     held = [id(parameter) for group in made.param_groups for parameter in group["params"]]
     if sorted(held) != sorted(given):
         raise TrainingError(f"the optimizer {settings.name!r} holds {len(held)} of {len(given)} parameters")
@@ -123,7 +129,24 @@ def _made_by(
         )
     for group in made.param_groups:
         group.setdefault("rate_factor", 1.0)
+    _check_groups(made, settings.name, given)
     return made
+
+
+def _check_groups(made: torch.optim.Optimizer, name: str, given: Mapping[int, tuple[float, bool]]) -> None:
+    """Raise `TrainingError` where parameters have left their groups, which say at which rate, and which ones decay."""
+    lost = set()
+    for group in made.param_groups:
+        wanted = [given[id(parameter)] for parameter in group["params"]]
+        lost |= {"rate_factor" for factor, _ in wanted if factor != group["rate_factor"]}
+        lost |= {"weight_decay" for _, stays in wanted if stays and group.get("weight_decay")}
+    if lost:
+        raise TrainingError(
+            f"the optimizer {name!r} puts parameters into groups that lack the {' and '.join(sorted(lost))} of those "
+            "that it was given",
+            hint="let the plugin pass the groups on as they are: their parameters are trained at other rates, or do "
+            "not decay",
+        )
 
 
 def optimizer_notes(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> list[str]:

@@ -210,7 +210,7 @@ def build_run(
     loader = _loader(settings, kept.train, plugins, splits.class_names, notes)
     with randomness.seeded(seeds["init"], target):
         bound = hooks.started(plugins.regularizers, model, len(loader), settings.train.epochs)
-    training = _training(settings, model, plugins, len(loader), target)
+    training = training_parts(settings, model, plugins, len(loader), target)
     training["eager"] = bound.obstacle(training["precision"].name) or training["eager"]
     notes.extend(optimizers.optimizer_notes(training["optimizer"], settings.train.optimizer))
     return Run(
@@ -256,7 +256,7 @@ def _loader(
     return loader
 
 
-def _training(
+def training_parts(
     settings: Settings, model: nn.Module, plugins: Plugins, steps_per_epoch: int, device: torch.device
 ) -> dict[str, Any]:
     """Return the parts of a run that change or watch the parameters, by field name."""
@@ -322,14 +322,23 @@ def build_model(settings: Settings, plugins: Plugins, splits: Splits, notes: lis
         weights_digest(weights)  # a model that loads them itself need not tell what is wrong with the file
     own = bool(weights) and "weights" in inspect.signature(plugins.model).parameters
     options = {"weights": weights} if own else {}
-    model = plugins.model(len(splits.class_names), shape, plugins.norm, **options)
+    model = _module(
+        plugins.model(len(splits.class_names), shape, plugins.norm, **options),
+        f"the model {settings.model.model.name!r}",
+    )
     notes.extend(getattr(model, "notes", ()))
     if weights and not own:
         notes.extend(load_weights(model, weights))
-    for _, regularizer in plugins.regularizers:
+    for name, regularizer in plugins.regularizers:
         if hasattr(regularizer, "prepare"):
-            model = regularizer.prepare(model)
+            model = _module(regularizer.prepare(model), f"the regularizer {name!r}, prepare")
     return model
+
+
+def _module(made: Any, who: str) -> nn.Module:
+    if not isinstance(made, nn.Module):
+        raise TrainingError(f"{who}: returned a {type(made).__name__}, expected a torch.nn.Module")
+    return made
 
 
 def start_weights(settings: Settings, model: nn.Module) -> str:

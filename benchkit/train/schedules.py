@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from benchkit.errors import PluginError
+from benchkit.errors import PluginError, TrainingError, first_line, shortened, where_raised
+from benchkit.metrics import as_float
 from benchkit.protocols import Course, Range, card
 from benchkit.study.settings import ScheduleSettings
 
@@ -18,6 +19,12 @@ INITIAL = 1 / 25
 """Share of the largest learning rate at which one-cycle starts."""
 FINAL = 1e-4
 """Share of the initial learning rate at which one-cycle ends."""
+
+
+TRIED = 200
+"""Steps, evenly spread over the training, in which a plugin's course is asked for its rate beforehand."""
+ROUNDING = 1e-9
+"""By how much a rate may be below 0, relative to the optimizer's own: a cosine's last one may be so."""
 
 
 @card(title="Constant", summary="The learning rate stays as it is.")
@@ -122,4 +129,30 @@ def schedule(settings: ScheduleSettings, *, lr: float, steps_per_epoch: int, epo
         "one-cycle": OneCycle(max_lr=settings.max_lr, warmup=settings.warmup),
     }
     course: Course = (plugin or own[settings.name]).start(lr, steps_per_epoch, epochs)
+    if plugin is not None:
+        check_course(course, settings.name, lr, steps_per_epoch, steps_per_epoch * epochs)
     return course
+
+
+def check_course(course: Any, name: str, lr: float, steps_per_epoch: int, total: int) -> None:
+    """Raise `TrainingError` where a plugin's course gives no rate in some of the steps to come, `TRIED` at the most.
+
+    What it gives after the first epoch is not asked where it is to see the epochs before.
+    """
+    last = (steps_per_epoch if hasattr(course, "observe") else total) - 1
+    hint = f"mend the plugin; `benchkit plugins check {name}` tries it"
+    if not callable(course):
+        raise TrainingError(
+            f"the schedule {name!r}: start returns a {type(course).__name__}, expected a function of the step",
+            hint=hint,
+        )
+    for step in sorted({round(last * part / (TRIED - 1)) for part in range(TRIED)}):
+        where = f"the schedule {name!r} in step {step + 1} of {total}"
+        try:
+            rate = course(step)
+        except Exception as error:
+            told = f"{type(error).__name__}: {first_line(error)}{where_raised(error, plugins_only=True)}"
+            raise TrainingError(f"{where}: {told}", hint=hint) from error
+        number = as_float(rate)
+        if number is None or not -ROUNDING * abs(lr) <= number < math.inf:
+            raise TrainingError(f"{where} gives {shortened(repr(rate))}: expected a finite rate, 0 at least", hint=hint)

@@ -161,7 +161,11 @@ def _check_sizes(settings: DataSettings, val: int, train: int, test: int) -> Non
         if asked[name] > there[name] or there[name] < 1
     ]
     if problems:
-        raise DataError("the data set has fewer images than the study asks for", problems=problems)
+        raise DataError(
+            "the data set has fewer images than the study asks for",
+            problems=problems,
+            hint="ask for fewer; a train_size or test_size of 0 takes all that are left",
+        )
 
 
 def pooled(splits: Splits) -> Split:
