@@ -1,4 +1,4 @@
-"""Checks of optimizers: parameters, rates, steps, state to the bit, training, resuming, search range."""
+"""Checks of optimizers: parameters, rates, groups, steps, state to the bit, training, resuming, search range."""
 
 from __future__ import annotations
 
@@ -56,6 +56,29 @@ def rates(subject: Subject) -> None:
     require(moved[1] == 0, given=given, expected="no parameter moved at rate 0", got=f"{moved[1]} moved")
     right = max(moved[0], moved[2]) == len(list(network.parameters()))
     require(right, given=given, expected="every parameter moved at rate 0.001", got=f"{moved[2]} moved")
+
+
+@rule("groups", likely="the groups become one list of parameters: hand them on as they are, with all their keys")
+def groups(subject: Subject) -> None:
+    """Groups keep their `rate_factor`, by which the rate of each is set: where it is 0 nothing moves, else all does."""
+    network = _network(subject)
+    still, moving = list(network.parameters())[::2], list(network.parameters())[1::2]
+    wanted = {**{id(one): 0.0 for one in still}, **{id(one): 1.0 for one in moving}}
+    with attempt("two groups, with rate_factor 0 and 1"):
+        asked = [{"params": still, "rate_factor": 0.0}, {"params": moving, "rate_factor": 1.0}]
+        made = subject.plugin(asked, RATE, **subject.options)
+    kept = {id(one): group.get("rate_factor") for group in made.param_groups for one in group["params"]}
+    lost = sum(kept.get(one) != factor for one, factor in wanted.items())
+    given = f"two groups of {len(still)} and {len(moving)} parameters, with rate_factor 0 and 1"
+    got = f"{len(made.param_groups)} groups, in which {lost} parameters have another rate_factor, or none"
+    require(not lost, given=given, expected="each parameter in a group with its rate_factor", got=got)
+    before = {one: one.detach().clone() for one in (*still, *moving)}
+    for _ in range(3):
+        _step(network, made, RATE)
+    moved = [sum(not torch.equal(one, before[one]) for one in half) for half in (still, moving)]
+    expected, got = f"0 and {len(moving)} that moved", f"{moved[0]} and {moved[1]}"
+    likely = "a step takes the rate from one group for all of them: read each group's own lr"
+    require(moved == [0, len(moving)], given=f"three steps with {given}", expected=expected, got=got, likely=likely)
 
 
 @rule("steps", likely="step() wants a closure or second derivatives, which benchkit does not give")
@@ -221,4 +244,4 @@ def _run(subject: Subject, made: Maker, epochs: int, **train: Any) -> Run:
 RESUME, SEARCH_RANGE, CHOICES, _ = trained_rules(
     _run, forgets="something that counts is kept outside of state_dict(), or loading casts it", seen=_as_factory
 )
-RULES = (parameters, rates, steps, state, precision, rehearsed, trains, RESUME, SEARCH_RANGE, CHOICES)
+RULES = (parameters, rates, groups, steps, state, precision, rehearsed, trains, RESUME, SEARCH_RANGE, CHOICES)
