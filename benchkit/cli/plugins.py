@@ -288,14 +288,19 @@ def _pairs(given: Sequence[str], flag: str, example: str) -> dict[str, str]:
 
 
 def _print_checked(checked: Checked, verbose: bool) -> None:
-    from benchkit.testing.kit import summary
+    from benchkit.testing.kit import folded, summary
 
     entry, colour = checked.entry, {"passed": "green", "skipped": "yellow"}.get(checked.result, "bold red")
     outcome = summary(checked.verdicts) if checked.verdicts else f"{checked.result}: {checked.reason}"
     print_text(f"{kind_word(entry.kind)} {entry.name} ({entry.origin}): {outcome}", colour)
+    alike = dict(folded(checked.verdicts))
     for verdict in checked.verdicts:
-        if verdict.failure is not None and verdict.state == "failed":
+        if verdict in alike or (verdict.state == "failed" and verbose):
             print_text(verdict.failure)
+            if others := () if verbose else alike[verdict]:
+                print_text(f"  the same in {len(others)} more, which --verbose tells in full: {', '.join(others)}")
+        elif verdict.state == "failed":
+            continue
         elif verdict.state == "unexpected":
             print_text(f"  {verdict.check} passed, though it was {verdict.note}")
         elif verbose:

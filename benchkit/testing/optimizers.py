@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from benchkit.study.settings import OptimizerSettings
-from benchkit.testing.check import attempt, require, rule
+from benchkit.testing.check import CheckFailure, attempt, require, rule
 from benchkit.testing.specimens import SHAPE, SmallNetwork, losses, run_of, settings, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.trained_rules import difference, hold_to_seed, trained_rules
@@ -33,9 +33,6 @@ def parameters(subject: Subject) -> None:
     """It is a `torch.optim.Optimizer` that holds every parameter once, in groups that have a rate."""
     network = _network(subject)
     made = _made(subject)(list(network.parameters()))
-    require(
-        isinstance(made, torch.optim.Optimizer), given="the plugin", expected="an optimizer", got=type(made).__name__
-    )
     held = [id(parameter) for group in made.param_groups for parameter in group["params"]]
     right = sorted(held) == sorted(map(id, network.parameters())) and all("lr" in group for group in made.param_groups)
     given = f"{len(list(network.parameters()))} parameters"
@@ -67,6 +64,7 @@ def groups(subject: Subject) -> None:
     with attempt("two groups, with rate_factor 0 and 1"):
         asked = [{"params": still, "rate_factor": 0.0}, {"params": moving, "rate_factor": 1.0}]
         made = subject.plugin(asked, RATE, **subject.options)
+    _is_optimizer(made)
     kept = {id(one): group.get("rate_factor") for group in made.param_groups for one in group["params"]}
     lost = sum(kept.get(one) != factor for one, factor in wanted.items())
     given = f"two groups of {len(still)} and {len(moving)} parameters, with rate_factor 0 and 1"
@@ -160,6 +158,8 @@ def short_form(make: Callable[..., torch.optim.Optimizer], network: nn.Module) -
             return f"keeps {types} of another type after it was loaded"
         for _ in range(3):
             _step(broken, second, RATE)
+    except CheckFailure:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a library raises is the reason why it is not offered
         return f"can take no step here: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
     if not all(bool(parameter.isfinite().all()) for parameter in whole.parameters()):
@@ -168,6 +168,12 @@ def short_form(make: Callable[..., torch.optim.Optimizer], network: nn.Module) -
     return (
         "" if all(torch.equal(*pair) for pair in pairs) else "does not go on to the bit after it was saved and loaded"
     )
+
+
+def _is_optimizer(made: object) -> None:
+    got, likely = type(made).__name__, "derive it from torch.optim.Optimizer, or add a `return`"
+    right = isinstance(made, torch.optim.Optimizer)
+    require(right, given="the plugin", expected="a torch.optim.Optimizer", got=got, likely=likely)
 
 
 def _types_apart(saved: Any, loaded: Any) -> str:
@@ -216,6 +222,7 @@ def _made(subject: Subject) -> Callable[..., torch.optim.Optimizer]:
             made: torch.optim.Optimizer = subject.plugin(
                 [{"params": given, "rate_factor": 1.0}], RATE, **subject.options
             )
+        _is_optimizer(made)
         return made
 
     return make

@@ -99,7 +99,9 @@ HOOKS = (
 )
 
 
-@rule("hooks", likely="a method's name is misspelt, or the class lacks @dataclass(frozen=True)")
+@rule(
+    "hooks", likely="a hook has no `return`, or returns something else: `benchkit.Regularizer` says what each returns"
+)
 def hooks(subject: Subject) -> None:
     """It is a frozen dataclass with at least one of the hooks, and each returns what the loop expects."""
     require_frozen(subject, "a frozen dataclass: changed state would be lost on resume")
@@ -107,7 +109,8 @@ def hooks(subject: Subject) -> None:
     own = [name for name, value in vars(subject.plugin).items() if callable(value) and not name.startswith("_")]
     close = [f"{name}{nearest(name, HOOKS)}" for name in own if nearest(name, HOOKS)]
     got = f"none; it has {', '.join(close or own) or 'no method'}"
-    require(there, given="the plugin's methods", expected=f"at least one of {', '.join(HOOKS)}", got=got)
+    likely, expected = "a method's name is misspelt", f"at least one of {', '.join(HOOKS)}"
+    require(there, given="the plugin's methods", expected=expected, got=got, likely=likely)
     _results_fit(subject, instance_of(subject), there)
 
 
