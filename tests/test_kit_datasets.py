@@ -14,7 +14,7 @@ CASES = [
     ("offline", broken.crashes_offline, "without network", "a DataError", "URLError"),
     ("offline", broken.silent, "without network", "a hint or with problems", "DataError: no"),
     ("contract", broken.float_images, "the images of train", "uint8 array (N, H, W, C)", "float32 (30, 5, 4, 1)"),
-    ("contract", broken.written_from_one, "is prepared", "fit together", "train: labels 1..3 for 3 classes"),
+    ("contract", broken.written_from_one, "is prepared", "fit together", "train: labels 1..3"),
     ("contract", broken.smaller_test, "is prepared", "fit together", "train (5, 4, 1), test (3, 4, 1)"),
     ("contract", broken.written_as_floats, "is prepared", "fit together", "train: images are float32 (30, 5, 4, 1)"),
     ("contract", broken.channels_first, "the images of train", "(N, H, W, C)", "(30, 1, 5, 8)"),
