@@ -318,6 +318,6 @@ def _run(subject: Subject, made: Any, epochs: int) -> Run:
 
 
 RESUME, *TRAINED = trained_rules(
-    _run, forgets="it counts steps or keeps a cache in itself; such state must live in the model's buffers"
+    _run, forgets="it counts steps or keeps a cache in itself; what it keeps is the state that `start` returns"
 )
 RULES = (hooks, strength_zero, evaluation, deterministic, RESUME, targets, *TRAINED, cuda)
