@@ -1,7 +1,7 @@
-"""What a plugin author meets: the contracts of norms, data sets, models, losses, regularizers and figures.
+"""What a plugin author meets: the contracts of all kinds but metrics (metrics.py) and trackers (tracking.py).
 
 Shapes: N images, C channels, H height, W width, K classes. A plugin is any object that fits one of these protocols;
-nothing is inherited and nothing is registered in code: an entry point names the object (see CONTRIBUTING.md).
+nothing is inherited and nothing is registered in code: an entry point names the object (see docs/design.md).
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Card:
     """What a plugin says of itself; the report's glossary and bibliography are made from it.
 
     As a decorator, `@card(title=..., summary=...)`, it is given to a class or function.
-    `reference` is the citation in words (authors, title, venue, year), `ranges` maps option names to their valid range,
+    `reference` is the citation in words (authors, title, venue, year), `ranges` maps option names to their valid range
+    (the kit wants one for some number of a regularizer, loss, optimizer or schedule that has any),
     `choices` maps option names to their allowed values, `api` is the plugin interface it was written for. `ignores`
     maps dotted settings that have no effect beside this plugin, such as `model.norm`, to the options at which that
     holds, an empty mapping for always: a study that varies such a setting is warned. `rates` is where a search would
@@ -144,9 +145,10 @@ class Batch:
 class Norm(Protocol):
     """A callable that returns a normalisation module for (N, C, H, W) input.
 
-    Statistics are computed in float32 or wider and the output has the input's dtype. `device` and `dtype` may be
-    accepted as keyword arguments (timm passes them). A module may have a method `constrain() -> None`, called after
-    every optimizer step (for example to clip a gate to [0, 1]).
+    Statistics are computed in float32 or wider and the output has the input's dtype. `device` and `dtype` are taken as
+    keyword arguments, None by default: timm's models pass them, and so do the kit's checks `timm` and `pretrained`. A
+    module may have a method `constrain() -> None`, called after every optimizer step (for example to clip a gate to
+    [0, 1]).
     """
 
     def __call__(self, num_channels: int, /, **options: Any) -> nn.Module:
@@ -210,13 +212,14 @@ class Regularizer(Protocol):
     (see `Model`). Where it has `start`, each method from `augment` on but `batch_sampling` gets the state as its last
     argument. At most one regularizer of a condition has `around_step`, one `batch_sampling`, and one `averaged`.
     `reads`, where it has it, are the metrics that each epoch is to be read by for it, such as `("val.brier",)`.
+
+    Methods that get a `generator` draw from it alone; all others from PyTorch's global generators, as dropout does: the
+    loop keeps a state of these for each trial, seeded from the study and in checkpoints. Those of Python and NumPy are
+    no trial's.
     """
 
     def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> RegularizerState:
-        """Return the state for a training of so many optimizer steps; the model has its first weights, on its device.
-
-        Its random numbers come from PyTorch's global generators.
-        """
+        """Return the state for a training of so many steps; the model has its first weights, on its device."""
         ...
 
     def optimizer_options(self) -> dict[str, Any]:

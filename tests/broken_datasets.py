@@ -151,6 +151,43 @@ def single_images(root: Path) -> Splits:
     return in_memory(train=Split(images=images[:1], labels=labels[:1]))
 
 
+def written_from_one(root: Path) -> Splits:
+    """Write labels that count from 1."""
+
+    def change(found: dict[str, Any]) -> None:
+        found["train"] = (found["train"][0], found["train"][1] + 1)
+
+    return sound(root, change=change)
+
+
+def smaller_test(root: Path) -> Splits:
+    """Write test images of another size."""
+
+    def change(found: dict[str, Any]) -> None:
+        found["test"] = (found["test"][0][:, :3], found["test"][1])
+
+    return sound(root, change=change)
+
+
+def written_as_floats(root: Path) -> Splits:
+    """Write images in 0..1."""
+
+    def change(found: dict[str, Any]) -> None:
+        found["train"] = (found["train"][0] / np.float32(255), found["train"][1])
+
+    return sound(root, change=change)
+
+
+def channels_first(root: Path) -> Splits:
+    """Write images (N, C, H, W), of five rows."""
+
+    def change(found: dict[str, Any]) -> None:
+        for split, (images, labels) in found.items():
+            found[split] = (np.tile(images, 2).reshape(len(images), 1, 5, 8), labels)
+
+    return sound(root, change=change)
+
+
 def needs_files(root: Path, *, source: Path | None = None) -> Splits:
     """Refuse, as a data set does whose files are elsewhere."""
     raise DataError("the images are not here", hint="download them")

@@ -46,6 +46,39 @@ class ByPlace:
 
 
 @dataclass(frozen=True)
+class Summed:
+    """A sum where a mean is meant."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, targets, reduction="sum")
+
+
+@dataclass(frozen=True)
+class DividedByTargets:
+    """A mean over the weights of the targets' classes, which nobody is told."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weights = 1.0 + torch.arange(targets.shape[1])
+        return -(weights * targets * logits.log_softmax(1)).sum() / (weights * targets).sum()
+
+
+@dataclass(frozen=True)
+class TellsItsDivisor(DividedByTargets):
+    """The same, told."""
+
+    def divisor(self, targets: Tensor) -> Tensor:
+        return ((1.0 + torch.arange(targets.shape[1])) * targets).sum()
+
+
+@dataclass(frozen=True)
+class Hardened:
+    """Only the largest target counts."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, targets.argmax(1))
+
+
+@dataclass(frozen=True)
 class WrongSign:
     """The likelihood where its negative is meant."""
 

@@ -148,7 +148,13 @@ def test_of_fewer_than_ten_images_one_is_val_and_the_others_are_train() -> None:
     assert (len(found.train.rows), len(found.val.rows), len(found.test.rows)) == (7, 1, 32)
     with pytest.raises(DataError, match=r"fewer images") as error:
         select(make_splits(train=1, val=None), settings(), 0)
-    assert error.value.problems == ("data.train_size = 0: there are 0 images to draw from",)
+    assert error.value.problems == ("no image is left for train",)
+    with pytest.raises(DataError) as error:
+        select(make_splits(val=None), settings(val_size=300), 0)
+    assert error.value.problems == (
+        "data.val_size = 300: there are 80 images to draw from",
+        "no image is left for train",
+    )
 
 
 def test_of_a_few_images_in_folds_some_are_left_to_train() -> None:

@@ -114,7 +114,8 @@ def test_questions_are_answered_or_refused_in_one_line(workspace: Path, capsys: 
     for wrong in ("select accuracy from trials", "not sql", f"select * from read_csv('{workspace}/ledger.db')",
                   f"copy trials to '{workspace}/stolen.csv'"):  # fmt: skip
         assert main([*ask, wrong]) == 2
-        assert "the query was refused" in capsys.readouterr().err
+        told = " ".join(capsys.readouterr().err.split())
+        assert "the query was refused" in told and "other_scores holds the metrics of plugins" in told
     assert not (workspace / "stolen.csv").exists() and not list(workspace.rglob("*.duckdb"))
 
 

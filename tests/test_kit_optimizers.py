@@ -71,10 +71,25 @@ def half_of_them(parameters: Any, lr: float, /) -> torch.optim.Optimizer:
     return torch.optim.SGD(kept, lr=lr)
 
 
+def flattened(parameters: Any, lr: float, /) -> torch.optim.Optimizer:
+    """Make one group of all."""
+    return torch.optim.SGD([parameter for group in parameters for parameter in group["params"]], lr=lr)
+
+
+class FirstRate(torch.optim.SGD):
+    """Steps by the rate of the first group alone."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["lr"] = self.param_groups[0]["lr"]
+        return inspect.unwrap(torch.optim.SGD.step)(self, closure)
+
+
 @pytest.mark.parametrize(
     ("check", "plugin", "expected"),
     [
         ("parameters", half_of_them, "each once"), ("rates", keeping(OwnRate), "no parameter moved"),
+        ("groups", flattened, "with its rate_factor"), ("groups", keeping(FirstRate), "0 and 4 that moved"),
         ("steps", keeping(torch.optim.LBFGS), "finite weights"), ("state", keeping(Casts, momentum=0.9), "to the bit"),
         ("precision", keeping(Narrow), "of float64's"), ("resume", keeping(Forgets, momentum=0.9), "in one go"),
     ],

@@ -49,7 +49,7 @@ def test_a_broken_regularizer_is_caught(check: str, plugin: Any, given: str, exp
 def test_an_error_is_told_with_its_line_and_no_guess() -> None:
     failure = failure_of("regularizers", broken.RaisesAtZero, "strength-zero")
     assert "broken_regularizers.py:" in failure.got and "in augment)" in failure.got
-    assert failure.likely == "the plugin raises this error itself: its message and line say more"
+    assert failure.likely == "the plugin raised this error itself: its message and line say more"
 
 
 def test_numbers_are_tried_inside_their_range() -> None:

@@ -33,6 +33,7 @@ from benchkit.registry import Registry
 from benchkit.study.checks import check_plan, uses_of_settings
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import PluginRef
+from benchkit.testing import checks
 from benchkit.train.fit import fit
 from benchkit.train.run import Plugins, Run, build_run
 from benchkit.train.step import learn
@@ -42,6 +43,9 @@ KIT = [
     ("scalar", broken.EachImage, "a finite float32 scalar"),
     ("finite", broken.LogOfSoftmax, "a finite loss and gradient"),
     ("order", broken.ByPlace, "for both"),
+    ("mean", broken.Summed, "the mean of both parts"),
+    ("mean", broken.DividedByTargets, "the mean of both parts"),
+    ("soft-targets", broken.Hardened, "two values"),
     ("lowers", broken.WrongSign, "a lower loss at 3"),
     ("pure", broken.Random, "one value"),
     ("pure", broken.InPlace, "one value"),
@@ -66,6 +70,11 @@ def run_by(loss: Any, regularizers: Any = (), **train: Any) -> Run:
 @pytest.mark.parametrize(("check", "plugin", "expected"), KIT, ids=[f"{c[0]}-{c[1].__name__}" for c in KIT])
 def test_a_broken_loss_is_caught(check: str, plugin: Any, expected: str) -> None:
     assert expected in failure_of("losses", plugin, check).expected
+
+
+def test_a_loss_that_tells_its_divisor_counts_by_it() -> None:
+    dict(checks("losses", broken.TellsItsDivisor))["mean"]()
+    dict(checks("losses", CrossEntropy, options={"balanced": True}))["mean"]()
 
 
 @pytest.mark.parametrize("kind", [CrossEntropy, Focal])

@@ -147,6 +147,47 @@ def test_a_card_that_describes_no_option_is_refused() -> None:
         options_of(plugin, "norms")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SomeLoss:
+    """A loss."""
+
+    epsilon: float = 1.0
+
+
+@dataclass(frozen=True)
+class LossByPlace:
+    """A loss that can be called with its option by position."""
+
+    epsilon: float = 1.0
+
+
+def test_a_plugin_of_another_kind_is_told_so() -> None:
+    ranges = {"epsilon": Range(low=0, high=1)}
+    with pytest.raises(PluginError) as caught:
+        options_of(card(title="A", summary="B", ranges=ranges)(SomeLoss), "norms")
+    assert caught.value.problems == ("it is no norm: a norm is called with 1 argument by position, and it takes fewer",)
+    with pytest.raises(PluginError) as caught:
+        options_of(card(title="A", summary="B", ranges=ranges)(LossByPlace), "norms")
+    (problem,) = caught.value.problems
+    assert problem == "the card describes 'epsilon', which is no option but what a norm is called with"
+    with pytest.raises(PluginError, match="cannot be read") as caught:
+        options_of(lambda num_classes, image_shape: None, "models")
+    assert "a model is called with 3 arguments by position" in caught.value.problems[0]
+
+
+def test_the_help_of_an_option_is_the_sentence_that_begins_with_it() -> None:
+    def plugin(root: Path, size: int = 3, width: int = 3) -> object:
+        """Return maps of `size` pixels, `width` channels at first.
+
+        `size` is that of a side.
+        """
+        return root, size, width
+
+    helps = {option.name: option.help for option in options_of(plugin, "datasets")}
+    assert helps["size"] == "`size` is that of a side."
+    assert helps["width"] == "Return maps of `size` pixels, `width` channels at first."
+
+
 def test_an_option_without_a_name_is_refused() -> None:
     def plugin(root: Path, size: int, /) -> object:
         return root, size

@@ -22,6 +22,8 @@ from benchkit.cli import main
 from benchkit.metrics import Predictions
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
+from benchkit.registry.kinds import KINDS
+from benchkit.registry.registry import file_entries
 from benchkit.results import StudyResults
 from benchkit.study.checks import check_plan
 from benchkit.study.schema import study_schema
@@ -38,7 +40,9 @@ def page(name: str) -> str:
     return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
 
 
-OWN_NORM, OWN_STUDY, OWN_METRIC = (page(f"how-to/own-{what}") for what in ("norm", "study", "metric"))
+OWN_NORM, OWN_STUDY, OWN_METRIC, OWN_PLUGIN = (
+    page(f"how-to/own-{what}") for what in ("norm", "study", "metric", "plugin")
+)
 
 
 def blocks(language: str, page: str = README) -> list[str]:
@@ -155,6 +159,39 @@ def test_the_metric_scores_and_passes_its_checks(tmp_path: Path, capsys: pytest.
     assert "top-two" in capsys.readouterr().out
     (asked,) = blocks("toml", OWN_METRIC)
     assert tomllib.loads(asked)["report"]["metrics"] == ["top-two"]
+
+
+def own_plugins(folder: Path) -> dict[str, Path]:
+    """Write the files of the page of plugins of any other kind; return them by the plugin's name."""
+    written = {}
+    for file, source in re.findall(r"^`(\w+\.py)`\..*?^```python\n(.*?)^```$", OWN_PLUGIN, flags=re.M | re.S):
+        (folder / file).write_text(source, encoding="utf-8")
+        written[file.removesuffix(".py").replace("_", "-")] = folder / file
+    return written
+
+
+def test_there_is_an_example_of_each_kind_of_plugin(tmp_path: Path) -> None:
+    files = [entry for path in own_plugins(tmp_path).values() for entry in file_entries(path)]
+    kinds = [entry.kind for entry in files]
+    assert len(kinds) == len(set(kinds)) == len(blocks("python", OWN_PLUGIN))
+    assert {*kinds, "norms", "metrics", "studies"} == {*KINDS}
+
+
+@pytest.mark.parametrize("name", [*re.findall(r"^PLUGINS = .*\"([a-z-]+)\": \w+\}\}$", OWN_PLUGIN, flags=re.M)])
+def test_each_example_passes_the_kit(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "check", name, "--plugin", str(own_plugins(tmp_path)[name])]) == 0
+    assert " passed" in capsys.readouterr().out
+
+
+def test_the_examples_are_trained_and_drawn_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [word for path in own_plugins(tmp_path).values() for word in ("--plugin", str(path))]
+    (study,) = blocks("toml", OWN_PLUGIN)
+    (tmp_path / "own.toml").write_text(study, encoding="utf-8")
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "data"))
+    assert run_here(monkeypatch, tmp_path, "sweep", "own.toml", *given) == 0
+    assert run_here(monkeypatch, tmp_path, "report", "own.toml", "--format", "html", *given) == 0
+    (report,) = tmp_path.glob("reports/*.html")
+    assert "Test accuracy of 2 repeats, a mark for each." in report.read_text(encoding="utf-8")
 
 
 def test_the_notebook_reads_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
+import shlex
 import shutil
 import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from built_wheels import build_wheel, environment_with, run
+from figure_results import learned
 
 from benchkit import PluginError
 from benchkit.cli import main
+from benchkit.plan import make_plan
 from benchkit.registry import Registry
+from benchkit.registry.kinds import KIND_TABLE
+from benchkit.registry.options import options_of
+from benchkit.registry.registry import load_plugin
 from benchkit.registry.scaffolding import Project, install_command, plan_project, render_project, write_project
+from benchkit.study.studyfile import find_study
+from benchkit.train.selection import check_selection
 
 KINDS = {
     "norm": "norms",
@@ -147,6 +157,7 @@ def test_a_project_is_complete_and_needs_public_names_only(kind: str) -> None:
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in modules if name and name.startswith("benchkit")} <= {
         "benchkit",
+        "benchkit.analysis",
         "benchkit.metrics",
         "benchkit.preparation",
         "benchkit.results",
@@ -191,6 +202,55 @@ def test_the_command_that_installs_fits_this_python(tmp_path: Path, monkeypatch:
     assert install_command(Path("p")) == f"{uv} pip install --python {sys.executable} -e p"
     monkeypatch.setattr(shutil, "which", lambda name, path: None)
     assert install_command(Path("p")) == f"{sys.executable} -m ensurepip && {sys.executable} -m pip install -e p"
+
+
+def test_the_commands_that_come_next_are_lines_to_paste(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "a b"
+    assert main(["plugins", "new", "figure", "rank-plot", "--out", str(folder)]) == 0
+    next_, install, check, edit = capsys.readouterr().err.splitlines()
+    assert (next_, edit) == ("next:", f"then edit {folder}/src/benchkit_rank_plot/__init__.py")
+    assert install.strip() == install_command(folder) and shlex.split(install)[-1] == str(folder)
+    assert check.strip() == "benchkit plugins check rank-plot --kind figures"
+
+
+def test_the_kinds_are_named_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["plugins", "--help"], ["plugins", "new", "--help"], ["plugins", "list", "--help"]):
+        assert main(command) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert [kind for kind in KINDS.values() if kind not in told] == []
+
+
+def test_the_help_of_an_option_is_about_it(tmp_path: Path) -> None:
+    (metric,) = options_of(scaffolded("figure", tmp_path), "figures")
+    (width,) = options_of(scaffolded("model", tmp_path), "models")
+    assert metric.help.startswith("`metric` is what is averaged")
+    assert width.help == "`width` is the number of channels of the first convolution."
+
+
+def test_the_command_of_a_data_sets_page_asks_for_no_more_images_than_there_are(tmp_path: Path) -> None:
+    words = shlex.split(KIND_TABLE["datasets"].attempt.replace("NAME", "thing"))
+    overrides = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
+    study = find_study(words[0], Registry.installed(), overrides=overrides)
+    plan = make_plan(study)
+    settings = plan.settings_of(plan.conditions[0]).data
+    assert settings.dataset.name == "thing"
+    check_selection(scaffolded("dataset", tmp_path)(tmp_path / "data"), settings, study.seed)
+
+
+def test_the_figure_names_its_metric_in_words(tmp_path: Path) -> None:
+    figure = scaffolded("figure", tmp_path)()
+    data = figure.data(learned(["bn", "gn"]))
+    assert figure.caption(data).startswith("Mean test accuracy by condition, over ")
+    assert "test.accuracy" not in json.dumps(figure.draw(data).to_dict()) + figure.alt_text(data)
+
+
+def scaffolded(kind: str, folder: Path) -> Any:
+    """Return the plugin that the scaffold of a kind defines."""
+    project = Project(kind=KINDS[kind], name="thing", author="A")
+    path = folder / "thing.py"
+    table = f'PLUGINS = {{"benchkit.{project.kind}": {{"thing": {project.attribute}}}}}'
+    path.write_text(f"{render_project(project)[project.source.as_posix()]}\n{table}\n", encoding="utf-8")
+    return load_plugin(Registry.installed([path]).resolve(project.kind, "thing")[0])
 
 
 def test_studies_are_not_packages() -> None:

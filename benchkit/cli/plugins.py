@@ -31,9 +31,7 @@ KINDS_WRITTEN = tuple(kind for kind in KINDS if kind != "studies")
 MOST_ROWS = 300
 """The most plugins of one kind that are listed of one distribution."""
 
-app = typer.Typer(
-    no_args_is_help=True, help="List, show, check and write plugins: norms, data sets, regularizers, models, figures."
-)
+app = typer.Typer(no_args_is_help=True, help=f"List, show, check and write plugins. Kinds: {', '.join(KINDS)}.")
 
 KindOption = Annotated[
     str,
@@ -141,7 +139,7 @@ def check_plugins(
 def new_plugin(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help=f"One of {', '.join(map(kind_word, KINDS_WRITTEN))}.", show_default=False),
+        typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS_WRITTEN)}.", show_default=False),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name: lower case, hyphens.")],
     out: Annotated[
@@ -156,10 +154,10 @@ def new_plugin(
     folder = out or Path(project.distribution)
     for path in write_project(project, folder):
         print_text(path.as_posix())
-    print_note(
-        f"next: {install_command(folder)}, benchkit plugins check {name} --kind {project.kind}, "
-        f"then edit {folder / project.source}"
-    )
+    print_note("next:")
+    for command in (install_command(folder), f"benchkit plugins check {name} --kind {project.kind}"):
+        print_note(f"  {command}")
+    print_note(f"then edit {folder / project.source}")
 
 
 def _row_json(description: Description, claimed: bool) -> dict[str, Any]:
@@ -288,14 +286,19 @@ def _pairs(given: Sequence[str], flag: str, example: str) -> dict[str, str]:
 
 
 def _print_checked(checked: Checked, verbose: bool) -> None:
-    from benchkit.testing.kit import summary
+    from benchkit.testing.kit import folded, summary
 
     entry, colour = checked.entry, {"passed": "green", "skipped": "yellow"}.get(checked.result, "bold red")
     outcome = summary(checked.verdicts) if checked.verdicts else f"{checked.result}: {checked.reason}"
     print_text(f"{kind_word(entry.kind)} {entry.name} ({entry.origin}): {outcome}", colour)
+    alike = dict(folded(checked.verdicts))
     for verdict in checked.verdicts:
-        if verdict.failure is not None and verdict.state == "failed":
+        if verdict in alike or (verdict.state == "failed" and verbose):
             print_text(verdict.failure)
+            if others := () if verbose else alike[verdict]:
+                print_text(f"  the same in {len(others)} more, which --verbose tells in full: {', '.join(others)}")
+        elif verdict.state == "failed":
+            continue
         elif verdict.state == "unexpected":
             print_text(f"  {verdict.check} passed, though it was {verdict.note}")
         elif verbose:

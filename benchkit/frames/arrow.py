@@ -103,6 +103,7 @@ def query(results: Sequence[StudyResults], question: str) -> list[Row]:
         except duckdb.Error as error:
             raise BenchkitError(
                 f"the query was refused: {first_line(error)}",
-                hint=f"the tables are {', '.join(TABLES)}; DESCRIBE trials lists columns",
+                hint=f"the tables are {', '.join(TABLES)}; DESCRIBE trials lists columns, of which other_scores holds "
+                "the metrics of plugins",
             ) from error
     return [dict(zip(names, row, strict=True)) for row in rows]

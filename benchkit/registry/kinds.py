@@ -35,7 +35,7 @@ KIND_TABLE: Mapping[str, Kind] = {
     "datasets": Kind(
         word="data set",
         use='`[data]` with `name = "NAME"`',
-        attempt="quickstart --set data.name=NAME --set train.epochs=1",
+        attempt="""quickstart --set data='{ name = "NAME" }' --set train.epochs=1""",
         passed=1,
         function=True,
     ),

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from benchkit.errors import PluginError, nearest
 from benchkit.protocols import Card, card_of
-from benchkit.registry.kinds import KIND_TABLE
+from benchkit.registry.kinds import KIND_TABLE, Kind
 
 _SCALARS: dict[Any, str] = {
     int: "int",
@@ -183,22 +183,24 @@ def options_of(plugin: Callable[..., Any], kind: str) -> tuple[Option, ...]:
     """Return the options of a plugin in the order of its signature or dataclass fields.
 
     What benchkit itself passes is left out: a norm's channel count, device and dtype, a data set's root, a model's
-    class count, image shape and norm. Raises `PluginError` when an option cannot be given by name, or the card
-    describes options that do not exist.
+    class count, image shape and norm. Raises `PluginError` when the plugin takes no such arguments, an option cannot
+    be given by name, or the card describes options that do not exist.
     """
     known = KIND_TABLE[kind]
     facts = card_of(plugin)
-    parameters = [
-        parameter
-        for position, parameter in enumerate(_parameters(plugin))
-        if position >= known.passed and parameter.name not in known.passed_names
-    ]
+    every = _parameters(plugin)
+    passed = {parameter.name for parameter in every[: known.passed]}
+    parameters = [one for one in every[known.passed :] if one.name not in known.passed_names]
     name = getattr(plugin, "__name__", type(plugin).__name__)
     unnamed = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.POSITIONAL_ONLY]
     described = {*facts.ranges, *facts.choices} - {parameter.name for parameter in parameters}
     open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     problems = [f"the parameter {text!r} cannot be given by name" for text in unnamed]
-    problems += [f"the card describes {text!r}, which is no option" for text in sorted(described) if not open_ended]
+    for text in () if open_ended else sorted(described):
+        instead = f" but what a {known.word} is called with" if text in passed else ""
+        problems.append(f"the card describes {text!r}, which is no option{instead}")
+    if misfit := _misfit(plugin, known):
+        problems = [misfit]
     if problems:
         raise PluginError(f"the options of {name!r} cannot be read", problems=problems)
     hints = _hints(plugin, parameters)
@@ -287,6 +289,16 @@ def _parameters(plugin: Callable[..., Any]) -> list[inspect.Parameter]:
     return [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_POSITIONAL]
 
 
+def _misfit(plugin: Callable[..., Any], known: Kind) -> str:
+    """Return why a plugin cannot be called as its kind is, or an empty string."""
+    try:
+        inspect.signature(plugin).bind_partial(*range(known.passed))
+    except TypeError:
+        arguments = f"{known.passed} argument{'s' if known.passed > 1 else ''}"
+        return f"it is no {known.word}: a {known.word} is called with {arguments} by position, and it takes fewer"
+    return ""
+
+
 def _field_default(field: dataclasses.Field[Any]) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
@@ -351,8 +363,8 @@ def _documentation(plugin: Callable[..., Any]) -> str:
 
 
 def sentence_about(name: str, documentation: str) -> str:
-    """Return the docstring's first sentence that has the name in backticks, on one line."""
-    for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z`])|\n\s*\n", documentation):
-        if f"`{name}`" in sentence:
-            return " ".join(sentence.split())
-    return ""
+    """Return the docstring's sentence that begins with the name in backticks, else the first with it, on one line."""
+    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z`])|\n\s*\n", documentation)
+    having = [sentence for sentence in sentences if f"`{name}`" in sentence]
+    about = [sentence for sentence in having if sentence.strip().startswith(f"`{name}`")]
+    return " ".join((about or having or [""])[0].split())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dis
+import logging
 import random
+import re
 import signal
+import sysconfig
 import threading
 import traceback
 import unittest
@@ -11,16 +15,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from benchkit.errors import BenchkitError
 from benchkit.registry.kinds import kind_word
 from benchkit.testing.subject import Subject
 
-KIT_VERSION = 4
+KIT_VERSION = 5
 """The version of the conformance kit; raised when a check is added or made stricter."""
 
-RAISED = "the plugin raises this error itself: its message and line say more"
+RAISED = "the plugin raised this error itself: its message and line say more"
 """The likely reason of an error where the check expects none."""
+
+UNFIT = "benchkit or a library raised it, calling the plugin or using what it returned: see benchkit/protocols.py"
+"""The likely reason of an error that no line of the plugin raised."""
+
+_LIBRARY = sysconfig.get_path("stdlib")
 
 
 class CheckFailure(AssertionError):
@@ -110,7 +120,7 @@ class Check:
     def _named(self, failure: CheckFailure) -> CheckFailure:
         failure.check = self.id
         failure.plugin = f"the {kind_word(self.subject.kind)} {self.subject.name!r}"
-        failure.likely = failure.likely or self.rule.likely
+        failure.likely = _whose(failure.__cause__, self.subject, failure.likely) or failure.likely or self.rule.likely
         return failure
 
 
@@ -134,16 +144,50 @@ def attempt(given: str, expected: str = "no error", likely: str = "") -> Iterato
 def error_text(error: BaseException) -> str:
     """Return an error's kind and message, and the plugin's line where it was raised."""
     lines = [error.what, *error.problems] if isinstance(error, BenchkitError) else str(error).strip().splitlines()[:6]
-    return f"{type(error).__name__}: " + "\n".join(lines) + _place(error)
+    text = re.sub(r"\bbenchkit_file_[0-9a-f]+_[0-9a-f]+\.", "", "\n".join(lines))  # the module that a file became
+    return f"{type(error).__name__}: {text}{_place(error)}"
 
 
 def _place(error: BaseException) -> str:
-    """Return the innermost line outside of benchkit and PyTorch that an error passed, if there is any."""
+    """Return the innermost line outside of benchkit, PyTorch and Python that an error passed, if there is any."""
     own = str(Path(__file__).parents[1])
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith((own, "<")) and "site-packages/torch/" not in frame.filename:
+        pythons = frame.filename.startswith(_LIBRARY) and "-packages" not in frame.filename
+        if not (pythons or frame.filename.startswith((own, "<")) or "site-packages/torch/" in frame.filename):
             return f" ({frame.filename}:{frame.lineno}, in {frame.name})"
     return ""
+
+
+def _whose(error: BaseException | None, subject: Subject, guess: str) -> str:
+    """Return the likely reason of an error that a line of the plugin raised, or none of its lines, else nothing.
+
+    A `guess` of the check stands where the plugin's line called what raised a `RuntimeError`, as PyTorch does.
+    """
+    steps = list(_steps(error.__traceback__)) if error is not None else []
+    if not steps or isinstance(error, TooLong):
+        return ""
+    own = [step for step in steps if _package(step.tb_frame.f_globals.get("__name__")) in _packages(subject)]
+    innermost = steps[-1]
+    if own and innermost is own[-1]:
+        raised = dis.opname[innermost.tb_frame.f_code.co_code[innermost.tb_lasti]] == "RAISE_VARARGS"
+        return RAISED if raised or not isinstance(error, RuntimeError | OSError) else ""
+    told = isinstance(error, BenchkitError) or _package(innermost.tb_frame.f_globals.get("__name__")) == "torch"
+    return UNFIT if not own and (guess == RAISED or not (guess or told)) else ""
+
+
+def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
+    while step is not None:
+        yield step
+        step = step.tb_next
+
+
+def _packages(subject: Subject) -> set[str]:
+    modules = [getattr(subject.plugin, "__module__", None), subject.entry.value if subject.entry else None]
+    return {_package(module) for module in modules if module}
+
+
+def _package(module: object) -> str:
+    return str(module).partition(":")[0].partition(".")[0]
 
 
 @contextmanager
@@ -178,7 +222,9 @@ def _process_state() -> Iterator[None]:
     import torch
 
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    threads = torch.get_num_threads()
+    threads, logger = torch.get_num_threads(), logging.getLogger("benchkit.train")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # how steps were taken is what some checks ask: the verdict tells it
     torch.set_num_threads(1)  # the checks' tensors are small, and sums over threads differ from machine to machine
     try:
         yield
@@ -187,6 +233,7 @@ def _process_state() -> Iterator[None]:
         np.random.set_state(states[1])
         random.setstate(states[2])
         torch.set_num_threads(threads)
+        logger.setLevel(level)
 
 
 def _indented(text: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from benchkit.data import draft
 from benchkit.errors import DataError
 from benchkit.preparation import data_root, find_prepared, fingerprint_of, pixel_digests
 from benchkit.protocols import Splits
@@ -18,6 +20,17 @@ from benchkit.testing.subject import Subject
 MOST_SHARED = 0.1
 """The largest share of test images that may also be training images, if a note says so."""
 
+MOST_CHANNELS = 4
+"""Channels that images have at most where it is asked whether their channels stand first."""
+
+
+class Unfit(NotApplicable):
+    """The data set is here, and the draft refuses what was written; `error` says why."""
+
+    def __init__(self, error: DataError) -> None:
+        super().__init__("it cannot be prepared: the check 'contract' says why")
+        self.error = error
+
 
 @rule("offline", likely="network errors must become a DataError that names the file and what the user can do")
 def offline(subject: Subject) -> None:
@@ -27,7 +40,7 @@ def offline(subject: Subject) -> None:
         with no_network():
             _ = subject.plugin(subject.scratch("offline"), **subject.options)
     except DataError as error:
-        helps = error.hint or error.problems
+        helps = error.hint or error.problems or _refused_by_draft(error)  # of the latter the check 'contract' tells
         require(helps, given=given, expected="a DataError with a hint or with problems", got=error_text(error))
     except Exception as error:
         expected = "a DataError with what is missing and what to do"
@@ -37,7 +50,13 @@ def offline(subject: Subject) -> None:
 @rule("contract", likely="images and labels need astype(np.uint8) and astype(np.int64), and images a channel dimension")
 def contract(subject: Subject) -> None:
     """Images are uint8 (N, H, W, C) of one shape, labels int64 (N,); licence and citation are stated."""
-    splits = _splits(subject)
+    try:
+        splits = _splits(subject)
+    except Unfit as unfit:
+        likely = "the draft refuses it, as it does in a sweep: the message names the split and what is wrong with it"
+        given, expected = "what is written when it is prepared", "train and test that fit together"
+        got = error_text(unfit.error)
+        raise CheckFailure(given=given, expected=expected, got=got, likely=likely) from unfit.error
     require(isinstance(splits, Splits), given="the data set", expected="benchkit.Splits", got=type(splits).__name__)
     shape = splits.train.images.shape[1:]
     for name, split in splits.named.items():
@@ -47,6 +66,10 @@ def contract(subject: Subject) -> None:
         require(right, given=given, expected="a uint8 array (N, H, W, C)", got=_array(images))
         require(len(images), given=given, expected="at least one image", got="none")
         require(images.shape[1:] == shape, given=given, expected=f"{shape} as in train", got=str(images.shape[1:]))
+        height, _, channels = shape
+        last = not height <= MOST_CHANNELS < channels
+        likely = "channels stand first: images.transpose(0, 2, 3, 1) puts them last"
+        require(last, given=given, expected="(N, H, W, C)", got=str(images.shape), likely=likely)
         right = isinstance(labels, np.ndarray) and labels.dtype == np.int64 and labels.shape == (len(images),)
         require(right, given=f"the labels of {name}", expected=f"an int64 array ({len(images)},)", got=_array(labels))
     for name in ("licence", "citation"):
@@ -198,9 +221,20 @@ def _prepared(subject: Subject, name: str) -> Splits | NotApplicable:
         with no_network():
             return subject.plugin(root, **subject.options)  # type: ignore[no-any-return]
     except DataError as error:
+        if _refused_by_draft(error):
+            return Unfit(error)
         takes_source = any(option.name == "source" for option in subject.known_options)
         hint = "; give them as the option source" if takes_source and not subject.given.get("source") else ""
         return NotApplicable(f"the original files are not here{hint} ({error.what})")
+
+
+def _refused_by_draft(error: BaseException | None) -> bool:
+    """Return whether an error, or the one behind it, comes from what was written, and not from what cannot be had."""
+    files = []
+    while error is not None:
+        files += [frame.filename for frame in traceback.extract_tb(error.__traceback__)[-1:]]
+        error = error.__cause__
+    return draft.__file__ in files
 
 
 def _array(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,16 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     }
     states = [verdict.state for verdict in verdicts]
     return ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
+
+
+def folded(verdicts: Sequence[Verdict]) -> list[tuple[Verdict, tuple[str, ...]]]:
+    """Return the failures that differ in more than numbers, each with the names of the checks that fail alike."""
+    alike: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.state == "failed" and (failure := verdict.failure) is not None:
+            cause = failure.got if failure.__cause__ else f"{failure.expected}\n{failure.got}"
+            alike.setdefault(re.sub(r"\d+", "#", cause), []).append(verdict)
+    return [(first, tuple(other.check for other in others)) for first, *others in alike.values()]
 
 
 def _verdict(check: Check, stated: str | None) -> Verdict:

@@ -1,4 +1,4 @@
-"""Checks of losses: a finite scalar with finite gradients, the mean over images, training, resuming, search range."""
+"""Checks of losses: a finite scalar and gradients, the mean over images, soft targets, training, resuming, ranges."""
 
 from __future__ import annotations
 
@@ -58,6 +58,31 @@ def order(subject: Subject) -> None:
     one, other = loss(logits, targets).item(), loss(logits[turned], targets[turned]).item()
     same = abs(one - other) <= 1e-5 * max(1.0, abs(one))
     require(same, given="a batch of 7 and its reverse", expected=f"{one:g} for both", got=f"{other:g}")
+
+
+@rule("mean", likely="the sum over images stands for their mean, or what it is divided by has no method `divisor`")
+def mean(subject: Subject) -> None:
+    """The loss of a batch is that of its parts, each counting by its images, or by `divisor(targets)`."""
+    logits, targets = _batch(subject, 7, soft=True)
+    loss, parts = _loss(subject), (slice(0, 3), slice(3, 7))
+    divisor = getattr(loss, "divisor", len)
+    counts = [float(divisor(targets[part])) for part in parts]
+    sums = [count * loss(logits[part], targets[part]).item() for count, part in zip(counts, parts, strict=True)]
+    whole, expected = loss(logits, targets).item(), sum(sums) / sum(counts)
+    same = abs(whole - expected) <= 1e-5 * max(1.0, abs(expected))
+    counted = "divisor(targets)" if hasattr(loss, "divisor") else "images"
+    given = f"a batch of 7, and its first 3 and last 4 images, which count {counts[0]:g} and {counts[1]:g} by {counted}"
+    require(same, given=given, expected=f"the mean of both parts, {expected:g}", got=f"{whole:g} for the batch")
+
+
+@rule("soft-targets", likely="targets are turned into labels by argmax: sum over targets * log_softmax instead")
+def soft_targets(subject: Subject) -> None:
+    """Targets that label smoothing or mixup made soft have another loss than one-hot ones of the same classes."""
+    logits, hard = _batch(subject, 7, soft=False)
+    mixed, loss = 0.6 * hard + 0.4 * hard.roll(1, 0), _loss(subject)
+    values = [loss(logits, targets).item() for targets in (hard, mixed)]
+    given = "one-hot targets, and the same mixed with two fifths of another class"
+    require(values[0] != values[1], given=given, expected="two values", got=f"{values[0]:g} for both")
 
 
 @rule("lowers", likely="the sign is wrong, or the loss looks at neither logits nor targets")
@@ -121,4 +146,4 @@ def _run(subject: Subject, made: Any, epochs: int) -> Run:
 
 
 TRAINED = trained_rules(_run, forgets="it counts steps or keeps a cache in itself")
-RULES = (scalar, finite, order, lowers, pure, trains, *TRAINED, cuda)
+RULES = (scalar, finite, order, mean, soft_targets, lowers, pure, trains, *TRAINED, cuda)

@@ -14,7 +14,7 @@ from benchkit.protocols import NormFactory, card_of
 from benchkit.testing.check import CheckFailure, NotApplicable, attempt, error_text, require, rule
 from benchkit.testing.specimens import images_and_labels, losses, run_of, settings, trained
 from benchkit.testing.subject import Subject
-from benchkit.testing.tensors import described, maps, require_close, require_equal, require_finite
+from benchkit.testing.tensors import NOT_A_MODULE, described, maps, require_close, require_equal, require_finite
 from benchkit.testing.trained_rules import LIKELY, hold_to_recording
 from benchkit.train.evaluate import finish
 from benchkit.train.run import Run
@@ -212,7 +212,8 @@ def _build(
         torch.manual_seed(seed)
     with attempt(given, expected="an nn.Module"):
         model = subject.plugin(count, shape, norm, **subject.options)
-    require(isinstance(model, nn.Module), given=given, expected="an nn.Module", got=type(model).__name__)
+    got = type(model).__name__
+    require(isinstance(model, nn.Module), given=given, expected="an nn.Module", got=got, likely=NOT_A_MODULE)
     return model  # type: ignore[no-any-return]
 
 

@@ -85,11 +85,13 @@ def recorded(subject: Subject) -> None:
     hold_to_recording(subject, lambda: run_of(given, model=lambda count, shape, _: SmallNetwork(count, shape, norm)))
 
 
-@rule("timm", likely="timm calls norm_layer(channels, device=..., dtype=...): take both as keywords, with default None")
+TAKES = "timm calls norm_layer(channels, device=..., dtype=...): take both as keywords, with default None"
+
+
+@rule("timm", likely=TAKES)
 def timm_model(subject: Subject) -> None:
     """It fits timm's `norm_layer`: a ResNet-18 is built with it, trains a step and evaluates."""
-    with attempt("timm.create_model('resnet18', norm_layer=...)"):
-        model = _resnet18(functools.partial(subject.plugin, **subject.options), subject.seed_for("timm"))
+    model = _resnet18_with(subject)
     images = maps(subject, (2, 3, 64, 64), purpose="timm")
     given = f"images {described(images)} through timm's resnet18"
     with attempt(given):
@@ -110,7 +112,7 @@ def pretrained(subject: Subject) -> None:
     move_parameters(source)
     path = subject.scratch("pretrained") / "resnet18.safetensors"
     save_file(source.state_dict(), path)
-    model = _resnet18(functools.partial(subject.plugin, **subject.options), subject.seed_for("timm"))
+    model = _resnet18_with(subject)
     with attempt("the weights of a ResNet-18 with batch norm"):
         load_weights(model, path)
     given = source.state_dict()
@@ -121,6 +123,11 @@ def pretrained(subject: Subject) -> None:
         require_equal(
             tensor, given[name], given="the weights of a ResNet-18 with batch norm", expected=f"{name} as given"
         )
+
+
+def _resnet18_with(subject: Subject) -> nn.Module:
+    with attempt("timm.create_model('resnet18', norm_layer=...)", likely=TAKES):
+        return _resnet18(functools.partial(subject.plugin, **subject.options), subject.seed_for("timm"))
 
 
 def _resnet18(norm: Callable[..., Any], seed: int) -> nn.Module:

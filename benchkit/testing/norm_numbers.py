@@ -8,12 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.gradcheck import GradcheckError, gradcheck
+from torch.autograd.gradcheck import gradcheck
 from torch.func import functional_call
 
-from benchkit.testing.check import attempt, error_text, require, rule
+from benchkit.testing.check import attempt, require, rule
 from benchkit.testing.subject import Subject
-from benchkit.testing.tensors import MODES, described, maps, require_close, require_equal, require_finite
+from benchkit.testing.tensors import (
+    MODES,
+    NOT_A_MODULE,
+    NOT_FINITE,
+    described,
+    maps,
+    require_close,
+    require_equal,
+    require_finite,
+)
 
 
 def build(subject: Subject, channels: int, **more: Any) -> nn.Module:
@@ -21,7 +30,8 @@ def build(subject: Subject, channels: int, **more: Any) -> nn.Module:
     given = f"{channels} channels{''.join(f', {name} = {value!r}' for name, value in more.items())}"
     with attempt(given, expected="an nn.Module", likely="the first parameter is the number of channels"):
         module = subject.plugin(channels, **{**subject.options, **more})
-    require(isinstance(module, nn.Module), given=given, expected="an nn.Module", got=type(module).__name__)
+    got = type(module).__name__
+    require(isinstance(module, nn.Module), given=given, expected="an nn.Module", got=got, likely=NOT_A_MODULE)
     return module  # type: ignore[no-any-return]
 
 
@@ -62,11 +72,9 @@ def gradients(subject: Subject) -> None:
         require(first.dtype == torch.float64, given=given, expected="float64", got=str(first.dtype))
         random = "it draws random numbers: a norm's result must follow from its input"
         require_equal(second, first, given=f"{given}, twice", expected="the same result", likely=random)
-        try:
+        require_finite(first, given=given, likely=NOT_FINITE)
+        with attempt(given, expected="the finite differences"):
             gradcheck(outputs, (x, *values), eps=1e-6, atol=1e-5, rtol=1e-3, check_batched_grad=False)
-        except (GradcheckError, RuntimeError) as error:
-            expected = "the finite differences"
-            require(False, given=given, expected=expected, got=error_text(error))
 
 
 @rule("large-offset", likely="the variance is E[x^2] - E[x]^2, which cancels; subtract the mean first")

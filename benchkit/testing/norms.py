@@ -15,7 +15,7 @@ from benchkit.testing import norm_fit, norm_numbers
 from benchkit.testing.check import attempt, error_text, require, rule
 from benchkit.testing.norm_numbers import build, trained
 from benchkit.testing.subject import Subject
-from benchkit.testing.tensors import MODES, described, maps, require_close, require_equal, require_finite
+from benchkit.testing.tensors import MODES, NOT_FINITE, described, maps, require_close, require_equal, require_finite
 
 BATCHES = 300
 """Batches after which averages at half the usual momentum of 0.1 have moved all but 2e-7 of their way."""
@@ -35,7 +35,7 @@ def shapes(subject: Subject) -> None:
             require(isinstance(y, Tensor), given=given, expected="a tensor", got=type(y).__name__)
             same = y.shape == x.shape and y.dtype == x.dtype and y.device == x.device
             require(same, given=given, expected=described(x), got=described(y))
-            require_finite(y, given=given)
+            require_finite(y, given=given, likely=NOT_FINITE)
 
 
 @rule("batch-of-one", likely="a statistic over images has nothing to average; take it over pixels too, or guard it")

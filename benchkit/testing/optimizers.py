@@ -1,4 +1,4 @@
-"""Checks of optimizers: parameters, rates, steps, state to the bit, training, resuming, search range."""
+"""Checks of optimizers: parameters, rates, groups, steps, state to the bit, training, resuming, search range."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from benchkit.study.settings import OptimizerSettings
-from benchkit.testing.check import attempt, require, rule
+from benchkit.testing.check import CheckFailure, attempt, require, rule
 from benchkit.testing.specimens import SHAPE, SmallNetwork, losses, run_of, settings, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.trained_rules import difference, hold_to_seed, trained_rules
@@ -33,9 +33,6 @@ def parameters(subject: Subject) -> None:
     """It is a `torch.optim.Optimizer` that holds every parameter once, in groups that have a rate."""
     network = _network(subject)
     made = _made(subject)(list(network.parameters()))
-    require(
-        isinstance(made, torch.optim.Optimizer), given="the plugin", expected="an optimizer", got=type(made).__name__
-    )
     held = [id(parameter) for group in made.param_groups for parameter in group["params"]]
     right = sorted(held) == sorted(map(id, network.parameters())) and all("lr" in group for group in made.param_groups)
     given = f"{len(list(network.parameters()))} parameters"
@@ -56,6 +53,30 @@ def rates(subject: Subject) -> None:
     require(moved[1] == 0, given=given, expected="no parameter moved at rate 0", got=f"{moved[1]} moved")
     right = max(moved[0], moved[2]) == len(list(network.parameters()))
     require(right, given=given, expected="every parameter moved at rate 0.001", got=f"{moved[2]} moved")
+
+
+@rule("groups", likely="the groups become one list of parameters: hand them on as they are, with all their keys")
+def groups(subject: Subject) -> None:
+    """Groups keep their `rate_factor`, by which the rate of each is set: where it is 0 nothing moves, else all does."""
+    network = _network(subject)
+    still, moving = list(network.parameters())[::2], list(network.parameters())[1::2]
+    wanted = {**{id(one): 0.0 for one in still}, **{id(one): 1.0 for one in moving}}
+    with attempt("two groups, with rate_factor 0 and 1"):
+        asked = [{"params": still, "rate_factor": 0.0}, {"params": moving, "rate_factor": 1.0}]
+        made = subject.plugin(asked, RATE, **subject.options)
+    _is_optimizer(made)
+    kept = {id(one): group.get("rate_factor") for group in made.param_groups for one in group["params"]}
+    lost = sum(kept.get(one) != factor for one, factor in wanted.items())
+    given = f"two groups of {len(still)} and {len(moving)} parameters, with rate_factor 0 and 1"
+    got = f"{len(made.param_groups)} groups, in which {lost} parameters have another rate_factor, or none"
+    require(not lost, given=given, expected="each parameter in a group with its rate_factor", got=got)
+    before = {one: one.detach().clone() for one in (*still, *moving)}
+    for _ in range(3):
+        _step(network, made, RATE)
+    moved = [sum(not torch.equal(one, before[one]) for one in half) for half in (still, moving)]
+    expected, got = f"0 and {len(moving)} that moved", f"{moved[0]} and {moved[1]}"
+    likely = "a step takes the rate from one group for all of them: read each group's own lr"
+    require(moved == [0, len(moving)], given=f"three steps with {given}", expected=expected, got=got, likely=likely)
 
 
 @rule("steps", likely="step() wants a closure or second derivatives, which benchkit does not give")
@@ -137,6 +158,8 @@ def short_form(make: Callable[..., torch.optim.Optimizer], network: nn.Module) -
             return f"keeps {types} of another type after it was loaded"
         for _ in range(3):
             _step(broken, second, RATE)
+    except CheckFailure:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a library raises is the reason why it is not offered
         return f"can take no step here: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
     if not all(bool(parameter.isfinite().all()) for parameter in whole.parameters()):
@@ -145,6 +168,12 @@ def short_form(make: Callable[..., torch.optim.Optimizer], network: nn.Module) -
     return (
         "" if all(torch.equal(*pair) for pair in pairs) else "does not go on to the bit after it was saved and loaded"
     )
+
+
+def _is_optimizer(made: object) -> None:
+    got, likely = type(made).__name__, "derive it from torch.optim.Optimizer, or add a `return`"
+    right = isinstance(made, torch.optim.Optimizer)
+    require(right, given="the plugin", expected="a torch.optim.Optimizer", got=got, likely=likely)
 
 
 def _types_apart(saved: Any, loaded: Any) -> str:
@@ -193,6 +222,7 @@ def _made(subject: Subject) -> Callable[..., torch.optim.Optimizer]:
             made: torch.optim.Optimizer = subject.plugin(
                 [{"params": given, "rate_factor": 1.0}], RATE, **subject.options
             )
+        _is_optimizer(made)
         return made
 
     return make
@@ -221,4 +251,4 @@ def _run(subject: Subject, made: Maker, epochs: int, **train: Any) -> Run:
 RESUME, SEARCH_RANGE, CHOICES, _ = trained_rules(
     _run, forgets="something that counts is kept outside of state_dict(), or loading casts it", seen=_as_factory
 )
-RULES = (parameters, rates, steps, state, precision, rehearsed, trains, RESUME, SEARCH_RANGE, CHOICES)
+RULES = (parameters, rates, groups, steps, state, precision, rehearsed, trains, RESUME, SEARCH_RANGE, CHOICES)

@@ -93,7 +93,9 @@ def _number(option: Option, value: float) -> int | float:
     return int(value) if option.type == "int" else float(value)
 
 
-@rule("hooks", likely="a method's name is misspelt, or the class lacks @dataclass(frozen=True)")
+@rule(
+    "hooks", likely="a hook has no `return`, or returns something else: `benchkit.Regularizer` says what each returns"
+)
 def hooks(subject: Subject) -> None:
     """It is a frozen dataclass with at least one of the hooks, and each returns what the loop expects."""
     require_frozen(subject, "a frozen dataclass: changed state would be lost on resume")
@@ -101,7 +103,8 @@ def hooks(subject: Subject) -> None:
     own = [name for name, value in vars(subject.plugin).items() if callable(value) and not name.startswith("_")]
     close = [f"{name}{nearest(name, HOOKS)}" for name in own if nearest(name, HOOKS)]
     got = f"none; it has {', '.join(close or own) or 'no method'}"
-    require(there, given="the plugin's methods", expected=f"at least one of {', '.join(HOOKS)}", got=got)
+    likely, expected = "a method's name is misspelt", f"at least one of {', '.join(HOOKS)}"
+    require(there, given="the plugin's methods", expected=expected, got=got, likely=likely)
     _results_fit(subject, instance_of(subject), there)
 
 
@@ -309,6 +312,6 @@ def _run(subject: Subject, made: Any, epochs: int) -> Run:
 
 
 RESUME, *TRAINED = trained_rules(
-    _run, forgets="it counts steps or keeps a cache in itself; such state must live in the model's buffers"
+    _run, forgets="it counts steps or keeps a cache in itself; what it keeps is the state that `start` returns"
 )
 RULES = (hooks, strength_zero, evaluation, deterministic, RESUME, targets, *TRAINED, cuda)

@@ -8,6 +8,12 @@ from torch import Tensor
 from benchkit.testing.check import require
 from benchkit.testing.subject import Subject
 
+NOT_A_MODULE = "a `return` is missing, or it returns a function where a class derived from nn.Module is meant"
+"""The likely reason of what is no module."""
+
+NOT_FINITE = "a division by 0, the root or logarithm of what may be negative, or a number too large for its type"
+"""The likely reason of values that are not finite."""
+
 MODES = ((True, "in training"), (False, "in evaluation"))
 """A module's modes, and in words."""
 
@@ -40,6 +46,8 @@ def require_finite(x: Tensor, *, given: str, what: str = "values", likely: str =
 def require_equal(x: Tensor, reference: Tensor, *, given: str, expected: str, likely: str = "") -> None:
     """Fail unless two tensors are equal bit for bit."""
     same = x.shape == reference.shape and x.dtype == reference.dtype and torch.equal(x, reference)
+    if not same:
+        _require_finite_pair(x, reference, given)
     require(same, given=given, expected=expected, got=difference(x, reference), likely=likely)
 
 
@@ -51,7 +59,15 @@ def require_close(
     if close and x.numel():
         bound = tolerance * max(1.0, float(reference.detach().double().abs().max()))
         close = bool((x.detach().double() - reference.detach().double()).abs().max() <= bound)
+    if not close:
+        _require_finite_pair(x, reference, given)
     require(close, given=given, expected=expected, got=difference(x, reference), likely=likely)
+
+
+def _require_finite_pair(x: Tensor, reference: Tensor, given: str) -> None:
+    """Fail for values that are not finite, which are the reason why two tensors differ."""
+    for tensor in (x, reference):
+        require_finite(tensor, given=given, likely=NOT_FINITE)
 
 
 def difference(x: Tensor, reference: Tensor) -> str:

@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from benchkit.errors import BenchkitError
 from benchkit.protocols import is_frozen
 from benchkit.registry.options import Option, bind_options
-from benchkit.testing.check import CheckRule, NotApplicable, attempt, require, rule
+from benchkit.testing.check import RAISED, CheckRule, NotApplicable, attempt, require, rule
 from benchkit.testing.specimens import losses, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.tensors import require_finite
@@ -44,7 +45,7 @@ def hold_to_recording(subject: Subject, make: Callable[[], Run]) -> None:
     from benchkit.testing.stand_in_gpu import stand_in_gpu
 
     given = "training in steps recorded as on a GPU"
-    with attempt(given), stand_in_gpu() as gpu:
+    with attempt(given, likely=RAISED), stand_in_gpu() as gpu:
         recorded, single = make(), make()
         histories = [list(losses(list(steps))) for steps in (fit(recorded, gpu), fit(single))]
     if recorded.eager:
@@ -118,7 +119,9 @@ def instance_of(subject: Subject) -> Any:
 
 def require_frozen(subject: Subject, expected: str = "a frozen dataclass") -> None:
     """Fail unless the plugin is a frozen dataclass."""
-    require(is_frozen(subject.plugin), given="the plugin", expected=expected, got="not")
+    got = "a dataclass that is not frozen" if is_dataclass(subject.plugin) else "no dataclass"
+    likely = "write @dataclass(frozen=True, slots=True, kw_only=True) above the class"
+    require(is_frozen(subject.plugin), given="the plugin", expected=expected, got=got, likely=likely)
 
 
 def hold_to_ranges(subject: Subject, train: Train) -> None:

@@ -157,6 +157,8 @@ def _check_sizes(settings: DataSettings, val: int, train: int, test: int) -> Non
     there = {"val": val, "train": train, "test": test}
     problems = [
         f"data.{name}_size = {asked[name]}: there are {max(there[name], 0)} images to draw from"
+        if asked[name]
+        else f"no image is left for {name}"
         for name in asked
         if asked[name] > there[name] or there[name] < 1
     ]
