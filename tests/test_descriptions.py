@@ -109,6 +109,25 @@ def test_broken_plugins_stop_no_other(site: Path) -> None:
     assert described[0].usable() is described[0]
 
 
+def test_a_reason_is_followed_by_no_frame_of_benchkit_or_of_the_import_system(site: Path) -> None:
+    raising = "def fails():\n    raise RuntimeError('no licence')\nfails()\n" + NORM
+    targets = {
+        "no-module": "no_such_detail:Norm",
+        "no-name": "detail_fine:Nrom",
+        "no-member": "detail_fine:Norm.inner",
+        "raises": "detail_raises:Norm",
+    }
+    write_distribution(site, "alpha", {"norms": targets}, modules={"detail_fine.py": NORM, "detail_raises.py": raising})
+    described = dict(zip(targets, describe_all(entries(*targets)), strict=True))
+    assert {one.status for one in described.values()} == {"broken"}
+    assert [described[name].detail for name in ("no-module", "no-name", "no-member")] == ["", "", ""]
+    assert "'detail_fine' has no 'Nrom' (did you mean 'Norm'?)" in described["no-name"].reason
+    lines = described["raises"].detail.splitlines()
+    files = [line for line in lines if line.startswith("  File ")]
+    assert [Path(line.split('"')[1]).name for line in files] == ["detail_raises.py", "detail_raises.py"]
+    assert lines[0] == "Traceback (most recent call last):" and lines[-1] == "RuntimeError: no licence"
+
+
 def test_an_import_that_hangs_is_ended(site: Path) -> None:
     modules = {"hanging.py": "import time\ntime.sleep(600)\n" + NORM, "fine.py": NORM}
     write_distribution(site, "alpha", {"norms": {"hangs": "hanging:Norm", "fine": "fine:Norm"}}, modules=modules)

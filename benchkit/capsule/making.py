@@ -30,14 +30,14 @@ from benchkit.capsule.archive import (
     series_of,
     to_text,
 )
-from benchkit.capsule.reading import ANSWERS, sources_of
+from benchkit.capsule.reading import ANSWERS
 from benchkit.errors import StudyError
 from benchkit.plan import LEAVES_AT, make_plan, planned_looks
 from benchkit.report.context.blocks import ReportContext, TableBlock
 from benchkit.report.files.html import templates_digest, wording_digest
 from benchkit.report.page_text import printable
 from benchkit.report.tables.table import Table
-from benchkit.results import PREDICTIONS, StudyResults, Trial
+from benchkit.results import PREDICTIONS, StudyResults, Trial, sources_of
 from benchkit.storage import encode, to_toml
 from benchkit.study import Factor, Origin, Published, Search, SearchRange, Study
 from benchkit.study.seeds import trial_seeds

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import msgspec
@@ -199,7 +200,7 @@ def describe_here(entry: Entry) -> Description:
         reason, cause = (*error.problems, error.what)[0], error.__cause__
     except Exception as error:  # noqa: BLE001 - a card may hold anything; whatever it raises is this plugin's fault
         reason, cause = f"{type(error).__name__}: {error}", error
-    return Description(entry=entry, status="broken", reason=reason, detail=_traceback(cause))
+    return Description(entry=entry, status="broken", reason=reason, detail=_traceback(cause, entry))
 
 
 def _without_import(entries: Sequence[Entry]) -> dict[Entry, Description]:
@@ -237,12 +238,24 @@ def _rates(searched: Range | None, first: float) -> str:
     return f"{searched.low:g}..{searched.high:g}{' (log)' if searched.log else ''}{begin}"
 
 
-def _traceback(error: BaseException | None) -> str:
-    if error is None:
+def _traceback(error: BaseException | None, entry: Entry) -> str:
+    """Return an error's traceback from the plugin's own code on, empty where none of it ran: the reason says it all."""
+    frames = error.__traceback__ if error else None
+    while frames and not _is_of(frames.tb_frame, entry):
+        frames = frames.tb_next
+    if error is None or frames is None:
         return ""
     import traceback
 
-    return "".join(traceback.format_exception(error))[-6000:]
+    return "".join(traceback.format_exception(error.with_traceback(frames)))[-6000:]
+
+
+def _is_of(frame: FrameType, entry: Entry) -> bool:
+    """Return whether a plugin's file or a module of its package runs in a frame."""
+    if entry.file:
+        return frame.f_code.co_filename == str(entry.file)
+    running = str(frame.f_globals.get("__name__", ""))
+    return running.partition(".")[0] == entry.module.partition(".")[0]
 
 
 def describe_in_child(entries: Sequence[Entry], *, timeout: float = TIMEOUT) -> list[Description]:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import metadata
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
@@ -248,13 +249,17 @@ class Entry:
 
     @property
     def module(self) -> str:
-        """Return the module part of the target, or an empty string when the target is malformed."""
+        """Return the module part of the target (of a local file its stem), or an empty string when it is malformed."""
+        if self.file:
+            return self.file.stem
         target = _TARGET.fullmatch(self.value)
         return target["module"] if target else ""
 
     @property
     def attribute(self) -> str:
         """Return the attribute part of the target (dotted), or an empty string when there is none."""
+        if self.file:
+            return self.value.rpartition(":")[2]
         target = _TARGET.fullmatch(self.value)
         return (target["attribute"] or "") if target else ""
 
@@ -354,12 +359,14 @@ def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
 
 
 def _entries(text: str, distribution: str, version: str) -> Iterator[Entry]:
-    kind = ""
+    kind = misspelt = ""
     for raw in text.splitlines():
         line = raw.strip()
         if line.startswith("["):
             group = line.strip("[] ")
-            kind = group.removeprefix("benchkit.") if group.startswith("benchkit.") else ""
+            kind = _kind_meant(group.removeprefix("benchkit.")) if group.startswith("benchkit.") else ""
+            wrong = f"there is no entry-point group {group!r} (did you mean 'benchkit.{kind}'?)"
+            misspelt = "" if group == f"benchkit.{kind}" else wrong
         elif kind in KINDS and line and not line.startswith(("#", ";")):
             name, _, value = (part.strip() for part in line.partition("="))
             yield Entry(
@@ -368,5 +375,10 @@ def _entries(text: str, distribution: str, version: str) -> Iterator[Entry]:
                 value=value,
                 distribution=distribution,
                 version=version,
-                problem=entry_problem(kind, name, value),
+                problem=misspelt or entry_problem(kind, name, value),
             )
+
+
+def _kind_meant(word: str) -> str:
+    """Return the kind of an entry-point group, or that nearest to a misspelt one; nothing where none is near."""
+    return word if word in KINDS else next(iter(get_close_matches(word, KINDS, n=1)), "")

@@ -50,7 +50,7 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
     Raises `StudyError` with every unknown or broken plugin and every wrong option of a plan, and an unusable logo. That
     holds for all levels, for the ends of every searched range and for every searched choice.
     """
-    problems = Problems()
+    problems, hints = Problems(), dict[str, None]()
     uses = {repr(use): use for use in (*uses_of(plan), *searched_uses(plan))}
     resolved: dict[str, tuple[Entry, str | None]] = {}
     for key, use in uses.items():
@@ -59,7 +59,8 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
         except PluginError as error:
             close = nearest(use.ref.name, OWN_NAMES.get(use.where, ()))
             told = PluginError(f"there is no {kind_word(use.kind)} {use.ref.name!r}{close}") if close else error
-            problems.add_error(_prefix(use) + use.where, told)
+            problems.add(_prefix(use) + use.where, told.what)
+            hints |= {told.hint: None} if told.hint else {}
     described = describe_all([entry for entry, _ in resolved.values()])
     for (key, (_, variant)), description in zip(resolved.items(), described, strict=True):
         for line in _problems(uses[key], description, variant):
@@ -71,7 +72,7 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
     _note_departures(plan, problems)
     if problems:
         shown = plan.study.path or plan.study.name
-        raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines)
+        raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines, hint="; ".join(hints))
     used = [(uses[key], description) for key, description in zip(resolved, described, strict=True)]
     return tuple(dict.fromkeys((*_without_effect(plan, used), *_balanced_twice(together))))
 
@@ -102,15 +103,23 @@ def _without_effect(plan: Plan, used: Sequence[tuple[Use, Description]]) -> Iter
     varied = {path for condition in plan.conditions for path in condition.levels}
     varied |= {spanned.path for spanned in (plan.study.search.space if plan.study.search else ())}
     for use, description in used:
-        defaults = {option.name: option.default for option in description.options}
-        for ignored, when in description.ignores.items():
-            holds = all({**defaults, **use.ref.options}.get(name) == value for name, value in when.items())
-            for path in sorted(varied) if holds else ():
+        for ignored, when in ignored_settings(use.ref, description).items():
+            for path in sorted(varied):
                 if path == ignored or path.startswith(f"{ignored}."):
                     at = ", ".join(f"{use.where}.{name} = {_toml(value)}" for name, value in when.items())
                     at = f" at {at}" if at else ""
                     what = f"{use.where} = {use.ref.name!r}"
                     yield f"{path} has no effect beside {what}{at}: conditions that differ in it alone train the same"
+
+
+def ignored_settings(ref: PluginRef, description: Description) -> dict[str, Mapping[str, Any]]:
+    """Return the settings without effect beside a plugin as a study names it, each with the options that make it so."""
+    options = {**{option.name: option.default for option in description.options}, **ref.options}
+    return {
+        ignored: when
+        for ignored, when in description.ignores.items()
+        if all(options.get(name) == value for name, value in when.items())
+    }
 
 
 def _note_logo(logo: Path | None, problems: Problems) -> None:
