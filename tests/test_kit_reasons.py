@@ -85,6 +85,44 @@ class NoDataclass:
         return torch.zeros(())
 
 
+class WantsClosure(torch.optim.Optimizer):
+    """Take no step without a closure."""
+
+    def step(self, closure: Any) -> Any:  # type: ignore[override]
+        return closure()
+
+
+@dataclass(frozen=True)
+class WantsLabels:
+    """Compute on labels where probabilities are given, which PyTorch refuses in this line."""
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits, targets.long())
+
+
+@dataclass(frozen=True)
+class NoRates:
+    """A course without `return`."""
+
+    def start(self, lr: float, steps_per_epoch: int, epochs: int) -> Any:
+        return lambda step: None
+
+
+@dataclass(frozen=True)
+class NoBatch:
+    """Return the images alone."""
+
+    def augment(self, batch: Any, generator: torch.Generator) -> Any:
+        return batch.images
+
+
+class Widens(Breaks):
+    """Return float64."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.double()
+
+
 @pytest.mark.parametrize(
     ("kind", "plugin", "check", "likely"),
     [
@@ -101,6 +139,11 @@ class NoDataclass:
         ("regularizers", ReturnsNothing, "deterministic", BY_OTHERS),
         ("regularizers", NoDataclass, "hooks", "write @dataclass(frozen=True"),
         ("optimizers", lambda groups, lr: None, "state", "derive it from torch.optim.Optimizer"),
+        ("optimizers", lambda groups, lr: WantsClosure(groups, {"lr": lr}), "state", "step() wants a closure"),
+        ("losses", WantsLabels, "scalar", BY_PLUGIN),
+        ("schedules", NoRates, "pure", "the course has no `return`, or returns no float"),
+        ("regularizers", NoBatch, "targets", "augment returns a Batch"),
+        ("norms", Widens, "shapes", "it computes in a wider type and does not go back"),
     ],
 )
 def test_the_reason_fits_what_happened(kind: str, plugin: Any, check: str, likely: str) -> None:

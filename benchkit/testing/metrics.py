@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchkit.metrics import Metric, Predictions
-from benchkit.testing.check import CheckFailure, NotApplicable, attempt, require, rule
+from benchkit.testing.check import RAISED, CheckFailure, NotApplicable, attempt, require, rule
 from benchkit.testing.subject import Subject
 
 
@@ -113,7 +113,7 @@ def _metric(subject: Subject) -> Metric:
 
 
 def _value(subject: Subject, given: str, scored: Predictions) -> float | None:
-    with attempt(given, expected="a float or None"):
+    with attempt(given, expected="a float or None", likely=RAISED):
         value: float | None = subject.plugin(scored)
     return value
 

@@ -34,7 +34,8 @@ def shapes(subject: Subject) -> None:
                 y = module.train(mode)(x)
             require(isinstance(y, Tensor), given=given, expected="a tensor", got=type(y).__name__)
             same = y.shape == x.shape and y.dtype == x.dtype and y.device == x.device
-            require(same, given=given, expected=described(x), got=described(y))
+            likely = "it computes in a wider type and does not go back: .to(x.dtype)" if y.shape == x.shape else ""
+            require(same, given=given, expected=described(x), got=described(y), likely=likely)
             require_finite(y, given=given, likely=NOT_FINITE)
 
 

@@ -79,17 +79,19 @@ def groups(subject: Subject) -> None:
     require(moved == [0, len(moving)], given=f"three steps with {given}", expected=expected, got=got, likely=likely)
 
 
-@rule("steps", likely="step() wants a closure or second derivatives, which benchkit does not give")
+WANTS = "step() wants a closure or second derivatives, which benchkit does not give"
+
+
+@rule("steps", likely=WANTS)
 def steps(subject: Subject) -> None:
     """Six steps without a closure leave finite weights."""
-    fault = short_form(_made(subject), _network(subject))
-    require("no step" not in fault and "finite" not in fault, given="six steps", expected="finite weights", got=fault)
+    _fault_after_steps(subject)
 
 
 @rule("state", likely="something that counts is kept outside of state_dict(), or loading casts it")
 def state(subject: Subject) -> None:
     """Saved after three steps and loaded into a new one, it goes on to the bit, with types as they were."""
-    fault = short_form(_made(subject), _network(subject))
+    fault = _fault_after_steps(subject)
     require(not fault, given="three steps, saved, loaded and three more", expected="six steps to the bit", got=fault)
 
 
@@ -130,6 +132,14 @@ def trains(subject: Subject) -> None:
     history = list(losses(hold_to_seed(lambda: _run(subject, _bound(subject), 6)).history))
     given = "training losses of six epochs at rate 0.001"
     require(min(history[2::2]) < history[0], given=given, expected="a loss below the first", got=str(history[::2]))
+
+
+def _fault_after_steps(subject: Subject) -> str:
+    """Return what `short_form` finds; fail where it takes no step, or none to finite weights."""
+    fault = short_form(_made(subject), _network(subject))
+    taken = "no step" not in fault and "finite" not in fault
+    require(taken, given="six steps", expected="finite weights", got=fault, likely=WANTS)
+    return fault
 
 
 def optimizer_fault(make: Callable[..., torch.optim.Optimizer]) -> str:

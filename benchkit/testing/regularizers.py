@@ -250,18 +250,22 @@ def targets(subject: Subject) -> None:
             given = (
                 f"images {described(batch.images)} in 0..1, targets {described(batch.targets, 'rows that sum to 1')}"
             )
-            with attempt(f"augment of {given}"):
+            with attempt(f"augment of {given}", likely=RAISED):
                 augmented = augment(batch, torch.Generator().manual_seed(seed))
             _is_batch(augmented, (count, channels, *SHAPE[1:]), given)
 
 
 def _is_batch(batch: Any, shape: tuple[int, ...], given: str) -> None:
-    require(isinstance(batch, Batch), given=given, expected="a benchkit.Batch", got=type(batch).__name__)
+    got, likely = (
+        type(batch).__name__,
+        "augment returns a Batch of as many images and targets as it gets, of their shapes",
+    )
+    require(isinstance(batch, Batch), given=given, expected="a benchkit.Batch", got=got, likely=likely)
     wanted = {"images": shape, "targets": (shape[0], len(CLASSES))}
     for name, size in wanted.items():
         tensor = getattr(batch, name)
         right = tensor.shape == size and tensor.dtype == torch.float32
-        require(right, given=given, expected=f"{name} {size} float32", got=described(tensor))
+        require(right, given=given, expected=f"{name} {size} float32", got=described(tensor), likely=likely)
         low, high = float(tensor.min()), float(tensor.max())
         require(
             low >= -1e-6 and high <= 1 + 1e-6, given=given, expected=f"{name} in 0..1", got=f"{low:.4g}..{high:.4g}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchkit.results import EpochRecord
-from benchkit.testing.check import NotApplicable, attempt, require, rule
+from benchkit.testing.check import RAISED, NotApplicable, attempt, require, rule
 from benchkit.testing.specimens import run_of, settings, trained
 from benchkit.testing.subject import Subject
 from benchkit.testing.trained_rules import hold_to_seed, instance_of, require_frozen, trained_rules
@@ -24,12 +24,10 @@ def rates(subject: Subject) -> None:
     require_frozen(subject)
     for steps, epochs in LENGTHS:
         given = f"lr 0.1, {steps} steps an epoch, {epochs} epochs"
-        with attempt(given):
+        with attempt(given, likely=RAISED):
             course = instance_of(subject).start(0.1, steps, epochs)
             found = [course(step) for step in range(steps * epochs)]
-        wrong = [(step, rate) for step, rate in enumerate(found) if not _is_rate(rate)]
-        got = f"{wrong[0][1]!r} in step {wrong[0][0]}" if wrong else "0 in every step"
-        require(not wrong and max(found) > 0, given=given, expected="finite numbers from 0 up, not all 0", got=got)
+        _are_rates(found, given)
 
 
 @rule("pure", likely="it counts its calls: the rate is a function of the step that it is given")
@@ -38,6 +36,7 @@ def pure(subject: Subject) -> None:
     first, second = (instance_of(subject).start(0.1, 9, 7) for _ in range(2))
     forward = [first(step) for step in range(63)]
     backward = [second(step) for step in reversed(range(63)) for _ in range(2)][::-2]
+    _are_rates(forward, "63 steps")
     require(forward == backward, given="63 steps, then backwards and twice each", expected="the same rates",
             got=_first_apart(forward, backward))  # fmt: skip
 
@@ -46,6 +45,8 @@ def pure(subject: Subject) -> None:
 def steps(subject: Subject) -> None:
     """Epochs of twice as many steps have about the same rates at the same share of training."""
     coarse, fine = instance_of(subject).start(0.1, 50, 8), instance_of(subject).start(0.1, 100, 8)
+    _are_rates([coarse(step) for step in range(400)], "8 epochs of 50 steps")
+    _are_rates([fine(step) for step in range(800)], "8 epochs of 100 steps")
     apart = max(abs(coarse(step) - fine(2 * step)) for step in range(400))
     given = "8 epochs of 50 and of 100 steps"
     require(apart <= 0.01, given=given, expected="rates that differ by no more than a tenth of lr", got=f"{apart:g}")
@@ -85,6 +86,14 @@ def history(subject: Subject) -> None:
 def trains(subject: Subject) -> None:
     """A small network trains by it, and two runs under one seed are equal bit for bit."""
     hold_to_seed(lambda: _run(subject, instance_of(subject), 3))
+
+
+def _are_rates(found: Sequence[Any], given: str) -> None:
+    wrong = [(step, rate) for step, rate in enumerate(found) if not _is_rate(rate)]
+    got = f"{wrong[0][1]!r} in step {wrong[0][0]}" if wrong else "0 in every step"
+    likely = "" if all(isinstance(rate, float) for rate in found) else "the course has no `return`, or returns no float"
+    right = not wrong and max(found) > 0
+    require(right, given=given, expected="finite numbers from 0 up, not all 0", got=got, likely=likely)
 
 
 def _is_rate(rate: Any) -> bool:

@@ -76,7 +76,8 @@ def main() -> None:
     rates = {name: f"offered | {offered[name] or ''}".rstrip() for name in offered}
     rows = [f"| `{name}` | {rates.get(name) or f'{reason} |'} |" for name, reason in found.items()]
     head = (
-        "# Optimizers\n\n`train.optimizer` names `sgd`, `adam` and `adamw`, which are benchkit's own, a plugin, or one "
+        "# Optimizers\n\n`train.optimizer` names `sgd`, `adam` and `adamw`, which are benchkit's own, a plugin "
+        "([one of yours](how-to/own-plugin.md)), or one "
         f"of these.\nMade by `make optimizer-table` with {versions['timm']} and {versions['torch']}; {len(offered)} of "
         f"{len(found)} are offered. The rate is the one to\nbegin with: the library's own default (0.1 for plain "
         "gradient steps); look for it from a hundredth to ten times that.\n\n| name | | rate |\n|---|---|---|\n"
