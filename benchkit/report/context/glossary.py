@@ -25,7 +25,7 @@ from benchkit.report.context.blocks import (
     TableBlock,
     Term,
 )
-from benchkit.results import StudyResults
+from benchkit.results import StudyResults, sources_of
 from benchkit.study.checks import uses_of_settings
 
 
@@ -201,14 +201,35 @@ def used_plugins(results: StudyResults, registry: Registry) -> tuple[UsedPlugin,
         wanted["metrics", metric.name.replace("_", "-")] = None
     order = ("datasets", "models", "norms", "optimizers", "schedules", "losses", "regularizers", "metrics", "figures")
     ordered = sorted(wanted, key=lambda pair: order.index(pair[0]))
-    entries = {pair: _resolved(registry, *pair) for pair in ordered}
+    recorded = _recorded(results)
+    entries = {pair: recorded.get(pair) or _resolved(registry, *pair) for pair in ordered}
     # Cards come from the cache of descriptions: importing models and norms would bring torch into the report.
     known = [entry for entry in entries.values() if isinstance(entry, Entry)]
     cards: dict[Entry, Description] = dict(zip(known, describe_all(known), strict=True))
     return tuple(
-        _used(kind, name, cards[entry] if isinstance(entry, Entry) else entry)
-        for (kind, name), entry in entries.items()
+        one if isinstance(one, UsedPlugin) else _used(kind, name, cards[one] if isinstance(one, Entry) else one)
+        for (kind, name), one in entries.items()
     )
+
+
+def _recorded(results: StudyResults) -> dict[tuple[str, str], UsedPlugin]:
+    """Return the plugins whose cards trials recorded, by kind and name, as the last of them did."""
+    return {
+        (source.get("kind", ""), source.get("name", "")): UsedPlugin(
+            kind=source.get("kind", ""),
+            name=source.get("name", ""),
+            origin=source.get("file") or f"{source.get('distribution')} {source.get('version')}",
+            **{key: source.get(key, "") for key in ("title", "summary", "reference", "url")},
+        )
+        for trial in results.trials
+        if trial.outcome
+        for source in sources_of(trial.outcome.environment).values()
+        if source.get("title")
+    }
+
+
+UNKNOWN = "What its card says is not known here: the trials are of a version that did not record it."
+"""The summary of a plugin that is not here and whose card no trial recorded."""
 
 
 def _resolved(registry: Registry, kind: str, name: str) -> Entry | BenchkitError:
@@ -225,8 +246,9 @@ def _used(kind: str, name: str, description: Description | BenchkitError) -> Use
             raise description
         card = description.usable()
     except BenchkitError as error:
+        title = f"{error.what[:1].upper()}{error.what[1:]}"
         return UsedPlugin(
-            kind=kind, name=name, origin="not available here", title=name, summary=error.what, reference="", url=""
+            kind=kind, name=name, origin="not available here", title=title, summary=UNKNOWN, reference="", url=""
         )
     return UsedPlugin(
         kind=kind,

@@ -40,7 +40,7 @@ from benchkit.storage import encode, to_toml
 PLACED = ("-w", "--workspace", "--plugin", "--allow-shadow")
 """The options of a sweep without which its report would not be found, or would lack what plugins say."""
 
-UNSHOWN = ("plugins", "sources", "distributions")
+UNSHOWN = ("plugins", "sources", "metrics", "distributions")
 """Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
 
 
