@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -23,7 +24,9 @@ from benchkit.ledger import read_results
 from benchkit.metrics import Metric, asked_names, declaration_of, know_recorded, metric_of, plugin_metrics
 from benchkit.registry import Registry
 from benchkit.registry.entries import Entry, source_hash
+from benchkit.registry.kit_record import KIT_VERSION, KitResult, keep
 from benchkit.report.context.glossary import used_plugins
+from benchkit.report.context.provenance_sections import by_origin, plugin_facts
 from benchkit.report.write import write_report
 from benchkit.results import StudyResults
 from benchkit.verify.machine import plugin_differences
@@ -364,6 +367,49 @@ def test_a_report_by_a_metric_that_is_not_here_is_read_with_its_direction(
         with restored(read_capsule(open_report(tmp_path / "tiny.html").capsule)) as (again,):
             assert [one.label for one in summarize(again).ranking.rows] == [one.label for one in ranking.rows]
             assert metric_of("test.part_right").lower_is_better and metric_of("part_right").words == "part right"
+
+
+FIGURE = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Nothing:
+    caption = "Nothing."
+    alt_text = "Nothing."
+
+    def data(self, results):
+        return ()
+
+    def draw(self, data):
+        return None
+
+
+PLUGINS = {"benchkit.figures": {"nothing": Nothing}}
+"""
+
+
+def test_plugins_are_told_with_the_kits_result_but_for_benchkits_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    """Of what trials record, and of a figure, which no trial does; benchkit's own tests put its plugins through it."""
+    figure = tmp_path / "nothing.py"
+    figure.write_text(FIGURE)
+    study = study_of(NORM, '[report]\nfigures = ["nothing"]\n', repeats=1)
+    sweep_here(monkeypatch, tmp_path / "runs", study, plugins=(file, figure))
+    results, registry = read_results(tmp_path / "runs"), Registry.installed((file, figure))
+    drawn = registry.find("figures", "nothing")
+
+    def told() -> dict[str, str]:
+        known = used_plugins(results, registry)
+        return {fact.name: by_origin(fact).value for fact in plugin_facts(results, known)}
+
+    digest = hashlib.sha256(b"nothing.py\n" + hashlib.sha256(figure.read_bytes()).digest()).hexdigest()[:12]
+    assert told()["figure nothing"].endswith(f" (nothing.py, source {digest}, not checked by the kit)")
+    assert "mine.py, source " in told()["model.norm"] and "not checked by the kit" in told()["model.norm"]
+    assert "source " in told()["model"] and "by the kit" not in told()["model"] and told()["model"].endswith(")")
+    keep(drawn, KitResult(kit=KIT_VERSION, passed=7, skipped=0, failed=(), known={}, when=0.0))
+    assert f"source {digest}, passed all 7 checks of kit {KIT_VERSION})" in told()["figure nothing"]
 
 
 def sourced(results: StudyResults, *digests: str, distribution: str = "other") -> StudyResults:

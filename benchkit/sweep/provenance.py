@@ -17,9 +17,9 @@ from benchkit.metrics import declaration_of, metric_of
 from benchkit.protocols import card_of
 from benchkit.registry import Registry
 from benchkit.registry.entries import normalized, source_hash, source_record
+from benchkit.registry.kit_record import UNCHECKED, kit_words
 from benchkit.registry.registry import load_plugin
 from benchkit.study.checks import Use
-from benchkit.testing.record import recall
 from benchkit.train.processor import processor
 
 DISTRIBUTIONS = ("benchkit", "numpy", "optuna", "scikit-learn", "timm", "torch", "torchvision")
@@ -73,8 +73,7 @@ def plugins_of(uses: Sequence[Use], registry: Registry, sources: Mapping[str, Ma
     for use in uses:
         entry, _ = registry.resolve(use.kind, use.ref.name)
         source = sources[use.where]["source"]
-        checked = recall(entry) if source == source_hash(entry) else None
-        kit = checked.words if checked else "not checked by the kit"
+        kit = kit_words(entry) if source == source_hash(entry) else UNCHECKED
         found[use.where] = f"{use.ref.name} ({entry.shown_origin}, source {source}, {kit})"
     return found
 

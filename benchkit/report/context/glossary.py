@@ -12,7 +12,8 @@ from benchkit.metrics import metric_of
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
-from benchkit.registry.entries import Entry
+from benchkit.registry.entries import Entry, source_hash
+from benchkit.registry.kit_record import kit_words
 from benchkit.report.context.blocks import (
     Block,
     Fact,
@@ -31,7 +32,10 @@ from benchkit.study.checks import uses_of_settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsedPlugin:
-    """A plugin that a study uses: its name, origin and version, and what its card says."""
+    """A plugin that a study uses: its name, origin and version, and what its card says.
+
+    `checked` has a figure's source and kit result in words: of other plugins, trials record them.
+    """
 
     kind: str
     name: str
@@ -40,6 +44,7 @@ class UsedPlugin:
     summary: str
     reference: str
     url: str
+    checked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,11 +258,12 @@ def _used(kind: str, name: str, description: Description | BenchkitError) -> Use
     return UsedPlugin(
         kind=kind,
         name=name,
-        origin=card.entry.origin,
+        origin=card.entry.shown_origin,
         title=card.title,
         summary=card.summary,
         reference=card.reference,
         url=card.url,
+        checked=f"source {source_hash(card.entry)}, {kit_words(card.entry)}" if kind == "figures" else "",
     )
 
 
