@@ -7,16 +7,19 @@ here, others by plugins: functions of `Predictions` that carry their `Metric`. I
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, fields, make_dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_type_hints
 
-from benchkit.errors import PluginError, nearest, shortened
+from benchkit.errors import BenchkitError, PluginError, nearest, shortened
 from benchkit.predictions import Predictions as Predictions
 from benchkit.predictions import accuracy, auroc, loss, macro_f1, micro_f1, top5_accuracy
+from benchkit.storage import decode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,6 +200,53 @@ def know(name: str, claim: MetricClaim) -> None:
     _plugin.cache_clear()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedMetric:
+    """A metric whose plugin is not here, as trials recorded its declaration: what they scored can be told by it."""
+
+    metric: Metric
+    value: str = "recorded with its trials"
+
+    def load(self) -> Any:
+        """Return what has the declaration, as a plugin has it."""
+        return SimpleNamespace(__benchkit_metric__=self.metric)
+
+
+def declaration_of(metric: Metric) -> dict[str, Any]:
+    """Return what a trial keeps of a metric's declaration: what is not as usual, infinite bounds as text."""
+    usual = Metric(name="", words="")
+    values = {one.name: getattr(metric, one.name) for one in _declared_fields()}
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+        if value != getattr(usual, name)
+    }
+
+
+def know_recorded(environment: Mapping[str, Any]) -> None:
+    """Let this process know the metrics that a trial recorded (`declaration_of`), by name, where no plugin here is."""
+    declared = environment.get("metrics")
+    for name, values in declared.items() if isinstance(declared, Mapping) else ():
+        if name.isidentifier() and name not in _BY_NAME and name not in plugin_metrics():
+            with suppress(BenchkitError):  # whoever made the record may have written anything
+                told = decode(_declaration(), values)
+                values = {one.name: getattr(told, one.name) for one in fields(told)}
+                know(name, RecordedMetric(metric=Metric(name=name, **values)))
+
+
+def _declared_fields() -> tuple[Field[Any], ...]:
+    return tuple(one for one in fields(Metric) if one.name not in ("name", "computed"))
+
+
+@cache
+def _declaration() -> Any:
+    """Return the class of a metric's declaration alone, which can be read from JSON."""
+    hints = get_type_hints(Metric)
+    usual = [(one.name, hints[one.name], one.default) for one in _declared_fields() if one.default is not MISSING]
+    required = [(one.name, hints[one.name]) for one in _declared_fields() if one.default is MISSING]
+    return make_dataclass("Declaration", [*required, *usual], frozen=True)
+
+
 @cache
 def _installed() -> Mapping[str, tuple[EntryPoint, ...]]:
     found: dict[str, tuple[EntryPoint, ...]] = {}
@@ -294,6 +344,11 @@ def as_float(found: object) -> float | None:
 def _names_of(named: Sequence[str]) -> Sequence[str]:
     """Return the metrics' own names, each once, of names such as `val.brier`, `brier` or `cohen-kappa`."""
     return list(dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named))
+
+
+def plugin_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of plugins whose metrics are called so in results: `top-two` of `top_two`."""
+    return tuple(name.replace("_", "-") for name in names)
 
 
 def asked_names(named: Sequence[str]) -> tuple[str, ...]:

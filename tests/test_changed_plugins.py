@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +13,24 @@ import pytest
 from synthetic_results import complete
 from tiny_study import Listener, run_here, study_of, sweep_here, write
 
+import benchkit.metrics
 from benchkit.analysis.summary import summarize
+from benchkit.capsule import read_capsule
+from benchkit.capsule.reading import restored
 from benchkit.cli import main
 from benchkit.data.manifest import maker_warning
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
+from benchkit.metrics import Metric, asked_names, declaration_of, know_recorded, metric_of, plugin_metrics
 from benchkit.registry import Registry
-from benchkit.registry.entries import source_hash
+from benchkit.registry.entries import Entry, source_hash
+from benchkit.registry.kit_record import KIT_VERSION, KitResult, keep
+from benchkit.report.context.glossary import used_plugins
+from benchkit.report.context.provenance_sections import by_origin, plugin_facts
+from benchkit.report.write import write_report
 from benchkit.results import StudyResults
 from benchkit.verify.machine import plugin_differences
+from benchkit.verify.opening import open_report
 
 FILE = """
 from dataclasses import dataclass
@@ -64,6 +76,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BENCHKIT_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "mine.py"
     path.write_text(FILE)
+    monkeypatch.setattr(benchkit.metrics, "_OF_FILES", {})
+    Registry.installed((path,))  # its metric is one that a study may name
     return path
 
 
@@ -281,6 +295,121 @@ def test_a_set_prepared_by_an_earlier_version_is_of_no_known_source(tmp_path: Pa
     entry = Registry.installed((file,)).find("datasets", "lines")
     own = Registry.installed().find("datasets", "digits")
     assert maker_warning(entry, "") == maker_warning(own, "000000000000") == ""
+
+
+CARDS = FILE.replace(
+    "class Scaled",
+    """from benchkit import card
+
+
+@card(title="Scaling", summary="Times a half more.", reference="A. Author, Scaling, ICML 2021", url="https://a.org")
+class Scaled""",
+)
+
+
+def test_cards_are_told_where_the_plugins_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    file.write_text(CARDS)
+    sweep_here(monkeypatch, tmp_path / "runs", study_of(NORM, METRIC, repeats=1), plugins=(file,))
+    results = read_results(tmp_path / "runs")
+    known = used_plugins(results, Registry.installed((file,)))
+    elsewhere = used_plugins(results, Registry.installed())
+    assert known == elsewhere
+    (norm,) = [one for one in elsewhere if one.name == "scaled"]
+    assert (norm.origin, norm.title, norm.summary) == ("mine.py", "Scaling", "Times a half more.")
+    assert (norm.reference, norm.url) == ("A. Author, Scaling, ICML 2021", "https://a.org")
+    twice = Registry(plugins=tuple(replace(norm_of(file), distribution=name) for name in ("one", "two")))
+    assert [one.title for one in used_plugins(results, twice) if one.name == "scaled"] == ["Scaling"]
+
+
+def norm_of(file: Path) -> Entry:
+    return Registry.installed((file,)).find("norms", "scaled")
+
+
+def test_a_plugin_of_which_nothing_is_known_is_named_as_such(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn",), repeats=1)
+    (norm,) = [one for one in used_plugins(results, Registry(plugins=())) if one.kind == "norms"]
+    assert (norm.origin, norm.title) == ("not available here", "There is no norm 'bn'")
+
+
+def test_declarations_come_back_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchkit.metrics, "_OF_FILES", {})
+    metric = Metric(
+        name="odd", words="oddness", lower_is_better=True, unit="nats", low=-math.inf, axis=("odd", "nats", 2.0),
+        every_epoch=True, undefined="never",
+    )  # fmt: skip
+    recorded = json.loads(json.dumps({"metrics": {"odd": declaration_of(metric)}}, allow_nan=False))
+    know_recorded(recorded)
+    assert metric_of("test.odd") == metric and asked_names(["odd"]) == ("odd",)
+    for wrong in ({"words": 3}, {"words": "w", "low": "much"}, "text", {"axis": []}):
+        know_recorded({"metrics": {"worse": wrong}})
+    know_recorded({"metrics": ["odd"]})
+    know_recorded({"metrics": {"accuracy": {"words": "w"}, "brier": {"words": "w"}}})
+    assert "worse" not in plugin_metrics()
+    assert metric_of("accuracy").words == "accuracy" and metric_of("brier").words != "w"
+
+
+def test_a_report_by_a_metric_that_is_not_here_is_read_with_its_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    file.write_text(FILE.replace("high=1.0", "high=1.0, lower_is_better=True"))
+    Registry.installed((file,))
+    study = study_of(NORM, '[report]\nmetric = "test.part_right"\n', repeats=2)
+    sweep_here(monkeypatch, tmp_path / "runs", study, plugins=(file,))
+    results = read_results(tmp_path / "runs")
+    write_report(results, tmp_path, "html", registry=Registry.installed((file,)))
+    ranking = summarize(results).ranking
+    for forgotten in ("capsule", "ledger"):
+        monkeypatch.setattr(benchkit.metrics, "_OF_FILES", {})
+        benchkit.metrics._plugin.cache_clear()
+        if forgotten == "ledger":
+            assert summarize(read_results(tmp_path / "runs")).ranking == ranking
+            continue
+        with restored(read_capsule(open_report(tmp_path / "tiny.html").capsule)) as (again,):
+            assert [one.label for one in summarize(again).ranking.rows] == [one.label for one in ranking.rows]
+            assert metric_of("test.part_right").lower_is_better and metric_of("part_right").words == "part right"
+
+
+FIGURE = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Nothing:
+    caption = "Nothing."
+    alt_text = "Nothing."
+
+    def data(self, results):
+        return ()
+
+    def draw(self, data):
+        return None
+
+
+PLUGINS = {"benchkit.figures": {"nothing": Nothing}}
+"""
+
+
+def test_plugins_are_told_with_the_kits_result_but_for_benchkits_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    """Of what trials record, and of a figure, which no trial does; benchkit's own tests put its plugins through it."""
+    figure = tmp_path / "nothing.py"
+    figure.write_text(FIGURE)
+    study = study_of(NORM, '[report]\nfigures = ["nothing"]\n', repeats=1)
+    sweep_here(monkeypatch, tmp_path / "runs", study, plugins=(file, figure))
+    results, registry = read_results(tmp_path / "runs"), Registry.installed((file, figure))
+    drawn = registry.find("figures", "nothing")
+
+    def told() -> dict[str, str]:
+        known = used_plugins(results, registry)
+        return {fact.name: by_origin(fact).value for fact in plugin_facts(results, known)}
+
+    digest = hashlib.sha256(b"nothing.py\n" + hashlib.sha256(figure.read_bytes()).digest()).hexdigest()[:12]
+    assert told()["figure nothing"].endswith(f" (nothing.py, source {digest}, not checked by the kit)")
+    assert "mine.py, source " in told()["model.norm"] and "not checked by the kit" in told()["model.norm"]
+    assert "source " in told()["model"] and "by the kit" not in told()["model"] and told()["model"].endswith(")")
+    keep(drawn, KitResult(kit=KIT_VERSION, passed=7, skipped=0, failed=(), known={}, when=0.0))
+    assert f"source {digest}, passed all 7 checks of kit {KIT_VERSION})" in told()["figure nothing"]
 
 
 def sourced(results: StudyResults, *digests: str, distribution: str = "other") -> StudyResults:

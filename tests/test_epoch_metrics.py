@@ -188,7 +188,9 @@ def test_a_metric_of_a_local_file_is_goal_column_and_curve(tmp_path: Path, monke
     benchkit.metrics._OF_FILES.clear()
     benchkit.metrics._plugin.cache_clear()
     with pytest.raises(PluginError, match="not installed here: surprise"):
-        read_results(workspace)
+        _ = study.asked_metrics
+    read_results(workspace)  # whose trials tell the declaration, and so which way is better
+    assert metric_of("val.surprise").lower_is_better and study.asked_metrics
 
 
 def test_balanced_accuracy_by_epoch_is_the_split_s() -> None:

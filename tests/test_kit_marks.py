@@ -12,8 +12,9 @@ from throwaway_distributions import write_distribution
 from benchkit import PluginError
 from benchkit.registry import Registry
 from benchkit.registry.entries import source_hash
+from benchkit.registry.kit_record import recall
 from benchkit.testing import KIT_VERSION, checks, parametrize_checks, run_checks
-from benchkit.testing.record import recall, remember
+from benchkit.testing.kit import remember
 
 pytest_plugins = ["pytester"]
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from throwaway_distributions import NORM, write_distribution
+from tiny_study import study_of
 
 from benchkit.errors import PluginError
+from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.registry.kinds import KINDS, parse_kind
 
@@ -65,6 +68,21 @@ def test_two_distributions_with_one_name_collide_and_are_told_apart(site: Path) 
     assert registry.find("norms", "alpha_norms:frn").value == "alpha_one:Norm"
     assert registry.resolve("norms", "beta:frn")[1] is None
     assert registry.names("norms").count("frn") == 1
+
+
+def test_the_advice_on_a_collision_keeps_what_was_trained(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A qualified name is another condition; hiding one of the two leaves the name, and with it the key, as it was."""
+    write_distribution(site, "Alpha.Norms", {"norms": {"frn": "alpha_one:Norm"}})
+    write_distribution(site, "Beta", {"norms": {"frn": "beta_one:Norm"}}, version="2.5")
+    with pytest.raises(PluginError) as caught:
+        Registry.installed().find("norms", "frn")
+    assert "another name is another condition" in caught.value.hint
+    advised = re.search(r"(BENCHKIT_DISABLE_PLUGINS)=(\S+)", caught.value.hint)
+    assert advised is not None
+    monkeypatch.setenv(*advised.groups())
+    assert Registry.installed().find("norms", "frn").value == "alpha_one:Norm"
+    keys = {make_plan(study_of(overrides=(f'model.norm="{name}"',))).conditions[0].key for name in ("frn", "beta:frn")}
+    assert len(keys) == 2
 
 
 def test_a_name_of_another_kind_is_no_collision(site: Path) -> None:

@@ -32,6 +32,7 @@ from benchkit.capsule.archive import (
     unpack,
 )
 from benchkit.errors import StudyError
+from benchkit.metrics import know_recorded
 from benchkit.plan import PHASES, Condition, planned_looks, typed_settings
 from benchkit.results import PREDICTIONS, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
 from benchkit.study import Study
@@ -98,6 +99,8 @@ def _study(described: CapsuleStudy, content: bytes) -> Study:
     name = described.name
     if not name.strip() or not name.isprintable() or len(name) > 200 or re.search(r"[/\\]|^\.", name):
         raise CapsuleError(f"the capsule names a study {name[:60]!r}, which cannot be a study's name")
+    for environment in described.environments:
+        know_recorded(environment)
     try:
         study = parse_study(content.decode("utf-8"), name=name)
     except (StudyError, UnicodeDecodeError, RecursionError) as error:

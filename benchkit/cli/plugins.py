@@ -252,8 +252,7 @@ def _checked(entry: Entry, options: Mapping[str, Any], *, lenient: bool, **terms
     What the plugin prints goes to stderr. With `lenient`, one that lacks options is skipped.
     """
     from benchkit.testing import run_checks
-    from benchkit.testing.kit import BAD
-    from benchkit.testing.record import remember
+    from benchkit.testing.kit import BAD, remember
     from benchkit.testing.subject import missing_options, unvaried_options
 
     start = time.perf_counter()

@@ -14,6 +14,7 @@ import psutil
 
 from benchkit.doctor.diagnosis import Diagnosis, ask, scaled
 from benchkit.registry import Registry
+from benchkit.registry.entries import DISABLE_VARIABLE
 from benchkit.sweep.devices import available_cores, preloaded_allocator
 from benchkit.train.processor import processor
 
@@ -92,7 +93,10 @@ def plugins_findings() -> list[Diagnosis]:
     ]
     claimed = sorted({e.name for e in registry.entries() if len(registry.claims(e.kind, e.name)) > 1})
     if claimed:
-        advice = "studies must write these as distribution:name"
+        advice = (
+            f"uninstall one or hide it ({DISABLE_VARIABLE}=DISTRIBUTION:NAME) to go on with what was trained; new "
+            "studies may write distribution:name"
+        )
         value = f"claimed more than once: {', '.join(claimed)}"
         findings.append(Diagnosis(name="plugin names", state="note", value=value, advice=advice))
     return [Diagnosis(name="plugins", value=f"{len(descriptions) - len(broken)} work"), *findings]

@@ -23,7 +23,7 @@ from benchkit.ledger.ledger import Ledger, decisions_of, optuna_name
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.tables import attributes_of, open_read_only, storage_errors
 from benchkit.ledger.trials import Attempts, TrialFolder
-from benchkit.metrics import UNDEFINED, Metric, Predictions, unbalanced, value_of
+from benchkit.metrics import UNDEFINED, Metric, Predictions, know_recorded, unbalanced, value_of
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
 from benchkit.registry.entries import Entry, source_record
 from benchkit.registry.registry import metric_entry
@@ -85,6 +85,9 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
     if looks:
         whole = replace(whole, more={one.key: looks[-1].n for one in whole.conditions if one.kind != "search"})
     shown = {condition.key: replace(condition, label=condition.display_label) for condition in whole.conditions}
+    read = ledger.trials_and_earlier(whole, attempts)
+    for environment in (trial.outcome.environment for trial in read[0] if trial.outcome):
+        know_recorded(environment)
     asked, uneven, entry_of = study.asked_metrics, unbalanced(attrs["data"]), cache(metric_entry)
 
     def scored(trial: Trial) -> Trial:
@@ -92,8 +95,7 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
         return balanced(found) if uneven else found
 
     counted, earlier = (
-        tuple(scored(trial) for trial in trials if trial.index < whole.count(trial.condition))
-        for trials in ledger.trials_and_earlier(whole, attempts)
+        tuple(scored(trial) for trial in trials if trial.index < whole.count(trial.condition)) for trials in read
     )
     results = StudyResults(
         study=study,

@@ -21,8 +21,8 @@ from benchkit.publish.reports import PublishedReport, comparable
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
 from benchkit.registry.kinds import KIND_TABLE
+from benchkit.registry.kit_record import recall
 from benchkit.storage import encode, mebibytes, write_atomically
-from benchkit.testing.record import recall
 
 STATE = "site.json"
 """What the folder holds: for each report its versions, the newest last, each with what its page says."""

@@ -196,7 +196,10 @@ def _collision(claims: Sequence[Entry]) -> PluginError:
     return PluginError(
         f"the {kind_word(entry.kind)} {entry.name!r} is claimed {len(claims)} times",
         problems=[f"{claim.origin} ({claim.value})" for claim in claims],
-        hint="write " + " or ".join(sorted({repr(claim.qualified) for claim in claims})) + ", or uninstall one",
+        hint=f"to go on with what was trained as {entry.name!r}, uninstall the other or hide it, as "
+        f"{DISABLE_VARIABLE}={claims[-1].qualified} does with one; a new study may write "
+        f"{' or '.join(sorted({repr(claim.qualified) for claim in claims}))}: another name is another condition, whose "
+        "trials begin anew",
     )
 
 

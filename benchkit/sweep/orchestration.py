@@ -21,7 +21,7 @@ from benchkit.ledger.leases import LEASE
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.ledger.tables import PATIENCE, is_on_server
 from benchkit.locks import shared_disk
-from benchkit.metrics import asked_names
+from benchkit.metrics import asked_names, plugin_names
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.registry.entries import same_distribution, source_hash
@@ -393,7 +393,7 @@ def changed_sources(plan: Plan, registry: Registry, data: Mapping[str, Any], out
 
     The source of a data set is the one by which it was prepared, where that is known.
     """
-    asked = {f"{REPORTED}.{name.replace('_', '-')}" for name in asked_names(plan.study.named_metrics)}
+    asked = {f"{REPORTED}.{name}" for name in plugin_names(asked_names(plan.study.named_metrics))}
     counts = Counter(
         tuple(source.get(key, "") for key in ("kind", "name", "source", "distribution", "file"))
         for outcome in outcomes

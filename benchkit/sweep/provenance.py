@@ -13,10 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchkit.metrics import declaration_of, metric_of
+from benchkit.protocols import card_of
 from benchkit.registry import Registry
 from benchkit.registry.entries import normalized, source_hash, source_record
+from benchkit.registry.kit_record import UNCHECKED, kit_words
+from benchkit.registry.registry import load_plugin
 from benchkit.study.checks import Use
-from benchkit.testing.record import recall
 from benchkit.train.processor import processor
 
 DISTRIBUTIONS = ("benchkit", "numpy", "optuna", "scikit-learn", "timm", "torch", "torchvision")
@@ -54,7 +57,10 @@ def trained_with(
     if used not in known:
         sources = sources_of(uses, registry, prepared_by)
         plugins = plugins_of(uses, registry, sources)
-        known[used] = {**environment_of(device), "plugins": plugins, "sources": sources}
+        measured = [use.ref.name.replace("-", "_") for use in uses if use.kind == "metrics"]
+        declared = {name: declaration_of(metric_of(name)) for name in measured}
+        told = {"plugins": plugins, "sources": sources, **({"metrics": declared} if declared else {})}
+        known[used] = {**environment_of(device), **told}
     return known[used]
 
 
@@ -67,21 +73,22 @@ def plugins_of(uses: Sequence[Use], registry: Registry, sources: Mapping[str, Ma
     for use in uses:
         entry, _ = registry.resolve(use.kind, use.ref.name)
         source = sources[use.where]["source"]
-        checked = recall(entry) if source == source_hash(entry) else None
-        kit = checked.words if checked else "not checked by the kit"
+        kit = kit_words(entry) if source == source_hash(entry) else UNCHECKED
         found[use.where] = f"{use.ref.name} ({entry.shown_origin}, source {source}, {kit})"
     return found
 
 
 def sources_of(uses: Sequence[Use], registry: Registry, prepared_by: str) -> dict[str, dict[str, str]]:
-    """Return what a trial keeps of the source of each plugin (`source_record`), by the setting naming it.
+    """Return what a trial keeps of each plugin's source (`source_record`) and card, by the setting naming it.
 
     The source of a data set that is not benchkit's own is the one by which it was prepared, where that is known.
     """
     found = {}
     for use in uses:
         entry, _ = registry.resolve(use.kind, use.ref.name)
-        found[use.where] = source_record(entry, use.ref.name)
+        card = card_of(load_plugin(entry))
+        shown = {"title": card.title, "summary": card.summary, "reference": card.reference, "url": card.url}
+        found[use.where] = source_record(entry, use.ref.name) | {key: str(text) for key, text in shown.items()}
         if use.kind == "datasets" and prepared_by and not entry.is_own:
             found[use.where]["source"] = prepared_by
     return found

@@ -9,7 +9,8 @@ def test_kit(check):
 
 from typing import TYPE_CHECKING, Any
 
-from benchkit.testing.check import KIT_VERSION, Check, CheckFailure, NotApplicable
+from benchkit.registry.kit_record import KIT_VERSION
+from benchkit.testing.check import Check, CheckFailure, NotApplicable
 from benchkit.testing.kit import Verdict, checks, parametrize_checks, run_checks
 
 if TYPE_CHECKING:

@@ -21,9 +21,6 @@ from benchkit.errors import BenchkitError
 from benchkit.registry.kinds import kind_word
 from benchkit.testing.subject import Subject
 
-KIT_VERSION = 5
-"""The version of the conformance kit; raised when a check is added or made stricter."""
-
 RAISED = "the plugin raised this error itself: its message and line say more"
 """The likely reason of an error where the check expects none."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchkit.errors import PluginError, nearest
 from benchkit.registry.entries import Entry
 from benchkit.registry.kinds import kind_word, parse_kind
+from benchkit.registry.kit_record import KIT_VERSION, KitResult, keep
 from benchkit.testing.check import Check, CheckFailure, CheckRule, NotApplicable
 from benchkit.testing.subject import subject_of
 
@@ -175,3 +176,17 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def remember(entry: Entry, verdicts: Sequence[Verdict]) -> None:
+    """Keep the verdicts of a plugin for reports, which tell them beside its name."""
+    states = [verdict.state for verdict in verdicts]
+    result = KitResult(
+        kit=KIT_VERSION,
+        passed=states.count("passed"),
+        skipped=states.count("skipped"),
+        failed=tuple(verdict.check for verdict in verdicts if verdict.state in BAD),
+        known={verdict.check: verdict.note for verdict in verdicts if verdict.state == "expected"},
+        when=time.time(),
+    )
+    keep(entry, result)

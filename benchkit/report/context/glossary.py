@@ -12,7 +12,8 @@ from benchkit.metrics import metric_of
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
-from benchkit.registry.entries import Entry
+from benchkit.registry.entries import Entry, source_hash
+from benchkit.registry.kit_record import kit_words
 from benchkit.report.context.blocks import (
     Block,
     Fact,
@@ -25,7 +26,7 @@ from benchkit.report.context.blocks import (
     TableBlock,
     Term,
 )
-from benchkit.results import StudyResults
+from benchkit.results import StudyResults, sources_of
 from benchkit.study.checks import ignored_settings, uses_of_settings
 from benchkit.study.settings import PluginRef
 
@@ -35,6 +36,7 @@ class UsedPlugin:
     """A plugin that a study uses: its name, origin and version, and what its card says.
 
     `acts`: it takes part in training a condition, so that it is explained and cited whether a text names it or not.
+    `checked` has a figure's source and kit result in words: of other plugins, trials record them.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class UsedPlugin:
     reference: str
     url: str
     acts: bool = False
+    checked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,14 +238,38 @@ def _described(results: StudyResults, registry: Registry, trained: Iterable[tupl
         wanted["metrics", metric.name.replace("_", "-")] = None
     order = ("datasets", "models", "norms", "optimizers", "schedules", "losses", "regularizers", "metrics", "figures")
     ordered = sorted(wanted, key=lambda pair: order.index(pair[0]))
-    entries = {pair: _resolved(registry, *pair) for pair in ordered}
+    recorded = _recorded(results)
+    entries = {pair: recorded.get(pair) or _resolved(registry, *pair) for pair in ordered}
     # Cards come from the cache of descriptions: importing models and norms would bring torch into the report.
     known = [entry for entry in entries.values() if isinstance(entry, Entry)]
     cards: dict[Entry, Description] = dict(zip(known, describe_all(known), strict=True))
     return tuple(
-        _used(kind, name, cards[entry] if isinstance(entry, Entry) else entry)
-        for (kind, name), entry in entries.items()
+        one if isinstance(one, UsedPlugin) else _used(kind, name, cards[one] if isinstance(one, Entry) else one)
+        for (kind, name), one in entries.items()
     )
+
+
+def _recorded(results: StudyResults) -> dict[tuple[str, str], UsedPlugin]:
+    """Return the plugins whose cards trials recorded, by kind and name, as the last of them did."""
+    return {
+        (source.get("kind", ""), source.get("name", "")): UsedPlugin(
+            kind=source.get("kind", ""),
+            name=source.get("name", ""),
+            origin=source.get("file") or f"{source.get('distribution')} {source.get('version')}",
+            title=source["title"],
+            summary=source.get("summary", ""),
+            reference=source.get("reference", ""),
+            url=source.get("url", ""),
+        )
+        for trial in results.trials
+        if trial.outcome
+        for source in sources_of(trial.outcome.environment).values()
+        if source.get("title")
+    }
+
+
+UNKNOWN = "What its card says is not known here: the trials are of a version that did not record it."
+"""The summary of a plugin that is not here and whose card no trial recorded."""
 
 
 def _resolved(registry: Registry, kind: str, name: str) -> Entry | BenchkitError:
@@ -259,8 +286,9 @@ def _used(kind: str, name: str, description: Description | BenchkitError) -> Use
             raise description
         card = description.usable()
     except BenchkitError as error:
+        title = f"{error.what[:1].upper()}{error.what[1:]}"
         return UsedPlugin(
-            kind=kind, name=name, origin="not available here", title=name, summary=error.what, reference="", url=""
+            kind=kind, name=name, origin="not available here", title=title, summary=UNKNOWN, reference="", url=""
         )
     return UsedPlugin(
         kind=kind,
@@ -270,6 +298,7 @@ def _used(kind: str, name: str, description: Description | BenchkitError) -> Use
         summary=card.summary,
         reference=card.reference,
         url=card.url,
+        checked=f"source {source_hash(card.entry)}, {kit_words(card.entry)}" if kind == "figures" else "",
     )
 
 

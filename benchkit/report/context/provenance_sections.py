@@ -19,6 +19,8 @@ from benchkit.analysis.wording import bare, count, metric_unit, metric_words, se
 from benchkit.duration import duration
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
+from benchkit.registry.entries import BUILT_IN
+from benchkit.registry.kit_record import UNCHECKED
 from benchkit.report.context.blocks import (
     Block,
     CodeBlock,
@@ -40,7 +42,7 @@ from benchkit.storage import encode, to_toml
 PLACED = ("-w", "--workspace", "--plugin", "--allow-shadow")
 """The options of a sweep without which its report would not be found, or would lack what plugins say."""
 
-UNSHOWN = ("plugins", "sources", "distributions")
+UNSHOWN = ("plugins", "sources", "metrics", "distributions")
 """Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
 
 
@@ -164,7 +166,7 @@ def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) ->
         FactsBlock(title="Random seeds", facts=_seeds(results)),
         FactsBlock(title="Data", facts=(*images_used(results), *_counts_named(data_facts(results.data)))),
         FactsBlock(title="Versions and device", facts=environment_facts(results)),
-        FactsBlock(title="Plugins", facts=tuple(map(_by_origin, plugin_facts(results, plugins)))),
+        FactsBlock(title="Plugins", facts=tuple(map(by_origin, plugin_facts(results, plugins)))),
         _file("Study file", "The study as it was written.", "study.toml", study.source),
         _file("Settings", "The base settings with every default; factors and search aside.", "settings.toml",
               resolved(results)),
@@ -173,11 +175,13 @@ def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) ->
     return section("reproduce", "How to reproduce this", kept)
 
 
-def _by_origin(fact: Fact) -> Fact:
+def by_origin(fact: Fact) -> Fact:
     """Return a fact on plugins, each a name with its origin in brackets, with the names of one origin together."""
     origins: dict[str, list[str]] = {}
     for plugin in fact.value.split("; "):
         name, bracket, origin = plugin.partition(" (")
+        if origin.startswith(f"{BUILT_IN} "):  # whose tests put them through the kit, whatever was asked on a machine
+            origin = origin.replace(f", {UNCHECKED}", "")
         origins.setdefault(f"{bracket}{origin}", []).append(name)
     return replace(fact, value="; ".join(f"{', '.join(names)}{origin}" for origin, names in origins.items()))
 
@@ -261,7 +265,8 @@ def plugin_facts(results: StudyResults, known: tuple[UsedPlugin, ...]) -> tuple[
     if not facts:
         return tuple(Fact(name=f"{plugin.kind}: {plugin.name}", value=plugin.origin) for plugin in known)
     others = (one for one in known if one.kind == "figures" and not one.origin.startswith("benchkit "))
-    return (*facts, *(Fact(name=f"figure {one.name}", value=f"{one.title} ({one.origin})") for one in others))
+    told = ((one, ", ".join(filter(None, (one.origin, one.checked)))) for one in others)
+    return (*facts, *(Fact(name=f"figure {one.name}", value=f"{one.title} ({words})") for one, words in told))
 
 
 def _collected(tables: Iterable[Mapping[str, Any]]) -> tuple[Fact, ...]:

@@ -5,8 +5,7 @@ Reading it imports neither the plugin nor torch, so that a report can tell which
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import msgspec
@@ -14,10 +13,14 @@ import msgspec
 from benchkit import __version__
 from benchkit.registry.entries import Entry, source_stamps
 from benchkit.storage import CachedRecords
-from benchkit.testing.check import KIT_VERSION
-from benchkit.testing.kit import BAD, Verdict
 
 CACHE = CachedRecords("kit", most=500)
+
+KIT_VERSION = 5
+"""The version of the conformance kit (`benchkit.testing`); raised when a check is added or made stricter."""
+
+UNCHECKED = "not checked by the kit"
+"""What is said of a plugin that the kit has not checked since it changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +52,8 @@ class KitResult:
         return "; ".join(part for part in (start, known, skipped) if part)
 
 
-def remember(entry: Entry, verdicts: Sequence[Verdict]) -> None:
-    """Keep the verdicts of a plugin; a cache that cannot be written is done without."""
-    states = [verdict.state for verdict in verdicts]
-    result = KitResult(
-        kit=KIT_VERSION,
-        passed=states.count("passed"),
-        skipped=states.count("skipped"),
-        failed=tuple(verdict.check for verdict in verdicts if verdict.state in BAD),
-        known={verdict.check: verdict.note for verdict in verdicts if verdict.state == "expected"},
-        when=time.time(),
-    )
+def keep(entry: Entry, result: KitResult) -> None:
+    """Keep what the kit said of a plugin; a cache that cannot be written is done without."""
     CACHE.write({entry.key: asdict(result)}, {entry.key: _stamp(entry)})
 
 
@@ -70,6 +64,12 @@ def recall(entry: Entry) -> KitResult | None:
         return msgspec.convert(record, KitResult)
     except msgspec.ValidationError:
         return None  # there is none, or a damaged one
+
+
+def kit_words(entry: Entry) -> str:
+    """Return what the kit said of a plugin as it is now, in words."""
+    checked = recall(entry)
+    return checked.words if checked else UNCHECKED
 
 
 def _stamp(entry: Entry) -> str:
