@@ -329,10 +329,16 @@ def value_of(metric: Metric, scored: Predictions) -> float | None:
     if found is None or within or (value is not None and not np.isfinite(scored.logits).all()):
         return value
     raise PluginError(
-        f"the metric {metric.name!r} returns {shortened(repr(found))} for {len(scored.labels)} images of "
+        f"the metric {metric.name!r} returns {_shown(found)} for {len(scored.labels)} images of "
         f"{scored.classes} classes: expected a number in {metric.low:g}..{metric.high:g}, or None where undefined",
         hint="mend it, or declare its range by low and high; `benchkit plugins check` tries it",
     )
+
+
+def _shown(found: object) -> str:
+    if shape := tuple(getattr(found, "shape", ())):
+        return f"a {type(found).__name__} of shape {shape}"
+    return shortened(" ".join(repr(found).split()))
 
 
 def as_float(found: object) -> float | None:

@@ -71,7 +71,7 @@ def test_every_real_number_is_taken_as_a_float(returned: Any, value: float | Non
     ("returned", "shown"),
     [
         (math.nan, "nan"), (math.inf, "inf"), (1.5, "1.5"), (-0.1, "-0.1"), ("0.5", "'0.5'"), (1j, "1j"),
-        (np.array([0.5]), "array([0.5])"), (torch.tensor([0.5, 0.5]), "tensor"),
+        (np.array([0.5]), "a ndarray of shape (1,)"), (torch.tensor([0.5, 0.5]), "a Tensor of shape (2,)"),
     ],
 )  # fmt: skip
 def test_anything_else_is_told_with_the_metric_and_its_range(returned: Any, shown: str) -> None:
@@ -113,7 +113,7 @@ def test_what_a_metric_changes_in_place_is_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "returns", "asked", "told"),
     [
-        ("odd", "return scored.logits.argmax(1) == scored.labels", "odd", "the metric 'odd' returns array("),
+        ("odd", "return scored.logits.argmax(1) == scored.labels", "odd", "returns a ndarray of shape (30,) for"),
         ("odd", "return float('nan')", "odd", "the metric 'odd' returns nan for 30 images of 10 classes"),
         ("odd", "return scored.probabilities", "odd", "has no attribute 'probabilities' (odd.py:8"),
         ("accuracy", "return 0.5", "odd", "the metric 'odd' declares the name 'accuracy': expected 'odd'"),

@@ -175,6 +175,13 @@ class Watching:
         """Look."""
 
 
+def test_a_schedule_that_gives_no_rate_after_what_it_saw_is_told_before_the_step() -> None:
+    run = run_of(schedule=Course(lambda lr, total: Watching()))
+    with pytest.raises(TrainingError, match="the schedule 'own' in step 6 of 15 gives nan: expected a finite rate"):
+        list(fit(run))
+    assert len(run.history) == 1
+
+
 FAULTS: Mapping[str, tuple[Any, str]] = {
     "negative": (lambda lr, total: lambda step: -lr, "in step 1 of 15 gives -0.05: expected a finite rate, 0 at least"),
     "nan": (lambda lr, total: lambda step: math.nan, "in step 1 of 15 gives nan: expected a finite rate"),

@@ -98,7 +98,7 @@ def test_a_regularizer_that_fails_in_the_first_step_is_told_with_its_hook(
          "the schedule 'odd' in step 1 of 6 gives None: expected a finite rate, 0 at least"),
         ("optimizer", "class Steps(torch.optim.SGD):\n    def step(self):\n        raise ValueError('oops')\n\n\n"
          "def Odd(groups, lr, /):\n    return Steps(groups, lr=lr)\n",
-         "it cannot be trained: ValueError: oops (odd.py:12, in Steps.step)"),
+         "the optimizer 'odd', step: ValueError: oops (odd.py:12, in Steps.step)"),
         ("loss", FROZEN + "    def __call__(self, logits, targets):\n        return logits.detach().square().mean()\n",
          "its loss returns a tensor without a gradient"),
         ("loss", FROZEN + "    def __call__(self, logits, targets):\n        return logits.nothing\n",
@@ -108,7 +108,7 @@ def test_a_regularizer_that_fails_in_the_first_step_is_told_with_its_hook(
          "the model 'odd': returned a NoneType, expected a torch.nn.Module"),
         ("norm", "class Odd(nn.Module):\n    def __init__(self, num_channels):\n        super().__init__()\n\n"
          "    def forward(self, x):\n        return x.mean((2, 3))\n",
-         "the norm 'odd': returned float32 (2, 16) for float32 (2, 16, 8, 8), expected its shape"),
+         "the norm 'odd': returned float32 (2, 16), expected float32 (2, 16, 8, 8) as it was given"),
     ],
 )  # fmt: skip
 def test_so_is_any_other_plugin(

@@ -24,7 +24,7 @@ from benchkit.train.hooks import Hooks, Named, held
 from benchkit.train.randomness import randomness
 from benchkit.train.run import Plugins, Run, loss_function
 from benchkit.train.selection import Selected
-from benchkit.train.step import train_step
+from benchkit.train.step import Precision, train_step
 
 FEW = 4
 """Images of the step that is tried first; only one that fails is tried with as many as the study's."""
@@ -67,6 +67,18 @@ def told(who: str) -> Iterator[None]:
         raise TrainingError(f"{who}: {type(error).__name__}: {first_line(error)}{where}") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _WatchedPrecision(Precision):
+    """Takes the step of an optimizer, by its name, and tells where that fails."""
+
+    optimizer: str
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the optimizer step."""
+        with told(f"the optimizer {self.optimizer!r}, step"):
+            Precision.step(self, optimizer)
+
+
 def rehearse(settings: Settings, plugins: Plugins, model: nn.Module, splits: Splits, parts: Mapping[str, Any]) -> None:
     """Take the first step of a training with a model that is done with afterwards.
 
@@ -74,7 +86,13 @@ def rehearse(settings: Settings, plugins: Plugins, model: nn.Module, splits: Spl
     `training_parts` returns. Raise `TrainingError` where a hook fails or returns what it must not, and whatever else
     the step raises.
     """
-    parts = {**parts, "hooks": watched(parts["hooks"], plugins.regularizers)}
+    watching = _WatchedPrecision(
+        name=parts["precision"].name,
+        autocast=parts["precision"].autocast,
+        scaler=parts["precision"].scaler,
+        optimizer=settings.train.optimizer.name,
+    )
+    parts = {**parts, "hooks": watched(parts["hooks"], plugins.regularizers), "precision": watching}
     whole = min(settings.train.batch_size * settings.train.accumulate, len(splits.train.labels))
     try:
         _take_step(settings, plugins, model, splits, min(FEW, whole), parts)
@@ -115,13 +133,13 @@ def _take_step(
 
 @contextmanager
 def watched_norms(model: nn.Module, name: str, norm: Any) -> Iterator[None]:
-    """Let a layer of a norm that is a class raise `TrainingError`, in the block, where it changes the shape of maps."""
+    """Let a layer of a norm that is a class raise `TrainingError`, in the block, where it changes shape or type."""
     kind = getattr(norm, "func", norm)
 
     def check(layer: nn.Module, given: tuple[Any, ...], found: Any) -> None:
-        if getattr(found, "shape", None) != given[0].shape:
+        if given and _shown(found) != _shown(given[0]):
             raise TrainingError(
-                f"the norm {name!r}: returned {_shown(found)} for {_shown(given[0])}, expected its shape"
+                f"the norm {name!r}: returned {_shown(found)}, expected {_shown(given[0])} as it was given"
             )
 
     layers = [layer for layer in model.modules() if isinstance(kind, type) and isinstance(layer, kind)]

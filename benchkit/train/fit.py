@@ -11,6 +11,7 @@ import torch
 from benchkit.errors import DivergedError
 from benchkit.results import EpochRecord
 from benchkit.storage import node_name
+from benchkit.train import schedules
 from benchkit.train.device import forget_peak, hardware_name, joules, now, peak_memory
 from benchkit.train.evaluate import epoch_scores, logits_of, loss_and_accuracy, observe
 from benchkit.train.run import Run
@@ -44,6 +45,7 @@ def fit_in_turns(run: Run, backend: StepBackend | None = None) -> Iterator[Epoch
     executor: StepExecutor | None = None
     while not run.over():
         epoch = len(run.history) + 1
+        _check_next_rate(run)
         start, used = now(run.device), joules(run.device)
         run.model.train()
         if executor is None:
@@ -84,6 +86,13 @@ def fit_in_turns(run: Run, backend: StepBackend | None = None) -> Iterator[Epoch
             )
             run.keep(record)
         yield record
+
+
+def _check_next_rate(run: Run) -> None:
+    """Raise `TrainingError` where a schedule of a plugin gives no rate after the epochs that it has seen."""
+    if run.history and hasattr(run.schedule, "observe"):
+        train, done = run.settings.train, len(run.history) * len(run.train)
+        schedules.check_rate(run.schedule, train.schedule.name, train.optimizer.lr, done, train.epochs * len(run.train))
 
 
 def _until_done(run: Run) -> Iterator[Pause]:

@@ -140,19 +140,29 @@ def check_course(course: Any, name: str, lr: float, steps_per_epoch: int, total:
     What it gives after the first epoch is not asked where it is to see the epochs before.
     """
     last = (steps_per_epoch if hasattr(course, "observe") else total) - 1
-    hint = f"mend the plugin; `benchkit plugins check {name}` tries it"
     if not callable(course):
         raise TrainingError(
             f"the schedule {name!r}: start returns a {type(course).__name__}, expected a function of the step",
-            hint=hint,
+            hint=_hint(name),
         )
     for step in sorted({round(last * part / (TRIED - 1)) for part in range(TRIED)}):
-        where = f"the schedule {name!r} in step {step + 1} of {total}"
-        try:
-            rate = course(step)
-        except Exception as error:
-            told = f"{type(error).__name__}: {first_line(error)}{where_raised(error, plugins_only=True)}"
-            raise TrainingError(f"{where}: {told}", hint=hint) from error
-        number = as_float(rate)
-        if number is None or not -ROUNDING * abs(lr) <= number < math.inf:
-            raise TrainingError(f"{where} gives {shortened(repr(rate))}: expected a finite rate, 0 at least", hint=hint)
+        check_rate(course, name, lr, step, total)
+
+
+def check_rate(course: Course, name: str, lr: float, step: int, total: int) -> None:
+    """Raise `TrainingError` where a plugin's course gives no rate in a step; `lr` is the optimizer's own."""
+    where = f"the schedule {name!r} in step {step + 1} of {total}"
+    try:
+        rate = course(step)
+    except Exception as error:
+        told = f"{type(error).__name__}: {first_line(error)}{where_raised(error, plugins_only=True)}"
+        raise TrainingError(f"{where}: {told}", hint=_hint(name)) from error
+    number = as_float(rate)
+    if number is None or not -ROUNDING * abs(lr) <= number < math.inf:
+        raise TrainingError(
+            f"{where} gives {shortened(repr(rate))}: expected a finite rate, 0 at least", hint=_hint(name)
+        )
+
+
+def _hint(name: str) -> str:
+    return f"mend the plugin; `benchkit plugins check {name}` tries it"
