@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from synthetic_results import empty
 
+from benchkit.plan import make_plan
+from benchkit.registry import Registry
 from benchkit.report.context.blocks import FigureBlock, Paragraph, Section, TableBlock
 from benchkit.report.context.glossary import (
     UsedPlugin,
@@ -16,10 +21,12 @@ from benchkit.report.context.glossary import (
     literature,
     numbers_of,
     reference_terms,
+    used_plugins,
     work_of,
 )
 from benchkit.report.context.sections import table_block
 from benchkit.report.tables.table import Column, Table, label
+from benchkit.study.studyfile import parse_study
 
 
 @pytest.mark.parametrize(("text", "authors", "title", "year"), [
@@ -117,3 +124,52 @@ def test_only_what_the_text_uses_is_explained_and_cited() -> None:
     assert [link.text for link in table.cited] == ["3"] and table.cited[0].target == "reference-3"  # type: ignore[union-attr]
     assert [link.text for link in figure.cited] == ["1", "5"]  # type: ignore[union-attr]
     assert [term.anchor for term in reference_terms(known)] == [f"reference-{n}" for n in range(1, 6)]
+
+
+TRAINED = """
+title = "One network, one way to train it"
+[data]
+name = "digits"
+[model]
+name = "{model}"
+norm = "gn"
+[train]
+optimizer = {{ name = "torch:Rprop", lr = 0.01 }}
+schedule = {{ name = "polynomial" }}
+loss = {{ name = "focal" }}
+[[regularizers]]
+name = "grad-clip"
+"""
+
+
+@pytest.mark.parametrize(("model", "norm"), [("net3", []), ("resnet", ["gn"])])
+def test_what_acts_in_training_is_explained_and_cited_though_no_text_names_it(model: str, norm: list[str]) -> None:
+    study = parse_study(TRAINED.format(model=model), name="one-way")
+    results = replace(empty(), study=study, conditions=make_plan(study).conditions)
+    known = literature(used_plugins(results, Registry.installed()), [], [])
+    named = ["digits", model, *norm, "torch:Rprop", "polynomial", "focal", "grad-clip"]  # net3 has no norm: its card
+    assert [term.name for term in glossary_terms(known)] == named
+    works = "\n".join(work.text for work in known.works)
+    assert "Focal Loss" in works and "Difficulty of Training Recurrent Neural Networks" in works
+    assert ("Group Normalization" in works) is bool(norm)
+
+
+def test_marks_of_code_and_the_folder_of_a_plugin_file_do_not_reach_the_glossary(tmp_path: Path) -> None:
+    source = """
+from dataclasses import dataclass
+from benchkit import card
+
+@card(title="A `mild` clip", summary="Gradients of `weights` alone, `a * b`.")
+@dataclass(frozen=True)
+class Mild:
+    def clip(self, parameters, state=None): ...
+
+PLUGINS = {"benchkit.regularizers": {"mild": Mild}}
+"""
+    file = tmp_path / "mild_clip.py"
+    file.write_text(source)
+    study = parse_study(TRAINED.format(model="net3").replace("grad-clip", "mild"), name="one-way")
+    results = replace(empty(), study=study, conditions=make_plan(study).conditions)
+    terms = glossary_terms(literature(used_plugins(results, Registry.installed([file])), [], []))
+    mild = next(term for term in terms if term.name == "mild")
+    assert (mild.text, mild.origin) == ("A mild clip. Gradients of weights alone, a * b.", "mild_clip.py")

@@ -260,6 +260,11 @@ class Entry:
             return f"{self.distribution} {self.version}"
         return f"{self.file}, in place of {self.shadows}" if self.shadows else str(self.file)
 
+    @property
+    def shown_origin(self) -> str:
+        """Return the origin as results tell it: of a local file the name alone, as its folder tells who trained."""
+        return self.origin.replace(str(self.file), self.file.name) if self.file else self.origin
+
 
 def same_distribution(first: str, second: str) -> bool:
     """Return whether two spellings name one distribution: case and runs of `-`, `_` and `.` do not count."""

@@ -101,15 +101,23 @@ def _without_effect(plan: Plan, used: Sequence[tuple[Use, Description]]) -> Iter
     varied = {path for condition in plan.conditions for path in condition.levels}
     varied |= {spanned.path for spanned in (plan.study.search.space if plan.study.search else ())}
     for use, description in used:
-        defaults = {option.name: option.default for option in description.options}
-        for ignored, when in description.ignores.items():
-            holds = all({**defaults, **use.ref.options}.get(name) == value for name, value in when.items())
-            for path in sorted(varied) if holds else ():
+        for ignored, when in ignored_settings(use.ref, description).items():
+            for path in sorted(varied):
                 if path == ignored or path.startswith(f"{ignored}."):
                     at = ", ".join(f"{use.where}.{name} = {_toml(value)}" for name, value in when.items())
                     at = f" at {at}" if at else ""
                     what = f"{use.where} = {use.ref.name!r}"
                     yield f"{path} has no effect beside {what}{at}: conditions that differ in it alone train the same"
+
+
+def ignored_settings(ref: PluginRef, description: Description) -> dict[str, Mapping[str, Any]]:
+    """Return the settings without effect beside a plugin as a study names it, each with the options that make it so."""
+    options = {**{option.name: option.default for option in description.options}, **ref.options}
+    return {
+        ignored: when
+        for ignored, when in description.ignores.items()
+        if all(options.get(name) == value for name, value in when.items())
+    }
 
 
 def _note_logo(logo: Path | None, problems: Problems) -> None:

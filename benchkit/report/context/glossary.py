@@ -26,12 +26,16 @@ from benchkit.report.context.blocks import (
     Term,
 )
 from benchkit.results import StudyResults
-from benchkit.study.checks import uses_of_settings
+from benchkit.study.checks import ignored_settings, uses_of_settings
+from benchkit.study.settings import PluginRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsedPlugin:
-    """A plugin that a study uses: its name, origin and version, and what its card says."""
+    """A plugin that a study uses: its name, origin and version, and what its card says.
+
+    `acts`: it takes part in training a condition, so that it is explained and cited whether a text names it or not.
+    """
 
     kind: str
     name: str
@@ -40,6 +44,7 @@ class UsedPlugin:
     summary: str
     reference: str
     url: str
+    acts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,10 +196,39 @@ EXPLAINED = (
 
 def used_plugins(results: StudyResults, registry: Registry) -> tuple[UsedPlugin, ...]:
     """Return the norms, data sets, regularizers, models and figures that the study names, each once, by kind."""
-    wanted: dict[tuple[str, str], None] = {}
+    trained = _trained(results, registry)
+    acting = {pair for pair, acts in trained.items() if acts}
+    used = _described(results, registry, trained)
+    return tuple(replace(one, acts=(one.kind, one.name) in acting) for one in used)
+
+
+def _trained(results: StudyResults, registry: Registry) -> dict[tuple[str, str], bool]:
+    """Return the plugins that conditions name, by kind and name, and whether one of them acts in training.
+
+    All do but the norm of a network that has none, as its card says.
+    """
+    trained: dict[tuple[str, str], bool] = {}
+    with_norm: dict[str, bool] = {}
     for condition in results.conditions:
-        for use in uses_of_settings(typed_settings(condition.settings, results.study.seed)):
-            wanted[use.kind, use.ref.name] = None
+        settings = typed_settings(condition.settings, results.study.seed)
+        model = settings.model.model
+        if repr(model) not in with_norm:
+            with_norm[repr(model)] = _takes_norm(model, registry)
+        for use in uses_of_settings(settings):
+            acts = use.kind != "norms" or with_norm[repr(model)]
+            trained[use.kind, use.ref.name] = acts or trained.get((use.kind, use.ref.name), False)
+    return trained
+
+
+def _takes_norm(model: PluginRef, registry: Registry) -> bool:
+    """Return whether a model has a norm in it, as it does unless its card says otherwise."""
+    entry = _resolved(registry, "models", model.name)
+    return not isinstance(entry, Entry) or "model.norm" not in ignored_settings(model, describe_all([entry])[0])
+
+
+def _described(results: StudyResults, registry: Registry, trained: Iterable[tuple[str, str]]) -> tuple[UsedPlugin, ...]:
+    """Return what is known of the plugins that trained, and of those that report and figures name, by kind."""
+    wanted: dict[tuple[str, str], None] = dict.fromkeys(trained)
     for name, _ in results.study.report.figures:
         wanted["figures", name] = None
     for metric in results.study.asked_metrics:
@@ -231,7 +265,7 @@ def _used(kind: str, name: str, description: Description | BenchkitError) -> Use
     return UsedPlugin(
         kind=kind,
         name=name,
-        origin=card.entry.origin,
+        origin=card.entry.shown_origin,
         title=card.title,
         summary=card.summary,
         reference=card.reference,
@@ -260,7 +294,7 @@ class Literature:
 def literature(plugins: Sequence[UsedPlugin], parts: Sequence[Section], facts: Sequence[Fact]) -> Literature:
     """Return what the sections and key facts of a report use of its plugins and of the report's own terms.
 
-    A figure is used where it is drawn, any other plugin where its name stands.
+    A figure is used where it is drawn, what acts in training always, any other plugin where its name stands.
     """
     text = words_of(parts, facts)
     drawn = {block.plugin for part in parts for block in part.blocks if isinstance(block, FigureBlock)}
@@ -276,7 +310,9 @@ def literature(plugins: Sequence[UsedPlugin], parts: Sequence[Section], facts: S
 def _is_used(plugin: UsedPlugin, drawn: Set[str], text: str) -> bool:
     if plugin.kind == "figures":
         return plugin.name in drawn
-    return _stands(metric_of(plugin.name.replace("-", "_")).words if plugin.kind == "metrics" else plugin.name, text)
+    return plugin.acts or _stands(
+        metric_of(plugin.name.replace("-", "_")).words if plugin.kind == "metrics" else plugin.name, text
+    )
 
 
 def _stands(name: str, text: str) -> bool:
@@ -320,11 +356,16 @@ def cited(parts: Sequence[Section], known: Literature) -> tuple[Section, ...]:
 def glossary_terms(known: Literature) -> tuple[Term, ...]:
     """Return the glossary: the plugins by the names that tables use, but for figures, then the report's own terms."""
     plugins = [
-        Term(name=plugin.name, text=f"{plugin.title}. {plugin.summary}".strip(), origin=plugin.origin,
+        Term(name=plugin.name, text=_plain(f"{plugin.title}. {plugin.summary}".strip()), origin=plugin.origin,
              url="" if plugin.reference else safe_url(plugin.url), links=known.links(plugin.reference))
         for plugin in known.plugins if plugin.kind != "figures"
     ]  # fmt: skip
     return (*plugins, *(Term(name=t.name, text=t.text, links=known.links(t.reference)) for t in known.terms))
+
+
+def _plain(text: str) -> str:
+    """Return a card's text without the backticks that mark code in it: a page shows it as plain text."""
+    return re.sub(r"`([^`]*)`", r"\1", text)
 
 
 def reference_terms(known: Literature) -> tuple[Term, ...]:
