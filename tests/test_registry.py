@@ -259,6 +259,15 @@ def test_a_local_file_brings_plugins_without_being_run(tmp_path: Path) -> None:
     del sys.local_file_ran  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["my-norm.py", "my norm.py", "2d.norm.py"])
+def test_a_local_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(
+        NORM + 'class Outer:\n    Inner = Norm\nPLUGINS = {"benchkit.norms": {"own": Outer.Inner}}\n'
+    )
+    plugin = Registry.installed([tmp_path / name]).load("norms", "own")
+    assert getattr(plugin, "__name__", "") == "Norm"
+
+
 def test_a_local_file_replaces_an_installed_plugin_only_when_told(tmp_path: Path) -> None:
     path = tmp_path / "other_gn.py"
     path.write_text(LOCAL.replace('"mine"', '"gn"'))

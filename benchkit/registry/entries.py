@@ -233,13 +233,17 @@ class Entry:
 
     @property
     def module(self) -> str:
-        """Return the module part of the target, or an empty string when the target is malformed."""
+        """Return the module part of the target (of a local file its stem), or an empty string when it is malformed."""
+        if self.file:
+            return self.file.stem
         target = _TARGET.fullmatch(self.value)
         return target["module"] if target else ""
 
     @property
     def attribute(self) -> str:
         """Return the attribute part of the target (dotted), or an empty string when there is none."""
+        if self.file:
+            return self.value.rpartition(":")[2]
         target = _TARGET.fullmatch(self.value)
         return (target["attribute"] or "") if target else ""
 
