@@ -14,7 +14,7 @@ import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -206,6 +206,15 @@ DEFAULT_WORKSPACE = "benchkit-runs"
 """The workspace of commands that are given none."""
 
 _FORMAT = 2
+
+
+def placed(workspace: Path | str, plugins: Sequence[Path] = ()) -> list[str]:
+    """Return the options by which another command finds a workspace and files of plugins, for a command to show."""
+    options = [] if Path(workspace) == Path(DEFAULT_WORKSPACE) else ["--workspace", str(workspace)]
+    here = Path.cwd()
+    for file in plugins:
+        options += ["--plugin", str(file.relative_to(here) if file.is_relative_to(here) else file)]
+    return options
 
 
 def home_folder() -> Path:

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import re
+import shlex
+import shutil
 import sys
 import threading
 import zipfile
@@ -115,6 +117,44 @@ def test_a_tracker_that_never_answers_is_given_up(
     assert "benchkit export tiny --to later" in capsys.readouterr().err.replace("\n", " ")
     assert run_here(monkeypatch, tmp_path, "sweep", study, "--track", "tensorbord") == 2
     assert "did you mean 'tensorboard'" in capsys.readouterr().err
+
+
+OF_A_FILE = """
+class Kept:
+    def __init__(self, folder, address="", /):
+        self.folder = folder
+    def write(self, run):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / run.id).write_text(run.state)
+    def close(self):
+        pass
+class Refuses(Kept):
+    def write(self, run):
+        raise ConnectionError("no route")
+PLUGINS = {"benchkit.trackers": {"kept": Kept, "refuses": Refuses}}
+"""
+
+
+def test_a_tracker_of_a_file_is_told_by_a_sweep_and_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write(tmp_path / "tiny.toml", repeats=1)
+    (tmp_path / "own file.py").write_text(OF_A_FILE)
+    given = ("--plugin", "own file.py", "-w", "told")
+    tracked = ("--track", "kept", "--track", "refuses")
+    assert run_here(monkeypatch, tmp_path, "sweep", study, "--jobs", 1, *given, *tracked) == 0
+    told = {path.name: path.read_text() for path in (tmp_path / "told/kept").iterdir()}
+    assert len(told) == 2 and set(told.values()) == {"done"}  # the trial and its condition
+    shutil.rmtree(tmp_path / "told/kept")
+    notes = capsys.readouterr().err.splitlines()
+    (note,) = (line for line in notes if "not all is told to" in line)
+    assert "the tracker refuses failed: ConnectionError: no route; " in note
+    command = shlex.split(note.partition("no route; ")[2])
+    assert command == ["benchkit", "export", "tiny", "--to", "refuses", "--workspace", "told", *given[:2]]
+    assert run_here(monkeypatch, tmp_path, "export", "tiny", "--to", "kept", *given) == 0
+    assert {path.name: path.read_text() for path in (tmp_path / "told/kept").iterdir()} == told
+    assert run_here(monkeypatch, tmp_path, *command[1:]) == 2
+    assert "the tracker refuses failed: ConnectionError: no route" in capsys.readouterr().err
 
 
 def test_epochs_are_told_while_a_trial_is_trained(tmp_path: Path) -> None:

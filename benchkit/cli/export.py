@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.app import print_json, print_note, print_table, print_text
-from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, MetricFiles, Storage, StudyName, Workspace
+from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, MetricFiles, Storage, StudyName, Workspace, know_metrics
 from benchkit.errors import BenchkitError
 from benchkit.study.study import study_name
 
@@ -23,7 +23,15 @@ def export(
     ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
-    plugin: MetricFiles = [],
+    plugin: Annotated[
+        list[Path],
+        typer.Option(
+            "--plugin",
+            metavar="FILE",
+            help="Add the metrics and trackers of a local Python file.",
+            callback=know_metrics,
+        ),
+    ] = [],
     follow: Annotated[
         bool, typer.Option("--follow", hidden=True, help="Until standard input ends, for a sweep.")
     ] = False,
@@ -50,9 +58,9 @@ def export(
         raise BenchkitError(f"--out has no effect with --to {address.name}", hint=f"--to {address.name}=ADDRESS")
     if follow:
         os.nice(10)
-        print_json({"problem": following.follow(workspace, study, storage, address, sys.stdin.fileno())})
+        print_json({"problem": following.follow(workspace, study, storage, address, sys.stdin.fileno(), plugin)})
     else:
-        count, viewed_by = following.export(workspace, study, storage, address)
+        count, viewed_by = following.export(workspace, study, storage, address, plugin)
         print_note(f"{address.name} has {count} runs of {study}{f'; next: {viewed_by}' if viewed_by else ''}")
 
 

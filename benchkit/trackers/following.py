@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import select
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from benchkit.ledger import read_results
 from benchkit.ledger.readback import LedgerReader, results_of
 from benchkit.registry import Registry
 from benchkit.results import StudyResults
+from benchkit.storage import placed
 from benchkit.study.settings import PluginRef
 from benchkit.trackers.address import Address
 from benchkit.tracking import Tracker
@@ -39,15 +41,20 @@ ENDING, STOPPED = 60.0, 5.0
 logger = logging.getLogger(__name__)
 
 
-def opened(address: Address, workspace: Path) -> Tracker:
-    """Return a tracker with its folder in a workspace.
+def opened(address: Address, workspace: Path, plugins: Sequence[Path] = ()) -> Tracker:
+    """Return a tracker, an installed one or one of the `plugins` files, with its folder in a workspace.
 
     Raises `PluginError` where there is none of this name, and `BenchkitError` where it cannot be used.
     """
-    plugin = Registry.installed().bind("trackers", PluginRef(name=address.name))
+    plugin = _known(plugins).bind("trackers", PluginRef(name=address.name))
     with failures_told(address):
         tracker: Tracker = plugin(workspace.resolve() / address.name, address.value)
     return tracker
+
+
+def _known(plugins: Sequence[Path]) -> Registry:
+    """Return the installed plugins and those of files: that one may take another's place, the sweep has been told."""
+    return Registry.installed(plugins, allow_shadow=True)
 
 
 def tell(results: StudyResults, tracker: Tracker) -> int:
@@ -63,13 +70,15 @@ def tell(results: StudyResults, tracker: Tracker) -> int:
     return count
 
 
-def export(workspace: Path, study: str, storage: str, address: Address) -> tuple[int, str]:
+def export(
+    workspace: Path, study: str, storage: str, address: Address, plugins: Sequence[Path] = ()
+) -> tuple[int, str]:
     """Tell a tracker all of a study; return how many runs it then has, and a command that shows them or nothing.
 
     Raises `BenchkitError` where it fails.
     """
     results = read_results(workspace, study, storage or None)
-    tracker = opened(address, workspace)
+    tracker = opened(address, workspace, plugins)
     with failures_told(address):
         count = tell(results, tracker)
         tracker.close()
@@ -97,7 +106,9 @@ def problem_of(error: Exception, address: Address) -> BenchkitError:
     return BenchkitError(f"the tracker {address.name} failed: {words}")
 
 
-def follow(workspace: Path, study: str, storage: str, address: Address, stream: int) -> str:
+def follow(
+    workspace: Path, study: str, storage: str, address: Address, stream: int, plugins: Sequence[Path] = ()
+) -> str:
     """Tell a tracker what is new of a study until `stream` ends, and then the rest; return what went wrong last.
 
     A tracker that fails is opened anew at the next look, since what it had taken last is not known.
@@ -107,7 +118,7 @@ def follow(workspace: Path, study: str, storage: str, address: Address, stream: 
         last = bool(select.select([stream], [], [], pause)[0])
         try:
             first = tracker is None or reader is None
-            tracker = tracker or opened(address, workspace)
+            tracker = tracker or opened(address, workspace, plugins)
             reader = reader or LedgerReader(workspace, storage or None)
             began = time.process_time()
             if study in reader.studies():
@@ -138,23 +149,23 @@ class TrackersBeside:
         plugins: Sequence[Path] = (),
     ) -> None:
         """Start nothing yet. Raises `BenchkitError` for a tracker that there is not or that takes no running trials."""
+        self._addresses, self._study, self._note = addresses, study, note
+        self._workspace, self._storage, self._plugins = workspace, storage, plugins
+        self._processes: list[subprocess.Popen[bytes]] = []
         for one in addresses:
-            if not getattr(Registry.installed().load("trackers", one.name), "live", True):
+            if not getattr(_known(plugins).load("trackers", one.name), "live", True):
                 raise BenchkitError(
                     f"--track {one.name}: this tracker takes trials that have ended",
-                    hint=f"after the sweep: benchkit export {study} --to {one.option}",
+                    hint=f"after the sweep: {self._export_command(one)}",
                 )
-        self._addresses, self._study, self._note = addresses, study, note
-        self._workspace, self._storage = workspace, storage
-        self._plugins = [f"--plugin={file}" for file in plugins]
-        self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> TrackersBeside:
         """Start the processes."""
         for one in self._addresses:
             command = ["export", self._study, "--to", one.option, "--follow", "--workspace", str(self._workspace)]
+            command += [f"--plugin={file}" for file in self._plugins]
             streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            self._processes.append(begin_benchkit([*command, *self._plugins], self._storage, **streams))
+            self._processes.append(begin_benchkit(command, self._storage, **streams))
         return self
 
     def __exit__(
@@ -177,4 +188,8 @@ class TrackersBeside:
                 process.communicate()
                 problem = "it did not answer in time"
             if problem:
-                self._note(f"not all is told to {one.name}: {problem}; benchkit export {self._study} --to {one.option}")
+                self._note(f"not all is told to {one.name}: {problem}; {self._export_command(one)}")
+
+    def _export_command(self, address: Address) -> str:
+        where = placed(self._workspace, self._plugins)
+        return shlex.join(["benchkit", "export", self._study, "--to", address.option, *where])
