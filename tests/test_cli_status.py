@@ -29,7 +29,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ledger, plan = Ledger(tmp_path / "benchkit-runs"), make_plan(study)
         ledger.register(plan, {}, "")
         ledger.enqueue(plan)
-        finish_all(ledger, plan, lambda c: Outcome(state="failed", reason="no\x1b[31m good") if c.index == 1 else None)
+        finish_all(
+            ledger,
+            plan,
+            lambda c: Outcome(state="failed", reason="no\x1b[31m good\n  at all") if c.index == 1 else None,
+        )
     return tmp_path / "benchkit-runs"
 
 
@@ -37,8 +41,9 @@ def test_states_failures_and_what_was_left_out(capsys: pytest.CaptureFixture[str
     assert main(["status"]) == 0
     shown = capsys.readouterr()
     assert "\x1b" not in shown.out + shown.err
-    assert "[b]x?[2J repeat 1: failed: no?[31m good" in shown.out
-    assert shown.out.splitlines()[-1] == "tiny: finished; 2 done, 2 failed"
+    assert "[b]x?[2J repeat 1: failed: no?[31m good at all" in shown.out.splitlines()
+    again = "train again with: benchkit sweep tiny --retry failed"
+    assert shown.out.splitlines()[-1] == f"tiny: finished; 2 done, 2 failed; {again}"
     assert "left out: 0.3: 2 finished trials of another version of this study" in shown.err
 
 

@@ -55,6 +55,42 @@ def test_lines_where_there_is_no_terminal_then_json_and_a_preview(
     assert len(read_results(folder / "benchkit-runs").trials) == 2
 
 
+HALF = """
+from pathlib import Path
+from benchkit.metrics import Metric, declared
+
+@declared(Metric(name="half", words="half", low=0.0, high=1.0))
+def half(scored):
+    if not Path("mended").exists():
+        raise OSError("gone\\nand lost")
+    return 0.5
+
+PLUGINS = {"benchkit.metrics": {"half": half}}
+"""
+
+
+def test_the_commands_that_a_sweep_prints_at_its_end_work_as_printed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write(folder / "tiny.toml", FACTOR + '[report]\nmetrics = ["half"]\n', repeats=1)
+    (folder / "my half.py").write_text(HALF)
+    sweep = ("sweep", study, "--jobs", 1, "-w", "runs", "--plugin", "my half.py")
+    assert run_here(monkeypatch, folder, *sweep) == 1
+    told = capsys.readouterr().err
+    assert "next: benchkit report" not in told, "no trial has a result"
+    assert "to train what counts as failed again, add --retry failed" in told
+    (folder / "mended").touch()
+    assert run_here(monkeypatch, folder, *sweep, "--retry", "failed") == 0
+    more = capsys.readouterr().err
+    assert "--retry" not in more
+    lines = [line.partition(": benchkit ")[2] for text in (told, more) for line in text.splitlines()]
+    commands = [shlex.split(line) for line in lines if line]
+    options = ["tiny", "--workspace", "runs", "--plugin", "my half.py"]
+    assert commands == [["status", *options], ["report", *options]]
+    for printed in commands:
+        assert run_here(monkeypatch, folder, *printed) == 0
+
+
 def test_the_commands_that_a_report_prints_work_as_printed(folder: Path) -> None:
     study = write(folder / "tiny.toml", FACTOR, repeats=1)
     assert run_command(folder, "sweep", study, "--jobs", 1, "-w", folder / "my runs").returncode == 0

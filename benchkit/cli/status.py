@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import typer
 
-from benchkit.cli.app import print_json, print_note, print_table, print_text
+from benchkit.cli.app import line, print_json, print_note, print_table, print_text
 from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, LatestStudy, MetricFiles, Storage, Workspace
 from benchkit.storage import encode
 from benchkit.study.study import study_name
@@ -42,13 +42,13 @@ def status(
     rows = [(row.condition, row.kind, *(row.states.get(state, 0) for state in states), row.words) for row in found.rows]
     print_table(("condition", "kind", *states, found.metric), rows)
     for failure in found.failures:
-        print_text(failure, "yellow")
+        print_text(line(failure), "yellow")
     for running in found.running:
         print_text(running)
     for seat in seats:
         print_text(seat.words)
-    for line in found.left_out:
-        print_note(f"left out: {line}")
+    for left in found.left_out:
+        print_note(f"left out: {left}")
     if found.interim:
         print_text(found.interim.words)
     print_text(found.sentence)

@@ -31,6 +31,8 @@ from benchkit.cli.options import (
 from benchkit.duration import duration
 from benchkit.errors import StudyError
 from benchkit.registry import Registry
+from benchkit.results import REPEATED
+from benchkit.storage import placed
 from benchkit.study.factors import parse_only
 from benchkit.study.studyfile import MOST_REPEATS, find_study
 
@@ -337,15 +339,14 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
     if request.seconds < math.inf and any(states[state] for state in UNFINISHED):
         hours = duration(request.seconds, whole=True)
         print_note(f"stopped after {hours}, as asked; the same command goes on: {request.command}")
-    options = [] if request.workspace == DEFAULT_WORKSPACE else ["--workspace", str(request.workspace)]
-    named = shlex.join([name, *options])
-    print_note(f"next: benchkit report {named}")
+    named = shlex.join([name, *placed(request.workspace, request.plugins)])
+    if set(+states) != {"failed"}:
+        print_note(f"next: benchkit report {named}{' --allow-shadow' if request.allow_shadow else ''}")
     if elsewhere := states["files elsewhere"]:
         print_note(f"{elsewhere} trials ended on other machines: benchkit merge brings their files here")
-    broken = [state for state in ("missing files", "changed files") if states[state]]
-    if broken:
-        words = [word for word, state in RETRIED.items() if state in broken]
-        print_note(f"to train those with {' or '.join(broken)} again, add --retry {' --retry '.join(words)}")
+    if again := [state for state in REPEATED if states[state]]:
+        retry = " ".join(f"--retry {REPEATED[state]}" for state in again)
+        print_note(f"to train what counts as {' or '.join(again)} again, add {retry}")
     if any(states[state] for state in FAILED):
         print_note(f"reasons: benchkit status {named}")
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -239,10 +240,12 @@ def study_path(entry: Entry) -> Path:
 
 def broken(entry: Entry, reason: str, *, hint: str = "") -> PluginError:
     """Return the error that a plugin cannot be used, with its origin, target and the reason."""
+    mend = "mend it" if entry.file else f"mend or update {entry.distribution}"
+    given = f" --plugin {shlex.quote(str(entry.file))}" if entry.file else ""
     return PluginError(
         f"the {kind_word(entry.kind)} {entry.name!r} of {entry.origin} is broken",
         problems=[reason, f"its target is {entry.value!r}"],
-        hint=hint or f"mend or update {entry.distribution}; `benchkit plugins show {entry.name}` tells more",
+        hint=hint or f"{mend}; `benchkit plugins show {entry.name}{given}` tells more",
     )
 
 

@@ -18,7 +18,7 @@ from benchkit.analysis.candidates import (
 from benchkit.analysis.estimates import compared
 from benchkit.duration import duration
 from benchkit.plan import Condition, InterimAnalysis, Plan, planned_looks
-from benchkit.results import FINISHED, WITHOUT_FILES, StudyResults, Trial
+from benchkit.results import FINISHED, REPEATED, WITHOUT_FILES, StudyResults, Trial
 from benchkit.storage import encode
 from benchkit.study.study import UNTIL_DECIDED
 from benchkit.sweep.progress import trial_name
@@ -27,8 +27,6 @@ STATES = (
     "done", "pruned", "diverged", "failed", "missing files", "changed files", "files elsewhere",
     "running", "stale", "waiting", "missing",
 )  # fmt: skip
-BROKEN = {"missing files": "missing", "changed files": "changed"}
-"""States of trials that are no results any more, by the word of `--retry` that trains them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,12 +182,13 @@ def _sentence(results: StudyResults, rows: tuple[ConditionStatus, ...], left: fl
     open_ = sum(states[state] for state in ("running", "stale", "waiting", "missing"))
     until = [UNTIL] if planned_looks(results.decisions) and not results.study.most else []
     if not open_:
-        retry = [word for state, words in BROKEN.items() if states[state] for word in ("--retry", words)]
+        retry = [word for state, words in REPEATED.items() if states[state] for word in ("--retry", words)]
         command = sweep_command(results, *until, *retry, workspace=results.workspace)
         again = f"; train again with: {command}" if retry else ""
         if states["files elsewhere"]:
             again += "; bring the files that are elsewhere with: benchkit merge WORKSPACE"
-        return f"{results.study.name}: {'' if again else 'finished; '}{told}{again}"
+        ended = "finished; " if not any(states[state] for state in WITHOUT_FILES) else ""
+        return f"{results.study.name}: {ended}{told}{again}"
     rest = f"; about {duration(left, whole=True)} left" if left else ""
     command = sweep_command(results, *until, workspace=results.workspace)
     go_on = "" if states["running"] else f"; go on with: {command}"
