@@ -152,6 +152,9 @@ def test_a_tracker_of_a_file_is_told_by_a_sweep_and_an_export(
     command = shlex.split(note.partition("no route; ")[2])
     assert command == ["benchkit", "export", "tiny", "--to", "refuses", "--workspace", "told", *given[:2]]
     assert run_here(monkeypatch, tmp_path, "export", "tiny", "--to", "kept", *given) == 0
+    assert capsys.readouterr().err == "kept has 2 runs of tiny; they are at told/kept\n"
+    assert run_here(monkeypatch, tmp_path, "export", "tiny", "--to", "kept=env:HOME", *given) == 0
+    assert capsys.readouterr().err == "kept has 2 runs of tiny; they are at env:HOME\n"
     assert {path.name: path.read_text() for path in (tmp_path / "told/kept").iterdir()} == told
     assert run_here(monkeypatch, tmp_path, *command[1:]) == 2
     assert "the tracker refuses failed: ConnectionError: no route" in capsys.readouterr().err

@@ -60,8 +60,8 @@ def export(
         os.nice(10)
         print_json({"problem": following.follow(workspace, study, storage, address, sys.stdin.fileno(), plugin)})
     else:
-        count, viewed_by = following.export(workspace, study, storage, address, plugin)
-        print_note(f"{address.name} has {count} runs of {study}{f'; next: {viewed_by}' if viewed_by else ''}")
+        count, where = following.export(workspace, study, storage, address, plugin)
+        print_note(f"{address.name} has {count} runs of {study}{f'; {where}' if where else ''}")
 
 
 def query(

@@ -73,7 +73,9 @@ def tell(results: StudyResults, tracker: Tracker) -> int:
 def export(
     workspace: Path, study: str, storage: str, address: Address, plugins: Sequence[Path] = ()
 ) -> tuple[int, str]:
-    """Tell a tracker all of a study; return how many runs it then has, and a command that shows them or nothing.
+    """Tell a tracker all of a study; return how many runs it then has, and how to look at them or where they are.
+
+    That is its own command, else the address or the folder that it was given, nothing where it left the folder alone.
 
     Raises `BenchkitError` where it fails.
     """
@@ -82,7 +84,11 @@ def export(
     with failures_told(address):
         count = tell(results, tracker)
         tracker.close()
-    return count, getattr(tracker, "viewed_by", "")
+    if viewed_by := getattr(tracker, "viewed_by", ""):
+        return count, f"next: {viewed_by}"
+    folder = workspace / address.name
+    where = address.spoken or (folder if folder.is_dir() else "")
+    return count, f"they are at {where}" if where else ""
 
 
 @contextmanager
