@@ -67,6 +67,18 @@ def test_all_unknown_plugins_and_options_are_told_at_once(registry: Registry) ->
     assert "report.figures.no-such-figure: there is no figure 'no-such-figure'" in told
 
 
+def test_where_missing_plugins_may_be_is_said_once_for_all(registry: Registry) -> None:
+    plan = make_plan(study_of('[factors]\n"model.norm" = ["no-a", "no-b"]\n[report]\nfigures = ["no-c"]\n'))
+    with pytest.raises(StudyError) as caught:
+        check_plan(plan, registry)
+    assert list(caught.value.problems) == [
+        "model.norm: there is no norm 'no-a'",
+        "model.norm: there is no norm 'no-b'",
+        "report.figures.no-c: there is no figure 'no-c'",
+    ]
+    assert str(caught.value).count("needs --plugin FILE") == str(caught.value).count("hint: ") == 1
+
+
 def test_keys_beside_a_plugins_options_are_named_and_near(registry: Registry) -> None:
     told = problems(registry, '[factors]\n"model.nrom" = ["bn", "gn"]\n"data.valsize" = [10, 20]\n')
     assert "model.nrom is not an option (did you mean 'norm'?); options: " in told

@@ -306,6 +306,68 @@ def test_a_wrong_local_file_is_explained(tmp_path: Path, source: str, expected: 
     assert expected in str(caught.value) and str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "later",
+    [
+        'PLUGINS["benchkit.norms"] = {"mine": Mine}',
+        'PLUGINS["benchkit.norms"]["more"] = Mine',
+        'PLUGINS |= {"benchkit.norms": {"mine": Mine}}',
+        'for name in "ab":\n    PLUGINS.setdefault("benchkit.norms", {}).update({name: Mine})',
+    ],
+)
+@pytest.mark.parametrize("first", ['PLUGINS = {"benchkit.norms": {"mine": Mine}}', "PLUGINS = {}"])
+def test_a_table_that_code_adds_to_is_refused(tmp_path: Path, first: str, later: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"class Mine: ...\n{first}\n{later}\n")
+    with pytest.raises(PluginError, match=r"mine\.py, in line [34], is not literal: PLUGINS") as caught:
+        Registry.installed([path])
+    assert "must be written out" in caught.value.hint
+
+
+def test_a_table_that_is_only_read_is_none_that_code_adds_to(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"{LOCAL}for norm in PLUGINS['benchkit.norms'].values():\n    print(norm(4), len(PLUGINS))\n")
+    assert Registry.installed([path]).find("norms", "mine").file == path
+
+
+@pytest.mark.parametrize("table", ["{}", '{"benchkit.norms": {}}'])
+def test_a_table_without_a_plugin_is_refused(tmp_path: Path, table: str) -> None:
+    (tmp_path / "mine.py").write_text(f"PLUGINS = {table}\n")
+    with pytest.raises(PluginError, match=r"mine\.py names no plugin"):
+        Registry.installed([tmp_path / "mine.py"])
+
+
+def test_a_file_that_is_given_twice_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(LOCAL)
+    monkeypatch.chdir(tmp_path)
+    registry = Registry.installed([Path("mine.py"), tmp_path / "mine.py", Path("./mine.py")])
+    assert [entry.name for entry in registry.entries("norms") if entry.file] == ["mine"]
+
+
+def test_a_misspelt_group_is_told_and_takes_no_name_from_another_plugin(site: Path) -> None:
+    modules = {"misspelt.py": NORM, "well_spelt.py": NORM}
+    write_distribution(site, "alpha", {"norm": {"frn": "misspelt:Norm", "own": "misspelt:Norm"}}, modules=modules)
+    write_distribution(site, "beta", {"norms": {"frn": "well_spelt:Norm"}, "unheard-of": {"x": "y:z"}})
+    registry = Registry.installed()
+    told = "there is no entry-point group 'benchkit.norm' (did you mean 'benchkit.norms'?)"
+    assert [one.problem for one in registry.entries("norms") if one.distribution == "alpha"] == [told, told]
+    with pytest.raises(PluginError) as caught:
+        registry.load("norms", "own")
+    assert told in caught.value.problems
+    assert registry.find("norms", "frn").distribution == "beta"
+    assert registry.load("norms", "frn").__module__ == "well_spelt"
+
+
+def test_what_hides_plugins_is_named_only_where_it_does(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hidden, named in (("", False), ("frn", True)):
+        monkeypatch.setenv("BENCHKIT_DISABLE_PLUGINS", hidden)
+        for ask in (lambda one: one.find("norms", "frn"), lambda one: one.search("frn", ["norms"])):
+            with pytest.raises(PluginError) as caught:
+                ask(Registry.installed())
+            assert ("BENCHKIT_DISABLE_PLUGINS=frn hides plugins" in caught.value.hint) is named
+            assert ("DISABLE" in caught.value.hint) is named
+
+
 def test_a_missing_local_file_is_explained(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"cannot read the plugin file .*: No such file"):
         Registry.installed([tmp_path / "absent.py"])

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import metadata
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
@@ -338,12 +339,14 @@ def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
 
 
 def _entries(text: str, distribution: str, version: str) -> Iterator[Entry]:
-    kind = ""
+    kind = misspelt = ""
     for raw in text.splitlines():
         line = raw.strip()
         if line.startswith("["):
             group = line.strip("[] ")
-            kind = group.removeprefix("benchkit.") if group.startswith("benchkit.") else ""
+            kind = _kind_meant(group.removeprefix("benchkit.")) if group.startswith("benchkit.") else ""
+            wrong = f"there is no entry-point group {group!r} (did you mean 'benchkit.{kind}'?)"
+            misspelt = "" if group == f"benchkit.{kind}" else wrong
         elif kind in KINDS and line and not line.startswith(("#", ";")):
             name, _, value = (part.strip() for part in line.partition("="))
             yield Entry(
@@ -352,5 +355,10 @@ def _entries(text: str, distribution: str, version: str) -> Iterator[Entry]:
                 value=value,
                 distribution=distribution,
                 version=version,
-                problem=entry_problem(kind, name, value),
+                problem=misspelt or entry_problem(kind, name, value),
             )
+
+
+def _kind_meant(word: str) -> str:
+    """Return the kind of an entry-point group, or that nearest to a misspelt one; nothing where none is near."""
+    return word if word in KINDS else next(iter(get_close_matches(word, KINDS, n=1)), "")

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import os
 import shlex
 import sys
 from collections import defaultdict
@@ -56,7 +57,8 @@ class Registry:
             taken[entry.kind, entry.name].append(entry)
         local: list[Entry] = []
         problems: list[str] = []
-        for entry in (entry for path in extra for entry in file_entries(path)):
+        files = dict.fromkeys(path.expanduser().resolve() for path in extra)
+        for entry in (entry for path in files for entry in file_entries(path)):
             shadowed = taken[entry.kind, entry.name]
             if shadowed and (not allow_shadow or any(other.file for other in shadowed)):
                 origins = " and ".join(other.origin for other in shadowed)
@@ -86,8 +88,10 @@ class Registry:
         known = self.entries(kind)
         plain = tuple(entry for entry in known if entry.name == name)
         distribution, _, rest = name.partition(":")
-        exact = tuple(entry for entry in known if entry.name == rest)
-        return plain or tuple(entry for entry in exact if same_distribution(entry.distribution, distribution))
+        exact = (entry for entry in known if entry.name == rest)
+        found = plain or tuple(entry for entry in exact if same_distribution(entry.distribution, distribution))
+        # What can never be loaded takes no name from what can.
+        return tuple(entry for entry in found if not entry.problem) or found
 
     def find(self, kind: str, name: str) -> Entry:
         """Return the plugin that `name` or `distribution:name` means; raise `PluginError` when none or several do."""
@@ -127,7 +131,7 @@ class Registry:
         known = sorted({known for kind in kinds for known in self.names(kind)})
         raise PluginError(
             f"there is no plugin {name!r}{nearest(name, known)}",
-            hint=f"`benchkit plugins list` shows all; {_ELSEWHERE}",
+            hint=_elsewhere(),
         )
 
     def load(self, kind: str, name: str) -> object:
@@ -158,7 +162,7 @@ class Registry:
         return PluginError(
             f"there is no {kind_word(kind)} {name!r}{close}",
             problems=[f"known {kind}: {listed(names) or 'none'}"],
-            hint=f"`benchkit plugins list --kind {kind}` shows them; {_ELSEWHERE}; {DISABLE_VARIABLE} hides plugins",
+            hint=_elsewhere(),
         )
 
 
@@ -249,7 +253,15 @@ def broken(entry: Entry, reason: str, *, hint: str = "") -> PluginError:
     )
 
 
-_ELSEWHERE = "a distribution may have to be installed, and a plugin in a file of yours needs --plugin FILE"
+def _elsewhere() -> str:
+    """Return where a plugin may be that is not known here; the same for all, so that one error says it once."""
+    disabled = os.environ.get(DISABLE_VARIABLE)
+    return (
+        "`benchkit plugins list` shows all; a distribution may have to be installed, and a plugin in a file of yours "
+        f"needs --plugin FILE{f'; {DISABLE_VARIABLE}={disabled} hides plugins' if disabled else ''}"
+    )
+
+
 _EXAMPLE = 'PLUGINS = {"benchkit.norms": {"frn": FRN}}'
 
 
@@ -266,6 +278,12 @@ def file_entries(path: Path) -> tuple[Entry, ...]:
         raise PluginError(f"cannot read the plugin file {path}: {error.strerror}") from error
     except (SyntaxError, ValueError) as error:
         raise PluginError(f"the plugin file {path} is not valid Python: {error}") from error
+    rows = list(_rows(_table(tree, path), path))
+    if not rows:
+        raise PluginError(
+            f"the PLUGINS table of {path} names no plugin",
+            hint=f"list the file's plugins in it, for example {_EXAMPLE}",
+        )
     digest = hashlib.sha256(content).hexdigest()[:12]
     return tuple(
         Entry(
@@ -277,7 +295,7 @@ def file_entries(path: Path) -> tuple[Entry, ...]:
             file=path,
             problem=entry_problem(kind, name, f"plugin:{attribute}"),
         )
-        for kind, name, attribute in _rows(_table(tree, path), path)
+        for kind, name, attribute in rows
     )
 
 
@@ -302,6 +320,10 @@ def load_file(entry: Entry) -> ModuleType:
 
 
 def _table(tree: ast.Module, path: Path) -> ast.Dict:
+    """Return the PLUGINS table as it is written; raise `PluginError` where there is none, or code adds to it."""
+    for node in ast.walk(tree):
+        if _adds_to_table(node):
+            raise _built_by_code(node, f"{path}, in line {getattr(node, 'lineno', 0)}")
     for statement in tree.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == "PLUGINS" for target in targets):
@@ -313,6 +335,21 @@ def _table(tree: ast.Module, path: Path) -> ast.Dict:
         f"the plugin file {path} has no literal PLUGINS table",
         hint=f"list its plugins at top level, for example {_EXAMPLE}",
     )
+
+
+def _adds_to_table(node: ast.AST) -> bool:
+    """Return whether code changes the PLUGINS table: by a key, by `|=`, or by `update` or `setdefault`."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr in ("update", "setdefault") and _is_of_table(node.func.value)
+    if isinstance(node, ast.AugAssign):
+        return _is_of_table(node.target)
+    return isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and _is_of_table(node)
+
+
+def _is_of_table(node: ast.expr) -> bool:
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return isinstance(node, ast.Name) and node.id == "PLUGINS"
 
 
 def _rows(table: ast.Dict, path: Path) -> Iterator[tuple[str, str, str]]:
@@ -335,7 +372,7 @@ def _rows(table: ast.Dict, path: Path) -> Iterator[tuple[str, str, str]]:
             yield kind, _text(name), _source(target)
 
 
-def _built_by_code(node: ast.expr | None, where: str) -> PluginError:
+def _built_by_code(node: ast.AST | None, where: str) -> PluginError:
     return PluginError(
         f"the PLUGINS table of {where}, is not literal: {_source(node)}",
         hint=f"the file is read without being run, so the table must be written out, for example {_EXAMPLE}",
@@ -346,5 +383,5 @@ def _text(node: ast.expr | None) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
-def _source(node: ast.expr | None) -> str:
+def _source(node: ast.AST | None) -> str:
     return ast.unparse(node) if node is not None else "**"

@@ -49,7 +49,7 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
     Raises `StudyError` with every unknown or broken plugin and every wrong option of a plan, and an unusable logo. That
     holds for all levels, for the ends of every searched range and for every searched choice.
     """
-    problems = Problems()
+    problems, hints = Problems(), dict[str, None]()
     uses = {repr(use): use for use in (*uses_of(plan), *searched_uses(plan))}
     resolved: dict[str, tuple[Entry, str | None]] = {}
     for key, use in uses.items():
@@ -58,7 +58,8 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
         except PluginError as error:
             close = nearest(use.ref.name, OWN_NAMES.get(use.where, ()))
             told = PluginError(f"there is no {kind_word(use.kind)} {use.ref.name!r}{close}") if close else error
-            problems.add_error(_prefix(use) + use.where, told)
+            problems.add(_prefix(use) + use.where, told.what)
+            hints |= {told.hint: None} if told.hint else {}
     described = describe_all([entry for entry, _ in resolved.values()])
     for (key, (_, variant)), description in zip(resolved.items(), described, strict=True):
         for line in _problems(uses[key], description, variant):
@@ -70,7 +71,7 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
     _note_departures(plan, problems)
     if problems:
         shown = plan.study.path or plan.study.name
-        raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines)
+        raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines, hint="; ".join(hints))
     used = [(uses[key], description) for key, description in zip(resolved, described, strict=True)]
     return tuple(dict.fromkeys((*_without_effect(plan, used), *_balanced_twice(together))))
 
