@@ -10,9 +10,10 @@ from tiny_study import FACTOR, SEARCH, study_of
 
 from benchkit import plan
 from benchkit.errors import StudyError
+from benchkit.registry import Registry
 from benchkit.study import Goal, Search, SearchRange
 from benchkit.study.factors import label_of
-from benchkit.study.studyfile import parse_study, read_study
+from benchkit.study.studyfile import find_study, parse_study, read_study
 
 
 def problems_of(*parts: str, **more: object) -> str:
@@ -317,6 +318,30 @@ def test_set_has_the_last_word_in_the_smoke_form_but_not_on_its_data() -> None:
     assert study.settings["data"]["train_size"] == 80
     other = study_of(smoke=True, overrides=('data={name="mnist", normalize="none"}',))
     assert (other.settings["data"]["name"], other.settings["data"]["normalize"]) == ("digits", "none")
+
+
+@pytest.mark.parametrize(
+    ("written", "override"),
+    [
+        ("", "data.name=mnits"),
+        ("", 'data={name="mnits", normalize="none"}'),
+        ('[factors]\n"data.name" = ["digits", "mnits"]\n', "seed=3"),
+        ('[factors]\n"data.name" = [{ label = "own", value = "mnits" }]\n', "seed=3"),
+        (
+            '[factors]\nimages = [{ label = "own", set = { "data.name" = "mnits" } }, { label = "none", set = {} }]\n',
+            "seed=3",
+        ),
+    ],
+)
+def test_the_smoke_form_hides_no_data_set_that_is_not_there(tmp_path: Path, written: str, override: str) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(tiny_study.text_of(written))
+    with pytest.raises(StudyError) as caught:
+        find_study(str(path), Registry.installed(), overrides=[override], smoke=True)
+    assert caught.value.problems == ("data.name: there is no data set 'mnits' (did you mean 'mnist'?)",)
+    path.write_text(tiny_study.text_of(written.replace("mnits", "mnist")))
+    study = find_study(str(path), Registry.installed(), overrides=[override.replace("mnits", "mnist")], smoke=True)
+    assert study.settings["data"]["name"] == "digits"
 
 
 def test_a_wrong_smoke_section_is_told_with_and_without_smoke() -> None:

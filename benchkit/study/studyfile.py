@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from benchkit.errors import PluginError, StudyError, nearest, shortened
 from benchkit.metrics import score_metrics
 from benchkit.registry import Registry
-from benchkit.study.factors import apply_overrides, read_factors, read_search, smoke_form
+from benchkit.study.factors import apply_overrides, read_factors, read_levels, read_search, smoke_form
 from benchkit.study.logo import logo_path
 from benchkit.study.origin import note_levels, read_author_text, read_origin
 from benchkit.study.study import UNTIL_DECIDED, Published, PublishedRow, ReportSettings, Study, section_of
@@ -40,7 +40,10 @@ MOST_REPEATS = 1000
 
 
 def find_study(text: str, registry: Registry, *, overrides: Sequence[str] = (), smoke: bool = False) -> Study:
-    """Return the study of that path or installed name, overrides applied; raise `StudyError` when there is none."""
+    """Return the study of that path or installed name, overrides applied.
+
+    Raises `StudyError` when there is none, or where the tiny version (`smoke`) would hide that a data set is missing.
+    """
     path = Path(text)
     known = f"installed studies: {', '.join(registry.names('studies'))}; or give the path of a TOML file"
     if path.suffix == ".toml" or "/" in text:
@@ -53,7 +56,35 @@ def find_study(text: str, registry: Registry, *, overrides: Sequence[str] = (), 
         except PluginError as error:
             near = nearest(text, registry.names("studies"))
             raise StudyError(f"{text}: there is no study of that name{near}", hint=error.hint or known) from error
-    return read_study(path, overrides=overrides, smoke=smoke)
+    study = read_study(path, overrides=overrides, smoke=smoke)
+    if smoke:
+        _know_data(study, registry)
+    return study
+
+
+def _know_data(study: Study, registry: Registry) -> None:
+    """Raise `StudyError` for a data set that is not there, though the tiny version has digits in its place."""
+    ours = [override for override in study.overrides if section_of(override) == "data"]
+    problems, hint = Problems(), ""
+    for name in _data_names(apply_overrides(tomllib.loads(study.source), ours, problems)):
+        try:
+            registry.resolve("datasets", name)
+        except PluginError as error:
+            problems.add("data.name", error.what)
+            hint = error.hint
+    if problems:
+        raise StudyError(f"{study.path}: this study cannot be used", problems=problems.first_lines, hint=hint)
+
+
+def _data_names(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the data sets that a study's table and the levels of its factors name."""
+    factors = table["factors"] if isinstance(table.get("factors"), Mapping) else {}
+    lists = ((path, values) for path, values in factors.items() if isinstance(values, list))
+    levels = [level.settings for path, values in lists for level in read_levels(path, values, Problems())]
+    for data in (table.get("data"), *(one for level in levels for one in (level.get("data"), level.get("data.name")))):
+        name = data.get("name") if isinstance(data, Mapping) else data
+        if isinstance(name, str):
+            yield name
 
 
 def read_study(path: Path, *, overrides: Sequence[str] = (), smoke: bool = False) -> Study:
