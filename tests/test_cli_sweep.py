@@ -61,8 +61,9 @@ from benchkit.metrics import Metric, declared
 
 @declared(Metric(name="half", words="half", low=0.0, high=1.0))
 def half(scored):
-    if not Path("mended").exists():
+    if Path("tried").exists() and not Path("mended").exists():
         raise OSError("gone\\nand lost")
+    Path("tried").touch()
     return 0.5
 
 PLUGINS = {"benchkit.metrics": {"half": half}}

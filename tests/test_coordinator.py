@@ -114,8 +114,9 @@ def talking(tmp_path: Path) -> Callable[[], Path]:
     def write() -> Path:
         path = tmp_path / "talking.py"
         path.write_text(
-            "import os\nfrom benchkit import card\n"
+            "import os\nfrom dataclasses import dataclass\nfrom benchkit import card\n"
             "@card(title='Talk', summary='Prints.')\n"
+            "@dataclass(frozen=True)\n"
             "class Talk:\n"
             "    def stop(self, history):\n"
             "        os.write(2, b'epoch %d\\n' % len(history))\n"

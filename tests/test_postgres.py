@@ -208,10 +208,12 @@ def test_the_clock_is_the_databases(tmp_path: Path, database: str, monkeypatch: 
 
 MEETING = """
 import os, time
+from dataclasses import dataclass
 from pathlib import Path
 from benchkit import card
 
 @card(title="Meeting", summary="Ends its second epoch once so many processes have begun one.")
+@dataclass(frozen=True)
 class Meeting:
     def stop(self, history):
         if "MEETING" in os.environ and len(history) > 1:

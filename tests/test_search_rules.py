@@ -328,7 +328,14 @@ def test_findings_lead_to_a_figure_or_table_that_is_there(kind: str, tmp_path: P
 def test_every_rule_that_needs_a_picture_has_one() -> None:
     made = named_rules()
     assert set(SHOWN_IN) <= made
-    assert made - set(SHOWN_IN) == {"smoke", "left-out", "trial-note", "not-shared", "changed-conditions"}
+    assert made - set(SHOWN_IN) == {
+        "smoke",
+        "left-out",
+        "trial-note",
+        "not-shared",
+        "changed-conditions",
+        "changed-plugins",
+    }
 
 
 def named_rules() -> set[str]:

@@ -37,12 +37,12 @@ import torch
 from benchkit import card
 
 @card(title="Gate", summary="Training waits in its second epoch until a file is there.")
-@dataclass
+@dataclass(frozen=True)
 class Gate:
-    calls: int = field(default=0, init=False)
+    calls: list = field(default_factory=list, init=False)
     def penalty(self, model):
-        self.calls += 1
-        while self.calls == 5 and not Path({path!r}).exists():
+        self.calls.append("call")
+        while len(self.calls) == 5 and not Path({path!r}).exists():
             time.sleep(0.02)
         return torch.zeros(())
 
