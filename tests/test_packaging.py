@@ -201,7 +201,8 @@ def test_the_extra_ray_alone_is_enough_for_every_kind_of_cluster(wheel: Path, tm
     lend_bytecode(environment)
     write(tmp_path / "tiny.toml", repeats=2)
     benchkit, plugin = environment / "bin" / "benchkit", tmp_path / "own.py"
-    plugin.write_text('"""Nothing."""\n\nPLUGINS = {}\n')
+    norm = "from torch import nn\n\ndef same(num_channels):\n    return nn.Identity()\n"
+    plugin.write_text(f'{norm}\nPLUGINS = {{"benchkit.norms": {{"same": same}}}}\n')
     sweep = [benchkit, "sweep", "tiny.toml", "--json"]
     run([*sweep, "--workspace", "local", "--cluster", "local"], tmp_path)
     cluster = RayNodes(tmp_path / "hidden", python)
