@@ -13,6 +13,8 @@ from postgres_server import PostgresServer
 from ray_nodes import RayNodes
 from slurm_cluster import SlurmCluster
 
+from benchkit import metrics
+
 
 def _has_ray() -> bool:
     return importlib.util.find_spec("ray") is not None
@@ -54,6 +56,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"{words}: `make test-cluster` installs it where it can")
         if "PYTEST_XDIST_WORKER" in os.environ and not item.config.getoption("loadgroup", default=False):
             pytest.skip("the tests of clusters share one: `make test-cluster` runs them")
+
+
+@pytest.fixture(autouse=True)
+def _metrics_of_files() -> Iterator[None]:
+    """Let no test know the metrics that another one's plugin files and records told this process."""
+    before = dict(metrics._OF_FILES)
+    yield
+    if before != metrics._OF_FILES:
+        metrics._OF_FILES.clear()
+        metrics._OF_FILES.update(before)
+        metrics._plugin.cache_clear()
 
 
 @pytest.fixture(scope="session")
