@@ -7,7 +7,7 @@ here, others by plugins: functions of `Predictions` that carry their `Metric`. I
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, make_dataclass, replace
 from functools import cache
@@ -196,7 +196,7 @@ _OF_FILES: dict[str, MetricClaim] = {}
 
 def know(name: str, claim: MetricClaim) -> None:
     """Let this process know a local file's metric, in place of an installed one of this name."""
-    _OF_FILES[name.replace("-", "_")] = claim
+    _OF_FILES[metric_name(name)] = claim
     _plugin.cache_clear()
 
 
@@ -251,7 +251,7 @@ def _declaration() -> Any:
 def _installed() -> Mapping[str, tuple[EntryPoint, ...]]:
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=GROUP):
-        name = entry.name.replace("-", "_")
+        name = metric_name(entry.name)
         found[name] = (*found.get(name, ()), entry)
     return found
 
@@ -349,12 +349,17 @@ def as_float(found: object) -> float | None:
 
 def _names_of(named: Sequence[str]) -> Sequence[str]:
     """Return the metrics' own names, each once, of names such as `val.brier`, `brier` or `cohen-kappa`."""
-    return list(dict.fromkeys(name.rpartition(".")[2].replace("-", "_") for name in named))
+    return list(dict.fromkeys(metric_name(name.rpartition(".")[2]) for name in named))
 
 
-def plugin_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of plugins whose metrics are called so in results: `top-two` of `top_two`."""
-    return tuple(name.replace("_", "-") for name in names)
+def plugin_name(metric: str) -> str:
+    """Return the name of the plugin whose metric is called so in results: `top-two` of `top_two`."""
+    return metric.replace("_", "-")
+
+
+def metric_name(plugin: str) -> str:
+    """Return what a plugin's metric is called in results: `top_two` of `top-two`."""
+    return plugin.replace("-", "_")
 
 
 def asked_names(named: Sequence[str]) -> tuple[str, ...]:

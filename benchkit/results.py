@@ -51,9 +51,17 @@ FINISHED: frozenset[str] = frozenset({"done", "pruned", "diverged", "failed"})
 WITHOUT_FILES: tuple[State, ...] = ("missing files", "changed files", "files elsewhere")
 """States of trials that have ended and whose numbers cannot be read here."""
 
-REPEATED: Mapping[State, str] = {"failed": "failed", "missing files": "missing", "changed files": "changed"}
-"""The states of trials that are worth training again, as the same seeds may end otherwise then, by the word of
-`--retry` that does it."""
+RETRIED: Mapping[State, str] = {
+    "failed": "failed",
+    "diverged": "diverged",
+    "pruned": "pruned",
+    "missing files": "missing",
+    "changed files": "changed",
+}
+"""The word of `--retry` by which trials of a state are trained again."""
+
+REPEATED: tuple[State, ...] = ("failed", "missing files", "changed files")
+"""The states of trials that are worth training again, as the same seeds may end otherwise then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from benchkit.analysis.estimates import (
 )
 from benchkit.analysis.wording import Finding, count, listing, measured, names, quoted
 from benchkit.plan import Condition
-from benchkit.registry.entries import BUILT_IN, normalized
+from benchkit.registry.entries import is_own, recorded_origin
 from benchkit.registry.kinds import KINDS, kind_word
 from benchkit.results import FINISHED, SPLITS, State, StudyResults, Trial, sources_of
 
@@ -345,10 +345,9 @@ def changed_plugins(results: StudyResults) -> tuple[ChangedPlugin, ...]:
         for outcome in (trial.outcome for trial in trials if trial.state in ("done", "pruned") and trial.outcome):
             for source in sources_of(outcome.environment).values():
                 if source.get("source") and source.get("kind") in KINDS:
-                    own = not source.get("file") and normalized(source.get("distribution", "")) == BUILT_IN
-                    origin = source.get("file") or f"{source.get('distribution')} {source.get('version')}"
+                    own = is_own(source.get("distribution", ""), source.get("file"))
                     plugin = source["kind"], source.get("name", ""), own
-                    used.setdefault(plugin, []).append((label, source["source"], origin))
+                    used.setdefault(plugin, []).append((label, source["source"], recorded_origin(source)))
     return tuple(changed for plugin, uses in used.items() if (changed := _changed(plugin, uses)))
 
 

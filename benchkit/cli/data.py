@@ -15,7 +15,6 @@ from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry
 from benchkit.storage import mebibytes
 from benchkit.study.factors import parse_value
-from benchkit.study.settings import PluginRef
 
 if TYPE_CHECKING:
     from benchkit.data.manifest import Manifest
@@ -142,7 +141,7 @@ def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Seq
         _tell_maker(entry, manifest)
     else:
         anew = replacing() if replace else nullcontext()
-        with _shown_progress(), made_by(entry), naming(registry, PluginRef(name=name)), anew:
+        with _shown_progress(), made_by(entry), naming(registry, name), anew:
             plugin(data_root(), **bound)
         manifest = find_prepared(plugin, data_root(), bound)
     if manifest is None:

@@ -31,7 +31,7 @@ from benchkit.cli.options import (
 from benchkit.duration import duration
 from benchkit.errors import StudyError
 from benchkit.registry import Registry
-from benchkit.results import REPEATED
+from benchkit.results import REPEATED, RETRIED
 from benchkit.storage import placed
 from benchkit.study.factors import parse_only
 from benchkit.study.studyfile import MOST_REPEATS, find_study
@@ -44,13 +44,7 @@ if TYPE_CHECKING:
     from benchkit.trackers.notices import Notices
 
 
-RETRIED: dict[str, State] = {
-    "failed": "failed",
-    "diverged": "diverged",
-    "pruned": "pruned",
-    "missing": "missing files",
-    "changed": "changed files",
-}
+RETRIES: dict[str, State] = {word: state for state, word in RETRIED.items()}
 """The states of trials that are trained again, by the words of `--retry`."""
 
 UNFINISHED = ("running", "stale", "waiting", "missing")
@@ -256,9 +250,9 @@ def _seconds(hours: float, stop_by: str) -> float:
 def _states(words: Sequence[str]) -> tuple[State, ...]:
     """Return the states of trials that the words of `--retry` mean; raise `StudyError` for another word."""
     for word in words:
-        if word not in RETRIED:
-            raise StudyError(f"--retry {word}: expected one of {', '.join(RETRIED)}")
-    return tuple(RETRIED[word] for word in words)
+        if word not in RETRIES:
+            raise StudyError(f"--retry {word}: expected one of {', '.join(RETRIES)}")
+    return tuple(RETRIES[word] for word in words)
 
 
 def _check_most(request: Request) -> None:
@@ -353,7 +347,7 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
     if elsewhere := states["files elsewhere"]:
         print_note(f"{elsewhere} trials ended on other machines: benchkit merge brings their files here")
     if again := [state for state in REPEATED if states[state]]:
-        retry = " ".join(f"--retry {REPEATED[state]}" for state in again)
+        retry = " ".join(f"--retry {RETRIED[state]}" for state in again)
         print_note(f"to train what counts as {' or '.join(again)} again, add {retry}")
     if any(states[state] for state in FAILED):
         print_note(f"reasons: benchkit status {named}")

@@ -22,7 +22,7 @@ from benchkit.errors import BenchkitError, DataError, first_line, listed, where_
 from benchkit.metrics import unbalanced
 from benchkit.protocols import Repeated, Split, Splits
 from benchkit.registry import Registry
-from benchkit.registry.entries import BUILT_IN, Entry, source_hash
+from benchkit.registry.entries import Entry, source_hash
 from benchkit.registry.options import bind_options, options_of
 from benchkit.study.settings import PluginRef
 
@@ -105,7 +105,7 @@ def load_data(registry: Registry, ref: PluginRef, root: Path, study_file: Path |
     Options that are relative paths are told from the folder of the study's file (see `located`).
     """
     plugin = registry.bind("datasets", located(registry, ref, root, study_file)[0])
-    with naming(registry, ref), made_by(registry.resolve("datasets", ref.name)[0]):
+    with naming(registry, ref.name), made_by(registry.resolve("datasets", ref.name)[0]):
         splits = plugin(root)
         if not isinstance(splits, Splits):
             raise DataError(f"it returned a {type(splits).__name__}, expected benchkit.Splits")
@@ -113,18 +113,18 @@ def load_data(registry: Registry, ref: PluginRef, root: Path, study_file: Path |
 
 
 @contextmanager
-def naming(registry: Registry, ref: PluginRef) -> Iterator[None]:
+def naming(registry: Registry, name: str) -> Iterator[None]:
     """Let what a data set raises in the block be a `DataError` that names it, and the plugin where it is a stranger's.
 
     What the machine is to blame for passes as it is: memory, packages, and what the system refuses.
     """
-    entry = registry.resolve("datasets", ref.name)[0]
+    entry = registry.resolve("datasets", name)[0]
     origin = entry.file.name if entry.file else entry.origin
-    hint = f"`benchkit plugins check {ref.name}` tries the plugin of {origin}" if entry.distribution != BUILT_IN else ""
+    hint = "" if entry.is_own else f"`benchkit plugins check {name}` tries the plugin of {origin}"
     try:
         yield
     except DataError as error:
-        what = error.what if ref.name in error.what else f"{ref.name}: {error.what}"
+        what = error.what if name in error.what else f"{name}: {error.what}"
         raise type(error)(what, problems=error.problems, hint=error.hint or hint) from error
     except (BenchkitError, MemoryError, ImportError):
         raise
@@ -132,7 +132,7 @@ def naming(registry: Registry, ref: PluginRef) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         told = f"{type(error).__name__}: {first_line(error)}{where_raised(error, plugins_only=True)}"
-        raise DataError(f"{ref.name}: {told}", hint=hint) from error
+        raise DataError(f"{name}: {told}", hint=hint) from error
 
 
 def located(

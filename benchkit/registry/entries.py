@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import metadata
@@ -110,6 +110,11 @@ def source_record(entry: Entry, name: str) -> dict[str, str]:
         "source": source_hash(entry),
         "file": entry.file.name if entry.file else "",
     }
+
+
+def recorded_origin(record: Mapping[str, str]) -> str:
+    """Return where a recorded plugin (`source_record`) came from, in words: its file, or distribution and version."""
+    return record.get("file") or f"{record.get('distribution')} {record.get('version')}"
 
 
 def sources_digest(module: str) -> str:
@@ -283,12 +288,17 @@ class Entry:
     @property
     def is_own(self) -> bool:
         """Return whether it is a built-in plugin, which changes with benchkit's version."""
-        return self.file is None and normalized(self.distribution) == BUILT_IN
+        return is_own(self.distribution, self.file)
 
     @property
     def shown_origin(self) -> str:
         """Return the origin as results tell it: of a local file the name alone, as its folder tells who trained."""
         return self.origin.replace(str(self.file), self.file.name) if self.file else self.origin
+
+
+def is_own(distribution: str, file: object) -> bool:
+    """Return whether a plugin of a distribution, or of a local file where that is given, is one of benchkit's own."""
+    return not file and normalized(distribution) == BUILT_IN
 
 
 def same_distribution(first: str, second: str) -> bool:

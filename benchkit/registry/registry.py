@@ -188,7 +188,7 @@ def metric_entry(name: str) -> Entry | None:
     if isinstance(claim, FileMetric):
         return claim.entry
     known = (entry for entry in installed_entries() if entry.kind == "metrics")
-    return next((entry for entry in known if entry.name.replace("-", "_") == name), None)
+    return next((entry for entry in known if metrics.metric_name(entry.name) == name), None)
 
 
 def _collision(claims: Sequence[Entry]) -> PluginError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import PluginError, StudyError, nearest
-from benchkit.metrics import asked_names, plugin_names
+from benchkit.metrics import asked_names, plugin_name
 from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.protocols import clashes_of
 from benchkit.registry import Registry
@@ -221,7 +221,7 @@ def metrics_of(study: Study, settings: Settings, more: Iterable[str] = ()) -> It
     """Yield the metric plugins that a trial is measured by: those of its study and its training, and `more`."""
     reported, training = asked_names(study.named_metrics), asked_names((settings.train.select_by,))
     for name in dict.fromkeys((*reported, *training, *asked_names(tuple(more)))):
-        (plugin,) = plugin_names([name])
+        plugin = plugin_name(name)
         where = REPORTED if name in reported and name not in training else "train.metrics"
         yield Use("metrics", PluginRef(name=plugin), f"{where}.{plugin}")
 

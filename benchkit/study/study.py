@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from msgspec import Meta
 
 from benchkit.errors import PluginError
-from benchkit.metrics import Metric, asked_metrics, plugin_names, unknown_metrics
+from benchkit.metrics import Metric, asked_metrics, plugin_name, unknown_metrics
 from benchkit.study.origin import Origin
 from benchkit.study.settings import Finite
 
@@ -192,7 +192,7 @@ class Study:
         """
         if absent := unknown_metrics(self.named_metrics):
             raise PluginError(
-                f"the study asks for metrics that are not installed here: {', '.join(plugin_names(absent))}",
+                f"the study asks for metrics that are not installed here: {', '.join(map(plugin_name, absent))}",
                 hint="install the distributions that have them, or give their file by --plugin",
             )
         return asked_metrics(self.named_metrics)

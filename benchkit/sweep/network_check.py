@@ -92,12 +92,16 @@ def metric_problems(context: WorkerContext) -> tuple[str, ...]:
                 found += filter(None, [name_problem(metric)])
                 value_of(metric, scored)
         except BenchkitError as error:
-            found.append("; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ()))))
+            found.append(_line(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like
             if not lacking(error):
                 told = f"{type(error).__name__}: {first_line(error)}{where_raised(error)}"
                 found.append(f"the metric {name!r} cannot be computed: {told}")
     return tuple(dict.fromkeys(found))
+
+
+def _line(error: BenchkitError) -> str:
+    return "; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ())))
 
 
 def _by_chance(splits: Splits, settings: Settings) -> Predictions:
@@ -149,7 +153,7 @@ def network_problem(
             parts = training_parts(settings, model, plugins, steps, device)
             rehearse(settings, plugins, model, splits, {**parts, "device": device, "hooks": bound})
     except BenchkitError as error:
-        return "; ".join((error.what, *error.problems, *((f"hint: {error.hint}",) if error.hint else ()))), started
+        return _line(error), started
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugins raise whatever they like
         if lacking(error):
             return "", started

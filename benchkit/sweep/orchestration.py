@@ -21,10 +21,10 @@ from benchkit.ledger.leases import LEASE
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.ledger.tables import PATIENCE, is_on_server
 from benchkit.locks import shared_disk
-from benchkit.metrics import asked_names, plugin_names
+from benchkit.metrics import asked_names, plugin_name
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
-from benchkit.registry.entries import same_distribution, source_hash
+from benchkit.registry.entries import is_own, source_hash
 from benchkit.registry.kinds import KINDS, kind_word
 from benchkit.results import Outcome, State, sources_of
 from benchkit.study import Study
@@ -311,7 +311,7 @@ def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
     sets = []
     for ref in data_sets(plan):
         splits = load_data(registry, ref, root, plan.study.path)
-        with naming(registry, ref):
+        with naming(registry, ref.name):
             for settings in (settings for settings in asked if settings.dataset == ref):
                 check_selection(splits, settings, plan.study.seed)
         own = registry.resolve("datasets", ref.name)[0].is_own
@@ -393,7 +393,7 @@ def changed_sources(plan: Plan, registry: Registry, data: Mapping[str, Any], out
 
     The source of a data set is the one by which it was prepared, where that is known.
     """
-    asked = {f"{REPORTED}.{name}" for name in plugin_names(asked_names(plan.study.named_metrics))}
+    asked = {f"{REPORTED}.{plugin_name(name)}" for name in asked_names(plan.study.named_metrics)}
     counts = Counter(
         tuple(source.get(key, "") for key in ("kind", "name", "source", "distribution", "file"))
         for outcome in outcomes
@@ -406,7 +406,7 @@ def changed_sources(plan: Plan, registry: Registry, data: Mapping[str, Any], out
     for (kind, name, source, distribution, file), trials in counts.items():
         entry = registry.resolve(kind, name)[0]
         now = prepared.get((kind, name)) or source_hash(entry)
-        own = entry.is_own and not file and same_distribution(entry.distribution, distribution)
+        own = entry.is_own and is_own(distribution, file)
         if source and now and source != now and not own:
             lines.append(
                 f"{kind_word(kind)} {name!r} of {file or distribution}: {count(trials, 'trial')} with source {source}, "

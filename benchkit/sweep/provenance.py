@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchkit.metrics import declaration_of, metric_of
+from benchkit.metrics import declaration_of, metric_name, metric_of
 from benchkit.protocols import card_of
 from benchkit.registry import Registry
 from benchkit.registry.entries import normalized, source_hash, source_record
@@ -57,7 +57,7 @@ def trained_with(
     if used not in known:
         sources = sources_of(uses, registry, prepared_by)
         plugins = plugins_of(uses, registry, sources)
-        measured = [use.ref.name.replace("-", "_") for use in uses if use.kind == "metrics"]
+        measured = [metric_name(use.ref.name) for use in uses if use.kind == "metrics"]
         declared = {name: declaration_of(metric_of(name)) for name in measured}
         told = {"plugins": plugins, "sources": sources, **({"metrics": declared} if declared else {})}
         known[used] = {**environment_of(device), **told}

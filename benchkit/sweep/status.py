@@ -18,7 +18,7 @@ from benchkit.analysis.candidates import (
 from benchkit.analysis.estimates import compared
 from benchkit.duration import duration
 from benchkit.plan import Condition, InterimAnalysis, Plan, planned_looks
-from benchkit.results import FINISHED, REPEATED, WITHOUT_FILES, StudyResults, Trial
+from benchkit.results import FINISHED, REPEATED, RETRIED, WITHOUT_FILES, StudyResults, Trial
 from benchkit.storage import encode
 from benchkit.study.study import UNTIL_DECIDED
 from benchkit.sweep.progress import trial_name
@@ -182,7 +182,7 @@ def _sentence(results: StudyResults, rows: tuple[ConditionStatus, ...], left: fl
     open_ = sum(states[state] for state in ("running", "stale", "waiting", "missing"))
     until = [UNTIL] if planned_looks(results.decisions) and not results.study.most else []
     if not open_:
-        retry = [word for state, words in REPEATED.items() if states[state] for word in ("--retry", words)]
+        retry = [word for state in REPEATED if states[state] for word in ("--retry", RETRIED[state])]
         command = sweep_command(results, *until, *retry, workspace=results.workspace)
         again = f"; train again with: {command}" if retry else ""
         if states["files elsewhere"]:

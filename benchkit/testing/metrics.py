@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchkit.metrics import Metric, Predictions
+from benchkit.metrics import Metric, Predictions, metric_name
 from benchkit.testing.check import RAISED, CheckFailure, NotApplicable, attempt, require, rule
 from benchkit.testing.subject import Subject
 
@@ -22,8 +22,8 @@ def declaration(subject: Subject) -> None:
     require(not options, given="its arguments", expected="predictions alone", got=f"options {options}")
     name = subject.entry.name if subject.entry else ""
     if subject.entry and subject.entry.distribution != "the kit's caller":
-        fits = metric.name == name.replace("-", "_")
-        require(fits, given=f"the entry point {name}", expected=name.replace("-", "_"), got=metric.name)
+        fits = metric.name == metric_name(name)
+        require(fits, given=f"the entry point {name}", expected=metric_name(name), got=metric.name)
 
 
 @rule("range", likely="a share is given in percent, or low and high of the declaration are too narrow")

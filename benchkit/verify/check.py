@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from benchkit.errors import first_of
+
 CheckState = Literal["holds", "differs", "fails", "unchecked"]
 """differs is told and does not fail: this machine is another one. unchecked says what could not be looked at."""
 
@@ -30,9 +32,8 @@ class ReportCheck:
     @property
     def words(self) -> str:
         """Return what is told, and the first problems below it."""
-        more = len(self.problems) - MOST_PROBLEMS
-        rest = [f"and {more:,} more"] if more > 0 else []
-        return "\n".join([self.told, *(f"- {line}" for line in self.problems[:MOST_PROBLEMS]), *rest])
+        shown = first_of([f"- {line}" for line in self.problems], MOST_PROBLEMS)
+        return "\n".join([self.told, *shown])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from benchkit.analysis.summary import summarize
 from benchkit.capsule.archive import ShownTable
 from benchkit.capsule.making import cell_texts, squeezed
 from benchkit.capsule.reading import Capsule
-from benchkit.metrics import plugin_names, score_metrics, unknown_metrics
+from benchkit.metrics import plugin_name, score_metrics, unknown_metrics
 from benchkit.report.context.blocks import CONDITION_COLUMNS, FindingBlock, Paragraph, ReportContext, TableBlock
 from benchkit.report.context.compose import compose
 from benchkit.report.files.exports import block_stem
@@ -42,7 +42,7 @@ def recomputed_checks(report: ReportFile, capsule: Capsule, studies: Sequence[St
     for place, results in enumerate(studies):
         name = f" of {results.study.name}" if len(studies) > 1 else ""
         if absent := unknown_metrics(results.study.named_metrics):
-            named = ", ".join(plugin_names(absent))
+            named = ", ".join(map(plugin_name, absent))
             told = f"the metrics {named} are not installed: install them, or give their file by --plugin"
             yield ReportCheck(name=f"numbers{name}", state="unchecked", told=told)
             continue

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
 from benchkit.errors import BenchkitError
-from benchkit.metrics import metric_of
+from benchkit.metrics import metric_name, metric_of, plugin_name
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
-from benchkit.registry.entries import Entry, source_hash
+from benchkit.registry.entries import Entry, recorded_origin, source_hash
 from benchkit.registry.kit_record import kit_words
 from benchkit.report.context.blocks import (
     Block,
@@ -235,7 +235,7 @@ def _described(results: StudyResults, registry: Registry, trained: Iterable[tupl
     for name, _ in results.study.report.figures:
         wanted["figures", name] = None
     for metric in results.study.asked_metrics:
-        wanted["metrics", metric.name.replace("_", "-")] = None
+        wanted["metrics", plugin_name(metric.name)] = None
     order = ("datasets", "models", "norms", "optimizers", "schedules", "losses", "regularizers", "metrics", "figures")
     ordered = sorted(wanted, key=lambda pair: order.index(pair[0]))
     recorded = _recorded(results)
@@ -255,7 +255,7 @@ def _recorded(results: StudyResults) -> dict[tuple[str, str], UsedPlugin]:
         (source.get("kind", ""), source.get("name", "")): UsedPlugin(
             kind=source.get("kind", ""),
             name=source.get("name", ""),
-            origin=source.get("file") or f"{source.get('distribution')} {source.get('version')}",
+            origin=recorded_origin(source),
             title=source["title"],
             summary=source.get("summary", ""),
             reference=source.get("reference", ""),
@@ -340,7 +340,7 @@ def _is_used(plugin: UsedPlugin, drawn: Set[str], text: str) -> bool:
     if plugin.kind == "figures":
         return plugin.name in drawn
     return plugin.acts or _stands(
-        metric_of(plugin.name.replace("-", "_")).words if plugin.kind == "metrics" else plugin.name, text
+        metric_of(metric_name(plugin.name)).words if plugin.kind == "metrics" else plugin.name, text
     )
 
 

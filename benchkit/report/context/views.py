@@ -13,14 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.comparisons import paired_by_repeat
-from benchkit.analysis.estimates import (
-    Estimate,
-    Scores,
-    compared,
-    confidence_of,
-    level_effects,
-    values_by_repeat,
-)
+from benchkit.analysis.estimates import Estimate, Scores, compared, confidence_of, level_effects, values_by_repeat
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking, mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.training import several_nodes, where_trained
