@@ -294,7 +294,8 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, t
     try:
         live = watching_beside(request, quiet=as_json) if told.page else watching(quiet=as_json)
         with stoppable(), told.trackers, live as view:
-            states = run_sweep(request, registry, Overheard(view, hear))
+            listened = request.profile or requeue
+            states = run_sweep(request, registry, Overheard(view, hear) if listened else view)
     except KeyboardInterrupt as stopped:
         by = f" by {stopped.name}" if isinstance(stopped, Stopped) else ""
         print_note(f"stopped{by}; nothing is lost, the same command goes on: {request.command}")
@@ -368,11 +369,12 @@ class Told:
 
 def told_by(request: Request, page: bool, track: Sequence[str], notify: Sequence[str]) -> Told:
     """Return who is told of a sweep; raise `BenchkitError` for addresses that cannot be used."""
-    from benchkit.trackers.address import notifier_of, trackers_beside
+    from benchkit.trackers.address import FILE, notifier_of, trackers_beside
 
     workspace, study = request.workspace, request.study.name
     trackers: AbstractContextManager[object] = nullcontext()
-    if addresses := trackers_beside(workspace, track):
+    asked = track or (workspace.resolve().parent / FILE).is_file()
+    if asked and (addresses := trackers_beside(workspace, track)):
         from benchkit.trackers.following import TrackersBeside
 
         trackers = TrackersBeside(addresses, workspace, request.storage, study, print_note, request.plugins)
